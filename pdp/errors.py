@@ -1,0 +1,147 @@
+"""Errors: there is no answer. A denial is not one of them, it is a `model.Decision`.
+
+    PdpError
+    +-- RequestError           the caller's request cannot be carried out
+    |   +-- InvalidRequest     fields are malformed
+    |   +-- InvalidPolicy      a policy document does not hold together
+    |   +-- LimitExceeded      a bound of `limits.py` was passed
+    |   +-- NotFound           the named thing does not exist
+    |   +-- AlreadyExists      the named thing exists
+    |   +-- BrokenReference    would refer to nothing, or in a circle, or is still referred to
+    +-- CallerError            the caller may not ask
+    |   +-- CallerUnauthenticated
+    |   +-- CallerNotAllowed
+    +-- Unavailable            no answer now; asking again may help
+        +-- DatabaseUnavailable
+        +-- FactsStale
+        +-- RevisionNotReached
+        +-- KeysUnavailable
+        +-- AuditUnavailable
+        +-- ShuttingDown
+
+`wire/statuses.py` turns each into a gRPC status; anything else that escapes is a bug (INTERNAL).
+No message of these may hold a token, a key or a text that a driver wrote.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong: where, and what."""
+
+    field: str
+    """Path of a request field (`resource.type`) or of a document (`roles.ADMIN.allow[0]`)."""
+    description: str
+    line: int | None = None
+    """Line of the document, from 1; None outside documents."""
+
+
+class PdpError(Exception):
+    """Base of all errors that leave a room. `metadata` goes to the caller as ErrorInfo metadata."""
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: Mapping[str, str] = metadata
+
+
+class RequestError(PdpError):
+    """The caller's request cannot be carried out."""
+
+
+class InvalidRequest(RequestError):
+    """Fields of a request are malformed."""
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations: Sequence[Violation] = violations
+
+
+class InvalidPolicy(RequestError):
+    """A policy document does not hold together."""
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__(
+            "; ".join(
+                f"line {v.line}: {v.field}: {v.description}"
+                if v.line is not None
+                else f"{v.field}: {v.description}"
+                for v in violations
+            )
+        )
+        self.violations: Sequence[Violation] = violations
+
+
+class LimitExceeded(RequestError):
+    """A bound was passed."""
+
+    def __init__(self, limit: str, maximum: int, value: int) -> None:
+        super().__init__(
+            f"{limit} is {maximum}, the request has {value}",
+            limit=limit,
+            maximum=str(maximum),
+            value=str(value),
+        )
+
+
+class NotFound(RequestError):
+    """The named thing does not exist."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        super().__init__(f"there is no {kind} {key!r}", kind=kind, key=key)
+
+
+class AlreadyExists(RequestError):
+    """The named thing exists."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        super().__init__(f"the {kind} {key!r} exists", kind=kind, key=key)
+
+
+class BrokenReference(RequestError):
+    """Would refer to nothing, or in a circle, or is still referred to."""
+
+    def __init__(self, message: str, kind: str, key: str) -> None:
+        super().__init__(message, kind=kind, key=key)
+
+
+class CallerError(PdpError):
+    """The caller (not the actor) may not ask."""
+
+
+class CallerUnauthenticated(CallerError):
+    """The caller did not prove who it is."""
+
+
+class CallerNotAllowed(CallerError):
+    """The caller may not use this method."""
+
+
+class Unavailable(PdpError):
+    """No answer now; asking again may help."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached, or does not answer in time."""
+
+
+class FactsStale(Unavailable):
+    """The process cannot confirm that it has seen every change."""
+
+
+class RevisionNotReached(Unavailable):
+    """The revision that was asked for has not been seen here in time."""
+
+
+class KeysUnavailable(Unavailable):
+    """No key set of the token's issuer is at hand."""
+
+
+class AuditUnavailable(Unavailable):
+    """A decision could not be put on record."""
+
+
+class ShuttingDown(Unavailable):
+    """The process is ending."""

@@ -1,0 +1,332 @@
+"""The vocabulary: frozen values that every room shares. No I/O, no dependencies.
+
+Times are seconds since 1970-01-01 UTC. Attribute values are what JSON knows, with every number a
+float (as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compare byte for byte.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Attributes = Mapping[str, Any]
+"""Never changed in place once it is part of a value."""
+
+
+class Effect(enum.Enum):
+    """What a rule does, and what a decision is."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+    def __bool__(self) -> bool:
+        raise TypeError("compare an Effect with Effect.ALLOW; it has no truth value")
+
+
+class DenialKind(enum.Enum):
+    """What a guard turns a denial into."""
+
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+
+
+class Reason(enum.Enum):
+    """Why a decision is what it is. The names are those of `DecisionReason` in the contract;
+    the value is the sentence for people."""
+
+    ALLOWED_BY_RULE = "A rule allows it."
+
+    TOKEN_MALFORMED = "The token is not a well-formed session token."  # noqa: S105
+    TOKEN_ALGORITHM_NOT_ALLOWED = "The token's header asks for what is not accepted."  # noqa: S105
+    TOKEN_NOT_A_SESSION = "The token is not a session token."  # noqa: S105
+    TOKEN_ISSUER_MISMATCH = "The token's issuer is not accepted."  # noqa: S105
+    TOKEN_KEY_UNKNOWN = "The token's signing key is not known."  # noqa: S105
+    TOKEN_SIGNATURE_INVALID = "The token's signature does not verify."  # noqa: S105
+    TOKEN_CLAIM_INVALID = "A claim of the token is missing or malformed."  # noqa: S105
+    TOKEN_EXPIRED = "The token has expired."  # noqa: S105
+    TOKEN_NOT_YET_VALID = "The token is not valid yet."  # noqa: S105
+    TOKEN_LIFETIME_TOO_LONG = "The token was issued for too long a time."  # noqa: S105
+    TOKEN_PARTY_NOT_AUTHORIZED = "The token was made for another party."  # noqa: S105
+    TOKEN_AUDIENCE_MISMATCH = "The token was made for another audience."  # noqa: S105
+    SESSION_PENDING = "The session is not active."
+    SESSION_REVOKED = "The session was revoked or has ended."
+
+    ACTOR_UNKNOWN = "The user is not known."
+    ACTOR_DISABLED = "The user is disabled."
+    MEMBERSHIP_UNKNOWN = "The user is not known as a member of the active organization."
+    WRONG_ORGANIZATION = "The resource belongs to another organization."
+    PERMISSION_UNKNOWN = "The permission is not declared."
+    PERMISSION_NOT_GRANTED = "No role of the user allows it."
+    CONDITION_NOT_MET = "A rule would allow it, but its condition is not met."
+    CONDITION_FAILED = "A condition could not be evaluated."
+    ATTRIBUTE_MISSING = "A condition reads an attribute that is not there."
+    DENIED_BY_RULE = "A rule denies it."
+
+    @property
+    def denial_kind(self) -> DenialKind | None:
+        """UNAUTHENTICATED where the token or the session is refused, FORBIDDEN for other denials,
+        None for an allow."""
+        if self is Reason.ALLOWED_BY_RULE:
+            return None
+        unauthenticated = self.name.startswith("TOKEN_") or self.name.startswith("SESSION_")
+        return DenialKind.UNAUTHENTICATED if unauthenticated else DenialKind.FORBIDDEN
+
+
+# --- who asks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who a token speaks for."""
+
+    user_id: str
+    session_id: str
+    organization_id: str | None = None
+    impersonator_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """A token whose signature and claims hold. Never holds the token itself."""
+
+    actor: Actor
+    issuer: str
+    key_id: str
+    expires_at: float
+    claims: Attributes
+    """The whole payload; numbers are floats."""
+    token_id: str | None = None
+    """`jti`"""
+    claimed_permissions: tuple[str, ...] = ()
+    """Organization permissions as the token claims them (`org:feature:action`), sorted. Never a
+    ground for a decision by themselves: conditions may read them."""
+    first_factor_minutes: float | None = None
+    """Minutes since the first factor was verified; None where `fva` does not say so."""
+    second_factor_minutes: float | None = None
+    fingerprint: str = ""
+    """First 16 hexadecimal digits of the token's SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedToken:
+    """A token that proves nothing, and why."""
+
+    reason: Reason
+    fingerprint: str
+    actor: Actor | None = None
+    """Set only where the signature did verify (an expired token of a known actor)."""
+    token_id: str | None = None
+
+
+# --- policy -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    name: str
+    description: str = ""
+    inherits: tuple[str, ...] = ()
+    """Names of the roles whose rules this one has too; sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    role: str
+    effect: Effect
+    permission: str
+    """A permission, `type:*`, or `*`."""
+    condition: str = ""
+    """CEL of type bool; empty: always."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRef:
+    type: str
+    id: str
+
+
+class Everywhere(enum.Enum):
+    """The scope of a grant that holds everywhere."""
+
+    EVERYWHERE = "everywhere"
+
+
+EVERYWHERE = Everywhere.EVERYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class InOrganization:
+    """The scope of a grant that holds within one organization."""
+
+    organization_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnResource:
+    """The scope of a grant that holds on one resource and what is below it."""
+
+    resource: ResourceRef
+
+
+Scope = Everywhere | InOrganization | OnResource
+
+
+@dataclass(frozen=True, slots=True)
+class ToUser:
+    """A grant's subject: one user."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToOrganizationRole:
+    """A grant's subject: whoever holds this Clerk organization role in their active organization."""
+
+    organization_role: str
+
+
+Subject = ToUser | ToOrganizationRole
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    id: str
+    role: str
+    subject: Subject
+    scope: Scope = EVERYWHERE
+    not_before: float | None = None
+    expires_at: float | None = None
+    """Holds while not_before <= now < expires_at."""
+
+
+# --- facts --------------------------------------------------------------------------------------
+
+
+class UserStatus(enum.Enum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: str
+    email: str = ""
+    name: str = ""
+    status: UserStatus = UserStatus.ACTIVE
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    id: str
+    slug: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    organization_id: str
+    user_id: str
+    role: str
+    """The Clerk organization role, e.g. `org:member`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource, stored or as a request describes it."""
+
+    type: str
+    id: str
+    organization_id: str | None = None
+    parent: ResourceRef | None = None
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedSession:
+    session_id: str
+    user_id: str
+
+
+Entity = Permission | Role | Rule | Grant | Resource | User | Organization | Membership
+"""What the administration service writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserFacts:
+    """All that is stored about one user."""
+
+    user: User
+    memberships: Mapping[str, str]
+    """Organization id -> Clerk organization role."""
+    grants: tuple[Grant, ...]
+    """Grants to this user, ordered by id."""
+    revoked_sessions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceFacts:
+    """All that is stored about one resource, without its ancestors."""
+
+    resource: Resource
+    role_grants: tuple[Grant, ...]
+    """Grants to organization roles on exactly this resource, ordered by id."""
+
+
+# --- question and answer ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May the actor use this permission on this resource?"""
+
+    permission: str
+    resource: Resource | None = None
+    """As the request describes it."""
+    context: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a question. Compare `effect`; a decision has no truth value."""
+
+    effect: Effect
+    reason: Reason
+    rule_id: str | None = None
+    grant_id: str | None = None
+    resource_organization_id: str | None = None
+    """The organization that the resource was found to belong to."""
+    reusable_until: float | None = None
+    """Until when the same question has the same answer if nothing is changed; None: not at all."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("compare decision.effect with Effect.ALLOW; a decision has no truth value")
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision as the audit log keeps it."""
+
+    decision_id: str
+    """UUIDv7 in its canonical text form."""
+    decided_at: float
+    effect: Effect
+    reason: Reason
+    permission: str
+    caller: str
+    revision: int
+    token_fingerprint: str
+    actor: Actor | None = None
+    token_id: str | None = None
+    resource: ResourceRef | None = None
+    resource_organization_id: str | None = None
+    rule_id: str | None = None
+    grant_id: str | None = None

@@ -1,0 +1,201 @@
+"""One frozen settings object, read once from `PDP_*` variables or a TOML file. Nothing else reads
+the environment. Closed by default: without an issuer nothing starts.
+
+Sources, strongest first: `PDP_*` variables (lists and tables as JSON), then the TOML file that
+`PDP_CONFIG` names (or `pdp.toml` in the working directory, where there is one).
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Capability = Literal["decide", "administer", "audit"]
+ALL_CAPABILITIES: frozenset[Capability] = frozenset(("decide", "administer", "audit"))
+LOOPBACK_NAMES = frozenset(("localhost",))
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IssuerSettings(Frozen):
+    """One Clerk instance whose session tokens are accepted."""
+
+    issuer: str
+    """`iss`, byte for byte, e.g. `https://clerk.example.com`. No trailing slash."""
+    public_key: str | None = None
+    """The instance's PEM public key (text): verification then needs no network."""
+    public_key_file: Path | None = None
+    jwks_url: str | None = None
+    """Where the key set is; by default `<issuer>/.well-known/jwks.json`."""
+    authorized_parties: tuple[str, ...] = ()
+    """Accepted `azp`, byte for byte. Empty: not checked."""
+    audience: str | None = None
+    """Required `aud`; None: not checked."""
+
+    @field_validator("issuer", "jwks_url")
+    @classmethod
+    def _is_https_or_loopback(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        loopback = is_loopback(parts.hostname or "")
+        if not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+            raise ValueError("must be an https:// URL (http:// on loopback only)")
+        if not parts.hostname or parts.username or parts.query or parts.fragment:
+            raise ValueError("must be a plain URL with a host")
+        if value.endswith("/"):
+            raise ValueError("must not end with a slash")
+        return value
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if sum(x is not None for x in (self.public_key, self.public_key_file, self.jwks_url)) > 1:
+            raise ValueError("give one of public_key, public_key_file and jwks_url")
+        return self
+
+
+class CallerSettings(Frozen):
+    """A backend that may call. Proves itself with an API key or with a client certificate."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    api_key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the API key, hexadecimal. `pdp key` makes a pair."""
+    spiffe_id: Annotated[str, StringConstraints(pattern=r"^spiffe://[^/\s]+/\S+$")] | None = None
+    """The one URI subject alternative name of the client's certificate, exactly."""
+    may: frozenset[Capability] = frozenset(("decide",))
+
+    @model_validator(mode="after")
+    def _one_proof(self) -> Self:
+        if (self.api_key_sha256 is None) == (self.spiffe_id is None):
+            raise ValueError("give either api_key_sha256 or spiffe_id")
+        return self
+
+
+class TlsSettings(Frozen):
+    """TLS of the gRPC port."""
+
+    certificate_file: Path
+    private_key_file: Path
+    client_ca_file: Path | None = None
+    """Set: clients must present a certificate that this authority signed (mTLS)."""
+
+
+class Settings(BaseSettings):
+    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PDP_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field(min_length=1)
+    """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
+    separated by commas."""
+    clock_skew_seconds: float = Field(5, ge=0, le=30, allow_inf_nan=False)
+    token_lifetime_seconds_max: float = Field(3600, gt=0, allow_inf_nan=False)
+    jwks_refresh_seconds: float = Field(60, ge=1, allow_inf_nan=False)
+    jwks_cooldown_seconds: float = Field(30, ge=1, allow_inf_nan=False)
+
+    database_url: SecretStr = SecretStr("sqlite:///pdp.db")
+    staleness_seconds_max: float = Field(5, gt=0, allow_inf_nan=False)
+    poll_seconds: float = Field(0.2, gt=0, allow_inf_nan=False)
+
+    audit_directory: Path = Path("audit")
+    audit_allows: bool = False
+    """Record allows too. Denials are always recorded."""
+
+    listen: str = "127.0.0.1:50051"
+    http_listen: str = "127.0.0.1:8080"
+    processes: int = Field(1, ge=1, le=64)
+    threads: int = Field(32, ge=1, le=1024)
+    tls: TlsSettings | None = None
+    callers: tuple[CallerSettings, ...] = ()
+    """Empty: every caller is `anonymous` and may do everything, on loopback only."""
+    insecure: bool = False
+    """Listen beyond loopback though callers do not authenticate or their keys cross in clear."""
+    shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("issuers", mode="before")
+    @classmethod
+    def _issuers_from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if text.startswith("["):
+            import json  # noqa: PLC0415  # pydantic decodes JSON everywhere but here
+
+            return json.loads(text)
+        return [{"issuer": part.strip()} for part in text.split(",") if part.strip()]
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        names = [caller.name for caller in self.callers]
+        if len(set(names)) != len(names):
+            raise ValueError("callers: names must differ")
+        issuers = [one.issuer for one in self.issuers]
+        if len(set(issuers)) != len(issuers):
+            raise ValueError("issuers: each may be named once")
+        mtls = self.tls is not None and self.tls.client_ca_file is not None
+        if any(caller.spiffe_id for caller in self.callers) and not mtls:
+            raise ValueError("callers: a spiffe_id needs tls.client_ca_file")
+        if not self.insecure and not is_loopback_address(self.listen):
+            if not self.callers:
+                raise ValueError(
+                    f"listen: {self.listen} is beyond loopback and no callers are configured; "
+                    "configure callers, or say --insecure"
+                )
+            if self.tls is None:
+                raise ValueError(
+                    f"listen: {self.listen} is beyond loopback and API keys would cross in clear; "
+                    "configure tls, or say --insecure"
+                )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = Path(os.environ.get("PDP_CONFIG", "pdp.toml"))  # noqa: TID251
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def is_loopback_address(address: str) -> bool:
+    """Whether `host:port` or `unix:...` can be reached from this machine only."""
+    return address.startswith("unix:") or is_loopback(address.rpartition(":")[0])
