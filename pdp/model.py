@@ -281,6 +281,15 @@ class ResourceFacts:
     """Grants to organization roles on exactly this resource, ordered by id."""
 
 
+@dataclass(frozen=True, slots=True)
+class OrganizationFacts:
+    """What is stored for the members of one organization."""
+
+    organization_id: str
+    role_grants: tuple[Grant, ...]
+    """Grants to organization roles scoped to exactly this organization, ordered by id."""
+
+
 # --- question and answer ------------------------------------------------------------------------
 
 
@@ -330,3 +339,19 @@ class DecisionRecord:
     resource_organization_id: str | None = None
     rule_id: str | None = None
     grant_id: str | None = None
+
+
+Key = tuple[str, ...]
+
+
+def key_of(entity: Entity) -> Key:
+    """The primary key of an entity, as the contract's Get and Delete name it."""
+    match entity:
+        case Permission() | Role():
+            return (entity.name,)
+        case Resource():
+            return (entity.type, entity.id)
+        case Membership():
+            return (entity.organization_id, entity.user_id)
+        case Rule() | Grant() | User() | Organization():
+            return (entity.id,)
