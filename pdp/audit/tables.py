@@ -1,0 +1,81 @@
+"""The tables of the decision log. `migrations/` creates the same ones.
+
+`audit_records.record` is the evidence: the canonical bytes of the record, as the segment held them.
+The columns beside it only serve to filter; a text that a database cannot hold or index as it is
+(NUL, lone surrogates, more than 256 characters) stands there altered.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData()
+
+
+def _text() -> TypeEngine[str]:
+    """Text that compares byte for byte on both engines (SQLite does so by itself)."""
+    return Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("decision_id", _text(), primary_key=True),
+    Column("decided_at", Double, nullable=False),
+    Column("effect", _text(), nullable=False),
+    Column("reason", _text(), nullable=False),
+    Column("permission", _text(), nullable=False),
+    Column("caller", _text(), nullable=False),
+    Column("user_id", _text()),
+    Column("organization_id", _text()),
+    Column("resource_type", _text()),
+    Column("resource_id", _text()),
+    Column("record", Text, nullable=False),
+    # Where the record stands in the chain of the process that wrote it.
+    Column("origin", _text(), nullable=False),
+    Column("log_id", _text(), nullable=False),
+    Column("segment", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Index("ix_audit_records_decided_at", "decided_at"),
+    Index("ix_audit_records_user", "user_id", "decision_id"),
+    Index("ix_audit_records_organization", "organization_id", "decision_id"),
+    Index("ix_audit_records_resource", "resource_type", "resource_id", "decision_id"),
+    Index("ix_audit_records_permission", "permission", "decision_id"),
+    Index("ix_audit_records_reason", "reason", "decision_id"),
+    Index("ix_audit_records_caller", "caller", "decision_id"),
+)
+
+# What was not recorded: `dropped` records between the records around this position.
+audit_gaps = Table(
+    "audit_gaps",
+    metadata,
+    Column("origin", _text(), primary_key=True),
+    Column("log_id", _text(), primary_key=True),
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("noticed_at", Double, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+
+# How far each log is shipped: the next frame to ship starts at `byte_offset` of `segment`.
+audit_shipping = Table(
+    "audit_shipping",
+    metadata,
+    Column("origin", _text(), primary_key=True),
+    Column("log_id", _text(), primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("byte_offset", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
