@@ -1,0 +1,148 @@
+"""The tables of policy and facts. `pdp/migrations` creates them; a test holds the two together.
+
+Text compares byte for byte: collation "C" on PostgreSQL, BINARY (the default) on SQLite.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+text = Text().with_variant(Text(collation="C"), "postgresql")
+
+state = Table(
+    "state",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("epoch", text, nullable=False),
+    Column("page_secret", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("kind", text, nullable=False),
+    Column("key", text, nullable=False),  # a JSON list of strings
+)
+
+permissions = Table(
+    "permissions",
+    metadata,
+    Column("name", text, primary_key=True),
+    Column("description", text, nullable=False),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", text, primary_key=True),
+    Column("description", text, nullable=False),
+)
+
+role_inheritance = Table(
+    "role_inheritance",
+    metadata,
+    Column("role", text, ForeignKey("roles.name", ondelete="CASCADE"), primary_key=True),
+    Column("inherits", text, ForeignKey("roles.name"), primary_key=True, index=True),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("role", text, ForeignKey("roles.name"), nullable=False, index=True),
+    Column("effect", text, nullable=False),
+    Column("permission", text, nullable=False),
+    Column("condition", text, nullable=False),
+    Column("description", text, nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("role", text, ForeignKey("roles.name"), nullable=False, index=True),
+    # The subject: one of the two.
+    Column("user_id", text),
+    Column("organization_role", text),
+    # The scope: an organization, a resource, or neither.
+    Column("organization_id", text),
+    Column("resource_type", text),
+    Column("resource_id", text),
+    Column("not_before", Double),
+    Column("expires_at", Double),
+    CheckConstraint("(user_id IS NULL) <> (organization_role IS NULL)", name="one_subject"),
+    CheckConstraint("(resource_type IS NULL) = (resource_id IS NULL)", name="whole_resource"),
+    CheckConstraint("organization_id IS NULL OR resource_id IS NULL", name="one_scope"),
+    Index(None, "user_id"),
+    Index(None, "organization_id", "organization_role"),
+    Index(None, "resource_type", "resource_id", "organization_role"),
+    Index(None, "organization_role"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("email", text, nullable=False),
+    Column("name", text, nullable=False),
+    Column("status", text, nullable=False),
+    Column("attributes", text, nullable=False),  # a JSON object
+)
+
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("slug", text, nullable=False),
+    Column("name", text, nullable=False),
+)
+
+# No foreign keys from here on, nor from grants to users: facts arrive in any order.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("organization_id", text, primary_key=True),
+    Column("user_id", text, primary_key=True, index=True),
+    Column("role", text, nullable=False),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("type", text, primary_key=True),
+    Column("id", text, primary_key=True),
+    Column("organization_id", text),
+    Column("parent_type", text),
+    Column("parent_id", text),
+    Column("attributes", text, nullable=False),  # a JSON object
+    CheckConstraint("(parent_type IS NULL) = (parent_id IS NULL)", name="whole_parent"),
+)
+
+revoked_sessions = Table(
+    "revoked_sessions",
+    metadata,
+    Column("user_id", text, primary_key=True),
+    Column("session_id", text, primary_key=True),
+)

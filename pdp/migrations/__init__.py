@@ -1,0 +1,39 @@
+"""The schema's history (Alembic). Every revision is *expand, then contract*: the program before
+and the program after it both run on the schema between.
+
+In: an engine. Out: a database with every table of `facts` and `audit`.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, text
+
+from pdp.sql import begin_write, open_engine
+
+
+def migrate(database: Engine | str) -> None:
+    """Brings a database (an engine, or a URL) to the newest revision of the schema.
+
+    Processes that migrate at the same time wait for each other.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached or does not answer in time.
+        ValueError: the URL is not one that `pdp.sql.open_engine` knows.
+    """
+    if isinstance(database, str):
+        engine = open_engine(database)
+        try:
+            migrate(engine)
+        finally:
+            engine.dispose()
+        return
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    with begin_write(database) as connection:
+        if connection.dialect.name == "postgresql":
+            # SQLite's write lock is held already.
+            connection.execute(text("SELECT pg_advisory_xact_lock(7165432198)"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,173 @@
+"""How a SQL database is opened, and what its errors become.
+
+Used by the rooms `facts` and `audit` and by `migrations`. Nothing that a driver wrote and nothing
+of the URL leaves this module: messages carry the class of the error and its SQLSTATE only.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+
+from pdp.errors import DatabaseUnavailable
+
+CONNECT_SECONDS_MAX = 3
+STATEMENT_SECONDS_MAX = 5
+POOL_CONNECTIONS_MAX = 16
+WRITE = "pdp_write"
+"""Execution option of a connection whose next transaction writes."""
+
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+}
+_FOREIGN_KEY_CODES = ("23503", "787")  # PostgreSQL's SQLSTATE, SQLite's extended result code
+_NO_TABLE_CODES = ("42P01",)
+
+
+def open_engine(url: str) -> Engine:
+    """Opens `sqlite:///<file>` or `postgresql://...`; connects when first used.
+
+    Call it in the process that uses it: connections do not survive a fork.
+
+    Raises:
+        ValueError: not a URL of one of the two (the message does not repeat the URL).
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("the database URL cannot be read") from None
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise ValueError("the database URL must start with sqlite:/// or postgresql://")
+    parsed = parsed.set(drivername=driver)
+    return _open_sqlite(parsed) if driver.startswith("sqlite") else _open_postgresql(parsed)
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        # A database in memory belongs to one connection; every thread would see another one.
+        raise ValueError("the SQLite database must be a file: sqlite:///pdp.db")
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": STATEMENT_SECONDS_MAX},
+        pool_size=POOL_CONNECTIONS_MAX,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS_MAX,
+    )
+
+    def connected(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver would begin transactions late and by guess: BEGIN is sent in `begun`.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    def begun(connection: Connection) -> None:
+        # A writer takes the lock at once: one that reads first could find that it cannot write.
+        write = connection.get_execution_options().get(WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+    return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS_MAX,
+            "client_encoding": "utf8",
+            "application_name": "pdp",
+            # A server that vanished without a word must not hold a thread for minutes.
+            "tcp_user_timeout": STATEMENT_SECONDS_MAX * 1000,
+            "keepalives_idle": STATEMENT_SECONDS_MAX,
+            "keepalives_interval": 1,
+            "keepalives_count": STATEMENT_SECONDS_MAX,
+        },
+        pool_size=POOL_CONNECTIONS_MAX,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS_MAX,
+    )
+
+    def connected(connection: psycopg.Connection, _record: object) -> None:
+        # By statement and not by startup options, which connection poolers refuse; outside a
+        # transaction, which would undo it.
+        connection.autocommit = True
+        connection.execute(f"SET statement_timeout = {STATEMENT_SECONDS_MAX * 1000}")
+        connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+        connection.autocommit = False
+
+    event.listen(engine, "connect", connected)
+    return engine
+
+
+@contextmanager
+def begin_read(engine: Engine) -> Iterator[Connection]:
+    """One read-only transaction in which every statement sees the same snapshot.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached or does not answer in time.
+    """
+    with database_errors(), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def begin_write(engine: Engine) -> Iterator[Connection]:
+    """One transaction that writes; commits when the block ends, rolls back when it raises.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in time.
+    """
+    with database_errors(), engine.connect() as connection:
+        connection.execution_options(**{WRITE: True})
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turns what SQLAlchemy and the drivers raise into `errors.DatabaseUnavailable`."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        unavailable = _unavailable(error)
+    else:
+        return
+    # Raised outside the handler: an exception chain would carry the driver's text along.
+    raise unavailable
+
+
+def breaks_reference(error: SQLAlchemyError) -> bool:
+    """Whether a foreign key refused the statement."""
+    return isinstance(error, IntegrityError) and _code(error) in _FOREIGN_KEY_CODES
+
+
+def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
+    code = _code(error)
+    if code in _NO_TABLE_CODES or "no such table" in str(getattr(error, "orig", "")):
+        return DatabaseUnavailable("the database has no tables yet: run `pdp migrate`")
+    said = type(error).__name__ + (f" {code}" if code else "")
+    return DatabaseUnavailable(f"the database does not answer ({said})")
+
+
+def _code(error: SQLAlchemyError) -> str:
+    original = getattr(error, "orig", None)
+    code = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorcode", None)
+    return str(code) if code else ""

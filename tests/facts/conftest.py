@@ -1,0 +1,3 @@
+"""Fixtures: databases."""
+
+from tests.kit.databases import *  # noqa: F403

