@@ -1,1 +1,37 @@
-"""Room."""
+"""Room 4: from values to a decision. Pure.
+
+In:  a policy, a verified token, facts, a question (values of `pdp.model`).
+Out: a `Decision`, always with its reason.
+
+Never: I/O, a clock of its own, a logger, a cache of decisions, gRPC, SQL.
+
+Invariants:
+1. Default deny; deny wins.
+2. An error is never an allow: a condition that fails makes an allow rule not apply and a deny
+   rule apply. Only the boolean `True` allows.
+3. The token says who, the facts say what: no role or membership comes from a claim.
+4. On a resource of an organization that is not the active one, only a grant to the user that
+   holds everywhere can allow.
+5. The answer depends on nothing but the arguments: same values, same decision.
+"""
+
+from pdp.decision.attributes import normalise_attributes
+from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
+from pdp.decision.decide import Standing, decide, prepare
+from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.validate import check_parents, check_roles
+
+__all__ = [
+    "Condition",
+    "ConditionInvalid",
+    "Policy",
+    "PolicyEntity",
+    "Standing",
+    "build_policy",
+    "check_parents",
+    "check_roles",
+    "compile_condition",
+    "decide",
+    "normalise_attributes",
+    "prepare",
+]

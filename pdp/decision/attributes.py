@@ -1,0 +1,93 @@
+"""Attributes as every room holds them: what JSON knows, every number a float, within bounds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pdp import limits
+from pdp.errors import InvalidRequest, LimitExceeded, Violation
+
+_NUMBER_BYTES = 8
+
+
+def normalise_attributes(value: object, field: str) -> dict[str, Any]:
+    """Copies a mapping into plain dicts, lists, texts, floats, booleans and None.
+
+    `field` is where the mapping stands, for messages. Depth counts mappings and lists (the outer
+    mapping is 1), nodes count every value below it, bytes are the UTF-8 of keys and texts plus 8
+    for a number and 1 for anything else. Iterative, so that no nesting can exhaust the stack.
+
+    Raises InvalidRequest for what JSON or SQL text cannot hold (NaN, infinities, integers that a
+    double changes, keys that are no text, NUL, lone surrogates), and LimitExceeded past
+    `ATTRIBUTE_DEPTH_MAX`, `ATTRIBUTE_NODES_MAX` or `ATTRIBUTE_BYTES_MAX`.
+    """
+    if not isinstance(value, Mapping):
+        raise _invalid(field, "must be a mapping")
+    result: dict[str, Any] = {}
+    nodes = 0
+    size = 0
+    pending: list[tuple[object, dict[str, Any] | list[Any], str, int]] = [(value, result, field, 1)]
+    while pending:
+        source, target, path, depth = pending.pop()
+        if depth > limits.ATTRIBUTE_DEPTH_MAX:
+            raise LimitExceeded("attribute_depth_max", limits.ATTRIBUTE_DEPTH_MAX, depth)
+        assert isinstance(source, Mapping | list | tuple)  # noqa: S101  # for the type checker
+        # Counted before it is copied: a huge list costs nothing.
+        nodes += len(source)
+        if nodes > limits.ATTRIBUTE_NODES_MAX:
+            raise LimitExceeded("attribute_nodes_max", limits.ATTRIBUTE_NODES_MAX, nodes)
+        items = source.items() if isinstance(source, Mapping) else enumerate(source)
+        for key, item in items:
+            if isinstance(target, dict):
+                if not isinstance(key, str):
+                    raise _invalid(path, "has a key that is not text")
+                size += _text_bytes(key, path)
+            where = f"{path}.{key}" if isinstance(target, dict) else f"{path}[{key}]"
+            copy: Any
+            if isinstance(item, str):
+                size += _text_bytes(item, where)
+                copy = item
+            elif item is None or isinstance(item, bool):
+                size += 1
+                copy = item
+            elif isinstance(item, int | float):
+                size += _NUMBER_BYTES
+                copy = _number(item, where)
+            elif isinstance(item, Mapping | list | tuple):
+                size += 1
+                copy = {} if isinstance(item, Mapping) else []
+                pending.append((item, copy, where, depth + 1))
+            else:
+                raise _invalid(where, "is not a JSON value")
+            if size > limits.ATTRIBUTE_BYTES_MAX:
+                raise LimitExceeded("attribute_bytes_max", limits.ATTRIBUTE_BYTES_MAX, size)
+            if isinstance(target, dict):
+                target[key] = copy
+            else:
+                target.append(copy)
+    return result
+
+
+def _number(item: float, path: str) -> float:
+    try:
+        number = float(item)
+    except OverflowError:
+        raise _invalid(path, "is too large for a number") from None
+    if number - number != 0.0:  # NaN and both infinities
+        raise _invalid(path, "must be a finite number")
+    if number != item:
+        raise _invalid(path, "is an integer that a double cannot hold exactly; write it as text")
+    return number
+
+
+def _text_bytes(text: str, path: str) -> int:
+    if "\x00" in text:
+        raise _invalid(path, "must not contain NUL")
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise _invalid(path, "must not contain lone surrogates") from None
+
+
+def _invalid(path: str, description: str) -> InvalidRequest:
+    # A key is a caller's text: bounded, so that a message cannot grow with it.
+    return InvalidRequest(Violation(path[: limits.IDENTIFIER_CHARACTERS_MAX], description))

@@ -1,0 +1,255 @@
+"""The policy at one revision: permissions, roles, rules and what organization roles are granted.
+
+Immutable; a change makes a new one that shares what did not change. Rules are found by role and
+permission, so the number of rules does not matter to a decision.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from pdp.decision.conditions import Condition, condition_of
+from pdp.decision.persistent_map import PersistentMap
+from pdp.model import (
+    EVERYWHERE,
+    Effect,
+    Grant,
+    Key,
+    Permission,
+    Role,
+    Rule,
+    ToOrganizationRole,
+)
+
+PolicyEntity = Permission | Role | Rule | Grant
+"""What a policy is made of. Of grants only those to organization roles that hold everywhere."""
+
+_MEMO_RULES_MAX: Final = 1_000_000
+
+
+class MatchedRule(NamedTuple):
+    """A rule as a decision needs it."""
+
+    id: str
+    condition: Condition | None
+
+
+class MatchedRules(NamedTuple):
+    """The rules of one role (its own and inherited) for one permission, each ordered by id."""
+
+    allow: tuple[MatchedRule, ...]
+    deny: tuple[MatchedRule, ...]
+
+
+@dataclass(slots=True)
+class _Memo:
+    """What was found in one policy. Filled by any thread: entries are only ever set whole, and two
+    threads that find the same thing find it equal. Dropped whole when it has grown too large."""
+
+    rules: dict[tuple[str, str], MatchedRules] = field(default_factory=dict)
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A snapshot. Make it with `build_policy`, change it with `with_changes`."""
+
+    revision: int
+    permissions: PersistentMap[str, Permission]
+    roles: PersistentMap[str, Role]
+    rules: PersistentMap[str, Rule]
+    grants: PersistentMap[str, Grant]
+    """By id: those to organization roles that hold everywhere."""
+    _rules_by_place: PersistentMap[tuple[str, str], tuple[Rule, ...]]
+    """By role and permission pattern."""
+    _grants_by_role: PersistentMap[str, tuple[Grant, ...]]
+    """By organization role, ordered by id."""
+    _memo: _Memo = field(default_factory=_Memo, compare=False, repr=False)
+
+    def grants_to(self, organization_role: str) -> tuple[Grant, ...]:
+        """Grants to an organization role that hold everywhere, ordered by id."""
+        return self._grants_by_role.get(organization_role, ())
+
+    def rules_of(self, role: str, permission: str) -> MatchedRules:
+        """The rules of a role and of all it inherits, for a permission."""
+        key = (role, permission)
+        memo = self._memo
+        found = memo.rules.get(key)
+        if found is None:
+            found = self._match(role, permission)
+            if memo.size > _MEMO_RULES_MAX:
+                memo.rules = {}
+                memo.size = 0
+            memo.rules[key] = found
+            memo.size += 1 + len(found.allow) + len(found.deny)
+        return found
+
+    def closure(self, role: str) -> list[str]:
+        """A role and all it inherits, each once, sorted. Ends also where roles go in a circle."""
+        seen = {role}
+        pending = [role]
+        while pending:
+            known = self.roles.get(pending.pop())
+            if known is not None:
+                for name in known.inherits:
+                    if name not in seen:
+                        seen.add(name)
+                        pending.append(name)
+        return sorted(seen)
+
+    def _match(self, role: str, permission: str) -> MatchedRules:
+        patterns = (permission, f"{permission.partition(':')[0]}:*", "*")
+        rules = [
+            rule
+            for name in self.closure(role)
+            for pattern in patterns
+            for rule in self._rules_by_place.get((name, pattern), ())
+        ]
+        rules.sort(key=lambda rule: rule.id)
+        allow, deny = (
+            tuple(
+                MatchedRule(rule.id, condition_of(rule.condition) if rule.condition else None)
+                for rule in rules
+                if rule.effect is effect
+            )
+            for effect in (Effect.ALLOW, Effect.DENY)
+        )
+        return MatchedRules(allow, deny)
+
+    def with_changes(
+        self,
+        revision: int,
+        changed: Iterable[PolicyEntity] = (),
+        removed: Iterable[tuple[type[PolicyEntity], Key]] = (),
+    ) -> "Policy":
+        """This policy at a later revision. Costs what the change is, not what the policy is.
+
+        `changed` are entities as they are now, `removed` are kind and key of those that are gone
+        (unknown ones are passed over). Grants that are not part of a policy may be among both.
+        """
+        permissions: dict[str, Permission | None] = {}
+        roles: dict[str, Role | None] = {}
+        rules: dict[str, Rule | None] = {}
+        grants: dict[str, Grant | None] = {}
+        for kind, (key, *_) in removed:
+            if kind is Permission:
+                permissions[key] = None
+            elif kind is Role:
+                roles[key] = None
+            elif kind is Rule:
+                rules[key] = None
+            elif kind is Grant:
+                grants[key] = None
+        for entity in changed:
+            match entity:
+                case Permission():
+                    permissions[entity.name] = entity
+                case Role():
+                    roles[entity.name] = entity
+                case Rule():
+                    rules[entity.id] = entity
+                case Grant():
+                    # A grant that is no longer of the policy's kind leaves it.
+                    grants[entity.id] = entity if _is_of_policy(entity) else None
+        grants = {key: grant for key, grant in grants.items() if grant or key in self.grants}
+        return replace(
+            self,
+            revision=revision,
+            permissions=self.permissions.updated(permissions),
+            roles=self.roles.updated(roles),
+            rules=self.rules.updated(rules),
+            grants=self.grants.updated(grants),
+            _rules_by_place=_replaced_rules(self, rules),
+            _grants_by_role=_replaced_grants(self, grants),
+            # Found rules depend on roles and rules only.
+            _memo=_Memo() if roles or rules else self._memo,
+        )
+
+
+def build_policy(
+    revision: int,
+    permissions: Iterable[Permission],
+    roles: Iterable[Role],
+    rules: Iterable[Rule],
+    role_grants: Iterable[Grant],
+) -> Policy:
+    """A policy from all there is. Conditions are compiled when first needed.
+
+    Of `role_grants` those are taken that are to organization roles and hold everywhere.
+    """
+    rules = list(rules)
+    grants = [grant for grant in role_grants if _is_of_policy(grant)]
+    by_place: dict[tuple[str, str], list[Rule]] = {}
+    for rule in rules:
+        by_place.setdefault((rule.role, rule.permission), []).append(rule)
+    by_role: dict[str, list[Grant]] = {}
+    for grant in grants:
+        by_role.setdefault(_organization_role(grant), []).append(grant)
+    return Policy(
+        revision,
+        PersistentMap((permission.name, permission) for permission in permissions),
+        PersistentMap((role.name, role) for role in roles),
+        PersistentMap((rule.id, rule) for rule in rules),
+        PersistentMap((grant.id, grant) for grant in grants),
+        PersistentMap((place, tuple(some)) for place, some in by_place.items()),
+        PersistentMap(
+            (role, tuple(sorted(some, key=lambda grant: grant.id)))
+            for role, some in by_role.items()
+        ),
+    )
+
+
+def _is_of_policy(grant: Grant) -> bool:
+    return isinstance(grant.subject, ToOrganizationRole) and grant.scope is EVERYWHERE
+
+
+def _organization_role(grant: Grant) -> str:
+    assert isinstance(grant.subject, ToOrganizationRole)  # noqa: S101  # for the type checker
+    return grant.subject.organization_role
+
+
+def _replaced_rules(
+    policy: Policy, changes: dict[str, Rule | None]
+) -> PersistentMap[tuple[str, str], tuple[Rule, ...]]:
+    places: dict[tuple[str, str], dict[str, Rule]] = {}
+
+    def at(rule: Rule) -> dict[str, Rule]:
+        place = (rule.role, rule.permission)
+        if place not in places:
+            places[place] = {one.id: one for one in policy._rules_by_place.get(place, ())}  # noqa: SLF001
+        return places[place]
+
+    for key, rule in changes.items():
+        old = policy.rules.get(key)
+        if old is not None:
+            at(old).pop(key, None)
+        if rule is not None:
+            at(rule)[key] = rule
+    return policy._rules_by_place.updated(  # noqa: SLF001
+        {place: tuple(some.values()) or None for place, some in places.items()}
+    )
+
+
+def _replaced_grants(
+    policy: Policy, changes: dict[str, Grant | None]
+) -> PersistentMap[str, tuple[Grant, ...]]:
+    roles: dict[str, dict[str, Grant]] = {}
+
+    def at(grant: Grant) -> dict[str, Grant]:
+        role = _organization_role(grant)
+        if role not in roles:
+            roles[role] = {one.id: one for one in policy.grants_to(role)}
+        return roles[role]
+
+    for key, grant in changes.items():
+        old = policy.grants.get(key)
+        if old is not None:
+            at(old).pop(key, None)
+        if grant is not None:
+            at(grant)[key] = grant
+    return policy._grants_by_role.updated(  # noqa: SLF001
+        {
+            role: tuple(sorted(some.values(), key=lambda grant: grant.id)) or None
+            for role, some in roles.items()
+        }
+    )
