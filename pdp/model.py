@@ -188,7 +188,7 @@ class ToUser:
 
 @dataclass(frozen=True, slots=True)
 class ToOrganizationRole:
-    """A grant's subject: whoever holds this Clerk organization role in their active organization."""
+    """A grant's subject: holders of this Clerk organization role in their active organization."""
 
     organization_role: str
 

@@ -30,6 +30,7 @@ from pydantic_settings import (
 
 Capability = Literal["decide", "administer", "audit"]
 ALL_CAPABILITIES: frozenset[Capability] = frozenset(("decide", "administer", "audit"))
+DEFAULT_FILE = "pdp.toml"
 LOOPBACK_NAMES = frozenset(("localhost",))
 
 
@@ -100,12 +101,47 @@ class TlsSettings(Frozen):
     """Set: clients must present a certificate that this authority signed (mTLS)."""
 
 
-class Settings(BaseSettings):
-    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+class DatabaseSettings(BaseSettings):
+    """Where policy and facts are: all that the commands on the database need."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PDP_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="PDP_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
+
+    database_url: SecretStr = SecretStr("sqlite:///pdp.db")
+    """A SQLAlchemy URL of SQLite or PostgreSQL."""
+
+    @classmethod
+    def load(cls, file: Path | None = None, **overrides: Any) -> Self:
+        """Reads the settings. Raises pydantic.ValidationError, which names each bad setting, and
+        OSError where a named file is not there."""
+        named = file or os.environ.get("PDP_CONFIG")  # noqa: TID251
+        path = Path(named or DEFAULT_FILE)
+        if named is not None and not path.is_file():
+            raise FileNotFoundError(f"there is no settings file {path}")
+
+        class FromFile(cls):  # type: ignore[valid-type, misc]
+            model_config = SettingsConfigDict(toml_file=path)
+
+        settings: Self = FromFile(**overrides)
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class Settings(DatabaseSettings):
+    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+
+    model_config = SettingsConfigDict(extra="forbid")
 
     issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field(min_length=1)
     """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
@@ -115,7 +151,6 @@ class Settings(BaseSettings):
     jwks_refresh_seconds: float = Field(60, ge=1, allow_inf_nan=False)
     jwks_cooldown_seconds: float = Field(30, ge=1, allow_inf_nan=False)
 
-    database_url: SecretStr = SecretStr("sqlite:///pdp.db")
     staleness_seconds_max: float = Field(5, gt=0, allow_inf_nan=False)
     poll_seconds: float = Field(0.2, gt=0, allow_inf_nan=False)
 
@@ -172,18 +207,6 @@ class Settings(BaseSettings):
                     "configure tls, or say --insecure"
                 )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("PDP_CONFIG", "pdp.toml"))  # noqa: TID251
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,1 +1,21 @@
-"""Room."""
+"""Room 1, the wire: gRPC in, gRPC out.
+
+In: raw bytes and the connection's metadata. Out: raw bytes, or a status of one table.
+The only room that knows grpc and the generated code; it parses and checks requests once, so that
+no room behind it has to. It decides nothing and reads no database.
+"""
+
+from pdp.wire.administration import administration_methods
+from pdp.wire.audit import audit_methods
+from pdp.wire.decision import decision_methods
+from pdp.wire.pages import Pages
+from pdp.wire.server import Door, open_door
+
+__all__ = [
+    "Door",
+    "Pages",
+    "administration_methods",
+    "audit_methods",
+    "decision_methods",
+    "open_door",
+]

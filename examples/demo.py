@@ -1,0 +1,115 @@
+"""The main job, run for real: a server process, tokens signed with a fresh key, an allow, a denial
+of each kind, and what the security team sees. Everything lives in a temporary directory."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from pdp_client import Denied, Guard, Resource
+
+POLICY = Path(__file__).parent / "courses.yaml"
+PDP = (sys.executable, "-m", "pdp")
+START_SECONDS = 30
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="pdp-demo-") as directory:
+        run(Path(directory))
+
+
+def run(directory: Path) -> None:
+    grpc_port, http_port = free_port(), free_port()
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
+        "PDP_ISSUERS": '[{"issuer": "http://localhost/pdp-development",'
+        ' "public_key_file": "development.pem.pub"}]',
+        "PDP_LISTEN": f"127.0.0.1:{grpc_port}",
+        "PDP_HTTP_LISTEN": f"127.0.0.1:{http_port}",
+        "PDP_SERVER": f"127.0.0.1:{grpc_port}",
+        "PDP_LOG_LEVEL": "error",
+    }
+
+    def pdp(*arguments: str) -> str:
+        done = subprocess.run(
+            [*PDP, *arguments],
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=None if arguments[0] != "token" else subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def token(user: str, seconds: int = 60) -> str:
+        return pdp(
+            "token", "--user", user, "--organization", "org_school", "--seconds", str(seconds)
+        )
+
+    step("1. The policy: roles ADMIN, INSTRUCTOR and STUDENT, three people, one organization")
+    print(pdp("apply", str(POLICY)).splitlines()[-1])
+
+    tokens = {"ivan": token("user_ivan"), "sam": token("user_sam"), "old": token("user_sam", -60)}
+    server = subprocess.Popen([*PDP, "serve"], cwd=directory, env=environment)
+    try:
+        wait_until_ready(http_port, server)
+        with Guard(f"127.0.0.1:{grpc_port}", deadline_seconds=5) as guard:
+            algebra = Resource("course", "algebra")
+            step("2. Ivan, INSTRUCTOR, edits the course that he owns: the owner condition holds")
+            ask(guard, tokens["ivan"], "course:edit", algebra)
+            step("3. Sam sends a token that expired a minute ago: who asks is not proven")
+            ask(guard, tokens["old"], "course:view", algebra)
+            step("4. Sam, STUDENT, wants to edit the course: known, and not allowed")
+            ask(guard, tokens["sam"], "course:edit", algebra)
+        step("5. What the security team sees: both denials, on disk before they were answered")
+        print(pdp("audit", "list"))
+    finally:
+        server.terminate()
+        server.wait(30)
+    print("\nThat was one process on SQLite. README.md says how to point it at a Clerk instance.")
+
+
+def ask(guard: Guard, token: str, permission: str, resource: Resource) -> None:
+    question = f"   require(token, {permission!r}, {resource.type}:{resource.id})"
+    try:
+        actor = guard.require(token, permission, resource)
+    except Denied as denied:
+        decision = denied.decision
+        print(f"{question}\n   -> {denied.http_status} {decision.reason}: {decision.message}")
+    else:
+        print(f"{question}\n   -> allowed, for {actor.user_id} in {actor.organization_id}")
+
+
+def step(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def wait_until_ready(port: int, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise SystemExit("the server ended before it was ready")
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1)
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+        else:
+            return
+    raise SystemExit(f"the server was not ready within {START_SECONDS} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+if __name__ == "__main__":
+    main()

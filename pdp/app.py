@@ -1,0 +1,157 @@
+"""The composition root: settings -> rooms -> servers, and the order in which they start and stop.
+
+A process starts whatever is out of reach: without its database or a key set it is alive and not
+ready, and becomes ready by itself.
+"""
+
+import functools
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from pdp.administrator import Administrator
+from pdp.audit import DecisionLog, Recorder, Shipper
+from pdp.authorizer import Authorizer
+from pdp.clock import wall_clock
+from pdp.facts import Replica, Store, migrate
+from pdp.http import HttpServer, Metrics
+from pdp.identity import Verifier
+from pdp.settings import Settings
+from pdp.sql import open_engine
+from pdp.wire import (
+    Door,
+    Pages,
+    administration_methods,
+    audit_methods,
+    decision_methods,
+    open_door,
+)
+
+log = structlog.get_logger("pdp.app")
+
+READINESS_SECONDS = 0.2
+
+
+class Service:
+    """One serving process."""
+
+    def __init__(
+        self, settings: Settings, *, origin: str = "pdp", metrics_directory: str | None = None
+    ) -> None:
+        self._settings = settings
+        url = settings.database_url.get_secret_value()
+        self._engine = open_engine(url)
+        if url.startswith("sqlite"):
+            migrate(self._engine)
+        store = Store(self._engine)
+        self._verifier = Verifier(
+            settings.issuers,
+            clock=wall_clock,
+            clock_skew_seconds=settings.clock_skew_seconds,
+            token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
+            jwks_refresh_seconds=settings.jwks_refresh_seconds,
+            jwks_cooldown_seconds=settings.jwks_cooldown_seconds,
+        )
+        self._replica = Replica(
+            store,
+            staleness_seconds_max=settings.staleness_seconds_max,
+            poll_seconds=settings.poll_seconds,
+        )
+        self._shipper = Shipper(settings.audit_directory, self._engine)
+        self._recorder = Recorder(
+            settings.audit_directory, origin, clock=wall_clock, on_synced=self._shipper.wake
+        )
+        self._metrics = Metrics(
+            {
+                "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
+                "pdp_revision": ("Revision that is served.", lambda: self._replica.revision),
+                "pdp_staleness_seconds": (
+                    "Time since every change was confirmed as seen.",
+                    self._replica.staleness_seconds,
+                ),
+            },
+            metrics_directory,
+        )
+        authorizer = Authorizer(
+            self._verifier,
+            self._replica,
+            self._recorder,
+            clock=wall_clock,
+            record_allows=settings.audit_allows,
+        )
+        pages = Pages(functools.cache(lambda: _page_secret(store)))
+        self._methods = (
+            *decision_methods(authorizer, self._metrics.count_decision),
+            *administration_methods(
+                Administrator(store, on_write=lambda _: self._replica.poke()), pages
+            ),
+            *audit_methods(DecisionLog(self._engine), pages),
+        )
+        self._stopping = threading.Event()
+        self._door: Door | None = None
+        self._http = HttpServer(settings.http_listen, self._metrics, self.obstacles)
+        self._readiness = threading.Thread(
+            target=self._follow_readiness, name="readiness", daemon=True
+        )
+
+    def obstacles(self) -> list[str]:
+        """Why the process does not answer now; empty: it does."""
+        checks: tuple[tuple[Callable[[], bool], str], ...] = (
+            (lambda: not self._stopping.is_set(), "shutting down"),
+            (self._replica.ready, "policy and facts are not confirmed as current"),
+            (self._verifier.ready, "no key set of an issuer is at hand"),
+            (self._recorder.ready, "decisions cannot be put on record"),
+        )
+        return [sentence for holds, sentence in checks if not holds()]
+
+    def start(self) -> int:
+        """Starts everything, front door last. Returns the gRPC port."""
+        self._verifier.start()
+        self._recorder.start()
+        self._shipper.start()
+        self._replica.start()
+        self._door = open_door(self._settings, self._methods, self._metrics.observe_rpc)
+        self._http.start()
+        self._readiness.start()
+        if not all(one.authorized_parties for one in self._settings.issuers):
+            log.warning("authorized_parties_not_configured", advice="set authorized_parties")
+        log.info(
+            "serving",
+            listen=self._settings.listen,
+            port=self._door.port,
+            http_port=self._http.port,
+            tls=self._settings.tls is not None,
+            callers=len(self._settings.callers),
+        )
+        return self._door.port
+
+    def stop(self) -> None:
+        """Stops taking requests, finishes those in flight, and leaves no record behind."""
+        log.info("stopping")
+        self._stopping.set()
+        if self._door is not None:
+            self._door.set_serving(False)
+            self._door.server.stop(self._settings.shutdown_seconds).wait()
+        self._replica.stop()
+        self._recorder.stop()
+        self._shipper.stop()
+        self._verifier.stop()
+        self._http.stop()
+        self._engine.dispose()
+        log.info("stopped")
+
+    def _follow_readiness(self) -> None:
+        serving = False
+        while not self._stopping.wait(READINESS_SECONDS):
+            obstacles = self.obstacles()
+            if serving == bool(obstacles) and self._door is not None:
+                serving = not obstacles
+                self._door.set_serving(serving)
+                log.info("readiness", ready=serving, obstacles=obstacles)
+            self._metrics.refresh()
+
+
+def _page_secret(store: Store) -> bytes:
+    with store.read() as reader:
+        return reader.page_secret()

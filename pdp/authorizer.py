@@ -1,0 +1,129 @@
+"""The corridor: identity -> facts -> decision -> audit. The whole way of a request, in one function.
+
+Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `errors.py` (there is no
+answer), or a bug. An error is never an allow: nothing here catches one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pdp.audit import Recorder, new_decision_id
+from pdp.clock import Clock
+from pdp.decision import decide, prepare
+from pdp.facts import Replica
+from pdp.identity import Verifier
+from pdp.model import (
+    Decision,
+    DecisionRecord,
+    Effect,
+    Question,
+    RefusedToken,
+    ResourceRef,
+    VerifiedToken,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The answers to the questions of one actor."""
+
+    token: VerifiedToken | RefusedToken
+    decisions: Sequence[Decision]
+    """decisions[i] answers questions[i]."""
+    decision_ids: Sequence[str]
+    revision: int
+
+
+class Authorizer:
+    """Answers questions. Thread-safe: it keeps no state of its own."""
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        replica: Replica,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+        record_allows: bool,
+    ) -> None:
+        self._verifier = verifier
+        self._replica = replica
+        self._recorder = recorder
+        self._clock = clock
+        self._record_allows = record_allows
+
+    def rule(
+        self,
+        token_text: str,
+        questions: Sequence[Question],
+        caller: str,
+        at_least_revision: int = 0,
+    ) -> Ruling:
+        """Answers all questions at one revision; returns once every denial is on record.
+
+        Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach).
+        """
+        token = self._verifier.verify(token_text)
+        now = self._clock()
+        if isinstance(token, RefusedToken):
+            revision = self._replica.revision
+            refusal = Decision(Effect.DENY, token.reason)
+            decisions = [refusal] * len(questions)
+        else:
+            actor = token.actor
+            view = self._replica.view(
+                actor.user_id,
+                actor.organization_id,
+                [question.resource for question in questions],
+                at_least_revision,
+            )
+            revision = view.revision
+            standing = prepare(view.policy, token, view.user, view.organization, now)
+            decisions = [
+                decide(standing, question, chain)
+                for question, chain in zip(questions, view.chains, strict=True)
+            ]
+        ruling = Ruling(token, decisions, [new_decision_id() for _ in questions], revision)
+        self._put_on_record(ruling, questions, caller, now)
+        # Last, so that no pause between reading the facts and answering goes unnoticed.
+        self._replica.confirm()
+        return ruling
+
+    def _put_on_record(
+        self, ruling: Ruling, questions: Sequence[Question], caller: str, now: float
+    ) -> None:
+        denials = list(_records(ruling, questions, caller, now, Effect.DENY))
+        if denials:
+            self._recorder.record(denials)
+        if self._record_allows:
+            allows = list(_records(ruling, questions, caller, now, Effect.ALLOW))
+            if allows:
+                self._recorder.offer(allows)
+
+
+def _records(
+    ruling: Ruling, questions: Sequence[Question], caller: str, now: float, effect: Effect
+) -> Iterator[DecisionRecord]:
+    token = ruling.token
+    for question, decision, decision_id in zip(
+        questions, ruling.decisions, ruling.decision_ids, strict=True
+    ):
+        if decision.effect is not effect:
+            continue
+        resource = question.resource
+        yield DecisionRecord(
+            decision_id=decision_id,
+            decided_at=now,
+            effect=effect,
+            reason=decision.reason,
+            permission=question.permission,
+            caller=caller,
+            revision=ruling.revision,
+            token_fingerprint=token.fingerprint,
+            actor=token.actor,
+            token_id=token.token_id,
+            resource=None if resource is None else ResourceRef(resource.type, resource.id),
+            resource_organization_id=decision.resource_organization_id,
+            rule_id=decision.rule_id,
+            grant_id=decision.grant_id,
+        )

@@ -1,0 +1,58 @@
+"""`pdp check`: one question to a running server."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from pdp_client import Guard, PdpError, Resource, TlsOptions
+
+from pdp.cli.output import fail, say
+from pdp.cli.remote import DEADLINE_SECONDS, DEFAULT_SERVER, ApiKey, Ca, Server
+
+
+def check(
+    permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
+    resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
+    token: Annotated[
+        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads it from a pipe.")
+    ] = "-",
+    attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
+    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+) -> None:
+    """Asks a running server. Exit status: 0 allow, 1 deny, 2 no answer."""
+    if token == "-":  # noqa: S105
+        token = sys.stdin.read().strip()
+    asked = None
+    if resource is not None:
+        kind, _, identifier = resource.partition(":")
+        asked = Resource(kind, identifier, attributes=_mapping(attributes, "--attributes"))
+    with Guard(
+        server,
+        tls=TlsOptions(ca=ca) if ca else None,
+        api_key=api_key,
+        deadline_seconds=DEADLINE_SECONDS,
+    ) as guard:
+        try:
+            decision = guard.check(token, permission, asked, _mapping(context, "--context"))
+        except (PdpError, ValueError) as error:
+            fail(str(error))
+            raise typer.Exit(2) from None
+    say(f"{decision.effect.name} {decision.reason}: {decision.message}")
+    for name in ("rule_id", "grant_id", "decision_id", "revision"):
+        if getattr(decision, name):
+            say(f"  {name}: {getattr(decision, name)}")
+    raise typer.Exit(0 if decision.effect.name == "ALLOW" else 1)
+
+
+def _mapping(text: str, option: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"is not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("is not a JSON object", param_hint=option)
+    return value

@@ -1,0 +1,154 @@
+"""`pdp audit`: the decision log of a running server, and the segments of this machine."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToDict
+from pdpapi.v1 import audit_service_pb2 as pb
+from pdpapi.v1 import core_pb2
+from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
+from rich.table import Table
+
+from pdp.audit import verify_segments
+from pdp.cli.output import fail, out, say
+from pdp.cli.remote import DEADLINE_SECONDS, DEFAULT_SERVER, ApiKey, Ca, Server, channel_to
+
+app = typer.Typer(no_args_is_help=True, help="What was decided, for a security team.")
+
+PAGE_ITEMS = 100
+FOLLOW_SECONDS = 0.5
+
+
+@app.command("list")
+def list_decisions(
+    user: Annotated[str, typer.Option(help="Clerk user id.")] = "",
+    permission: Annotated[str, typer.Option(help="Exact permission.")] = "",
+    resource: Annotated[str, typer.Option(help="TYPE or TYPE:ID.")] = "",
+    decision: Annotated[str, typer.Option(help="allow or deny.")] = "",
+    reason: Annotated[str, typer.Option(help="e.g. TOKEN_EXPIRED.")] = "",
+    organization: Annotated[str, typer.Option(help="The actor's active organization.")] = "",
+    caller: Annotated[str, typer.Option(help="The backend that asked.")] = "",
+    since: Annotated[datetime | None, typer.Option(help="Decided at or after (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Decided before (UTC).")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = PAGE_ITEMS,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with new decisions, oldest first.")
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+) -> None:
+    """Lists decisions, newest first."""
+    query = pb.ListDecisionsRequest(
+        user_id=user,
+        permission=permission,
+        organization_id=organization,
+        caller=caller,
+        decision=_member(core_pb2.Decision, "DECISION_", decision, "--decision"),
+        reason=_member(core_pb2.DecisionReason, "DECISION_REASON_", reason, "--reason"),
+    )
+    if resource:
+        query.resource.type, _, query.resource.id = resource.partition(":")
+    if since is not None:
+        query.not_before.FromDatetime(since)
+    if until is not None:
+        query.before.FromDatetime(until)
+    with channel_to(server, api_key, ca) as channel:
+        stub = AuditServiceStub(channel)
+        try:
+            found = list(_newest(stub, query, limit))
+            _print(found, as_json=as_json, heading=not follow)
+            if follow:
+                _follow(stub, query, found[0].decision_id if found else "", as_json=as_json)
+        except grpc.RpcError as error:
+            fail(f"{error.code().name}: {error.details()}")
+            raise typer.Exit(2) from None
+
+
+@app.command("verify")
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Directory of audit segments.")],
+) -> None:
+    """Checks the chain of the segments in a directory. Exit status 1 where it does not hold."""
+    report = verify_segments(directory)
+    for problem in report.problems:
+        fail(problem)
+    say(f"{report.records} records in {report.segments} segments")
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _newest(
+    stub: AuditServiceStub, query: pb.ListDecisionsRequest, limit: int
+) -> Iterator[pb.DecisionRecord]:
+    request = pb.ListDecisionsRequest()
+    request.CopyFrom(query)
+    while limit > 0:
+        request.page_size = min(limit, PAGE_ITEMS)
+        page = stub.ListDecisions(request, timeout=DEADLINE_SECONDS)
+        yield from page.decisions
+        limit -= len(page.decisions)
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
+
+
+def _follow(
+    stub: AuditServiceStub, query: pb.ListDecisionsRequest, last: str, *, as_json: bool
+) -> None:
+    """Prints what is newer than `last`, for ever. Decision ids sort by time; a record that a slow
+    process ships late, with an id below one that was printed, is not shown here."""
+    while True:
+        fresh = []
+        for record in _newest(stub, query, 10_000):
+            if record.decision_id <= last:
+                break
+            fresh.append(record)
+        if fresh:
+            last = fresh[0].decision_id
+            _print(fresh[::-1], as_json=as_json, heading=False)
+        time.sleep(FOLLOW_SECONDS)
+
+
+def _member(enum: object, prefix: str, text: str, option: str) -> int:
+    if not text:
+        return 0
+    try:
+        number: int = enum.Value(prefix + text.upper())  # type: ignore[attr-defined]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not one", param_hint=option) from None
+    return number
+
+
+def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) -> None:
+    if as_json:
+        for record in records:
+            typer.echo(json.dumps(MessageToDict(record, preserving_proto_field_name=True)))
+        return
+    table = Table(box=None, show_header=heading, pad_edge=False)
+    for column in ("time", "decision", "reason", "user", "permission", "resource", "rule"):
+        table.add_column(column, overflow="fold")
+    for record in records:
+        resource = record.resource
+        table.add_row(
+            record.decided_at.ToDatetime().isoformat(timespec="milliseconds") + "Z",
+            core_pb2.Decision.Name(record.decision).removeprefix("DECISION_"),
+            core_pb2.DecisionReason.Name(record.reason).removeprefix("DECISION_REASON_"),
+            _cell(record.actor.user_id) or f"token {record.token_fingerprint}",
+            _cell(record.permission),
+            _cell(f"{resource.type}:{resource.id}") if resource.type else "",
+            _cell(record.rule_id),
+        )
+    out.print(table)
+
+
+def _cell(text: str) -> str:
+    """Text of strangers: nothing in it is markup or reaches the terminal as a control sequence."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace("[", r"\[")

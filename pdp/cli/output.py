@@ -1,0 +1,22 @@
+"""How the command line speaks."""
+
+from rich.console import Console
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """One line of an error, on standard error."""
+    err.print(f"[red]pdp:[/red] {_plain(message)}")
+
+
+def say(message: str) -> None:
+    """One line, as it is, on standard output."""
+    out.print(_plain(message))
+
+
+def _plain(message: str) -> str:
+    """Square brackets are text here, and control characters of an id do not reach a terminal."""
+    visible = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    return visible.replace("[", r"\[")

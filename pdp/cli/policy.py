@@ -1,0 +1,54 @@
+"""`pdp migrate`, `pdp apply`, `pdp export`: on the database that the settings name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pdp.administrator import Administrator
+from pdp.cli.output import say
+from pdp.facts import Store, migrate
+from pdp.settings import DatabaseSettings
+from pdp.sql import open_engine
+
+Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
+
+
+def migrate_database(config: Config = None) -> None:
+    """Brings the database's schema up to this version."""
+    engine = open_engine(DatabaseSettings.load(config).database_url.get_secret_value())
+    migrate(engine)
+    say("the schema is up to date")
+
+
+def apply(
+    file: Annotated[typer.FileText, typer.Argument(help="Policy document; - reads from a pipe.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the difference and change nothing.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Makes the database equal to a policy document."""
+    revision, changes = _administrator(config).apply(file.read(), dry_run=dry_run)
+    for change in changes:
+        say(f"{change.action.value} {change.kind} {'/'.join(change.key)}")
+    if dry_run:
+        say(f"{len(changes)} changes; nothing was changed")
+    elif changes:
+        say(f"{len(changes)} changes applied at revision {revision}")
+    else:
+        say(f"no changes; the database is equal to the document at revision {revision}")
+
+
+def export(config: Config = None) -> None:
+    """Writes the database as a policy document."""
+    document, _ = _administrator(config).export()
+    typer.echo(document, nl=False)
+
+
+def _administrator(config: Path | None) -> Administrator:
+    url = DatabaseSettings.load(config).database_url.get_secret_value()
+    engine = open_engine(url)
+    if url.startswith("sqlite"):
+        migrate(engine)
+    return Administrator(Store(engine), on_write=lambda _: None)

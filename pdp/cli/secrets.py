@@ -1,0 +1,53 @@
+"""`pdp token` and `pdp key`: development tokens, and API keys for callers."""
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pdp.cli.output import err
+from pdp.clock import wall_clock
+from pdp.identity import DEVELOPMENT_ISSUER, load_or_create_key, mint_token
+
+_RANDOM_BYTES = 32
+
+
+def token(
+    user: Annotated[str, typer.Option(help="Clerk user id, e.g. user_ada.")],
+    organization: Annotated[
+        str | None, typer.Option(help="Active organization, e.g. org_school.")
+    ] = None,
+    organization_role: Annotated[
+        str | None, typer.Option(help="Claimed organization role (the database decides).")
+    ] = None,
+    session: Annotated[str, typer.Option(help="Clerk session id.")] = "sess_development",
+    key: Annotated[
+        Path, typer.Option(help="Private key (PEM); made where there is none, beside KEY.pub.")
+    ] = Path("development.pem"),
+    issuer: Annotated[str, typer.Option(help="Issuer claim.")] = DEVELOPMENT_ISSUER,
+    seconds: Annotated[int, typer.Option(min=-3600, max=3600, help="Lifetime.")] = 60,
+) -> None:
+    """Mints a DEVELOPMENT token from a local key. No Clerk instance accepts or issues it."""
+    private_key = load_or_create_key(key)
+    err.print("[yellow]development token[/yellow]: for a server that trusts this local key only")
+    typer.echo(
+        mint_token(
+            private_key,
+            user_id=user,
+            session_id=session,
+            issuer=issuer,
+            organization_id=organization,
+            organization_role=organization_role,
+            now=wall_clock(),
+            lifetime_seconds=seconds,
+        )
+    )
+
+
+def key() -> None:
+    """Makes an API key for a caller: the key for the caller, its digest for the settings."""
+    api_key = f"pdp_{secrets.token_urlsafe(_RANDOM_BYTES)}"
+    typer.echo(f"api_key        {api_key}")
+    typer.echo(f"api_key_sha256 {hashlib.sha256(api_key.encode()).hexdigest()}")

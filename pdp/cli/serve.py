@@ -1,0 +1,53 @@
+"""`pdp serve`."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pdp.logs import configure_logs
+from pdp.settings import Settings
+from pdp.supervisor import METRICS_VARIABLE, supervise
+
+
+def serve(
+    listen: Annotated[
+        str | None, typer.Option(help="host:port or unix:PATH of the gRPC port.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without safe callers.")
+    ] = False,
+    worker: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Answers Check over gRPC, until SIGTERM."""
+    overrides: dict[str, Any] = {}
+    if listen is not None:
+        overrides["listen"] = listen
+    if insecure:
+        overrides["insecure"] = True
+    settings = Settings.load(config, **overrides)
+    configure_logs(settings.log_level, settings.log_format)
+    if settings.processes > 1 and worker is None:
+        supervise(settings, [sys.executable, "-m", "pdp", *sys.argv[1:]], os.environ)  # noqa: TID251
+        return
+    # prometheus_client decides at import whether processes share their metrics.
+    from pdp.app import Service  # noqa: PLC0415
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    service = Service(
+        settings,
+        origin="pdp" if worker is None else f"pdp-{worker}",
+        metrics_directory=os.environ.get(METRICS_VARIABLE),  # noqa: TID251
+    )
+    try:
+        service.start()
+        stopping.wait()
+    finally:
+        service.stop()

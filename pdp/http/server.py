@@ -1,0 +1,82 @@
+"""uvicorn in a thread of its own, so that probes are answered while all RPC threads are busy."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from pdp.http.metrics import Metrics
+
+
+class HttpServer:
+    """Serves /healthz, /readyz and /metrics.
+
+    `why_not_ready` returns sentences; none means ready. Raises OSError where the address cannot
+    be bound.
+    """
+
+    def __init__(
+        self, address: str, metrics: Metrics, why_not_ready: Callable[[], list[str]]
+    ) -> None:
+        def healthz(_: Request) -> Response:
+            return PlainTextResponse("alive\n")
+
+        def readyz(_: Request) -> Response:
+            reasons = why_not_ready()
+            if reasons:
+                return PlainTextResponse("".join(f"{r}\n" for r in reasons), status_code=503)
+            return PlainTextResponse("ready\n")
+
+        def scrape(_: Request) -> Response:
+            return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+        application = Starlette(
+            routes=[
+                Route("/healthz", healthz),
+                Route("/readyz", readyz),
+                Route("/metrics", scrape),
+            ]
+        )
+        self._socket = _bind(address)
+        self.port: int = self._socket.getsockname()[1]
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=5,
+                limit_concurrency=64,
+                h11_max_incomplete_event_size=16 * 1024,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
+        )
+
+    def start(self) -> None:
+        """Answers from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops within a few seconds."""
+        self._server.should_exit = True
+        self._thread.join(timeout=5)
+        self._socket.close()
+
+
+def _bind(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Each process of one `pdp serve` answers on the same port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, int(port)))
+    return listener

@@ -1,0 +1,52 @@
+"""Several processes on one port: each a whole `pdp serve` of its own, sharing ports by
+SO_REUSEPORT. A process that dies is started again; a signal to stop reaches all of them."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from pdp.settings import Settings
+
+log = structlog.get_logger("pdp.supervisor")
+
+RESTART_SECONDS = 1.0
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def supervise(settings: Settings, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Runs `command --worker N` for each of `settings.processes` until SIGTERM or SIGINT."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    metrics = tempfile.mkdtemp(prefix="pdp-metrics-")
+    shared = {**environment, METRICS_VARIABLE: metrics}
+
+    def start(worker: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, "--worker", str(worker)], env=shared)  # noqa: S603
+
+    workers = {number: start(number) for number in range(settings.processes)}
+    try:
+        while not stopping.wait(0.2):
+            for number, process in workers.items():
+                status = process.poll()
+                if status is not None:
+                    log.error("worker_ended", worker=number, status=status)
+                    if stopping.wait(RESTART_SECONDS):
+                        break
+                    workers[number] = start(number)
+    finally:
+        for process in workers.values():
+            process.terminate()
+        deadline = time.monotonic() + settings.shutdown_seconds + 10
+        for process in workers.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        shutil.rmtree(metrics, ignore_errors=True)

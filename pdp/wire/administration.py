@@ -1,0 +1,154 @@
+"""PolicyAdministrationService: five methods for each kind of entity, made from one table, and
+RevokeSession, Apply and Export."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+from pdpapi.v1 import administration_service_pb2 as pb
+
+from pdp import model
+from pdp.administrator import Administrator
+from pdp.document import Action
+from pdp.limits import MESSAGE_BYTES_MAX
+from pdp.wire import entities
+from pdp.wire.callers import Caller
+from pdp.wire.methods import Answerer, Method
+from pdp.wire.pages import Pages, page_size
+
+SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
+
+_ACTIONS = {
+    Action.CREATE: pb.Change.ACTION_CREATE,
+    Action.UPDATE: pb.Change.ACTION_UPDATE,
+    Action.DELETE: pb.Change.ACTION_DELETE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of entity, on both sides of the wire."""
+
+    name: str
+    plural: str
+    entity: type[model.Entity]
+    read: Callable[[Any], model.Entity]
+    write: Callable[[Any], Message]
+
+    @property
+    def field(self) -> str:
+        return self.name.lower()
+
+
+_KINDS = (
+    _Kind(
+        "Permission",
+        "Permissions",
+        model.Permission,
+        entities.permission_of,
+        entities.permission_message,
+    ),
+    _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
+    _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
+    _Kind("Grant", "Grants", model.Grant, entities.grant_of, entities.grant_message),
+    _Kind("Resource", "Resources", model.Resource, entities.resource_of, entities.resource_message),
+    _Kind("User", "Users", model.User, entities.user_of, entities.user_message),
+    _Kind(
+        "Organization",
+        "Organizations",
+        model.Organization,
+        entities.organization_of,
+        entities.organization_message,
+    ),
+    _Kind(
+        "Membership",
+        "Memberships",
+        model.Membership,
+        entities.membership_of,
+        entities.membership_message,
+    ),
+)
+
+
+def administration_methods(administrator: Administrator, pages: Pages) -> Sequence[Method]:
+    """The methods of PolicyAdministrationService."""
+    methods = [method for kind in _KINDS for method in _methods_of_kind(kind, administrator, pages)]
+
+    def revoke_session(request: pb.RevokeSessionRequest, _: Caller) -> pb.RevokeSessionResponse:
+        revision = administrator.revoke_session(request.session_id, request.user_id)
+        return pb.RevokeSessionResponse(revision=revision)
+
+    def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
+        revision, changes = administrator.apply(request.document, dry_run=request.dry_run)
+        return pb.ApplyResponse(
+            revision=revision,
+            changes=[
+                pb.Change(
+                    action=_ACTIONS[change.action], kind=change.kind, key="/".join(change.key)
+                )
+                for change in changes
+            ],
+        )
+
+    def export(_: pb.ExportRequest, __: Caller) -> pb.ExportResponse:
+        document, revision = administrator.export()
+        return pb.ExportResponse(document=document, revision=revision)
+
+    return (
+        *methods,
+        _method("RevokeSession", revoke_session),
+        _method("Apply", apply),
+        _method("Export", export),
+    )
+
+
+def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) -> Sequence[Method]:
+    def response(verb: str, **fields: Any) -> Message:
+        message: Message = getattr(pb, f"{verb}Response")(**fields)
+        return message
+
+    def create(request: Any, _: Caller) -> Message:
+        entity, revision = administrator.create(kind.read(getattr(request, kind.field)))
+        return response(f"Create{kind.name}", **{kind.field: kind.write(entity)}, revision=revision)
+
+    def get(request: Any, _: Caller) -> Message:
+        entity = administrator.get(kind.entity, _key(request))
+        return response(f"Get{kind.name}", **{kind.field: kind.write(entity)})
+
+    def list_page(request: Any, _: Caller) -> Message:
+        size = page_size(request)
+        found = administrator.list(kind.entity, pages.after(request), size + 1)
+        more = len(found) > size
+        page = found[:size]
+        return response(
+            f"List{kind.plural}",
+            **{kind.plural.lower(): [kind.write(entity) for entity in page]},
+            next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
+        )
+
+    def update(request: Any, _: Caller) -> Message:
+        entity, revision = administrator.update(kind.read(getattr(request, kind.field)))
+        return response(f"Update{kind.name}", **{kind.field: kind.write(entity)}, revision=revision)
+
+    def delete(request: Any, _: Caller) -> Message:
+        revision = administrator.delete(kind.entity, _key(request))
+        return response(f"Delete{kind.name}", revision=revision)
+
+    return (
+        _method(f"Create{kind.name}", create),
+        _method(f"Get{kind.name}", get),
+        _method(f"List{kind.plural}", list_page),
+        _method(f"Update{kind.name}", update),
+        _method(f"Delete{kind.name}", delete),
+    )
+
+
+def _key(request: Message) -> model.Key:
+    """Get and Delete requests hold the parts of the key, in order, and nothing else."""
+    return tuple(getattr(request, field.name) for field in request.DESCRIPTOR.fields)
+
+
+def _method(name: str, answer: Answerer) -> Method:
+    request: type[Message] = getattr(pb, f"{name}Request")
+    return Method(SERVICE, name, "administer", request, answer, MESSAGE_BYTES_MAX)

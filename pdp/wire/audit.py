@@ -1,0 +1,108 @@
+"""AuditService: the decision log, filtered and paged."""
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pdpapi.v1 import audit_service_pb2
+from pdpapi.v1.audit_service_pb2 import (
+    GetDecisionRequest,
+    GetDecisionResponse,
+    ListDecisionsRequest,
+    ListDecisionsResponse,
+)
+
+from pdp import model
+from pdp.audit import DecisionFilter, DecisionLog
+from pdp.errors import InvalidRequest, NotFound, Violation
+from pdp.limits import MESSAGE_BYTES_MAX
+from pdp.wire import entities
+from pdp.wire.callers import Caller
+from pdp.wire.decision import EFFECTS, KINDS, REASONS, actor_message
+from pdp.wire.methods import Method
+from pdp.wire.pages import Pages, page_size
+from pdp.wire.times import seconds_of, set_time
+
+SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+
+_EFFECT_OF = {value: effect for effect, value in EFFECTS.items()}
+_REASON_OF = {value: reason for reason, value in REASONS.items()}
+
+
+def audit_methods(decision_log: DecisionLog, pages: Pages) -> Sequence[Method]:
+    """The methods of AuditService."""
+
+    def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
+        size = page_size(request)
+        after = pages.after(request)
+        found = decision_log.list(_filter(request), after[0] if after else None, size + 1)
+        page = found[:size]
+        more = len(found) > size
+        return ListDecisionsResponse(
+            decisions=[record_message(record) for record in page],
+            next_page_token=pages.token(request, (page[-1].decision_id,)) if more else "",
+        )
+
+    def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
+        record = decision_log.get(request.decision_id)
+        if record is None:
+            raise NotFound("decision", request.decision_id)
+        return GetDecisionResponse(decision=record_message(record))
+
+    return (
+        Method(
+            SERVICE,
+            "ListDecisions",
+            "audit",
+            ListDecisionsRequest,
+            list_decisions,
+            MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE, "GetDecision", "audit", GetDecisionRequest, get_decision, MESSAGE_BYTES_MAX
+        ),
+    )
+
+
+def _filter(request: ListDecisionsRequest) -> DecisionFilter:
+    if request.decision and request.decision not in _EFFECT_OF:
+        raise InvalidRequest(Violation("decision", f"{request.decision} is not a decision"))
+    if request.reason and request.reason not in _REASON_OF:
+        raise InvalidRequest(Violation("reason", f"{request.reason} is not a reason"))
+    return DecisionFilter(
+        user_id=request.user_id or None,
+        permission=request.permission or None,
+        resource_type=request.resource.type or None,
+        resource_id=request.resource.id or None,
+        effect=_EFFECT_OF[request.decision] if request.decision else None,
+        reason=_REASON_OF[request.reason] if request.reason else None,
+        organization_id=request.organization_id or None,
+        caller=request.caller or None,
+        not_before=_seconds(request, "not_before", request.not_before),
+        before=_seconds(request, "before", request.before),
+    )
+
+
+def _seconds(request: ListDecisionsRequest, field: str, value: Timestamp) -> float | None:
+    return seconds_of(value, field) if request.HasField(field) else None  # type: ignore[arg-type]
+
+
+def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRecord:
+    """A record, as the wire says it."""
+    message = audit_service_pb2.DecisionRecord(
+        decision_id=record.decision_id,
+        decision=EFFECTS[record.effect],
+        denial_kind=KINDS[record.reason.denial_kind],
+        reason=REASONS[record.reason],
+        actor=None if record.actor is None else actor_message(record.actor),
+        permission=record.permission,
+        resource=None if record.resource is None else entities.ref_message(record.resource),
+        resource_organization_id=record.resource_organization_id,
+        caller=record.caller,
+        rule_id=record.rule_id,
+        grant_id=record.grant_id,
+        revision=record.revision,
+        token_fingerprint=record.token_fingerprint,
+        token_id=record.token_id,
+    )
+    set_time(message.decided_at, record.decided_at)
+    return message

@@ -1,0 +1,24 @@
+"""google.protobuf.Timestamp <-> seconds since 1970-01-01 UTC, to the microsecond."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pdp.errors import InvalidRequest, Violation
+
+# Years 0001 to 9999, as google/protobuf/timestamp.proto says.
+_SECONDS_MIN = -62_135_596_800
+_SECONDS_MAX = 253_402_300_799
+_NANOS = 1_000_000_000
+
+
+def seconds_of(timestamp: Timestamp, field: str) -> float:
+    """Seconds of a Timestamp. Raises InvalidRequest outside the years 1 to 9999."""
+    in_range = _SECONDS_MIN <= timestamp.seconds <= _SECONDS_MAX
+    if not in_range or not 0 <= timestamp.nanos < _NANOS:
+        raise InvalidRequest(Violation(field, "is not a time of the years 1 to 9999"))
+    return timestamp.seconds + (timestamp.nanos // 1_000) / 1e6
+
+
+def set_time(timestamp: Timestamp, seconds: float) -> None:
+    """Writes seconds into a Timestamp."""
+    timestamp.seconds, micros = divmod(round(seconds * 1e6), 1_000_000)
+    timestamp.nanos = micros * 1_000
