@@ -1,0 +1,51 @@
+"""The guard: one line before the business logic that asks the policy decision point.
+
+    guard = Guard("dns:///pdp.internal:50051", tls=TlsOptions(ca="ca.pem"), api_key=key)
+    actor = guard.require(token, "course:edit", Resource("course", course_id))
+
+In: the request's Clerk session token, a permission, a resource, a context.
+Out: one of three outcomes, never mixed. A decision (`check`, `batch`: allow or deny); a denial
+raised (`require`: `Unauthenticated` or `Forbidden`); or no decision (`PdpUnavailable`,
+`PdpRefused`), which is never an allow.
+
+Invariants:
+- An allow is given only for an answer that says DECISION_ALLOW, names the actor and contradicts
+  itself nowhere. Every status but OK and every other answer is an error.
+- A `Decision` has no truth value: `if guard.check(...)` raises instead of passing.
+- A call ends within its deadline, repetitions included.
+- No token and no API key stands in an exception or a repr.
+- It decides nothing, keeps nothing, and reads no claim of the token.
+"""
+
+from pdp_client.errors import (
+    Denied,
+    Forbidden,
+    GuardError,
+    PdpRefused,
+    PdpUnavailable,
+    Unauthenticated,
+    Violation,
+)
+from pdp_client.guard import BATCH_QUESTIONS_MAX, Guard
+from pdp_client.transport import TlsOptions
+from pdp_client.values import Actor, Decision, DenialKind, Effect, Question, Resource, Token
+
+__all__ = [
+    "BATCH_QUESTIONS_MAX",
+    "Actor",
+    "Decision",
+    "DenialKind",
+    "Denied",
+    "Effect",
+    "Forbidden",
+    "Guard",
+    "GuardError",
+    "PdpRefused",
+    "PdpUnavailable",
+    "Question",
+    "Resource",
+    "TlsOptions",
+    "Token",
+    "Unauthenticated",
+    "Violation",
+]

@@ -1,0 +1,76 @@
+"""Python dictionary -> google.protobuf.Struct, strictly: what has no exact form there is refused,
+because a condition would read something else than the application wrote."""
+
+import math
+from collections.abc import Mapping
+
+from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
+
+ATTRIBUTE_DEPTH_MAX = 16
+INTEGER_MAX = 2**53
+"""Struct keeps numbers as IEEE doubles; integers beyond this are not all exact."""
+
+
+def to_struct(attributes: Mapping[str, object], name: str) -> Struct:
+    """`attributes` as a Struct. `name` stands in the error messages, values never do.
+
+    Raises TypeError for what JSON does not know (dates, sets, bytes, Decimal, keys that are not
+    str) and ValueError for NaN, infinities, integers beyond 2**53, text that is not Unicode, and
+    more than 16 levels.
+    """
+    struct = Struct()
+    _fill_struct(struct, attributes, name, 1)
+    return struct
+
+
+def _fill_struct(struct: Struct, mapping: Mapping[str, object], path: str, depth: int) -> None:
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"{path} must be a mapping, not {type(mapping).__name__}")
+    _check_depth(path, depth)
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{path}: a key must be a str, not {type(key).__name__}")
+        _check_text(key, f"a key of {path}")
+        _fill_value(struct.fields[key], value, f"{path}.{key}", depth)
+
+
+def _fill_value(target: Value, value: object, path: str, depth: int) -> None:
+    match value:
+        case None:
+            target.null_value = NULL_VALUE
+        case bool():  # before the numbers: a bool is an int in Python
+            target.bool_value = value
+        case int():
+            if abs(value) > INTEGER_MAX:
+                raise ValueError(f"{path}: an integer beyond 2**53 is not exact; send a str")
+            target.number_value = float(value)
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{path}: a number must be finite")
+            target.number_value = value
+        case str():
+            _check_text(value, path)
+            target.string_value = value
+        case list() | tuple():
+            _check_depth(path, depth + 1)
+            target.list_value.SetInParent()
+            for index, item in enumerate(value):
+                _fill_value(target.list_value.values.add(), item, f"{path}[{index}]", depth + 1)
+        case Mapping():
+            target.struct_value.SetInParent()
+            _fill_struct(target.struct_value, value, path, depth + 1)
+        case _:
+            raise TypeError(f"{path}: {type(value).__name__} has no form in JSON")
+
+
+def _check_depth(path: str, depth: int) -> None:
+    if depth > ATTRIBUTE_DEPTH_MAX:
+        raise ValueError(f"{path}: deeper than {ATTRIBUTE_DEPTH_MAX} levels")
+
+
+def _check_text(text: str, path: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A new exception: the original holds the whole text.
+        raise ValueError(f"{path}: not Unicode text (a lone surrogate)") from None

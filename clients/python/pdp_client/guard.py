@@ -1,0 +1,165 @@
+"""The guard itself: ask, bounded by a deadline, and say what came of it."""
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+import grpc
+from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
+
+from pdp_client.errors import denied, failure_of
+from pdp_client.messages import (
+    batch_request,
+    check_request,
+    decision_from_check,
+    decisions_from_batch,
+)
+from pdp_client.transport import TlsOptions, caller_metadata, open_channel
+from pdp_client.values import Actor, Attributes, Decision, Effect, Question, Resource, Token
+
+BATCH_QUESTIONS_MAX = 1_000
+_RETRY_SECONDS_FIRST = 0.025
+_RETRY_SECONDS_MAX = 1.0
+
+RequestT = TypeVar("RequestT")
+AnswerT = TypeVar("AnswerT")
+
+
+class Guard:
+    """Asks one PDP. Thread-safe; make one per process (after a fork) and keep it.
+
+    `target` is a gRPC target: `host:port`, `dns:///host:port` (every address behind the name is
+    used in turn), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `unix:/run/pdp.sock`. Without `tls` the
+    connection is clear text, which beyond loopback is refused unless `insecure` is set.
+    `deadline_seconds` bounds each call as a whole, repetitions included.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: TlsOptions | None = None,
+        api_key: str | None = None,
+        deadline_seconds: float = 0.25,
+        insecure: bool = False,
+    ) -> None:
+        """Raises ValueError for options that do not hold, OSError for unreadable PEM files.
+        It does not connect: the first call does."""
+        if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
+            raise ValueError(f"deadline_seconds must be above 0, it is {deadline_seconds}")
+        self._deadline_seconds = deadline_seconds
+        self._metadata = caller_metadata(api_key)
+        self._channel = open_channel(target, tls, api_key, insecure=insecure)
+        self._stub = PolicyDecisionServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections; calls in flight raise PdpUnavailable, later ones ValueError."""
+        self._channel.close()
+
+    def check(
+        self,
+        token: str | Token,
+        permission: str,
+        resource: Resource | None = None,
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> Decision:
+        """May the bearer of `token` use `permission` on `resource`? Both answers are returned:
+        look at `decision.allowed`.
+
+        Raises PdpUnavailable or PdpRefused where there is no answer, TypeError or ValueError for
+        arguments that cannot be sent. `at_least_revision` (from a write) asks for an answer that
+        has seen that write; 0: no wish.
+        """
+        secret = _wrapped(token)
+        request = check_request(secret, Question(permission, resource, context), at_least_revision)
+        return decision_from_check(self._ask(self._stub.Check, request, secret))
+
+    def require(
+        self,
+        token: str | Token,
+        permission: str,
+        resource: Resource | None = None,
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> Actor:
+        """Returns the verified actor if they may.
+
+        Raises Unauthenticated (401) or Forbidden (403) if they may not, and otherwise what `check`
+        raises.
+        """
+        decision = self.check(
+            token, permission, resource, context, at_least_revision=at_least_revision
+        )
+        if decision.effect is not Effect.ALLOW or decision.actor is None:
+            raise denied(decision)
+        return decision.actor
+
+    def batch(
+        self,
+        token: str | Token,
+        questions: Sequence[Question],
+        *,
+        at_least_revision: int = 0,
+    ) -> list[Decision]:
+        """Answers 1 to 1,000 questions of one actor, in order, all at one revision.
+
+        Raises what `check` raises; ValueError for another number of questions (they are not split:
+        two calls may see two revisions).
+        """
+        if not 1 <= len(questions) <= BATCH_QUESTIONS_MAX:
+            raise ValueError(
+                f"a batch has 1 to {BATCH_QUESTIONS_MAX} questions, not {len(questions)}"
+            )
+        secret = _wrapped(token)
+        request = batch_request(secret, questions, at_least_revision)
+        answer = self._ask(self._stub.BatchCheck, request, secret)
+        return decisions_from_batch(answer, len(questions))
+
+    def _ask(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[RequestT, AnswerT]",  # generic in its stubs only
+        request: RequestT,
+        token: Token,
+    ) -> AnswerT:
+        """Calls until there is an answer, an error that will stay, or no time left. Repeating is
+        safe because no decision changes anything."""
+        ends = time.monotonic() + self._deadline_seconds
+        longest = _RETRY_SECONDS_FIRST
+        while True:
+            try:
+                return method(
+                    request, timeout=max(0.0, ends - time.monotonic()), metadata=self._metadata
+                )
+            except grpc.RpcError as error:
+                failure = cast(grpc.Call, error)  # what a stub raises is the ended call
+            # Full jitter: guards that failed together do not come back together.
+            pause = random.uniform(0, longest)  # noqa: S311  # not a secret
+            if (
+                failure.code() is not grpc.StatusCode.UNAVAILABLE
+                or time.monotonic() + pause >= ends
+            ):
+                # Raised outside the handler: gRPC's own exception repeats the peer's text.
+                raise failure_of(failure, token)
+            time.sleep(pause)
+            longest = min(2 * longest, _RETRY_SECONDS_MAX)
+
+
+def _wrapped(token: str | Token) -> Token:
+    return token if isinstance(token, Token) else Token(token)

@@ -1,0 +1,166 @@
+"""Values <-> messages of the contract. The only file that sees both, and the one that decides
+whether an answer is one."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.struct_pb2 import Struct
+from pdpapi.v1 import core_pb2, decision_service_pb2
+
+from pdp_client.attributes import to_struct
+from pdp_client.errors import PdpUnavailable
+from pdp_client.values import (
+    Actor,
+    Attributes,
+    Decision,
+    DenialKind,
+    Effect,
+    Question,
+    Resource,
+    Token,
+)
+
+_DENIAL_KINDS = {
+    core_pb2.DENIAL_KIND_UNAUTHENTICATED: DenialKind.UNAUTHENTICATED,
+    core_pb2.DENIAL_KIND_FORBIDDEN: DenialKind.FORBIDDEN,
+}
+_REASON_PREFIX = "DECISION_REASON_"
+
+
+def check_request(
+    token: Token, question: Question, at_least_revision: int
+) -> decision_service_pb2.CheckRequest:
+    """The message for one question."""
+    return decision_service_pb2.CheckRequest(
+        actor_token=_sendable(token),
+        permission=question.permission,
+        resource=_resource(question.resource),
+        context=_struct(question.context, "context"),
+        at_least_revision=at_least_revision,
+    )
+
+
+def batch_request(
+    token: Token, questions: Sequence[Question], at_least_revision: int
+) -> decision_service_pb2.BatchCheckRequest:
+    """The message for many questions."""
+    return decision_service_pb2.BatchCheckRequest(
+        actor_token=_sendable(token),
+        items=[_item(one) for one in questions],
+        at_least_revision=at_least_revision,
+    )
+
+
+def decision_from_check(answer: decision_service_pb2.CheckResponse) -> Decision:
+    """The decision that an answer to Check states, or PdpUnavailable where it states none."""
+    return _decision(answer, _actor(answer))
+
+
+def decisions_from_batch(
+    answer: decision_service_pb2.BatchCheckResponse, count: int
+) -> list[Decision]:
+    """The decisions that an answer to `count` questions states, or PdpUnavailable."""
+    if len(answer.results) != count:
+        raise _no_answer(f"{len(answer.results)} results to {count} questions")
+    actor = _actor(answer)
+    return [_decision(one, actor) for one in answer.results]
+
+
+def _sendable(token: Token) -> str:
+    """A token that is not Unicode text cannot be sent. It proves nothing either, so the empty token
+    goes in its place: the PDP denies it and puts the denial on record."""
+    text = token.reveal()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ""
+    return text
+
+
+def _item(question: Question) -> decision_service_pb2.CheckItem:
+    return decision_service_pb2.CheckItem(
+        permission=question.permission,
+        resource=_resource(question.resource),
+        context=_struct(question.context, "context"),
+    )
+
+
+def _resource(resource: Resource | None) -> core_pb2.Resource | None:
+    if resource is None:
+        return None
+    parent = resource.parent
+    return core_pb2.Resource(
+        type=resource.type,
+        id=resource.id,
+        organization_id=resource.organization_id or "",
+        parent=None if parent is None else core_pb2.ResourceRef(type=parent.type, id=parent.id),
+        attributes=_struct(resource.attributes, "attributes"),
+    )
+
+
+def _struct(attributes: Attributes | None, name: str) -> Struct | None:
+    return None if attributes is None else to_struct(attributes, name)
+
+
+def _actor(
+    answer: decision_service_pb2.CheckResponse | decision_service_pb2.BatchCheckResponse,
+) -> Actor | None:
+    if not answer.HasField("actor"):
+        return None
+    actor = answer.actor
+    if not actor.user_id:
+        raise _no_answer("an actor without a user")
+    return Actor(
+        user_id=actor.user_id,
+        session_id=actor.session_id,
+        organization_id=actor.organization_id or None,
+        impersonator_id=actor.impersonator_id or None,
+    )
+
+
+def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -> Decision:
+    kind = _DENIAL_KINDS.get(answer.denial_kind)
+    if answer.decision == core_pb2.DECISION_ALLOW:
+        effect = Effect.ALLOW
+        if answer.denial_kind != core_pb2.DENIAL_KIND_UNSPECIFIED:
+            raise _no_answer("an allow that is a kind of denial")
+        if actor is None:
+            raise _no_answer("an allow without an actor")
+    elif answer.decision == core_pb2.DECISION_DENY:
+        effect = Effect.DENY
+        if kind is None:
+            raise _no_answer(f"a denial of unknown kind {answer.denial_kind}")
+    else:
+        raise _no_answer(f"decision {answer.decision}")
+    return Decision(
+        effect=effect,
+        reason=_reason(answer.reason),
+        message=answer.message,
+        denial_kind=kind,
+        actor=actor,
+        decision_id=answer.decision_id,
+        rule_id=answer.rule_id or None,
+        grant_id=answer.grant_id or None,
+        revision=answer.revision,
+        reusable_until=_reusable_until(answer),
+    )
+
+
+def _reason(number: core_pb2.DecisionReason.ValueType) -> str:
+    try:
+        return core_pb2.DecisionReason.Name(number).removeprefix(_REASON_PREFIX)
+    except ValueError:  # a newer PDP knows more reasons; the decision itself is not in doubt
+        return str(number)
+
+
+def _reusable_until(answer: decision_service_pb2.CheckResponse) -> datetime | None:
+    if not answer.HasField("reusable_until"):
+        return None
+    try:
+        return answer.reusable_until.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise _no_answer("reusable_until is not a time") from None
+
+
+def _no_answer(what: str) -> PdpUnavailable:
+    return PdpUnavailable(f"what the PDP sent is not an answer: {what}")

@@ -1,0 +1,115 @@
+"""What goes into a guard and what comes out: frozen values, free of gRPC."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+Attributes = Mapping[str, object]
+"""What JSON knows: None, bool, int (to 2**53), finite float, str, list or tuple, mapping."""
+
+
+class Token:
+    """A session token that shows nothing of itself when it is printed, logged or formatted."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a token is a str, not {type(text).__name__}; '' is a denial")
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "Token(...)"
+
+    def reveal(self) -> str:
+        """The token itself, for putting it on the wire."""
+        return self._text
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What the actor wants to act upon. What the PDP has stored about it wins."""
+
+    type: str
+    """A lower-case resource type, e.g. `course`."""
+    id: str
+    """The application's own id; compared byte for byte."""
+    attributes: Attributes | None = None
+    """Read by conditions as `resource.attributes`."""
+    organization_id: str | None = None
+    """The Clerk organization that owns it."""
+    parent: "Resource | None" = None
+    """The resource above it; only its type and id are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of a batch."""
+
+    permission: str
+    """`resource-type:action`, e.g. `course:edit`."""
+    resource: Resource | None = None
+    context: Attributes | None = None
+    """Facts of the request itself, read by conditions as `context`."""
+
+
+class Effect(enum.Enum):
+    """What a decision is."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+    def __bool__(self) -> bool:
+        raise TypeError("compare an Effect with Effect.ALLOW; it has no truth value")
+
+
+class DenialKind(enum.Enum):
+    """What a guard turns a denial into."""
+
+    UNAUTHENTICATED = "unauthenticated"
+    """The token does not prove who asks: 401."""
+    FORBIDDEN = "forbidden"
+    """The actor is known and may not: 403."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who the token speaks for, as the PDP has verified it."""
+
+    user_id: str
+    session_id: str
+    organization_id: str | None = None
+    impersonator_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The PDP's answer. Look at `effect` or `allowed`; the decision itself has no truth value."""
+
+    effect: Effect
+    reason: str
+    """The name of a DecisionReason without its prefix, e.g. `TOKEN_EXPIRED`; the digits of one
+    that this client is too old to know."""
+    message: str
+    """The reason as a sentence for people. Its wording may change."""
+    denial_kind: DenialKind | None
+    """None for an allow."""
+    actor: Actor | None
+    """None where the token was refused."""
+    decision_id: str
+    """The key to the audit log."""
+    rule_id: str | None = None
+    grant_id: str | None = None
+    revision: int = 0
+    """The revision of policy and facts that was read."""
+    reusable_until: datetime | None = None
+    """Until when (UTC) the same question has the same answer; None: not at all."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the actor may."""
+        return self.effect is Effect.ALLOW
+
+    def __bool__(self) -> bool:
+        raise TypeError("look at decision.allowed; a decision has no truth value")

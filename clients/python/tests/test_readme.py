@@ -1,0 +1,25 @@
+"""The README's example runs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from clients.python.tests.answerer import Answerer, denied
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_example_of_the_readme_does_what_it_says(answerer: Answerer):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    # Ten seconds, so that a slow machine does not change what the example does.
+    call = f'Guard("{answerer.address}", deadline_seconds=10)'
+    exec(example.replace('Guard("127.0.0.1:50051")', call), names)
+    with names["guard"]:
+        assert names["edit_course"]("token", "c1") == (200, "edited by user_1")
+        answerer.says(denied())
+        assert names["edit_course"]("token", "c1") == (403, "Forbidden")
+        answerer.fails(grpc.StatusCode.INTERNAL)
+        assert names["edit_course"]("token", "c1") == (503, "PdpUnavailable")
