@@ -1,0 +1,89 @@
+"""Reads the decision log from SQL: what the shippers of all processes have brought there."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Engine, select
+
+from pdp.audit.records import decode
+from pdp.audit.rows import filterable
+from pdp.audit.tables import audit_records
+from pdp.errors import NotFound
+from pdp.model import DecisionRecord, Effect, Reason
+from pdp.sql import begin_read
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionFilter:
+    """Every one that is set must hold. Identifiers compare byte for byte."""
+
+    user_id: str | None = None
+    permission: str | None = None
+    resource_type: str | None = None
+    resource_id: str | None = None
+    effect: Effect | None = None
+    reason: Reason | None = None
+    organization_id: str | None = None
+    """The actor's active organization."""
+    caller: str | None = None
+    not_before: float | None = None
+    """Decided at or after; seconds since 1970-01-01 UTC."""
+    before: float | None = None
+    """Decided before."""
+
+
+class DecisionLog:
+    """The decision log. A decision is in it a moment after it was answered: see Shipper."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def list(
+        self, where: DecisionFilter, after: str | None, limit: int
+    ) -> "list[DecisionRecord]":  # quoted: inside the class, `list` is this method
+        """Up to `limit` decisions, newest first by id, from behind the decision id `after` on.
+
+        Raises DatabaseUnavailable.
+        """
+        statement = (
+            select(audit_records.c.record)
+            .where(*_conditions(where))
+            .order_by(audit_records.c.decision_id.desc())
+            .limit(limit)
+        )
+        if after is not None:
+            statement = statement.where(audit_records.c.decision_id < filterable(after))
+        with begin_read(self._engine) as connection:
+            return [decode(payload) for payload in connection.execute(statement).scalars()]
+
+    def get(self, decision_id: str) -> DecisionRecord:
+        """Raises NotFound, DatabaseUnavailable."""
+        statement = select(audit_records.c.record).where(
+            audit_records.c.decision_id == filterable(decision_id)
+        )
+        with begin_read(self._engine) as connection:
+            payload = connection.execute(statement).scalar_one_or_none()
+        if payload is None:
+            raise NotFound("decision", decision_id)
+        return decode(payload)
+
+
+def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
+    column = audit_records.c
+    texts: dict[ColumnElement[str], str | None] = {
+        column.user_id: where.user_id,
+        column.permission: where.permission,
+        column.resource_type: where.resource_type,
+        column.resource_id: where.resource_id,
+        column.effect: None if where.effect is None else where.effect.name,
+        column.reason: None if where.reason is None else where.reason.name,
+        column.organization_id: where.organization_id,
+        column.caller: where.caller,
+    }
+    conditions: list[ColumnElement[bool]] = [
+        one == filterable(text) for one, text in texts.items() if text is not None
+    ]
+    if where.not_before is not None:
+        conditions.append(column.decided_at >= where.not_before)
+    if where.before is not None:
+        conditions.append(column.decided_at < where.before)
+    return conditions

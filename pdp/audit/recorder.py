@@ -1,0 +1,440 @@
+"""Writes decision records to segments; returns only once they survive a crash.
+
+One thread writes. It takes what is waiting, writes and syncs it at once, and only then lets those
+go who wait for it: the more wait, the more share one sync. A write or sync that failed is never
+tried again and believed (a second fsync may succeed though the pages are gone): its waiters get
+AuditUnavailable, and a new segment says where the old one stopped being part of the log.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from pdp.audit.records import encode
+from pdp.audit.segments import (
+    KIND_GAP,
+    KIND_RECORD,
+    LENGTH,
+    LOCK_NAME,
+    NO_DIGEST,
+    DamagedSegmentError,
+    Header,
+    Place,
+    check_origin,
+    create_segment,
+    find_end,
+    list_segments,
+    new_log_id,
+    sync_directory,
+    write_all,
+)
+from pdp.clock import Clock, wall_clock
+from pdp.errors import AuditUnavailable
+from pdp.model import DecisionRecord
+
+BATCH_RECORDS_MAX: Final = 256
+QUEUE_RECORDS_MAX: Final = 4096
+QUEUE_BYTES_MAX: Final = 8 << 20
+WAIT_SECONDS_MAX: Final = 0.25
+SEGMENT_BYTES: Final = 16 << 20
+REOPEN_SECONDS: Final = 0.1
+LOCK_SECONDS_MAX: Final = 5.0
+STOP_SECONDS_MAX: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderCounts:
+    """For metrics; all but `waiting` only ever grow."""
+
+    recorded: int
+    """Records synced."""
+    dropped: int
+    """Allows not recorded; the log says so itself, as gaps."""
+    failures: int
+    """Writes or syncs that failed."""
+    waiting: int
+    """Records in the queue."""
+
+
+class _Entry:
+    """What one call put into the queue: written whole, in one batch."""
+
+    __slots__ = ("bytes", "done", "payloads", "written")
+
+    def __init__(self, payloads: list[bytes], *, waits: bool) -> None:
+        self.payloads = payloads
+        self.bytes = sum(map(len, payloads))
+        self.written = False
+        # A bare lock, released when the outcome is known: cheaper than an Event.
+        self.done = threading.Lock() if waits else None
+        if self.done is not None:
+            self.done.acquire()
+
+
+class Recorder:
+    """Records decisions of one origin under `directory / origin`.
+
+    An origin belongs to one process at a time; name it after the machine and the process's number.
+    Create it in the process that uses it (a thread does not survive a fork).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        origin: str,
+        *,
+        clock: Clock = wall_clock,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        """Raises ValueError where `origin` cannot name a directory."""
+        self.directory: Final = directory / check_origin(origin)
+        self.origin: Final = origin
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._on_synced: Callable[[], None] = lambda: None
+
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._queue: deque[_Entry] = deque()
+        self._queued_records = 0
+        self._queued_bytes = 0
+        self._unrecorded = 0
+        """Drops that the log does not know of yet."""
+        self._accepting = False
+        self._idle = False
+
+        self._thread: threading.Thread | None = None
+        self._lock_file: int | None = None
+        # The writer's own from here on; `_end` is read by others, whole.
+        self._descriptor: int | None = None
+        self._log_id = ""
+        self._end = Place(0, 0, 0, NO_DIGEST)
+        self._reopen_at = 0.0
+        self._recorded = self._dropped = self._failures = 0
+
+    # --- for the rest of the process ------------------------------------------------------------
+
+    def start(self) -> None:
+        """Takes the origin, recovers what the last process left, and begins a new segment.
+
+        Raises AuditUnavailable: another process has the origin, or the directory cannot be used.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(self.directory.parent)
+            self._lock_file = take_lock(self.directory, LOCK_SECONDS_MAX)
+            if self._lock_file is None:
+                raise AuditUnavailable(
+                    f"another process records as {self.origin!r} in {self.directory.parent}"
+                )
+            try:
+                self._recover()
+                self._open_next()
+            except OSError:
+                self._release_lock()
+                raise
+        except OSError as error:
+            raise AuditUnavailable(
+                f"the audit directory {self.directory} cannot be used: {error.strerror}"
+            ) from None
+        self._accepting = True
+        self._thread = threading.Thread(target=self._run, name="audit-recorder", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Writes what is waiting and ends. Later records raise AuditUnavailable."""
+        with self._lock:
+            self._accepting = False
+            self._work.notify()
+            self._room.notify_all()
+        if self._thread is None:
+            return
+        self._thread.join(STOP_SECONDS_MAX)
+        if self._thread.is_alive():
+            # The device hangs. The lock stays until the process ends: the thread may still write.
+            _log.error("audit_recorder_hangs", origin=self.origin)
+            return
+        self._thread = None
+        self._release_lock()
+
+    def record(self, records: Sequence[DecisionRecord]) -> None:
+        """Returns once all of `records` are synced.
+
+        Raises AuditUnavailable where that fails or takes longer than 250 ms; the records may then
+        be in the log or not.
+        """
+        if not records:
+            return
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        entry = _Entry(_encode_all(records), waits=True)
+        done = entry.done
+        assert done is not None  # noqa: S101  # narrows the type
+        with self._lock:
+            while self._accepting and not self._fits(entry):
+                if not self._room.wait(max(0.0, deadline - time.monotonic())):
+                    raise AuditUnavailable("too many decisions are waiting to be recorded")
+            self._put(entry)
+        if not done.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._give_up(entry)
+            raise AuditUnavailable("the decision could not be recorded in time")
+        if not entry.written:
+            raise AuditUnavailable("the decision could not be recorded")
+
+    def offer(self, records: Sequence[DecisionRecord]) -> None:
+        """Records soon, if there is room, and never waits. What is dropped is counted in the log.
+
+        Raises AuditUnavailable after `stop`.
+        """
+        if not records:
+            return
+        entry = _Entry(_encode_all(records), waits=False)
+        with self._lock:
+            if self._accepting and not self._fits(entry):
+                self._drop(len(entry.payloads))
+                return
+            self._put(entry)
+
+    def ready(self) -> bool:
+        """Whether the last attempt to write worked and the writer lives."""
+        thread = self._thread
+        return thread is not None and thread.is_alive() and self._descriptor is not None
+
+    def synced(self) -> Place:
+        """How far the log is known to be on disk. Nothing behind it may be read as part of it."""
+        return self._end
+
+    def on_synced(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called, quickly, by the writer after each sync."""
+        self._on_synced = callback
+
+    def counts(self) -> RecorderCounts:
+        """For metrics."""
+        return RecorderCounts(self._recorded, self._dropped, self._failures, self._queued_records)
+
+    # --- the queue; the lock is held -------------------------------------------------------------
+
+    def _fits(self, entry: _Entry) -> bool:
+        return not self._queue or (
+            self._queued_records + len(entry.payloads) <= QUEUE_RECORDS_MAX
+            and self._queued_bytes + entry.bytes <= QUEUE_BYTES_MAX
+        )
+
+    def _put(self, entry: _Entry) -> None:
+        if not self._accepting:
+            raise AuditUnavailable("the audit log is closed")
+        self._queue.append(entry)
+        self._queued_records += len(entry.payloads)
+        self._queued_bytes += entry.bytes
+        if self._idle:
+            self._idle = False
+            self._work.notify()
+
+    def _forget(self, entry: _Entry) -> None:
+        self._queued_records -= len(entry.payloads)
+        self._queued_bytes -= entry.bytes
+        self._room.notify()
+
+    def _drop(self, records: int) -> None:
+        self._dropped += records
+        self._unrecorded += records
+
+    def _give_up(self, entry: _Entry) -> None:
+        with self._lock:
+            try:
+                self._queue.remove(entry)
+            except ValueError:
+                return  # the writer has it: whether it will be in the log is not known
+            self._forget(entry)
+
+    def _take(self) -> tuple[list[_Entry], int]:
+        """What to write next, and the drops to note; nothing: only look after the segment."""
+        entries: list[_Entry] = []
+        records = 0
+        while self._queue and (
+            not entries or records + len(self._queue[0].payloads) <= BATCH_RECORDS_MAX
+        ):
+            entry = self._queue.popleft()
+            self._forget(entry)
+            entries.append(entry)
+            records += len(entry.payloads)
+        dropped, self._unrecorded = self._unrecorded, 0
+        return entries, dropped
+
+    # --- the writer ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue and self._accepting:
+                    self._idle = True
+                    # While there is no segment, it looks by itself whether one can be made again.
+                    self._work.wait(REOPEN_SECONDS if self._descriptor is None else None)
+                    self._idle = False
+                entries, dropped = self._take()
+                ended = not entries and not self._accepting
+            if ended and (not dropped or self._descriptor is None):
+                break
+            self._write(entries, dropped)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write(self, entries: list[_Entry], dropped: int) -> None:
+        written = False
+        if self._has_segment():
+            written = not (entries or dropped) or self._append(entries, dropped)
+        with self._lock:
+            if not written:
+                self._unrecorded += dropped
+                self._drop(sum(len(entry.payloads) for entry in entries if entry.done is None))
+        for entry in entries:
+            entry.written = written
+            if entry.done is not None:
+                entry.done.release()
+        if written and entries:
+            self._on_synced()
+        if self._end.byte_offset >= self._segment_bytes:
+            self._close_segment()
+            self._has_segment()
+
+    def _append(self, entries: list[_Entry], dropped: int) -> bool:
+        """Writes and syncs; whether that worked. Ends the segment where it did not."""
+        end, descriptor = self._end, self._descriptor
+        assert descriptor is not None  # noqa: S101  # narrows the type
+        digest, pack, frames = end.digest, LENGTH.pack, 0
+        parts: list[bytes] = []
+        bodies = [KIND_RECORD + payload for entry in entries for payload in entry.payloads]
+        if dropped:
+            bodies.insert(0, KIND_GAP + self._encode_gap(dropped))
+        for body in bodies:
+            digest = sha256(digest + body).digest()
+            parts += (pack(len(body)), digest, body)
+            frames += 1
+        content = b"".join(parts)
+        try:
+            write_all(descriptor, content)
+            os.fdatasync(descriptor)
+        except OSError as error:
+            self._failures += 1
+            _log.error("audit_write_failed", origin=self.origin, errno=error.errno)
+            self._close_segment()
+            self._has_segment()
+            return False
+        self._end = Place(
+            end.sequence, end.byte_offset + len(content), end.position + frames, digest
+        )
+        self._recorded += frames - bool(dropped)
+        return True
+
+    def _encode_gap(self, dropped: int) -> bytes:
+        gap = {"dropped": dropped, "noticed_at": float(self._clock())}
+        return json.dumps(gap, separators=(",", ":")).encode("ascii")
+
+    # --- segments --------------------------------------------------------------------------------
+
+    def _has_segment(self) -> bool:
+        if self._descriptor is None and time.monotonic() >= self._reopen_at:
+            try:
+                self._open_next()
+            except OSError as error:
+                self._reopen_at = time.monotonic() + REOPEN_SECONDS
+                _log.error("audit_segment_not_created", origin=self.origin, errno=error.errno)
+        return self._descriptor is not None
+
+    def _open_next(self) -> None:
+        end = self._end
+        header = Header(
+            origin=self.origin,
+            log_id=self._log_id,
+            sequence=end.sequence + 1,
+            position=end.position,
+            previous_digest=end.digest,
+            previous_bytes=end.byte_offset,
+        )
+        self._descriptor, self._end = create_segment(self.directory, header)
+
+    def _close_segment(self) -> None:
+        """Lets go of the segment. What stands in it behind `_end` is cut off where that works;
+        the next header says where it ended in any case."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            os.ftruncate(descriptor, self._end.byte_offset)
+        except OSError as error:
+            _log.warning("audit_tail_not_cut", origin=self.origin, errno=error.errno)
+        finally:
+            os.close(descriptor)
+
+    def _recover(self) -> None:
+        """Finds where the log ends. Bytes behind that were never acknowledged."""
+        for leftover in self.directory.glob("*.new"):
+            leftover.unlink()
+        self._log_id = new_log_id()
+        segments = list_segments(self.directory)
+        if not segments:
+            return
+        sequence, path = segments[-1]
+        try:
+            header, end = find_end(path)
+        except DamagedSegmentError as error:
+            # Kept as it is, for people. A log of its own goes on behind it.
+            _log.error("audit_segment_damaged", segment=path.name, what=str(error))
+            self._end = Place(sequence, 0, 0, NO_DIGEST)
+            return
+        self._log_id, self._end = header.log_id, end
+        # It may be in memory only: it must be on disk before a header says that it is there.
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            torn = os.fstat(descriptor).st_size - end.byte_offset
+            if torn:
+                _log.warning("audit_torn_tail_cut", segment=path.name, bytes=torn)
+                os.ftruncate(descriptor, end.byte_offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _release_lock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+def take_lock(directory: Path, seconds_max: float) -> int | None:
+    """Takes an origin for this process; None where another one keeps it. Close to give it back.
+
+    Waits a little: a shipper takes the origin of a process that is gone for a moment at a time.
+    Raises OSError.
+    """
+    descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + seconds_max
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(0.02)
+        else:
+            return descriptor
+
+
+def _encode_all(records: Sequence[DecisionRecord]) -> list[bytes]:
+    try:
+        return [encode(record) for record in records]
+    except ValueError as error:
+        raise AuditUnavailable(f"the decision cannot be recorded: {error}") from None

@@ -1,0 +1,289 @@
+"""Copies segments into SQL, and deletes them once they are there completely.
+
+Each record goes in by its decision id, where that is not there yet, so whatever is shipped again
+(after a crash, by two shippers at once, from a directory put back from a backup) is there once.
+The position in `audit_shipping` only saves work. A segment is deleted only by the pass that saw
+all of it committed.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pdp.audit.recorder import Recorder, take_lock
+from pdp.audit.records import MalformedRecordError
+from pdp.audit.rows import Row, gap_row, record_row
+from pdp.audit.segments import (
+    KIND_GAP,
+    KIND_RECORD,
+    LOCK_NAME,
+    Damage,
+    DamagedSegmentError,
+    Frame,
+    Header,
+    Place,
+    believed_bytes,
+    list_segments,
+    read_frames,
+    read_header,
+)
+from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
+from pdp.errors import DatabaseUnavailable
+from pdp.sql import begin_read, begin_write
+
+CHUNK_RECORDS_MAX: Final = 500
+GATHER_SECONDS: Final = 0.05
+IDLE_SECONDS: Final = 2.0
+BACKOFF_SECONDS_MIN: Final = 0.1
+BACKOFF_SECONDS_MAX: Final = 2.0
+STOP_SECONDS_MAX: Final = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ShipperCounts:
+    """For metrics; all but `failing` only ever grow."""
+
+    shipped: int
+    """Records committed, or found to be there."""
+    failures: int
+    """Passes that the database or a file ended."""
+    damages: int
+    """Places found where a segment does not hold."""
+    failing: bool
+    """Whether the last pass failed: records wait in segments."""
+
+
+class Shipper:
+    """Ships the recorder's own log as it grows, and the logs under `directory` that no process
+    holds any more. Without a recorder: only those."""
+
+    def __init__(self, directory: Path, engine: Engine, recorder: Recorder | None = None) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._recorder = recorder
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._done: dict[Path, Place] = {}
+        """How far each file was seen to hold and to be committed."""
+        self._kept: set[Path] = set()
+        """Damaged segments that are shipped as far as they go: for people, never deleted."""
+        self._shipped = self._failures = self._damages = 0
+        self._failing = False
+        if recorder is not None:
+            recorder.on_synced(self._wake.set)
+
+    def start(self) -> None:
+        """Begins to ship. The database may be out of reach."""
+        self._thread = threading.Thread(target=self._run, name="audit-shipper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ships what is there, if the database answers, and ends. Stop the recorder first."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS_MAX)
+            self._thread = None
+
+    def counts(self) -> ShipperCounts:
+        """For metrics."""
+        failing = self._failing or (self._thread is not None and not self._thread.is_alive())
+        return ShipperCounts(self._shipped, self._failures, self._damages, failing)
+
+    def ship(self) -> None:
+        """Ships all that is there now.
+
+        Raises DatabaseUnavailable and OSError; what was committed by then stays.
+        """
+        recorder = self._recorder
+        if recorder is not None:
+            self._ship_own(recorder.directory, recorder.synced())
+        if not self._directory.is_dir():
+            return
+        for directory in sorted(self._directory.iterdir()):
+            if recorder is not None and directory == recorder.directory:
+                continue
+            while (directory / LOCK_NAME).is_file() and self._adopt(directory):
+                # A process that starts now must find the log free for a moment.
+                if self._stopping.wait(GATHER_SECONDS):
+                    return
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff = BACKOFF_SECONDS_MIN
+        while True:
+            last = self._stopping.is_set()
+            self._wake.clear()
+            try:
+                self.ship()
+            except (DatabaseUnavailable, OSError) as error:
+                self._failures += 1
+                if not self._failing:
+                    _log.warning("audit_shipping_fails", error=type(error).__name__)
+                self._failing = True
+                self._stopping.wait(backoff)
+                backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+            else:
+                self._failing, backoff = False, BACKOFF_SECONDS_MIN
+                if not last:
+                    # A transaction for each sync would cost more than the syncs.
+                    self._stopping.wait(GATHER_SECONDS)
+                    self._wake.wait(IDLE_SECONDS)
+            if last:
+                return
+
+    # --- one log ---------------------------------------------------------------------------------
+
+    def _adopt(self, directory: Path) -> bool:
+        """Ships the oldest segment of a log that no process holds; whether there was one."""
+        if not any(path not in self._kept for _, path in list_segments(directory)):
+            return False
+        lock = take_lock(directory, 0)
+        if lock is None:
+            return False
+        try:
+            segments = [item for item in list_segments(directory) if item[1] not in self._kept]
+            for (_, path), after in zip(segments[:1], [*segments[1:2], None], strict=False):
+                self._ship_segment(path, after and after[1], None)
+        finally:
+            os.close(lock)
+        return bool(segments)
+
+    def _ship_own(self, directory: Path, live: Place) -> None:
+        """Ships the recorder's log up to where it is known to be on disk."""
+        segments = [
+            path for sequence, path in list_segments(directory) if sequence <= live.sequence
+        ]
+        for path, after in zip_longest(segments, segments[1:]):
+            self._ship_segment(path, after, live)
+
+    def _ship_segment(self, path: Path, after: Path | None, live: Place | None) -> None:
+        """Ships what is new in a segment, and deletes it where it is closed, whole and shipped."""
+        try:
+            header, start = read_header(path)
+        except DamagedSegmentError as error:
+            self._keep(path, str(error))
+            return
+        is_live = live is not None and live.sequence == header.sequence
+        end = live.byte_offset if live is not None and is_live else believed_bytes(header, after)
+        place = self._done.get(path) or self._resume(path, header, start, end)
+        damage = self._ship_frames(path, header, place, end)
+        if damage is not None:
+            if end is None and damage.byte_offset >= self._done[path].byte_offset:
+                # Nothing holds behind it: a write that a crash tore, acknowledged to nobody.
+                _log.warning("audit_torn_tail_cut", segment=path.name, what=damage.what)
+            else:
+                self._keep(path, f"record {damage.position}: {damage.what}")
+        if not is_live and path not in self._kept:
+            path.unlink(missing_ok=True)
+            del self._done[path]
+
+    def _ship_frames(
+        self, path: Path, header: Header, place: Place, end: int | None
+    ) -> Damage | None:
+        """Commits the frames from `place` on; the first damage met."""
+        records: list[Row] = []
+        gaps: list[Row] = []
+        damage: Damage | None = None
+        self._done[path] = place
+        for item in read_frames(path, place, end):
+            if isinstance(item, Damage):
+                damage = damage or item
+                continue
+            place = item.after
+            try:
+                if item.kind == KIND_RECORD:
+                    records.append(record_row(item, header))
+                elif item.kind == KIND_GAP:
+                    gaps.append(gap_row(item, header))
+            except MalformedRecordError as error:
+                damage = damage or Damage(item.position, place.byte_offset, str(error))
+            if len(records) + len(gaps) >= CHUNK_RECORDS_MAX:
+                self._commit(path, header, place, records, gaps)
+                records, gaps = [], []
+        self._commit(path, header, place, records, gaps)
+        return damage
+
+    def _commit(
+        self, path: Path, header: Header, place: Place, records: list[Row], gaps: list[Row]
+    ) -> None:
+        if not records and not gaps:
+            return
+        row = {
+            "origin": header.origin,
+            "log_id": header.log_id,
+            "segment": place.sequence,
+            "byte_offset": place.byte_offset,
+            "position": place.position,
+            "digest": place.digest,
+        }
+        with begin_write(self._engine) as connection:
+            if records:
+                _insert_new(connection, audit_records, records)
+            if gaps:
+                _insert_new(connection, audit_gaps, gaps)
+            _put_position(connection, row)
+        self._done[path] = place
+        self._shipped += len(records)
+
+    def _resume(self, path: Path, header: Header, start: Place, end: int | None) -> Place:
+        """Where to go on in a file that this process has not read yet: at the position in SQL
+        if the chain leads there, or else at the start."""
+        known = self._position(header)
+        if known is None or known.sequence < header.sequence:
+            return start
+        if known.sequence > header.sequence:
+            newest, _ = list_segments(path.parent)[-1]
+            if known.sequence <= newest:
+                return start
+        elif known == start or any(
+            isinstance(item, Frame) and item.after == known
+            for item in read_frames(path, start, end)
+        ):
+            return known
+        # A directory put back from a backup: everything goes in again, once, by its id.
+        self._damages += 1
+        _log.error("audit_log_behind_database", origin=header.origin, segment=path.name)
+        return start
+
+    def _position(self, header: Header) -> Place | None:
+        table = audit_shipping.c
+        statement = select(table.segment, table.byte_offset, table.position, table.digest).where(
+            table.origin == header.origin, table.log_id == header.log_id
+        )
+        with begin_read(self._engine) as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else Place(row[0], row[1], row[2], bytes(row[3]))
+
+    def _keep(self, path: Path, what: str) -> None:
+        if path not in self._kept:
+            self._kept.add(path)
+            self._damages += 1
+            _log.error("audit_segment_damaged", segment=str(path), what=what)
+
+
+def _insert_new(connection: Connection, table: Table, rows: list[Row]) -> None:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
+
+
+def _put_position(connection: Connection, row: Row) -> None:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(audit_shipping).values(row)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["origin", "log_id"],
+            set_={name: row[name] for name in ("segment", "byte_offset", "position", "digest")},
+        )
+    )

@@ -1,0 +1,126 @@
+"""Checks segments offline: does the chain hold, and if not, where does it break first?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from pdp.audit.records import MalformedRecordError
+from pdp.audit.rows import gap_row, record_row
+from pdp.audit.segments import (
+    KIND_GAP,
+    KIND_HEADER,
+    KIND_RECORD,
+    Damage,
+    DamagedSegmentError,
+    Header,
+    Place,
+    believed_bytes,
+    list_segments,
+    read_frames,
+    read_header,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that does not hold."""
+
+    path: Path
+    position: int | None
+    """Of the first bad record of the segment, counted over its log; None: the header."""
+    byte_offset: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. A process that is writing at the time, or that was killed and not started
+    again, may show as a last frame that is cut off."""
+
+    segments: int
+    records: int
+    """Records whose place in the chain holds."""
+    dropped: int
+    """Records that the log itself says were dropped."""
+    problems: tuple[Problem, ...]
+    """At most one for each segment: its first; by path."""
+
+    @property
+    def whole(self) -> bool:
+        return not self.problems
+
+
+def verify_segments(directory: Path) -> Report:
+    """Reads every segment in `directory` and in the directories of origins below it.
+
+    Records deleted from the end of the newest segment do not show: SQL has the position that was
+    shipped. Needs memory for one record. Raises OSError.
+    """
+    totals = [0, 0, 0]
+    problems: list[Problem] = []
+    for place in (directory, *sorted(p for p in directory.iterdir() if p.is_dir())):
+        problems += _verify_origin(place, totals)
+    return Report(totals[0], totals[1], totals[2], tuple(problems))
+
+
+def _verify_origin(directory: Path, totals: list[int]) -> Iterator[Problem]:
+    paths = [path for _, path in list_segments(directory)]
+    previous: tuple[Header, Place] | None = None
+    for path, after in zip_longest(paths, paths[1:]):
+        totals[0] += 1
+        try:
+            header, start = read_header(path)
+        except DamagedSegmentError as error:
+            previous = None
+            yield Problem(path, None, 0, str(error))
+            continue
+        problem = _against_previous(path, header, previous)
+        end = believed_bytes(header, after)
+        place, damage = _verify_frames(path, header, start, end, totals)
+        if problem is None and damage is not None:
+            problem = Problem(path, damage.position, damage.byte_offset, damage.what)
+        if problem is not None:
+            yield problem
+        previous = header, place
+
+
+def _verify_frames(
+    path: Path, header: Header, place: Place, end: int | None, totals: list[int]
+) -> tuple[Place, Damage | None]:
+    damage: Damage | None = None
+    for item in read_frames(path, place, end):
+        if isinstance(item, Damage):
+            damage = damage or item
+            continue
+        before, place = place, item.after
+        try:
+            if item.kind == KIND_RECORD:
+                record_row(item, header)
+                totals[1] += 1
+            elif item.kind == KIND_GAP:
+                totals[2] += gap_row(item, header)["dropped"]
+            elif item.kind == KIND_HEADER:
+                raise MalformedRecordError("a header inside a segment")
+        except MalformedRecordError as error:
+            damage = damage or Damage(item.position, before.byte_offset, str(error))
+    return place, damage
+
+
+def _against_previous(
+    path: Path, header: Header, previous: tuple[Header, Place] | None
+) -> Problem | None:
+    if path.name != f"{header.sequence:010d}.segment":
+        return Problem(path, None, 0, "the file bears another segment's number")
+    if previous is None or previous[0].log_id != header.log_id:
+        return None
+    before, place = previous
+    if before.sequence + 1 != header.sequence:
+        return Problem(path, None, 0, f"segment {before.sequence + 1} is missing")
+    if (place.byte_offset, place.digest, place.position) != (
+        header.previous_bytes,
+        header.previous_digest,
+        header.position,
+    ):
+        return Problem(path, None, 0, "the segment does not continue the one before it")
+    return None
