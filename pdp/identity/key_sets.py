@@ -1,0 +1,243 @@
+"""Where an issuer's keys come from: a PEM text (no network), or the issuer's key set over HTTPS.
+
+A key set is fetched by one background thread per issuer, so fetches are single-flight by
+construction: at start, every refresh interval, and early when a token names an unknown kid, for
+which at most one fetch per cooldown is spent. What was fetched last serves until a better set
+arrives; a fetch that fails, or brings no usable key, changes nothing. A kid that is gone from the
+newest set is unknown from then on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from pdp.errors import KeysUnavailable
+from pdp.identity.keys import KEY_SET_BYTES_MAX, KeyRefused, KeySetContent, parse_key_set
+from pdp.limits import IDENTIFIER_CHARACTERS_MAX
+
+log = logging.getLogger(__name__)
+
+FETCH_SECONDS_MAX = 2.0
+WAIT_SECONDS_MAX = 1.0
+WAITERS_MAX = 2
+_RETRY_SECONDS = 1.0
+"""Between fetches while no set was ever fetched: nothing can be verified until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFetches:
+    """What became of the fetches of one issuer's key set, since the start."""
+
+    succeeded: int = 0
+    failed: int = 0
+    keys_skipped: int = 0
+    """Entries that were not usable, summed over the fetches that succeeded."""
+
+
+class KeySource(Protocol):
+    """The keys of one issuer."""
+
+    def current(self, kid: str | None) -> RSAPublicKey | None:
+        """The key at hand for this kid. Never waits."""
+
+    def find(self, kid: str | None) -> RSAPublicKey | None:
+        """The key for this kid, fetched if that is due; None: the issuer has no such key.
+
+        Raises errors.KeysUnavailable where that cannot be said now.
+        """
+
+    def ready(self) -> bool:
+        """Whether there are keys at hand."""
+
+    def start(self) -> None:
+        """Begins to fetch, in the background. To be called once."""
+
+    def stop(self) -> None:
+        """Lets the fetching end; a fetch in flight is not waited for."""
+
+    @property
+    def fetches(self) -> KeyFetches: ...
+
+
+class PemKey:
+    """One key from the settings. Clerk's PEM has no kid, so the token's is not looked at."""
+
+    fetches = KeyFetches()
+
+    def __init__(self, key: RSAPublicKey) -> None:
+        self._key = key
+
+    def current(self, kid: str | None) -> RSAPublicKey | None:
+        return self._key
+
+    find = current
+
+    def ready(self) -> bool:
+        return True
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class RemoteKeySet:
+    """The key set of one issuer, kept fresh from `start()` until `stop()`."""
+
+    def __init__(
+        self, issuer: str, url: str, *, refresh_seconds: float, cooldown_seconds: float
+    ) -> None:
+        self._issuer = issuer
+        self._url = url
+        self._refresh_seconds = refresh_seconds
+        self._cooldown_seconds = cooldown_seconds
+        self._keys: Mapping[str, RSAPublicKey] | None = None  # swapped whole, read without a lock
+        self._fetches = KeyFetches()
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._begun = 0
+        self._ended = 0
+        self._last_succeeded = False
+        self._asked = False
+        self._asked_at = -float("inf")
+        self._waiters = 0
+        self._stopping = False
+
+    @property
+    def fetches(self) -> KeyFetches:
+        return self._fetches
+
+    def ready(self) -> bool:
+        return self._keys is not None
+
+    def current(self, kid: str | None) -> RSAPublicKey | None:
+        keys = self._keys
+        return keys.get(kid) if keys is not None and kid is not None else None
+
+    def find(self, kid: str | None) -> RSAPublicKey | None:
+        key = self.current(kid)
+        if key is not None:
+            return key
+        if kid is None or not 0 < len(kid) <= IDENTIFIER_CHARACTERS_MAX:
+            return None  # no key set can hold it
+        self._await_fetch()
+        return self.current(kid)
+
+    def start(self) -> None:
+        # Proxies and certificates named by the environment are not used: settings own it.
+        client = httpx.Client(
+            timeout=FETCH_SECONDS_MAX,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+        threading.Thread(target=self._run, args=(client,), name="pdp-key-set", daemon=True).start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _await_fetch(self) -> None:
+        """Returns once the set at hand is recent enough to say that a kid is unknown.
+
+        Raises errors.KeysUnavailable where it is not within WAIT_SECONDS_MAX.
+        """
+        with self._changed:
+            now = time.monotonic()
+            in_flight = self._begun > self._ended or self._asked
+            if not in_flight:
+                if now < self._asked_at + self._cooldown_seconds:
+                    self._require_last_fetch()
+                    return
+                self._asked, self._asked_at = True, now
+                self._changed.notify_all()
+            if self._waiters >= WAITERS_MAX:
+                raise KeysUnavailable("the issuer's keys are being fetched", issuer=self._issuer)
+            # A fetch in flight may have been sent before the key was published, but it is the
+            # freshest knowledge that the cooldown allows.
+            wanted = self._begun if self._begun > self._ended else self._begun + 1
+            self._waiters += 1
+            try:
+                self._changed.wait_for(
+                    lambda: self._ended >= wanted or self._stopping, WAIT_SECONDS_MAX
+                )
+                if self._ended < wanted:
+                    raise KeysUnavailable(
+                        "the issuer's keys are being fetched", issuer=self._issuer
+                    )
+                self._require_last_fetch()
+            finally:
+                self._waiters -= 1
+
+    def _require_last_fetch(self) -> None:
+        if not self._last_succeeded:
+            raise KeysUnavailable("the issuer's keys cannot be fetched", issuer=self._issuer)
+
+    def _run(self, client: httpx.Client) -> None:
+        with client:
+            while True:
+                with self._changed:
+                    if self._stopping:
+                        return
+                    self._begun += 1
+                    self._asked = False
+                content = self._fetch(client)
+                with self._changed:
+                    if content is not None:
+                        self._keys = _with_known_objects(content.keys, self._keys or {})
+                    self._last_succeeded = content is not None
+                    self._ended = self._begun
+                    self._changed.notify_all()
+                    pause = _RETRY_SECONDS if self._keys is None else self._refresh_seconds
+                    self._changed.wait_for(lambda: self._asked or self._stopping, pause)
+
+    def _fetch(self, client: httpx.Client) -> KeySetContent | None:
+        count = self._fetches
+        try:
+            content = parse_key_set(_download(client, self._url))
+        except Exception as error:  # noqa: BLE001  # whatever it was, the next fetch must come
+            # Our own words, or the kind alone: a library's text may quote what the server sent.
+            why = str(error) if isinstance(error, KeyRefused) else type(error).__name__
+            log.warning("key set of %s could not be fetched: %s", self._issuer, why)
+            self._fetches = KeyFetches(count.succeeded, count.failed + 1, count.keys_skipped)
+            return None
+        if content.skipped:
+            log.warning("key set of %s: %d unusable keys", self._issuer, content.skipped)
+        self._fetches = KeyFetches(
+            count.succeeded + 1, count.failed, count.keys_skipped + content.skipped
+        )
+        return content
+
+
+def _with_known_objects(
+    fetched: Mapping[str, RSAPublicKey], known: Mapping[str, RSAPublicKey]
+) -> Mapping[str, RSAPublicKey]:
+    """The fetched keys; a key that was known under its kid stays the same object, because cached
+    tokens remember the object that verified them."""
+    return {kid: known[kid] if known.get(kid) == key else key for kid, key in fetched.items()}
+
+
+def _download(client: httpx.Client, url: str) -> bytes:
+    """The body as it was sent, bounded in size and time. Raises KeyRefused or httpx.HTTPError."""
+    deadline = time.monotonic() + FETCH_SECONDS_MAX
+    with client.stream("GET", url) as response:
+        if response.status_code != httpx.codes.OK:
+            raise KeyRefused(f"HTTP status {response.status_code}")
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise KeyRefused("a content encoding that was not asked for")
+        body = bytearray()
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > KEY_SET_BYTES_MAX:
+                raise KeyRefused(f"more than {KEY_SET_BYTES_MAX} bytes")
+            if time.monotonic() > deadline:
+                raise KeyRefused(f"took more than {FETCH_SECONDS_MAX:g} s")
+        return bytes(body)
