@@ -147,11 +147,8 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        unavailable = _unavailable(error)
-    else:
-        return
-    # Raised outside the handler: an exception chain would carry the driver's text along.
-    raise unavailable
+        # From None: a traceback would print the driver's text.
+        raise _unavailable(error) from None
 
 
 def breaks_reference(error: SQLAlchemyError) -> bool:

@@ -1,0 +1,87 @@
+"""What a write touched, as the `changes` table names it: which entries of a replica it empties."""
+
+import enum
+import json
+from dataclasses import dataclass
+
+from pdp.model import (
+    Entity,
+    Grant,
+    InOrganization,
+    Key,
+    Membership,
+    OnResource,
+    Organization,
+    Permission,
+    Resource,
+    Role,
+    Rule,
+    ToUser,
+    User,
+)
+
+CHANGES_PER_REVISION_MAX = 10_000
+"""A write that touched more is one change of EVERYTHING."""
+
+
+class ChangeKind(enum.Enum):
+    """What a change's key names."""
+
+    PERMISSION = "permission"
+    ROLE = "role"
+    RULE = "rule"
+    ROLE_GRANT = "role_grant"
+    """A grant to an organization role everywhere."""
+    USER = "user"
+    """A user with their memberships, grants and revoked sessions."""
+    ORGANIZATION = "organization"
+    """An organization with the grants to organization roles within it."""
+    RESOURCE = "resource"
+    """A resource (type, id) with the grants to organization roles on it."""
+    EVERYTHING = "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that a revision touched."""
+
+    kind: ChangeKind
+    key: Key
+
+    @property
+    def key_json(self) -> str:
+        """The key as the table keeps it."""
+        return json.dumps(self.key)
+
+
+EVERYTHING = Change(ChangeKind.EVERYTHING, ())
+
+
+def change_from_row(kind: str, key: str) -> Change:
+    """A row of the table. What a newer program wrote and this one does not know is EVERYTHING."""
+    try:
+        return Change(ChangeKind(kind), tuple(json.loads(key)))
+    except ValueError:
+        return EVERYTHING
+
+
+def change_of(entity: Entity) -> Change:
+    """What writing or deleting this entity touches."""
+    match entity:
+        case Permission(name):
+            change = Change(ChangeKind.PERMISSION, (name,))
+        case Role(name):
+            change = Change(ChangeKind.ROLE, (name,))
+        case Rule(rule_id):
+            change = Change(ChangeKind.RULE, (rule_id,))
+        case User(id=user_id) | Membership(user_id=user_id) | Grant(subject=ToUser(user_id)):
+            change = Change(ChangeKind.USER, (user_id,))
+        case Grant(scope=InOrganization(organization_id)) | Organization(organization_id):
+            change = Change(ChangeKind.ORGANIZATION, (organization_id,))
+        case Grant(scope=OnResource(resource)):
+            change = Change(ChangeKind.RESOURCE, (resource.type, resource.id))
+        case Grant(grant_id):
+            change = Change(ChangeKind.ROLE_GRANT, (grant_id,))
+        case Resource(type_, resource_id):
+            change = Change(ChangeKind.RESOURCE, (type_, resource_id))
+    return change
