@@ -58,10 +58,8 @@ class Service:
             staleness_seconds_max=settings.staleness_seconds_max,
             poll_seconds=settings.poll_seconds,
         )
-        self._shipper = Shipper(settings.audit_directory, self._engine)
-        self._recorder = Recorder(
-            settings.audit_directory, origin, clock=wall_clock, on_synced=self._shipper.wake
-        )
+        self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
+        self._shipper = Shipper(settings.audit_directory, self._engine, self._recorder)
         self._metrics = Metrics(
             {
                 "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),

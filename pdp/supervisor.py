@@ -22,8 +22,8 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 def supervise(settings: Settings, command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Runs `command --worker N` for each of `settings.processes` until SIGTERM or SIGINT."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
     metrics = tempfile.mkdtemp(prefix="pdp-metrics-")
     shared = {**environment, METRICS_VARIABLE: metrics}
 

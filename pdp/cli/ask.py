@@ -5,10 +5,19 @@ import sys
 from typing import Annotated
 
 import typer
-from pdp_client import Guard, PdpError, Resource, TlsOptions
+from pdp_client import Guard, GuardError, Resource
 
 from pdp.cli.output import fail, say
-from pdp.cli.remote import DEADLINE_SECONDS, DEFAULT_SERVER, ApiKey, Ca, Server
+from pdp.cli.remote import (
+    DEADLINE_SECONDS,
+    DEFAULT_SERVER,
+    ApiKey,
+    Ca,
+    Certificate,
+    Key,
+    Server,
+    tls_of,
+)
 
 
 def check(
@@ -22,6 +31,8 @@ def check(
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Asks a running server. Exit status: 0 allow, 1 deny, 2 no answer."""
     if token == "-":  # noqa: S105
@@ -32,13 +43,13 @@ def check(
         asked = Resource(kind, identifier, attributes=_mapping(attributes, "--attributes"))
     with Guard(
         server,
-        tls=TlsOptions(ca=ca) if ca else None,
+        tls=tls_of(ca, certificate, key),
         api_key=api_key,
         deadline_seconds=DEADLINE_SECONDS,
     ) as guard:
         try:
             decision = guard.check(token, permission, asked, _mapping(context, "--context"))
-        except (PdpError, ValueError) as error:
+        except (GuardError, ValueError) as error:
             fail(str(error))
             raise typer.Exit(2) from None
     say(f"{decision.effect.name} {decision.reason}: {decision.message}")

@@ -1,15 +1,17 @@
 """`pdp audit`: the decision log of a running server, and the segments of this machine."""
 
+import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
+from pdp_client.transport import caller_metadata
 from pdpapi.v1 import audit_service_pb2 as pb
 from pdpapi.v1 import core_pb2
 from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
@@ -17,9 +19,30 @@ from rich.table import Table
 
 from pdp.audit import verify_segments
 from pdp.cli.output import fail, out, say
-from pdp.cli.remote import DEADLINE_SECONDS, DEFAULT_SERVER, ApiKey, Ca, Server, channel_to
+from pdp.cli.remote import (
+    DEADLINE_SECONDS,
+    DEFAULT_SERVER,
+    ApiKey,
+    Ca,
+    Certificate,
+    Key,
+    Server,
+    channel_to,
+    tls_of,
+)
 
 app = typer.Typer(no_args_is_help=True, help="What was decided, for a security team.")
+
+N_co = TypeVar("N_co", covariant=True)
+
+
+class _Enum(Protocol[N_co]):
+    """A generated enum."""
+
+    def Value(self, name: str) -> N_co: ...  # noqa: N802
+
+
+Ask = Callable[[pb.ListDecisionsRequest], pb.ListDecisionsResponse]
 
 PAGE_ITEMS = 100
 FOLLOW_SECONDS = 0.5
@@ -44,6 +67,8 @@ def list_decisions(
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Lists decisions, newest first."""
     query = pb.ListDecisionsRequest(
@@ -51,22 +76,28 @@ def list_decisions(
         permission=permission,
         organization_id=organization,
         caller=caller,
-        decision=_member(core_pb2.Decision, "DECISION_", decision, "--decision"),
-        reason=_member(core_pb2.DecisionReason, "DECISION_REASON_", reason, "--reason"),
     )
+    if decision:
+        query.decision = _member(core_pb2.Decision, "DECISION_", decision, "--decision")
+    if reason:
+        query.reason = _member(core_pb2.DecisionReason, "DECISION_REASON_", reason, "--reason")
     if resource:
         query.resource.type, _, query.resource.id = resource.partition(":")
     if since is not None:
         query.not_before.FromDatetime(since)
     if until is not None:
         query.before.FromDatetime(until)
-    with channel_to(server, api_key, ca) as channel:
-        stub = AuditServiceStub(channel)
+    with channel_to(server, api_key, tls_of(ca, certificate, key)) as channel:
+        ask = functools.partial(
+            AuditServiceStub(channel).ListDecisions,
+            timeout=DEADLINE_SECONDS,
+            metadata=caller_metadata(api_key),
+        )
         try:
-            found = list(_newest(stub, query, limit))
+            found = list(_newest(ask, query, limit))
             _print(found, as_json=as_json, heading=not follow)
             if follow:
-                _follow(stub, query, found[0].decision_id if found else "", as_json=as_json)
+                _follow(ask, query, found[0].decision_id if found else "", as_json=as_json)
         except grpc.RpcError as error:
             fail(f"{error.code().name}: {error.details()}")
             raise typer.Exit(2) from None
@@ -79,20 +110,19 @@ def verify(
     """Checks the chain of the segments in a directory. Exit status 1 where it does not hold."""
     report = verify_segments(directory)
     for problem in report.problems:
-        fail(problem)
+        where = f"record {problem.position}" if problem.position is not None else "header"
+        fail(f"{problem.path}: {where} at byte {problem.byte_offset}: {problem.what}")
     say(f"{report.records} records in {report.segments} segments")
     if report.problems:
         raise typer.Exit(1)
 
 
-def _newest(
-    stub: AuditServiceStub, query: pb.ListDecisionsRequest, limit: int
-) -> Iterator[pb.DecisionRecord]:
+def _newest(ask: Ask, query: pb.ListDecisionsRequest, limit: int) -> Iterator[pb.DecisionRecord]:
     request = pb.ListDecisionsRequest()
     request.CopyFrom(query)
     while limit > 0:
         request.page_size = min(limit, PAGE_ITEMS)
-        page = stub.ListDecisions(request, timeout=DEADLINE_SECONDS)
+        page = ask(request)
         yield from page.decisions
         limit -= len(page.decisions)
         request.page_token = page.next_page_token
@@ -100,14 +130,12 @@ def _newest(
             return
 
 
-def _follow(
-    stub: AuditServiceStub, query: pb.ListDecisionsRequest, last: str, *, as_json: bool
-) -> None:
+def _follow(ask: Ask, query: pb.ListDecisionsRequest, last: str, *, as_json: bool) -> None:
     """Prints what is newer than `last`, for ever. Decision ids sort by time; a record that a slow
     process ships late, with an id below one that was printed, is not shown here."""
     while True:
         fresh = []
-        for record in _newest(stub, query, 10_000):
+        for record in _newest(ask, query, 10_000):
             if record.decision_id <= last:
                 break
             fresh.append(record)
@@ -117,14 +145,11 @@ def _follow(
         time.sleep(FOLLOW_SECONDS)
 
 
-def _member(enum: object, prefix: str, text: str, option: str) -> int:
-    if not text:
-        return 0
+def _member(enum: "_Enum[N_co]", prefix: str, text: str, option: str) -> N_co:
     try:
-        number: int = enum.Value(prefix + text.upper())  # type: ignore[attr-defined]
+        return enum.Value(prefix + text.upper())
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not one", param_hint=option) from None
-    return number
 
 
 def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) -> None:

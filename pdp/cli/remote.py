@@ -4,7 +4,8 @@ from typing import Annotated
 
 import grpc
 import typer
-from pdp_client import TlsOptions, open_channel
+from pdp_client import TlsOptions
+from pdp_client.transport import open_channel
 
 Server = Annotated[
     str, typer.Option(envvar="PDP_SERVER", help="host:port or unix:PATH of a running server.")
@@ -14,13 +15,25 @@ ApiKey = Annotated[
     typer.Option(envvar="PDP_API_KEY", help="This caller's API key.", show_default=False),
 ]
 Ca = Annotated[
-    str | None,
-    typer.Option(envvar="PDP_CA_FILE", help="Certificate authority of the server (TLS)."),
+    str | None, typer.Option(envvar="PDP_CA_FILE", help="Authority of the server's certificate.")
+]
+Certificate = Annotated[
+    str | None, typer.Option(envvar="PDP_CERTIFICATE_FILE", help="This caller's certificate.")
+]
+Key = Annotated[
+    str | None, typer.Option(envvar="PDP_KEY_FILE", help="Private key of the certificate.")
 ]
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEADLINE_SECONDS = 10.0
 
 
-def channel_to(server: str, api_key: str | None, ca: str | None) -> grpc.Channel:
-    """Opens a channel; nothing is sent yet."""
-    return open_channel(server, tls=TlsOptions(ca=ca) if ca else None, api_key=api_key)
+def tls_of(ca: str | None, certificate: str | None, key: str | None) -> TlsOptions | None:
+    """TLS where a file is named, none otherwise (which the client allows on loopback only)."""
+    if ca is None and certificate is None:
+        return None
+    return TlsOptions(ca=ca, cert=certificate, key=key)
+
+
+def channel_to(server: str, api_key: str | None, tls: TlsOptions | None) -> grpc.Channel:
+    """Opens a channel; nothing is sent yet. Send `caller_metadata(api_key)` with each call."""
+    return open_channel(server, tls, api_key, insecure=False)

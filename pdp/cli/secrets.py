@@ -1,6 +1,7 @@
 """`pdp token` and `pdp key`: development tokens, and API keys for callers."""
 
 import hashlib
+import os
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,9 @@ import typer
 
 from pdp.cli.output import err
 from pdp.clock import wall_clock
-from pdp.identity import DEVELOPMENT_ISSUER, load_or_create_key, mint_token
+from pdp.identity import generate_key_pair, mint_development_token
+
+DEVELOPMENT_ISSUER = "http://localhost/pdp-development"
 
 _RANDOM_BYTES = 32
 
@@ -30,11 +33,10 @@ def token(
     seconds: Annotated[int, typer.Option(min=-3600, max=3600, help="Lifetime.")] = 60,
 ) -> None:
     """Mints a DEVELOPMENT token from a local key. No Clerk instance accepts or issues it."""
-    private_key = load_or_create_key(key)
     err.print("[yellow]development token[/yellow]: for a server that trusts this local key only")
     typer.echo(
-        mint_token(
-            private_key,
+        mint_development_token(
+            _private_key(key),
             user_id=user,
             session_id=session,
             issuer=issuer,
@@ -51,3 +53,16 @@ def key() -> None:
     api_key = f"pdp_{secrets.token_urlsafe(_RANDOM_BYTES)}"
     typer.echo(f"api_key        {api_key}")
     typer.echo(f"api_key_sha256 {hashlib.sha256(api_key.encode()).hexdigest()}")
+
+
+def _private_key(path: Path) -> str:
+    """The PEM of a local key; where there is none, a new pair, the private half for its owner
+    alone."""
+    if path.exists():
+        return path.read_text()
+    pair = generate_key_pair()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(pair.private_pem)
+    path.with_name(path.name + ".pub").write_text(pair.public_pem)
+    err.print(f"made {path} and {path}.pub", markup=False)
+    return pair.private_pem

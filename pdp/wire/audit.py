@@ -96,13 +96,13 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         actor=None if record.actor is None else actor_message(record.actor),
         permission=record.permission,
         resource=None if record.resource is None else entities.ref_message(record.resource),
-        resource_organization_id=record.resource_organization_id,
+        resource_organization_id=record.resource_organization_id or "",
         caller=record.caller,
-        rule_id=record.rule_id,
-        grant_id=record.grant_id,
+        rule_id=record.rule_id or "",
+        grant_id=record.grant_id or "",
         revision=record.revision,
         token_fingerprint=record.token_fingerprint,
-        token_id=record.token_id,
+        token_id=record.token_id or "",
     )
     set_time(message.decided_at, record.decided_at)
     return message

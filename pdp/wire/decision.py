@@ -44,14 +44,8 @@ KINDS: Mapping[model.DenialKind | None, DenialKind.ValueType] = {
 REASONS: Mapping[model.Reason, DecisionReason.ValueType] = {
     reason: DecisionReason.Value(f"DECISION_REASON_{reason.name}") for reason in model.Reason
 }
-_REASON_FIELDS = {
-    reason: {
-        "denial_kind": KINDS[reason.denial_kind],
-        "reason": REASONS[reason],
-        "message": reason.value,
-    }
-    for reason in model.Reason
-}
+# Looked up once a decision: properties of an enum are slow.
+_KIND_OF_REASON = {reason: KINDS[reason.denial_kind] for reason in model.Reason}
 
 
 Count = Callable[[str, str], None]
@@ -117,7 +111,16 @@ def _question(item: CheckRequest | CheckItem, prefix: str) -> model.Question:
 
 def _resource(message: core_pb2.Resource, field: str) -> model.Resource:
     resource = entities.resource_of(message, field)
-    violations = names.resource_violations(resource, field)
+    checks = [
+        names.check_resource_type(resource.type, f"{field}.type"),
+        names.check_identifier(resource.id, f"{field}.id"),
+    ]
+    if resource.organization_id is not None:
+        checks.append(names.check_identifier(resource.organization_id, f"{field}.organization_id"))
+    if resource.parent is not None:
+        checks.append(names.check_resource_type(resource.parent.type, f"{field}.parent.type"))
+        checks.append(names.check_identifier(resource.parent.id, f"{field}.parent.id"))
+    violations = [violation for violation in checks if violation is not None]
     if violations:
         raise InvalidRequest(*violations)
     return resource
@@ -127,11 +130,13 @@ def _response(ruling: Ruling, index: int) -> CheckResponse:
     decision = ruling.decisions[index]
     response = CheckResponse(
         decision=EFFECTS[decision.effect],
-        rule_id=decision.rule_id,
-        grant_id=decision.grant_id,
+        rule_id=decision.rule_id or "",
+        grant_id=decision.grant_id or "",
         decision_id=ruling.decision_ids[index],
         revision=ruling.revision,
-        **_REASON_FIELDS[decision.reason],
+        denial_kind=_KIND_OF_REASON[decision.reason],
+        reason=REASONS[decision.reason],
+        message=decision.reason.value,
     )
     if decision.reusable_until is not None:
         set_time(response.reusable_until, decision.reusable_until)
@@ -143,6 +148,6 @@ def actor_message(actor: model.Actor) -> core_pb2.Actor:
     return core_pb2.Actor(
         user_id=actor.user_id,
         session_id=actor.session_id,
-        organization_id=actor.organization_id,
-        impersonator_id=actor.impersonator_id,
+        organization_id=actor.organization_id or "",
+        impersonator_id=actor.impersonator_id or "",
     )

@@ -144,7 +144,7 @@ def resource_message(entity: model.Resource) -> core_pb2.Resource:
     return core_pb2.Resource(
         type=entity.type,
         id=entity.id,
-        organization_id=entity.organization_id,
+        organization_id=entity.organization_id or "",
         parent=None if entity.parent is None else ref_message(entity.parent),
         attributes=struct_of(entity.attributes),
     )

@@ -1,0 +1,180 @@
+"""A real `pdp serve` process, and stubs to ask it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
+from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
+from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
+
+from tests.kit.tokens import session_token, signing_key
+from tests.kit.waiting import eventually
+
+ISSUER = "https://clerk.example.test"
+PDP = (sys.executable, "-m", "pdp")
+
+
+@dataclass
+class ServerProcess:
+    """A server in a directory of its own. It trusts `signing_key()` as the issuer's PEM key."""
+
+    directory: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    credentials: grpc.ChannelCredentials | None = None
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def __post_init__(self) -> None:
+        self.port, self.http_port = free_port(), free_port()
+        key_file = self.directory / "issuer.pem"
+        key_file.write_text(signing_key().public_pem)
+        values = {
+            "ISSUERS": [{"issuer": ISSUER, "public_key_file": str(key_file)}],
+            "LISTEN": f"127.0.0.1:{self.port}",
+            "HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
+            "DATABASE_URL": f"sqlite:///{self.directory / 'pdp.db'}",
+            "AUDIT_DIRECTORY": str(self.directory / "audit"),
+            "LOG_LEVEL": "debug",
+            **self.settings,
+        }
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
+            "PDP_SERVER": f"127.0.0.1:{self.port}",
+            **{
+                f"PDP_{name}": value if isinstance(value, str) else json.dumps(value)
+                for name, value in values.items()
+            },
+        }
+
+    # --- the process ----------------------------------------------------------------------------
+
+    def start(self, *, ready: bool = True) -> None:
+        log = (self.directory / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            [*PDP, "serve"], cwd=self.directory, env=self.environment, stdout=log, stderr=log
+        )
+        log.close()
+        if ready:
+            self.wait_until_ready()
+
+    def wait_until_ready(self, seconds: float = 30) -> None:
+        def is_ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the server ended: {self.log()}"
+            return self.http("/readyz")[0] == 200
+
+        eventually(is_ready, seconds=seconds, what="the server is ready")
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def log(self) -> str:
+        return (self.directory / "server.log").read_text(errors="replace")
+
+    def pdp(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        """Runs a command line against this server's settings."""
+        return subprocess.run(
+            [*PDP, *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def http(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.http_port}{path}", timeout=5
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    # --- its services ---------------------------------------------------------------------------
+
+    @contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        target = f"127.0.0.1:{self.port}"
+        channel = (
+            grpc.secure_channel(target, self.credentials)
+            if self.credentials
+            else grpc.insecure_channel(target)
+        )
+        with channel:
+            yield channel
+
+
+@dataclass(frozen=True)
+class Stubs:
+    """The three services on one channel."""
+
+    decision: PolicyDecisionServiceStub
+    administration: PolicyAdministrationServiceStub
+    audit: AuditServiceStub
+    channel: grpc.Channel
+
+
+def stubs_on(channel: grpc.Channel) -> Stubs:
+    return Stubs(
+        PolicyDecisionServiceStub(channel),
+        PolicyAdministrationServiceStub(channel),
+        AuditServiceStub(channel),
+        channel,
+    )
+
+
+@contextmanager
+def running_server(
+    directory: Path, policy: str = "", **settings: Any
+) -> Iterator[tuple[ServerProcess, Stubs]]:
+    """A server that is ready, with `policy` applied, and stubs to ask it."""
+    server = ServerProcess(directory, settings)
+    server.start()
+    try:
+        with server.channel() as channel:
+            stubs = stubs_on(channel)
+            if policy:
+                from pdpapi.v1.administration_service_pb2 import ApplyRequest
+
+                stubs.administration.Apply(ApplyRequest(document=policy), timeout=10)
+            yield server, stubs
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
+
+
+def token_of(user: str, **overrides: Any) -> str:
+    """A session token of the issuer that `ServerProcess` trusts."""
+    return session_token(now=time.time(), user_id=user, issuer=ISSUER, **overrides)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

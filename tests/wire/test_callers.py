@@ -1,0 +1,133 @@
+"""Who calls: an API key or a certificate's one URI, and nothing else."""
+
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from pdp.errors import CallerUnauthenticated
+from pdp.settings import CallerSettings
+from pdp.wire.callers import ANONYMOUS, Callers
+
+KEY = "pdp_a-key-of-a-caller"
+SPIFFE = "spiffe://example.test/courses"
+callers = Callers(
+    [
+        CallerSettings(name="courses", api_key_sha256=hashlib.sha256(KEY.encode()).hexdigest()),
+        CallerSettings(name="mesh", spiffe_id=SPIFFE, may=frozenset(("decide", "audit"))),
+    ]
+)
+
+
+class Connection:
+    """What grpc says of a connection."""
+
+    def __init__(
+        self,
+        metadata: Sequence[tuple[str, Any]] = (),
+        auth: Mapping[str, Sequence[bytes]] | None = None,
+    ) -> None:
+        self._metadata, self._auth = metadata, auth or {}
+
+    def invocation_metadata(self) -> Sequence[tuple[str, Any]]:
+        return self._metadata
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        return self._auth
+
+
+def identify(*metadata: tuple[str, Any], certificate: bytes | None = None) -> str:
+    auth = {} if certificate is None else {"x509_pem_cert": [certificate]}
+    return callers.identify(Connection(metadata, auth)).name  # type: ignore[arg-type]
+
+
+def certificate(*names: x509.GeneralName, common_name: str = "any") -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def uri(text: str) -> x509.UniformResourceIdentifier:
+    return x509.UniformResourceIdentifier(text)
+
+
+def test_an_api_key_names_its_caller() -> None:
+    assert identify(("authorization", f"Bearer {KEY}")) == "courses"
+    assert identify(("authorization", f"bearer {KEY}")) == "courses"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("authorization", "Bearer wrong"),),
+        (("authorization", f"Bearer Bearer {KEY}"),),
+        (("authorization", f"Basic {KEY}"),),
+        (("authorization", KEY),),
+        (("authorization", "Bearer "),),
+        (("authorization", f"Bearer {KEY} "),),
+        (("authorization", f"Bearer {KEY}"), ("authorization", "Bearer wrong")),
+        (("authorization", f"Bearer {hashlib.sha256(KEY.encode()).hexdigest()}"),),
+    ],
+)
+def test_anything_but_exactly_one_good_key_is_refused(metadata: Sequence[tuple[str, str]]) -> None:
+    with pytest.raises(CallerUnauthenticated):
+        identify(*metadata)
+
+
+@pytest.mark.parametrize(
+    "header", ["x-pdp-caller", "x-forwarded-user", "x-forwarded-client-cert", "x-forwarded-for"]
+)
+def test_identity_headers_prove_nothing(header: str) -> None:
+    """Oathkeeper CVE-2026-33495, NATS CVE-2026-33223 and CVE-2026-33246."""
+    with pytest.raises(CallerUnauthenticated):
+        identify((header, SPIFFE), ("x-api-key", KEY))
+
+
+def test_a_certificate_with_the_one_configured_uri_names_its_caller() -> None:
+    assert identify(certificate=certificate(uri(SPIFFE))) == "mesh"
+    assert identify(certificate=certificate(uri(SPIFFE), x509.DNSName("a.test"))) == "mesh"
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        certificate(),
+        certificate(common_name=SPIFFE),
+        certificate(x509.DNSName("example.test")),
+        certificate(uri(SPIFFE + "/more")),
+        certificate(uri(SPIFFE[:-1])),
+        certificate(uri(SPIFFE.upper())),
+        certificate(uri("spiffe://other.test/courses")),
+        certificate(uri("spiffe://example.test/*")),
+        certificate(uri(SPIFFE), uri("spiffe://example.test/other")),
+        certificate(uri("spiffe://example.test/other"), uri(SPIFFE)),
+        b"not a certificate",
+    ],
+)
+def test_any_other_certificate_is_nobody(pem: bytes) -> None:
+    """NATS CVE-2026-33248: subjects matched by part."""
+    with pytest.raises(CallerUnauthenticated):
+        identify(certificate=pem)
+
+
+def test_without_configured_callers_everybody_is_anonymous() -> None:
+    assert Callers([]).identify(Connection()) is ANONYMOUS  # type: ignore[arg-type]

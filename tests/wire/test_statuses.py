@@ -1,0 +1,72 @@
+"""Every error has its status, and no text of a bug gets out."""
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from pdpapi.v1.error_reason_pb2 import ErrorReason
+
+from pdp import errors
+from pdp.wire.statuses import STATUSES, bug_status, status_of
+
+
+def leaves(error: type[errors.PdpError]) -> set[type[errors.PdpError]]:
+    below = error.__subclasses__()
+    return {error} if not below else {leaf for one in below for leaf in leaves(one)}
+
+
+EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
+    errors.InvalidRequest: errors.InvalidRequest(errors.Violation("permission", "is empty")),
+    errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
+    errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
+    errors.NotFound: errors.NotFound("role", "ADMIN"),
+    errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
+    errors.BrokenReference: errors.BrokenReference("is granted", "role", "ADMIN"),
+}
+
+
+def example(error: type[errors.PdpError]) -> errors.PdpError:
+    return EXAMPLES.get(error) or error("as it is")
+
+
+def test_the_table_names_every_error_of_the_tree_and_nothing_else() -> None:
+    assert set(STATUSES) == leaves(errors.PdpError)
+
+
+def test_no_two_errors_share_a_reason() -> None:
+    reasons = [reason for _, reason in STATUSES.values()]
+    assert len(set(reasons)) == len(reasons)
+    known = {*reasons, ErrorReason.ERROR_REASON_UNSPECIFIED, ErrorReason.ERROR_REASON_INTERNAL}
+    assert known == set(ErrorReason.values())
+
+
+@pytest.mark.parametrize("error", sorted(leaves(errors.PdpError), key=lambda e: e.__name__))
+def test_every_status_says_its_reason_and_domain(error: type[errors.PdpError]) -> None:
+    code, status = status_of(example(error))
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "pdpapi.v1"
+    assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()
+    assert code.value[0] == status.code
+
+
+@pytest.mark.parametrize("error", sorted(leaves(errors.Unavailable), key=lambda e: e.__name__))
+def test_what_is_unavailable_says_when_to_ask_again(error: type[errors.PdpError]) -> None:
+    code, status = status_of(example(error))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    retry = error_details_pb2.RetryInfo()
+    assert status.details[-1].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() > 0
+
+
+def test_field_violations_name_the_field_and_the_line() -> None:
+    _, status = status_of(EXAMPLES[errors.InvalidPolicy])
+    bad = error_details_pb2.BadRequest()
+    assert status.details[1].Unpack(bad)
+    assert bad.field_violations[0].field == "roles.A"
+    assert bad.field_violations[0].description == "line 3: is odd"
+
+
+def test_a_bug_says_its_request_id_and_nothing_else() -> None:
+    code, status = bug_status("0190")
+    assert code is grpc.StatusCode.INTERNAL
+    assert status.message == "internal error; request 0190"
