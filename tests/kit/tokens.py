@@ -67,9 +67,13 @@ class SigningKey:
         return self.private.sign(signed, padding.PKCS1v15(), hashes.SHA256())
 
 
-@functools.cache
 def signing_key(name: str = "main", *, bits: int = 2048) -> SigningKey:
     """The key pair of that name; `kid` is `ins_<name>`. The same all through a run."""
+    return _generated_key(name, bits)
+
+
+@functools.cache  # takes its arguments one way only: it tells f(), f("main") and f(name=) apart
+def _generated_key(name: str, bits: int) -> SigningKey:
     return SigningKey(
         kid=f"ins_{name}", private=rsa.generate_private_key(public_exponent=65537, key_size=bits)
     )
