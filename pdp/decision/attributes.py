@@ -35,36 +35,44 @@ def normalise_attributes(value: object, field: str) -> dict[str, Any]:
         nodes += len(source)
         if nodes > limits.ATTRIBUTE_NODES_MAX:
             raise LimitExceeded("attribute_nodes_max", limits.ATTRIBUTE_NODES_MAX, nodes)
-        items = source.items() if isinstance(source, Mapping) else enumerate(source)
-        for key, item in items:
+        for key, item in source.items() if isinstance(source, Mapping) else enumerate(source):
             if isinstance(target, dict):
-                if not isinstance(key, str):
-                    raise _invalid(path, "has a key that is not text")
-                size += _text_bytes(key, path)
-            where = f"{path}.{key}" if isinstance(target, dict) else f"{path}[{key}]"
+                size += _key_bytes(key, path)
+                where = f"{path}.{key}"
+            else:
+                where = f"{path}[{key}]"
             copy: Any
-            if isinstance(item, str):
-                size += _text_bytes(item, where)
-                copy = item
-            elif item is None or isinstance(item, bool):
-                size += 1
-                copy = item
-            elif isinstance(item, int | float):
-                size += _NUMBER_BYTES
-                copy = _number(item, where)
-            elif isinstance(item, Mapping | list | tuple):
-                size += 1
+            if isinstance(item, Mapping | list | tuple):
                 copy = {} if isinstance(item, Mapping) else []
+                size += 1
                 pending.append((item, copy, where, depth + 1))
             else:
-                raise _invalid(where, "is not a JSON value")
+                copy, bytes_ = _scalar(item, where)
+                size += bytes_
             if size > limits.ATTRIBUTE_BYTES_MAX:
                 raise LimitExceeded("attribute_bytes_max", limits.ATTRIBUTE_BYTES_MAX, size)
             if isinstance(target, dict):
-                target[key] = copy
+                target[str(key)] = copy
             else:
                 target.append(copy)
     return result
+
+
+def _scalar(item: object, path: str) -> tuple[Any, int]:
+    """A text, boolean, None or number, and what it counts."""
+    if isinstance(item, str):
+        return item, _text_bytes(item, path)
+    if item is None or isinstance(item, bool):
+        return item, 1
+    if isinstance(item, int | float):
+        return _number(item, path), _NUMBER_BYTES
+    raise _invalid(path, "is not a JSON value")
+
+
+def _key_bytes(key: object, path: str) -> int:
+    if not isinstance(key, str):
+        raise _invalid(path, "has a key that is not text")
+    return _text_bytes(key, path)
 
 
 def _number(item: float, path: str) -> float:

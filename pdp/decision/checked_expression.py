@@ -1,124 +1,155 @@
-"""Reads what a compiled CEL expression refers to, from its serialised form.
+"""Reads a compiled CEL expression from its serialised form.
 
-The format is `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, proto/cel/expr/checked.proto
-and syntax.proto), which the runtime writes inside a `google.protobuf.Any`. Only the few fields that
-matter here are read, so no generated code is needed. Unknown fields are walked over.
+The format is `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, the files checked.proto
+and syntax.proto in proto/cel/expr), which the runtime writes inside a `google.protobuf.Any`. Only
+the few fields that matter here are read, so no generated code is needed. Whoever walks a tree does
+so without recursion: a text of 4,096 characters can nest thousands of levels.
 """
 
+import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-_ANY_VALUE = 2
-_CHECKED_EXPR = 4
-_CONST, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = 3, 4, 5, 6, 7, 8, 9
-_STRING_CONSTANT = 6
+_ANY_VALUE, _CHECKED_EXPR, _REFERENCES = 2, 4, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-@dataclass(frozen=True, slots=True)
-class References:
-    """What an expression refers to."""
+class Kind(enum.IntEnum):
+    """What an expression is. The numbers are those of the fields of `Expr.expr_kind`."""
 
-    keys: dict[str, frozenset[str] | None]
-    """Variable (or local name) -> the literal keys that are read of it; None: any use of the
-    whole value."""
-    patterns: tuple[str | None, ...]
-    """The pattern of each call of `matches`; None: one that is not a literal."""
-
-
-def references(serialised: bytes) -> References:
-    """Walks the syntax tree. Iterative: nesting cannot exhaust the stack."""
-    keys: dict[str, frozenset[str] | None] = {}
-    patterns: list[str | None] = []
-    checked = _field(serialised, _ANY_VALUE)
-    pending = [_field(checked, _CHECKED_EXPR)]
-    while pending:
-        kind, body = _node(pending.pop())
-        if kind == _IDENT:
-            keys[_text(body, 1)] = None
-        elif kind == _SELECT:
-            operand = _field(body, 1)
-            if not _read_key(keys, operand, _text(body, 2)):
-                pending.append(operand)
-        elif kind == _CALL:
-            function = _text(body, 2)
-            arguments = [value for number, value in _messages(body) if number in (1, 3)]
-            if function == "matches":
-                patterns.append(_literal(arguments[-1]))
-            if function == "_[_]":
-                key = _literal(arguments[1])
-                if key is not None and _read_key(keys, arguments[0], key):
-                    continue
-            pending += arguments
-        elif kind == _LIST:
-            pending += [value for number, value in _messages(body) if number == 1]
-        elif kind == _STRUCT:
-            for number, entry in _messages(body):
-                if number == 2:  # noqa: PLR2004  # entries
-                    pending += [value for part, value in _messages(entry) if part in (3, 4)]
-        elif kind == _COMPREHENSION:
-            # 2 range, 4 initial, 5 condition, 6 step, 7 result; the others are names.
-            pending += [value for number, value in _messages(body) if number in (2, 4, 5, 6, 7)]
-    return References(keys, tuple(patterns))
+    NOTHING = 0
+    CONSTANT = 3
+    VARIABLE = 4
+    SELECT = 5
+    CALL = 6
+    LIST = 7
+    STRUCT = 8
+    COMPREHENSION = 9
 
 
-def _read_key(keys: dict[str, frozenset[str] | None], operand: bytes, key: str) -> bool:
-    """Notes `variable.key` where the operand is a plain variable."""
-    kind, body = _node(operand)
-    if kind != _IDENT:
-        return False
-    name = _text(body, 1)
-    known = keys.get(name, frozenset())
-    keys[name] = None if known is None else known | {key}
-    return True
+class Node(NamedTuple):
+    """One expression; those inside are decoded when they are read themselves."""
+
+    kind: Kind
+    id: int
+    name: str = ""
+    """Of a variable, of the selected field, of the called function."""
+    constant: str | bool | None = None
+    """Of a constant; None where it is neither text nor boolean."""
+    tests: bool = False
+    """Whether a selection asks only if the field is there: `has(a.b)`."""
+    inner: tuple[memoryview, ...] = ()
+    """Operands: of a call, the target first."""
 
 
-def _literal(expression: bytes) -> str | None:
-    kind, body = _node(expression)
-    if kind == _CONST:
-        for number, value in _messages(body):
-            if number == _STRING_CONSTANT:
-                return value.decode()
+class Tree(NamedTuple):
+    """A compiled expression."""
+
+    root: memoryview
+    overloads: dict[int, tuple[str, ...]]
+    """By the id of a call: the implementations that may be meant."""
+
+
+def tree_of(serialised: bytes) -> Tree:
+    """Opens what `Expression.serialize` wrote. Raises ValueError where it is something else."""
+    checked = memoryview(b"")
+    for number, value in _fields(memoryview(serialised)):
+        if number == _ANY_VALUE and isinstance(value, memoryview):
+            checked = value
+    root = memoryview(b"")
+    overloads: dict[int, tuple[str, ...]] = {}
+    for number, value in _fields(checked):
+        if number == _CHECKED_EXPR and isinstance(value, memoryview):
+            root = value
+        elif number == _REFERENCES and isinstance(value, memoryview):
+            entry = dict(_fields(value))
+            reference = entry.get(2)
+            if isinstance(reference, memoryview):
+                names = [text for part, text in _fields(reference) if part == 3]  # noqa: PLR2004
+                overloads[_number(entry.get(1))] = tuple(_text(name) for name in names)
+    if not root:
+        raise ValueError("not a serialised expression")
+    return Tree(root, overloads)
+
+
+def read(expression: memoryview) -> Node:
+    """Decodes one expression, not those inside."""
+    node_id = 0
+    kind, body = Kind.NOTHING, memoryview(b"")
+    for number, value in _fields(expression):
+        if number == 2:  # noqa: PLR2004
+            node_id = _number(value)
+        elif Kind.CONSTANT <= number <= Kind.COMPREHENSION and isinstance(value, memoryview):
+            kind, body = Kind(number), value
+    fields = [(number, value) for number, value in _fields(body)]
+    if kind is Kind.CONSTANT:
+        return Node(kind, node_id, constant=_constant(fields))
+    # Which fields of a message hold the operands, in order, and which one holds a name.
+    operands, name = _LAYOUT.get(kind, ((), 0))
+    inner: list[memoryview] = []
+    for wanted in operands:
+        inner += [v for number, v in fields if number == wanted and isinstance(v, memoryview)]
+    if kind is Kind.STRUCT:
+        inner = [
+            v
+            for entry in inner
+            for part, v in _fields(entry)
+            if part in (3, 4) and isinstance(v, memoryview)
+        ]
+    found = dict(fields)
+    tests = kind is Kind.SELECT and bool(_number(found.get(3)))
+    return Node(kind, node_id, _text(found.get(name)), None, tests, tuple(inner))
+
+
+_LAYOUT: dict[Kind, tuple[tuple[int, ...], int]] = {
+    Kind.VARIABLE: ((), 1),
+    Kind.SELECT: ((1,), 2),
+    Kind.CALL: ((1, 3), 2),
+    Kind.LIST: ((1,), 0),
+    Kind.STRUCT: ((2,), 1),
+    # range, initial value, condition, step, result
+    Kind.COMPREHENSION: ((2, 4, 5, 6, 7), 3),
+}
+
+
+def _constant(fields: list[tuple[int, int | memoryview]]) -> str | bool | None:
+    for number, value in fields:
+        if number == 6:  # noqa: PLR2004
+            return _text(value)
+        if number == 2:  # noqa: PLR2004
+            return bool(value)
     return None
 
 
-def _node(expression: bytes) -> tuple[int, bytes]:
-    for number, value in _messages(expression):
-        if _CONST <= number <= _COMPREHENSION:
-            return number, value
-    return 0, b""
+def _number(value: int | memoryview | None) -> int:
+    return value if isinstance(value, int) else 0
 
 
-def _field(message: bytes, wanted: int) -> bytes:
-    for number, value in _messages(message):
-        if number == wanted:
-            return value
-    return b""
+def _text(value: int | memoryview | None) -> str:
+    return bytes(value).decode() if isinstance(value, memoryview) else ""
 
 
-def _text(message: bytes, wanted: int) -> str:
-    return _field(message, wanted).decode()
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a message (https://protobuf.dev/programming-guides/encoding)."""
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Numbers and values (https://protobuf.dev/programming-guides/encoding)."""
     position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
+    while position < len(message):
+        tag, position = _varint(message, position)
         wire_type = tag & 7
+        if wire_type == _VARINT:
+            value, position = _varint(message, position)
+            yield tag >> 3, value
+            continue
         if wire_type == _BYTES:
-            length, position = _varint(data, position)
-            yield tag >> 3, data[position : position + length]
-            position += length
-        elif wire_type == _VARINT:
-            _, position = _varint(data, position)
+            length, position = _varint(message, position)
         elif wire_type in (_FIXED64, _FIXED32):
-            position += 8 if wire_type == _FIXED64 else 4
+            length = 8 if wire_type == _FIXED64 else 4
         else:
             raise ValueError(f"wire type {wire_type} in a serialised expression")
+        yield tag >> 3, message[position : position + length]
+        position += length
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[position]

@@ -1,16 +1,18 @@
 """From values to a decision: who stands here (`prepare`), and may they do that (`decide`).
 
 The order of refusals: actor unknown, actor disabled, session revoked, membership unknown,
-permission unknown; then the rules. Deny wins. An error never allows: a condition that fails makes
-an allow rule not apply and a deny rule apply.
+permission unknown; then the rules. The reason of a denial is the first that fits: a deny rule
+applies; a deny rule applies because its condition failed; the resource is of another organization;
+an allow rule's condition failed; was not met; nothing allows it. Where several rules or grants
+would decide alike, the smallest rule id decides, then the smallest grant id.
 """
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any, Final
 
 from pdp.decision.conditions import Condition
 from pdp.decision.policy import Policy
+from pdp.decision.shortcuts import Values
 from pdp.model import (
     EVERYWHERE,
     Decision,
@@ -30,43 +32,62 @@ from pdp.model import (
     VerifiedToken,
 )
 
+# Plain tuples, here and below: a decision takes microseconds, and an object each would be most
+# of it. They order by rule id, then grant id.
+_Candidate = tuple[str, str, bool, Condition | None]
+"""A rule that would decide: its id, the grant through which it applies, whether it may allow on a
+resource of another organization (pierces), its condition."""
+_Candidates = tuple[list[_Candidate], list[_Candidate]]
+"""Allowing and denying ones, each in order."""
 
-class _Candidate(NamedTuple):
-    """A rule that would decide, and the grant through which it does. Orders by both ids."""
+_Split = tuple[list[Grant], dict[ResourceRef, list[Grant]]]
+"""Grants that do not depend on single resources, and those that do."""
 
-    rule_id: str
-    grant_id: str
-    pierces: bool
-    """Whether it may allow on a resource of another organization."""
-    condition: Condition | None
+_SPLIT_MEMO_MIN: Final = 32
+_SPLIT_MEMO_ENTRIES_MAX: Final = 256
+_splits: dict[int, tuple[tuple[Grant, ...], _Split]] = {}
 
 
-class _Candidates(NamedTuple):
-    allow: tuple[_Candidate, ...]
-    deny: tuple[_Candidate, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Standing:
-    """All about the actor that does not depend on the question. For one thread at a time."""
+    """All about the actor that does not depend on the question. Made by `prepare`; for any number
+    of questions, by one thread at a time."""
 
-    policy: Policy
-    token: VerifiedToken
-    user: UserFacts | None
-    now: float
-    refusal: Reason | None
-    organization_role: str
-    """The actor's role in the active organization, from the database; empty: none."""
-    reusable_until: float
-    """The token's end, or the next edge of a grant that is looked at for every resource."""
-    wide: tuple[Grant, ...] = ()
-    """Grants that hold now, on every resource of the active organization."""
-    elsewhere: tuple[Grant, ...] = ()
-    """Grants that hold now, in organizations other than the active one."""
-    on_resources: tuple[Grant, ...] = ()
-    """Grants to the user on single resources, holding now or not."""
-    _candidates: dict[str, _Candidates] = field(default_factory=dict)
-    _values: dict[str, Any] = field(default_factory=dict)
+    __slots__ = (
+        "actor_values",
+        "candidates",
+        "elsewhere",
+        "now",
+        "on_resources",
+        "organization_role",
+        "policy",
+        "refusal",
+        "reusable_until",
+        "token",
+        "user",
+        "wide",
+    )
+
+    def __init__(
+        self, policy: Policy, token: VerifiedToken, user: UserFacts | None, now: float
+    ) -> None:
+        self.policy = policy
+        self.token = token
+        self.user = user
+        self.now = now
+        self.refusal: Reason | None = None
+        self.organization_role = ""
+        """The actor's role in the active organization, from the database; empty: none."""
+        self.reusable_until = token.expires_at
+        """The token's end, or the next edge of a grant that is looked at for every resource."""
+        self.wide: list[Grant] = []
+        """Grants that hold now, on everything in the active organization."""
+        self.elsewhere: list[Grant] = []
+        """Grants that hold now, in organizations other than the active one."""
+        self.on_resources: dict[ResourceRef, list[Grant]] = {}
+        """Grants to the user on single resources, holding now or not."""
+        self.candidates: dict[str, _Candidates] = {}
+        """What the wide grants give, by permission."""
+        self.actor_values: dict[str, Any] | None = None
 
 
 def prepare(
@@ -81,128 +102,152 @@ def prepare(
     `organization` is what is stored for the active organization, None where nothing is or where
     none is active. Raises ValueError where facts are of another user or organization.
     """
-    active = token.actor.organization_id
-    if user is not None and user.user.id != token.actor.user_id:
-        raise ValueError("the facts are of another user")
+    actor = token.actor
+    active = actor.organization_id
+    standing = Standing(policy, token, user, now)
     if organization is not None and organization.organization_id != active:
         raise ValueError("the facts are of another organization")
-    refusal, organization_role = _refusal(token, user, active)
-    if refusal is not None or user is None:
-        return Standing(policy, token, user, now, refusal, organization_role, token.expires_at)
+    if user is None:
+        standing.refusal = Reason.ACTOR_UNKNOWN
+        return standing
+    if user.user.id != actor.user_id:
+        raise ValueError("the facts are of another user")
+    if user.user.status is not UserStatus.ACTIVE:
+        standing.refusal = Reason.ACTOR_DISABLED
+        return standing
+    if actor.session_id in user.revoked_sessions:
+        standing.refusal = Reason.SESSION_REVOKED
+        return standing
+    if active is not None:
+        role = user.memberships.get(active)
+        if role is None:
+            standing.refusal = Reason.MEMBERSHIP_UNKNOWN
+            return standing
+        standing.organization_role = role
 
-    until = token.expires_at
-    wide: list[Grant] = []
-    elsewhere: list[Grant] = []
-    on_resources: list[Grant] = []
-    looked_at = user.grants
-    if organization_role:
-        looked_at += policy.grants_to(organization_role)
+    wide, standing.on_resources = _split(user.grants)
+    for grant in wide:
+        _stand_on(standing, grant)
+    if standing.organization_role:
+        for grant in policy.grants_to(standing.organization_role):
+            _stand_on(standing, grant)
         if organization is not None:
-            looked_at += organization.role_grants
-    for grant in looked_at:
-        scope = grant.scope
-        if isinstance(scope, OnResource):
-            on_resources.append(grant)
-            continue
-        if not _is_to(grant, token.actor.user_id, organization_role):
-            continue
-        until = min(until, _edge(grant, now))
-        if _holds(grant, now):
-            if scope is EVERYWHERE or scope.organization_id == active:
-                wide.append(grant)
-            else:
-                elsewhere.append(grant)
-    return Standing(
-        policy,
-        token,
-        user,
-        now,
-        None,
-        organization_role,
-        until,
-        tuple(wide),
-        tuple(elsewhere),
-        tuple(on_resources),
-    )
+            for grant in organization.role_grants:
+                _stand_on(standing, grant)
+    return standing
+
+
+def _stand_on(standing: Standing, grant: Grant) -> None:
+    """Takes up a grant that does not depend on single resources, if it is the actor's."""
+    if not _is_to_actor(grant, standing):
+        return
+    if grant.not_before is not None or grant.expires_at is not None:
+        standing.reusable_until = min(standing.reusable_until, _edge(grant, standing.now))
+        if not _holds(grant, standing.now):
+            return
+    scope = grant.scope
+    if scope is EVERYWHERE:
+        standing.wide.append(grant)
+    elif isinstance(scope, InOrganization):
+        if scope.organization_id == standing.token.actor.organization_id:
+            standing.wide.append(grant)
+        else:
+            standing.elsewhere.append(grant)
 
 
 def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]) -> Decision:
     """May they? `chain` is the asked resource as stored, then what is above it, nearest first;
     empty where the question names no resource. Raises ValueError where the two do not agree."""
+    _check_agreement(question, chain)
+    active = standing.token.actor.organization_id
+    owner = None
+    foreign = False
+    narrow = bool(standing.on_resources)
+    for facts in chain:
+        organization = facts.resource.organization_id
+        if organization is not None:
+            owner = owner or organization
+            foreign = foreign or organization != active
+        if facts.role_grants:
+            narrow = True
+
+    until = standing.reusable_until
+    if standing.refusal is not None:
+        return Decision(Effect.DENY, standing.refusal, None, None, owner, until)
+    permission = question.permission
+    candidates = standing.candidates.get(permission)
+    if candidates is None:
+        if permission not in standing.policy.permissions:
+            return Decision(Effect.DENY, Reason.PERMISSION_UNKNOWN, None, None, owner, until)
+        candidates = _candidates(standing.policy, standing.wide, permission)
+        standing.candidates[permission] = candidates
+    if chain and (narrow or (foreign and standing.elsewhere)):
+        grants, until = _narrow_grants(standing, chain, until)
+        if grants:
+            allow, deny = _candidates(standing.policy, grants, permission)
+            candidates = (
+                sorted(candidates[0] + allow, key=_order),
+                sorted(candidates[1] + deny, key=_order),
+            )
+    return _judge(candidates, foreign, owner, until, _Outcomes(standing, question, chain))
+
+
+def _check_agreement(question: Question, chain: tuple[ResourceFacts, ...]) -> None:
+    # A chain that was left out would take the tenant's wall away.
     asked = question.resource
     if asked is None:
         if chain:
             raise ValueError("there are resources, but the question names none")
     elif not chain or chain[0].resource.id != asked.id or chain[0].resource.type != asked.type:
         raise ValueError("the question names a resource that is not the first one")
-    active = standing.token.actor.organization_id
-    owners = [
-        facts.resource.organization_id
-        for facts in chain
-        if facts.resource.organization_id is not None
-    ]
-    owner = owners[0] if owners else None
-    if standing.refusal is not None:
-        return _denial(standing.refusal, owner, standing.reusable_until)
-    if question.permission not in standing.policy.permissions:
-        return _denial(Reason.PERMISSION_UNKNOWN, owner, standing.token.expires_at)
-    foreign = any(organization != active for organization in owners)
-    candidates = _wide_candidates(standing, question.permission)
-    until = standing.reusable_until
-    narrow, until = _narrow_grants(standing, chain, owners, until)
-    if narrow:
-        more = _candidates(standing.policy, narrow, question.permission)
-        candidates = _Candidates(
-            tuple(sorted(candidates.allow + more.allow, key=_order)),
-            tuple(sorted(candidates.deny + more.deny, key=_order)),
-        )
-    return _judge(standing, question, chain, candidates, foreign, owner, until)
 
 
 def _judge(
-    standing: Standing,
-    question: Question,
-    chain: tuple[ResourceFacts, ...],
     candidates: _Candidates,
     foreign: bool,
     owner: str | None,
     until: float,
+    outcomes: "_Outcomes",
 ) -> Decision:
-    outcomes = _Outcomes(standing, question, chain)
-    failed: tuple[_Candidate, Reason] | None = None
-    for candidate in candidates.deny:
-        outcome = outcomes.of(candidate.condition)
+    """Deny rules first, all of them until one applies; then allow rules, until one does."""
+    allow, deny = candidates
+    effect, reason, by = Effect.DENY, Reason.PERMISSION_NOT_GRANTED, None
+    for candidate in deny:
+        outcome = outcomes.of(candidate[3])
         if outcome is True:
-            return outcomes.decision(Effect.DENY, Reason.DENIED_BY_RULE, candidate, owner, until)
-        if outcome is not False and failed is None:
-            failed = (candidate, outcome)
-    if failed is not None:
-        return outcomes.decision(Effect.DENY, failed[1], failed[0], owner, until)
-
-    unmet: _Candidate | None = None
-    for candidate in candidates.allow:
-        if foreign and not candidate.pierces:
-            continue
-        outcome = outcomes.of(candidate.condition)
-        if outcome is True:
-            return outcomes.decision(Effect.ALLOW, Reason.ALLOWED_BY_RULE, candidate, owner, until)
-        if outcome is False:
-            unmet = unmet or candidate
-        elif failed is None:
-            failed = (candidate, outcome)
-    if foreign:
-        return outcomes.decision(Effect.DENY, Reason.WRONG_ORGANIZATION, None, owner, until)
-    if failed is not None:
-        return outcomes.decision(Effect.DENY, failed[1], failed[0], owner, until)
-    if unmet is not None:
-        return outcomes.decision(Effect.DENY, Reason.CONDITION_NOT_MET, unmet, owner, until)
-    return outcomes.decision(Effect.DENY, Reason.PERMISSION_NOT_GRANTED, None, owner, until)
+            reason, by = Reason.DENIED_BY_RULE, candidate
+            break
+        if outcome is not False and by is None:
+            reason, by = outcome, candidate  # it failed, so the rule applies
+    if by is None:
+        for candidate in allow:
+            if foreign and not candidate[2]:
+                continue
+            outcome = outcomes.of(candidate[3])
+            if outcome is True:
+                effect, reason, by = Effect.ALLOW, Reason.ALLOWED_BY_RULE, candidate
+                break
+            if outcome is False:
+                if by is None:
+                    reason, by = Reason.CONDITION_NOT_MET, candidate
+            elif by is None or reason is Reason.CONDITION_NOT_MET:
+                reason, by = outcome, candidate
+        if foreign and effect is Effect.DENY:
+            reason, by = Reason.WRONG_ORGANIZATION, None
+    return Decision(
+        effect,
+        reason,
+        by[0] if by is not None else None,
+        by[1] if by is not None else None,
+        owner,
+        until if outcomes.timeless else None,
+    )
 
 
 class _Outcomes:
     """Evaluates each condition at most once for one question."""
 
-    __slots__ = ("_chain", "_known", "_question", "_standing", "_timeless", "_values")
+    __slots__ = ("_chain", "_known", "_question", "_standing", "_values", "timeless")
 
     def __init__(
         self, standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]
@@ -211,62 +256,30 @@ class _Outcomes:
         self._question = question
         self._chain = chain
         self._known: dict[Condition, bool | Reason] = {}
-        self._values: dict[str, Any] | None = None
-        self._timeless = True
+        self._values: Values | None = None
+        self.timeless = True
+        """Whether nothing that was evaluated reads the time."""
 
     def of(self, condition: Condition | None) -> bool | Reason:
         if condition is None:
             return True
-        known = self._known.get(condition)
-        if known is None:
-            if self._values is None:
-                self._values = _values(self._standing, self._question, self._chain)
-            known = self._known[condition] = condition.evaluate(self._values)
+        outcome = self._known.get(condition)
+        if outcome is None:
+            values = self._values
+            if values is None:
+                values = self._values = _values(self._standing, self._question, self._chain)
+            outcome = self._known[condition] = condition.evaluate(values)
             if condition.reads_now:
-                self._timeless = False
-        return known
-
-    def decision(
-        self,
-        effect: Effect,
-        reason: Reason,
-        candidate: _Candidate | None,
-        owner: str | None,
-        until: float,
-    ) -> Decision:
-        return Decision(
-            effect,
-            reason,
-            candidate.rule_id if candidate else None,
-            candidate.grant_id if candidate else None,
-            owner,
-            until if self._timeless else None,
-        )
+                self.timeless = False
+        return outcome
 
 
-def _refusal(
-    token: VerifiedToken, user: UserFacts | None, active: str | None
-) -> tuple[Reason | None, str]:
-    if user is None:
-        return Reason.ACTOR_UNKNOWN, ""
-    if user.user.status is not UserStatus.ACTIVE:
-        return Reason.ACTOR_DISABLED, ""
-    if token.actor.session_id in user.revoked_sessions:
-        return Reason.SESSION_REVOKED, ""
-    if active is None:
-        return None, ""
-    role = user.memberships.get(active)
-    if role is None:
-        return Reason.MEMBERSHIP_UNKNOWN, ""
-    return None, role
-
-
-def _is_to(grant: Grant, user_id: str, organization_role: str) -> bool:
-    match grant.subject:
-        case ToUser(who):
-            return who == user_id
-        case ToOrganizationRole(role):
-            return bool(organization_role) and role == organization_role
+def _is_to_actor(grant: Grant, standing: Standing) -> bool:
+    subject = grant.subject
+    if isinstance(subject, ToUser):
+        return subject.user_id == standing.token.actor.user_id
+    role = standing.organization_role
+    return role != "" and subject.organization_role == role
 
 
 def _holds(grant: Grant, now: float) -> bool:
@@ -277,37 +290,29 @@ def _holds(grant: Grant, now: float) -> bool:
 
 def _edge(grant: Grant, now: float) -> float:
     """When the grant next begins or ends."""
-    edge = float("inf")
-    if grant.not_before is not None and grant.not_before > now:
-        edge = grant.not_before
-    if grant.expires_at is not None and grant.expires_at > now:
-        edge = min(edge, grant.expires_at)
-    return edge
+    begins, ends = grant.not_before, grant.expires_at
+    return min(
+        begins if begins is not None and begins > now else inf,
+        ends if ends is not None and ends > now else inf,
+    )
 
 
-def _wide_candidates(standing: Standing, permission: str) -> _Candidates:
-    known = standing._candidates.get(permission)  # noqa: SLF001  # its own module
-    if known is None:
-        known = _candidates(standing.policy, standing.wide, permission)
-        standing._candidates[permission] = known  # noqa: SLF001
-    return known
-
-
-def _candidates(
-    policy: Policy, grants: tuple[Grant, ...] | list[Grant], permission: str
-) -> _Candidates:
+def _candidates(policy: Policy, grants: list[Grant], permission: str) -> _Candidates:
     allow: list[_Candidate] = []
     deny: list[_Candidate] = []
     for grant in grants:
-        rules = policy.rules_of(grant.role, permission)
-        pierces = grant.scope is EVERYWHERE and isinstance(grant.subject, ToUser)
-        for rule in rules.allow:
-            allow.append(_Candidate(rule.id, grant.id, pierces, rule.condition))
-        for rule in rules.deny:
-            deny.append(_Candidate(rule.id, grant.id, pierces, rule.condition))
-    allow.sort(key=_order)
-    deny.sort(key=_order)
-    return _Candidates(tuple(allow), tuple(deny))
+        allowing, denying = policy.rules_of(grant.role, permission)
+        if allowing:
+            pierces = grant.scope is EVERYWHERE and not isinstance(
+                grant.subject, ToOrganizationRole
+            )
+            allow += [(rule, grant.id, pierces, condition) for rule, condition in allowing]
+        if denying:
+            deny += [(rule, grant.id, False, condition) for rule, condition in denying]
+    if len(grants) > 1:
+        allow.sort(key=_order)
+        deny.sort(key=_order)
+    return allow, deny
 
 
 def _order(candidate: _Candidate) -> tuple[str, str]:
@@ -315,46 +320,70 @@ def _order(candidate: _Candidate) -> tuple[str, str]:
 
 
 def _narrow_grants(
-    standing: Standing, chain: tuple[ResourceFacts, ...], owners: list[str], until: float
+    standing: Standing, chain: tuple[ResourceFacts, ...], until: float
 ) -> tuple[list[Grant], float]:
-    """Grants that hold on some resources only: on one of the chain, or (for deny rules) in the
-    other organization that a resource of the chain belongs to."""
+    """Grants that hold on some resources only: on one of the chain, or in the other organization
+    that a resource of the chain belongs to (which matters to deny rules: they reach everywhere)."""
+    owners = {facts.resource.organization_id for facts in chain}
     narrow = [
         grant
         for grant in standing.elsewhere
         if isinstance(grant.scope, InOrganization) and grant.scope.organization_id in owners
     ]
-    if chain:
-        refs = {ResourceRef(facts.resource.type, facts.resource.id) for facts in chain}
-        on_resources = [*standing.on_resources]
-        for facts in chain:
-            on_resources += facts.role_grants
-        for grant in on_resources:
-            if not isinstance(grant.scope, OnResource) or grant.scope.resource not in refs:
-                continue
-            if not _is_to(grant, standing.token.actor.user_id, standing.organization_role):
-                continue
-            until = min(until, _edge(grant, standing.now))
-            if _holds(grant, standing.now):
-                narrow.append(grant)
+    for facts in chain:
+        resource = facts.resource
+        ref = ResourceRef(resource.type, resource.id)
+        for grant in (*standing.on_resources.get(ref, ()), *facts.role_grants):
+            if (
+                isinstance(grant.scope, OnResource)
+                and grant.scope.resource == ref
+                and _is_to_actor(grant, standing)
+            ):
+                until = min(until, _edge(grant, standing.now))
+                if _holds(grant, standing.now):
+                    narrow.append(grant)
     return narrow, until
 
 
-def _values(
-    standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]
-) -> dict[str, Any]:
-    """What conditions may read."""
-    values = standing._values  # noqa: SLF001
-    if not values:
-        values.update(_actor_values(standing))
-    values = {**values, "context": question.context}
-    if chain:
-        resource = chain[0].resource
-        values["resource.type"] = resource.type
-        values["resource.id"] = resource.id
-        values["resource.organization"] = resource.organization_id or ""
-        values["resource.attributes"] = resource.attributes
-    return values
+def _split(grants: tuple[Grant, ...]) -> _Split:
+    """Remembered for users with many grants, by the identity of the (immutable) tuple: the entry
+    keeps the tuple alive, so that its identity is not given away."""
+    if len(grants) < _SPLIT_MEMO_MIN:
+        return _split_afresh(grants)
+    known = _splits.get(id(grants))
+    if known is None or known[0] is not grants:
+        if len(_splits) >= _SPLIT_MEMO_ENTRIES_MAX:
+            _splits.clear()
+        known = _splits[id(grants)] = (grants, _split_afresh(grants))
+    return known[1]
+
+
+def _split_afresh(grants: tuple[Grant, ...]) -> _Split:
+    wide: list[Grant] = []
+    on_resources: dict[ResourceRef, list[Grant]] = {}
+    for grant in grants:
+        if isinstance(grant.scope, OnResource):
+            on_resources.setdefault(grant.scope.resource, []).append(grant)
+        else:
+            wide.append(grant)
+    return wide, on_resources
+
+
+def _values(standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]) -> Values:
+    """What conditions may read: of the actor, and of the question."""
+    actor = standing.actor_values
+    if actor is None:
+        actor = standing.actor_values = _actor_values(standing)
+    if not chain:
+        return actor, {"context": question.context}
+    resource = chain[0].resource
+    return actor, {
+        "context": question.context,
+        "resource.type": resource.type,
+        "resource.id": resource.id,
+        "resource.organization": resource.organization_id or "",
+        "resource.attributes": resource.attributes,
+    }
 
 
 def _actor_values(standing: Standing) -> dict[str, Any]:
@@ -368,8 +397,8 @@ def _actor_values(standing: Standing) -> dict[str, Any]:
         "actor.impersonator": actor.impersonator_id or "",
         "actor.attributes": standing.user.user.attributes if standing.user else {},
         "actor.claims": token.claims,
-        "actor.claimed_permissions": list(token.claimed_permissions),
-        "now": datetime.fromtimestamp(standing.now, UTC),
+        "actor.claimed_permissions": token.claimed_permissions,
+        "now": standing.now,
     }
     # Unset stays unset: reading it is an error, so an absent factor is never a fresh one.
     if token.first_factor_minutes is not None:
@@ -377,7 +406,3 @@ def _actor_values(standing: Standing) -> dict[str, Any]:
     if token.second_factor_minutes is not None:
         values["actor.second_factor_minutes"] = token.second_factor_minutes
     return values
-
-
-def _denial(reason: Reason, owner: str | None, until: float) -> Decision:
-    return Decision(Effect.DENY, reason, resource_organization_id=owner, reusable_until=until)

@@ -68,9 +68,9 @@ class PersistentMap(Generic[K, V]):
         for place, bucket in touched.items():
             buckets[place] = bucket
         result: PersistentMap[K, V] = object.__new__(PersistentMap)
-        result._buckets = tuple(buckets)  # noqa: SLF001  # its own class
-        result._mask = self._mask  # noqa: SLF001
-        result._length = length  # noqa: SLF001
+        result._buckets = tuple(buckets)  # its own class
+        result._mask = self._mask
+        result._length = length
         if length > 4 * _BUCKET_ITEMS * len(buckets) and len(buckets) < _BUCKETS_MAX:
             return PersistentMap(result.items())  # outgrown: rare, so cheap on average
         return result

@@ -52,7 +52,7 @@ def _check_graph(graph: Mapping[N, Sequence[N]], depth_max: int) -> list[tuple[N
         for target in set(targets):
             sources[target].append(node)
     # From the ends backwards (Kahn): what never becomes ready leads into a circle.
-    depth = {node: 0 for node in graph}
+    depth = dict.fromkeys(graph, 0)
     ready = [node for node, count in waiting.items() if count == 0]
     while ready:
         target = ready.pop()
