@@ -134,7 +134,15 @@ def test_an_unknown_user_is_denied(stubs: Stubs) -> None:
 
 @pytest.mark.parametrize(
     "permission",
-    ["course:fly", "course:*", "*", "COURSE:EDIT", "course:edit ", "\u0441ourse:edit", "cours\u0435:edit"],
+    [
+        "course:fly",
+        "course:*",
+        "*",
+        "COURSE:EDIT",
+        "course:edit ",
+        "\u0441ourse:edit",
+        "cours\u0435:edit",
+    ],
 )
 def test_a_permission_that_nobody_declared_is_denied(stubs: Stubs, permission: str) -> None:
     """Look-alikes and wildcards in the question are names that nobody declared."""

@@ -126,7 +126,7 @@ def test_metadata_larger_than_its_bound_is_refused(stubs: Stubs) -> None:
 
 @pytest.mark.parametrize(
     "identifier",
-    ["a:b", "a/b#c@d|e", "%", "_", "\\", "'; DROP TABLE users; --", "ünïcödé", "​", "a" * 256],
+    ["a:b", "a/b#c@d|e", "%", "_", "\\", "'; DROP TABLE users; --", "ünïcödé", "\u200b", "a" * 256],
 )
 def test_odd_identifiers_are_names_like_any_other(stubs: Stubs, identifier: str) -> None:
     """OpenFGA CVE-2026-48096: separators within identifiers."""
@@ -145,9 +145,7 @@ def test_a_peer_that_speaks_no_http2_disturbs_nobody(server: ServerProcess, stub
             peer.sendall(struct.pack(">IBI", 0xFFFFFF00, 9, 1))
 
 
-def test_no_secret_reaches_a_log_a_metric_or_an_error(
-    server: ServerProcess, stubs: Stubs
-) -> None:
+def test_no_secret_reaches_a_log_a_metric_or_an_error(server: ServerProcess, stubs: Stubs) -> None:
     """gRPC-Go GHSA-xr7q: tokens in logs by way of metadata; at debug level, errors included."""
     canary = "canary0123456789"
     secrets = [

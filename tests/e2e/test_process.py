@@ -131,9 +131,7 @@ def test_without_its_database_the_process_is_alive_and_says_so(tmp_path: Path) -
         with server.channel() as channel:
             stubs = stubs_on(channel)
             request = CheckRequest(actor_token=token_of("user_sam"), permission="course:view")
-            error = refusal(
-                lambda: stubs.decision.Check(request, timeout=10, wait_for_ready=True)
-            )
+            error = refusal(lambda: stubs.decision.Check(request, timeout=10, wait_for_ready=True))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert error_info(error).reason in {"DATABASE_UNAVAILABLE", "FACTS_STALE"}
         # SpiceDB CVE-2023-46255: a database URL with its password in the log.

@@ -18,14 +18,18 @@ leaf = (
 )
 values = st.recursive(
     leaf,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), inner)
+    ),
     max_leaves=20,
 )
 
 
 @given(
-    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), values, max_size=5)
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=8), values, max_size=5
+    )
 )
 def test_what_is_written_is_read_back_exactly(attributes: dict[str, Any]) -> None:
     read = attributes_of(struct_of(attributes), "attributes")
