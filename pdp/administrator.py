@@ -1,0 +1,288 @@
+"""The write side: validate, write in one transaction, say which revision holds it.
+
+Whatever changes policy or facts passes here: the administration service, the command line and
+Clerk's events. Every entity is validated at this one door, and what it refers to is checked inside
+the transaction that writes it; writers stand in a line, so nothing changes between the two.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pdp.decision import names
+from pdp.document import (
+    KINDS,
+    Action,
+    Change,
+    PolicyDocument,
+    checked,
+    derived_grant_id,
+    derived_rule_id,
+    differences,
+    display_key,
+    kind_of,
+    parse_document,
+    reference_violations,
+    refuse,
+    render_document,
+    same_entity,
+)
+from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
+from pdp.facts import Reader, Store, Transaction
+from pdp.facts.references import find_referrers, forget_revoked_sessions
+from pdp.integrity import check_references, dependents
+from pdp.limits import DOCUMENT_BYTES_MAX
+from pdp.model import Entity, Grant, Key, RevokedSession, Rule, User, key_of
+
+E = TypeVar("E", bound=Entity)
+
+_LIST_ITEMS = 10_000
+
+
+class Administrator:
+    """Changes what the decision point decides from. Every method may raise DatabaseUnavailable.
+
+    `on_write` is called with the revision of every change, after it was committed.
+    """
+
+    def __init__(self, store: Store, on_write: Callable[[int], None]) -> None:
+        self._store = store
+        self._on_write = on_write
+
+    def create(self, entity: E) -> tuple[E, int]:
+        """Adds an entity; a rule or a grant without an id gets one that follows from its content.
+
+        Returns it as stored, and the revision that holds it.
+        Raises InvalidRequest, AlreadyExists, BrokenReference.
+        """
+        entity = _valid(entity)
+        with self._store.write() as transaction:
+            entity = _apart_from_others(transaction, entity)
+            check_references(transaction, entity)
+            transaction.insert(entity)
+            revision = transaction.revision
+        self._on_write(revision)
+        return entity, revision
+
+    def get(self, kind: type[E], key: Key) -> E:
+        """One entity. Raises NotFound."""
+        with self._store.read() as reader:
+            return _existing(reader, kind, key)
+
+    def list(
+        self, kind: type[E], after: Key | None = None, limit: int | None = None
+    ) -> Sequence[E]:
+        """Entities by the bytewise order of their keys, from the one behind `after` on."""
+        with self._store.read() as reader:
+            return reader.list(kind, after, limit)
+
+    def update(self, entity: E) -> tuple[E, int]:
+        """Replaces the entity that has this key.
+
+        Returns it as stored and the revision that holds it, which is the current one where nothing
+        changes. Raises InvalidRequest, NotFound, BrokenReference.
+        """
+        entity = _valid(entity)
+        with self._store.write() as transaction:
+            before = _existing(transaction, type(entity), key_of(entity))
+            changed = not same_entity(before, entity)
+            if changed:
+                check_references(transaction, entity)
+                transaction.update(entity)
+            revision = transaction.revision
+        if changed:
+            self._on_write(revision)
+        return entity, revision
+
+    def delete(self, kind: type[Entity], key: Key) -> int:
+        """Removes an entity and what has no meaning without it: a role's rules; a user's
+        memberships, grants and revoked sessions; an organization's memberships and the grants
+        within it; the grants on a resource.
+
+        Returns the revision from which on it is gone. Raises NotFound, and BrokenReference where
+        something that is left would refer to nothing.
+        """
+        with self._store.write() as transaction:
+            _existing(transaction, kind, key)
+            for dependent in dependents(transaction, kind, key):
+                transaction.delete(type(dependent), key_of(dependent))
+            if kind is User:
+                forget_revoked_sessions(transaction, key[0])
+            transaction.delete(kind, key)
+            revision = transaction.revision
+        self._on_write(revision)
+        return revision
+
+    def revoke_session(self, session_id: str, user_id: str) -> int:
+        """Refuses a session from now on; repeating it is harmless.
+
+        Returns the revision from which on it is refused. Raises InvalidRequest.
+        """
+        checks = (
+            names.check_identifier(session_id, "session_id"),
+            names.check_identifier(user_id, "user_id"),
+        )
+        violations = [violation for violation in checks if violation is not None]
+        if violations:
+            raise InvalidRequest(*violations)
+        with self._store.write() as transaction:
+            before = transaction.revision
+            transaction.revoke_session(RevokedSession(session_id, user_id))
+            revision = transaction.revision
+        if revision != before:
+            self._on_write(revision)
+        return revision
+
+    def apply(self, document: str, dry_run: bool = False) -> tuple[int, Sequence[Change]]:
+        """Makes the database equal to a policy document, all or nothing, for the sections that it
+        names; with `dry_run` only says what would change.
+
+        Returns the revision that holds the document and the changes; nothing changed: the revision
+        is the current one. Raises InvalidPolicy, LimitExceeded.
+        """
+        wanted = parse_document(document)
+        if dry_run:
+            with self._store.read() as reader:
+                return reader.revision, _judged_changes(reader, wanted)[1]
+        with self._store.write() as transaction:
+            stored, changes = _judged_changes(transaction, wanted)
+            _write(transaction, wanted, stored, changes)
+            revision = transaction.revision
+        if changes:
+            self._on_write(revision)
+        return revision, changes
+
+    def export(self) -> tuple[str, int]:
+        """The database as a policy document, and the revision that was read.
+
+        Raises LimitExceeded where the document would be longer than `apply` takes.
+        """
+        with self._store.read() as reader:
+            sections = {f"{kind}s": _bounded(reader, KINDS[kind]) for kind in KINDS}
+            revision = reader.revision
+        text = render_document(PolicyDocument(**sections))  # type: ignore[arg-type]
+        _check_size(len(text.encode()))
+        return text, revision
+
+
+# --- one entity ---------------------------------------------------------------------------------
+
+
+def _valid(entity: E) -> E:
+    """As it is stored. Raises InvalidRequest; an id that is still to be derived is left empty."""
+    derived = isinstance(entity, Rule | Grant) and not entity.id
+    stored, problems = checked(entity)
+    violations = [
+        Violation(f"{kind_of(entity)}.{'.'.join(map(str, path))}", description)
+        for path, description in problems
+        if not (derived and path == ("id",))
+    ]
+    if violations:
+        raise InvalidRequest(*violations)
+    return stored
+
+
+def _existing(reader: Reader, kind: type[E], key: Key) -> E:
+    entity = reader.get(kind, key)
+    if entity is None:
+        raise NotFound(kind_of(kind), display_key(key))
+    return entity
+
+
+def _apart_from_others(reader: Reader, entity: E) -> E:
+    """With an id. Equal content gives an equal id, which `insert` then finds taken."""
+    match entity:
+        case Grant(id=""):
+            return dataclasses.replace(entity, id=derived_grant_id(entity))
+        case Rule(id=""):
+            base = derived_rule_id(entity)
+            named = dataclasses.replace(entity, id=base)
+            number = 1
+            while (other := reader.get(Rule, (named.id,))) is not None:
+                if dataclasses.replace(other, description="") == dataclasses.replace(
+                    named, description=""
+                ):
+                    break
+                number += 1
+                named = dataclasses.replace(entity, id=f"{base}.{number}")
+            return named
+    return entity
+
+
+# --- documents ----------------------------------------------------------------------------------
+
+
+def _judged_changes(
+    reader: Reader, wanted: PolicyDocument
+) -> tuple[PolicyDocument, Sequence[Change]]:
+    """What is stored of the sections that matter, and what would change. Raises InvalidPolicy
+    where the result would not hold together."""
+    stored = _stored(reader, wanted)
+    changes = differences(stored, wanted)
+    violations = reference_violations(wanted.over(stored))
+    if wanted.grants is None:
+        for change in changes:
+            if change.kind == "role" and change.action is Action.DELETE:
+                violations += _grants_of_deleted(reader, change.key[0])
+    refuse(violations)
+    return stored, changes
+
+
+def _stored(reader: Reader, wanted: PolicyDocument) -> PolicyDocument:
+    kinds = {kind for kind in KINDS if wanted.section(kind) is not None}
+    if kinds & {"permission", "role"}:
+        kinds |= {"permission", "role", "rule"}
+    if "grant" in kinds:
+        kinds.add("role")
+    sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}
+    return PolicyDocument(**sections)  # type: ignore[arg-type]
+
+
+def _grants_of_deleted(reader: Reader, role: str) -> Sequence[Violation]:
+    return [
+        Violation("roles", f"leaves out {role!r}, which the stored grant {grant.id!r} names")
+        for grant in find_referrers(reader, Grant, limit=1, role=role)
+    ]
+
+
+def _write(
+    transaction: Transaction,
+    wanted: PolicyDocument,
+    stored: PolicyDocument,
+    changes: Sequence[Change],
+) -> None:
+    deleted = {(one.kind, one.key) for one in changes if one.action is Action.DELETE}
+    written = {(one.kind, one.key) for one in changes} - deleted
+    transaction.apply_many(
+        entity
+        for kind in KINDS
+        for entity in wanted.section(kind) or ()
+        if (kind, key_of(entity)) in written
+    )
+    # roles that go inherit nothing first: they may then go in any order
+    transaction.apply_many(
+        dataclasses.replace(role, inherits=())
+        for role in stored.roles or ()
+        if role.inherits and ("role", (role.name,)) in deleted
+    )
+    for change in changes:
+        if change.action is Action.DELETE:
+            transaction.delete(KINDS[change.kind], change.key)
+
+
+def _bounded(reader: Reader, kind: type[Entity]) -> tuple[Entity, ...]:
+    """All entities of a kind, read in pages, or LimitExceeded before they fill the memory."""
+    found: list[Entity] = []
+    size = 0
+    after: Key | None = None
+    while page := reader.list(kind, after, _LIST_ITEMS):
+        found += page
+        after = key_of(page[-1])
+        size += sum(len(part) for entity in page for part in key_of(entity))
+        _check_size(size)
+    return tuple(found)
+
+
+def _check_size(size: int) -> None:
+    if size > DOCUMENT_BYTES_MAX:
+        raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)

@@ -1,0 +1,149 @@
+"""Whether the entities of a document refer to each other soundly.
+
+A section that is None is not judged, nor is what refers to it. Facts (users, organizations,
+memberships) arrive in any order, so what names one of them may come first.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pdp.document.entities import display_key
+from pdp.document.policy_document import PolicyDocument
+from pdp.errors import Violation
+from pdp.limits import RESOURCE_DEPTH_MAX, ROLE_DEPTH_MAX
+from pdp.model import Key, Permission, Resource, key_of
+
+
+def reference_violations(document: PolicyDocument) -> list[Violation]:
+    """Every reference that leads nowhere, in a circle, too deep, or across organizations."""
+    return [
+        Violation(path, description, line)
+        for kind, key, field, description in _problems(document)
+        for path, line in [place_of(document, kind, key, field)]
+    ]
+
+
+def place_of(
+    document: PolicyDocument, kind: str, key: Key, field: str = ""
+) -> tuple[str, int | None]:
+    """Where an entity stands in the text; one that is only stored is named by its key."""
+    place = document.places.get((kind, key))
+    path = place.path if place else f"{kind} {display_key(key)} (stored)"
+    return f"{path}.{field}" if field else path, place.line if place else None
+
+
+_Problem = tuple[str, Key, str, str]
+
+
+def _problems(document: PolicyDocument) -> Iterator[_Problem]:
+    if document.roles is not None:
+        inherits = {role.name: role.inherits for role in document.roles}
+        for name, problem in role_problems(inherits).items():
+            yield "role", (name,), "inherits", problem
+        for rule in document.rules or ():
+            if rule.role not in inherits:
+                yield "rule", (rule.id,), "role", f"there is no role {rule.role!r}"
+        for grant in document.grants or ():
+            if grant.role not in inherits:
+                yield "grant", (grant.id,), "role", f"there is no role {grant.role!r}"
+    if document.permissions is not None:
+        declared = Declared.of(document.permissions)
+        for rule in document.rules or ():
+            if text := declared.problem(rule.permission):
+                yield "rule", (rule.id,), "permission", text
+    if document.resources is not None:
+        resources = {key_of(one): one for one in document.resources}
+        for resource in document.resources:
+            if text := parent_problem(resource, resources.get):
+                yield "resource", key_of(resource), "parent", text
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The permissions that are declared."""
+
+    names: frozenset[str]
+    types: frozenset[str]
+
+    @classmethod
+    def of(cls, permissions: Iterable[Permission]) -> "Declared":
+        names = frozenset(permission.name for permission in permissions)
+        return cls(names, frozenset(name.partition(":")[0] for name in names))
+
+    def problem(self, pattern: str) -> str | None:
+        """What is wrong with the permission that a rule names: it must match a declared one."""
+        if pattern == "*" or pattern in self.names:
+            return None
+        resource_type, _, action = pattern.partition(":")
+        if action != "*":
+            return f"the permission {pattern!r} is not declared"
+        if resource_type not in self.types:
+            return f"no declared permission matches {pattern!r}"
+        return None
+
+
+def role_problems(inherits: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """By role: an unknown role, a cycle or a chain longer than ROLE_DEPTH_MAX in its inheritance.
+
+    Each role is visited once, without recursion, whatever the shape of the graph.
+    """
+    problems: dict[str, str] = {}
+    depth: dict[str, int] = {}
+    """Of finished roles: how many roles the longest chain from here on holds."""
+    for root in sorted(inherits):
+        path: dict[str, None] = {}
+        stack = [(root, False)]
+        while stack:
+            name, finished = stack.pop()
+            if finished:
+                path.popitem()
+                below = [depth.get(parent, 0) for parent in inherits[name]]
+                depth[name] = 1 + max(below, default=0)
+                if depth[name] == ROLE_DEPTH_MAX + 1:
+                    text = f"inherits through more than {ROLE_DEPTH_MAX} roles"
+                    problems.setdefault(name, text)
+                continue
+            if name in depth:
+                continue
+            path[name] = None
+            depth[name] = 0
+            stack.append((name, True))
+            for parent in inherits[name]:
+                if parent not in inherits:
+                    problems.setdefault(name, f"there is no role {parent!r}")
+                elif parent in path:
+                    names = list(path)
+                    cycle = " -> ".join([*names[names.index(parent) :], parent])
+                    problems.setdefault(name, f"inherits in a circle: {cycle}")
+                else:
+                    stack.append((parent, False))
+    return problems
+
+
+def parent_problem(
+    resource: Resource, find: Callable[[Key], Resource | None], below: int = 0
+) -> str | None:
+    """What is wrong with what is above a resource. `find` finds others by their key; `below` is
+    how many levels are below it."""
+    above = resource.parent
+    if above is None:
+        return None
+    parent = find((above.type, above.id))
+    if parent is None:
+        return f"there is no resource {above.type}/{above.id}"
+    if parent.organization_id != resource.organization_id:
+        return (
+            f"belongs to {parent.organization_id or 'no organization'}, "
+            f"the resource to {resource.organization_id or 'no organization'}"
+        )
+    chain: list[Key] = [(resource.type, resource.id)]
+    while above is not None:
+        key: Key = (above.type, above.id)
+        if key == chain[0]:
+            return f"is below itself: {' -> '.join(map(display_key, [*chain, key]))}"
+        chain.append(key)
+        if len(chain) + below > RESOURCE_DEPTH_MAX:
+            return f"is more than {RESOURCE_DEPTH_MAX} levels deep"
+        parent = find(key)
+        above = parent.parent if parent is not None else None
+    return None

@@ -1,0 +1,214 @@
+"""PolicyDocument -> text that people can read, and that parses to the same document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from yaml.resolver import Resolver
+
+from pdp.document.ids import derived_grant_id, derived_rule_id
+from pdp.document.policy_document import PolicyDocument
+from pdp.document.timestamps import render_time
+from pdp.document.yaml_text import plain_value
+from pdp.model import (
+    Effect,
+    Everywhere,
+    Grant,
+    InOrganization,
+    OnResource,
+    Permission,
+    Resource,
+    ResourceRef,
+    Role,
+    Rule,
+    ToOrganizationRole,
+    ToUser,
+    User,
+    UserStatus,
+    key_of,
+)
+
+_WIDTH = 100
+_INTEGER_MAX = 2**53
+"""Up to here every integer is a float: such numbers are written without a fraction."""
+
+
+def render_document(document: PolicyDocument) -> str:
+    """The YAML text of a document, ordered by key. Ids that parsing derives anyway are left out."""
+    tree: dict[str, Any] = {"version": 1}
+    if document.permissions is not None:
+        tree["permissions"] = _permissions(sorted(document.permissions, key=key_of))
+    if document.roles is not None:
+        tree["roles"] = _roles(document.roles, document.rules or ())
+    if document.grants is not None:
+        tree["grants"] = [_grant(one) for one in sorted(document.grants, key=key_of)]
+    if document.users is not None:
+        tree["users"] = [_user(one) for one in sorted(document.users, key=key_of)]
+    if document.organizations is not None:
+        tree["organizations"] = [
+            _Line(_said(id=one.id, slug=one.slug, name=one.name))
+            for one in sorted(document.organizations, key=key_of)
+        ]
+    if document.memberships is not None:
+        tree["memberships"] = [
+            _Line(organization=one.organization_id, user=one.user_id, role=one.role)
+            for one in sorted(document.memberships, key=key_of)
+        ]
+    if document.resources is not None:
+        tree["resources"] = [_resource(one) for one in sorted(document.resources, key=key_of)]
+    text: str = yaml.dump(
+        tree,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=_WIDTH,
+    )
+    return text
+
+
+class _Line(dict[str, Any]):
+    """A mapping that stands on one line: `{role: ADMIN, user: user_1}`."""
+
+
+def _said(**values: Any) -> dict[str, Any]:
+    """The values that say something."""
+    return {name: value for name, value in values.items() if value not in ("", None, {}, [])}
+
+
+def _permissions(permissions: Sequence[Permission]) -> list[str] | dict[str, str]:
+    if any(permission.description for permission in permissions):
+        return {permission.name: permission.description for permission in permissions}
+    return [permission.name for permission in permissions]
+
+
+def _roles(roles: Sequence[Role], rules: Sequence[Rule]) -> dict[str, Any]:
+    by_role: dict[tuple[str, Effect], list[Any]] = {}
+    for rule in sorted(rules, key=key_of):
+        by_role.setdefault((rule.role, rule.effect), []).append(_rule(rule))
+    return {
+        role.name: _said(
+            description=role.description,
+            inherits=list(role.inherits),
+            allow=by_role.get((role.name, Effect.ALLOW)),
+            deny=by_role.get((role.name, Effect.DENY)),
+        )
+        for role in sorted(roles, key=key_of)
+    }
+
+
+def _rule(rule: Rule) -> str | dict[str, Any]:
+    said = _said(
+        permission=rule.permission,
+        when=rule.condition,
+        id="" if rule.id == derived_rule_id(rule) else rule.id,
+        description=rule.description,
+    )
+    return rule.permission if said.keys() == {"permission"} else said
+
+
+def _grant(grant: Grant) -> dict[str, Any]:
+    said = _Line(role=grant.role)
+    match grant.subject:
+        case ToUser(user_id):
+            said["user"] = user_id
+        case ToOrganizationRole(organization_role):
+            said["organization_role"] = organization_role
+    match grant.scope:
+        case InOrganization(organization_id):
+            said["organization"] = organization_id
+        case OnResource(resource):
+            said["resource"] = _ref(resource)
+        case Everywhere():
+            pass
+    if grant.not_before is not None:
+        said["not_before"] = render_time(grant.not_before)
+    if grant.expires_at is not None:
+        said["expires_at"] = render_time(grant.expires_at)
+    if grant.id != derived_grant_id(grant):
+        said["id"] = grant.id
+    return said
+
+
+def _ref(ref: ResourceRef) -> dict[str, str]:
+    return _Line(type=ref.type, id=ref.id)
+
+
+def _user(user: User) -> dict[str, Any]:
+    said = _said(
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        status="" if user.status is UserStatus.ACTIVE else user.status.value,
+        attributes=user.attributes,
+    )
+    return _Line(said)
+
+
+def _resource(resource: Resource) -> dict[str, Any]:
+    said = _said(
+        type=resource.type,
+        id=resource.id,
+        organization=resource.organization_id,
+        parent=None if resource.parent is None else _ref(resource.parent),
+        attributes=resource.attributes,
+    )
+    return _Line(said)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Writes plain only what `plain_value` reads back, and what no old YAML reads otherwise."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        if kind is not yaml.ScalarNode:
+            tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+            return tag
+        return _tag_of(plain_value(value)) if implicit[0] else _TEXT
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_TEXT = "tag:yaml.org,2002:str"
+_OLD_YAML = Resolver()
+
+
+def _tag_of(value: Any) -> str:
+    match value:
+        case str():
+            return _TEXT
+        case None:
+            return "tag:yaml.org,2002:null"
+        case bool():
+            return "tag:yaml.org,2002:bool"
+        case _:
+            return "tag:yaml.org,2002:float"
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    old: str = _OLD_YAML.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    style = '"' if old != _TEXT or plain_value(text) is not text else None
+    if "\n" in text and _is_block(text):
+        style = "|"
+    return dumper.represent_scalar(_TEXT, text, style)
+
+
+def _is_block(text: str) -> bool:
+    """Whether a literal block shows the text as it is."""
+    lines = text.removesuffix("\n").split("\n")
+    return all(line.isprintable() and line == line.strip() and line for line in lines)
+
+
+def _represent_number(dumper: _Dumper, number: float) -> yaml.Node:
+    number = float(number)
+    whole = number.is_integer() and abs(number) <= _INTEGER_MAX
+    return dumper.represent_scalar(_tag_of(number), str(int(number)) if whole else repr(number))
+
+
+def _represent_line(dumper: _Dumper, line: _Line) -> yaml.Node:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", line, flow_style=True)
+
+
+_Dumper.add_representer(_Line, _represent_line)
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_number)
+_Dumper.add_representer(int, _represent_number)

@@ -1,0 +1,214 @@
+"""Text -> nodes with line numbers. A small, strict part of YAML 1.2.
+
+Built from parser events rather than `yaml.compose`, without recursion, because a document is input:
+depth is bounded while reading, and aliases (which let ten lines stand for a billion nodes) never
+exist. Plain scalars follow YAML 1.2: `no`, `on`, `0123`, `12:30` and dates are text, as written.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from pdp.errors import InvalidPolicy, LimitExceeded, Violation
+from pdp.limits import DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX
+
+Scalar = str | int | float | bool | None
+Path = tuple[str | int, ...]
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
+_INTEGER_DIGITS_MAX = 400
+"""More than any double has; beyond, Python would take quadratic time."""
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and where it stands. `value` is a scalar, a list of nodes, or a dict of nodes."""
+
+    value: Any
+    line: int
+    key_lines: dict[str, int] = field(default_factory=dict)
+    """For a mapping: the line of each key."""
+
+
+def plain_value(text: str) -> Scalar:
+    """What an unquoted scalar means: null, a boolean, a number as JSON writes it, else itself."""
+    if text in _WORDS:
+        return _WORDS[text]
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        return text
+    whole = number.group(1) is None and number.group(2) is None
+    return int(text) if whole and len(text) <= _INTEGER_DIGITS_MAX else float(text)
+
+
+def read_yaml(text: str) -> tuple[Node, list[Violation]]:
+    """Reads one YAML document.
+
+    Returns its root and the problems that leave it readable (keys written twice: the first counts).
+    Raises InvalidPolicy where it cannot be read, LimitExceeded past DOCUMENT_BYTES_MAX.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidPolicy(Violation("document", "is not Unicode text")) from None
+    if size > DOCUMENT_BYTES_MAX:
+        raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)
+    try:
+        builder = _Builder()
+        for event in _events(text):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else None
+        column = f" (column {mark.column + 1})" if mark is not None else ""
+        problem = error.problem or "cannot be read"
+        raise InvalidPolicy(
+            Violation("document", f"is not YAML: {problem}{column}", line)
+        ) from None
+    except yaml.reader.ReaderError as error:
+        raise InvalidPolicy(Violation("document", f"is not YAML: {error.reason}")) from None
+    if builder.fatal:
+        raise InvalidPolicy(*builder.fatal, *builder.duplicates)
+    if builder.root is None:
+        raise InvalidPolicy(Violation("document", "is empty", 1))
+    return builder.root, builder.duplicates
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    return iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+
+
+class _Builder:
+    """Builds the tree of one document while its events arrive."""
+
+    def __init__(self) -> None:
+        self.root: Node | None = None
+        self.fatal: list[Violation] = []
+        self.duplicates: list[Violation] = []
+        self._open: list[tuple[Node, str | None]] = []
+        """Unfinished collections, outermost first, each mapping with the key that awaits a value"""
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        mark = event.start_mark
+        line = mark.line + 1 if mark is not None else 1
+        match event:
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    self._refuse("a second YAML document starts here; write one", line)
+            case yaml.AliasEvent():
+                self._refuse(f"aliases (*{event.anchor}) are not read; write the value out", line)
+                self._place(Node(None, line))
+            case yaml.ScalarEvent():
+                self._check_properties(event, line)
+                plain = event.style is None or event.style == ""
+                value = plain_value(event.value) if plain else event.value
+                if plain and event.value == "<<" and self._expects_key():
+                    self._refuse("merge keys (<<) are not read; write the values out", line)
+                self._place(Node(value, line))
+            case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                self._check_properties(event, line)
+                if len(self._open) >= DOCUMENT_DEPTH_MAX:
+                    # nothing below is worth reading: this is not a policy
+                    text = f"is nested more than {DOCUMENT_DEPTH_MAX} levels deep"
+                    raise InvalidPolicy(*self.fatal, Violation(self._path(), text, line))
+                empty: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+                node = Node(empty, line)
+                self._place(node)
+                self._open.append((node, None))
+            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                self._open.pop()
+
+    def _expects_key(self) -> bool:
+        return (
+            bool(self._open)
+            and isinstance(self._open[-1][0].value, dict)
+            and (self._open[-1][1] is None)
+        )
+
+    def _place(self, node: Node) -> None:
+        if not self._open:
+            if self.root is None:
+                self.root = node
+            return
+        parent, key = self._open[-1]
+        if isinstance(parent.value, list):
+            parent.value.append(node)
+        elif key is None:
+            self._open[-1] = (parent, self._key(node, parent))
+        else:
+            self._open[-1] = (parent, None)
+            # a key that was refused, or came before, keeps no value
+            parent.value.setdefault(key, node)
+
+    def _key(self, node: Node, parent: Node) -> str:
+        if not isinstance(node.value, str):
+            self._refuse("a key must be text; put it in quotes", node.line)
+            return ""
+        if node.value in parent.value:
+            first = parent.key_lines[node.value]
+            field_path = f"{self._path()}.{node.value}".removeprefix("document.")
+            text = f"is written twice; first on line {first}"
+            self.duplicates.append(Violation(field_path, text, node.line))
+        else:
+            parent.key_lines[node.value] = node.line
+        return node.value
+
+    def _check_properties(
+        self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int
+    ) -> None:
+        if event.anchor is not None:
+            self._refuse(f"anchors (&{event.anchor}) are not read; write the value out", line)
+        if event.tag is not None:
+            self._refuse(f"tags ({event.tag}) are not read; quote text, leave the rest plain", line)
+
+    def _refuse(self, description: str, line: int) -> None:
+        self.fatal.append(Violation(self._path(), description, line))
+
+    def _path(self) -> str:
+        parts: list[str | int] = []
+        for node, key in self._open:
+            if isinstance(node.value, list):
+                parts.append(len(node.value))
+            elif key is not None:
+                parts.append(key)
+        return path_text(tuple(parts))
+
+
+def path_text(path: Path) -> str:
+    """A path for people: `roles.ADMIN.allow[0]`; `document` for the whole."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "document"
+
+
+def line_of(root: Node, path: Path) -> int:
+    """The line of what `path` leads to, or of the deepest part of it that is there."""
+    node, line = root, root.line
+    for part in path:
+        if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
+            line = node.key_lines[part]
+            node = node.value[part]
+        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.line
+        else:
+            break
+    return line
+
+
+def plain(node: Node) -> Any:
+    """The tree as lists, dicts and scalars. Its depth is bounded, so recursion is."""
+    if isinstance(node.value, dict):
+        return {key: plain(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(child) for child in node.value]
+    return node.value

@@ -1,0 +1,41 @@
+"""Who refers to an entity: what a deletion must refuse, or take along."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from sqlalchemy import delete, select
+
+from pdp.facts import tables
+from pdp.facts.rows import KINDS
+from pdp.facts.store import Reader, Transaction
+from pdp.model import Grant, Membership, Resource, Rule
+
+R = TypeVar("R", Rule, Grant, Membership, Resource)
+
+
+def find_referrers(
+    reader: Reader, kind: type[R], limit: int | None = None, **columns: str
+) -> Sequence[R]:
+    """The entities of a kind whose columns have exactly these values, ordered by key.
+
+    Raises DatabaseUnavailable.
+    """
+    stored = KINDS[kind]
+    where = (stored.table.c[name] == value for name, value in columns.items())
+    query = select(stored.table).where(*where).order_by(*stored.key).limit(limit)
+    return [stored.from_row(row) for row in reader.connection.execute(query).mappings()]
+
+
+def find_inheritor(reader: Reader, role: str) -> str | None:
+    """The first role that inherits from this one, if any does. Raises DatabaseUnavailable."""
+    edges = tables.role_inheritance
+    query = select(edges.c.role).where(edges.c.inherits == role).order_by(edges.c.role).limit(1)
+    found: str | None = reader.connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def forget_revoked_sessions(transaction: Transaction, user_id: str) -> None:
+    """Deletes what is stored of a user's revoked sessions; the user is deleted with them, so that
+    none of their tokens is accepted. Raises DatabaseUnavailable."""
+    sessions = tables.revoked_sessions
+    transaction.connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
