@@ -19,7 +19,6 @@ from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.decide import Standing, decide, prepare
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
-from pdp.decision.validate import check_parents, check_roles
 
 __all__ = [
     "Condition",
@@ -28,8 +27,6 @@ __all__ = [
     "PolicyEntity",
     "Standing",
     "build_policy",
-    "check_parents",
-    "check_roles",
     "compile_condition",
     "decide",
     "normalise_attributes",
