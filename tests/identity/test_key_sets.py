@@ -1,0 +1,252 @@
+"""Key sets over HTTP, against a real server: refresh, single flight, cooldown, last good set."""
+
+import threading
+import time
+
+import pytest
+
+from pdp.errors import KeysUnavailable
+from pdp.model import Reason, VerifiedToken
+from pdp.settings import IssuerSettings
+from tests.identity.build import NOW, accepted, reason, running, verifier
+from tests.kit.key_server import KeyServer, Mode
+from tests.kit.tokens import session_token, signing_key
+from tests.kit.waiting import eventually
+
+KEY = signing_key()
+
+
+def token_of(server: KeyServer, name: str = "main") -> str:
+    return session_token(now=NOW, issuer=server.issuer, key=signing_key(name))
+
+
+def token_with_kid(server: KeyServer, kid: str | None) -> str:
+    if kid is None:
+        return session_token(now=NOW, issuer=server.issuer, without_header=["kid"])
+    return session_token(now=NOW, issuer=server.issuer, header={"kid": kid})
+
+
+def failed(one, server: KeyServer, more_than: int = 0) -> bool:
+    return one.key_fetches[server.issuer].failed > more_than
+
+
+def test_the_key_set_is_fetched_at_the_start_and_without_a_request() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        assert server.fetches == 1
+        assert accepted(one.verify(token_of(server))).key_id == KEY.kid
+        assert server.fetches == 1
+        assert server.request_headers["accept-encoding"] == "identity"
+        assert "authorization" not in server.request_headers
+
+
+def test_another_url_may_be_configured() -> None:
+    with KeyServer([KEY.jwk()]) as server:
+        one = verifier(
+            IssuerSettings(issuer="https://clerk.example.test", jwks_url=server.jwks_url)
+        )
+        one.start()
+        eventually(one.ready)
+        accepted(one.verify(session_token(now=NOW)))
+        one.stop()
+
+
+def test_a_new_key_is_fetched_when_a_token_first_names_it() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        server.keys = [KEY.jwk(), signing_key("other").jwk()]
+        accepted(one.verify(token_of(server, "other")))
+        assert server.fetches == 2
+        accepted(one.verify(token_of(server)))
+
+
+def test_unknown_kids_cause_one_fetch_a_cooldown() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=3600) as one:
+        for i in range(200):
+            token = token_with_kid(server, f"ins_{i}")
+            assert reason(one.verify(token)) is Reason.TOKEN_KEY_UNKNOWN
+        assert server.fetches == 2
+        accepted(one.verify(token_of(server)))
+
+    # Control: without a cooldown each unknown kid costs a fetch.
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=0) as one:
+        for i in range(5):
+            one.verify(token_with_kid(server, f"ins_{i}"))
+        assert server.fetches == 6
+
+
+def test_the_cooldown_ends() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=0.1) as one:
+        assert reason(one.verify(token_of(server, "other"))) is Reason.TOKEN_KEY_UNKNOWN
+        server.keys = [signing_key("other").jwk()]
+        eventually(lambda: isinstance(one.verify(token_of(server, "other")), VerifiedToken))
+
+
+@pytest.mark.parametrize("kid", [None, "", "x" * 257])
+def test_a_kid_that_no_set_can_hold_causes_no_fetch(kid: str | None) -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        assert reason(one.verify(token_with_kid(server, kid))) is Reason.TOKEN_KEY_UNKNOWN
+        assert server.fetches == 1
+
+
+@pytest.mark.parametrize(
+    "kid", ["../../../etc/passwd", "https://evil.example", "ins_' OR 1=1", "\0"]
+)
+def test_a_kid_is_only_compared(kid: str) -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        assert reason(one.verify(token_with_kid(server, kid))) is Reason.TOKEN_KEY_UNKNOWN
+        assert server.fetches == 2
+
+
+def test_no_more_than_two_requests_wait_for_a_fetch_and_none_for_long() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        server.mode = Mode.SLOW
+        outcomes: list[tuple[str, float]] = []
+
+        def ask(kid: str) -> None:
+            start = time.monotonic()
+            try:
+                outcome = type(one.verify(token_with_kid(server, kid))).__name__
+            except KeysUnavailable:
+                outcome = "unavailable"
+            outcomes.append((outcome, time.monotonic() - start))
+
+        threads = [threading.Thread(target=ask, args=(f"ins_{i}",)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(outcomes) == 6, what="all but two are answered at once")
+        assert all(outcome == "unavailable" and took < 0.9 for outcome, took in outcomes)
+        accepted(one.verify(token_of(server)))  # known kids do not wait
+        for thread in threads:
+            thread.join()
+        assert [outcome for outcome, _ in outcomes] == ["unavailable"] * 8
+        assert max(took for _, took in outcomes) < 2
+        assert server.fetches == 2
+        server.release()
+
+
+def test_waiting_requests_are_answered_by_the_fetch_they_wait_for() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        server.mode = Mode.SLOW
+        server.keys = [KEY.jwk(), signing_key("other").jwk()]
+        verdicts: list[object] = []
+        thread = threading.Thread(
+            target=lambda: verdicts.append(one.verify(token_of(server, "other")))
+        )
+        thread.start()
+        eventually(lambda: server.fetches == 2)
+        server.release()
+        thread.join()
+        assert isinstance(verdicts[0], VerifiedToken)
+
+
+def test_before_the_first_key_set_there_is_no_verdict() -> None:
+    with KeyServer([KEY.jwk()]) as server:
+        server.mode = Mode.ERROR
+        with running(server, wait=False) as one:
+            eventually(lambda: failed(one, server))
+            with pytest.raises(KeysUnavailable):
+                one.verify(token_of(server))
+            assert one.ready() is False
+            server.mode = Mode.KEYS
+            eventually(one.ready, seconds=5)
+            accepted(one.verify(token_of(server)))
+
+
+def test_an_endpoint_that_is_not_there_gives_no_verdict() -> None:
+    with KeyServer() as server:
+        issuer = server.issuer
+    one = verifier(IssuerSettings(issuer=issuer))
+    one.start()
+    with pytest.raises(KeysUnavailable) as error:
+        one.verify(session_token(now=NOW, issuer=issuer))
+    assert "eyJ" not in str(error.value)
+    one.stop()
+
+
+def test_an_issuer_without_keys_leaves_the_others_alone() -> None:
+    with KeyServer() as down, KeyServer([KEY.jwk()]) as up:
+        down.mode = Mode.ERROR
+        one = verifier(IssuerSettings(issuer=down.issuer), IssuerSettings(issuer=up.issuer))
+        one.start()
+        eventually(one.ready)
+        accepted(one.verify(token_of(up)))
+        with pytest.raises(KeysUnavailable):
+            one.verify(token_of(down))
+        one.stop()
+
+
+BAD_MODES = [
+    Mode.ERROR,
+    Mode.HTML,
+    Mode.HUGE,
+    Mode.GZIP,
+    Mode.GZIP_BOMB,
+    Mode.REDIRECT,
+    Mode.SLOW,
+    Mode.TRICKLE,
+]
+
+
+@pytest.mark.parametrize("mode", BAD_MODES, ids=lambda mode: mode.name)
+def test_the_last_good_set_serves_while_the_endpoint_fails(mode: Mode) -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
+        server.keys = [signing_key("other").jwk()]
+        server.mode = mode
+        eventually(lambda: failed(one, server), what=f"a failed fetch in mode {mode.name}")
+        accepted(one.verify(token_of(server)))
+        assert server.redirects_followed == 0
+        server.release()
+        server.mode = Mode.KEYS
+        eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
+        accepted(one.verify(token_of(server, "other")))
+
+
+BAD_BODIES = [
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b'{"keys":null}',
+    b'{"keys":{}}',
+    b'{"keys":[]}',
+    b'{"keys":[null,7,"x",[]]}',
+    b'{"keys":' + b"[" * 100_000,
+    b'{"keys":[],"keys":[]}',
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("body", BAD_BODIES, ids=range(len(BAD_BODIES)))
+def test_the_last_good_set_serves_while_the_endpoint_talks_nonsense(body: bytes) -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
+        server.body = body
+        server.mode = Mode.BODY
+        eventually(lambda: failed(one, server))
+        accepted(one.verify(token_of(server)))
+
+
+def test_an_unknown_kid_is_no_verdict_while_the_endpoint_fails() -> None:
+    """The set at hand may be older than the key."""
+    with KeyServer([KEY.jwk()]) as server, running(server) as one:
+        server.mode = Mode.ERROR
+        for _ in range(3):
+            with pytest.raises(KeysUnavailable):
+                one.verify(token_of(server, "other"))
+        assert server.fetches == 2
+
+
+def test_a_removed_key_stops_verifying_with_the_next_refresh() -> None:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
+        accepted(one.verify(token_of(server)))
+        server.keys = [signing_key("other").jwk()]
+        eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
+        assert reason(one.verify(token_of(server))) is Reason.TOKEN_KEY_UNKNOWN
+
+
+def test_fetches_and_unusable_keys_are_counted() -> None:
+    bad = signing_key("other").jwk(kty="oct")
+    with KeyServer([KEY.jwk(), bad]) as server, running(server, jwks_refresh_seconds=0.05) as one:
+        eventually(lambda: one.key_fetches[server.issuer].succeeded >= 2)
+        counts = one.key_fetches[server.issuer]
+        assert (counts.keys_skipped, counts.failed) == (counts.succeeded, 0)
+        server.mode = Mode.HTML
+        eventually(lambda: failed(one, server))
