@@ -81,6 +81,17 @@ class Reader:
             query = query.where(tuple_(*columns) > tuple_(*after))
         return self._entities(kind, [stored.from_row(row) for row in self._rows(query)])
 
+    def get_many(self, kind: type[E], keys: Iterable[Key]) -> dict[Key, E]:
+        """Those of the entities with these keys that there are."""
+        stored = KINDS[kind]
+        found: dict[Key, E] = {}
+        iterator = iter(keys)
+        while batch := list(islice(iterator, BATCH_ROWS)):
+            query = select(stored.table).where(tuple_(*stored.key).in_(batch))
+            entities = [stored.from_row(row) for row in self._rows(query.order_by(*stored.key))]
+            found.update((key_of(entity), entity) for entity in self._entities(kind, entities))
+        return found
+
     def page_secret(self) -> bytes:
         """32 random bytes that only processes on this database know: they sign page tokens."""
         secret: bytes = self.connection.execute(select(tables.state.c.page_secret)).scalar_one()

@@ -1,0 +1,213 @@
+"""Reads facts and policy out of one transaction. No caches here: what is read is what is stored."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import Column, Table, select, tuple_
+
+from pdp.decision import Policy, build_policy
+from pdp.facts import tables
+from pdp.facts.changes import Change, ChangeKind
+from pdp.facts.rows import check_text, grant_from_row, resource_from_row, user_from_row
+from pdp.facts.store import Reader
+from pdp.limits import RESOURCE_DEPTH_MAX
+from pdp.model import (
+    Entity,
+    Grant,
+    Key,
+    OrganizationFacts,
+    Permission,
+    Resource,
+    ResourceFacts,
+    Role,
+    Rule,
+    UserFacts,
+)
+
+T = TypeVar("T")
+
+KEYS_PER_QUERY = 500
+
+_POLICY_KINDS: dict[ChangeKind, type[Permission | Role | Rule | Grant]] = {
+    ChangeKind.PERMISSION: Permission,
+    ChangeKind.ROLE: Role,
+    ChangeKind.RULE: Rule,
+    ChangeKind.ROLE_GRANT: Grant,
+}
+
+
+class KnownResource(NamedTuple):
+    """What is stored about a resource, and whether it is stored itself."""
+
+    facts: ResourceFacts
+    stored: bool
+
+
+@dataclass(slots=True)
+class Wanted:
+    """Keys of facts: user ids, organization ids, (type, id) of resources."""
+
+    users: set[str] = field(default_factory=set)
+    organizations: set[str] = field(default_factory=set)
+    resources: set[tuple[str, str]] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.organizations or self.resources)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Facts as they are at one revision of one epoch. Holds a value for each key that was wanted
+    (that there is nothing is a value too) and for the ancestors of each resource."""
+
+    revision: int
+    epoch: str
+    users: dict[str, UserFacts | None]
+    organizations: dict[str, OrganizationFacts]
+    resources: dict[tuple[str, str], KnownResource]
+
+
+def gather(reader: Reader, wanted: Wanted) -> Gathered:
+    """Reads what is wanted.
+
+    Raises:
+        InvalidRequest: a key cannot be stored.
+        DatabaseUnavailable: the database does not answer.
+    """
+    resources: dict[tuple[str, str], KnownResource] = {}
+    level = wanted.resources
+    # The asked resource and its ancestors. What is deeper is not looked at: `Replica` refuses it.
+    for _ in range(RESOURCE_DEPTH_MAX + 1):
+        if not level:
+            break
+        found = _resources(reader, level)
+        resources.update(found)
+        parents = (known.facts.resource.parent for known in found.values())
+        level = {(parent.type, parent.id) for parent in parents if parent} - resources.keys()
+    return Gathered(
+        reader.revision,
+        reader.epoch,
+        _users(reader, wanted.users),
+        _organizations(reader, wanted.organizations),
+        resources,
+    )
+
+
+def read_policy(reader: Reader) -> Policy:
+    """The whole policy."""
+    return build_policy(
+        reader.revision,
+        reader.list(Permission),
+        reader.list(Role),
+        reader.list(Rule),
+        _policy_grants(reader),
+    )
+
+
+def read_policy_changes(reader: Reader, policy: Policy, changes: Iterable[Change]) -> Policy:
+    """The policy as it is now, given what was touched since; reads only that."""
+    touched: dict[type[Permission | Role | Rule | Grant], set[Key]] = {}
+    for change in changes:
+        if change.kind in _POLICY_KINDS:
+            touched.setdefault(_POLICY_KINDS[change.kind], set()).add(change.key)
+    changed: list[Any] = []
+    removed: list[tuple[Any, Key]] = []
+    for kind, keys in touched.items():
+        found: dict[Key, Entity] = reader.get_many(kind, keys)
+        changed += found.values()
+        removed += ((kind, key) for key in keys - found.keys())
+    return policy.with_changes(reader.revision, changed, removed)
+
+
+def _policy_grants(reader: Reader) -> list[Grant]:
+    grants = tables.grants
+    query = select(grants).where(
+        grants.c.organization_role.is_not(None),
+        grants.c.organization_id.is_(None),
+        grants.c.resource_type.is_(None),
+    )
+    return [grant_from_row(row) for row in reader.connection.execute(query).mappings()]
+
+
+def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
+    for one in ids:
+        check_text(one, "user_id")
+    users = tables.users
+    members, revoked = tables.memberships, tables.revoked_sessions
+    memberships: dict[str, dict[str, str]] = {}
+    for row in _matching(reader, members, members.c.user_id, ids):
+        memberships.setdefault(row["user_id"], {})[row["organization_id"]] = row["role"]
+    sessions: dict[str, set[str]] = {}
+    for row in _matching(reader, revoked, revoked.c.user_id, ids):
+        sessions.setdefault(row["user_id"], set()).add(row["session_id"])
+    grants: dict[str, list[Grant]] = {}
+    for row in _matching(reader, tables.grants, tables.grants.c.user_id, ids):
+        grants.setdefault(row["user_id"], []).append(grant_from_row(row))
+    found: dict[str, UserFacts | None] = dict.fromkeys(ids)
+    for row in _matching(reader, users, users.c.id, ids):
+        user = user_from_row(row)
+        found[user.id] = UserFacts(
+            user,
+            memberships.get(user.id, {}),
+            _by_id(grants.get(user.id, ())),
+            frozenset(sessions.get(user.id, ())),
+        )
+    return found
+
+
+def _organizations(reader: Reader, ids: Collection[str]) -> dict[str, OrganizationFacts]:
+    for one in ids:
+        check_text(one, "organization_id")
+    table = tables.grants
+    grants: dict[str, list[Grant]] = {one: [] for one in ids}
+    for row in _matching(reader, table, table.c.organization_id, ids):
+        if row["organization_role"] is not None:
+            grants[row["organization_id"]].append(grant_from_row(row))
+    return {one: OrganizationFacts(one, _by_id(some)) for one, some in grants.items()}
+
+
+def _resources(
+    reader: Reader, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], KnownResource]:
+    for type_, resource_id in keys:
+        check_text(type_, "resource.type")
+        check_text(resource_id, "resource.id")
+    resources, table = tables.resources, tables.grants
+    grants: dict[tuple[str, str], list[Grant]] = {}
+    for row in _matching(reader, table, (table.c.resource_type, table.c.resource_id), keys):
+        if row["organization_role"] is not None:
+            key = (row["resource_type"], row["resource_id"])
+            grants.setdefault(key, []).append(grant_from_row(row))
+    stored: dict[tuple[str, str], Resource] = {}
+    for row in _matching(reader, resources, (resources.c.type, resources.c.id), keys):
+        stored[row["type"], row["id"]] = resource_from_row(row)
+    return {
+        key: KnownResource(
+            ResourceFacts(stored.get(key) or Resource(*key), _by_id(grants.get(key, ()))),
+            key in stored,
+        )
+        for key in keys
+    }
+
+
+def _matching(
+    reader: Reader,
+    table: Table,
+    column: Column[Any] | tuple[Column[Any], ...],
+    values: Iterable[Any],
+) -> Iterator[Any]:
+    left = tuple_(*column) if isinstance(column, tuple) else column
+    for chunk in _chunks(values):
+        yield from reader.connection.execute(select(table).where(left.in_(chunk))).mappings()
+
+
+def _by_id(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+    return tuple(sorted(grants, key=lambda grant: grant.id))
+
+
+def _chunks(values: Iterable[T]) -> Iterator[Sequence[T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, KEYS_PER_QUERY)):
+        yield chunk

@@ -1,0 +1,301 @@
+"""Serves policy and facts at one revision from memory, and follows the changes.
+
+One thread polls the database. Nothing per user is loaded at start. Freshness has a bound: each
+answer is checked, after it was made, against the moment at which its revision was last confirmed to
+be the newest.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from pdp.decision import Policy
+from pdp.errors import (
+    DatabaseUnavailable,
+    FactsStale,
+    PdpError,
+    RevisionNotReached,
+)
+from pdp.facts.changes import EVERYTHING
+from pdp.facts.gather import (
+    Gathered,
+    Wanted,
+    gather,
+    read_policy,
+    read_policy_changes,
+)
+from pdp.facts.look import Look
+from pdp.facts.snapshot import Snapshot, SnapshotCell
+from pdp.facts.store import Store
+from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
+
+log = structlog.get_logger(__name__)
+
+CATCH_UP_SECONDS_MAX = 1.0
+ATTEMPTS_MAX = 10
+READERS_MAX = 8
+READER_WAIT_SECONDS_MAX = 3.0
+LOAD_WAIT_SECONDS_MAX = 10.0
+REVISIONS_TO_FOLLOW_MAX = 1_000
+"""Further behind, everything is read anew."""
+
+_Claim = tuple[str, str | tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What decisions are made from, all of it at one revision."""
+
+    policy: Policy
+    user: UserFacts | None
+    organization: OrganizationFacts | None
+    """None where no organization is active."""
+    chains: Sequence[tuple[ResourceFacts, ...]]
+    """One per asked resource: itself, then its ancestors nearest first; empty for no resource."""
+    revision: int
+    snapshot: Snapshot = field(repr=False, compare=False)
+
+
+class Replica:
+    """The facts of one process. Thread-safe. Start it after a fork, not before."""
+
+    def __init__(self, store: Store, *, staleness_seconds_max: float, poll_seconds: float) -> None:
+        self._store = store
+        self._staleness_seconds_max = staleness_seconds_max
+        self._poll_seconds = poll_seconds
+        self._cell = SnapshotCell()
+        self._loading: dict[_Claim, threading.Event] = {}
+        self._loading_lock = threading.Lock()
+        self._readers = threading.BoundedSemaphore(READERS_MAX)
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._turned = threading.Condition()
+        self._turns_begun = 0
+        self._turns_done = 0
+        self._thread: threading.Thread | None = None
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to follow the database; returns at once. See `ready`."""
+        self._thread = threading.Thread(target=self._follow, name="replica", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the follower."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(LOAD_WAIT_SECONDS_MAX)
+
+    def poke(self) -> None:
+        """Something was written: catch up now instead of at the next poll."""
+        self._wake.set()
+
+    def ready(self) -> bool:
+        """Whether policy and facts are loaded and confirmed within the bound."""
+        return self.staleness_seconds() < self._staleness_seconds_max
+
+    def staleness_seconds(self) -> float:
+        """Time since the served revision was last confirmed as the newest; infinite at first."""
+        if not self._cell.loaded:
+            return float("inf")
+        return time.monotonic() - self._cell.current.confirmed_at
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that is served. Raises FactsStale before the first load."""
+        return self._cell.current.policy
+
+    @property
+    def revision(self) -> int:
+        """The revision that is served; 0 before the first load."""
+        return self._cell.current.revision if self._cell.loaded else 0
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def view(
+        self,
+        user_id: str,
+        organization_id: str | None,
+        resources: Sequence[Resource | None],
+        at_least_revision: int = 0,
+    ) -> View:
+        """All that decisions about one actor need, at one revision.
+
+        What is stored about a resource wins over what the request says: its organization and
+        parent whole, its attributes one by one.
+
+        Raises:
+            FactsStale: the newest revision is not known within the bound.
+            RevisionNotReached: `at_least_revision` is later than what the database holds, or was
+                not seen within a second.
+            DatabaseUnavailable: what is not in memory cannot be read.
+            BrokenReference: the ancestors of a resource go in a circle or deeper than
+                RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
+            InvalidRequest: an identifier cannot be stored.
+        """
+        if at_least_revision > self.revision:
+            self._reach(at_least_revision)
+        gathered: Gathered | None = None
+        for _ in range(ATTEMPTS_MAX):
+            snapshot = self._cell.current
+            self._require_fresh(snapshot)
+            look = Look(snapshot, gathered)
+            user = look.user(user_id)
+            organization = look.organization(organization_id)
+            chains = [look.chain(resource) for resource in resources]
+            if not look.wanted:
+                return View(
+                    snapshot.policy, user, organization, chains, snapshot.revision, snapshot
+                )
+            gathered = self._load(look.wanted) or gathered
+            if gathered is not None and not self._cell.current.is_at(gathered):
+                self._await_turn()
+        raise DatabaseUnavailable("the facts changed faster than they could be read")
+
+    def confirm(self, view: View | None = None) -> None:
+        """Called after the evaluation: that what the answer stands on is still within the bound.
+
+        It is the view's own revision that counts: a pause during which the process caught up with
+        the world does not make the answer newer. Without a view: that the process is current.
+
+        Raises:
+            FactsStale: it is not.
+        """
+        self._require_fresh(self._cell.current if view is None else view.snapshot)
+
+    def _require_fresh(self, snapshot: Snapshot) -> None:
+        if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:
+            raise FactsStale(
+                "policy and facts were not confirmed as current within "
+                f"{self._staleness_seconds_max:g} s"
+            )
+
+    def _load(self, wanted: Wanted) -> Gathered | None:
+        """Reads what no other thread is reading already, and waits for what others read."""
+        done = threading.Event()
+        others: set[threading.Event] = set()
+        mine: list[_Claim] = []
+        with self._loading_lock:
+            for claim in _claims(wanted):
+                busy = self._loading.setdefault(claim, done)
+                if busy is done:
+                    mine.append(claim)
+                else:
+                    others.add(busy)
+        gathered = None
+        try:
+            if mine:
+                gathered = self._read(_wanted(mine))
+                self._cell.fill(gathered)
+        finally:
+            with self._loading_lock:
+                for claim in mine:
+                    del self._loading[claim]
+            done.set()
+        for other in others:
+            other.wait(LOAD_WAIT_SECONDS_MAX)
+        return gathered
+
+    def _read(self, wanted: Wanted) -> Gathered:
+        if not self._readers.acquire(timeout=READER_WAIT_SECONDS_MAX):
+            raise DatabaseUnavailable("too many requests wait for the database")
+        try:
+            with self._store.read() as reader:
+                return gather(reader, wanted)
+        finally:
+            self._readers.release()
+
+    def _reach(self, revision: int) -> None:
+        # A poll that begins now sees whatever was committed before: one is enough.
+        self._await_turn()
+        if self.revision < revision:
+            raise RevisionNotReached(
+                f"revision {revision} is not reached: this process is at {self.revision}",
+                revision=str(self.revision),
+            )
+
+    def _await_turn(self) -> None:
+        """Waits until a poll that begins from now on was completed, or a second has passed."""
+        with self._turned:
+            enough = self._turns_begun + 1
+            self._wake.set()
+            self._turned.wait_for(lambda: self._turns_done >= enough, CATCH_UP_SECONDS_MAX)
+
+    # --- following ------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        failing = False
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except PdpError as error:
+                if not failing:
+                    log.warning("facts_not_followed", error=error.message)
+                failing = True
+            except Exception:
+                # A bug here must not end the thread unseen; until it works, nothing is confirmed.
+                log.exception("facts_not_followed")
+                failing = True
+            else:
+                if failing:
+                    log.info("facts_followed_again", revision=self.revision)
+                failing = False
+            self._wake.wait(self._poll_seconds)
+            self._wake.clear()
+
+    def _turn(self) -> None:
+        with self._turned:
+            self._turns_begun += 1
+            turn = self._turns_begun
+        self._catch_up()
+        with self._turned:
+            self._turns_done = turn
+            self._turned.notify_all()
+
+    def _catch_up(self) -> None:
+        """Applies what was committed since. Only ever called by one thread at a time."""
+        asked_at = time.monotonic()
+        with self._store.read() as reader:
+            revision, epoch = reader.revision, reader.epoch
+            current = self._cell.current if self._cell.loaded else None
+            if current and current.epoch == epoch and current.revision == revision:
+                current.confirmed_at = asked_at
+                return
+            behind = revision - current.revision if current else 0
+            if current and current.epoch == epoch and 0 < behind <= REVISIONS_TO_FOLLOW_MAX:
+                found = reader.changes(current.revision)
+                changes = [change for some in found.values() for change in some]
+                # Every commit names what it touched: a revision without changes was pruned.
+                whole = len(found) == behind
+                if whole and EVERYTHING not in changes:
+                    policy = read_policy_changes(reader, current.policy, changes)
+                    self._cell.advance(policy, revision, changes, asked_at)
+                    return
+            # The first time, another epoch, a revision from the past, or too much to tell.
+            policy = read_policy(reader)
+        self._cell.restart(policy, revision, epoch, asked_at)
+
+
+def _claims(wanted: Wanted) -> list[_Claim]:
+    return [
+        *(("user", one) for one in wanted.users),
+        *(("organization", one) for one in wanted.organizations),
+        *(("resource", one) for one in wanted.resources),
+    ]
+
+
+def _wanted(claims: Sequence[_Claim]) -> Wanted:
+    wanted = Wanted()
+    for kind, key in claims:
+        if isinstance(key, tuple):
+            wanted.resources.add(key)
+        elif kind == "user":
+            wanted.users.add(key)
+        else:
+            wanted.organizations.add(key)
+    return wanted
