@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from pdp.audit.queue import Entry, RecordQueue
 from pdp.audit.records import encode
 from pdp.audit.segments import (
     KIND_GAP,
@@ -42,9 +42,6 @@ from pdp.clock import Clock, wall_clock
 from pdp.errors import AuditUnavailable
 from pdp.model import DecisionRecord
 
-BATCH_RECORDS_MAX: Final = 256
-QUEUE_RECORDS_MAX: Final = 4096
-QUEUE_BYTES_MAX: Final = 8 << 20
 WAIT_SECONDS_MAX: Final = 0.25
 SEGMENT_BYTES: Final = 16 << 20
 REOPEN_SECONDS: Final = 0.1
@@ -66,21 +63,6 @@ class RecorderCounts:
     """Writes or syncs that failed."""
     waiting: int
     """Records in the queue."""
-
-
-class _Entry:
-    """What one call put into the queue: written whole, in one batch."""
-
-    __slots__ = ("bytes", "done", "payloads", "written")
-
-    def __init__(self, payloads: list[bytes], *, waits: bool) -> None:
-        self.payloads = payloads
-        self.bytes = sum(map(len, payloads))
-        self.written = False
-        # A bare lock, released when the outcome is known: cheaper than an Event.
-        self.done = threading.Lock() if waits else None
-        if self.done is not None:
-            self.done.acquire()
 
 
 class Recorder:
@@ -105,17 +87,7 @@ class Recorder:
         self._segment_bytes = segment_bytes
         self._on_synced: Callable[[], None] = lambda: None
 
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
-        self._queue: deque[_Entry] = deque()
-        self._queued_records = 0
-        self._queued_bytes = 0
-        self._unrecorded = 0
-        """Drops that the log does not know of yet."""
-        self._accepting = False
-        self._idle = False
-
+        self._queue = RecordQueue()
         self._thread: threading.Thread | None = None
         self._lock_file: int | None = None
         # The writer's own from here on; `_end` is read by others, whole.
@@ -123,7 +95,7 @@ class Recorder:
         self._log_id = ""
         self._end = Place(0, 0, 0, NO_DIGEST)
         self._reopen_at = 0.0
-        self._recorded = self._dropped = self._failures = 0
+        self._recorded = self._failures = 0
 
     # --- for the rest of the process ------------------------------------------------------------
 
@@ -150,16 +122,13 @@ class Recorder:
             raise AuditUnavailable(
                 f"the audit directory {self.directory} cannot be used: {error.strerror}"
             ) from None
-        self._accepting = True
+        self._queue.open()
         self._thread = threading.Thread(target=self._run, name="audit-recorder", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Writes what is waiting and ends. Later records raise AuditUnavailable."""
-        with self._lock:
-            self._accepting = False
-            self._work.notify()
-            self._room.notify_all()
+        self._queue.close()
         if self._thread is None:
             return
         self._thread.join(STOP_SECONDS_MAX)
@@ -179,16 +148,10 @@ class Recorder:
         if not records:
             return
         deadline = time.monotonic() + WAIT_SECONDS_MAX
-        entry = _Entry(_encode_all(records), waits=True)
-        done = entry.done
-        assert done is not None  # noqa: S101  # narrows the type
-        with self._lock:
-            while self._accepting and not self._fits(entry):
-                if not self._room.wait(max(0.0, deadline - time.monotonic())):
-                    raise AuditUnavailable("too many decisions are waiting to be recorded")
-            self._put(entry)
-        if not done.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._give_up(entry)
+        entry = Entry(_encode_all(records), waits=True)
+        self._queue.put(entry, deadline)
+        if not entry.wait(deadline):
+            self._queue.withdraw(entry)
             raise AuditUnavailable("the decision could not be recorded in time")
         if not entry.written:
             raise AuditUnavailable("the decision could not be recorded")
@@ -198,14 +161,8 @@ class Recorder:
 
         Raises AuditUnavailable after `stop`.
         """
-        if not records:
-            return
-        entry = _Entry(_encode_all(records), waits=False)
-        with self._lock:
-            if self._accepting and not self._fits(entry):
-                self._drop(len(entry.payloads))
-                return
-            self._put(entry)
+        if records:
+            self._queue.offer(Entry(_encode_all(records), waits=False))
 
     def ready(self) -> bool:
         """Whether the last attempt to write worked and the writer lives."""
@@ -222,95 +179,37 @@ class Recorder:
 
     def counts(self) -> RecorderCounts:
         """For metrics."""
-        return RecorderCounts(self._recorded, self._dropped, self._failures, self._queued_records)
-
-    # --- the queue; the lock is held -------------------------------------------------------------
-
-    def _fits(self, entry: _Entry) -> bool:
-        return not self._queue or (
-            self._queued_records + len(entry.payloads) <= QUEUE_RECORDS_MAX
-            and self._queued_bytes + entry.bytes <= QUEUE_BYTES_MAX
+        return RecorderCounts(
+            self._recorded, self._queue.dropped, self._failures, self._queue.records
         )
-
-    def _put(self, entry: _Entry) -> None:
-        if not self._accepting:
-            raise AuditUnavailable("the audit log is closed")
-        self._queue.append(entry)
-        self._queued_records += len(entry.payloads)
-        self._queued_bytes += entry.bytes
-        if self._idle:
-            self._idle = False
-            self._work.notify()
-
-    def _forget(self, entry: _Entry) -> None:
-        self._queued_records -= len(entry.payloads)
-        self._queued_bytes -= entry.bytes
-        self._room.notify()
-
-    def _drop(self, records: int) -> None:
-        self._dropped += records
-        self._unrecorded += records
-
-    def _give_up(self, entry: _Entry) -> None:
-        with self._lock:
-            try:
-                self._queue.remove(entry)
-            except ValueError:
-                return  # the writer has it: whether it will be in the log is not known
-            self._forget(entry)
-
-    def _take(self) -> tuple[list[_Entry], int]:
-        """What to write next, and the drops to note; nothing: only look after the segment."""
-        entries: list[_Entry] = []
-        records = 0
-        while self._queue and (
-            not entries or records + len(self._queue[0].payloads) <= BATCH_RECORDS_MAX
-        ):
-            entry = self._queue.popleft()
-            self._forget(entry)
-            entries.append(entry)
-            records += len(entry.payloads)
-        dropped, self._unrecorded = self._unrecorded, 0
-        return entries, dropped
 
     # --- the writer ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._queue and self._accepting:
-                    self._idle = True
-                    # While there is no segment, it looks by itself whether one can be made again.
-                    self._work.wait(REOPEN_SECONDS if self._descriptor is None else None)
-                    self._idle = False
-                entries, dropped = self._take()
-                ended = not entries and not self._accepting
-            if ended and (not dropped or self._descriptor is None):
-                break
+        goes_on = True
+        while goes_on:
+            # While there is no segment, it looks by itself whether one can be made again.
+            patience = REOPEN_SECONDS if self._descriptor is None else None
+            entries, dropped, goes_on = self._queue.take(patience)
             self._write(entries, dropped)
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _write(self, entries: list[_Entry], dropped: int) -> None:
-        written = False
-        if self._has_segment():
-            written = not (entries or dropped) or self._append(entries, dropped)
-        with self._lock:
-            if not written:
-                self._unrecorded += dropped
-                self._drop(sum(len(entry.payloads) for entry in entries if entry.done is None))
+    def _write(self, entries: list[Entry], dropped: int) -> None:
+        something = bool(entries or dropped)
+        written = self._has_segment() and something and self._append(entries, dropped)
+        if something and not written:
+            self._queue.not_written(entries, dropped)
         for entry in entries:
-            entry.written = written
-            if entry.done is not None:
-                entry.done.release()
-        if written and entries:
+            entry.finish(written=written)
+        if written:
             self._on_synced()
         if self._end.byte_offset >= self._segment_bytes:
             self._close_segment()
             self._has_segment()
 
-    def _append(self, entries: list[_Entry], dropped: int) -> bool:
+    def _append(self, entries: list[Entry], dropped: int) -> bool:
         """Writes and syncs; whether that worked. Ends the segment where it did not."""
         end, descriptor = self._end, self._descriptor
         assert descriptor is not None  # noqa: S101  # narrows the type

@@ -1,0 +1,151 @@
+"""The bounded queue between those who record and the one thread that writes."""
+
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from pdp.errors import AuditUnavailable
+
+BATCH_RECORDS_MAX: Final = 256
+QUEUE_RECORDS_MAX: Final = 4096
+QUEUE_BYTES_MAX: Final = 8 << 20
+
+
+class Entry:
+    """What one call put into the queue: written whole, in one batch."""
+
+    __slots__ = ("_done", "payloads", "size", "waits", "written")
+
+    def __init__(self, payloads: list[bytes], *, waits: bool) -> None:
+        self.payloads: Final = payloads
+        self.size: Final = sum(map(len, payloads))
+        self.waits: Final = waits
+        self.written = False
+        # A bare lock, free once the outcome is known: cheaper than an Event.
+        self._done = threading.Lock()
+        if waits:
+            self._done.acquire()
+
+    def finish(self, *, written: bool) -> None:
+        """Says the outcome, and lets the one who waits go."""
+        self.written = written
+        if self.waits:
+            self._done.release()
+
+    def wait(self, deadline: float) -> bool:
+        """Whether the outcome was known by `deadline` (monotonic)."""
+        return self._done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+
+class RecordQueue:
+    """Entries in the order of their coming. Holds at most QUEUE_RECORDS_MAX records, or one entry.
+
+    Many threads put, one takes. A queue that is closed takes nothing more in.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._entries: deque[Entry] = deque()
+        self._bytes = 0
+        self._open = False
+        self._taker_waits = False
+        self._dropped_since = 0
+        self.records = 0
+        """Waiting now."""
+        self.dropped = 0
+        """Not taken in, or not written though nobody waited for them; ever."""
+
+    def open(self) -> None:
+        """Lets entries in."""
+        with self._lock:
+            self._open = True
+
+    def close(self) -> None:
+        """Lets nothing more in, and wakes whoever waits."""
+        with self._lock:
+            self._open = False
+            self._work.notify()
+            self._room.notify_all()
+
+    def put(self, entry: Entry, deadline: float) -> None:
+        """Waits for room until `deadline`. Raises AuditUnavailable: there was none, or closed."""
+        with self._lock:
+            while self._open and not self._fits(entry):
+                if not self._room.wait(max(0.0, deadline - time.monotonic())):
+                    raise AuditUnavailable("too many decisions are waiting to be recorded")
+            self._append(entry)
+
+    def offer(self, entry: Entry) -> None:
+        """Drops and counts the entry where there is no room. Raises AuditUnavailable if closed."""
+        with self._lock:
+            if self._open and not self._fits(entry):
+                self._drop(entry)
+            else:
+                self._append(entry)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Takes an entry back that nobody waits for any more, unless the writer has it already."""
+        with self._lock:
+            if entry in self._entries:
+                self._entries.remove(entry)
+                self._leave(entry)
+
+    def take(self, seconds_max: float | None) -> tuple[list[Entry], int, bool]:
+        """What to write next: entries, how many records were dropped, and whether it goes on.
+
+        Waits, `seconds_max` at most (None: as long as it takes), while there is nothing to write.
+        """
+        with self._lock:
+            if not self._entries and self._open:
+                self._taker_waits = True
+                self._work.wait(seconds_max)
+                self._taker_waits = False
+            taken: list[Entry] = []
+            records = 0
+            while self._entries:
+                records += len(self._entries[0].payloads)
+                if taken and records > BATCH_RECORDS_MAX:
+                    break
+                entry = self._entries.popleft()
+                self._leave(entry)
+                taken.append(entry)
+            dropped, self._dropped_since = self._dropped_since, 0
+            return taken, dropped, self._open or bool(taken)
+
+    def not_written(self, entries: list[Entry], dropped: int) -> None:
+        """Counts again what `take` gave out and could not be put on record."""
+        with self._lock:
+            self._dropped_since += dropped
+            for entry in entries:
+                if not entry.waits:
+                    self._drop(entry)
+
+    # --- the lock is held ------------------------------------------------------------------------
+
+    def _fits(self, entry: Entry) -> bool:
+        return not self._entries or (
+            self.records + len(entry.payloads) <= QUEUE_RECORDS_MAX
+            and self._bytes + entry.size <= QUEUE_BYTES_MAX
+        )
+
+    def _append(self, entry: Entry) -> None:
+        if not self._open:
+            raise AuditUnavailable("the audit log is closed")
+        self._entries.append(entry)
+        self.records += len(entry.payloads)
+        self._bytes += entry.size
+        if self._taker_waits:
+            self._taker_waits = False
+            self._work.notify()
+
+    def _leave(self, entry: Entry) -> None:
+        self.records -= len(entry.payloads)
+        self._bytes -= entry.size
+        self._room.notify()
+
+    def _drop(self, entry: Entry) -> None:
+        self.dropped += len(entry.payloads)
+        self._dropped_since += len(entry.payloads)

@@ -1,0 +1,59 @@
+"""Logs on disk for the tests of the room."""
+
+from pathlib import Path
+
+from pdp.audit import Recorder, decode
+from pdp.audit.segments import (
+    KIND_GAP,
+    KIND_RECORD,
+    Damage,
+    Frame,
+    believed_bytes,
+    list_segments,
+    read_frames,
+    read_header,
+)
+from pdp.model import DecisionRecord
+from tests.kit.decisions import decision_record
+
+ORIGIN = "one"
+
+
+def write_log(directory: Path, *batches: int, segment_bytes: int = 16 << 20) -> list[str]:
+    """Records batches of so many denials under ORIGIN; the ids in order."""
+    recorder = Recorder(directory, ORIGIN, segment_bytes=segment_bytes)
+    recorder.start()
+    ids: list[str] = []
+    for size in batches:
+        records = [decision_record() for _ in range(size)]
+        recorder.record(records)
+        ids += [record.decision_id for record in records]
+    recorder.stop()
+    return ids
+
+
+def frames_of(directory: Path) -> list[Frame]:
+    """Everything that is part of the log of one origin; fails on damage within."""
+    frames: list[Frame] = []
+    paths = [path for _, path in list_segments(directory)]
+    for path, after in zip(paths, [*paths[1:], None], strict=True):
+        header, start = read_header(path)
+        end = believed_bytes(header, after)
+        for item in read_frames(path, start, end):
+            if isinstance(item, Damage):
+                assert end is None, item  # only a torn tail
+            else:
+                frames.append(item)
+    return frames
+
+
+def records_of(directory: Path) -> list[DecisionRecord]:
+    return [decode(frame.payload) for frame in frames_of(directory) if frame.kind == KIND_RECORD]
+
+
+def ids_of(directory: Path) -> list[str]:
+    return [record.decision_id for record in records_of(directory)]
+
+
+def gaps_of(directory: Path) -> list[bytes]:
+    return [frame.payload for frame in frames_of(directory) if frame.kind == KIND_GAP]

@@ -1,0 +1,29 @@
+"""Decision records for tests."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from pdp.audit import new_decision_id
+from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
+
+_numbers = itertools.count()
+
+
+def decision_record(**changes: Any) -> DecisionRecord:
+    """A denial, other than all before it, with the fields that `changes` names."""
+    record = DecisionRecord(
+        decision_id=new_decision_id(),
+        decided_at=1_790_000_000.0 + next(_numbers) / 1000,
+        effect=Effect.DENY,
+        reason=Reason.PERMISSION_NOT_GRANTED,
+        permission="course:edit",
+        caller="courses",
+        revision=7,
+        token_fingerprint="0123456789abcdef",
+        actor=Actor("user_1", "sess_1", "org_1"),
+        token_id="jti_1",
+        resource=ResourceRef("course", "1"),
+        resource_organization_id="org_1",
+    )
+    return replace(record, **changes)
