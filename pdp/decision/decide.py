@@ -5,6 +5,12 @@ permission unknown; then the rules. The reason of a denial is the first that fit
 applies; a deny rule applies because its condition failed; the resource is of another organization;
 an allow rule's condition failed; was not met; nothing allows it. Where several rules or grants
 would decide alike, the smallest rule id decides, then the smallest grant id.
+
+Allow rules stop at the tenant's wall: where a resource of the chain belongs to an organization that
+is not the active one, they count only through a grant to the user that holds everywhere. Deny rules
+do not stop there: they also count through a grant to the user in the resource's organization. A
+grant to an organization role speaks to who acts for its organization, so one in another
+organization never counts.
 """
 
 from math import inf
@@ -178,6 +184,7 @@ def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, .
     candidates = standing.candidates.get(permission)
     if candidates is None:
         if permission not in standing.policy.permissions:
+            until = standing.token.expires_at  # no grant was looked at
             return Decision(Effect.DENY, Reason.PERMISSION_UNKNOWN, None, None, owner, until)
         candidates = _candidates(standing.policy, standing.wide, permission)
         standing.candidates[permission] = candidates
