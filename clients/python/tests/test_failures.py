@@ -49,7 +49,9 @@ def test_no_status_code_but_ok_is_an_answer(answerer: Answerer, code: grpc.Statu
     """T9: Envoy GHSA-9g5w-hqr3-w2ph / CVE-2023-27488."""
     answerer.fails(code)
     expected = PdpRefused if code.name in REFUSED else PdpUnavailable
-    with Guard(answerer.address, deadline_seconds=0.1) as guard:
+    # UNAVAILABLE is asked again until the deadline, so there it must come soon.
+    seconds = 0.2 if code is grpc.StatusCode.UNAVAILABLE else 10
+    with Guard(answerer.address, deadline_seconds=seconds) as guard:
         for ask in (
             lambda: guard.check(TOKEN, "course:edit"),
             lambda: guard.require(TOKEN, "course:edit"),
@@ -57,7 +59,6 @@ def test_no_status_code_but_ok_is_an_answer(answerer: Answerer, code: grpc.Statu
         ):
             with pytest.raises(expected) as raised:
                 ask()
-            # The first attempt may outlast the short deadline on a slow machine.
             assert raised.value.code in {code.name, "DEADLINE_EXCEEDED"}
             assert not isinstance(raised.value, Unauthenticated | Forbidden)
             assert raised.value.http_status in {500, 503}
