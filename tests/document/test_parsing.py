@@ -1,0 +1,300 @@
+"""What a document says, and how its problems are told."""
+
+import pytest
+
+from pdp.document import derived_grant_id, derived_rule_id, parse_document
+from pdp.errors import InvalidPolicy, LimitExceeded, Violation
+from pdp.limits import (
+    DOCUMENT_BYTES_MAX,
+    DOCUMENT_DEPTH_MAX,
+    RESOURCE_DEPTH_MAX,
+    ROLE_DEPTH_MAX,
+    VIOLATIONS_MAX,
+)
+from pdp.model import (
+    EVERYWHERE,
+    Effect,
+    Grant,
+    InOrganization,
+    Membership,
+    OnResource,
+    Organization,
+    Permission,
+    Resource,
+    ResourceRef,
+    Role,
+    Rule,
+    ToOrganizationRole,
+    ToUser,
+    User,
+    UserStatus,
+)
+
+
+def problems(text: str) -> list[Violation]:
+    with pytest.raises(InvalidPolicy) as caught:
+        parse_document(text)
+    return list(caught.value.violations)
+
+
+def problem(text: str) -> Violation:
+    (only,) = problems(text)
+    return only
+
+
+def test_the_shortest_policy_has_three_lines():
+    document = parse_document(
+        "permissions: [role:admin]\n"
+        "roles: {ADMIN: {allow: [role:admin]}}\n"
+        "grants: [{role: ADMIN, user: user_1}]\n"
+    )
+    assert document.permissions == (Permission("role:admin"),)
+    assert document.roles == (Role("ADMIN"),)
+    assert document.rules == (Rule("ADMIN.allow.role:admin", "ADMIN", Effect.ALLOW, "role:admin"),)
+    (grant,) = document.grants or ()
+    assert (grant.role, grant.subject, grant.scope) == ("ADMIN", ToUser("user_1"), EVERYWHERE)
+    assert grant.id == derived_grant_id(grant)
+    assert document.users is None
+
+
+def test_every_field_of_every_section_is_read():
+    document = parse_document("""
+version: 1
+permissions: {course:edit: Change a course, course:view: }
+roles:
+  BASE:
+  ROLE:
+    description: A role
+    inherits: [BASE]
+    allow: [{permission: course:edit, when: "actor.id == 'x'", id: my/rule, description: Why}]
+    deny: [course:*]
+grants:
+  - {role: ROLE, user: u, organization: o, not_before: "1970-01-01T00:00:01Z", id: one}
+  - {role: ROLE, organization_role: org:admin, resource: {type: course, id: c},
+     expires_at: 1970-01-01T02:00:00.5+02:00, id: two}
+users: [{id: u, email: e@x, name: N, status: disabled, attributes: {n: 1, deep: [{a: null}]}}]
+organizations: [{id: o, slug: s, name: n}]
+memberships: [{organization: o, user: u, role: org:member}]
+resources:
+  - {type: course, id: c, organization: o, attributes: {owner: u}}
+  - {type: lesson, id: l, organization: o, parent: {type: course, id: c}}
+""")
+    assert document.permissions == (
+        Permission("course:edit", "Change a course"),
+        Permission("course:view"),
+    )
+    assert document.roles == (Role("BASE"), Role("ROLE", "A role", ("BASE",)))
+    assert document.rules == (
+        Rule("ROLE.deny.course:*", "ROLE", Effect.DENY, "course:*"),
+        Rule("my/rule", "ROLE", Effect.ALLOW, "course:edit", "actor.id == 'x'", "Why"),
+    )
+    assert document.grants == (
+        Grant("one", "ROLE", ToUser("u"), InOrganization("o"), not_before=1.0),
+        Grant(
+            "two",
+            "ROLE",
+            ToOrganizationRole("org:admin"),
+            OnResource(ResourceRef("course", "c")),
+            expires_at=0.5,
+        ),
+    )
+    attributes = {"n": 1.0, "deep": [{"a": None}]}
+    assert document.users == (User("u", "e@x", "N", UserStatus.DISABLED, attributes),)
+    assert document.organizations == (Organization("o", "s", "n"),)
+    assert document.memberships == (Membership("o", "u", "org:member"),)
+    assert document.resources == (
+        Resource("course", "c", "o", None, {"owner": "u"}),
+        Resource("lesson", "l", "o", ResourceRef("course", "c")),
+    )
+
+
+def test_all_problems_are_told_at_once_each_with_its_path_and_line():
+    found = problems("""
+permissions: [course:view, Course:edit]
+roles:
+  A:
+    inherits: [B]
+    allow: [course:vieww, lesson:*, {permission: course:view, when: actor.idd == 1}]
+  B: {inherits: [A], alow: []}
+  C: {inherits: [A, MISSING]}
+grants:
+  - {role: NOBODY, user: u}
+  - {role: A}
+  - {role: A, user: 42}
+  - {role: A, user: u, expires_at: tomorrow}
+users:
+  - {id: u, status: banned}
+  - {id: u}
+colour: blue
+""")
+    assert [(one.line, one.field) for one in found] == [
+        (2, "permissions[1]"),
+        (6, "roles.A.allow[2].when"),
+        (6, "roles.A.allow[0].permission"),
+        (6, "roles.A.allow[1].permission"),
+        (7, "roles.B.alow"),
+        (8, "roles.C.inherits"),
+        (10, "grants[0].role"),
+        (11, "grants[1]"),
+        (12, "grants[2].user"),
+        (13, "grants[3].expires_at"),
+        (15, "users[0].status"),
+        (17, "colour"),
+    ]
+
+
+def test_a_condition_is_compiled_and_its_error_names_the_column():
+    wrong = problem(
+        "permissions: [a:b]\n"
+        "roles: {R: {allow: [{permission: a:b, when: 'actor.id == resource.idd'}]}}\n"
+    )
+    assert wrong.field == "roles.R.allow[0].when"
+    assert wrong.line == 2
+    assert "resource.idd" in wrong.description
+    assert "column" in wrong.description
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "actor.__class__.__mro__ == []",
+        "getattr(actor, 'id') == ''",
+        "'{0}'.format(actor.id) == ''",
+        "open('/etc/passwd') == ''",
+        "actor",
+        "resource.id",
+        "1",
+    ],
+)
+def test_no_python_is_reachable_from_a_condition(condition: str):
+    """E8, after OPA CVE-2022-36085 and cel-go GHSA-gcjh: dunders, builtins and format strings
+    do not compile, nor does what is no boolean."""
+    text = (
+        f'permissions: [a:b]\nroles: {{R: {{deny: [{{permission: a:b, when: "{condition}"}}]}}}}\n'
+    )
+    assert problem(text).field == "roles.R.deny[0].when"
+
+
+def test_an_inheritance_circle_is_named():
+    """E6, after OpenFGA CVE-2023-43645: refused when it is written."""
+    wrong = problem("roles: {A: {inherits: [B]}, B: {inherits: [C]}, C: {inherits: [A]}}")
+    assert wrong.description == "inherits in a circle: A -> B -> C -> A"
+
+
+def test_inheritance_of_depth_10000_is_refused_and_a_diamond_of_2_to_the_30_paths_is_not():
+    """E6, after OpenFGA CVE-2023-45810 and CVE-2023-35933: each role is visited once."""
+    chain = "\n".join(f"  R{n}: {{inherits: [R{n + 1}]}}" for n in range(10_000))
+    wrong = problem(f"roles:\n{chain}\n  R10000:\n")
+    assert "more than 32 roles" in wrong.description
+
+    layers = range(ROLE_DEPTH_MAX - 2)
+    diamond = "\n".join(
+        f"  {side}{n}: {{inherits: [L{n + 1}, R{n + 1}]}}" for n in layers for side in "LR"
+    )
+    document = parse_document(f"roles:\n{diamond}\n  L{len(layers)}:\n  R{len(layers)}:\n")
+    assert len(document.roles or ()) == 2 * (len(layers) + 1)
+
+
+def test_the_longest_chain_of_roles_has_the_length_of_the_limit():
+    def chain(length: int) -> str:
+        links = "".join(f"  R{n}: {{inherits: [R{n + 1}]}}\n" for n in range(1, length))
+        return f"roles:\n{links}  R{length}:\n"
+
+    assert len(parse_document(chain(ROLE_DEPTH_MAX)).roles or ()) == ROLE_DEPTH_MAX
+    assert problem(chain(ROLE_DEPTH_MAX + 1)).field == "roles.R1.inherits"
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ("[{type: a, id: x, parent: {type: a, id: x}}]", "is below itself"),
+        ("[{type: a, id: x, parent: {type: a, id: y}}]", "there is no resource a/y"),
+        ("[{type: a, id: x}, {type: a, id: y, organization: o, parent: {type: a, id: x}}]", "belo"),
+    ],
+)
+def test_a_parent_must_be_there_above_and_of_the_same_organization(resources: str, expected: str):
+    assert expected in problem(f"resources: {resources}").description
+
+
+def test_the_longest_chain_of_resources_has_the_length_of_the_limit():
+    def chain(length: int) -> str:
+        items = ["{type: a, id: '1'}"]
+        items += [
+            f"{{type: a, id: '{n}', parent: {{type: a, id: '{n - 1}'}}}}"
+            for n in range(2, length + 1)
+        ]
+        return f"resources: [{', '.join(items)}]"
+
+    assert len(parse_document(chain(RESOURCE_DEPTH_MAX)).resources or ()) == RESOURCE_DEPTH_MAX
+    assert "levels deep" in problem(chain(RESOURCE_DEPTH_MAX + 1)).description
+
+
+def test_a_section_without_a_value_is_refused_and_an_empty_one_is_not():
+    assert "[]" in problem("grants:\n").description
+    assert parse_document("grants: []").grants == ()
+
+
+def test_the_same_entity_twice_is_refused_with_both_lines():
+    grant = "{role: R, user: u}"
+    wrong = problem(f"roles: {{R: {{}}}}\ngrants:\n- {grant}\n- {grant}\n")
+    assert (wrong.line, "line 3" in wrong.description) == (4, True)
+    wrong = problem("permissions: [a:b]\nroles: {R: {allow: [\n a:b,\n a:b]}}\n")
+    assert (wrong.line, "line 3" in wrong.description) == (4, True)
+
+
+def test_rules_whose_derived_ids_would_collide_get_suffixes():
+    document = parse_document(
+        "permissions: [a:b]\nroles: {R: {allow: [a:b]}, S: {allow: [{permission: a:b, "
+        "id: R.allow.a:b}]}}"
+    )
+    assert [rule.id for rule in document.rules or ()] == ["R.allow.a:b", "R.allow.a:b.2"]
+
+
+def test_a_derived_rule_id_of_the_longest_names_is_an_id():
+    rule = Rule("", "R" * 128, Effect.ALLOW, f"{'a' * 63}:{'b' * 64}", "true")
+    other = Rule("", "R" * 128, Effect.ALLOW, f"{'a' * 63}:{'b' * 64}", "false")
+    assert len(derived_rule_id(rule)) <= 256
+    assert derived_rule_id(rule) != derived_rule_id(other)
+
+
+def test_grants_that_differ_in_where_a_field_ends_have_other_ids():
+    one = Grant("", "R", ToUser("u"), OnResource(ResourceRef("ab", "c")))
+    other = Grant("", "R", ToUser("u"), OnResource(ResourceRef("a", "bc")))
+    assert derived_grant_id(one) != derived_grant_id(other)
+
+
+@pytest.mark.parametrize(
+    "name", ["course:ed\u0456t", "course:edit\u200b", "\uff43ourse:edit", "course:Edit"]
+)
+def test_a_permission_that_looks_like_another_is_refused(name: str):
+    """D4: names are ASCII, so that no confusable, zero-width or full-width twin exists."""
+    assert problem(f'permissions: ["{name}"]').field == "permissions[0]"
+
+
+@pytest.mark.parametrize(
+    "user", ["' OR 1=1 --", "%", "_", "\\", '"', "user\u202e1", "' '", "User_1", "\u017f", "\u00df"]
+)
+def test_identifiers_are_kept_byte_for_byte(user: str):
+    """D2: an id is data, whatever it looks like."""
+    quoted = "'" + user.replace("'", "''") + "'"
+    document = parse_document(f"users: [{{id: {quoted}}}]")
+    assert document.users == (User(user),)
+
+
+def test_a_longer_document_than_the_limit_is_refused_before_it_is_read():
+    with pytest.raises(LimitExceeded) as caught:
+        parse_document("#" * (DOCUMENT_BYTES_MAX + 1))
+    assert caught.value.metadata["limit"] == "document_bytes_max"
+
+
+def test_a_deeper_document_than_the_limit_is_refused():
+    """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
+    assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
+    assert "levels deep" in problem("[" * 1_000_000).description
+    assert "levels deep" in problem('{"a":' * 100_000).description
+
+
+def test_many_problems_are_cut_short():
+    found = problems("permissions: [" + "X, " * (VIOLATIONS_MAX * 3) + "]")
+    assert len(found) == VIOLATIONS_MAX + 1
+    assert "more problems" in found[-1].description
