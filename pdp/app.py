@@ -129,8 +129,7 @@ class Service:
         log.info("stopping")
         self._stopping.set()
         if self._door is not None:
-            self._door.set_serving(False)
-            self._door.server.stop(self._settings.shutdown_seconds).wait()
+            self._door.close(self._settings.shutdown_seconds)
         self._replica.stop()
         self._recorder.stop()
         self._shipper.stop()
@@ -145,7 +144,7 @@ class Service:
             obstacles = self.obstacles()
             if serving == bool(obstacles) and self._door is not None:
                 serving = not obstacles
-                self._door.set_serving(serving)
+                self._door.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
             self._metrics.refresh()
 

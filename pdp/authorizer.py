@@ -1,4 +1,4 @@
-"""The corridor: identity -> facts -> decision -> audit. The whole way of a request, in one function.
+"""The corridor: identity -> facts -> decision -> audit. The way of a request, in one function.
 
 Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `errors.py` (there is no
 answer), or a bug. An error is never an allow: nothing here catches one.

@@ -4,6 +4,7 @@ Requests are parsed here and not by grpcio, so that a message that does not pars
 INVALID_ARGUMENT, and so that what answers a method stays a function of messages.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +20,22 @@ from grpc_status import rpc_status
 
 from pdp import limits
 from pdp.audit import new_decision_id
-from pdp.errors import CallerNotAllowed, InvalidRequest, LimitExceeded, PdpError, Violation
+from pdp.errors import (
+    CallerNotAllowed,
+    InvalidRequest,
+    LimitExceeded,
+    PdpError,
+    ShuttingDown,
+    Violation,
+)
 from pdp.settings import Settings, TlsSettings
-from pdp.wire.callers import Callers
+from pdp.wire.callers import Caller, Callers
 from pdp.wire.methods import Method
 from pdp.wire.statuses import bug_status, status_of
 
 log = structlog.get_logger("pdp.wire")
+
+CLOSING_SECONDS = 0.2
 
 Observe = Callable[[str, str, float], None]
 """Told (method name, status code name, seconds) of every RPC."""
@@ -39,11 +49,23 @@ class Door:
     health: health.HealthServicer
     port: int
     """The bound TCP port; 0 for a unix socket."""
+    closing: threading.Event
 
-    def set_serving(self, serving: bool) -> None:
+    def set_serving(self, *, serving: bool) -> None:
         """What `grpc.health.v1` answers from now on."""
         status = health_pb2.HealthCheckResponse.ServingStatus
         self.health.set("", status.SERVING if serving else status.NOT_SERVING)
+
+    def close(self, grace_seconds: float) -> None:
+        """Refuses what is new, finishes what is in flight.
+
+        grpcio ends a call that it has accepted and not begun as CANCELLED, which clients take for
+        their own doing. So new calls are answered for a moment, with what is worth asking again.
+        """
+        self.set_serving(serving=False)
+        self.closing.set()
+        time.sleep(CLOSING_SECONDS)
+        self.server.stop(grace_seconds).wait()
 
 
 def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -> Door:
@@ -63,8 +85,9 @@ def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -
         ),
         maximum_concurrent_rpcs=settings.threads * 32,
     )
-    callers = Callers(settings.callers)
-    server.add_generic_rpc_handlers(tuple(_handlers(methods, callers, observe)))
+    closing = threading.Event()
+    admit = _admission(Callers(settings.callers), closing)
+    server.add_generic_rpc_handlers(tuple(_handlers(methods, admit, observe)))
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2)
     )
@@ -77,8 +100,8 @@ def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -
         port = server.add_insecure_port(settings.listen)
     else:
         port = server.add_secure_port(settings.listen, _credentials(settings.tls))
-    door = Door(server, servicer, port)
-    door.set_serving(False)
+    door = Door(server, servicer, port, closing)
+    door.set_serving(serving=False)
     server.start()
     return door
 
@@ -92,16 +115,37 @@ def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
     )
 
 
+Admit = Callable[[Method, bytes, grpc.ServicerContext], Caller]
+
+
+def _admission(callers: Callers, closing: threading.Event) -> Admit:
+    """Who may come in, with what. Raises CallerError, LimitExceeded or ShuttingDown."""
+
+    def admit(method: Method, raw: bytes, context: grpc.ServicerContext) -> Caller:
+        if closing.is_set():
+            raise ShuttingDown("the process is shutting down")
+        caller = callers.identify(context)
+        if method.capability not in caller.may:
+            raise CallerNotAllowed(
+                f"the caller lacks the capability {method.capability!r}",
+                method=method.path,
+                capability=method.capability,
+            )
+        if len(raw) > method.request_bytes_max:
+            raise LimitExceeded("request_bytes_max", method.request_bytes_max, len(raw))
+        return caller
+
+    return admit
+
+
 def _handlers(
-    methods: Sequence[Method], callers: Callers, observe: Observe
+    methods: Sequence[Method], admit: Admit, observe: Observe
 ) -> Iterable[grpc.GenericRpcHandler]:
     for service in sorted({method.service for method in methods}):
         yield grpc.method_handlers_generic_handler(
             service,
             {
-                method.name: grpc.unary_unary_rpc_method_handler(
-                    _behaviour(method, callers, observe)
-                )
+                method.name: grpc.unary_unary_rpc_method_handler(_behaviour(method, admit, observe))
                 for method in methods
                 if method.service == service
             },
@@ -109,21 +153,13 @@ def _handlers(
 
 
 def _behaviour(
-    method: Method, callers: Callers, observe: Observe
+    method: Method, admit: Admit, observe: Observe
 ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def serve(raw: bytes, context: grpc.ServicerContext) -> bytes:
         started = time.perf_counter()
         code = grpc.StatusCode.OK
         try:
-            caller = callers.identify(context)
-            if method.capability not in caller.may:
-                raise CallerNotAllowed(
-                    f"the caller lacks the capability {method.capability!r}",
-                    method=method.path,
-                    capability=method.capability,
-                )
-            if len(raw) > method.request_bytes_max:
-                raise LimitExceeded("request_bytes_max", method.request_bytes_max, len(raw))
+            caller = admit(method, raw, context)
             return method.answer(_parse(method, raw), caller).SerializeToString()
         except PdpError as error:
             code, status = status_of(error)

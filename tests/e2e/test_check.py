@@ -110,8 +110,8 @@ def test_a_role_that_the_token_claims_changes_nothing(stubs: Stubs) -> None:
 def test_an_attribute_that_the_caller_sends_does_not_override_what_is_stored(stubs: Stubs) -> None:
     attributes = Struct()
     attributes.update({"owner": "user_ivan"})
-    geometry = Resource(type="course", id="geometry", attributes=attributes)
-    assert reason_of(ask(stubs, "user_ivan", "course:edit", geometry)) == "CONDITION_NOT_MET"
+    biology = Resource(type="course", id="biology", attributes=attributes)
+    assert reason_of(ask(stubs, "user_ivan", "course:edit", biology)) == "CONDITION_NOT_MET"
 
 
 def test_another_organization_is_out_of_reach(stubs: Stubs) -> None:

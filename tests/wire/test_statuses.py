@@ -45,7 +45,7 @@ def test_every_status_says_its_reason_and_domain(error: type[errors.PdpError]) -
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert info.domain == "pdpapi.v1"
-    assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()
+    assert f"ERROR_REASON_{info.reason}" in ErrorReason.keys()  # noqa: SIM118
     assert code.value[0] == status.code
 
 
