@@ -1,0 +1,74 @@
+"""Development tokens: good where their key is configured, marked, and nowhere else."""
+
+import json
+
+import pytest
+
+from pdp.identity import generate_key_pair, mint_development_token
+from pdp.model import Reason
+from pdp.settings import IssuerSettings
+from tests.identity.build import NOW, accepted, reason, verifier
+from tests.kit.tokens import ISSUER
+
+PAIR = generate_key_pair()
+
+
+def mint(**arguments) -> str:
+    return mint_development_token(
+        PAIR.private_pem,
+        **{
+            "issuer": ISSUER,
+            "user_id": "user_dev",
+            "session_id": "sess_dev",
+            "now": NOW,
+            "lifetime_seconds": 60,
+            **arguments,
+        },
+    )
+
+
+def development_verifier(**settings):
+    return verifier(IssuerSettings(issuer=ISSUER, public_key=PAIR.public_pem, **settings))
+
+
+def test_a_development_token_verifies_and_is_marked() -> None:
+    token = mint(
+        organization_id="org_a",
+        organization_role="org:admin",
+        authorized_party="https://app.example.test",
+        claims={"team": "blue"},
+    )
+    one = development_verifier(authorized_parties=("https://app.example.test",))
+    verified = accepted(one.verify(token))
+    assert verified.actor.user_id == "user_dev"
+    assert verified.actor.organization_id == "org_a"
+    assert verified.key_id == "ins_development"
+    assert verified.claims["pdp_development"] is True
+    assert verified.claims["o"] == {"id": "org_a", "rol": "admin"}
+    assert verified.claims["team"] == "blue"
+    assert verified.expires_at == NOW + 60
+
+
+def test_a_development_token_is_refused_where_its_key_is_not_configured() -> None:
+    assert reason(verifier().verify(mint())) is Reason.TOKEN_SIGNATURE_INVALID
+
+
+def test_custom_claims_cannot_override_the_tokens_own() -> None:
+    token = mint(claims={"sub": "user_root", "pdp_development": False, "exp": 9e9})
+    verified = accepted(development_verifier().verify(token))
+    assert verified.actor.user_id == "user_dev"
+    assert verified.claims["pdp_development"] is True
+
+
+def test_a_private_key_does_not_show() -> None:
+    assert "PRIVATE" not in repr(PAIR)
+    assert "PUBLIC" in repr(PAIR)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", PAIR.public_pem, json.dumps({})])
+def test_what_is_no_private_key_mints_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        mint_development_token(
+            text, issuer=ISSUER, user_id="u", session_id="s", now=NOW, lifetime_seconds=1
+        )
+    assert PAIR.public_pem[30:60] not in str(error.value)
