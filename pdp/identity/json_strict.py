@@ -53,7 +53,7 @@ def is_number(value: object) -> bool:
 
 def _parse(text: str, depth_max: int) -> object:
     # Most texts have fewer brackets than they may have levels; only others are looked at closely.
-    if text.count("{") + text.count("[") > depth_max and _depth(text) > depth_max:
+    if text.count("{") + text.count("[") > depth_max and _is_deeper(text, depth_max):
         raise NotStrictJson("nested too deeply")
     value = _DECODER.decode(text)
     if "\\u" in text:
@@ -61,15 +61,16 @@ def _parse(text: str, depth_max: int) -> object:
     return value
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
+def _is_deeper(text: str, depth_max: int) -> bool:
+    depth = 0
     for character in _STRING.sub("", text):
         if character in "{[":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > depth_max:
+                return True
         elif character in "}]":
             depth -= 1
-    return deepest
+    return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

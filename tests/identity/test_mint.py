@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pdp.identity import generate_key_pair, mint_development_token
 from pdp.model import Reason
@@ -65,7 +67,18 @@ def test_a_private_key_does_not_show() -> None:
     assert "PUBLIC" in repr(PAIR)
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", PAIR.public_pem, json.dumps({})])
+EC_PEM = (
+    ec.generate_private_key(ec.SECP256R1())
+    .private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    .decode()
+)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", PAIR.public_pem, json.dumps({}), EC_PEM])
 def test_what_is_no_private_key_mints_nothing(text: str) -> None:
     with pytest.raises(ValueError, match=r".") as error:
         mint_development_token(

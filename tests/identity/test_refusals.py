@@ -322,6 +322,7 @@ def test_28_a_token_of_another_shape_is_refused() -> None:
         "..",
         "...",
         "a.b",
+        "A.A.A",
         f"{good}.x",
         f"{good}.x.y",  # five parts: encrypted
         f" {good}",
@@ -423,6 +424,14 @@ def test_a_refused_token_names_its_actor_only_where_the_signature_verified() -> 
 def test_an_unsigned_token_is_refused_whatever_it_says() -> None:
     text = signing_input({"alg": "none", "typ": "JWT"}, session_claims(now=NOW))
     assert reason(verifier().verify(f"{text}.")) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+
+
+def test_every_exception_of_the_library_is_a_refusal(monkeypatch) -> None:
+    def broken(*_: object) -> bool:
+        raise OverflowError
+
+    monkeypatch.setattr("jwt.algorithms.RSAAlgorithm.verify", broken)
+    assert reason(verifier().verify(session_token(now=NOW))) is R.TOKEN_SIGNATURE_INVALID
 
 
 def test_a_verified_tokens_claims_are_json_with_floats() -> None:
