@@ -41,7 +41,7 @@ def open_engine(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise ValueError("the database URL cannot be read") from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:

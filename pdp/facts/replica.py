@@ -29,13 +29,13 @@ from pdp.facts.gather import (
 )
 from pdp.facts.look import Look
 from pdp.facts.snapshot import Snapshot, SnapshotCell
-from pdp.facts.store import Store
+from pdp.facts.store import Reader, Store
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
 
 log = structlog.get_logger(__name__)
 
 CATCH_UP_SECONDS_MAX = 1.0
-ATTEMPTS_MAX = 10
+ATTEMPTS_MAX = 3
 READERS_MAX = 8
 READER_WAIT_SECONDS_MAX = 3.0
 LOAD_WAIT_SECONDS_MAX = 10.0
@@ -69,6 +69,7 @@ class Replica:
         self._cell = SnapshotCell()
         self._loading: dict[_Claim, threading.Event] = {}
         self._loading_lock = threading.Lock()
+        self._one_catches_up = threading.Lock()
         self._readers = threading.BoundedSemaphore(READERS_MAX)
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -140,21 +141,29 @@ class Replica:
         """
         if at_least_revision > self.revision:
             self._reach(at_least_revision)
+
+        def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
+            self._require_fresh(snapshot)
+            found = Look(snapshot, gathered)
+            user = found.user(user_id)
+            organization = found.organization(organization_id)
+            chains = [found.chain(resource) for resource in resources]
+            if found.wanted:
+                return found.wanted
+            return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
+
         gathered: Gathered | None = None
         for _ in range(ATTEMPTS_MAX):
-            snapshot = self._cell.current
-            self._require_fresh(snapshot)
-            look = Look(snapshot, gathered)
-            user = look.user(user_id)
-            organization = look.organization(organization_id)
-            chains = [look.chain(resource) for resource in resources]
-            if not look.wanted:
-                return View(
-                    snapshot.policy, user, organization, chains, snapshot.revision, snapshot
-                )
-            gathered = self._load(look.wanted) or gathered
+            view = look(self._cell.current, gathered)
+            if isinstance(view, View):
+                return view
+            gathered = self._load(view) or gathered
             if gathered is not None and not self._cell.current.is_at(gathered):
                 self._await_turn()
+        # What is wanted changes faster than two transactions can agree: one transaction for all.
+        view = look(*self._catch_up_and_read(_all_wanted(user_id, organization_id, resources)))
+        if isinstance(view, View):
+            return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
 
     def confirm(self, view: View | None = None) -> None:
@@ -210,6 +219,13 @@ class Replica:
         finally:
             self._readers.release()
 
+    def _catch_up_and_read(self, wanted: Wanted) -> tuple[Snapshot, Gathered]:
+        with self._one_catches_up:
+            asked_at = time.monotonic()
+            with self._store.read() as reader:
+                self._catch_up(reader, asked_at)
+                return self._cell.current, gather(reader, wanted)
+
     def _reach(self, revision: int) -> None:
         # A poll that begins now sees whatever was committed before: one is enough.
         self._await_turn()
@@ -252,33 +268,44 @@ class Replica:
         with self._turned:
             self._turns_begun += 1
             turn = self._turns_begun
-        self._catch_up()
+        with self._one_catches_up:
+            asked_at = time.monotonic()
+            with self._store.read() as reader:
+                self._catch_up(reader, asked_at)
         with self._turned:
             self._turns_done = turn
             self._turned.notify_all()
 
-    def _catch_up(self) -> None:
-        """Applies what was committed since. Only ever called by one thread at a time."""
-        asked_at = time.monotonic()
-        with self._store.read() as reader:
-            revision, epoch = reader.revision, reader.epoch
-            current = self._cell.current if self._cell.loaded else None
-            if current and current.epoch == epoch and current.revision == revision:
-                current.confirmed_at = asked_at
+    def _catch_up(self, reader: Reader, asked_at: float) -> None:
+        """Applies what was committed since. The caller holds `_one_catches_up`."""
+        revision, epoch = reader.revision, reader.epoch
+        current = self._cell.current if self._cell.loaded else None
+        if current and current.epoch == epoch and current.revision == revision:
+            current.confirmed_at = asked_at
+            return
+        behind = revision - current.revision if current else 0
+        if current and current.epoch == epoch and 0 < behind <= REVISIONS_TO_FOLLOW_MAX:
+            found = reader.changes(current.revision)
+            changes = [change for some in found.values() for change in some]
+            # Every commit names what it touched: a revision without changes was pruned.
+            if len(found) == behind and EVERYTHING not in changes:
+                policy = read_policy_changes(reader, current.policy, changes)
+                self._cell.advance(policy, revision, changes, asked_at)
                 return
-            behind = revision - current.revision if current else 0
-            if current and current.epoch == epoch and 0 < behind <= REVISIONS_TO_FOLLOW_MAX:
-                found = reader.changes(current.revision)
-                changes = [change for some in found.values() for change in some]
-                # Every commit names what it touched: a revision without changes was pruned.
-                whole = len(found) == behind
-                if whole and EVERYTHING not in changes:
-                    policy = read_policy_changes(reader, current.policy, changes)
-                    self._cell.advance(policy, revision, changes, asked_at)
-                    return
-            # The first time, another epoch, a revision from the past, or too much to tell.
-            policy = read_policy(reader)
-        self._cell.restart(policy, revision, epoch, asked_at)
+        # The first time, another epoch, a revision from the past, or too much to tell.
+        self._cell.restart(read_policy(reader), revision, epoch, asked_at)
+
+
+def _all_wanted(
+    user_id: str, organization_id: str | None, resources: Sequence[Resource | None]
+) -> Wanted:
+    wanted = Wanted({user_id}, set() if organization_id is None else {organization_id})
+    for asked in resources:
+        if asked is not None:
+            wanted.resources.add((asked.type, asked.id))
+            if asked.parent is not None:
+                wanted.resources.add((asked.parent.type, asked.parent.id))
+    return wanted
 
 
 def _claims(wanted: Wanted) -> list[_Claim]:

