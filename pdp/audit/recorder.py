@@ -34,8 +34,8 @@ from pdp.audit.segments import (
     create_segment,
     find_end,
     list_segments,
+    make_directory,
     new_log_id,
-    sync_directory,
     write_all,
 )
 from pdp.clock import Clock, wall_clock
@@ -95,6 +95,7 @@ class Recorder:
         self._log_id = ""
         self._end = Place(0, 0, 0, NO_DIGEST)
         self._reopen_at = 0.0
+        self._failing = False
         self._recorded = self._failures = 0
 
     # --- for the rest of the process ------------------------------------------------------------
@@ -105,8 +106,7 @@ class Recorder:
         Raises AuditUnavailable: another process has the origin, or the directory cannot be used.
         """
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_directory(self.directory.parent)
+            make_directory(self.directory)
             self._lock_file = take_lock(self.directory, LOCK_SECONDS_MAX)
             if self._lock_file is None:
                 raise AuditUnavailable(
@@ -167,7 +167,7 @@ class Recorder:
     def ready(self) -> bool:
         """Whether the last attempt to write worked and the writer lives."""
         thread = self._thread
-        return thread is not None and thread.is_alive() and self._descriptor is not None
+        return thread is not None and thread.is_alive() and not self._failing
 
     def synced(self) -> Place:
         """How far the log is known to be on disk. Nothing behind it may be read as part of it."""
@@ -228,6 +228,7 @@ class Recorder:
             os.fdatasync(descriptor)
         except OSError as error:
             self._failures += 1
+            self._failing = True
             _log.error("audit_write_failed", origin=self.origin, errno=error.errno)
             self._close_segment()
             self._has_segment()
@@ -249,6 +250,7 @@ class Recorder:
             try:
                 self._open_next()
             except OSError as error:
+                self._failing = True
                 self._reopen_at = time.monotonic() + REOPEN_SECONDS
                 _log.error("audit_segment_not_created", origin=self.origin, errno=error.errno)
         return self._descriptor is not None
@@ -264,6 +266,7 @@ class Recorder:
             previous_bytes=end.byte_offset,
         )
         self._descriptor, self._end = create_segment(self.directory, header)
+        self._failing = False
 
     def _close_segment(self) -> None:
         """Lets go of the segment. What stands in it behind `_end` is cut off where that works;

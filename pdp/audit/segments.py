@@ -265,6 +265,14 @@ def write_all(descriptor: int, content: bytes) -> None:
         written = os.write(descriptor, content)
 
 
+def make_directory(directory: Path) -> None:
+    """Makes a directory and what is missing above it, to last. Raises OSError."""
+    if not directory.is_dir():
+        make_directory(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(directory.parent)
+
+
 def sync_directory(directory: Path) -> None:
     """Makes names that were created in, or moved into, a directory survive a crash."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,73 @@
+"""Processes that record and that strace can hurt. `python -m tests.audit.writer` is their parent:
+it has imported everything, so that a child costs milliseconds and makes no other system calls.
+
+It reads lines of JSON, {"directory", "acks", "records", "pause"}, forks a child for each, prints
+its pid once it has stopped itself, and prints its wait status once it has ended. The child appends
+to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS` for each record, `ready` or
+`not-ready` behind it, `stopped` at the end.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pdp.audit import Recorder
+from pdp.errors import AuditUnavailable
+from tests.kit.decisions import decision_record
+
+PR_SET_PTRACER = 0x59616D61
+
+
+def record_some(directory: Path, records: int, pause: float) -> None:
+    recorder = Recorder(directory, "one", segment_bytes=2000)
+    recorder.start()
+    for _ in range(records):
+        record = decision_record()
+        began = time.monotonic()
+        try:
+            recorder.record([record])
+            outcome = "ack"
+        except AuditUnavailable:
+            outcome = "refused"
+        say(f"{outcome} {record.decision_id} {time.monotonic() - began:.3f}")
+        say("ready" if recorder.ready() else "not-ready")
+        time.sleep(pause)
+    recorder.stop()
+    say("stopped")
+
+
+def say(line: str) -> None:
+    # Not by write(2): that one is hurt where the recorder uses it, not here.
+    os.writev(1, [line.encode() + b"\n"])
+
+
+def tell(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            acks = os.open(order["acks"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(acks, 1)
+            ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            try:
+                record_some(Path(order["directory"]), order["records"], order["pause"])
+            finally:
+                os._exit(0)
+        os.waitpid(pid, os.WUNTRACED)
+        tell(pid)
+        _, status = os.waitpid(pid, 0)
+        tell(status)
+
+
+if __name__ == "__main__":
+    main()
