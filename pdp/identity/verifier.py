@@ -133,9 +133,11 @@ class Verifier:
 
         Raises errors.KeysUnavailable where the issuer's keys are not at hand.
         """
-        # Of a token past its bound, only so much is hashed as may be long.
-        text = token if len(token) <= TOKEN_BYTES_MAX else token[:TOKEN_BYTES_MAX]
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        if len(token) > TOKEN_BYTES_MAX:
+            # Before the cache: only so much is hashed as may be long, and that is no key.
+            start = hashlib.sha256(token[:TOKEN_BYTES_MAX].encode("utf-8", "surrogatepass"))
+            return RefusedToken(Reason.TOKEN_MALFORMED, start.hexdigest()[:_FINGERPRINT_DIGITS])
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         try:
             entry = self._cache[digest]
         except KeyError:
@@ -225,8 +227,6 @@ def _key_source(
 
 
 def _segments(token: str) -> tuple[bytes, bytes, bytes]:
-    if len(token) > TOKEN_BYTES_MAX:
-        raise _Refused(Reason.TOKEN_MALFORMED)
     parts = _SHAPE.fullmatch(token)
     if parts is None:
         opaque = _OPAQUE.fullmatch(token)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pdp.identity import Verifier
 from pdp.identity.key_sets import PemKey
+from pdp.limits import TOKEN_BYTES_MAX
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings
 from tests.identity.build import NOW, accepted, pem_issuer, reason, running, verifier
@@ -112,6 +113,24 @@ def test_the_cache_is_bounded_and_lets_the_oldest_go() -> None:
         accepted(one.verify(token))
     assert set(one._cache) == {digest_of(token) for token in tokens[2:]}
     accepted(one.verify(tokens[0]))
+
+
+def _padded(size: int, extra: int) -> str:
+    return session_token(now=NOW, claims={"p": "x" * size}, header={"h": "y" * extra})
+
+
+def test_a_cached_token_of_the_greatest_length_does_not_vouch_for_a_longer_text() -> None:
+    """The cache key covers the whole text: what is longer than the bound is refused before it."""
+    one = verifier()
+    token = next(
+        made
+        for extra in range(1, 5)
+        for size in range(5_560, 5_590)
+        if len(made := _padded(size, extra)) == TOKEN_BYTES_MAX
+    )
+    accepted(one.verify(token))
+    assert reason(one.verify(token + "x")) is Reason.TOKEN_MALFORMED
+    assert reason(one.verify(token + ".more")) is Reason.TOKEN_MALFORMED
 
 
 def test_a_hit_that_no_longer_holds_leaves_the_cache() -> None:
