@@ -10,9 +10,9 @@ CEL specification says; an error that is left over is a failure, which never all
 
 import re
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
@@ -58,6 +58,7 @@ _COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # An absent map key, and an absent variable (no resource, no second factor).
 _ABSENT = ("NOT_FOUND:", "UNKNOWN: No value with name")
+_CONDITIONS_KEPT: Final = 2_048
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
 
 
@@ -88,10 +89,11 @@ class _Program(NamedTuple):
 class Condition:
     """A condition, compiled at its first use. Safe to share between threads.
 
-    There is at most one alive for a text, so many rules with one text cost one compilation.
+    Made by `condition_of`, so that many rules with one text, and the policies that follow each
+    other, share one compilation.
     """
 
-    __slots__ = ("__weakref__", "_program", "reads_now", "source")
+    __slots__ = ("_program", "reads_now", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -156,17 +158,13 @@ class Condition:
         return program
 
 
-_conditions: "weakref.WeakValueDictionary[str, Condition]" = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
+@lru_cache(maxsize=_CONDITIONS_KEPT)
 def condition_of(source: str) -> Condition:
     """The condition with this text, not checked yet."""
-    with _lock:
-        condition = _conditions.get(source)
-        if condition is None:
-            condition = _conditions[source] = Condition(source)
-        return condition
+    return Condition(source)
 
 
 def compile_condition(source: str) -> Condition:
@@ -186,6 +184,8 @@ def _compile(source: str) -> _Program:
     try:
         expression = _ENVIRONMENT.compile(source)
     except RuntimeError as error:
+        if "recursion limit" in str(error):
+            raise ConditionInvalid("nests too deeply") from None
         found = _COMPILE_ERROR.search(str(error).replace(" [INVALID_ARGUMENT]", ""))
         if found is None:
             raise ConditionInvalid("is not a CEL expression") from None
