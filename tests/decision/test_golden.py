@@ -1,0 +1,38 @@
+"""The golden matrix and the cases in data, through the pure core."""
+
+from dataclasses import replace
+
+import pytest
+
+from pdp.model import Effect
+from tests.decision import matrix
+from tests.kit.cases import Answer, ask_core, load_cases, run_case
+
+CASES = load_cases()
+
+
+def test_the_decision_matrix_is_what_is_decided():
+    """Changed on purpose? `python -m tests.decision.matrix` writes it anew; review the diff."""
+    assert matrix.MATRIX.read_text(encoding="utf-8") == matrix.render()
+
+
+def test_there_are_cases():
+    assert len(CASES) >= 8
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_case_is_decided_as_it_says(case):
+    run_case(case, ask_core)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_case_finds_out_an_evaluator_that_is_wrong(case):
+    """Positive control: with effects turned around, no case passes."""
+
+    def turned_around(given, asked):
+        decision = ask_core(given, asked).decision
+        other = Effect.DENY if decision.effect is Effect.ALLOW else Effect.ALLOW
+        return Answer(replace(decision, effect=other))
+
+    with pytest.raises(AssertionError):
+        run_case(case, turned_around)
