@@ -67,8 +67,10 @@ def checked(entity: E) -> tuple[E, list[Problem]]:
     ]
     stored: Any = entity
     match stored:
-        case Role():
+        case Role() if stored.inherits:
             stored = replace(stored, inherits=tuple(sorted(set(stored.inherits))))
+        case Grant(not_before=None, expires_at=None):
+            pass
         case Grant() if not problems:
             stored = replace(
                 stored,

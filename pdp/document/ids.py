@@ -50,9 +50,6 @@ def derived_grant_id(grant: Grant) -> str:
         case OnResource(resource):
             fields += ["resource", resource.type, resource.id]
     fields += ["" if t is None else repr(t) for t in (grant.not_before, grant.expires_at)]
-    digest = hashlib.sha256()
-    for field in fields:
-        encoded = field.encode()
-        digest.update(len(encoded).to_bytes(8, "big"))
-        digest.update(encoded)
-    return f"g-{digest.hexdigest()[:16]}"
+    encoded = [field.encode() for field in fields]
+    content = b"".join(len(field).to_bytes(8, "big") + field for field in encoded)
+    return f"g-{hashlib.sha256(content).hexdigest()[:16]}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pdp.document.entities import display_key
 from pdp.document.policy_document import PolicyDocument
 from pdp.errors import Violation
-from pdp.limits import RESOURCE_DEPTH_MAX, ROLE_DEPTH_MAX
+from pdp.limits import RESOURCE_DEPTH_MAX, ROLE_DEPTH_MAX, VIOLATIONS_MAX
 from pdp.model import Key, Permission, Resource, key_of
 
 
@@ -85,7 +85,8 @@ class Declared:
 def role_problems(inherits: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """By role: an unknown role, a cycle or a chain longer than ROLE_DEPTH_MAX in its inheritance.
 
-    Each role is visited once, without recursion, whatever the shape of the graph.
+    Each role is visited once, without recursion, whatever the shape of the graph; the search ends
+    with VIOLATIONS_MAX problems.
     """
     problems: dict[str, str] = {}
     depth: dict[str, int] = {}
@@ -93,7 +94,7 @@ def role_problems(inherits: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     for root in sorted(inherits):
         path: dict[str, None] = {}
         stack = [(root, False)]
-        while stack:
+        while stack and len(problems) < VIOLATIONS_MAX:
             name, finished = stack.pop()
             if finished:
                 path.popitem()
@@ -112,12 +113,18 @@ def role_problems(inherits: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
                 if parent not in inherits:
                     problems.setdefault(name, f"there is no role {parent!r}")
                 elif parent in path:
-                    names = list(path)
-                    cycle = " -> ".join([*names[names.index(parent) :], parent])
-                    problems.setdefault(name, f"inherits in a circle: {cycle}")
+                    problems.setdefault(name, f"inherits in a circle: {_circle(path, parent)}")
                 else:
                     stack.append((parent, False))
     return problems
+
+
+def _circle(path: Iterable[str], first: str) -> str:
+    names = list(path)
+    names = names[names.index(first) :]
+    if len(names) > ROLE_DEPTH_MAX:
+        names = [*names[: ROLE_DEPTH_MAX // 2], "...", *names[-ROLE_DEPTH_MAX // 2 :]]
+    return " -> ".join([*names, first])
 
 
 def parent_problem(
@@ -136,14 +143,14 @@ def parent_problem(
             f"belongs to {parent.organization_id or 'no organization'}, "
             f"the resource to {resource.organization_id or 'no organization'}"
         )
-    chain: list[Key] = [(resource.type, resource.id)]
-    while above is not None:
+    chain: list[Key] = [key_of(resource)]
+    while above is not None and len(chain) <= RESOURCE_DEPTH_MAX:
         key: Key = (above.type, above.id)
         if key == chain[0]:
             return f"is below itself: {' -> '.join(map(display_key, [*chain, key]))}"
         chain.append(key)
-        if len(chain) + below > RESOURCE_DEPTH_MAX:
-            return f"is more than {RESOURCE_DEPTH_MAX} levels deep"
         parent = find(key)
         above = parent.parent if parent is not None else None
+    if len(chain) + below > RESOURCE_DEPTH_MAX:
+        return f"is more than {RESOURCE_DEPTH_MAX} levels deep"
     return None

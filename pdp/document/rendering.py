@@ -1,6 +1,6 @@
 """PolicyDocument -> text that people can read, and that parses to the same document."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -139,7 +139,7 @@ def _user(user: User) -> dict[str, Any]:
         email=user.email,
         name=user.name,
         status="" if user.status is UserStatus.ACTIVE else user.status.value,
-        attributes=user.attributes,
+        attributes=_ordered(user.attributes),
     )
     return _Line(said)
 
@@ -150,9 +150,18 @@ def _resource(resource: Resource) -> dict[str, Any]:
         id=resource.id,
         organization=resource.organization_id,
         parent=None if resource.parent is None else _ref(resource.parent),
-        attributes=resource.attributes,
+        attributes=_ordered(resource.attributes),
     )
     return _Line(said)
+
+
+def _ordered(value: Any) -> Any:
+    """With keys in order, so that equal attributes are equal text. Their depth is bounded."""
+    if isinstance(value, Mapping):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    return value
 
 
 class _Dumper(yaml.CSafeDumper):

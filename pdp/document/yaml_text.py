@@ -101,13 +101,6 @@ class _Builder:
         mark = event.start_mark
         line = mark.line + 1 if mark is not None else 1
         match event:
-            case yaml.DocumentStartEvent():
-                self._documents += 1
-                if self._documents > 1:
-                    self._refuse("a second YAML document starts here; write one", line)
-            case yaml.AliasEvent():
-                self._refuse(f"aliases (*{event.anchor}) are not read; write the value out", line)
-                self._place(Node(None, line))
             case yaml.ScalarEvent():
                 self._check_properties(event, line)
                 plain = event.style is None or event.style == ""
@@ -127,6 +120,13 @@ class _Builder:
                 self._open.append((node, None))
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._open.pop()
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    self._refuse("a second YAML document starts here; write one", line)
+            case yaml.AliasEvent():
+                self._refuse(f"aliases (*{event.anchor}) are not read; write the value out", line)
+                self._place(Node(None, line))
 
     def _expects_key(self) -> bool:
         return (

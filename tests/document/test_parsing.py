@@ -1,6 +1,10 @@
 """What a document says, and how its problems are told."""
 
+from pathlib import Path
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pdp.document import derived_grant_id, derived_rule_id, parse_document
 from pdp.errors import InvalidPolicy, LimitExceeded, Violation
@@ -195,6 +199,14 @@ def test_inheritance_of_depth_10000_is_refused_and_a_diamond_of_2_to_the_30_path
     assert len(document.roles or ()) == 2 * (len(layers) + 1)
 
 
+def test_many_long_circles_are_told_in_little_time_and_space():
+    """E6: 2,000 circles of up to 2,000 roles would be megabytes of names."""
+    roles = "\n".join(f"  R{n}: {{inherits: [R{n + 1}, R0]}}" for n in range(2_000))
+    found = problems(f"roles:\n{roles}\n  R2000: {{inherits: [R0]}}\n")
+    assert len(found) <= VIOLATIONS_MAX + 1
+    assert max(len(one.description) for one in found) < 1_000
+
+
 def test_the_longest_chain_of_roles_has_the_length_of_the_limit():
     def chain(length: int) -> str:
         links = "".join(f"  R{n}: {{inherits: [R{n + 1}]}}\n" for n in range(1, length))
@@ -298,3 +310,44 @@ def test_many_problems_are_cut_short():
     found = problems("permissions: [" + "X, " * (VIOLATIONS_MAX * 3) + "]")
     assert len(found) == VIOLATIONS_MAX + 1
     assert "more problems" in found[-1].description
+
+
+COURSES = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
+PIECES = ["&a ", "*a", "!!int ", "<<", "- ", ": ", "[", "]", "{", "}", "null", "1e999", "'", '"',
+          "|", "\n", "  ", "\t", "#", "?", "%", "@", "`", "0" * 5000, "\ud800", "\x00", "\ufeff", "\u2028"]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(0, len(COURSES)),
+    st.integers(0, 40),
+    st.lists(st.sampled_from(PIECES), max_size=4).map("".join) | st.text(max_size=20),
+)
+def test_a_damaged_document_is_a_policy_or_an_invalid_one(at: int, cut: int, inserted: str):
+    """No text makes anything else come out: no traceback, no other error."""
+    damaged = COURSES[:at] + inserted + COURSES[at + cut :]
+    try:
+        parse_document(damaged)
+    except InvalidPolicy as error:
+        assert error.violations
+
+
+@pytest.mark.parametrize(
+    "section", ["permissions", "roles", "grants", "users", "organizations", "memberships",
+                "resources", "version"]
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "value", ["1", "true", "text", "[1]", "[null]", "[[]]", "[{}]", "{a: 1}", "{a: []}",
+              "{a: {b: 1}}", "{A: {allow: 1}}", "{A: {allow: [1]}}", "{A: {allow: [{}]}}", "{A: {inherits: A}}",
+              "{A: {inherits: [1]}}", "[{id: [], type: {}}]", "[{id: u, attributes: []}]",
+              "[{type: a, id: b, parent: c}]", "[{role: R, user: u, resource: []}]"]
+)  # fmt: skip
+def test_a_section_of_another_shape_is_refused_with_a_line(section: str, value: str):
+    if (section, value) == ("version", "1"):
+        return
+    try:
+        parse_document(f"\n{section}: {value}")
+    except InvalidPolicy as error:
+        assert {one.line for one in error.violations} == {2}
+    else:
+        pytest.fail("was taken for a policy")

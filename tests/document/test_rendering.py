@@ -11,7 +11,7 @@ from pdp.model import Effect, Role, Rule, User
 from tests.kit.policies import documents
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(documents())
 def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
     read = parse_document(render_document(document))
@@ -20,7 +20,7 @@ def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
     assert render_document(read) == render_document(document)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=30)
 @given(documents())
 def test_an_old_yaml_reads_the_same_texts(document: PolicyDocument):
     """What is text to us is text to the tools that people have."""
