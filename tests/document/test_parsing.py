@@ -314,7 +314,8 @@ def test_many_problems_are_cut_short():
 
 COURSES = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 PIECES = ["&a ", "*a", "!!int ", "<<", "- ", ": ", "[", "]", "{", "}", "null", "1e999", "'", '"',
-          "|", "\n", "  ", "\t", "#", "?", "%", "@", "`", "0" * 5000, "\ud800", "\x00", "\ufeff", "\u2028"]  # fmt: skip
+          "|", "\n", "  ", "\t", "#", "?", "%", "@", "`",
+          "0" * 5000, "\ud800", "\x00", "\ufeff", "\u2028"]  # fmt: skip
 
 
 @settings(deadline=None, max_examples=300)
@@ -338,7 +339,8 @@ def test_a_damaged_document_is_a_policy_or_an_invalid_one(at: int, cut: int, ins
 )  # fmt: skip
 @pytest.mark.parametrize(
     "value", ["1", "true", "text", "[1]", "[null]", "[[]]", "[{}]", "{a: 1}", "{a: []}",
-              "{a: {b: 1}}", "{A: {allow: 1}}", "{A: {allow: [1]}}", "{A: {allow: [{}]}}", "{A: {inherits: A}}",
+              "{a: {b: 1}}", "{A: {allow: 1}}", "{A: {allow: [1]}}", "{A: {allow: [{}]}}",
+              "{A: {inherits: A}}",
               "{A: {inherits: [1]}}", "[{id: [], type: {}}]", "[{id: u, attributes: []}]",
               "[{type: a, id: b, parent: c}]", "[{role: R, user: u, resource: []}]"]
 )  # fmt: skip

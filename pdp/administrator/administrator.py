@@ -1,14 +1,10 @@
-"""The write side: validate, write in one transaction, say which revision holds it.
-
-Whatever changes policy or facts passes here: the administration service, the command line and
-Clerk's events. Every entity is validated at this one door, and what it refers to is checked inside
-the transaction that writes it; writers stand in a line, so nothing changes between the two.
-"""
+"""The administrator, who writes; what may stand together is judged in `integrity`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from pdp.administrator.integrity import check_references, dependents
 from pdp.decision import names
 from pdp.document import (
     KINDS,
@@ -30,7 +26,6 @@ from pdp.document import (
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Reader, Store, Transaction
 from pdp.facts.references import find_referrers, forget_revoked_sessions
-from pdp.integrity import check_references, dependents
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Rule, User, key_of
 
