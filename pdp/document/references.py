@@ -23,13 +23,12 @@ def reference_violations(document: PolicyDocument) -> list[Violation]:
     ]
 
 
-def place_of(
-    document: PolicyDocument, kind: str, key: Key, field: str = ""
-) -> tuple[str, int | None]:
+def place_of(document: PolicyDocument, kind: str, key: Key, field: str) -> tuple[str, int | None]:
     """Where an entity stands in the text; one that is only stored is named by its key."""
     place = document.places.get((kind, key))
-    path = place.path if place else f"{kind} {display_key(key)} (stored)"
-    return f"{path}.{field}" if field else path, place.line if place else None
+    if place is None:
+        return f"stored {kind} {display_key(key)}", None
+    return f"{place.path}.{field}", place.line
 
 
 _Problem = tuple[str, Key, str, str]

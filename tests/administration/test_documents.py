@@ -98,7 +98,7 @@ def test_roles_that_inherit_from_one_another_go_in_any_order(administrator: Admi
     ("document", "path"),
     [
         ("roles: {}", "roles"),
-        ("permissions: [course:view]", "rule A.allow.course:edit (stored).permission"),
+        ("permissions: [course:view]", "stored rule A.allow.course:edit"),
         ("permissions: []\nroles: {C: {}}", None),
         ("roles: {A: {inherits: [Z]}}", "roles.A.inherits"),
         ("roles: {C: {allow: [lesson:view]}}", "roles.C.allow[0].permission"),
