@@ -80,7 +80,7 @@ class Service:
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._methods = (
-            *decision_methods(authorizer, self._metrics.count_decision),
+            *decision_methods(authorizer, self._metrics.count_decisions),
             *administration_methods(
                 Administrator(store, on_write=lambda _: self._replica.poke()), pages
             ),

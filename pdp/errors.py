@@ -24,7 +24,7 @@ No message of these may hold a token, a key or a text that a driver wrote.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,10 @@ class InvalidRequest(RequestError):
     def __init__(self, *violations: Violation) -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
         self.violations: Sequence[Violation] = violations
+
+    def within(self, field: str) -> "InvalidRequest":
+        """The same, where the malformed message is the field `field` of another."""
+        return InvalidRequest(*(replace(v, field=f"{field}.{v.field}") for v in self.violations))
 
 
 class InvalidPolicy(RequestError):

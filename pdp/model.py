@@ -19,6 +19,9 @@ class Effect(enum.Enum):
     ALLOW = "allow"
     DENY = "deny"
 
+    # Members are singletons; the inherited hash is a Python function, on the way of each decision.
+    __hash__ = object.__hash__
+
     def __bool__(self) -> bool:
         raise TypeError("compare an Effect with Effect.ALLOW; it has no truth value")
 
@@ -61,6 +64,8 @@ class Reason(enum.Enum):
     CONDITION_FAILED = "A condition could not be evaluated."
     ATTRIBUTE_MISSING = "A condition reads an attribute that is not there."
     DENIED_BY_RULE = "A rule denies it."
+
+    __hash__ = object.__hash__  # as of Effect
 
     @property
     def denial_kind(self) -> DenialKind | None:

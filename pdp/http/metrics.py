@@ -50,12 +50,12 @@ class Metrics:
             child = self._rpc_children[method, code] = self._rpcs.labels(method, code)
         child.observe(seconds)
 
-    def count_decision(self, effect: str, reason: str) -> None:
-        """Counts one decision."""
+    def count_decisions(self, effect: str, reason: str, times: int) -> None:
+        """Counts decisions of one reason."""
         child = self._decision_children.get((effect, reason))
         if child is None:
             child = self._decision_children[effect, reason] = self._decisions.labels(effect, reason)
-        child.inc()
+        child.inc(times)
 
     def refresh(self) -> None:
         """Reads the gauges; called often enough by the process that owns them."""

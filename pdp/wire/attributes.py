@@ -21,7 +21,7 @@ def attributes_of(struct: Struct, field: str) -> dict[str, Any]:
         return {}
     if size > ATTRIBUTE_BYTES_MAX:
         raise LimitExceeded("attribute_bytes_max", ATTRIBUTE_BYTES_MAX, size)
-    return _Reader(field).mapping(struct, 1)
+    return _mapping(struct, field, 1, [0])
 
 
 def struct_of(attributes: Attributes) -> Struct:
@@ -31,49 +31,43 @@ def struct_of(attributes: Attributes) -> Struct:
     return struct
 
 
-class _Reader:
-    """Counts what it has read of one Struct; its recursion ends at ATTRIBUTE_DEPTH_MAX."""
+def _mapping(struct: Struct, field: str, depth: int, nodes: list[int]) -> dict[str, Any]:
+    """The recursion ends at ATTRIBUTE_DEPTH_MAX; `nodes` counts what was read of one Struct."""
+    fields = struct.fields
+    _enter(len(fields), field, depth, nodes)
+    # By key, because the items() of a protobuf map is a generator in Python.
+    return {name: _value(fields[name], field, depth, nodes) for name in fields}
 
-    __slots__ = ("_field", "_nodes")
 
-    def __init__(self, field: str) -> None:
-        self._field = field
-        self._nodes = 0
+def _list(values: ListValue, field: str, depth: int, nodes: list[int]) -> list[Any]:
+    _enter(len(values.values), field, depth, nodes)
+    return [_value(value, field, depth, nodes) for value in values.values]
 
-    def mapping(self, struct: Struct, depth: int) -> dict[str, Any]:
-        self._enter(len(struct.fields), depth)
-        return {name: self._value(value, depth) for name, value in struct.fields.items()}
 
-    def _list(self, values: ListValue, depth: int) -> list[Any]:
-        self._enter(len(values.values), depth)
-        return [self._value(value, depth) for value in values.values]
+def _enter(children: int, field: str, depth: int, nodes: list[int]) -> None:
+    if depth > ATTRIBUTE_DEPTH_MAX:
+        limit = f"is deeper than attribute_depth_max ({ATTRIBUTE_DEPTH_MAX})"
+        raise InvalidRequest(Violation(field, limit))
+    nodes[0] += children
+    if nodes[0] > ATTRIBUTE_NODES_MAX:
+        raise LimitExceeded("attribute_nodes_max", ATTRIBUTE_NODES_MAX, nodes[0])
 
-    def _enter(self, children: int, depth: int) -> None:
-        if depth > ATTRIBUTE_DEPTH_MAX:
-            raise InvalidRequest(
-                Violation(
-                    self._field, f"is deeper than attribute_depth_max ({ATTRIBUTE_DEPTH_MAX})"
-                )
-            )
-        self._nodes += children
-        if self._nodes > ATTRIBUTE_NODES_MAX:
-            raise LimitExceeded("attribute_nodes_max", ATTRIBUTE_NODES_MAX, self._nodes)
 
-    def _value(self, value: Value, depth: int) -> Any:
-        match value.WhichOneof("kind"):
-            case "string_value":
-                return value.string_value
-            case "number_value":
-                if not math.isfinite(value.number_value):
-                    raise InvalidRequest(Violation(self._field, "holds NaN or an infinity"))
-                return value.number_value
-            case "bool_value":
-                return value.bool_value
-            case "struct_value":
-                return self.mapping(value.struct_value, depth + 1)
-            case "list_value":
-                return self._list(value.list_value, depth + 1)
-            case "null_value":
-                return None
-            case _:
-                raise InvalidRequest(Violation(self._field, "holds a value without a kind"))
+def _value(value: Value, field: str, depth: int, nodes: list[int]) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            if not math.isfinite(value.number_value):
+                raise InvalidRequest(Violation(field, "holds NaN or an infinity"))
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return _mapping(value.struct_value, field, depth + 1, nodes)
+        case "list_value":
+            return _list(value.list_value, field, depth + 1, nodes)
+        case "null_value":
+            return None
+        case _:
+            raise InvalidRequest(Violation(field, "holds a value without a kind"))

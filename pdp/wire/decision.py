@@ -1,5 +1,7 @@
 """PolicyDecisionService: CheckRequest -> questions -> ruling -> CheckResponse."""
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pdpapi.v1 import core_pb2, decision_service_pb2
@@ -48,8 +50,8 @@ REASONS: Mapping[model.Reason, DecisionReason.ValueType] = {
 _KIND_OF_REASON = {reason: KINDS[reason.denial_kind] for reason in model.Reason}
 
 
-Count = Callable[[str, str], None]
-"""Told (effect, reason name) of every decision."""
+Count = Callable[[str, str, int], None]
+"""Told (effect, reason name, how many) of decisions."""
 
 
 def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
@@ -63,26 +65,37 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
         ruling = authorizer.rule(
             request.actor_token, questions, caller.name, request.at_least_revision
         )
-        for decision in ruling.decisions:
-            count(decision.effect.value, decision.reason.name)
+        outcomes = Counter([(one.effect, one.reason) for one in ruling.decisions])
+        for (effect, reason), times in outcomes.items():
+            count(effect.value, reason.name, times)
         return ruling
 
     def check(request: CheckRequest, caller: Caller) -> CheckResponse:
-        ruling = rule(request, (_question(request, ""),), caller)
-        response = _response(ruling, 0)
+        ruling = rule(request, (_question(request),), caller)
+        response = _response(ruling, ruling.decisions[0])
+        response.decision_id = ruling.decision_ids[0]
         if isinstance(ruling.token, model.VerifiedToken):
             response.actor.CopyFrom(actor_message(ruling.token.actor))
         return response
 
     def batch_check(request: BatchCheckRequest, caller: Caller) -> BatchCheckResponse:
-        count = len(request.items)
-        if count > BATCH_ITEMS_MAX:
-            raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, count)
-        if not count:
+        items = len(request.items)
+        if items > BATCH_ITEMS_MAX:
+            raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
+        if not items:
             raise InvalidRequest(Violation("items", "must hold at least one question"))
-        questions = [_question(item, f"items[{i}].") for i, item in enumerate(request.items)]
-        ruling = rule(request, questions, caller)
-        response = BatchCheckResponse(results=[_response(ruling, i) for i in range(count)])
+        ruling = rule(request, _questions(request.items), caller)
+        response = BatchCheckResponse()
+        add = response.results.add
+        # Most items of a batch have one of a few answers: each is written once, and copied.
+        answers: dict[model.Decision, CheckResponse] = {}
+        for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True):
+            answer = answers.get(decision)
+            if answer is None:
+                answer = answers[decision] = _response(ruling, decision)
+            result = add()
+            result.CopyFrom(answer)
+            result.decision_id = decision_id
         if isinstance(ruling.token, model.VerifiedToken):
             response.actor.CopyFrom(actor_message(ruling.token.actor))
         return response
@@ -93,50 +106,60 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
     )
 
 
-def _question(item: CheckRequest | CheckItem, prefix: str) -> model.Question:
+def _questions(items: Sequence[CheckItem]) -> list[model.Question]:
+    questions: list[model.Question] = []
+    try:
+        for item in items:
+            questions.append(_question(item))  # noqa: PERF401  # the length says which is malformed
+    except InvalidRequest as error:
+        raise error.within(f"items[{len(questions)}]") from None
+    return questions
+
+
+def _question(item: CheckRequest | CheckItem) -> model.Question:
     permission = item.permission
     # A permission of any other form is simply not declared: a denial, not an error.
     if not permission or len(permission) > IDENTIFIER_CHARACTERS_MAX:
         raise InvalidRequest(
-            Violation(
-                f"{prefix}permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters"
-            )
+            Violation("permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
         )
-    resource = None
-    if item.HasField("resource"):
-        resource = _resource(item.resource, f"{prefix}resource")
-    context = attributes_of(item.context, f"{prefix}context") if item.HasField("context") else {}
-    return model.Question(permission, resource, context)
+    return model.Question(
+        permission,
+        _resource(item.resource) if item.HasField("resource") else None,
+        attributes_of(item.context, "context") if item.HasField("context") else {},
+    )
 
 
-def _resource(message: core_pb2.Resource, field: str) -> model.Resource:
-    resource = entities.resource_of(message, field)
-    checks = [
-        names.check_resource_type(resource.type, f"{field}.type"),
-        names.check_identifier(resource.id, f"{field}.id"),
-    ]
+def _resource(message: core_pb2.Resource) -> model.Resource:
+    resource = entities.resource_of(message)
+    wrong = _check_type(resource.type, "resource.type")
+    wrong = wrong or names.check_identifier(resource.id, "resource.id")
     if resource.organization_id is not None:
-        checks.append(names.check_identifier(resource.organization_id, f"{field}.organization_id"))
+        wrong = wrong or names.check_identifier(
+            resource.organization_id, "resource.organization_id"
+        )
     if resource.parent is not None:
-        checks.append(names.check_resource_type(resource.parent.type, f"{field}.parent.type"))
-        checks.append(names.check_identifier(resource.parent.id, f"{field}.parent.id"))
-    violations = [violation for violation in checks if violation is not None]
-    if violations:
-        raise InvalidRequest(*violations)
+        wrong = wrong or _check_type(resource.parent.type, "resource.parent.type")
+        wrong = wrong or names.check_identifier(resource.parent.id, "resource.parent.id")
+    if wrong is not None:
+        raise InvalidRequest(wrong)
     return resource
 
 
-def _response(ruling: Ruling, index: int) -> CheckResponse:
-    decision = ruling.decisions[index]
+# An application has few resource types, and asks of them all day.
+_check_type = functools.lru_cache(maxsize=1024)(names.check_resource_type)
+
+
+def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
+    """The answer, but for its id and the actor."""
     response = CheckResponse(
         decision=EFFECTS[decision.effect],
-        rule_id=decision.rule_id or "",
-        grant_id=decision.grant_id or "",
-        decision_id=ruling.decision_ids[index],
-        revision=ruling.revision,
         denial_kind=_KIND_OF_REASON[decision.reason],
         reason=REASONS[decision.reason],
         message=decision.reason.value,
+        rule_id=decision.rule_id or "",
+        grant_id=decision.grant_id or "",
+        revision=ruling.revision,
     )
     if decision.reusable_until is not None:
         set_time(response.reusable_until, decision.reusable_until)

@@ -128,13 +128,13 @@ def ref_message(ref: model.ResourceRef) -> core_pb2.ResourceRef:
     return core_pb2.ResourceRef(type=ref.type, id=ref.id)
 
 
-def resource_of(message: core_pb2.Resource, field: str = "resource") -> model.Resource:
+def resource_of(message: core_pb2.Resource) -> model.Resource:
     return model.Resource(
         message.type,
         message.id,
         message.organization_id or None,
         ref_of(message.parent) if message.HasField("parent") else None,
-        attributes_of(message.attributes, f"{field}.attributes")
+        attributes_of(message.attributes, "resource.attributes")
         if message.HasField("attributes")
         else {},
     )
