@@ -12,13 +12,20 @@ Invariants:
 3. The token says who, the facts say what: no role or membership comes from a claim.
 4. On a resource of an organization that is not the active one, only a grant to the user that
    holds everywhere can allow.
-5. The answer depends on nothing but the arguments: same values, same decision.
+5. The answer depends on nothing but the arguments: same values, same decision. What is remembered
+   (compiled conditions, rules found in a policy, grants sorted by resource) is bounded and belongs
+   to immutable values.
+
+A `Policy` and a `Condition` may be shared between threads, a `Standing` is for one. `decide.py` has
+the order of refusals and reasons, `conditions.py` what a condition may be, `names.py` the grammar
+of names.
 """
 
 from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
-from pdp.decision.decide import Standing, decide, prepare
+from pdp.decision.decide import decide
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.standing import Standing, prepare
 
 __all__ = [
     "Condition",

@@ -9,7 +9,6 @@ CEL specification says; an error that is left over is a failure, which never all
 """
 
 import re
-import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -147,18 +146,15 @@ class Condition:
     def _compiled(self) -> _Program | ConditionInvalid:
         program = self._program
         if program is None:
-            with _lock:
-                try:
-                    program = _compile(self.source)
-                except ConditionInvalid as error:
-                    program = error.with_traceback(None)
+            # Two threads may compile at once: the runtime allows it, and either result will do.
+            try:
+                program = _compile(self.source)
+            except ConditionInvalid as error:
+                program = error.with_traceback(None)
             if isinstance(program, _Program):
                 self.reads_now = any(one.name == "now" for one in program.reads)
             self._program = program
         return program
-
-
-_lock = threading.Lock()
 
 
 @lru_cache(maxsize=_CONDITIONS_KEPT)
