@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Table, select, tuple_
+from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select, tuple_
 
 from pdp.decision import Policy, build_policy
 from pdp.facts import tables
@@ -134,20 +134,19 @@ def _policy_grants(reader: Reader) -> list[Grant]:
 def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
     for one in ids:
         check_text(one, "user_id")
-    users = tables.users
-    members, revoked = tables.memberships, tables.revoked_sessions
+    found: dict[str, UserFacts | None] = dict.fromkeys(ids)
+    users = [user_from_row(row) for row in _matching(reader, _USERS, ids)]
+    known = [user.id for user in users]
     memberships: dict[str, dict[str, str]] = {}
-    for row in _matching(reader, members, members.c.user_id, ids):
+    for row in _matching(reader, _MEMBERSHIPS, known):
         memberships.setdefault(row["user_id"], {})[row["organization_id"]] = row["role"]
     sessions: dict[str, set[str]] = {}
-    for row in _matching(reader, revoked, revoked.c.user_id, ids):
+    for row in _matching(reader, _REVOKED_SESSIONS, known):
         sessions.setdefault(row["user_id"], set()).add(row["session_id"])
     grants: dict[str, list[Grant]] = {}
-    for row in _matching(reader, tables.grants, tables.grants.c.user_id, ids):
+    for row in _matching(reader, _USER_GRANTS, known):
         grants.setdefault(row["user_id"], []).append(grant_from_row(row))
-    found: dict[str, UserFacts | None] = dict.fromkeys(ids)
-    for row in _matching(reader, users, users.c.id, ids):
-        user = user_from_row(row)
+    for user in users:
         found[user.id] = UserFacts(
             user,
             memberships.get(user.id, {}),
@@ -160,11 +159,9 @@ def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
 def _organizations(reader: Reader, ids: Collection[str]) -> dict[str, OrganizationFacts]:
     for one in ids:
         check_text(one, "organization_id")
-    table = tables.grants
     grants: dict[str, list[Grant]] = {one: [] for one in ids}
-    for row in _matching(reader, table, table.c.organization_id, ids):
-        if row["organization_role"] is not None:
-            grants[row["organization_id"]].append(grant_from_row(row))
+    for row in _matching(reader, _ORGANIZATION_GRANTS, ids):
+        grants[row["organization_id"]].append(grant_from_row(row))
     return {one: OrganizationFacts(one, _by_id(some)) for one, some in grants.items()}
 
 
@@ -174,14 +171,12 @@ def _resources(
     for type_, resource_id in keys:
         check_text(type_, "resource.type")
         check_text(resource_id, "resource.id")
-    resources, table = tables.resources, tables.grants
     grants: dict[tuple[str, str], list[Grant]] = {}
-    for row in _matching(reader, table, (table.c.resource_type, table.c.resource_id), keys):
-        if row["organization_role"] is not None:
-            key = (row["resource_type"], row["resource_id"])
-            grants.setdefault(key, []).append(grant_from_row(row))
+    for row in _matching(reader, _RESOURCE_GRANTS, keys):
+        key = (row["resource_type"], row["resource_id"])
+        grants.setdefault(key, []).append(grant_from_row(row))
     stored: dict[tuple[str, str], Resource] = {}
-    for row in _matching(reader, resources, (resources.c.type, resources.c.id), keys):
+    for row in _matching(reader, _RESOURCES, keys):
         stored[row["type"], row["id"]] = resource_from_row(row)
     return {
         key: KnownResource(
@@ -192,15 +187,9 @@ def _resources(
     }
 
 
-def _matching(
-    reader: Reader,
-    table: Table,
-    column: Column[Any] | tuple[Column[Any], ...],
-    values: Iterable[Any],
-) -> Iterator[Any]:
-    left = tuple_(*column) if isinstance(column, tuple) else column
-    for chunk in _chunks(values):
-        yield from reader.connection.execute(select(table).where(left.in_(chunk))).mappings()
+def _matching(reader: Reader, query: Select[Any], keys: Iterable[Any]) -> Iterator[RowMapping]:
+    for chunk in _chunks(keys):
+        yield from reader.connection.execute(query, {"keys": chunk}).mappings()
 
 
 def _by_id(grants: Iterable[Grant]) -> tuple[Grant, ...]:
@@ -211,3 +200,22 @@ def _chunks(values: Iterable[T]) -> Iterator[Sequence[T]]:
     iterator = iter(values)
     while chunk := list(islice(iterator, KEYS_PER_QUERY)):
         yield chunk
+
+
+def _where_in(table: Table, *columns: Column[Any]) -> Select[Any]:
+    left = columns[0] if len(columns) == 1 else tuple_(*columns)
+    return select(table).where(left.in_(bindparam("keys", expanding=True)))
+
+
+# Made once: to make one costs more than to execute it.
+_USERS = _where_in(tables.users, tables.users.c.id)
+_MEMBERSHIPS = _where_in(tables.memberships, tables.memberships.c.user_id)
+_REVOKED_SESSIONS = _where_in(tables.revoked_sessions, tables.revoked_sessions.c.user_id)
+_USER_GRANTS = _where_in(tables.grants, tables.grants.c.user_id)
+_RESOURCES = _where_in(tables.resources, tables.resources.c.type, tables.resources.c.id)
+# To organization roles only: those to users, of which there may be very many, are with the user.
+_TO_ROLES = tables.grants.c.organization_role.is_not(None)
+_ORGANIZATION_GRANTS = _where_in(tables.grants, tables.grants.c.organization_id).where(_TO_ROLES)
+_RESOURCE_GRANTS = _where_in(
+    tables.grants, tables.grants.c.resource_type, tables.grants.c.resource_id
+).where(_TO_ROLES)

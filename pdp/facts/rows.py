@@ -1,5 +1,6 @@
 """Entities as rows, and back. Nothing that a database cannot hold passes here."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -131,14 +132,19 @@ def check_row(table: Table, row: Row) -> None:
     Raises:
         InvalidRequest: NUL, a lone surrogate, an identifier past its bound, a number that is none.
     """
-    indexed = {c.name for index in table.indexes for c in index.columns}
-    indexed.update(c.name for c in table.primary_key.columns)
+    indexed = _indexed(table)
     for field, value in row.items():
         if isinstance(value, str):
             check_text(value, field, identifier=field in indexed)
         elif isinstance(value, float) and not math.isfinite(value):
             # SQLite stores NaN as NULL, which for an expiry would mean: never.
             raise InvalidRequest(Violation(field, "must be a finite number"))
+
+
+@functools.cache
+def _indexed(table: Table) -> frozenset[str]:
+    indexes = [*(index.columns for index in table.indexes), table.primary_key.columns]
+    return frozenset(column.name for columns in indexes for column in columns)
 
 
 def check_text(value: str, field: str, *, identifier: bool = True) -> None:
@@ -151,7 +157,11 @@ def check_text(value: str, field: str, *, identifier: bool = True) -> None:
         # Entries of a PostgreSQL index are bounded.
         most = f"must have at most {IDENTIFIER_CHARACTERS_MAX} characters"
         raise InvalidRequest(Violation(field, most))
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if value.isascii():
+        storable = "\0" not in value
+    else:
+        storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    if not storable:
         raise InvalidRequest(Violation(field, "must not hold NUL or a lone surrogate"))
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pdp.errors import AlreadyExists, BrokenReference, NotFound
 from pdp.facts import tables
+from pdp.facts.bulk import upsert
 from pdp.facts.changes import (
     CHANGES_PER_REVISION_MAX,
     EVERYTHING,
@@ -39,6 +40,8 @@ E = TypeVar("E", bound=Entity)
 
 BATCH_ROWS = 1_000
 
+_STATE = select(tables.state.c.revision, tables.state.c.epoch)
+
 
 class Reader:
     """Everything as it is at `revision`. Lives as long as its transaction.
@@ -48,7 +51,7 @@ class Reader:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        row = connection.execute(select(tables.state.c.revision, tables.state.c.epoch)).one()
+        row = connection.execute(_STATE).one()
         self._revision: int = row.revision
         self.epoch: str = row.epoch
         """Names the history that revisions count: another one after a restore."""
@@ -230,14 +233,9 @@ class Transaction(Reader):
             replaced = select(table).where(table.c.id.in_(ids))
             for row in self._rows(replaced):
                 self._touch(KINDS[kind].from_row(row))
-        inserting = self._insert_or(table)
-        key = [column.name for column in table.primary_key.columns]
-        rest = {c.name: inserting.excluded[c.name] for c in table.columns if c.name not in key}
-        self._write(
-            inserting.on_conflict_do_update(index_elements=key, set_=rest),
-            [to_row(entity) for entity in batch],
-            _names_nothing(batch[0]),
-        )
+        rows = [to_row(entity) for entity in batch]
+        statement, parameters = upsert(self.connection.dialect.name, table, rows)
+        self._write(statement, parameters, _names_nothing(batch[0]))
         for entity in batch:
             self._touch(entity)
 

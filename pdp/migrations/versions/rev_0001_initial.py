@@ -57,6 +57,15 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("type", "id", name=op.f("pk_resources")),
     )
+    op.create_index(
+        op.f("ix_resources_organization_id"), "resources", ["organization_id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_resources_parent_type_parent_id"),
+        "resources",
+        ["parent_type", "parent_id"],
+        unique=False,
+    )
     op.create_table(
         "revoked_sessions",
         sa.Column("user_id", text, nullable=False),
@@ -266,6 +275,8 @@ def downgrade() -> None:
     op.drop_table("state")
     op.drop_table("roles")
     op.drop_table("revoked_sessions")
+    op.drop_index(op.f("ix_resources_parent_type_parent_id"), table_name="resources")
+    op.drop_index(op.f("ix_resources_organization_id"), table_name="resources")
     op.drop_table("resources")
     op.drop_table("permissions")
     op.drop_table("organizations")

@@ -1,0 +1,28 @@
+"""Inserting or replacing many rows by one statement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ARRAY, Executable, Table, bindparam, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def upsert(dialect: str, table: Table, rows: Rows) -> tuple[Executable, Any]:
+    """The statement and its parameters. Of rows with the same key the last one counts."""
+    key = [column.name for column in table.primary_key.columns]
+    # PostgreSQL refuses to touch one row twice in a statement.
+    rows = list({tuple(row[name] for name in key): row for row in rows}.values())
+    names = list(table.columns.keys())
+    parameters: Any = rows
+    inserting: postgresql.Insert | sqlite.Insert
+    if dialect == "postgresql":
+        # One array per column: a tenth of the time that a statement per row takes.
+        arrays = (func.unnest(bindparam(c.name, type_=ARRAY(c.type))) for c in table.columns)
+        inserting = postgresql.insert(table).from_select(names, select(*arrays))
+        parameters = {name: [row[name] for row in rows] for name in names}
+    else:
+        inserting = sqlite.insert(table)
+    rest = {name: inserting.excluded[name] for name in names if name not in key}
+    return inserting.on_conflict_do_update(index_elements=key, set_=rest), parameters
