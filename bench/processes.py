@@ -1,0 +1,148 @@
+"""Server processes: pinned to a core, waited for, looked at, and ended."""
+
+import os
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import plan
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_POLL_SECONDS = 0.02
+
+
+class BenchError(Exception):
+    """The measurement cannot be made; the text says why."""
+
+
+def require(*programs: str) -> None:
+    """Raises BenchError where a program is missing."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        raise BenchError(
+            f"not installed: {', '.join(missing)} "
+            "(h2load is in nghttp2-client, taskset in util-linux, npm in npm)"
+        )
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@contextmanager
+def pinned(
+    command: Sequence[str],
+    core: int,
+    log: Path,
+    environment: Mapping[str, str],
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process on one core with its output in `log`; ended with the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            env={**os.environ, **environment},
+            cwd=cwd,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path
+) -> float:
+    """Seconds until `ready()`. Raises BenchError where the process ends or takes too long."""
+    started = time.monotonic()
+    while not ready():
+        if process.poll() is not None:
+            raise BenchError(f"{what} ended: {log.read_text()[-2000:]}")
+        if time.monotonic() - started > plan.START_SECONDS_MAX:
+            raise BenchError(f"{what} is not ready after {plan.START_SECONDS_MAX:.0f} s")
+        time.sleep(_POLL_SECONDS)
+    return time.monotonic() - started
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process and of all that it started, in MiB."""
+    return sum(_resident_kib(one) for one in _family(pid)) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and all that it started have used."""
+    ticks = 0
+    for one in _family(pid):
+        fields = _stat(one)
+        ticks += int(fields[11]) + int(fields[12]) if fields else 0
+    return ticks / _TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What the machine does beside the measurement."""
+
+    busy_ticks: int
+    own_seconds: float
+
+    @classmethod
+    def listen(cls) -> "Noise":
+        """From now on."""
+        # /proc/stat: user nice system idle iowait irq softirq steal, of all cores
+        ticks = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        own = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return cls(
+            busy_ticks=ticks[0] + ticks[1] + ticks[2] + ticks[7],
+            own_seconds=sum(one.ru_utime + one.ru_stime for one in own),
+        )
+
+    def others_seconds(self, subject_seconds: float) -> float:
+        """Processor time since then of all but this process, its ended children (the load
+        generator) and the subject."""
+        now = Noise.listen()
+        busy = (now.busy_ticks - self.busy_ticks) / _TICKS
+        return max(0.0, busy - (now.own_seconds - self.own_seconds) - subject_seconds)
+
+
+def _resident_kib(pid: int) -> int:
+    try:
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []
+
+
+def _family(pid: int) -> list[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    family = [pid]
+    for one in family:
+        family += [child for child, parent in parents.items() if parent == one]
+    return family
