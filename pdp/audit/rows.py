@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any, Final
 
-from pdp.audit.records import MalformedRecordError, decode
+from pdp.audit.records import MalformedRecordError
 from pdp.audit.segments import Frame, Header
 
 _CHARACTERS_MAX: Final = 256
@@ -16,33 +16,45 @@ Row = dict[str, Any]
 def filterable(text: str) -> str:
     """A text as the columns that serve to filter hold it: without what PostgreSQL cannot store,
     and short enough for an index. Rows are found by the same alteration."""
+    if len(text) <= _CHARACTERS_MAX and text.isascii() and "\0" not in text:
+        return text
     return _UNSTORABLE.sub("\ufffd", text[:_CHARACTERS_MAX])
 
 
 def record_row(frame: Frame, header: Header) -> Row:
-    """The row of a record. Raises MalformedRecordError."""
-    record = decode(frame.payload)
-    actor, resource = record.actor, record.resource
-    return {
-        "decision_id": filterable(record.decision_id),
-        "decided_at": record.decided_at,
-        "effect": record.effect.name,
-        "reason": record.reason.name,
-        "permission": filterable(record.permission),
-        "caller": filterable(record.caller),
-        "user_id": None if actor is None else filterable(actor.user_id),
-        "organization_id": None
-        if actor is None or actor.organization_id is None
-        else filterable(actor.organization_id),
-        "resource_type": None if resource is None else filterable(resource.type),
-        "resource_id": None if resource is None else filterable(resource.id),
-        "record": frame.payload.decode("ascii"),
-        "origin": header.origin,
-        "log_id": header.log_id,
-        "segment": header.sequence,
-        "position": frame.position,
-        "digest": frame.after.digest,
-    }
+    """The row of a record. Raises MalformedRecordError.
+
+    Reads no more of the record than the columns need: a record of a newer release, whose reason
+    this one does not know, is shipped all the same.
+    """
+    try:
+        data = json.loads(frame.payload)
+        actor, resource = data.get("actor") or {}, data.get("resource") or {}
+        return {
+            "decision_id": filterable(data["decision_id"]),
+            "decided_at": float(data["decided_at"]),
+            "effect": filterable(data["effect"]),
+            "reason": filterable(data["reason"]),
+            "permission": filterable(data["permission"]),
+            "caller": filterable(data["caller"]),
+            "user_id": _filterable_or_none(actor.get("user_id")),
+            "organization_id": _filterable_or_none(actor.get("organization_id")),
+            "resource_type": _filterable_or_none(resource.get("type")),
+            "resource_id": _filterable_or_none(resource.get("id")),
+            "record": frame.payload.decode("ascii"),
+            "origin": header.origin,
+            "log_id": header.log_id,
+            "segment": header.sequence,
+            "position": frame.position,
+            "digest": frame.after.digest,
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        # Without its cause: that would quote the payload.
+        raise MalformedRecordError("not a decision record") from None
+
+
+def _filterable_or_none(text: str | None) -> str | None:
+    return None if text is None else filterable(text)
 
 
 def gap_row(frame: Frame, header: Header) -> Row:

@@ -274,8 +274,16 @@ class Shipper:
 
 
 def _insert_new(connection: Connection, table: Table, rows: list[Row]) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
+    """Inserts the rows whose key is not there yet. They go to the driver as they are: SQLAlchemy
+    would take as long to look at each parameter as all the rest of the shipping."""
+    if connection.dialect.name == "postgresql":
+        statement = postgresql.insert(table).on_conflict_do_nothing()
+        sql = str(statement.compile(dialect=connection.dialect))
+        connection.exec_driver_sql(sql, rows)
+    else:
+        sql = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=connection.dialect))
+        names = [column.name for column in table.columns]
+        connection.exec_driver_sql(sql, [tuple(row[name] for name in names) for row in rows])
 
 
 def _put_position(connection: Connection, row: Row) -> None:
