@@ -461,12 +461,12 @@ def test_a_view_never_mixes_revisions(store: Store, start: Starter) -> None:
         except Exception as error:  # noqa: BLE001  # whatever it is, the test shows it
             wrong.append(error)
 
-    readers = [threading.Thread(target=guarded) for _ in range(3)]
+    readers = [threading.Thread(target=guarded) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for turn in range(1, 81):
+    for turn in range(1, 41):
         write(store, *state_at(turn))
-    eventually(lambda: replica.revision == first + 80)
+    eventually(lambda: replica.revision == first + 40)
     stop.set()
     for reader in readers:
         reader.join()
