@@ -5,7 +5,7 @@ input), so that it is pinned like the servers and its memory is its own. Prints 
 """
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +17,7 @@ import jwt
 
 from bench import plan
 from bench.load import Measurement
-from bench.processes import BenchError, Noise
+from bench.processes import BenchError, Noise, resident_mib
 from bench.signer import ISSUER, Signer
 
 _WARM_SECONDS_PART = 0.2
@@ -86,7 +86,7 @@ def main(key_file: str, rules: int, seconds: int) -> None:
                 "core_share": (time.process_time() - before) / elapsed,
                 "others_share": noise.others_seconds(0) / elapsed,
                 "requests": len(latencies),
-                "resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "resident_mib": resident_mib(os.getpid()),
             }
         )
     )
