@@ -8,6 +8,7 @@ all of it committed.
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -38,8 +39,10 @@ from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
 from pdp.errors import DatabaseUnavailable
 from pdp.sql import begin_read, begin_write
 
-CHUNK_RECORDS_MAX: Final = 500
-GATHER_SECONDS: Final = 0.05
+CHUNK_RECORDS_MAX: Final = 1000
+GATHER_SECONDS: Final = 0.1
+YIELD_FRAMES: Final = 16
+YIELD_SECONDS: Final = 0.0002
 IDLE_SECONDS: Final = 2.0
 BACKOFF_SECONDS_MIN: Final = 0.1
 BACKOFF_SECONDS_MAX: Final = 2.0
@@ -202,6 +205,9 @@ class Shipper:
                 damage = damage or item
                 continue
             place = item.after
+            if place.position % YIELD_FRAMES == 0:
+                # Those who answer requests would wait for the interpreter, 5 ms at a time.
+                time.sleep(YIELD_SECONDS)
             try:
                 if item.kind == KIND_RECORD:
                     records.append(record_row(item, header))
