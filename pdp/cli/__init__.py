@@ -46,6 +46,6 @@ def main() -> None:
     except PdpError as error:
         fail(error.message)
         sys.exit(2)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         fail(str(error))
         sys.exit(2)

@@ -70,7 +70,7 @@ def list_decisions(
     certificate: Certificate = None,
     key: Key = None,
 ) -> None:
-    """Lists decisions, newest first."""
+    """Lists decisions, newest first (with --follow: oldest first, and on)."""
     query = pb.ListDecisionsRequest(
         user_id=user,
         permission=permission,
@@ -95,7 +95,7 @@ def list_decisions(
         )
         try:
             found = list(_newest(ask, query, limit))
-            _print(found, as_json=as_json, heading=not follow)
+            _print(found[::-1] if follow else found, as_json=as_json, heading=not follow)
             if follow:
                 _follow(ask, query, found[0].decision_id if found else "", as_json=as_json)
         except grpc.RpcError as error:

@@ -1,0 +1,185 @@
+"""The command line, as people and shells meet it: real processes."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import POLICY
+from tests.kit.server import ServerProcess, running_server
+from tests.kit.waiting import eventually
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> ServerProcess:
+    """Settings and a directory; nothing runs."""
+    return ServerProcess(tmp_path)
+
+
+def test_apply_says_what_it_changes_and_export_gives_it_back(machine: ServerProcess) -> None:
+    file = machine.directory / "policy.yaml"
+    file.write_text(POLICY)
+    dry = machine.pdp("apply", str(file), "--dry-run")
+    assert dry.returncode == 0
+    assert "create role ADMIN" in dry.stdout
+    assert dry.stdout.splitlines()[-1].endswith("changes; nothing was changed")
+    applied = machine.pdp("apply", str(file))
+    assert applied.stdout.splitlines()[:-1] == dry.stdout.splitlines()[:-1]
+    exported = machine.pdp("export")
+    again = machine.pdp("apply", "-", stdin=exported.stdout)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("no changes")
+
+
+def test_a_policy_that_does_not_hold_together_is_refused_with_its_lines(
+    machine: ServerProcess,
+) -> None:
+    done = machine.pdp(
+        "apply",
+        "-",
+        stdin="permissions: [course:edit]\n"
+        "roles:\n"
+        "  A:\n"
+        "    inherits: [B]\n"
+        "    allow: [course:fly]\n"
+        "  C:\n"
+        "    allow: [{permission: course:edit, when: resource.nothing == 1}]\n",
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for line in (
+        "line 3: roles.A.inherits",
+        "line 5: roles.A.allow[0]",
+        "line 7: roles.C.allow[0].when",
+    ):
+        assert line in done.stderr
+    assert machine.pdp("export").stdout.count("course") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", "--config", "nothing.toml"), "nothing.toml"),
+        (("serve", "--listen", "0.0.0.0:1"), "beyond loopback"),
+        (("apply", "nothing.yaml"), "nothing.yaml"),
+        (("check", "course:edit", "course:a", "--token", "x", "--context", "["), "not JSON"),
+        (("nothing",), "nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_words_and_exits_with_2(
+    machine: ServerProcess, arguments: tuple[str, ...], said: str
+) -> None:
+    done = machine.pdp(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_server_is_no_answer_and_no_denial(machine: ServerProcess) -> None:
+    done = machine.pdp("check", "course:edit", "course:algebra", "--token", "x")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_database_url_shows_no_password(tmp_path: Path) -> None:
+    """SpiceDB CVE-2023-46255 and CVE-2026-40091: passwords of database URLs in messages."""
+    for url in ("postgresql://pdp:hunter2@127.0.0.1:1/pdp", "nosuch://pdp:hunter2@db/pdp"):
+        machine = ServerProcess(tmp_path, {"DATABASE_URL": url})
+        for command in (("export",), ("migrate",), ("apply", "-")):
+            done = machine.pdp(*command, stdin="permissions: []\n")
+            assert done.returncode == 2
+            assert "hunter2" not in done.stdout + done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_a_development_token_is_marked_and_is_accepted_where_its_key_is_trusted(
+    tmp_path: Path,
+) -> None:
+    minting = ServerProcess(tmp_path)
+    arguments = ("token", "--user", "user_ivan", "--organization", "org_school")
+    token = minting.pdp(*arguments)
+    assert token.returncode == 0, token.stderr
+    assert "development" in token.stderr
+    issuer = {
+        "issuer": "http://localhost/pdp-development",
+        "public_key_file": str(tmp_path / "development.pem.pub"),
+    }
+    assert (tmp_path / "development.pem").stat().st_mode & 0o077 == 0
+    with running_server(tmp_path, POLICY, ISSUERS=[issuer]) as (server, _):
+        asked = ("check", "course:edit", "course:algebra")
+        allowed = server.pdp(*asked, stdin=token.stdout)
+        assert (allowed.returncode, allowed.stdout.split()[:2]) == (
+            0,
+            ["ALLOW", "ALLOWED_BY_RULE:"],
+        )
+        denied = server.pdp("check", "course:delete", "course:algebra", stdin=token.stdout)
+        assert denied.returncode == 1
+        assert "PERMISSION_NOT_GRANTED" in denied.stdout
+        attributes = ("--attributes", '{"owner": "user_ivan"}')
+        unstored = server.pdp("check", "course:edit", "course:new", *attributes, stdin=token.stdout)
+        assert unstored.returncode == 0
+
+
+def test_a_key_for_a_caller_is_shown_once_with_its_digest(machine: ServerProcess) -> None:
+    import hashlib
+
+    fields = dict(line.split() for line in machine.pdp("key").stdout.splitlines())
+    assert hashlib.sha256(fields["api_key"].encode()).hexdigest() == fields["api_key_sha256"]
+
+
+def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> None:
+    from tests.e2e.test_check import ask
+
+    with running_server(tmp_path, POLICY) as (server, stubs):
+        follower = subprocess.Popen(
+            [*_pdp(), "audit", "list", "--follow", "--json", "--reason", "permission_not_granted"],
+            env=server.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert follower.stdout is not None
+            answers = [
+                ask(stubs, "user_sam", "course:edit"),
+                ask(stubs, "user_sam", "course:fly"),
+                ask(stubs, "user_ivan", "course:delete"),
+            ]
+            seen = [json.loads(follower.stdout.readline()) for _ in range(2)]
+        finally:
+            follower.terminate()
+            follower.wait(10)
+            assert follower.stdout is not None
+            follower.stdout.close()
+        assert [one["decision_id"] for one in seen] == [
+            answers[0].decision_id,
+            answers[2].decision_id,
+        ]
+
+        def listed(*filters: str) -> list[str]:
+            done = server.pdp("audit", "list", "--json", *filters)
+            assert done.returncode == 0, done.stderr
+            return [json.loads(line)["permission"] for line in done.stdout.splitlines()]
+
+        eventually(lambda: len(listed()) == 3)
+        assert listed() == ["course:delete", "course:fly", "course:edit"]
+        assert listed("--user", "user_ivan") == ["course:delete"]
+        assert listed("--permission", "course:fly") == ["course:fly"]
+        assert listed("--reason", "PERMISSION_UNKNOWN") == ["course:fly"]
+        assert listed("--decision", "allow") == []
+        assert listed("--resource", "course:algebra", "--limit", "1") == ["course:delete"]
+        assert listed("--since", "2099-01-01T00:00:00") == []
+        table = server.pdp("audit", "list").stdout
+        assert "PERMISSION_UNKNOWN" in table
+        assert "course:algebra" in table
+        verified = server.pdp("audit", "verify", "audit")
+        assert verified.returncode == 0, verified.stderr
+        wrong = server.pdp("audit", "list", "--reason", "nothing")
+        assert wrong.returncode == 2
+
+
+def _pdp() -> tuple[str, ...]:
+    from tests.kit.server import PDP
+
+    return PDP

@@ -1,0 +1,84 @@
+"""The method table against the contract, and the contract against what is read of it."""
+
+from typing import Any, cast
+
+import pytest
+from google.protobuf.descriptor import Descriptor
+from pdpapi.v1 import administration_service_pb2, audit_service_pb2, core_pb2, decision_service_pb2
+
+from pdp import model
+from pdp.wire import administration_methods, audit_methods, decision_methods
+from pdp.wire.methods import Method
+
+NOBODY = cast(Any, None)
+METHODS: list[Method] = [
+    *decision_methods(NOBODY, NOBODY),
+    *administration_methods(NOBODY, NOBODY),
+    *audit_methods(NOBODY, NOBODY),
+]
+MODULES = (decision_service_pb2, administration_service_pb2, audit_service_pb2)
+
+
+def test_the_table_holds_every_method_of_the_contract_and_no_other() -> None:
+    contract = {
+        f"/{service.full_name}/{method.name}": method.input_type.full_name
+        for module in MODULES
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert {m.path: m.request.DESCRIPTOR.full_name for m in METHODS} == contract
+    assert len(METHODS) == len(contract)
+
+
+def test_who_may_call_what() -> None:
+    """A golden table: what a caller with one capability reaches."""
+    reached: dict[str, set[str]] = {}
+    for method in METHODS:
+        reached.setdefault(method.capability, set()).add(method.service.rpartition(".")[2])
+    assert reached == {
+        "decide": {"PolicyDecisionService"},
+        "administer": {"PolicyAdministrationService"},
+        "audit": {"AuditService"},
+    }
+
+
+# What of a question reaches facts and decision, by message. A field that is added to the contract
+# must be placed here, after it was made sure that every cache that it concerns knows it.
+READ = {
+    "pdpapi.v1.CheckRequest": {
+        "actor_token",
+        "permission",
+        "resource",
+        "context",
+        "at_least_revision",
+    },
+    "pdpapi.v1.BatchCheckRequest": {"actor_token", "items", "at_least_revision"},
+    "pdpapi.v1.CheckItem": {"permission", "resource", "context"},
+    "pdpapi.v1.Resource": {"type", "id", "organization_id", "parent", "attributes"},
+    "pdpapi.v1.ResourceRef": {"type", "id"},
+}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        decision_service_pb2.CheckRequest.DESCRIPTOR,
+        decision_service_pb2.BatchCheckRequest.DESCRIPTOR,
+        decision_service_pb2.CheckItem.DESCRIPTOR,
+        core_pb2.Resource.DESCRIPTOR,
+        core_pb2.ResourceRef.DESCRIPTOR,
+    ],
+    ids=lambda message: message.name,
+)
+def test_no_field_of_a_question_is_new_without_notice(message: Descriptor) -> None:
+    """SpiceDB CVE-2026-46668 and CVE-2026-55866: a field that no cache key knew of."""
+    assert {field.name for field in message.fields} == READ[message.full_name]
+
+
+def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
+    def names(enum: Any, prefix: str) -> set[str]:
+        return {name.removeprefix(prefix) for name in enum.keys()} - {"UNSPECIFIED"}  # noqa: SIM118
+
+    assert names(core_pb2.DecisionReason, "DECISION_REASON_") == {r.name for r in model.Reason}
+    assert names(core_pb2.Decision, "DECISION_") == {e.name for e in model.Effect}
+    assert names(core_pb2.DenialKind, "DENIAL_KIND_") == {k.name for k in model.DenialKind}
