@@ -65,28 +65,29 @@ class Authorizer:
         """
         token = self._verifier.verify(token_text)
         now = self._clock()
+        ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
-            revision = self._replica.revision
-            refusal = Decision(Effect.DENY, token.reason)
-            decisions = [refusal] * len(questions)
-        else:
-            actor = token.actor
-            view = self._replica.view(
-                actor.user_id,
-                actor.organization_id,
-                [question.resource for question in questions],
-                at_least_revision,
-            )
-            revision = view.revision
-            standing = prepare(view.policy, token, view.user, view.organization, now)
-            decisions = [
-                decide(standing, question, chain)
-                for question, chain in zip(questions, view.chains, strict=True)
-            ]
-        ruling = Ruling(token, decisions, [new_decision_id() for _ in questions], revision)
+            # No fact was read, so none can be stale.
+            refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
+            ruling = Ruling(token, refusals, ids, self._replica.revision)
+            self._put_on_record(ruling, questions, caller, now)
+            return ruling
+        actor = token.actor
+        view = self._replica.view(
+            actor.user_id,
+            actor.organization_id,
+            [question.resource for question in questions],
+            at_least_revision,
+        )
+        standing = prepare(view.policy, token, view.user, view.organization, now)
+        decisions = [
+            decide(standing, question, chain)
+            for question, chain in zip(questions, view.chains, strict=True)
+        ]
+        ruling = Ruling(token, decisions, ids, view.revision)
         self._put_on_record(ruling, questions, caller, now)
         # Last, so that no pause between reading the facts and answering goes unnoticed.
-        self._replica.confirm()
+        self._replica.confirm(view)
         return ruling
 
     def _put_on_record(

@@ -25,9 +25,9 @@ from pdp.document import (
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Reader, Store, Transaction
-from pdp.facts.references import find_referrers, forget_revoked_sessions
+from pdp.facts.references import find_referrers
 from pdp.limits import DOCUMENT_BYTES_MAX
-from pdp.model import Entity, Grant, Key, RevokedSession, Rule, User, key_of
+from pdp.model import Entity, Grant, Key, RevokedSession, Rule, key_of
 
 E = TypeVar("E", bound=Entity)
 
@@ -91,8 +91,9 @@ class Administrator:
 
     def delete(self, kind: type[Entity], key: Key) -> int:
         """Removes an entity and what has no meaning without it: a role's rules; a user's
-        memberships, grants and revoked sessions; an organization's memberships and the grants
-        within it; the grants on a resource.
+        memberships and grants; an organization's memberships and the grants within it; the grants
+        on a resource. A user's revoked sessions stay revoked: the user may come back while a token
+        of theirs still lives.
 
         Returns the revision from which on it is gone. Raises NotFound, and BrokenReference where
         something that is left would refer to nothing.
@@ -101,8 +102,6 @@ class Administrator:
             _existing(transaction, kind, key)
             for dependent in dependents(transaction, kind, key):
                 transaction.delete(type(dependent), key_of(dependent))
-            if kind is User:
-                forget_revoked_sessions(transaction, key[0])
             transaction.delete(kind, key)
             revision = transaction.revision
         self._on_write(revision)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from pdp.facts import tables
 from pdp.facts.rows import KINDS
-from pdp.facts.store import Reader, Transaction
+from pdp.facts.store import Reader
 from pdp.model import Grant, Membership, Resource, Rule
 
 R = TypeVar("R", Rule, Grant, Membership, Resource)
@@ -32,10 +32,3 @@ def find_inheritor(reader: Reader, role: str) -> str | None:
     query = select(edges.c.role).where(edges.c.inherits == role).order_by(edges.c.role).limit(1)
     found: str | None = reader.connection.execute(query).scalar_one_or_none()
     return found
-
-
-def forget_revoked_sessions(transaction: Transaction, user_id: str) -> None:
-    """Deletes what is stored of a user's revoked sessions; the user is deleted with them, so that
-    none of their tokens is accepted. Raises DatabaseUnavailable."""
-    sessions = tables.revoked_sessions
-    transaction.connection.execute(delete(sessions).where(sessions.c.user_id == user_id))

@@ -13,7 +13,7 @@ from pdpapi.v1.audit_service_pb2 import (
 
 from pdp import model
 from pdp.audit import DecisionFilter, DecisionLog
-from pdp.errors import InvalidRequest, NotFound, Violation
+from pdp.errors import InvalidRequest, Violation
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
@@ -44,8 +44,6 @@ def audit_methods(decision_log: DecisionLog, pages: Pages) -> Sequence[Method]:
 
     def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
         record = decision_log.get(request.decision_id)
-        if record is None:
-            raise NotFound("decision", request.decision_id)
         return GetDecisionResponse(decision=record_message(record))
 
     return (

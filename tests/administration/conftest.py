@@ -5,7 +5,6 @@ from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
 from pdp.facts import Store
-from tests.kit.databases import *  # noqa: F403
 
 
 @pytest.fixture
