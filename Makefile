@@ -28,7 +28,7 @@ demo: install ## Run the main job on a small example: an allow, a 401, a 403 and
 
 .PHONY: test
 test: install ## Run the tests, with coverage.
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
 check: install lint types house proto-check test ## Exactly what CI runs.

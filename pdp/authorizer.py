@@ -4,7 +4,7 @@ Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `err
 answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pdp.audit import Recorder, new_decision_id
@@ -93,38 +93,40 @@ class Authorizer:
     def _put_on_record(
         self, ruling: Ruling, questions: Sequence[Question], caller: str, now: float
     ) -> None:
-        denials = list(_records(ruling, questions, caller, now, Effect.DENY))
-        if denials:
-            self._recorder.record(denials)
-        if self._record_allows:
-            allows = list(_records(ruling, questions, caller, now, Effect.ALLOW))
-            if allows:
-                self._recorder.offer(allows)
+        effects = {decision.effect for decision in ruling.decisions}
+        if Effect.DENY in effects:
+            self._recorder.record(_records(ruling, questions, caller, now, Effect.DENY))
+        if self._record_allows and Effect.ALLOW in effects:
+            self._recorder.offer(_records(ruling, questions, caller, now, Effect.ALLOW))
 
 
 def _records(
     ruling: Ruling, questions: Sequence[Question], caller: str, now: float, effect: Effect
-) -> Iterator[DecisionRecord]:
+) -> list[DecisionRecord]:
     token = ruling.token
+    records = []
     for question, decision, decision_id in zip(
         questions, ruling.decisions, ruling.decision_ids, strict=True
     ):
         if decision.effect is not effect:
             continue
         resource = question.resource
-        yield DecisionRecord(
-            decision_id=decision_id,
-            decided_at=now,
-            effect=effect,
-            reason=decision.reason,
-            permission=question.permission,
-            caller=caller,
-            revision=ruling.revision,
-            token_fingerprint=token.fingerprint,
-            actor=token.actor,
-            token_id=token.token_id,
-            resource=None if resource is None else ResourceRef(resource.type, resource.id),
-            resource_organization_id=decision.resource_organization_id,
-            rule_id=decision.rule_id,
-            grant_id=decision.grant_id,
+        records.append(
+            DecisionRecord(
+                decision_id=decision_id,
+                decided_at=now,
+                effect=effect,
+                reason=decision.reason,
+                permission=question.permission,
+                caller=caller,
+                revision=ruling.revision,
+                token_fingerprint=token.fingerprint,
+                actor=token.actor,
+                token_id=token.token_id,
+                resource=None if resource is None else ResourceRef(resource.type, resource.id),
+                resource_organization_id=decision.resource_organization_id,
+                rule_id=decision.rule_id,
+                grant_id=decision.grant_id,
+            )
         )
+    return records

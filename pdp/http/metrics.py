@@ -1,10 +1,14 @@
 """What operators watch. Names are listed in docs/operations.md; labels are bounded sets."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from pdp.model import Decision, Effect, Reason
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
@@ -28,7 +32,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._decisions = Counter(
+        self._decisions = prometheus_client.Counter(
             "pdp_decisions",
             "Decisions given.",
             ("effect", "reason"),
@@ -41,7 +45,7 @@ class Metrics:
         ]
         # `labels()` validates and locks at each call; the hot path looks its child up here.
         self._rpc_children: dict[tuple[str, str], Any] = {}
-        self._decision_children: dict[tuple[str, str], Any] = {}
+        self._decision_children: dict[tuple[Effect, Reason], Any] = {}
 
     def observe_rpc(self, method: str, code: str, seconds: float) -> None:
         """Counts one RPC."""
@@ -50,11 +54,19 @@ class Metrics:
             child = self._rpc_children[method, code] = self._rpcs.labels(method, code)
         child.observe(seconds)
 
-    def count_decisions(self, effect: str, reason: str, times: int) -> None:
-        """Counts decisions of one reason."""
+    def count_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Counts the decisions of one request."""
+        if len(decisions) == 1:
+            self._count(decisions[0].effect, decisions[0].reason, 1)
+            return
+        for (effect, reason), times in Counter([(d.effect, d.reason) for d in decisions]).items():
+            self._count(effect, reason, times)
+
+    def _count(self, effect: Effect, reason: Reason, times: int) -> None:
         child = self._decision_children.get((effect, reason))
         if child is None:
-            child = self._decision_children[effect, reason] = self._decisions.labels(effect, reason)
+            child = self._decisions.labels(effect.value, reason.name)
+            self._decision_children[effect, reason] = child
         child.inc(times)
 
     def refresh(self) -> None:

@@ -17,7 +17,7 @@ from pdp.errors import InvalidRequest, Violation
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.decision import EFFECTS, KINDS, REASONS, actor_message
+from pdp.wire.decision import EFFECTS, KINDS, REASONS, write_actor
 from pdp.wire.methods import Method
 from pdp.wire.pages import Pages, page_size
 from pdp.wire.times import seconds_of, set_time
@@ -91,7 +91,6 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         decision=EFFECTS[record.effect],
         denial_kind=KINDS[record.reason.denial_kind],
         reason=REASONS[record.reason],
-        actor=None if record.actor is None else actor_message(record.actor),
         permission=record.permission,
         resource=None if record.resource is None else entities.ref_message(record.resource),
         resource_organization_id=record.resource_organization_id or "",
@@ -102,5 +101,7 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         token_fingerprint=record.token_fingerprint,
         token_id=record.token_id or "",
     )
+    if record.actor is not None:
+        write_actor(message.actor, record.actor)
     set_time(message.decided_at, record.decided_at)
     return message

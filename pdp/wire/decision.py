@@ -1,7 +1,6 @@
 """PolicyDecisionService: CheckRequest -> questions -> ruling -> CheckResponse."""
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pdpapi.v1 import core_pb2, decision_service_pb2
@@ -50,8 +49,8 @@ REASONS: Mapping[model.Reason, DecisionReason.ValueType] = {
 _KIND_OF_REASON = {reason: KINDS[reason.denial_kind] for reason in model.Reason}
 
 
-Count = Callable[[str, str, int], None]
-"""Told (effect, reason name, how many) of decisions."""
+Count = Callable[[Sequence[model.Decision]], None]
+"""Told of the decisions that are given."""
 
 
 def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
@@ -65,9 +64,7 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
         ruling = authorizer.rule(
             request.actor_token, questions, caller.name, request.at_least_revision
         )
-        outcomes = Counter([(one.effect, one.reason) for one in ruling.decisions])
-        for (effect, reason), times in outcomes.items():
-            count(effect.value, reason.name, times)
+        count(ruling.decisions)
         return ruling
 
     def check(request: CheckRequest, caller: Caller) -> CheckResponse:
@@ -75,7 +72,7 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
         response = _response(ruling, ruling.decisions[0])
         response.decision_id = ruling.decision_ids[0]
         if isinstance(ruling.token, model.VerifiedToken):
-            response.actor.CopyFrom(actor_message(ruling.token.actor))
+            write_actor(response.actor, ruling.token.actor)
         return response
 
     def batch_check(request: BatchCheckRequest, caller: Caller) -> BatchCheckResponse:
@@ -97,7 +94,7 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
             result.CopyFrom(answer)
             result.decision_id = decision_id
         if isinstance(ruling.token, model.VerifiedToken):
-            response.actor.CopyFrom(actor_message(ruling.token.actor))
+            write_actor(response.actor, ruling.token.actor)
         return response
 
     return (
@@ -166,11 +163,11 @@ def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
     return response
 
 
-def actor_message(actor: model.Actor) -> core_pb2.Actor:
-    """The actor, as the wire says it."""
-    return core_pb2.Actor(
-        user_id=actor.user_id,
-        session_id=actor.session_id,
-        organization_id=actor.organization_id or "",
-        impersonator_id=actor.impersonator_id or "",
-    )
+def write_actor(message: core_pb2.Actor, actor: model.Actor) -> None:
+    """Says the actor as the wire does, in place: a message of its own would be copied."""
+    message.user_id = actor.user_id
+    message.session_id = actor.session_id
+    if actor.organization_id is not None:
+        message.organization_id = actor.organization_id
+    if actor.impersonator_id is not None:
+        message.impersonator_id = actor.impersonator_id

@@ -82,6 +82,8 @@ def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -
             ("grpc.absolute_max_metadata_size", limits.METADATA_BYTES_MAX),
             ("grpc.so_reuseport", int(settings.processes > 1)),
             ("grpc.server_handshake_timeout_ms", 5_000),
+            ("grpc.max_concurrent_streams", 256),
+            ("grpc.http.overload_protection", 1),
             # Guards ping idle connections every 30 s; the default calls that too many.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
