@@ -149,3 +149,8 @@ class AuditUnavailable(Unavailable):
 
 class ShuttingDown(Unavailable):
     """The process is ending."""
+
+
+class MustWait(Exception):
+    """Not an error, and never told to a caller: who asked for an answer at once would have to wait
+    for it. Nothing has happened; asking again, ready to wait, does it all."""

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from pdp.errors import AuditUnavailable
@@ -15,13 +16,21 @@ QUEUE_BYTES_MAX: Final = 8 << 20
 class Entry:
     """What one call put into the queue: written whole, in one batch."""
 
-    __slots__ = ("_done", "payloads", "size", "waits", "written")
+    __slots__ = ("_done", "_when_done", "payloads", "size", "waits", "written")
 
-    def __init__(self, payloads: list[bytes], *, waits: bool) -> None:
+    def __init__(
+        self,
+        payloads: list[bytes],
+        *,
+        waits: bool,
+        when_done: Callable[[], None] | None = None,
+    ) -> None:
+        """`when_done` is called, quickly, by the writer once the outcome is known."""
         self.payloads: Final = payloads
         self.size: Final = sum(map(len, payloads))
         self.waits: Final = waits
         self.written = False
+        self._when_done = when_done
         # A bare lock, free once the outcome is known: cheaper than an Event.
         self._done = threading.Lock()
         if waits:
@@ -32,6 +41,8 @@ class Entry:
         self.written = written
         if self.waits:
             self._done.release()
+        if self._when_done is not None:
+            self._when_done()
 
     def wait(self, deadline: float) -> bool:
         """Whether the outcome was known by `deadline` (monotonic)."""

@@ -6,6 +6,8 @@ tried again and believed (a second fsync may succeed though the pages are gone):
 AuditUnavailable, and a new segment says where the old one stopped being part of the log.
 """
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -47,6 +49,9 @@ SEGMENT_BYTES: Final = 16 << 20
 REOPEN_SECONDS: Final = 0.1
 LOCK_SECONDS_MAX: Final = 5.0
 STOP_SECONDS_MAX: Final = 5.0
+
+_LATE: Final = "the decision could not be recorded in time"
+_NOT_WRITTEN: Final = "the decision could not be recorded"
 
 _log = structlog.get_logger(__name__)
 
@@ -152,9 +157,35 @@ class Recorder:
         self._queue.put(entry, deadline)
         if not entry.wait(deadline):
             self._queue.withdraw(entry)
-            raise AuditUnavailable("the decision could not be recorded in time")
+            raise AuditUnavailable(_LATE)
         if not entry.written:
-            raise AuditUnavailable("the decision could not be recorded")
+            raise AuditUnavailable(_NOT_WRITTEN)
+
+    async def record_from_loop(self, records: Sequence[DecisionRecord]) -> None:
+        """The same as `record`, for an event loop: many wait, and no thread does.
+
+        Raises AuditUnavailable at once where there is no room.
+        """
+        if not records:
+            return
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def tell() -> None:
+            # The loop may be gone where the process is ending.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
+
+        entry = Entry(_encode_all(records), waits=True, when_done=tell)
+        self._queue.put(entry, time.monotonic())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                await done.wait()
+        except TimeoutError:
+            self._queue.withdraw(entry)
+            raise AuditUnavailable(_LATE) from None
+        if not entry.written:
+            raise AuditUnavailable(_NOT_WRITTEN)
 
     def offer(self, records: Sequence[DecisionRecord]) -> None:
         """Records soon, if there is room, and never waits. What is dropped is counted in the log.

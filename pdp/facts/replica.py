@@ -16,6 +16,7 @@ from pdp.decision import Policy
 from pdp.errors import (
     DatabaseUnavailable,
     FactsStale,
+    MustWait,
     PdpError,
     RevisionNotReached,
 )
@@ -124,6 +125,8 @@ class Replica:
         organization_id: str | None,
         resources: Sequence[Resource | None],
         at_least_revision: int = 0,
+        *,
+        wait: bool = True,
     ) -> View:
         """All that decisions about one actor need, at one revision.
 
@@ -138,8 +141,11 @@ class Replica:
             BrokenReference: the ancestors of a resource go in a circle or deeper than
                 RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
             InvalidRequest: an identifier cannot be stored.
+            MustWait: without `wait`, where not all of it is in memory.
         """
         if at_least_revision > self.revision:
+            if not wait:
+                raise MustWait
             self._reach(at_least_revision)
 
         def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
@@ -157,6 +163,8 @@ class Replica:
             view = look(self._cell.current, gathered)
             if isinstance(view, View):
                 return view
+            if not wait:
+                raise MustWait
             gathered = self._load(view) or gathered
             if gathered is not None and not self._cell.current.is_at(gathered):
                 self._await_turn()

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
 from pdp.clock import Clock
+from pdp.errors import MustWait
 from pdp.identity.claims import (
     ClaimRules,
     actor_of,
@@ -128,10 +129,11 @@ class Verifier:
         """Counts of key set fetches, by issuer."""
         return {name: issuer.keys.fetches for name, issuer in self._issuers.items()}
 
-    def verify(self, token: str) -> VerifiedToken | RefusedToken:
+    def verify(self, token: str, *, wait: bool = True) -> VerifiedToken | RefusedToken:
         """Who a token speaks for, or why it proves nothing.
 
-        Raises errors.KeysUnavailable where the issuer's keys are not at hand.
+        Raises errors.KeysUnavailable where the issuer's keys are not at hand; without `wait`,
+        errors.MustWait where the token's key is not.
         """
         if len(token) > TOKEN_BYTES_MAX:
             # Before the cache: only so much is hashed as may be long, and that is no key.
@@ -141,7 +143,7 @@ class Verifier:
         try:
             entry = self._cache[digest]
         except KeyError:
-            return self._verify(token, digest)
+            return self._verify(token, digest, wait)
         now = self._clock()
         if (
             entry.token.expires_at > now - self._skew
@@ -151,16 +153,16 @@ class Verifier:
             return entry.token
         with self._cache_lock:
             self._cache.pop(digest, None)
-        return self._verify(token, digest)
+        return self._verify(token, digest, wait)
 
-    def _verify(self, token: str, digest: bytes) -> VerifiedToken | RefusedToken:
+    def _verify(self, token: str, digest: bytes, wait: bool) -> VerifiedToken | RefusedToken:
         fingerprint = digest.hex()[:_FINGERPRINT_DIGITS]
         try:
             header, payload, signature = _segments(token)
             kid = _check_header(_parse(header))
             claims = _parse(payload)
             issuer = self._issuer_of(claims)
-            key = _find_key(issuer, kid)
+            key = _find_key(issuer, kid, wait)
             _check_signature(token.rpartition(".")[0], signature, key)
         except _Refused as refused:
             return RefusedToken(reason=refused.reason, fingerprint=fingerprint)
@@ -200,8 +202,10 @@ class Verifier:
         return issuer
 
 
-def _find_key(issuer: _Issuer, kid: str | None) -> RSAPublicKey:
-    key = issuer.keys.find(kid)
+def _find_key(issuer: _Issuer, kid: str | None, wait: bool) -> RSAPublicKey:
+    key = issuer.keys.find(kid) if wait else issuer.keys.current(kid)
+    if key is None and not wait:
+        raise MustWait
     if key is None:
         raise _Refused(Reason.TOKEN_KEY_UNKNOWN)
     return key
