@@ -107,6 +107,16 @@ def test_a_role_that_the_token_claims_changes_nothing(stubs: Stubs) -> None:
     assert reason_of(response) == "PERMISSION_NOT_GRANTED"
 
 
+def test_a_token_that_was_allowed_one_thing_is_not_allowed_another(stubs: Stubs) -> None:
+    """Oathkeeper CVE-2021-32701: a remembered token, and its scope not looked at again."""
+    token = token_of("user_sam", organization_id=ORGANIZATION)
+    reasons = []
+    for permission in ("course:view", "course:delete", "course:view", "course:edit"):
+        request = CheckRequest(actor_token=token, permission=permission, resource=ALGEBRA)
+        reasons.append(reason_of(stubs.decision.Check(request)))
+    assert reasons == ["ALLOWED_BY_RULE", "PERMISSION_NOT_GRANTED"] * 2
+
+
 def test_an_attribute_that_the_caller_sends_does_not_override_what_is_stored(stubs: Stubs) -> None:
     attributes = Struct()
     attributes.update({"owner": "user_ivan"})

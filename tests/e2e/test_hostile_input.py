@@ -102,6 +102,7 @@ def test_a_context_too_deep_or_too_wide_is_refused_by_name(stubs: Stubs) -> None
 
 
 def test_a_check_larger_than_its_bound_is_refused(stubs: Stubs) -> None:
+    """CVE-2024-11407 was in the handling of large messages; ours are bounded and copied."""
     error = refusal(lambda: send(stubs, b"\x0a" + varint(300_000) + b"x" * 300_000))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     error = refusal(lambda: send(stubs, b"x" * (4 * 1024 * 1024 + 1)))
