@@ -146,7 +146,7 @@ def resource_message(entity: model.Resource) -> core_pb2.Resource:
         id=entity.id,
         organization_id=entity.organization_id or "",
         parent=None if entity.parent is None else ref_message(entity.parent),
-        attributes=struct_of(entity.attributes),
+        attributes=struct_of(entity.attributes) if entity.attributes else None,
     )
 
 
@@ -169,7 +169,7 @@ def user_message(entity: model.User) -> pb.User:
         email=entity.email,
         name=entity.name,
         status=_STATUS_VALUES[entity.status],
-        attributes=struct_of(entity.attributes),
+        attributes=struct_of(entity.attributes) if entity.attributes else None,
     )
 
 

@@ -92,8 +92,9 @@ ENTITIES: list[tuple[str, str, Message, Message]] = [
 ]
 
 
-def call(stubs: Stubs, name: str, **fields: Any) -> Any:
-    return getattr(stubs.administration, name)(getattr(pb, f"{name}Request")(**fields), timeout=10)
+def call(stubs: Stubs, method: str, /, **fields: Any) -> Any:
+    request = getattr(pb, f"{method}Request")(**fields)
+    return getattr(stubs.administration, method)(request, timeout=10)
 
 
 @pytest.mark.parametrize(
