@@ -1,0 +1,59 @@
+"""What the documents list is what there is: settings, metrics, commands, make targets."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pdp.http import Metrics
+from pdp.model import Decision, Effect, Reason
+from pdp.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def rows(heading: str) -> list[str]:
+    """The first column of the table under a heading."""
+    section = OPERATIONS.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert sorted(rows("Settings")) == sorted(Settings.model_fields)
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    source = (ROOT / "pdp" / "app.py").read_text()
+    gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
+    metrics = Metrics(gauges)
+    metrics.observe_rpc("Check", "OK", 0.001)
+    metrics.count_decisions([Decision(Effect.DENY, Reason.TOKEN_EXPIRED)])
+    exposed = {
+        sample.name.removesuffix("_count")
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+        if not sample.name.endswith(("_bucket", "_sum", "_created"))
+    }
+    assert sorted(rows("Metrics")) == sorted(exposed)
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: ([a-z-]+)$", makefile, re.MULTILINE))
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[0] for line in said.stdout.splitlines() if line.strip()} == targets
+
+
+def test_ci_runs_make_check_and_check_runs_the_test_command_of_the_readme() -> None:
+    assert "make check" in (ROOT / ".ci" / "run").read_text()
+    check = re.search(r"^check: (.*?) ##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert check is not None
+    assert "test" in check[1].split()
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_the_files_that_the_readme_links_to_are_there() -> None:
+    for name in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).exists(), name
