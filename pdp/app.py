@@ -20,12 +20,13 @@ from pdp.identity import Verifier
 from pdp.settings import Settings
 from pdp.sql import open_engine
 from pdp.wire import (
+    AsgiDoor,
     Door,
     Pages,
     administration_methods,
     audit_methods,
     decision_methods,
-    open_door,
+    open_grpc_door,
 )
 
 log = structlog.get_logger("pdp.app")
@@ -88,6 +89,8 @@ class Service:
         )
         self._stopping = threading.Event()
         self._door: Door | None = None
+        self.application: AsgiDoor | None = None
+        """What has to be carried to the port, where the door is `envoy`; there once started."""
         self._http = HttpServer(settings.http_listen, self._metrics, self.obstacles)
         self._readiness = threading.Thread(
             target=self._follow_readiness, name="readiness", daemon=True
@@ -100,6 +103,7 @@ class Service:
             (self._replica.ready, "policy and facts are not confirmed as current"),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
+            (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
 
@@ -109,7 +113,7 @@ class Service:
         self._recorder.start()
         self._shipper.start()
         self._replica.start()
-        self._door = open_door(self._settings, self._methods, self._metrics.observe_rpc)
+        self._door = self._open_door()
         self._http.start()
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
@@ -137,6 +141,12 @@ class Service:
         self._http.stop()
         self._engine.dispose()
         log.info("stopped")
+
+    def _open_door(self) -> Door:
+        if self._settings.door == "grpc":
+            return open_grpc_door(self._settings, self._methods, self._metrics.observe_rpc)
+        self.application = AsgiDoor(self._settings, self._methods, self._metrics.observe_rpc)
+        return self.application
 
     def _follow_readiness(self) -> None:
         serving = False

@@ -5,12 +5,12 @@ answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
 from pdp.decision import decide, prepare
-from pdp.facts import Replica
+from pdp.facts import Replica, View
 from pdp.identity import Verifier
 from pdp.model import (
     Decision,
@@ -32,6 +32,10 @@ class Ruling:
     """decisions[i] answers questions[i]."""
     decision_ids: Sequence[str]
     revision: int
+    view: View | None
+    """What was read; None where the token was refused: no fact was read, so none can be stale."""
+    unrecorded: Sequence[DecisionRecord] = ()
+    """Denials that are not on record yet. While there are any, this is not an answer."""
 
 
 class Authorizer:
@@ -58,46 +62,66 @@ class Authorizer:
         questions: Sequence[Question],
         caller: str,
         at_least_revision: int = 0,
+        *,
+        wait: bool = True,
     ) -> Ruling:
         """Answers all questions at one revision; returns once every denial is on record.
 
-        Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach).
+        Without `wait` it returns at once, and denials are left to `settle`.
+
+        Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach), and
+        without `wait` MustWait where an answer needs what is not in memory.
         """
-        token = self._verifier.verify(token_text)
+        token = self._verifier.verify(token_text, wait=wait)
         now = self._clock()
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
-            # No fact was read, so none can be stale.
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
-            ruling = Ruling(token, refusals, ids, self._replica.revision)
-            self._put_on_record(ruling, questions, caller, now)
-            return ruling
-        actor = token.actor
-        view = self._replica.view(
-            actor.user_id,
-            actor.organization_id,
-            [question.resource for question in questions],
-            at_least_revision,
-        )
-        standing = prepare(view.policy, token, view.user, view.organization, now)
-        decisions = [
-            decide(standing, question, chain)
-            for question, chain in zip(questions, view.chains, strict=True)
-        ]
-        ruling = Ruling(token, decisions, ids, view.revision)
-        self._put_on_record(ruling, questions, caller, now)
-        # Last, so that no pause between reading the facts and answering goes unnoticed.
-        self._replica.confirm(view)
+            ruling = Ruling(token, refusals, ids, self._replica.revision, None)
+        else:
+            actor = token.actor
+            view = self._replica.view(
+                actor.user_id,
+                actor.organization_id,
+                [question.resource for question in questions],
+                at_least_revision,
+                wait=wait,
+            )
+            standing = prepare(view.policy, token, view.user, view.organization, now)
+            decisions = [
+                decide(standing, question, chain)
+                for question, chain in zip(questions, view.chains, strict=True)
+            ]
+            ruling = Ruling(token, decisions, ids, view.revision, view)
+        denials = self._records_to_sync(ruling, questions, caller, now)
+        if denials and not wait:
+            return replace(ruling, unrecorded=denials)
+        self._recorder.record(denials)
+        self._confirm(ruling)
         return ruling
 
-    def _put_on_record(
+    async def settle(self, ruling: Ruling) -> None:
+        """The end of the way of a ruling that did not wait: returns once its denials are on record.
+
+        Raises `errors.Unavailable`.
+        """
+        await self._recorder.record_from_loop(ruling.unrecorded)
+        self._confirm(ruling)
+
+    def _confirm(self, ruling: Ruling) -> None:
+        # Last, so that no pause between reading the facts and answering goes unnoticed.
+        if ruling.view is not None:
+            self._replica.confirm(ruling.view)
+
+    def _records_to_sync(
         self, ruling: Ruling, questions: Sequence[Question], caller: str, now: float
-    ) -> None:
+    ) -> Sequence[DecisionRecord]:
         effects = {decision.effect for decision in ruling.decisions}
-        if Effect.DENY in effects:
-            self._recorder.record(_records(ruling, questions, caller, now, Effect.DENY))
         if self._record_allows and Effect.ALLOW in effects:
             self._recorder.offer(_records(ruling, questions, caller, now, Effect.ALLOW))
+        if Effect.DENY not in effects:
+            return ()
+        return _records(ruling, questions, caller, now, Effect.DENY)
 
 
 def _records(

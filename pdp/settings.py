@@ -7,6 +7,7 @@ Sources, strongest first: `PDP_*` variables (lists and tables as JSON), then the
 
 import ipaddress
 import os
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -158,6 +159,8 @@ class Settings(DatabaseSettings):
     audit_allows: bool = False
     """Record allows too. Denials are always recorded."""
 
+    door: Literal["grpc", "envoy"] = "grpc"
+    """Who carries gRPC: grpcio, or Envoy with this process inside (the extra `pdp[envoy]`)."""
     listen: str = "127.0.0.1:50051"
     http_listen: str = "127.0.0.1:8080"
     processes: int = Field(1, ge=1, le=64)
@@ -192,6 +195,8 @@ class Settings(DatabaseSettings):
         issuers = [one.issuer for one in self.issuers]
         if len(set(issuers)) != len(issuers):
             raise ValueError("issuers: each may be named once")
+        if self.door == "envoy" and self.listen.endswith(":0"):
+            raise ValueError("listen: with the door `envoy` the port must be named")
         mtls = self.tls is not None and self.tls.client_ca_file is not None
         if any(caller.spiffe_id for caller in self.callers) and not mtls:
             raise ValueError("callers: a spiffe_id needs tls.client_ca_file")
@@ -222,3 +227,12 @@ def is_loopback(host: str) -> bool:
 def is_loopback_address(address: str) -> bool:
     """Whether `host:port` or `unix:...` can be reached from this machine only."""
     return address.startswith("unix:") or is_loopback(address.rpartition(":")[0])
+
+
+def socket_address(listen: str) -> tuple[socket.AddressFamily, Any]:
+    """The family and address of `host:port` or `unix:path`."""
+    if listen.startswith("unix:"):
+        return socket.AF_UNIX, listen.removeprefix("unix:").removeprefix("//")
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, int(port))

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grpc
 from cryptography import x509
 
 from pdp.errors import CallerUnauthenticated
@@ -23,6 +22,16 @@ class Caller:
 
     name: str
     may: frozenset[Capability]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a peer says of itself, and what TLS found out about it."""
+
+    authorizations: Sequence[str | bytes]
+    """Each value of `authorization`."""
+    certificate: bytes | None
+    """The PEM certificate that TLS has verified."""
 
 
 ANONYMOUS = Caller("anonymous", ALL_CAPABILITIES)
@@ -43,17 +52,15 @@ class Callers:
         }
         self._open = not callers
 
-    def identify(self, context: grpc.ServicerContext) -> Caller:
+    def identify(self, proof: Proof) -> Caller:
         """The caller of this RPC. Raises CallerUnauthenticated."""
         if self._open:
             return ANONYMOUS
-        if self._by_spiffe_id:
-            certificates = context.auth_context().get("x509_pem_cert", ())
-            if certificates:
-                caller = self._by_spiffe_id.get(_spiffe_id(bytes(certificates[0])))
-                if caller is not None:
-                    return caller
-        key = _api_key(context)
+        if self._by_spiffe_id and proof.certificate is not None:
+            caller = self._by_spiffe_id.get(_spiffe_id(proof.certificate))
+            if caller is not None:
+                return caller
+        key = _api_key(proof.authorizations)
         # A dictionary keyed by SHA-256 leaks nothing of the key by its timing.
         caller = self._by_key.get(hashlib.sha256(key).digest()) if key else None
         if caller is None:
@@ -61,8 +68,7 @@ class Callers:
         return caller
 
 
-def _api_key(context: grpc.ServicerContext) -> bytes | None:
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+def _api_key(values: Sequence[str | bytes]) -> bytes | None:
     if len(values) != 1:
         return None
     value = values[0]

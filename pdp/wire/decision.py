@@ -2,7 +2,9 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from google.protobuf.message import Message
 from pdpapi.v1 import core_pb2, decision_service_pb2
 from pdpapi.v1.core_pb2 import DecisionReason, DenialKind
 from pdpapi.v1.decision_service_pb2 import (
@@ -27,7 +29,7 @@ from pdp.limits import (
 from pdp.wire import entities
 from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, Soon
 from pdp.wire.times import set_time
 
 SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["PolicyDecisionService"].full_name
@@ -56,57 +58,83 @@ Count = Callable[[Sequence[model.Decision]], None]
 def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
     """The methods of PolicyDecisionService."""
 
-    def rule(
-        request: CheckRequest | BatchCheckRequest,
-        questions: Sequence[model.Question],
-        caller: Caller,
-    ) -> Ruling:
-        ruling = authorizer.rule(
-            request.actor_token, questions, caller.name, request.at_least_revision
-        )
-        count(ruling.decisions)
-        return ruling
+    def method(
+        name: str,
+        request_type: type[Message],
+        read: Callable[[Any], Sequence[model.Question]],
+        write: Callable[[Ruling], Message],
+        request_bytes_max: int,
+    ) -> Method:
+        def rule(request: Any, caller: Caller, *, wait: bool) -> Ruling:
+            return authorizer.rule(
+                request.actor_token,
+                read(request),
+                caller.name,
+                request.at_least_revision,
+                wait=wait,
+            )
 
-    def check(request: CheckRequest, caller: Caller) -> CheckResponse:
-        ruling = rule(request, (_question(request),), caller)
-        response = _response(ruling, ruling.decisions[0])
-        response.decision_id = ruling.decision_ids[0]
-        if isinstance(ruling.token, model.VerifiedToken):
-            write_actor(response.actor, ruling.token.actor)
-        return response
+        def answer(request: Any, caller: Caller) -> Message:
+            ruling = rule(request, caller, wait=True)
+            count(ruling.decisions)
+            return write(ruling)
 
-    def batch_check(request: BatchCheckRequest, caller: Caller) -> BatchCheckResponse:
-        items = len(request.items)
-        if items > BATCH_ITEMS_MAX:
-            raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
-        if not items:
-            raise InvalidRequest(Violation("items", "must hold at least one question"))
-        ruling = rule(request, _questions(request.items), caller)
-        response = BatchCheckResponse()
-        add = response.results.add
-        # Most items of a batch have one of a few answers: each is written once, and copied.
-        answers: dict[model.Decision, CheckResponse] = {}
-        for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True):
-            answer = answers.get(decision)
-            if answer is None:
-                answer = answers[decision] = _response(ruling, decision)
-            result = add()
-            result.CopyFrom(answer)
-            result.decision_id = decision_id
-        if isinstance(ruling.token, model.VerifiedToken):
-            write_actor(response.actor, ruling.token.actor)
-        return response
+        def at_once(request: Any, caller: Caller) -> Soon:
+            ruling = rule(request, caller, wait=False)
+
+            async def settle() -> None:
+                await authorizer.settle(ruling)
+                count(ruling.decisions)
+
+            if ruling.unrecorded:
+                return Soon(write(ruling), settle)
+            count(ruling.decisions)
+            return Soon(write(ruling), None)
+
+        return Method(SERVICE, name, "decide", request_type, answer, request_bytes_max, at_once)
 
     return (
-        Method(SERVICE, "Check", "decide", CheckRequest, check, CHECK_BYTES_MAX),
-        Method(SERVICE, "BatchCheck", "decide", BatchCheckRequest, batch_check, MESSAGE_BYTES_MAX),
+        method(
+            "Check", CheckRequest, lambda one: (_question(one),), _check_response, CHECK_BYTES_MAX
+        ),
+        method("BatchCheck", BatchCheckRequest, _questions, _batch_response, MESSAGE_BYTES_MAX),
     )
 
 
-def _questions(items: Sequence[CheckItem]) -> list[model.Question]:
+def _check_response(ruling: Ruling) -> CheckResponse:
+    response = _response(ruling, ruling.decisions[0])
+    response.decision_id = ruling.decision_ids[0]
+    if isinstance(ruling.token, model.VerifiedToken):
+        write_actor(response.actor, ruling.token.actor)
+    return response
+
+
+def _batch_response(ruling: Ruling) -> BatchCheckResponse:
+    response = BatchCheckResponse()
+    add = response.results.add
+    # Most items of a batch have one of a few answers: each is written once, and copied.
+    answers: dict[model.Decision, CheckResponse] = {}
+    for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True):
+        answer = answers.get(decision)
+        if answer is None:
+            answer = answers[decision] = _response(ruling, decision)
+        result = add()
+        result.CopyFrom(answer)
+        result.decision_id = decision_id
+    if isinstance(ruling.token, model.VerifiedToken):
+        write_actor(response.actor, ruling.token.actor)
+    return response
+
+
+def _questions(request: BatchCheckRequest) -> list[model.Question]:
+    items = len(request.items)
+    if items > BATCH_ITEMS_MAX:
+        raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
+    if not items:
+        raise InvalidRequest(Violation("items", "must hold at least one question"))
     questions: list[model.Question] = []
     try:
-        for item in items:
+        for item in request.items:
             questions.append(_question(item))  # noqa: PERF401  # the length says which is malformed
     except InvalidRequest as error:
         raise error.within(f"items[{len(questions)}]") from None

@@ -4,7 +4,7 @@ A method that is not in the table does not exist. What answers is a plain functi
 message, which knows nothing of gRPC.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,18 @@ from pdp.settings import Capability
 from pdp.wire.callers import Caller
 
 Answerer = Callable[[Any, Caller], Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Soon:
+    """An answer that was made without waiting."""
+
+    message: Message
+    settle: Callable[[], Awaitable[None]] | None
+    """Where there is one, this may be answered only after it: it waits for the audit."""
+
+
+AnswererAtOnce = Callable[[Any, Caller], Soon]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +39,9 @@ class Method:
     request: type[Message]
     answer: Answerer
     request_bytes_max: int
+    at_once: AnswererAtOnce | None = None
+    """The same answer for an event loop. Raises errors.MustWait where something else than the audit
+    would have to be waited for; then nothing has happened, and `answer` does it all."""
 
     @property
     def path(self) -> str:

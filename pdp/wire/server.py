@@ -1,8 +1,4 @@
-"""The gRPC front door: raw bytes in, raw bytes out, and every failure a status of one table.
-
-Requests are parsed here and not by grpcio, so that a message that does not parse is
-INVALID_ARGUMENT, and so that what answers a method stays a function of messages.
-"""
+"""The front door by grpcio: a thread for each RPC that is being answered."""
 
 import threading
 import time
@@ -11,38 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
-import structlog
-from google.protobuf.internal import api_implementation
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from pdp import limits
-from pdp.audit import new_decision_id
-from pdp.errors import (
-    CallerNotAllowed,
-    InvalidRequest,
-    LimitExceeded,
-    PdpError,
-    ShuttingDown,
-    Violation,
-)
 from pdp.settings import Settings, TlsSettings
-from pdp.wire.callers import Caller, Callers
+from pdp.wire.callers import Callers, Proof
+from pdp.wire.door import CLOSING_SECONDS, rpcs_max
+from pdp.wire.gate import Gate, Observe
 from pdp.wire.methods import Method
-from pdp.wire.statuses import bug_status, status_of
-
-log = structlog.get_logger("pdp.wire")
-
-CLOSING_SECONDS = 0.2
-
-Observe = Callable[[str, str, float], None]
-"""Told (method name, status code name, seconds) of every RPC."""
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class GrpcDoor:
     """A listening server."""
 
     server: grpc.Server
@@ -50,6 +28,10 @@ class Door:
     port: int
     """The bound TCP port; 0 for a unix socket."""
     closing: threading.Event
+
+    def is_open(self) -> bool:
+        """Whether the port answers."""
+        return True
 
     def set_serving(self, *, serving: bool) -> None:
         """What `grpc.health.v1` answers from now on."""
@@ -68,11 +50,8 @@ class Door:
         self.server.stop(grace_seconds).wait()
 
 
-def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -> Door:
-    """Binds the port and serves. Raises RuntimeError where the port cannot be bound, or where
-    protobuf runs on its pure Python backend (which recurses without bound, CVE-2025-4565)."""
-    if api_implementation.Type() != "upb":
-        raise RuntimeError("protobuf must run on its upb backend")
+def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Observe) -> GrpcDoor:
+    """Binds the port and serves. Raises RuntimeError where the port cannot be bound."""
     server = grpc.server(
         ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc"),
         options=(
@@ -88,11 +67,11 @@ def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ),
-        maximum_concurrent_rpcs=settings.threads * 32,
+        maximum_concurrent_rpcs=rpcs_max(settings),
     )
-    closing = threading.Event()
-    admit = _admission(Callers(settings.callers), closing)
-    server.add_generic_rpc_handlers(tuple(_handlers(methods, admit, observe)))
+    gate = Gate(Callers(settings.callers), observe)
+    mtls = settings.tls is not None and settings.tls.client_ca_file is not None
+    server.add_generic_rpc_handlers(tuple(_handlers(methods, gate, mtls=mtls)))
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2)
     )
@@ -105,7 +84,7 @@ def open_door(settings: Settings, methods: Sequence[Method], observe: Observe) -
         port = server.add_insecure_port(settings.listen)
     else:
         port = server.add_secure_port(settings.listen, _credentials(settings.tls))
-    door = Door(server, servicer, port, closing)
+    door = GrpcDoor(server, servicer, port, gate.closing)
     door.set_serving(serving=False)
     server.start()
     return door
@@ -120,37 +99,16 @@ def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
     )
 
 
-Admit = Callable[[Method, bytes, grpc.ServicerContext], Caller]
-
-
-def _admission(callers: Callers, closing: threading.Event) -> Admit:
-    """Who may come in, with what. Raises CallerError, LimitExceeded or ShuttingDown."""
-
-    def admit(method: Method, raw: bytes, context: grpc.ServicerContext) -> Caller:
-        if closing.is_set():
-            raise ShuttingDown("the process is shutting down")
-        caller = callers.identify(context)
-        if method.capability not in caller.may:
-            raise CallerNotAllowed(
-                f"the caller lacks the capability {method.capability!r}",
-                method=method.path,
-                capability=method.capability,
-            )
-        if len(raw) > method.request_bytes_max:
-            raise LimitExceeded("request_bytes_max", method.request_bytes_max, len(raw))
-        return caller
-
-    return admit
-
-
 def _handlers(
-    methods: Sequence[Method], admit: Admit, observe: Observe
+    methods: Sequence[Method], gate: Gate, *, mtls: bool
 ) -> Iterable[grpc.GenericRpcHandler]:
     for service in sorted({method.service for method in methods}):
         yield grpc.method_handlers_generic_handler(
             service,
             {
-                method.name: grpc.unary_unary_rpc_method_handler(_behaviour(method, admit, observe))
+                method.name: grpc.unary_unary_rpc_method_handler(
+                    _behaviour(method, gate, mtls=mtls)
+                )
                 for method in methods
                 if method.service == service
             },
@@ -158,31 +116,22 @@ def _handlers(
 
 
 def _behaviour(
-    method: Method, admit: Admit, observe: Observe
+    method: Method, gate: Gate, *, mtls: bool
 ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def serve(raw: bytes, context: grpc.ServicerContext) -> bytes:
-        started = time.perf_counter()
-        code = grpc.StatusCode.OK
-        try:
-            caller = admit(method, raw, context)
-            return method.answer(_parse(method, raw), caller).SerializeToString()
-        except PdpError as error:
-            code, status = status_of(error)
-        except Exception:
-            # The one place where everything is caught: a bug must not look like an answer.
-            request_id = new_decision_id()
-            log.exception("bug", method=method.path, request_id=request_id)
-            code, status = bug_status(request_id)
-        finally:
-            observe(method.name, code.name, time.perf_counter() - started)
-        context.abort_with_status(rpc_status.to_status(status))
+        outcome = gate.answer(method, raw, _proof(context, mtls=mtls))
+        if isinstance(outcome, bytes):
+            return outcome
+        context.abort_with_status(rpc_status.to_status(outcome.status))
         raise AssertionError("abort_with_status returned")
 
     return serve
 
 
-def _parse(method: Method, raw: bytes) -> object:
-    try:
-        return method.request.FromString(raw)
-    except DecodeError:
-        raise InvalidRequest(Violation("", f"is not a {method.request.DESCRIPTOR.name}")) from None
+def _proof(context: grpc.ServicerContext, *, mtls: bool) -> Proof:
+    metadata = context.invocation_metadata() or ()
+    certificates = context.auth_context().get("x509_pem_cert", ()) if mtls else ()
+    return Proof(
+        [value for key, value in metadata if key == "authorization"],
+        bytes(certificates[0]) if certificates else None,
+    )

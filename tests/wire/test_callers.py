@@ -2,8 +2,7 @@
 
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from cryptography import x509
@@ -13,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from pdp.errors import CallerUnauthenticated
 from pdp.settings import CallerSettings
-from pdp.wire.callers import ANONYMOUS, Callers
+from pdp.wire.callers import ANONYMOUS, Callers, Proof
 
 KEY = "pdp_a-key-of-a-caller"
 SPIFFE = "spiffe://example.test/courses"
@@ -25,26 +24,9 @@ callers = Callers(
 )
 
 
-class Connection:
-    """What grpc says of a connection."""
-
-    def __init__(
-        self,
-        metadata: Sequence[tuple[str, Any]] = (),
-        auth: Mapping[str, Sequence[bytes]] | None = None,
-    ) -> None:
-        self._metadata, self._auth = metadata, auth or {}
-
-    def invocation_metadata(self) -> Sequence[tuple[str, Any]]:
-        return self._metadata
-
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        return self._auth
-
-
-def identify(*metadata: tuple[str, Any], certificate: bytes | None = None) -> str:
-    auth = {} if certificate is None else {"x509_pem_cert": [certificate]}
-    return callers.identify(Connection(metadata, auth)).name  # type: ignore[arg-type]
+def identify(*metadata: tuple[str, str], certificate: bytes | None = None) -> str:
+    values = [value for key, value in metadata if key == "authorization"]
+    return callers.identify(Proof(values, certificate)).name
 
 
 def certificate(*names: x509.GeneralName, common_name: str = "any") -> bytes:
@@ -130,4 +112,4 @@ def test_any_other_certificate_is_nobody(pem: bytes) -> None:
 
 
 def test_without_configured_callers_everybody_is_anonymous() -> None:
-    assert Callers([]).identify(Connection()) is ANONYMOUS  # type: ignore[arg-type]
+    assert Callers([]).identify(Proof((), None)) is ANONYMOUS

@@ -1,0 +1,231 @@
+"""The front door as an ASGI application: gRPC on whatever HTTP/2 server carries it (Envoy here).
+
+Unary calls only, for ours are. What is answered from memory is answered on the event loop; a denial
+waits there for its record, and whatever else has to be waited for gets a thread. A deadline
+(`grpc-timeout`) stays the client's: no call of ours takes so long that cutting it short would help.
+"""
+
+import asyncio
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+from grpc_health.v1 import health_pb2
+
+from pdp.errors import LimitExceeded, PdpError
+from pdp.limits import METADATA_BYTES_MAX
+from pdp.settings import Settings, socket_address
+from pdp.wire.callers import Callers, Proof
+from pdp.wire.door import CLOSING_SECONDS, rpcs_max
+from pdp.wire.framing import CompressedError, MessageReader, framed, status_headers
+from pdp.wire.gate import Gate, Observe, Outcome, Refusal, refusal_of
+from pdp.wire.methods import Method
+
+Scope = Mapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+AT_ONCE_BYTES_MAX = 4 * 1024
+"""A longer request may take long to work on, while everybody else waits for the event loop."""
+CERTIFICATE_HEADER = b"x-forwarded-client-cert"
+"""Envoy's words about the client's certificate; it drops what a client sends of that name."""
+
+_HEALTH_PATH = b"/grpc.health.v1.Health/Check"
+_HEALTH_BYTES_MAX = 1024
+_CONTENT_TYPE = re.compile(rb"application/grpc(?:[+;].*)?", re.DOTALL)
+_CERTIFICATE = re.compile(rb'(?:[^",]*;)?Cert="([^";,]+)"')
+_GRPC = (b"content-type", b"application/grpc")
+_ACCEPT = (b"grpc-accept-encoding", b"identity")
+
+
+class _LeftError(Exception):
+    """The client left."""
+
+
+class AsgiDoor:
+    """The application, and the door that it is. Its requests run on one event loop."""
+
+    def __init__(self, settings: Settings, methods: Sequence[Method], observe: Observe) -> None:
+        self._listen = settings.listen
+        self._gate = Gate(Callers(settings.callers), observe)
+        self._methods = {method.path.encode(): method for method in methods}
+        self._mtls = settings.tls is not None and settings.tls.client_ca_file is not None
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc")
+        self._in_flight = 0
+        self._in_flight_max = rpcs_max(settings)
+        self._serving = False
+        self._open = False
+
+    # --- the door -------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a unix socket."""
+        return 0 if self._listen.startswith("unix:") else int(self._listen.rpartition(":")[2])
+
+    def is_open(self) -> bool:
+        """Whether the port answers: who carries us opens it only after we have started."""
+        self._open = self._open or _answers(self._listen)
+        return self._open
+
+    def set_serving(self, *, serving: bool) -> None:
+        """What `grpc.health.v1` answers from now on."""
+        self._serving = serving
+
+    def close(self, grace_seconds: float) -> None:
+        """Refuses what is new, finishes what is in flight. Not to be called on the event loop."""
+        self.set_serving(serving=False)
+        self._gate.closing.set()
+        deadline = time.monotonic() + grace_seconds
+        time.sleep(CLOSING_SECONDS)
+        while self._in_flight and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    # --- the application ------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request."""
+        content_type, size, authorizations, certificates = _headers_of(scope)
+        if scope["method"] != "POST" or not _CONTENT_TYPE.fullmatch(content_type):
+            await _send_only_headers(send, 415, ())
+            return
+        try:
+            if size > METADATA_BYTES_MAX:
+                raise LimitExceeded("metadata_bytes_max", METADATA_BYTES_MAX, size)
+            certificate = _certificate(certificates) if self._mtls else None
+            outcome = await self._outcome(scope, receive, Proof(authorizations, certificate))
+        except PdpError as error:
+            outcome = refusal_of(error)
+        except CompressedError:
+            outcome = _refusal(grpc.StatusCode.UNIMPLEMENTED, "compressed messages are not read")
+        except _LeftError:
+            return
+        if isinstance(outcome, Refusal):
+            await _send_only_headers(send, 200, status_headers(outcome))
+            return
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": (_GRPC,), "trailers": True}
+        )
+        await send({"type": "http.response.body", "body": framed(outcome)})
+        await send({"type": "http.response.trailers", "headers": ((b"grpc-status", b"0"),)})
+
+    async def _outcome(self, scope: Scope, receive: Receive, proof: Proof) -> Outcome:
+        # What is not a method byte for byte is none: nothing is decoded or normalised before.
+        path = b"" if scope["query_string"] else scope["raw_path"]
+        method = self._methods.get(path)
+        if method is not None:
+            return await self._answer(method, receive, proof)
+        if path == _HEALTH_PATH:
+            return await self._health(receive)
+        return _refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    async def _answer(self, method: Method, receive: Receive, proof: Proof) -> Outcome:
+        try:
+            raw = await _read(
+                receive,
+                method.request_bytes_max,
+                lambda length: self._gate.admit(method, length, proof),
+            )
+            if self._in_flight >= self._in_flight_max:
+                raise LimitExceeded("concurrent_rpcs_max", self._in_flight_max, self._in_flight + 1)
+        except PdpError as error:
+            return self._gate.refuse(method, error)
+        self._in_flight += 1
+        try:
+            outcome = None
+            if len(raw) <= AT_ONCE_BYTES_MAX:
+                outcome = await self._gate.answer_at_once(method, raw, proof)
+            if outcome is None:
+                loop = asyncio.get_running_loop()
+                outcome = await loop.run_in_executor(
+                    self._pool, self._gate.answer, method, raw, proof
+                )
+            return outcome
+        finally:
+            self._in_flight -= 1
+
+    async def _health(self, receive: Receive) -> Outcome:
+        raw = await _read(receive, _HEALTH_BYTES_MAX, lambda _: None)
+        try:
+            request = health_pb2.HealthCheckRequest.FromString(raw)
+        except DecodeError:
+            return _refusal(grpc.StatusCode.INVALID_ARGUMENT, "is not a HealthCheckRequest")
+        if request.service:
+            return _refusal(grpc.StatusCode.NOT_FOUND, "")
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        answer: bytes = health_pb2.HealthCheckResponse(
+            status=status.SERVING if self._serving else status.NOT_SERVING
+        ).SerializeToString()
+        return answer
+
+
+def _headers_of(scope: Scope) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes]]:
+    """Content type, size of all headers, values of `authorization` and of CERTIFICATE_HEADER."""
+    authorizations: list[bytes] = []
+    certificates: list[bytes] = []
+    content_type = b""
+    size = 0
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name == b"content-type":
+            content_type = value
+        elif name == b"authorization":
+            authorizations.append(value)
+        elif name == CERTIFICATE_HEADER:
+            certificates.append(value)
+    return content_type, size, authorizations, certificates
+
+
+async def _read(receive: Receive, bytes_max: int, admit: Callable[[int], object]) -> bytes:
+    """The message of a request. `admit` is asked, once, before anything is waited for that did not
+    come together with the headers: a stranger does not fill our memory."""
+    reader = MessageReader(bytes_max)
+    admitted = False
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise _LeftError
+        reader.feed(event["body"])
+        if not event["more_body"]:
+            return reader.message()
+        if not admitted:
+            admit(reader.length)
+            admitted = True
+
+
+async def _send_only_headers(
+    send: Send, http_status: int, headers: Sequence[tuple[bytes, bytes]]
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": http_status,
+            "headers": (_GRPC, _ACCEPT, *headers),
+        }
+    )
+    await send({"type": "http.response.body"})
+
+
+def _refusal(code: grpc.StatusCode, message: str) -> Refusal:
+    return Refusal(code, status_pb2.Status(code=code.value[0], message=message))
+
+
+def _certificate(values: Sequence[bytes]) -> bytes | None:
+    """The certificate of the peer, and of nobody else, in Envoy's header."""
+    found = _CERTIFICATE.fullmatch(values[0]) if len(values) == 1 else None
+    return unquote_to_bytes(found[1]) if found else None
+
+
+def _answers(listen: str) -> bool:
+    family, address = socket_address(listen)
+    with socket.socket(family) as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(address) == 0

@@ -1,0 +1,30 @@
+"""The front door: one of two, chosen by settings. Both let through the same gate."""
+
+from typing import Protocol
+
+from pdp.settings import Settings
+
+CLOSING_SECONDS = 0.2
+"""For so long a closing door still answers, with what is worth asking again."""
+
+
+class Door(Protocol):
+    """What the process needs of its front door."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a unix socket."""
+
+    def is_open(self) -> bool:
+        """Whether the port answers."""
+
+    def set_serving(self, *, serving: bool) -> None:
+        """What `grpc.health.v1` answers from now on."""
+
+    def close(self, grace_seconds: float) -> None:
+        """Refuses what is new, finishes what is in flight."""
+
+
+def rpcs_max(settings: Settings) -> int:
+    """How many RPCs a process takes on at once; what is beyond is RESOURCE_EXHAUSTED."""
+    return settings.threads * 32
