@@ -206,6 +206,8 @@ def _connection_manager(settings: Settings, carried: Mapping[str, Any]) -> dict[
             "max_concurrent_streams": STREAMS_MAX,
             "initial_stream_window_size": 256 * _KIB,
             "initial_connection_window_size": 1024 * _KIB,
+            # A request that is malformed costs its stream, not the connection of all the others.
+            "override_stream_error_on_invalid_http_message": True,
         },
         "request_headers_timeout": "5s",
         "request_timeout": "10s",

@@ -20,7 +20,6 @@ from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2
 
 from pdp.errors import LimitExceeded, PdpError
-from pdp.limits import METADATA_BYTES_MAX
 from pdp.settings import Settings, socket_address
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.door import CLOSING_SECONDS, rpcs_max
@@ -93,13 +92,11 @@ class AsgiDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
-        content_type, size, authorizations, certificates = _headers_of(scope)
+        content_type, authorizations, certificates = _headers_of(scope)
         if scope["method"] != "POST" or not _CONTENT_TYPE.fullmatch(content_type):
             await _send_only_headers(send, 415, ())
             return
         try:
-            if size > METADATA_BYTES_MAX:
-                raise LimitExceeded("metadata_bytes_max", METADATA_BYTES_MAX, size)
             certificate = _certificate(certificates) if self._mtls else None
             outcome = await self._outcome(scope, receive, Proof(authorizations, certificate))
         except PdpError as error:
@@ -167,21 +164,19 @@ class AsgiDoor:
         return answer
 
 
-def _headers_of(scope: Scope) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes]]:
-    """Content type, size of all headers, values of `authorization` and of CERTIFICATE_HEADER."""
+def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes]]:
+    """Content type, values of `authorization` and of CERTIFICATE_HEADER. The carrier bounds them."""
     authorizations: list[bytes] = []
     certificates: list[bytes] = []
     content_type = b""
-    size = 0
     for name, value in scope["headers"]:
-        size += len(name) + len(value)
         if name == b"content-type":
             content_type = value
         elif name == b"authorization":
             authorizations.append(value)
         elif name == CERTIFICATE_HEADER:
             certificates.append(value)
-    return content_type, size, authorizations, certificates
+    return content_type, authorizations, certificates
 
 
 async def _read(receive: Receive, bytes_max: int, admit: Callable[[int], object]) -> bytes:

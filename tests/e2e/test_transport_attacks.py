@@ -3,6 +3,7 @@
 Bytes are written by hand where the h2 library would refuse to send them.
 """
 
+import re
 import socket
 import threading
 import time
@@ -49,11 +50,8 @@ def connection(server: ServerProcess) -> Iterator[socket.socket]:
 
 
 def resident_kib(server: ServerProcess) -> int:
-    assert server.process is not None
-    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError("no VmRSS")
+    status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in server.pids())
+    return sum(int(kib) for kib in re.findall(r"^VmRSS:\s+(\d+)", status, re.MULTILINE))
 
 
 @contextmanager

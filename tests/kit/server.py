@@ -84,9 +84,21 @@ class ServerProcess:
         return self.process.wait(30)
 
     def kill(self) -> None:
+        """SIGKILL, to all that it consists of."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self.process.wait(30)
+
+    def signal(self, number: signal.Signals) -> None:
+        for pid in reversed(self.pids()):
+            os.kill(pid, number)
+
+    def pids(self) -> list[int]:
+        """The process, and where Envoy is the door, Envoy with the service inside."""
+        assert self.process is not None
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
 
     def log(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")
