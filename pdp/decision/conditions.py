@@ -4,6 +4,9 @@ The language is CEL (https://cel.dev) in Google's own runtime. Variables are dec
 types, so that a typo or a comparison of a number with a text is refused at write time. Values are
 bound, never spliced into the text, and only JSON values, times and texts are ever bound.
 
+The runtime's binding cuts a text off at its first NUL, so a value that holds one is never bound:
+the condition fails.
+
 An error inside `a || b` or `a && b` is absorbed where the other side settles the result, as the
 CEL specification says; an error that is left over is a failure, which never allows.
 """
@@ -132,6 +135,8 @@ class Condition:
                 data[name] = {key: value[key] for key in keys if key in value}
             else:
                 data[name] = conversion(value) if conversion is not None else value
+        if _holds_nul(data):
+            return Reason.CONDITION_FAILED
         try:
             result = program.expression.eval(data=data).value()
         except RuntimeError:  # the iteration budget
@@ -155,6 +160,22 @@ class Condition:
                 self.reads_now = any(one.name == "now" for one in program.reads)
             self._program = program
         return program
+
+
+def _holds_nul(data: Mapping[str, Any]) -> bool:
+    """Whether a text that would be bound holds NUL. Iterative: nothing here bounds the depth."""
+    pending: list[Any] = [data]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            if "\x00" in value:
+                return True
+        elif isinstance(value, Mapping):
+            pending += value.keys()
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return False
 
 
 @lru_cache(maxsize=_CONDITIONS_KEPT)

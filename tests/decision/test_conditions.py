@@ -188,6 +188,26 @@ def test_values_are_bound_and_never_spliced_into_a_condition(text):
     assert evaluate("resource.attributes.owner == context.owner", {"owner": text}, {"owner": text})
 
 
+@pytest.mark.parametrize(
+    ("source", "context"),
+    [
+        ("context.mail.endsWith('@corp.example')", {"mail": "eve@corp.example\0@evil.example"}),
+        ("context.role in ['admin']", {"role": "admin\0"}),
+        ("'admin' in context.roles", {"roles": ["admin\0"]}),
+        ("context.deep.role in ['admin']", {"deep": {"role": "admin\0"}}),
+        ("context == {'role': 'admin'}", {"role": "admin\0"}),
+        ("context.exists(key, key == 'admin')", {"admin\0": True}),
+        ("context['admin\\u0000'] == true || context.size() == 1", {"admin\0": True}),
+    ],
+)
+def test_a_text_is_never_cut_off_at_nul(source, context):
+    assert evaluate(source, context=context) is Reason.CONDITION_FAILED
+
+
+def test_a_shortcut_tells_texts_apart_behind_nul():
+    assert evaluate("context.role == 'admin'", context={"role": "admin\0"}) is False
+
+
 def test_a_key_named_like_a_dunder_is_only_a_key():
     """GHSA-gcjh (cel-go): private fields were reachable."""
     source = "resource.attributes.__class__ == 'x'"
