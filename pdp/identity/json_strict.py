@@ -10,7 +10,8 @@ import math
 import re
 from typing import Any, NoReturn
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Also one that never ends, and possessive: who asks writes the text, so it must take linear time.
+_STRING = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _INTEGER_DIGITS_MAX = 308
 """An integer of so many digits is still within a double."""
 

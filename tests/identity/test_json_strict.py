@@ -1,6 +1,7 @@
 """JSON with one reading only."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -76,3 +77,11 @@ def test_numbers_become_floats_and_bools_do_not() -> None:
     value = with_numbers_as_floats({"a": [1, True, None, "1", {"b": 2}], "c": 1.5})
     assert value == {"a": [1.0, True, None, "1", {"b": 2.0}], "c": 1.5}
     assert [type(item) for item in value["a"][:2]] == [float, bool]
+
+
+@pytest.mark.parametrize("tail", [b'\\"' * 30_000, b'"\\' * 30_000, b"\\", b'"', b"[" * 60_000])
+def test_a_text_that_never_ends_takes_linear_time(tail: bytes) -> None:
+    started = time.perf_counter()
+    with pytest.raises(NotStrictJson):
+        parse_object(b'{"a":' + b"[" * 20 + b'"' + tail, depth_max=16)
+    assert time.perf_counter() - started < 1
