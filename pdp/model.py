@@ -7,10 +7,11 @@ float (as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compa
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Attributes = Mapping[str, Any]
 """Never changed in place once it is part of a value."""
+NO_ATTRIBUTES: Attributes = {}
 
 
 class Effect(enum.Enum):
@@ -244,15 +245,18 @@ class Membership:
     """The Clerk organization role, e.g. `org:member`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+# The values that are made anew for each question are named tuples: as unchangeable as a frozen
+# dataclass, at a quarter of the cost of making one.
+
+
+class Resource(NamedTuple):
     """A resource, stored or as a request describes it."""
 
     type: str
     id: str
     organization_id: str | None = None
     parent: ResourceRef | None = None
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +281,7 @@ class UserFacts:
     revoked_sessions: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceFacts:
+class ResourceFacts(NamedTuple):
     """All that is stored about one resource, without its ancestors."""
 
     resource: Resource
@@ -298,18 +301,16 @@ class OrganizationFacts:
 # --- question and answer ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """May the actor use this permission on this resource?"""
 
     permission: str
     resource: Resource | None = None
     """As the request describes it."""
-    context: Attributes = field(default_factory=dict)
+    context: Attributes = NO_ATTRIBUTES
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to a question. Compare `effect`; a decision has no truth value."""
 
     effect: Effect

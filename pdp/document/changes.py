@@ -2,12 +2,12 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pdp.document.entities import KINDS
 from pdp.document.policy_document import PolicyDocument
-from pdp.model import Entity, Key, key_of
+from pdp.model import Entity, Key, Resource, key_of
 
 
 class Action(enum.Enum):
@@ -55,7 +55,9 @@ def differences(current: PolicyDocument, wanted: PolicyDocument) -> list[Change]
 
 def same_entity(one: Entity, other: Entity) -> bool:
     """Whether both say the same. Not `==`, for which the attribute `true` equals `1.0`."""
-    if type(one) is not type(other) or not is_dataclass(one):
+    if isinstance(one, Resource) and isinstance(other, Resource):
+        return all(map(_same_value, one, other))
+    if isinstance(one, Resource) or type(one) is not type(other):
         return False
     return all(
         _same_value(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)

@@ -80,7 +80,11 @@ def checked(entity: E) -> tuple[E, list[Problem]]:
         case User() | Resource():
             try:
                 attributes = normalise_attributes(stored.attributes, "attributes")
-                stored = replace(stored, attributes=attributes)
+                stored = (
+                    replace(stored, attributes=attributes)
+                    if isinstance(stored, User)
+                    else stored._replace(attributes=attributes)
+                )
             except InvalidRequest as error:
                 problems += [(_path(one.field), one.description) for one in error.violations]
             except LimitExceeded as error:

@@ -233,6 +233,31 @@ def test_a_pattern_is_a_literal_re2_expression(source):
         compile_condition(source)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "now.getHours(context.zone) == 1",
+        "timestamp(context.at).getDayOfWeek(string(context.zone)) == 1",
+        "['UTC'].exists(zone, now.getFullYear(zone) == 2026)",
+        "context.at.getMilliseconds(actor.id) == 1",
+        "now.getDate('U' + 'TC') == 1",
+    ],
+)
+def test_a_time_zone_is_a_literal(source):
+    with pytest.raises(ConditionInvalid, match="time zone"):
+        compile_condition(source)
+
+
+@pytest.mark.parametrize("zone", ["", "'UTC'", "'Europe/Berlin'", "'-07:00'"])
+def test_a_time_is_read_in_a_zone(zone):
+    assert (
+        evaluate(
+            f"now.getFullYear({zone}) >= 2020 && timestamp('2020-01-01T00:00:00Z').getHours({zone}) >= 0"
+        )
+        is True
+    )
+
+
 def test_a_pattern_takes_linear_time():
     """GHSA-rq2q-4r55-9877 and its like (ReDoS): a backtracking matcher would not end."""
     source = "context.text.matches('^(a+)+$')"

@@ -222,9 +222,9 @@ def test_a_grant_on_a_resource_reaches_what_is_below_it_and_nothing_else():
 
     assert effect("course:edit", course) is Effect.ALLOW
     assert effect("lesson:view", lesson, course) is Effect.ALLOW
-    assert effect("lesson:view", replace(lesson, parent=None)) is Effect.DENY
-    assert effect("course:edit", replace(course, id="2")) is Effect.DENY
-    assert effect("course:edit", replace(course, type="Course")) is Effect.DENY
+    assert effect("lesson:view", lesson._replace(parent=None)) is Effect.DENY
+    assert effect("course:edit", course._replace(id="2")) is Effect.DENY
+    assert effect("course:edit", course._replace(type="Course")) is Effect.DENY
     assert effect("course:edit") is Effect.DENY
 
 
@@ -273,7 +273,7 @@ def test_facts_that_do_not_belong_together_are_a_defect_not_an_answer():
     course = Resource("course", "1", "org_2")
     with pytest.raises(ValueError, match="not the first"):
         decide(standing, Question("course:edit", course), ())
-    other = ResourceFacts(replace(course, id="2"), ())
+    other = ResourceFacts(course._replace(id="2"), ())
     with pytest.raises(ValueError, match="not the first"):
         decide(standing, Question("course:edit", course), (other,))
     with pytest.raises(ValueError, match="names none"):
