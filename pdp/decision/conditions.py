@@ -62,6 +62,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ABSENT = ("NOT_FOUND:", "UNKNOWN: No value with name")
 _CONDITIONS_KEPT: Final = 2_048
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
+_IN_ZONE: Final = "_with_tz"
 
 
 class ConditionInvalid(ValueError):  # named like the errors of pdp.errors
@@ -270,6 +271,11 @@ def _literal_key(node: Node) -> str | None:
 def _check_call(node: Node, tree: Tree, *, repeated: bool) -> None:
     if node.name == "matches":
         _check_pattern(read(node.inner[-1]).constant)
+    # The runtime opens the file of a zone and keeps every name it was ever given.
+    if any(one.endswith(_IN_ZONE) for one in tree.overloads.get(node.id, ())) and not isinstance(
+        read(node.inner[-1]).constant, str
+    ):
+        raise ConditionInvalid(f"the time zone of {node.name}() must be a literal text")
     # Texts that grow in a loop would take memory that no budget counts. Lists that a macro
     # gathers are its own additions to an accumulator, whose name begins with "@".
     if (
