@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pdp.errors import InvalidPolicy, LimitExceeded, Violation
-from pdp.limits import DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX
+from pdp.limits import DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, VIOLATIONS_MAX
 
 Scalar = str | int | float | bool | None
 Path = tuple[str | int, ...]
@@ -21,6 +21,7 @@ Path = tuple[str | int, ...]
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _INTEGER_DIGITS_MAX = 400
 """More than any double has; beyond, Python would take quadratic time."""
+_PATH_CHARACTERS_MAX = 1_024
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -173,6 +174,8 @@ class _Builder:
 
     def _refuse(self, description: str, line: int) -> None:
         self.fatal.append(Violation(self._path(), description, line))
+        if len(self.fatal) >= VIOLATIONS_MAX:
+            raise InvalidPolicy(*self.fatal)
 
     def _path(self) -> str:
         parts: list[str | int] = []
@@ -185,9 +188,10 @@ class _Builder:
 
 
 def path_text(path: Path) -> str:
-    """A path for people: `roles.ADMIN.allow[0]`; `document` for the whole."""
+    """A path for people: `roles.ADMIN.allow[0]`; `document` for the whole. Bounded: a key may be as
+    long as the document, and each of its problems has a path."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "document"
+    return text.removeprefix(".")[:_PATH_CHARACTERS_MAX] or "document"
 
 
 def line_of(root: Node, path: Path) -> int:

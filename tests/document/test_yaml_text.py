@@ -4,6 +4,7 @@ import pytest
 
 from pdp.document import parse_document
 from pdp.errors import InvalidPolicy
+from pdp.limits import VIOLATIONS_MAX
 
 
 def attribute(text: str):
@@ -84,3 +85,18 @@ def test_a_thousand_million_laughs_stay_ten_lines():
     ]
     with pytest.raises(InvalidPolicy):
         parse_document("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- *a\n" * 50_000,
+        f'? "{"k" * 100_000}"\n: [' + "&a 1, " * 2_000 + "]",
+        f'roles:\n  ? "{"k" * 100_000}"\n  : {{allow: [' + "1, " * 2_000 + "]}",
+    ],
+)
+def test_what_is_said_of_a_bad_document_is_bounded(text: str) -> None:
+    with pytest.raises(InvalidPolicy) as raised:
+        parse_document(text)
+    assert len(raised.value.violations) <= VIOLATIONS_MAX + 1
+    assert sum(len(one.field) for one in raised.value.violations) < 200_000
