@@ -23,7 +23,13 @@ from pdp.errors import LimitExceeded, PdpError
 from pdp.settings import Settings, socket_address
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.door import CLOSING_SECONDS, rpcs_max
-from pdp.wire.framing import CompressedError, MessageReader, framed, status_headers
+from pdp.wire.framing import (
+    CompressedError,
+    MessageReader,
+    framed,
+    message_of,
+    status_headers,
+)
 from pdp.wire.gate import Gate, Observe, Outcome, Refusal, refusal_of
 from pdp.wire.methods import Method
 
@@ -39,9 +45,9 @@ CERTIFICATE_HEADER = b"x-forwarded-client-cert"
 
 _HEALTH_PATH = b"/grpc.health.v1.Health/Check"
 _HEALTH_BYTES_MAX = 1024
-_CONTENT_TYPE = re.compile(rb"application/grpc(?:[+;].*)?", re.DOTALL)
 _CERTIFICATE = re.compile(rb'(?:[^",]*;)?Cert="([^";,]+)"')
-_GRPC = (b"content-type", b"application/grpc")
+_CONTENT_TYPE = b"application/grpc"
+_GRPC = (b"content-type", _CONTENT_TYPE)
 _ACCEPT = (b"grpc-accept-encoding", b"identity")
 
 
@@ -93,7 +99,7 @@ class AsgiDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
         content_type, authorizations, certificates = _headers_of(scope)
-        if scope["method"] != "POST" or not _CONTENT_TYPE.fullmatch(content_type):
+        if scope["method"] != "POST" or not _is_grpc(content_type):
             await _send_only_headers(send, 415, ())
             return
         try:
@@ -165,7 +171,7 @@ class AsgiDoor:
 
 
 def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes]]:
-    """Content type, values of `authorization` and of CERTIFICATE_HEADER. The carrier bounds them."""
+    """Content type, values of `authorization`, of CERTIFICATE_HEADER. The carrier bounds them."""
     authorizations: list[bytes] = []
     certificates: list[bytes] = []
     content_type = b""
@@ -179,21 +185,31 @@ def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes]]:
     return content_type, authorizations, certificates
 
 
+def _is_grpc(content_type: bytes) -> bool:
+    return content_type.startswith(_CONTENT_TYPE) and content_type[len(_CONTENT_TYPE) :][:1] in (b"", b"+", b";")
+
+
 async def _read(receive: Receive, bytes_max: int, admit: Callable[[int], object]) -> bytes:
     """The message of a request. `admit` is asked, once, before anything is waited for that did not
     come together with the headers: a stranger does not fill our memory."""
+    chunk, more = await _chunk(receive)
+    if not more:
+        return message_of(chunk, bytes_max)
     reader = MessageReader(bytes_max)
-    admitted = False
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise _LeftError
-        reader.feed(event["body"])
-        if not event["more_body"]:
-            return reader.message()
-        if not admitted:
-            admit(reader.length)
-            admitted = True
+    reader.feed(chunk)
+    admit(reader.length)
+    while more:
+        chunk, more = await _chunk(receive)
+        reader.feed(chunk)
+    return reader.message()
+
+
+async def _chunk(receive: Receive) -> tuple[bytes, bool]:
+    """A part of the body, and whether more is to come."""
+    event = await receive()
+    if event["type"] == "http.disconnect":
+        raise _LeftError
+    return event["body"], event["more_body"]
 
 
 async def _send_only_headers(

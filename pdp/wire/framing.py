@@ -34,27 +34,38 @@ class MessageReader:
         """Of the message, as its prefix says; 0 while that was not seen."""
 
     def feed(self, chunk: bytes) -> None:
-        """Takes what came.
-
-        Raises CompressedError, LimitExceeded as soon as the prefix says a length beyond the bound,
-        and InvalidRequest for more than one message.
-        """
+        """Takes what came. Raises as `message_of`, as soon as that is known."""
         self._body += chunk
-        if len(self._body) < _PREFIX.size:
-            return
-        compressed, self.length = _PREFIX.unpack_from(self._body)
-        if compressed:
-            raise CompressedError
-        if self.length > self._bytes_max:
-            raise LimitExceeded("request_bytes_max", self._bytes_max, self.length)
-        if len(self._body) > _PREFIX.size + self.length:
-            raise _not_one_message()
+        self.length = _length(self._body, self._bytes_max)
 
     def message(self) -> bytes:
-        """The message, once all has come. Raises InvalidRequest where it is not whole."""
-        if len(self._body) < _PREFIX.size or len(self._body) != _PREFIX.size + self.length:
-            raise _not_one_message()
-        return bytes(memoryview(self._body)[_PREFIX.size :])
+        """The message, once all has come. Raises as `message_of`."""
+        return message_of(bytes(self._body), self._bytes_max)
+
+
+def message_of(body: bytes, bytes_max: int) -> bytes:
+    """The one message of a whole body.
+
+    Raises CompressedError, LimitExceeded, and InvalidRequest where it is not one message.
+    """
+    if len(body) != _PREFIX.size + _length(body, bytes_max):
+        raise _not_one_message()
+    return body[_PREFIX.size :]
+
+
+def _length(body: bytes | bytearray, bytes_max: int) -> int:
+    """What the prefix says, where there is one; and checks what is known by then."""
+    if len(body) < _PREFIX.size:
+        return 0
+    length: int
+    compressed, length = _PREFIX.unpack_from(body)
+    if compressed:
+        raise CompressedError
+    if length > bytes_max:
+        raise LimitExceeded("request_bytes_max", bytes_max, length)
+    if len(body) > _PREFIX.size + length:
+        raise _not_one_message()
+    return length
 
 
 def framed(message: bytes) -> bytes:
