@@ -17,6 +17,7 @@ from pdp.wire.callers import Callers, Proof
 from pdp.wire.door import CLOSING_SECONDS, rpcs_max
 from pdp.wire.gate import Gate, Observe
 from pdp.wire.methods import Method
+from pdp.wire.reception import Reception
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class GrpcDoor:
     port: int
     """The bound TCP port; 0 for a unix socket."""
     closing: threading.Event
+    serving: threading.Event
 
     def is_open(self) -> bool:
         """Whether the port answers."""
@@ -36,6 +38,10 @@ class GrpcDoor:
     def set_serving(self, *, serving: bool) -> None:
         """What `grpc.health.v1` answers from now on."""
         status = health_pb2.HealthCheckResponse.ServingStatus
+        if serving:
+            self.serving.set()
+        else:
+            self.serving.clear()
         self.health.set("", status.SERVING if serving else status.NOT_SERVING)
 
     def close(self, grace_seconds: float) -> None:
@@ -52,8 +58,14 @@ class GrpcDoor:
 
 def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Observe) -> GrpcDoor:
     """Binds the port and serves. Raises RuntimeError where the port cannot be bound."""
+    callers = Callers(settings.callers)
+    serving = threading.Event()
+    mtls = settings.tls is not None and settings.tls.client_ca_file is not None
+    # With mTLS the handshake has turned strangers away; without callers there are none.
+    reception = [Reception(callers, serving)] if settings.callers and not mtls else []
     server = grpc.server(
         ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc"),
+        interceptors=reception,
         options=(
             ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
             ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
@@ -69,8 +81,7 @@ def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Obser
         ),
         maximum_concurrent_rpcs=rpcs_max(settings),
     )
-    gate = Gate(Callers(settings.callers), observe)
-    mtls = settings.tls is not None and settings.tls.client_ca_file is not None
+    gate = Gate(callers, observe)
     server.add_generic_rpc_handlers(tuple(_handlers(methods, gate, mtls=mtls)))
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2)
@@ -84,7 +95,7 @@ def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Obser
         port = server.add_insecure_port(settings.listen)
     else:
         port = server.add_secure_port(settings.listen, _credentials(settings.tls))
-    door = GrpcDoor(server, servicer, port, gate.closing)
+    door = GrpcDoor(server, servicer, port, gate.closing, serving)
     door.set_serving(serving=False)
     server.start()
     return door

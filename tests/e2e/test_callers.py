@@ -2,6 +2,8 @@
 
 import datetime
 import hashlib
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +13,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pdpapi.v1.administration_service_pb2 import ExportRequest
 from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from tests.e2e.test_check import error_info, refusal
 from tests.kit.server import ServerProcess, stubs_on
+from tests.kit.waiting import eventually
 
+CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 KEY, OTHER_KEY = "pdp_key-of-the-courses", "pdp_key-of-the-auditors"
 SPIFFE = "spiffe://example.test/mesh"
 QUESTION = CheckRequest(actor_token="x", permission="course:view")
@@ -149,6 +156,48 @@ def test_api_keys_reach_what_their_caller_may_and_nothing_else(tmp_path: Path, d
         assert '"caller": "courses"' in listed.stdout, listed.stderr
     finally:
         server.stop()
+
+
+def test_a_stranger_holds_no_thread(tmp_path: Path) -> None:
+    """Calls that never send their message, and reflection streams that are left open."""
+    server = ServerProcess(tmp_path, {"CALLERS": CALLERS, "THREADS": "4"})
+    server.start()
+    try:
+        with server.channel() as channel:
+            stubs = stubs_on(channel)
+            paths = [
+                CHECK,
+                "/grpc.health.v1.Health/Check",
+                REFLECTION,
+                "/grpc.health.v1.Health/Watch",
+            ]
+            for path in paths * 10:
+                call = channel.stream_stream(path)
+                call(endless(), timeout=60)
+            for _ in range(20):
+                stubs.decision.Check(QUESTION, metadata=bearer(KEY), timeout=2)
+            probe = health_pb2_grpc.HealthStub(channel)
+            eventually(
+                lambda: (
+                    probe.Check(health_pb2.HealthCheckRequest(), timeout=2).status
+                    == health_pb2.HealthCheckResponse.SERVING
+                )
+            )
+            known = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                iter([reflection_pb2.ServerReflectionRequest(list_services="")]),
+                metadata=bearer(KEY),
+                timeout=5,
+            )
+            names = [one.name for one in next(known).list_services_response.service]
+            assert "pdpapi.v1.PolicyDecisionService" in names
+    finally:
+        server.stop()
+
+
+def endless() -> Iterator[bytes]:
+    """A message that never comes, until the call ends."""
+    threading.Event().wait(30)
+    yield b""
 
 
 def test_a_client_certificate_names_its_caller(tmp_path: Path, door: str) -> None:

@@ -10,27 +10,21 @@ from hypothesis import strategies as st
 from pdp.errors import InvalidRequest, LimitExceeded
 from pdp.wire.attributes import attributes_of, struct_of
 
+texts = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 leaf = (
     st.none()
     | st.booleans()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    | st.text(texts, max_size=20)
 )
 values = st.recursive(
     leaf,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(texts, max_size=8), inner),
     max_leaves=20,
 )
 
 
-@given(
-    st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=8), values, max_size=5
-    )
-)
+@given(st.dictionaries(st.text(texts, max_size=8), values, max_size=5))
 def test_what_is_written_is_read_back_exactly(attributes: dict[str, Any]) -> None:
     read = attributes_of(struct_of(attributes), "attributes")
     assert read == attributes
@@ -79,6 +73,13 @@ def test_numbers_that_json_does_not_know_are_refused(number: float) -> None:
     struct.fields["n"].number_value = number
     with pytest.raises(InvalidRequest, match="NaN or an infinity"):
         attributes_of(struct, "context")
+
+
+@pytest.mark.parametrize("attributes", [{"a": "b\0c"}, {"a\0": 1.0}, {"a": [{"b": "\0"}]}])
+def test_a_text_with_nul_is_refused(attributes: dict[str, Any]) -> None:
+    """A condition would take "admin\0x" for "admin"."""
+    with pytest.raises(InvalidRequest, match="NUL"):
+        attributes_of(struct_of(attributes), "context")
 
 
 def test_a_value_without_a_kind_is_refused() -> None:
