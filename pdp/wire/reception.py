@@ -7,7 +7,7 @@ so could open reflection streams. What is said to a stranger here waits for no m
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -18,8 +18,7 @@ from pdp.wire.callers import Callers, Proof
 from pdp.wire.statuses import status_of
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"  # generic in its stubs only
-_Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], _Handler | None]"
+_Handler: TypeAlias = Any  # grpc.RpcMethodHandler, whose stubs want type variables here
 
 
 class Reception(grpc.ServerInterceptor):
@@ -33,8 +32,10 @@ class Reception(grpc.ServerInterceptor):
         self._refusal: _Handler = grpc.stream_unary_rpc_method_handler(_refuse)
 
     def intercept_service(
-        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> "_Handler | None":
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], _Handler],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
         """Chooses by the headers alone."""
         metadata = handler_call_details.invocation_metadata or ()
         keys = [value for key, value in metadata if key == "authorization"]

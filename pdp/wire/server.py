@@ -62,7 +62,9 @@ def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Obser
     serving = threading.Event()
     mtls = settings.tls is not None and settings.tls.client_ca_file is not None
     # With mTLS the handshake has turned strangers away; without callers there are none.
-    reception = [Reception(callers, serving)] if settings.callers and not mtls else []
+    reception: list[grpc.ServerInterceptor] | None = (
+        [Reception(callers, serving)] if settings.callers and not mtls else None
+    )
     server = grpc.server(
         ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc"),
         interceptors=reception,
