@@ -13,7 +13,8 @@ help: ## List the targets.
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml clients/python/pyproject.toml
 	@echo "Installing into $(VENV): about a minute, once."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.11")'
+	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		-e clients/python -e .
@@ -81,7 +82,11 @@ lock: install ## Pin every dependency anew, by hash.
 			--no-header --no-emit-index-url --no-emit-find-links --no-emit-package pdp-client \
 			--upgrade $$group pyproject.toml -o requirements/$$kind.txt || exit 1; \
 	done
+	@echo hatchling | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--upgrade - -o requirements/build.txt
 
 .PHONY: clean
 clean: ## Remove what was built and installed.
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache .coverage*

@@ -4,7 +4,9 @@ A process starts whatever is out of reach: without its database or a key set it 
 ready, and becomes ready by itself.
 """
 
+import contextlib
 import functools
+import gc
 import threading
 from collections.abc import Callable
 
@@ -69,6 +71,26 @@ class Service:
                     "Time since every change was confirmed as seen.",
                     self._replica.staleness_seconds,
                 ),
+                "pdp_key_fetch_failures": (
+                    "Key set fetches that failed.",
+                    lambda: sum(one.failed for one in self._verifier.key_fetches.values()),
+                ),
+                "pdp_audit_waiting_records": (
+                    "Decisions that wait to be written.",
+                    lambda: self._recorder.counts().waiting,
+                ),
+                "pdp_audit_dropped_records": (
+                    "Allows that were not recorded; the log says so itself.",
+                    lambda: self._recorder.counts().dropped,
+                ),
+                "pdp_audit_write_failures": (
+                    "Writes and syncs of the log that failed.",
+                    lambda: self._recorder.counts().failures,
+                ),
+                "pdp_audit_shipping_failures": (
+                    "Attempts to copy the log into SQL that failed.",
+                    lambda: self._shipper.counts().failures,
+                ),
             },
             metrics_directory,
         )
@@ -88,6 +110,8 @@ class Service:
             *audit_methods(DecisionLog(self._engine), pages),
         )
         self._stopping = threading.Event()
+        self._started = contextlib.ExitStack()
+        """What `stop` has to stop, latest first."""
         self._door: Door | None = None
         self.application: AsgiDoor | None = None
         """What has to be carried to the port, where the door is `envoy`; there once started."""
@@ -108,13 +132,23 @@ class Service:
         return [sentence for holds, sentence in checks if not holds()]
 
     def start(self) -> int:
-        """Starts everything, front door last. Returns the gRPC port."""
+        """Starts everything, front door last. Returns the gRPC port.
+
+        Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
+        stops what has.
+        """
+        started = self._started
+        self._http.start()
+        started.callback(self._http.stop)
         self._verifier.start()
+        started.callback(self._verifier.stop)
         self._recorder.start()
         self._shipper.start()
+        started.callback(self._stop_audit)
         self._replica.start()
+        started.callback(self._replica.stop)
         self._door = self._open_door()
-        self._http.start()
+        started.callback(self._door.close, self._settings.shutdown_seconds)
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
@@ -132,15 +166,14 @@ class Service:
         """Stops taking requests, finishes those in flight, and leaves no record behind."""
         log.info("stopping")
         self._stopping.set()
-        if self._door is not None:
-            self._door.close(self._settings.shutdown_seconds)
-        self._replica.stop()
-        self._recorder.stop()
-        self._shipper.stop()
-        self._verifier.stop()
-        self._http.stop()
+        self._started.close()
         self._engine.dispose()
         log.info("stopped")
+
+    def _stop_audit(self) -> None:
+        # In this order: the shipper's last pass takes what the recorder wrote last.
+        self._recorder.stop()
+        self._shipper.stop()
 
     def _open_door(self) -> Door:
         if self._settings.door == "grpc":
@@ -156,7 +189,17 @@ class Service:
                 serving = not obstacles
                 self._door.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
+                if serving:
+                    _leave_in_peace()
             self._metrics.refresh()
+
+
+def _leave_in_peace() -> None:
+    """Has the garbage collector pass over what is loaded by now, policy and all, and come rarely.
+    Otherwise it stops the process for tens of milliseconds, every few thousand requests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _page_secret(store: Store) -> bytes:

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -32,6 +33,7 @@ from pydantic_settings import (
 Capability = Literal["decide", "administer", "audit"]
 ALL_CAPABILITIES: frozenset[Capability] = frozenset(("decide", "administer", "audit"))
 DEFAULT_FILE = "pdp.toml"
+PORTS = 65_536
 LOOPBACK_NAMES = frozenset(("localhost",))
 
 
@@ -186,6 +188,16 @@ class Settings(DatabaseSettings):
 
             return json.loads(text)
         return [{"issuer": part.strip()} for part in text.split(",") if part.strip()]
+
+    @field_validator("listen", "http_listen")
+    @classmethod
+    def _is_an_address(cls, value: str, info: ValidationInfo) -> str:
+        host, _, port = value.rpartition(":")
+        if (value.startswith("unix:") and info.field_name == "listen") or (
+            host and port.isdecimal() and int(port) < PORTS
+        ):
+            return value
+        raise ValueError("must be host:port" + ", or unix:PATH" * (info.field_name == "listen"))
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:

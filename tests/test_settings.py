@@ -139,3 +139,13 @@ def test_the_database_url_does_not_show() -> None:
     """SpiceDB CVE-2023-46255: the database URL in the log."""
     loaded = DatabaseSettings.load(None, database_url="postgresql://pdp:hunter2@db/pdp")
     assert "hunter2" not in f"{loaded!r}{loaded}"
+
+
+@pytest.mark.parametrize(
+    "value", ["50051", "127.0.0.1", ":1", "127.0.0.1:x", "127.0.0.1:65536", ""]
+)
+def test_an_address_that_is_none_is_named_as_such(value: str) -> None:
+    with pytest.raises(ValidationError, match="must be host:port"):
+        settings(listen=value)
+    with pytest.raises(ValidationError, match="must be host:port"):
+        settings(http_listen=value)

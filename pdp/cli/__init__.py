@@ -36,7 +36,8 @@ def main() -> None:
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join(str(part) for part in problem["loc"])
-            fail(f"settings: {where}: {problem['msg']}" if where else f"settings: {problem['msg']}")
+            said = problem["msg"].removeprefix("Value error, ")
+            fail(f"settings: {where}: {said}" if where else f"settings: {said}")
         sys.exit(2)
     except InvalidPolicy as error:
         for violation in error.violations:

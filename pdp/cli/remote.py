@@ -24,7 +24,7 @@ Key = Annotated[
     str | None, typer.Option(envvar="PDP_KEY_FILE", help="Private key of the certificate.")
 ]
 DEFAULT_SERVER = "127.0.0.1:50051"
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 3.0
 
 
 def tls_of(ca: str | None, certificate: str | None, key: str | None) -> TlsOptions | None:

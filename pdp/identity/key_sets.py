@@ -100,6 +100,8 @@ class RemoteKeySet:
         self._cooldown_seconds = cooldown_seconds
         self._keys: Mapping[str, RSAPublicKey] | None = None  # swapped whole, read without a lock
         self._fetches = KeyFetches()
+        self._failure = ""
+        """Why the last fetch failed; empty: it did not."""
         self._changed = threading.Condition()
         # Guarded by _changed:
         self._begun = 0
@@ -206,9 +208,12 @@ class RemoteKeySet:
         except Exception as error:  # noqa: BLE001  # whatever it was, the next fetch must come
             # Our own words, or the kind alone: a library's text may quote what the server sent.
             why = str(error) if isinstance(error, KeyRefused) else type(error).__name__
-            log.warning("key set of %s could not be fetched: %s", self._issuer, why)
+            if why != self._failure:  # while it lasts, the metrics count it
+                log.warning("key set of %s could not be fetched: %s", self._issuer, why)
+            self._failure = why
             self._fetches = KeyFetches(count.succeeded, count.failed + 1, count.keys_skipped)
             return None
+        self._failure = ""
         if content.skipped:
             log.warning("key set of %s: %d unusable keys", self._issuer, content.skipped)
         self._fetches = KeyFetches(

@@ -77,6 +77,14 @@ def test_what_cannot_be_done_is_said_in_words_and_exits_with_2(
     assert "Traceback" not in done.stderr
 
 
+def test_a_server_that_cannot_start_says_what_is_missing(tmp_path: Path) -> None:
+    tls = {"certificate_file": "nothing.pem", "private_key_file": "nothing.key"}
+    done = ServerProcess(tmp_path, {"TLS": tls}).pdp("serve")
+    assert done.returncode == 2
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_no_server_is_no_answer_and_no_denial(machine: ServerProcess) -> None:
     done = machine.pdp("check", "course:edit", "course:algebra", "--token", "x")
     assert done.returncode == 2
