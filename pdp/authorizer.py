@@ -5,7 +5,7 @@ answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
@@ -95,7 +95,7 @@ class Authorizer:
             ruling = Ruling(token, decisions, ids, view.revision, view)
         denials = self._records_to_sync(ruling, questions, caller, now)
         if denials and not wait:
-            return replace(ruling, unrecorded=denials)
+            return Ruling(token, ruling.decisions, ids, ruling.revision, ruling.view, denials)
         self._recorder.record(denials)
         self._confirm(ruling)
         return ruling

@@ -169,21 +169,27 @@ class Recorder:
         if not records:
             return
         loop = asyncio.get_running_loop()
-        done = asyncio.Event()
+        in_time: asyncio.Future[bool] = loop.create_future()
+
+        def say(answer: bool) -> None:
+            if not in_time.done():
+                in_time.set_result(answer)
 
         def tell() -> None:
             # The loop may be gone where the process is ending.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(done.set)
+                loop.call_soon_threadsafe(say, True)
 
         entry = Entry(_encode_all(records), waits=True, when_done=tell)
         self._queue.put(entry, time.monotonic())
+        # Cheaper than asyncio.timeout, which many denials a second would notice.
+        timer = loop.call_later(WAIT_SECONDS_MAX, say, False)
         try:
-            async with asyncio.timeout(WAIT_SECONDS_MAX):
-                await done.wait()
-        except TimeoutError:
-            self._queue.withdraw(entry)
-            raise AuditUnavailable(_LATE) from None
+            if not await in_time:
+                self._queue.withdraw(entry)
+                raise AuditUnavailable(_LATE)
+        finally:
+            timer.cancel()
         if not entry.written:
             raise AuditUnavailable(_NOT_WRITTEN)
 

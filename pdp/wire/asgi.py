@@ -186,7 +186,11 @@ def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes]]:
 
 
 def _is_grpc(content_type: bytes) -> bool:
-    return content_type.startswith(_CONTENT_TYPE) and content_type[len(_CONTENT_TYPE) :][:1] in (b"", b"+", b";")
+    return content_type.startswith(_CONTENT_TYPE) and content_type[len(_CONTENT_TYPE) :][:1] in (
+        b"",
+        b"+",
+        b";",
+    )
 
 
 async def _read(receive: Receive, bytes_max: int, admit: Callable[[int], object]) -> bytes:
