@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -34,6 +34,8 @@ CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 BATCH_CHECK = "/pdpapi.v1.PolicyDecisionService/BatchCheck"
 ALLOW = Decision.DECISION_ALLOW
 DENY = Decision.DECISION_DENY
+
+Door = Literal["grpc", "envoy"]
 
 A = TypeVar("A", bound=Message)
 Ask: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
@@ -87,8 +89,8 @@ def fill(url: str, entities: Iterator[Entity]) -> None:
 
 
 @contextmanager
-def serving(directory: Path, signer: Signer, url: str) -> Iterator[Pdp]:
-    """`pdp serve` on the server core, with default settings but for addresses and places."""
+def serving(directory: Path, signer: Signer, url: str, door: Door = "grpc") -> Iterator[Pdp]:
+    """`pdp serve` on the server core, with default settings but for addresses, places and door."""
     directory.mkdir(parents=True, exist_ok=True)
     port, http_port = free_port(), free_port()
     issuer = {"issuer": ISSUER, "public_key_file": str(signer.public_key_file)}
@@ -99,6 +101,7 @@ def serving(directory: Path, signer: Signer, url: str) -> Iterator[Pdp]:
         "PDP_LISTEN": f"127.0.0.1:{port}",
         "PDP_HTTP_LISTEN": f"127.0.0.1:{http_port}",
         "PDP_LOG_LEVEL": "warning",
+        "PDP_DOOR": door,
     }
     log = directory / "server.log"
     command = [sys.executable, "-m", "pdp", "serve"]

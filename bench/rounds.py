@@ -12,7 +12,9 @@ from bench.plan import Plan
 from bench.processes import resident_mib
 from bench.signer import Signer
 
-PDP, CERBOS, PYCASBIN = "this PDP", "Cerbos", "pycasbin"
+PDP, ENVOY, CERBOS, PYCASBIN = "this PDP", "this PDP, Envoy door", "Cerbos", "pycasbin"
+
+DOORS: Mapping[str, pdp.Door] = {PDP: "grpc", ENVOY: "envoy"}
 
 Say = Callable[[str], None]
 
@@ -65,9 +67,12 @@ def compare(directory: Path, signer: Signer, chosen: Plan, say: Say) -> list[Ser
             )
             turns.append(_casbin(signer, rules, chosen))
             if rules == chosen.rule_counts[0]:
-                batch = pdp.batch_target(server, signer, rules)
-                ask = _asking(batch, chosen, 2, 2, chosen.loaded_seconds)
-                turns.append(_Running(PDP, BATCH, rules, ask, _memory_of(server.pid)))
+                turns.append(_batch(PDP, rules, server, signer, chosen))
+                envoy = stack.enter_context(_pdp(directory / "pdp-envoy", signer, rules, "envoy"))
+                turns += _loaded_and_not(
+                    ENVOY, rules, envoy.pid, pdp.check_target(envoy, signer, rules), chosen
+                )
+                turns.append(_batch(ENVOY, rules, envoy, signer, chosen))
         return _take_turns(turns, chosen.rounds, say)
 
 
@@ -75,18 +80,30 @@ def denials(directory: Path, signer: Signer, chosen: Plan, say: Say) -> list[Ser
     """Denials, each on record and synced before it is answered; on a server of their own, which
     ships them into SQL meanwhile."""
     rules = chosen.rule_counts[0]
-    with _pdp(directory / "denials", signer, rules) as server:
-        target = pdp.denial_target(server, signer, rules)
-        ask = _asking(target, chosen, plan.CONNECTIONS, plan.STREAMS, chosen.loaded_seconds)
-        turn = _Running(PDP, DENIALS, rules, ask, _memory_of(server.pid))
-        return _take_turns([turn], chosen.rounds, say)
+    turns = []
+    with ExitStack() as stack:
+        for subject, door in DOORS.items():
+            place = directory / f"denials-{door}"
+            server = stack.enter_context(_pdp(place, signer, rules, door))
+            target = pdp.denial_target(server, signer, rules)
+            ask = _asking(target, chosen, plan.CONNECTIONS, plan.STREAMS, chosen.loaded_seconds)
+            turns.append(_Running(subject, DENIALS, rules, ask, _memory_of(server.pid)))
+        return _take_turns(turns, chosen.rounds, say)
 
 
-def _pdp(directory: Path, signer: Signer, rules: int) -> AbstractContextManager[pdp.Pdp]:
+def _batch(subject: str, rules: int, server: pdp.Pdp, signer: Signer, chosen: Plan) -> _Running:
+    target = pdp.batch_target(server, signer, rules)
+    ask = _asking(target, chosen, 2, 2, chosen.loaded_seconds)
+    return _Running(subject, BATCH, rules, ask, _memory_of(server.pid))
+
+
+def _pdp(
+    directory: Path, signer: Signer, rules: int, door: pdp.Door = "grpc"
+) -> AbstractContextManager[pdp.Pdp]:
     directory.mkdir(parents=True)
     url = f"sqlite:///{directory / 'pdp.db'}"
     pdp.fill(url, pdp.policy_of(rules))
-    return pdp.serving(directory, signer, url)
+    return pdp.serving(directory, signer, url, door)
 
 
 def _loaded_and_not(
