@@ -36,9 +36,9 @@ INSTALL_SECONDS_MAX = 300
 class Plan:
     """How much is measured."""
 
-    rounds: int = 5
+    rounds: int = 3
     warm_seconds: int = 1
-    loaded_seconds: int = 4
+    loaded_seconds: int = 3
     unloaded_seconds: int = 2
     rule_counts: tuple[int, ...] = (1_100, 11_000, 110_000)
     users: int = 1_000_000
