@@ -71,7 +71,7 @@ proto-check: install ## Fail where the generated stubs are stale.
 		|| (echo "stale stubs: run make proto"; exit 1)
 
 .PHONY: bench
-bench: install ## Measure this PDP, Cerbos and pycasbin side by side (about 15 minutes).
+bench: install ## Measure this PDP, Cerbos and pycasbin side by side (about 10 minutes).
 	@$(BIN)/python -m bench
 
 .PHONY: lock
