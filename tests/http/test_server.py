@@ -1,0 +1,69 @@
+"""The HTTP side, asked over a real socket."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from pdp.http import HttpServer, Metrics
+from pdp.model import Decision, Effect, Reason
+from tests.kit.waiting import eventually
+
+
+@pytest.fixture
+def obstacles() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics({"pdp_ready": ("1 while the process answers.", lambda: 1.0)})
+
+
+@pytest.fixture
+def port(obstacles: list[str], metrics: Metrics) -> Iterator[int]:
+    server = HttpServer("127.0.0.1:0", metrics, lambda: list(obstacles))
+    server.start()
+    eventually(lambda: get(server.port, "/healthz")[0] == 200)
+    yield server.port
+    server.stop()
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
+def test_a_process_that_is_not_ready_is_alive_and_says_every_obstacle(
+    port: int, obstacles: list[str]
+) -> None:
+    assert get(port, "/readyz") == (200, "ready\n")
+    obstacles += ["the database is away", "the disk is full"]
+    assert get(port, "/readyz") == (503, "the database is away\nthe disk is full\n")
+    assert get(port, "/healthz") == (200, "alive\n")
+    obstacles.clear()
+    assert get(port, "/readyz")[0] == 200
+
+
+def test_decisions_and_calls_are_counted_by_what_they_were(port: int, metrics: Metrics) -> None:
+    denied = Decision(Effect.DENY, Reason.TOKEN_EXPIRED)
+    allowed = Decision(Effect.ALLOW, Reason.ALLOWED_BY_RULE)
+    metrics.count_decisions([denied])
+    metrics.count_decisions([denied, allowed, denied])
+    metrics.observe_rpc("Check", "OK", 0.002)
+    text = get(port, "/metrics")[1]
+    assert 'pdp_decisions_total{effect="deny",reason="TOKEN_EXPIRED"} 3.0' in text
+    assert 'pdp_decisions_total{effect="allow",reason="ALLOWED_BY_RULE"} 1.0' in text
+    assert 'pdp_rpc_seconds_count{code="OK",method="Check"} 1.0' in text
+    assert "pdp_ready 1.0" in text
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/readyz/x", "/metrics/../settings"])
+def test_there_is_nothing_else(port: int, path: str) -> None:
+    assert get(port, path)[0] == 404
