@@ -1,0 +1,43 @@
+"""The whole of it on PostgreSQL: two processes, one database, the same answers as on SQLite."""
+
+from pathlib import Path
+
+from pdpapi.v1.administration_service_pb2 import CreateGrantRequest, Grant
+from pdpapi.v1.decision_service_pb2 import CheckRequest
+
+from tests.e2e.conftest import POLICY
+from tests.e2e.test_check import ALGEBRA, ORGANIZATION, reason_of
+from tests.kit.server import ServerProcess, stubs_on, token_of
+
+
+def test_two_servers_on_one_postgresql_answer_alike(tmp_path: Path, postgresql_url: str) -> None:
+    servers = []
+    for name in ("one", "two"):
+        directory = tmp_path / name
+        directory.mkdir()
+        servers.append(ServerProcess(directory, {"DATABASE_URL": postgresql_url}))
+    one, two = servers
+    assert one.pdp("migrate").returncode == 0
+    assert one.pdp("apply", "-", stdin=POLICY).returncode == 0
+    token = token_of("user_sam", organization_id=ORGANIZATION)
+    request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)
+    try:
+        for server in servers:
+            server.start()
+        with one.channel() as first, two.channel() as second:
+            for channel in (first, second):
+                answer = stubs_on(channel).decision.Check(request, timeout=10)
+                assert reason_of(answer) == "PERMISSION_NOT_GRANTED"
+            created = stubs_on(first).administration.CreateGrant(
+                CreateGrantRequest(grant=Grant(role="ADMIN", user_id="user_sam")), timeout=10
+            )
+            # What was written through one is seen through the other, which is asked to wait.
+            request.at_least_revision = created.revision
+            answer = stubs_on(second).decision.Check(request, timeout=10)
+            assert reason_of(answer) == "ALLOWED_BY_RULE"
+        exported = one.pdp("export").stdout
+        assert two.pdp("apply", "-", stdin=exported).stdout.startswith("no changes")
+    finally:
+        for server in servers:
+            if server.process is not None:
+                server.stop()
