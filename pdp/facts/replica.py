@@ -174,16 +174,16 @@ class Replica:
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
 
-    def confirm(self, view: View | None = None) -> None:
+    def confirm(self, view: View) -> None:
         """Called after the evaluation: that what the answer stands on is still within the bound.
 
         It is the view's own revision that counts: a pause during which the process caught up with
-        the world does not make the answer newer. Without a view: that the process is current.
+        the world does not make the answer newer.
 
         Raises:
             FactsStale: it is not.
         """
-        self._require_fresh(self._cell.current if view is None else view.snapshot)
+        self._require_fresh(view.snapshot)
 
     def _require_fresh(self, snapshot: Snapshot) -> None:
         if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:

@@ -480,5 +480,3 @@ def test_nothing_is_answered_before_the_first_load(store: Store) -> None:
     assert replica.revision == 0
     with pytest.raises(FactsStale):
         replica.view("user_1", None, [])
-    with pytest.raises(FactsStale):
-        replica.confirm()
