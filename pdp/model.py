@@ -263,6 +263,8 @@ class Resource(NamedTuple):
 class RevokedSession:
     session_id: str
     user_id: str
+    revoked_at: float | None = None
+    """None: not known, and then remembered for ever."""
 
 
 Entity = Permission | Role | Rule | Grant | Resource | User | Organization | Membership

@@ -5,6 +5,7 @@ Sources, strongest first: `PDP_*` variables (lists and tables as JSON), then the
 `PDP_CONFIG` names (or `pdp.toml` in the working directory, where there is one).
 """
 
+import base64
 import ipaddress
 import os
 import socket
@@ -34,6 +35,8 @@ Capability = Literal["decide", "administer", "audit"]
 ALL_CAPABILITIES: frozenset[Capability] = frozenset(("decide", "administer", "audit"))
 DEFAULT_FILE = "pdp.toml"
 PORTS = 65_536
+WEBHOOK_SECRET_BYTES_MIN = 24
+WEBHOOK_SECRET_BYTES_MAX = 64
 LOOPBACK_NAMES = frozenset(("localhost",))
 
 
@@ -104,6 +107,69 @@ class TlsSettings(Frozen):
     """Set: clients must present a certificate that this authority signed (mTLS)."""
 
 
+class ClerkSettings(Frozen):
+    """The Clerk instance that people come from."""
+
+    instance_id: Annotated[str, StringConstraints(pattern=r"^ins_[0-9A-Za-z]+$")] | None = None
+    """Whose webhooks and Backend API are believed; also the `kid` of the instance's tokens."""
+    webhook_secrets: tuple[SecretStr, ...] = ()
+    """Signing secrets of the webhook endpoint (`whsec_...`): several while one is being replaced.
+    Empty: webhooks are not answered."""
+    secret_key: SecretStr | None = None
+    """`sk_live_...` or `sk_test_...`: for the Backend API."""
+    api_url: str = "https://api.clerk.com/v1"
+    provisioning: bool = False
+    """Whether the first valid token of an unknown user creates the user."""
+    default_role: str | None = None
+    """A role that new users are granted everywhere, however they become known."""
+    reconcile_seconds: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """How often the database is held against the Backend API; 0: never."""
+    push_claims: bool = False
+    """Write a user's role names into Clerk's `public_metadata` whenever their grants change."""
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _are_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            problem = webhook_secret_problem(secret.get_secret_value())
+            if problem is not None:
+                raise ValueError(problem)
+        return secrets
+
+    @field_validator("api_url")
+    @classmethod
+    def _is_https_or_loopback(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if not (
+            parts.scheme == "https"
+            or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        ):
+            raise ValueError("must be an https:// URL (http:// on loopback only)")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if self.webhook_secrets and self.instance_id is None:
+            raise ValueError("webhook_secrets need the instance_id that webhooks must name")
+        if self.secret_key is None and (self.reconcile_seconds or self.push_claims):
+            raise ValueError("reconcile_seconds and push_claims need the secret_key")
+        return self
+
+
+def webhook_secret_problem(secret: str) -> str | None:
+    """What is wrong with a webhook signing secret, without repeating it; None: it is well formed.
+
+    Source: Standard Webhooks, `whsec_` and the base64 of 24 to 64 bytes.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return "a webhook secret is whsec_ and base64"
+    if not WEBHOOK_SECRET_BYTES_MIN <= len(key) <= WEBHOOK_SECRET_BYTES_MAX:
+        return "a webhook secret holds 24 to 64 bytes"
+    return None
+
+
 class DatabaseSettings(BaseSettings):
     """Where policy and facts are: all that the commands on the database need."""
 
@@ -168,6 +234,8 @@ class Settings(DatabaseSettings):
     processes: int = Field(1, ge=1, le=64)
     threads: int = Field(32, ge=1, le=1024)
     tls: TlsSettings | None = None
+    clerk: ClerkSettings = ClerkSettings()
+    """Where people come from, beside the administration service and policy documents."""
     callers: tuple[CallerSettings, ...] = ()
     """Empty: every caller is `anonymous` and may do everything, on loopback only."""
     insecure: bool = False

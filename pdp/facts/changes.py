@@ -38,6 +38,8 @@ class ChangeKind(enum.Enum):
     """An organization with the grants to organization roles within it."""
     RESOURCE = "resource"
     """A resource (type, id) with the grants to organization roles on it."""
+    ORGANIZATION_ROLE = "organization_role"
+    """One of Clerk's organization roles, or a permission of one (by Clerk's id)."""
     EVERYTHING = "everything"
 
 

@@ -142,6 +142,8 @@ class Transaction(Reader):
         connection.execute(update(state).values(revision=state.c.revision + 1))
         super().__init__(connection)
         self._changes: dict[Change, None] = {}
+        self._kept = False
+        self._abandoned = False
         self._failed = False
 
     @property
@@ -157,7 +159,7 @@ class Transaction(Reader):
             BrokenReference: a role that it names does not exist.
         """
         kind = KINDS[type(entity)]
-        if not self._insert_new(kind.table, to_row(entity), _names_nothing(entity)):
+        if not self.insert_new(kind.table, to_row(entity), _names_nothing(entity)):
             raise AlreadyExists(kind.name, key_text(key_of(entity)))
         if isinstance(entity, Role):
             self._inherit([entity])
@@ -202,10 +204,38 @@ class Transaction(Reader):
 
     def revoke_session(self, revoked: RevokedSession) -> None:
         """Ends a session; to repeat it is harmless and touches nothing."""
-        row = {"user_id": revoked.user_id, "session_id": revoked.session_id}
-        check_row(tables.revoked_sessions, row)
-        if self._insert_new(tables.revoked_sessions, row):
-            self._note(Change(ChangeKind.USER, (revoked.user_id,)))
+        row = {
+            "user_id": revoked.user_id,
+            "session_id": revoked.session_id,
+            "revoked_at": revoked.revoked_at,
+        }
+        if self.insert_new(tables.revoked_sessions, row):
+            self.note(Change(ChangeKind.USER, (revoked.user_id,)))
+
+    def note(self, change: Change) -> None:
+        """Something that decisions read was touched: the revision rises."""
+        if EVERYTHING not in self._changes:
+            self._changes[change] = None
+            if len(self._changes) > CHANGES_PER_REVISION_MAX:
+                self._changes = {EVERYTHING: None}
+
+    def keep(self) -> None:
+        """Something was written that no decision reads: it is committed, and alone raises no
+        revision."""
+        self._kept = True
+
+    def abandon(self) -> None:
+        """Nothing of this transaction is to be kept: it only tried what would happen."""
+        self._abandoned = True
+
+    def insert_new(
+        self, table: Table, row: Mapping[str, Any], broken: BrokenReference | None = None
+    ) -> bool:
+        """Inserts a row; False where its key is taken (and the transaction goes on)."""
+        check_row(table, row)
+        inserting = self._insert_or(table).on_conflict_do_nothing()
+        counted = inserting.execution_options(preserve_rowcount=True)
+        return bool(self._write(counted, row, broken).rowcount)
 
     def apply_many(self, entities: Iterable[Entity]) -> int:
         """Adds or replaces entities in bulk and returns how many. Roles that inherit from one
@@ -249,12 +279,6 @@ class Transaction(Reader):
         if rows:
             self._write(insert(edges), rows, _names_nothing(roles[0]))
 
-    def _insert_new(self, table: Table, row: Any, broken: BrokenReference | None = None) -> bool:
-        """Inserts a row; False where its key is taken (and the transaction goes on)."""
-        inserting = self._insert_or(table).on_conflict_do_nothing()
-        counted = inserting.execution_options(preserve_rowcount=True)
-        return bool(self._write(counted, row, broken).rowcount)
-
     def _insert_or(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         if self.connection.dialect.name == "postgresql":
             return postgresql.insert(table)
@@ -271,25 +295,24 @@ class Transaction(Reader):
             raise
 
     def _touch(self, entity: Entity) -> None:
-        self._note(change_of(entity))
-
-    def _note(self, change: Change) -> None:
-        if EVERYTHING not in self._changes:
-            self._changes[change] = None
-            if len(self._changes) > CHANGES_PER_REVISION_MAX:
-                self._changes = {EVERYTHING: None}
+        self.note(change_of(entity))
 
     def finish(self) -> bool:
         """Writes what was touched; False where nothing is to be committed."""
         if self._failed:
             raise RuntimeError("a transaction went on after an error")
+        if self._abandoned:
+            return False
         rows = [
             {"revision": self._revision, "position": n, "kind": c.kind.value, "key": c.key_json}
             for n, c in enumerate(self._changes)
         ]
         if rows:
             self.connection.execute(insert(tables.changes), rows)
-        return bool(rows)
+        elif self._kept:
+            # The row is still locked: nobody has seen the revision that is taken back.
+            self.connection.execute(update(tables.state).values(revision=self._revision - 1))
+        return bool(rows) or self._kept
 
 
 def _names_nothing(entity: Entity) -> BrokenReference:

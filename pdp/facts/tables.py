@@ -147,4 +147,42 @@ revoked_sessions = Table(
     metadata,
     Column("user_id", text, primary_key=True),
     Column("session_id", text, primary_key=True),
+    Column("revoked_at", Double, index=True),  # NULL: by a program that did not write it down
+)
+
+# --- what Clerk has said, beside the facts that follow from it -----------------------------------
+
+clerk_objects = Table(
+    "clerk_objects",
+    metadata,
+    Column("kind", text, primary_key=True),
+    Column("id", text, primary_key=True),  # Clerk's own
+    Column("version", text, nullable=False),  # orders what was said of one object
+    Column("standing", text, nullable=False),
+    # Of a membership: whose it is, as far as it was said.
+    Column("organization_id", text),
+    Column("user_id", text),
+    Column("content", text, nullable=False),  # a JSON object: what has no table of its own
+    Column("seen_run", BigInteger, nullable=False),  # the sync that saw it last
+    Index(None, "organization_id", "user_id"),
+    Index(None, "user_id"),
+    Index(None, "kind", "seen_run"),
+)
+
+webhook_messages = Table(
+    "webhook_messages",
+    metadata,
+    Column("id", text, primary_key=True),
+    Column("handled_at", Double, nullable=False, index=True),
+)
+
+clerk_sync = Table(
+    "clerk_sync",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", BigInteger, nullable=False),
+    Column("step", text, nullable=False),  # empty: no sync is under way
+    Column("cursor", text, nullable=False),
+    Column("due_at", Double, nullable=False),  # when the next one may begin, or take over
+    CheckConstraint("id = 1", name="one_row"),
 )
