@@ -5,6 +5,7 @@ of the URL leaves this module: messages carry the class of the error and its SQL
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from pdp.errors import DatabaseUnavailable
 CONNECT_SECONDS_MAX = 3
 STATEMENT_SECONDS_MAX = 5
 POOL_CONNECTIONS_MAX = 16
+_BUSY_SECONDS = 0.01
 WRITE = "pdp_write"
 """Execution option of a connection whose next transaction writes."""
 
@@ -67,7 +69,7 @@ def _open_sqlite(url: URL) -> Engine:
         # The driver would begin transactions late and by guess: BEGIN is sent in `begun`.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _keep_write_ahead_log(cursor)
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
@@ -79,6 +81,19 @@ def _open_sqlite(url: URL) -> Engine:
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
     return engine
+
+
+def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    # On a new file, processes that switch at the same moment are told "busy" without any waiting.
+    deadline = time.monotonic() + STATEMENT_SECONDS_MAX
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_SECONDS)
 
 
 def _open_postgresql(url: URL) -> Engine:
