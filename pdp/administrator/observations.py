@@ -92,7 +92,6 @@ class SessionEnded:
 
     session_id: str
     user_id: str
-    ended_at: int
 
 
 Observation = (
