@@ -3,7 +3,7 @@
 In: entities and policy documents, from the administration service, the command line and Clerk's
 events. Out: entities as stored, changes, revisions.
 
-Never: knows gRPC or SQL; decides who may write (the wire does); reads the clock.
+Never: knows gRPC or SQL; decides who may write (the wire does).
 
 Invariants:
 - Every entity that is stored was validated here, and what it refers to was checked inside the
@@ -13,5 +13,35 @@ Invariants:
 """
 
 from pdp.administrator.administrator import Administrator
+from pdp.administrator.observations import (
+    Arrival,
+    DeletionSeen,
+    Difference,
+    Drift,
+    MembershipGone,
+    MembershipSeen,
+    Observation,
+    Observed,
+    OrganizationSeen,
+    PermissionSeen,
+    RoleSeen,
+    SessionEnded,
+    UserSeen,
+)
 
-__all__ = ["Administrator"]
+__all__ = [
+    "Administrator",
+    "Arrival",
+    "DeletionSeen",
+    "Difference",
+    "Drift",
+    "MembershipGone",
+    "MembershipSeen",
+    "Observation",
+    "Observed",
+    "OrganizationSeen",
+    "PermissionSeen",
+    "RoleSeen",
+    "SessionEnded",
+    "UserSeen",
+]

@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from pdp.administrator import mirror
 from pdp.administrator.integrity import check_references, dependents
+from pdp.administrator.observations import Arrival, Observation, Observed
+from pdp.clock import Clock, wall_clock
 from pdp.decision import names
 from pdp.document import (
     KINDS,
@@ -25,6 +28,7 @@ from pdp.document import (
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Reader, Store, Transaction
+from pdp.facts.clerk_objects import SyncState, note_message, write_sync
 from pdp.facts.references import find_referrers
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Rule, key_of
@@ -37,12 +41,22 @@ _LIST_ITEMS = 10_000
 class Administrator:
     """Changes what the decision point decides from. Every method may raise DatabaseUnavailable.
 
-    `on_write` is called with the revision of every change, after it was committed.
+    `on_write` is called with the revision of every change, after it was committed. `default_role`
+    is granted everywhere to each user who becomes known through Clerk.
     """
 
-    def __init__(self, store: Store, on_write: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_write: Callable[[int], None],
+        *,
+        clock: Clock = wall_clock,
+        default_role: str | None = None,
+    ) -> None:
         self._store = store
         self._on_write = on_write
+        self._clock = clock
+        self._default_role = default_role
 
     def create(self, entity: E) -> tuple[E, int]:
         """Adds an entity; a rule or a grant without an id gets one that follows from its content.
@@ -121,10 +135,66 @@ class Administrator:
             raise InvalidRequest(*violations)
         with self._store.write() as transaction:
             before = transaction.revision
-            transaction.revoke_session(RevokedSession(session_id, user_id))
+            transaction.revoke_session(RevokedSession(session_id, user_id, self._clock()))
             revision = transaction.revision
         if revision != before:
             self._on_write(revision)
+        return revision
+
+    def observe(
+        self,
+        observations: Sequence[Observation],
+        *,
+        message_id: str | None = None,
+        run: int = 0,
+        progress: SyncState | None = None,
+        dry_run: bool = False,
+    ) -> Observed:
+        """Makes the facts follow from what was seen of Clerk's account, all or nothing. Neither
+        repetition nor order matters.
+
+        `message_id` names the message that brought it: handled before, nothing happens again.
+        `run` is the sync that saw it, and `progress` how far that has come: written in the same
+        transaction. With `dry_run` only the progress is written. Raises InvalidRequest.
+        """
+        with self._store.write() as transaction:
+            before = transaction.revision
+            if message_id is not None and not note_message(transaction, message_id, self._clock()):
+                return Observed(before, duplicate=True)
+            differences = mirror.mirror(
+                transaction,
+                observations,
+                now=self._clock(),
+                run=run,
+                default_role=self._default_role,
+            )
+            if dry_run:
+                transaction.abandon()
+            elif progress is not None:
+                write_sync(transaction, progress)
+            revision = before if dry_run else transaction.revision
+        if dry_run and progress is not None:
+            with self._store.write() as transaction:
+                mirror.mark_met(transaction, observations, run)
+                write_sync(transaction, progress)
+        if revision != before:
+            self._on_write(revision)
+        return Observed(revision, differences)
+
+    def admit(self, arrival: Arrival, noticed_at: int) -> int | None:
+        """Creates the user that a valid token proves, and the active organization and the
+        membership with it, as far as nobody has spoken of them before.
+
+        `noticed_at` is when the token was issued, in milliseconds. Returns the revision that holds
+        them; None where there was nothing to create. Raises InvalidRequest.
+        """
+        with self._store.write() as transaction:
+            before = transaction.revision
+            mirror.admit(transaction, arrival, noticed_at, self._default_role)
+            revision = transaction.revision
+        if revision == before:
+            return None
+        self._on_write(revision)
         return revision
 
     def apply(self, document: str, dry_run: bool = False) -> tuple[int, Sequence[Change]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdp.facts.clerk_objects import ClerkKind, ClerkStanding
-from pdp.model import NO_ATTRIBUTES, Attributes
+from pdp.model import Attributes
 
 TIME_MAX = 10**15
 """Milliseconds that a version has room for: some 30,000 years."""
@@ -33,7 +33,7 @@ class UserSeen(Seen):
     email: str = ""
     """The primary address; empty where there is none."""
     name: str = ""
-    attributes: Attributes = NO_ATTRIBUTES
+    attributes: Attributes = field(default_factory=dict)
     """`public_metadata`"""
     barred: bool = False
     """Banned, locked or deprovisioned."""
@@ -149,12 +149,17 @@ class Arrival:
     """`org:member`; None: the token does not say as what."""
 
 
-def standing_of(seen: Observation) -> ClerkStanding:
+def standing_of(seen: Seen) -> ClerkStanding:
     """What the object may still do."""
     if isinstance(seen, DeletionSeen):
         return ClerkStanding.DELETED
     barred = isinstance(seen, UserSeen) and seen.barred
     return ClerkStanding.BARRED if barred else ClerkStanding.ACTIVE
+
+
+def life_of(version: str) -> int:
+    """When the life of a membership began that a version speaks of, in milliseconds."""
+    return int(version.partition(".")[0])
 
 
 def version_of(seen: Seen, content: Mapping[str, Any]) -> str:

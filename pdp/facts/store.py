@@ -202,15 +202,17 @@ class Transaction(Reader):
         self._touch(before)
         return True
 
-    def revoke_session(self, revoked: RevokedSession) -> None:
-        """Ends a session; to repeat it is harmless and touches nothing."""
+    def revoke_session(self, revoked: RevokedSession) -> bool:
+        """Ends a session; False where it had ended before, and nothing is touched."""
         row = {
             "user_id": revoked.user_id,
             "session_id": revoked.session_id,
             "revoked_at": revoked.revoked_at,
         }
-        if self.insert_new(tables.revoked_sessions, row):
-            self.note(Change(ChangeKind.USER, (revoked.user_id,)))
+        if not self.insert_new(tables.revoked_sessions, row):
+            return False
+        self.note(Change(ChangeKind.USER, (revoked.user_id,)))
+        return True
 
     def note(self, change: Change) -> None:
         """Something that decisions read was touched: the revision rises."""
