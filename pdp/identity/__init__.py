@@ -24,14 +24,18 @@ Invariants:
   one fetch per cooldown and issuer, however many tokens ask.
 """
 
+from pdp.identity.examination import KeysReport, examine_keys
 from pdp.identity.key_sets import KeyFetches
 from pdp.identity.mint import KeyPair, generate_key_pair, mint_development_token
-from pdp.identity.verifier import Verifier
+from pdp.identity.verifier import Verifier, read_unverified
 
 __all__ = [
     "KeyFetches",
     "KeyPair",
+    "KeysReport",
     "Verifier",
+    "examine_keys",
     "generate_key_pair",
     "mint_development_token",
+    "read_unverified",
 ]

@@ -18,8 +18,15 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from pdp.errors import KeysUnavailable
-from pdp.identity.keys import KEY_SET_BYTES_MAX, KeyRefused, KeySetContent, parse_key_set
+from pdp.identity.keys import (
+    KEY_SET_BYTES_MAX,
+    KeyRefused,
+    KeySetContent,
+    parse_key_set,
+    read_key_set,
+)
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
+from pdp.settings import IssuerSettings
 
 log = logging.getLogger(__name__)
 
@@ -133,13 +140,7 @@ class RemoteKeySet:
         return self.current(kid)
 
     def start(self) -> None:
-        # Proxies and certificates named by the environment are not used: settings own it.
-        client = httpx.Client(
-            timeout=FETCH_SECONDS_MAX,
-            follow_redirects=False,
-            trust_env=False,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-        )
+        client = _open_client()
         threading.Thread(target=self._run, args=(client,), name="pdp-key-set", daemon=True).start()
 
     def stop(self) -> None:
@@ -220,6 +221,30 @@ class RemoteKeySet:
             count.succeeded + 1, count.failed, count.keys_skipped + content.skipped
         )
         return content
+
+
+def examine_key_set(url: str) -> tuple[KeySetContent, httpx.Headers]:
+    """The key set as it is served now, and the headers that came with it: for people who look for
+    what is wrong. Raises KeyRefused or httpx.HTTPError."""
+    with _open_client() as client:
+        headers = httpx.Headers()
+        client.event_hooks = {"response": [lambda response: headers.update(response.headers)]}
+        return read_key_set(_download(client, url)), headers
+
+
+def key_set_url(settings: IssuerSettings) -> str:
+    """Where the issuer's key set is."""
+    return settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json"
+
+
+def _open_client() -> httpx.Client:
+    # Proxies and certificates named by the environment are not used: settings own it.
+    return httpx.Client(
+        timeout=FETCH_SECONDS_MAX,
+        follow_redirects=False,
+        trust_env=False,
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+    )
 
 
 def _with_known_objects(

@@ -1,4 +1,4 @@
-"""Public keys: parsed once, from PEM or from a key set, into key objects. No I/O.
+"""Public keys: parsed once, from PEM or from a key set, into key objects. No network.
 
 Only RSA of 2048 to 8192 bits with an odd exponent from 65537 is a key here. Nothing that is quoted
 in an error is part of a key.
@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pdp.identity.json_strict import parse_object
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
+from pdp.settings import IssuerSettings
 
 KEY_SET_KEYS_MAX = 64
 KEY_SET_BYTES_MAX = 256 * 1024
@@ -41,10 +42,23 @@ class KeyRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class KeySetContent:
-    """The usable keys of a key set, by kid, and how many entries were not usable."""
+    """The usable keys of a key set, by kid, and the entries that were not usable."""
 
     keys: Mapping[str, RSAPublicKey]
-    skipped: int
+    ignored: Sequence[tuple[str, str]]
+    """(kid, or position where there is none; why it was skipped)."""
+
+    @property
+    def skipped(self) -> int:
+        """How many entries were not usable."""
+        return len(self.ignored)
+
+
+def pem_of(settings: IssuerSettings) -> str | None:
+    """The PEM text of an issuer's key; None where its key set is fetched. Raises OSError."""
+    if settings.public_key_file is not None:
+        return settings.public_key_file.read_text(encoding="utf-8")
+    return settings.public_key
 
 
 def parse_pem(text: str) -> RSAPublicKey:
@@ -75,6 +89,14 @@ def parse_key_set(text: bytes) -> KeySetContent:
 
     Raises KeyRefused where the document is no key set, has too many entries or no usable one.
     """
+    content = read_key_set(text)
+    if not content.keys:
+        raise KeyRefused("no usable key")
+    return content
+
+
+def read_key_set(text: bytes) -> KeySetContent:
+    """The same, also where no entry is usable."""
     try:
         entries = parse_object(text, depth_max=_KEY_SET_DEPTH_MAX).get("keys")
     except ValueError:
@@ -86,15 +108,18 @@ def parse_key_set(text: bytes) -> KeySetContent:
     kids = [entry.get("kid") if isinstance(entry, dict) else None for entry in entries]
     uses = Counter(kid for kid in kids if isinstance(kid, str))
     keys: dict[str, RSAPublicKey] = {}
-    for kid, entry in zip(kids, entries, strict=True):
-        if isinstance(kid, str) and uses[kid] == 1 and 0 < len(kid) <= IDENTIFIER_CHARACTERS_MAX:
+    ignored: list[tuple[str, str]] = []
+    for position, (kid, entry) in enumerate(zip(kids, entries, strict=True)):
+        if not isinstance(kid, str) or not 0 < len(kid) <= IDENTIFIER_CHARACTERS_MAX:
+            ignored.append((f"keys[{position}]", "has no kid that can be used"))
+        elif uses[kid] > 1:
+            ignored.append((kid, "is there more than once"))
+        else:
             try:
                 keys[kid] = _parse_jwk(entry)
-            except KeyRefused:
-                continue
-    if not keys:
-        raise KeyRefused("no usable key")
-    return KeySetContent(keys=keys, skipped=len(entries) - len(keys))
+            except KeyRefused as error:
+                ignored.append((kid, str(error)))
+    return KeySetContent(keys=keys, ignored=ignored)
 
 
 def _parse_jwk(jwk: Mapping[str, Any]) -> RSAPublicKey:

@@ -25,8 +25,8 @@ from pdp.identity.claims import (
     token_id_of,
 )
 from pdp.identity.json_strict import NotStrictJson, parse_object, with_numbers_as_floats
-from pdp.identity.key_sets import KeyFetches, KeySource, PemKey, RemoteKeySet
-from pdp.identity.keys import KeyRefused, parse_pem
+from pdp.identity.key_sets import KeyFetches, KeySource, PemKey, RemoteKeySet, key_set_url
+from pdp.identity.keys import KeyRefused, parse_pem, pem_of
 from pdp.limits import ATTRIBUTE_DEPTH_MAX, TOKEN_BYTES_MAX
 from pdp.model import Reason, RefusedToken, VerifiedToken
 from pdp.settings import IssuerSettings
@@ -202,6 +202,18 @@ class Verifier:
         return issuer
 
 
+def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The header and the claims that a token states, for people who ask why it was refused:
+    nothing of it is proven. None where it is not of a token's form."""
+    if len(token) > TOKEN_BYTES_MAX:
+        return None
+    try:
+        header, payload, _ = _segments(token)
+        return _parse(header), _parse(payload)
+    except _Refused:
+        return None
+
+
 def _find_key(issuer: _Issuer, kid: str | None, wait: bool) -> RSAPublicKey:
     key = issuer.keys.find(kid) if wait else issuer.keys.current(kid)
     if key is None and not wait:
@@ -214,9 +226,7 @@ def _find_key(issuer: _Issuer, kid: str | None, wait: bool) -> RSAPublicKey:
 def _key_source(
     settings: IssuerSettings, refresh_seconds: float, cooldown_seconds: float
 ) -> KeySource:
-    pem = settings.public_key
-    if settings.public_key_file is not None:
-        pem = settings.public_key_file.read_text(encoding="utf-8")
+    pem = pem_of(settings)
     if pem is not None:
         try:
             return PemKey(parse_pem(pem))
@@ -224,7 +234,7 @@ def _key_source(
             raise ValueError(f"public key of {settings.issuer}: {error}") from None
     return RemoteKeySet(
         settings.issuer,
-        settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json",
+        key_set_url(settings),
         refresh_seconds=refresh_seconds,
         cooldown_seconds=cooldown_seconds,
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
-from pdp.sql import begin_write, open_engine
+from pdp.sql import begin_read, begin_write, open_engine
 
 
 def migrate(database: Engine | str) -> None:
@@ -29,11 +31,31 @@ def migrate(database: Engine | str) -> None:
         finally:
             engine.dispose()
         return
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config = _config()
     with begin_write(database) as connection:
         if connection.dialect.name == "postgresql":
             # SQLite's write lock is held already.
             connection.execute(text("SELECT pg_advisory_xact_lock(7165432198)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def schema_problem(engine: Engine) -> str | None:
+    """What keeps this version from working on the database, in words; None: nothing does.
+
+    Raises DatabaseUnavailable.
+    """
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+        return "the file is not there yet"  # to look further would make it
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    with begin_read(engine) as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found == newest:
+        return None
+    return f"its schema is {found or 'not there yet'}, and this version works on {newest}"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Engine, inspect
 
 from pdp.audit import tables as audit_tables
 from pdp.facts import tables as facts_tables
-from pdp.migrations import migrate
+from pdp.migrations import migrate, schema_problem
 from pdp.sql import open_engine
 
 METADATAS = [facts_tables.metadata, audit_tables.metadata]
@@ -30,6 +30,19 @@ def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:
             checks = {check["name"] for check in inspector.get_check_constraints(table.name)}
             declared = {c.name for c in table.constraints if isinstance(c, CheckConstraint)}
             assert checks == declared, table.name
+
+
+def test_a_schema_of_another_version_is_told_apart(engine: Engine, tmp_path: Path) -> None:
+    assert schema_problem(engine) is None
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    assert "0001" in str(schema_problem(engine))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    assert "not there yet" in str(schema_problem(engine))
+    missing = tmp_path / "missing.db"
+    assert "not there yet" in str(schema_problem(open_engine(f"sqlite:///{missing}")))
+    assert not missing.exists(), "looking makes no database"
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:

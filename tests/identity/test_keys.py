@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pdp.identity.keys import KeyRefused, parse_key_set, parse_pem
+from pdp.identity.keys import KeyRefused, parse_key_set, parse_pem, read_key_set
 from tests.kit.tokens import base64url_of_integer, signing_key
 
 KEY = signing_key()
@@ -143,6 +143,19 @@ def test_keys_that_share_a_kid_are_all_skipped() -> None:
     content = parse_key_set(_set(OTHER.jwk(kid="ins_twice"), KEY.jwk(kid="ins_twice"), KEY.jwk()))
     assert list(content.keys) == [KEY.kid]
     assert content.skipped == 2
+    assert set(content.ignored) == {("ins_twice", "is there more than once")}
+
+
+def test_of_an_ignored_key_it_is_said_which_and_why() -> None:
+    content = read_key_set(
+        _set(KEY.jwk(alg="RS512"), OTHER.jwk(kid=None), OTHER.jwk(d="AQAB")),
+    )
+    assert not content.keys
+    assert content.ignored == [
+        (KEY.kid, "made for another algorithm"),
+        ("keys[1]", "has no kid that can be used"),
+        (OTHER.kid, "a private key"),
+    ]
 
 
 @pytest.mark.parametrize(

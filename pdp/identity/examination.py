@@ -1,0 +1,53 @@
+"""What an issuer's keys look like from here, now: for people who set the service up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+
+from pdp.identity.key_sets import examine_key_set, key_set_url
+from pdp.identity.keys import KeyRefused, parse_pem, pem_of
+from pdp.settings import IssuerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class KeysReport:
+    """What became of one attempt to have an issuer's keys."""
+
+    source: str
+    """The URL of the key set, or `PEM`."""
+    problem: str = ""
+    """Why there is no usable key; empty: there is one."""
+    kids: Sequence[str] = ()
+    """Of the usable keys of a key set. A PEM text has none."""
+    ignored: Sequence[tuple[str, str]] = ()
+    """(kid or position, why it is not used)."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the HTTP answer, names in lower case; empty where there was none."""
+
+
+def examine_keys(issuer: IssuerSettings) -> KeysReport:
+    """Parses the issuer's PEM text, or fetches its key set once, as the verifier would."""
+    if issuer.public_key is not None or issuer.public_key_file is not None:
+        return KeysReport("PEM", problem=_pem_problem(issuer))
+    url = key_set_url(issuer)
+    try:
+        content, headers = examine_key_set(url)
+    except KeyRefused as error:
+        return KeysReport(url, problem=str(error))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # Of a connection that was not made, the text is the operating system's.
+        said = f": {error}" if isinstance(error, httpx.ConnectError) else ""
+        return KeysReport(url, problem=f"cannot be reached ({type(error).__name__}{said})")
+    problem = "" if content.keys else "holds no usable key"
+    return KeysReport(url, problem, sorted(content.keys), content.ignored, headers)
+
+
+def _pem_problem(issuer: IssuerSettings) -> str:
+    try:
+        parse_pem(pem_of(issuer) or "")
+    except OSError as error:
+        return f"the file cannot be read: {error.strerror}"
+    except (KeyRefused, UnicodeDecodeError) as error:
+        return str(error) if isinstance(error, KeyRefused) else "the file is not text"
+    return ""
