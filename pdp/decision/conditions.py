@@ -31,6 +31,7 @@ _ACTOR_VARIABLES: Mapping[str, cel.Type] = {
     "actor.session": _TEXT,
     "actor.organization": _TEXT,
     "actor.organization_role": _TEXT,
+    "actor.organization_permissions": cel.Type.List(_TEXT),
     "actor.impersonator": _TEXT,
     "actor.attributes": _MAP,
     "actor.claims": _MAP,
@@ -51,6 +52,7 @@ _PLACES: Mapping[str, int] = dict.fromkeys(_ACTOR_VARIABLES, 0) | dict.fromkeys(
 )
 # As values hold them -> as CEL knows them.
 _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
+    "actor.organization_permissions": list,
     "actor.claimed_permissions": list,
     "now": lambda seconds: datetime.fromtimestamp(seconds, UTC),
 }

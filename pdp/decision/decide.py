@@ -204,9 +204,19 @@ def _actor_values(standing: Standing) -> dict[str, Any]:
         "actor.claimed_permissions": token.claimed_permissions,
         "now": standing.now,
     }
-    # Unset stays unset: reading it is an error, so an absent factor is never a fresh one.
+    # Unset stays unset: reading it is an error, so an absent factor is never a fresh one, and a
+    # role of which nothing is known is not taken for one without permissions.
+    permissions = _organization_permissions(standing)
+    if permissions is not None:
+        values["actor.organization_permissions"] = permissions
     if token.first_factor_minutes is not None:
         values["actor.first_factor_minutes"] = token.first_factor_minutes
     if token.second_factor_minutes is not None:
         values["actor.second_factor_minutes"] = token.second_factor_minutes
     return values
+
+
+def _organization_permissions(standing: Standing) -> tuple[str, ...] | None:
+    """What the actor's organization role carries; None where that is not known."""
+    role = standing.organization_role
+    return standing.policy.organization_permissions.get(role) if role else ()

@@ -1,11 +1,13 @@
-"""The policy at one revision: permissions, roles, rules and what organization roles are granted.
+"""The policy at one revision: permissions, roles, rules and what organization roles are granted
+and carry.
 
 Immutable; a change makes a new one that shares what did not change. Rules are found by role and
 permission, so the number of rules does not matter to a decision.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pdp.decision.conditions import Condition, condition_of
@@ -60,6 +62,9 @@ class Policy:
     rules: PersistentMap[str, Rule]
     grants: PersistentMap[str, Grant]
     """By id: those to organization roles that hold everywhere."""
+    organization_permissions: Mapping[str, tuple[str, ...]]
+    """What Clerk's organization roles carry, for conditions: by the role's key, sorted. A role of
+    which Clerk has said nothing is not among them."""
     _rules_by_place: PersistentMap[tuple[str, str], tuple[Rule, ...]]
     """By role and permission pattern."""
     _grants_by_role: PersistentMap[str, tuple[Grant, ...]]
@@ -121,11 +126,14 @@ class Policy:
         revision: int,
         changed: Iterable[PolicyEntity] = (),
         removed: Iterable[tuple[type[PolicyEntity], Key]] = (),
+        *,
+        organization_permissions: Mapping[str, tuple[str, ...]] | None = None,
     ) -> "Policy":
         """This policy at a later revision. Costs what the change is, not what the policy is.
 
         `changed` are entities as they are now, `removed` are kind and key of those that are gone
         (unknown ones are passed over). Grants that are not part of a policy may be among both.
+        `organization_permissions` are all of them as they are now; None: they did not change.
         """
         permissions: dict[str, Permission | None] = {}
         roles: dict[str, Role | None] = {}
@@ -159,6 +167,11 @@ class Policy:
             roles=self.roles.updated(roles),
             rules=self.rules.updated(rules),
             grants=self.grants.updated(grants),
+            organization_permissions=(
+                self.organization_permissions
+                if organization_permissions is None
+                else organization_permissions
+            ),
             _rules_by_place=_replaced_rules(self, rules),
             _grants_by_role=_replaced_grants(self, grants),
             # Found rules depend on roles and rules only.
@@ -172,6 +185,8 @@ def build_policy(
     roles: Iterable[Role],
     rules: Iterable[Rule],
     role_grants: Iterable[Grant],
+    *,
+    organization_permissions: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> Policy:
     """A policy from all there is. Conditions are compiled when first needed.
 
@@ -191,6 +206,7 @@ def build_policy(
         PersistentMap((role.name, role) for role in roles),
         PersistentMap((rule.id, rule) for rule in rules),
         PersistentMap((grant.id, grant) for grant in grants),
+        organization_permissions,
         PersistentMap((place, tuple(some)) for place, some in by_place.items()),
         PersistentMap(
             (role, tuple(sorted(some, key=lambda grant: grant.id)))

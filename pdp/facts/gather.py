@@ -1,7 +1,7 @@
 """Reads facts and policy out of one transaction. No caches here: what is read is what is stored."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +10,8 @@ from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select, tup
 from pdp.decision import Policy, build_policy
 from pdp.facts import tables
 from pdp.facts.changes import Change, ChangeKind
+from pdp.facts.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.organization_roles import read_organization_permissions
 from pdp.facts.rows import check_text, grant_from_row, resource_from_row, user_from_row
 from pdp.facts.store import Reader
 from pdp.limits import RESOURCE_DEPTH_MAX
@@ -23,7 +25,9 @@ from pdp.model import (
     ResourceFacts,
     Role,
     Rule,
+    User,
     UserFacts,
+    UserStatus,
 )
 
 T = TypeVar("T")
@@ -103,22 +107,29 @@ def read_policy(reader: Reader) -> Policy:
         reader.list(Role),
         reader.list(Rule),
         _policy_grants(reader),
+        organization_permissions=read_organization_permissions(reader),
     )
 
 
 def read_policy_changes(reader: Reader, policy: Policy, changes: Iterable[Change]) -> Policy:
     """The policy as it is now, given what was touched since; reads only that."""
     touched: dict[type[Permission | Role | Rule | Grant], set[Key]] = {}
+    organization_permissions = None
     for change in changes:
         if change.kind in _POLICY_KINDS:
             touched.setdefault(_POLICY_KINDS[change.kind], set()).add(change.key)
+        elif change.kind is ChangeKind.ORGANIZATION_ROLE and organization_permissions is None:
+            # There are few, and what one says may depend on the others: all of them.
+            organization_permissions = read_organization_permissions(reader)
     changed: list[Any] = []
     removed: list[tuple[Any, Key]] = []
     for kind, keys in touched.items():
         found: dict[Key, Entity] = reader.get_many(kind, keys)
         changed += found.values()
         removed += ((kind, key) for key in keys - found.keys())
-    return policy.with_changes(reader.revision, changed, removed)
+    return policy.with_changes(
+        reader.revision, changed, removed, organization_permissions=organization_permissions
+    )
 
 
 def _policy_grants(reader: Reader) -> list[Grant]:
@@ -135,8 +146,12 @@ def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
     for one in ids:
         check_text(one, "user_id")
     found: dict[str, UserFacts | None] = dict.fromkeys(ids)
-    users = [user_from_row(row) for row in _matching(reader, _USERS, ids)]
-    known = [user.id for user in users]
+    users = {row["id"]: user_from_row(row) for row in _matching(reader, _USERS, ids)}
+    # Whom Clerk bars or has deleted is disabled, though nothing else is stored of them.
+    for row in _matching(reader, _BARRED_USERS, ids):
+        user = users.get(row["id"]) or User(row["id"])
+        users[user.id] = replace(user, status=UserStatus.DISABLED)
+    known = users.keys()
     memberships: dict[str, dict[str, str]] = {}
     for row in _matching(reader, _MEMBERSHIPS, known):
         memberships.setdefault(row["user_id"], {})[row["organization_id"]] = row["role"]
@@ -146,7 +161,7 @@ def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
     grants: dict[str, list[Grant]] = {}
     for row in _matching(reader, _USER_GRANTS, known):
         grants.setdefault(row["user_id"], []).append(grant_from_row(row))
-    for user in users:
+    for user in users.values():
         found[user.id] = UserFacts(
             user,
             memberships.get(user.id, {}),
@@ -209,6 +224,10 @@ def _where_in(table: Table, *columns: Column[Any]) -> Select[Any]:
 
 # Made once: to make one costs more than to execute it.
 _USERS = _where_in(tables.users, tables.users.c.id)
+_BARRED_USERS = _where_in(tables.clerk_objects, tables.clerk_objects.c.id).where(
+    tables.clerk_objects.c.kind == ClerkKind.USER.value,
+    tables.clerk_objects.c.standing != ClerkStanding.ACTIVE.value,
+)
 _MEMBERSHIPS = _where_in(tables.memberships, tables.memberships.c.user_id)
 _REVOKED_SESSIONS = _where_in(tables.revoked_sessions, tables.revoked_sessions.c.user_id)
 _USER_GRANTS = _where_in(tables.grants, tables.grants.c.user_id)

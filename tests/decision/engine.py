@@ -19,7 +19,14 @@ from tests.decision.reference import Asked, World
 
 
 def policy_of(world: World) -> Policy:
-    return build_policy(1, world.permissions, world.roles, world.rules, world.grants)
+    return build_policy(
+        1,
+        world.permissions,
+        world.roles,
+        world.rules,
+        world.grants,
+        organization_permissions=world.organization_permissions,
+    )
 
 
 def standing_of(world: World, policy: Policy, token: VerifiedToken, now: float) -> Standing:

@@ -43,6 +43,8 @@ class World:
     users: list[User] = field(default_factory=list)
     memberships: dict[tuple[str, str], str] = field(default_factory=dict)
     """(organization, user) -> organization role."""
+    organization_permissions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Organization role -> permissions that it carries; others carry who knows what."""
     revoked: set[tuple[str, str]] = field(default_factory=set)
     """(session, user)."""
     resources: dict[ResourceRef, Resource] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Facts:
     asked: Asked
     actor_attributes: Mapping[str, Any]
     organization_role: str
+    organization_permissions: tuple[str, ...] | None
     resource: Resource | None
 
 
@@ -154,6 +157,11 @@ def tagged(facts: Facts) -> Truth:
     return any(tag == "free" for tag in tags)
 
 
+def may_publish(facts: Facts) -> Truth:
+    permissions = facts.organization_permissions
+    return MISSING if permissions is None else "org:course:publish" in permissions
+
+
 def fresh(facts: Facts) -> Truth:
     minutes = facts.asked.token.second_factor_minutes
     return MISSING if minutes is None else minutes < 10.0
@@ -182,6 +190,7 @@ CONDITIONS: dict[str, Callable[[Facts], Truth]] = {
     "'course:edit' in actor.claimed_permissions": lambda facts: (
         "course:edit" in facts.asked.token.claimed_permissions
     ),
+    "'org:course:publish' in actor.organization_permissions": may_publish,
     "actor.second_factor_minutes < 10.0": fresh,
     "now < timestamp('1970-01-01T00:01:40Z')": lambda facts: facts.asked.now < 100,
     "actor.impersonator == ''": lambda facts: facts.asked.token.actor.impersonator_id is None,
@@ -216,19 +225,21 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912  #
         return denied(Reason.ACTOR_DISABLED, until)
     if (actor.session_id, actor.user_id) in world.revoked:
         return denied(Reason.SESSION_REVOKED, until)
-    organization_role = ""
+    organization_role, organization_permissions = "", ()
     if actor.organization_id is not None:
         key = (actor.organization_id, actor.user_id)
         if key not in world.memberships:
             return denied(Reason.MEMBERSHIP_UNKNOWN, until)
         organization_role = world.memberships[key]
+        organization_permissions = world.organization_permissions.get(organization_role)
 
     if asked.permission not in [permission.name for permission in world.permissions]:
         return denied(Reason.PERMISSION_UNKNOWN, until)
     until = min([asked.token.expires_at, *edges(world, asked, chain, organization_role)])
 
     foreign = any(organization != actor.organization_id for organization in organizations)
-    facts = Facts(asked, user.attributes, organization_role, chain[0] if chain else None)
+    resource = chain[0] if chain else None
+    facts = Facts(asked, user.attributes, organization_role, organization_permissions, resource)
     pairs = sorted(
         (
             (rule, grant)

@@ -93,6 +93,30 @@ def test_and_is_and(flipped, order):
     assert decision.effect is (Effect.ALLOW if flipped is None else Effect.DENY)
 
 
+@pytest.mark.parametrize(
+    ("known", "active", "reason"),
+    [
+        ({"org:member": ("org:course:edit", "org:x:y")}, "org_1", Reason.ALLOWED_BY_RULE),
+        ({"org:member": ("org:x:y",), "org:admin": ("org:course:edit",)}, "org_1", None),
+        ({"org:member": ()}, "org_1", None),
+        ({"org:admin": ("org:course:edit",)}, "org_1", Reason.ATTRIBUTE_MISSING),
+        ({"org:member": ("org:course:edit",), "": ("org:course:edit",)}, None, None),
+    ],
+)
+def test_organization_permissions_are_those_of_the_stored_role_whatever_the_token_claims(
+    known, active, reason
+):
+    """A role of which Clerk has said nothing is not taken for one without permissions."""
+    source = "'org:course:edit' in actor.organization_permissions"
+    policy = policy_with(rule(source)).with_changes(2, organization_permissions=known)
+    actor = replace(TOKEN.actor, organization_id=active)
+    token = replace(TOKEN, actor=actor, claimed_permissions=("org:course:edit",))
+    user = UserFacts(User("user_1"), {"org_1": "org:member"}, (GRANT,), frozenset())
+    standing = prepare(policy, token, user, None, NOW)
+    decision = decide(standing, Question("course:edit"), ())
+    assert decision.reason is (reason or Reason.CONDITION_NOT_MET)
+
+
 @pytest.mark.parametrize("missing", ["role", "permission", "organization", "condition"])
 def test_role_permission_organization_and_condition_must_all_hold(missing):
     """CVE-2026-42349 (Clerk): one of several requirements was enough."""

@@ -11,7 +11,7 @@ from random import Random
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pdp.decision import build_policy, decide
+from pdp.decision import decide
 from pdp.model import Effect, Grant, Question, Reason, Role, Rule
 from tests.decision import reference
 from tests.decision.engine import ask, chain_of, policy_of, standing_of
@@ -134,7 +134,12 @@ def test_a_policy_that_was_changed_decides_like_one_built_afresh(seed):
     for one in asked:
         ask(world, one, policy)  # what is found here must not outlive the change
     after = replace(
-        world, roles=later.roles, rules=later.rules, grants=later.grants, permissions=[]
+        world,
+        roles=later.roles,
+        rules=later.rules,
+        grants=later.grants,
+        permissions=[],
+        organization_permissions=later.organization_permissions,
     )
     after.permissions = [one for one in later.permissions if random.random() < 0.9]
     changed = policy.with_changes(
@@ -146,8 +151,9 @@ def test_a_policy_that_was_changed_decides_like_one_built_afresh(seed):
                 set(keys(world)) - set(keys(after)), key=lambda pair: (pair[0].__name__, pair[1])
             )
         ],
+        organization_permissions=after.organization_permissions,
     )
-    afresh = build_policy(2, after.permissions, after.roles, after.rules, after.grants)
+    afresh = replace(policy_of(after), revision=2)
     assert contents(changed) == contents(afresh)
     for one in asked:
         assert ask(after, one, changed) == ask(after, one, afresh)
@@ -173,4 +179,5 @@ def contents(policy):
     grants = {role: policy.grants_to(role) for role in ("org:admin", "org:member")}
     assert all(isinstance(one, Grant) for some in grants.values() for one in some)
     maps = (policy.permissions, policy.roles, policy.rules, policy.grants)
-    return [dict(one.items()) for one in maps], grants, [len(one) for one in maps]
+    permissions = policy.organization_permissions
+    return [dict(one.items()) for one in maps], grants, [len(one) for one in maps], permissions

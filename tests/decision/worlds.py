@@ -73,6 +73,11 @@ def random_world(random: Random) -> World:
             for user in USERS
             if random.random() < 0.85
         },
+        organization_permissions={
+            role: random.choice([(), ("org:course:publish",), ("org:course:read",)])
+            for role in ORGANIZATION_ROLES
+            if random.random() < 0.8
+        },
         revoked={("s2", "u1")},
         resources=resources,
     )

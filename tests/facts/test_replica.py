@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine, event, text
@@ -33,29 +33,6 @@ NEVER = 3_600.0
 """A poll interval: only `poke` wakes the follower."""
 
 Starter = Callable[..., Replica]
-
-
-@pytest.fixture
-def store(engine: Engine) -> Store:
-    return Store(engine)
-
-
-@pytest.fixture
-def start(store: Store) -> Iterator[Starter]:
-    started: list[Replica] = []
-
-    def begin(poll_seconds: float = 0.02, staleness_seconds_max: float = 60.0) -> Replica:
-        replica = Replica(
-            store, poll_seconds=poll_seconds, staleness_seconds_max=staleness_seconds_max
-        )
-        replica.start()
-        started.append(replica)
-        eventually(replica.ready, what="ready")
-        return replica
-
-    yield begin
-    for replica in started:
-        replica.stop()
 
 
 def write(store: Store, *entities) -> int:
