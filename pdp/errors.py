@@ -12,14 +12,18 @@
     |   +-- CallerUnauthenticated
     |   +-- CallerNotAllowed
     +-- Unavailable            no answer now; asking again may help
-        +-- DatabaseUnavailable
-        +-- FactsStale
-        +-- RevisionNotReached
-        +-- KeysUnavailable
-        +-- AuditUnavailable
-        +-- ShuttingDown
+    |   +-- DatabaseUnavailable
+    |   +-- FactsStale
+    |   +-- RevisionNotReached
+    |   +-- KeysUnavailable
+    |   +-- AuditUnavailable
+    |   +-- ShuttingDown
+    +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
+        +-- ClerkUnavailable   it may, later
+        +-- ClerkRefused       it will not
 
-`wire/statuses.py` turns each into a gRPC status; anything else that escapes is a bug (INTERNAL).
+`wire/statuses.py` turns each but ClerkError into a gRPC status; anything else that escapes is a bug
+(INTERNAL).
 No message of these may hold a token, a key or a text that a driver wrote.
 """
 
@@ -149,6 +153,18 @@ class AuditUnavailable(Unavailable):
 
 class ShuttingDown(Unavailable):
     """The process is ending."""
+
+
+class ClerkError(PdpError):
+    """Clerk's Backend API did not do what it was asked. No RPC asks it: it has no gRPC status."""
+
+
+class ClerkUnavailable(ClerkError):
+    """Clerk did not answer, or not with what its API is documented to answer; it may, later."""
+
+
+class ClerkRefused(ClerkError):
+    """Clerk will not do it: a wrong secret key, another instance, a feature that is not enabled."""
 
 
 class MustWait(Exception):

@@ -29,7 +29,7 @@ def example(error: type[errors.PdpError]) -> errors.PdpError:
 
 
 def test_the_table_names_every_error_of_the_tree_and_nothing_else() -> None:
-    assert set(STATUSES) == leaves(errors.PdpError)
+    assert set(STATUSES) == leaves(errors.PdpError) - leaves(errors.ClerkError)
 
 
 def test_no_two_errors_share_a_reason() -> None:
@@ -39,7 +39,7 @@ def test_no_two_errors_share_a_reason() -> None:
     assert known == set(ErrorReason.values())
 
 
-@pytest.mark.parametrize("error", sorted(leaves(errors.PdpError), key=lambda e: e.__name__))
+@pytest.mark.parametrize("error", sorted(STATUSES, key=lambda e: e.__name__))
 def test_every_status_says_its_reason_and_domain(error: type[errors.PdpError]) -> None:
     code, status = status_of(example(error))
     info = error_details_pb2.ErrorInfo()

@@ -1,0 +1,369 @@
+"""Clerk's Backend API through Clerk's own SDK: lists in pages, single objects, metadata.
+
+Source: Clerk's specification of the Backend API, in the version that the SDK asks for (2025-11-10):
+`/users` is a bare array, the others are `{"data": [...], "total_count": n}`; up to 500 a page; 429
+with `Retry-After` past 1,000 requests in 10 s (100 in a development instance).
+
+The SDK builds the requests. Its models do not read the answers: they refuse a whole page for one
+value that they do not know, e.g. a new kind of verification of one user. The retries are our own
+too: the SDK's do not know 429, sleep however long `Retry-After` says, and cannot be woken.
+"""
+
+import contextlib
+import email.utils
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from pdp.errors import ClerkRefused, ClerkUnavailable
+
+PAGE_ITEMS = 500
+"""Clerk's maximum."""
+OVERLAP_ITEMS = 100
+"""How many of a page come again in the next. What goes while pages are read moves the rest up."""
+REQUEST_SECONDS_MAX = 10.0
+RETRY_AFTER_SECONDS_MAX = 120.0
+PATIENCE_SECONDS = 300.0
+PAUSE_SECONDS = 0.5
+PAUSE_SECONDS_MAX = 30.0
+ORGANIZATIONS_OFF = "organization_not_enabled_in_instance"
+
+Object = Mapping[str, Any]
+"""One of Clerk's objects, as its JSON says it."""
+
+
+class OrganizationsOff(ClerkRefused):
+    """The instance does not use organizations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list, oldest first."""
+
+    objects: Sequence[Object]
+    cursor: str
+    """Where the next page begins; empty: there is none."""
+    total: int | None = None
+    """Of the whole list, where Clerk says it."""
+
+
+class ClerkApi:
+    """Asks the instance that `secret_key` belongs to. May be used by several threads.
+
+    `wait` sleeps for some seconds; what it raises ends the request. A request is tried again, for
+    `patience_seconds` in all, where Clerk is busy or out of reach.
+
+    Every method raises ClerkUnavailable, and ClerkRefused where the key is wrong or Clerk does not
+    want to. No message holds the key, or anything else that was sent or received.
+    """
+
+    def __init__(
+        self,
+        secret_key: str,
+        api_url: str,
+        *,
+        wait: Callable[[float], object] = time.sleep,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        # Imported here, for it takes 0.4 s that most commands can do without.
+        from clerk_backend_api import Clerk, models  # noqa: PLC0415
+
+        self._models = models
+        self._wait = wait
+        self._patience_seconds = patience_seconds
+        self._received = threading.local()
+        # Proxies and certificates named by the environment are not used: settings own it.
+        context = httpx.create_ssl_context(trust_env=False)
+        self._client = httpx.Client(
+            timeout=REQUEST_SECONDS_MAX,
+            follow_redirects=False,
+            trust_env=False,
+            verify=context,
+            event_hooks={"response": [self._keep]},
+        )
+        self._sdk = Clerk(
+            bearer_auth=secret_key,
+            server_url=api_url,
+            client=self._client,
+            # Never used. Left out, the SDK makes one, and an event loop to close it.
+            async_client=httpx.AsyncClient(trust_env=False, verify=context),
+            retry_config=None,
+        )
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    # --- the instance and its lists -------------------------------------------------------------
+
+    def instance_id(self) -> str:
+        """`ins_...`: to which the secret key belongs."""
+        instance = self._ask("the instance", self._sdk.instance_settings.get)
+        if not isinstance(instance, dict) or not isinstance(instance.get("id"), str):
+            raise _nonsense("the instance")
+        found: str = instance["id"]
+        return found
+
+    def count_users(self) -> int:
+        """How many users there are."""
+        counted = self._ask("the number of users", lambda: self._sdk.users.count(request={}))
+        if not isinstance(counted, dict) or not isinstance(counted.get("total_count"), int):
+            raise _nonsense("the number of users")
+        total: int = counted["total_count"]
+        return total
+
+    def users(self, cursor: str = "") -> Page:
+        """A page of users. Where users go meanwhile, no other is left out."""
+        after, offset = (int(part) for part in (cursor or "0 0").split())
+        request = self._models.GetUserListRequest(
+            order_by="created_at",
+            # The SDK knows no cursor: the time of creation is one, and the offset counts those
+            # who were created in the same millisecond.
+            created_at_after=after or None,
+            limit=PAGE_ITEMS,
+            offset=offset,
+        )
+        users = _objects("users", self._ask("users", lambda: self._sdk.users.list(request=request)))
+        if len(users) < PAGE_ITEMS:
+            return Page(users, "")
+        created_at = users[-1].get("created_at")
+        if isinstance(created_at, int) and created_at - 1 > after:
+            return Page(users, f"{created_at - 1} 0")
+        return Page(users, f"{after} {offset + PAGE_ITEMS - OVERLAP_ITEMS}")
+
+    def organizations(self, cursor: str = "") -> Page:
+        """A page of organizations. Raises OrganizationsOff."""
+        return self._page(
+            "organizations",
+            lambda offset: self._sdk.organizations.list(
+                order_by="created_at", limit=PAGE_ITEMS, offset=offset
+            ),
+            cursor,
+        )
+
+    def memberships(self, cursor: str = "") -> Page:
+        """A page of the memberships of all organizations. Raises OrganizationsOff."""
+        return self._page(
+            "memberships",
+            lambda offset: self._sdk.users.get_instance_organization_memberships(
+                order_by="created_at", limit=PAGE_ITEMS, offset=offset
+            ),
+            cursor,
+        )
+
+    def roles(self, cursor: str = "") -> Page:
+        """A page of organization roles, with their permissions. Raises OrganizationsOff."""
+        return self._page(
+            "organization roles",
+            lambda offset: self._sdk.organization_roles.list(
+                order_by="created_at", limit=PAGE_ITEMS, offset=offset
+            ),
+            cursor,
+        )
+
+    def permissions(self, cursor: str = "") -> Page:
+        """A page of organization permissions. Raises OrganizationsOff."""
+        return self._page(
+            "organization permissions",
+            lambda offset: self._sdk.organization_permissions.list(
+                order_by="created_at", limit=PAGE_ITEMS, offset=offset
+            ),
+            cursor,
+        )
+
+    # --- single objects: None where Clerk says that there is no such ------------------------------
+
+    def user(self, user_id: str) -> Object | None:
+        return self._one("the user", user_id, lambda: self._sdk.users.get(user_id=user_id))
+
+    def organization(self, organization_id: str) -> Object | None:
+        """Raises OrganizationsOff too."""
+        return self._one(
+            "the organization",
+            organization_id,
+            lambda: self._sdk.organizations.get(organization_id=organization_id),
+        )
+
+    def role(self, role_id: str) -> Object | None:
+        """Raises OrganizationsOff too."""
+        return self._one(
+            "the organization role",
+            role_id,
+            lambda: self._sdk.organization_roles.get(organization_role_id=role_id),
+        )
+
+    def permission(self, permission_id: str) -> Object | None:
+        """Raises OrganizationsOff too."""
+        return self._one(
+            "the organization permission",
+            permission_id,
+            lambda: self._sdk.organization_permissions.get(permission_id=permission_id),
+        )
+
+    def membership(self, organization_id: str, user_id: str) -> Object | None:
+        """Raises OrganizationsOff too."""
+        if not (_may_be_clerks(organization_id) and _may_be_clerks(user_id)):
+            return None
+        answer = self._ask(
+            "the membership",
+            lambda: self._sdk.organization_memberships.list(
+                organization_id=organization_id, user_id=[user_id], limit=1
+            ),
+        )
+        if answer is None:
+            return None
+        found = _objects("the membership", _data_of("the membership", answer))
+        for one in found:
+            user = one.get("public_user_data")
+            if not isinstance(user, dict) or user.get("user_id") != user_id:
+                # Another question was answered: this says nothing about the one that was asked.
+                raise _nonsense("the membership")
+        return found[0] if found else None
+
+    def merge_public_metadata(self, user_id: str, values: Mapping[str, Any]) -> bool:
+        """Writes keys of a user's `public_metadata` and leaves the others; a key that is None goes.
+        False where there is no such user."""
+        updated = self._one(
+            "the user's metadata",
+            user_id,
+            lambda: self._sdk.users.update_metadata(user_id=user_id, public_metadata=dict(values)),
+        )
+        return updated is not None
+
+    def _page(self, what: str, ask: Callable[[int], object], cursor: str) -> Page:
+        """A page by its offset, which overlaps the one before. Where the last object of that one is
+        missing in it, too many may have moved up: the next page then begins earlier."""
+        offset_text, _, last = cursor.partition(" ")
+        offset = int(offset_text or 0)
+        answer = self._ask(what, lambda: ask(offset))
+        if answer is None:
+            raise _nonsense(what)
+        objects = _objects(what, _data_of(what, answer))
+        total = answer.get("total_count")
+        total = total if isinstance(total, int) else None
+        if last and all(one.get("id") != last for one in objects):
+            return Page(objects, f"{max(0, offset - PAGE_ITEMS)}", total)
+        if len(objects) < PAGE_ITEMS:
+            return Page(objects, "", total)
+        return Page(
+            objects, f"{offset + PAGE_ITEMS - OVERLAP_ITEMS} {objects[-1].get('id')}", total
+        )
+
+    def _one(self, what: str, wanted: str, call: Callable[[], object]) -> Object | None:
+        if not _may_be_clerks(wanted):
+            return None
+        found = self._ask(what, call)
+        if found is not None and (not isinstance(found, dict) or found.get("id") != wanted):
+            raise _nonsense(what)
+        return found
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def _keep(self, response: httpx.Response) -> None:
+        self._received.response = response
+
+    def _ask(self, what: str, call: Callable[[], object]) -> Any:
+        """The JSON of the answer; None where Clerk has nothing there (404)."""
+        began = time.monotonic()
+        pause = PAUSE_SECONDS
+        while True:
+            problem, asked_to_wait = "", None
+            try:
+                response = self._send(call)
+            except httpx.RequestError as error:
+                problem = type(error).__name__
+            else:
+                if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                    problem, asked_to_wait = "HTTP 429", _retry_after(response.headers)
+                elif response.is_server_error:
+                    problem = f"HTTP {response.status_code}"
+                else:
+                    try:
+                        return _content(what, response)
+                    except ValueError:
+                        problem = "an answer that is not JSON"
+            pause_now = pause if asked_to_wait is None else asked_to_wait
+            if (
+                pause_now > RETRY_AFTER_SECONDS_MAX
+                or time.monotonic() + pause_now - began > self._patience_seconds
+            ):
+                waits = f", and asks to wait {pause_now:.0f} s" if asked_to_wait is not None else ""
+                raise ClerkUnavailable(f"Clerk does not say {what}: {problem}{waits}")
+            self._wait(pause_now)
+            pause = min(2 * pause, PAUSE_SECONDS_MAX)
+
+    def _send(self, call: Callable[[], object]) -> httpx.Response:
+        """The answer as it came. Raises httpx.RequestError."""
+        self._received.response = None
+        # It judges the answer by its models and statuses; that is done here.
+        with contextlib.suppress(self._models.ClerkBaseError):
+            call()
+        response: httpx.Response | None = self._received.response
+        if response is None:
+            raise httpx.ReadError("no answer")
+        return response
+
+
+def _content(what: str, response: httpx.Response) -> Any:
+    """Raises ClerkRefused, and ValueError where it is no JSON."""
+    if response.status_code == httpx.codes.OK:
+        return response.json()
+    code = _error_code(response)
+    said = f"HTTP {response.status_code}{f', {code}' if code else ''}"
+    if response.status_code == httpx.codes.NOT_FOUND and code:
+        return None  # without a code of Clerk it is somebody else who found nothing
+    if code == ORGANIZATIONS_OFF:
+        raise OrganizationsOff(f"Clerk does not say {what}: the instance has no organizations")
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise ClerkRefused(f"Clerk does not accept the secret key ({said})")
+    raise ClerkRefused(f"Clerk does not say {what} ({said})")
+
+
+def _error_code(response: httpx.Response) -> str:
+    """Clerk's own name of an error, e.g. `resource_not_found`; empty where it says none."""
+    try:
+        code = response.json()["errors"][0]["code"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return code if isinstance(code, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,63}", code) else ""
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds to wait; None where it is not said. Source: RFC 9110, 10.2.3."""
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        # Against the sender's own clock, for ours may differ.
+        then, now = (
+            email.utils.parsedate_to_datetime(one) for one in (text, headers.get("date", ""))
+        )
+        return max(0.0, (then - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _data_of(what: str, answer: Any) -> Any:
+    if not isinstance(answer, dict):
+        raise _nonsense(what)
+    return answer.get("data")
+
+
+def _objects(what: str, found: Any) -> Sequence[Object]:
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise _nonsense(what)
+    return found
+
+
+def _may_be_clerks(identifier: str) -> bool:
+    """Whether this may be an id of Clerk. The SDK puts ids into addresses as they are."""
+    return re.fullmatch(r"[A-Za-z]+_[0-9A-Za-z_]{1,128}", identifier) is not None
+
+
+def _nonsense(what: str) -> ClerkUnavailable:
+    return ClerkUnavailable(f"Clerk's answer about {what} is not in the documented shape")
