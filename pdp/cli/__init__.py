@@ -1,4 +1,4 @@
-"""`pdp`, the command line: serve, policy, questions, tokens, audit.
+"""`pdp`, the command line: serve, policy, questions, tokens, audit, Clerk.
 
 Errors are one line on standard error and exit status 2; a denial answered to `pdp check` is exit
 status 1, so that shells can tell no from failure.
@@ -9,7 +9,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from pdp.cli import ask, audit, policy, secrets, serve
+from pdp.cli import ask, audit, clerk, policy, secrets, serve
 from pdp.cli.output import fail
 from pdp.errors import InvalidPolicy, PdpError
 
@@ -27,6 +27,7 @@ app.command("check")(ask.check)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
 app.add_typer(audit.app, name="audit")
+app.add_typer(clerk.app, name="clerk")
 
 
 def main() -> None:

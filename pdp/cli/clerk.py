@@ -1,0 +1,5 @@
+"""`pdp clerk`: the Clerk account that people come from, and the database that follows it."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The Clerk account that people come from.")
