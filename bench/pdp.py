@@ -4,7 +4,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ class Pdp:
 
     pid: int
     port: int
+    http_port: int
     directory: Path
     ready_seconds: float
 
@@ -89,8 +90,15 @@ def fill(url: str, entities: Iterator[Entity]) -> None:
 
 
 @contextmanager
-def serving(directory: Path, signer: Signer, url: str, door: Door = "grpc") -> Iterator[Pdp]:
-    """`pdp serve` on the server core, with default settings but for addresses, places and door."""
+def serving(
+    directory: Path,
+    signer: Signer,
+    url: str,
+    door: Door = "grpc",
+    clerk: Mapping[str, object] | None = None,
+) -> Iterator[Pdp]:
+    """`pdp serve` on the server core, with default settings but for addresses, places, door and
+    what it is told of Clerk."""
     directory.mkdir(parents=True, exist_ok=True)
     port, http_port = free_port(), free_port()
     issuer = {"issuer": ISSUER, "public_key_file": str(signer.public_key_file)}
@@ -102,13 +110,14 @@ def serving(directory: Path, signer: Signer, url: str, door: Door = "grpc") -> I
         "PDP_HTTP_LISTEN": f"127.0.0.1:{http_port}",
         "PDP_LOG_LEVEL": "warning",
         "PDP_DOOR": door,
+        "PDP_CLERK": json.dumps(clerk or {}),
     }
     log = directory / "server.log"
     command = [sys.executable, "-m", "pdp", "serve"]
     with pinned(command, plan.SERVER_CORE, log, environment, directory) as process:
         ready = f"http://127.0.0.1:{http_port}/readyz"
         seconds = wait_until(lambda: _answers(ready), process, "pdp serve", log)
-        yield Pdp(process.pid, port, directory, seconds)
+        yield Pdp(process.pid, port, http_port, directory, seconds)
 
 
 def check_request(signer: Signer, rules: int, *, owner: str) -> CheckRequest:

@@ -46,6 +46,8 @@ class Plan:
     distinct_users_asked: int = 20_000
     """So many of them are asked about, which fills the caches before memory is read."""
     distinct_seconds_max: float = 120.0
+    webhook_seconds: int = 5
+    revocations: int = 100
 
 
 FULL = Plan()
@@ -56,6 +58,8 @@ QUICK = Plan(
     rule_counts=(1_100,),
     users=10_000,
     distinct_users_asked=500,
+    webhook_seconds=1,
+    revocations=10,
 )
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from bench import cerbos, plan
 from bench.million import Million
 from bench.rounds import BATCH, CERBOS, CHECK, DENIALS, ENVOY, PDP, UNLOADED, Series
+from bench.webhooks import Told
 
 MIB_MAX = 400
 READY_SECONDS_MAX = 10
@@ -38,9 +39,10 @@ class Target:
 class Report:
     """All that was measured, and what it says."""
 
-    def __init__(self, series: Sequence[Series], million: Million) -> None:
+    def __init__(self, series: Sequence[Series], million: Million, told: Sequence[Told]) -> None:
         self._series = series
         self._million = million
+        self._told = told
         self._by_key = {(one.subject, one.what, one.rules): one for one in series}
 
     def targets(self) -> list[Target]:
@@ -143,6 +145,15 @@ class Report:
             f"{million.resident_mib_ready:.0f} MiB resident then and "
             f"{million.resident_mib_warm:.0f} MiB after questions about {million.asked:,} of them\n"
         )
+        for one in self._told:
+            console.print(
+                f"webhooks on {one.database}: {one.messages_per_second:,.0f} messages/s committed; "
+                f"from the 200 to a revocation to the first Check that denies "
+                f"{one.here_ms[0]:.1f} ms (95%: {one.here_ms[1]:.1f}, {one.allowed_here} allowed "
+                f"in between), in another replica {one.elsewhere_ms[0]:.0f} ms (95%: "
+                f"{one.elsewhere_ms[1]:.0f})"
+            )
+        console.print()
         for target in self.targets():
             word = "[green]reached[/green]" if target.reached else "[red]MISSED [/red]"
             console.print(f"{word} {target.name}: {target.measured} (wanted: {target.wanted})")
@@ -175,6 +186,7 @@ class Report:
             },
             "rows": rows,
             "million": asdict(self._million),
+            "webhooks": [asdict(one) for one in self._told],
             "targets": [asdict(target) for target in self.targets()],
         }
         file.write_text(json.dumps(report, indent=2) + "\n")

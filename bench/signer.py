@@ -24,13 +24,13 @@ class Signer:
     public_key_file: Path
     key_set_file: Path
 
-    def token(self, user: str, organization: str | None) -> str:
+    def token(self, user: str, organization: str | None, session: str = "") -> str:
         """A session token, valid for an hour from now: longer than the measurement."""
         return mint_development_token(
             self.pair.private_pem,
             issuer=ISSUER,
             user_id=user,
-            session_id=f"sess_{user}",
+            session_id=session or f"sess_{user}",
             organization_id=organization,
             organization_role=None if organization is None else "member",
             now=time.time(),
