@@ -2,4 +2,7 @@
 
 import typer
 
+from pdp.cli import clerk_doctor
+
 app = typer.Typer(no_args_is_help=True, help="The Clerk account that people come from.")
+app.command("doctor")(clerk_doctor.doctor)

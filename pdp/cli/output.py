@@ -19,6 +19,11 @@ def say(message: str) -> None:
     out.print(_plain(message))
 
 
+def say_marked(mark: str, style: str, message: str) -> None:
+    """One line on standard output, behind a word in a colour."""
+    out.print(f"[{style}]{mark:<8}[/{style}] {_plain(message)}")
+
+
 def _plain(message: str) -> str:
     """Square brackets are text here, and control characters of an id do not reach a terminal."""
     visible = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
