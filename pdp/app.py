@@ -15,6 +15,7 @@ import structlog
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Shipper
 from pdp.authorizer import Authorizer
+from pdp.clerk.provisioning import Provisioner
 from pdp.clock import wall_clock
 from pdp.facts import Replica, Store, migrate
 from pdp.http import HttpServer, Metrics
@@ -94,19 +95,24 @@ class Service:
             },
             metrics_directory,
         )
+        administrator = Administrator(
+            store,
+            on_write=lambda _: self._replica.poke(),
+            clock=wall_clock,
+            default_role=settings.clerk.default_role,
+        )
         authorizer = Authorizer(
             self._verifier,
             self._replica,
             self._recorder,
             clock=wall_clock,
             record_allows=settings.audit_allows,
+            provision=Provisioner(administrator.admit) if settings.clerk.provisioning else None,
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
-            *administration_methods(
-                Administrator(store, on_write=lambda _: self._replica.poke()), pages
-            ),
+            *administration_methods(administrator, pages),
             *audit_methods(DecisionLog(self._engine), pages),
         )
         self._stopping = threading.Event()

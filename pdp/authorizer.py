@@ -4,23 +4,31 @@ Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `err
 answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
 from pdp.decision import decide, prepare
+from pdp.errors import MustWait
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
 from pdp.model import (
+    Actor,
     Decision,
     DecisionRecord,
     Effect,
     Question,
     RefusedToken,
     ResourceRef,
+    UserFacts,
+    UserStatus,
     VerifiedToken,
 )
+
+Provision = Callable[[VerifiedToken], int]
+"""Writes down whom a token proves, as far as nobody has spoken of them before. Returns a revision
+that holds what came of it. Raises `errors.Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,14 @@ class Authorizer:
         *,
         clock: Clock,
         record_allows: bool,
+        provision: Provision | None = None,
     ) -> None:
         self._verifier = verifier
         self._replica = replica
         self._recorder = recorder
         self._clock = clock
         self._record_allows = record_allows
+        self._provision = provision
 
     def rule(
         self,
@@ -79,14 +89,7 @@ class Authorizer:
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
             ruling = Ruling(token, refusals, ids, self._replica.revision, None)
         else:
-            actor = token.actor
-            view = self._replica.view(
-                actor.user_id,
-                actor.organization_id,
-                [question.resource for question in questions],
-                at_least_revision,
-                wait=wait,
-            )
+            view = self._view(token, questions, at_least_revision, wait=wait)
             standing = prepare(view.policy, token, view.user, view.organization, now)
             decisions = [
                 decide(standing, question, chain)
@@ -108,6 +111,27 @@ class Authorizer:
         await self._recorder.record_from_loop(ruling.unrecorded)
         self._confirm(ruling)
 
+    def _view(
+        self,
+        token: VerifiedToken,
+        questions: Sequence[Question],
+        at_least_revision: int,
+        *,
+        wait: bool,
+    ) -> View:
+        """The facts. Of an actor whom they do not know, once that was provisioned, where it is."""
+        actor = token.actor
+        resources = [question.resource for question in questions]
+        view = self._replica.view(
+            actor.user_id, actor.organization_id, resources, at_least_revision, wait=wait
+        )
+        if self._provision is None or not _is_new(actor, view.user):
+            return view
+        if not wait:
+            raise MustWait
+        revision = max(at_least_revision, self._provision(token))
+        return self._replica.view(actor.user_id, actor.organization_id, resources, revision)
+
     def _confirm(self, ruling: Ruling) -> None:
         # Last, so that no pause between reading the facts and answering goes unnoticed.
         if ruling.view is not None:
@@ -122,6 +146,19 @@ class Authorizer:
         if Effect.DENY not in effects:
             return ()
         return _records(ruling, questions, caller, now, Effect.DENY)
+
+
+def _is_new(actor: Actor, user: UserFacts | None) -> bool:
+    """Whether a token may prove of the actor what the database does not know: not of who is
+    disabled, nor for a session that was revoked."""
+    if user is None:
+        return True
+    return (
+        actor.organization_id is not None
+        and actor.organization_id not in user.memberships
+        and user.user.status is UserStatus.ACTIVE
+        and actor.session_id not in user.revoked_sessions
+    )
 
 
 def _records(

@@ -106,6 +106,10 @@ class VerifiedToken:
     claimed_permissions: tuple[str, ...] = ()
     """Organization permissions as the token claims them (`org:feature:action`), sorted. Never a
     ground for a decision by themselves: conditions may read them."""
+    claimed_organization_role: str | None = None
+    """`org:member`: the role in the active organization as the token claims it, with its prefix.
+    Never a ground for a decision; nor is the slug. Provisioning reads them, where it is on."""
+    claimed_organization_slug: str | None = None
     first_factor_minutes: float | None = None
     """Minutes since the first factor was verified; None where `fva` does not say so."""
     second_factor_minutes: float | None = None

@@ -181,20 +181,19 @@ class Administrator:
             self._on_write(revision)
         return Observed(revision, differences)
 
-    def admit(self, arrival: Arrival, noticed_at: int) -> int | None:
+    def admit(self, arrival: Arrival, noticed_at: int) -> int:
         """Creates the user that a valid token proves, and the active organization and the
         membership with it, as far as nobody has spoken of them before.
 
         `noticed_at` is when the token was issued, in milliseconds. Returns the revision that holds
-        them; None where there was nothing to create. Raises InvalidRequest.
+        them, which is the current one where there was nothing to create. Raises InvalidRequest.
         """
         with self._store.write() as transaction:
             before = transaction.revision
             mirror.admit(transaction, arrival, noticed_at, self._default_role)
             revision = transaction.revision
-        if revision == before:
-            return None
-        self._on_write(revision)
+        if revision != before:
+            self._on_write(revision)
         return revision
 
     def apply(self, document: str, dry_run: bool = False) -> tuple[int, Sequence[Change]]:

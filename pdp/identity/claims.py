@@ -67,6 +67,15 @@ def organization_of(claims: Mapping[str, Any]) -> OrganizationClaims | None:
         return None
 
 
+def organization_role_of(organization: OrganizationClaims | None) -> str | None:
+    """The role that is claimed in the active organization, with its prefix (`org:admin`), which
+    version 1 may leave out; None where none is."""
+    if organization is None or organization.role is None:
+        return None
+    name = organization.role.removeprefix("org:")
+    return f"org:{name}" if name else None
+
+
 def token_id_of(claims: Mapping[str, Any]) -> str | None:
     """`jti`, where it is an identifier."""
     value = claims.get("jti")
