@@ -16,9 +16,10 @@ from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Shipper
 from pdp.authorizer import Authorizer
 from pdp.clerk.provisioning import Provisioner
+from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Replica, Store, migrate
-from pdp.http import HttpServer, Metrics
+from pdp.http import HttpServer, Metrics, PostHandler
 from pdp.identity import Verifier
 from pdp.settings import Settings
 from pdp.sql import open_engine
@@ -121,7 +122,9 @@ class Service:
         self._door: Door | None = None
         self.application: AsgiDoor | None = None
         """What has to be carried to the port, where the door is `envoy`; there once started."""
-        self._http = HttpServer(settings.http_listen, self._metrics, self.obstacles)
+        self._http = HttpServer(
+            settings.http_listen, self._metrics, self.obstacles, self._webhook(administrator)
+        )
         self._readiness = threading.Thread(
             target=self._follow_readiness, name="readiness", daemon=True
         )
@@ -186,6 +189,20 @@ class Service:
             return open_grpc_door(self._settings, self._methods, self._metrics.observe_rpc)
         self.application = AsgiDoor(self._settings, self._methods, self._metrics.observe_rpc)
         return self.application
+
+    def _webhook(self, administrator: Administrator) -> PostHandler | None:
+        clerk = self._settings.clerk
+        if not clerk.webhook_secrets or clerk.instance_id is None:
+            return None
+        webhooks = Webhooks(
+            administrator,
+            instance_id=clerk.instance_id,
+            secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
+            clock=wall_clock,
+            await_revision=self._replica.await_revision,
+            count=self._metrics.count_webhook,
+        )
+        return webhooks.answer
 
     def _follow_readiness(self) -> None:
         serving = False

@@ -117,6 +117,13 @@ class Replica:
         """The revision that is served; 0 before the first load."""
         return self._cell.current.revision if self._cell.loaded else 0
 
+    def await_revision(self, revision: int) -> bool:
+        """Whether this process serves this revision or a later one; waits for a second at most."""
+        if self.revision < revision:
+            # A poll that begins now sees whatever was committed before: one is enough.
+            self._await_turn(revision)
+        return self.revision >= revision
+
     # --- reading --------------------------------------------------------------------------------
 
     def view(
@@ -235,20 +242,22 @@ class Replica:
                 return self._cell.current, gather(reader, wanted)
 
     def _reach(self, revision: int) -> None:
-        # A poll that begins now sees whatever was committed before: one is enough.
-        self._await_turn()
-        if self.revision < revision:
+        if not self.await_revision(revision):
             raise RevisionNotReached(
                 f"revision {revision} is not reached: this process is at {self.revision}",
                 revision=str(self.revision),
             )
 
-    def _await_turn(self) -> None:
-        """Waits until a poll that begins from now on was completed, or a second has passed."""
+    def _await_turn(self, revision: float = float("inf")) -> None:
+        """Waits until a poll that begins from now on was completed, or this revision is served, or
+        a second has passed."""
         with self._turned:
             enough = self._turns_begun + 1
             self._wake.set()
-            self._turned.wait_for(lambda: self._turns_done >= enough, CATCH_UP_SECONDS_MAX)
+            self._turned.wait_for(
+                lambda: self._turns_done >= enough or self.revision >= revision,
+                CATCH_UP_SECONDS_MAX,
+            )
 
     # --- following ------------------------------------------------------------------------------
 

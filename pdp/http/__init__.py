@@ -1,9 +1,11 @@
-"""The HTTP side: health, readiness and metrics. It answers no authorization question.
+"""The HTTP side: health, readiness, metrics and webhooks. It answers no authorization question.
 
-In: GET requests of probes and scrapers. Out: text. Never a setting, a secret or a name of an actor.
+In: GET requests of probes and scrapers; POST requests, which it bounds and hands on unread. Out:
+text. Never a setting, a secret or a name of an actor.
 """
 
+from pdp.http.bounded_post import PostHandler
 from pdp.http.metrics import Metrics
 from pdp.http.server import HttpServer
 
-__all__ = ["HttpServer", "Metrics"]
+__all__ = ["HttpServer", "Metrics", "PostHandler"]

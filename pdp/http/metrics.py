@@ -38,6 +38,12 @@ class Metrics:
             ("effect", "reason"),
             registry=self._registry,
         )
+        self._webhooks = prometheus_client.Counter(
+            "pdp_webhooks",
+            "Webhook requests answered.",
+            ("type", "outcome"),
+            registry=self._registry,
+        )
         self._gauges = [
             # In several processes, the worst of them is what matters.
             (Gauge(name, meaning, registry=self._registry, multiprocess_mode="livemax"), read)
@@ -68,6 +74,10 @@ class Metrics:
             child = self._decisions.labels(effect.value, reason.name)
             self._decision_children[effect, reason] = child
         child.inc(times)
+
+    def count_webhook(self, type_: str, outcome: str) -> None:
+        """Counts one webhook request. Both come from fixed sets."""
+        self._webhooks.labels(type_, outcome).inc()
 
     def refresh(self) -> None:
         """Reads the gauges; called often enough by the process that owns them."""

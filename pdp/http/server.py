@@ -10,18 +10,25 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from pdp.http.bounded_post import BoundedPost, PostHandler
 from pdp.http.metrics import Metrics
+
+WEBHOOK_PATH = "/webhooks/clerk"
 
 
 class HttpServer:
-    """Serves /healthz, /readyz and /metrics.
+    """Serves /healthz, /readyz and /metrics, and `WEBHOOK_PATH` where `webhook` answers it.
 
     `why_not_ready` returns sentences; none means ready. Raises OSError where the address cannot
     be bound.
     """
 
     def __init__(
-        self, address: str, metrics: Metrics, why_not_ready: Callable[[], list[str]]
+        self,
+        address: str,
+        metrics: Metrics,
+        why_not_ready: Callable[[], list[str]],
+        webhook: PostHandler | None = None,
     ) -> None:
         def healthz(_: Request) -> Response:
             return PlainTextResponse("alive\n")
@@ -35,18 +42,19 @@ class HttpServer:
         def scrape(_: Request) -> Response:
             return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-        application = Starlette(
-            routes=[
-                Route("/healthz", healthz),
-                Route("/readyz", readyz),
-                Route("/metrics", scrape),
-            ]
-        )
+        routes = [
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", scrape),
+        ]
+        if webhook is not None:
+            post = BoundedPost(webhook, lambda why: metrics.count_webhook("unknown", why))
+            routes.append(Route(WEBHOOK_PATH, post.answer, methods=["POST"]))
         self._socket = _bind(address)
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application,
+                Starlette(routes=routes),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -1,0 +1,114 @@
+"""A webhook request -> an answer: verified, read, committed, and seen by this process."""
+
+import enum
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from pdp.administrator import Administrator, Observation
+from pdp.clerk.events import TYPES, Event, observation_of, parse_event
+from pdp.clerk.objects import MalformedObject
+from pdp.clerk.signatures import Headers, Refusal, verify
+from pdp.clock import Clock
+from pdp.errors import DatabaseUnavailable, RequestError
+
+log = structlog.get_logger("pdp.clerk")
+
+WRITERS_MAX = 4
+"""Writers stand in a line in the database; more of them there would only keep connections from
+those who read."""
+WRITER_WAIT_SECONDS_MAX = 3.0
+UNKNOWN_TYPE = "unknown"
+
+
+class Outcome(enum.Enum):
+    """What became of a message that Clerk did sign. The value is a label of a metric."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    """It says nothing that is new."""
+    DUPLICATE = "duplicate"
+    IGNORED = "ignored"
+    """Of a type that is not known."""
+    MALFORMED = "malformed"
+    OTHER_INSTANCE = "other_instance"
+    UNAVAILABLE = "unavailable"
+    """The database: Clerk tries again."""
+
+
+_STATUSES = {Outcome.MALFORMED: 400, Outcome.OTHER_INSTANCE: 400, Outcome.UNAVAILABLE: 503}
+
+
+class Webhooks:
+    """Answers what Clerk posts. Thread-safe.
+
+    `await_revision` waits until this process decides from a revision; `count` is told (event type,
+    outcome) of every message.
+    """
+
+    def __init__(
+        self,
+        administrator: Administrator,
+        *,
+        instance_id: str,
+        secrets: Sequence[str],
+        clock: Clock,
+        await_revision: Callable[[int], bool],
+        count: Callable[[str, str], None],
+    ) -> None:
+        self._administrator = administrator
+        self._instance_id = instance_id
+        self._secrets = secrets
+        self._clock = clock
+        self._await_revision = await_revision
+        self._count = count
+        self._writers = threading.BoundedSemaphore(WRITERS_MAX)
+
+    def answer(self, headers: Headers, body: bytes) -> tuple[int, str]:
+        """The status and text of the answer; 200 only after what the message says is committed."""
+        message_id = verify(headers, body, self._secrets, self._clock())
+        if isinstance(message_id, Refusal):
+            # Anybody can send these: they are counted, and leave nothing in the log.
+            self._count(UNKNOWN_TYPE, message_id.value)
+            return 400, message_id.value
+        type_, outcome = self._handle(message_id, body)
+        self._count(type_, outcome.value)
+        return _STATUSES.get(outcome, 200), outcome.value
+
+    def _handle(self, message_id: str, body: bytes) -> tuple[str, Outcome]:
+        type_ = UNKNOWN_TYPE
+        try:
+            event = parse_event(body)
+            if event.type in TYPES:
+                type_ = event.type
+            return type_, self._follow(message_id, event)
+        except (MalformedObject, RequestError) as error:
+            log.warning("webhook_malformed", message_id=message_id, type=type_, error=str(error))
+            return type_, Outcome.MALFORMED
+        except DatabaseUnavailable as error:
+            log.warning("webhook_postponed", message_id=message_id, type=type_, error=error.message)
+            return type_, Outcome.UNAVAILABLE
+
+    def _follow(self, message_id: str, event: Event) -> Outcome:
+        if event.instance_id != self._instance_id:
+            log.warning("webhook_of_another_instance", message_id=message_id)
+            return Outcome.OTHER_INSTANCE
+        if event.type not in TYPES:
+            return Outcome.IGNORED
+        observation = observation_of(event)
+        return Outcome.UNCHANGED if observation is None else self._observe(message_id, observation)
+
+    def _observe(self, message_id: str, observation: Observation) -> Outcome:
+        if not self._writers.acquire(timeout=WRITER_WAIT_SECONDS_MAX):
+            raise DatabaseUnavailable("too many messages wait for the database")
+        try:
+            observed = self._administrator.observe([observation], message_id=message_id)
+        finally:
+            self._writers.release()
+        # Also of a duplicate: the answer to the first may have been lost while we waited.
+        if not self._await_revision(observed.revision):
+            log.warning("webhook_answered_early", revision=observed.revision)
+        if observed.duplicate:
+            return Outcome.DUPLICATE
+        return Outcome.APPLIED if observed.differences else Outcome.UNCHANGED
