@@ -40,7 +40,8 @@ def examine_token(
     """What comes of a token, and then what is known of its user. `reports` say of each issuer which
     keys it has; without `store` only the token is looked at."""
     try:
-        verdict = _verify(token, settings, clock)
+        reachable = any(not report.problem for report in reports.values())
+        verdict = _verify(token, settings, clock, KEYS_SECONDS_MAX if reachable else 0)
     except KeysUnavailable as error:
         yield failed("token", f"cannot be verified: {error.message}", "see its issuer above")
         return
@@ -59,7 +60,9 @@ def examine_token(
         yield from _known(verdict.actor, settings, store)
 
 
-def _verify(token: str, settings: Settings, clock: Clock) -> VerifiedToken | RefusedToken:
+def _verify(
+    token: str, settings: Settings, clock: Clock, patience_seconds: float
+) -> VerifiedToken | RefusedToken:
     verifier = Verifier(
         settings.issuers,
         clock=clock,
@@ -71,13 +74,13 @@ def _verify(token: str, settings: Settings, clock: Clock) -> VerifiedToken | Ref
     verifier.start()
     try:
         # A key set that is on its way is waited for in turns, each bounded by the verifier.
-        deadline = time.monotonic() + KEYS_SECONDS_MAX
+        deadline = time.monotonic() + patience_seconds
         pause = threading.Event()
         while True:
             try:
                 return verifier.verify(token)
             except KeysUnavailable:
-                if time.monotonic() > deadline:
+                if time.monotonic() >= deadline:
                     raise
                 pause.wait(0.1)
     finally:
