@@ -192,7 +192,9 @@ def _write_users(
     _create_users(transaction, created, default_role)
     transaction.apply_many(changed)
     for user in deleted:
-        _delete(transaction, find_referrers(transaction, Membership, user_id=user.id))
+        differences += _delete(
+            transaction, find_referrers(transaction, Membership, user_id=user.id)
+        )
         _delete(transaction, find_referrers(transaction, Grant, user_id=user.id))
     return differences + _delete(transaction, deleted)
 
@@ -226,7 +228,9 @@ def _write_organizations(
                 differences.append(Difference("organization", id_, drift))
             continue
         # Its resources stay, out of reach: nobody can make it the active organization again.
-        _delete(transaction, find_referrers(transaction, Membership, organization_id=id_))
+        differences += _delete(
+            transaction, find_referrers(transaction, Membership, organization_id=id_)
+        )
         _delete(transaction, find_referrers(transaction, Grant, organization_id=id_))
         if organization is not None:
             deleted.append(organization)
