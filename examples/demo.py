@@ -1,7 +1,11 @@
 """The main job, run for real: a server process, tokens signed with a fresh key, an allow, a denial
-of each kind, and what the security team sees. Everything lives in a temporary directory."""
+of each kind, a session that Clerk revokes, and what the security team sees. Everything lives in a
+temporary directory."""
 
+import base64
+import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -9,13 +13,17 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pdp_client import Denied, Guard, Resource
+from standardwebhooks import Webhook
 
 POLICY = Path(__file__).parent / "courses.yaml"
 PDP = (sys.executable, "-m", "pdp")
 START_SECONDS = 30
+INSTANCE = "ins_demo"
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def main() -> None:
@@ -32,6 +40,7 @@ def run(directory: Path) -> None:
         "PDP_LISTEN": f"127.0.0.1:{grpc_port}",
         "PDP_HTTP_LISTEN": f"127.0.0.1:{http_port}",
         "PDP_SERVER": f"127.0.0.1:{grpc_port}",
+        "PDP_CLERK": json.dumps({"instance_id": INSTANCE, "webhook_secrets": [WEBHOOK_SECRET]}),
         "PDP_LOG_LEVEL": "error",
     }
 
@@ -48,9 +57,8 @@ def run(directory: Path) -> None:
         return done.stdout.strip()
 
     def token(user: str, seconds: int = 60) -> str:
-        return pdp(
-            "token", "--user", user, "--organization", "org_school", "--seconds", str(seconds)
-        )
+        place = ("--organization", "org_school", "--seconds", str(seconds))
+        return pdp("token", "--user", user, "--session", f"sess_{user}", *place)
 
     step("1. The policy: roles ADMIN, INSTRUCTOR and STUDENT, three people, one organization")
     print(pdp("apply", str(POLICY)).splitlines()[-1])
@@ -67,7 +75,11 @@ def run(directory: Path) -> None:
             ask(guard, tokens["old"], "course:view", algebra)
             step("4. Sam, STUDENT, wants to edit the course: known, and not allowed")
             ask(guard, tokens["sam"], "course:edit", algebra)
-        step("5. What the security team sees: both denials, on disk before they were answered")
+            step("5. Clerk says that Ivan's session was revoked; the token he holds is still good")
+            session = {"id": "sess_user_ivan", "user_id": "user_ivan", "status": "revoked"}
+            deliver(http_port, "session.revoked", session)
+            ask(guard, tokens["ivan"], "course:edit", algebra)
+        step("6. What the security team sees: the denials, on disk before they were answered")
         print(pdp("audit", "list"))
     finally:
         server.terminate()
@@ -84,6 +96,26 @@ def ask(guard: Guard, token: str, permission: str, resource: Resource) -> None:
         print(f"{question}\n   -> {denied.http_status} {decision.reason}: {decision.message}")
     else:
         print(f"{question}\n   -> allowed, for {actor.user_id} in {actor.organization_id}")
+
+
+def deliver(port: int, event: str, data: dict[str, str]) -> None:
+    """Posts a signed message, as Clerk does."""
+    now, message = datetime.now(UTC), f"msg_{secrets.token_hex(12)}"
+    milliseconds = int(now.timestamp() * 1000)
+    body = json.dumps(
+        {"type": event, "instance_id": INSTANCE, "timestamp": milliseconds, "data": data}
+    )
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/webhooks/clerk",
+        data=body.encode(),
+        headers={
+            "svix-id": message,
+            "svix-timestamp": str(int(now.timestamp())),
+            "svix-signature": Webhook(WEBHOOK_SECRET).sign(message, now, body),
+        },
+    )
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        print(f"   POST /webhooks/clerk {event}\n   -> {answer.status}")
 
 
 def step(text: str) -> None:
