@@ -295,6 +295,27 @@ def test_22_a_mask_that_is_no_plain_number_grants_nothing() -> None:
         assert accepted(verifier().verify(token)).claimed_permissions == ()
 
 
+@pytest.mark.parametrize(
+    ("claims", "role", "slug"),
+    [
+        ({"o": {"id": "org_a", "rol": "admin", "slg": "a"}}, "org:admin", "a"),
+        ({"o": {"id": "org_a", "rol": "org:admin"}}, "org:admin", None),
+        ({"o": {"id": "org_a", "rol": ""}}, None, None),
+        ({"org_id": "org_a", "org_role": "admin", "org_slug": "a"}, "org:admin", "a"),
+        ({"org_id": "org_a", "org_role": "org:admin"}, "org:admin", None),
+        ({"org_id": "org_a", "org_role": "org:"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_the_claimed_role_has_its_prefix_in_both_versions(
+    claims: dict[str, object], role: str | None, slug: str | None
+) -> None:
+    token = session_token(now=NOW, version=1 if "org_id" in claims else 2, claims=claims)
+    verified = accepted(verifier().verify(token))
+    assert verified.claimed_organization_role == role
+    assert verified.claimed_organization_slug == slug
+
+
 def test_25_an_impersonator_is_named() -> None:
     token = session_token(now=NOW, claims={"act": {"sub": "user_9", "sid": "sess_9"}})
     assert accepted(verifier().verify(token)).actor.impersonator_id == "user_9"
