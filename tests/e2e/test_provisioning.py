@@ -1,0 +1,66 @@
+"""Provisioning at the first request, through both doors."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pdpapi.v1.administration_service_pb2 import ListGrantsRequest
+from pdpapi.v1.decision_service_pb2 import CheckRequest
+
+from tests.e2e.conftest import POLICY
+from tests.e2e.test_check import ALGEBRA, ORGANIZATION, ask, reason_of
+from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
+
+
+def test_where_it_is_off_the_first_token_of_somebody_unknown_is_denied(stubs: Stubs) -> None:
+    for _ in range(2):
+        assert reason_of(ask(stubs, "user_nina", "course:view")) == "ACTOR_UNKNOWN"
+
+
+def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_process(
+    tmp_path: Path, postgresql_url: str, door: str
+) -> None:
+    """Two servers on one PostgreSQL meet the same newcomers at the same moment."""
+    servers = []
+    for name in ("one", "two"):
+        directory = tmp_path / name
+        directory.mkdir()
+        settings = {
+            "DATABASE_URL": postgresql_url,
+            "DOOR": door,
+            "CLERK": {"provisioning": True, "default_role": "STUDENT"},
+        }
+        servers.append(ServerProcess(directory, settings))
+    assert servers[0].pdp("apply", "-", stdin=POLICY).returncode == 0
+    newcomers = [f"user_nina{number}" for number in range(20)]
+    requests = [
+        CheckRequest(
+            actor_token=token_of(user, organization_id=ORGANIZATION),
+            permission="course:view",
+            resource=ALGEBRA,
+        )
+        for user in newcomers
+    ]
+    try:
+        for server in servers:
+            server.start(ready=False)
+        for server in servers:
+            server.wait_until_ready()
+        with (
+            servers[0].channel() as one,
+            servers[1].channel() as two,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            first, second = stubs_on(one), stubs_on(two)
+            asked = [
+                pool.submit(stubs.decision.Check, request, timeout=10)
+                for request in requests
+                for stubs in (first, second)
+            ]
+            assert {reason_of(one.result()) for one in asked} == {"ALLOWED_BY_RULE"}
+            grants = second.administration.ListGrants(ListGrantsRequest(page_size=1000)).grants
+            granted = [grant.user_id for grant in grants if grant.user_id in newcomers]
+            assert sorted(granted) == sorted(newcomers)
+    finally:
+        for server in servers:
+            if server.process is not None:
+                server.stop()
