@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -48,6 +48,8 @@ class Page:
     objects: Sequence[Object]
     cursor: str
     """Where the next page begins; empty: there is none."""
+    position: int | None = None
+    """How many of the list lie before its end, where that is known."""
     total: int | None = None
     """Of the whole list, where Clerk says it."""
 
@@ -245,14 +247,13 @@ class ClerkApi:
             raise _nonsense(what)
         objects = _objects(what, _data_of(what, answer))
         total = answer.get("total_count")
-        total = total if isinstance(total, int) else None
+        page = Page(objects, "", offset + len(objects), total if isinstance(total, int) else None)
         if last and all(one.get("id") != last for one in objects):
-            return Page(objects, f"{max(0, offset - PAGE_ITEMS)}", total)
+            return replace(page, cursor=f"{max(0, offset - PAGE_ITEMS)}")
         if len(objects) < PAGE_ITEMS:
-            return Page(objects, "", total)
-        return Page(
-            objects, f"{offset + PAGE_ITEMS - OVERLAP_ITEMS} {objects[-1].get('id')}", total
-        )
+            return page
+        following = offset + PAGE_ITEMS - OVERLAP_ITEMS
+        return replace(page, cursor=f"{following} {objects[-1].get('id')}")
 
     def _one(self, what: str, wanted: str, call: Callable[[], object]) -> Object | None:
         if not _may_be_clerks(wanted):

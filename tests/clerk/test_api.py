@@ -45,10 +45,7 @@ def shared_api(server: ClerkApiServer) -> Iterator[ClerkApi]:
 
 @pytest.fixture
 def clerk(server: ClerkApiServer) -> ClerkApiServer:
-    server.objects.clear()
-    server.requests.clear()
-    server.organizations_enabled = True
-    server.on_request = lambda _: None
+    server.reset()
     return server
 
 
@@ -56,7 +53,7 @@ def clerk(server: ClerkApiServer) -> ClerkApiServer:
 def api(clerk: ClerkApiServer, shared_api: ClerkApi) -> Iterator[ClerkApi]:
     shared_api._patience_seconds = 5
     yield shared_api
-    assert not clerk._instead, "an answer was never asked for"
+    assert not clerk.instead, "an answer was never asked for"
 
 
 def all_ids(listed: "type[Page] | object") -> list[str]:
@@ -139,9 +136,9 @@ def test_organizations_roles_and_permissions_come_in_clerks_own_words(
     edit = permission("perm_edit")
     objects = [organization("org_1"), edit, role("role_1", permissions=[edit])]
     clerk.add(*objects)
-    assert api.organizations() == Page([objects[0]], "", 1)
-    assert api.permissions() == Page([edit], "", 1)
-    assert api.roles() == Page([objects[2]], "", 1)
+    assert api.organizations() == Page([objects[0]], "", 1, 1)
+    assert api.permissions() == Page([edit], "", 1, 1)
+    assert api.roles() == Page([objects[2]], "", 1, 1)
     assert api.instance_id() == INSTANCE_ID
 
 

@@ -91,15 +91,8 @@ class ClerkApiServer:
     """One instance. What it holds may be changed while it runs."""
 
     def __init__(self, instance_id: str = INSTANCE_ID, secret_key: str = SECRET_KEY) -> None:
-        self.instance_id = instance_id
-        self.secret_key = secret_key
-        self.organizations_enabled = True
-        self.objects: dict[str, Object] = {}
-        """By id, of all kinds."""
-        self.requests: list[Request] = []
-        self.on_request: Callable[[Request], None] = lambda _: None
-        """Called before each answer, in the thread that gives it."""
-        self._instead: list[tuple[str, Answer]] = []
+        self._identity = (instance_id, secret_key)
+        self.reset()
         self._lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
@@ -110,6 +103,18 @@ class ClerkApiServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}{PREFIX}"
+
+    def reset(self) -> None:
+        """As it was made: an empty account, and nothing asked."""
+        self.instance_id, self.secret_key = self._identity
+        self.organizations_enabled = True
+        self.objects: dict[str, Object] = {}
+        """By id, of all kinds."""
+        self.requests: list[Request] = []
+        self.on_request: Callable[[Request], None] = lambda _: None
+        """Called before each answer, in the thread that gives it."""
+        self.instead: list[tuple[str, Answer]] = []
+        """What `answer_next` has announced: paths and answers."""
 
     # --- the account ------------------------------------------------------------------------------
 
@@ -131,7 +136,7 @@ class ClerkApiServer:
         """Gives these answers, in order, to the next requests of a path (behind `/v1`; empty: of
         any)."""
         with self._lock:
-            self._instead += [(path, one) for one in answers]
+            self.instead += [(path, one) for one in answers]
 
     def asked(self, path: str) -> int:
         """How often a path was asked for."""
@@ -157,9 +162,9 @@ class ClerkApiServer:
         self.on_request(request)
         with self._lock:
             self.requests.append(request)
-            for number, (path, instead) in enumerate(self._instead):
+            for number, (path, instead) in enumerate(self.instead):
                 if path in ("", request.path):
-                    del self._instead[number]
+                    del self.instead[number]
                     return instead
             if request.headers.get("authorization") != f"Bearer {self.secret_key}":
                 return Answer(401, _errors("clerk_key_invalid"))

@@ -1,0 +1,447 @@
+"""A database that is held against Clerk's account over a real socket."""
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine
+
+from pdp.administrator import Arrival, Difference, Drift
+from pdp.clerk import api, steps
+from pdp.clerk.sync import Progress
+from pdp.clerk.turns import LEASE_SECONDS, RESUME_SECONDS, Last, NotOurTurn, read_last
+from pdp.errors import ClerkRefused, ClerkUnavailable
+from pdp.model import Membership, Organization, User
+from pdp.sql import open_engine
+from tests.clerk.worlds import NOW, World, add_school, live
+from tests.kit.clerk_api import Answer, ClerkApiServer, Request, too_many
+from tests.kit.clerk_events import T0, membership, organization, user
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ClerkApiServer]:
+    with ClerkApiServer() as running:
+        yield running
+
+
+PAGE_ITEMS = 30
+
+
+@pytest.fixture
+def clerk(server: ClerkApiServer, monkeypatch: pytest.MonkeyPatch) -> ClerkApiServer:
+    """Its pages are small."""
+    monkeypatch.setattr(api, "PAGE_ITEMS", PAGE_ITEMS)
+    monkeypatch.setattr(api, "OVERLAP_ITEMS", 5)
+    monkeypatch.setattr(steps, "CONFIRM_ITEMS", 10)
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def world(engine: Engine, clerk: ClerkApiServer) -> World:
+    return World(engine, clerk)
+
+
+@pytest.fixture
+def small_world(sqlite_url: str, clerk: ClerkApiServer) -> Iterator[World]:
+    """On SQLite alone, where the database makes no difference."""
+    engine = open_engine(sqlite_url)
+    yield World(engine, clerk)
+    engine.dispose()
+
+
+# --- what it makes of an account ----------------------------------------------------------------
+
+
+def test_a_backfill_of_several_pages_makes_the_database_equal_to_the_account(
+    world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk, 2 * PAGE_ITEMS)
+    summary = world.sync()
+    assert world.facts() == world.account()
+    assert summary.drift == len(world.found) == len(clerk.objects)
+    assert {one.drift for one in world.found} == {Drift.MISSING}
+
+    revision = world.revision()
+    assert world.sync().drift == 0
+    assert world.revision() == revision
+
+
+def test_a_dry_run_writes_no_fact_and_tells_each_difference_once(
+    world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk, 2 * PAGE_ITEMS)
+    revision, facts = world.revision(), world.facts()
+    first = world.sync(dry_run=True)
+    told = list(world.found)
+    assert first.drift == len(told) == len(set(told)) == len(clerk.objects)
+    assert world.sync(dry_run=True).drift == first.drift
+    assert (world.revision(), world.facts()) == (revision, facts)
+
+    world.sync()
+    assert sorted(map(repr, world.found)) == sorted(map(repr, told))
+
+    clerk.remove("org_1", "user_00001")
+    clerk.add(user("user_00002", banned=True, updated_at=T0 + 1))
+    facts = world.facts()
+    world.sync(dry_run=True)
+    told = list(world.found)
+    assert world.facts() == facts
+    world.sync()
+    assert sorted(map(repr, world.found)) == sorted(map(repr, told))
+    assert Difference("user", "user_00002", Drift.DIFFERENT) in told
+    assert Difference("membership", "org_1/user_00001", Drift.EXTRA) in told
+    assert world.facts() == world.account()
+
+
+def test_what_lost_webhooks_left_behind_is_healed(world: World, clerk: ClerkApiServer) -> None:
+    """Incident F19: a tenth of the events never arrives."""
+    chance = random.Random(19)
+    lost = 0
+    for seen in live(clerk, chance, 300):
+        if chance.random() < 0.1:
+            lost += 1
+        else:
+            world.administrator.observe([seen])
+    assert lost > 20
+    assert world.facts() != world.account()
+
+    assert world.sync().drift > 0
+    assert world.facts() == world.account()
+    assert world.sync().drift == 0
+
+
+def test_users_who_are_banned_are_found_barred_and_unbanned_free_again(
+    world: World, clerk: ClerkApiServer
+) -> None:
+    clerk.add(user("user_1"), user("user_2", locked=True))
+    world.sync()
+    assert world.facts()["barred"] == {"user_2"}
+    clerk.add(user("user_1", banned=True, updated_at=T0 + 1), user("user_2", updated_at=T0 + 1))
+    assert world.sync().drift == 2
+    assert world.facts()["barred"] == {"user_1"}
+
+
+def test_a_lock_that_ran_out_without_a_word_is_found(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    """A lockout ends by itself: nothing says that `updated_at` moves with it."""
+    clerk.add(user("user_1", locked=True))
+    small_world.sync()
+    clerk.add(user("user_1", locked=False))
+    small_world.now += 1
+    assert small_world.sync().drift == 1
+    assert small_world.facts()["barred"] == set()
+
+
+def test_an_object_that_cannot_be_read_costs_itself_alone(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    small_world.sync()
+    broken = dict(clerk.objects["user_00001"], updated_at="yesterday", first_name="New")
+    clerk.add(broken, user("user_9", email="new@example.test"))
+    assert [one.id for one in _found(small_world)] == ["user_9"]
+    assert "user_00001" in small_world.facts()["users"]
+
+
+# --- what it deletes ----------------------------------------------------------------------------
+
+
+def test_only_what_clerk_says_is_gone_is_deleted(world: World, clerk: ClerkApiServer) -> None:
+    add_school(clerk)
+    world.sync()
+    # Lists that leave out what is there.
+    empty = Answer(body=b'{"data": [], "total_count": 0}')
+    clerk.answer_next(Answer(body=b"[]"), path="/users")
+    for path in ("organizations", "organization_roles", "organization_memberships"):
+        clerk.answer_next(empty, path=f"/{path}")
+    assert world.sync().drift == 0
+    assert world.facts() == world.account()
+
+    clerk.remove("user_00000", "role_1", "orgmem_00001")
+    world.sync()
+    assert sorted((one.kind, one.id) for one in world.found) == [
+        ("membership", "org_1/user_00000"),
+        ("membership", "org_1/user_00001"),
+        ("role", "role_1"),
+        ("user", "user_00000"),
+    ]
+    assert world.facts() == world.account()
+
+
+def test_what_clerk_does_not_answer_for_is_not_deleted(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    small_world.sync()
+    facts = small_world.facts()
+    clerk.remove("user_00000")
+    html = Answer(404, b"<h1>Not found</h1>", {"Content-Type": "text/html"})
+    clerk.answer_next(html, path="/users/user_00000")
+    with pytest.raises(ClerkRefused):
+        small_world.sync()
+    assert small_world.facts() == facts
+    small_world.sync()
+    assert small_world.facts() == small_world.account()
+
+
+def test_a_user_deleted_while_the_lists_are_read_goes_with_the_memberships(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+
+    def delete_after_the_users(request: Request) -> None:
+        if request.path == "/organization_memberships":
+            clerk.remove("user_00001")
+
+    small_world.sync()
+    clerk.on_request = delete_after_the_users
+    small_world.sync()
+    # The list of users still had this one; the next sync finds that it is gone.
+    assert ("org_1", "user_00001") not in small_world.facts()["memberships"]
+    small_world.sync()
+    assert small_world.facts() == small_world.account()
+
+
+def test_a_member_who_left_and_came_back_is_a_member(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    """Though the clock here is ahead of Clerk's: what ends is the life that was known."""
+    add_school(clerk, 1)
+    small_world.sync()
+    clerk.remove("orgmem_00000")
+    small_world.sync()
+    assert small_world.facts()["memberships"] == {}
+    later = int(NOW * 1000) - 60_000
+    clerk.add(membership("orgmem_2", user_id="user_00000", created_at=later, updated_at=later))
+    small_world.sync()
+    assert small_world.facts() == small_world.account()
+
+
+def test_a_membership_that_only_a_token_proved_is_asked_for(
+    world: World, clerk: ClerkApiServer
+) -> None:
+    clerk.add(user("user_1"), user("user_2"), organization("org_1"))
+    for n in (1, 2):
+        arrival = Arrival(
+            user_id=f"user_{n}", organization_id="org_1", organization_role="org:member"
+        )
+        world.administrator.admit(arrival, T0)
+    data = membership("orgmem_2", user_id="user_2", role="org:admin")
+    clerk.add(data)
+    clerk.answer_next(
+        Answer(body=b'{"data": [], "total_count": 0}'), path="/organization_memberships"
+    )
+    world.sync()
+    assert world.facts() == world.account()
+    assert world.facts()["memberships"] == {("org_1", "user_2"): "org:admin"}
+
+
+def test_what_an_administrator_made_beside_clerk_stays(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    made = (
+        User("user_local"),
+        Organization("org_local"),
+        Membership("org_local", "user_local", "x"),
+    )
+    for one in made:
+        small_world.administrator.create(one)
+    small_world.sync()
+    assert set(small_world.facts()["users"]) == {"user_local"}
+    assert ("org_local", "user_local") in small_world.facts()["memberships"]
+
+
+def test_organizations_that_are_switched_off_are_not_gone(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    small_world.sync()
+    facts = small_world.facts()
+    clerk.organizations_enabled = False
+    clerk.add(user("user_00001", email="u1@example.test", banned=True, updated_at=T0 + 9))
+    assert small_world.sync().drift == 1
+    assert small_world.facts() == {**facts, "barred": {"user_00001"}}
+
+
+def test_the_key_of_another_instance_stops_before_anything_is_written(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    clerk.instance_id = "ins_another"
+    before = read_last(small_world.store)
+    with pytest.raises(ClerkRefused, match="belongs to the instance ins_another"):
+        small_world.sync()
+    assert clerk.requests[-1].path == "/instance"
+    assert len(clerk.requests) == 1
+    assert read_last(small_world.store) == before
+    assert small_world.facts()["users"] == {}
+
+
+# --- whose turn it is ---------------------------------------------------------------------------
+
+
+def test_a_sync_that_broke_off_goes_on_where_it_was(world: World, clerk: ClerkApiServer) -> None:
+    add_school(clerk, 2 * PAGE_ITEMS)
+
+    def fail_at_the_third_page_of_users(request: Request) -> None:
+        if request.path == "/users" and clerk.asked("/users") == 2 and not clerk.instead:
+            clerk.answer_next(Answer(body=b"{}"), path="/users")
+
+    clerk.on_request = fail_at_the_third_page_of_users
+    with pytest.raises(ClerkUnavailable):
+        world.sync()
+    clerk.on_request = lambda _: None
+    clerk.requests.clear()
+    state, _ = read_last(world.store)
+
+    summary = world.sync()
+    assert summary.run == state.run
+    assert summary.drift == len(clerk.objects)  # counted from its beginning
+    assert world.facts() == world.account()
+    assert clerk.asked("/organizations") == 0
+    assert clerk.asked("/users/count") == 0
+    assert clerk.asked("/users") == 1
+    assert world.progress[0] == Progress("users", 2 * PAGE_ITEMS + 2, 2 * PAGE_ITEMS)
+
+
+def test_a_sync_that_broke_off_long_ago_begins_anew(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    clerk.answer_next(Answer(body=b"{}"), path="/organization_memberships")
+    with pytest.raises(ClerkUnavailable):
+        small_world.sync()
+    run = read_last(small_world.store)[0].run
+    small_world.now += RESUME_SECONDS
+    assert small_world.sync().run == run + 1
+    assert clerk.asked("/users") == 2
+
+
+def test_a_dry_run_neither_goes_on_with_a_sync_nor_is_gone_on_with(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    for dry_run in (False, True):
+        clerk.answer_next(Answer(body=b"{}"), path="/organization_memberships")
+        with pytest.raises(ClerkUnavailable):
+            small_world.sync(dry_run=dry_run)
+    assert clerk.asked("/users") == 2
+    small_world.sync()
+    assert clerk.asked("/users") == 3
+    assert small_world.facts() == small_world.account()
+
+
+@contextmanager
+def held(world: World, clerk: ClerkApiServer, path: str) -> Iterator[list[BaseException]]:
+    """Another process, whose sync waits for an answer from a path as long as the block lasts. What
+    ended it is in the list then."""
+    asked, let_go, ended = threading.Event(), threading.Event(), []
+
+    def hold(request: Request) -> None:
+        if request.path == path and not asked.is_set():
+            asked.set()
+            let_go.wait(10)
+
+    def run() -> None:
+        try:
+            other.sync()
+        except BaseException as error:  # noqa: BLE001
+            ended.append(error)
+
+    other = World(world.engine, clerk)
+    clerk.on_request = hold
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert asked.wait(10)
+    yield ended
+    let_go.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_of_two_processes_one_syncs(world: World, clerk: ClerkApiServer) -> None:
+    add_school(clerk)
+    with held(world, clerk, "/users") as ended:
+        with pytest.raises(NotOurTurn):
+            world.sync()
+        assert clerk.asked("/permissions") == 0
+    assert ended == []
+    assert world.facts() == world.account()
+    assert world.sync().drift == 0
+
+
+def test_a_process_that_says_nothing_for_long_is_replaced_and_stops(
+    world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    with held(world, clerk, "/users") as ended:
+        world.now += LEASE_SECONDS + 1
+        summary = world.sync()
+        assert clerk.asked("/organizations") == 1  # it goes on with the same sync
+        assert world.facts() == world.account()
+    assert [type(one) for one in ended] == [NotOurTurn]
+    assert read_last(world.store)[0].run == summary.run
+    assert world.facts() == world.account()
+
+
+def test_a_process_that_waits_for_clerk_is_not_replaced(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    clerk.answer_next(too_many("100"), path="/users")
+    other = World(small_world.engine, clerk)
+    refused = 0
+
+    def wait(seconds: float) -> None:
+        nonlocal refused
+        small_world.now = other.now = small_world.now + seconds
+        if seconds and clerk.asked("/users") == 1:
+            with pytest.raises(NotOurTurn):
+                other.sync()
+            refused += 1
+
+    small_world.pause = wait
+    small_world.sync()
+    assert small_world.now == NOW + 100
+    assert refused > 1
+
+
+def test_periodic_syncs_keep_their_interval_in_all_processes(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    small_world.sync(interval=900, when_due=True)
+    small_world.now += 899
+    with pytest.raises(NotOurTurn):
+        small_world.sync(interval=900, when_due=True)
+    small_world.now += 1
+    assert small_world.sync(interval=900, when_due=True).drift == 0
+    small_world.sync()  # by hand: at any time
+    # A time from a clock that was wrong, or from longer intervals, is not waited for.
+    small_world.sync(interval=86_400)
+    small_world.sync(interval=900, when_due=True)
+
+
+def test_what_the_last_complete_sync_found_is_kept(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk)
+    small_world.sync()
+    assert read_last(small_world.store)[1] == Last(NOW, len(clerk.objects))
+    small_world.now += 10
+    clerk.answer_next(Answer(body=b"{}"), path="/organization_memberships")
+    with pytest.raises(ClerkUnavailable):
+        small_world.sync()
+    small_world.sync(dry_run=True)
+    assert read_last(small_world.store)[1] == Last(NOW, len(clerk.objects))
+    small_world.sync()
+    assert read_last(small_world.store)[1] == Last(NOW + 10, 0)
+
+
+def _found(world: World) -> list[Difference]:
+    world.sync()
+    return world.found
