@@ -16,6 +16,7 @@ from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Shipper
 from pdp.authorizer import Authorizer
 from pdp.clerk.provisioning import Provisioner
+from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Replica, Store, migrate
@@ -65,6 +66,19 @@ class Service:
         )
         self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
         self._shipper = Shipper(settings.audit_directory, self._engine, self._recorder)
+        administrator = Administrator(
+            store,
+            on_write=lambda _: self._replica.poke(),
+            clock=wall_clock,
+            default_role=settings.clerk.default_role,
+        )
+        self._reconciler = Reconciler(
+            settings.clerk,
+            store,
+            administrator,
+            clock=wall_clock,
+            token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
+        )
         self._metrics = Metrics(
             {
                 "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
@@ -93,14 +107,20 @@ class Service:
                     "Attempts to copy the log into SQL that failed.",
                     lambda: self._shipper.counts().failures,
                 ),
+                "pdp_clerk_drift": (
+                    "Differences that the last complete sync with Clerk found.",
+                    self._reconciler.drift,
+                ),
+                "pdp_clerk_reconciled_timestamp_seconds": (
+                    "When the last complete sync with Clerk ended; 0: never.",
+                    self._reconciler.reconciled_at,
+                ),
+                "pdp_clerk_sync_failures": (
+                    "Syncs with Clerk that failed.",
+                    self._reconciler.failures,
+                ),
             },
             metrics_directory,
-        )
-        administrator = Administrator(
-            store,
-            on_write=lambda _: self._replica.poke(),
-            clock=wall_clock,
-            default_role=settings.clerk.default_role,
         )
         authorizer = Authorizer(
             self._verifier,
@@ -156,6 +176,8 @@ class Service:
         started.callback(self._stop_audit)
         self._replica.start()
         started.callback(self._replica.stop)
+        self._reconciler.start()
+        started.callback(self._reconciler.stop)
         self._door = self._open_door()
         started.callback(self._door.close, self._settings.shutdown_seconds)
         self._readiness.start()

@@ -153,6 +153,8 @@ class ClerkSettings(Frozen):
             raise ValueError("webhook_secrets need the instance_id that webhooks must name")
         if self.secret_key is None and (self.reconcile_seconds or self.push_claims):
             raise ValueError("reconcile_seconds and push_claims need the secret_key")
+        if self.reconcile_seconds and self.instance_id is None:
+            raise ValueError("reconcile_seconds needs the instance_id that the key belongs to")
         return self
 
 
