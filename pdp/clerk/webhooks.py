@@ -11,7 +11,7 @@ from pdp.clerk.events import TYPES, Event, observation_of, parse_event
 from pdp.clerk.objects import MalformedObject
 from pdp.clerk.signatures import Headers, Refusal, verify
 from pdp.clock import Clock
-from pdp.errors import DatabaseUnavailable, RequestError
+from pdp.errors import DatabaseUnavailable
 
 log = structlog.get_logger("pdp.clerk")
 
@@ -83,7 +83,7 @@ class Webhooks:
             if event.type in TYPES:
                 type_ = event.type
             return type_, self._follow(message_id, event)
-        except (MalformedObject, RequestError) as error:
+        except MalformedObject as error:
             log.warning("webhook_malformed", message_id=message_id, type=type_, error=str(error))
             return type_, Outcome.MALFORMED
         except DatabaseUnavailable as error:
