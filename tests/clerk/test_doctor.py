@@ -182,7 +182,8 @@ def test_another_instance_than_the_issuers_is_found(
     found = checkup.bad()
     assert found["clerk.instance_id"] is Verdict.FAILED
     assert found["clerk.secret_key"] is Verdict.FAILED
-    del checkup.clerk["instance_id"], checkup.clerk["webhook_secrets"]
+    for name in ("instance_id", "webhook_secrets", "reconcile_seconds"):
+        del checkup.clerk[name]
     advised = checkup.of("clerk.instance_id")
     assert advised.verdict is Verdict.WARNING
     assert KEY.kid in advised.advice
