@@ -2,7 +2,8 @@
 
 import typer
 
-from pdp.cli import clerk_doctor
+from pdp.cli import clerk_doctor, clerk_sync
 
 app = typer.Typer(no_args_is_help=True, help="The Clerk account that people come from.")
+app.command("sync")(clerk_sync.sync)
 app.command("doctor")(clerk_doctor.doctor)

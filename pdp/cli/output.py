@@ -11,20 +11,20 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def fail(message: str) -> None:
     """One line of an error, on standard error."""
-    err.print(f"[red]pdp:[/red] {_plain(message)}")
+    err.print(f"[red]pdp:[/red] {plain(message)}")
 
 
 def say(message: str) -> None:
     """One line, as it is, on standard output."""
-    out.print(_plain(message))
+    out.print(plain(message))
 
 
 def say_marked(mark: str, style: str, message: str) -> None:
     """One line on standard output, behind a word in a colour."""
-    out.print(f"[{style}]{mark:<8}[/{style}] {_plain(message)}")
+    out.print(f"[{style}]{mark:<8}[/{style}] {plain(message)}")
 
 
-def _plain(message: str) -> str:
+def plain(message: str) -> str:
     """Square brackets are text here, and control characters of an id do not reach a terminal."""
     visible = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
     return visible.replace("[", r"\[")

@@ -1,0 +1,110 @@
+"""`pdp clerk sync`."""
+
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from pdp.administrator import Administrator, Difference
+from pdp.clerk.sync import Progress, Sync
+from pdp.cli.output import err, out, plain, say
+from pdp.clock import wall_clock
+from pdp.facts import Store, migrate
+from pdp.logs import configure_logs
+from pdp.settings import Settings
+from pdp.sql import open_engine
+
+ROWS_MAX = 1_000
+"""How many differences are printed; all are counted."""
+
+
+def sync(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the drift and change no fact.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+) -> None:
+    """Makes the database follow the Clerk account: users, organizations, memberships, roles.
+
+    Reads all of it from Clerk's Backend API. What broke off goes on where it was when it is run
+    again within an hour.
+
+    Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
+    """
+    settings = Settings.load(config)
+    configure_logs(settings.log_level, settings.log_format)
+    url = settings.database_url.get_secret_value()
+    engine = open_engine(url)
+    if url.startswith("sqlite"):
+        migrate(engine)
+    store = Store(engine)
+    # Left as an exit, not as a death: then the next one need not wait for this one's lease.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    told = _Told()
+    with _bars() as bars:
+        summary = Sync(
+            settings.clerk,
+            store,
+            Administrator(store, lambda _: None, default_role=settings.clerk.default_role),
+            clock=wall_clock,
+            on_progress=_Shown(bars),
+            on_difference=told,
+        ).run(dry_run=dry_run)
+    told.say(rows=dry_run)
+    if not summary.drift:
+        say("no differences; the database is equal to the Clerk account")
+    elif dry_run:
+        say(f"{summary.drift} differences; nothing was changed")
+        raise typer.Exit(1)
+    else:
+        say(f"{summary.drift} differences healed")
+
+
+class _Told:
+    """The differences: each counted, the first of them as a table."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._table = Table(box=None, pad_edge=False)
+        for column in ("kind", "id", "drift"):
+            self._table.add_column(column, overflow="fold")
+
+    def __call__(self, one: Difference) -> None:
+        self._counts[one.kind, one.drift.value] += 1
+        if self._table.row_count < ROWS_MAX:
+            self._table.add_row(one.kind, plain(one.id), one.drift.value)
+
+    def say(self, *, rows: bool) -> None:
+        if rows and self._table.row_count:
+            out.print(self._table)
+            more = self._counts.total() - self._table.row_count
+            if more:
+                say(f"and {more} more")
+        for (kind, drift), count in sorted(self._counts.items()):
+            say(f"{kind} {drift}: {count}")
+
+
+class _Shown:
+    """A bar for each step."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._steps: dict[str, TaskID] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step not in self._steps:
+            self._steps[progress.step] = self._bars.add_task(progress.step)
+        total = progress.total or progress.done
+        done = min(progress.done, total)
+        self._bars.update(self._steps[progress.step], completed=done, total=total)
+
+
+def _bars() -> Bars:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Bars(*columns, TimeElapsedColumn(), console=err, disable=not err.is_terminal)
