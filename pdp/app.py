@@ -16,6 +16,7 @@ from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Shipper
 from pdp.authorizer import Authorizer
 from pdp.clerk.provisioning import Provisioner
+from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
@@ -66,9 +67,12 @@ class Service:
         )
         self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
         self._shipper = Shipper(settings.audit_directory, self._engine, self._recorder)
+        self._pusher: Pusher | None = None
+        if settings.clerk.push_claims:
+            self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
         administrator = Administrator(
             store,
-            on_write=lambda _: self._replica.poke(),
+            on_write=self._on_write,
             clock=wall_clock,
             default_role=settings.clerk.default_role,
         )
@@ -78,6 +82,7 @@ class Service:
             administrator,
             clock=wall_clock,
             token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
+            on_synced=self._on_synced,
         )
         self._metrics = Metrics(
             {
@@ -176,6 +181,9 @@ class Service:
         started.callback(self._stop_audit)
         self._replica.start()
         started.callback(self._replica.stop)
+        if self._pusher is not None:
+            self._pusher.start()
+            started.callback(self._pusher.stop)
         self._reconciler.start()
         started.callback(self._reconciler.stop)
         self._door = self._open_door()
@@ -200,6 +208,15 @@ class Service:
         self._started.close()
         self._engine.dispose()
         log.info("stopped")
+
+    def _on_write(self, revision: int) -> None:
+        self._replica.poke()
+        if self._pusher is not None:
+            self._pusher.tell(revision)
+
+    def _on_synced(self) -> None:
+        if self._pusher is not None:
+            self._pusher.sweep()
 
     def _stop_audit(self) -> None:
         # In this order: the shipper's last pass takes what the recorder wrote last.

@@ -6,6 +6,7 @@ complete sync found, whoever ran it: `pdp clerk sync`, too.
 
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -35,7 +36,8 @@ STOP_SECONDS_MAX = 2.0
 class Reconciler:
     """A thread that syncs every `settings.reconcile_seconds`, where that is not 0, and forgets.
 
-    A session stays revoked for longer than a token of it can live.
+    A session stays revoked for longer than a token of it can live. `on_synced` is called after each
+    complete sync of this process; it must not wait.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Reconciler:
         *,
         clock: Clock,
         token_lifetime_seconds_max: float,
+        on_synced: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._administrator = administrator
         self._clock = clock
+        self._on_synced = on_synced
         self._keep_seconds = max(KEEP_SECONDS, token_lifetime_seconds_max + DAY_SECONDS)
         self._last = Last()
         self._failures = 0
@@ -119,6 +123,7 @@ class Reconciler:
             log.warning("clerk_sync_failed", error=error.message)
             return
         self._retry_at = -float("inf")
+        self._on_synced()
         seconds = round(time.monotonic() - began, 1)
         log.info("clerk_synced", run=summary.run, drift=summary.drift, seconds=seconds)
 

@@ -1,0 +1,76 @@
+"""`pdp clerk push-claims`: role names for user interfaces, into Clerk's `public_metadata`."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from pdp.clerk.claims import Outcome, find_differences, opened_api, push_users, read_claim
+from pdp.cli.output import out, say
+from pdp.clock import wall_clock
+from pdp.facts import Store
+from pdp.facts.user_grants import count_users
+from pdp.settings import Settings
+from pdp.sql import open_engine
+
+
+def push_claims(
+    user_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[USER_ID...]", help="Of these only.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what differs and write nothing.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+) -> None:
+    """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
+    settings = Settings.load(config)
+    store = Store(open_engine(settings.database_url.get_secret_value()))
+    # On the console of the lines, which then stand above the bar.
+    with Progress(console=out, transient=True) as bar:
+        chosen = user_ids or _differing(store, bar)
+        if dry_run:
+            counts = _show(store, chosen)
+        else:
+            with opened_api(settings.clerk, time.sleep) as api:
+                counts = _told(push_users(api, store, chosen, wall_clock))
+    said = ", ".join(f"{number} {outcome.value}" for outcome, number in counts.items())
+    say((said or "nothing differs") + ("; nothing was written" if dry_run else ""))
+
+
+def _differing(store: Store, bar: Progress) -> Iterator[str]:
+    with store.read() as reader:
+        task = bar.add_task("users", total=count_users(reader))
+    for looked_at, claims in find_differences(store, wall_clock):
+        yield from (claim.user_id for claim in claims)
+        bar.advance(task, looked_at)
+
+
+def _told(pushed: Iterable[tuple[str, Outcome]]) -> Counter[Outcome]:
+    counts: Counter[Outcome] = Counter()
+    for user_id, outcome in pushed:
+        say(f"{user_id}: {outcome.value}")
+        counts[outcome] += 1
+    return counts
+
+
+def _show(store: Store, user_ids: Iterable[str]) -> Counter[Outcome]:
+    counts: Counter[Outcome] = Counter()
+    for user_id in user_ids:
+        claim = read_claim(store, user_id, wall_clock)
+        if claim is None:
+            outcome, said = Outcome.UNKNOWN, Outcome.UNKNOWN.value
+        elif claim.differs:
+            outcome = Outcome.DIFFERENT
+            said = f"{json.dumps(claim.mirrored)} -> {json.dumps(claim.wanted)}"
+        else:
+            outcome, said = Outcome.SAME, Outcome.SAME.value
+        say(f"{user_id}: {said}")
+        counts[outcome] += 1
+    return counts
