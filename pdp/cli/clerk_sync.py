@@ -30,10 +30,10 @@ def sync(
     ] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
-    """Makes the database follow the Clerk account: users, organizations, memberships, roles.
+    """Makes the database follow the Clerk account.
 
-    Reads all of it from Clerk's Backend API. What broke off goes on where it was when it is run
-    again within an hour.
+    Reads users, organizations, memberships and roles from Clerk's Backend API.
+    Broken off, it goes on where it was when it is run again within an hour.
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """

@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from pdp.administrator import Arrival, Difference, Drift
 from pdp.clerk import api, steps
-from pdp.clerk.sync import Progress
+from pdp.clerk.sync import Progress, Sync
 from pdp.clerk.turns import LEASE_SECONDS, RESUME_SECONDS, Last, NotOurTurn, read_last
 from pdp.errors import ClerkRefused, ClerkUnavailable
 from pdp.model import Membership, Organization, User
+from pdp.settings import ClerkSettings
 from pdp.sql import open_engine
 from tests.clerk.worlds import NOW, World, add_school, live
-from tests.kit.clerk_api import Answer, ClerkApiServer, Request, too_many
-from tests.kit.clerk_events import T0, membership, organization, user
+from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, Request, too_many
+from tests.kit.clerk_events import INSTANCE_ID, T0, membership, organization, user
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +281,16 @@ def test_the_key_of_another_instance_stops_before_anything_is_written(
     assert len(clerk.requests) == 1
     assert read_last(small_world.store) == before
     assert small_world.facts()["users"] == {}
+
+
+def test_without_an_instance_or_a_key_there_is_no_sync(small_world: World) -> None:
+    for settings in (
+        ClerkSettings(),
+        ClerkSettings(instance_id=INSTANCE_ID),
+        ClerkSettings(secret_key=SecretStr(SECRET_KEY)),
+    ):
+        with pytest.raises(ValueError, match="must be set"):
+            Sync(settings, small_world.store, small_world.administrator)
 
 
 # --- whose turn it is ---------------------------------------------------------------------------

@@ -1,0 +1,163 @@
+"""`pdp clerk sync` as a process."""
+
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pdp.clerk.api import PAGE_ITEMS
+from tests.clerk.worlds import add_school
+from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer, Request
+from tests.kit.clerk_events import INSTANCE_ID
+from tests.kit.server import PDP
+
+MEMBERS = 2 * PAGE_ITEMS
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ClerkApiServer]:
+    with ClerkApiServer() as running:
+        yield running
+
+
+@pytest.fixture
+def clerk(server: ClerkApiServer) -> ClerkApiServer:
+    server.reset()
+    return server
+
+
+class Shell:
+    """Command lines in a directory of their own."""
+
+    def __init__(self, directory: Path, clerk: ClerkApiServer) -> None:
+        self.directory = directory
+        settings = {
+            "instance_id": INSTANCE_ID,
+            "secret_key": SECRET_KEY,
+            "api_url": clerk.url,
+        }
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
+            "PDP_ISSUERS": "https://clerk.example.test",
+            "PDP_CLERK": json.dumps(settings),
+        }
+
+    def start(self, *arguments: str, **pipes: int) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*PDP, "clerk", *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=pipes.get("stderr", subprocess.PIPE),
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit status, output, errors."""
+        process = self.start(*arguments)
+        said, errors = process.communicate(timeout=60)
+        return process.returncode, said, errors
+
+
+@pytest.fixture
+def shell(tmp_path: Path, clerk: ClerkApiServer) -> Shell:
+    return Shell(tmp_path, clerk)
+
+
+def hold_at_the_third_page(clerk: ClerkApiServer) -> tuple[threading.Event, threading.Event]:
+    """Of users: an event for that it was asked for, and one that lets the answer go."""
+    asked, let_go = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> None:
+        if request.path == "/users" and clerk.asked("/users") == 2:
+            asked.set()
+            let_go.wait(30)
+
+    clerk.on_request = hold
+    return asked, let_go
+
+
+def test_a_sync_that_was_killed_goes_on_where_it_was(
+    shell: Shell, clerk: ClerkApiServer, tmp_path: Path
+) -> None:
+    add_school(clerk, MEMBERS)
+    asked, let_go = hold_at_the_third_page(clerk)
+    killed = shell.start("sync")
+    assert asked.wait(30)
+    killed.kill()
+    killed.communicate()
+    let_go.set()
+    clerk.on_request = lambda _: None
+
+    status, said, errors = shell.run("sync")
+    assert (status, said) == (2, "")
+    assert "a sync is under way, or its process died less than 60 s ago" in errors
+
+    with sqlite3.connect(tmp_path / "pdp.db") as database:  # 60 s later
+        database.execute("UPDATE clerk_sync SET due_at = due_at - 60")
+    database.close()
+    clerk.requests.clear()
+    status, said, errors = shell.run("sync")
+    assert (status, errors) == (0, "")
+    assert f"membership missing: {MEMBERS}\n" in said
+    assert said.endswith(f"{len(clerk.objects)} differences healed\n")
+    assert clerk.asked("/organizations") == 0
+    assert clerk.asked("/users") == 1
+
+
+def test_a_dry_run_prints_what_differs_and_exits_with_1(
+    shell: Shell, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk, 1)
+    status, said, errors = shell.run("sync", "--dry-run")
+    assert (status, errors) == (1, "")
+    rows = [line.split() for line in said.splitlines()]
+    assert rows[0] == ["kind", "id", "drift"]
+    assert ["user", "user_00000", "missing"] in rows
+    assert ["membership", "org_1/user_00000", "missing"] in rows
+    assert rows[-6] == ["membership", "missing:", "1"]
+    assert said.endswith("\n5 differences; nothing was changed\n")
+
+
+def test_on_a_terminal_bars_show_how_far_it_is_and_sigterm_leaves_at_once(
+    shell: Shell, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk, MEMBERS)
+    asked, let_go = hold_at_the_third_page(clerk)
+    terminal, its_end = pty.openpty()
+    process = shell.start("sync", stderr=its_end)
+    os.close(its_end)
+    assert asked.wait(30)
+    process.send_signal(signal.SIGTERM)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65_536)
+        except OSError:  # nobody is at the other end any more
+            break
+    os.close(terminal)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.stdout is not None
+    process.stdout.close()
+    let_go.set()
+    clerk.on_request = lambda _: None
+    assert b"users" in shown
+    assert f"/{MEMBERS}".encode() in shown
+
+    status, said, _ = shell.run("sync")  # need not wait for its lease
+    assert status == 0
+    assert said.endswith(" differences healed\n")
+
+
+def test_a_wrong_key_is_one_line_without_the_key(shell: Shell, clerk: ClerkApiServer) -> None:
+    clerk.secret_key = "sk_test_another"
+    status, said, errors = shell.run("sync")
+    assert (status, said) == (2, "")
+    assert errors == "pdp: Clerk does not accept the secret key (HTTP 401, clerk_key_invalid)\n"
