@@ -275,7 +275,7 @@ def test_a_flood_of_messages_leaves_the_probes_alone(
 ) -> None:
     """As many as there may be wait for their bodies; one more is told to come again, and whether
     the process lives is answered all the while."""
-    monkeypatch.setattr(bounded_post, "BODY_SECONDS_MAX", 2)
+    monkeypatch.setattr(bounded_post, "BODY_SECONDS_MAX", 1)
     start = f"POST {clerk.PATH} HTTP/1.1\r\nHost: pdp\r\nContent-Length: 9\r\n\r\n".encode()
     answers: list[tuple[int, str]] = []
     senders = [

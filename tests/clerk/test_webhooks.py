@@ -1,13 +1,16 @@
 """Messages, from a real socket to a real database and the replica that decides from it."""
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy
 from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
+from pdp.clerk.events import TYPES
 from pdp.clerk.webhooks import WRITERS_MAX
 from pdp.facts import Store
 from pdp.model import Membership, Organization, User
@@ -26,10 +29,14 @@ def endpoint(engine: Engine) -> Iterator[Endpoint]:
         yield one
 
 
-@pytest.fixture
-def on_sqlite(sqlite_url: str) -> Iterator[Endpoint]:
-    """For what does not depend on the database."""
-    engine = open_engine(sqlite_url)
+@pytest.fixture(scope="module")
+def on_sqlite(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> Iterator[Endpoint]:
+    """For what does not depend on the database, and leaves it as it was."""
+    file = tmp_path_factory.mktemp("endpoint") / "pdp.db"
+    shutil.copyfile(sqlite_template, file)
+    engine = open_engine(f"sqlite:///{file}")
     with running_endpoint(engine) as one:
         yield one
     engine.dispose()
@@ -88,7 +95,8 @@ def test_an_event_that_is_not_known_is_accepted_and_counted_as_such(on_sqlite: E
     before = on_sqlite.everything()
     for type_ in ("email.created", "user.invented", "x" * 5_000, "\ud800", ""):
         assert on_sqlite.deliver(event(type_, {"a": [1]})) == (200, "ignored\n")
-    assert on_sqlite.counted == {("unknown", "ignored"): 5}
+    assert on_sqlite.counted["unknown", "ignored"] == 5
+    assert {type_ for type_, _ in on_sqlite.counted} <= {"unknown", *TYPES}
     assert on_sqlite.everything() == before
 
 
@@ -161,13 +169,15 @@ def test_strangers_leave_nothing_in_the_log_and_clerk_no_secret_and_no_body(
 
 
 def test_a_replica_that_does_not_follow_delays_the_answer_by_a_second_and_no_more(
-    on_sqlite: Endpoint,
+    sqlite_url: str,
 ) -> None:
-    on_sqlite.replica.stop()
-    with capture_logs() as logs:
-        assert on_sqlite.deliver(event("user.created", clerk.user())) == (200, "applied\n")
-    assert [one["event"] for one in logs] == ["webhook_answered_early"]
-    assert on_sqlite.administrator.get(User, ("user_1",)).id == "user_1"
+    engine = open_engine(sqlite_url)
+    with running_endpoint(engine) as endpoint, capture_logs() as logs:
+        endpoint.replica.stop()
+        assert endpoint.deliver(event("user.created", clerk.user())) == (200, "applied\n")
+        assert [one["event"] for one in logs] == ["webhook_answered_early"]
+        assert endpoint.administrator.get(User, ("user_1",)).id == "user_1"
+    engine.dispose()
 
 
 def test_few_messages_are_written_at_once(endpoint: Endpoint) -> None:

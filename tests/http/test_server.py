@@ -2,11 +2,12 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from pdp.http import HttpServer, Metrics
+from pdp.http.server import WEBHOOK_PATH
 from pdp.model import Decision, Effect, Reason
 from tests.kit.waiting import eventually
 
@@ -67,3 +68,41 @@ def test_decisions_and_calls_are_counted_by_what_they_were(port: int, metrics: M
 @pytest.mark.parametrize("path", ["/", "/docs", "/readyz/x", "/metrics/../settings"])
 def test_there_is_nothing_else(port: int, path: str) -> None:
     assert get(port, path)[0] == 404
+
+
+def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{port}{WEBHOOK_PATH}"
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
+    assert get(port, WEBHOOK_PATH)[0] == 404
+    assert post(port, b"{}")[0] == 404
+
+
+def test_webhooks_are_handed_on_whole_and_what_is_not_is_counted(metrics: Metrics) -> None:
+    handed: list[tuple[dict[str, str], bytes]] = []
+
+    def handle(headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, str]:
+        handed.append((dict(headers), body))
+        return 202, "taken"
+
+    server = HttpServer("127.0.0.1:0", metrics, list, handle)
+    server.start()
+    try:
+        eventually(lambda: get(server.port, "/healthz")[0] == 200)
+        body = b"\xff" * 300_000
+        assert post(server.port, body, **{"X-One": "1"}) == (202, "taken\n")
+        assert [(one["x-one"], it) for one, it in handed] == [("1", body)]
+        assert post(server.port, b"{}", **{"Content-Encoding": "gzip"}) == (415, "encoded\n")
+        assert post(server.port, b"{}", **{"Content-Encoding": "identity"})[0] == 202
+        assert get(server.port, WEBHOOK_PATH)[0] == 405
+        text = get(server.port, "/metrics")[1]
+        assert 'pdp_webhooks_total{outcome="encoded",type="unknown"} 1.0' in text
+    finally:
+        server.stop()
