@@ -98,7 +98,9 @@ def test_a_dry_run_writes_no_fact_and_tells_each_difference_once(
     assert world.facts() == world.account()
 
 
-def test_what_lost_webhooks_left_behind_is_healed(world: World, clerk: ClerkApiServer) -> None:
+def test_what_lost_webhooks_left_behind_is_healed(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
     """Incident F19: a tenth of the events never arrives."""
     chance = random.Random(19)
     lost = 0
@@ -106,24 +108,24 @@ def test_what_lost_webhooks_left_behind_is_healed(world: World, clerk: ClerkApiS
         if chance.random() < 0.1:
             lost += 1
         else:
-            world.administrator.observe([seen])
+            small_world.administrator.observe([seen])
     assert lost > 20
-    assert world.facts() != world.account()
+    assert small_world.facts() != small_world.account()
 
-    assert world.sync().drift > 0
-    assert world.facts() == world.account()
-    assert world.sync().drift == 0
+    assert small_world.sync().drift > 0
+    assert small_world.facts() == small_world.account()
+    assert small_world.sync().drift == 0
 
 
 def test_users_who_are_banned_are_found_barred_and_unbanned_free_again(
-    world: World, clerk: ClerkApiServer
+    small_world: World, clerk: ClerkApiServer
 ) -> None:
     clerk.add(user("user_1"), user("user_2", locked=True))
-    world.sync()
-    assert world.facts()["barred"] == {"user_2"}
+    small_world.sync()
+    assert small_world.facts()["barred"] == {"user_2"}
     clerk.add(user("user_1", banned=True, updated_at=T0 + 1), user("user_2", updated_at=T0 + 1))
-    assert world.sync().drift == 2
-    assert world.facts()["barred"] == {"user_1"}
+    assert small_world.sync().drift == 2
+    assert small_world.facts()["barred"] == {"user_1"}
 
 
 def test_a_lock_that_ran_out_without_a_word_is_found(
@@ -296,7 +298,9 @@ def test_without_an_instance_or_a_key_there_is_no_sync(small_world: World) -> No
 # --- whose turn it is ---------------------------------------------------------------------------
 
 
-def test_a_sync_that_broke_off_goes_on_where_it_was(world: World, clerk: ClerkApiServer) -> None:
+def test_a_sync_that_broke_off_goes_on_where_it_was(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
     add_school(clerk, 2 * PAGE_ITEMS)
 
     def fail_at_the_third_page_of_users(request: Request) -> None:
@@ -305,19 +309,19 @@ def test_a_sync_that_broke_off_goes_on_where_it_was(world: World, clerk: ClerkAp
 
     clerk.on_request = fail_at_the_third_page_of_users
     with pytest.raises(ClerkUnavailable):
-        world.sync()
+        small_world.sync()
     clerk.on_request = lambda _: None
     clerk.requests.clear()
-    state, _ = read_last(world.store)
+    state, _ = read_last(small_world.store)
 
-    summary = world.sync()
+    summary = small_world.sync()
     assert summary.run == state.run
     assert summary.drift == len(clerk.objects)  # counted from its beginning
-    assert world.facts() == world.account()
+    assert small_world.facts() == small_world.account()
     assert clerk.asked("/organizations") == 0
     assert clerk.asked("/users/count") == 0
     assert clerk.asked("/users") == 1
-    assert world.progress[0] == Progress("users", 2 * PAGE_ITEMS + 2, 2 * PAGE_ITEMS)
+    assert small_world.progress[0] == Progress("users", 2 * PAGE_ITEMS + 2, 2 * PAGE_ITEMS)
 
 
 def test_a_sync_that_broke_off_long_ago_begins_anew(
