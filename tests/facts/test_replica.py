@@ -165,6 +165,20 @@ def test_poke_and_at_least_revision_catch_up_at_once(store: Store, start: Starte
     assert replica.view("user_1", None, []).user.user.name == "b"
 
 
+def test_a_revision_can_be_waited_for(store: Store, start: Starter) -> None:
+    replica = start(NEVER)
+    for _ in range(20):
+        revision = write(store, User("user_1"))
+        assert replica.await_revision(revision)
+        assert replica.revision == revision
+    assert not replica.await_revision(revision + 1)
+    replica.stop()
+    revision = write(store, User("user_1", name="b"))
+    began = time.monotonic()
+    assert not replica.await_revision(revision)
+    assert 0.9 < time.monotonic() - began < 3
+
+
 @pytest.mark.parametrize("beyond", [1, 2**63 - 1, 2**64 - 1])
 def test_a_revision_that_the_database_does_not_have_is_refused_soon(
     store: Store, start: Starter, beyond: int
