@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from pdp import limits
@@ -20,7 +18,6 @@ from pdp.administrator import (
     SessionEnded,
     UserSeen,
 )
-from pdp.clerk.event_json import DEPTH_MAX
 from pdp.clerk.events import TYPES, observation_of, parse_event
 from pdp.clerk.objects import SESSION_ENDS, MalformedObject
 from pdp.facts.clerk_objects import ClerkKind
@@ -352,60 +349,3 @@ def test_what_cannot_be_stored_is_left_out_and_named_and_the_ban_is_seen(
     assert "canary" not in repr(logs)
     if field != "email_addresses":
         assert found.email == "ada@example.test"
-
-
-AWKWARD = [
-    "1e999",
-    "-1e999",
-    "9" * 5_000,
-    '{"a":1,"a":2}',
-    '"\\ud800"',
-    '"\\u0000"',
-    "[" * 4_000 + "]" * 4_000,
-    '{"a":' * 900 + "1" + "}" * 900,
-    '"' + "[" * 4_000 + '"',
-    '"' + '\\"[' * 2_000 + '"',
-]
-awkward = st.recursive(
-    st.sampled_from(AWKWARD),
-    lambda inner: (
-        st.lists(inner, max_size=3).map(lambda some: f"[{','.join(some)}]")
-        | st.lists(inner, max_size=3).map(
-            lambda some: "{" + ",".join(f'"{n % 2}":{one}' for n, one in enumerate(some)) + "}"
-        )
-    ),
-    max_leaves=5,
-)
-
-
-@given(awkward)
-@example("[" * 100_000 + "]" * 100_000)
-@pytest.mark.parametrize("field", ["unsafe_metadata", "private_metadata", "public_metadata"])
-def test_no_user_can_hide_a_ban_behind_what_they_write(field: str, value: str) -> None:
-    """`unsafe_metadata` is the browser's to write: JSON that a strict parser refuses as a whole
-    would keep every later event about this user from being read."""
-    data = clerk.user(banned=True) | {field: "HERE"}
-    body = event("user.updated", data).replace(b'"HERE"', value.encode())
-    found = observation_of(parse_event(body))
-    assert isinstance(found, UserSeen)
-    assert found.barred
-    assert found.id == "user_1"
-
-
-@given(awkward)
-def test_what_has_no_single_reading_is_no_envelope_and_no_data(value: str) -> None:
-    whole = event("user.updated", "HERE")
-    with pytest.raises(MalformedObject):
-        observation_of(parse_event(whole.replace(b'"HERE"', value.encode())))
-    twice = event("user.updated", clerk.user()).replace(b'"banned"', b'"id": "user_2", "banned"')
-    with pytest.raises(MalformedObject):
-        observation_of(parse_event(twice))
-
-
-@pytest.mark.parametrize("levels", [DEPTH_MAX - 4, DEPTH_MAX + 4])
-def test_what_stands_behind_something_deep_is_read(levels: int) -> None:
-    data = {"unsafe_metadata": None, **clerk.user(banned=True)}
-    data["unsafe_metadata"] = nested(levels)
-    found = seen("user.updated", data)
-    assert isinstance(found, UserSeen)
-    assert found.barred
