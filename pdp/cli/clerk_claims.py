@@ -33,7 +33,7 @@ def push_claims(
     settings = Settings.load(config)
     store = Store(open_engine(settings.database_url.get_secret_value()))
     # On the console of the lines, which then stand above the bar.
-    with Progress(console=out, transient=True) as bar:
+    with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         chosen = user_ids or _differing(store, bar)
         if dry_run:
             counts = _show(store, chosen)
