@@ -20,7 +20,7 @@ from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
-from pdp.facts import Replica, Store, migrate
+from pdp.facts import Listener, Replica, Store, migrate
 from pdp.http import HttpServer, Metrics, PostHandler
 from pdp.identity import Verifier
 from pdp.settings import Settings
@@ -65,6 +65,7 @@ class Service:
             staleness_seconds_max=settings.staleness_seconds_max,
             poll_seconds=settings.poll_seconds,
         )
+        self._listener = Listener(self._engine, self._replica.poke)
         self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
         self._shipper = Shipper(settings.audit_directory, self._engine, self._recorder)
         self._pusher: Pusher | None = None
@@ -181,6 +182,8 @@ class Service:
         started.callback(self._stop_audit)
         self._replica.start()
         started.callback(self._replica.stop)
+        self._listener.start()
+        started.callback(self._listener.stop)
         if self._pusher is not None:
             self._pusher.start()
             started.callback(self._pusher.stop)

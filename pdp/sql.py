@@ -6,8 +6,9 @@ of the URL leaves this module: messages carry the class of the error and its SQL
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import cast
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -18,6 +19,7 @@ from pdp.errors import DatabaseUnavailable
 CONNECT_SECONDS_MAX = 3
 STATEMENT_SECONDS_MAX = 5
 POOL_CONNECTIONS_MAX = 16
+ANNOUNCE_SECONDS_MAX = 0.25
 _BUSY_SECONDS = 0.01
 WRITE = "pdp_write"
 """Execution option of a connection whose next transaction writes."""
@@ -150,10 +152,54 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
     Raises:
         DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in time.
     """
+    with connect_to_write(engine) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def connect_to_write(engine: Engine) -> Iterator[Connection]:
+    """A connection whose transactions write.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in time.
+    """
     with database_errors(), engine.connect() as connection:
         connection.execution_options(**{WRITE: True})
-        with connection.begin():
-            yield connection
+        yield connection
+
+
+def announce(connection: Connection, channel: str) -> None:
+    """Wakes those who listen on a channel: PostgreSQL only, and outside of transactions, whose
+    commit a NOTIFY could make fail (its queue is full) or wait (one lock for the whole server).
+
+    Raises:
+        DatabaseUnavailable: nobody was woken.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    milliseconds = int(ANNOUNCE_SECONDS_MAX * 1000)
+    with database_errors():
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        # The lock is waited for in the commit, which `statement_timeout` does not bound.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}; NOTIFY {channel}")
+
+
+@contextmanager
+def listening(engine: Engine, channel: str) -> Iterator[Callable[[float], bool]]:
+    """Listens on a channel, on PostgreSQL, with a connection of its own. What it yields waits for
+    so many seconds at most, and returns whether something was announced, once or many times.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, refuses, or is lost.
+    """
+    with database_errors():
+        pooled = engine.raw_connection()
+        connection = cast(psycopg.Connection, pooled.driver_connection)
+        pooled.detach()
+        with closing(connection):
+            connection.autocommit = True
+            connection.execute(f"LISTEN {channel}")
+            yield lambda seconds: bool(list(connection.notifies(timeout=seconds, stop_after=1)))
 
 
 @contextmanager
@@ -161,7 +207,7 @@ def database_errors() -> Iterator[None]:
     """Turns what SQLAlchemy and the drivers raise into `errors.DatabaseUnavailable`."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, psycopg.Error) as error:
         # From None: a traceback would print the driver's text.
         raise _unavailable(error) from None
 
@@ -171,7 +217,7 @@ def breaks_reference(error: SQLAlchemyError) -> bool:
     return isinstance(error, IntegrityError) and _code(error) in _FOREIGN_KEY_CODES
 
 
-def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
+def _unavailable(error: Exception) -> DatabaseUnavailable:
     code = _code(error)
     if code in _NO_TABLE_CODES or "no such table" in str(getattr(error, "orig", "")):
         return DatabaseUnavailable("the database has no tables yet: run `pdp migrate`")
@@ -179,7 +225,7 @@ def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
     return DatabaseUnavailable(f"the database does not answer ({said})")
 
 
-def _code(error: SQLAlchemyError) -> str:
-    original = getattr(error, "orig", None)
+def _code(error: Exception) -> str:
+    original = getattr(error, "orig", error)
     code = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorcode", None)
     return str(code) if code else ""

@@ -18,6 +18,7 @@ Invariants:
 """
 
 from pdp.facts.changes import Change, ChangeKind
+from pdp.facts.listener import Listener
 from pdp.facts.replica import Replica, View
 from pdp.facts.store import Reader, Store, Transaction
 from pdp.migrations import migrate
@@ -25,6 +26,7 @@ from pdp.migrations import migrate
 __all__ = [
     "Change",
     "ChangeKind",
+    "Listener",
     "Reader",
     "Replica",
     "Store",

@@ -20,6 +20,9 @@ from pdp.model import (
     User,
 )
 
+CHANNEL = "pdp_changes"
+"""Where PostgreSQL is told that there are changes, and says it to who listens."""
+
 CHANGES_PER_REVISION_MAX = 10_000
 """A write that touched more is one change of EVERYTHING."""
 

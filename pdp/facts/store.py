@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import (
     Connection,
     Engine,
@@ -21,11 +22,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from pdp.errors import AlreadyExists, BrokenReference, NotFound
+from pdp.errors import AlreadyExists, BrokenReference, DatabaseUnavailable, NotFound
 from pdp.facts import tables
 from pdp.facts.bulk import upsert
 from pdp.facts.changes import (
     CHANGES_PER_REVISION_MAX,
+    CHANNEL,
     EVERYTHING,
     Change,
     ChangeKind,
@@ -34,7 +36,9 @@ from pdp.facts.changes import (
 )
 from pdp.facts.rows import KINDS, check_row, check_text, key_text, to_row
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, key_of
-from pdp.sql import begin_read, begin_write, breaks_reference
+from pdp.sql import announce, begin_read, breaks_reference, connect_to_write
+
+log = structlog.get_logger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -150,6 +154,11 @@ class Transaction(Reader):
     def revision(self) -> int:
         """The one that will hold what was written so far; the one before while that is nothing."""
         return self._revision if self._changes else self._revision - 1
+
+    @property
+    def raises_revision(self) -> bool:
+        """Whether something was touched that decisions read."""
+        return bool(self._changes)
 
     def insert(self, entity: Entity) -> None:
         """Adds an entity.
@@ -327,6 +336,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._announcing_fails = False
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
@@ -346,8 +356,25 @@ class Store:
             DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in
                 time. The write may nevertheless have been committed.
         """
-        with begin_write(self._engine) as connection:
-            transaction = Transaction(connection)
-            yield transaction
-            if not transaction.finish():
-                connection.rollback()
+        with connect_to_write(self._engine) as connection:
+            with connection.begin():
+                transaction = Transaction(connection)
+                yield transaction
+                committing = transaction.finish()
+                if not committing:
+                    connection.rollback()
+            if committing and transaction.raises_revision:
+                self._announce(connection)
+
+    def _announce(self, connection: Connection) -> None:
+        """Wakes the replicas. What fails here is no failure of the write: polling finds it too."""
+        try:
+            announce(connection, CHANNEL)
+        except DatabaseUnavailable as error:
+            if not self._announcing_fails:
+                log.warning("changes_not_announced", error=error.message)
+            self._announcing_fails = True
+        else:
+            if self._announcing_fails:
+                log.info("changes_announced_again")
+            self._announcing_fails = False
