@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pdp.administrator import mirror
 from pdp.administrator.integrity import check_references, dependents
-from pdp.administrator.observations import Arrival, Observation, Observed
+from pdp.administrator.observations import Arrival, Message, Observation, Observed
 from pdp.clock import Clock, wall_clock
 from pdp.decision import names
 from pdp.document import (
@@ -141,11 +141,39 @@ class Administrator:
             self._on_write(revision)
         return revision
 
+    def observe_messages(self, messages: Sequence[Message]) -> Sequence[Observed]:
+        """Makes the facts follow from messages, all or none in one transaction. Neither repetition
+        nor order matters: a message that was handled before does nothing.
+
+        Returns what came of each; those that are new share their differences. Raises
+        InvalidRequest.
+        """
+        with self._store.write() as transaction:
+            before = transaction.revision
+            handled_at = self._clock()
+            new = {
+                number
+                for number, message in enumerate(messages)
+                if note_message(transaction, message.id, handled_at)
+            }
+            differences = mirror.mirror(
+                transaction,
+                [messages[number].observation for number in sorted(new)],
+                now=self._clock(),
+                default_role=self._default_role,
+            )
+            revision = transaction.revision
+        if revision != before:
+            self._on_write(revision)
+        return [
+            Observed(revision, differences) if number in new else Observed(revision, duplicate=True)
+            for number in range(len(messages))
+        ]
+
     def observe(
         self,
         observations: Sequence[Observation],
         *,
-        message_id: str | None = None,
         run: int = 0,
         progress: SyncState | None = None,
         dry_run: bool = False,
@@ -153,14 +181,11 @@ class Administrator:
         """Makes the facts follow from what was seen of Clerk's account, all or nothing. Neither
         repetition nor order matters.
 
-        `message_id` names the message that brought it: handled before, nothing happens again.
         `run` is the sync that saw it, and `progress` how far that has come: written in the same
         transaction. With `dry_run` only the progress is written. Raises InvalidRequest.
         """
         with self._store.write() as transaction:
             before = transaction.revision
-            if message_id is not None and not note_message(transaction, message_id, self._clock()):
-                return Observed(before, duplicate=True)
             differences = mirror.mirror(
                 transaction,
                 observations,

@@ -187,15 +187,14 @@ def _write_users(
                 differences.append(Difference("user", id_, Drift.DIFFERENT))
             elif moved or (said is None and one.barred):
                 differences.append(Difference("user", id_, Drift.DIFFERENT))
-        elif user is not None:
+            continue
+        # Also where there is no user: what came before them goes with them.
+        differences += _delete(transaction, find_referrers(transaction, Membership, user_id=id_))
+        _delete(transaction, find_referrers(transaction, Grant, user_id=id_))
+        if user is not None:
             deleted.append(user)
     _create_users(transaction, created, default_role)
     transaction.apply_many(changed)
-    for user in deleted:
-        differences += _delete(
-            transaction, find_referrers(transaction, Membership, user_id=user.id)
-        )
-        _delete(transaction, find_referrers(transaction, Grant, user_id=user.id))
     return differences + _delete(transaction, deleted)
 
 

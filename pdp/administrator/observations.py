@@ -106,6 +106,15 @@ Observation = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one of Clerk's messages tells of."""
+
+    id: str
+    """The same at each delivery."""
+    observation: Observation
+
+
 class Drift(enum.Enum):
     """How the database differed from what was seen."""
 

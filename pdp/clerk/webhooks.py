@@ -1,13 +1,13 @@
 """A webhook request -> an answer: verified, read, committed, and seen by this process."""
 
 import enum
-import threading
 from collections.abc import Callable, Sequence
 
 import structlog
 
-from pdp.administrator import Administrator, Observation
+from pdp.administrator import Administrator, Message
 from pdp.clerk.events import TYPES, Event, observation_of, parse_event
+from pdp.clerk.line import Line
 from pdp.clerk.objects import MalformedObject
 from pdp.clerk.signatures import Headers, Refusal, verify
 from pdp.clock import Clock
@@ -15,10 +15,6 @@ from pdp.errors import DatabaseUnavailable
 
 log = structlog.get_logger("pdp.clerk")
 
-WRITERS_MAX = 4
-"""Writers stand in a line in the database; more of them there would only keep connections from
-those who read."""
-WRITER_WAIT_SECONDS_MAX = 3.0
 UNKNOWN_TYPE = "unknown"
 
 
@@ -26,8 +22,8 @@ class Outcome(enum.Enum):
     """What became of a message that Clerk did sign. The value is a label of a metric."""
 
     APPLIED = "applied"
+    """It, or one that was written with it, says something new."""
     UNCHANGED = "unchanged"
-    """It says nothing that is new."""
     DUPLICATE = "duplicate"
     IGNORED = "ignored"
     """Of a type that is not known."""
@@ -57,13 +53,12 @@ class Webhooks:
         await_revision: Callable[[int], bool],
         count: Callable[[str, str], None],
     ) -> None:
-        self._administrator = administrator
+        self._line = Line(administrator.observe_messages)
         self._instance_id = instance_id
         self._secrets = secrets
         self._clock = clock
         self._await_revision = await_revision
         self._count = count
-        self._writers = threading.BoundedSemaphore(WRITERS_MAX)
 
     def answer(self, headers: Headers, body: bytes) -> tuple[int, str]:
         """The status and text of the answer; 200 only after what the message says is committed."""
@@ -97,15 +92,9 @@ class Webhooks:
         if event.type not in TYPES:
             return Outcome.IGNORED
         observation = observation_of(event)
-        return Outcome.UNCHANGED if observation is None else self._observe(message_id, observation)
-
-    def _observe(self, message_id: str, observation: Observation) -> Outcome:
-        if not self._writers.acquire(timeout=WRITER_WAIT_SECONDS_MAX):
-            raise DatabaseUnavailable("too many messages wait for the database")
-        try:
-            observed = self._administrator.observe([observation], message_id=message_id)
-        finally:
-            self._writers.release()
+        if observation is None:
+            return Outcome.UNCHANGED
+        observed = self._line.write(Message(message_id, observation))
         # Also of a duplicate: the answer to the first may have been lost while we waited.
         if not self._await_revision(observed.revision):
             log.warning("webhook_answered_early", revision=observed.revision)

@@ -15,6 +15,7 @@ from pdp.administrator import (
     Drift,
     MembershipGone,
     MembershipSeen,
+    Message,
     PermissionSeen,
     RoleSeen,
 )
@@ -62,8 +63,7 @@ T = 1_700_000_000_000
 
 def test_a_user_is_stored_as_clerk_describes_them(administrator: Administrator) -> None:
     observed = administrator.observe(
-        [user("ann", T, email="ann@example.com", name="Ann", attributes={"plan": "pro"})],
-        message_id="msg_1",
+        [user("ann", T, email="ann@example.com", name="Ann", attributes={"plan": "pro"})]
     )
     assert [(one.kind, one.id, one.drift) for one in observed.differences] == [
         ("user", "user_ann", Drift.MISSING)
@@ -76,12 +76,31 @@ def test_a_user_is_stored_as_clerk_describes_them(administrator: Administrator) 
 def test_a_message_that_was_handled_changes_nothing_again(
     administrator: Administrator, written: list[int]
 ) -> None:
-    first = administrator.observe([user("ann", T, name="Ann")], message_id="msg_1")
+    (first,) = administrator.observe_messages([Message("msg_1", user("ann", T, name="Ann"))])
     # Even with another content: the id alone says that it was handled.
-    again = administrator.observe([user("ann", T + 1, name="Eve")], message_id="msg_1")
+    repeated = Message("msg_1", user("ann", T + 1, name="Eve"))
+    (again,) = administrator.observe_messages([repeated])
     assert (again.duplicate, again.revision, list(again.differences)) == (True, first.revision, [])
     assert written == [first.revision]
     assert administrator.get(User, ("user_ann",)).name == "Ann"
+
+
+def test_messages_that_are_written_together_are_one_revision_in_any_order(
+    administrator: Administrator, written: list[int]
+) -> None:
+    observed = administrator.observe_messages(
+        [
+            Message("msg_1", user("ann", T + 1, name="Ann")),
+            Message("msg_2", membership("ann", T, born=T)),
+            Message("msg_1", user("ann", T + 1, name="Ann")),
+            Message("msg_3", user("ann", T, name="Eve")),
+        ]
+    )
+    assert [one.duplicate for one in observed] == [False, False, True, False]
+    assert {one.revision for one in observed} == set(written)
+    assert len(written) == 1
+    assert administrator.get(User, ("user_ann",)).name == "Ann"
+    assert administrator.get(Membership, ("org_ann", "user_ann"))
 
 
 def test_a_message_whose_transaction_fails_is_not_taken_as_handled(store: Store) -> None:
@@ -92,11 +111,12 @@ def test_a_message_whose_transaction_fails_is_not_taken_as_handled(store: Store)
 
     calls = itertools.count()
     administrator = Administrator(store, lambda _: None, clock=dying_clock)
+    message = Message("msg_1", user("ann", T))
     with pytest.raises(ConnectionAbortedError):
-        administrator.observe([user("ann", T)], message_id="msg_1")
+        administrator.observe_messages([message])
     with pytest.raises(NotFound):
         administrator.get(User, ("user_ann",))
-    assert not administrator.observe([user("ann", T)], message_id="msg_1").duplicate
+    assert not administrator.observe_messages([message])[0].duplicate
     assert administrator.get(User, ("user_ann",))
 
 
@@ -275,6 +295,14 @@ def test_a_membership_of_somebody_deleted_is_not_stored(administrator: Administr
     administrator.observe([end_of(ClerkKind.ORGANIZATION, "org_bob", T)])
     administrator.observe([membership("ann", T + 5, born=T - 5)])
     administrator.observe([membership("bob", T + 5, born=T - 5)])
+    assert administrator.list(Membership) == []
+
+
+def test_a_membership_that_came_before_its_user_goes_with_the_users_deletion(
+    administrator: Administrator,
+) -> None:
+    administrator.observe([membership("ann", T, born=T)])
+    administrator.observe([end_of(ClerkKind.USER, "user_ann", T + 5)])
     assert administrator.list(Membership) == []
 
 
@@ -474,12 +502,13 @@ def test_handled_messages_and_revoked_sessions_are_forgotten_when_they_are_old(
 ) -> None:
     now = 1_000_000.0
     administrator = Administrator(store, lambda _: None, clock=lambda: now)
-    administrator.observe([session_end("ann")], message_id="msg_1")
+    message = Message("msg_1", session_end("ann"))
+    administrator.observe_messages([message])
     with store.write() as transaction:
         assert forget_old(transaction, before=now) == 0
     with store.write() as transaction:
         assert forget_old(transaction, before=now + 1) == 2
-    assert not administrator.observe([session_end("ann")], message_id="msg_1").duplicate
+    assert not administrator.observe_messages([message])[0].duplicate
 
 
 def test_grants_of_others_are_left_alone(administrator: Administrator, store: Store) -> None:

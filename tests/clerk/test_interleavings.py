@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy import Engine, event
 
-from pdp.administrator import Administrator
+from pdp.administrator import Administrator, Message
 from pdp.clerk.events import observation_of, parse_event
 from pdp.facts import Store
 from pdp.model import Role
@@ -39,14 +39,15 @@ class Account:
             store, lambda _: None, clock=self._clock, default_role="READER"
         )
 
-    def deliver(self, message_id: str, body: bytes, *, dies_at: int = 0) -> None:
+    def deliver(self, *delivered: tuple[str, bytes], dies_at: int = 0) -> None:
+        """Messages that stood in the line together."""
         self._dies_at, self._read = dies_at, 0
-        seen = observation_of(parse_event(body))
-        observations = [] if seen is None else [seen]
-        self.administrator.observe(observations, message_id=message_id)
+        seen = [(id_, observation_of(parse_event(body))) for id_, body in delivered]
+        messages = [Message(id_, one) for id_, one in seen if one is not None]
+        self.administrator.observe_messages(messages)
 
     def _clock(self) -> float:
-        # The first reading is that of the message's own row: the second finds it written.
+        # The first reading dates the rows of the messages: the second finds them written.
         self._read += 1
         if self._read == self._dies_at:
             raise Crash
@@ -138,7 +139,7 @@ LIVES: Sequence[Life] = (stays, leaves, is_deleted, loses_the_organization, is_b
 
 def deliver_in_order(account: Account, life: Life, name: str) -> Sequence[object]:
     for number, body in enumerate(life(name)):
-        account.deliver(f"msg_{name}x{number}", body)
+        account.deliver((f"msg_{name}x{number}", body))
     return state(account, name)
 
 
@@ -152,13 +153,14 @@ def deliver_in_disorder(
     waiting += [(f"msg_{name}r{n}", body) for n, (_, body) in enumerate(chance.sample(waiting, 2))]
     chance.shuffle(waiting)
     while waiting:
-        message_id, body = waiting.pop()
+        together = [waiting.pop() for _ in range(min(len(waiting), chance.choice((1, 1, 1, 2, 5))))]
         if chance.random() < 0.15:  # the process dies, before or after it has committed
             with contextlib.suppress(Crash):
-                account.deliver(message_id, body, dies_at=chance.choice((0, 1, 2)))
-            waiting.insert(chance.randint(0, len(waiting)), (message_id, body))
+                account.deliver(*together, dies_at=chance.choice((0, 1, 2)))
+            for one in together:
+                waiting.insert(chance.randint(0, len(waiting)), one)
         else:
-            account.deliver(message_id, body)
+            account.deliver(*together)
     return state(account, name)
 
 
