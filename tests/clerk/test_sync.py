@@ -176,6 +176,18 @@ def test_only_what_clerk_says_is_gone_is_deleted(world: World, clerk: ClerkApiSe
     assert world.facts() == world.account()
 
 
+def test_what_goes_with_its_organization_is_not_asked_for_one_by_one(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    add_school(clerk, 2 * PAGE_ITEMS)
+    small_world.sync()
+    clerk.remove("org_1")
+    assert small_world.sync().drift == 2 * PAGE_ITEMS + 1
+    assert small_world.facts() == small_world.account()
+    assert clerk.asked("/organizations/org_1") == 1
+    assert clerk.asked("/organizations/org_1/memberships") == 0
+
+
 def test_what_clerk_does_not_answer_for_is_not_deleted(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
