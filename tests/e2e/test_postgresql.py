@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
-from pdpapi.v1.administration_service_pb2 import CreateGrantRequest, Grant
+from pdpapi.v1.administration_service_pb2 import (
+    CreateGrantRequest,
+    DeleteGrantRequest,
+    Grant,
+)
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from tests.e2e.conftest import POLICY
 from tests.e2e.test_check import ALGEBRA, ORGANIZATION, reason_of
 from tests.kit.server import ServerProcess, stubs_on, token_of
+from tests.kit.waiting import eventually
+
+SETTINGS = {"POLL_SECONDS": "30", "STALENESS_SECONDS_MAX": "60"}
+"""Polling is far too slow for these tests."""
 
 
 def test_two_servers_on_one_postgresql_answer_alike(tmp_path: Path, postgresql_url: str) -> None:
@@ -15,7 +23,7 @@ def test_two_servers_on_one_postgresql_answer_alike(tmp_path: Path, postgresql_u
     for name in ("one", "two"):
         directory = tmp_path / name
         directory.mkdir()
-        servers.append(ServerProcess(directory, {"DATABASE_URL": postgresql_url}))
+        servers.append(ServerProcess(directory, {"DATABASE_URL": postgresql_url, **SETTINGS}))
     one, two = servers
     assert one.pdp("migrate").returncode == 0
     assert one.pdp("apply", "-", stdin=POLICY).returncode == 0
@@ -35,6 +43,17 @@ def test_two_servers_on_one_postgresql_answer_alike(tmp_path: Path, postgresql_u
             request.at_least_revision = created.revision
             answer = stubs_on(second).decision.Check(request, timeout=10)
             assert reason_of(answer) == "ALLOWED_BY_RULE"
+            # And what is not asked for wakes it all the same.
+            request.at_least_revision = 0
+            stubs_on(first).administration.DeleteGrant(
+                DeleteGrantRequest(id=created.grant.id), timeout=10
+            )
+            eventually(
+                lambda: (
+                    reason_of(stubs_on(second).decision.Check(request, timeout=10))
+                    == "PERMISSION_NOT_GRANTED"
+                )
+            )
         exported = one.pdp("export").stdout
         assert two.pdp("apply", "-", stdin=exported).stdout.startswith("no changes")
     finally:

