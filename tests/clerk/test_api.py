@@ -31,12 +31,6 @@ from tests.kit.clerk_events import (
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ClerkApiServer]:
-    with ClerkApiServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def shared_api(server: ClerkApiServer) -> Iterator[ClerkApi]:
     api = ClerkApi(SECRET_KEY, server.url)
     yield api

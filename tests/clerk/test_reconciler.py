@@ -35,12 +35,6 @@ grants:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ClerkApiServer]:
-    with ClerkApiServer() as running:
-        yield running
-
-
 @pytest.fixture
 def clerk(server: ClerkApiServer) -> ClerkApiServer:
     server.reset()

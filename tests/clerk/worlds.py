@@ -27,6 +27,8 @@ from tests.kit.clerk_events import (
 
 NOW = T0 / 1000 + 1_000_000
 """Unix seconds: later than all that the objects say of themselves."""
+PAGE_ITEMS = 30
+"""As many as a page has here."""
 Object = dict[str, Any]
 
 

@@ -1,0 +1,40 @@
+"""Fixtures: Clerk's Backend API with small pages, and databases that are held against it."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from pdp.clerk import api, steps
+from pdp.sql import open_engine
+from tests.clerk.worlds import PAGE_ITEMS, World
+from tests.kit.clerk_api import ClerkApiServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ClerkApiServer]:
+    with ClerkApiServer() as running:
+        yield running
+
+
+@pytest.fixture
+def clerk(server: ClerkApiServer, monkeypatch: pytest.MonkeyPatch) -> ClerkApiServer:
+    """Its pages are small."""
+    monkeypatch.setattr(api, "PAGE_ITEMS", PAGE_ITEMS)
+    monkeypatch.setattr(api, "OVERLAP_ITEMS", 5)
+    monkeypatch.setattr(steps, "CONFIRM_ITEMS", 10)
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def world(engine: Engine, clerk: ClerkApiServer) -> World:
+    return World(engine, clerk)
+
+
+@pytest.fixture
+def small_world(sqlite_url: str, clerk: ClerkApiServer) -> Iterator[World]:
+    """On SQLite alone, where the database makes no difference."""
+    engine = open_engine(sqlite_url)
+    yield World(engine, clerk)
+    engine.dispose()
