@@ -7,8 +7,11 @@ Sources, strongest first: `PDP_*` variables (lists and tables as JSON), then the
 
 import base64
 import ipaddress
+import json
 import os
+import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -28,6 +31,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -112,9 +116,9 @@ class ClerkSettings(Frozen):
 
     instance_id: Annotated[str, StringConstraints(pattern=r"^ins_[0-9A-Za-z]+$")] | None = None
     """Whose webhooks and Backend API are believed; also the `kid` of the instance's tokens."""
-    webhook_secrets: tuple[SecretStr, ...] = ()
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Signing secrets of the webhook endpoint (`whsec_...`): several while one is being replaced.
-    Empty: webhooks are not answered."""
+    In the environment: separated by commas, or a JSON list. Empty: webhooks are not answered."""
     secret_key: SecretStr | None = None
     """`sk_live_...` or `sk_test_...`: for the Backend API."""
     api_url: str = "https://api.clerk.com/v1"
@@ -126,6 +130,19 @@ class ClerkSettings(Frozen):
     """How often the database is held against the Backend API; 0: never."""
     push_claims: bool = False
     """Write a user's role names into Clerk's `public_metadata` whenever their grants change."""
+
+    @field_validator("webhook_secrets", mode="before")
+    @classmethod
+    def _secrets_from_text(cls, value: Any) -> Any:
+        return _listed(value) if isinstance(value, str) else value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        # A file that ends with a line break, as often as not: it cannot stand in a header.
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("is empty, or holds a space, a line break or another odd character")
+        return key
 
     @field_validator("webhook_secrets")
     @classmethod
@@ -151,10 +168,13 @@ class ClerkSettings(Frozen):
     def _hold_together(self) -> Self:
         if self.webhook_secrets and self.instance_id is None:
             raise ValueError("webhook_secrets need the instance_id that webhooks must name")
-        if self.secret_key is None and (self.reconcile_seconds or self.push_claims):
-            raise ValueError("reconcile_seconds and push_claims need the secret_key")
-        if self.reconcile_seconds and self.instance_id is None:
-            raise ValueError("reconcile_seconds needs the instance_id that the key belongs to")
+        if self.reconcile_seconds or self.push_claims:
+            if self.secret_key is None:
+                raise ValueError("reconcile_seconds and push_claims need the secret_key")
+            if self.instance_id is None:
+                raise ValueError(
+                    "reconcile_seconds and push_claims need the instance_id that the key belongs to"
+                )
         return self
 
 
@@ -194,7 +214,11 @@ class DatabaseSettings(BaseSettings):
         class FromFile(cls):  # type: ignore[valid-type, misc]
             model_config = SettingsConfigDict(toml_file=path)
 
-        settings: Self = FromFile(**overrides)
+        try:
+            settings: Self = FromFile(**overrides)
+        except SettingsError as error:
+            # Its text names the setting; its cause holds the value.
+            raise ValueError(f"settings: {error}: in variables lists and tables are JSON") from None
         return settings
 
     @classmethod
@@ -252,12 +276,7 @@ class Settings(DatabaseSettings):
     def _issuers_from_text(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        text = value.strip()
-        if text.startswith("["):
-            import json  # noqa: PLC0415  # pydantic decodes JSON everywhere but here
-
-            return json.loads(text)
-        return [{"issuer": part.strip()} for part in text.split(",") if part.strip()]
+        return [{"issuer": one} if isinstance(one, str) else one for one in _listed(value)]
 
     @field_validator("listen", "http_listen")
     @classmethod
@@ -294,6 +313,17 @@ class Settings(DatabaseSettings):
                     "configure tls, or say --insecure"
                 )
         return self
+
+
+def _listed(text: str) -> Sequence[Any]:
+    """What a variable lists: a JSON list, or texts separated by commas. Raises ValueError."""
+    if not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        found: Sequence[Any] = json.loads(text)
+    except ValueError:
+        raise ValueError("begins as a JSON list, and is none") from None
+    return found
 
 
 def is_loopback(host: str) -> bool:

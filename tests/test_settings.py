@@ -149,3 +149,57 @@ def test_an_address_that_is_none_is_named_as_such(value: str) -> None:
         settings(listen=value)
     with pytest.raises(ValidationError, match="must be host:port"):
         settings(http_listen=value)
+
+
+SECRET = "whsec_" + "c2VjcmV0" * 4
+OTHER_SECRET = "whsec_" + "b3RoZXIh" * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{SECRET},{OTHER_SECRET}", f" {SECRET} , {OTHER_SECRET}", f'["{SECRET}","{OTHER_SECRET}"]'],
+)
+def test_webhook_secrets_may_be_separated_by_commas_or_a_json_list(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("PDP_CLERK__INSTANCE_ID", "ins_1")
+    monkeypatch.setenv("PDP_CLERK__WEBHOOK_SECRETS", text)
+    found = [one.get_secret_value() for one in settings().clerk.webhook_secrets]
+    assert found == [SECRET, OTHER_SECRET]
+
+
+@pytest.mark.parametrize(
+    ("clerk", "said"),
+    [
+        ({"webhook_secrets": [SECRET]}, "instance_id"),
+        ({"instance_id": "ins_1", "webhook_secrets": "whsec_short"}, "webhook_secrets"),
+        ({"instance_id": "ins_1", "webhook_secrets": f"['{SECRET}']"}, "webhook_secrets"),
+        ({"instance_id": "2abc"}, "instance_id"),
+        ({"secret_key": "sk_test_ofafile\n"}, "secret_key"),
+        ({"secret_key": "sk_test_\u00e4"}, "secret_key"),
+        ({"secret_key": ""}, "secret_key"),
+        ({"instance_id": "ins_1", "push_claims": True}, "secret_key"),
+        ({"instance_id": "ins_1", "reconcile_seconds": 900}, "secret_key"),
+        ({"secret_key": "sk_test_1", "push_claims": True}, "instance_id"),
+        ({"secret_key": "sk_test_1", "reconcile_seconds": 900}, "instance_id"),
+        ({"api_url": "http://api.clerk.com/v1"}, "api_url"),
+        ({"instanceid": "ins_1"}, "instanceid"),
+    ],
+)
+def test_what_does_not_do_for_clerk_is_named_and_no_secret_repeated(
+    clerk: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings(clerk=clerk)
+    shown = str(caught.value.errors(include_url=False, include_input=False, include_context=False))
+    assert said in shown
+    assert not any(secret in shown for secret in (SECRET, "short", "sk_test_1", "ofafile"))
+
+
+def test_a_variable_that_is_no_json_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PDP_CLERK", "{secret_key: sk_test_1}")
+    with pytest.raises(ValueError, match=r'"clerk".*JSON') as caught:
+        settings()
+    assert "sk_test_1" not in str(caught.value)
