@@ -134,7 +134,7 @@ class Service:
             self._recorder,
             clock=wall_clock,
             record_allows=settings.audit_allows,
-            provision=Provisioner(administrator.admit) if settings.clerk.provisioning else None,
+            provision=self._provisioner(administrator),
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._methods = (
@@ -231,6 +231,12 @@ class Service:
             return open_grpc_door(self._settings, self._methods, self._metrics.observe_rpc)
         self.application = AsgiDoor(self._settings, self._methods, self._metrics.observe_rpc)
         return self.application
+
+    def _provisioner(self, administrator: Administrator) -> Provisioner | None:
+        clerk = self._settings.clerk
+        if not clerk.provisioning:
+            return None
+        return Provisioner(administrator.admit, instance_id=clerk.instance_id)
 
     def _webhook(self, administrator: Administrator) -> PostHandler | None:
         clerk = self._settings.clerk

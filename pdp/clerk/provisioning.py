@@ -30,6 +30,9 @@ class _Settled(NamedTuple):
 class Provisioner:
     """Admits the people behind tokens. Thread-safe. `admit` is `Administrator.admit`.
 
+    With `instance_id` only those of that Clerk instance, whose id is the `kid` of its tokens: people
+    of another accepted issuer would be unknown to the next sync, which removes them for ever.
+
     One thread at a time writes: in the database writers stand in a line anyway, each holding one of
     the connections that the replica needs too. Who asked for the same meanwhile finds it done.
 
@@ -42,15 +45,20 @@ class Provisioner:
     first). An error is not kept.
     """
 
-    def __init__(self, admit: Callable[[Arrival, int], int]) -> None:
+    def __init__(
+        self, admit: Callable[[Arrival, int], int], *, instance_id: str | None = None
+    ) -> None:
         self._admit = admit
+        self._instance_id = instance_id
         # Reading changes nothing in a FIFO cache, so that needs no lock.
         self._settled: FIFOCache[Arrival, _Settled] = FIFOCache(SETTLED_MAX)
         self._turn = threading.Lock()
 
     def __call__(self, token: VerifiedToken) -> int:
         """Settles what is to come of the token. Returns the revision from which on that is in the
-        database. Raises DatabaseUnavailable."""
+        database; 0 where nothing is. Raises DatabaseUnavailable."""
+        if self._instance_id not in (None, token.key_id):
+            return 0
         arrival = arrival_of(token)
         settled = self._known(arrival)
         if settled is not None:

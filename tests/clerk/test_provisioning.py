@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, permutations
 from pathlib import Path
 from typing import Any
@@ -458,6 +458,19 @@ def test_one_writes_at_a_time_and_the_others_wait_only_so_long(
                 provision(of(user_id))
         gate.set()
         assert first.result() == 7
+
+
+def test_nobody_is_created_from_a_token_of_another_instance() -> None:
+    asked: list[object] = []
+
+    def admit(arrival: object, _noticed_at: int) -> int:
+        asked.append(arrival)
+        return 7
+
+    provision = Provisioner(admit, instance_id="ins_ours")
+    ours, theirs = (replace(of("user_1"), key_id=kid) for kid in ("ins_ours", "ins_theirs"))
+    assert [provision(one) for one in (theirs, ours)] == [0, 7]
+    assert asked == [arrival_of(ours)]
 
 
 def test_what_was_settled_is_asked_again_after_a_while_or_when_the_token_says_more(
