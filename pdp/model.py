@@ -268,7 +268,7 @@ class RevokedSession:
     session_id: str
     user_id: str
     revoked_at: float | None = None
-    """None: not known, and then remembered for ever."""
+    """When Clerk said that it ended, in Unix seconds; None: it may go on there."""
 
 
 Entity = Permission | Role | Rule | Grant | Resource | User | Organization | Membership

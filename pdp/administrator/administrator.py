@@ -122,7 +122,7 @@ class Administrator:
         return revision
 
     def revoke_session(self, session_id: str, user_id: str) -> int:
-        """Refuses a session from now on; repeating it is harmless.
+        """Refuses a session from now on, for ever: at Clerk it may go on. Repeating it is harmless.
 
         Returns the revision from which on it is refused. Raises InvalidRequest.
         """
@@ -135,7 +135,7 @@ class Administrator:
             raise InvalidRequest(*violations)
         with self._store.write() as transaction:
             before = transaction.revision
-            transaction.revoke_session(RevokedSession(session_id, user_id, self._clock()))
+            transaction.revoke_session(RevokedSession(session_id, user_id))
             revision = transaction.revision
         if revision != before:
             self._on_write(revision)

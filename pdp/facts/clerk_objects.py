@@ -195,7 +195,8 @@ def write_sync(transaction: Transaction, state: SyncState) -> None:
 
 
 def forget_old(transaction: Transaction, before: float) -> int:
-    """Drops handled messages and revoked sessions of before a moment (Unix seconds); how many."""
+    """Drops messages that were handled, and sessions that ended at Clerk, before a moment (Unix
+    seconds); how many. A session that was revoked here is kept."""
     messages, sessions = tables.webhook_messages, tables.revoked_sessions
     dropped = 0
     for statement in (

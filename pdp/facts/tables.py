@@ -147,7 +147,7 @@ revoked_sessions = Table(
     metadata,
     Column("user_id", text, primary_key=True),
     Column("session_id", text, primary_key=True),
-    Column("revoked_at", Double, index=True),  # NULL: by a program that did not write it down
+    Column("revoked_at", Double, index=True),  # NULL: it may go on at Clerk
 )
 
 # --- what Clerk has said, beside the facts that follow from it -----------------------------------

@@ -511,6 +511,16 @@ def test_handled_messages_and_revoked_sessions_are_forgotten_when_they_are_old(
     assert not administrator.observe_messages([message])[0].duplicate
 
 
+def test_a_session_that_an_administrator_revoked_is_never_forgotten(store: Store) -> None:
+    """At Clerk it goes on: it may live for ten years, and have a new token every minute."""
+    administrator = Administrator(store, lambda _: None, clock=lambda: 1_000_000.0)
+    revision = administrator.revoke_session("sess_ann1", "user_ann")
+    administrator.observe([session_end("ann", "2")])
+    with store.write() as transaction:
+        assert forget_old(transaction, before=1e9) == 1
+    assert administrator.revoke_session("sess_ann1", "user_ann") == revision + 1
+
+
 def test_grants_of_others_are_left_alone(administrator: Administrator, store: Store) -> None:
     administrator.create(Role("ADMIN"))
     administrator.create(Grant("g", "ADMIN", ToUser("user_bob")))
