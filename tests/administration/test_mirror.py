@@ -179,9 +179,10 @@ def test_a_lock_without_a_new_update_time_is_told_apart_by_when_it_was_noticed(
 def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_alike(
     sqlite_url: str,
 ) -> None:
-    """Incidents W4 and F18: every permutation of six events gives one state."""
+    """Incidents W4 and F18: every permutation of the events gives one state; longer lives are in
+    tests/clerk/test_interleavings.py."""
     administrator = Administrator(_hurried(sqlite_url), lambda _: None)
-    for number, order in enumerate(itertools.permutations(range(6))):
+    for number, order in enumerate(itertools.permutations(range(5))):
         name = str(number)
         events = [
             user(name, T, name="Ann"),
@@ -189,7 +190,6 @@ def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_al
             membership(name, T + 1, born=T + 1),
             membership(name, T + 3, "org:admin", born=T + 1),
             end_of_membership(name, T + 4, born=T + 1),
-            organization(name, T, name="School"),
         ]
         for index in order:
             administrator.observe([events[index]])
@@ -197,7 +197,7 @@ def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_al
             assert state_of(reader, name) == (
                 ("", "Anna", UserStatus.ACTIVE, {}),
                 ClerkStanding.ACTIVE,
-                ("", "School"),
+                None,
                 None,
                 [],
             ), order
