@@ -14,13 +14,17 @@ import email.utils
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import structlog
 
 from pdp.errors import ClerkRefused, ClerkUnavailable
+from pdp.settings import ClerkSettings
+
+log = structlog.get_logger("pdp.clerk")
 
 PAGE_ITEMS = 500
 """Clerk's maximum."""
@@ -295,6 +299,7 @@ class ClerkApi:
             ):
                 waits = f", and asks to wait {pause_now:.0f} s" if asked_to_wait is not None else ""
                 raise ClerkUnavailable(f"Clerk does not say {what}: {problem}{waits}")
+            log.info("clerk_is_asked_again", what=what, why=problem, seconds=round(pause_now, 1))
             self._wait(pause_now)
             pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
@@ -308,6 +313,26 @@ class ClerkApi:
         if response is None:
             raise httpx.ReadError("no answer")
         return response
+
+
+@contextlib.contextmanager
+def open_api(settings: ClerkSettings, wait: Callable[[float], object]) -> Iterator[ClerkApi]:
+    """The API of the instance that the settings name, and of no other. `wait` as for `ClerkApi`.
+
+    Raises ValueError where the settings do not say which instance, and with which key; ClerkRefused
+    where the key is another instance's, and what else the API raises.
+    """
+    key, wanted = settings.secret_key, settings.instance_id
+    if key is None or wanted is None:
+        raise ValueError("clerk.secret_key and clerk.instance_id must be set")
+    api = ClerkApi(key.get_secret_value(), settings.api_url, wait=wait)
+    with contextlib.closing(api):
+        found = api.instance_id()
+        if found != wanted:
+            raise ClerkRefused(
+                f"the secret key belongs to the instance {found}, but clerk.instance_id is {wanted}"
+            )
+        yield api
 
 
 def _content(what: str, response: httpx.Response) -> Any:

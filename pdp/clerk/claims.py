@@ -7,19 +7,16 @@ A user whose mirrored attributes already say what they should is left alone. Tha
 circle of a push, the `user.updated` that Clerk sends for it, and the change which that makes here.
 """
 
-import contextlib
 import enum
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pdp.clerk.api import ClerkApi
 from pdp.clock import Clock
-from pdp.errors import ClerkRefused
 from pdp.facts import Reader, Store
 from pdp.facts.user_grants import read_grants_to
 from pdp.model import Everywhere, Grant, Key, User
-from pdp.settings import ClerkSettings
 
 ATTRIBUTE = "pdp_roles"
 PAGE_USERS = 500
@@ -49,22 +46,6 @@ class Outcome(enum.Enum):
     SAME = "as it should be"
     UNKNOWN = "not known here"
     GONE = "not at Clerk"
-
-
-@contextlib.contextmanager
-def opened_api(settings: ClerkSettings, wait: Callable[[float], object]) -> Iterator[ClerkApi]:
-    """The Backend API of the instance that the settings name. `wait` as for `ClerkApi`.
-
-    Raises ValueError without a secret key, ClerkRefused where the key is another instance's, and
-    what else the API raises.
-    """
-    if settings.secret_key is None:
-        raise ValueError("clerk.secret_key must be set")
-    key = settings.secret_key.get_secret_value()
-    with contextlib.closing(ClerkApi(key, settings.api_url, wait=wait)) as api:
-        if settings.instance_id not in (None, api.instance_id()):
-            raise ClerkRefused("the secret key does not belong to clerk.instance_id")
-        yield api
 
 
 def read_claim(store: Store, user_id: str, clock: Clock) -> Claim | None:

@@ -13,13 +13,12 @@ from collections.abc import Iterator, Sequence
 import structlog
 from cachetools import LRUCache
 
-from pdp.clerk.api import ClerkApi
+from pdp.clerk.api import ClerkApi, open_api
 from pdp.clerk.claims import (
     PAGE_USERS,
     Claim,
     Outcome,
     find_differences,
-    opened_api,
     read_claim,
     write_claim,
 )
@@ -94,7 +93,7 @@ class Pusher:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with opened_api(self._settings, self._pause) as api:
+                with open_api(self._settings, self._pause) as api:
                     while not self._stopping.is_set():
                         self._turn(api)
             except ShuttingDown:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from pdp.administrator import Administrator, Difference
-from pdp.clerk.api import ClerkApi, OrganizationsOff
+from pdp.clerk.api import ClerkApi, OrganizationsOff, open_api
 from pdp.clerk.steps import STEPS, Seen, Sources
 from pdp.clerk.turns import LEASE_SECONDS, NotOurTurn, Place, Turn
 from pdp.clock import Clock, wall_clock
-from pdp.errors import ClerkRefused, DatabaseUnavailable
+from pdp.errors import DatabaseUnavailable
 from pdp.facts import Store
 from pdp.settings import ClerkSettings
 
@@ -43,7 +43,6 @@ class Sync:
     """One sync in this process.
 
     `pause` sleeps; before each request for no time. What it raises breaks the sync off.
-    Raises ValueError where the settings do not say which instance to read, and with which key.
     """
 
     def __init__(
@@ -57,9 +56,6 @@ class Sync:
         on_progress: Callable[[Progress], object] = lambda _: None,
         on_difference: Callable[[Difference], object] = lambda _: None,
     ) -> None:
-        if settings.secret_key is None or settings.instance_id is None:
-            raise ValueError("clerk.secret_key and clerk.instance_id must be set")
-        self._secret_key = settings.secret_key.get_secret_value()
         self._settings = settings
         self._store = store
         self._administrator = administrator
@@ -73,11 +69,10 @@ class Sync:
     def run(self, *, when_due: bool = False, dry_run: bool = False) -> Summary:
         """Reads everything. With `when_due` only if a sync is due; a dry run changes no fact.
 
-        Raises ClerkUnavailable, ClerkRefused and DatabaseUnavailable; NotOurTurn (see `turns`).
+        Raises ClerkUnavailable, ClerkRefused and DatabaseUnavailable; NotOurTurn (see `turns`);
+        ValueError where the settings do not say which instance to read, and with which key.
         """
-        api = ClerkApi(self._secret_key, self._settings.api_url, wait=self._wait)
-        try:
-            self._require_instance(api)
+        with open_api(self._settings, self._wait) as api:
             interval = self._settings.reconcile_seconds
             turn = Turn(self._store, self._clock, interval, when_due=when_due, dry_run=dry_run)
             self._turn = turn
@@ -88,17 +83,7 @@ class Sync:
                 with contextlib.suppress(NotOurTurn, DatabaseUnavailable):
                     turn.give_back()
                 raise
-        finally:
-            api.close()
         return Summary(turn.run, turn.place.drift)
-
-    def _require_instance(self, api: ClerkApi) -> None:
-        found = api.instance_id()
-        if found != self._settings.instance_id:
-            raise ClerkRefused(
-                f"the secret key belongs to the instance {found}, "
-                f"but clerk.instance_id is {self._settings.instance_id}"
-            )
 
     def _read_all(self, api: ClerkApi, turn: Turn, dry_run: bool) -> None:
         sources = Sources(api, self._store, self._clock, turn.run, self._hold)

@@ -10,13 +10,15 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from pdp.clerk.claims import Outcome, find_differences, opened_api, push_users, read_claim
+from pdp.clerk.api import open_api
+from pdp.clerk.claims import Outcome, find_differences, push_users, read_claim
+from pdp.cli.database import open_store
 from pdp.cli.output import out, say
 from pdp.clock import wall_clock
 from pdp.facts import Store
 from pdp.facts.user_grants import count_users
+from pdp.logs import configure_logs
 from pdp.settings import Settings
-from pdp.sql import open_engine
 
 
 def push_claims(
@@ -31,14 +33,15 @@ def push_claims(
 ) -> None:
     """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
     settings = Settings.load(config)
-    store = Store(open_engine(settings.database_url.get_secret_value()))
+    configure_logs(settings.log_level, settings.log_format)
+    store = open_store(settings)
     # On the console of the lines, which then stand above the bar.
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         chosen = user_ids or _differing(store, bar)
         if dry_run:
             counts = _show(store, chosen)
         else:
-            with opened_api(settings.clerk, time.sleep) as api:
+            with open_api(settings.clerk, time.sleep) as api:
                 counts = _told(push_users(api, store, chosen, wall_clock))
     said = ", ".join(f"{number} {outcome.value}" for outcome, number in counts.items())
     say((said or "nothing differs") + ("; nothing was written" if dry_run else ""))

@@ -13,12 +13,11 @@ from rich.table import Table
 
 from pdp.administrator import Administrator, Difference
 from pdp.clerk.sync import Progress, Sync
+from pdp.cli.database import open_store
 from pdp.cli.output import err, out, plain, say
 from pdp.clock import wall_clock
-from pdp.facts import Store, migrate
 from pdp.logs import configure_logs
 from pdp.settings import Settings
-from pdp.sql import open_engine
 
 ROWS_MAX = 1_000
 """How many differences are printed; all are counted."""
@@ -39,11 +38,7 @@ def sync(
     """
     settings = Settings.load(config)
     configure_logs(settings.log_level, settings.log_format)
-    url = settings.database_url.get_secret_value()
-    engine = open_engine(url)
-    if url.startswith("sqlite"):
-        migrate(engine)
-    store = Store(engine)
+    store = open_store(settings)
     # Left as an exit, not as a death: then the next one need not wait for this one's lease.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     told = _Told()

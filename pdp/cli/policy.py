@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from pdp.administrator import Administrator
+from pdp.cli.database import open_store
 from pdp.cli.output import say
-from pdp.facts import Store, migrate
+from pdp.facts import migrate
 from pdp.settings import DatabaseSettings
 from pdp.sql import open_engine
 
@@ -47,8 +48,5 @@ def export(config: Config = None) -> None:
 
 
 def _administrator(config: Path | None) -> Administrator:
-    url = DatabaseSettings.load(config).database_url.get_secret_value()
-    engine = open_engine(url)
-    if url.startswith("sqlite"):
-        migrate(engine)
-    return Administrator(Store(engine), on_write=lambda _: None)
+    store = open_store(DatabaseSettings.load(config))
+    return Administrator(store, on_write=lambda _: None)

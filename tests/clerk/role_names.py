@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
-from pdp.clerk.claims import Outcome, opened_api, push_users, read_claim
+from pdp.clerk.api import open_api
+from pdp.clerk.claims import Outcome, push_users, read_claim
 from pdp.clerk.pusher import Pusher
 from pdp.facts import Store
 from pdp.model import (
@@ -98,7 +99,7 @@ class World:
         return claim.wanted
 
     def push(self, *ids: str) -> list[tuple[str, Outcome]]:
-        with opened_api(self.settings, time.sleep) as api:
+        with open_api(self.settings, time.sleep) as api:
             return list(push_users(api, self.store, ids, self.clock))
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from pdp.clerk import api as module
 from pdp.clerk.api import OVERLAP_ITEMS, PAGE_ITEMS, ClerkApi, OrganizationsOff, Page
@@ -261,7 +262,11 @@ def test_what_passes_is_asked_for_again(
 ) -> None:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     clerk.answer_next(answer, answer)
-    assert api.instance_id() == INSTANCE_ID
+    with capture_logs() as logs:
+        assert api.instance_id() == INSTANCE_ID
+    assert [(one["event"], one["what"]) for one in logs] == [
+        ("clerk_is_asked_again", "the instance")
+    ] * 2
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(

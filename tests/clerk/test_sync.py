@@ -204,7 +204,10 @@ def test_a_membership_that_only_a_token_proved_is_asked_for(
     clerk.add(user("user_1"), user("user_2"), organization("org_1"))
     for n in (1, 2):
         arrival = Arrival(
-            user_id=f"user_{n}", organization_id="org_1", organization_role="org:member"
+            user_id=f"user_{n}",
+            session_id="sess_1",
+            organization_id="org_1",
+            organization_role="org:member",
         )
         world.administrator.admit(arrival, T0)
     data = membership("orgmem_2", user_id="user_2", role="org:admin")
@@ -265,7 +268,7 @@ def test_without_an_instance_or_a_key_there_is_no_sync(small_world: World) -> No
         ClerkSettings(secret_key=SecretStr(SECRET_KEY)),
     ):
         with pytest.raises(ValueError, match="must be set"):
-            Sync(settings, small_world.store, small_world.administrator)
+            Sync(settings, small_world.store, small_world.administrator).run()
 
 
 def _found(world: World) -> list[Difference]:
