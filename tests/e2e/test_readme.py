@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pdpapi.v1.core_pb2 import DecisionReason, Resource
+from pdpapi.v1.core_pb2 import Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from tests.kit import clerk_events as clerk
+from tests.kit.asking import reason_on_record
 from tests.kit.clerk_events import INSTANCE_ID, SECRET, T0
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 
@@ -68,17 +69,9 @@ class Student:
         assert status == 200, said
 
     def answer(self) -> str:
-        response = self._stubs.decision.Check(
-            CheckRequest(
-                actor_token=self._token,
-                permission="course:view",
-                resource=Resource(
-                    type="course", id="algebra", organization_id=self.organization_id
-                ),
-            ),
-            timeout=10,
-        )
-        return DecisionReason.Name(response.reason).removeprefix("DECISION_REASON_")
+        course = Resource(type="course", id="algebra", organization_id=self.organization_id)
+        request = CheckRequest(actor_token=self._token, permission="course:view", resource=course)
+        return reason_on_record(self._stubs, request)
 
     def _object(self, type_: str, word: str) -> dict[str, object]:
         kind, _, what = type_.partition(".")

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import grpc
 import psycopg
 import pytest
 from pdpapi.v1 import administration_service_pb2 as pb
@@ -19,8 +18,8 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import make_url
 
 from pdp.http.bounded_post import REQUESTS_MAX
-from tests.e2e.test_check import reason_of
 from tests.kit import clerk_events as clerk
+from tests.kit.asking import reason_on_record
 from tests.kit.clerk_events import INSTANCE_ID, OTHER_SECRET, SECRET, T0, deliver, event, signed
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.waiting import eventually
@@ -53,14 +52,10 @@ class School:
         self.tell("organizationMembership.created", membership_of(user_id))
 
     def check(self, user_id: str, session_id: str = "sess_1") -> str:
-        """With a fresh token, and nothing to wait for but a disk that takes its time: a denial that
-        cannot be put on record is UNAVAILABLE, which is no answer."""
+        """With a fresh token, and nothing to wait for but a disk that takes its time."""
         token = token_of(user_id, session_id=session_id, organization_id="org_1")
         request = CheckRequest(actor_token=token, permission="course:view", resource=COURSE)
-        for _ in range(5):
-            with suppress(grpc.RpcError):
-                return reason_of(self.stubs.decision.Check(request, timeout=10))
-        return "UNAVAILABLE"
+        return reason_on_record(self.stubs, request)
 
     def metric(self, name: str) -> float:
         lines = self.server.http("/metrics")[1].splitlines()
