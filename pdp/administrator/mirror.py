@@ -106,7 +106,8 @@ def admit(
     transaction: Transaction, arrival: Arrival, noticed_at: int, default_role: str | None
 ) -> None:
     """Writes what a valid token proves of somebody who is not known: the least version there is,
-    which anything that Clerk says overrules. What Clerk has said already stays as it is.
+    which anything that Clerk says overrules. What Clerk has said already stays as it is. A session
+    that was revoked proves who the user is, so that it can be refused as that, and nothing else.
 
     `noticed_at` is when the token was issued, in milliseconds.
     """
@@ -122,7 +123,8 @@ def admit(
     if user is None:
         _create_users(transaction, [User(user_id)], default_role)
         new.append(object_of(UserSeen(id=user_id, updated_at=0, noticed_at=noticed_at)))
-    if organization_id is not None:
+    revoked = transaction.is_revoked(user_id, arrival.session_id)
+    if organization_id is not None and not revoked:
         new += _admit_organization(transaction, arrival, noticed_at)
     write_objects(transaction, new, {})
 
@@ -136,7 +138,9 @@ def _admit_organization(
     if any(one.standing is ClerkStanding.DELETED for one in said.values()):
         return []
     new = []
-    if not said and transaction.get(Organization, (organization_id,)) is None:
+    if transaction.get(Organization, (organization_id,)) is None:
+        if said:
+            return []  # removed here by an administrator
         transaction.insert(Organization(organization_id, slug=arrival.organization_slug))
         seen = OrganizationSeen(id=organization_id, updated_at=0, noticed_at=noticed_at)
         new.append(object_of(seen))

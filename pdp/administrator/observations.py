@@ -152,6 +152,7 @@ class Arrival:
     """Who stands behind the first valid token of somebody who is not known."""
 
     user_id: str
+    session_id: str
     organization_id: str | None = None
     organization_slug: str = ""
     organization_role: str | None = None

@@ -90,6 +90,7 @@ def arrival_of(token: VerifiedToken) -> Arrival:
     sound_role = role is not None and names.check_identifier(role, "role") is None
     return Arrival(
         user_id=actor.user_id,
+        session_id=actor.session_id,
         organization_id=actor.organization_id,
         organization_slug=slug if names.check_description(slug, "slug") is None else "",
         organization_role=role if sound_role else None,

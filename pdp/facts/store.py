@@ -99,6 +99,12 @@ class Reader:
             found.update((key_of(entity), entity) for entity in self._entities(kind, entities))
         return found
 
+    def is_revoked(self, user_id: str, session_id: str) -> bool:
+        """Whether a session was revoked or has ended."""
+        sessions = tables.revoked_sessions.c
+        where = (sessions.user_id == user_id, sessions.session_id == session_id)
+        return self.connection.execute(select(sessions.user_id).where(*where)).first() is not None
+
     def page_secret(self) -> bytes:
         """32 random bytes that only processes on this database know: they sign page tokens."""
         secret: bytes = self.connection.execute(select(tables.state.c.page_secret)).scalar_one()

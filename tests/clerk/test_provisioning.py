@@ -379,10 +379,23 @@ def test_whom_the_administrator_deleted_stays_deleted(start: Start) -> None:
     assert process.revision() == before
 
 
-def test_a_revoked_session_proves_no_membership(process: Process) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_revoked_session_proves_no_membership(process: Process, known: bool) -> None:
     process.administrator.revoke_session("sess_1", "user_a")
-    assert process.check(token(acting=False)).reason is Reason.SESSION_REVOKED
+    if known:
+        assert process.check(token(acting=False)).reason is Reason.SESSION_REVOKED
     assert process.check(token()).reason is Reason.SESSION_REVOKED
+    assert process.people() == (User("user_a"), None, None, [])
+    # Another session of the same user may, and at once.
+    assert process.check(token(session_id="sess_2")).reason is Reason.ALLOWED_BY_RULE
+
+
+def test_nobody_joins_an_organization_that_the_administrator_deleted(start: Start) -> None:
+    process = start()
+    assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
+    process.administrator.delete(Organization, ("org_a",))
+    for one in (process, start()):
+        assert one.check(token()).reason is Reason.MEMBERSHIP_UNKNOWN
     assert process.people() == (User("user_a"), None, None, [])
 
 
