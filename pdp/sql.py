@@ -220,7 +220,7 @@ def breaks_reference(error: SQLAlchemyError) -> bool:
 def _unavailable(error: Exception) -> DatabaseUnavailable:
     code = _code(error)
     if code in _NO_TABLE_CODES or "no such table" in str(getattr(error, "orig", "")):
-        return DatabaseUnavailable("the database has no tables yet: run `pdp migrate`")
+        return DatabaseUnavailable("the database lacks tables of this version: run `pdp migrate`")
     said = type(error).__name__ + (f" {code}" if code else "")
     return DatabaseUnavailable(f"the database does not answer ({said})")
 

@@ -23,6 +23,7 @@ def migrate(database: Engine | str) -> None:
     Raises:
         DatabaseUnavailable: the database cannot be reached or does not answer in time.
         ValueError: the URL is not one that `pdp.sql.open_engine` knows.
+        RuntimeError: a newer version of this program has migrated it.
     """
     if isinstance(database, str):
         engine = open_engine(database)
@@ -36,6 +37,13 @@ def migrate(database: Engine | str) -> None:
         if connection.dialect.name == "postgresql":
             # SQLite's write lock is held already.
             connection.execute(text("SELECT pg_advisory_xact_lock(7165432198)"))
+        found = MigrationContext.configure(connection).get_current_revision()
+        scripts = ScriptDirectory.from_config(config)
+        if found not in {None, *(one.revision for one in scripts.walk_revisions())}:
+            raise RuntimeError(
+                f"the database's schema is {found}, of a newer version than this one, which works "
+                f"on {scripts.get_current_head()}"
+            )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, inspect
@@ -51,6 +52,13 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     migrate(engine)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT epoch, page_secret FROM state").all() == before
+
+
+def test_what_a_newer_version_has_migrated_is_left_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(RuntimeError, match="9999, of a newer version"):
+        migrate(engine)
 
 
 def test_processes_may_migrate_one_database_at_the_same_time(tmp_path: Path) -> None:
