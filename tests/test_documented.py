@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pdp.http import Metrics
 from pdp.model import Decision, Effect, Reason
-from pdp.settings import Settings
+from pdp.settings import ClerkSettings, Settings
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -22,6 +22,14 @@ def rows(heading: str) -> list[str]:
 
 def test_every_setting_is_documented_and_no_other() -> None:
     assert sorted(rows("Settings")) == sorted(Settings.model_fields)
+
+
+def test_every_setting_of_clerk_is_documented_once_and_no_other() -> None:
+    tables = re.findall(r"^\| key of `clerk` .*\n\|.*\n((?:\| `.*\n)+)", OPERATIONS, re.MULTILINE)
+    keys = [
+        key for table in tables for key in re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
+    ]
+    assert sorted(keys) == sorted(ClerkSettings.model_fields)
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
