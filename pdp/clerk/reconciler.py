@@ -22,7 +22,7 @@ from pdp.settings import ClerkSettings
 log = structlog.get_logger("pdp.clerk")
 
 LOOK_SECONDS = 5.0
-"""How often it is looked whether a sync is due."""
+"""How often it is looked whether a sync is due, and what the last has found."""
 RETRY_SECONDS = 60.0
 """Before this process tries again what has failed."""
 FORGET_EVERY_SECONDS = 3600.0
@@ -89,8 +89,7 @@ class Reconciler:
         while not self._stopping.is_set():
             try:
                 self._forget()
-                if interval:
-                    self._look()
+                self._look()
             except DatabaseUnavailable:
                 pass  # readiness tells of it
             except Exception:  # a bug must not end the thread
@@ -99,7 +98,8 @@ class Reconciler:
 
     def _look(self) -> None:
         state, self._last = read_last(self._store)
-        due = is_due(state, self._clock(), self._settings.reconcile_seconds)
+        interval = self._settings.reconcile_seconds
+        due = interval and is_due(state, self._clock(), interval)
         if due and time.monotonic() >= self._retry_at:
             self._sync()
             _, self._last = read_last(self._store)

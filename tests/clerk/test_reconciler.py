@@ -13,6 +13,7 @@ from sqlalchemy import Engine, insert, select
 
 from pdp.administrator import Administrator
 from pdp.clerk.reconciler import DAY_SECONDS, KEEP_SECONDS, Reconciler
+from pdp.clerk.sync import Sync
 from pdp.facts import Store, tables
 from pdp.migrations import migrate
 from pdp.settings import ClerkSettings
@@ -85,6 +86,21 @@ def test_of_several_processes_one_syncs_and_all_tell_of_it(
         assert began < one.reconciled_at() < time.time()
     assert clerk.asked("/users") == 1
     assert sum(one.failures() for one in processes) == 0
+
+
+def test_who_syncs_from_cron_finds_it_in_the_metrics_of_the_server(
+    engine: Engine, clerk: ClerkApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pdp.clerk.reconciler.LOOK_SECONDS", 0.05)
+    server = start(engine, seconds=0)
+    store = Store(engine)
+    settings = ClerkSettings(
+        instance_id=INSTANCE_ID, secret_key=SecretStr(SECRET_KEY), api_url=clerk.url
+    )
+    Sync(settings, store, Administrator(store, lambda _: None)).run()
+    eventually(lambda: server.reconciled_at() > 0)
+    assert server.drift() == len(clerk.objects)
+    assert clerk.asked("/users") == 1
 
 
 def test_a_sync_that_fails_is_counted_and_tried_again(
