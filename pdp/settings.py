@@ -68,15 +68,9 @@ class IssuerSettings(Frozen):
     def _is_https_or_loopback(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        loopback = is_loopback(parts.hostname or "")
-        if not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
-            raise ValueError("must be an https:// URL (http:// on loopback only)")
-        if not parts.hostname or parts.username or parts.query or parts.fragment:
-            raise ValueError("must be a plain URL with a host")
         if value.endswith("/"):
             raise ValueError("must not end with a slash")
-        return value
+        return _https_or_loopback(value)
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
@@ -156,13 +150,7 @@ class ClerkSettings(Frozen):
     @field_validator("api_url")
     @classmethod
     def _is_https_or_loopback(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if not (
-            parts.scheme == "https"
-            or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-        ):
-            raise ValueError("must be an https:// URL (http:// on loopback only)")
-        return value.rstrip("/")
+        return _https_or_loopback(value.rstrip("/"))
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -324,6 +312,17 @@ def _listed(text: str) -> Sequence[Any]:
     except ValueError:
         raise ValueError("begins as a JSON list, and is none") from None
     return found
+
+
+def _https_or_loopback(url: str) -> str:
+    """The URL itself, where what is sent there stays secret. Raises ValueError."""
+    parts = urlsplit(url)
+    loopback = is_loopback(parts.hostname or "")
+    if not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+        raise ValueError("must be an https:// URL (http:// on loopback only)")
+    if not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must be a plain URL with a host")
+    return url
 
 
 def is_loopback(host: str) -> bool:

@@ -183,6 +183,9 @@ def test_webhook_secrets_may_be_separated_by_commas_or_a_json_list(
         ({"secret_key": "sk_test_1", "push_claims": True}, "instance_id"),
         ({"secret_key": "sk_test_1", "reconcile_seconds": 900}, "instance_id"),
         ({"api_url": "http://api.clerk.com/v1"}, "api_url"),
+        # The doctor prints the address, and so must not print what would be in it.
+        ({"api_url": "https://user:word@api.clerk.com/v1"}, "api_url"),
+        ({"api_url": "https:///v1"}, "api_url"),
         ({"instanceid": "ins_1"}, "instanceid"),
     ],
 )
