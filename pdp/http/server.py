@@ -1,5 +1,6 @@
 """uvicorn in a thread of its own, so that probes are answered while all RPC threads are busy."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from pdp.http.bounded_post import BoundedPost, PostHandler
 from pdp.http.metrics import Metrics
 
 WEBHOOK_PATH = "/webhooks/clerk"
+HEAD_SECONDS_MAX = 10.0
+"""For the head of a request, from the connection on, or from the request before."""
 
 
 class HttpServer:
@@ -58,6 +62,7 @@ class HttpServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                http=_Impatient,
                 timeout_keep_alive=5,
                 limit_concurrency=64,
                 h11_max_incomplete_event_size=16 * 1024,
@@ -76,6 +81,27 @@ class HttpServer:
         self._server.should_exit = True
         self._thread.join(timeout=5)
         self._socket.close()
+
+
+class _Impatient(H11Protocol):
+    """Gives connections back that say nothing, or not all: probes stand in the same line. uvicorn
+    itself would wait for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self.loop.call_later(HEAD_SECONDS_MAX, self._look, self.cycle)
+
+    def _look(self, before: RequestResponseCycle | None) -> None:
+        if self.transport.is_closing():
+            return
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and self.cycle is before:
+            self.transport.close()
+        else:
+            self._look_later()
 
 
 def _bind(address: str) -> socket.socket:

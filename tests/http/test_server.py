@@ -1,12 +1,15 @@
 """The HTTP side, asked over a real socket."""
 
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import pytest
 
 from pdp.http import HttpServer, Metrics
+from pdp.http import server as server_module
 from pdp.http.server import WEBHOOK_PATH
 from pdp.model import Decision, Effect, Reason
 from tests.kit.waiting import eventually
@@ -78,6 +81,20 @@ def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: pdp\r\n\r\n"])
+def test_connections_that_do_not_ask_for_anything_do_not_keep_the_probes_out(
+    port: int, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    """Nor do those that never end what they ask, be it at first or after another request."""
+    monkeypatch.setattr(server_module, "HEAD_SECONDS_MAX", 1.0)
+    with ExitStack() as opened:
+        for number in range(70):
+            connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(before + b"GET /healthz HTTP/1.1\r\n" * (number % 2))
+        assert get(port, "/healthz")[0] == 503
+        eventually(lambda: get(port, "/healthz")[0] == 200)
 
 
 def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
