@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import structlog
 
+from pdp.clerk.objects import Object
 from pdp.errors import ClerkRefused, ClerkUnavailable
 from pdp.settings import ClerkSettings
 
@@ -36,9 +37,6 @@ PATIENCE_SECONDS = 300.0
 PAUSE_SECONDS = 0.5
 PAUSE_SECONDS_MAX = 30.0
 ORGANIZATIONS_OFF = "organization_not_enabled_in_instance"
-
-Object = Mapping[str, Any]
-"""One of Clerk's objects, as its JSON says it."""
 
 
 class OrganizationsOff(ClerkRefused):

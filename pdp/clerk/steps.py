@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import structlog
 
 from pdp.administrator import DeletionSeen, MembershipGone, Observation
-from pdp.clerk.api import ClerkApi, Object, Page
+from pdp.clerk.api import ClerkApi, Page
 from pdp.clerk.objects import (
     MalformedObject,
+    Object,
     membership_seen,
     organization_seen,
     permission_seen,

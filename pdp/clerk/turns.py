@@ -161,9 +161,10 @@ class Turn:
 
     def _require_due(self) -> None:
         if not is_due(self._before, self._clock(), self._interval_seconds):
+            if not self._before.step:
+                raise NotOurTurn("no sync is due yet")
             raise NotOurTurn(
-                "a sync is under way, or its process died less than "
-                f"{LEASE_SECONDS:.0f} s ago; or none is due yet"
+                f"a sync is under way, or its process died less than {LEASE_SECONDS:.0f} s ago"
             )
 
     def _require_ours(self, reader: Reader) -> None:
