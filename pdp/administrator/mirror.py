@@ -323,8 +323,10 @@ def _delete_unsaid(transaction: Transaction, pair: _Pair) -> list[Difference]:
 
 
 def _delete(transaction: Transaction, entities: Sequence[Entity]) -> list[Difference]:
+    """Deletes entities of one kind."""
+    if not entities:
+        return []
+    gone = transaction.delete_many(type(entities[0]), [key_of(one) for one in entities])
     return [
-        Difference(type(one).__name__.lower(), "/".join(key_of(one)), Drift.EXTRA)
-        for one in entities
-        if transaction.delete(type(one), key_of(one))
+        Difference(type(one).__name__.lower(), "/".join(key_of(one)), Drift.EXTRA) for one in gone
     ]

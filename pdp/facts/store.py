@@ -217,6 +217,17 @@ class Transaction(Reader):
         self._touch(before)
         return True
 
+    def delete_many(self, kind: type[E], keys: Iterable[Key]) -> Sequence[E]:
+        """Removes in bulk, of a kind that nothing refers to, and returns those that there were."""
+        found = self.get_many(kind, keys)
+        stored = KINDS[kind]
+        remaining = iter(found)
+        while batch := list(islice(remaining, BATCH_ROWS)):
+            self._write(delete(stored.table).where(tuple_(*stored.key).in_(batch)), None)
+        for entity in found.values():
+            self._touch(entity)
+        return list(found.values())
+
     def revoke_session(self, revoked: RevokedSession) -> bool:
         """Ends a session; False where it had ended before, and nothing is touched."""
         row = {

@@ -339,6 +339,22 @@ def test_deleting_an_organization_removes_its_memberships_and_grants_and_keeps_i
     assert administrator.get(Resource, ("course", "algebra")).organization_id == "org_ann"
 
 
+def test_a_large_organization_goes_in_a_few_statements(engine: Engine) -> None:
+    """Whoever writes meanwhile waits: a message about a revoked session, or somebody new."""
+    administrator = Administrator(Store(engine), lambda _: None)
+    administrator.observe(
+        [
+            dataclasses.replace(membership(f"m{n}", T, born=T), organization_id="org_1")
+            for n in range(300)
+        ]
+    )
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
+    administrator.observe([end_of(ClerkKind.ORGANIZATION, "org_1", T + 1)])
+    assert not administrator.list(Membership)
+    assert len(statements) < 20
+
+
 def test_the_deletion_of_somebody_never_seen_is_remembered(administrator: Administrator) -> None:
     administrator.observe([end_of(ClerkKind.USER, "user_ann", T)])
     administrator.observe([user("ann", T - DAY)])
