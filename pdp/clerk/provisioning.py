@@ -31,7 +31,7 @@ class Provisioner:
     """Admits the people behind tokens. Thread-safe. `admit` is `Administrator.admit`.
 
     With `instance_id` only those of that Clerk instance, whose id is the `kid` of its tokens:
-    people of another accepted issuer would be unknown to the next sync, which removes them for ever.
+    people of another issuer would be unknown to the next sync, which removes them for ever.
 
     One thread at a time writes: in the database writers stand in a line anyway, each holding one of
     the connections that the replica needs too. Who asked for the same meanwhile finds it done.
