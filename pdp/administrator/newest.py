@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from pdp.administrator.observations import (
+    NOTICED,
     DeletionSeen,
     MembershipSeen,
     OrganizationSeen,
@@ -19,8 +20,6 @@ from pdp.administrator.observations import (
 from pdp.facts.clerk_objects import ClerkKind, ClerkObject
 
 ObjectKey = tuple[ClerkKind, str]
-_NOTICED = 3
-"""Which part of a version says when it was noticed."""
 
 
 def of_its_life(seen: Seen, before: Mapping[ObjectKey, ClerkObject]) -> Seen:
@@ -118,6 +117,6 @@ def _with_owner(one: ClerkObject, other: ClerkObject) -> ClerkObject:
 def _says_the_same(new: ClerkObject, old: ClerkObject) -> bool:
     """Whether the two differ at most in when they were noticed."""
     parts, before = new.version.split("."), old.version.split(".")
-    del parts[_NOTICED], before[_NOTICED]
+    del parts[NOTICED], before[NOTICED]
     owners = (new.organization_id, new.user_id) == (old.organization_id, old.user_id)
     return parts == before and owners

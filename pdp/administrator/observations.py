@@ -13,6 +13,8 @@ from typing import Any
 from pdp.facts.clerk_objects import ClerkKind, ClerkStanding
 from pdp.model import Attributes
 
+NOTICED = 3
+"""Which part of a version says when it was noticed."""
 TIME_MAX = 10**15
 """Milliseconds that a version has room for: some 30,000 years."""
 
@@ -170,6 +172,11 @@ def standing_of(seen: Seen) -> ClerkStanding:
 def life_of(version: str) -> int:
     """When the life of a membership began that a version speaks of, in milliseconds."""
     return int(version.partition(".")[0])
+
+
+def noticed_at_of(version: str) -> int:
+    """When what a version speaks of was noticed, in milliseconds."""
+    return int(version.split(".")[NOTICED])
 
 
 def version_of(seen: Seen, content: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from pdp.administrator import DeletionSeen, MembershipGone, Observation
+from pdp.administrator.observations import noticed_at_of
 from pdp.clerk.api import ClerkApi, Page
 from pdp.clerk.objects import (
     MalformedObject,
@@ -41,12 +42,14 @@ CONFIRM_ITEMS = 100
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a sync reads. `hold` is to be called before each request."""
+    """Where a sync reads. `hold` is to be called before each request; `began_at` is in
+    milliseconds, by `clock`."""
 
     api: ClerkApi
     store: Store
     clock: Clock
     run: int
+    began_at: int
     hold: Callable[[], None]
 
     def now(self) -> int:
@@ -84,7 +87,11 @@ def _list(
 
 
 def _missing(kind: ClerkKind, ask: Callable[[ClerkApi, str], Object | None], parse: _Parse) -> Step:
-    """The objects of a kind that stand here and were in no list."""
+    """The objects of a kind that stand here and were in no list.
+
+    Of what was heard of only since this sync began, the next one judges: Clerk may tell of it in a
+    message before its API knows it, and a deletion is for ever.
+    """
 
     def step(sources: Sources, place: Place) -> Seen:
         missing = _not_seen(sources, kind, place)
@@ -93,7 +100,10 @@ def _missing(kind: ClerkKind, ask: Callable[[ClerkApi, str], Object | None], par
             sources.hold()
             noticed_at = sources.now()
             found = ask(sources.api, one.id)
-            seen += _parsed(parse, [found], noticed_at) if found else [_gone(one, noticed_at)]
+            if found is not None:
+                seen += _parsed(parse, [found], noticed_at)
+            elif noticed_at_of(one.version) <= sources.began_at:
+                seen.append(_gone(one, noticed_at))
         return seen, _behind(place, missing, missing[-1].id if missing else "")
 
     return step

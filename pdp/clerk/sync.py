@@ -86,7 +86,9 @@ class Sync:
         return Summary(turn.run, turn.place.drift)
 
     def _read_all(self, api: ClerkApi, turn: Turn, dry_run: bool) -> None:
-        sources = Sources(api, self._store, self._clock, turn.run, self._hold)
+        sources = Sources(
+            api, self._store, self._clock, turn.run, int(self._clock() * 1000), self._hold
+        )
         step = turn.step if turn.step in STEPS else next(iter(STEPS))
         while step:
             seen, place = _read(step, sources, turn.place)

@@ -5,7 +5,7 @@ import random
 import pytest
 from pydantic import SecretStr
 
-from pdp.administrator import Arrival, Difference, Drift
+from pdp.administrator import Arrival, Difference, Drift, UserSeen
 from pdp.clerk.sync import Sync
 from pdp.clerk.turns import read_last
 from pdp.errors import ClerkRefused
@@ -163,6 +163,24 @@ def test_what_clerk_does_not_answer_for_is_not_deleted(
     assert small_world.facts() == facts
     small_world.sync()
     assert small_world.facts() == small_world.account()
+
+
+def test_who_was_heard_of_only_since_the_sync_began_is_judged_by_the_next(
+    small_world: World, clerk: ClerkApiServer
+) -> None:
+    """Clerk may send a message before its API knows what the message tells of."""
+    add_school(clerk)
+    small_world.sync()
+    began = int(NOW * 1000)
+    newcomers = [
+        UserSeen(id="user_before", updated_at=began, noticed_at=began - 1),
+        UserSeen(id="user_since", updated_at=began, noticed_at=began + 1),
+    ]
+    small_world.administrator.observe(newcomers)
+    small_world.sync()
+    users = small_world.facts()["users"]
+    assert "user_since" in users
+    assert "user_before" not in users
 
 
 def test_a_user_deleted_while_the_lists_are_read_goes_with_the_memberships(
