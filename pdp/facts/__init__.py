@@ -21,16 +21,20 @@ from pdp.facts.changes import Change, ChangeKind
 from pdp.facts.listener import Listener
 from pdp.facts.replica import Replica, View
 from pdp.facts.store import Reader, Store, Transaction
+from pdp.facts.watching import News, Step, Watch
 from pdp.migrations import migrate
 
 __all__ = [
     "Change",
     "ChangeKind",
     "Listener",
+    "News",
     "Reader",
     "Replica",
+    "Step",
     "Store",
     "Transaction",
     "View",
+    "Watch",
     "migrate",
 ]

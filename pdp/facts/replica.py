@@ -7,7 +7,7 @@ be the newest.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -31,6 +31,7 @@ from pdp.facts.gather import (
 from pdp.facts.look import Look
 from pdp.facts.snapshot import Snapshot, SnapshotCell
 from pdp.facts.store import Reader, Store
+from pdp.facts.watching import History, Watch
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Replica:
         self._staleness_seconds_max = staleness_seconds_max
         self._poll_seconds = poll_seconds
         self._cell = SnapshotCell()
+        self._history = History()
         self._loading: dict[_Claim, threading.Event] = {}
         self._loading_lock = threading.Lock()
         self._one_catches_up = threading.Lock()
@@ -192,6 +194,18 @@ class Replica:
         """
         self._require_fresh(view.snapshot)
 
+    # --- watching -------------------------------------------------------------------------------
+
+    def watch(self, epoch: str, after_revision: int) -> Watch:
+        """What changed after a revision, to be asked for again and again. No epoch: from now on."""
+        if after_revision > self.revision:
+            self.poke()
+        return Watch(self._cell, self._history, self._staleness_seconds_max, epoch, after_revision)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Has `listener` called when there may be news to watches. It must not wait."""
+        self._history.listen(listener)
+
     def _require_fresh(self, snapshot: Snapshot) -> None:
         if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:
             raise FactsStale(
@@ -308,9 +322,14 @@ class Replica:
             if len(found) == behind and EVERYTHING not in changes:
                 policy = read_policy_changes(reader, current.policy, changes)
                 self._cell.advance(policy, revision, changes, asked_at)
+                # Told only now: who then asks is answered from what they were told.
+                self._history.publish(found)
                 return
         # The first time, another epoch, a revision from the past, or too much to tell.
-        self._cell.restart(read_policy(reader), revision, epoch, asked_at)
+        policy = read_policy(reader)
+        # Forgotten before: who confirms by the new snapshot knows that there is a new history.
+        self._history.restart(epoch, revision)
+        self._cell.restart(policy, revision, epoch, asked_at)
 
 
 def _all_wanted(
