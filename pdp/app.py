@@ -8,7 +8,7 @@ import contextlib
 import functools
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -26,9 +26,11 @@ from pdp.identity import Verifier
 from pdp.settings import Settings
 from pdp.sql import open_engine
 from pdp.wire import (
+    AnyMethod,
     AsgiDoor,
     Door,
     Pages,
+    Watchers,
     administration_methods,
     audit_methods,
     decision_methods,
@@ -85,6 +87,7 @@ class Service:
             token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
             on_synced=self._on_synced,
         )
+        watchers = Watchers(self._replica)
         self._metrics = Metrics(
             {
                 "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
@@ -93,6 +96,7 @@ class Service:
                     "Time since every change was confirmed as seen.",
                     self._replica.staleness_seconds,
                 ),
+                "pdp_watchers": ("Streams of changes that are open.", lambda: watchers.count),
                 "pdp_key_fetch_failures": (
                     "Key set fetches that failed.",
                     lambda: sum(one.failed for one in self._verifier.key_fetches.values()),
@@ -137,10 +141,11 @@ class Service:
             provision=self._provisioner(administrator),
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
-        self._methods = (
+        self._methods: Sequence[AnyMethod] = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *administration_methods(administrator, pages),
             *audit_methods(DecisionLog(self._engine), pages),
+            *watchers.methods(),
         )
         self._stopping = threading.Event()
         self._started = contextlib.ExitStack()

@@ -5,7 +5,7 @@ answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
@@ -40,6 +40,8 @@ class Ruling:
     """decisions[i] answers questions[i]."""
     decision_ids: Sequence[str]
     revision: int
+    decided_at: float
+    """Seconds since 1970-01-01 UTC."""
     view: View | None
     """What was read; None where the token was refused: no fact was read, so none can be stale."""
     unrecorded: Sequence[DecisionRecord] = ()
@@ -87,7 +89,7 @@ class Authorizer:
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
-            ruling = Ruling(token, refusals, ids, self._replica.revision, None)
+            ruling = Ruling(token, refusals, ids, self._replica.revision, now, None)
         else:
             view = self._view(token, questions, at_least_revision, wait=wait)
             standing = prepare(view.policy, token, view.user, view.organization, now)
@@ -95,10 +97,10 @@ class Authorizer:
                 decide(standing, question, chain)
                 for question, chain in zip(questions, view.chains, strict=True)
             ]
-            ruling = Ruling(token, decisions, ids, view.revision, view)
+            ruling = Ruling(token, decisions, ids, view.revision, now, view)
         denials = self._records_to_sync(ruling, questions, caller, now)
         if denials and not wait:
-            return Ruling(token, ruling.decisions, ids, ruling.revision, ruling.view, denials)
+            return replace(ruling, unrecorded=denials)
         self._recorder.record(denials)
         self._confirm(ruling)
         return ruling

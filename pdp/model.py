@@ -332,6 +332,18 @@ class Decision(NamedTuple):
         raise TypeError("compare decision.effect with Effect.ALLOW; a decision has no truth value")
 
 
+class AnswerSource(enum.Enum):
+    """Where an answer comes from. The names are those of `AnswerSource` in the contract."""
+
+    DECIDED = "decided"
+    CACHED = "cached"
+    """A sidecar gave an earlier answer again, and held a lease to do so."""
+    STAYED_OPEN = "stayed_open"
+    """A sidecar gave an earlier answer again, without a lease, as its settings let it."""
+
+    __hash__ = object.__hash__  # as of Effect
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """A decision as the audit log keeps it."""
@@ -351,6 +363,9 @@ class DecisionRecord:
     resource_organization_id: str | None = None
     rule_id: str | None = None
     grant_id: str | None = None
+    source: AnswerSource = AnswerSource.DECIDED
+    reported_by: str | None = None
+    """The caller who put it on record in place of the decision point: a sidecar."""
 
 
 Key = tuple[str, ...]

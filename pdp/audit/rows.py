@@ -42,6 +42,7 @@ def record_row(frame: Frame, header: Header) -> Row:
             "resource_type": _filterable_or_none(resource.get("type")),
             "resource_id": _filterable_or_none(resource.get("id")),
             "record": frame.payload.decode("ascii"),
+            "reported_by": None,
             "origin": header.origin,
             "log_id": header.log_id,
             "segment": header.sequence,

@@ -40,6 +40,8 @@ audit_records = Table(
     Column("resource_type", _text()),
     Column("resource_id", _text()),
     Column("record", Text, nullable=False),
+    # Who put it on record in place of a decision point: a caller's name, or none.
+    Column("reported_by", _text()),
     # Where the record stands in the chain of the process that wrote it.
     Column("origin", _text(), nullable=False),
     Column("log_id", _text(), nullable=False),
@@ -53,6 +55,7 @@ audit_records = Table(
     Index("ix_audit_records_permission", "permission", "decision_id"),
     Index("ix_audit_records_reason", "reason", "decision_id"),
     Index("ix_audit_records_caller", "caller", "decision_id"),
+    Index("ix_audit_records_reported_by", "reported_by", "decision_id"),
 )
 
 # What was not recorded: `dropped` records between the records around this position.

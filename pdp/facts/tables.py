@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy import text as sa_text
 
 metadata = MetaData(
     naming_convention={
@@ -34,6 +35,8 @@ state = Table(
     Column("revision", BigInteger, nullable=False),
     Column("epoch", text, nullable=False),
     Column("page_secret", LargeBinary, nullable=False),
+    # The latest revision of which somebody waits to hear that every replica has applied it.
+    Column("barrier", BigInteger, nullable=False, server_default=sa_text("0")),
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -44,6 +47,19 @@ changes = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("kind", text, nullable=False),
     Column("key", text, nullable=False),  # a JSON list of strings
+)
+
+# The processes that answer. None does whose row is not here.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", text, primary_key=True),
+    # Nobody answers from before this revision any more, because of this process.
+    Column("acknowledged", BigInteger, nullable=False),
+    # How long it may go on answering from what it confirmed last.
+    Column("staleness_seconds_max", Double, nullable=False),
+    # By the database's clock, in Unix seconds.
+    Column("seen_at", Double, nullable=False),
 )
 
 permissions = Table(

@@ -8,18 +8,22 @@ no room behind it has to. It decides nothing and reads no database.
 from pdp.wire.administration import administration_methods
 from pdp.wire.asgi import AsgiDoor, Receive, Scope, Send
 from pdp.wire.audit import audit_methods
+from pdp.wire.changes import Watchers
 from pdp.wire.decision import decision_methods
 from pdp.wire.door import Door
+from pdp.wire.methods import AnyMethod
 from pdp.wire.pages import Pages
 from pdp.wire.server import open_grpc_door
 
 __all__ = [
+    "AnyMethod",
     "AsgiDoor",
     "Door",
     "Pages",
     "Receive",
     "Scope",
     "Send",
+    "Watchers",
     "administration_methods",
     "audit_methods",
     "decision_methods",

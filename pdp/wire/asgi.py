@@ -1,8 +1,8 @@
 """The front door as an ASGI application: gRPC on whatever HTTP/2 server carries it (Envoy here).
 
-Unary calls only, for ours are. What is answered from memory is answered on the event loop; a denial
-waits there for its record, and whatever else has to be waited for gets a thread. A deadline
-(`grpc-timeout`) stays the client's: no call of ours takes so long that cutting it short would help.
+What is answered from memory is answered on the event loop; a denial waits there for its record, and
+whatever else has to be waited for gets a thread. A deadline (`grpc-timeout`) stays the client's: no
+call of ours takes so long that cutting it short would help, and a stream ends when its client does.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2
 
 from pdp.errors import LimitExceeded, PdpError
 from pdp.settings import Settings, socket_address
+from pdp.wire.asgi_streams import Wakes, carry_out
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.door import CLOSING_SECONDS, rpcs_max
 from pdp.wire.framing import (
@@ -30,8 +31,8 @@ from pdp.wire.framing import (
     message_of,
     status_headers,
 )
-from pdp.wire.gate import Gate, Observe, Outcome, Refusal, refusal_of
-from pdp.wire.methods import Method
+from pdp.wire.gate import Gate, Observe, Outcome, Refusal, Stream, refusal_of
+from pdp.wire.methods import AnyMethod, Method, StreamMethod
 
 Scope = Mapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -48,6 +49,7 @@ _HEALTH_BYTES_MAX = 1024
 _CERTIFICATE = re.compile(rb'(?:[^",]*;)?Cert="([^";,]+)"')
 _CONTENT_TYPE = b"application/grpc"
 _GRPC = (b"content-type", _CONTENT_TYPE)
+_OK = (b"grpc-status", b"0")
 _ACCEPT = (b"grpc-accept-encoding", b"identity")
 
 
@@ -58,12 +60,16 @@ class _LeftError(Exception):
 class AsgiDoor:
     """The application, and the door that it is. Its requests run on one event loop."""
 
-    def __init__(self, settings: Settings, methods: Sequence[Method], observe: Observe) -> None:
+    def __init__(self, settings: Settings, methods: Sequence[AnyMethod], observe: Observe) -> None:
         self._listen = settings.listen
         self._gate = Gate(Callers(settings.callers), observe)
         self._methods = {method.path.encode(): method for method in methods}
         self._mtls = settings.tls is not None and settings.tls.client_ca_file is not None
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc")
+        self._wakes = Wakes()
+        for method in methods:
+            if isinstance(method, StreamMethod):
+                method.listen(self._wakes.soon)
         self._in_flight = 0
         self._in_flight_max = rpcs_max(settings)
         self._serving = False
@@ -89,9 +95,10 @@ class AsgiDoor:
         """Refuses what is new, finishes what is in flight. Not to be called on the event loop."""
         self.set_serving(serving=False)
         self._gate.closing.set()
+        self._wakes.soon()
         deadline = time.monotonic() + grace_seconds
         time.sleep(CLOSING_SECONDS)
-        while self._in_flight and time.monotonic() < deadline:
+        while (self._in_flight or self._wakes) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     # --- the application ------------------------------------------------------------------------
@@ -117,15 +124,27 @@ class AsgiDoor:
         await send(
             {"type": "http.response.start", "status": 200, "headers": (_GRPC,), "trailers": True}
         )
+        if isinstance(outcome, Stream):
+            refusal = await carry_out(
+                outcome,
+                self._wakes,
+                lambda body: send({"type": "http.response.body", "body": body, "more_body": True}),
+            )
+            await send({"type": "http.response.body"})
+            end = (_OK,) if refusal is None else status_headers(refusal)
+            await send({"type": "http.response.trailers", "headers": end})
+            return
         await send({"type": "http.response.body", "body": framed(outcome)})
-        await send({"type": "http.response.trailers", "headers": ((b"grpc-status", b"0"),)})
+        await send({"type": "http.response.trailers", "headers": (_OK,)})
 
-    async def _outcome(self, scope: Scope, receive: Receive, proof: Proof) -> Outcome:
+    async def _outcome(self, scope: Scope, receive: Receive, proof: Proof) -> Outcome | Stream:
         # What is not a method byte for byte is none: nothing is decoded or normalised before.
         path = b"" if scope["query_string"] else scope["raw_path"]
         method = self._methods.get(path)
-        if method is not None:
+        if isinstance(method, Method):
             return await self._answer(method, receive, proof)
+        if method is not None:
+            return await self._stream(method, receive, proof)
         if path == _HEALTH_PATH:
             return await self._health(receive)
         return _refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
@@ -154,6 +173,19 @@ class AsgiDoor:
             return outcome
         finally:
             self._in_flight -= 1
+
+    async def _stream(
+        self, method: StreamMethod, receive: Receive, proof: Proof
+    ) -> Stream | Refusal:
+        try:
+            raw = await _read(
+                receive,
+                method.request_bytes_max,
+                lambda length: self._gate.admit(method, length, proof),
+            )
+        except PdpError as error:
+            return self._gate.refuse(method, error)
+        return self._gate.open(method, raw, proof)
 
     async def _health(self, receive: Receive) -> Outcome:
         raw = await _read(receive, _HEALTH_BYTES_MAX, lambda _: None)

@@ -30,7 +30,7 @@ from pdp.wire import entities
 from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller
 from pdp.wire.methods import Method, Soon
-from pdp.wire.times import set_time
+from pdp.wire.times import set_duration, set_time
 
 SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["PolicyDecisionService"].full_name
 CHECK_BYTES_MAX = 2 * ATTRIBUTE_BYTES_MAX + 2 * TOKEN_BYTES_MAX
@@ -104,6 +104,7 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
 def _check_response(ruling: Ruling) -> CheckResponse:
     response = _response(ruling, ruling.decisions[0])
     response.decision_id = ruling.decision_ids[0]
+    _write_ancestors(response, ruling, 0)
     if isinstance(ruling.token, model.VerifiedToken):
         write_actor(response.actor, ruling.token.actor)
     return response
@@ -114,13 +115,14 @@ def _batch_response(ruling: Ruling) -> BatchCheckResponse:
     add = response.results.add
     # Most items of a batch have one of a few answers: each is written once, and copied.
     answers: dict[model.Decision, CheckResponse] = {}
-    for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True):
+    for index, decision in enumerate(ruling.decisions):
         answer = answers.get(decision)
         if answer is None:
             answer = answers[decision] = _response(ruling, decision)
         result = add()
         result.CopyFrom(answer)
-        result.decision_id = decision_id
+        result.decision_id = ruling.decision_ids[index]
+        _write_ancestors(result, ruling, index)
     if isinstance(ruling.token, model.VerifiedToken):
         write_actor(response.actor, ruling.token.actor)
     return response
@@ -186,9 +188,22 @@ def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
         grant_id=decision.grant_id or "",
         revision=ruling.revision,
     )
-    if decision.reusable_until is not None:
-        set_time(response.reusable_until, decision.reusable_until)
+    if ruling.view is not None:
+        response.epoch = ruling.view.snapshot.epoch
+    until = decision.reusable_until
+    if until is not None:
+        set_time(response.reusable_until, until)
+        if until > ruling.decided_at:
+            set_duration(response.reusable_for, until - ruling.decided_at)
     return response
+
+
+def _write_ancestors(response: CheckResponse, ruling: Ruling, index: int) -> None:
+    """Whose change, beside that of the asked resource, touches an answer."""
+    if ruling.view is None:
+        return
+    for above in ruling.view.chains[index][1:]:
+        response.ancestors.add(type=above.resource.type, id=above.resource.id)
 
 
 def write_actor(message: core_pb2.Actor, actor: model.Actor) -> None:

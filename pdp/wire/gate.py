@@ -6,7 +6,7 @@ INVALID_ARGUMENT, and so that what answers a method stays a function of messages
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -27,7 +27,7 @@ from pdp.errors import (
     Violation,
 )
 from pdp.wire.callers import Caller, Callers, Proof
-from pdp.wire.methods import Method
+from pdp.wire.methods import AnyMethod, Feed, Method, StreamMethod
 from pdp.wire.statuses import bug_status, status_of
 
 log = structlog.get_logger("pdp.wire")
@@ -46,6 +46,38 @@ class Refusal:
 
 Outcome: TypeAlias = bytes | Refusal
 """A serialized response, or none."""
+
+
+class Stream:
+    """An open stream, with which nothing can go wrong: what ends it is a refusal, or None."""
+
+    def __init__(self, method: StreamMethod, feed: Feed, gate: "Gate") -> None:
+        self._method = method
+        self._gate = gate
+        self._began = time.perf_counter()
+        self._closed = threading.Lock()
+        self.feed = feed
+
+    def refusal(self) -> Refusal | None:
+        """Why it has to end whatever there is to say; None: it has not."""
+        try:
+            self._gate.require_open()
+        except ShuttingDown as error:
+            return refusal_of(error)
+        return None
+
+    def take(self) -> Sequence[bytes] | Refusal | None:
+        """What is to be sent now; None or a refusal: the stream ends."""
+        try:
+            return self.refusal() or self.feed.take()
+        except Exception as error:  # noqa: BLE001  # what it was is said by the refusal
+            return _refusal(self._method, error)
+
+    def close(self, code: str) -> None:
+        """The stream is over, with the status of this name. The first to say so is believed."""
+        if self._closed.acquire(blocking=False):
+            self.feed.close()
+            self._gate.count(self._method, code, self._began)
 
 
 class Gate:
@@ -72,7 +104,7 @@ class Gate:
             outcome = method.answer(_parse(method, raw), caller).SerializeToString()
         except Exception as error:  # noqa: BLE001  # what it was is said by the refusal
             outcome = _refusal(method, error)
-        self._count(method, outcome, started)
+        self.count(method, _code(outcome), started)
         return outcome
 
     async def answer_at_once(self, method: Method, raw: bytes, proof: Proof) -> Outcome | None:
@@ -92,19 +124,34 @@ class Gate:
             return None
         except Exception as error:  # noqa: BLE001  # what it was is said by the refusal
             outcome = _refusal(method, error)
-        self._count(method, outcome, started)
+        self.count(method, _code(outcome), started)
         return outcome
 
-    def refuse(self, method: Method, error: PdpError) -> Refusal:
-        """What a door has refused by itself."""
-        refusal = refusal_of(error)
-        self._count(method, refusal, time.perf_counter())
+    def open(self, method: StreamMethod, raw: bytes, proof: Proof) -> Stream | Refusal:
+        """Opens a stream, which whoever asked for it has to close."""
+        started = time.perf_counter()
+        try:
+            caller = self.admit(method, len(raw), proof)
+            return Stream(method, method.open(_parse(method, raw), caller), self)
+        except Exception as error:  # noqa: BLE001  # what it was is said by the refusal
+            refusal = _refusal(method, error)
+        self.count(method, refusal.code.name, started)
         return refusal
 
-    def admit(self, method: Method, length: int, proof: Proof) -> Caller:
-        """Who may come in, with what. Raises CallerError, LimitExceeded or ShuttingDown."""
+    def refuse(self, method: AnyMethod, error: PdpError) -> Refusal:
+        """What a door has refused by itself."""
+        refusal = refusal_of(error)
+        self.count(method, refusal.code.name, time.perf_counter())
+        return refusal
+
+    def require_open(self) -> None:
+        """Raises ShuttingDown once the process does."""
         if self.closing.is_set():
             raise ShuttingDown("the process is shutting down")
+
+    def admit(self, method: AnyMethod, length: int, proof: Proof) -> Caller:
+        """Who may come in, with what. Raises CallerError, LimitExceeded or ShuttingDown."""
+        self.require_open()
         caller = self._callers.identify(proof)
         if method.capability not in caller.may:
             raise CallerNotAllowed(
@@ -116,9 +163,13 @@ class Gate:
             raise LimitExceeded("request_bytes_max", method.request_bytes_max, length)
         return caller
 
-    def _count(self, method: Method, outcome: Outcome, started: float) -> None:
-        code = "OK" if isinstance(outcome, bytes) else outcome.code.name
+    def count(self, method: AnyMethod, code: str, started: float) -> None:
+        """Tells the metrics of an RPC that is over."""
         self._observe(method.name, code, time.perf_counter() - started)
+
+
+def _code(outcome: Outcome) -> str:
+    return "OK" if isinstance(outcome, bytes) else outcome.code.name
 
 
 def refusal_of(error: PdpError) -> Refusal:
@@ -126,7 +177,7 @@ def refusal_of(error: PdpError) -> Refusal:
     return Refusal(*status_of(error))
 
 
-def _refusal(method: Method, error: Exception) -> Refusal:
+def _refusal(method: AnyMethod, error: Exception) -> Refusal:
     if isinstance(error, PdpError):
         return refusal_of(error)
     # The one place where everything is caught: a bug must not look like an answer.
@@ -135,7 +186,7 @@ def _refusal(method: Method, error: Exception) -> Refusal:
     return Refusal(*bug_status(request_id))
 
 
-def _parse(method: Method, raw: bytes) -> object:
+def _parse(method: AnyMethod, raw: bytes) -> object:
     try:
         return method.request.FromString(raw)
     except DecodeError:

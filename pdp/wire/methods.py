@@ -4,9 +4,9 @@ A method that is not in the table does not exist. What answers is a plain functi
 message, which knows nothing of gRPC.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -47,3 +47,46 @@ class Method:
     def path(self) -> str:
         """The HTTP/2 `:path`, exactly."""
         return f"/{self.service}/{self.name}"
+
+
+class Feed(Protocol):
+    """What one open stream has to say. It is asked, and never waits; one thread at a time asks."""
+
+    @property
+    def due_at(self) -> float:
+        """time.monotonic() of when to ask again at the latest."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether there was more to say than was said: to be asked again as soon as that is out."""
+
+    def take(self) -> Sequence[bytes] | None:
+        """The serialized messages that are to be sent now, in order; None: that was all.
+
+        Raises PdpError where the stream cannot go on.
+        """
+
+    def close(self) -> None:
+        """The stream is over. Called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """One RPC that answers a request by a stream."""
+
+    service: str
+    name: str
+    capability: Capability
+    request: type[Message]
+    open: Callable[[Any, Caller], Feed]
+    listen: Callable[[Callable[[], None]], None]
+    """Has a function called, which must not wait, whenever feeds may have more to say."""
+    request_bytes_max: int
+
+    @property
+    def path(self) -> str:
+        """The HTTP/2 `:path`, exactly."""
+        return f"/{self.service}/{self.name}"
+
+
+AnyMethod: TypeAlias = Method | StreamMethod

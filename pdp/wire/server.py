@@ -1,10 +1,12 @@
 """The front door by grpcio: a thread for each RPC that is being answered."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,8 +18,11 @@ from pdp.settings import Settings, TlsSettings
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.door import CLOSING_SECONDS, rpcs_max
 from pdp.wire.gate import Gate, Observe
-from pdp.wire.methods import Method
+from pdp.wire.methods import AnyMethod, Method, StreamMethod
 from pdp.wire.reception import Reception
+from pdp.wire.streams import Streams
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class GrpcDoor:
     """The bound TCP port; 0 for a unix socket."""
     closing: threading.Event
     serving: threading.Event
+    streams: Streams
 
     def is_open(self) -> bool:
         """Whether the port answers."""
@@ -52,11 +58,13 @@ class GrpcDoor:
         """
         self.set_serving(serving=False)
         self.closing.set()
+        self.streams.wake()
         time.sleep(CLOSING_SECONDS)
+        self.streams.stop()
         self.server.stop(grace_seconds).wait()
 
 
-def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Observe) -> GrpcDoor:
+def open_grpc_door(settings: Settings, methods: Sequence[AnyMethod], observe: Observe) -> GrpcDoor:
     """Binds the port and serves. Raises RuntimeError where the port cannot be bound."""
     callers = Callers(settings.callers)
     serving = threading.Event()
@@ -84,7 +92,14 @@ def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Obser
         maximum_concurrent_rpcs=rpcs_max(settings),
     )
     gate = Gate(callers, observe)
-    server.add_generic_rpc_handlers(tuple(_handlers(methods, gate, mtls=mtls)))
+    streams = Streams(gate, functools.partial(_proof, mtls=mtls))
+
+    def handler_of(method: AnyMethod) -> _Handler:
+        if isinstance(method, StreamMethod):
+            return streams.handler(method)
+        return grpc.unary_unary_rpc_method_handler(_behaviour(method, gate, mtls=mtls))
+
+    server.add_generic_rpc_handlers(tuple(_handlers(methods, handler_of)))
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2)
     )
@@ -97,8 +112,9 @@ def open_grpc_door(settings: Settings, methods: Sequence[Method], observe: Obser
         port = server.add_insecure_port(settings.listen)
     else:
         port = server.add_secure_port(settings.listen, _credentials(settings.tls))
-    door = GrpcDoor(server, servicer, port, gate.closing, serving)
+    door = GrpcDoor(server, servicer, port, gate.closing, serving, streams)
     door.set_serving(serving=False)
+    streams.start()
     server.start()
     return door
 
@@ -113,18 +129,12 @@ def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
 
 
 def _handlers(
-    methods: Sequence[Method], gate: Gate, *, mtls: bool
+    methods: Sequence[AnyMethod], handler_of: Callable[[AnyMethod], _Handler]
 ) -> Iterable[grpc.GenericRpcHandler]:
     for service in sorted({method.service for method in methods}):
         yield grpc.method_handlers_generic_handler(
             service,
-            {
-                method.name: grpc.unary_unary_rpc_method_handler(
-                    _behaviour(method, gate, mtls=mtls)
-                )
-                for method in methods
-                if method.service == service
-            },
+            {method.name: handler_of(method) for method in methods if method.service == service},
         )
 
 

@@ -1,5 +1,7 @@
-"""google.protobuf.Timestamp <-> seconds since 1970-01-01 UTC, to the microsecond."""
+"""Times of the wire <-> seconds, to the microsecond: google.protobuf.Duration, and Timestamp since
+1970-01-01 UTC."""
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.errors import InvalidRequest, Violation
@@ -22,3 +24,9 @@ def set_time(timestamp: Timestamp, seconds: float) -> None:
     """Writes seconds into a Timestamp."""
     timestamp.seconds, micros = divmod(round(seconds * 1e6), 1_000_000)
     timestamp.nanos = micros * 1_000
+
+
+def set_duration(duration: Duration, seconds: float) -> None:
+    """Writes seconds, which are not negative, into a Duration; cut off, so never longer."""
+    duration.seconds, micros = divmod(int(seconds * 1e6), 1_000_000)
+    duration.nanos = micros * 1_000

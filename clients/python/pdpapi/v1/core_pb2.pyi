@@ -66,6 +66,34 @@ DENIAL_KIND_FORBIDDEN: DenialKind.ValueType  # 2
 """The actor is known and may not: HTTP 403."""
 Global___DenialKind: _TypeAlias = DenialKind  # noqa: Y015
 
+class _AnswerSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_SOURCE_UNSPECIFIED: _AnswerSource.ValueType  # 0
+    """The decision point decided it for this very request."""
+    ANSWER_SOURCE_CACHED: _AnswerSource.ValueType  # 1
+    """A sidecar gave the answer to an earlier, equal request again, and held a lease to do so."""
+    ANSWER_SOURCE_STAYED_OPEN: _AnswerSource.ValueType  # 2
+    """As CACHED, but without a lease: the sidecar is cut off, and its settings let this permission
+    stay open for a while.
+    """
+
+class AnswerSource(_AnswerSource, metaclass=_AnswerSourceEnumTypeWrapper):
+    """Where an answer comes from."""
+
+ANSWER_SOURCE_UNSPECIFIED: AnswerSource.ValueType  # 0
+"""The decision point decided it for this very request."""
+ANSWER_SOURCE_CACHED: AnswerSource.ValueType  # 1
+"""A sidecar gave the answer to an earlier, equal request again, and held a lease to do so."""
+ANSWER_SOURCE_STAYED_OPEN: AnswerSource.ValueType  # 2
+"""As CACHED, but without a lease: the sidecar is cut off, and its settings let this permission
+stay open for a while.
+"""
+Global___AnswerSource: _TypeAlias = AnswerSource  # noqa: Y015
+
 class _DecisionReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -5,6 +5,7 @@ The question that every backend asks."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -79,6 +80,10 @@ class CheckResponse(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     REUSABLE_UNTIL_FIELD_NUMBER: _builtins.int
+    REUSABLE_FOR_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     decision: _core_pb2.Decision.ValueType
     """Allow or deny."""
     denial_kind: _core_pb2.DenialKind.ValueType
@@ -95,6 +100,10 @@ class CheckResponse(_message.Message):
     """This decision's id (UUIDv7, sortable by time): the key to the audit log."""
     revision: _builtins.int
     """The revision of policy and facts that was read."""
+    epoch: _builtins.str
+    """The history that `revision` counts; see ChangeService. Empty where no fact was read."""
+    source: _core_pb2.AnswerSource.ValueType
+    """Where the answer comes from."""
     @_builtins.property
     def actor(self) -> _core_pb2.Actor:
         """The actor as verified. Absent where the token was refused, and in BatchCheck's results."""
@@ -102,6 +111,16 @@ class CheckResponse(_message.Message):
     @_builtins.property
     def reusable_until(self) -> _timestamp_pb2.Timestamp:
         """Until when a guard may reuse the answer to the same question. Absent: not at all."""
+
+    @_builtins.property
+    def reusable_for(self) -> _duration_pb2.Duration:
+        """The same, counted from the moment of deciding, for who shares no clock with the decision point:
+        it ends so long after the request was SENT, on the sender's own monotonic clock.
+        """
+
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedCompositeFieldContainer[_core_pb2.ResourceRef]:
+        """The resources above the asked one, nearest first: a change of one of them touches the answer."""
 
     def __init__(
         self,
@@ -116,10 +135,14 @@ class CheckResponse(_message.Message):
         decision_id: _builtins.str = ...,
         revision: _builtins.int = ...,
         reusable_until: _timestamp_pb2.Timestamp | None = ...,
+        reusable_for: _duration_pb2.Duration | None = ...,
+        epoch: _builtins.str = ...,
+        ancestors: _abc.Iterable[_core_pb2.ResourceRef] | None = ...,
+        source: _core_pb2.AnswerSource.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reusable_until", b"reusable_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "message", b"message", "reason", b"reason", "reusable_until", b"reusable_until", "revision", b"revision", "rule_id", b"rule_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ancestors", b"ancestors", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "epoch", b"epoch", "grant_id", b"grant_id", "message", b"message", "reason", b"reason", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until", "revision", b"revision", "rule_id", b"rule_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
