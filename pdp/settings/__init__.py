@@ -1,0 +1,24 @@
+"""Frozen settings objects, read once from variables or a TOML file. Nothing else reads the
+environment. Closed by default: without an issuer, or an upstream, nothing starts.
+"""
+
+from pdp.settings.addresses import is_loopback, is_loopback_address, socket_address
+from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
+from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
+from pdp.settings.issuers import IssuerSettings
+from pdp.settings.server import DatabaseSettings, Settings
+
+__all__ = [
+    "ALL_CAPABILITIES",
+    "CallerSettings",
+    "Capability",
+    "ClerkSettings",
+    "DatabaseSettings",
+    "IssuerSettings",
+    "Settings",
+    "TlsSettings",
+    "is_loopback",
+    "is_loopback_address",
+    "socket_address",
+    "webhook_secret_problem",
+]

@@ -1,0 +1,55 @@
+"""Addresses to listen on, URLs to ask, and which of them stay on this machine."""
+
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+LOOPBACK_NAMES = frozenset(("localhost",))
+PORTS = 65_536
+
+
+def https_or_loopback(url: str) -> str:
+    """The URL itself, where what is sent there stays secret. Raises ValueError."""
+    parts = urlsplit(url)
+    loopback = is_loopback(parts.hostname or "")
+    if not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+        raise ValueError("must be an https:// URL (http:// on loopback only)")
+    if not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must be a plain URL with a host")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def is_loopback_address(address: str) -> bool:
+    """Whether `host:port` or `unix:...` can be reached from this machine only."""
+    return address.startswith("unix:") or is_loopback(address.rpartition(":")[0])
+
+
+def socket_address(listen: str) -> tuple[socket.AddressFamily, Any]:
+    """The family and address of `host:port` or `unix:path`."""
+    if listen.startswith("unix:"):
+        return socket.AF_UNIX, listen.removeprefix("unix:").removeprefix("//")
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, int(port))
+
+
+def listen_address(text: str, *, unix: bool) -> str:
+    """The text itself, where it is `host:port`, or `unix:path` if that will do.
+
+    Raises ValueError.
+    """
+    host, _, port = text.rpartition(":")
+    if (unix and text.startswith("unix:")) or (host and port.isdecimal() and int(port) < PORTS):
+        return text
+    raise ValueError("must be host:port" + ", or unix:PATH" * unix)

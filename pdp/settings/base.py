@@ -1,0 +1,76 @@
+"""How settings are read: once, frozen, from variables and a TOML file. Nothing else reads the
+environment.
+
+Sources, strongest first: variables (lists and tables as JSON), then the TOML file that `PDP_CONFIG`
+names (or `pdp.toml` in the working directory, where there is one).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+DEFAULT_FILE = "pdp.toml"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Loaded(BaseSettings):
+    """Settings that variables and a file bring."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PDP_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    @classmethod
+    def load(cls, file: Path | None = None, **overrides: Any) -> Self:
+        """Reads the settings. Raises pydantic.ValidationError, which names each bad setting, and
+        OSError where a named file is not there."""
+        named = file or os.environ.get("PDP_CONFIG")  # noqa: TID251
+        path = Path(named or DEFAULT_FILE)
+        if named is not None and not path.is_file():
+            raise FileNotFoundError(f"there is no settings file {path}")
+
+        class FromFile(cls):  # type: ignore[valid-type, misc]
+            model_config = SettingsConfigDict(toml_file=path)
+
+        try:
+            settings: Self = FromFile(**overrides)
+        except SettingsError as error:
+            # Its text names the setting; its cause holds the value.
+            raise ValueError(f"settings: {error}: in variables lists and tables are JSON") from None
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def listed(text: str) -> Sequence[Any]:
+    """What a variable lists: a JSON list, or texts separated by commas. Raises ValueError."""
+    if not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        found: Sequence[Any] = json.loads(text)
+    except ValueError:
+        raise ValueError("begins as a JSON list, and is none") from None
+    return found

@@ -1,0 +1,81 @@
+"""The settings of `pdp serve`. Closed by default: without an issuer nothing starts."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from pdp.settings.addresses import listen_address
+from pdp.settings.base import Loaded, listed
+from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
+from pdp.settings.clerk import ClerkSettings
+from pdp.settings.issuers import IssuerSettings
+
+
+class DatabaseSettings(Loaded):
+    """Where policy and facts are: all that the commands on the database need."""
+
+    database_url: SecretStr = SecretStr("sqlite:///pdp.db")
+    """A SQLAlchemy URL of SQLite or PostgreSQL."""
+
+
+class Settings(DatabaseSettings):
+    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+
+    model_config = SettingsConfigDict(extra="forbid")
+
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field(min_length=1)
+    """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
+    separated by commas."""
+    clock_skew_seconds: float = Field(5, ge=0, le=30, allow_inf_nan=False)
+    token_lifetime_seconds_max: float = Field(3600, gt=0, allow_inf_nan=False)
+    jwks_refresh_seconds: float = Field(60, ge=1, allow_inf_nan=False)
+    jwks_cooldown_seconds: float = Field(30, ge=1, allow_inf_nan=False)
+
+    staleness_seconds_max: float = Field(5, gt=0, allow_inf_nan=False)
+    poll_seconds: float = Field(0.2, gt=0, allow_inf_nan=False)
+
+    audit_directory: Path = Path("audit")
+    audit_allows: bool = False
+    """Record allows too. Denials are always recorded."""
+
+    door: Literal["grpc", "envoy"] = "grpc"
+    """Who carries gRPC: grpcio, or Envoy with this process inside (the extra `pdp[envoy]`)."""
+    listen: str = "127.0.0.1:50051"
+    http_listen: str = "127.0.0.1:8080"
+    processes: int = Field(1, ge=1, le=64)
+    threads: int = Field(32, ge=1, le=1024)
+    tls: TlsSettings | None = None
+    clerk: ClerkSettings = ClerkSettings()
+    """Where people come from, beside the administration service and policy documents."""
+    callers: tuple[CallerSettings, ...] = ()
+    """Empty: every caller is `anonymous` and may do everything, on loopback only."""
+    insecure: bool = False
+    """Listen beyond loopback though callers do not authenticate or their keys cross in clear."""
+    shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("issuers", mode="before")
+    @classmethod
+    def _issuers_from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [{"issuer": one} if isinstance(one, str) else one for one in listed(value)]
+
+    @field_validator("listen", "http_listen")
+    @classmethod
+    def _is_an_address(cls, value: str, info: ValidationInfo) -> str:
+        return listen_address(value, unix=info.field_name == "listen")
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        issuers = [one.issuer for one in self.issuers]
+        if len(set(issuers)) != len(issuers):
+            raise ValueError("issuers: each may be named once")
+        if self.door == "envoy" and self.listen.endswith(":0"):
+            raise ValueError("listen: with the door `envoy` the port must be named")
+        require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
+        return self
