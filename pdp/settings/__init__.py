@@ -7,6 +7,7 @@ from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, T
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
 from pdp.settings.issuers import IssuerSettings
 from pdp.settings.server import DatabaseSettings, Settings
+from pdp.settings.sidecar import SidecarSettings
 
 __all__ = [
     "ALL_CAPABILITIES",
@@ -16,6 +17,7 @@ __all__ = [
     "DatabaseSettings",
     "IssuerSettings",
     "Settings",
+    "SidecarSettings",
     "TlsSettings",
     "is_loopback",
     "is_loopback_address",

@@ -1,15 +1,15 @@
 """How settings are read: once, frozen, from variables and a TOML file. Nothing else reads the
 environment.
 
-Sources, strongest first: variables (lists and tables as JSON), then the TOML file that `PDP_CONFIG`
-names (or `pdp.toml` in the working directory, where there is one).
+Sources, strongest first: variables (lists and tables as JSON), then the TOML file that the variable
+`<prefix>CONFIG` names (or `default_file` in the working directory, where there is one).
 """
 
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_settings import (
@@ -19,8 +19,6 @@ from pydantic_settings import (
     SettingsError,
     TomlConfigSettingsSource,
 )
-
-DEFAULT_FILE = "pdp.toml"
 
 
 class Frozen(BaseModel):
@@ -33,13 +31,15 @@ class Loaded(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PDP_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
+    default_file: ClassVar[str] = "pdp.toml"
 
     @classmethod
     def load(cls, file: Path | None = None, **overrides: Any) -> Self:
         """Reads the settings. Raises pydantic.ValidationError, which names each bad setting, and
         OSError where a named file is not there."""
-        named = file or os.environ.get("PDP_CONFIG")  # noqa: TID251
-        path = Path(named or DEFAULT_FILE)
+        variable = f"{cls.model_config['env_prefix']}CONFIG"
+        named = file or os.environ.get(variable)  # noqa: TID251
+        path = Path(named or cls.default_file)
         if named is not None and not path.is_file():
             raise FileNotFoundError(f"there is no settings file {path}")
 

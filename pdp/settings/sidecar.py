@@ -1,0 +1,123 @@
+"""The settings of `pdp sidecar`. Closed by default: without an upstream nothing starts."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from pdp.settings.addresses import listen_address
+from pdp.settings.base import Frozen, Loaded, listed
+from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
+
+
+class UpstreamTlsSettings(Frozen):
+    """TLS to upstream."""
+
+    ca_file: Path | None = None
+    """Authorities that its certificate may come from; None: those of the system."""
+    certificate_file: Path | None = None
+    """The sidecar's own certificate, for mTLS."""
+    private_key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.certificate_file is None) != (self.private_key_file is None):
+            raise ValueError("give certificate_file and private_key_file together, or neither")
+        return self
+
+
+class StayOpenSettings(Frozen):
+    """Permissions of which kept allows are given for a while after the sidecar was cut off."""
+
+    permission: Annotated[str, StringConstraints(pattern=r"^[^:*\s]+:([^:*\s]+|\*)$")]
+    """A permission, or all of one type: `course:view`, `course:*`."""
+    seconds: float = Field(gt=0, le=3600, allow_inf_nan=False)
+    """For how long after the lease has ended."""
+
+
+class SidecarSettings(Loaded):
+    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+
+    model_config = SettingsConfigDict(env_prefix="PDP_SIDECAR_", extra="forbid")
+    default_file: ClassVar[str] = "pdp-sidecar.toml"
+    processes: ClassVar[int] = 1
+
+    upstreams: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
+    """`host:port` of servers, the first that answers is asked. In the environment: separated by
+    commas, or a JSON list."""
+    upstream_tls: UpstreamTlsSettings | None = None
+    """None: clear text, on loopback only."""
+    api_key: SecretStr | None = None
+    """By which the sidecar proves itself to upstream."""
+    api_key_file: Path | None = None
+    deadline_seconds: float = Field(0.25, gt=0, le=60, allow_inf_nan=False)
+    """For a question to upstream, the next upstreams included."""
+
+    entries_max: int = Field(10_000, ge=1)
+    age_seconds_max: float = Field(30, gt=0, allow_inf_nan=False)
+    """For how long an answer is kept at most."""
+    stay_open: tuple[StayOpenSettings, ...] = ()
+
+    audit_directory: Path = Path("sidecar-audit")
+
+    listen: str = "127.0.0.1:50052"
+    http_listen: str = "127.0.0.1:8081"
+    threads: int = Field(32, ge=1, le=1024)
+    tls: TlsSettings | None = None
+    callers: tuple[CallerSettings, ...] = ()
+    """Empty: everybody who can connect may ask, on this machine only."""
+    insecure: bool = False
+    """Ask upstream in clear text, or listen beyond loopback without safe callers."""
+    shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _upstreams_from_text(cls, value: Any) -> Any:
+        return listed(value) if isinstance(value, str) else value
+
+    @field_validator("upstreams")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            listen_address(one.removeprefix("dns:///"), unix=True)
+        if len(set(value)) != len(value):
+            raise ValueError("each may be named once")
+        return value
+
+    @field_validator("listen", "http_listen")
+    @classmethod
+    def _is_an_address(cls, value: str, info: ValidationInfo) -> str:
+        return listen_address(value, unix=info.field_name == "listen")
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ValueError("give one of api_key and api_key_file")
+        patterns = [one.permission for one in self.stay_open]
+        if len(set(patterns)) != len(patterns):
+            raise ValueError("stay_open: each permission may be named once")
+        require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
+        return self
+
+    def upstream_key(self) -> str | None:
+        """The API key for upstream, from wherever it is. Raises OSError."""
+        if self.api_key_file is not None:
+            return self.api_key_file.read_text().strip()
+        return None if self.api_key is None else self.api_key.get_secret_value()
+
+    def open_seconds(self, permission: str) -> float:
+        """For how long a kept allow of a permission is given without a lease; 0: not at all."""
+        seconds = {one.permission: one.seconds for one in self.stay_open}
+        every = f"{permission.partition(':')[0]}:*"
+        return seconds.get(permission, seconds.get(every, 0.0))
