@@ -18,6 +18,8 @@
     |   +-- KeysUnavailable
     |   +-- AuditUnavailable
     |   +-- ShuttingDown
+    |   +-- UpstreamUnavailable a sidecar reaches no server that answers
+    |   +-- UpstreamRefused    a server does not let the sidecar itself ask
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -153,6 +155,14 @@ class AuditUnavailable(Unavailable):
 
 class ShuttingDown(Unavailable):
     """The process is ending."""
+
+
+class UpstreamUnavailable(Unavailable):
+    """No server that a sidecar asks is in reach and answers."""
+
+
+class UpstreamRefused(Unavailable):
+    """A server does not let the sidecar itself ask: its API key or certificate will not do."""
 
 
 class ClerkError(PdpError):

@@ -1,11 +1,36 @@
 """The front door: one of two, chosen by settings. Both let through the same gate."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from pdp.settings import Settings
+from pdp.settings import CallerSettings, TlsSettings
 
 CLOSING_SECONDS = 0.2
 """For so long a closing door still answers, with what is worth asking again."""
+
+
+class DoorSettings(Protocol):
+    """What a door reads of the settings."""
+
+    @property
+    def listen(self) -> str:
+        """`host:port` or `unix:path`."""
+
+    @property
+    def processes(self) -> int:
+        """How many share the port."""
+
+    @property
+    def threads(self) -> int:
+        """For RPCs."""
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """None: clear text."""
+
+    @property
+    def callers(self) -> Sequence[CallerSettings]:
+        """Who may call."""
 
 
 class Door(Protocol):
@@ -25,6 +50,6 @@ class Door(Protocol):
         """Refuses what is new, finishes what is in flight."""
 
 
-def rpcs_max(settings: Settings) -> int:
+def rpcs_max(settings: DoorSettings) -> int:
     """How many RPCs a process takes on at once; what is beyond is RESOURCE_EXHAUSTED."""
     return settings.threads * 32

@@ -14,9 +14,9 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from pdp import limits
-from pdp.settings import Settings, TlsSettings
+from pdp.settings import TlsSettings
 from pdp.wire.callers import Callers, Proof
-from pdp.wire.door import CLOSING_SECONDS, rpcs_max
+from pdp.wire.door import CLOSING_SECONDS, DoorSettings, rpcs_max
 from pdp.wire.gate import Gate, Observe
 from pdp.wire.methods import AnyMethod, Method, StreamMethod
 from pdp.wire.reception import Reception
@@ -64,7 +64,9 @@ class GrpcDoor:
         self.server.stop(grace_seconds).wait()
 
 
-def open_grpc_door(settings: Settings, methods: Sequence[AnyMethod], observe: Observe) -> GrpcDoor:
+def open_grpc_door(
+    settings: DoorSettings, methods: Sequence[AnyMethod], observe: Observe
+) -> GrpcDoor:
     """Binds the port and serves. Raises RuntimeError where the port cannot be bound."""
     callers = Callers(settings.callers)
     serving = threading.Event()

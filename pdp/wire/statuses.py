@@ -50,7 +50,18 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
     errors.KeysUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_KEYS_UNAVAILABLE),
     errors.AuditUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_AUDIT_UNAVAILABLE),
     errors.ShuttingDown: (_UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
+    errors.UpstreamUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE),
+    errors.UpstreamRefused: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_REFUSED),
 }
+
+
+class PassedOn(Exception):
+    """A status that a server gave to this process, which gives it on as it is."""
+
+    def __init__(self, code: grpc.StatusCode, status: status_pb2.Status) -> None:
+        super().__init__(code.name)
+        self.code = code
+        self.status = status
 
 
 def status_of(error: errors.PdpError) -> tuple[grpc.StatusCode, status_pb2.Status]:

@@ -86,6 +86,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. A defect; the message holds a request id and nothing else.
       ErrorInfo{reason: "INTERNAL", metadata: {request_id: "..."}}
     """
+    ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 16
+    """UNAVAILABLE. From a sidecar: no server that it asks is in reach and answers, and it may not give
+    an earlier answer again.
+      ErrorInfo{reason: "UPSTREAM_UNAVAILABLE"}
+    """
+    ERROR_REASON_UPSTREAM_REFUSED: _ErrorReason.ValueType  # 17
+    """UNAVAILABLE. From a sidecar: the server does not let the sidecar itself ask. Nothing is wrong with
+    who asked the sidecar.
+      ErrorInfo{reason: "UPSTREAM_REFUSED"}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -151,5 +161,15 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 14
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 15
 """INTERNAL. A defect; the message holds a request id and nothing else.
   ErrorInfo{reason: "INTERNAL", metadata: {request_id: "..."}}
+"""
+ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 16
+"""UNAVAILABLE. From a sidecar: no server that it asks is in reach and answers, and it may not give
+an earlier answer again.
+  ErrorInfo{reason: "UPSTREAM_UNAVAILABLE"}
+"""
+ERROR_REASON_UPSTREAM_REFUSED: ErrorReason.ValueType  # 17
+"""UNAVAILABLE. From a sidecar: the server does not let the sidecar itself ask. Nothing is wrong with
+who asked the sidecar.
+  ErrorInfo{reason: "UPSTREAM_REFUSED"}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
