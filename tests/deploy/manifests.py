@@ -1,0 +1,162 @@
+"""What deployment files say, as our own classes read it: commands, variables, settings."""
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+from unittest import mock
+
+import typer
+import yaml
+from pydantic import BaseModel
+
+from pdp.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+Document: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A container of ours: what it runs, with which variables and files."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Text by path, of the files that settings come from."""
+
+
+def documents(path: Path) -> list[Document]:
+    return [one for one in yaml.safe_load_all(path.read_text()) if one]
+
+
+def parse_command(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command that `pdp ARGUMENTS` runs, and its options. Raises a UsageError of click."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("pdp", list(arguments))
+    while hasattr(context.command, "commands"):
+        name, command, rest = context.command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
+        context = command.make_context(name, rest, parent=context)
+    path: str = context.command_path
+    return path.removeprefix("pdp "), dict(context.params)
+
+
+def unknown_variables(environment: Mapping[str, str], settings: type[BaseModel]) -> set[str]:
+    """The `PDP_*` variables that say nothing to these settings: pydantic passes over them."""
+    prefix = str(settings.model_config.get("env_prefix", "")).upper()
+    known = {prefix + name.upper() for name in settings.model_fields} | {"PDP_CONFIG"}
+    return {
+        name
+        for name in environment
+        if name.startswith("PDP_") and name.partition("__")[0] not in known
+    }
+
+
+@contextmanager
+def run_in(environment: Mapping[str, str], directory: Path) -> Iterator[None]:
+    """With no other `PDP_*` variables than these, in a directory without a `pdp.toml`."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PDP_")}
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        with mock.patch.dict(os.environ, {**others, **environment}, clear=True):
+            yield
+    finally:
+        os.chdir(before)
+
+
+# --- Kubernetes ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The objects of a few files, and how they refer to each other."""
+
+    objects: Sequence[Document]
+
+    def of_kind(self, *kinds: str) -> list[Document]:
+        return [one for one in self.objects if one["kind"] in kinds]
+
+    def named(self, kind: str, name: str) -> Document:
+        (found,) = (one for one in self.of_kind(kind) if one["metadata"]["name"] == name)
+        return found
+
+    def pods(self) -> Iterator[tuple[Document, Document]]:
+        """Each object that makes pods, and the template's `spec`."""
+        for one in self.of_kind("Deployment", "StatefulSet", "Job"):
+            yield one, one["spec"]["template"]["spec"]
+
+    def selected(self, selector: Mapping[str, str]) -> list[Document]:
+        """The objects whose pods have these labels."""
+        return [
+            one
+            for one, _ in self.pods()
+            if selector.items() <= one["spec"]["template"]["metadata"]["labels"].items()
+        ]
+
+    def secret(self, name: str, key: str) -> str:
+        return str(self.named("Secret", name)["stringData"][key])
+
+    def config(self, name: str) -> Mapping[str, str]:
+        return self.named("ConfigMap", name)["data"]
+
+    def parts(self) -> Iterator[tuple[Document, Document, Part]]:
+        """Each container with our image: the pod's spec, the container, and what it runs."""
+        for _, pod in self.pods():
+            for container in containers(pod):
+                if re.fullmatch(r"(.*/)?pdp:.*", container["image"]):
+                    yield pod, container, self._part(pod, container)
+
+    def _part(self, pod: Document, container: Document) -> Part:
+        environment = {}
+        for variable in container.get("env", ()):
+            source = variable.get("valueFrom", {}).get("secretKeyRef")
+            value = self.secret(source["name"], source["key"]) if source else variable["value"]
+            environment[variable["name"]] = value
+        files = {}
+        volumes = {one["name"]: one for one in pod.get("volumes", ())}
+        for mount in container.get("volumeMounts", ()):
+            source = volumes.get(mount["name"], {}).get("configMap")
+            if source:
+                for name, text in self.config(source["name"]).items():
+                    files[f"{mount['mountPath']}/{name}"] = text
+        assert "command" not in container, "the image's entrypoint is `pdp`"
+        return Part(container["name"], container["args"], environment, files)
+
+
+def containers(pod: Document) -> list[Document]:
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def kustomized(directory: Path) -> Cluster:
+    """What `kubectl apply -k` sends, but for the names of generated ConfigMaps."""
+    (kustomization,) = documents(directory / "kustomization.yaml")
+    objects = [one for name in kustomization["resources"] for one in documents(directory / name)]
+    for generated in kustomization["configMapGenerator"]:
+        data = {name: (directory / name).read_text() for name in generated["files"]}
+        objects.append(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": generated["name"]},
+                "data": data,
+            }
+        )
+    for one in objects:
+        if one["kind"] != "Namespace":
+            one["metadata"].setdefault("namespace", kustomization["namespace"])
+    return Cluster(objects)
+
+
+def secret_values(objects: Sequence[Document]) -> Iterator[str]:
+    for one in objects:
+        yield from one.get("stringData", {}).values()
+        yield from (base64.b64decode(value).decode() for value in one.get("data", {}).values())

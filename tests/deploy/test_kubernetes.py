@@ -1,0 +1,268 @@
+"""deploy/kubernetes says what the API server takes, what our settings take, and holds together.
+
+The schemas are Kubernetes' own, of the wheel `kubernetes-validate`, strict: an unknown field is
+refused. They do not know what our program reads; the rest of the tests does.
+"""
+
+import copy
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+
+from pdp.http.server import WEBHOOK_PATH
+from pdp.settings import Settings
+from pdp.sql import POOL_CONNECTIONS_MAX
+from tests.deploy.manifests import (
+    ROOT,
+    Cluster,
+    Document,
+    Part,
+    containers,
+    documents,
+    kustomized,
+    parse_command,
+    run_in,
+    secret_values,
+    unknown_variables,
+)
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+EXAMPLES = sorted((KUBERNETES / "examples").glob("*.yaml"))
+SERVICE = kustomized(KUBERNETES)
+ALL = Cluster([*SERVICE.objects, *(one for path in EXAMPLES for one in documents(path))])
+PAGES = re.findall(
+    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL
+)
+VERSIONS = ["1.30", kubernetes_validate.latest_version()]
+"""The oldest for which the files are meant, and the newest that the wheel knows."""
+POSTGRESQL_CONNECTIONS = 100 - 3
+"""PostgreSQL's default, without those that it keeps for superusers."""
+SETTINGS = {"serve": Settings}
+PODS = [(owner, pod) for owner, pod in ALL.pods()]
+PARTS = list(ALL.parts())
+
+
+def name_of(one: object) -> str | None:
+    if isinstance(one, dict):
+        return f"{one['kind']}-{one['metadata']['name']}" if "kind" in one else None
+    return one.name if isinstance(one, Part) else None
+
+
+# --- the schema ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_one_that_kubernetes_knows(version: str) -> None:
+    import yaml
+
+    pages = [yaml.safe_load(page) for page in PAGES]
+    assert len(ALL.objects) > 10
+    assert pages
+    for one in (*ALL.objects, *pages):
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+def _container(one: Document) -> Document:
+    found: Document = one["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda one: one["spec"].update(replicas="2"),
+        lambda one: one["spec"].update(replica=2),
+        lambda one: one["spec"].pop("selector"),
+        lambda one: _container(one).update(readynessProbe={}),
+        lambda one: _container(one)["readinessProbe"]["httpGet"].pop("port"),
+        lambda one: _container(one)["env"][0].update(value=1),
+        lambda one: _container(one)["securityContext"].update(readOnlyRootFileSystem=True),
+        lambda one: _container(one)["resources"].update(limit={}),
+    ],
+)
+def test_the_checker_refuses_what_kubernetes_would(spoil: Callable[[Document], object]) -> None:
+    spoiled = copy.deepcopy(SERVICE.named("StatefulSet", "pdp"))
+    spoil(spoiled)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(spoiled, VERSIONS[-1], strict=True)
+
+
+def test_kustomize_takes_every_file_but_the_examples() -> None:
+    (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
+    there = {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
+    assert sorted(kustomization["resources"]) == sorted(there)
+
+
+# --- our own program ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pod", "container", "part"), PARTS, ids=name_of)
+def test_containers_of_ours_run_a_command_with_settings_that_it_takes(
+    pod: Document, container: Document, part: Part, tmp_path: Path
+) -> None:
+    command, options = parse_command(part.command)
+    if command == "migrate":
+        assert set(part.environment) == {"PDP_DATABASE_URL"}
+        return
+    model = SETTINGS[command]
+    assert not unknown_variables(part.environment, model)
+    environment = dict(part.environment)
+    if "PDP_CONFIG" in environment:
+        (tmp_path / "settings.toml").write_text(part.files[environment["PDP_CONFIG"]])
+        environment["PDP_CONFIG"] = str(tmp_path / "settings.toml")
+    with run_in(environment, tmp_path):
+        settings = model.load(**{name: options[name] for name in options if options[name]})
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert settings.http_listen.endswith(f":{ports['http']}")
+    assert settings.listen.endswith(f":{ports['grpc']}")
+    # On volumes of its own: the image's file system is read-only.
+    mounts = {one["mountPath"] for one in container["volumeMounts"]}
+    assert any(settings.audit_directory.is_relative_to(one) for one in mounts)
+    assert {str(settings.tls.certificate_file.parent)} <= mounts
+    assert pod["terminationGracePeriodSeconds"] >= (
+        container["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.shutdown_seconds + 30
+    )
+
+
+@pytest.mark.parametrize(("pod", "container", "part"), PARTS, ids=name_of)
+def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: Part) -> None:
+    source = (ROOT / "pdp" / "http" / "server.py").read_text()
+    ports = {one["name"] for one in container.get("ports", ())}
+    probes = {kind: container[kind] for kind in container if kind.endswith("Probe")}
+    for probe in probes.values():
+        assert f'Route("{probe["httpGet"]["path"]}"' in source
+        assert probe["httpGet"]["port"] in ports
+    if "http" in ports:
+        assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        # What is not ready must not be restarted for it: the database may be away.
+        assert {probes[one]["httpGet"]["path"] for one in probes if one != "readinessProbe"} == {
+            "/healthz"
+        }
+
+
+def test_the_ingress_of_the_docs_lets_nothing_but_webhooks_in() -> None:
+    import yaml
+
+    (ingress,) = (one for one in map(yaml.safe_load, PAGES) if one["kind"] == "Ingress")
+    ((path,),) = ([*rule["http"]["paths"]] for rule in ingress["spec"]["rules"])
+    assert (path["path"], path["pathType"]) == (WEBHOOK_PATH, "Exact")
+    backend = path["backend"]["service"]
+    service = SERVICE.named("Service", backend["name"])
+    assert backend["port"]["number"] in {port["port"] for port in service["spec"]["ports"]}
+
+
+# --- that it holds together ---------------------------------------------------------------------
+
+
+def test_selectors_find_pods_and_ports_are_theirs() -> None:
+    for service in ALL.of_kind("Service"):
+        (owner,) = ALL.selected(service["spec"]["selector"])
+        pod = owner["spec"]["template"]["spec"]
+        named = {
+            port["name"]: port["containerPort"]
+            for one in containers(pod)
+            for port in one.get("ports", ())
+        }
+        for port in service["spec"]["ports"]:
+            target = port.get("targetPort", port["port"])
+            number = named.get(target, target)
+            assert number in named.values()
+            # Behind a headless service clients reach the pod's own port.
+            assert service["spec"].get("clusterIP") != "None" or number == port["port"]
+    for owner, _ in PODS:
+        wanted = owner["spec"].get("selector", {}).get("matchLabels", {})
+        assert wanted.items() <= owner["spec"]["template"]["metadata"]["labels"].items()
+    for policy in ALL.of_kind("NetworkPolicy"):
+        (owner,) = ALL.selected(policy["spec"]["podSelector"]["matchLabels"])
+        names = {
+            port["name"]
+            for one in owner["spec"]["template"]["spec"]["containers"]
+            for port in one["ports"]
+        }
+        for rule in policy["spec"]["ingress"]:
+            assert {port["port"] for port in rule["ports"]} <= names
+
+
+def test_budget_and_autoscaler_are_those_of_the_service() -> None:
+    service = SERVICE.named("StatefulSet", "pdp")
+    assert service["spec"]["serviceName"] == SERVICE.named("Service", "pdp")["metadata"]["name"]
+    (budget,) = SERVICE.of_kind("PodDisruptionBudget")
+    assert SERVICE.selected(budget["spec"]["selector"]["matchLabels"]) == [service]
+    (scaler,) = SERVICE.of_kind("HorizontalPodAutoscaler")
+    target = scaler["spec"]["scaleTargetRef"]
+    assert (target["apiVersion"], target["kind"], target["name"]) == (
+        service["apiVersion"],
+        service["kind"],
+        service["metadata"]["name"],
+    )
+    # A number here would undo, with each rollout, what the autoscaler has found.
+    assert "replicas" not in service["spec"]
+    assert scaler["spec"]["minReplicas"] >= 2
+    connections = POOL_CONNECTIONS_MAX + 1  # and the one that listens
+    assert scaler["spec"]["maxReplicas"] * connections <= POSTGRESQL_CONNECTIONS
+
+
+def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None:
+    for owner, pod in PODS:
+        claimed = owner["spec"].get("volumeClaimTemplates", ())
+        there = {one["name"] for one in pod.get("volumes", ())}
+        there |= {one["metadata"]["name"] for one in claimed}
+        mounted = {
+            mount["name"] for one in containers(pod) for mount in one.get("volumeMounts", ())
+        }
+        assert mounted == there
+
+
+# --- as an attacker looks at it -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("owner", "pod"), PODS, ids=name_of)
+def test_pods_keep_the_restricted_pod_security_standard(owner: Document, pod: Document) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and a
+    read-only root file system."""
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 10001
+    assert "--uid 10001" in (ROOT / "Dockerfile").read_text()
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    kinds = {kind for one in pod.get("volumes", ()) for kind in one if kind != "name"}
+    assert kinds <= {"configMap", "emptyDir", "secret"}
+    for container in containers(pod):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+        assert not {"hostPort"} & {key for port in container.get("ports", ()) for key in port}
+
+
+def test_other_services_add_no_variables_to_our_containers() -> None:
+    """Kubernetes makes `PDP_PORT=tcp://...` of a service that is named `pdp`."""
+    assert all(pod["enableServiceLinks"] is False for pod, _, _ in PARTS)
+
+
+def test_secrets_are_referred_to_and_nowhere_written() -> None:
+    assert not SERVICE.of_kind("Secret")
+    for pod, container, _ in PARTS:
+        for variable in container.get("env", ()):
+            if re.search("KEY$|SECRET|PASSWORD|DATABASE_URL", variable["name"]):
+                assert "secretKeyRef" in variable["valueFrom"], (pod, variable["name"])
+
+
+def test_the_examples_open_nothing() -> None:
+    """Somebody applies them as they are: no key of theirs may be one that the service accepts."""
+    values = list(secret_values(ALL.of_kind("Secret")))
+    assert values
+    assert all("replace-me" in value for value in values)
+    digests = {hashlib.sha256(value.encode()).hexdigest() for value in values}
+    text = (KUBERNETES / "pdp.toml").read_text()
+    assert not [digest for digest in digests if digest in text]
+    assert set(re.findall("[0-9a-f]{64}", text)) == {"0" * 64}
+    assert "insecure" not in text
