@@ -26,6 +26,7 @@ class Cluster:
     def __init__(self, directory: Path, server: Any) -> None:
         self.directory = directory
         self._server = server
+        self._killed: list[psutil.Process] = []
 
     @property
     def url(self) -> str:
@@ -35,15 +36,17 @@ class Cluster:
 
     def start(self) -> None:
         """Returns once it answers."""
+        psutil.wait_procs(self._killed, timeout=10)
+        self._killed = []
         self._server.ensure_postgres_running()
 
     def kill(self) -> None:
-        """Returns once none of it is left."""
+        """Returns at once, and none of it does anything any more."""
         postmaster = psutil.Process(self._server.get_pid())
-        processes = [postmaster, *postmaster.children(recursive=True)]
-        for process in processes:
+        self._killed = [*postmaster.children(recursive=True), postmaster]
+        postmaster.suspend()  # it would start anew what it loses
+        for process in self._killed:
             process.kill()
-        psutil.wait_procs(processes, timeout=10)
 
     def database(self) -> str:
         """URL of a new, empty database."""

@@ -7,6 +7,7 @@ with proxied(postgresql_url) as (proxy, url):
     proxy.reset()                # RST on every connection
     proxy.instead[b"COMMIT"] = None             # RST where a client says so; it never arrives
     proxy.instead[b"LISTEN"] = refusal("0A000") # and here the proxy answers by itself
+    proxy.once_arrived.add(b"COMMIT")           # RST too, but this arrives
     proxy.latency_seconds = 0.1
 """
 
@@ -31,6 +32,8 @@ class Proxy:
         self.latency_seconds = 0.0
         self.instead: dict[bytes, bytes | None] = {}
         """What a client sends -> what it gets for an answer; None: a reset."""
+        self.once_arrived: set[bytes] = set()
+        """What a client sends, whose answer it does not get: a reset, once it was sent on."""
         self._upstream = upstream
         self._writers: set[StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -78,10 +81,14 @@ class Proxy:
         assert done.wait(5)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        if isinstance(self._upstream, str):
-            server = await asyncio.open_unix_connection(self._upstream)
-        else:
-            server = await asyncio.open_connection(*self._upstream)
+        try:
+            if isinstance(self._upstream, str):
+                server = await asyncio.open_unix_connection(self._upstream)
+            else:
+                server = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            _reset(writer)
+            return
         both = {writer, server[1]}
         self._writers |= both
         try:
@@ -106,6 +113,8 @@ class Proxy:
             if said is None or asking is None:
                 writer.write(data)
                 await writer.drain()
+                if asking and any(said in data for said in list(self.once_arrived)):
+                    _reset(asking)
             elif (answer := self.instead[said]) is not None:
                 asking.write(answer)
             else:
