@@ -14,7 +14,8 @@ Invariants:
 - A `Decision` has no truth value: `if guard.check(...)` raises instead of passing.
 - A call ends within its deadline, repetitions included.
 - No token and no API key stands in an exception or a repr.
-- It decides nothing, keeps nothing, and reads no claim of the token.
+- It decides nothing and reads no claim of the token. It keeps nothing; with `cache=True` it keeps
+  allows, by the rules of `pdp_client/cache.py`.
 """
 
 from pdp_client.errors import (
@@ -28,11 +29,21 @@ from pdp_client.errors import (
 )
 from pdp_client.guard import BATCH_QUESTIONS_MAX, Guard
 from pdp_client.transport import TlsOptions
-from pdp_client.values import Actor, Decision, DenialKind, Effect, Question, Resource, Token
+from pdp_client.values import (
+    Actor,
+    AnswerSource,
+    Decision,
+    DenialKind,
+    Effect,
+    Question,
+    Resource,
+    Token,
+)
 
 __all__ = [
     "BATCH_QUESTIONS_MAX",
     "Actor",
+    "AnswerSource",
     "Decision",
     "DenialKind",
     "Denied",

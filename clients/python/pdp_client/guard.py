@@ -8,14 +8,19 @@ from types import TracebackType
 from typing import Self, TypeVar, cast
 
 import grpc
+from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
+from pdpapi.v1.decision_service_pb2 import CheckRequest
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
+from pdp_client.cache import DecisionCache, Fresh, key_of
 from pdp_client.errors import denied, failure_of
+from pdp_client.following import Follower
 from pdp_client.messages import (
     batch_request,
     check_request,
     decision_from_check,
     decisions_from_batch,
+    fresh_from_check,
 )
 from pdp_client.transport import TlsOptions, caller_metadata, open_channel
 from pdp_client.values import Actor, Attributes, Decision, Effect, Question, Resource, Token
@@ -35,6 +40,9 @@ class Guard:
     used in turn), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `unix:/run/pdp.sock`. Without `tls` the
     connection is clear text, which beyond loopback is refused unless `insecure` is set.
     `deadline_seconds` bounds each call as a whole, repetitions included.
+
+    With `cache` it keeps allows and gives them again to equal questions, without the network, while
+    it follows the PDP's change stream; `pdp_client/cache.py` says by which rules.
     """
 
     def __init__(
@@ -45,15 +53,24 @@ class Guard:
         api_key: str | None = None,
         deadline_seconds: float = 0.25,
         insecure: bool = False,
+        cache: bool = False,
     ) -> None:
         """Raises ValueError for options that do not hold, OSError for unreadable PEM files.
-        It does not connect: the first call does."""
+        It waits for no connection: the first call does."""
         if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
             raise ValueError(f"deadline_seconds must be above 0, it is {deadline_seconds}")
         self._deadline_seconds = deadline_seconds
         self._metadata = caller_metadata(api_key)
         self._channel = open_channel(target, tls, api_key, insecure=insecure)
         self._stub = PolicyDecisionServiceStub(self._channel)
+        self._cache: DecisionCache[tuple[Decision, Decision]] | None = None
+        if cache:
+            self._cache = DecisionCache()
+            watch = ChangeServiceStub(self._channel).Watch
+            self._follower = Follower(
+                lambda request: watch(request, metadata=self._metadata), self._cache
+            )
+            self._follower.start()
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +85,8 @@ class Guard:
 
     def close(self) -> None:
         """Ends the connections; calls in flight raise PdpUnavailable, later ones ValueError."""
+        if self._cache is not None:
+            self._follower.stop()
         self._channel.close()
 
     def check(
@@ -86,9 +105,19 @@ class Guard:
         arguments that cannot be sent. `at_least_revision` (from a write) asks for an answer that
         has seen that write; 0: no wish.
         """
+        ends = time.monotonic() + self._deadline_seconds
         secret = _wrapped(token)
         request = check_request(secret, Question(permission, resource, context), at_least_revision)
-        return decision_from_check(self._ask(self._stub.Check, request, secret))
+        if self._cache is None:
+            return decision_from_check(self._ask(self._stub.Check, request, secret, ends))
+        key = key_of("Check", request)
+        kept = self._cache.find(key)
+        if kept is not None:
+            return kept[1]
+        given = self._cache.get_or_ask(
+            key, lambda: self._fresh(request, secret, ends), wait_seconds=self._deadline_seconds
+        )
+        return given.answer[given.cached]
 
     def require(
         self,
@@ -129,18 +158,26 @@ class Guard:
             )
         secret = _wrapped(token)
         request = batch_request(secret, questions, at_least_revision)
-        answer = self._ask(self._stub.BatchCheck, request, secret)
+        ends = time.monotonic() + self._deadline_seconds
+        answer = self._ask(self._stub.BatchCheck, request, secret, ends)
         return decisions_from_batch(answer, len(questions))
+
+    def _fresh(
+        self, request: CheckRequest, token: Token, ends: float
+    ) -> Fresh[tuple[Decision, Decision]]:
+        sent_at = time.monotonic()
+        answer = self._ask(self._stub.Check, request, token, ends)
+        return fresh_from_check(request, answer, sent_at)
 
     def _ask(
         self,
         method: "grpc.UnaryUnaryMultiCallable[RequestT, AnswerT]",  # generic in its stubs only
         request: RequestT,
         token: Token,
+        ends: float,
     ) -> AnswerT:
-        """Calls until there is an answer, an error that will stay, or no time left. Repeating is
-        safe because no decision changes anything."""
-        ends = time.monotonic() + self._deadline_seconds
+        """Calls until there is an answer, an error that will stay, or no time left (`ends`, in
+        monotonic seconds). Repeating is safe because no decision changes anything."""
         longest = _RETRY_SECONDS_FIRST
         while True:
             try:

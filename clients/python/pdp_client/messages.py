@@ -1,6 +1,7 @@
 """Values <-> messages of the contract. The only file that sees both, and the one that decides
 whether an answer is one."""
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -8,9 +9,11 @@ from google.protobuf.struct_pb2 import Struct
 from pdpapi.v1 import core_pb2, decision_service_pb2
 
 from pdp_client.attributes import to_struct
+from pdp_client.cache import Fresh, Touched
 from pdp_client.errors import PdpUnavailable
 from pdp_client.values import (
     Actor,
+    AnswerSource,
     Attributes,
     Decision,
     DenialKind,
@@ -23,6 +26,11 @@ from pdp_client.values import (
 _DENIAL_KINDS = {
     core_pb2.DENIAL_KIND_UNAUTHENTICATED: DenialKind.UNAUTHENTICATED,
     core_pb2.DENIAL_KIND_FORBIDDEN: DenialKind.FORBIDDEN,
+}
+_SOURCES = {
+    core_pb2.ANSWER_SOURCE_UNSPECIFIED: AnswerSource.DECIDED,
+    core_pb2.ANSWER_SOURCE_CACHED: AnswerSource.CACHED,
+    core_pb2.ANSWER_SOURCE_STAYED_OPEN: AnswerSource.STAYED_OPEN,
 }
 _REASON_PREFIX = "DECISION_REASON_"
 
@@ -54,6 +62,44 @@ def batch_request(
 def decision_from_check(answer: decision_service_pb2.CheckResponse) -> Decision:
     """The decision that an answer to Check states, or PdpUnavailable where it states none."""
     return _decision(answer, _actor(answer))
+
+
+def fresh_from_check(
+    request: decision_service_pb2.CheckRequest,
+    answer: decision_service_pb2.CheckResponse,
+    sent_at: float,
+) -> Fresh[tuple[Decision, Decision]]:
+    """The decision as it is now and as it is given again, or PdpUnavailable where there is none.
+
+    Only an allow that was decided for this request is reusable: a denial is to be put on record
+    each time, and how old another's answer is, nobody says.
+    """
+    decision = decision_from_check(answer)
+    fresh_allow = decision.effect is Effect.ALLOW and decision.source is AnswerSource.DECIDED
+    seconds = None
+    if fresh_allow and answer.HasField("reusable_for"):
+        seconds = answer.reusable_for.seconds + answer.reusable_for.nanos / 1e9
+    return Fresh(
+        answer=(decision, dataclasses.replace(decision, source=AnswerSource.CACHED)),
+        sent_at=sent_at,
+        epoch=answer.epoch,
+        revision=answer.revision,
+        reusable_seconds=seconds,
+        touched=_touched(request, answer),
+    )
+
+
+def _touched(
+    request: decision_service_pb2.CheckRequest, answer: decision_service_pb2.CheckResponse
+) -> Touched:
+    resources = [*answer.ancestors]
+    if request.HasField("resource"):
+        resources.append(core_pb2.ResourceRef(type=request.resource.type, id=request.resource.id))
+    return Touched(
+        user_id=answer.actor.user_id,
+        organization_id=answer.actor.organization_id,
+        resources=frozenset((one.type, one.id) for one in resources),
+    )
 
 
 def decisions_from_batch(
@@ -132,6 +178,9 @@ def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -
             raise _no_answer(f"a denial of unknown kind {answer.denial_kind}")
     else:
         raise _no_answer(f"decision {answer.decision}")
+    source = _SOURCES.get(answer.source)
+    if source is None:
+        raise _no_answer(f"an answer of unknown source {answer.source}")
     return Decision(
         effect=effect,
         reason=_reason(answer.reason),
@@ -143,6 +192,7 @@ def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -
         grant_id=answer.grant_id or None,
         revision=answer.revision,
         reusable_until=_reusable_until(answer),
+        source=source,
     )
 
 

@@ -73,6 +73,17 @@ class DenialKind(enum.Enum):
     """The actor is known and may not: 403."""
 
 
+class AnswerSource(enum.Enum):
+    """Where a decision comes from."""
+
+    DECIDED = "decided"
+    """The PDP decided it for this very question."""
+    CACHED = "cached"
+    """It was given to an equal question before, and nothing that was told since touches it."""
+    STAYED_OPEN = "stayed_open"
+    """As CACHED, from a sidecar that is cut off and was told to let this permission stay open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who the token speaks for, as the PDP has verified it."""
@@ -105,6 +116,7 @@ class Decision:
     """The revision of policy and facts that was read."""
     reusable_until: datetime | None = None
     """Until when (UTC) the same question has the same answer; None: not at all."""
+    source: AnswerSource = AnswerSource.DECIDED
 
     @property
     def allowed(self) -> bool:
