@@ -20,6 +20,7 @@
     |   +-- ShuttingDown
     |   +-- UpstreamUnavailable a sidecar reaches no server that answers
     |   +-- UpstreamRefused    a server does not let the sidecar itself ask
+    +-- Overloaded             full; asking again later may help
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -163,6 +164,14 @@ class UpstreamUnavailable(Unavailable):
 
 class UpstreamRefused(Unavailable):
     """A server does not let the sidecar itself ask: its API key or certificate will not do."""
+
+
+class Overloaded(PdpError):
+    """The process has taken on as much as it can hold: unlike LimitExceeded no fault of what was
+    asked."""
+
+    def __init__(self, limit: str, maximum: int) -> None:
+        super().__init__(f"{limit} is reached: {maximum}", limit=limit, maximum=str(maximum))
 
 
 class ClerkError(PdpError):

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2
 
-from pdp.errors import LimitExceeded, PdpError
+from pdp.errors import Overloaded, PdpError
 from pdp.settings import Settings, socket_address
 from pdp.wire.asgi_streams import Wakes, carry_out
 from pdp.wire.callers import Callers, Proof
@@ -157,7 +157,7 @@ class AsgiDoor:
                 lambda length: self._gate.admit(method, length, proof),
             )
             if self._in_flight >= self._in_flight_max:
-                raise LimitExceeded("concurrent_rpcs_max", self._in_flight_max, self._in_flight + 1)
+                raise Overloaded("concurrent_rpcs_max", self._in_flight_max)
         except PdpError as error:
             return self._gate.refuse(method, error)
         self._in_flight += 1

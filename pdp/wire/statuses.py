@@ -5,6 +5,7 @@ malformed fields come as `google.rpc.BadRequest`; what is worth asking again, as
 A bug is INTERNAL with a request id: the text of an exception never leaves the process.
 """
 
+import random
 from collections.abc import Mapping
 
 import grpc
@@ -15,7 +16,7 @@ from pdpapi.v1.error_reason_pb2 import ErrorReason
 from pdp import errors
 
 DOMAIN = "pdpapi.v1"
-RETRY_AFTER_MILLISECONDS = 50
+RETRY_AFTER_MILLISECONDS = (50, 200)
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -52,6 +53,7 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
     errors.ShuttingDown: (_UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     errors.UpstreamUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE),
     errors.UpstreamRefused: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_REFUSED),
+    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_OVERLOADED),
 }
 
 
@@ -82,9 +84,11 @@ def status_of(error: errors.PdpError) -> tuple[grpc.StatusCode, status_pb2.Statu
                 ]
             )
         )
-    if code is _UNAVAILABLE:
+    if isinstance(error, errors.Unavailable | errors.Overloaded):
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(RETRY_AFTER_MILLISECONDS)
+        # Apart from each other: a herd that is told one moment comes back as a herd.
+        milliseconds = random.randint(*RETRY_AFTER_MILLISECONDS)  # noqa: S311  # no secret
+        retry.retry_delay.FromMilliseconds(milliseconds)
         details.append(retry)
     return code, _status(code, error.message, details)
 

@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from pdpapi.v1.error_reason_pb2 import ErrorReason
 
 from pdp import errors
@@ -18,6 +18,7 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.InvalidRequest: errors.InvalidRequest(errors.Violation("permission", "is empty")),
     errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
     errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
+    errors.Overloaded: errors.Overloaded("watchers_max", 10_000),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
     errors.BrokenReference: errors.BrokenReference("is granted", "role", "ADMIN"),
@@ -53,9 +54,19 @@ def test_every_status_says_its_reason_and_domain(error: type[errors.PdpError]) -
 def test_what_is_unavailable_says_when_to_ask_again(error: type[errors.PdpError]) -> None:
     code, status = status_of(example(error))
     assert code is grpc.StatusCode.UNAVAILABLE
+    assert retry_milliseconds(status) > 0
+
+
+def test_a_herd_is_not_asked_to_come_back_at_one_moment() -> None:
+    said = [status_of(example(errors.Overloaded)) for _ in range(99)]
+    assert {code for code, _ in said} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert len({retry_milliseconds(status) for _, status in said}) > 9
+
+
+def retry_milliseconds(status: status_pb2.Status) -> int:
     retry = error_details_pb2.RetryInfo()
     assert status.details[-1].Unpack(retry)
-    assert retry.retry_delay.ToMilliseconds() > 0
+    return int(retry.retry_delay.ToMilliseconds())
 
 
 def test_field_violations_name_the_field_and_the_line() -> None:

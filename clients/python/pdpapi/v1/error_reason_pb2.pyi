@@ -96,6 +96,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     who asked the sidecar.
       ErrorInfo{reason: "UPSTREAM_REFUSED"}
     """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 18
+    """RESOURCE_EXHAUSTED. The process has taken on as much as it can hold; RetryInfo says when to ask
+    again.
+      ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -171,5 +176,10 @@ ERROR_REASON_UPSTREAM_REFUSED: ErrorReason.ValueType  # 17
 """UNAVAILABLE. From a sidecar: the server does not let the sidecar itself ask. Nothing is wrong with
 who asked the sidecar.
   ErrorInfo{reason: "UPSTREAM_REFUSED"}
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
+"""RESOURCE_EXHAUSTED. The process has taken on as much as it can hold; RetryInfo says when to ask
+again.
+  ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
