@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from pdp.errors import FactsStale, RevisionNotReached
 from pdp.facts.changes import Change
+from pdp.facts.leases import Leases
 from pdp.facts.snapshot import Snapshot, SnapshotCell
 
 REVISIONS_KEPT_MAX = 10_000
@@ -72,6 +73,7 @@ class History:
         self._before = 0
         """The revision before the first step."""
         self._epoch = ""
+        self.leases = Leases()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Has `listener` called, and not waited for long, each time that there is news."""
@@ -89,6 +91,7 @@ class History:
                 self._first += 1
                 self._before = step.revision
                 self._changes -= len(step.changes)
+        self.leases.applied(self._revision())
         self._tell()
 
     def restart(self, epoch: str, revision: int) -> None:
@@ -100,6 +103,7 @@ class History:
             self._changes = 0
             self._before = revision
             self._epoch = epoch
+        self.leases.restarted(revision)
         self._tell()
 
     def end(self) -> tuple[str, int, int]:
@@ -153,7 +157,7 @@ class History:
 class Watch:
     """A place in the history of a replica. Without an epoch it begins behind everything.
 
-    For one thread at a time. Nothing here waits.
+    For one thread at a time. Nothing here waits. Whoever has one closes it, once.
     """
 
     def __init__(
@@ -164,6 +168,7 @@ class Watch:
         epoch: str,
         after_revision: int,
     ) -> None:
+        history.leases.enter()
         self._cell = cell
         self._history = history
         self._staleness_seconds_max = staleness_seconds_max
@@ -201,6 +206,10 @@ class Watch:
             self._revision,
             left_seconds if self._place is not None and self._is_at(snapshot) else None,
         )
+
+    def close(self) -> None:
+        """Nobody asks any more. Until then a barrier waits for the watcher's lease."""
+        self._history.leases.leave()
 
     def _find(self) -> bool:
         """Looks for the place to begin at; False where what follows is not at hand."""
