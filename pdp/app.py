@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from pdp.administrator import Administrator
-from pdp.audit import DecisionLog, Recorder, Shipper
+from pdp.audit import DecisionLog, Recorder, Reports, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
 from pdp.clerk.provisioning import Provisioner
 from pdp.clerk.pusher import Pusher
@@ -69,7 +69,9 @@ class Service:
         )
         self._listener = Listener(self._engine, self._replica.poke)
         self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
-        self._shipper = Shipper(settings.audit_directory, self._engine, self._recorder)
+        self._shipper = Shipper(
+            settings.audit_directory, SqlDestination(self._engine), self._recorder
+        )
         self._pusher: Pusher | None = None
         if settings.clerk.push_claims:
             self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
@@ -144,7 +146,9 @@ class Service:
         self._methods: Sequence[AnyMethod] = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *administration_methods(administrator, pages),
-            *audit_methods(DecisionLog(self._engine), pages),
+            *audit_methods(
+                DecisionLog(self._engine), Reports(self._engine, clock=wall_clock), pages
+            ),
             *watchers.methods(),
         )
         self._stopping = threading.Event()

@@ -1,8 +1,9 @@
 """Room 5: decisions on record.
 
-In:  decision records (`Recorder.record`, `Recorder.offer`), a directory, a SQL engine.
-Out: the same records in SQL (`Shipper`), found again there (`DecisionLog`); a report on segments
-     (`verify_segments`).
+In:  decision records (`Recorder.record`, `Recorder.offer`), a directory, a SQL engine; what other
+     recorders' shippers bring (`Reports`).
+Out: the same records in SQL (`Shipper`, `SqlDestination`), found again there (`DecisionLog`); a
+     report on segments (`verify_segments`).
 
 Holds:
 - When `record` returns, its records are on disk and survive SIGKILL and a loss of power.
@@ -10,28 +11,41 @@ Holds:
   get AuditUnavailable, which is no answer, not a silent denial.
 - What `offer` had to drop is in the log itself, as a gap with a count.
 - Each recorded decision is in SQL once, and its segment stays until it is.
+- What a caller reports bears its name, and takes the place of nothing.
 - Nothing here waits without a bound, and no queue grows without one.
 
 Never: sees a token (records hold its fingerprint only), repeats what a driver said, alters or
 deletes a segment that does not hold (it is kept for people), knows facts, identity or the wire.
 """
 
+from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.queries import DecisionFilter, DecisionLog
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
+from pdp.audit.reports import Reports
+from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.verify import Problem, Report, verify_segments
 
 __all__ = [
+    "KIND_GAP",
+    "KIND_RECORD",
     "DecisionFilter",
     "DecisionLog",
+    "Destination",
+    "Frame",
+    "Log",
     "MalformedRecordError",
+    "Place",
     "Problem",
     "Recorder",
     "RecorderCounts",
+    "Refusal",
     "Report",
+    "Reports",
     "Shipper",
     "ShipperCounts",
+    "SqlDestination",
     "decode",
     "encode",
     "new_decision_id",

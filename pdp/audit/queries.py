@@ -1,15 +1,19 @@
 """Reads the decision log from SQL: what the shippers of all processes have brought there."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Engine, select
 
 from pdp.audit.records import decode
-from pdp.audit.rows import filterable
+from pdp.audit.rows import filterable, row_key
 from pdp.audit.tables import audit_records
 from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
 from pdp.sql import begin_read
+
+REPORTERS_MAX = 100
+"""How many records of one decision id are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class DecisionFilter:
     organization_id: str | None = None
     """The actor's active organization."""
     caller: str | None = None
+    reported_by: str | None = None
     not_before: float | None = None
     """Decided at or after; seconds since 1970-01-01 UTC."""
     before: float | None = None
@@ -40,12 +45,13 @@ class DecisionLog:
     def list(
         self, where: DecisionFilter, after: str | None, limit: int
     ) -> "list[DecisionRecord]":  # quoted: inside the class, `list` is this method
-        """Up to `limit` decisions, newest first by id, from behind the decision id `after` on.
+        """Up to `limit` decisions, newest first by id, from behind `after` on, which `key` tells of
+        the last one that was seen.
 
         Raises DatabaseUnavailable.
         """
         statement = (
-            select(audit_records.c.record)
+            select(audit_records.c.record, audit_records.c.reported_by)
             .where(*_conditions(where))
             .order_by(audit_records.c.decision_id.desc())
             .limit(limit)
@@ -53,18 +59,36 @@ class DecisionLog:
         if after is not None:
             statement = statement.where(audit_records.c.decision_id < filterable(after))
         with begin_read(self._engine) as connection:
-            return [decode(payload) for payload in connection.execute(statement).scalars()]
+            return [_record(*row) for row in connection.execute(statement)]
 
-    def get(self, decision_id: str) -> DecisionRecord:
-        """Raises NotFound, DatabaseUnavailable."""
-        statement = select(audit_records.c.record).where(
-            audit_records.c.decision_id == filterable(decision_id)
+    def key(self, record: DecisionRecord) -> str:
+        """Where a record stands in the list."""
+        return row_key(filterable(record.decision_id), record.reported_by)
+
+    def get(self, decision_id: str) -> Sequence[DecisionRecord]:
+        """What is on record under this id: the decision point's own first, then what callers have
+        reported. Raises NotFound, DatabaseUnavailable."""
+        key = filterable(decision_id)
+        column = audit_records.c
+        reported = (column.decision_id >= row_key(key, "")) & (
+            column.decision_id < row_key(key, "\x7f")
+        )
+        statement = (
+            select(column.record, column.reported_by)
+            .where((column.decision_id == key) | reported)
+            .order_by(column.decision_id)
+            .limit(REPORTERS_MAX)
         )
         with begin_read(self._engine) as connection:
-            payload = connection.execute(statement).scalar_one_or_none()
-        if payload is None:
+            found = [_record(*row) for row in connection.execute(statement)]
+        if not found:
             raise NotFound("decision", decision_id)
-        return decode(payload)
+        return found
+
+
+def _record(payload: str, reported_by: str | None) -> DecisionRecord:
+    record = decode(payload)
+    return record if reported_by is None else replace(record, reported_by=reported_by)
 
 
 def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
@@ -78,6 +102,7 @@ def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
         column.reason: None if where.reason is None else where.reason.name,
         column.organization_id: where.organization_id,
         column.caller: where.caller,
+        column.reported_by: where.reported_by,
     }
     conditions: list[ColumnElement[bool]] = [
         one == filterable(text) for one, text in texts.items() if text is not None

@@ -1,7 +1,9 @@
 """Decision records as canonical bytes, and their ids.
 
 Canonical: JSON with sorted keys, no spaces, everything beyond ASCII escaped, what is None left
-out. One record is one line whatever its ids hold, and equal records have equal bytes.
+out, and so is the source of what was decided for its own request. One record is one line whatever
+its ids hold, and equal records have equal bytes. Who reported a record is not in them: that is
+what others know of it.
 """
 
 import json
@@ -11,7 +13,7 @@ from typing import Any
 
 from uuid_utils import uuid7
 
-from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
 
 RECORD_BYTES_MAX = 1 << 20
 """No record is longer; a reader that meets a longer one knows that it is not one."""
@@ -49,6 +51,8 @@ def encode(record: DecisionRecord) -> bytes:
     parts.append(f'"revision":{record.revision:d}')
     if record.rule_id is not None:
         parts.append(f'"rule_id":{_quote(record.rule_id)}')
+    if record.source is not AnswerSource.DECIDED:
+        parts.append(f'"source":"{record.source.name}"')
     parts.append(f'"token_fingerprint":{_quote(record.token_fingerprint)}')
     if record.token_id is not None:
         parts.append(f'"token_id":{_quote(record.token_id)}')
@@ -103,6 +107,7 @@ def decode(payload: bytes | str) -> DecisionRecord:
             resource_organization_id=_text_or_none(data.get("resource_organization_id")),
             rule_id=_text_or_none(data.get("rule_id")),
             grant_id=_text_or_none(data.get("grant_id")),
+            source=AnswerSource[data.get("source", AnswerSource.DECIDED.name)],
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # Without its cause: that would quote the payload.

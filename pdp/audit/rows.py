@@ -5,7 +5,7 @@ import re
 from typing import Any, Final
 
 from pdp.audit.records import MalformedRecordError
-from pdp.audit.segments import Frame, Header
+from pdp.audit.segments import Frame, Log
 
 _CHARACTERS_MAX: Final = 256
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
@@ -21,7 +21,14 @@ def filterable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text[:_CHARACTERS_MAX])
 
 
-def record_row(frame: Frame, header: Header) -> Row:
+def row_key(decision_id: str, reported_by: str | None) -> str:
+    """The primary key of a record's row. What a caller reports stands under its own name: it can
+    neither be in the way of a decision point's record nor of what another one reports. Sorts as
+    the decision id does; no name of a caller holds a slash."""
+    return decision_id if reported_by is None else f"{decision_id}/{reported_by}"
+
+
+def record_row(frame: Frame, log: Log, reported_by: str | None = None) -> Row:
     """The row of a record. Raises MalformedRecordError.
 
     Reads no more of the record than the columns need: a record of a newer release, whose reason
@@ -31,7 +38,7 @@ def record_row(frame: Frame, header: Header) -> Row:
         data = json.loads(frame.payload)
         actor, resource = data.get("actor") or {}, data.get("resource") or {}
         return {
-            "decision_id": filterable(data["decision_id"]),
+            "decision_id": row_key(filterable(data["decision_id"]), reported_by),
             "decided_at": float(data["decided_at"]),
             "effect": filterable(data["effect"]),
             "reason": filterable(data["reason"]),
@@ -42,10 +49,10 @@ def record_row(frame: Frame, header: Header) -> Row:
             "resource_type": _filterable_or_none(resource.get("type")),
             "resource_id": _filterable_or_none(resource.get("id")),
             "record": frame.payload.decode("ascii"),
-            "reported_by": None,
-            "origin": header.origin,
-            "log_id": header.log_id,
-            "segment": header.sequence,
+            "reported_by": reported_by,
+            "origin": log.origin,
+            "log_id": log.log_id,
+            "segment": frame.after.sequence,
             "position": frame.position,
             "digest": frame.after.digest,
         }
@@ -58,7 +65,7 @@ def _filterable_or_none(text: str | None) -> str | None:
     return None if text is None else filterable(text)
 
 
-def gap_row(frame: Frame, header: Header) -> Row:
+def gap_row(frame: Frame, log: Log) -> Row:
     """The row of a gap. Raises MalformedRecordError."""
     try:
         gap = json.loads(frame.payload)
@@ -66,9 +73,9 @@ def gap_row(frame: Frame, header: Header) -> Row:
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         raise MalformedRecordError("not a gap") from None
     return {
-        "origin": header.origin,
-        "log_id": header.log_id,
-        "segment": header.sequence,
+        "origin": log.origin,
+        "log_id": log.log_id,
+        "segment": frame.after.sequence,
         "position": frame.position,
         "noticed_at": noticed_at,
         "dropped": dropped,

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from pdp.audit.records import RECORD_BYTES_MAX
 
@@ -37,6 +37,14 @@ _NAME: Final = re.compile(r"\d{10}\.segment\Z", re.ASCII)
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 
 
+class Log(NamedTuple):
+    """Names one log: what one process after another has written in one directory."""
+
+    origin: str
+    log_id: str
+    """Made anew where a directory starts empty: two logs of one origin never mix."""
+
+
 class DamagedSegmentError(Exception):
     """A segment whose header cannot be read: nothing in it can be placed."""
 
@@ -47,13 +55,16 @@ class Header:
 
     origin: str
     log_id: str
-    """Made anew where a directory starts empty: two logs of one origin never mix."""
     sequence: int
     position: int
     """Of the segment's first frame after the header, counted over the whole log."""
     previous_digest: bytes
     previous_bytes: int
     """How much of the segment before this one is part of the log; 0: there is none."""
+
+    @property
+    def log(self) -> Log:
+        return Log(self.origin, self.log_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +84,15 @@ class Frame:
     kind: bytes
     payload: bytes
     position: int
-    """-1 for a header."""
     after: Place
+    previous: bytes
+    """The digest that this one's continues."""
+
+    @property
+    def before(self) -> Place:
+        length = FRAME_OVERHEAD + len(self.kind) + len(self.payload)
+        after = self.after
+        return Place(after.sequence, after.byte_offset - length, self.position, self.previous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +131,14 @@ def encode_frame(previous: bytes, kind: bytes, payload: bytes) -> tuple[bytes, b
     body = kind + payload
     digest = hashlib.sha256(previous + body).digest()
     return LENGTH.pack(len(body)) + digest + body, digest
+
+
+def next_frame(before: Place, kind: bytes, payload: bytes) -> Frame:
+    """The frame that holds this at this place."""
+    content, digest = encode_frame(before.digest, kind, payload)
+    offset = before.byte_offset + len(content)
+    after = Place(before.sequence, offset, before.position + 1, digest)
+    return Frame(kind, payload, before.position, after, before.digest)
 
 
 def encode_header(header: Header) -> tuple[bytes, bytes]:
@@ -182,7 +208,7 @@ def read_frames(path: Path, start: Place, end: int | None = None) -> Iterator[Fr
                 return
             stored, body = raw
             holds = body[:1] in KINDS and _digest(digest, body) == stored
-            digest = stored
+            previous, digest = digest, stored
             if not holds:
                 if not damaged:
                     yield Damage(position, offset, "the digest does not hold")
@@ -192,7 +218,7 @@ def read_frames(path: Path, start: Place, end: int | None = None) -> Iterator[Fr
             if holds:
                 damaged = False
                 after = Place(start.sequence, offset, position, stored)
-                yield Frame(body[:1], body[1:], position - 1, after)
+                yield Frame(body[:1], body[1:], position - 1, after, previous)
         if offset > end:
             yield Damage(position, offset, "the segment is not as long as its successor says")
 

@@ -1,28 +1,26 @@
-"""Copies segments into SQL, and deletes them once they are there completely.
+"""Brings segments to their destination, and deletes them once they are there completely.
 
-Each record goes in by its decision id, where that is not there yet, so whatever is shipped again
+A destination takes each record once, however often it is brought, so whatever is shipped again
 (after a crash, by two shippers at once, from a directory put back from a backup) is there once.
-The position in `audit_shipping` only saves work. A segment is deleted only by the pass that saw
-all of it committed.
+The place that it remembers only saves work. A segment is deleted only by the pass that saw all of
+it committed.
 """
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, Engine, Table, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from pdp.audit.destinations import Destination
 from pdp.audit.recorder import Recorder, take_lock
-from pdp.audit.records import MalformedRecordError
-from pdp.audit.rows import Row, gap_row, record_row
 from pdp.audit.segments import (
-    KIND_GAP,
     KIND_RECORD,
     LOCK_NAME,
     Damage,
@@ -35,11 +33,10 @@ from pdp.audit.segments import (
     read_frames,
     read_header,
 )
-from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
-from pdp.errors import DatabaseUnavailable
-from pdp.sql import begin_read, begin_write
+from pdp.errors import PdpError
 
-CHUNK_RECORDS_MAX: Final = 1000
+RUN_FRAMES_MAX: Final = 1000
+RUN_BYTES_MAX: Final = 1 << 20
 GATHER_SECONDS: Final = 0.1
 YIELD_FRAMES: Final = 16
 YIELD_SECONDS: Final = 0.0002
@@ -58,9 +55,9 @@ class ShipperCounts:
     shipped: int
     """Records committed, or found to be there."""
     failures: int
-    """Passes that the database or a file ended."""
+    """Passes that the destination or a file ended."""
     damages: int
-    """Places found where a segment does not hold."""
+    """Segments that do not hold or were not taken whole, and logs older than their destination."""
     failing: bool
     """Whether the last pass failed: records wait in segments."""
 
@@ -69,9 +66,11 @@ class Shipper:
     """Ships the recorder's own log as it grows, and the logs under `directory` that no process
     holds any more. Without a recorder: only those."""
 
-    def __init__(self, directory: Path, engine: Engine, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, directory: Path, destination: Destination, recorder: Recorder | None = None
+    ) -> None:
         self._directory = directory
-        self._engine = engine
+        self._destination = destination
         self._recorder = recorder
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -79,19 +78,21 @@ class Shipper:
         self._done: dict[Path, Place] = {}
         """How far each file was seen to hold and to be committed."""
         self._kept: set[Path] = set()
-        """Damaged segments that are shipped as far as they go: for people, never deleted."""
+        """Segments for people, never deleted."""
+        self._through: set[Path] = set()
+        """Those of them that are shipped as far as they go."""
         self._shipped = self._failures = self._damages = 0
         self._failing = False
         if recorder is not None:
             recorder.on_synced(self._wake.set)
 
     def start(self) -> None:
-        """Begins to ship. The database may be out of reach."""
+        """Begins to ship. The destination may be out of reach."""
         self._thread = threading.Thread(target=self._run, name="audit-shipper", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ships what is there, if the database answers, and ends. Stop the recorder first."""
+        """Ships what is there, if the destination answers, and ends. Stop the recorder first."""
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
@@ -106,7 +107,7 @@ class Shipper:
     def ship(self) -> None:
         """Ships all that is there now.
 
-        Raises DatabaseUnavailable and OSError; what was committed by then stays.
+        Raises PdpError and OSError; what was committed by then stays.
         """
         recorder = self._recorder
         if recorder is not None:
@@ -130,7 +131,7 @@ class Shipper:
             self._wake.clear()
             try:
                 self.ship()
-            except (DatabaseUnavailable, OSError) as error:
+            except (PdpError, OSError) as error:
                 self._failures += 1
                 if not self._failing:
                     _log.warning("audit_shipping_fails", error=type(error).__name__)
@@ -150,13 +151,13 @@ class Shipper:
 
     def _adopt(self, directory: Path) -> bool:
         """Ships the oldest segment of a log that no process holds; whether there was one."""
-        if not any(path not in self._kept for _, path in list_segments(directory)):
+        if all(path in self._through for _, path in list_segments(directory)):
             return False
         lock = take_lock(directory, 0)
         if lock is None:
             return False
         try:
-            segments = [item for item in list_segments(directory) if item[1] not in self._kept]
+            segments = [item for item in list_segments(directory) if item[1] not in self._through]
             for (_, path), after in zip(segments[:1], [*segments[1:2], None], strict=False):
                 self._ship_segment(path, after and after[1], None)
         finally:
@@ -177,6 +178,7 @@ class Shipper:
             header, start = read_header(path)
         except DamagedSegmentError as error:
             self._keep(path, str(error))
+            self._through.add(path)
             return
         is_live = live is not None and live.sequence == header.sequence
         end = live.byte_offset if live is not None and is_live else believed_bytes(header, after)
@@ -188,65 +190,55 @@ class Shipper:
                 _log.warning("audit_torn_tail_cut", segment=path.name, what=damage.what)
             else:
                 self._keep(path, f"record {damage.position}: {damage.what}")
-        if not is_live and path not in self._kept:
+        if is_live:
+            return
+        if self._is_kept(path):
+            self._through.add(path)
+        else:
             path.unlink(missing_ok=True)
             del self._done[path]
 
     def _ship_frames(
         self, path: Path, header: Header, place: Place, end: int | None
     ) -> Damage | None:
-        """Commits the frames from `place` on; the first damage met."""
-        records: list[Row] = []
-        gaps: list[Row] = []
+        """Commits the frames from `place` on, in runs without damage between; the first met."""
+        run: list[Frame] = []
+        size = 0
         damage: Damage | None = None
         self._done[path] = place
         for item in read_frames(path, place, end):
             if isinstance(item, Damage):
                 damage = damage or item
+                self._commit(path, header, run)
+                run, size = [], 0
                 continue
-            place = item.after
-            if place.position % YIELD_FRAMES == 0:
+            if item.position % YIELD_FRAMES == 0:
                 # Those who answer requests would wait for the interpreter, 5 ms at a time.
                 time.sleep(YIELD_SECONDS)
-            try:
-                if item.kind == KIND_RECORD:
-                    records.append(record_row(item, header))
-                elif item.kind == KIND_GAP:
-                    gaps.append(gap_row(item, header))
-            except MalformedRecordError as error:
-                damage = damage or Damage(item.position, place.byte_offset, str(error))
-            if len(records) + len(gaps) >= CHUNK_RECORDS_MAX:
-                self._commit(path, header, place, records, gaps)
-                records, gaps = [], []
-        self._commit(path, header, place, records, gaps)
+            if len(run) == RUN_FRAMES_MAX or size + len(item.payload) > RUN_BYTES_MAX:
+                self._commit(path, header, run)
+                run, size = [], 0
+            run.append(item)
+            size += len(item.payload)
+        self._commit(path, header, run)
         return damage
 
-    def _commit(
-        self, path: Path, header: Header, place: Place, records: list[Row], gaps: list[Row]
-    ) -> None:
-        if not records and not gaps:
+    def _commit(self, path: Path, header: Header, frames: Sequence[Frame]) -> None:
+        if not frames:
             return
-        row = {
-            "origin": header.origin,
-            "log_id": header.log_id,
-            "segment": place.sequence,
-            "byte_offset": place.byte_offset,
-            "position": place.position,
-            "digest": place.digest,
-        }
-        with begin_write(self._engine) as connection:
-            if records:
-                _insert_new(connection, audit_records, records)
-            if gaps:
-                _insert_new(connection, audit_gaps, gaps)
-            _put_position(connection, row)
-        self._done[path] = place
-        self._shipped += len(records)
+        refusals = self._destination.commit(header.log, frames)
+        for refusal in refusals:
+            self._keep(path, f"record {refusal.position}: {refusal.what}")
+        self._done[path] = frames[-1].after
+        refused = {refusal.position for refusal in refusals}
+        self._shipped += sum(
+            frame.kind == KIND_RECORD and frame.position not in refused for frame in frames
+        )
 
     def _resume(self, path: Path, header: Header, start: Place, end: int | None) -> Place:
-        """Where to go on in a file that this process has not read yet: at the position in SQL
+        """Where to go on in a file that this process has not read yet: where the destination is,
         if the chain leads there, or else at the start."""
-        known = self._position(header)
+        known = self._destination.place(header.log)
         if known is None or known.sequence < header.sequence:
             return start
         if known.sequence > header.sequence:
@@ -260,44 +252,28 @@ class Shipper:
             return known
         # A directory put back from a backup: everything goes in again, once, by its id.
         self._damages += 1
-        _log.error("audit_log_behind_database", origin=header.origin, segment=path.name)
+        _log.error("audit_log_behind_destination", origin=header.origin, segment=path.name)
         return start
 
-    def _position(self, header: Header) -> Place | None:
-        table = audit_shipping.c
-        statement = select(table.segment, table.byte_offset, table.position, table.digest).where(
-            table.origin == header.origin, table.log_id == header.log_id
-        )
-        with begin_read(self._engine) as connection:
-            row = connection.execute(statement).one_or_none()
-        return None if row is None else Place(row[0], row[1], row[2], bytes(row[3]))
-
     def _keep(self, path: Path, what: str) -> None:
-        if path not in self._kept:
-            self._kept.add(path)
-            self._damages += 1
-            _log.error("audit_segment_damaged", segment=str(path), what=what)
+        """Sets a segment aside, for people: it is never deleted. They delete the note with it."""
+        if not self._is_kept(path):
+            # Where it cannot be written, this process remembers.
+            with contextlib.suppress(OSError):
+                _note(path).write_text(what + "\n")
+            self._say_kept(path, what)
+
+    def _is_kept(self, path: Path) -> bool:
+        if path not in self._kept and _note(path).is_file():
+            self._say_kept(path, "set aside before")
+        return path in self._kept
+
+    def _say_kept(self, path: Path, what: str) -> None:
+        self._kept.add(path)
+        self._damages += 1
+        _log.error("audit_segment_damaged", segment=str(path), what=what)
 
 
-def _insert_new(connection: Connection, table: Table, rows: list[Row]) -> None:
-    """Inserts the rows whose key is not there yet. They go to the driver as they are: SQLAlchemy
-    would take as long to look at each parameter as all the rest of the shipping."""
-    if connection.dialect.name == "postgresql":
-        statement = postgresql.insert(table).on_conflict_do_nothing()
-        sql = str(statement.compile(dialect=connection.dialect))
-        connection.exec_driver_sql(sql, rows)
-    else:
-        sql = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=connection.dialect))
-        names = [column.name for column in table.columns]
-        connection.exec_driver_sql(sql, [tuple(row[name] for name in names) for row in rows])
-
-
-def _put_position(connection: Connection, row: Row) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(audit_shipping).values(row)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["origin", "log_id"],
-            set_={name: row[name] for name in ("segment", "byte_offset", "position", "digest")},
-        )
-    )
+def _note(path: Path) -> Path:
+    """Where stands why a segment is kept."""
+    return path.with_suffix(".kept")

@@ -29,6 +29,7 @@ def _text() -> TypeEngine[str]:
 audit_records = Table(
     "audit_records",
     metadata,
+    # Of what was reported: the decision id, a slash, and who reported it. See rows.row_key.
     Column("decision_id", _text(), primary_key=True),
     Column("decided_at", Double, nullable=False),
     Column("effect", _text(), nullable=False),

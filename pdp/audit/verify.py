@@ -99,7 +99,7 @@ def _verify_frames(
                 decode(item.payload)
                 totals[1] += 1
             elif item.kind == KIND_GAP:
-                totals[2] += gap_row(item, header)["dropped"]
+                totals[2] += gap_row(item, header.log)["dropped"]
             elif item.kind == KIND_HEADER:
                 raise MalformedRecordError("a header inside a segment")
         except MalformedRecordError as error:

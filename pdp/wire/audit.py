@@ -1,23 +1,26 @@
-"""AuditService: the decision log, filtered and paged."""
+"""AuditService: the decision log, filtered and paged, and what sidecars report into it."""
 
 from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from pdpapi.v1 import audit_service_pb2
+from pdpapi.v1 import audit_service_pb2, core_pb2
 from pdpapi.v1.audit_service_pb2 import (
     GetDecisionRequest,
     GetDecisionResponse,
     ListDecisionsRequest,
     ListDecisionsResponse,
+    ReportDecisionsRequest,
+    ReportDecisionsResponse,
 )
 
 from pdp import model
-from pdp.audit import DecisionFilter, DecisionLog
+from pdp.audit import DecisionFilter, DecisionLog, Log, Reports
 from pdp.errors import InvalidRequest, Violation
-from pdp.limits import MESSAGE_BYTES_MAX
+from pdp.limits import MESSAGE_BYTES_MAX, REPORT_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
 from pdp.wire.decision import EFFECTS, KINDS, REASONS, write_actor
+from pdp.wire.log_frames import contents_of, place_message, place_of
 from pdp.wire.methods import Method
 from pdp.wire.pages import Pages, page_size
 from pdp.wire.times import seconds_of, set_time
@@ -26,9 +29,14 @@ SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_nam
 
 _EFFECT_OF = {value: effect for effect, value in EFFECTS.items()}
 _REASON_OF = {value: reason for reason, value in REASONS.items()}
+_SOURCES = {
+    model.AnswerSource.DECIDED: core_pb2.ANSWER_SOURCE_UNSPECIFIED,
+    model.AnswerSource.CACHED: core_pb2.ANSWER_SOURCE_CACHED,
+    model.AnswerSource.STAYED_OPEN: core_pb2.ANSWER_SOURCE_STAYED_OPEN,
+}
 
 
-def audit_methods(decision_log: DecisionLog, pages: Pages) -> Sequence[Method]:
+def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> Sequence[Method]:
     """The methods of AuditService."""
 
     def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
@@ -39,12 +47,27 @@ def audit_methods(decision_log: DecisionLog, pages: Pages) -> Sequence[Method]:
         more = len(found) > size
         return ListDecisionsResponse(
             decisions=[record_message(record) for record in page],
-            next_page_token=pages.token(request, (page[-1].decision_id,)) if more else "",
+            next_page_token=pages.token(request, (decision_log.key(page[-1]),)) if more else "",
         )
 
     def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
-        record = decision_log.get(request.decision_id)
-        return GetDecisionResponse(decision=record_message(record))
+        first, *others = map(record_message, decision_log.get(request.decision_id))
+        return GetDecisionResponse(decision=first, others=others)
+
+    def report(request: ReportDecisionsRequest, caller: Caller) -> ReportDecisionsResponse:
+        log = Log(request.origin, request.log_id)
+        if not request.frames:
+            known = reports.place(caller.name, log)
+            return ReportDecisionsResponse(place=None if known is None else place_message(known))
+        start, contents = place_of(request.start), contents_of(request.frames)
+        place, refusals = reports.take(caller.name, log, start, contents)
+        return ReportDecisionsResponse(
+            place=place_message(place),
+            refusals=[
+                audit_service_pb2.FrameRefusal(position=one.position, description=one.what)
+                for one in refusals
+            ],
+        )
 
     return (
         Method(
@@ -57,6 +80,9 @@ def audit_methods(decision_log: DecisionLog, pages: Pages) -> Sequence[Method]:
         ),
         Method(
             SERVICE, "GetDecision", "audit", GetDecisionRequest, get_decision, MESSAGE_BYTES_MAX
+        ),
+        Method(
+            SERVICE, "ReportDecisions", "report", ReportDecisionsRequest, report, REPORT_BYTES_MAX
         ),
     )
 
@@ -75,6 +101,7 @@ def _filter(request: ListDecisionsRequest) -> DecisionFilter:
         reason=_REASON_OF[request.reason] if request.reason else None,
         organization_id=request.organization_id or None,
         caller=request.caller or None,
+        reported_by=request.reported_by or None,
         not_before=_seconds(request, "not_before", request.not_before),
         before=_seconds(request, "before", request.before),
     )
@@ -100,6 +127,8 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         revision=record.revision,
         token_fingerprint=record.token_fingerprint,
         token_id=record.token_id or "",
+        source=_SOURCES[record.source],
+        reported_by=record.reported_by or "",
     )
     if record.actor is not None:
         write_actor(message.actor, record.actor)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.audit import Shipper, verify_segments
+from pdp.audit import Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments, segment_path
 from pdp.sql import open_engine
 from tests.audit.logs import ORIGIN, gaps_of, ids_of, write_log
@@ -175,7 +175,7 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
             assert set(before + run.acked) <= set(ids), where
             assert len(ids) <= len(before) + len(run.acked) + 1, where
             assert verify_segments(directory).whole, where
-            Shipper(directory, engine).ship()
+            Shipper(directory, SqlDestination(engine)).ship()
             assert list_segments(directory / ORIGIN) == [], where
             recovered += ids
     assert shipped_ids(engine) == sorted(recovered)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper
+from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
 from pdp.errors import NotFound
 from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
 from tests.kit.decisions import decision_record
@@ -16,7 +16,7 @@ def put(directory: Path, engine: Engine, *records: DecisionRecord) -> DecisionLo
     recorder.start()
     recorder.record(records)
     recorder.stop()
-    Shipper(directory, engine).ship()
+    Shipper(directory, SqlDestination(engine)).ship()
     return DecisionLog(engine)
 
 
@@ -81,7 +81,7 @@ def test_a_refused_token_without_actor_and_resource_is_found(
     log = put(tmp_path, engine, record)
     where = DecisionFilter(reason=Reason.TOKEN_SIGNATURE_INVALID)
     assert log.list(where, None, 10) == [record]
-    assert log.get(record.decision_id) == record
+    assert log.get(record.decision_id) == [record]
 
 
 @pytest.mark.parametrize("decision_id", ["", "x", "\0", "\ud800", "' OR 1=1 --", "%"])

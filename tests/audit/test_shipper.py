@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select, text
 
-from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper, verify_segments
+from pdp.audit import (
+    DecisionFilter,
+    DecisionLog,
+    Recorder,
+    Shipper,
+    SqlDestination,
+    verify_segments,
+)
 from pdp.audit.segments import list_segments, segment_path
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
 from pdp.errors import DatabaseUnavailable
@@ -40,7 +47,7 @@ def shipped_count(engine: Engine) -> int:
 def test_records_arrive_in_sql_as_they_were_recorded(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
-    shipper = Shipper(tmp_path / "audit", engine, recorder)
+    shipper = Shipper(tmp_path / "audit", SqlDestination(engine), recorder)
     shipper.start()
     records = [decision_record() for _ in range(20)]
     for record in records:
@@ -54,7 +61,7 @@ def test_records_arrive_in_sql_as_they_were_recorded(
 def test_a_shipped_row_keeps_its_place_in_the_chain(tmp_path: Path, engine: Engine) -> None:
     write_log(tmp_path, 3)
     frames = frames_of(tmp_path / ORIGIN)
-    Shipper(tmp_path, engine).ship()
+    Shipper(tmp_path, SqlDestination(engine)).ship()
     column = audit_records.c
     with begin_read(engine) as connection:
         rows = connection.execute(
@@ -72,7 +79,7 @@ def test_shipping_again_adds_nothing(tmp_path: Path, engine: Engine) -> None:
     ids = write_log(tmp_path, *[1] * 30, segment_bytes=4096)
     saved = {path: path.read_bytes() for _, path in list_segments(tmp_path / ORIGIN)}
     for _ in range(2):
-        Shipper(tmp_path, engine).ship()
+        Shipper(tmp_path, SqlDestination(engine)).ship()
         assert list_segments(tmp_path / ORIGIN) == []
         assert shipped_ids(engine) == ids
         for path, content in saved.items():
@@ -81,7 +88,7 @@ def test_shipping_again_adds_nothing(tmp_path: Path, engine: Engine) -> None:
 
 def test_two_shippers_at_once_ship_each_record_once(tmp_path: Path, engine: Engine) -> None:
     ids = write_log(tmp_path, *[100] * 20, segment_bytes=1 << 18)
-    shippers = [Shipper(tmp_path, engine) for _ in range(2)]
+    shippers = [Shipper(tmp_path, SqlDestination(engine)) for _ in range(2)]
     for shipper in shippers:
         shipper.start()
     eventually(lambda: not list_segments(tmp_path / ORIGIN), seconds=30)
@@ -96,7 +103,7 @@ def test_the_log_of_a_process_that_is_gone_is_shipped_by_another(
     ids = write_log(tmp_path / "audit", 5)
     with segment_path(tmp_path / "audit" / ORIGIN, 1).open("ab") as file:
         file.write(b"\0\0\1\0torn")
-    Shipper(tmp_path / "audit", engine, recorder).ship()
+    Shipper(tmp_path / "audit", SqlDestination(engine), recorder).ship()
     assert shipped_ids(engine) == ids
     assert list_segments(tmp_path / "audit" / ORIGIN) == []
 
@@ -105,7 +112,7 @@ def test_the_log_of_a_living_process_is_left_alone(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
     recorder.record([decision_record()])
-    Shipper(tmp_path / "audit", engine).ship()
+    Shipper(tmp_path / "audit", SqlDestination(engine)).ship()
     assert shipped_count(engine) == 0
 
 
@@ -114,7 +121,7 @@ def test_a_closed_segment_goes_and_the_one_being_written_stays(
 ) -> None:
     recorder = Recorder(tmp_path, ORIGIN, segment_bytes=4096)
     recorder.start()
-    shipper = Shipper(tmp_path, engine, recorder)
+    shipper = Shipper(tmp_path, SqlDestination(engine), recorder)
     ids = []
     for _ in range(30):
         record = decision_record()
@@ -138,7 +145,7 @@ def test_nothing_behind_what_is_synced_is_shipped(
     path = segment_path(recorder.directory, 1)
     with path.open("ab") as file:
         file.write(segment_path(other / ORIGIN, 1).read_bytes()[first.after.byte_offset :])
-    shipper = Shipper(tmp_path / "audit", engine, recorder)
+    shipper = Shipper(tmp_path / "audit", SqlDestination(engine), recorder)
     shipper.ship()
     assert shipped_count(engine) == 1
     assert shipper.counts().damages == 0
@@ -149,9 +156,9 @@ def test_shipping_goes_on_where_another_process_stopped(tmp_path: Path, engine: 
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
     recorder.record([decision_record() for _ in range(10)])
-    Shipper(tmp_path, engine, recorder).ship()
+    Shipper(tmp_path, SqlDestination(engine), recorder).ship()
     recorder.record([decision_record() for _ in range(10)])
-    again = Shipper(tmp_path, engine, recorder)
+    again = Shipper(tmp_path, SqlDestination(engine), recorder)
     again.ship()
     recorder.stop()
     assert shipped_count(engine) == 20
@@ -165,7 +172,7 @@ def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_
         connection.execute(text("ALTER TABLE audit_shipping RENAME TO away"))
     recorder = Recorder(tmp_path / "audit", ORIGIN, segment_bytes=4096)
     recorder.start()
-    shipper = Shipper(tmp_path / "audit", engine, recorder)
+    shipper = Shipper(tmp_path / "audit", SqlDestination(engine), recorder)
     shipper.start()
     records = [decision_record() for _ in range(30)]
     for record in records:
@@ -189,7 +196,7 @@ def test_no_password_of_the_database_is_said(
     """D5: SpiceDB CVE-2023-46255, CVE-2026-40091 (the URL with its password in the log)."""
     write_log(tmp_path, 1)
     engine = open_engine("postgresql://someone:canary-password@127.0.0.1:1/canary-database")
-    shipper = Shipper(tmp_path, engine)
+    shipper = Shipper(tmp_path, SqlDestination(engine))
     with pytest.raises(DatabaseUnavailable) as caught:
         shipper.ship()
     assert "canary" not in repr(caught.value)
@@ -204,7 +211,7 @@ def test_no_password_of_the_database_is_said(
 def test_a_stop_ships_what_was_recorded_before(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
-    shipper = Shipper(tmp_path / "audit", engine, recorder)
+    shipper = Shipper(tmp_path / "audit", SqlDestination(engine), recorder)
     shipper.start()
     recorder.record([decision_record() for _ in range(2000)])
     recorder.stop()
@@ -221,7 +228,7 @@ def test_a_damaged_segment_is_shipped_as_far_as_it_holds_and_kept(
     path = segment_path(tmp_path / ORIGIN, 1)
     damaged = path.read_bytes().replace(ids[4].encode(), b"f" + ids[4][1:].encode())
     path.write_bytes(damaged)
-    shipper = Shipper(tmp_path, engine)
+    shipper = Shipper(tmp_path, SqlDestination(engine))
     for _ in range(2):
         shipper.ship()
         assert shipped_ids(engine) == ids[:4] + ids[5:]
@@ -241,12 +248,12 @@ def test_a_directory_put_back_from_a_backup_is_noticed_and_nothing_new_is_lost(
     path = segment_path(directory / ORIGIN, 1)
     backup = path.read_bytes()
     recorder.record([decision_record()])
-    Shipper(directory, engine, recorder).ship()
+    Shipper(directory, SqlDestination(engine), recorder).ship()
     recorder.stop()
     path.write_bytes(backup)
     new = write_log(directory, 2)
     segment_path(directory / ORIGIN, 2).rename(tmp_path / "aside")
-    shipper = Shipper(directory, engine)
+    shipper = Shipper(directory, SqlDestination(engine))
     shipper.ship()
     (tmp_path / "aside").rename(segment_path(directory / ORIGIN, 2))
     shipper.ship()
@@ -260,7 +267,7 @@ def test_an_emptied_directory_starts_a_log_of_its_own(tmp_path: Path, engine: En
     first = write_log(tmp_path / "a", 3)
     second = write_log(tmp_path / "b", 5)
     for directory in ("a", "b"):
-        Shipper(tmp_path / directory, engine).ship()
+        Shipper(tmp_path / directory, SqlDestination(engine)).ship()
     assert shipped_ids(engine) == first + second
     with begin_read(engine) as connection:
         logs = connection.execute(select(audit_shipping.c.position)).scalars()
@@ -276,7 +283,7 @@ def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engin
     recorder.record(records)
     recorder.stop()
     assert records_of(tmp_path / ORIGIN) == records
-    Shipper(tmp_path, engine).ship()
+    Shipper(tmp_path, SqlDestination(engine)).ship()
     log = DecisionLog(engine)
     assert log.list(DecisionFilter(), None, 100) == records[::-1]
     for value, record in zip(values, records, strict=True):
@@ -297,7 +304,7 @@ def test_gaps_are_shipped_with_their_counts(tmp_path: Path, engine: Engine) -> N
     recorder.stop()
     dropped = recorder.counts().dropped
     assert dropped == 5000 - 4096
-    Shipper(tmp_path, engine).ship()
+    Shipper(tmp_path, SqlDestination(engine)).ship()
     with begin_read(engine) as connection:
         rows = connection.execute(select(audit_gaps.c.dropped, audit_gaps.c.noticed_at)).all()
     assert [tuple(row) for row in rows] == [(dropped, 1790000000.5)]

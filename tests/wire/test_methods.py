@@ -14,7 +14,7 @@ NOBODY = cast(Any, None)
 METHODS: list[Method] = [
     *decision_methods(NOBODY, NOBODY),
     *administration_methods(NOBODY, NOBODY),
-    *audit_methods(NOBODY, NOBODY),
+    *audit_methods(NOBODY, NOBODY, NOBODY),
 ]
 MODULES = (decision_service_pb2, administration_service_pb2, audit_service_pb2)
 
@@ -39,6 +39,7 @@ def test_who_may_call_what() -> None:
         "decide": {"PolicyDecisionService"},
         "administer": {"PolicyAdministrationService"},
         "audit": {"AuditService"},
+        "report": {"AuditService"},
     }
 
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pdpapi.v1 import core_pb2 as _core_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FrameKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FRAME_KIND_UNSPECIFIED: _FrameKind.ValueType  # 0
+    """Never sent."""
+    FRAME_KIND_RECORD: _FrameKind.ValueType  # 1
+    """A decision record."""
+    FRAME_KIND_GAP: _FrameKind.ValueType  # 2
+    """How many records were dropped here."""
+
+class FrameKind(_FrameKind, metaclass=_FrameKindEnumTypeWrapper):
+    """What a frame is."""
+
+FRAME_KIND_UNSPECIFIED: FrameKind.ValueType  # 0
+"""Never sent."""
+FRAME_KIND_RECORD: FrameKind.ValueType  # 1
+"""A decision record."""
+FRAME_KIND_GAP: FrameKind.ValueType  # 2
+"""How many records were dropped here."""
+Global___FrameKind: _TypeAlias = FrameKind  # noqa: Y015
 
 @_typing.final
 class DecisionRecord(_message.Message):
@@ -41,6 +66,8 @@ class DecisionRecord(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TOKEN_FINGERPRINT_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REPORTED_BY_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7."""
     decision: _core_pb2.Decision.ValueType
@@ -65,6 +92,12 @@ class DecisionRecord(_message.Message):
     """First 16 hexadecimal digits of the token's SHA-256."""
     token_id: _builtins.str
     """The token's `jti`; empty: none, or not verified."""
+    source: _core_pb2.AnswerSource.ValueType
+    """Where the answer came from."""
+    reported_by: _builtins.str
+    """The caller who reported it in place of the decision point; empty: nobody, it is the decision
+    point's own. Believe such a record as far as you believe that caller.
+    """
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
@@ -95,10 +128,12 @@ class DecisionRecord(_message.Message):
         revision: _builtins.int = ...,
         token_fingerprint: _builtins.str = ...,
         token_id: _builtins.str = ...,
+        source: _core_pb2.AnswerSource.ValueType = ...,
+        reported_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "permission", b"permission", "reason", b"reason", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -121,6 +156,7 @@ class ListDecisionsRequest(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
+    REPORTED_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 1,000; 0: 100."""
     page_token: _builtins.str
@@ -137,6 +173,8 @@ class ListDecisionsRequest(_message.Message):
     """The actor's active organization."""
     caller: _builtins.str
     """Exact caller name."""
+    reported_by: _builtins.str
+    """Exact name of the caller who reported it."""
     @_builtins.property
     def resource(self) -> _core_pb2.ResourceRef:
         """Resource type, and id where given."""
@@ -163,10 +201,11 @@ class ListDecisionsRequest(_message.Message):
         caller: _builtins.str = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         before: _timestamp_pb2.Timestamp | None = ...,
+        reported_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "not_before", b"not_before", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "caller", b"caller", "decision", b"decision", "not_before", b"not_before", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "permission", b"permission", "reason", b"reason", "resource", b"resource", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "caller", b"caller", "decision", b"decision", "not_before", b"not_before", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "resource", b"resource", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,19 +268,189 @@ class GetDecisionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISION_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def decision(self) -> Global___DecisionRecord:
-        """The record."""
+        """The decision point's own record; where there is none, what was reported under this id."""
+
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionRecord]:
+        """What callers have reported under the same id besides. Ids do not meet by chance: where there
+        is something here, somebody reports what was not so.
+        """
 
     def __init__(
         self,
         *,
         decision: Global___DecisionRecord | None = ...,
+        others: _abc.Iterable[Global___DecisionRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "others", b"others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDecisionResponse: _TypeAlias = GetDecisionResponse  # noqa: Y015
+
+@_typing.final
+class LogPlace(_message.Message):
+    """A place between two frames of a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    BYTE_OFFSET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """The number of the segment, from 1."""
+    byte_offset: _builtins.int
+    """Bytes of the segment before this place."""
+    position: _builtins.int
+    """Frames of the log before this place, headers not counted."""
+    digest: _builtins.bytes
+    """SHA-256 that the next frame's digest continues; 32 bytes."""
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+        byte_offset: _builtins.int = ...,
+        position: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_offset", b"byte_offset", "digest", b"digest", "position", b"position", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPlace: _TypeAlias = LogPlace  # noqa: Y015
+
+@_typing.final
+class LogFrame(_message.Message):
+    """One frame of a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    kind: Global___FrameKind.ValueType
+    """Record or gap."""
+    payload: _builtins.bytes
+    """Canonical bytes. A record is at most 16 KiB, its source is not the decision point, its decision
+    id is a UUIDv7 that no other record of the caller has, and neither that nor decided_at is more
+    than 60 s ahead of the decision point's clock.
+    """
+    def __init__(
+        self,
+        *,
+        kind: Global___FrameKind.ValueType = ...,
+        payload: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "payload", b"payload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogFrame: _TypeAlias = LogFrame  # noqa: Y015
+
+@_typing.final
+class ReportDecisionsRequest(_message.Message):
+    """Part of a log. Logs are the caller's own: those of two callers never meet, whatever their names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Whose log it is, among the caller's: 1 to 128 letters, digits, ".", "_" and "-"."""
+    log_id: _builtins.str
+    """The log's id, 32 hexadecimal digits: two logs of one origin never mix."""
+    @_builtins.property
+    def start(self) -> Global___LogPlace:
+        """Where the first frame starts. Not read where there are no frames."""
+
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogFrame]:
+        """Frames that follow one on another; at most 1,000, and 2 MiB with all that is around them. None:
+        only asks how far the log is there.
+        """
+
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        log_id: _builtins.str = ...,
+        start: Global___LogPlace | None = ...,
+        frames: _abc.Iterable[Global___LogFrame] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "log_id", b"log_id", "origin", b"origin", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDecisionsRequest: _TypeAlias = ReportDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ReportDecisionsResponse(_message.Message):
+    """How far the log is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def place(self) -> Global___LogPlace:
+        """The place behind the frames of the request, with the digest as worked out by the decision
+        point: it must be the caller's own. Where there were no frames: the place to go on from;
+        absent: nothing of the log is there.
+        """
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrameRefusal]:
+        """Frames that were not taken, and never will be. All the others are committed."""
+
+    def __init__(
+        self,
+        *,
+        place: Global___LogPlace | None = ...,
+        refusals: _abc.Iterable[Global___FrameRefusal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "refusals", b"refusals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDecisionsResponse: _TypeAlias = ReportDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class FrameRefusal(_message.Message):
+    """A frame that was not taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Its position in the log."""
+    description: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrameRefusal: _TypeAlias = FrameRefusal  # noqa: Y015

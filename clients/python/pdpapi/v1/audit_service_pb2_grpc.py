@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Reads the decision log.
+    """Reads the decision log, and takes into it what sidecars have answered.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,15 @@ class AuditServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionResponse.FromString,
                 _registered_method=True)
+        self.ReportDecisions = channel.unary_unary(
+                '/pdpapi.v1.AuditService/ReportDecisions',
+                request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
-    """Reads the decision log.
+    """Reads the decision log, and takes into it what sidecars have answered.
     """
 
     def ListDecisions(self, request, context):
@@ -60,6 +65,14 @@ class AuditServiceServicer:
 
     def GetDecision(self, request, context):
         """One decision by its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportDecisions(self, request, context):
+        """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
+        Sent again, they are there once. What the decision point decided is never reported.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +91,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionResponse.SerializeToString,
             ),
+            'ReportDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDecisions,
+                    request_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pdpapi.v1.AuditService', rpc_method_handlers)
@@ -87,7 +105,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Reads the decision log.
+    """Reads the decision log, and takes into it what sidecars have answered.
     """
 
     @staticmethod
@@ -134,6 +152,33 @@ class AuditService:
             '/pdpapi.v1.AuditService/GetDecision',
             pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.SerializeToString,
             pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.AuditService/ReportDecisions',
+            pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsRequest.SerializeToString,
+            pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

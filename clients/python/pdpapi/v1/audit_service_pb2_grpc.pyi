@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Reads the decision log."""
+    """Reads the decision log, and takes into it what sidecars have answered."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,27 @@ class AuditServiceStub:
     """Decisions, newest first."""
     GetDecision: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetDecisionRequest, _audit_service_pb2.GetDecisionResponse]
     """One decision by its id."""
+    ReportDecisions: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ReportDecisionsRequest, _audit_service_pb2.ReportDecisionsResponse]
+    """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
+    Sent again, they are there once. What the decision point decided is never reported.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Reads the decision log."""
+    """Reads the decision log, and takes into it what sidecars have answered."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDecisions: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListDecisionsRequest, _audit_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """Decisions, newest first."""
     GetDecision: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetDecisionRequest, _audit_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """One decision by its id."""
+    ReportDecisions: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ReportDecisionsRequest, _audit_service_pb2.ReportDecisionsResponse]  # type: ignore[assignment]
+    """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
+    Sent again, they are there once. What the decision point decided is never reported.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the decision log."""
+    """Reads the decision log, and takes into it what sidecars have answered."""
 
     @_abc_1.abstractmethod
     def ListDecisions(
@@ -66,5 +74,15 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetDecisionResponse, _abc.Awaitable[_audit_service_pb2.GetDecisionResponse]]:
         """One decision by its id."""
+
+    @_abc_1.abstractmethod
+    def ReportDecisions(
+        self,
+        request: _audit_service_pb2.ReportDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ReportDecisionsResponse, _abc.Awaitable[_audit_service_pb2.ReportDecisionsResponse]]:
+        """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
+        Sent again, they are there once. What the decision point decided is never reported.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,112 @@
+"""Where a shipper brings a log: the seam, and SQL, which is where every log ends."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pdp.audit.records import MalformedRecordError
+from pdp.audit.rows import Row, gap_row, record_row
+from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
+from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
+from pdp.sql import begin_read, begin_write
+
+
+class Refusal(NamedTuple):
+    """A frame that was not taken, and will not be."""
+
+    position: int
+    what: str
+
+
+class Destination(Protocol):
+    """Takes logs. Whatever is brought again, after a crash or an answer that was lost, is there
+    once."""
+
+    def place(self, log: Log) -> Place | None:
+        """How far this log is here; None: nothing of it is. Only saves work. Raises PdpError."""
+
+    def commit(self, log: Log, frames: Sequence[Frame]) -> Sequence[Refusal]:
+        """Takes frames that follow one on another, all in one transaction with the place behind
+        them. Where some are refused, the place is not moved, so that they are met again should
+        nobody have come to set their segment aside. Raises PdpError: try again.
+        """
+
+
+class SqlDestination:
+    """The database of this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def place(self, log: Log) -> Place | None:
+        """Raises DatabaseUnavailable."""
+        with begin_read(self._engine) as connection:
+            return read_place(connection, log)
+
+    def commit(self, log: Log, frames: Sequence[Frame]) -> Sequence[Refusal]:
+        """Raises DatabaseUnavailable."""
+        records: list[Row] = []
+        gaps: list[Row] = []
+        refusals: list[Refusal] = []
+        for frame in frames:
+            try:
+                if frame.kind == KIND_RECORD:
+                    records.append(record_row(frame, log))
+                elif frame.kind == KIND_GAP:
+                    gaps.append(gap_row(frame, log))
+            except MalformedRecordError as error:
+                refusals.append(Refusal(frame.position, str(error)))
+        with begin_write(self._engine) as connection:
+            insert_new(connection, audit_records, records)
+            insert_new(connection, audit_gaps, gaps)
+            if not refusals:
+                put_place(connection, log, frames[-1].after)
+        return refusals
+
+
+def read_place(connection: Connection, log: Log) -> Place | None:
+    """How far a log is in SQL."""
+    table = audit_shipping.c
+    statement = select(table.segment, table.byte_offset, table.position, table.digest).where(
+        table.origin == log.origin, table.log_id == log.log_id
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else Place(row[0], row[1], row[2], bytes(row[3]))
+
+
+def put_place(connection: Connection, log: Log, place: Place) -> None:
+    """Notes how far a log is in SQL."""
+    values = {
+        "segment": place.sequence,
+        "byte_offset": place.byte_offset,
+        "position": place.position,
+        "digest": place.digest,
+    }
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(audit_shipping).values(
+        origin=log.origin, log_id=log.log_id, **values
+    )
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["origin", "log_id"], set_=values)
+    )
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> bool:
+    """Inserts the rows whose key is not there yet; whether that were all of them.
+
+    They go to the driver as they are: SQLAlchemy would take as long to look at each parameter as
+    all the rest of the shipping.
+    """
+    if not rows:
+        return True
+    if connection.dialect.name == "postgresql":
+        statement = postgresql.insert(table).on_conflict_do_nothing()
+        sql = str(statement.compile(dialect=connection.dialect))
+        done = connection.exec_driver_sql(sql, list(rows))
+    else:
+        sql = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=connection.dialect))
+        names = [column.name for column in table.columns]
+        done = connection.exec_driver_sql(sql, [tuple(row[name] for name in names) for row in rows])
+    return done.rowcount == len(rows)

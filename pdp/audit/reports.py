@@ -1,0 +1,196 @@
+"""Takes the logs of sidecars, as they report them, into SQL.
+
+A caller that reports is believed about itself only. Its rows bear its name, in their key (see
+`rows.row_key`) and in `reported_by`, and so do its logs: nothing that it sends can take the place
+of a decision point's record, nor of another caller's. Within its own rows the first word stands.
+It decides nothing, so it reports nothing as decided.
+
+The digests are worked out here, from the place where the caller says that its frames begin. They
+end where the caller's own chain does, or something was lost or altered on the way.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Engine, select
+
+from pdp.audit.destinations import Refusal, insert_new, put_place, read_place
+from pdp.audit.records import MalformedRecordError, decode
+from pdp.audit.rows import Row, gap_row, record_row
+from pdp.audit.segments import (
+    DIGEST_BYTES,
+    KIND_GAP,
+    KIND_RECORD,
+    Frame,
+    Log,
+    Place,
+    check_origin,
+    next_frame,
+)
+from pdp.audit.tables import audit_gaps, audit_records
+from pdp.clock import Clock
+from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded, Violation
+from pdp.limits import REPORT_FRAMES_MAX, REPORT_RECORD_BYTES_MAX
+from pdp.model import AnswerSource, Effect, Reason
+from pdp.sql import begin_read, begin_write
+
+AHEAD_SECONDS_MAX: Final = 60.0
+"""How far ahead of the clock here a record may be. Further ahead it would stand above all that is
+decided until then. Into the past there is no bound: a sidecar may have been cut off for long."""
+AT_ONCE_MAX: Final = 4
+YIELD_FRAMES: Final = 16
+YIELD_SECONDS: Final = 0.0002
+_NUMBER_MAX: Final = (1 << 63) - 1
+_PLACE_MAX: Final = 1 << 53
+_LOG_ID: Final = re.compile(r"[0-9a-f]{32}\Z", re.ASCII)
+_DECISION_ID: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.ASCII
+)
+
+
+class Reports:
+    """What callers report. Thread-safe."""
+
+    def __init__(self, engine: Engine, *, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        # Those who answer questions must not all be held up by a database that is slow.
+        self._turns = threading.BoundedSemaphore(AT_ONCE_MAX)
+
+    def place(self, reporter: str, log: Log) -> Place | None:
+        """How far a log of this caller is here; None: nothing of it is.
+
+        Raises InvalidRequest, DatabaseUnavailable.
+        """
+        with begin_read(self._engine) as connection:
+            return read_place(connection, _own(reporter, log))
+
+    def take(
+        self, reporter: str, log: Log, start: Place, contents: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Place, Sequence[Refusal]]:
+        """Takes frames (kind and payload) of a log, which follow one on another from `start` on.
+        Returns, once all is committed, the place behind them, and what was refused of them.
+
+        Raises InvalidRequest and LimitExceeded (sent again, they would be again), AuditUnavailable
+        (too many report at once), DatabaseUnavailable.
+        """
+        if len(contents) > REPORT_FRAMES_MAX:
+            raise LimitExceeded("report_frames_max", REPORT_FRAMES_MAX, len(contents))
+        _check_place(start)
+        log = _own(reporter, log)
+        if not self._turns.acquire(blocking=False):
+            raise AuditUnavailable("too many report at once")
+        try:
+            return self._take(reporter, log, start, contents)
+        finally:
+            self._turns.release()
+
+    def _take(
+        self, reporter: str, log: Log, place: Place, contents: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Place, Sequence[Refusal]]:
+        records: list[Row] = []
+        gaps: list[Row] = []
+        refusals: list[Refusal] = []
+        latest = self._clock() + AHEAD_SECONDS_MAX
+        for number, (kind, payload) in enumerate(contents):
+            if number % YIELD_FRAMES == 0:
+                time.sleep(YIELD_SECONDS)  # as the shipper does
+            frame = next_frame(place, kind, payload)
+            place = frame.after
+            try:
+                if kind == KIND_RECORD:
+                    records.append(_record_row(frame, log, reporter, latest))
+                elif kind == KIND_GAP:
+                    gaps.append(_gap_row(frame, log, latest))
+                else:
+                    raise MalformedRecordError("neither a record nor a gap")
+            except MalformedRecordError as error:
+                refusals.append(Refusal(frame.position, str(error)))
+        with begin_write(self._engine) as connection:
+            if not insert_new(connection, audit_records, records):
+                refusals += _contradictions(connection, records)
+            insert_new(connection, audit_gaps, gaps)
+            if not refusals:
+                put_place(connection, log, place)
+        return place, refusals
+
+
+def _own(reporter: str, log: Log) -> Log:
+    """The log under the caller's name. No origin of a decision point holds a slash."""
+    try:
+        check_origin(log.origin)
+    except ValueError as error:
+        raise InvalidRequest(Violation("origin", str(error))) from None
+    if not _LOG_ID.match(log.log_id):
+        raise InvalidRequest(Violation("log_id", "is not 32 hexadecimal digits"))
+    return Log(f"{reporter}/{log.origin}", log.log_id)
+
+
+def _check_place(place: Place) -> None:
+    numbers = (
+        ("segment", place.sequence),
+        ("byte_offset", place.byte_offset),
+        ("position", place.position),
+    )
+    for field, number in numbers:
+        if not 0 <= number <= _PLACE_MAX:
+            raise InvalidRequest(Violation(f"start.{field}", f"must be 0 to {_PLACE_MAX}"))
+    if len(place.digest) != DIGEST_BYTES:
+        raise InvalidRequest(Violation("start.digest", f"must be {DIGEST_BYTES} bytes"))
+
+
+def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
+    """The row of a record that can be believed of a reporter, and be read and told again: one that
+    could not would be in the way of all others. Raises MalformedRecordError."""
+    if len(frame.payload) > REPORT_RECORD_BYTES_MAX:
+        raise MalformedRecordError("the record is too long")
+    if not frame.payload.isascii():
+        raise MalformedRecordError("not a decision record")
+    record = decode(frame.payload.decode())  # as text: of bytes, JSON would guess the encoding
+    if not _DECISION_ID.match(record.decision_id):
+        raise MalformedRecordError("the decision id is not a UUIDv7")
+    if record.source is AnswerSource.DECIDED:
+        raise MalformedRecordError("only a decision point puts on record what was decided")
+    if (record.effect is Effect.ALLOW) != (record.reason is Reason.ALLOWED_BY_RULE):
+        raise MalformedRecordError("the reason is not one of the decision")
+    made_at = int(record.decision_id.replace("-", "")[:12], 16) / 1000  # RFC 9562, 5.7
+    if not (0 <= record.decided_at <= latest and made_at <= latest):
+        raise MalformedRecordError("the record is from the future, or from before 1970")
+    if not 0 <= record.revision <= _NUMBER_MAX:
+        raise MalformedRecordError("the revision is impossible")
+    if not _is_unicode(frame.payload):
+        raise MalformedRecordError("a text is not Unicode")
+    return record_row(frame, log, reporter)
+
+
+def _gap_row(frame: Frame, log: Log, latest: float) -> Row:
+    row = gap_row(frame, log)
+    if not (0 < row["dropped"] <= _NUMBER_MAX and 0 <= row["noticed_at"] <= latest):
+        raise MalformedRecordError("not a gap")
+    return row
+
+
+def _is_unicode(payload: bytes) -> bool:
+    """Whether JSON holds no half of a surrogate pair, which no protocol buffer can hold."""
+    try:
+        json.dumps(json.loads(payload), ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _contradictions(connection: Connection, records: Sequence[Row]) -> list[Refusal]:
+    """The records whose id this caller has already reported another record under."""
+    column = audit_records.c
+    keys = [row["decision_id"] for row in records]
+    statement = select(column.decision_id, column.record).where(column.decision_id.in_(keys))
+    stored = {row.decision_id: row.record for row in connection.execute(statement)}
+    return [
+        Refusal(row["position"], "another record was reported under this decision id")
+        for row in records
+        if stored.get(row["decision_id"]) != row["record"]
+    ]
