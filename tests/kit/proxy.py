@@ -64,8 +64,12 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        self._open.set()
         self._reset()
         others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            # Python 3.11 prints of each connection whose task is cancelled.
+            await asyncio.wait(others, timeout=1)
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)

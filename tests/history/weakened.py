@@ -1,0 +1,146 @@
+"""A process of the service, or of its clients, with a protection taken out or a clock put wrong.
+
+    python -m tests.history.weakened WORD... -- serve    # the ordinary command line, tampered with
+    weaken(["edge lease"])                               # in this process
+
+The words: what the checker must notice when it is gone,
+
+    revision check        a value is stored whatever was applied since it was read
+    lease                 a replica answers however long ago it was last confirmed as current
+    in-order revisions    a sequence numbers revisions, so that commits overtake each other
+    barrier               a barrier returns at once
+    edge revision check   a guard keeps answers from before what it was told
+    edge lease            a guard gives kept answers for as long as it likes
+
+and what it must not notice:
+
+    delays                the pauses that the above need to be found soon
+    clock=3               the wall clock, so many seconds ahead
+
+There is no other way to switch any of this off: the product has no such option.
+"""
+
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+FILL_SECONDS_MAX = 0.05
+COMMIT_SECONDS_MAX = 0.03
+KEEP_SECONDS_MAX = 0.05
+
+
+def weaken(words: Sequence[str]) -> None:
+    """Tampers with this process. Call it before anything else of `pdp` is imported."""
+    for word in words:
+        if word.startswith("clock="):
+            _shift_clock(float(word.removeprefix("clock=")))
+    for word in words:
+        if not word.startswith("clock="):
+            _WORDS[word]()
+
+
+def _shift_clock(seconds: float) -> None:
+    from pdp import clock
+
+    clock.wall_clock = lambda: time.time() + seconds
+
+
+def _delay() -> None:
+    """Between reading a value and storing it, and between writing and the commit."""
+    from pdp_client.cache import DecisionCache
+
+    from pdp.facts.snapshot import SnapshotCell
+    from pdp.facts.store import Transaction
+
+    _pause_before(SnapshotCell, "fill", FILL_SECONDS_MAX)
+    _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)
+    _pause_before(DecisionCache, "_keep", KEEP_SECONDS_MAX)
+
+
+def _without_revision_check() -> None:
+    from pdp.facts.snapshot import SnapshotCell
+
+    fill = SnapshotCell.fill
+
+    def fill_always(self: SnapshotCell, gathered: Any) -> None:
+        fill(self, replace(gathered, revision=max(gathered.revision, self.current.revision)))
+
+    SnapshotCell.fill = fill_always  # type: ignore[method-assign]
+    _delay()
+
+
+def _without_lease() -> None:
+    from pdp.facts.replica import Replica
+
+    Replica._require_fresh = lambda *_: None  # type: ignore[method-assign]
+
+
+def _without_order() -> None:
+    from tests.history.sequences import number_by_sequence
+
+    number_by_sequence()
+
+
+def _without_barrier() -> None:
+    raise NotImplementedError
+
+
+def _without_edge_revision_check() -> None:
+    from pdp_client.cache import DecisionCache
+
+    keep = DecisionCache._keep
+
+    def keep_always(self: Any, key: bytes, fresh: Any) -> None:
+        keep(self, key, replace(fresh, revision=sys.maxsize))
+
+    DecisionCache._keep = keep_always  # type: ignore[method-assign]
+    _delay()
+
+
+def _without_edge_lease() -> None:
+    from pdp_client.cache import DecisionCache
+
+    renew = DecisionCache.renew
+
+    def renew_for_good(self: Any, revision: int, epoch: str, _: float) -> None:
+        renew(self, revision, epoch, float("inf"))
+
+    DecisionCache.renew = renew_for_good  # type: ignore[method-assign]
+
+
+_WORDS: Mapping[str, Callable[[], None]] = {
+    "delays": _delay,
+    "revision check": _without_revision_check,
+    "lease": _without_lease,
+    "in-order revisions": _without_order,
+    "barrier": _without_barrier,
+    "edge revision check": _without_edge_revision_check,
+    "edge lease": _without_edge_lease,
+}
+
+
+def _pause_before(owner: type, name: str, seconds_max: float) -> None:
+    method = getattr(owner, name)
+
+    def paused(*arguments: Any) -> Any:
+        time.sleep(random.uniform(0, seconds_max))
+        return method(*arguments)
+
+    setattr(owner, name, paused)
+
+
+def main() -> None:
+    """Tampers, then is `pdp`."""
+    end = sys.argv.index("--")
+    weaken(sys.argv[1:end])
+    from pdp.cli import main as pdp
+
+    sys.argv = ["pdp", *sys.argv[end + 1 :]]
+    pdp()
+
+
+if __name__ == "__main__":
+    main()

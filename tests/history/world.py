@@ -1,0 +1,330 @@
+"""A world to check: PostgreSQL, replicas, sidecars and processes of clients; and what befalls them.
+
+with started_world(seed="7", directory=tmp_path, cluster=cluster) as world:
+    world.run(seconds=30, faults=world.faults())
+    history = world.history()
+"""
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from pdpapi.v1.administration_service_pb2 import ApplyRequest
+from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
+from sqlalchemy import make_url
+
+from pdp.migrations import migrate
+from pdp.sql import open_engine
+from tests.history.checker import History, Write
+from tests.history.clients import Plan
+from tests.history.places import Place, channel_to
+from tests.history.sequences import create_sequence
+from tests.history.subjects import key_as_pem, policy_of
+from tests.kit.clusters import Cluster
+from tests.kit.proxy import Proxy, proxied
+from tests.kit.server import ServerProcess
+from tests.kit.tokens import signing_key
+
+ROOT = Path(__file__).parents[2]
+BOUND_SECONDS = 2.0
+SETTINGS = {
+    "STALENESS_SECONDS_MAX": str(BOUND_SECONDS),
+    "POLL_SECONDS": "0.1",
+    "LOG_LEVEL": "info",
+    "THREADS": "16",
+}
+SUBJECTS_OF_A_PROCESS = 60
+
+
+@dataclass
+class Server(ServerProcess):
+    """A replica or a sidecar, in a process that may have been tampered with."""
+
+    command: Sequence[str] = ("serve",)
+    tampered: Sequence[str] = ()
+    """Words for `tests.history.weakened`."""
+
+    def start(self, *, ready: bool = True) -> None:
+        program = ("tests.history.weakened", *self.tampered, "--") if self.tampered else ("pdp",)
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *program, *self.command],
+                cwd=self.directory,
+                env={**self.environment, "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+            )
+        if ready:
+            self.wait_until_ready()
+
+
+Fault = Callable[[random.Random], None]
+
+
+class World:
+    """Everything that runs. `started_world` makes one."""
+
+    def __init__(self, seed: str, directory: Path, cluster: Cluster, stack: ExitStack) -> None:
+        self.seed = seed
+        self.directory = directory
+        self.befell: Counter[str] = Counter()
+        self._cluster = cluster
+        self._stack = stack
+        self._url = cluster.database()
+        self._tampered: Mapping[int, Sequence[str]] = {}
+        self.replicas: list[Server] = []
+        self.databases: list[Proxy] = []
+        """One before each replica: its way to PostgreSQL."""
+        self.upstreams: list[Proxy] = []
+        """What stands between those who cache and the replicas."""
+        self.places: list[Place] = []
+        self._clients: list[_ClientProcess] = []
+        self._ready: Write | None = None
+        self._names: list[str] = []
+
+    # --- building ---------------------------------------------------------------------------------
+
+    def start_replicas(
+        self, count: int = 3, *, tampered: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
+        """So many replicas, each with a way of its own to the database; all of them ready."""
+        migrate(self._url)
+        with open_engine(self._url).begin() as connection:
+            create_sequence(connection)
+        for number in range(count):
+            proxy, url = self._stack.enter_context(proxied(self._url))
+            directory = self.directory / f"replica-{number}"
+            directory.mkdir()
+            replica = Server(
+                directory,
+                {**SETTINGS, "DATABASE_URL": url},
+                tampered=(tampered or {}).get(number, ()),
+            )
+            self._stack.callback(_end, replica)
+            replica.start(ready=False)
+            self.replicas.append(replica)
+            self.databases.append(proxy)
+            self.places.append(
+                Place(f"replica {number}", "wire", f"127.0.0.1:{replica.port}", share=2)
+            )
+        for replica in self.replicas:
+            replica.wait_until_ready()
+
+    def through_proxies(self, *replicas: int) -> str:
+        """A target that leads to these replicas, over a way that can be cut."""
+        proxies = [Proxy(("127.0.0.1", self.replicas[number].port)) for number in replicas]
+        for proxy in proxies:
+            self._stack.callback(proxy.close)
+        self.upstreams += proxies
+        return "ipv4:" + ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+
+    def add_guards(self, *, cache: bool, share: int = 2) -> None:
+        """A guard in each process of clients, behind a way that can be cut."""
+        kind = "caching guard" if cache else "guard"
+        self.places.append(Place(kind, kind, self.through_proxies(0, 1), share))
+
+    def start_clients(self, count: int = 2, **plan: Any) -> None:
+        """Processes of clients, with the policy that they need."""
+        self._names = [f"w{n}s{i}" for n in range(count) for i in range(SUBJECTS_OF_A_PROCESS)]
+        targets = [f"127.0.0.1:{replica.port}" for replica in self.replicas]
+        ready = self._apply(targets[0])
+        key = signing_key()
+        for number in range(count):
+            output = self.directory / f"history-{number}"
+            begin = number * SUBJECTS_OF_A_PROCESS
+            self._clients.append(
+                _ClientProcess(
+                    Plan(
+                        f"{self.seed} {number}",
+                        self._names[begin : begin + SUBJECTS_OF_A_PROCESS],
+                        key.kid,
+                        key_as_pem(key),
+                        ready,
+                        targets,
+                        self.places,
+                        output,
+                        **plan,
+                    ),
+                    self.directory / f"clients-{number}.log",
+                )
+            )
+            self._stack.callback(self._clients[-1].kill)
+
+    def _apply(self, target: str) -> Write:
+        with channel_to(target) as channel:
+            stub = PolicyAdministrationServiceStub(channel)
+            document = json.dumps(policy_of(self._names))
+            invoked = time.monotonic()
+            revision = stub.Apply(ApplyRequest(document=document), timeout=30).revision
+            return Write("ready", True, invoked, time.monotonic(), revision)
+
+    # --- running ----------------------------------------------------------------------------------
+
+    @property
+    def operations(self) -> int:
+        """So many so far, about."""
+        return sum(clients.operations for clients in self._clients)
+
+    def run(
+        self, *, seconds: float, operations: int = 0, faults: Mapping[str, Fault] | None = None
+    ) -> None:
+        """For so long, and until there are so many operations. Each kind of fault befalls once
+        before any does again; in which order, when and whom says the seed."""
+        rng = random.Random(f"{self.seed} faults")
+        began = time.monotonic()
+        deck: list[str] = []
+        time.sleep(1.0)
+        while time.monotonic() < began + seconds or self.operations < operations:
+            if faults:
+                if not deck:
+                    deck = rng.sample(list(faults), len(faults))
+                name = deck.pop()
+                self.befell[name] += 1
+                faults[name](rng)
+            time.sleep(rng.uniform(0.3, 1.0))
+
+    def history(self) -> History:
+        """What the clients saw. Ends them."""
+        whole = History()
+        for clients in self._clients:
+            part = clients.end()
+            whole.writes += part.writes
+            whole.barriers += part.barriers
+            whole.checks += part.checks
+        return whole
+
+    # --- what befalls -----------------------------------------------------------------------------
+
+    def faults(self) -> Mapping[str, Fault]:
+        """All kinds."""
+        return {
+            "replica killed": self.kill_a_replica,
+            "replica paused": self.pause_a_replica,
+            "PostgreSQL restarted": self.restart_postgresql,
+            "LISTEN cut": self.cut_listening,
+            "database partitioned": self.partition_a_database,
+            "upstream partitioned": self.partition_upstreams,
+            "connections reset": self.reset_connections,
+            "clients paused": self.pause_clients,
+        }
+
+    def kill_a_replica(self, rng: random.Random) -> None:
+        replica = rng.choice(self.replicas)
+        replica.kill()
+        time.sleep(rng.uniform(0.1, 1))
+        replica.start(ready=False)
+
+    def pause_a_replica(self, rng: random.Random) -> None:
+        _pause(rng.choice(self.replicas).pids, rng.uniform(0.3, 3))
+
+    def restart_postgresql(self, rng: random.Random) -> None:
+        self._cluster.kill()
+        time.sleep(rng.uniform(0, 0.5))
+        self._cluster.start()
+
+    def cut_listening(self, _: random.Random) -> None:
+        url = make_url(self._url).set(drivername="postgresql")
+        with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
+            )
+
+    def partition_a_database(self, rng: random.Random) -> None:
+        _silence([rng.choice(self.databases)], rng.uniform(0.5, 3.5))
+
+    def partition_upstreams(self, rng: random.Random) -> None:
+        _silence(
+            rng.sample(self.upstreams, rng.randint(1, len(self.upstreams))), rng.uniform(0.5, 3.5)
+        )
+
+    def reset_connections(self, rng: random.Random) -> None:
+        rng.choice([*self.upstreams, *self.databases]).reset()
+
+    def pause_clients(self, rng: random.Random) -> None:
+        _pause(lambda: [rng.choice(self._clients).pid], rng.uniform(0.3, 2))
+
+
+class _ClientProcess:
+    """`tests.history.clients` in a process of its own."""
+
+    def __init__(self, plan: Plan, log: Path) -> None:
+        self._plan = plan
+        self.operations = 0
+        file = plan.output.with_suffix(".plan")
+        file.write_bytes(pickle.dumps(plan))
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.history.clients", str(file)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.operations = int(line)
+
+    def end(self) -> History:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(60) == 0
+        self._reading.join()
+        history: History = pickle.loads(self._plan.output.read_bytes())
+        return history
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _end(server: Server) -> None:
+    if server.process is not None and server.process.poll() is None:
+        server.kill()
+
+
+def _pause(pids: Callable[[], Sequence[int]], seconds: float) -> None:
+    stopped = pids()
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _silence(proxies: Sequence[Proxy], seconds: float) -> None:
+    for proxy in proxies:
+        proxy.blackhole()
+    time.sleep(seconds)
+    for proxy in proxies:
+        proxy.forward()
+
+
+@contextmanager
+def started_world(*, seed: str, directory: Path, cluster: Cluster) -> Iterator[World]:
+    """A world with nothing in it yet; what is started in it ends with the block."""
+    with ExitStack() as stack:
+        yield World(seed, directory, cluster, stack)
