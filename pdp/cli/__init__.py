@@ -1,4 +1,4 @@
-"""`pdp`, the command line: serve, policy, questions, tokens, audit, Clerk.
+"""`pdp`, the command line: serve, sidecar, policy, questions, tokens, audit, Clerk.
 
 Errors are one line on standard error and exit status 2; a denial answered to `pdp check` is exit
 status 1, so that shells can tell no from failure.
@@ -9,7 +9,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from pdp.cli import ask, audit, clerk, policy, secrets, serve
+from pdp.cli import ask, audit, clerk, policy, secrets, serve, sidecar
 from pdp.cli.output import fail
 from pdp.errors import InvalidPolicy, PdpError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="A policy decision point for Clerk applications.",
 )
 app.command("serve")(serve.serve)
+app.command("sidecar")(sidecar.sidecar)
 app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)

@@ -16,6 +16,8 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A channel that replaces one whose connection is dead must not come by that connection.
+    ("grpc.use_local_subchannel_pool", 1),
     # gRPC's own 1 s and 120 s are long beside a deadline of 250 ms.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),

@@ -1,0 +1,69 @@
+"""`pdp sidecar`."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pdp.logs import configure_logs
+from pdp.settings import SidecarSettings
+
+
+def sidecar(
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(help="host:port of a server; once for each, the first is asked first."),
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="unix:PATH or host:port of the gRPC port.")
+    ] = None,
+    http_listen: Annotated[
+        str | None, typer.Option(help="host:port of probes and metrics.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="TLS to upstream: authority of its certificate.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="TLS to upstream: the sidecar's own certificate.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="TLS to upstream: private key of the certificate.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the sidecar's API key.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Clear text to upstream, or beyond loopback without callers."
+        ),
+    ] = False,
+) -> None:
+    """Answers Check beside a service, from answers that are still good, until SIGTERM."""
+    tls = {"ca_file": ca, "certificate_file": certificate, "private_key_file": key}
+    given: dict[str, Any] = {
+        "upstreams": upstream or None,
+        "listen": listen,
+        "http_listen": http_listen,
+        "upstream_tls": {name: file for name, file in tls.items() if file is not None} or None,
+        "api_key_file": api_key_file,
+        "insecure": insecure or None,
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    settings = SidecarSettings.load(config, **overrides)
+    configure_logs(settings.log_level, settings.log_format)
+    # What answers loads much that the other commands do without.
+    from pdp.sidecar.app import Sidecar  # noqa: PLC0415
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    process = Sidecar(settings)
+    try:
+        process.start()
+        stopping.wait()
+    finally:
+        process.stop()

@@ -1,0 +1,167 @@
+"""Answers Check and BatchCheck: from what is kept, or as upstream does, or not at all.
+
+An answer is given again in two ways. As CACHED, within a lease: an allow keeps its decision id, a
+denial is a new decision. As STAYED_OPEN, for a while after the lease has ended, where no server is
+in reach and the settings say so of each permission asked about: allows only, each a new decision.
+What is a new decision is on record before it goes out.
+"""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+from pdp_client.cache import DecisionCache, Fresh, key_of
+from pdpapi.v1.core_pb2 import ANSWER_SOURCE_STAYED_OPEN, DECISION_DENY
+
+from pdp.audit import Recorder, new_decision_id
+from pdp.clock import Clock
+from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
+from pdp.settings import SidecarSettings
+from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
+from pdp.sidecar.upstreams import NoAnswer, Upstreams
+from pdp.wire.callers import Caller
+from pdp.wire.decision import SERVICE
+from pdp.wire.methods import Method
+
+STAYED_OPEN = (
+    "allowed before; the sidecar is cut off, and its settings let this stay open for a while"
+)
+_FINGERPRINT_DIGITS = 16
+
+
+@dataclass(slots=True)
+class Counts:
+    """For metrics; they only ever grow."""
+
+    hits: int = 0
+    misses: int = 0
+    stayed_open: int = 0
+
+
+class Answering:
+    """Thread-safe."""
+
+    def __init__(
+        self,
+        settings: SidecarSettings,
+        cache: DecisionCache[Kept],
+        upstreams: Upstreams,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._upstreams = upstreams
+        self._recorder = recorder
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.counts = Counts()
+
+    def methods(self) -> Sequence[Method]:
+        """The methods of PolicyDecisionService."""
+        return self._method(CHECK), self._method(BATCH)
+
+    def _method(self, exchange: Exchange) -> Method:
+        def answer(request: Any, caller: Caller) -> Message:
+            key = key_of(exchange.path, request)
+            try:
+                return self._answer(exchange, key, request, caller)
+            except NoAnswer as error:
+                failure = error
+            kept = self._stay_open(exchange, key, request, caller) if failure.out_of_reach else None
+            if kept is None:
+                raise failure.error
+            return kept
+
+        return Method(
+            SERVICE, exchange.name, "decide", exchange.request, answer, exchange.request_bytes_max
+        )
+
+    def _answer(self, exchange: Exchange, key: bytes, request: Any, caller: Caller) -> Message:
+        """Raises NoAnswer, AuditUnavailable."""
+
+        def ask() -> Fresh[Kept]:
+            answer = self._upstreams.ask(exchange.path, request, exchange.response)
+            return exchange.fresh(request, answer)
+
+        given = self._cache.get_or_ask(key, ask, wait_seconds=self._settings.deadline_seconds)
+        kept, again = given.answer, None
+        if given.cached and not kept.denies:
+            again = kept.again
+        elif given.cached:
+            again = self._again(exchange, request, kept, caller, AnswerSource.CACHED)
+            # To put it on record took time. What may no longer be said is asked anew.
+            if self._cache.find(key) is not kept:
+                kept, again = ask().answer, None
+        with self._lock:
+            if again is None:
+                self.counts.misses += 1
+            else:
+                self.counts.hits += 1
+        message: Message = kept.fresh if again is None else again
+        return message
+
+    def _stay_open(
+        self, exchange: Exchange, key: bytes, request: Any, caller: Caller
+    ) -> Message | None:
+        """The answer that was given before, where the settings let it stay open. Raises
+        AuditUnavailable."""
+        items = exchange.items(request)
+        seconds = min((self._settings.open_seconds(one.permission) for one in items), default=0.0)
+        if not seconds:
+            return None
+        kept = self._cache.find(key, overtime_seconds=seconds)
+        if kept is None or kept.denies:
+            return None
+        again: Message = self._again(exchange, request, kept, caller, AnswerSource.STAYED_OPEN)
+        if self._cache.find(key, overtime_seconds=seconds) is not kept:
+            return None
+        with self._lock:
+            self.counts.stayed_open += 1
+        return again
+
+    def _again(
+        self, exchange: Exchange, request: Any, kept: Kept, caller: Caller, source: AnswerSource
+    ) -> Any:
+        """The answer, made anew and put on record: all that it denies, or all that stayed open."""
+        message: Any = exchange.response()
+        message.CopyFrom(kept.again)
+        token = hashlib.sha256(request.actor_token.encode()).hexdigest()[:_FINGERPRINT_DIGITS]
+        actor = actor_of(message.actor)
+        now = self._clock()
+        records = []
+        for item, result in zip(exchange.items(request), exchange.results(message), strict=True):
+            denied = result.decision == DECISION_DENY
+            if source is AnswerSource.CACHED and not denied:
+                continue
+            result.decision_id = new_decision_id()
+            if source is AnswerSource.STAYED_OPEN:
+                result.source = ANSWER_SOURCE_STAYED_OPEN
+                result.message = STAYED_OPEN
+                result.ClearField("reusable_until")
+            resource = item.resource
+            records.append(
+                DecisionRecord(
+                    decision_id=result.decision_id,
+                    decided_at=now,
+                    effect=Effect.DENY if denied else Effect.ALLOW,
+                    reason=REASONS[result.reason],
+                    permission=item.permission,
+                    caller=caller.name,
+                    revision=result.revision,
+                    token_fingerprint=token,
+                    actor=actor,
+                    resource=ResourceRef(resource.type, resource.id)
+                    if item.HasField("resource")
+                    else None,
+                    rule_id=result.rule_id or None,
+                    grant_id=result.grant_id or None,
+                    source=source,
+                )
+            )
+        self._recorder.record(records)
+        return message

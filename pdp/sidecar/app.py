@@ -1,0 +1,181 @@
+"""The sidecar's composition root: settings -> its parts, and the order in which they start and end.
+
+It starts whatever is out of reach: without a server it is alive and not ready, and becomes ready by
+itself.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import structlog
+from pdp_client import TlsOptions
+from pdp_client.cache import DecisionCache
+from pdp_client.following import Follower
+
+from pdp.audit import Recorder, Shipper
+from pdp.clock import wall_clock
+from pdp.garbage import leave_in_peace
+from pdp.http import HttpServer, Metrics
+from pdp.settings import SidecarSettings
+from pdp.sidecar.answering import Answering
+from pdp.sidecar.exchanges import Kept
+from pdp.sidecar.reporting import UpstreamDestination
+from pdp.sidecar.upstreams import Credentials, Upstreams
+from pdp.wire import Door, open_grpc_door
+
+log = structlog.get_logger("pdp.sidecar")
+
+READINESS_SECONDS = 0.1
+ORIGIN = "sidecar"
+SOCKET_UMASK = 0o117
+"""A unix socket is for processes of the same user or group."""
+
+
+class Sidecar:
+    """One process beside a service."""
+
+    def __init__(self, settings: SidecarSettings) -> None:
+        """Raises ValueError or OSError for settings that do not hold."""
+        self._settings = settings
+        self._upstreams = Upstreams(
+            settings.upstreams, _credentials(settings), deadline_seconds=settings.deadline_seconds
+        )
+        self._cache: DecisionCache[Kept] = DecisionCache(
+            entries_max=settings.entries_max, age_seconds_max=settings.age_seconds_max
+        )
+        self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
+        self._recorder = Recorder(settings.audit_directory, ORIGIN, clock=wall_clock)
+        self._shipper = Shipper(
+            settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
+        )
+        self._answering = answering = Answering(
+            settings, self._cache, self._upstreams, self._recorder, clock=wall_clock
+        )
+        self._metrics = Metrics(
+            {
+                "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
+                "pdp_sidecar_live": (
+                    "1 while there is a lease: kept answers are given.",
+                    lambda: float(self._cache.live),
+                ),
+                "pdp_sidecar_entries": ("Answers that are kept.", lambda: len(self._cache)),
+                "pdp_sidecar_hits": (
+                    "Requests that were answered from what is kept.",
+                    lambda: answering.counts.hits,
+                ),
+                "pdp_sidecar_misses": (
+                    "Requests that upstream answered.",
+                    lambda: answering.counts.misses,
+                ),
+                "pdp_sidecar_stayed_open": (
+                    "Requests that were answered without a lease, as the settings let it.",
+                    lambda: answering.counts.stayed_open,
+                ),
+                "pdp_sidecar_unreported_bytes": (
+                    "Decisions on disk that upstream has not taken yet.",
+                    self._unreported_bytes,
+                ),
+                "pdp_sidecar_report_failures": (
+                    "Attempts to bring the log upstream that failed.",
+                    lambda: self._shipper.counts().failures,
+                ),
+                "pdp_audit_write_failures": (
+                    "Writes and syncs of the log that failed.",
+                    lambda: self._recorder.counts().failures,
+                ),
+            }
+        )
+        self._stopping = threading.Event()
+        self._started = contextlib.ExitStack()
+        """What `stop` has to stop, latest first."""
+        self._door: Door | None = None
+        self._http = HttpServer(settings.http_listen, self._metrics, self.obstacles)
+        self._readiness = threading.Thread(
+            target=self._follow_readiness, name="readiness", daemon=True
+        )
+
+    def obstacles(self) -> list[str]:
+        """Why the process does not answer as it should; empty: it does."""
+        checks: tuple[tuple[Callable[[], bool], str], ...] = (
+            (lambda: not self._stopping.is_set(), "shutting down"),
+            (lambda: self._cache.live, "the change stream is not live"),
+            (self._recorder.ready, "decisions cannot be put on record"),
+            (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
+        )
+        return [sentence for holds, sentence in checks if not holds()]
+
+    def start(self) -> None:
+        """Starts everything, front door last.
+
+        Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
+        stops what has.
+        """
+        started = self._started
+        started.callback(self._upstreams.close)
+        self._http.start()
+        started.callback(self._http.stop)
+        self._recorder.start()
+        self._shipper.start()
+        started.callback(self._stop_audit)
+        self._follower.start()
+        started.callback(self._follower.stop)
+        with _umask(SOCKET_UMASK):
+            self._door = open_grpc_door(
+                self._settings, self._answering.methods(), self._metrics.observe_rpc
+            )
+        started.callback(self._door.close, self._settings.shutdown_seconds)
+        self._readiness.start()
+        log.info(
+            "serving",
+            listen=self._settings.listen,
+            port=self._door.port,
+            http_port=self._http.port,
+            upstreams=self._settings.upstreams,
+            callers=len(self._settings.callers),
+        )
+
+    def stop(self) -> None:
+        """Stops taking requests, finishes those in flight, and reports what upstream takes."""
+        log.info("stopping")
+        self._stopping.set()
+        self._started.close()
+        log.info("stopped")
+
+    def _stop_audit(self) -> None:
+        # In this order: the shipper's last pass takes what the recorder wrote last.
+        self._recorder.stop()
+        self._shipper.stop()
+
+    def _unreported_bytes(self) -> float:
+        directory = self._settings.audit_directory
+        return float(sum(one.stat().st_size for one in directory.glob("*/*")))
+
+    def _follow_readiness(self) -> None:
+        serving = False
+        while not self._stopping.wait(READINESS_SECONDS):
+            obstacles = self.obstacles()
+            if serving == bool(obstacles) and self._door is not None:
+                serving = not obstacles
+                self._door.set_serving(serving=serving)
+                log.info("readiness", ready=serving, obstacles=obstacles)
+                if serving:
+                    leave_in_peace()
+            self._metrics.refresh()
+
+
+def _credentials(settings: SidecarSettings) -> Credentials:
+    tls, one = None, settings.upstream_tls
+    if one is not None:
+        tls = TlsOptions(ca=one.ca_file, cert=one.certificate_file, key=one.private_key_file)
+    return Credentials(tls, settings.upstream_key(), settings.insecure)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

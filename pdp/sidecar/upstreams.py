@@ -1,0 +1,252 @@
+"""The servers behind a sidecar: whom it asks, whom it watches, and what their errors mean here.
+
+One of them is the current one, which is watched, and asked first. Where it cannot be reached the
+next is asked, and becomes the current one.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from pdp_client.transport import TlsOptions, caller_metadata, open_channel
+from pdpapi.v1 import audit_service_pb2, change_service_pb2
+from pdpapi.v1.audit_service_pb2 import ReportDecisionsRequest, ReportDecisionsResponse
+from pdpapi.v1.change_service_pb2 import WatchRequest, WatchResponse
+
+from pdp.errors import UpstreamRefused, UpstreamUnavailable
+from pdp.wire.statuses import PassedOn
+
+log = structlog.get_logger("pdp.sidecar")
+
+REPORT_SECONDS_MAX = 5.0
+_AUDIT = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+_CHANGES = change_service_pb2.DESCRIPTOR.services_by_name["ChangeService"].full_name
+_Code = grpc.StatusCode
+
+# The sidecar's own credentials will not do. To who asked the sidecar that is no news of theirs.
+_REFUSALS = frozenset((_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED))
+# A server has looked at the question, and no other will think otherwise.
+_VERDICTS = frozenset((_Code.INVALID_ARGUMENT, _Code.INTERNAL))
+_ABSENCES = frozenset((_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED))
+# A server did not get as far as to decide. Not among them: AUDIT_UNAVAILABLE, which is what becomes
+# of a denial that could not be recorded, and REVISION_NOT_REACHED, which asks for news.
+_UNDECIDED = frozenset(
+    ("", "DATABASE_UNAVAILABLE", "FACTS_STALE", "KEYS_UNAVAILABLE", "SHUTTING_DOWN")
+)
+# How a stream ends that said nothing any more: the connection may be dead, and not know it.
+_SILENCE = frozenset((_Code.CANCELLED, _Code.DEADLINE_EXCEEDED))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered."""
+
+    message: Any
+    sent_at: float
+    """time.monotonic() before the question was sent."""
+
+
+class NoAnswer(Exception):
+    """No server answered, or one will not."""
+
+    def __init__(self, error: Exception, *, out_of_reach: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        """What the caller is told."""
+        self.out_of_reach = out_of_reach
+        """Whether nothing was decided because no server can be reached or can decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    code: grpc.StatusCode
+    status: status_pb2.Status
+    reason: str
+    """Of its ErrorInfo; empty: gRPC's own, no server said it."""
+
+
+@dataclass(slots=True)
+class _Upstream:
+    target: str
+    channel: grpc.Channel
+    retired: grpc.Channel | None = None
+    """Its channel before this one: what is in flight there still ends there."""
+    refused: bool = False
+    """Whether the log says that it does not let the sidecar ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the sidecar shows to upstream."""
+
+    tls: TlsOptions | None = None
+    api_key: str | None = field(default=None, repr=False)
+    insecure: bool = False
+
+
+class Upstreams:
+    """Thread-safe. It connects when it is first asked."""
+
+    def __init__(
+        self, targets: Sequence[str], credentials: Credentials, *, deadline_seconds: float
+    ) -> None:
+        """Raises ValueError where tokens would cross a network in clear text, OSError where a PEM
+        file cannot be read."""
+        self._credentials = credentials
+        self._deadline_seconds = deadline_seconds
+        self._metadata = caller_metadata(credentials.api_key)
+        self._lock = threading.Lock()
+        self._all = [_Upstream(target, self._open(target)) for target in targets]
+        self._current = self._all[0]
+        self._watched = self._all[0]
+
+    def ask(self, path: str, request: Message, response: type[Message]) -> Answer:
+        """Asks the current server, and where it has no answer the others, within the deadline.
+
+        Raises NoAnswer.
+        """
+        ends_at = time.monotonic() + self._deadline_seconds
+        failures: list[_Failure] = []
+        for upstream in self._in_turn():
+            sent_at = time.monotonic()
+            if failures and sent_at >= ends_at:
+                break
+            call = upstream.channel.unary_unary(
+                path, type(request).SerializeToString, response.FromString
+            )
+            try:
+                message = call(request, timeout=ends_at - sent_at, metadata=self._metadata)
+            except grpc.RpcError as error:
+                failure = _failure(cast(grpc.Call, error))
+            except ValueError:
+                break  # the channel is closed: the process is ending
+            else:
+                upstream.refused = False
+                return Answer(message, sent_at)
+            if failure.reason and (failure.code in _VERDICTS or failure.reason == "LIMIT_EXCEEDED"):
+                raise NoAnswer(PassedOn(failure.code, failure.status), out_of_reach=False)
+            self._note(upstream, failure)
+            failures.append(failure)
+        raise _no_answer(failures)
+
+    def watch(self, request: WatchRequest) -> Any:
+        """Opens a stream of changes from the current server."""
+        with self._lock:
+            upstream = self._watched = self._current
+        call = upstream.channel.unary_stream(
+            f"/{_CHANGES}/Watch", WatchRequest.SerializeToString, WatchResponse.FromString
+        )
+        return call(request, metadata=self._metadata)
+
+    def lost(self, code: grpc.StatusCode) -> None:
+        """The stream has ended: the next is another server's, unless this one meant well."""
+        if code is _Code.OK:
+            return
+        with self._lock:
+            upstream = self._watched
+        if code in _SILENCE:
+            self._renew(upstream)
+        if code in _REFUSALS:
+            self._say_refused(upstream, code)
+        self._leave(upstream)
+
+    def report(self, request: ReportDecisionsRequest) -> ReportDecisionsResponse:
+        """Brings a part of the sidecar's own log to the current server.
+
+        Raises UpstreamRefused, UpstreamUnavailable.
+        """
+        upstream = self._current
+        call = upstream.channel.unary_unary(
+            f"/{_AUDIT}/ReportDecisions",
+            ReportDecisionsRequest.SerializeToString,
+            ReportDecisionsResponse.FromString,
+        )
+        try:
+            return call(request, timeout=REPORT_SECONDS_MAX, metadata=self._metadata)
+        except grpc.RpcError as error:
+            failure = _failure(cast(grpc.Call, error))
+        except ValueError:
+            raise UpstreamUnavailable("the process is ending") from None
+        self._note(upstream, failure)
+        if failure.code in _REFUSALS:
+            raise UpstreamRefused("the server does not let this sidecar report")
+        raise UpstreamUnavailable(f"the server takes no report: {failure.code.name}")
+
+    def close(self) -> None:
+        """Ends all connections."""
+        for upstream in self._all:
+            upstream.channel.close()
+            if upstream.retired is not None:
+                upstream.retired.close()
+
+    def _open(self, target: str) -> grpc.Channel:
+        one = self._credentials
+        return open_channel(target, one.tls, one.api_key, insecure=one.insecure)
+
+    def _in_turn(self) -> Sequence[_Upstream]:
+        first = self._all.index(self._current)
+        return (*self._all[first:], *self._all[:first])
+
+    def _note(self, upstream: _Upstream, failure: _Failure) -> None:
+        if failure.code in _REFUSALS:
+            self._say_refused(upstream, failure.code)
+        elif failure.code is _Code.UNAVAILABLE and not failure.reason:
+            self._leave(upstream)
+
+    def _say_refused(self, upstream: _Upstream, code: grpc.StatusCode) -> None:
+        if not upstream.refused:
+            upstream.refused = True
+            log.error("upstream_refuses_the_sidecar", upstream=upstream.target, code=code.name)
+
+    def _leave(self, upstream: _Upstream) -> None:
+        """Makes the next the current one, if `upstream` is it and there is another."""
+        with self._lock:
+            if upstream is not self._current or len(self._all) == 1:
+                return
+            self._current = self._all[(self._all.index(upstream) + 1) % len(self._all)]
+        log.warning("upstream_left", upstream=upstream.target, current=self._current.target)
+
+    def _renew(self, upstream: _Upstream) -> None:
+        """Has it connected to anew: a connection that died in silence is not believed to be dead
+        for half a minute."""
+        if upstream.retired is not None:
+            upstream.retired.close()
+        upstream.retired, upstream.channel = upstream.channel, self._open(upstream.target)
+
+
+def _no_answer(failures: Sequence[_Failure]) -> NoAnswer:
+    out_of_reach = bool(failures) and all(
+        failure.code in _ABSENCES and failure.reason in _UNDECIDED for failure in failures
+    )
+    said = next((one for one in failures if one.reason and one.code is _Code.UNAVAILABLE), None)
+    if said is not None:
+        return NoAnswer(PassedOn(said.code, said.status), out_of_reach=out_of_reach)
+    if any(failure.code in _REFUSALS for failure in failures):
+        error = UpstreamRefused("the server does not let this sidecar ask")
+        return NoAnswer(error, out_of_reach=False)
+    full = next((one for one in failures if one.code is _Code.RESOURCE_EXHAUSTED), None)
+    if full is not None:
+        return NoAnswer(PassedOn(full.code, full.status), out_of_reach=False)
+    unavailable = UpstreamUnavailable("no server is in reach and answers")
+    return NoAnswer(unavailable, out_of_reach=out_of_reach)
+
+
+def _failure(error: grpc.Call) -> _Failure:
+    code = error.code()
+    plain = status_pb2.Status(code=code.value[0], message=error.details() or "")
+    info = error_details_pb2.ErrorInfo()
+    try:
+        status = rpc_status.from_call(error)
+        for detail in status.details if status is not None else ():
+            if detail.Unpack(info):
+                return _Failure(code, status, info.reason)
+    except (ValueError, DecodeError):
+        pass  # unreadable details: the code alone already says that there is no answer
+    return _Failure(code, plain, "")
