@@ -18,8 +18,9 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.change_service_pb2 import ChangeKind as WireKind
 
-from pdp.errors import InvalidRequest, LimitExceeded, Violation
+from pdp.errors import InvalidRequest, Overloaded, Violation
 from pdp.facts import ChangeKind, News, Replica, Step, Watch
+from pdp.facts.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.methods import StreamMethod
 from pdp.wire.times import set_duration
@@ -29,10 +30,7 @@ REQUEST_BYTES_MAX = 1024
 EPOCH_CHARACTERS_MAX = 256
 WATCHERS_MAX = 1_024
 HEARTBEAT_SECONDS = 0.25
-LEASE_SECONDS_MAX = 1.0
 LIFE_SECONDS_MAX = 300.0
-CLOCK_DRIFT = 0.001
-"""How much two clocks may run apart: NTP steers each by half of that at most."""
 RETRY_SECONDS = 0.02
 
 KINDS: Mapping[ChangeKind, WireKind.ValueType] = {
@@ -72,7 +70,7 @@ class Watchers:
         _check(request)
         with self._lock:
             if self.count >= WATCHERS_MAX:
-                raise LimitExceeded("watchers_max", WATCHERS_MAX, self.count + 1)
+                raise Overloaded("watchers_max", WATCHERS_MAX)
             self.count += 1
         return Watcher(self._replica.watch(request.epoch, request.after_revision), self)
 
@@ -92,6 +90,8 @@ class Watcher:
         """See `Feed`."""
         # Before anything is read: what is said of this moment holds at every later one.
         now = time.monotonic()
+        if now >= self._ends_at:
+            return None
         news = self._watch.news()
         self.behind = news.behind
         messages = []
@@ -104,12 +104,11 @@ class Watcher:
             self.due_at = now + (HEARTBEAT_SECONDS if news.left_seconds else RETRY_SECONDS)
             if news.left_seconds:
                 messages.append(self._heartbeat(news, news.left_seconds, now))
-        if not messages and now >= self._ends_at:
-            return None
         return messages
 
     def close(self) -> None:
         """See `Feed`."""
+        self._watch.close()
         self._watchers.leave()
 
     def _heartbeat(self, news: News, left_seconds: float, now: float) -> bytes:
@@ -129,7 +128,7 @@ def _check(request: WatchRequest) -> None:
 
 
 # Watchers are told the same, most of them at the same time.
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _changed(*steps: Step) -> bytes:
     keys = [
         ChangedKey(kind=KINDS[change.kind], key=change.key)

@@ -78,7 +78,10 @@ class Streams:
         self._wake.set()
 
     def stop(self) -> None:
-        """Ends whatever has not ended by itself."""
+        """Cuts off who has not read, a moment after the gate was closed, that this is the end."""
+        deadline = time.monotonic() + UNREAD_SECONDS_MAX
+        while self._all() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._stopping = True
         self.wake()
         self._thread.join()
