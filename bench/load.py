@@ -7,6 +7,7 @@ length of an answer that was looked at. An error has no message and would be not
 import re
 import struct
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def measure(
     requests = _checked(output, target)
     return Measurement(
         requests_per_second=requests / seconds,
-        p50_ms=_quantile(latencies, 0.50) / 1000,
-        p99_ms=_quantile(latencies, 0.99) / 1000,
+        p50_ms=quantile(latencies, 0.50) / 1000,
+        p99_ms=quantile(latencies, 0.99) / 1000,
         core_share=used / seconds,
         others_share=noise.others_seconds(used) / seconds,
         requests=requests,
@@ -116,5 +117,6 @@ def _checked(output: str, target: Target) -> int:
     return done
 
 
-def _quantile(ordered: list[int], part: float) -> float:
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """The value below which that part of the sorted values is."""
     return ordered[round(part * (len(ordered) - 1))]

@@ -116,7 +116,7 @@ def serving(
     command = [sys.executable, "-m", "pdp", "serve"]
     with pinned(command, plan.SERVER_CORE, log, environment, directory) as process:
         ready = f"http://127.0.0.1:{http_port}/readyz"
-        seconds = wait_until(lambda: _answers(ready), process, "pdp serve", log)
+        seconds = wait_until(lambda: answers(ready), process, "pdp serve", log)
         yield Pdp(process.pid, port, http_port, directory, seconds)
 
 
@@ -184,7 +184,8 @@ def _ask(pdp: Pdp, path: str, request: Message, answer: A) -> A:
     return answer
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET is answered with success."""
     try:
         with urllib.request.urlopen(url, timeout=1):
             return True

@@ -23,6 +23,9 @@ CONNECTIONS = 8
 STREAMS = 16
 BATCH_ITEMS = 1_000
 
+SERVED_PER_SECOND = 1_000
+"""While revocations are noticed, beside the questions about them."""
+
 OTHERS_SHARE_MAX = 0.10
 """With more than this of a core used by others, a measurement is made again."""
 ATTEMPTS_MAX = 2
@@ -48,6 +51,8 @@ class Plan:
     distinct_seconds_max: float = 120.0
     webhook_seconds: int = 5
     revocations: int = 100
+    staleness_revocations: int = 300
+    guard_hits: int = 50_000
 
 
 FULL = Plan()
@@ -60,6 +65,8 @@ QUICK = Plan(
     distinct_users_asked=500,
     webhook_seconds=1,
     revocations=10,
+    staleness_revocations=20,
+    guard_hits=5_000,
 )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import cerbos, plan
+from bench.edges import Edges
 from bench.million import Million
 from bench.rounds import BATCH, CERBOS, CHECK, DENIALS, ENVOY, PDP, UNLOADED, Series
 from bench.webhooks import Told
@@ -24,6 +25,8 @@ DENIALS_PER_SECOND_MIN = 5_000
 RATIO_MIN = 2.0
 P50_RATIO_MAX = 0.5
 P50_DRIFT_MAX = 0.10
+STALE_P99_MS_MAX = 100
+GUARD_HIT_US_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,13 @@ class Target:
 class Report:
     """All that was measured, and what it says."""
 
-    def __init__(self, series: Sequence[Series], million: Million, told: Sequence[Told]) -> None:
+    def __init__(
+        self, series: Sequence[Series], million: Million, told: Sequence[Told], edges: Edges
+    ) -> None:
         self._series = series
         self._million = million
         self._told = told
+        self._edges = edges
         self._by_key = {(one.subject, one.what, one.rules): one for one in series}
 
     def targets(self) -> list[Target]:
@@ -50,7 +56,7 @@ class Report:
         found = []
         for subject in (PDP, ENVOY):
             found += self._targets_of(subject)
-        return [*found, *self._targets_of_sizes()]
+        return [*found, *self._targets_of_sizes(), *self._targets_of_edges()]
 
     def _targets_of(self, subject: str) -> list[Target]:
         rules = min(one.rules for one in self._series)
@@ -121,6 +127,27 @@ class Report:
             ),
         ]
 
+    def _targets_of_edges(self) -> list[Target]:
+        edges = self._edges
+        served = edges.served_per_second
+        enough = served >= 0.95 * plan.SERVED_PER_SECOND
+        found = [
+            Target(
+                f"staleness p99 at a {one.place}, {served:,.0f} requests/s served",
+                f"under {STALE_P99_MS_MAX} ms at {plan.SERVED_PER_SECOND:,}",
+                f"{one.p99_ms:.0f} ms",
+                enough and one.p99_ms < STALE_P99_MS_MAX,
+            )
+            for one in edges.stale
+        ]
+        hit = Target(
+            "hit of a caching guard",
+            f"under {GUARD_HIT_US_MAX} us",
+            f"{edges.guard_hit_us:.1f} us",
+            edges.guard_hit_us < GUARD_HIT_US_MAX,
+        )
+        return [*found, hit]
+
     def show(self, console: Console) -> None:
         """Prints the table and the targets."""
         table = Table(box=None, pad_edge=False)
@@ -145,18 +172,41 @@ class Report:
             f"{million.resident_mib_ready:.0f} MiB resident then and "
             f"{million.resident_mib_warm:.0f} MiB after questions about {million.asked:,} of them\n"
         )
-        for one in self._told:
+        for told in self._told:
             console.print(
-                f"webhooks on {one.database}: {one.messages_per_second:,.0f} messages/s committed; "
+                f"webhooks on {told.database}: {told.messages_per_second:,.0f} messages/s committed; "
                 f"from the 200 to a revocation to the first Check that denies "
-                f"{one.here_ms[0]:.1f} ms (95%: {one.here_ms[1]:.1f}, {one.allowed_here} allowed "
-                f"in between), in another replica {one.elsewhere_ms[0]:.0f} ms (95%: "
-                f"{one.elsewhere_ms[1]:.0f})"
+                f"{told.here_ms[0]:.1f} ms (95%: {told.here_ms[1]:.1f}, {told.allowed_here} allowed "
+                f"in between), in another replica {told.elsewhere_ms[0]:.0f} ms (95%: "
+                f"{told.elsewhere_ms[1]:.0f})"
             )
+        self._show_edges(console)
         console.print()
         for target in self.targets():
             word = "[green]reached[/green]" if target.reached else "[red]MISSED [/red]"
             console.print(f"{word} {target.name}: {target.measured} (wanted: {target.wanted})")
+
+    def _show_edges(self, console: Console) -> None:
+        edges = self._edges
+        for one in edges.stale:
+            console.print(
+                f"from COMMIT of a revocation to the last wrong answer at a {one.place}: p50 "
+                f"{one.p50_ms:.1f} ms, p99 {one.p99_ms:.1f} ms, at most {one.max_ms:.1f} ms of "
+                f"{one.revocations} ({edges.served_per_second:,.0f} requests/s served meanwhile)"
+            )
+        for what, rate in (
+            ("sidecar, hit", edges.hit),
+            ("sidecar, miss", edges.miss),
+            ("the replica behind it", edges.replica),
+        ):
+            console.print(
+                f"{what}: {rate.requests_per_second:,.0f} requests/s, p50 {rate.p50_ms:.1f} ms, "
+                f"{rate.core_share:.0%} of the core"
+            )
+        console.print(
+            f"caching guard, hit: {edges.guard_hit_us:.1f} us, "
+            f"{1e6 / edges.guard_hit_us:,.0f}/s on one thread"
+        )
 
     def write(self, file: Path) -> None:
         """The same rows as JSON, with every round."""
@@ -187,6 +237,7 @@ class Report:
             "rows": rows,
             "million": asdict(self._million),
             "webhooks": [asdict(one) for one in self._told],
+            "edges": asdict(self._edges),
             "targets": [asdict(target) for target in self.targets()],
         }
         file.write_text(json.dumps(report, indent=2) + "\n")
