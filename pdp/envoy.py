@@ -19,7 +19,12 @@ from typing import Any
 
 import structlog
 
-from pdp.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
+from pdp.limits import (
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    PING_ANSWER_SECONDS_MAX,
+    PING_SECONDS,
+)
 from pdp.settings import Settings, TlsSettings, socket_address
 
 log = structlog.get_logger("pdp.envoy")
@@ -214,6 +219,10 @@ def _connection_manager(settings: Settings, carried: Mapping[str, Any]) -> dict[
             "max_concurrent_streams": STREAMS_MAX,
             "initial_stream_window_size": 256 * _KIB,
             "initial_connection_window_size": 1024 * _KIB,
+            "connection_keepalive": {
+                "interval": f"{PING_SECONDS}s",
+                "timeout": f"{PING_ANSWER_SECONDS_MAX}s",
+            },
             # A request that is malformed costs its stream, not the connection of all the others.
             "override_stream_error_on_invalid_http_message": True,
         },

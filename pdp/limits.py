@@ -22,3 +22,6 @@ VIOLATIONS_MAX = 100
 REPORT_FRAMES_MAX = 1_000
 REPORT_BYTES_MAX = 2 * 1024 * 1024
 REPORT_RECORD_BYTES_MAX = 16 * 1024
+PING_SECONDS = 10
+PING_ANSWER_SECONDS_MAX = 5
+"""A peer that does not answer a ping has died without a word: its streams are over."""

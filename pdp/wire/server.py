@@ -90,6 +90,8 @@ def open_grpc_door(
             # Guards ping idle connections every 30 s; the default calls that too many.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.keepalive_time_ms", limits.PING_SECONDS * 1_000),
+            ("grpc.http2.ping_timeout_ms", limits.PING_ANSWER_SECONDS_MAX * 1_000),
         ),
         maximum_concurrent_rpcs=rpcs_max(settings),
     )
