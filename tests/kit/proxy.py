@@ -3,7 +3,9 @@
 with proxied(postgresql_url) as (proxy, url):
     engine = open_engine(url)    # the way to the database leads through the proxy
     proxy.blackhole()            # nothing arrives any more, and nobody is told
+    proxy.mute()                 # what clients send arrives, and no answer to it
     proxy.forward()              # what was held up arrives
+    proxy.forget()               # as blackhole, for ever, for the connections that there are
     proxy.reset()                # RST on every connection
     proxy.instead[b"COMMIT"] = None             # RST where a client says so; it never arrives
     proxy.instead[b"LISTEN"] = refusal("0A000") # and here the proxy answers by itself
@@ -39,6 +41,9 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
         self._open.set()
+        self._forgotten: list[asyncio.Event] = []
+        self._heard = asyncio.Event()
+        self._heard.set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -49,8 +54,21 @@ class Proxy:
     def blackhole(self) -> None:
         self._do(self._open.clear)
 
+    def forget(self) -> None:
+        def forget() -> None:
+            self._open.clear()
+            self._forgotten.append(self._open)
+            self._open = asyncio.Event()
+            self._open.set()
+
+        self._do(forget)
+
+    def mute(self) -> None:
+        self._do(self._heard.clear)
+
     def forward(self) -> None:
         self._do(self._open.set)
+        self._do(self._heard.set)
 
     def reset(self) -> None:
         self._do(self._reset)
@@ -64,7 +82,9 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
-        self._open.set()
+        for gate in (self._open, *self._forgotten):
+            gate.set()
+        self._heard.set()
         self._reset()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
@@ -110,9 +130,12 @@ class Proxy:
         self, reader: StreamReader, writer: StreamWriter, asking: StreamWriter | None
     ) -> None:
         """Carries bytes one way; `asking` is the client where they are the client's."""
+        gate = self._open
         while data := await reader.read(65_536):
             await asyncio.sleep(self.latency_seconds)
-            await self._open.wait()
+            await gate.wait()
+            if not asking:
+                await self._heard.wait()
             said = next((said for said in list(self.instead) if asking and said in data), None)
             if said is None or asking is None:
                 writer.write(data)

@@ -35,6 +35,7 @@ class ServerProcess:
     settings: Mapping[str, Any] = field(default_factory=dict)
     credentials: grpc.ChannelCredentials | None = None
     process: "subprocess.Popen[bytes] | None" = None
+    command: str = "serve"
 
     def __post_init__(self) -> None:
         self.port, self.http_port = free_port(), free_port()
@@ -63,7 +64,7 @@ class ServerProcess:
     def start(self, *, ready: bool = True) -> None:
         log = (self.directory / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [*PDP, "serve"], cwd=self.directory, env=self.environment, stdout=log, stderr=log
+            [*PDP, self.command], cwd=self.directory, env=self.environment, stdout=log, stderr=log
         )
         log.close()
         if ready:

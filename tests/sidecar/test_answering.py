@@ -1,0 +1,303 @@
+"""What a sidecar makes of what upstream says, of time, and of a disk that does not write."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from pdp_client.cache import DecisionCache
+from pdpapi.v1.change_service_pb2 import CHANGE_KIND_RESOURCE, CHANGE_KIND_USER, ChangedKey
+from pdpapi.v1.core_pb2 import (
+    ANSWER_SOURCE_CACHED,
+    ANSWER_SOURCE_STAYED_OPEN,
+    ANSWER_SOURCE_UNSPECIFIED,
+    Resource,
+    ResourceRef,
+)
+from pdpapi.v1.decision_service_pb2 import (
+    BatchCheckRequest,
+    BatchCheckResponse,
+    CheckItem,
+    CheckRequest,
+    CheckResponse,
+)
+
+from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve
+from pdp.audit import Recorder
+from pdp.clock import wall_clock
+from pdp.errors import AuditUnavailable, UpstreamRefused, UpstreamUnavailable
+from pdp.settings import SidecarSettings
+from pdp.sidecar.answering import Answering
+from pdp.sidecar.upstreams import Credentials, Upstreams
+from pdp.wire.callers import ANONYMOUS
+from pdp.wire.statuses import PassedOn
+
+REQUEST = CheckRequest(
+    actor_token="t", permission="course:view", resource=Resource(type="course", id="algebra")
+)
+KEPT: dict[str, object] = {"reusable_for": Duration(seconds=20), "epoch": "e", "revision": 7}
+
+
+def info(reason: str) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=reason, domain="pdpapi.v1")
+
+
+class World:
+    """A sidecar without its processes: a cache that the test leads, and a recorder on a disk."""
+
+    def __init__(self, directory: Path, *upstreams: Answerer) -> None:
+        stay_open = [{"permission": "course:*", "seconds": 30}]
+        addresses = [one.address for one in upstreams]
+        settings = SidecarSettings.load(None, upstreams=addresses, stay_open=stay_open)
+        self.cache: DecisionCache[Any] = DecisionCache()
+        self.recorder = Recorder(directory, "sidecar")
+        self.upstreams = Upstreams(addresses, Credentials(), deadline_seconds=10)
+        self.answering = Answering(
+            settings, self.cache, self.upstreams, self.recorder, clock=wall_clock
+        )
+        self.check, self.batch = (self._ask(method.answer) for method in self.answering.methods())
+        self.recorder.start()
+        self.lease(60)
+
+    def _ask(self, answer: Callable[..., Message]) -> Callable[[Message], Any]:
+        return lambda request=REQUEST: answer(request, ANONYMOUS)
+
+    def lease(self, seconds: float, revision: int = 7) -> None:
+        self.cache.renew(revision, "e", time.monotonic() + seconds)
+
+    def close(self) -> None:
+        self.recorder.stop()
+        self.upstreams.close()
+
+
+@pytest.fixture
+def answerers() -> Iterator[tuple[Answerer, Answerer]]:
+    both = Answerer(), Answerer()
+    servers = [serve(one, "127.0.0.1:0") for one in both]
+    yield both
+    for server in servers:
+        server.stop(None).wait()
+
+
+@pytest.fixture
+def world(answerers: tuple[Answerer, Answerer], tmp_path: Path) -> Iterator[World]:
+    answerers[0].says(allowed(**KEPT))
+    one = World(tmp_path, answerers[0])
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def upstream(answerers: tuple[Answerer, Answerer]) -> Answerer:
+    return answerers[0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff",
+        CheckResponse(),
+        allowed(actor=None),
+        allowed(decision=9),
+        allowed(denial_kind=2),
+        denied(denial_kind=0),
+        allowed(source=9),
+    ],
+)
+def test_what_is_no_answer_is_unavailable_and_not_kept(
+    world: World, upstream: Answerer, said: Message | bytes
+) -> None:
+    if isinstance(said, CheckResponse):
+        said.MergeFrom(CheckResponse(**KEPT))
+    upstream.says(said, allowed(**KEPT))
+    with pytest.raises(UpstreamUnavailable):
+        world.check(REQUEST)
+    assert world.check(REQUEST).source == ANSWER_SOURCE_UNSPECIFIED
+
+
+def test_a_batch_with_another_number_of_answers_is_unavailable(
+    world: World, upstream: Answerer
+) -> None:
+    upstream.says(BatchCheckResponse(results=[allowed(actor=None)], actor=ACTOR))
+    items = [CheckItem(permission="course:view")] * 2
+    with pytest.raises(UpstreamUnavailable):
+        world.batch(BatchCheckRequest(actor_token="t", items=items))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reusable_for": None},
+        {"epoch": "another"},
+        {"epoch": ""},
+        {"revision": 6},
+        {"actor": None},
+        {"source": ANSWER_SOURCE_CACHED},
+        {"source": ANSWER_SOURCE_STAYED_OPEN},
+        {"reason": 999},
+    ],
+)
+def test_an_answer_that_may_not_be_given_again_is_not(
+    world: World, upstream: Answerer, changes: dict[str, Any]
+) -> None:
+    """Among them: whose age nobody knows, and whose denial could not be put on record again."""
+    upstream.says(denied(**{**KEPT, **changes}))
+    for _ in range(2):
+        world.check(REQUEST)
+    assert len(upstream.requests) == 2
+    assert not len(world.cache)
+
+
+def test_a_change_above_the_resource_drops_the_answer_and_one_elsewhere_does_not(
+    world: World, upstream: Answerer
+) -> None:
+    upstream.says(allowed(**KEPT, ancestors=[ResourceRef(type="school", id="one")]))
+    world.check(REQUEST)
+    world.cache.changed([ChangedKey(kind=CHANGE_KIND_RESOURCE, key=["school", "two"])], 8)
+    assert world.check(REQUEST).source == ANSWER_SOURCE_CACHED
+    world.cache.changed([ChangedKey(kind=CHANGE_KIND_RESOURCE, key=["school", "one"])], 9)
+    assert world.check(REQUEST).source == ANSWER_SOURCE_UNSPECIFIED
+
+
+def test_a_batch_is_dropped_by_a_change_of_any_of_its_resources(
+    world: World, upstream: Answerer
+) -> None:
+    result = allowed(**KEPT)
+    result.ClearField("actor")
+    upstream.says(BatchCheckResponse(results=[result] * 2, actor=ACTOR))
+    items = [
+        CheckItem(permission="course:view", resource=Resource(type="course", id=one))
+        for one in ("algebra", "biology")
+    ]
+    request = BatchCheckRequest(actor_token="t", items=items)
+    world.batch(request)
+    assert world.batch(request).results[1].source == ANSWER_SOURCE_CACHED
+    world.cache.changed([ChangedKey(kind=CHANGE_KIND_RESOURCE, key=["course", "biology"])], 8)
+    assert world.batch(request).results[1].source == ANSWER_SOURCE_UNSPECIFIED
+
+
+def test_a_denial_that_cannot_be_recorded_is_not_given_again(
+    world: World, upstream: Answerer
+) -> None:
+    upstream.says(denied(**KEPT))
+    world.check(REQUEST)
+    world.recorder.stop()
+    with pytest.raises(AuditUnavailable):
+        world.check(REQUEST)
+
+
+def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
+    world: World, upstream: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it allows beside the denial would be from the past."""
+    yes, no = allowed(**KEPT), denied(**KEPT)
+    yes.ClearField("actor")
+    no.ClearField("actor")
+    upstream.says(BatchCheckResponse(results=[yes, no], actor=ACTOR))
+    items = [CheckItem(permission="course:view"), CheckItem(permission="course:edit")]
+    request = BatchCheckRequest(actor_token="t", items=items)
+    world.batch(request)
+    assert world.batch(request).results[0].source == ANSWER_SOURCE_CACHED
+    record = world.recorder.record
+
+    def slow(records: Any) -> None:
+        record(records)
+        world.cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[ACTOR.user_id])], 8)
+
+    monkeypatch.setattr(world.recorder, "record", slow)
+    assert world.batch(request).results[0].source == ANSWER_SOURCE_UNSPECIFIED
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "stays_open"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "", True),
+        (grpc.StatusCode.UNAVAILABLE, "FACTS_STALE", True),
+        (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", True),
+        # What becomes of a denial that could not be recorded.
+        (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", False),
+        (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED", False),
+        (grpc.StatusCode.UNAVAILABLE, "OF_THE_FUTURE", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
+        (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", False),
+        (grpc.StatusCode.INTERNAL, "INTERNAL", False),
+        (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED", False),
+        (grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED", False),
+        (grpc.StatusCode.UNIMPLEMENTED, "", False),
+    ],
+)
+def test_only_where_nothing_was_decided_an_allow_stays_open(
+    world: World, upstream: Answerer, code: grpc.StatusCode, reason: str, stays_open: bool
+) -> None:
+    world.check(REQUEST)
+    world.lease(-1)
+    upstream.fails(code, "scripted", *([info(reason)] if reason else []))
+    if stays_open:
+        answer = world.check(REQUEST)
+        assert answer.source == ANSWER_SOURCE_STAYED_OPEN
+        assert world.recorder.counts().recorded == 1
+        world.recorder.stop()
+        with pytest.raises(AuditUnavailable):
+            world.check(REQUEST)
+        return
+    with pytest.raises((PassedOn, UpstreamRefused, UpstreamUnavailable)) as caught:
+        world.check(REQUEST)
+    if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+        assert isinstance(caught.value, UpstreamRefused)
+    elif isinstance(caught.value, PassedOn):
+        assert caught.value.code is code
+    else:
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_kept_denial_does_not_turn_into_anything_when_upstream_is_away(
+    world: World, upstream: Answerer
+) -> None:
+    upstream.says(denied(**KEPT))
+    world.check(REQUEST)
+    world.lease(-1)
+    upstream.fails(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(UpstreamUnavailable):
+        world.check(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "FACTS_STALE"),
+        (grpc.StatusCode.UNAVAILABLE, ""),
+        (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
+        (grpc.StatusCode.UNIMPLEMENTED, ""),
+    ],
+)
+def test_another_upstream_is_asked_where_the_first_has_no_answer(
+    answerers: tuple[Answerer, Answerer], tmp_path: Path, code: grpc.StatusCode, reason: str
+) -> None:
+    world = World(tmp_path, *answerers)
+    answerers[0].fails(code, "scripted", *([info(reason)] if reason else []))
+    answerers[1].says(allowed(**KEPT))
+    try:
+        assert world.check(REQUEST).decision_id
+    finally:
+        world.close()
+
+
+def test_a_question_that_is_wrong_is_asked_once(
+    answerers: tuple[Answerer, Answerer], tmp_path: Path
+) -> None:
+    world = World(tmp_path, *answerers)
+    answerers[0].fails(grpc.StatusCode.INVALID_ARGUMENT, "no", info("REQUEST_INVALID"))
+    try:
+        with pytest.raises(PassedOn):
+            world.check(REQUEST)
+    finally:
+        world.close()
+    assert not answerers[1].requests
