@@ -22,12 +22,13 @@ from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.queries import DecisionFilter, DecisionLog
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
-from pdp.audit.reports import Reports
+from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports
 from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.verify import Problem, Report, verify_segments
 
 __all__ = [
+    "AHEAD_SECONDS_MAX",
     "KIND_GAP",
     "KIND_RECORD",
     "DecisionFilter",

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.rows import Row, gap_row, record_row
-from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
+from pdp.audit.segments import KIND_RECORD, Frame, Log, Place
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
 from pdp.sql import begin_read, begin_write
 
@@ -54,7 +54,7 @@ class SqlDestination:
             try:
                 if frame.kind == KIND_RECORD:
                     records.append(record_row(frame, log))
-                elif frame.kind == KIND_GAP:
+                else:
                     gaps.append(gap_row(frame, log))
             except MalformedRecordError as error:
                 refusals.append(Refusal(frame.position, str(error)))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
 from sqlalchemy import Connection, Engine, select
 
 from pdp.audit.destinations import Refusal, insert_new, put_place, read_place
@@ -23,7 +24,6 @@ from pdp.audit.records import MalformedRecordError, decode
 from pdp.audit.rows import Row, gap_row, record_row
 from pdp.audit.segments import (
     DIGEST_BYTES,
-    KIND_GAP,
     KIND_RECORD,
     Frame,
     Log,
@@ -50,6 +50,8 @@ _LOG_ID: Final = re.compile(r"[0-9a-f]{32}\Z", re.ASCII)
 _DECISION_ID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z", re.ASCII
 )
+
+_log = structlog.get_logger(__name__)
 
 
 class Reports:
@@ -104,10 +106,8 @@ class Reports:
             try:
                 if kind == KIND_RECORD:
                     records.append(_record_row(frame, log, reporter, latest))
-                elif kind == KIND_GAP:
-                    gaps.append(_gap_row(frame, log, latest))
                 else:
-                    raise MalformedRecordError("neither a record nor a gap")
+                    gaps.append(_gap_row(frame, log, latest))
             except MalformedRecordError as error:
                 refusals.append(Refusal(frame.position, str(error)))
         with begin_write(self._engine) as connection:
@@ -116,6 +116,14 @@ class Reports:
             insert_new(connection, audit_gaps, gaps)
             if not refusals:
                 put_place(connection, log, place)
+        if refusals:
+            _log.error(
+                "audit_report_refused",
+                reported_by=reporter,
+                origin=log.origin,
+                frames=len(refusals),
+                first=refusals[0].what,
+            )
         return place, refusals
 
 

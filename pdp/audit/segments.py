@@ -28,7 +28,8 @@ NO_DIGEST: Final = bytes(DIGEST_BYTES)
 KIND_HEADER: Final = b"H"
 KIND_RECORD: Final = b"R"
 KIND_GAP: Final = b"G"
-KINDS: Final = frozenset((KIND_HEADER, KIND_RECORD, KIND_GAP))
+KINDS: Final = frozenset((KIND_RECORD, KIND_GAP))
+"""Of the frames behind a header."""
 LENGTH: Final = struct.Struct(">I")
 FRAME_OVERHEAD: Final = LENGTH.size + DIGEST_BYTES
 LOCK_NAME: Final = "lock"

@@ -104,6 +104,16 @@ class Shipper:
         failing = self._failing or (self._thread is not None and not self._thread.is_alive())
         return ShipperCounts(self._shipped, self._failures, self._damages, failing)
 
+    def waiting_bytes(self) -> int:
+        """How much of what is on disk the destination is not known to have. For metrics."""
+        done, waiting = dict(self._done), 0
+        for directory in self._directory.glob("*/"):
+            for _, path in list_segments(directory):
+                with contextlib.suppress(FileNotFoundError):  # it has just been shipped
+                    place = done.get(path)
+                    waiting += path.stat().st_size - (place.byte_offset if place else 0)
+        return waiting
+
     def ship(self) -> None:
         """Ships all that is there now.
 
@@ -243,7 +253,7 @@ class Shipper:
             return start
         if known.sequence > header.sequence:
             newest, _ = list_segments(path.parent)[-1]
-            if known.sequence <= newest:
+            if known.sequence <= newest or self._is_kept(path):
                 return start
         elif known == start or any(
             isinstance(item, Frame) and item.after == known

@@ -8,8 +8,6 @@ from pathlib import Path
 from pdp.audit.records import MalformedRecordError, decode
 from pdp.audit.rows import gap_row
 from pdp.audit.segments import (
-    KIND_GAP,
-    KIND_HEADER,
     KIND_RECORD,
     Damage,
     DamagedSegmentError,
@@ -98,10 +96,8 @@ def _verify_frames(
             if item.kind == KIND_RECORD:
                 decode(item.payload)
                 totals[1] += 1
-            elif item.kind == KIND_GAP:
+            else:
                 totals[2] += gap_row(item, header.log)["dropped"]
-            elif item.kind == KIND_HEADER:
-                raise MalformedRecordError("a header inside a segment")
         except MalformedRecordError as error:
             damage = damage or Damage(item.position, before.byte_offset, str(error))
     return place, damage

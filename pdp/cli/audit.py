@@ -17,7 +17,7 @@ from pdpapi.v1 import core_pb2
 from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 from rich.table import Table
 
-from pdp.audit import verify_segments
+from pdp.audit import AHEAD_SECONDS_MAX, verify_segments
 from pdp.cli.output import fail, out, say
 from pdp.cli.remote import (
     DEADLINE_SECONDS,
@@ -46,6 +46,8 @@ Ask = Callable[[pb.ListDecisionsRequest], pb.ListDecisionsResponse]
 
 PAGE_ITEMS = 100
 FOLLOW_SECONDS = 0.5
+FOLLOW_BACK_SECONDS = 5.0
+FOLLOW_ITEMS_MAX = 10_000
 
 
 @app.command("list")
@@ -57,6 +59,7 @@ def list_decisions(
     reason: Annotated[str, typer.Option(help="e.g. TOKEN_EXPIRED.")] = "",
     organization: Annotated[str, typer.Option(help="The actor's active organization.")] = "",
     caller: Annotated[str, typer.Option(help="The backend that asked.")] = "",
+    reported_by: Annotated[str, typer.Option(help="The sidecar that reported it.")] = "",
     since: Annotated[datetime | None, typer.Option(help="Decided at or after (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Decided before (UTC).")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = PAGE_ITEMS,
@@ -76,6 +79,7 @@ def list_decisions(
         permission=permission,
         organization_id=organization,
         caller=caller,
+        reported_by=reported_by,
     )
     if decision:
         query.decision = _member(core_pb2.Decision, "DECISION_", decision, "--decision")
@@ -97,7 +101,7 @@ def list_decisions(
             found = list(_newest(ask, query, limit))
             _print(found[::-1] if follow else found, as_json=as_json, heading=not follow)
             if follow:
-                _follow(ask, query, found[0].decision_id if found else "", as_json=as_json)
+                _follow(ask, query, found, as_json=as_json)
         except grpc.RpcError as error:
             fail(f"{error.code().name}: {error.details()}")
             raise typer.Exit(2) from None
@@ -130,19 +134,42 @@ def _newest(ask: Ask, query: pb.ListDecisionsRequest, limit: int) -> Iterator[pb
             return
 
 
-def _follow(ask: Ask, query: pb.ListDecisionsRequest, last: str, *, as_json: bool) -> None:
-    """Prints what is newer than `last`, for ever. Decision ids sort by time; a record that a slow
-    process ships late, with an id below one that was printed, is not shown here."""
+def _follow(
+    ask: Ask, query: pb.ListDecisionsRequest, printed: list[pb.DecisionRecord], *, as_json: bool
+) -> None:
+    """Prints what comes on record besides what was `printed`, for ever.
+
+    Decision ids sort by time, and processes ship apart from each other, so it looks back a little
+    each time. What comes later than that (of a process or a sidecar that was cut off) is not shown
+    here. The id of a reported record may be of a time to come: it must not hide what is decided
+    until then.
+    """
+    seen = set(map(_key, printed))
+    floor = min((record.decision_id for record in printed), default="")
     while True:
         fresh = []
-        for record in _newest(ask, query, 10_000):
-            if record.decision_id <= last:
+        for record in _newest(ask, query, FOLLOW_ITEMS_MAX):
+            if record.decision_id < floor:
                 break
-            fresh.append(record)
-        if fresh:
-            last = fresh[0].decision_id
-            _print(fresh[::-1], as_json=as_json, heading=False)
+            if _key(record) not in seen:
+                fresh.append(record)
+        _print(fresh[::-1], as_json=as_json, heading=False)
+        for record in fresh:
+            ahead = AHEAD_SECONDS_MAX if record.reported_by else 0
+            floor = max(floor, _earlier(record.decision_id, FOLLOW_BACK_SECONDS + ahead))
+        seen = {key for key in seen.union(map(_key, fresh)) if key[0] >= floor}
         time.sleep(FOLLOW_SECONDS)
+
+
+def _key(record: pb.DecisionRecord) -> tuple[str, str]:
+    return record.decision_id, record.reported_by
+
+
+def _earlier(decision_id: str, seconds: float) -> str:
+    """What ids that were made so many seconds before this one sort behind."""
+    made_at = int(decision_id.replace("-", "")[:12], 16)  # milliseconds: RFC 9562, 5.7
+    digits = f"{max(0, made_at - round(seconds * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _member(enum: "_Enum[N_co]", prefix: str, text: str, option: str) -> N_co:
@@ -157,11 +184,14 @@ def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) ->
         for record in records:
             typer.echo(json.dumps(MessageToDict(record, preserving_proto_field_name=True)))
         return
+    sources = any(record.source or record.reported_by for record in records)
     table = Table(box=None, show_header=heading, pad_edge=False)
-    for column in ("time", "decision", "reason", "user", "permission", "resource", "rule"):
+    columns = ("time", "decision", "reason", "user", "permission", "resource", "rule")
+    for column in (*columns, *("source", "reported by") * sources):
         table.add_column(column, overflow="fold")
     for record in records:
         resource = record.resource
+        source = core_pb2.AnswerSource.Name(record.source).removeprefix("ANSWER_SOURCE_")
         table.add_row(
             record.decided_at.ToDatetime().isoformat(timespec="milliseconds") + "Z",
             core_pb2.Decision.Name(record.decision).removeprefix("DECISION_"),
@@ -170,6 +200,7 @@ def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) ->
             _cell(record.permission),
             _cell(f"{resource.type}:{resource.id}") if resource.type else "",
             _cell(record.rule_id),
+            *((source if record.source else "", _cell(record.reported_by)) if sources else ()),
         )
     out.print(table)
 

@@ -1,6 +1,7 @@
 """Logs on disk for the tests of the room."""
 
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from pdp.audit import Recorder, decode
@@ -20,15 +21,18 @@ from tests.kit.decisions import decision_record
 ORIGIN = "one"
 
 
-def write_log(directory: Path, *batches: int, segment_bytes: int = 16 << 20) -> list[str]:
-    """Records batches of so many denials under ORIGIN; the ids in order."""
+def write_log(
+    directory: Path, *batches: int, segment_bytes: int = 16 << 20, **changes: Any
+) -> list[str]:
+    """Records batches of so many denials under ORIGIN, with the fields that `changes` names; the
+    ids in order."""
     recorder = Recorder(directory, ORIGIN, segment_bytes=segment_bytes)
     recorder.start()
     ids: list[str] = []
     # How long a denial may wait for a busy disk is not what these logs are for.
     with patch("pdp.audit.recorder.WAIT_SECONDS_MAX", 30):
         for size in batches:
-            records = [decision_record() for _ in range(size)]
+            records = [decision_record(**changes) for _ in range(size)]
             recorder.record(records)
             ids += [record.decision_id for record in records]
     recorder.stop()

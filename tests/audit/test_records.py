@@ -2,13 +2,14 @@
 
 import json
 import timeit
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.audit import MalformedRecordError, decode, encode, new_decision_id
-from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
 from tests.kit.decisions import decision_record
 
 texts = st.text(st.characters(), max_size=20)  # surrogates and NUL included
@@ -29,6 +30,7 @@ records = st.builds(
     resource_organization_id=optional,
     rule_id=optional,
     grant_id=optional,
+    source=st.sampled_from(AnswerSource),
 )
 
 
@@ -92,6 +94,21 @@ def test_other_bytes_are_refused_as_malformed(payload: bytes) -> None:
     """G6: Rekor CVE-2026-23831 (a nil entry panics the reader)."""
     with pytest.raises(MalformedRecordError):
         decode(payload)
+
+
+def test_what_was_decided_has_the_bytes_that_it_always_had() -> None:
+    """Only what a sidecar answered says where the answer came from; nobody says who reported it."""
+    plain = decision_record()
+    assert b'"source"' not in encode(plain)
+    for source in (AnswerSource.CACHED, AnswerSource.STAYED_OPEN):
+        record = replace(plain, source=source)
+        payload = encode(record)
+        assert list(json.loads(payload)) == sorted(json.loads(payload))
+        assert json.loads(payload)["source"] == source.name
+        assert decode(payload) == record
+        assert encode(replace(record, reported_by="edge")) == payload
+    with pytest.raises(MalformedRecordError):
+        decode(payload.replace(b'"STAYED_OPEN"', b'"DREAMT"'))
 
 
 @pytest.mark.parametrize("decided_at", [float("nan"), float("inf")])

@@ -181,6 +181,7 @@ def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> Non
         table = server.pdp("audit", "list").stdout
         assert "PERMISSION_UNKNOWN" in table
         assert "course:algebra" in table
+        assert "reported by" not in table
         verified = server.pdp("audit", "verify", "audit")
         assert verified.returncode == 0, verified.stderr
         wrong = server.pdp("audit", "list", "--reason", "nothing")

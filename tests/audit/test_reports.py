@@ -1,0 +1,234 @@
+"""What callers report into the log: theirs, once, and in nobody's way."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from pdp.audit import (
+    KIND_GAP,
+    KIND_RECORD,
+    DecisionFilter,
+    DecisionLog,
+    Log,
+    Place,
+    Recorder,
+    Refusal,
+    Reports,
+    Shipper,
+    SqlDestination,
+    encode,
+    new_decision_id,
+)
+from pdp.audit.tables import audit_gaps
+from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
+from pdp.limits import REPORT_FRAMES_MAX
+from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
+from pdp.sql import begin_read, begin_write, open_engine
+from tests.audit.logs import ORIGIN
+from tests.kit.decisions import decision_record
+from tests.kit.waiting import eventually
+
+LOG = Log(ORIGIN, "0" * 32)
+START = Place(1, 100, 0, bytes(32))
+ALL = DecisionFilter()
+NOW = 4_000_000_000.0  # later than any clock of a machine that tests
+
+
+def reported(**changes: object) -> DecisionRecord:
+    return decision_record(**{"source": AnswerSource.CACHED, **changes})
+
+
+def of(record: DecisionRecord, reporter: str) -> DecisionRecord:
+    return replace(record, reported_by=reporter)
+
+
+@pytest.fixture
+def reports(engine: Engine) -> Reports:
+    return Reports(engine, clock=lambda: NOW)
+
+
+def take(
+    reports: Reports, *records: DecisionRecord, reporter: str = "edge", log: Log = LOG
+) -> tuple[Place, list[Refusal]]:
+    contents = [(KIND_RECORD, encode(record)) for record in records]
+    place, refusals = reports.take(reporter, log, START, contents)
+    return place, list(refusals)
+
+
+def test_a_report_is_on_record_once_and_says_whose_it_is(engine: Engine, reports: Reports) -> None:
+    records = [reported(), reported(source=AnswerSource.STAYED_OPEN)]
+    for _ in range(2):  # F7: the first answer was lost
+        place, refusals = take(reports, *records)
+        assert refusals == []
+        assert place == reports.place("edge", LOG)
+    log = DecisionLog(engine)
+    assert log.list(ALL, None, 10) == [of(record, "edge") for record in records[::-1]]
+    assert log.list(DecisionFilter(reported_by="edge"), None, 10) == log.list(ALL, None, 10)
+    assert log.list(DecisionFilter(reported_by="other"), None, 10) == []
+    assert log.get(records[0].decision_id) == [of(records[0], "edge")]
+
+
+def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
+    tmp_path: Path, engine: Engine, reports: Reports
+) -> None:
+    """Who was answered knows the decision id before it is in SQL, and can be there first."""
+    genuine = decision_record()
+    lie = reported(
+        decision_id=genuine.decision_id, effect=Effect.ALLOW, reason=Reason.ALLOWED_BY_RULE
+    )
+    assert take(reports, lie)[1] == []
+    recorder = Recorder(tmp_path, ORIGIN)
+    recorder.start()
+    recorder.record([genuine])
+    recorder.stop()
+    Shipper(tmp_path, SqlDestination(engine)).ship()
+    log = DecisionLog(engine)
+    assert log.get(genuine.decision_id) == [genuine, of(lie, "edge")]
+    # Nor does it hide it at the edge of a page.
+    first = log.list(ALL, None, 1)
+    assert first + log.list(ALL, log.key(first[0]), 1) == [of(lie, "edge"), genuine]
+
+
+def test_no_report_takes_the_place_of_what_another_caller_reports(
+    engine: Engine, reports: Reports
+) -> None:
+    """The same origin, log and id under two names, and "other" is first."""
+    true = reported()
+    lie = replace(true, permission="course:view")
+    assert take(reports, lie, reporter="other")[1] == []
+    assert take(reports, true)[1] == []
+    log = DecisionLog(engine)
+    assert log.get(true.decision_id) == [of(true, "edge"), of(lie, "other")]
+    assert reports.place("edge", LOG) != reports.place("other", LOG)
+
+
+def test_a_reported_log_is_not_the_log_of_a_process_of_that_name(
+    engine: Engine, reports: Reports
+) -> None:
+    take(reports, reported())
+    assert SqlDestination(engine).place(LOG) is None
+    assert reports.place("other", LOG) is None
+    for origin in ("edge/one", "../one", "", "a" * 129, "one\n"):
+        with pytest.raises(InvalidRequest, match="origin"):
+            take(reports, reported(), log=Log(origin, LOG.log_id))
+
+
+def test_of_two_records_under_one_id_the_first_stands(engine: Engine, reports: Reports) -> None:
+    record, other = reported(), reported()
+    take(reports, record)
+    lie = replace(record, permission="course:view")
+    twice = replace(other, permission="course:view")
+    place, refusals = take(reports, lie, other, twice)
+    assert [refusal.position for refusal in refusals] == [0, 2]
+    # Not moved: the refused are met again by whoever did not come to set them aside.
+    assert reports.place("edge", LOG) != place
+    assert DecisionLog(engine).list(ALL, None, 10) == [of(other, "edge"), of(record, "edge")]
+
+
+RECORD = encode(reported())
+HOSTILE = {
+    "no record": b"{}",
+    "no JSON": b"\xff",
+    "UTF-16": RECORD.decode().encode("utf-16-le"),
+    "UTF-8 beyond ASCII": RECORD.replace(b"course:edit", "cours\u00e9:edit".encode()),
+    "a NUL": RECORD + b"\0",
+    "half a surrogate pair": RECORD.replace(b"course:edit", rb"\ud800"),
+    "half a pair where nobody looks": RECORD[:-1] + rb',"x":"\udfff"}',
+    "depth": RECORD[:-1] + b',"x":' + b"[" * 7000 + b"]" * 7000 + b"}",
+    "length": encode(reported(permission="x" * 17_000)),
+    "decided": encode(decision_record()),
+    "decided, in words": RECORD.replace(b'"CACHED"', b'"DECIDED"'),
+    "an unknown source": RECORD.replace(b'"CACHED"', b'"DREAMT"'),
+    "an unknown reason": RECORD.replace(b"PERMISSION_NOT_GRANTED", b"BAD_LUCK"),
+    "an allow for the reason of a denial": encode(reported(effect=Effect.ALLOW)),
+    "a revision that no message holds": encode(reported(revision=1 << 64)),
+    "a revision below zero": encode(reported(revision=-1)),
+    "a time that is no number": RECORD.replace(b'"decided_at":1', b'"decided_at":NaN,"x":1'),
+    "a time that no calendar holds": encode(reported(decided_at=1e300)),
+    "a time before 1970": encode(reported(decided_at=-1.0)),
+    "the future": encode(reported(decided_at=NOW + 61)),
+    "an id of the future": encode(
+        reported(decision_id=f"{int((NOW + 61) * 1000):012x}"[:8] + "-ffff-7fff-bfff-ffffffffffff")
+    ),
+    "an id that is none": encode(reported(decision_id="")),
+    "an id of another caller": encode(reported(decision_id=f"{new_decision_id()}/other")),
+    "an id in capitals": encode(reported(decision_id=new_decision_id()[:-2].upper() + "FF")),
+    "an id with a line behind": encode(reported(decision_id=new_decision_id() + "\n")),
+}
+HOSTILE_GAPS = {
+    "no gap": b"{}",
+    "a count that SQL cannot hold": b'{"dropped":9223372036854775808,"noticed_at":1.0}',
+    "a count below zero": b'{"dropped":-1,"noticed_at":1.0}',
+    "a gap at no time": b'{"dropped":1,"noticed_at":NaN}',
+}
+
+
+def test_what_could_not_be_told_again_is_refused_and_holds_up_nothing(
+    engine: Engine, reports: Reports
+) -> None:
+    """G6: one record that a reader cannot bear would hide all others from it."""
+    good = [reported(decided_at=NOW + 59), reported(decided_at=0.0)]
+    contents = [(KIND_RECORD, encode(good[0]))]
+    contents += [(KIND_RECORD, payload) for payload in HOSTILE.values()]
+    contents += [(KIND_GAP, payload) for payload in HOSTILE_GAPS.values()]
+    contents += [(KIND_RECORD, encode(good[1])), (KIND_GAP, b'{"dropped":3,"noticed_at":1.5}')]
+    place, refusals = reports.take("edge", LOG, START, contents)
+    names = ["good", *HOSTILE, *HOSTILE_GAPS]
+    assert [names[refusal.position] for refusal in refusals] == names[1:]
+    assert place.position == len(contents)
+    log = DecisionLog(engine)
+    assert log.list(ALL, None, 100) == [of(record, "edge") for record in good[::-1]]
+    with begin_read(engine) as connection:
+        gaps = connection.execute(select(audit_gaps.c.origin, audit_gaps.c.dropped)).all()
+    assert [tuple(gap) for gap in gaps] == [(f"edge/{ORIGIN}", 3)]
+
+
+def test_a_report_that_is_none_is_refused_whole(engine: Engine, reports: Reports) -> None:
+    content = (KIND_RECORD, encode(reported()))
+    for number in (-1, 1 << 63):
+        for field in ("sequence", "byte_offset", "position"):
+            with pytest.raises(InvalidRequest, match="start"):
+                reports.take("edge", LOG, replace(START, **{field: number}), [content])
+    with pytest.raises(InvalidRequest, match=r"start\.digest"):
+        reports.take("edge", LOG, replace(START, digest=b""), [content])
+    with pytest.raises(InvalidRequest, match="log_id"):
+        reports.take("edge", Log(ORIGIN, "x" * 32), START, [content])
+    with pytest.raises(LimitExceeded):
+        reports.take("edge", LOG, START, [content] * (REPORT_FRAMES_MAX + 1))
+    assert DecisionLog(engine).list(ALL, None, 10) == []
+
+
+@pytest.fixture
+def waiting_engine(sqlite_url: str) -> Iterator[Engine]:
+    engine = open_engine(sqlite_url)
+    yield engine
+    engine.dispose()
+
+
+def test_reports_never_hold_up_more_than_a_few_threads(waiting_engine: Engine) -> None:
+    """F3 where reports are concerned: those who ask for decisions need the threads."""
+    reports = Reports(waiting_engine, clock=lambda: NOW)
+    outcomes: list[str] = []
+
+    def report() -> None:
+        try:
+            take(reports, reported())
+        except AuditUnavailable:
+            outcomes.append("refused")
+        else:
+            outcomes.append("taken")
+
+    threads = [threading.Thread(target=report) for _ in range(10)]
+    with begin_write(waiting_engine) as connection:
+        connection.execute(select(func.count()).select_from(audit_gaps))
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(outcomes) == 6)
+        assert outcomes == ["refused"] * 6
+    for thread in threads:
+        thread.join(10)
+    assert outcomes[6:] == ["taken"] * 4
