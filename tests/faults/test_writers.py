@@ -1,0 +1,164 @@
+"""Fifty write at once: revisions are dense, in the order of the commits, and no update is lost.
+
+With the row that every writer raises replaced by a database sequence, which is how it is mostly
+done, the same checks find what a replica then misses for ever.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, make_url, text
+
+from pdp.facts import Replica, Store
+from pdp.facts.store import Reader, Transaction
+from pdp.model import User
+from pdp.sql import open_engine
+from tests.faults.table import FAULTS
+from tests.kit.waiting import eventually
+
+WRITERS = 50
+WRITES = 10
+
+
+@pytest.fixture
+def stores(postgresql_url: str) -> Iterator[list[Store]]:
+    """Of three processes."""
+    with ExitStack() as opened:
+        engines = [open_engine(postgresql_url) for _ in range(3)]
+        for engine in engines:
+            opened.callback(engine.dispose)
+        yield [Store(engine) for engine in engines]
+
+
+@pytest.fixture
+def replica(postgresql_url: str) -> Iterator[Replica]:
+    engine = open_engine(postgresql_url)
+    replica = Replica(Store(engine), staleness_seconds_max=60, poll_seconds=0.02)
+    replica.start()
+    eventually(replica.ready)
+    yield replica
+    replica.stop()
+    engine.dispose()
+
+
+def number_by_sequence(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """Writers take their number without waiting for each other; the last thing that they do is to
+    say that it is the newest, unless a later one has."""
+    finish = Transaction.finish
+
+    def begin(transaction: Transaction, connection: Connection) -> None:
+        number = connection.execute(text("SELECT nextval('revisions')")).scalar_one()
+        Reader.__init__(transaction, connection)
+        transaction._revision = number
+        transaction._changes = {}
+        transaction._kept = transaction._abandoned = transaction._failed = False
+
+    def say(transaction: Transaction) -> bool:
+        done = finish(transaction)
+        newest = "UPDATE state SET revision = greatest(revision, :mine)"
+        transaction.connection.execute(text(newest), {"mine": transaction._revision})
+        return done
+
+    with store.write() as transaction:
+        transaction.connection.execute(text("CREATE SEQUENCE revisions"))
+        transaction.keep()
+    monkeypatch.setattr(Transaction, "__init__", begin)
+    monkeypatch.setattr(Transaction, "finish", say)
+
+
+def missing(store: Store) -> set[int]:
+    """The revisions up to the newest of which a reader of this moment sees no change."""
+    with store.read() as reader:
+        return set(range(1, reader.revision + 1)) - set(reader.changes(0))
+
+
+def knows(replica: Replica, user_id: str) -> bool:
+    return replica.view(user_id, None, []).user is not None
+
+
+@pytest.mark.parametrize("by_sequence", [False, True], ids=["one row", "control: a sequence"])
+def test_who_began_first_and_commits_last_is_missed_by_nobody(
+    postgresql_url: str,
+    stores: list[Store],
+    replica: Replica,
+    monkeypatch: pytest.MonkeyPatch,
+    by_sequence: bool,
+) -> None:
+    assert "F34" in FAULTS
+    if by_sequence:
+        number_by_sequence(monkeypatch, stores[0])
+    assert not knows(replica, "user_first")
+    began, go_on = threading.Event(), threading.Event()
+
+    def write(store: Store, user_id: str) -> None:
+        with store.write() as transaction:
+            transaction.insert(User(user_id))
+            began.set()
+            assert user_id != "user_first" or go_on.wait(10)
+
+    plain = make_url(postgresql_url).set(drivername="postgresql")
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    holes: set[int] = set()
+    with (
+        psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        first = threads.submit(write, stores[0], "user_first")
+        assert began.wait(10)
+        second = threads.submit(write, stores[1], "user_second")
+        eventually(lambda: second.done() or server.execute(waiting, (plain.database,)).fetchone())
+        if second.done():
+            eventually(lambda: knows(replica, "user_second"))
+        holes |= missing(stores[2])
+        go_on.set()
+        first.result(10)
+        second.result(10)
+    eventually(lambda: knows(replica, "user_second"))
+    turns_end = time.monotonic() + 0.3
+    eventually(lambda: time.monotonic() > turns_end)
+    assert (knows(replica, "user_first"), bool(holes)) == (not by_sequence, by_sequence)
+
+
+def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replica) -> None:
+    """Each counts one further from what it reads."""
+    with stores[0].write() as transaction:
+        transaction.insert(User("user_counter", attributes={"n": 0.0}))
+    base = transaction.revision
+    stopped = threading.Event()
+    holes: set[int] = set()
+
+    def write(number: int) -> list[tuple[int, float]]:
+        done = []
+        for _ in range(WRITES):
+            with stores[number % 3].write() as transaction:
+                counter = transaction.get(User, ("user_counter",))
+                assert counter is not None
+                n = counter.attributes["n"] + 1
+                transaction.update(User("user_counter", attributes={"n": n}))
+            done.append((transaction.revision, n))
+        return done
+
+    def look() -> None:
+        while not stopped.is_set():
+            holes.update(missing(stores[2]))
+
+    with ThreadPoolExecutor(WRITERS + 1) as threads:
+        looking = threads.submit(look)
+        try:
+            done = [one for some in threads.map(write, range(WRITERS)) for one in some]
+        finally:
+            stopped.set()
+        looking.result()
+    total = WRITERS * WRITES
+    # Dense, and each has read what the one before it wrote.
+    assert sorted(done) == [(base + n, float(n)) for n in range(1, total + 1)]
+    assert not holes
+    eventually(lambda: replica.revision == base + total)
+    facts = replica.view("user_counter", None, []).user
+    assert facts is not None
+    assert facts.user.attributes == {"n": float(total)}
