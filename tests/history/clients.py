@@ -26,8 +26,8 @@ from tests.history.places import Ask, Asked, Place, channel_to, open_place
 from tests.history.subjects import EVERYWHERE, QUESTIONS, WEIGHTS, Subject, key_from_pem
 from tests.history.weakened import weaken
 
-ACTIVE_OF_A_WRITER = 2
 BARRIER_SECONDS_MAX = 15.0
+REPETITIONS_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class Plan:
     places: Sequence[Place]
     output: Path
     writers: int = 4
-    checkers: int = 6
-    pause_seconds: float = 0.02
+    active: int = 1
+    """Subjects of each writer at a time."""
+    checkers: int = 10
+    pause_seconds: float = 0.01
     """After each check of a thread, on average."""
     away_seconds: tuple[float, float] = (0.05, 3.5)
     """For how long a fact is taken away; mostly near the lower."""
@@ -96,7 +98,7 @@ class Clients:
 
     def _write_on(self, rng: random.Random) -> None:
         due: list[tuple[float, str, Subject]] = []
-        for _ in range(ACTIVE_OF_A_WRITER):
+        for _ in range(self._plan.active):
             self._take_on(due, rng)
         while due and not self.stopping.is_set():
             at, _, subject = heapq.heappop(due)
@@ -185,36 +187,45 @@ class Clients:
         while not self.stopping.is_set():
             with self._lock:
                 subject = rng.choice(self._active) if self._active else None
+            place, ask = rng.choices(self._places, self._shares)[0]
             if subject is not None:
-                place, ask = rng.choices(self._places, self._shares)[0]
-                self._check(subject, place, ask, rng)
-            self.stopping.wait(rng.uniform(0, 2 * self._plan.pause_seconds))
+                self._ask_again_and_again(subject, place, ask, rng)
+            self._pause(rng)
 
-    def _check(self, subject: Subject, place: str, ask: Ask, rng: random.Random) -> None:
+    def _ask_again_and_again(
+        self, subject: Subject, place: str, ask: Ask, rng: random.Random
+    ) -> None:
+        """The same question, so that who keeps answers has something to give again."""
         question = self._question(subject, rng)
         at_least = subject.revision if rng.random() < 0.1 else 0
         number, token = subject.session
         asked = Asked(token, subject.permission(question), subject.document, at_least)
         needs = subject.needs(question, number)
-        began = time.monotonic()
-        answer = ask(asked)
-        ended = time.monotonic()
-        if answer.outcome is Outcome.NO_ANSWER:
-            # What fails at once shall not be most of the history.
-            self.stopping.wait(0.1)
-        self.history.checks.append(
-            Check(
-                place,
-                needs,
-                began,
-                ended,
-                answer.outcome,
-                answer.revision,
-                at_least,
-                answer.cached,
-                answer.said,
+        for _ in range(rng.randint(1, REPETITIONS_MAX)):
+            began = time.monotonic()
+            answer = ask(asked)
+            ended = time.monotonic()
+            self.history.checks.append(
+                Check(
+                    place,
+                    needs,
+                    began,
+                    ended,
+                    answer.outcome,
+                    answer.revision,
+                    at_least,
+                    answer.cached,
+                    answer.said,
+                )
             )
-        )
+            if answer.outcome is Outcome.NO_ANSWER:
+                # What fails at once shall not be most of the history.
+                self.stopping.wait(0.1)
+                return
+            self._pause(rng)
+
+    def _pause(self, rng: random.Random) -> None:
+        self.stopping.wait(rng.uniform(0, 2 * self._plan.pause_seconds))
 
     def _question(self, subject: Subject, rng: random.Random) -> str:
         """Mostly one that the fact matters to which comes and goes."""

@@ -21,7 +21,7 @@ from pdpapi.v1.core_pb2 import Resource, ResourceRef
 from tests.kit.tokens import SigningKey, session_token
 
 TOKEN_SECONDS = 3_000
-WRITE_SECONDS_MAX = 4.0
+WRITE_SECONDS_MAX = 2.0
 QUESTIONS: Mapping[str, Sequence[str]] = {
     "read": ("grant",),
     "open": ("parent", "above"),

@@ -27,9 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-FILL_SECONDS_MAX = 0.05
+FILL_SECONDS_MAX = 0.1
 COMMIT_SECONDS_MAX = 0.03
-KEEP_SECONDS_MAX = 0.05
+KEEP_SECONDS_MAX = 0.1
 
 
 def weaken(words: Sequence[str]) -> None:

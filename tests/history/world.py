@@ -36,9 +36,12 @@ from tests.history.subjects import key_as_pem, policy_of
 from tests.kit.clusters import Cluster
 from tests.kit.proxy import Proxy, proxied
 from tests.kit.server import ServerProcess
+from tests.kit.sidecar import SidecarProcess
 from tests.kit.tokens import signing_key
+from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+SOURCES = f"{ROOT}:{ROOT / 'clients' / 'python'}"
 BOUND_SECONDS = 2.0
 SETTINGS = {
     "STALENESS_SECONDS_MAX": str(BOUND_SECONDS),
@@ -50,23 +53,26 @@ SUBJECTS_OF_A_PROCESS = 60
 
 
 @dataclass
-class Server(ServerProcess):
-    """A replica or a sidecar, in a process that may have been tampered with."""
+class Replica(ServerProcess):
+    """A server that may have been tampered with."""
 
-    command: Sequence[str] = ("serve",)
     tampered: Sequence[str] = ()
     """Words for `tests.history.weakened`."""
 
     def start(self, *, ready: bool = True) -> None:
-        program = ("tests.history.weakened", *self.tampered, "--") if self.tampered else ("pdp",)
-        with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *program, *self.command],
-                cwd=self.directory,
-                env={**self.environment, "PYTHONPATH": str(ROOT)},
-                stdout=log,
-                stderr=log,
-            )
+        _start(self, "serve", self.tampered)
+        if ready:
+            self.wait_until_ready()
+
+
+@dataclass
+class Sidecar(SidecarProcess):
+    """A sidecar that may have been tampered with."""
+
+    tampered: Sequence[str] = ()
+
+    def start(self, *, ready: bool = True) -> None:
+        _start(self, "sidecar", self.tampered)
         if ready:
             self.wait_until_ready()
 
@@ -85,11 +91,12 @@ class World:
         self._stack = stack
         self._url = cluster.database()
         self._tampered: Mapping[int, Sequence[str]] = {}
-        self.replicas: list[Server] = []
+        self.replicas: list[Replica] = []
+        self.sidecars: list[Sidecar] = []
         self.databases: list[Proxy] = []
         """One before each replica: its way to PostgreSQL."""
-        self.upstreams: list[Proxy] = []
-        """What stands between those who cache and the replicas."""
+        self.ways: list[Sequence[Proxy]] = []
+        """For each who asks replicas on behalf of others: the ways there."""
         self.places: list[Place] = []
         self._clients: list[_ClientProcess] = []
         self._ready: Write | None = None
@@ -108,7 +115,7 @@ class World:
             proxy, url = self._stack.enter_context(proxied(self._url))
             directory = self.directory / f"replica-{number}"
             directory.mkdir()
-            replica = Server(
+            replica = Replica(
                 directory,
                 {**SETTINGS, "DATABASE_URL": url},
                 tampered=(tampered or {}).get(number, ()),
@@ -123,23 +130,44 @@ class World:
         for replica in self.replicas:
             replica.wait_until_ready()
 
-    def through_proxies(self, *replicas: int) -> str:
-        """A target that leads to these replicas, over a way that can be cut."""
-        proxies = [Proxy(("127.0.0.1", self.replicas[number].port)) for number in replicas]
-        for proxy in proxies:
-            self._stack.callback(proxy.close)
-        self.upstreams += proxies
-        return "ipv4:" + ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
-
     def add_guards(self, *, cache: bool, share: int = 2) -> None:
         """A guard in each process of clients, behind a way that can be cut."""
         kind = "caching guard" if cache else "guard"
-        self.places.append(Place(kind, kind, self.through_proxies(0, 1), share))
+        ports = ",".join(f"127.0.0.1:{port}" for port in self._ways_to(0, 1))
+        self.places.append(Place(kind, kind, f"ipv4:{ports}", share))
 
-    def start_clients(self, count: int = 2, **plan: Any) -> None:
-        """Processes of clients, with the policy that they need."""
+    def start_sidecar(self, *replicas: int, tampered: Sequence[str] = (), share: int = 2) -> None:
+        """A sidecar of these replicas, behind ways that can be cut."""
+        number = len(self.sidecars)
+        directory = self.directory / f"sidecar-{number}"
+        directory.mkdir()
+        sidecar = Sidecar(
+            directory,
+            {"DEADLINE_SECONDS": "1", "THREADS": "16"},
+            upstreams=self._ways_to(*replicas),
+            tampered=tampered,
+        )
+        self._stack.callback(_end, sidecar)
+        sidecar.start()
+        self.sidecars.append(sidecar)
+        self.places.append(Place(f"sidecar {number}", "wire", sidecar.socket, share))
+
+    def _ways_to(self, *replicas: int) -> Sequence[int]:
+        """Ports that lead to these replicas."""
+        ways = [Proxy(("127.0.0.1", self.replicas[number].port)) for number in replicas]
+        for way in ways:
+            self._stack.callback(way.close)
+        self.ways.append(ways)
+        return [way.port for way in ways]
+
+    def start_clients(
+        self, count: int = 2, *, writable: Sequence[int] | None = None, **plan: Any
+    ) -> None:
+        """Processes of clients, with the policy that they need. They write through the replicas
+        `writable`, or all."""
         self._names = [f"w{n}s{i}" for n in range(count) for i in range(SUBJECTS_OF_A_PROCESS)]
-        targets = [f"127.0.0.1:{replica.port}" for replica in self.replicas]
+        numbers = range(len(self.replicas)) if writable is None else writable
+        targets = [f"127.0.0.1:{self.replicas[number].port}" for number in numbers]
         ready = self._apply(targets[0])
         key = signing_key()
         for number in range(count):
@@ -184,9 +212,13 @@ class World:
         """For so long, and until there are so many operations. Each kind of fault befalls once
         before any does again; in which order, when and whom says the seed."""
         rng = random.Random(f"{self.seed} faults")
+        eventually(
+            lambda: all(clients.operations > 20 for clients in self._clients),
+            seconds=30,
+            what="all clients ask",
+        )
         began = time.monotonic()
         deck: list[str] = []
-        time.sleep(1.0)
         while time.monotonic() < began + seconds or self.operations < operations:
             if faults:
                 if not deck:
@@ -216,19 +248,24 @@ class World:
             "PostgreSQL restarted": self.restart_postgresql,
             "LISTEN cut": self.cut_listening,
             "database partitioned": self.partition_a_database,
-            "upstream partitioned": self.partition_upstreams,
+            "upstreams partitioned": self.partition_upstreams,
             "connections reset": self.reset_connections,
             "clients paused": self.pause_clients,
+            "sidecar killed": self.kill_a_sidecar,
+            "sidecar paused": self.pause_a_sidecar,
         }
 
     def kill_a_replica(self, rng: random.Random) -> None:
-        replica = rng.choice(self.replicas)
-        replica.kill()
-        time.sleep(rng.uniform(0.1, 1))
-        replica.start(ready=False)
+        _kill_and_start(rng.choice(self.replicas), rng)
+
+    def kill_a_sidecar(self, rng: random.Random) -> None:
+        _kill_and_start(rng.choice(self.sidecars), rng)
 
     def pause_a_replica(self, rng: random.Random) -> None:
         _pause(rng.choice(self.replicas).pids, rng.uniform(0.3, 3))
+
+    def pause_a_sidecar(self, rng: random.Random) -> None:
+        _pause(rng.choice(self.sidecars).pids, rng.uniform(0.3, 3))
 
     def restart_postgresql(self, rng: random.Random) -> None:
         self._cluster.kill()
@@ -244,15 +281,15 @@ class World:
             )
 
     def partition_a_database(self, rng: random.Random) -> None:
-        _silence([rng.choice(self.databases)], rng.uniform(0.5, 3.5))
+        silence([rng.choice(self.databases)], rng.uniform(0.5, 3.5))
 
     def partition_upstreams(self, rng: random.Random) -> None:
-        _silence(
-            rng.sample(self.upstreams, rng.randint(1, len(self.upstreams))), rng.uniform(0.5, 3.5)
-        )
+        """One of those who ask on behalf of others is cut off, from one replica or from all."""
+        ways = rng.choice(self.ways)
+        silence(rng.sample(ways, rng.randint(1, len(ways))), rng.uniform(0.5, 3.5))
 
     def reset_connections(self, rng: random.Random) -> None:
-        rng.choice([*self.upstreams, *self.databases]).reset()
+        rng.choice([*self.databases, *(way for ways in self.ways for way in ways)]).reset()
 
     def pause_clients(self, rng: random.Random) -> None:
         _pause(lambda: [rng.choice(self._clients).pid], rng.uniform(0.3, 2))
@@ -270,6 +307,7 @@ class _ClientProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.history.clients", str(file)],
                 cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": SOURCES},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -299,7 +337,25 @@ class _ClientProcess:
         self._process.wait()
 
 
-def _end(server: Server) -> None:
+def _start(server: ServerProcess, command: str, tampered: Sequence[str]) -> None:
+    program = ("tests.history.weakened", *tampered, "--") if tampered else ("pdp",)
+    with (server.directory / "server.log").open("ab") as log:
+        server.process = subprocess.Popen(
+            [sys.executable, "-m", *program, command],
+            cwd=server.directory,
+            env={**server.environment, "PYTHONPATH": SOURCES},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _kill_and_start(server: ServerProcess, rng: random.Random) -> None:
+    server.kill()
+    time.sleep(rng.uniform(0, 1))
+    server.start(ready=False)
+
+
+def _end(server: ServerProcess) -> None:
     if server.process is not None and server.process.poll() is None:
         server.kill()
 
@@ -315,7 +371,8 @@ def _pause(pids: Callable[[], Sequence[int]], seconds: float) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def _silence(proxies: Sequence[Proxy], seconds: float) -> None:
+def silence(proxies: Sequence[Proxy], seconds: float) -> None:
+    """Nothing passes, and nobody is told."""
     for proxy in proxies:
         proxy.blackhole()
     time.sleep(seconds)
