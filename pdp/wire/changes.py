@@ -100,7 +100,8 @@ class Watcher:
             messages.append(WatchResponse(start_over=start).SerializeToString())
         if news.steps:
             messages.append(_changed(*news.steps))
-        if now >= self.due_at:
+        # Who starts over holds nothing: not for longer than it takes.
+        if news.start_over or now >= self.due_at:
             self.due_at = now + (HEARTBEAT_SECONDS if news.left_seconds else RETRY_SECONDS)
             if news.left_seconds:
                 messages.append(self._heartbeat(news, news.left_seconds, now))

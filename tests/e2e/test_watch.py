@@ -43,7 +43,6 @@ class Watching:
         """What came, and when: time.monotonic()."""
         self.error: grpc.RpcError | None = None
         self.ended_at: float | None = None
-        grpc.channel_ready_future(self.channel).result(10)
         self.t0 = time.monotonic()
         self.call = ChangeServiceStub(self.channel).Watch(self.request)
         threading.Thread(target=self._read, daemon=True).start()

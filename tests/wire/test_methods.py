@@ -1,22 +1,37 @@
 """The method table against the contract, and the contract against what is read of it."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from google.protobuf.descriptor import Descriptor
-from pdpapi.v1 import administration_service_pb2, audit_service_pb2, core_pb2, decision_service_pb2
+from pdpapi.v1 import (
+    administration_service_pb2,
+    audit_service_pb2,
+    change_service_pb2,
+    core_pb2,
+    decision_service_pb2,
+)
 
 from pdp import model
-from pdp.wire import administration_methods, audit_methods, decision_methods
-from pdp.wire.methods import Method
+from pdp.facts import ChangeKind
+from pdp.wire import Watchers, administration_methods, audit_methods, decision_methods
+from pdp.wire.changes import KINDS
+from pdp.wire.methods import AnyMethod
 
 NOBODY = cast(Any, None)
-METHODS: list[Method] = [
+METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
     *administration_methods(NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY),
+    *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
-MODULES = (decision_service_pb2, administration_service_pb2, audit_service_pb2)
+MODULES = (
+    decision_service_pb2,
+    administration_service_pb2,
+    audit_service_pb2,
+    change_service_pb2,
+)
 
 
 def test_the_table_holds_every_method_of_the_contract_and_no_other() -> None:
@@ -36,7 +51,7 @@ def test_who_may_call_what() -> None:
     for method in METHODS:
         reached.setdefault(method.capability, set()).add(method.service.rpartition(".")[2])
     assert reached == {
-        "decide": {"PolicyDecisionService"},
+        "decide": {"PolicyDecisionService", "ChangeService"},
         "administer": {"PolicyAdministrationService"},
         "audit": {"AuditService"},
         "report": {"AuditService"},
@@ -83,3 +98,10 @@ def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
     assert names(core_pb2.DecisionReason, "DECISION_REASON_") == {r.name for r in model.Reason}
     assert names(core_pb2.Decision, "DECISION_") == {e.name for e in model.Effect}
     assert names(core_pb2.DenialKind, "DENIAL_KIND_") == {k.name for k in model.DenialKind}
+
+
+def test_every_kind_of_change_has_a_name_on_the_wire() -> None:
+    """But the one that is told as `start_over`."""
+    wire = set(change_service_pb2.ChangeKind.values()) - {0}
+    assert set(KINDS) == set(ChangeKind) - {ChangeKind.EVERYTHING}
+    assert sorted(KINDS.values()) == sorted(wire)
