@@ -24,14 +24,15 @@ def to_struct(attributes: Mapping[str, object], name: str) -> Struct:
 
 
 def _fill_struct(struct: Struct, mapping: Mapping[str, object], path: str, depth: int) -> None:
-    if not isinstance(mapping, Mapping):
+    if type(mapping) is not dict and not isinstance(mapping, Mapping):  # the second is slow
         raise TypeError(f"{path} must be a mapping, not {type(mapping).__name__}")
     _check_depth(path, depth)
+    fields = struct.fields
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise TypeError(f"{path}: a key must be a str, not {type(key).__name__}")
         _check_text(key, f"a key of {path}")
-        _fill_value(struct.fields[key], value, f"{path}.{key}", depth)
+        _fill_value(fields[key], value, f"{path}.{key}", depth)
 
 
 def _fill_value(target: Value, value: object, path: str, depth: int) -> None:

@@ -55,8 +55,10 @@ _Name = tuple[int, tuple[str, ...]]
 
 def key_of(method: str, request: Message) -> bytes:
     """The key of the answer to `request`, which is to be sent to the method of that name."""
-    name, sent = method.encode(), request.SerializeToString(deterministic=True)
-    return hashlib.sha256(b"%d:%b%d:%b" % (len(name), name, len(sent), sent)).digest()
+    name = method.encode()
+    # The request is what is left: the length of the name tells the two apart.
+    sent = b"%d:%b%b" % (len(name), name, request.SerializeToString(deterministic=True))
+    return hashlib.sha256(sent).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import math
 import random
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -28,6 +29,8 @@ from pdp_client.values import Actor, Attributes, Decision, Effect, Question, Res
 BATCH_QUESTIONS_MAX = 1_000
 _RETRY_SECONDS_FIRST = 0.025
 _RETRY_SECONDS_MAX = 1.0
+# A server that ends cancels what it has accepted and not begun; nothing here cancels a call.
+_ASK_AGAIN = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -63,6 +66,7 @@ class Guard:
         self._metadata = caller_metadata(api_key)
         self._channel = open_channel(target, tls, api_key, insecure=insecure)
         self._stub = PolicyDecisionServiceStub(self._channel)
+        self._closed = threading.Event()
         self._cache: DecisionCache[tuple[Decision, Decision]] | None = None
         if cache:
             self._cache = DecisionCache()
@@ -87,6 +91,7 @@ class Guard:
         """Ends the connections; calls in flight raise PdpUnavailable, later ones ValueError."""
         if self._cache is not None:
             self._follower.stop()
+        self._closed.set()
         self._channel.close()
 
     def check(
@@ -189,12 +194,12 @@ class Guard:
             # Full jitter: guards that failed together do not come back together.
             pause = random.uniform(0, longest)  # noqa: S311  # not a secret
             if (
-                failure.code() is not grpc.StatusCode.UNAVAILABLE
+                failure.code() not in _ASK_AGAIN
                 or time.monotonic() + pause >= ends
+                or self._closed.wait(pause)
             ):
                 # Raised outside the handler: gRPC's own exception repeats the peer's text.
                 raise failure_of(failure, token)
-            time.sleep(pause)
             longest = min(2 * longest, _RETRY_SECONDS_MAX)
 
 

@@ -4,6 +4,7 @@ call that let the request pass)."""
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -155,10 +156,17 @@ def test_unreadable_status_details_leave_the_status(answerer: Answerer, guard: G
     assert (raised.value.code, raised.value.reason) == ("INTERNAL", "")
 
 
-def test_unavailable_is_asked_again_within_the_deadline(answerer: Answerer, guard: Guard):
+ASKED_AGAIN = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED]
+"""The latter a server says that ends, of calls that it has not begun."""
+
+
+@pytest.mark.parametrize("code", ASKED_AGAIN, ids=lambda code: code.name)
+def test_what_a_server_could_not_take_is_asked_again_within_the_deadline(
+    answerer: Answerer, guard: Guard, code: grpc.StatusCode
+):
     def answer(_request, context):
         if len(answerer.requests) < 3:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+            context.abort(code, "not yet")
         return allowed()
 
     answerer.answer = answer
@@ -167,11 +175,9 @@ def test_unavailable_is_asked_again_within_the_deadline(answerer: Answerer, guar
 
 
 @pytest.mark.parametrize(
-    "code", [code for code in CODES if code.name != "UNAVAILABLE"], ids=lambda code: code.name
+    "code", [code for code in CODES if code not in ASKED_AGAIN], ids=lambda code: code.name
 )
-def test_nothing_but_unavailable_is_asked_again(
-    answerer: Answerer, guard: Guard, code: grpc.StatusCode
-):
+def test_nothing_else_is_asked_again(answerer: Answerer, guard: Guard, code: grpc.StatusCode):
     answerer.fails(code)
     with pytest.raises(GuardError):
         guard.check(TOKEN, "course:edit")
@@ -255,6 +261,18 @@ def test_a_closed_guard_answers_nothing(answerer: Answerer):
         pass
     with pytest.raises(ValueError, match="closed"):
         guard.check(TOKEN, "course:edit")
+
+
+def test_a_call_that_is_under_way_when_its_guard_is_closed_is_unavailable(answerer: Answerer):
+    answerer.fails(grpc.StatusCode.UNAVAILABLE)
+    guard = Guard(answerer.address, deadline_seconds=20)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(guard.check, TOKEN, "course:edit")
+        while len(answerer.requests) < 3 and not asked.done():
+            time.sleep(0.005)
+        guard.close()
+        with pytest.raises(PdpUnavailable):
+            asked.result(10)
 
 
 ECHOING_CODES = [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL]
