@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pdp.http import Metrics
 from pdp.model import Decision, Effect, Reason
-from pdp.settings import ClerkSettings, Settings
+from pdp.settings import ClerkSettings, Settings, SidecarSettings
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -30,6 +30,15 @@ def test_every_setting_of_clerk_is_documented_once_and_no_other() -> None:
         key for table in tables for key in re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
     ]
     assert sorted(keys) == sorted(ClerkSettings.model_fields)
+
+
+def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> None:
+    named = set(rows("Sidecars"))
+    metrics = {name for name in named if name.startswith("pdp_")}
+    assert named - metrics == set(SidecarSettings.model_fields)
+    source = (ROOT / "pdp" / "sidecar" / "app.py").read_text()
+    gauges = set(re.findall(r'"(pdp_[a-z_]+)": \(', source))
+    assert metrics == gauges - set(rows("Metrics"))
 
 
 def test_every_metric_is_documented_and_no_other() -> None:

@@ -75,7 +75,7 @@ class Sidecar:
                 ),
                 "pdp_sidecar_unreported_bytes": (
                     "Decisions on disk that upstream has not taken yet.",
-                    self._unreported_bytes,
+                    self._shipper.waiting_bytes,
                 ),
                 "pdp_sidecar_report_failures": (
                     "Attempts to bring the log upstream that failed.",
@@ -147,10 +147,6 @@ class Sidecar:
         # In this order: the shipper's last pass takes what the recorder wrote last.
         self._recorder.stop()
         self._shipper.stop()
-
-    def _unreported_bytes(self) -> float:
-        directory = self._settings.audit_directory
-        return float(sum(one.stat().st_size for one in directory.glob("*/*")))
 
     def _follow_readiness(self) -> None:
         serving = False

@@ -152,6 +152,7 @@ def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
         return again <= on_record(upstream[1], "course:delete", "user_sam").keys()
 
     eventually(arrived, what="the denials are on record upstream")
+    eventually(lambda: metric(beside[0], "pdp_sidecar_unreported_bytes") == 0)
     records = on_record(upstream[1], "course:delete", "user_sam")
     token = hashlib.sha256(request.actor_token.encode()).hexdigest()
     for decision_id in again:
