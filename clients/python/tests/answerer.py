@@ -3,7 +3,9 @@
 It deals in bytes, so that it can also say what is no answer.
 """
 
-from collections.abc import Callable
+import queue
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,6 +14,14 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 from pdpapi.v1 import core_pb2
+from pdpapi.v1.change_service_pb2 import (
+    Changed,
+    ChangedKey,
+    Heartbeat,
+    StartOver,
+    WatchRequest,
+    WatchResponse,
+)
 from pdpapi.v1.decision_service_pb2 import (
     BatchCheckRequest,
     CheckRequest,
@@ -19,6 +29,7 @@ from pdpapi.v1.decision_service_pb2 import (
 )
 
 SERVICE = "pdpapi.v1.PolicyDecisionService"
+CHANGES = "pdpapi.v1.ChangeService"
 
 ACTOR = core_pb2.Actor(user_id="user_1", session_id="sess_1", organization_id="org_1")
 
@@ -54,6 +65,71 @@ def denied(**changes: object) -> CheckResponse:
     return CheckResponse(**(fields | changes))
 
 
+def reusable(**changes: object) -> CheckResponse:
+    """An allow that may be given again for a minute."""
+    answer = allowed(epoch="e")
+    answer.reusable_for.FromSeconds(60)
+    answer.MergeFrom(CheckResponse(**changes))
+    return answer
+
+
+def beat(
+    revision: int = 7, epoch: str = "e", lease: float = 1.0, elapsed: float = 0.0
+) -> WatchResponse:
+    """A heartbeat; seconds."""
+    heartbeat = Heartbeat(revision=revision, epoch=epoch)
+    heartbeat.lease.FromNanoseconds(int(lease * 1e9))
+    heartbeat.elapsed.FromNanoseconds(int(elapsed * 1e9))
+    return WatchResponse(heartbeat=heartbeat)
+
+
+def changed(revision: int, kind: int, *key: str) -> WatchResponse:
+    """One change."""
+    return WatchResponse(
+        changed=Changed(revision=revision, changes=[ChangedKey(kind=kind, key=key)])
+    )
+
+
+def start_over(epoch: str, revision: int) -> WatchResponse:
+    return WatchResponse(start_over=StartOver(epoch=epoch, revision=revision))
+
+
+class Stream:
+    """What a watcher is told, as the test says it."""
+
+    def __init__(self, request: WatchRequest, context: grpc.ServicerContext) -> None:
+        self.request = request
+        self.began = time.monotonic()
+        self._context = context
+        self._said: queue.SimpleQueue[WatchResponse | bytes | grpc.Status | None] = (
+            queue.SimpleQueue()
+        )
+        context.add_callback(self.ends)
+
+    def tell(self, *messages: WatchResponse | bytes) -> None:
+        for message in messages:
+            self._said.put(message)
+
+    def lease(self, revision: int = 7, epoch: str = "e") -> None:
+        """A heartbeat as an honest server sends it."""
+        self.tell(beat(revision, epoch, elapsed=time.monotonic() - self.began))
+
+    def fails(self, code: grpc.StatusCode, *details: Message) -> None:
+        self._said.put(status(code, "scripted", *details))
+
+    def ends(self) -> None:
+        self._said.put(None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (said := self._said.get()) is not None:
+            if isinstance(said, WatchResponse):
+                yield said.SerializeToString()
+            elif isinstance(said, bytes):
+                yield said
+            else:
+                self._context.abort_with_status(said)
+
+
 @dataclass
 class Answerer:
     """What the server says next, and what it was asked."""
@@ -62,6 +138,9 @@ class Answerer:
     requests: list[Message] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     address: str = ""
+    watches: bool = False
+    """Whether it has a ChangeService; if so, the streams are for the test to speak on."""
+    streams: list[Stream] = field(default_factory=list)
 
     def says(self, *answers: Message | bytes) -> None:
         """Answers in turn, the last one again and again."""
@@ -87,6 +166,15 @@ def status(code: grpc.StatusCode, text: str = "scripted", *details: Message) -> 
     return rpc_status.to_status(rich)
 
 
+def _watch(one: Answerer) -> grpc.RpcMethodHandler:
+    def serve(raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        stream = Stream(WatchRequest.FromString(raw), context)
+        one.streams.append(stream)
+        yield from stream
+
+    return grpc.unary_stream_rpc_method_handler(serve)
+
+
 def _handler(one: Answerer, request_type: type[Message]) -> grpc.RpcMethodHandler:
     def serve(raw: bytes, context: grpc.ServicerContext) -> bytes:
         request = request_type.FromString(raw)
@@ -108,6 +196,9 @@ def serve(
         "BatchCheck": _handler(one, BatchCheckRequest),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    if one.watches:
+        watch = {"Watch": _watch(one)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CHANGES, watch),))
     if credentials is None:
         port = server.add_insecure_port(address)
     else:

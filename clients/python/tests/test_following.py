@@ -1,0 +1,271 @@
+"""One who follows the change stream, and servers that do not do as they should."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from pdp_client import following
+from pdp_client.cache import DecisionCache, Fresh, Touched
+from pdp_client.following import Follower
+from pdpapi.v1.change_service_pb2 import (
+    CHANGE_KIND_ROLE,
+    CHANGE_KIND_USER,
+    WatchRequest,
+    WatchResponse,
+)
+from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
+
+from clients.python.tests.answerer import Answerer, Stream, beat, changed, start_over
+from tests.kit.waiting import eventually
+
+NOT_REACHED = ErrorInfo(reason="REVISION_NOT_REACHED", domain="pdp")
+KEY = "a-key-that-nobody-may-read"
+
+
+@pytest.fixture
+def cache() -> DecisionCache[str]:
+    return DecisionCache()
+
+
+@pytest.fixture
+def lost() -> list[grpc.StatusCode]:
+    return []
+
+
+@pytest.fixture
+def follower(
+    teller: Answerer, cache: DecisionCache[str], lost: list[grpc.StatusCode]
+) -> Iterator[Follower]:
+    with grpc.insecure_channel(teller.address) as channel:
+        watch = ChangeServiceStub(channel).Watch
+        metadata = (("authorization", f"Bearer {KEY}"),)
+        one = Follower(lambda asked: watch(asked, metadata=metadata), cache, on_lost=lost.append)
+        one.start()
+        yield one
+        one.stop()
+
+
+def stream(teller: Answerer, number: int) -> Stream:
+    """The stream of this number, once it is open; 0 is the first."""
+    eventually(lambda: len(teller.streams) > number, what=f"stream {number}")
+    return teller.streams[number]
+
+
+def keep(cache: DecisionCache[str], revision: int = 7) -> None:
+    """Something about `user_1`, under key `k`."""
+    touched = Touched("user_1", "", frozenset())
+    fresh = Fresh("yes", time.monotonic(), "e", revision, 60.0, touched)
+    cache.get_or_ask(b"k", lambda: fresh)
+    assert len(cache) == 1
+
+
+def filled(teller: Answerer, cache: DecisionCache[str], number: int = 0) -> Stream:
+    """The stream of this number, with a lease, and something kept."""
+    one = stream(teller, number)
+    one.lease()
+    eventually(lambda: cache.live)
+    keep(cache)
+    return one
+
+
+@pytest.mark.usefixtures("follower")
+class TestFollowing:
+    """What a follower does with what it hears."""
+
+    def test_it_begins_from_now_on_and_is_told_what_changes(
+        self, teller: Answerer, cache: DecisionCache[str]
+    ):
+        one = filled(teller, cache)
+        assert one.request == WatchRequest()
+        one.tell(changed(8, CHANGE_KIND_USER, "user_2"))
+        eventually(lambda: cache.position == ("e", 8))
+        assert cache.find(b"k")
+        one.tell(changed(9, CHANGE_KIND_USER, "user_1"))
+        eventually(lambda: cache.position == ("e", 9))
+        assert cache.find(b"k") is None
+
+    @pytest.mark.parametrize("ended", ["ends", "fails"])
+    def test_a_short_cut_drops_nothing(
+        self, teller: Answerer, cache: DecisionCache[str], ended: str, lost: list[grpc.StatusCode]
+    ):
+        one = filled(teller, cache)
+        if ended == "ends":
+            one.ends()
+        else:
+            one.fails(grpc.StatusCode.UNAVAILABLE)
+        two = stream(teller, 1)
+        assert two.request == WatchRequest(epoch="e", after_revision=7)
+        two.lease()
+        eventually(lambda: cache.live)
+        assert cache.find(b"k") == "yes"
+        assert lost == ([] if ended == "ends" else [grpc.StatusCode.UNAVAILABLE])
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            pytest.param(beat(lease=3_600), id="a lease of an hour"),
+            pytest.param(beat(elapsed=3_600), id="a stream that has lasted an hour"),
+            pytest.param(beat(lease=3_600, elapsed=3_600), id="both"),
+        ],
+    )
+    def test_no_message_gives_a_lease_of_more_than_a_second(
+        self, teller: Answerer, cache: DecisionCache[str], message: WatchResponse
+    ):
+        stream(teller, 0).tell(message)
+        eventually(lambda: cache.live)
+        assert cache._kept.lease_ends_at <= time.monotonic() + 1
+
+    def test_a_lease_counts_from_before_the_stream_was_asked_for(
+        self, teller: Answerer, cache: DecisionCache[str]
+    ):
+        one = stream(teller, 0)
+        eventually(lambda: time.monotonic() > one.began + 0.3)
+        one.tell(beat())  # held up for 0.3 s: it says that nothing has elapsed
+        eventually(lambda: cache.position == ("e", 7))
+        eventually(lambda: cache._kept.lease_ends_at > 0)
+        assert cache._kept.lease_ends_at < one.began + 1
+
+    @pytest.mark.parametrize("lease", [0.0, -5.0])
+    def test_a_lease_of_nothing_is_none(
+        self, teller: Answerer, cache: DecisionCache[str], lease: float
+    ):
+        one = filled(teller, cache)
+        one.tell(beat(lease=lease))
+        eventually(lambda: not cache.live, seconds=0.5)
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            pytest.param(b"", id="nothing"),
+            pytest.param(b"\x7a\x02hi", id="a field that is not known"),
+            pytest.param(start_over("f", 3).SerializeToString(), id="start over"),
+            pytest.param(
+                changed(8, CHANGE_KIND_ROLE, "R").SerializeToString(), id="a kind that means all"
+            ),
+            pytest.param(changed(8, 99, "x").SerializeToString(), id="a kind that is not known"),
+            pytest.param(b"\xff\xff\xff", id="no message at all"),
+        ],
+    )
+    def test_what_is_not_understood_or_says_so_drops_everything_and_it_goes_on(
+        self, teller: Answerer, cache: DecisionCache[str], message: bytes
+    ):
+        one = filled(teller, cache)
+        one.tell(message)
+        if message == b"\xff\xff\xff":  # that ends the stream; nothing was missed
+            one = stream(teller, 1)
+            assert one.request == WatchRequest(epoch="e", after_revision=7)
+            one.tell(start_over("f", 3))
+        eventually(lambda: len(cache) == 0)
+        one.lease(9)
+        eventually(lambda: cache.live)
+        keep(cache, 9)
+
+    def test_after_a_history_that_is_no_more_it_begins_from_now_on(
+        self, teller: Answerer, cache: DecisionCache[str]
+    ):
+        one = filled(teller, cache)
+        one.fails(grpc.StatusCode.UNAVAILABLE, NOT_REACHED)
+        assert stream(teller, 1).request == WatchRequest()
+        assert len(cache) == 0
+        assert not cache.live
+
+    def test_a_stream_that_is_silent_is_cut(
+        self, teller: Answerer, cache: DecisionCache[str], lost: list[grpc.StatusCode]
+    ):
+        """Incident F26: what is on the other end cannot say that it is gone."""
+        filled(teller, cache)
+        heard = time.monotonic()
+        two = stream(teller, 1)
+        assert 0.9 < time.monotonic() - heard < 3
+        assert lost == [grpc.StatusCode.CANCELLED]
+        assert not cache.live
+        assert two.request == WatchRequest(epoch="e", after_revision=7)
+        two.lease()
+        eventually(lambda: cache.live)
+        assert cache.find(b"k") == "yes"
+
+    def test_a_storm_of_new_starts_keeps_nothing_and_passes(
+        self, teller: Answerer, cache: DecisionCache[str]
+    ):
+        one = stream(teller, 0)
+        for n in range(2_000):
+            one.tell(start_over("e" * (n % 3), n), beat(n, "e" * (n % 3)))
+        one.tell(start_over("e", 7))
+        one.lease()
+        eventually(lambda: cache.position == ("e", 7) and cache.live)
+        keep(cache)
+
+
+def test_who_is_refused_asks_rarely_and_says_so_once_without_its_key(
+    teller: Answerer,
+    follower: Follower,
+    lost: list[grpc.StatusCode],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    assert following.REFUSED_RETRY_SECONDS >= 10
+    monkeypatch.setattr(following, "REFUSED_RETRY_SECONDS", 0.05)
+    refusals = [
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    ]
+    with caplog.at_level(logging.DEBUG, "pdp_client"):
+        for n, code in enumerate(refusals):
+            stream(teller, n).fails(code)
+        stream(teller, 3)
+    assert lost == refusals
+    assert [one.message for one in caplog.records] == [
+        "the change stream is refused (UNIMPLEMENTED): no answer is kept"
+    ]
+    assert KEY not in caplog.text
+
+
+def test_one_whose_streams_end_at_once_does_not_ask_in_a_loop(teller: Answerer, follower: Follower):
+    until = time.monotonic() + 1.5
+    answered = 0
+    while time.monotonic() < until:
+        for one in teller.streams[answered:]:
+            answered += 1
+            one.lease()
+            one.ends()
+        time.sleep(0.001)
+    assert 2 <= len(teller.streams) <= 40
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_stopping_takes_a_moment_and_drops_what_was_kept(
+    teller: Answerer, follower: Follower, cache: DecisionCache[str], silent: bool
+):
+    one = filled(teller, cache)
+    if not silent:
+        one.fails(grpc.StatusCode.PERMISSION_DENIED)
+        eventually(lambda: follower._current is None)
+    began = time.monotonic()
+    follower.stop()
+    assert time.monotonic() - began < 2
+    assert len(cache) == 0
+    assert not any(thread.is_alive() for thread in follower._threads)
+
+
+def test_what_cannot_be_opened_is_tried_again_and_named_without_its_text(
+    cache: DecisionCache[str], teller: Answerer, caplog: pytest.LogCaptureFixture
+):
+    with grpc.insecure_channel(teller.address) as channel:
+        tries = iter([ValueError(KEY)])
+
+        def open_watch(request: WatchRequest) -> object:
+            for error in tries:
+                raise error
+            return ChangeServiceStub(channel).Watch(request)
+
+        follower = Follower(open_watch, cache)
+        follower.start()
+        stream(teller, 0).lease()
+        eventually(lambda: cache.live)
+        follower.stop()
+    assert "ValueError" in caplog.text
+    assert KEY not in caplog.text
