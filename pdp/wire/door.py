@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pdp.settings import CallerSettings, TlsSettings
 
-CLOSING_SECONDS = 0.2
+CLOSING_SECONDS = 0.05
 """For so long a closing door still answers, with what is worth asking again."""
 
 

@@ -54,14 +54,16 @@ class GrpcDoor:
         """Refuses what is new, finishes what is in flight.
 
         grpcio ends a call that it has accepted and not begun as CANCELLED, which clients take for
-        their own doing. So new calls are answered for a moment, with what is worth asking again.
+        their own doing. So new calls are answered for a moment, with what is worth asking again;
+        a short one, because only the stop tells clients that their calls should go elsewhere.
         """
         self.set_serving(serving=False)
         self.closing.set()
         self.streams.wake()
         time.sleep(CLOSING_SECONDS)
+        stopped = self.server.stop(grace_seconds)
         self.streams.stop()
-        self.server.stop(grace_seconds).wait()
+        stopped.wait()
 
 
 def open_grpc_door(

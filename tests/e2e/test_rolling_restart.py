@@ -1,0 +1,31 @@
+"""Replicas are restarted in turn, and nobody who asks notices (F5)."""
+
+from pathlib import Path
+
+from pdp_client import Guard
+
+from tests.e2e.rolling import THREADS, Load, replicas_on, restart_in_turn, target_of
+
+CYCLES = 4
+DEADLINE_SECONDS = 2.0
+"""A replica that starts takes a core of this machine away. `python -m tests.e2e.rolling` says what
+the default deadline gives."""
+FRESH_SECONDS = 1.0
+"""A lease: after that nobody may be allowed any more."""
+
+
+def test_no_check_fails_and_no_revoked_one_is_allowed_while_replicas_are_restarted(
+    tmp_path: Path, postgresql_url: str
+) -> None:
+    """F5. Nor does a new replica give one answer from before it was there, ready or not."""
+    with (
+        replicas_on(postgresql_url, tmp_path) as replicas,
+        Guard(target_of(replicas), deadline_seconds=DEADLINE_SECONDS) as guard,
+    ):
+        tally = restart_in_turn(replicas, Load([guard] * THREADS), CYCLES)
+    assert tally.checks > 200
+    assert tally.allowed > 0
+    assert not tally.failures
+    assert tally.late_seconds_max < FRESH_SECONDS
+    assert tally.answers_of_new > 0
+    assert tally.wrong_of_new == 0
