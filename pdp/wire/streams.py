@@ -85,7 +85,6 @@ class Streams:
         self._stopping = True
         self.wake()
         self._thread.join()
-        self._opening.shutdown(wait=False)
         for outlet in self._all():
             outlet.cut()
 

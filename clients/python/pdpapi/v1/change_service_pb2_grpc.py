@@ -29,7 +29,7 @@ class ChangeServiceStub:
     """For those who keep answers of PolicyDecisionService and give them again: watchers.
 
     A watcher keeps an answer with its revision, drops it when a change touches it or when its
-    `reusable_until` has passed, and gives it again only while it holds a lease. Without a lease it
+    `reusable_for` is over, and gives it again only while it holds a lease. Without a lease it
     asks. An answer from before the revision that the watcher was last told is not kept at all: what
     would have dropped it has gone by.
     """
@@ -51,7 +51,7 @@ class ChangeServiceServicer:
     """For those who keep answers of PolicyDecisionService and give them again: watchers.
 
     A watcher keeps an answer with its revision, drops it when a change touches it or when its
-    `reusable_until` has passed, and gives it again only while it holds a lease. Without a lease it
+    `reusable_for` is over, and gives it again only while it holds a lease. Without a lease it
     asks. An answer from before the revision that the watcher was last told is not kept at all: what
     would have dropped it has gone by.
     """
@@ -90,7 +90,7 @@ class ChangeService:
     """For those who keep answers of PolicyDecisionService and give them again: watchers.
 
     A watcher keeps an answer with its revision, drops it when a change touches it or when its
-    `reusable_until` has passed, and gives it again only while it holds a lease. Without a lease it
+    `reusable_for` is over, and gives it again only while it holds a lease. Without a lease it
     asks. An answer from before the revision that the watcher was last told is not kept at all: what
     would have dropped it has gone by.
     """
