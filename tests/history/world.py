@@ -1,6 +1,7 @@
 """A world to check: PostgreSQL, replicas, sidecars and processes of clients; and what befalls them.
 
-with started_world(seed="7", directory=tmp_path, cluster=cluster) as world:
+with started_world(seed="7", cluster=cluster) as world:
+    world.start_everything()
     world.run(seconds=30, faults=world.faults())
     history = world.history()
 """
@@ -12,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -50,6 +52,7 @@ SETTINGS = {
     "THREADS": "16",
 }
 SUBJECTS_OF_A_PROCESS = 60
+WARM_OPERATIONS = 200
 
 
 @dataclass
@@ -103,6 +106,16 @@ class World:
         self._names: list[str] = []
 
     # --- building ---------------------------------------------------------------------------------
+
+    def start_everything(self) -> None:
+        """Three replicas, two sidecars, guards and clients; two clocks are wrong, and one of each
+        pauses where races would show."""
+        self.start_replicas(3, tampered={1: ["clock=3"], 2: ["delays"]})
+        self.start_sidecar(0, 1, tampered=["clock=-3"])
+        self.start_sidecar(2, 0, tampered=["delays"])
+        self.add_guards(cache=False, share=1)
+        self.add_guards(cache=True, share=3)
+        self.start_clients()
 
     def start_replicas(
         self, count: int = 3, *, tampered: Mapping[int, Sequence[str]] | None = None
@@ -207,19 +220,27 @@ class World:
         return sum(clients.operations for clients in self._clients)
 
     def run(
-        self, *, seconds: float, operations: int = 0, faults: Mapping[str, Fault] | None = None
+        self,
+        *,
+        seconds: float,
+        operations: int = 0,
+        seconds_max: float = 120,
+        faults: Mapping[str, Fault] | None = None,
     ) -> None:
-        """For so long, and until there are so many operations. Each kind of fault befalls once
-        before any does again; in which order, when and whom says the seed."""
+        """For so long, and until there are so many operations and each kind of fault has befallen,
+        but not longer than `seconds_max`. Each kind befalls once before any does again; in which
+        order, when and whom says the seed."""
         rng = random.Random(f"{self.seed} faults")
         eventually(
-            lambda: all(clients.operations > 20 for clients in self._clients),
+            lambda: all(clients.operations > WARM_OPERATIONS for clients in self._clients),
             seconds=30,
-            what="all clients ask",
+            what="what can be kept is kept",
         )
         began = time.monotonic()
         deck: list[str] = []
-        while time.monotonic() < began + seconds or self.operations < operations:
+        while time.monotonic() < began + seconds_max and (
+            time.monotonic() < began + seconds or self.operations < operations or deck
+        ):
             if faults:
                 if not deck:
                     deck = rng.sample(list(faults), len(faults))
@@ -381,7 +402,8 @@ def silence(proxies: Sequence[Proxy], seconds: float) -> None:
 
 
 @contextmanager
-def started_world(*, seed: str, directory: Path, cluster: Cluster) -> Iterator[World]:
+def started_world(*, seed: str, cluster: Cluster) -> Iterator[World]:
     """A world with nothing in it yet; what is started in it ends with the block."""
-    with ExitStack() as stack:
-        yield World(seed, directory, cluster, stack)
+    # A short path: a socket's may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="pdp-history-") as directory, ExitStack() as stack:
+        yield World(seed, Path(directory), cluster, stack)
