@@ -98,6 +98,8 @@ def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
     assert names(core_pb2.DecisionReason, "DECISION_REASON_") == {r.name for r in model.Reason}
     assert names(core_pb2.Decision, "DECISION_") == {e.name for e in model.Effect}
     assert names(core_pb2.DenialKind, "DENIAL_KIND_") == {k.name for k in model.DenialKind}
+    sources = {source.name for source in model.AnswerSource} - {"DECIDED"}
+    assert names(core_pb2.AnswerSource, "ANSWER_SOURCE_") == sources
 
 
 def test_every_kind_of_change_has_a_name_on_the_wire() -> None:
