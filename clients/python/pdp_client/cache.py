@@ -179,7 +179,8 @@ class DecisionCache(Generic[T]):
         self._kept: _Kept[T] = _Kept("", 0)
         self._asking: dict[bytes, threading.Event] = {}
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many entries there are."""
         return len(self._kept.entries)
 

@@ -105,7 +105,7 @@ def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
 def test_what_may_not_be_given_again_is_not_kept(cache: DecisionCache[str], one: Fresh[str]):
     assert cache.get_or_ask(b"k", lambda: one).answer == "yes"
     assert cache.find(b"k") is None
-    assert len(cache) == 0
+    assert cache.size == 0
 
 
 def test_an_answer_ends_with_its_own_time_with_its_age_and_with_the_lease(
@@ -246,7 +246,7 @@ def test_a_lease_of_no_epoch_grants_nothing(cache: DecisionCache[str]):
     cache.renew(9, "", 500)
     assert not cache.live
     keep(cache, one=fresh(epoch=""))
-    assert len(cache) == 0
+    assert cache.size == 0
 
 
 def test_a_new_start_takes_the_lease_with_it(cache: DecisionCache[str]):
@@ -273,7 +273,7 @@ def test_entries_and_what_leads_to_them_stay_bounded_under_churn(
         keep(cache, str(n).encode(), one)
         if n % 3 == 0:
             cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[f"user_{n - 1}"])], 8 + n)
-    assert len(cache) == 10
+    assert cache.size == 10
     assert len(cache._kept.by_name) == names_in(cache) == 30
     assert cache.find(b"4999")
     assert cache.find(b"100") is None
@@ -284,13 +284,13 @@ def test_what_ended_is_let_go_of_without_being_asked_for(cache: DecisionCache[st
     keep(cache)
     clock.now = 130
     lease_until(cache, 131)
-    assert (len(cache), len(cache._kept.by_name), cache._kept.weight) == (0, 0, 0)
+    assert (cache.size, len(cache._kept.by_name), cache._kept.weight) == (0, 0, 0)
 
 
 def test_a_batch_counts_for_as_many_answers_as_it_has(cache: DecisionCache[str]):
     for n in range(4):
         keep(cache, str(n).encode(), fresh(weight=3))
-    assert len(cache) == 3
+    assert cache.size == 3
     assert cache._kept.weight == 9
 
 
@@ -301,7 +301,7 @@ def test_asking_twice_at_once_keeps_one(cache: DecisionCache[str]):
 
     cache.get_or_ask(b"k", ask)
     assert cache.find(b"k") == "second"
-    assert (len(cache), names_in(cache), cache._kept.weight) == (1, 4, 1)
+    assert (cache.size, names_in(cache), cache._kept.weight) == (1, 4, 1)
 
 
 # --- who asks -------------------------------------------------------------------------------------
@@ -428,8 +428,8 @@ def test_threads_that_keep_drop_and_find_at_once_leave_it_in_order(real: Decisio
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask_and_drop, range(4)))
     kept = real._kept
-    assert names_in(real) == 2 * len(real)
-    assert kept.weight == len(real)
+    assert names_in(real) == 2 * real.size
+    assert kept.weight == real.size
     assert {key for keys in kept.by_name.values() for key in keys} == set(kept.entries)
 
 

@@ -59,7 +59,7 @@ def keep(cache: DecisionCache[str], revision: int = 7) -> None:
     touched = Touched("user_1", "", frozenset())
     fresh = Fresh("yes", time.monotonic(), "e", revision, 60.0, touched)
     cache.get_or_ask(b"k", lambda: fresh)
-    assert len(cache) == 1
+    assert cache.size == 1
 
 
 def filled(teller: Answerer, cache: DecisionCache[str], number: int = 0) -> Stream:
@@ -158,7 +158,7 @@ class TestFollowing:
             one = stream(teller, 1)
             assert one.request == WatchRequest(epoch="e", after_revision=7)
             one.tell(start_over("f", 3))
-        eventually(lambda: len(cache) == 0)
+        eventually(lambda: cache.size == 0)
         one.lease(9)
         eventually(lambda: cache.live)
         keep(cache, 9)
@@ -169,7 +169,7 @@ class TestFollowing:
         one = filled(teller, cache)
         one.fails(grpc.StatusCode.UNAVAILABLE, NOT_REACHED)
         assert stream(teller, 1).request == WatchRequest()
-        assert len(cache) == 0
+        assert cache.size == 0
         assert not cache.live
 
     def test_a_stream_that_is_silent_is_cut(
@@ -247,7 +247,7 @@ def test_stopping_takes_a_moment_and_drops_what_was_kept(
     began = time.monotonic()
     follower.stop()
     assert time.monotonic() - began < 2
-    assert len(cache) == 0
+    assert cache.size == 0
     assert not any(thread.is_alive() for thread in follower._threads)
 
 
