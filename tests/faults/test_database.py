@@ -4,6 +4,7 @@ PostgreSQL that the tests may kill."""
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from pdpapi.v1.administration_service_pb2 import (
     Grant,
     ListGrantsRequest,
 )
+from sqlalchemy import make_url
 
 from pdp.migrations import migrate
 from tests.e2e.conftest import POLICY
@@ -191,7 +193,7 @@ def test_a_write_whose_outcome_is_unknown_may_be_repeated(
 
     administration = stubs.administration
     before = administration.Export(ExportRequest(), timeout=20).revision
-    grants = 100
+    grants = 60
     for number in range(grants):
         # Every second one is named by whoever creates it, the others by their content.
         name = f"mine-{number}" if number % 2 else ""
@@ -211,3 +213,30 @@ def test_a_write_whose_outcome_is_unknown_may_be_repeated(
     # Nothing was written twice: each write is one revision.
     after = administration.Export(ExportRequest(), timeout=20).revision
     assert after - before == 3 * grants
+
+
+def test_a_standby_is_not_answered_from_and_is_once_it_has_taken_over(
+    cluster: Cluster, way: tuple[Proxy, str], server: ServerProcess, tmp_path: Path
+) -> None:
+    fault = FAULTS["F38"]
+    assert way[0].port
+    with cluster.standby() as standby:
+        url = make_url(standby.url).set(database=make_url(way[1]).database)
+        text = url.render_as_string(hide_password=False)
+        other = ServerProcess(tmp_path, {"DATABASE_URL": text, **SETTINGS})
+        other.start(ready=False)
+        try:
+            with other.channel() as channel:
+                grpc.channel_ready_future(channel).result(20)
+                stubs = stubs_on(channel)
+                for _ in range(10):
+                    error = ask_once(stubs, question()).error
+                    assert error is not None
+                    fault.expect(error)
+                eventually(lambda: "standby" in other.log())
+                assert other.http("/readyz")[0] == 503
+                assert not fault.green
+                standby.promote()
+                heals(fault, other, stubs, time.monotonic())
+        finally:
+            other.stop()

@@ -7,6 +7,7 @@ with started_cluster() as cluster:
 """
 
 import shutil
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -53,6 +54,37 @@ class Cluster:
         name = f"pdp_test_{uuid.uuid4().hex}"
         administer(self.url, f'CREATE DATABASE "{name}"')
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+    @contextmanager
+    def standby(self) -> Iterator["Cluster"]:
+        """Another server, which follows this one and takes no writes until `promote`."""
+        directory = self.directory / "standby"
+        directory.mkdir(mode=0o700)
+        if self._server.system_user is not None:
+            shutil.chown(directory, self._server.system_user)
+        host = make_url(self.url).query["host"]
+        base_backup = ("-h", str(host), "-U", "postgres", "-D", str(directory), "-R", "-c", "fast")
+        self._execute("pg_basebackup", *base_backup)
+        # The first server's, whose socket lies beside its data.
+        for name in (".s.PGSQL.5432.lock", ".handle_pids.json"):
+            (directory / name).unlink()
+        server = type(self._server)(directory, cleanup_mode="delete")
+        server.start()
+        yield Cluster(directory, server)
+        server.cleanup()
+
+    def promote(self) -> None:
+        """A standby takes over. Returns once it takes writes."""
+        self._execute("pg_ctl", "-w", "-D", str(self._server.pgdata), "promote")
+
+    def _execute(self, program: str, *arguments: str) -> None:
+        server = self._server
+        subprocess.run(
+            [server.bin_path / program, *arguments],
+            check=True,
+            capture_output=True,
+            user=server.system_user,
+        )
 
 
 @contextmanager
