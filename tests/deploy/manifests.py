@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from pdp.cli import app
+from pdp.settings import Settings, SidecarSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,12 +53,45 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
 def unknown_variables(environment: Mapping[str, str], settings: type[BaseModel]) -> set[str]:
     """The `PDP_*` variables that say nothing to these settings: pydantic passes over them."""
     prefix = str(settings.model_config.get("env_prefix", "")).upper()
-    known = {prefix + name.upper() for name in settings.model_fields} | {"PDP_CONFIG"}
+    known = {prefix + name.upper() for name in (*settings.model_fields, "config")}
     return {
         name
         for name in environment
         if name.startswith("PDP_") and name.partition("__")[0] not in known
     }
+
+
+class _LoadedError(Exception):
+    """Carries the settings that a command has loaded, instead of going on with them."""
+
+    def __init__(self, settings: Settings | SidecarSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+
+def load_settings(part: Part, directory: Path) -> Settings | SidecarSettings:
+    """The settings with which `pdp serve` or `pdp sidecar` starts. `directory` is an empty one.
+
+    Raises what these raise where they do not start.
+    """
+    environment = dict(part.environment)
+    for name in ("PDP_CONFIG", "PDP_SIDECAR_CONFIG"):
+        if name in environment:
+            (directory / "settings.toml").write_text(part.files[environment[name]])
+            environment[name] = str(directory / "settings.toml")
+    model = SidecarSettings if part.command[0] == "sidecar" else Settings
+    load = model.load
+
+    def loaded(*arguments: Any, **overrides: Any) -> Any:
+        raise _LoadedError(load(*arguments, **overrides))
+
+    command: Any = typer.main.get_command(app)
+    with run_in(environment, directory), mock.patch.object(model, "load", loaded):
+        try:
+            command.main(list(part.command), standalone_mode=False)
+        except _LoadedError as error:
+            return error.settings
+    raise AssertionError(f"{part.command} loads no settings")
 
 
 @contextmanager
@@ -106,7 +140,11 @@ class Cluster:
         return str(self.named("Secret", name)["stringData"][key])
 
     def config(self, name: str) -> Mapping[str, str]:
-        return self.named("ConfigMap", name)["data"]
+        """What a ConfigMap holds; nothing, where somebody else makes it."""
+        found = [
+            one["data"] for one in self.of_kind("ConfigMap") if one["metadata"]["name"] == name
+        ]
+        return found[0] if found else {}
 
     def parts(self) -> Iterator[tuple[Document, Document, Part]]:
         """Each container with our image: the pod's spec, the container, and what it runs."""

@@ -6,6 +6,7 @@ refused. They do not know what our program reads; the rest of the tests does.
 
 import copy
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import kubernetes_validate
 import pytest
 
 from pdp.http.server import WEBHOOK_PATH
-from pdp.settings import Settings
+from pdp.settings import Settings, SidecarSettings, is_loopback_address
 from pdp.sql import POOL_CONNECTIONS_MAX
 from tests.deploy.manifests import (
     ROOT,
@@ -24,8 +25,8 @@ from tests.deploy.manifests import (
     containers,
     documents,
     kustomized,
+    load_settings,
     parse_command,
-    run_in,
     secret_values,
     unknown_variables,
 )
@@ -41,7 +42,7 @@ VERSIONS = ["1.30", kubernetes_validate.latest_version()]
 """The oldest for which the files are meant, and the newest that the wheel knows."""
 POSTGRESQL_CONNECTIONS = 100 - 3
 """PostgreSQL's default, without those that it keeps for superusers."""
-SETTINGS = {"serve": Settings}
+SETTINGS = {"serve": Settings, "sidecar": SidecarSettings}
 PODS = [(owner, pod) for owner, pod in ALL.pods()]
 PARTS = list(ALL.parts())
 
@@ -104,28 +105,72 @@ def test_kustomize_takes_every_file_but_the_examples() -> None:
 def test_containers_of_ours_run_a_command_with_settings_that_it_takes(
     pod: Document, container: Document, part: Part, tmp_path: Path
 ) -> None:
-    command, options = parse_command(part.command)
+    command, _ = parse_command(part.command)
     if command == "migrate":
         assert set(part.environment) == {"PDP_DATABASE_URL"}
         return
-    model = SETTINGS[command]
-    assert not unknown_variables(part.environment, model)
-    environment = dict(part.environment)
-    if "PDP_CONFIG" in environment:
-        (tmp_path / "settings.toml").write_text(part.files[environment["PDP_CONFIG"]])
-        environment["PDP_CONFIG"] = str(tmp_path / "settings.toml")
-    with run_in(environment, tmp_path):
-        settings = model.load(**{name: options[name] for name in options if options[name]})
-    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
-    assert settings.http_listen.endswith(f":{ports['http']}")
-    assert settings.listen.endswith(f":{ports['grpc']}")
-    # On volumes of its own: the image's file system is read-only.
+    assert not unknown_variables(part.environment, SETTINGS[command])
+    settings = load_settings(part, tmp_path)
+    ports = {one["containerPort"] for one in container["ports"]}
+    assert ports == {
+        int(address.rpartition(":")[2])
+        for address in (settings.listen, settings.http_listen)
+        if not address.startswith("unix:")
+    }
+    # Probes come from the node.
+    assert not is_loopback_address(settings.http_listen)
+    # The image's file system is read-only: what is written or read is on a volume.
     mounts = {one["mountPath"] for one in container["volumeMounts"]}
     assert any(settings.audit_directory.is_relative_to(one) for one in mounts)
-    assert {str(settings.tls.certificate_file.parent)} <= mounts
-    assert pod["terminationGracePeriodSeconds"] >= (
-        container["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.shutdown_seconds + 30
-    )
+    for file in files_of(settings):
+        assert str(file.parent) in mounts
+    assert not settings.insecure
+    first = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert pod["terminationGracePeriodSeconds"] >= first + settings.shutdown_seconds + 30
+
+
+def files_of(settings: Settings | SidecarSettings) -> list[Path]:
+    if isinstance(settings, SidecarSettings):
+        assert settings.upstream_tls is not None
+        assert settings.upstream_tls.ca_file is not None
+        assert settings.api_key_file is not None
+        socket = settings.listen.removeprefix("unix://")
+        return [settings.upstream_tls.ca_file, settings.api_key_file, Path(socket)]
+    assert settings.tls is not None
+    return [settings.tls.certificate_file, settings.tls.private_key_file]
+
+
+def test_the_sidecar_is_native_and_shares_its_socket_with_the_application() -> None:
+    pod = ALL.named("Deployment", "courses")["spec"]["template"]["spec"]
+    (sidecar,), (application,) = pod["initContainers"], pod["containers"]
+    # https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    assert sidecar["restartPolicy"] == "Always"
+    assert "startupProbe" in sidecar
+    assert {"name": "pdp-socket", "mountPath": "/run/pdp"} in sidecar["volumeMounts"]
+    assert {"name": "pdp-socket", "mountPath": "/run/pdp"} in application["volumeMounts"]
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "pdp-socket")
+    assert volume["emptyDir"]["medium"] == "Memory"
+    # Two users, and the one group for which the socket is.
+    assert sidecar["securityContext"]["runAsUser"] != application["securityContext"]["runAsUser"]
+    assert pod["securityContext"]["fsGroup"]
+
+
+def test_the_sidecar_asks_the_service_and_may(tmp_path: Path) -> None:
+    (part,) = (part for _, _, part in PARTS if part.command[0] == "sidecar")
+    sidecar = load_settings(part, tmp_path)
+    assert isinstance(sidecar, SidecarSettings)
+    service = SERVICE.named("Service", "pdp")
+    name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    port = next(one["port"] for one in service["spec"]["ports"] if one["name"] == "grpc")
+    assert sidecar.upstreams == (f"dns:///{name}:{port}",)
+    assert service["spec"]["clusterIP"] == "None"
+    (part,) = (part for _, _, part in PARTS if part.command[0] == "serve")
+    (caller,) = load_settings(part, tmp_path).callers
+    assert caller.may == {"decide", "report"}
+    (policy,) = SERVICE.of_kind("NetworkPolicy")
+    wanted = policy["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"]
+    courses = ALL.named("Namespace", "courses")["metadata"]
+    assert wanted.items() <= courses["labels"].items()
 
 
 @pytest.mark.parametrize(("pod", "container", "part"), PARTS, ids=name_of)
@@ -136,7 +181,7 @@ def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: 
     for probe in probes.values():
         assert f'Route("{probe["httpGet"]["path"]}"' in source
         assert probe["httpGet"]["port"] in ports
-    if "http" in ports:
+    if probes:
         assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
         # What is not ready must not be restarted for it: the database may be away.
         assert {probes[one]["httpGet"]["path"] for one in probes if one != "readinessProbe"} == {
@@ -217,6 +262,18 @@ def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None
         assert mounted == there
 
 
+def test_what_pods_refer_to_is_here_or_said_to_be_made_by_somebody_else() -> None:
+    here = {one["metadata"]["name"] for one in ALL.of_kind("ConfigMap", "Secret")}
+    text = json.dumps([pod for _, pod in PODS])
+    wanted = set(
+        re.findall(r'"(?:secretName|(?:configMap|secretKeyRef)": {"name)": "([^"]+)"', text)
+    )
+    assert wanted - here == {"pdp-tls", "pdp-ca"}
+    assert here <= wanted
+    assert "`pdp-tls`" in (KUBERNETES / "kustomization.yaml").read_text()
+    assert "`pdp-ca`" in (KUBERNETES / "examples" / "application.yaml").read_text()
+
+
 # --- as an attacker looks at it -----------------------------------------------------------------
 
 
@@ -224,17 +281,19 @@ def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None
 def test_pods_keep_the_restricted_pod_security_standard(owner: Document, pod: Document) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and a
     read-only root file system."""
+    assert "--uid 10001" in (ROOT / "Dockerfile").read_text()
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
-    assert context["runAsUser"] == 10001
-    assert "--uid 10001" in (ROOT / "Dockerfile").read_text()
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     kinds = {kind for one in pod.get("volumes", ()) for kind in one if kind != "name"}
     assert kinds <= {"configMap", "emptyDir", "secret"}
     for container in containers(pod):
-        assert container["securityContext"] == {
+        own = dict(container["securityContext"])
+        user = own.pop("runAsUser", context.get("runAsUser"))
+        assert user == 10001 if container["image"].startswith("pdp:") else user
+        assert own == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
