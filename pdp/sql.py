@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -20,6 +20,12 @@ CONNECT_SECONDS_MAX = 3
 STATEMENT_SECONDS_MAX = 5
 POOL_CONNECTIONS_MAX = 16
 ANNOUNCE_SECONDS_MAX = 0.25
+SILENCE_SECONDS_MAX = STATEMENT_SECONDS_MAX + 1
+"""After that a server that should have ended the statement by itself is taken for gone."""
+POLL_SECONDS_MAX = 1
+POLL_SILENCE_SECONDS_MAX = 1.5
+LOCK_SECONDS_MAX = 0.25
+"""How long a poll waits for SQLite's one writer."""
 _BUSY_SECONDS = 0.01
 WRITE = "pdp_write"
 """Execution option of a connection whose next transaction writes."""
@@ -32,7 +38,8 @@ _DRIVERS = {
     "sqlite+pysqlite": "sqlite+pysqlite",
 }
 _FOREIGN_KEY_CODES = ("23503", "787")  # PostgreSQL's SQLSTATE, SQLite's extended result code
-_NO_TABLE_CODES = ("42P01",)
+_NO_TABLE_CODES = ("42P01", "42703")  # no such table, no such column
+_READ_ONLY = ("25006", "session is read-only", "server is in hot standby mode")
 
 
 def open_engine(url: str) -> Engine:
@@ -98,6 +105,24 @@ def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:
             time.sleep(_BUSY_SECONDS)
 
 
+class _Connection(psycopg.Connection[Any]):
+    """One that waits for no answer for ever: what lies between may be cut, or hold everything, and
+    acknowledge all that is sent. Then it closes."""
+
+    silence_seconds_max: float = SILENCE_SECONDS_MAX
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        ends_at = time.monotonic() + self.silence_seconds_max
+        try:
+            return super().wait(gen, interval, self.silence_seconds_max)
+        except psycopg.OperationalError:
+            if time.monotonic() >= ends_at:
+                self.pgconn.finish()
+            raise
+
+
 def _open_postgresql(url: URL) -> Engine:
     engine = create_engine(
         url,
@@ -106,6 +131,8 @@ def _open_postgresql(url: URL) -> Engine:
             "connect_timeout": CONNECT_SECONDS_MAX,
             "client_encoding": "utf8",
             "application_name": "pdp",
+            # Of several hosts the one that takes writes; a standby may be behind by any time.
+            "target_session_attrs": "read-write",
             # A server that vanished without a word must not hold a thread for minutes.
             "tcp_user_timeout": STATEMENT_SECONDS_MAX * 1000,
             "keepalives_idle": STATEMENT_SECONDS_MAX,
@@ -125,6 +152,8 @@ def _open_postgresql(url: URL) -> Engine:
         connection.execute("SET idle_in_transaction_session_timeout = '60s'")
         connection.autocommit = False
 
+    # Otherwise they would be of the driver's own class.
+    engine.dialect.connect = _Connection.connect  # type: ignore[method-assign,assignment]
     event.listen(engine, "connect", connected)
     return engine
 
@@ -166,6 +195,53 @@ def connect_to_write(engine: Engine) -> Iterator[Connection]:
     with database_errors(), engine.connect() as connection:
         connection.execution_options(**{WRITE: True})
         yield connection
+
+
+def connect_to_poll(engine: Engine) -> Connection:
+    """A connection of its own, which nothing else can use up, for `begin_poll`.
+
+    Raises SQLAlchemyError; see `database_errors`.
+    """
+    connection = engine.connect()
+    if engine.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ")
+        connection.exec_driver_sql(f"SET statement_timeout = {POLL_SECONDS_MAX * 1000}")
+        connection.commit()
+    else:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(LOCK_SECONDS_MAX * 1000)}")
+        connection.rollback()
+    connection.detach()
+    return connection
+
+
+@contextmanager
+def begin_poll(connection: Connection, *, write: bool = False) -> Iterator[None]:
+    """A transaction in which every statement sees the same snapshot, for what is asked again and
+    again and must not wait: neither for a lock nor for a server that says nothing.
+
+    Raises SQLAlchemyError; see `database_errors`.
+    """
+    connection.execution_options(**{WRITE: write})
+    _be_patient(connection, POLL_SILENCE_SECONDS_MAX)
+    with connection.begin():
+        yield
+
+
+def take_time(connection: Connection) -> None:
+    """The rest of a transaction of `begin_poll` may take as long as others may.
+
+    Raises SQLAlchemyError; see `database_errors`.
+    """
+    if connection.dialect.name == "postgresql":
+        milliseconds = STATEMENT_SECONDS_MAX * 1000
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+    _be_patient(connection, SILENCE_SECONDS_MAX)
+
+
+def _be_patient(connection: Connection, seconds: float) -> None:
+    driver: object = connection.connection.dbapi_connection
+    if isinstance(driver, _Connection):
+        driver.silence_seconds_max = seconds
 
 
 def announce(connection: Connection, channel: str) -> None:
@@ -221,6 +297,8 @@ def _unavailable(error: Exception) -> DatabaseUnavailable:
     code = _code(error)
     if code in _NO_TABLE_CODES or "no such table" in str(getattr(error, "orig", "")):
         return DatabaseUnavailable("the database lacks tables of this version: run `pdp migrate`")
+    if code in _READ_ONLY or any(said in str(error) for said in _READ_ONLY):
+        return DatabaseUnavailable("the database server takes no writes: a standby, or read-only")
     said = type(error).__name__ + (f" {code}" if code else "")
     return DatabaseUnavailable(f"the database does not answer ({said})")
 

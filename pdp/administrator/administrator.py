@@ -27,7 +27,7 @@ from pdp.document import (
     same_entity,
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
-from pdp.facts import Reader, Store, Transaction
+from pdp.facts import Barriers, Passed, Reader, Store, Transaction
 from pdp.facts.clerk_objects import SyncState, note_message, write_sync
 from pdp.facts.references import find_referrers
 from pdp.limits import DOCUMENT_BYTES_MAX
@@ -57,6 +57,7 @@ class Administrator:
         self._on_write = on_write
         self._clock = clock
         self._default_role = default_role
+        self._barriers = Barriers(store.engine)
 
     def create(self, entity: E) -> tuple[E, int]:
         """Adds an entity; a rule or a grant without an id gets one that follows from its content.
@@ -251,6 +252,13 @@ class Administrator:
         text = render_document(PolicyDocument(**sections))  # type: ignore[arg-type]
         _check_size(len(text.encode()))
         return text, revision
+
+    def await_everywhere(self, revision: int) -> Passed:
+        """Waits until nobody anywhere can answer from before a revision; 0: the last one.
+
+        Raises RevisionNotReached, Overloaded.
+        """
+        return self._barriers.wait(revision)
 
 
 # --- one entity ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from pdp.cli import ask, audit, clerk, policy, secrets, serve, sidecar
+from pdp.cli import ask, audit, clerk, database, policy, secrets, serve, sidecar
 from pdp.cli.output import fail
 from pdp.errors import InvalidPolicy, PdpError
 
@@ -29,6 +29,7 @@ app.command("token")(secrets.token)
 app.command("key")(secrets.key)
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
+app.add_typer(database.app, name="database")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`pdp migrate`, `pdp apply`, `pdp export`: on the database that the settings name."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,17 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the difference and change nothing.")
     ] = False,
+    everywhere: Annotated[
+        bool,
+        typer.Option("--everywhere", help="Wait until nobody answers from the policy before."),
+    ] = False,
     config: Config = None,
 ) -> None:
     """Makes the database equal to a policy document."""
-    revision, changes = _administrator(config).apply(file.read(), dry_run=dry_run)
+    if dry_run and everywhere:
+        raise typer.BadParameter("--dry-run changes nothing anywhere")
+    administrator = _administrator(config)
+    revision, changes = administrator.apply(file.read(), dry_run=dry_run)
     for change in changes:
         say(f"{change.action.value} {change.kind} {'/'.join(change.key)}")
     if dry_run:
@@ -39,6 +47,8 @@ def apply(
         say(f"{len(changes)} changes applied at revision {revision}")
     else:
         say(f"no changes; the database is equal to the document at revision {revision}")
+    if everywhere:
+        _wait_everywhere(administrator, revision)
 
 
 def export(config: Config = None) -> None:
@@ -50,3 +60,12 @@ def export(config: Config = None) -> None:
 def _administrator(config: Path | None) -> Administrator:
     store = open_store(DatabaseSettings.load(config))
     return Administrator(store, on_write=lambda _: None)
+
+
+def _wait_everywhere(administrator: Administrator, revision: int) -> None:
+    began = time.monotonic()
+    passed = administrator.await_everywhere(revision)
+    seconds = time.monotonic() - began
+    say(f"in force everywhere after {seconds:.2f} s, at {passed.replicas} processes")
+    if passed.silent:
+        say(f"{passed.silent} of them did not answer, and may not answer any more")

@@ -12,23 +12,28 @@ Invariants:
 2. What is read together is read in one snapshot of the database.
 3. A cached value read at revision n is not kept if a later revision was applied meanwhile
    (`snapshot.py` has the rules of the caches, what their keys hold and what empties them).
-4. An answer is given only while its revision was confirmed as the newest within the bound.
+4. An answer is given only while its revision was confirmed as the newest within the bound, and
+   nothing is confirmed without a row in `replicas` by which a barrier knows of it.
 5. Identifiers compare byte for byte, only ever as bound parameters, on both engines alike.
 6. No text of a driver and nothing of the database's URL leaves the room.
 """
 
+from pdp.facts.barrier import Barriers, Passed
 from pdp.facts.changes import Change, ChangeKind
 from pdp.facts.listener import Listener
 from pdp.facts.replica import Replica, View
+from pdp.facts.state import renew_epoch
 from pdp.facts.store import Reader, Store, Transaction
 from pdp.facts.watching import News, Step, Watch
 from pdp.migrations import migrate
 
 __all__ = [
+    "Barriers",
     "Change",
     "ChangeKind",
     "Listener",
     "News",
+    "Passed",
     "Reader",
     "Replica",
     "Step",
@@ -37,4 +42,5 @@ __all__ = [
     "View",
     "Watch",
     "migrate",
+    "renew_epoch",
 ]

@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 KEYS_PER_QUERY = 500
 
+Claim = tuple[str, str | tuple[str, str]]
+"""What one key names, and the key."""
+
 _POLICY_KINDS: dict[ChangeKind, type[Permission | Role | Rule | Grant]] = {
     ChangeKind.PERMISSION: Permission,
     ChangeKind.ROLE: Role,
@@ -59,6 +62,27 @@ class Wanted:
 
     def __bool__(self) -> bool:
         return bool(self.users or self.organizations or self.resources)
+
+    def claims(self) -> list[Claim]:
+        """Each key by itself."""
+        return [
+            *(("user", one) for one in self.users),
+            *(("organization", one) for one in self.organizations),
+            *(("resource", one) for one in self.resources),
+        ]
+
+    @classmethod
+    def of(cls, claims: Sequence[Claim]) -> "Wanted":
+        """All keys of some claims."""
+        wanted = cls()
+        for kind, key in claims:
+            if isinstance(key, tuple):
+                wanted.resources.add(key)
+            elif kind == "user":
+                wanted.users.add(key)
+            else:
+                wanted.organizations.add(key)
+        return wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 One thread polls the database. Nothing per user is loaded at start. Freshness has a bound: each
 answer is checked, after it was made, against the moment at which its revision was last confirmed to
-be the newest.
+be the newest. And it has a row in the database, by which those who wait at a barrier know of it.
 """
 
 import threading
@@ -22,6 +22,7 @@ from pdp.errors import (
 )
 from pdp.facts.changes import EVERYTHING
 from pdp.facts.gather import (
+    Claim,
     Gathered,
     Wanted,
     gather,
@@ -29,10 +30,13 @@ from pdp.facts.gather import (
     read_policy_changes,
 )
 from pdp.facts.look import Look
+from pdp.facts.registration import Registration, Standing
 from pdp.facts.snapshot import Snapshot, SnapshotCell
+from pdp.facts.state import State
 from pdp.facts.store import Reader, Store
 from pdp.facts.watching import History, Watch
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
+from pdp.sql import take_time
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +47,6 @@ READER_WAIT_SECONDS_MAX = 3.0
 LOAD_WAIT_SECONDS_MAX = 10.0
 REVISIONS_TO_FOLLOW_MAX = 1_000
 """Further behind, everything is read anew."""
-
-_Claim = tuple[str, str | tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Replica:
         self._poll_seconds = poll_seconds
         self._cell = SnapshotCell()
         self._history = History()
-        self._loading: dict[_Claim, threading.Event] = {}
+        self._registration = Registration(store.engine, staleness_seconds_max)
+        self._loading: dict[Claim, threading.Event] = {}
         self._loading_lock = threading.Lock()
         self._one_catches_up = threading.Lock()
         self._readers = threading.BoundedSemaphore(READERS_MAX)
@@ -89,7 +92,7 @@ class Replica:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the follower."""
+        """Ends the follower. To be called when nothing is answered any more."""
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
@@ -212,14 +215,16 @@ class Replica:
                 "policy and facts were not confirmed as current within "
                 f"{self._staleness_seconds_max:g} s"
             )
+        if self._cell.is_retired(snapshot):
+            raise FactsStale("a barrier ended all answers from before a change")
 
     def _load(self, wanted: Wanted) -> Gathered | None:
         """Reads what no other thread is reading already, and waits for what others read."""
         done = threading.Event()
         others: set[threading.Event] = set()
-        mine: list[_Claim] = []
+        mine: list[Claim] = []
         with self._loading_lock:
-            for claim in _claims(wanted):
+            for claim in wanted.claims():
                 busy = self._loading.setdefault(claim, done)
                 if busy is done:
                     mine.append(claim)
@@ -228,7 +233,7 @@ class Replica:
         gathered = None
         try:
             if mine:
-                gathered = self._read(_wanted(mine))
+                gathered = self._read(Wanted.of(mine))
                 self._cell.fill(gathered)
         finally:
             with self._loading_lock:
@@ -252,6 +257,7 @@ class Replica:
         with self._one_catches_up:
             asked_at = time.monotonic()
             with self._store.read() as reader:
+                self._registration.require(reader.connection)
                 self._catch_up(reader, asked_at)
                 return self._cell.current, gather(reader, wanted)
 
@@ -278,8 +284,9 @@ class Replica:
     def _follow(self) -> None:
         failing = False
         while not self._stopping.is_set():
+            wait_seconds = self._poll_seconds
             try:
-                self._turn()
+                wait_seconds = self._turn()
             except PdpError as error:
                 if not failing:
                     log.warning("facts_not_followed", error=error.message)
@@ -292,28 +299,60 @@ class Replica:
                 if failing:
                     log.info("facts_followed_again", revision=self.revision)
                 failing = False
-            self._wake.wait(self._poll_seconds)
+            self._wake.wait(wait_seconds)
             self._wake.clear()
+        # Nobody answers any more; watchers may, for as long as their leases last.
+        time.sleep(max(0.0, self._history.leases.end() - time.monotonic()))
+        self._registration.leave()
 
-    def _turn(self) -> None:
+    def _turn(self) -> float:
+        """Looks once, and applies what it finds. Returns in how many seconds to look again."""
         with self._turned:
             self._turns_begun += 1
             turn = self._turns_begun
+        self._registration.refresh()
         with self._one_catches_up:
             asked_at = time.monotonic()
-            with self._store.read() as reader:
-                self._catch_up(reader, asked_at)
+            with self._registration.look() as standing:
+                if not self._confirm(standing.state, asked_at):
+                    take_time(standing.connection)
+                    self._catch_up(Reader(standing.connection), asked_at)
         with self._turned:
             self._turns_done = turn
             self._turned.notify_all()
+        return self._acknowledge(standing)
+
+    def _acknowledge(self, standing: Standing) -> float:
+        """Where somebody waits to hear that this replica is past a revision: says so, if it is.
+        Returns in how many seconds to look again."""
+        state = standing.state
+        wanted = min(state.barrier, state.revision)
+        if standing.acknowledged >= wanted:
+            return self._poll_seconds
+        with self._one_catches_up:
+            leases = self._history.leases
+            settled = leases.settled()
+            if settled < wanted:
+                return min(self._poll_seconds, max(0.0, leases.end(wanted) - time.monotonic()))
+            # First of all: who is still at an answer from before will not give it.
+            self._cell.retire()
+            self._registration.acknowledge(settled, self._cell.current.epoch)
+        return self._poll_seconds
+
+    def _confirm(self, state: State, asked_at: float) -> bool:
+        """Notes that what is served is the newest, if it is. The caller holds `_one_catches_up`."""
+        current = self._cell.current if self._cell.loaded else None
+        if current and current.epoch == state.epoch and current.revision == state.revision:
+            current.confirmed_at = asked_at
+            return True
+        return False
 
     def _catch_up(self, reader: Reader, asked_at: float) -> None:
         """Applies what was committed since. The caller holds `_one_catches_up`."""
         revision, epoch = reader.revision, reader.epoch
-        current = self._cell.current if self._cell.loaded else None
-        if current and current.epoch == epoch and current.revision == revision:
-            current.confirmed_at = asked_at
+        if self._confirm(reader.state, asked_at):
             return
+        current = self._cell.current if self._cell.loaded else None
         behind = revision - current.revision if current else 0
         if current and current.epoch == epoch and 0 < behind <= REVISIONS_TO_FOLLOW_MAX:
             found = reader.changes(current.revision)
@@ -325,6 +364,8 @@ class Replica:
                 # Told only now: who then asks is answered from what they were told.
                 self._history.publish(found)
                 return
+        if current and (current.epoch != epoch or behind < 0):
+            log.warning("epoch_changed", before=current.revision, revision=revision, epoch=epoch)
         # The first time, another epoch, a revision from the past, or too much to tell.
         policy = read_policy(reader)
         # Forgotten before: who confirms by the new snapshot knows that there is a new history.
@@ -341,24 +382,4 @@ def _all_wanted(
             wanted.resources.add((asked.type, asked.id))
             if asked.parent is not None:
                 wanted.resources.add((asked.parent.type, asked.parent.id))
-    return wanted
-
-
-def _claims(wanted: Wanted) -> list[_Claim]:
-    return [
-        *(("user", one) for one in wanted.users),
-        *(("organization", one) for one in wanted.organizations),
-        *(("resource", one) for one in wanted.resources),
-    ]
-
-
-def _wanted(claims: Sequence[_Claim]) -> Wanted:
-    wanted = Wanted()
-    for kind, key in claims:
-        if isinstance(key, tuple):
-            wanted.resources.add(key)
-        elif kind == "user":
-            wanted.users.add(key)
-        else:
-            wanted.organizations.add(key)
     return wanted

@@ -79,6 +79,8 @@ class Snapshot:
     caches: Caches
     confirmed_at: float
     """time.monotonic() before the last query that showed this to be the newest revision."""
+    number: int = 0
+    """Counts the snapshots of this process, whatever revisions and epochs they are of."""
 
     def is_at(self, gathered: Gathered) -> bool:
         """Whether what was read is of exactly this revision."""
@@ -91,6 +93,7 @@ class SnapshotCell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._current: Snapshot | None = None
+        self._oldest = 0
 
     @property
     def loaded(self) -> bool:
@@ -108,6 +111,14 @@ class SnapshotCell:
         if current is None:
             raise FactsStale("policy and facts are not loaded yet")
         return current
+
+    def retire(self) -> None:
+        """From now on nothing is answered any more from snapshots before the current one."""
+        self._oldest = self.current.number
+
+    def is_retired(self, snapshot: Snapshot) -> bool:
+        """Whether nothing is to be answered from it any more, however fresh it is."""
+        return snapshot.number < self._oldest
 
     def fill(self, gathered: Gathered) -> None:
         """Stores what was read, unless a later revision was applied meanwhile (rule 1)."""
@@ -135,9 +146,12 @@ class SnapshotCell:
             current = self.current
             for change in changes:
                 current.caches.drop(change)
-            self._current = Snapshot(policy, revision, current.epoch, current.caches, confirmed_at)
+            self._current = Snapshot(
+                policy, revision, current.epoch, current.caches, confirmed_at, current.number + 1
+            )
 
     def restart(self, policy: Policy, revision: int, epoch: str, confirmed_at: float) -> None:
         """Begins anew, whatever was there (rule 3)."""
         with self._lock:
-            self._current = Snapshot(policy, revision, epoch, Caches(), confirmed_at)
+            number = self._current.number + 1 if self._current else 0
+            self._current = Snapshot(policy, revision, epoch, Caches(), confirmed_at, number)

@@ -35,6 +35,7 @@ from pdp.facts.changes import (
     change_of,
 )
 from pdp.facts.rows import KINDS, check_row, check_text, key_text, to_row
+from pdp.facts.state import read_state
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, key_of
 from pdp.sql import announce, begin_read, breaks_reference, connect_to_write
 
@@ -43,8 +44,6 @@ log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Entity)
 
 BATCH_ROWS = 1_000
-
-_STATE = select(tables.state.c.revision, tables.state.c.epoch)
 
 
 class Reader:
@@ -55,10 +54,9 @@ class Reader:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        row = connection.execute(_STATE).one()
-        self._revision: int = row.revision
-        self.epoch: str = row.epoch
-        """Names the history that revisions count: another one after a restore."""
+        self.state = read_state(connection)
+        self._revision = self.state.revision
+        self.epoch = self.state.epoch
 
     @property
     def revision(self) -> int:
@@ -352,7 +350,7 @@ class Store:
     """The database of policy and facts."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._announcing_fails = False
 
     @contextmanager
@@ -362,7 +360,7 @@ class Store:
         Raises:
             DatabaseUnavailable: the database cannot be reached or does not answer in time.
         """
-        with begin_read(self._engine) as connection:
+        with begin_read(self.engine) as connection:
             yield Reader(connection)
 
     @contextmanager
@@ -373,7 +371,7 @@ class Store:
             DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in
                 time. The write may nevertheless have been committed.
         """
-        with connect_to_write(self._engine) as connection:
+        with connect_to_write(self.engine) as connection:
             with connection.begin():
                 transaction = Transaction(connection)
                 yield transaction

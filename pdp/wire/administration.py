@@ -1,5 +1,5 @@
 """PolicyAdministrationService: five methods for each kind of entity, made from one table, and
-RevokeSession, Apply and Export."""
+RevokeSession, Apply, Export and Barrier."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,11 +95,18 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
         document, revision = administrator.export()
         return pb.ExportResponse(document=document, revision=revision)
 
+    def barrier(request: pb.BarrierRequest, _: Caller) -> pb.BarrierResponse:
+        passed = administrator.await_everywhere(request.revision)
+        return pb.BarrierResponse(
+            revision=passed.revision, replicas=passed.replicas, silent=passed.silent
+        )
+
     return (
         *methods,
         _method("RevokeSession", revoke_session),
         _method("Apply", apply),
         _method("Export", export),
+        _method("Barrier", barrier),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from pdp.facts import Replica, Store
+from pdp.facts import Replica, Store, leases
 from tests.kit.waiting import eventually
 
 
@@ -15,7 +15,7 @@ def store(engine: Engine) -> Store:
 
 
 @pytest.fixture
-def start(store: Store) -> Iterator[Callable[..., Replica]]:
+def start(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Replica]]:
     started: list[Replica] = []
 
     def begin(poll_seconds: float = 0.02, staleness_seconds_max: float = 60.0) -> Replica:
@@ -28,5 +28,7 @@ def start(store: Store) -> Iterator[Callable[..., Replica]]:
         return replica
 
     yield begin
+    # Nobody holds a lease of the watches that are left open.
+    monkeypatch.setattr(leases, "LEASE_SECONDS_MAX", 0.0)
     for replica in started:
         replica.stop()

@@ -133,7 +133,7 @@ def test_a_restored_database_makes_everybody_start_over(
         restored.execute(text("UPDATE state SET epoch = 'another'"))
     replica.poke()
     news = settled(watch)
-    assert (news.start_over, news.epoch, news.revision) == (True, "another", 1)
+    assert (news.start_over, news.epoch.split(".")[0], news.revision) == (True, "another", 1)
 
 
 def test_a_revision_that_another_process_has_seen_is_waited_for(

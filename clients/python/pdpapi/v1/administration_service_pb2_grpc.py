@@ -251,6 +251,11 @@ class PolicyAdministrationServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.FromString,
                 _registered_method=True)
+        self.Barrier = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/Barrier',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyAdministrationServiceServicer:
@@ -559,6 +564,17 @@ class PolicyAdministrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Barrier(self, request, context):
+        """Returns when nobody anywhere can answer from before a revision any more: no process of the
+        service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
+        second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
+        off or dead. Without reach are permissions that a sidecar was told to keep open though it is
+        cut off. REVISION_NOT_REACHED where the revision is not committed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyAdministrationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -776,6 +792,11 @@ def add_PolicyAdministrationServiceServicer_to_server(servicer, server):
                     servicer.Export,
                     request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.SerializeToString,
+            ),
+            'Barrier': grpc.unary_unary_rpc_method_handler(
+                    servicer.Barrier,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1941,6 +1962,33 @@ class PolicyAdministrationService:
             '/pdpapi.v1.PolicyAdministrationService/Export',
             pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.SerializeToString,
             pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Barrier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/Barrier',
+            pdpapi_dot_v1_dot_administration__service__pb2.BarrierRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.BarrierResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -123,6 +123,13 @@ class PolicyAdministrationServiceStub:
     """Makes the database equal to a policy document, in one transaction, or says what would change."""
     Export: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ExportRequest, _administration_service_pb2.ExportResponse]
     """Writes the database as a policy document; applying it again changes nothing."""
+    Barrier: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.BarrierRequest, _administration_service_pb2.BarrierResponse]
+    """Returns when nobody anywhere can answer from before a revision any more: no process of the
+    service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
+    second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
+    off or dead. Without reach are permissions that a sidecar was told to keep open though it is
+    cut off. REVISION_NOT_REACHED where the revision is not committed.
+    """
 
 @_typing.type_check_only
 class PolicyAdministrationServiceAsyncStub(PolicyAdministrationServiceStub):
@@ -217,6 +224,13 @@ class PolicyAdministrationServiceAsyncStub(PolicyAdministrationServiceStub):
     """Makes the database equal to a policy document, in one transaction, or says what would change."""
     Export: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ExportRequest, _administration_service_pb2.ExportResponse]  # type: ignore[assignment]
     """Writes the database as a policy document; applying it again changes nothing."""
+    Barrier: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.BarrierRequest, _administration_service_pb2.BarrierResponse]  # type: ignore[assignment]
+    """Returns when nobody anywhere can answer from before a revision any more: no process of the
+    service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
+    second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
+    off or dead. Without reach are permissions that a sidecar was told to keep open though it is
+    cut off. REVISION_NOT_REACHED where the revision is not committed.
+    """
 
 class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Changes what the decision point decides from. Writes are all or nothing. Updates replace the
@@ -566,5 +580,18 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.ExportResponse, _abc.Awaitable[_administration_service_pb2.ExportResponse]]:
         """Writes the database as a policy document; applying it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def Barrier(
+        self,
+        request: _administration_service_pb2.BarrierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_administration_service_pb2.BarrierResponse, _abc.Awaitable[_administration_service_pb2.BarrierResponse]]:
+        """Returns when nobody anywhere can answer from before a revision any more: no process of the
+        service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
+        second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
+        off or dead. Without reach are permissions that a sidecar was told to keep open though it is
+        cut off. REVISION_NOT_REACHED where the revision is not committed.
+        """
 
 def add_PolicyAdministrationServiceServicer_to_server(servicer: PolicyAdministrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
