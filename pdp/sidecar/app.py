@@ -60,7 +60,7 @@ class Sidecar:
                     "1 while there is a lease: kept answers are given.",
                     lambda: float(self._cache.live),
                 ),
-                "pdp_sidecar_entries": ("Answers that are kept.", lambda: len(self._cache)),
+                "pdp_sidecar_entries": ("Answers that are kept.", lambda: self._cache.size),
                 "pdp_sidecar_hits": (
                     "Requests that were answered from what is kept.",
                     lambda: answering.counts.hits,

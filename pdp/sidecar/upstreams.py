@@ -216,9 +216,14 @@ class Upstreams:
     def _renew(self, upstream: _Upstream) -> None:
         """Has it connected to anew: a connection that died in silence is not believed to be dead
         for half a minute."""
+        try:
+            channel = self._open(upstream.target)
+        except (OSError, ValueError) as error:  # its certificates are being replaced, perhaps
+            log.warning("upstream_not_renewed", upstream=upstream.target, error=str(error))
+            return
         if upstream.retired is not None:
             upstream.retired.close()
-        upstream.retired, upstream.channel = upstream.channel, self._open(upstream.target)
+        upstream.retired, upstream.channel = upstream.channel, channel
 
 
 def _no_answer(failures: Sequence[_Failure]) -> NoAnswer:

@@ -150,7 +150,7 @@ def test_an_answer_that_may_not_be_given_again_is_not(
     for _ in range(2):
         world.check(REQUEST)
     assert len(upstream.requests) == 2
-    assert not len(world.cache)
+    assert not world.cache.size
 
 
 def test_a_change_above_the_resource_drops_the_answer_and_one_elsewhere_does_not(

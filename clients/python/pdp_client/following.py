@@ -25,6 +25,9 @@ log = logging.getLogger("pdp_client")
 LEASE_SECONDS_MAX = 1.0
 SILENCE_SECONDS_MAX = 1.0
 """Four heartbeats. A connection whose other end is gone says nothing either (incident F26)."""
+LATE_SECONDS_MAX = 0.7
+"""A word that comes later has no lease that lasts to the next. As `began` stays, so does the delay: a
+stream whose request was held up for long is of no use as long as it lasts."""
 FIRST_WORD_SECONDS_MAX = 2.0
 """A server that is behind the revision that it is asked for says so only after a second."""
 RETRY_SECONDS_FIRST = 0.05
@@ -112,7 +115,8 @@ class Follower:
                 stream.cancel()
             for message in stream:
                 heard_at = time.monotonic()
-                self._current = stream, heard_at + SILENCE_SECONDS_MAX
+                if not _is_late(message, began, heard_at):
+                    self._current = stream, heard_at + SILENCE_SECONDS_MAX
                 self._tell(message, began, heard_at)
                 self._refused = False
         except grpc.RpcError as error:
@@ -155,6 +159,12 @@ class Follower:
         if not self._refused:
             log.warning("the change stream is refused (%s): no answer is kept", code.name)
         self._refused = True
+
+
+def _is_late(message: WatchResponse, began: float, heard_at: float) -> bool:
+    if message.WhichOneof("told") != "heartbeat":
+        return False
+    return heard_at - began - _seconds(message.heartbeat.elapsed) > LATE_SECONDS_MAX
 
 
 def _lease_end(beat: Heartbeat, began: float, heard_at: float) -> float:

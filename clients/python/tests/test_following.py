@@ -187,6 +187,17 @@ class TestFollowing:
         eventually(lambda: cache.live)
         assert cache.find(b"k") == "yes"
 
+    def test_a_stream_on_which_every_word_comes_too_late_is_given_up(
+        self, teller: Answerer, lost: list[grpc.StatusCode]
+    ):
+        """Its request was held up on the way, and so its leases would be over for minutes."""
+        one = stream(teller, 0)
+        while len(teller.streams) < 2 and time.monotonic() < one.began + 5:
+            one.tell(beat(elapsed=time.monotonic() - one.began - 0.8))
+            time.sleep(0.05)
+        assert len(teller.streams) == 2
+        assert lost == [grpc.StatusCode.CANCELLED]
+
     def test_a_storm_of_new_starts_keeps_nothing_and_passes(
         self, teller: Answerer, cache: DecisionCache[str]
     ):
