@@ -26,8 +26,8 @@ LEASE_SECONDS_MAX = 1.0
 SILENCE_SECONDS_MAX = 1.0
 """Four heartbeats. A connection whose other end is gone says nothing either (incident F26)."""
 LATE_SECONDS_MAX = 0.7
-"""A word that comes later has no lease that lasts to the next. As `began` stays, so does the delay: a
-stream whose request was held up for long is of no use as long as it lasts."""
+"""A word that comes later has no lease that lasts to the next. As `began` stays, so does the delay:
+a stream whose request was held up for long is of no use as long as it lasts."""
 FIRST_WORD_SECONDS_MAX = 2.0
 """A server that is behind the revision that it is asked for says so only after a second."""
 RETRY_SECONDS_FIRST = 0.05
