@@ -16,7 +16,7 @@ from pdp.facts.changes import Change
 from pdp.facts.store import Reader, Transaction
 
 SEQUENCE = "out_of_order"
-COMMIT_SECONDS_MAX = 0.2
+COMMIT_SECONDS_MAX = 0.5
 
 
 def create_sequence(connection: Connection) -> None:

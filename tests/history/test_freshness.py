@@ -23,10 +23,16 @@ SECONDS = 25
 CACHING = ("caching guard", "sidecar 0", "sidecar 1")
 NEAR_A_RACE = {
     # Given back for a moment only: what is read then must not be kept for when it is gone again.
-    "back_seconds": (0.05, 0.15),
+    "back_seconds": (0.05, 0.3),
     "away_seconds": (3.0, 4.0),
     "weights": {"grant": 1, "membership": 1, "account": 1},
     "active": 2,
+}
+AT_THE_SAME_TIME = {
+    # Many commits overlap.
+    "back_seconds": (0.5, 1.0),
+    "away_seconds": (3.0, 4.0),
+    "writers": 10,
 }
 BEFORE_THE_CUT = {
     # All caches know what is granted when the way is cut, and most of it is revoked soon after.
@@ -72,7 +78,7 @@ class Control:
 CONTROLS = (
     Control("revision check", NEAR_A_RACE),
     Control("lease", BEFORE_THE_CUT, lambda world: world.databases[:1]),
-    Control("in-order revisions", {**NEAR_A_RACE, "back_seconds": (0.5, 1.5)}),
+    Control("in-order revisions", AT_THE_SAME_TIME),
     Control("edge revision check", NEAR_A_RACE, at_the_edge=True),
     Control(
         "edge lease",

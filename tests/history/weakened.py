@@ -27,9 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-FILL_SECONDS_MAX = 0.1
+STORE_SECONDS_MAX = 0.1
 COMMIT_SECONDS_MAX = 0.03
-KEEP_SECONDS_MAX = 0.1
+RACE_SECONDS_MAX = 0.3
 
 
 def weaken(words: Sequence[str]) -> None:
@@ -48,16 +48,16 @@ def _shift_clock(seconds: float) -> None:
     clock.wall_clock = lambda: time.time() + seconds
 
 
-def _delay() -> None:
+def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
     """Between reading a value and storing it, and between writing and the commit."""
     from pdp_client.cache import DecisionCache
 
     from pdp.facts.snapshot import SnapshotCell
     from pdp.facts.store import Transaction
 
-    _pause_before(SnapshotCell, "fill", FILL_SECONDS_MAX)
+    _pause_before(SnapshotCell, "fill", store_seconds_max)
     _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)
-    _pause_before(DecisionCache, "_keep", KEEP_SECONDS_MAX)
+    _pause_before(DecisionCache, "_keep", store_seconds_max)
 
 
 def _without_revision_check() -> None:
@@ -69,7 +69,7 @@ def _without_revision_check() -> None:
         fill(self, replace(gathered, revision=max(gathered.revision, self.current.revision)))
 
     SnapshotCell.fill = fill_always  # type: ignore[method-assign]
-    _delay()
+    _delay(RACE_SECONDS_MAX)
 
 
 def _without_lease() -> None:
@@ -97,7 +97,7 @@ def _without_edge_revision_check() -> None:
         keep(self, key, replace(fresh, revision=sys.maxsize))
 
     DecisionCache._keep = keep_always  # type: ignore[method-assign]
-    _delay()
+    _delay(RACE_SECONDS_MAX)
 
 
 def _without_edge_lease() -> None:
