@@ -5,7 +5,7 @@ python -m tests.e2e.rolling --cycles 20 --deadline 0.25
 
 import argparse
 import itertools
-import re
+import os
 import tempfile
 import threading
 import time
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import psutil
 from pdp_client import Effect, Guard, GuardError, Resource
 from pdpapi.v1.administration_service_pb2 import CreateGrantRequest, DeleteGrantRequest, Grant
 from pdpapi.v1.core_pb2 import Decision
@@ -23,14 +24,15 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from tests.kit.clusters import started_cluster
 from tests.kit.server import ServerProcess, stubs_on, token_of
+from tests.kit.sidecar import running_sidecar
 from tests.kit.waiting import eventually
 
 POLICY = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 USER, ORGANIZATION = "user_sam", "org_school"
 PERMISSION, TYPE, ID = "course:edit", "course", "algebra"
 THREADS = 4
-PAUSE_SECONDS = 0.005
-"""Between two checks of one thread: 2 cores also have to start replicas."""
+PAUSE_SECONDS = 0.01
+"""Between two checks of one thread: what is started needs the cores, too."""
 DIRECT = 10
 """Checks that ask a new replica alone."""
 
@@ -53,10 +55,12 @@ class Tally:
 
 
 class Load:
-    """Guards' threads that ask all the time, whether a user may who is granted it now and then."""
+    """Guards, each with a thread, that ask whether a user may who is granted it now and then."""
 
-    def __init__(self, guards: Sequence[Guard]) -> None:
+    def __init__(self, guards: Sequence[Guard], pids: Sequence[int]) -> None:
+        """`pids`: the processes that ask the replicas, this one or a sidecar."""
         self.tally = Tally()
+        self._pids = pids
         self.revoked_at: float | None = None
         """Since when nobody may be allowed, on the monotonic clock; None: they may be."""
         self.phase = ""
@@ -77,11 +81,25 @@ class Load:
             for thread in self._threads:
                 thread.join()
 
+    def is_connected_to(self, replica: ServerProcess) -> bool:
+        """Whether all are back, who look again 2.4 s after they found nobody there, at the latest
+        (`grpc.max_reconnect_backoff_ms` and its jitter). A rollout has to leave them the time."""
+        return all(
+            any(
+                one.raddr
+                and one.raddr.port == replica.port
+                and one.status == psutil.CONN_ESTABLISHED
+                for one in psutil.Process(pid).net_connections()
+            )
+            for pid in self._pids
+        )
+
     def _ask(self, guard: Guard) -> None:
         token = lasting_token()
         while not self._stopping.wait(PAUSE_SECONDS):
-            # Nothing asks the same twice: whoever keeps answers has to go and ask.
-            context = {"number": next(self._numbers)}
+            # Every other one is new, so that whoever keeps answers has to go and ask.
+            number = next(self._numbers)
+            context = {"number": number} if number % 2 else None
             revoked_at, phase, sent_at = self.revoked_at, self.phase, time.monotonic()
             failure, allowed = "", False
             try:
@@ -129,6 +147,17 @@ def target_of(replicas: Sequence[ServerProcess]) -> str:
     return "ipv4:" + ",".join(f"127.0.0.1:{one.port}" for one in replicas)
 
 
+@contextmanager
+def sidecar_of(
+    replicas: Sequence[ServerProcess], directory: Path, **settings: str
+) -> Iterator[tuple[str, int]]:
+    """A sidecar of all replicas: its target and process id."""
+    own = directory / "sidecar"
+    own.mkdir()
+    with running_sidecar(own, *(one.port for one in replicas), **settings) as (sidecar, _):
+        yield sidecar.socket, sidecar.pids()[0]
+
+
 def restart_in_turn(replicas: Sequence[ServerProcess], load: Load, cycles: int) -> Tally:
     """SIGTERM and a new process, in turn. While one is away the other revokes."""
     with load.running():
@@ -150,8 +179,7 @@ def restart_in_turn(replicas: Sequence[ServerProcess], load: Load, cycles: int) 
             _ask_from_the_start(leaving, load.tally)
             leaving.wait_until_ready()
             load.phase = "ready"
-            # As a rollout has to: guards that found nobody there look again after 2.4 s at most.
-            eventually(lambda replica=leaving: _checks(replica) > 2 * DIRECT, what="it is asked")
+            eventually(lambda one=leaving: load.is_connected_to(one), what="everybody is back")
     return load.tally
 
 
@@ -177,29 +205,24 @@ def _ask_from_the_start(replica: ServerProcess, tally: Tally) -> None:
             tally.wrong_of_new += answer.decision != Decision.DECISION_DENY
 
 
-def _checks(replica: ServerProcess) -> float:
-    """How many a replica has answered."""
-    counted = re.search(
-        r'^pdp_rpc_seconds_count{code="OK",method="Check"} (\S+)$',
-        replica.http("/metrics")[1],
-        re.MULTILINE,
-    )
-    return float(counted[1]) if counted else 0.0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--deadline", type=float, default=0.25, help="of the guards, in seconds")
+    parser.add_argument("--sidecar", action="store_true", help="ask through a sidecar")
     options = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(started_cluster()).database()
         replicas = stack.enter_context(replicas_on(url, directory))
-        guard = Guard(target_of(replicas), deadline_seconds=options.deadline)
-        stack.enter_context(guard)
+        target, pid = target_of(replicas), os.getpid()
+        if options.sidecar:
+            running = sidecar_of(replicas, directory, DEADLINE_SECONDS="0.25")
+            target, pid = stack.enter_context(running)
+        guard = stack.enter_context(Guard(target, deadline_seconds=options.deadline))
+        load = Load([guard] * THREADS, [pid])
         began = time.monotonic()
-        tally = restart_in_turn(replicas, Load([guard] * THREADS), options.cycles)
+        tally = restart_in_turn(replicas, load, options.cycles)
         print(f"{options.cycles} restarts in {time.monotonic() - began:.0f} s: {tally}")  # noqa: T201
 
 

@@ -1,10 +1,11 @@
 """Replicas are restarted in turn, and nobody who asks notices (F5)."""
 
+import os
 from pathlib import Path
 
 from pdp_client import Guard
 
-from tests.e2e.rolling import THREADS, Load, replicas_on, restart_in_turn, target_of
+from tests.e2e.rolling import Load, replicas_on, restart_in_turn, sidecar_of, target_of
 
 CYCLES = 4
 DEADLINE_SECONDS = 2.0
@@ -17,12 +18,16 @@ FRESH_SECONDS = 1.0
 def test_no_check_fails_and_no_revoked_one_is_allowed_while_replicas_are_restarted(
     tmp_path: Path, postgresql_url: str
 ) -> None:
-    """F5. Nor does a new replica give one answer from before it was there, ready or not."""
+    """F5, asked directly and through a sidecar. Nor does a new replica give one answer from before
+    it was there, ready or not."""
     with (
         replicas_on(postgresql_url, tmp_path) as replicas,
-        Guard(target_of(replicas), deadline_seconds=DEADLINE_SECONDS) as guard,
+        sidecar_of(replicas, tmp_path) as (socket, sidecar_pid),
+        Guard(target_of(replicas), deadline_seconds=DEADLINE_SECONDS) as direct,
+        Guard(socket, deadline_seconds=DEADLINE_SECONDS) as beside,
     ):
-        tally = restart_in_turn(replicas, Load([guard] * THREADS), CYCLES)
+        load = Load([direct, direct, beside, beside], [os.getpid(), sidecar_pid])
+        tally = restart_in_turn(replicas, load, CYCLES)
     assert tally.checks > 200
     assert tally.allowed > 0
     assert not tally.failures
