@@ -53,7 +53,9 @@ def serve(
     )
     try:
         service.start()
-        stopping.wait()
+        # In turns: a signal that was given to another thread wakes nobody who waits.
+        while not stopping.wait(0.2):
+            pass
     finally:
         service.stop()
 

@@ -64,6 +64,8 @@ def sidecar(
     process = Sidecar(settings)
     try:
         process.start()
-        stopping.wait()
+        # In turns: a signal that was given to another thread wakes nobody who waits.
+        while not stopping.wait(0.2):
+            pass
     finally:
         process.stop()

@@ -301,6 +301,7 @@ def test_watchers_take_no_thread_each_and_leave_checks_alone(
 ) -> None:
     address = f"127.0.0.1:{server.port}"
     reason_of(ask(stubs, "user_ivan", "course:view"))
+    eventually(lambda: open_watches(server) == 0)
     before = threads(server)
     channels = [grpc.insecure_channel(address, NO_PROBES) for _ in range(5)]
     try:
