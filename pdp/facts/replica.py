@@ -8,6 +8,7 @@ be the newest. And it has a row in the database, by which those who wait at a ba
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -336,7 +337,8 @@ class Replica:
                 return min(self._poll_seconds, max(0.0, leases.end(wanted) - time.monotonic()))
             # First of all: who is still at an answer from before will not give it.
             self._cell.retire()
-            self._registration.acknowledge(settled, self._cell.current.epoch)
+            with suppress(DatabaseUnavailable):  # or at the next poll, which finds it unsaid
+                self._registration.acknowledge(settled, self._cell.current.epoch)
         return self._poll_seconds
 
     def _confirm(self, state: State, asked_at: float) -> bool:
