@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from pdpapi.v1.administration_service_pb2 import GetRoleRequest
+from pdpapi.v1.administration_service_pb2 import BarrierRequest, GetRoleRequest
 from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
 
 from tests.history.checker import Barrier, Check, History, Outcome, Write
@@ -164,8 +164,6 @@ class Clients:
         subject.focus = rng.choices(list(weights), list(weights.values()))[0]
 
     def _await_barrier(self, revision: int, rng: random.Random) -> None:
-        from pdpapi.v1.administration_service_pb2 import BarrierRequest
-
         stub = rng.choice(self._writers)
         invoked = time.monotonic()
         try:

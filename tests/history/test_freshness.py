@@ -73,12 +73,19 @@ class Control:
     """What is cut off, a second after the start."""
     at_the_edge: bool = False
     """Whether it is one of those who keep answers; otherwise it is one of replicas."""
+    found: Kind = Kind.STALE
 
 
 CONTROLS = (
     Control("revision check", NEAR_A_RACE),
     Control("lease", BEFORE_THE_CUT, lambda world: world.databases[:1]),
     Control("in-order revisions", AT_THE_SAME_TIME),
+    Control(
+        "barrier",
+        {**BEFORE_THE_CUT, "barriers": 1.0},
+        lambda world: world.databases[:1],
+        found=Kind.BARRIER,
+    ),
     Control("edge revision check", NEAR_A_RACE, at_the_edge=True),
     Control(
         "edge lease",
@@ -95,19 +102,20 @@ def test_the_checker_notices_that_a_protection_is_missing(
 ) -> None:
     seed = "1"
     words = [control.missing]
+    clients = {"barriers": 0.0, **control.clients}
     with started_world(seed=seed, cluster=cluster) as world:
         if control.at_the_edge:
             world.start_replicas(2)
             world.places.clear()
             world.add_guards(cache=True)
             world.start_sidecar(0, tampered=words)
-            world.start_clients(1, tampered=words, **control.clients)
+            world.start_clients(1, tampered=words, **clients)
         else:
             world.start_replicas(2, tampered={0: words, 1: words})
-            world.start_clients(1, **control.clients)
+            world.start_clients(1, **clients)
         cut = control.cut
         faults = None if cut is None else {"cut": lambda _: silence(cut(world), 5)}
         world.run(seconds=5, faults=faults)
         history = world.history()
     verdict = judge(history, BOUND_SECONDS)
-    assert verdict.count(Kind.STALE), summary(history, verdict, world.befell, seed)
+    assert verdict.count(control.found), summary(history, verdict, world.befell, seed)
