@@ -32,15 +32,22 @@ SETTINGS = {"STALENESS_SECONDS_MAX": str(BOUND), "POLL_SECONDS": "0.1", "LOG_LEV
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def own_cluster() -> Iterator[Cluster]:
     with started_cluster() as started:
         yield started
 
 
+@pytest.fixture
+def cluster(own_cluster: Cluster) -> Iterator[Cluster]:
+    """To be killed. It is there again afterwards."""
+    yield own_cluster
+    own_cluster.start()
+
+
 @pytest.fixture(scope="module")
-def way(cluster: Cluster) -> Iterator[tuple[Proxy, str]]:
+def way(own_cluster: Cluster) -> Iterator[tuple[Proxy, str]]:
     """To a database with the policy of the examples."""
-    url = cluster.database()
+    url = own_cluster.database()
     migrate(url)
     with proxied(url) as (proxy, through):
         yield proxy, through
@@ -52,7 +59,8 @@ def server(
 ) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path_factory.mktemp("server"), {"DATABASE_URL": way[1], **SETTINGS})
     server.start()
-    assert server.pdp("apply", "-", stdin=POLICY).returncode == 0
+    with server.channel() as channel:
+        stubs_on(channel).administration.Apply(ApplyRequest(document=POLICY), timeout=20)
     yield server
     server.stop()
 
@@ -158,9 +166,7 @@ def test_cut_off_from_the_database_but_not_from_callers_answers_end_with_the_bou
         heals(fault, server, stubs, time.monotonic())
 
 
-def test_a_write_whose_outcome_is_unknown_may_be_repeated(
-    cluster: Cluster, proxy: Proxy, way: tuple[Proxy, str], stubs: Stubs
-) -> None:
+def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: Stubs) -> None:
     """The connection is reset before or after the COMMIT arrives; whoever wrote is not told."""
     fault, dice = FAULTS["F4"], random.Random(4)
     seen: set[tuple[str, str]] = set()
