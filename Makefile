@@ -74,6 +74,10 @@ proto-check: install ## Fail where the generated stubs are stale.
 bench: install ## Measure this PDP, Cerbos and pycasbin side by side (about 10 minutes).
 	@$(BIN)/python -m bench
 
+.PHONY: soak
+soak: install ## Look for stale answers in 100,000 operations under faults (about 5 minutes).
+	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
+
 .PHONY: lock
 lock: install ## Pin every dependency anew, by hash.
 	@for kind in runtime dev; do \
