@@ -37,6 +37,9 @@ def _fill_struct(struct: Struct, mapping: Mapping[str, object], path: str, depth
 
 def _fill_value(target: Value, value: object, path: str, depth: int) -> None:
     match value:
+        case str():
+            _check_text(value, path)
+            target.string_value = value
         case None:
             target.null_value = NULL_VALUE
         case bool():  # before the numbers: a bool is an int in Python
@@ -49,9 +52,6 @@ def _fill_value(target: Value, value: object, path: str, depth: int) -> None:
             if not math.isfinite(value):
                 raise ValueError(f"{path}: a number must be finite")
             target.number_value = value
-        case str():
-            _check_text(value, path)
-            target.string_value = value
         case list() | tuple():
             _check_depth(path, depth + 1)
             target.list_value.SetInParent()
