@@ -158,7 +158,6 @@ class Sidecar:
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
                     leave_in_peace()
-            self._metrics.refresh()
 
 
 def _credentials(settings: SidecarSettings) -> Credentials:
