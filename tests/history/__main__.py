@@ -19,7 +19,7 @@ def main() -> int:
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}", flush=True)  # noqa: T201
     with started_cluster() as cluster, started_world(seed=chosen.seed, cluster=cluster) as world:
-        world.start_everything()
+        world.start_everything(chosen.operations)
         world.run(
             seconds=chosen.seconds,
             operations=chosen.operations,

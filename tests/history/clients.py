@@ -44,7 +44,7 @@ class Plan:
     administrations: Sequence[str]
     places: Sequence[Place]
     output: Path
-    writers: int = 4
+    writers: int = 6
     active: int = 1
     """Subjects of each writer at a time."""
     checkers: int = 10

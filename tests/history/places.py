@@ -15,7 +15,12 @@ from pdpapi.v1.core_pb2 import (
     DecisionReason,
 )
 from pdpapi.v1.core_pb2 import Resource as WireResource
-from pdpapi.v1.decision_service_pb2 import CheckRequest
+from pdpapi.v1.decision_service_pb2 import (
+    BatchCheckRequest,
+    CheckItem,
+    CheckRequest,
+    CheckResponse,
+)
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
 from tests.history.checker import Outcome
@@ -55,7 +60,7 @@ Ask = Callable[[Asked], Answer]
 @dataclass(frozen=True, slots=True)
 class Place:
     """What a process of clients is told of a place. `kind`: "wire" (a replica or a sidecar),
-    "guard", "caching guard"."""
+    "batch" (the same, by BatchCheck), "guard", "caching guard"."""
 
     name: str
     kind: str
@@ -68,6 +73,8 @@ def open_place(place: Place) -> Ask:
     """How to ask there. Lasts as long as the process."""
     if place.kind == "wire":
         return _on_the_wire(place.target)
+    if place.kind == "batch":
+        return _in_a_batch(place.target)
     return _by_guard(place.target, cache=place.kind == "caching guard")
 
 
@@ -83,26 +90,50 @@ def channel_to(target: str) -> grpc.Channel:
 def _on_the_wire(target: str) -> Ask:
     stub = PolicyDecisionServiceStub(channel_to(target))
 
-    def ask(asked: Asked) -> Answer:
+    def ask(asked: Asked) -> CheckResponse:
         request = CheckRequest(
             actor_token=asked.token,
             permission=asked.permission,
-            resource=WireResource(type="doc", id=asked.document),
+            resource=_resource(asked),
             at_least_revision=asked.at_least_revision,
         )
-        try:
-            answer = stub.Check(request, timeout=DEADLINE_SECONDS)
-        except grpc.RpcError as error:
-            call = cast(grpc.Call, error)
-            return Answer(Outcome.NO_ANSWER, said=f"{call.code().name}: {call.details()}")
-        return Answer(
-            _OUTCOMES.get(answer.decision, Outcome.NO_ANSWER),
-            answer.revision,
-            answer.source != ANSWER_SOURCE_UNSPECIFIED,
-            DecisionReason.Name(answer.reason).removeprefix("DECISION_REASON_"),
-        )
+        return stub.Check(request, timeout=DEADLINE_SECONDS)
 
-    return ask
+    return lambda asked: _answer(lambda: ask(asked))
+
+
+def _in_a_batch(target: str) -> Ask:
+    """Asked together with another question, which may touch it and is not looked at."""
+    stub = PolicyDecisionServiceStub(channel_to(target))
+
+    def ask(asked: Asked) -> CheckResponse:
+        permissions = (asked.permission, "doc:read")
+        request = BatchCheckRequest(
+            actor_token=asked.token,
+            items=[CheckItem(permission=one, resource=_resource(asked)) for one in permissions],
+            at_least_revision=asked.at_least_revision,
+        )
+        return stub.BatchCheck(request, timeout=DEADLINE_SECONDS).results[0]
+
+    return lambda asked: _answer(lambda: ask(asked))
+
+
+def _resource(asked: Asked) -> WireResource:
+    return WireResource(type="doc", id=asked.document)
+
+
+def _answer(ask: Callable[[], CheckResponse]) -> Answer:
+    try:
+        answer = ask()
+    except grpc.RpcError as error:
+        call = cast(grpc.Call, error)
+        return Answer(Outcome.NO_ANSWER, said=f"{call.code().name}: {call.details()}")
+    return Answer(
+        _OUTCOMES.get(answer.decision, Outcome.NO_ANSWER),
+        answer.revision,
+        answer.source != ANSWER_SOURCE_UNSPECIFIED,
+        DecisionReason.Name(answer.reason).removeprefix("DECISION_REASON_"),
+    )
 
 
 def _by_guard(target: str, *, cache: bool) -> Ask:

@@ -20,7 +20,7 @@ from tests.kit.clusters import Cluster
 OPERATIONS = 10_000
 SECONDS = 25
 """Long enough for each kind of fault."""
-CACHING = ("caching guard", "sidecar 0", "sidecar 1")
+CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sidecar 1 batch")
 NEAR_A_RACE = {
     # Given back for a moment only: what is read then must not be kept for when it is gone again.
     "back_seconds": (0.05, 0.3),
@@ -46,7 +46,7 @@ BEFORE_THE_CUT = {
 def test_no_allow_is_older_than_the_bound_whatever_befalls(cluster: Cluster) -> None:
     seed = str(random.randrange(10**6))
     with started_world(seed=seed, cluster=cluster) as world:
-        world.start_everything()
+        world.start_everything(OPERATIONS)
         world.run(seconds=SECONDS, operations=OPERATIONS, faults=world.faults())
         history = world.history()
         every = set(world.faults())

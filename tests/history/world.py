@@ -1,7 +1,7 @@
 """A world to check: PostgreSQL, replicas, sidecars and processes of clients; and what befalls them.
 
 with started_world(seed="7", cluster=cluster) as world:
-    world.start_everything()
+    world.start_everything(10_000)
     world.run(seconds=30, faults=world.faults())
     history = world.history()
 """
@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,9 @@ SETTINGS = {
     "LOG_LEVEL": "info",
     "THREADS": "16",
 }
-SUBJECTS_OF_A_PROCESS = 60
+SUBJECTS_MIN = 60
+OPERATIONS_OF_A_SUBJECT = 200
+"""Each write that is not answered costs one."""
 WARM_OPERATIONS = 200
 
 
@@ -107,20 +109,26 @@ class World:
 
     # --- building ---------------------------------------------------------------------------------
 
-    def start_everything(self) -> None:
+    def start_everything(self, operations: int) -> None:
         """Three replicas, two sidecars, guards and clients; two clocks are wrong, and one of each
-        pauses where races would show."""
-        self.start_replicas(3, tampered={1: ["clock=3"], 2: ["delays"]})
+        pauses where races would show. Both doors are there. Clients have users for so many
+        operations."""
+        self.start_replicas(3, tampered={1: ["clock=3"], 2: ["delays"]}, envoy=[0])
         self.start_sidecar(0, 1, tampered=["clock=-3"])
         self.start_sidecar(2, 0, tampered=["delays"])
         self.add_guards(cache=False, share=1)
         self.add_guards(cache=True, share=3)
-        self.start_clients()
+        self.start_clients(subjects=max(SUBJECTS_MIN, operations // OPERATIONS_OF_A_SUBJECT))
 
     def start_replicas(
-        self, count: int = 3, *, tampered: Mapping[int, Sequence[str]] | None = None
+        self,
+        count: int = 3,
+        *,
+        tampered: Mapping[int, Sequence[str]] | None = None,
+        envoy: Collection[int] = (),
     ) -> None:
-        """So many replicas, each with a way of its own to the database; all of them ready."""
+        """So many replicas, each with a way of its own to the database; all of them ready. Those of
+        `envoy` have Envoy for a door."""
         migrate(self._url)
         with open_engine(self._url).begin() as connection:
             create_sequence(connection)
@@ -130,7 +138,7 @@ class World:
             directory.mkdir()
             replica = Replica(
                 directory,
-                {**SETTINGS, "DATABASE_URL": url},
+                {**SETTINGS, "DATABASE_URL": url, "DOOR": "envoy" if number in envoy else "grpc"},
                 tampered=(tampered or {}).get(number, ()),
             )
             self._stack.callback(_end, replica)
@@ -163,7 +171,10 @@ class World:
         self._stack.callback(_end, sidecar)
         sidecar.start()
         self.sidecars.append(sidecar)
-        self.places.append(Place(f"sidecar {number}", "wire", sidecar.socket, share))
+        self.places += [
+            Place(f"sidecar {number}", "wire", sidecar.socket, share),
+            Place(f"sidecar {number} batch", "batch", sidecar.socket, 1),
+        ]
 
     def _ways_to(self, *replicas: int) -> Sequence[int]:
         """Ports that lead to these replicas."""
@@ -174,23 +185,28 @@ class World:
         return [way.port for way in ways]
 
     def start_clients(
-        self, count: int = 2, *, writable: Sequence[int] | None = None, **plan: Any
+        self,
+        count: int = 2,
+        *,
+        subjects: int = SUBJECTS_MIN,
+        writable: Sequence[int] | None = None,
+        **plan: Any,
     ) -> None:
-        """Processes of clients, with the policy that they need. They write through the replicas
-        `writable`, or all."""
-        self._names = [f"w{n}s{i}" for n in range(count) for i in range(SUBJECTS_OF_A_PROCESS)]
+        """Processes of clients with so many subjects each, and the policy that they need. They
+        write through the replicas `writable`, or all."""
+        self._names = [f"w{n}s{i}" for n in range(count) for i in range(subjects)]
         numbers = range(len(self.replicas)) if writable is None else writable
         targets = [f"127.0.0.1:{self.replicas[number].port}" for number in numbers]
         ready = self._apply(targets[0])
         key = signing_key()
         for number in range(count):
             output = self.directory / f"history-{number}"
-            begin = number * SUBJECTS_OF_A_PROCESS
+            begin = number * subjects
             self._clients.append(
                 _ClientProcess(
                     Plan(
                         f"{self.seed} {number}",
-                        self._names[begin : begin + SUBJECTS_OF_A_PROCESS],
+                        self._names[begin : begin + subjects],
                         key.kid,
                         key_as_pem(key),
                         ready,
