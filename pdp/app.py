@@ -6,7 +6,6 @@ ready, and becomes ready by itself.
 
 import contextlib
 import functools
-import gc
 import threading
 from collections.abc import Callable, Sequence
 
@@ -21,6 +20,7 @@ from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Listener, Replica, Store, migrate
+from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics, PostHandler
 from pdp.identity import Verifier
 from pdp.settings import Settings
@@ -270,16 +270,8 @@ class Service:
                 self._door.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
-                    _leave_in_peace()
+                    leave_in_peace()
             self._metrics.refresh()
-
-
-def _leave_in_peace() -> None:
-    """Has the garbage collector pass over what is loaded by now, policy and all, and come rarely.
-    Otherwise it stops the process for tens of milliseconds, every few thousand requests."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
 
 
 def _page_secret(store: Store) -> bytes:
