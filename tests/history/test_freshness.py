@@ -1,46 +1,22 @@
-"""Whatever befalls, no answer is older than the bound; and the checker that says so would notice.
+"""Whatever befalls, no answer is older than the bound. `test_protections.py` shows that the checker
+would notice.
 
-Three replicas on PostgreSQL, one of them with its clock 3 s ahead and one that pauses where races
-would show, two sidecars, guards with and without a cache, and writers that grant and revoke. The
-seed is in the summary of a failure: `python -m tests.history --seed N` runs it again.
+Three replicas on PostgreSQL, one of them behind Envoy, one with its clock 3 s ahead and one that
+pauses where races would show, two sidecars, guards with and without a cache, and writers that grant
+and revoke. The seed is in the summary of a failure: `python -m tests.history --seed N`.
 """
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-import pytest
-
-from tests.history.checker import Kind, Outcome, judge
+from tests.history.checker import Outcome, judge
 from tests.history.summary import summary
-from tests.history.world import BOUND_SECONDS, World, silence, started_world
+from tests.history.world import BOUND_SECONDS, started_world
 from tests.kit.clusters import Cluster
 
 OPERATIONS = 10_000
 SECONDS = 25
 """Long enough for each kind of fault."""
 CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sidecar 1 batch")
-NEAR_A_RACE = {
-    # Given back for a moment only: what is read then must not be kept for when it is gone again.
-    "back_seconds": (0.05, 0.3),
-    "away_seconds": (3.0, 4.0),
-    "weights": {"grant": 1, "membership": 1, "account": 1},
-    "active": 2,
-}
-AT_THE_SAME_TIME = {
-    # Many commits overlap.
-    "back_seconds": (0.5, 1.0),
-    "away_seconds": (3.0, 4.0),
-    "writers": 10,
-}
-BEFORE_THE_CUT = {
-    # All caches know what is granted when the way is cut, and most of it is revoked soon after.
-    "back_seconds": (1.5, 2.5),
-    "away_seconds": (3.5, 4.5),
-    "active": 2,
-    "writable": [1],
-}
 
 
 def test_no_allow_is_older_than_the_bound_whatever_befalls(cluster: Cluster) -> None:
@@ -61,61 +37,3 @@ def test_no_allow_is_older_than_the_bound_whatever_befalls(cluster: Cluster) -> 
     assert allowed == {place.name for place in world.places}, said
     for place in CACHING:
         assert any(check.cached for check in history.checks if check.place == place), said
-
-
-@dataclass(frozen=True)
-class Control:
-    """A protection, and a world in which it is needed soon."""
-
-    missing: str
-    clients: Mapping[str, Any] = field(default_factory=dict)
-    cut: Callable[[World], Any] | None = None
-    """What is cut off, a second after the start."""
-    at_the_edge: bool = False
-    """Whether it is one of those who keep answers; otherwise it is one of replicas."""
-    found: Kind = Kind.STALE
-
-
-CONTROLS = (
-    Control("revision check", NEAR_A_RACE),
-    Control("lease", BEFORE_THE_CUT, lambda world: world.databases[:1]),
-    Control("in-order revisions", AT_THE_SAME_TIME),
-    Control(
-        "barrier",
-        {**BEFORE_THE_CUT, "barriers": 1.0},
-        lambda world: world.databases[:1],
-        found=Kind.BARRIER,
-    ),
-    Control("edge revision check", NEAR_A_RACE, at_the_edge=True),
-    Control(
-        "edge lease",
-        BEFORE_THE_CUT,
-        lambda world: [way for ways in world.ways for way in ways],
-        at_the_edge=True,
-    ),
-)
-
-
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.missing)
-def test_the_checker_notices_that_a_protection_is_missing(
-    cluster: Cluster, control: Control
-) -> None:
-    seed = "1"
-    words = [control.missing]
-    clients = {"barriers": 0.0, **control.clients}
-    with started_world(seed=seed, cluster=cluster) as world:
-        if control.at_the_edge:
-            world.start_replicas(2)
-            world.places.clear()
-            world.add_guards(cache=True)
-            world.start_sidecar(0, tampered=words)
-            world.start_clients(1, tampered=words, **clients)
-        else:
-            world.start_replicas(2, tampered={0: words, 1: words})
-            world.start_clients(1, **clients)
-        cut = control.cut
-        faults = None if cut is None else {"cut": lambda _: silence(cut(world), 5)}
-        world.run(seconds=5, faults=faults)
-        history = world.history()
-    verdict = judge(history, BOUND_SECONDS)
-    assert verdict.count(control.found), summary(history, verdict, world.befell, seed)
