@@ -21,6 +21,9 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     # gRPC's own 1 s and 120 s are long beside a deadline of 250 ms.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A rollout changes one address after the other; by default a name is looked up again after
+    # 30 s at the earliest, when the addresses that were known may all be gone.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 )
 _API_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):(?:(//[^/]*)/)?(.*)", re.DOTALL)

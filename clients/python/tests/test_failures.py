@@ -1,6 +1,7 @@
 """No answer is never an allow (Envoy GHSA-9g5w-hqr3-w2ph, CVE-2023-27488: a failed authorization
 call that let the request pass)."""
 
+import sys
 import threading
 import time
 import traceback
@@ -25,6 +26,7 @@ from pdpapi.v1 import core_pb2
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse, CheckResponse
 
 from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve, status
+from clients.python.tests.names import name_server
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
 
@@ -254,6 +256,29 @@ def test_a_guard_comes_back_when_its_pdp_does():
             assert guard.check(TOKEN, "course:edit").allowed is True
         finally:
             again.stop(None).wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no other loopback than 127.0.0.1")
+def test_a_rollout_that_changes_every_address_behind_a_name_goes_unnoticed():
+    """By itself gRPC looks a name up again after 30 s at the earliest. By then a rollout has
+    replaced both of two pods, and nobody is left where they were."""
+    servers = {}
+    with name_server() as names:
+        one = Answerer()
+        servers["127.0.0.2"] = serve(one, "127.0.0.2:0")
+        port = int(one.address.rpartition(":")[2])
+        servers["127.0.0.3"] = serve(one, f"127.0.0.3:{port}")
+        names.addresses = list(servers)
+        with Guard(names.target(port), insecure=True, deadline_seconds=10) as guard:
+            assert guard.check(TOKEN, "course:edit").allowed is True
+            for old, new in (("127.0.0.2", "127.0.0.4"), ("127.0.0.3", "127.0.0.5")):
+                names.addresses = [address for address in servers if address != old]
+                servers.pop(old).stop(1).wait()
+                assert guard.check(TOKEN, "course:edit").allowed is True
+                servers[new] = serve(one, f"{new}:{port}")
+                names.addresses = list(servers)
+        for server in servers.values():
+            server.stop(None).wait()
 
 
 def test_a_closed_guard_answers_nothing(answerer: Answerer):
