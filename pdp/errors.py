@@ -8,6 +8,7 @@
     |   +-- NotFound           the named thing does not exist
     |   +-- AlreadyExists      the named thing exists
     |   +-- BrokenReference    would refer to nothing, or in a circle, or is still referred to
+    |   +-- RevisionChanged    somebody else has written meanwhile
     +-- CallerError            the caller may not ask
     |   +-- CallerUnauthenticated
     |   +-- CallerNotAllowed
@@ -116,6 +117,17 @@ class BrokenReference(RequestError):
 
     def __init__(self, message: str, kind: str, key: str) -> None:
         super().__init__(message, kind=kind, key=key)
+
+
+class RevisionChanged(RequestError):
+    """Somebody else has written, since the revision that was expected, what is to be written."""
+
+    def __init__(self, expected: int, revision: int) -> None:
+        super().__init__(
+            f"others have written since revision {expected}: the database is at {revision}",
+            expected=str(expected),
+            revision=str(revision),
+        )
 
 
 class CallerError(PdpError):

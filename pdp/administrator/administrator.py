@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pdp.administrator import mirror
-from pdp.administrator.integrity import check_references, dependents
+from pdp.administrator.integrity import check_expected, check_references, dependents
 from pdp.administrator.observations import Arrival, Message, Observation, Observed
 from pdp.clock import Clock, wall_clock
 from pdp.decision import names
@@ -222,18 +222,23 @@ class Administrator:
             self._on_write(revision)
         return revision
 
-    def apply(self, document: str, dry_run: bool = False) -> tuple[int, Sequence[Change]]:
+    def apply(
+        self, document: str, dry_run: bool = False, expected_revision: int = 0
+    ) -> tuple[int, Sequence[Change]]:
         """Makes the database equal to a policy document, all or nothing, for the sections that it
-        names; with `dry_run` only says what would change.
+        names; with `dry_run` only says what would change. With `expected_revision` only if nothing
+        of their kinds was written since.
 
         Returns the revision that holds the document and the changes; nothing changed: the revision
-        is the current one. Raises InvalidPolicy, LimitExceeded.
+        is the current one. Raises InvalidPolicy, LimitExceeded, RevisionChanged.
         """
         wanted = parse_document(document)
         if dry_run:
             with self._store.read() as reader:
+                check_expected(reader, wanted, expected_revision)
                 return reader.revision, _judged_changes(reader, wanted)[1]
         with self._store.write() as transaction:
+            check_expected(transaction, wanted, expected_revision)
             stored, changes = _judged_changes(transaction, wanted)
             _write(transaction, wanted, stored, changes)
             revision = transaction.revision

@@ -5,17 +5,19 @@ and resources need not be stored at all, so a grant or a membership may name one
 roles, permissions and parents must be.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pdp.document import (
+    KINDS,
     Declared,
+    PolicyDocument,
     display_key,
     kind_of,
     parent_problem,
     role_problems,
 )
-from pdp.errors import BrokenReference
-from pdp.facts import Reader
+from pdp.errors import BrokenReference, RevisionChanged
+from pdp.facts import ChangeKind, Reader
 from pdp.facts.references import find_inheritor, find_referrers
 from pdp.limits import RESOURCE_DEPTH_MAX
 from pdp.model import (
@@ -32,6 +34,35 @@ from pdp.model import (
     User,
     key_of,
 )
+
+_WRITTEN: Mapping[ChangeKind, set[str]] = {
+    ChangeKind.PERMISSION: {"permission"},
+    ChangeKind.ROLE: {"role"},
+    ChangeKind.RULE: {"rule"},
+    ChangeKind.ROLE_GRANT: {"grant"},
+    ChangeKind.USER: {"user", "membership", "grant"},
+    ChangeKind.ORGANIZATION: {"organization", "grant"},
+    ChangeKind.RESOURCE: {"resource", "grant"},
+    ChangeKind.ORGANIZATION_ROLE: set(),
+    ChangeKind.EVERYTHING: set(KINDS),
+}
+"""The kinds of entities of which some may have been written, where this was touched."""
+
+# --- what was written meanwhile -------------------------------------------------------------------
+
+
+def check_expected(reader: Reader, wanted: PolicyDocument, expected: int) -> None:
+    """Raises RevisionChanged where something of the kinds that the document names may have been
+    written after the expected revision; 0: nothing is expected."""
+    if not expected or reader.revision == expected:
+        return
+    found = reader.changes(expected)
+    written = {kind for some in found.values() for one in some for kind in _WRITTEN[one.kind]}
+    named = {kind for kind in KINDS if wanted.section(kind) is not None}
+    # Revisions that are missing were forgotten; and one from the future is another history's.
+    if len(found) != reader.revision - expected or written & named:
+        raise RevisionChanged(expected, reader.revision)
+
 
 # --- what a write names ---------------------------------------------------------------------------
 

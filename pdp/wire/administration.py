@@ -80,7 +80,11 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
         return pb.RevokeSessionResponse(revision=revision)
 
     def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
-        revision, changes = administrator.apply(request.document, dry_run=request.dry_run)
+        revision, changes = administrator.apply(
+            request.document,
+            dry_run=request.dry_run,
+            expected_revision=request.expected_revision,
+        )
         return pb.ApplyResponse(
             revision=revision,
             changes=[

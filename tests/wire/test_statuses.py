@@ -19,6 +19,7 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
     errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
     errors.Overloaded: errors.Overloaded("watchers_max", 10_000),
+    errors.RevisionChanged: errors.RevisionChanged(11, 12),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
     errors.BrokenReference: errors.BrokenReference("is granted", "role", "ADMIN"),

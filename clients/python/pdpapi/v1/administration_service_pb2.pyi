@@ -2391,21 +2391,28 @@ class ApplyRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """YAML (or JSON, which is YAML); docs/policy.md describes it. A section that the document names
     is made equal to it, a section that it leaves out is left alone.
     """
     dry_run: _builtins.bool
     """Say what would change, and change nothing."""
+    expected_revision: _builtins.int
+    """A revision, as `Export` or a dry run returned it. Apply only if nothing of the kinds that the
+    document names was written since, and what may have been counts as written: ABORTED
+    (REVISION_CHANGED). 0: whatever was written.
+    """
     def __init__(
         self,
         *,
         document: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        expected_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "dry_run", b"dry_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "dry_run", b"dry_run", "expected_revision", b"expected_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -101,6 +101,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     again.
       ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
     """
+    ERROR_REASON_REVISION_CHANGED: _ErrorReason.ValueType  # 19
+    """ABORTED. Since the revision that was expected somebody else has written what is to be written.
+      ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -181,5 +185,9 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED. The process has taken on as much as it can hold; RetryInfo says when to ask
 again.
   ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
+"""
+ERROR_REASON_REVISION_CHANGED: ErrorReason.ValueType  # 19
+"""ABORTED. Since the revision that was expected somebody else has written what is to be written.
+  ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
