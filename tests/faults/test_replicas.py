@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from pdpapi.v1.administration_service_pb2 import (
     ApplyRequest,
@@ -102,6 +103,11 @@ def test_a_bad_policy_is_rolled_back_by_applying_the_one_before(
     assert good.revision < bad < back
     again = writer.administration.Export(ExportRequest(), timeout=20)
     assert (again.document, again.revision) == (good.document, back)
+    # Who still has the export of before in hand does not take the rollback back unseen.
+    stale = ApplyRequest(document=everybody_denied, expected_revision=good.revision)
+    with pytest.raises(grpc.RpcError) as refused:
+        writer.administration.Apply(stale, timeout=20)
+    FAULTS["F34"].expect(refused.value)
     # What waits for the rollback sees it wherever it asks.
     at_least = CheckRequest()
     at_least.CopyFrom(request)
