@@ -27,6 +27,7 @@ from tests.history.subjects import EVERYWHERE, QUESTIONS, WEIGHTS, Subject, key_
 from tests.history.weakened import weaken
 
 BARRIER_SECONDS_MAX = 15.0
+REACH_SECONDS_MAX = 0.5
 REPETITIONS_MAX = 4
 
 
@@ -109,7 +110,6 @@ class Clients:
             else:
                 with self._lock:
                     self._active.remove(subject)
-                self._await_writable(rng)
                 self._take_on(due, rng)
 
     def _take_on(self, due: list[tuple[float, str, Subject]], rng: random.Random) -> None:
@@ -132,9 +132,10 @@ class Clients:
         name, holds = subject.focus, subject.taken
         if name == "session" and holds:
             self._hold_from_the_start(subject.begin_session())
+        elif (stub := self._writable(rng)) is None:
+            return True
         else:
             fact = subject.fact(name)
-            stub = rng.choice(self._writers)
             invoked = time.monotonic()
             try:
                 revision = subject.write(stub, name, holds=holds)
@@ -151,13 +152,16 @@ class Clients:
             self._choose(subject, rng)
         return True
 
-    def _await_writable(self, rng: random.Random) -> None:
-        """Each write that fails costs a subject: until it is likely to do, none is tried."""
-        while not self.stopping.wait(0.1):
+    def _writable(self, rng: random.Random) -> PolicyAdministrationServiceStub | None:
+        """One that has just reached its database: each write without an answer costs a subject.
+        None: it is over."""
+        while not self.stopping.is_set():
             stub = rng.choice(self._writers)
             with contextlib.suppress(grpc.RpcError):
-                stub.GetRole(GetRoleRequest(name="READER"), timeout=1)
-                return
+                stub.GetRole(GetRoleRequest(name="READER"), timeout=REACH_SECONDS_MAX)
+                return stub
+            self.stopping.wait(0.1)
+        return None
 
     def _choose(self, subject: Subject, rng: random.Random) -> None:
         weights = self._plan.weights

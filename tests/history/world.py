@@ -51,7 +51,7 @@ SETTINGS = {
     "LOG_LEVEL": "info",
     "THREADS": "16",
 }
-SUBJECTS_MIN = 60
+SUBJECTS_MIN = 100
 OPERATIONS_OF_A_SUBJECT = 200
 """Each write that is not answered costs one."""
 WARM_OPERATIONS = 200
@@ -240,7 +240,7 @@ class World:
         *,
         seconds: float,
         operations: int = 0,
-        seconds_max: float = 120,
+        seconds_max: float = 300,
         faults: Mapping[str, Fault] | None = None,
     ) -> None:
         """For so long, and until there are so many operations and each kind of fault has befallen,
