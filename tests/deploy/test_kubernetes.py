@@ -13,6 +13,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+from pdp_client.transport import _OPTIONS as GUARD_OPTIONS
 
 from pdp.http.server import WEBHOOK_PATH
 from pdp.settings import Settings, SidecarSettings, is_loopback_address
@@ -249,6 +250,14 @@ def test_budget_and_autoscaler_are_those_of_the_service() -> None:
     assert scaler["spec"]["minReplicas"] >= 2
     connections = POOL_CONNECTIONS_MAX + 1  # and the one that listens
     assert scaler["spec"]["maxReplicas"] * connections <= POSTGRESQL_CONNECTIONS
+
+
+def test_a_rollout_waits_until_guards_have_looked_again() -> None:
+    """Otherwise the second of two pods goes while guards still believe the first to be away."""
+    backoff = dict(GUARD_OPTIONS)["grpc.max_reconnect_backoff_ms"]
+    jitter = 1.2  # https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
+    ready = SERVICE.named("StatefulSet", "pdp")["spec"]["minReadySeconds"]
+    assert ready > float(backoff) / 1000 * jitter
 
 
 def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None:
