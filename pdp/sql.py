@@ -24,6 +24,8 @@ SILENCE_SECONDS_MAX = STATEMENT_SECONDS_MAX + 1
 """After that a server that should have ended the statement by itself is taken for gone."""
 POLL_SECONDS_MAX = 1
 POLL_SILENCE_SECONDS_MAX = 1.5
+MIGRATION_SECONDS_MAX = 24 * 60 * 60
+TABLE_WAIT_SECONDS_MAX = 2
 LOCK_SECONDS_MAX = 0.25
 """How long a poll waits for SQLite's one writer."""
 _BUSY_SECONDS = 0.01
@@ -236,6 +238,24 @@ def take_time(connection: Connection) -> None:
         milliseconds = STATEMENT_SECONDS_MAX * 1000
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
     _be_patient(connection, SILENCE_SECONDS_MAX)
+
+
+@contextmanager
+def all_the_time(connection: Connection) -> Iterator[None]:
+    """What a transaction does within may take a day: an index of a large table is built there. It
+    does not wait long for a table, because whoever reads that would wait behind it.
+
+    Raises SQLAlchemyError; see `database_errors`.
+    """
+    if connection.dialect.name == "postgresql":
+        milliseconds = MIGRATION_SECONDS_MAX * 1000
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {TABLE_WAIT_SECONDS_MAX * 1000}")
+    _be_patient(connection, MIGRATION_SECONDS_MAX)
+    try:
+        yield
+    finally:
+        _be_patient(connection, SILENCE_SECONDS_MAX)
 
 
 def _be_patient(connection: Connection, seconds: float) -> None:

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
-from pdp.sql import begin_read, begin_write, open_engine
+from pdp.sql import all_the_time, begin_read, begin_write, open_engine
 
 
 def migrate(database: Engine | str) -> None:
@@ -45,7 +45,8 @@ def migrate(database: Engine | str) -> None:
                 f"on {scripts.get_current_head()}"
             )
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with all_the_time(connection):
+            command.upgrade(config, "head")
 
 
 def schema_problem(engine: Engine) -> str | None:

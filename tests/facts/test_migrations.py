@@ -9,9 +9,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, inspect
 
 from pdp.audit import tables as audit_tables
+from pdp.errors import DatabaseUnavailable
 from pdp.facts import tables as facts_tables
 from pdp.migrations import migrate, schema_problem
-from pdp.sql import open_engine
+from pdp.sql import all_the_time, begin_write, open_engine
 
 METADATAS = [facts_tables.metadata, audit_tables.metadata]
 
@@ -79,3 +80,14 @@ def test_processes_may_migrate_one_database_at_the_same_time(tmp_path: Path) -> 
     engine = open_engine(f"sqlite:///{tmp_path / 'new.db'}")
     assert set(inspect(engine).get_table_names()) >= set(facts_tables.metadata.tables)
     engine.dispose()
+
+
+def test_a_migration_may_take_longer_than_a_statement_of_the_service(engine: Engine) -> None:
+    """F35: an index of a large decision log is built for minutes, and nobody is cut off for it."""
+    if engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no limit on a statement")
+    with begin_write(engine) as connection, all_the_time(connection):
+        connection.exec_driver_sql("SELECT pg_sleep(7)")
+    # And the connection is as impatient as before.
+    with pytest.raises(DatabaseUnavailable), begin_write(engine) as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(7)")

@@ -13,9 +13,6 @@ text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    op.add_column(
-        "state", sa.Column("barrier", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
-    )
     op.create_table(
         "replicas",
         sa.Column("id", text, nullable=False),
@@ -26,6 +23,10 @@ def upgrade() -> None:
     )
     op.add_column("audit_records", sa.Column("reported_by", text, nullable=True))
     op.create_index("ix_audit_records_reported_by", "audit_records", ["reported_by", "decision_id"])
+    # Last: nobody can read this table, and so confirm anything, until all is committed.
+    op.add_column(
+        "state", sa.Column("barrier", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
+    )
 
 
 def downgrade() -> None:
