@@ -14,7 +14,7 @@ from tests.history.world import BOUND_SECONDS, started_world
 from tests.kit.clusters import Cluster
 
 OPERATIONS = 10_000
-SECONDS = 25
+SECONDS = 20
 """Long enough for each kind of fault."""
 CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sidecar 1 batch")
 

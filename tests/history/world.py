@@ -287,6 +287,7 @@ class World:
             "database partitioned": self.partition_a_database,
             "upstreams partitioned": self.partition_upstreams,
             "connections reset": self.reset_connections,
+            "connections slowed": self.slow_connections,
             "clients paused": self.pause_clients,
             "sidecar killed": self.kill_a_sidecar,
             "sidecar paused": self.pause_a_sidecar,
@@ -326,7 +327,17 @@ class World:
         silence(rng.sample(ways, rng.randint(1, len(ways))), rng.uniform(0.5, 3.5))
 
     def reset_connections(self, rng: random.Random) -> None:
-        rng.choice([*self.databases, *(way for ways in self.ways for way in ways)]).reset()
+        rng.choice(self._connections()).reset()
+
+    def slow_connections(self, rng: random.Random) -> None:
+        """What is heard is old, and more so with each message."""
+        slow = rng.choice(self._connections())
+        slow.latency_seconds = rng.uniform(0.1, 0.5)
+        time.sleep(rng.uniform(0.5, 3.5))
+        slow.latency_seconds = 0.0
+
+    def _connections(self) -> Sequence[Proxy]:
+        return [*self.databases, *(way for ways in self.ways for way in ways)]
 
     def pause_clients(self, rng: random.Random) -> None:
         _pause(lambda: [rng.choice(self._clients).pid], rng.uniform(0.3, 2))
