@@ -72,7 +72,12 @@ class Answering:
                 return self._answer(exchange, key, request, caller)
             except NoAnswer as error:
                 failure = error
-            kept = self._stay_open(exchange, key, request, caller) if failure.out_of_reach else None
+            kept = None
+            if failure.out_of_reach:
+                kept = self._stay_open(exchange, key, request, caller)
+            else:
+                # Somebody was in reach, and did not say yes: no older yes stays open after that.
+                self._cache.forget(key)
             if kept is None:
                 raise failure.error
             return kept

@@ -16,6 +16,7 @@ from pdpapi.v1.core_pb2 import (
     ANSWER_SOURCE_CACHED,
     ANSWER_SOURCE_STAYED_OPEN,
     ANSWER_SOURCE_UNSPECIFIED,
+    DECISION_DENY,
     Resource,
     ResourceRef,
 )
@@ -255,6 +256,35 @@ def test_only_where_nothing_was_decided_an_allow_stays_open(
         assert caught.value.code is code
     else:
         assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        denied(**KEPT),
+        denied(actor=None),
+        # How a denial that could not be recorded looks, and a sidecar that may not ask any more.
+        (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE"),
+        (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+    ],
+    ids=["denied", "token refused", "denied, not recorded", "sidecar refused"],
+)
+def test_what_upstream_said_no_to_since_does_not_stay_open(
+    world: World, upstream: Answerer, since: CheckResponse | tuple[grpc.StatusCode, str]
+) -> None:
+    """The stream is lost first and upstream later: what it answered in between is the newer word."""
+    world.check(REQUEST)
+    world.lease(-1)
+    if isinstance(since, CheckResponse):
+        upstream.says(since)
+        assert world.check(REQUEST).decision == DECISION_DENY
+    else:
+        upstream.fails(since[0], "scripted", info(since[1]))
+        with pytest.raises((PassedOn, UpstreamRefused)):
+            world.check(REQUEST)
+    upstream.fails(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(UpstreamUnavailable):
+        world.check(REQUEST)
 
 
 def test_a_kept_denial_does_not_turn_into_anything_when_upstream_is_away(

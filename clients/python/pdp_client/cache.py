@@ -243,26 +243,32 @@ class DecisionCache(Generic[T]):
                 del self._asking[key]
             done.set()
 
+    def forget(self, key: bytes) -> None:
+        """Drops the answer to one question."""
+        with self._lock:
+            self._kept.drop(key)
+
     def _ask(self, key: bytes, ask: Callable[[], Fresh[T]]) -> Given[T]:
         fresh = ask()
         self._keep(key, fresh)
         return Given(fresh.answer, cached=False)
 
     def _keep(self, key: bytes, fresh: Fresh[T]) -> None:
-        if fresh.reusable_seconds is None or not fresh.touched.user_id:
-            return
-        ends_at = fresh.sent_at + min(fresh.reusable_seconds, self._age_seconds_max)
+        seconds = fresh.reusable_seconds or 0.0
+        ends_at = fresh.sent_at + min(seconds, self._age_seconds_max)
         with self._lock:
             kept, now = self._kept, self._clock()
+            # This is the newer word: if it is not kept, the older one does not outlast it either.
+            kept.drop(key)
             if (
-                not fresh.epoch
+                not fresh.touched.user_id
+                or not fresh.epoch
                 or fresh.epoch != kept.epoch
                 or fresh.revision < kept.floor
                 or not now < min(ends_at, kept.lease_ends_at)
                 or fresh.weight > self._entries_max
             ):
                 return
-            kept.drop(key)
             kept.drop_oldest(now, self._entries_max - fresh.weight)
             names = tuple(_names(fresh.touched))
             kept.add(key, _Entry(fresh.answer, ends_at, names, fresh.weight))
