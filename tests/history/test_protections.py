@@ -18,8 +18,8 @@ from tests.kit.clusters import Cluster
 NEAR_A_RACE = {
     # Given back for a moment only: what is read then must not be kept for when it is gone again.
     "back_seconds": (0.05, 0.3),
-    "away_seconds": (3.0, 4.0),
-    "weights": {"grant": 1, "membership": 1, "account": 1},
+    "away_seconds": (3.5, 4.5),
+    "weights": {"grant": 1},
     "active": 2,
 }
 AT_THE_SAME_TIME = {

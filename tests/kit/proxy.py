@@ -155,7 +155,7 @@ class Proxy:
 
 def _reset(writer: StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
-    if connection.family != socket.AF_UNIX:
+    if connection.family != socket.AF_UNIX and not writer.is_closing():
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
