@@ -272,7 +272,7 @@ def test_only_where_nothing_was_decided_an_allow_stays_open(
 def test_what_upstream_said_no_to_since_does_not_stay_open(
     world: World, upstream: Answerer, since: CheckResponse | tuple[grpc.StatusCode, str]
 ) -> None:
-    """The stream is lost first and upstream later: what it answered in between is the newer word."""
+    """The stream is lost first, upstream later: what it said in between is the newer word."""
     world.check(REQUEST)
     world.lease(-1)
     if isinstance(since, CheckResponse):
