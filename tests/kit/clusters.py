@@ -108,9 +108,11 @@ def started_cluster(*settings: str) -> Iterator[Cluster]:
         server.start()
     finally:
         tempfile.tempdir = before
-    yield Cluster(directory, server)
-    server.cleanup()
-    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        yield Cluster(directory, server)
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def administer(url: str, *statements: str) -> None:
