@@ -13,7 +13,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -42,6 +44,8 @@ AHEAD_SECONDS_MAX: Final = 60.0
 """How far ahead of the clock here a record may be. Further ahead it would stand above all that is
 decided until then. Into the past there is no bound: a sidecar may have been cut off for long."""
 AT_ONCE_MAX: Final = 4
+AT_ONCE_EACH_MAX: Final = 2
+"""Of one caller: who reports without end does not keep out what others report."""
 YIELD_FRAMES: Final = 16
 YIELD_SECONDS: Final = 0.0002
 _NUMBER_MAX: Final = (1 << 63) - 1
@@ -61,15 +65,17 @@ class Reports:
         self._engine = engine
         self._clock = clock
         # Those who answer questions must not all be held up by a database that is slow.
-        self._turns = threading.BoundedSemaphore(AT_ONCE_MAX)
+        self._lock = threading.Lock()
+        self._busy: Counter[str] = Counter()
 
     def place(self, reporter: str, log: Log) -> Place | None:
         """How far a log of this caller is here; None: nothing of it is.
 
-        Raises InvalidRequest, DatabaseUnavailable.
+        Raises InvalidRequest, AuditUnavailable (too many report at once), DatabaseUnavailable.
         """
-        with begin_read(self._engine) as connection:
-            return read_place(connection, _own(reporter, log))
+        log = _own(reporter, log)
+        with self._turn(reporter), begin_read(self._engine) as connection:
+            return read_place(connection, log)
 
     def take(
         self, reporter: str, log: Log, start: Place, contents: Sequence[tuple[bytes, bytes]]
@@ -84,12 +90,21 @@ class Reports:
             raise LimitExceeded("report_frames_max", REPORT_FRAMES_MAX, len(contents))
         _check_place(start)
         log = _own(reporter, log)
-        if not self._turns.acquire(blocking=False):
-            raise AuditUnavailable("too many report at once")
-        try:
+        with self._turn(reporter):
             return self._take(reporter, log, start, contents)
+
+    @contextmanager
+    def _turn(self, reporter: str) -> Iterator[None]:
+        """Raises AuditUnavailable where there is none."""
+        with self._lock:
+            if self._busy.total() >= AT_ONCE_MAX or self._busy[reporter] >= AT_ONCE_EACH_MAX:
+                raise AuditUnavailable("too many report at once")
+            self._busy[reporter] += 1
+        try:
+            yield
         finally:
-            self._turns.release()
+            with self._lock:
+                self._busy[reporter] -= 1
 
     def _take(
         self, reporter: str, log: Log, place: Place, contents: Sequence[tuple[bytes, bytes]]

@@ -27,6 +27,8 @@ from pdp.wire.times import seconds_of, set_time
 
 SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 
+PAGE_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+
 _EFFECT_OF = {value: effect for effect, value in EFFECTS.items()}
 _REASON_OF = {value: reason for reason, value in REASONS.items()}
 _SOURCES = {
@@ -43,12 +45,18 @@ def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> 
         size = page_size(request)
         after = pages.after(request)
         found = decision_log.list(_filter(request), after[0] if after else None, size + 1)
-        page = found[:size]
-        more = len(found) > size
-        return ListDecisionsResponse(
-            decisions=[record_message(record) for record in page],
-            next_page_token=pages.token(request, (decision_log.key(page[-1]),)) if more else "",
-        )
+        response = ListDecisionsResponse()
+        # What callers report may be long: a page that could not be sent would hide all of it.
+        room = PAGE_BYTES_MAX
+        for index, record in enumerate(found):
+            message = record_message(record)
+            room -= message.ByteSize()
+            if index == size or (index and room < 0):
+                last = decision_log.key(found[index - 1])
+                response.next_page_token = pages.token(request, (last,))
+                break
+            response.decisions.append(message)
+        return response
 
     def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
         first, *others = map(record_message, decision_log.get(request.decision_id))

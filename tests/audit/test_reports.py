@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest, ListDecisionsResponse
 from sqlalchemy import Engine, func, select
 
 from pdp.audit import (
@@ -25,9 +26,12 @@ from pdp.audit import (
 )
 from pdp.audit.tables import audit_gaps
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
-from pdp.limits import REPORT_FRAMES_MAX
+from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
 from pdp.sql import begin_read, begin_write, open_engine
+from pdp.wire.audit import audit_methods
+from pdp.wire.callers import ANONYMOUS
+from pdp.wire.pages import Pages
 from tests.audit.logs import ORIGIN
 from tests.kit.decisions import decision_record
 from tests.kit.waiting import eventually
@@ -209,26 +213,58 @@ def waiting_engine(sqlite_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_reports_never_hold_up_more_than_a_few_threads(waiting_engine: Engine) -> None:
+def test_reports_never_hold_up_more_than_a_few_threads_nor_one_caller_the_others(
+    waiting_engine: Engine,
+) -> None:
     """F3 where reports are concerned: those who ask for decisions need the threads."""
     reports = Reports(waiting_engine, clock=lambda: NOW)
-    outcomes: list[str] = []
+    outcomes: list[tuple[str, str]] = []
 
-    def report() -> None:
+    def report(reporter: str) -> None:
         try:
-            take(reports, reported())
+            take(reports, reported(), reporter=reporter)
         except AuditUnavailable:
-            outcomes.append("refused")
+            outcomes.append((reporter, "refused"))
         else:
-            outcomes.append("taken")
+            outcomes.append((reporter, "taken"))
 
-    threads = [threading.Thread(target=report) for _ in range(10)]
-    with begin_write(waiting_engine) as connection:
-        connection.execute(select(func.count()).select_from(audit_gaps))
+    def begun(reporter: str) -> list[threading.Thread]:
+        threads = [threading.Thread(target=report, args=(reporter,)) for _ in range(5)]
         for thread in threads:
             thread.start()
+        return threads
+
+    with begin_write(waiting_engine) as connection:
+        connection.execute(select(func.count()).select_from(audit_gaps))
+        threads = begun("greedy")
+        eventually(lambda: len(outcomes) == 3)
+        threads += begun("edge")
         eventually(lambda: len(outcomes) == 6)
-        assert outcomes == ["refused"] * 6
+        assert outcomes == [("greedy", "refused")] * 3 + [("edge", "refused")] * 3
+        with pytest.raises(AuditUnavailable):
+            reports.place("third", LOG)
     for thread in threads:
         thread.join(10)
-    assert outcomes[6:] == ["taken"] * 4
+    assert sorted(outcomes[6:]) == [("edge", "taken")] * 2 + [("greedy", "taken")] * 2
+    assert reports.place("third", LOG) is None
+
+
+def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
+    engine: Engine, reports: Reports
+) -> None:
+    """Otherwise one who reports could hide the log, their own part and that of all others."""
+    records = [reported(caller="x" * 15_000) for _ in range(300)]
+    for begin in range(0, len(records), 100):
+        take(reports, *records[begin : begin + 100])
+    [list_decisions, *_] = audit_methods(DecisionLog(engine), reports, Pages(lambda: b"secret"))
+    request = ListDecisionsRequest(page_size=1_000)
+    seen: list[str] = []
+    while True:
+        page = list_decisions.answer(request, ANONYMOUS)
+        assert isinstance(page, ListDecisionsResponse)
+        assert page.ByteSize() < MESSAGE_BYTES_MAX
+        seen += [one.decision_id for one in page.decisions]
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            break
+    assert seen == sorted((one.decision_id for one in records), reverse=True)
