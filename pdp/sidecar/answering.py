@@ -18,6 +18,8 @@ from pdpapi.v1.core_pb2 import ANSWER_SOURCE_STAYED_OPEN, DECISION_DENY
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
+from pdp.errors import LimitExceeded
+from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
 from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
@@ -67,6 +69,10 @@ class Answering:
 
     def _method(self, exchange: Exchange) -> Method:
         def answer(request: Any, caller: Caller) -> Message:
+            items = len(exchange.items(request))
+            # As upstream would say, and before anything is done with each of them.
+            if items > BATCH_ITEMS_MAX:
+                raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
             key = key_of(exchange.path, request)
             try:
                 return self._answer(exchange, key, request, caller)

@@ -31,7 +31,8 @@ from pdpapi.v1.decision_service_pb2 import (
 from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve
 from pdp.audit import Recorder
 from pdp.clock import wall_clock
-from pdp.errors import AuditUnavailable, UpstreamRefused, UpstreamUnavailable
+from pdp.errors import AuditUnavailable, LimitExceeded, UpstreamRefused, UpstreamUnavailable
+from pdp.limits import BATCH_ITEMS_MAX
 from pdp.settings import SidecarSettings
 from pdp.sidecar.answering import Answering
 from pdp.sidecar.upstreams import Credentials, Upstreams
@@ -213,6 +214,16 @@ def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
     monkeypatch.setattr(world.recorder, "record", slow)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_UNSPECIFIED
     assert len(upstream.requests) == 2
+
+
+def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
+    world: World, upstream: Answerer
+) -> None:
+    """Two million empty ones fit into a message, and each of them would cost something."""
+    items = [CheckItem()] * (BATCH_ITEMS_MAX + 1)
+    with pytest.raises(LimitExceeded):
+        world.batch(BatchCheckRequest(actor_token="t", items=items))
+    assert not upstream.requests
 
 
 @pytest.mark.parametrize(
