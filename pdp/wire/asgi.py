@@ -121,9 +121,20 @@ class AsgiDoor:
         if isinstance(outcome, Refusal):
             await _send_only_headers(send, 200, status_headers(outcome))
             return
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": (_GRPC,), "trailers": True}
-        )
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": (_GRPC,),
+                    "trailers": True,
+                }
+            )
+        except BaseException:
+            # The client left. A stream that nobody closes would keep its place for ever.
+            if isinstance(outcome, Stream):
+                outcome.close("CANCELLED")
+            raise
         if isinstance(outcome, Stream):
             refusal = await carry_out(
                 outcome,

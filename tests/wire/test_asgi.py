@@ -19,7 +19,7 @@ from pdp.errors import AlreadyExists, AuditUnavailable, MustWait
 from pdp.settings import CallerSettings, Settings
 from pdp.wire.asgi import AT_ONCE_BYTES_MAX, AsgiDoor
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Method, Soon
+from pdp.wire.methods import Method, Soon, StreamMethod
 from tests.wire.test_callers import SPIFFE, certificate, uri
 
 BYTES_MAX = 100_000
@@ -386,3 +386,43 @@ def test_more_requests_than_the_bound_are_refused() -> None:
         assert {(await one)[0].code for one in slow} == {OK}
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+class Nothing:
+    """A feed without a word."""
+
+    due_at = 0.0
+    behind = False
+    closed = 0
+
+    def take(self) -> Sequence[bytes] | None:
+        return ()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_client_that_leaves_before_its_stream_begins_keeps_no_place() -> None:
+    feed = Nothing()
+    method = StreamMethod(
+        SERVICE, "Watch", "decide", CheckRequest, lambda *_: feed, lambda _: None, BYTES_MAX
+    )
+    settings = Settings(issuers=[{"issuer": "https://clerk.example.test"}])
+    door = AsgiDoor(settings, [method], lambda *_: None)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": HELLO, "more_body": False}
+
+    async def send(_: Any) -> None:
+        raise ConnectionResetError
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": method.path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/grpc")],
+    }
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(door(scope, receive, send))
+    assert feed.closed == 1
