@@ -10,7 +10,7 @@ would hold up everybody; therefore messages are handed to the call itself, witho
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,7 +34,9 @@ CUT_SECONDS = 5.0
 REST_SECONDS_MIN = 0.005
 REST_SHARE = 3
 """The feeder rests so many times as long as it worked: it takes a quarter of the time at most."""
-OPENING_THREADS = 2
+OPENING_THREADS = 4
+OPENING_SECONDS_MAX = 1.0
+"""What comes later than that has no lease."""
 
 
 Send = Callable[[object], None]
@@ -48,6 +50,8 @@ class Streams:
         self._gate = gate
         self._proof_of = proof_of
         self._opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="stream")
+        self._opened: dict[grpc.ServicerContext, float] = {}
+        """Calls whose message has not come, and since when (monotonic seconds) it is waited for."""
         self._open: dict[_Outlet, None] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -58,7 +62,8 @@ class Streams:
         """How grpcio answers this method."""
         method.listen(self.wake)
 
-        def serve(raw: bytes, context: grpc.ServicerContext, send: Send) -> None:
+        def serve(requests: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
+            raw = self._request(requests, context)
             opened = self._gate.open(method, raw, self._proof_of(context))
             if isinstance(opened, Refusal):
                 context.abort_with_status(rpc_status.to_status(opened.status))
@@ -67,7 +72,8 @@ class Streams:
         # Threads of its own, so that a call whose message does not come holds none of the others.
         serve.experimental_non_blocking = True  # type: ignore[attr-defined]
         serve.experimental_thread_pool = self._opening  # type: ignore[attr-defined]
-        return grpc.unary_stream_rpc_method_handler(serve)
+        # As if many requests were to come, because the one that does is waited for in `_request`.
+        return grpc.stream_stream_rpc_method_handler(serve)
 
     def start(self) -> None:
         """Begins to feed."""
@@ -87,6 +93,27 @@ class Streams:
         self._thread.join()
         for outlet in self._all():
             outlet.cut()
+
+    def _request(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """The message of a call. Raises grpc.RpcError where it does not come in time."""
+        with self._lock:
+            self._opened[context] = time.monotonic()
+        self.wake()
+        try:
+            raw = next(requests, None)
+        finally:
+            with self._lock:
+                del self._opened[context]
+        if raw is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no request message")
+        return raw
+
+    def _cut_openings(self, now: float) -> None:
+        """A call whose message does not come keeps its thread from those whose does."""
+        with self._lock:
+            late = [one for one, at in self._opened.items() if now >= at + OPENING_SECONDS_MAX]
+        for context in late:
+            context.cancel()
 
     def _add(self, outlet: "_Outlet") -> None:
         with self._lock:
@@ -109,6 +136,7 @@ class Streams:
             self._wake.clear()
             began = due_at = time.monotonic()
             due_at += UNREAD_SECONDS_MAX
+            self._cut_openings(began)
             for outlet in self._all():
                 try:
                     due_at = min(due_at, outlet.go_on())

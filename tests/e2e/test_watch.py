@@ -1,6 +1,7 @@
 """Watchers of a real server: what they are told, how long that holds, and how a stream ends."""
 
 import itertools
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.kit.proxy import Proxy
 from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.waiting import eventually
 
+WATCH = "/pdpapi.v1.ChangeService/Watch"
 WATCHERS_MAX = 1_024
 NO_PROBES = (("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1))
 """A window of 64 KiB that does not grow, and a connection of its own."""
@@ -328,6 +330,23 @@ def test_watchers_take_no_thread_each_and_leave_checks_alone(
         for channel in channels:
             channel.close()
     eventually(lambda: open_watches(server) == 0, what="who has left is forgotten")
+
+
+def test_calls_whose_message_does_not_come_keep_nobody_from_watching(
+    server: ServerProcess, stubs: Stubs
+) -> None:
+    """Headers alone cost nothing to send, and each such call has a thread wait for the rest."""
+    never: queue.SimpleQueue[WatchRequest] = queue.SimpleQueue()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
+        hold = channel.stream_stream(WATCH, WatchRequest.SerializeToString)
+        held = [hold(iter(never.get, None)) for _ in range(6)]
+        try:
+            eventually(lambda: all(call.is_active() for call in held))
+            with Watching(stubs.channel) as one:
+                one.lease()
+        finally:
+            for _ in held:
+                never.put(WatchRequest())
 
 
 @pytest.mark.parametrize("way", ["cancels", "closes"])
