@@ -11,6 +11,7 @@ from pdp.errors import DatabaseUnavailable, FactsStale, Unavailable
 from pdp.facts import Replica, Store
 from pdp.model import User
 from pdp.sql import open_engine
+from tests.kit.proxy import proxied
 from tests.kit.waiting import eventually
 
 
@@ -89,6 +90,25 @@ def test_a_database_that_hangs_is_as_good_as_gone(postgresql_url: str, store: St
         eventually(replica.ready)
     finally:
         replica.stop()
+
+
+def test_a_connection_that_died_in_silence_is_found_well_within_the_bound(
+    postgresql_url: str, store: Store
+) -> None:
+    """F3, F26: what is sent on it is acknowledged, and no answer comes; new ones work."""
+    with proxied(postgresql_url) as (proxy, url):
+        engine = open_engine(url)
+        replica = Replica(Store(engine), staleness_seconds_max=5, poll_seconds=0.05)
+        replica.start()
+        try:
+            eventually(replica.ready)
+            proxy.forget()
+            eventually(lambda: replica.staleness_seconds() > 1)
+            eventually(lambda: replica.staleness_seconds() < 0.5, seconds=2.5)
+            assert replica.view("user_2", None, []).user is None
+        finally:
+            replica.stop()
+            engine.dispose()
 
 
 def test_a_statement_that_hangs_is_ended_after_five_seconds(
