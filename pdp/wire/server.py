@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from pdp import limits
 from pdp.settings import TlsSettings
+from pdp.wire.arrivals import Arrivals
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.door import CLOSING_SECONDS, DoorSettings, rpcs_max
 from pdp.wire.gate import Gate, Observe
@@ -36,6 +37,7 @@ class GrpcDoor:
     closing: threading.Event
     serving: threading.Event
     streams: Streams
+    arrivals: Arrivals
 
     def is_open(self) -> bool:
         """Whether the port answers."""
@@ -64,6 +66,7 @@ class GrpcDoor:
         stopped = self.server.stop(grace_seconds)
         self.streams.stop()
         stopped.wait()
+        self.arrivals.stop()
 
 
 def open_grpc_door(
@@ -74,12 +77,13 @@ def open_grpc_door(
     serving = threading.Event()
     mtls = settings.tls is not None and settings.tls.client_ca_file is not None
     # With mTLS the handshake has turned strangers away; without callers there are none.
-    reception: list[grpc.ServerInterceptor] | None = (
-        [Reception(callers, serving)] if settings.callers and not mtls else None
+    arrivals = Arrivals()
+    interceptors: list[grpc.ServerInterceptor] = (
+        [Reception(callers, serving), arrivals] if settings.callers and not mtls else [arrivals]
     )
     server = grpc.server(
         ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc"),
-        interceptors=reception,
+        interceptors=interceptors,
         options=(
             ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
             ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
@@ -98,7 +102,7 @@ def open_grpc_door(
         maximum_concurrent_rpcs=rpcs_max(settings),
     )
     gate = Gate(callers, observe)
-    streams = Streams(gate, functools.partial(_proof, mtls=mtls))
+    streams = Streams(gate, arrivals, functools.partial(_proof, mtls=mtls))
 
     def handler_of(method: AnyMethod) -> _Handler:
         if isinstance(method, StreamMethod):
@@ -118,8 +122,9 @@ def open_grpc_door(
         port = server.add_insecure_port(settings.listen)
     else:
         port = server.add_secure_port(settings.listen, _credentials(settings.tls))
-    door = GrpcDoor(server, servicer, port, gate.closing, serving, streams)
+    door = GrpcDoor(server, servicer, port, gate.closing, serving, streams, arrivals)
     door.set_serving(serving=False)
+    arrivals.start()
     streams.start()
     server.start()
     return door

@@ -21,6 +21,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_status import rpc_status
 
 from pdp.errors import LimitExceeded
+from pdp.wire.arrivals import Arrivals
 from pdp.wire.callers import Proof
 from pdp.wire.gate import Gate, Refusal, Stream, refusal_of
 from pdp.wire.methods import StreamMethod
@@ -46,12 +47,16 @@ Send = Callable[[object], None]
 class Streams:
     """All open streams of a door."""
 
-    def __init__(self, gate: Gate, proof_of: Callable[[grpc.ServicerContext], Proof]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        arrivals: Arrivals,
+        proof_of: Callable[[grpc.ServicerContext], Proof],
+    ) -> None:
         self._gate = gate
+        self._arrivals = arrivals
         self._proof_of = proof_of
         self._opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="stream")
-        self._opened: dict[grpc.ServicerContext, float] = {}
-        """Calls whose message has not come, and since when (monotonic seconds) it is waited for."""
         self._open: dict[_Outlet, None] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -63,7 +68,7 @@ class Streams:
         method.listen(self.wake)
 
         def serve(requests: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
-            raw = self._request(requests, context)
+            raw = self._arrivals.message(requests, context, OPENING_SECONDS_MAX)
             opened = self._gate.open(method, raw, self._proof_of(context))
             if isinstance(opened, Refusal):
                 context.abort_with_status(rpc_status.to_status(opened.status))
@@ -72,7 +77,6 @@ class Streams:
         # Threads of its own, so that a call whose message does not come holds none of the others.
         serve.experimental_non_blocking = True  # type: ignore[attr-defined]
         serve.experimental_thread_pool = self._opening  # type: ignore[attr-defined]
-        # As if many requests were to come, because the one that does is waited for in `_request`.
         return grpc.stream_stream_rpc_method_handler(serve)
 
     def start(self) -> None:
@@ -93,27 +97,6 @@ class Streams:
         self._thread.join()
         for outlet in self._all():
             outlet.cut()
-
-    def _request(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """The message of a call. Raises grpc.RpcError where it does not come in time."""
-        with self._lock:
-            self._opened[context] = time.monotonic()
-        self.wake()
-        try:
-            raw = next(requests, None)
-        finally:
-            with self._lock:
-                del self._opened[context]
-        if raw is None:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no request message")
-        return raw
-
-    def _cut_openings(self, now: float) -> None:
-        """A call whose message does not come keeps its thread from those whose does."""
-        with self._lock:
-            late = [one for one, at in self._opened.items() if now >= at + OPENING_SECONDS_MAX]
-        for context in late:
-            context.cancel()
 
     def _add(self, outlet: "_Outlet") -> None:
         with self._lock:
@@ -136,7 +119,6 @@ class Streams:
             self._wake.clear()
             began = due_at = time.monotonic()
             due_at += UNREAD_SECONDS_MAX
-            self._cut_openings(began)
             for outlet in self._all():
                 try:
                     due_at = min(due_at, outlet.go_on())

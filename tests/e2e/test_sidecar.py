@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import ipaddress
+import queue
 import signal
 import threading
 import time
@@ -272,6 +273,23 @@ def test_many_who_ask_the_same_at_once_are_one_question_to_upstream(
     assert len(answers) == 200
     assert all(answer.decision == DECISION_ALLOW for answer in answers)
     assert metric(upstream[0], "pdp_rpc_seconds_count", method="Check") - asked <= 2
+
+
+def test_calls_that_never_go_on_keep_nobody_from_asking_for_long(beside: Pair) -> None:
+    """Whoever may connect can hold a thread by headers alone, or by asking what there is to ask."""
+    never: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    request = question("user_held")
+    ask(beside[1], request)
+    with beside[0].channel() as channel:
+        paths = (CHECK, "/grpc.health.v1.Health/Check", reflection) * 15
+        held = [channel.stream_stream(path)(iter(never.get, None)) for path in paths]
+        try:
+            eventually(lambda: all(call.is_active() for call in held))
+            ask(beside[1], request)
+        finally:
+            for _ in held:
+                never.put(b"")
 
 
 def test_what_upstream_refuses_comes_through_as_it_is(upstream: Pair, beside: Pair) -> None:
