@@ -80,6 +80,9 @@ class _Upstream:
     """Its channel before this one: what is in flight there still ends there."""
     refused: bool = False
     """Whether the log says that it does not let the sidecar ask."""
+    left: bool = False
+    """Whether the log says that the next was asked instead, and it has not answered since: while
+    all are away, that happens with each question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Upstreams:
             except ValueError:
                 break  # the channel is closed: the process is ending
             else:
-                upstream.refused = False
+                upstream.refused = upstream.left = False
                 return Answer(message, sent_at)
             if failure.reason and (failure.code in _VERDICTS or failure.reason == "LIMIT_EXCEEDED"):
                 raise NoAnswer(PassedOn(failure.code, failure.status), out_of_reach=False)
@@ -169,11 +172,14 @@ class Upstreams:
             ReportDecisionsResponse.FromString,
         )
         try:
-            return call(request, timeout=REPORT_SECONDS_MAX, metadata=self._metadata)
+            response = call(request, timeout=REPORT_SECONDS_MAX, metadata=self._metadata)
         except grpc.RpcError as error:
             failure = _failure(cast(grpc.Call, error))
         except ValueError:
             raise UpstreamUnavailable("the process is ending") from None
+        else:
+            upstream.left = False
+            return response
         self._note(upstream, failure)
         if failure.code in _REFUSALS:
             raise UpstreamRefused("the server does not let this sidecar report")
@@ -210,8 +216,10 @@ class Upstreams:
         with self._lock:
             if upstream is not self._current or len(self._all) == 1:
                 return
-            self._current = self._all[(self._all.index(upstream) + 1) % len(self._all)]
-        log.warning("upstream_left", upstream=upstream.target, current=self._current.target)
+            following = self._all[(self._all.index(upstream) + 1) % len(self._all)]
+            self._current, said, upstream.left = following, upstream.left, True
+        if not said:
+            log.warning("upstream_left", upstream=upstream.target, current=following.target)
 
     def _renew(self, upstream: _Upstream) -> None:
         """Has it connected to anew: a connection that died in silence is not believed to be dead

@@ -27,6 +27,7 @@ from pdpapi.v1.decision_service_pb2 import (
     CheckRequest,
     CheckResponse,
 )
+from structlog.testing import capture_logs
 
 from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve
 from pdp.audit import Recorder
@@ -35,7 +36,8 @@ from pdp.errors import AuditUnavailable, LimitExceeded, UpstreamRefused, Upstrea
 from pdp.limits import BATCH_ITEMS_MAX
 from pdp.settings import SidecarSettings
 from pdp.sidecar.answering import Answering
-from pdp.sidecar.upstreams import Credentials, Upstreams
+from pdp.sidecar.exchanges import CHECK
+from pdp.sidecar.upstreams import Credentials, NoAnswer, Upstreams
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.statuses import PassedOn
 
@@ -342,3 +344,15 @@ def test_a_question_that_is_wrong_is_asked_once(
     finally:
         world.close()
     assert not answerers[1].requests
+
+
+def test_that_no_upstream_answers_is_said_once_of_each_and_not_with_each_question() -> None:
+    """A thousand questions a second would be as many lines, just when somebody reads the log."""
+    away = ["127.0.0.1:1", "127.0.0.1:2"]
+    upstreams = Upstreams(away, Credentials(), deadline_seconds=10)
+    with capture_logs() as logs:
+        for _ in range(5):
+            with pytest.raises(NoAnswer):
+                upstreams.ask(CHECK.path, REQUEST, CheckResponse)
+    assert [one["upstream"] for one in logs] == away
+    upstreams.close()
