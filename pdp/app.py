@@ -158,7 +158,11 @@ class Service:
         self.application: AsgiDoor | None = None
         """What has to be carried to the port, where the door is `envoy`; there once started."""
         self._http = HttpServer(
-            settings.http_listen, self._metrics, self.obstacles, self._webhook(administrator)
+            settings.http_listen,
+            self._metrics,
+            self.obstacles,
+            self._webhook(administrator),
+            shared=settings.processes > 1,
         )
         self._readiness = threading.Thread(
             target=self._follow_readiness, name="readiness", daemon=True

@@ -23,8 +23,8 @@ HEAD_SECONDS_MAX = 10.0
 class HttpServer:
     """Serves /healthz, /readyz and /metrics, and `WEBHOOK_PATH` where `webhook` answers it.
 
-    `why_not_ready` returns sentences; none means ready. Raises OSError where the address cannot
-    be bound.
+    `why_not_ready` returns sentences; none means ready. `shared`: by the processes of one
+    `pdp serve`. Raises OSError where the address cannot be bound.
     """
 
     def __init__(
@@ -33,6 +33,8 @@ class HttpServer:
         metrics: Metrics,
         why_not_ready: Callable[[], list[str]],
         webhook: PostHandler | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         def healthz(_: Request) -> Response:
             return PlainTextResponse("alive\n")
@@ -54,7 +56,7 @@ class HttpServer:
         if webhook is not None:
             post = BoundedPost(webhook, lambda why: metrics.count_webhook("unknown", why))
             routes.append(Route(WEBHOOK_PATH, post.answer, methods=["POST"]))
-        self._socket = _bind(address)
+        self._socket = _bind(address, shared=shared)
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -104,13 +106,18 @@ class _Impatient(H11Protocol):
             self._look_later()
 
 
-def _bind(address: str) -> socket.socket:
+def _bind(address: str, *, shared: bool) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Each process of one `pdp serve` answers on the same port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, int(port)))
+    # Otherwise somebody else's readiness would be told for one's own, now and then.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    try:
+        listener.bind((host, int(port)))
+        listener.listen()  # where another has just bound it too, only this tells
+    except OSError as error:
+        listener.close()
+        raise OSError(f"http_listen: {address}: {error.strerror}") from error
     return listener

@@ -55,6 +55,18 @@ def test_a_process_that_is_not_ready_is_alive_and_says_every_obstacle(
     assert get(port, "/readyz")[0] == 200
 
 
+def test_a_port_is_shared_by_processes_of_one_service_only(metrics: Metrics) -> None:
+    """Else half of the probes of a sidecar would be answered by whoever has its port already."""
+    first = HttpServer("127.0.0.1:0", metrics, list, shared=True)
+    address = f"127.0.0.1:{first.port}"
+    second = HttpServer(address, metrics, list, shared=True)
+    with pytest.raises(OSError, match=f"http_listen: {address}: Address already in use"):
+        HttpServer(address, metrics, list)
+    for server in first, second:
+        server.start()
+        server.stop()
+
+
 def test_decisions_and_calls_are_counted_by_what_they_were(port: int, metrics: Metrics) -> None:
     denied = Decision(Effect.DENY, Reason.TOKEN_EXPIRED)
     allowed = Decision(Effect.ALLOW, Reason.ALLOWED_BY_RULE)
