@@ -50,6 +50,7 @@ def listen_address(text: str, *, unix: bool) -> str:
     Raises ValueError.
     """
     host, _, port = text.rpartition(":")
-    if (unix and text.startswith("unix:")) or (host and port.isdecimal() and int(port) < PORTS):
+    plain = host and "/" not in host and port.isdecimal() and int(port) < PORTS
+    if plain or (unix and text.startswith("unix:")):
         return text
     raise ValueError("must be host:port" + ", or unix:PATH" * unix)

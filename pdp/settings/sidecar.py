@@ -1,19 +1,19 @@
 """The settings of `pdp sidecar`. Closed by default: without an upstream nothing starts."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
     SecretStr,
-    StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from pdp.settings.addresses import listen_address
+from pdp.settings.addresses import is_loopback_address, listen_address
 from pdp.settings.base import Frozen, Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 
@@ -37,10 +37,17 @@ class UpstreamTlsSettings(Frozen):
 class StayOpenSettings(Frozen):
     """Permissions of which kept allows are given for a while after the sidecar was cut off."""
 
-    permission: Annotated[str, StringConstraints(pattern=r"^[^:*\s]+:([^:*\s]+|\*)$")]
+    permission: str
     """A permission, or all of one type: `course:view`, `course:*`."""
     seconds: float = Field(gt=0, le=3600, allow_inf_nan=False)
     """For how long after the lease has ended."""
+
+    @field_validator("permission")
+    @classmethod
+    def _is_not_everything(cls, value: str) -> str:
+        if not re.fullmatch(r"[^:*\s]+:([^:*\s]+|\*)", value):
+            raise ValueError("must be a permission, or all of one type: course:view, course:*")
+        return value
 
 
 class SidecarSettings(Loaded):
@@ -58,8 +65,9 @@ class SidecarSettings(Loaded):
     api_key: SecretStr | None = None
     """By which the sidecar proves itself to upstream."""
     api_key_file: Path | None = None
-    deadline_seconds: float = Field(0.25, gt=0, le=60, allow_inf_nan=False)
-    """For a question to upstream, the next upstreams included."""
+    deadline_seconds: float = Field(0.2, gt=0, le=60, allow_inf_nan=False)
+    """For a question to upstream, the next upstreams included. Shorter than a guard's 0.25: where a
+    server hangs, who asked must still be there to hear that it may stay open."""
 
     entries_max: int = Field(10_000, ge=1)
     age_seconds_max: float = Field(30, gt=0, allow_inf_nan=False)
@@ -107,6 +115,13 @@ class SidecarSettings(Loaded):
         patterns = [one.permission for one in self.stay_open]
         if len(set(patterns)) != len(patterns):
             raise ValueError("stay_open: each permission may be named once")
+        if self.upstream_tls is None and not self.insecure:
+            for one in self.upstreams:
+                if not is_loopback_address(one.removeprefix("dns:///")):
+                    raise ValueError(
+                        f"upstreams: {one} is beyond loopback, tokens would cross in clear text; "
+                        "configure upstream_tls, or say --insecure"
+                    )
         require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
         return self
 

@@ -7,7 +7,6 @@ import pytest
 from pydantic import ValidationError
 
 from pdp.settings import SidecarSettings
-from pdp.sidecar.app import Sidecar
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +26,7 @@ def settings(**values: Any) -> SidecarSettings:
         ({"upstreams": []}, "upstreams"),
         ({"upstreams": ""}, "upstreams"),
         ({"upstreams": ["pdp.internal"]}, "host:port"),
+        ({"upstreams": ["https://pdp.internal:50051"]}, "host:port"),
         ({"upstreams": "127.0.0.1:1,127.0.0.1:1"}, "named once"),
         ({"upstream_tls": {"certificate_file": "c"}}, "together"),
         ({"api_key": "a", "api_key_file": "b"}, "api_key_file"),
@@ -35,7 +35,7 @@ def settings(**values: Any) -> SidecarSettings:
         ({"http_listen": "unix:/run/pdp.sock"}, "http_listen"),
         ({"age_seconds_max": "inf"}, "age_seconds_max"),
         ({"entries_max": 0}, "entries_max"),
-        ({"stay_open": [{"permission": "*", "seconds": 1}]}, "stay_open"),
+        ({"stay_open": [{"permission": "*", "seconds": 1}]}, "course:view, course:*"),
         ({"stay_open": [{"permission": "course:v*", "seconds": 1}]}, "stay_open"),
         ({"stay_open": [{"permission": "course:view", "seconds": "inf"}]}, "stay_open"),
         ({"stay_open": [{"permission": "course:view", "seconds": 1}] * 2}, "named once"),
@@ -55,13 +55,18 @@ def test_without_an_upstream_nothing_starts() -> None:
 
 def test_tokens_do_not_cross_a_network_in_clear_text() -> None:
     with pytest.raises(ValueError, match="clear text"):
-        Sidecar(settings(upstreams=["pdp.internal:50051"], http_listen="127.0.0.1:0"))
+        settings(upstreams=["127.0.0.1:1", "dns:///pdp.internal:50051"])
+    settings(upstreams=["pdp.internal:50051"], insecure=True)
+    settings(upstreams=["pdp.internal:50051"], upstream_tls={})
+    settings(upstreams=["127.0.0.1:1", "dns:///localhost:1", "unix:/run/pdp.sock", "[::1]:1"])
 
 
 def test_the_file_of_a_sidecar_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It may stand beside a server, in one directory and one environment."""
     (tmp_path / "pdp.toml").write_text('issuers = "https://clerk.example.test"\n')
-    (tmp_path / "pdp-sidecar.toml").write_text('upstreams = ["a:1", "dns:///b:2"]\nthreads = 3\n')
+    (tmp_path / "pdp-sidecar.toml").write_text(
+        'upstreams = ["a:1", "dns:///b:2"]\ninsecure = true\nthreads = 3\n'
+    )
     monkeypatch.setenv("PDP_SIDECAR_THREADS", "5")
     loaded = SidecarSettings.load()
     assert loaded.upstreams == ("a:1", "dns:///b:2")
