@@ -367,7 +367,7 @@ class Replica:
                 self._history.publish(found)
                 return
         if current and (current.epoch != epoch or behind < 0):
-            log.warning("epoch_changed", before=current.revision, revision=revision, epoch=epoch)
+            log.warning("epoch_changed", before=current.epoch, after=epoch, revision=revision)
         # The first time, another epoch, a revision from the past, or too much to tell.
         policy = read_policy(reader)
         # Forgotten before: who confirms by the new snapshot knows that there is a new history.
