@@ -174,10 +174,10 @@ class Report:
         )
         for told in self._told:
             console.print(
-                f"webhooks on {told.database}: {told.messages_per_second:,.0f} messages/s committed; "
-                f"from the 200 to a revocation to the first Check that denies "
-                f"{told.here_ms[0]:.1f} ms (95%: {told.here_ms[1]:.1f}, {told.allowed_here} allowed "
-                f"in between), in another replica {told.elsewhere_ms[0]:.0f} ms (95%: "
+                f"webhooks on {told.database}: {told.messages_per_second:,.0f} messages/s "
+                f"committed; from the 200 to a revocation to the first Check that denies "
+                f"{told.here_ms[0]:.1f} ms (95%: {told.here_ms[1]:.1f}, {told.allowed_here} "
+                f"allowed in between), in another replica {told.elsewhere_ms[0]:.0f} ms (95%: "
                 f"{told.elsewhere_ms[1]:.0f})"
             )
         self._show_edges(console)
