@@ -184,17 +184,21 @@ class Guard:
         """Calls until there is an answer, an error that will stay, or no time left (`ends`, in
         monotonic seconds). Repeating is safe because no decision changes anything."""
         longest = _RETRY_SECONDS_FIRST
+        failure: grpc.Call | None = None
         while True:
             try:
                 return method(
                     request, timeout=max(0.0, ends - time.monotonic()), metadata=self._metadata
                 )
             except grpc.RpcError as error:
-                failure = cast(grpc.Call, error)  # what a stub raises is the ended call
+                last = cast(grpc.Call, error)  # what a stub raises is the ended call
+            # Where a repetition ran out of time, why there was one says more.
+            if failure is None or last.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                failure = last
             # Full jitter: guards that failed together do not come back together.
             pause = random.uniform(0, longest)  # noqa: S311  # not a secret
             if (
-                failure.code() not in _ASK_AGAIN
+                last.code() not in _ASK_AGAIN
                 or time.monotonic() + pause >= ends
                 or self._closed.wait(pause)
             ):

@@ -200,6 +200,31 @@ def test_repetition_ends_with_the_deadline(answerer: Answerer):
     assert 1 < len(answerer.requests) < 60
 
 
+def test_a_repetition_that_runs_out_of_time_does_not_hide_why_there_was_one(answerer: Answerer):
+    over = threading.Event()
+    answerer.fails(
+        grpc.StatusCode.UNAVAILABLE, "stale", error_details_pb2.ErrorInfo(reason="FACTS_STALE")
+    )
+    first = answerer.answer
+
+    def answer(request, context):
+        if len(answerer.requests) > 1:
+            over.wait(20)
+        return first(request, context)
+
+    answerer.answer = answer
+    try:
+        with (
+            Guard(answerer.address, deadline_seconds=2) as guard,
+            pytest.raises(PdpUnavailable) as raised,
+        ):
+            guard.check(TOKEN, "course:edit")
+    finally:
+        over.set()
+    assert len(answerer.requests) == 2
+    assert (raised.value.code, raised.value.reason) == ("UNAVAILABLE", "FACTS_STALE")
+
+
 def test_a_silent_pdp_is_given_up_at_the_deadline(answerer: Answerer):
     over = threading.Event()
 
