@@ -1,6 +1,7 @@
 """The command line, as people and shells meet it: real processes."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -24,8 +25,12 @@ def test_apply_says_what_it_changes_and_export_gives_it_back(machine: ServerProc
     assert dry.returncode == 0
     assert "create role ADMIN" in dry.stdout
     assert dry.stdout.splitlines()[-1].endswith("changes; nothing was changed")
-    applied = machine.pdp("apply", str(file))
-    assert applied.stdout.splitlines()[:-1] == dry.stdout.splitlines()[:-1]
+    assert machine.pdp("apply", str(file), "--dry-run", "--everywhere").returncode == 2
+    applied = machine.pdp("apply", str(file), "--everywhere")
+    assert applied.stdout.splitlines()[:-2] == dry.stdout.splitlines()[:-1]
+    assert re.search(
+        r"in force everywhere after [\d.]+ s, at 0 processes$", applied.stdout.rstrip()
+    )
     exported = machine.pdp("export")
     again = machine.pdp("apply", "-", stdin=exported.stdout)
     assert again.returncode == 0, again.stderr

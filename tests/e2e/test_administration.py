@@ -229,3 +229,13 @@ def test_pages_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
             assert start + [user.id for user in walk] == [*wanted, "user_999999"]
     finally:
         server.stop()
+
+
+def test_a_barrier_returns_when_the_server_is_past_the_revision(administered: Stubs) -> None:
+    user = pb.User(id="user_barrier")
+    revision = call(administered, "CreateUser", user=user).revision
+    for asked in (revision, 0):
+        passed = call(administered, "Barrier", revision=asked)
+        assert (passed.revision, passed.replicas, passed.silent) == (revision, 1, 0)
+    error = refusal(lambda: call(administered, "Barrier", revision=2**64 - 1))
+    assert error_info(error).reason == "REVISION_NOT_REACHED"
