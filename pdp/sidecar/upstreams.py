@@ -78,8 +78,8 @@ class _Upstream:
     channel: grpc.Channel
     retired: grpc.Channel | None = None
     """Its channel before this one: what is in flight there still ends there."""
-    refused: bool = False
-    """Whether the log says that it does not let the sidecar ask."""
+    refused: set[str] = field(default_factory=set)
+    """Which services of its do not let the sidecar in, as the log says."""
     left: bool = False
     """Whether the log says that the next was asked instead, and it has not answered since: while
     all are away, that happens with each question."""
@@ -131,11 +131,12 @@ class Upstreams:
             except ValueError:
                 break  # the channel is closed: the process is ending
             else:
-                upstream.refused = upstream.left = False
+                upstream.refused.discard(_service(path))
+                upstream.left = False
                 return Answer(message, sent_at)
             if failure.reason and (failure.code in _VERDICTS or failure.reason == "LIMIT_EXCEEDED"):
                 raise NoAnswer(PassedOn(failure.code, failure.status), out_of_reach=False)
-            self._note(upstream, failure)
+            self._note(upstream, failure, _service(path))
             failures.append(failure)
         raise _no_answer(failures)
 
@@ -157,7 +158,7 @@ class Upstreams:
         if code in _SILENCE:
             self._renew(upstream)
         if code in _REFUSALS:
-            self._say_refused(upstream, code)
+            self._say_refused(upstream, code, _CHANGES)
         self._leave(upstream)
 
     def report(self, request: ReportDecisionsRequest) -> ReportDecisionsResponse:
@@ -178,9 +179,10 @@ class Upstreams:
         except ValueError:
             raise UpstreamUnavailable("the process is ending") from None
         else:
+            upstream.refused.discard(_AUDIT)
             upstream.left = False
             return response
-        self._note(upstream, failure)
+        self._note(upstream, failure, _AUDIT)
         if failure.code in _REFUSALS:
             raise UpstreamRefused("the server does not let this sidecar report")
         raise UpstreamUnavailable(f"the server takes no report: {failure.code.name}")
@@ -200,16 +202,21 @@ class Upstreams:
         first = self._all.index(self._current)
         return (*self._all[first:], *self._all[:first])
 
-    def _note(self, upstream: _Upstream, failure: _Failure) -> None:
+    def _note(self, upstream: _Upstream, failure: _Failure, service: str) -> None:
         if failure.code in _REFUSALS:
-            self._say_refused(upstream, failure.code)
+            self._say_refused(upstream, failure.code, service)
         elif failure.code is _Code.UNAVAILABLE and not failure.reason:
             self._leave(upstream)
 
-    def _say_refused(self, upstream: _Upstream, code: grpc.StatusCode) -> None:
-        if not upstream.refused:
-            upstream.refused = True
-            log.error("upstream_refuses_the_sidecar", upstream=upstream.target, code=code.name)
+    def _say_refused(self, upstream: _Upstream, code: grpc.StatusCode, service: str) -> None:
+        if service not in upstream.refused:
+            upstream.refused.add(service)
+            log.error(
+                "upstream_refuses_the_sidecar",
+                upstream=upstream.target,
+                service=service,
+                code=code.name,
+            )
 
     def _leave(self, upstream: _Upstream) -> None:
         """Makes the next the current one, if `upstream` is it and there is another."""
@@ -232,6 +239,11 @@ class Upstreams:
         if upstream.retired is not None:
             upstream.retired.close()
         upstream.retired, upstream.channel = upstream.channel, channel
+
+
+def _service(path: str) -> str:
+    """Of a method's path."""
+    return path.split("/")[1]
 
 
 def _no_answer(failures: Sequence[_Failure]) -> NoAnswer:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import ipaddress
+import json
 import queue
 import signal
 import threading
@@ -569,7 +570,10 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
                 assert error.code() is UNAVAILABLE
                 assert error_info(error).reason == "UPSTREAM_REFUSED"
             assert not sidecar.is_live()
-            assert sidecar.log().count("upstream_refuses_the_sidecar") == 1
+            lines = [one for one in sidecar.log().splitlines() if "upstream_refuses_the" in one]
+            services = [json.loads(line)["service"] for line in lines]
+            assert "pdpapi.v1.PolicyDecisionService" in services
+            assert len(set(services)) == len(services)
             assert "of-somebody-else" not in sidecar.log()
             assert request.actor_token not in sidecar.log()
     finally:
