@@ -56,6 +56,8 @@ def check(
     for name in ("rule_id", "grant_id", "decision_id", "revision"):
         if getattr(decision, name):
             say(f"  {name}: {getattr(decision, name)}")
+    if decision.source.name != "DECIDED":
+        say(f"  source: {decision.source.name}")
     raise typer.Exit(0 if decision.effect.name == "ALLOW" else 1)
 
 
