@@ -89,18 +89,17 @@ def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
 @pytest.mark.parametrize(
     "one",
     [
-        fresh(seconds=None),
-        fresh(seconds=0),
-        fresh(seconds=-1),
-        fresh(seconds=float("nan")),
-        fresh(epoch="f"),
-        fresh(epoch=""),
-        fresh(revision=6),
-        fresh(sent_at=30.0),
-        fresh(touched=Touched("", "", frozenset())),
-        fresh(weight=11),
+        pytest.param(fresh(seconds=None), id="not reusable"),
+        pytest.param(fresh(seconds=0), id="reusable for no time"),
+        pytest.param(fresh(seconds=-1), id="reusable for less than that"),
+        pytest.param(fresh(seconds=float("nan")), id="reusable for no number"),
+        pytest.param(fresh(epoch="f"), id="of another epoch"),
+        pytest.param(fresh(epoch=""), id="of no epoch"),
+        pytest.param(fresh(revision=6), id="from before what was told"),
+        pytest.param(fresh(sent_at=30.0), id="too old"),
+        pytest.param(fresh(touched=Touched("", "", frozenset())), id="of no actor"),
+        pytest.param(fresh(weight=11), id="larger than there is room"),
     ],
-    ids=str,
 )
 def test_what_may_not_be_given_again_is_not_kept(cache: DecisionCache[str], one: Fresh[str]):
     assert cache.get_or_ask(b"k", lambda: one).answer == "yes"
