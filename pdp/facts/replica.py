@@ -46,6 +46,8 @@ ATTEMPTS_MAX = 3
 READERS_MAX = 8
 READER_WAIT_SECONDS_MAX = 3.0
 LOAD_WAIT_SECONDS_MAX = 10.0
+RETRY_SECONDS_MAX = 0.2
+"""After a look that failed: the connection may have been dead, and the database be there."""
 REVISIONS_TO_FOLLOW_MAX = 1_000
 """Further behind, everything is read anew."""
 
@@ -285,7 +287,7 @@ class Replica:
     def _follow(self) -> None:
         failing = False
         while not self._stopping.is_set():
-            wait_seconds = self._poll_seconds
+            wait_seconds = min(self._poll_seconds, RETRY_SECONDS_MAX)
             try:
                 wait_seconds = self._turn()
             except PdpError as error:
