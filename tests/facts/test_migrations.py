@@ -82,12 +82,15 @@ def test_processes_may_migrate_one_database_at_the_same_time(tmp_path: Path) -> 
     engine.dispose()
 
 
-def test_a_migration_may_take_longer_than_a_statement_of_the_service(postgresql_url: str) -> None:
+def test_a_migration_may_take_longer_than_a_statement_of_the_service(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F35: an index of a large decision log is built for minutes, and nobody is cut off for it."""
+    monkeypatch.setattr("pdp.sql.STATEMENT_SECONDS_MAX", 1)
     engine = open_engine(postgresql_url)
     with begin_write(engine) as connection, all_the_time(connection):
-        connection.exec_driver_sql("SELECT pg_sleep(7)")
+        connection.exec_driver_sql("SELECT pg_sleep(1.5)")
     # And the connection is as impatient as before.
     with pytest.raises(DatabaseUnavailable), begin_write(engine) as connection:
-        connection.exec_driver_sql("SELECT pg_sleep(7)")
+        connection.exec_driver_sql("SELECT pg_sleep(1.5)")
     engine.dispose()
