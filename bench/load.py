@@ -15,7 +15,8 @@ from bench import plan
 from bench.processes import BenchError, Noise, cpu_seconds
 
 _LENGTH_SLACK_BYTES = 12
-"""Numbers in an answer (a time, a revision) may take a few bytes more or less."""
+_LENGTH_SLACK_SHARE = 0.03
+"""Numbers in an answer (times, a revision) may take a few bytes more or less, in each of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ def _checked(output: str, target: Target) -> int:
     if not done or done != succeeded or failed or errored:
         raise BenchError(f"requests failed: {counts[0]}")
     mean = int(data[1]) / done
-    if abs(mean - target.answer_bytes) > _LENGTH_SLACK_BYTES:
+    slack = max(_LENGTH_SLACK_BYTES, _LENGTH_SLACK_SHARE * target.answer_bytes)
+    if abs(mean - target.answer_bytes) > slack:
         raise BenchError(
             f"{target.path}: answers have {mean:.1f} bytes, expected {target.answer_bytes}"
         )
