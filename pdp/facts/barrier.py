@@ -103,7 +103,11 @@ class Barriers:
         with begin_read(self._engine) as connection:
             state = read_state(connection)
             if state.epoch != epoch:
-                raise _not_reached(revision, state)
+                # It restarted, was restored or failed over: what was waited for may not be in it.
+                raise RevisionNotReached(
+                    "the database began a new epoch meanwhile; read what it holds, and ask again",
+                    revision=str(state.revision),
+                )
             query = select(replicas.id).where(replicas.acknowledged < revision)
             return set(connection.execute(query).scalars())
 
