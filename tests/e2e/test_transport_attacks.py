@@ -20,6 +20,7 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from tests.e2e.test_check import ask, reason_of, refusal
 from tests.kit.server import ServerProcess, Stubs
+from tests.kit.waiting import eventually
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -246,8 +247,20 @@ def test_a_client_that_cancels_leaves_nothing_behind(server: ServerProcess, stub
             call = stubs.decision.Check.future(request)
             time.sleep(delay)
             call.cancel()
-    assert reason_of(ask(stubs, "user_ivan", "course:edit")) == "ALLOWED_BY_RULE"
+    # It may still refuse a stream or two of a connection that cancels so much.
+    eventually(lambda: allows(stubs))
     assert "Traceback" not in server.log()
+
+
+def allows(stubs: Stubs) -> bool:
+    """Whether it answers; what it answers is asserted."""
+    try:
+        answer = ask(stubs, "user_ivan", "course:edit")
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        return False
+    assert reason_of(answer) == "ALLOWED_BY_RULE"
+    return True
 
 
 def _raw(stubs: Stubs, path: str, message: bytes) -> object:
