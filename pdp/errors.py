@@ -8,6 +8,7 @@
     |   +-- NotFound           the named thing does not exist
     |   +-- AlreadyExists      the named thing exists
     |   +-- BrokenReference    would refer to nothing, or in a circle, or is still referred to
+    |   +-- RouteConflict      another route could take the same path
     |   +-- RevisionChanged    somebody else has written meanwhile
     +-- CallerError            the caller may not ask
     |   +-- CallerUnauthenticated
@@ -117,6 +118,13 @@ class BrokenReference(RequestError):
 
     def __init__(self, message: str, kind: str, key: str) -> None:
         super().__init__(message, kind=kind, key=key)
+
+
+class RouteConflict(RequestError):
+    """Two routes do not go together: for some path neither would be the one that stands."""
+
+    def __init__(self, route: str, other: str, problem: str) -> None:
+        super().__init__(f"{route!r} and {other!r} {problem}", route=route, other=other)
 
 
 class RevisionChanged(RequestError):

@@ -1,4 +1,4 @@
-"""The vocabulary: frozen values that every room shares. No I/O, no dependencies.
+"""The vocabulary: frozen values that every room shares. No I/O, and no dependencies but on values.
 
 Times are seconds since 1970-01-01 UTC. Attribute values are what JSON knows, with every number a
 float (as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compare byte for byte.
@@ -8,6 +8,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from pdp_routes import Requirement
 
 Attributes = Mapping[str, Any]
 """Never changed in place once it is part of a value."""
@@ -217,6 +219,15 @@ class Grant:
     """Holds while not_before <= now < expires_at."""
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a request needs, by its method and path; of use only among all others."""
+
+    route: str
+    """`[METHOD ]/path`, e.g. `GET /courses/{id}`."""
+    needs: Requirement
+
+
 # --- facts --------------------------------------------------------------------------------------
 
 
@@ -271,7 +282,7 @@ class RevokedSession:
     """When Clerk said that it ended, in Unix seconds; None: it may go on there."""
 
 
-Entity = Permission | Role | Rule | Grant | Resource | User | Organization | Membership
+Entity = Permission | Role | Rule | Grant | Route | Resource | User | Organization | Membership
 """What the administration service writes."""
 
 
@@ -376,6 +387,8 @@ def key_of(entity: Entity) -> Key:
     match entity:
         case Permission() | Role():
             return (entity.name,)
+        case Route():
+            return (entity.route,)
         case Resource():
             return (entity.type, entity.id)
         case Membership():

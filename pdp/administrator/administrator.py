@@ -63,7 +63,7 @@ class Administrator:
         """Adds an entity; a rule or a grant without an id gets one that follows from its content.
 
         Returns it as stored, and the revision that holds it.
-        Raises InvalidRequest, AlreadyExists, BrokenReference.
+        Raises InvalidRequest, AlreadyExists, BrokenReference, RouteConflict.
         """
         entity = _valid(entity)
         with self._store.write() as transaction:
@@ -90,7 +90,7 @@ class Administrator:
         """Replaces the entity that has this key.
 
         Returns it as stored and the revision that holds it, which is the current one where nothing
-        changes. Raises InvalidRequest, NotFound, BrokenReference.
+        changes. Raises InvalidRequest, NotFound, BrokenReference, RouteConflict.
         """
         entity = _valid(entity)
         with self._store.write() as transaction:
@@ -333,6 +333,8 @@ def _stored(reader: Reader, wanted: PolicyDocument) -> PolicyDocument:
     kinds = {kind for kind in KINDS if wanted.section(kind) is not None}
     if kinds & {"permission", "role"}:
         kinds |= {"permission", "role", "rule"}
+    if kinds & {"permission", "route"}:
+        kinds |= {"permission", "route"}
     if "grant" in kinds:
         kinds.add("role")
     sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}

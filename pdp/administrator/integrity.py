@@ -7,6 +7,8 @@ roles, permissions and parents must be.
 
 from collections.abc import Iterator, Mapping
 
+from pdp_routes import ROUTES_MAX, Needs, RouteMapInvalid, Routes
+
 from pdp.document import (
     KINDS,
     Declared,
@@ -16,7 +18,7 @@ from pdp.document import (
     parent_problem,
     role_problems,
 )
-from pdp.errors import BrokenReference, RevisionChanged
+from pdp.errors import BrokenReference, LimitExceeded, RevisionChanged, RouteConflict
 from pdp.facts import ChangeKind, Reader
 from pdp.facts.references import find_inheritor, find_referrers
 from pdp.limits import RESOURCE_DEPTH_MAX
@@ -30,6 +32,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     User,
     key_of,
@@ -40,6 +43,7 @@ _WRITTEN: Mapping[ChangeKind, set[str]] = {
     ChangeKind.ROLE: {"role"},
     ChangeKind.RULE: {"rule"},
     ChangeKind.ROLE_GRANT: {"grant"},
+    ChangeKind.ROUTE: {"route"},
     ChangeKind.USER: {"user", "membership", "grant"},
     ChangeKind.ORGANIZATION: {"organization", "grant"},
     ChangeKind.RESOURCE: {"resource", "grant"},
@@ -68,7 +72,9 @@ def check_expected(reader: Reader, wanted: PolicyDocument, expected: int) -> Non
 
 
 def check_references(reader: Reader, entity: Entity) -> None:
-    """Raises BrokenReference where the entity would refer to nothing, in a circle, or too deep."""
+    """Raises BrokenReference where the entity would refer to nothing, in a circle, or too deep;
+    RouteConflict where it is a route that does not go together with another; LimitExceeded where
+    there are ROUTES_MAX."""
     problem: str | None = None
     match entity:
         case Role() if entity.inherits:
@@ -78,6 +84,11 @@ def check_references(reader: Reader, entity: Entity) -> None:
             problem = problem or _declared(reader, entity.permission).problem(entity.permission)
         case Grant():
             problem = _role_problem(reader, entity.role)
+        case Route():
+            if isinstance(entity.needs, Needs):
+                permission = entity.needs.permission
+                problem = _declared(reader, permission).problem(permission)
+            _check_route(reader, entity)
         case Resource():
             problem = _position_problem(reader, entity)
     if problem is not None:
@@ -104,6 +115,20 @@ def _declared(reader: Reader, pattern: str) -> Declared:
         return Declared.of([found] if found else [])
     # keys are ordered byte for byte: what starts with `type:` stands right behind it
     return Declared.of(reader.list(Permission, (pattern.removesuffix("*"),), 1))
+
+
+def _check_route(reader: Reader, route: Route) -> None:
+    routes = {one.route: one.needs for one in (*reader.list(Route), route)}
+    if len(routes) > ROUTES_MAX:
+        raise LimitExceeded("routes_max", ROUTES_MAX, len(routes))
+    try:
+        Routes(routes)
+    except RouteMapInvalid as error:
+        for problem in error.problems:
+            # What others have between them is not put right by refusing this one.
+            if route.route in problem.routes:
+                other = next(one for one in problem.routes if one != route.route)
+                raise RouteConflict(route.route, other, problem.text) from None
 
 
 def _position_problem(reader: Reader, resource: Resource) -> str | None:
@@ -169,6 +194,8 @@ def _check_permission_unused(reader: Reader, name: str) -> None:
     pattern = f"{name.partition(':')[0]}:*"
     for rule in find_referrers(reader, Rule, 1, permission=name):
         raise _broken(Permission, (name,), f"the rule {rule.id!r} names it")
+    for route in find_referrers(reader, Route, 1, needs=name):
+        raise _broken(Permission, (name,), f"the route {route.route!r} needs it")
     others = [one.name for one in reader.list(Permission, (pattern.removesuffix("*"),), 2)]
     if any(
         Declared.of([Permission(other)]).problem(pattern) is None

@@ -1,5 +1,5 @@
-"""The policy at one revision: permissions, roles, rules and what organization roles are granted
-and carry.
+"""The policy at one revision: permissions, roles, rules, routes, and what organization roles are
+granted and carry.
 
 Immutable; a change makes a new one that shares what did not change. Rules are found by role and
 permission, so the number of rules does not matter to a decision.
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from pdp_routes import RouteMapInvalid, Routes
+
 from pdp.decision.conditions import Condition, condition_of
 from pdp.decision.persistent_map import PersistentMap
 from pdp.model import (
@@ -19,11 +21,12 @@ from pdp.model import (
     Key,
     Permission,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
 )
 
-PolicyEntity = Permission | Role | Rule | Grant
+PolicyEntity = Permission | Role | Rule | Grant | Route
 """What a policy is made of. Of grants only those to organization roles that hold everywhere."""
 
 _MEMO_RULES_MAX: Final = 1_000_000
@@ -65,6 +68,12 @@ class Policy:
     organization_permissions: Mapping[str, tuple[str, ...]]
     """What Clerk's organization roles carry, for conditions: by the role's key, sorted. A role of
     which Clerk has said nothing is not among them."""
+    routes: Routes
+    """What a request needs. Takes none where what is stored does not go together."""
+    routes_problem: str | None
+    """Why it takes none, where it should."""
+    _routes: PersistentMap[str, Route]
+    """As they are stored."""
     _rules_by_place: PersistentMap[tuple[str, str], tuple[Rule, ...]]
     """By role and permission pattern."""
     _grants_by_role: PersistentMap[str, tuple[Grant, ...]]
@@ -139,6 +148,7 @@ class Policy:
         roles: dict[str, Role | None] = {}
         rules: dict[str, Rule | None] = {}
         grants: dict[str, Grant | None] = {}
+        routes: dict[str, Route | None] = {}
         for kind, (key, *_) in removed:
             if kind is Permission:
                 permissions[key] = None
@@ -148,6 +158,8 @@ class Policy:
                 rules[key] = None
             elif kind is Grant:
                 grants[key] = None
+            elif kind is Route:
+                routes[key] = None
         for entity in changed:
             match entity:
                 case Permission():
@@ -159,7 +171,13 @@ class Policy:
                 case Grant():
                     # A grant that is no longer of the policy's kind leaves it.
                     grants[entity.id] = entity if _is_of_policy(entity) else None
+                case Route():
+                    routes[entity.route] = entity
         grants = {key: grant for key, grant in grants.items() if grant or key in self.grants}
+        stored_routes = self._routes.updated(routes)
+        compiled, routes_problem = (
+            _compiled(stored_routes) if routes else (self.routes, self.routes_problem)
+        )
         return replace(
             self,
             revision=revision,
@@ -172,6 +190,9 @@ class Policy:
                 if organization_permissions is None
                 else organization_permissions
             ),
+            routes=compiled,
+            routes_problem=routes_problem,
+            _routes=stored_routes,
             _rules_by_place=_replaced_rules(self, rules),
             _grants_by_role=_replaced_grants(self, grants),
             # Found rules depend on roles and rules only.
@@ -187,6 +208,7 @@ def build_policy(
     role_grants: Iterable[Grant],
     *,
     organization_permissions: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    routes: Iterable[Route] = (),
 ) -> Policy:
     """A policy from all there is. Conditions are compiled when first needed.
 
@@ -200,6 +222,7 @@ def build_policy(
     by_role: dict[str, list[Grant]] = {}
     for grant in grants:
         by_role.setdefault(_organization_role(grant), []).append(grant)
+    stored_routes = PersistentMap((route.route, route) for route in routes)
     return Policy(
         revision,
         PersistentMap((permission.name, permission) for permission in permissions),
@@ -207,12 +230,22 @@ def build_policy(
         PersistentMap((rule.id, rule) for rule in rules),
         PersistentMap((grant.id, grant) for grant in grants),
         organization_permissions,
+        *_compiled(stored_routes),
+        stored_routes,
         PersistentMap((place, tuple(some)) for place, some in by_place.items()),
         PersistentMap(
             (role, tuple(sorted(some, key=lambda grant: grant.id)))
             for role, some in by_role.items()
         ),
     )
+
+
+def _compiled(stored: PersistentMap[str, Route]) -> tuple[Routes, str | None]:
+    """The routes to be asked. A map that cannot be used takes nothing, and is no reason to end."""
+    try:
+        return Routes({key: route.needs for key, route in stored.items()}), None
+    except RouteMapInvalid as error:
+        return Routes({}), str(error.problems[0])
 
 
 def _is_of_policy(grant: Grant) -> bool:

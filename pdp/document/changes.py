@@ -24,7 +24,7 @@ class Change:
 
     action: Action
     kind: str
-    """`permission`, `role`, `rule`, `grant`, `user`, `organization`, `membership`, `resource`."""
+    """One of `KINDS`: `permission`, `role`, ..."""
     key: Key
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from pdp_routes import problem_of
+
 from pdp.decision import ConditionInvalid, compile_condition, names, normalise_attributes
 from pdp.document.timestamps import TIME_MAX, TIME_MIN
 from pdp.document.yaml_text import Path
@@ -23,6 +25,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
     ToUser,
@@ -38,6 +41,7 @@ KINDS: dict[str, type[Entity]] = {
     "role": Role,
     "rule": Rule,
     "grant": Grant,
+    "route": Route,
     "user": User,
     "organization": Organization,
     "membership": Membership,
@@ -115,6 +119,9 @@ def _violations(entity: Entity) -> Iterable[Violation | None]:
             yield names.check_description(entity.description, "description")
         case Grant():
             yield from _grant_violations(entity)
+        case Route():
+            problem = problem_of(entity.route, entity.needs)
+            yield None if problem is None else Violation("route", problem)
         case User():
             yield names.check_identifier(entity.id, "id")
             yield names.check_description(entity.email, "email")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from pdp_routes import PUBLIC, Needs
 from pydantic import ValidationError
 
 from pdp.document import shapes
@@ -29,6 +30,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     Scope,
     Subject,
@@ -46,6 +48,7 @@ _SECTIONS = (
     "permissions",
     "roles",
     "grants",
+    "routes",
     "users",
     "organizations",
     "memberships",
@@ -111,6 +114,7 @@ class _Reader:
             roles=roles,
             rules=rules,
             grants=self._section("grants", shapes.GrantShape, _grant),
+            routes=self._routes(),
             users=self._section("users", shapes.UserShape, _user),
             organizations=self._section("organizations", shapes.OrganizationShape, _organization),
             memberships=self._section("memberships", shapes.MembershipShape, _membership),
@@ -187,6 +191,26 @@ class _Reader:
             named = dataclasses.replace(rule, id=rule_id)
             yield from self._accept(named, path, implied=("role", "id"))
 
+    def _routes(self) -> tuple[Route, ...] | None:
+        items = self._items("routes", dict)
+        if items is None:
+            return None
+        found: list[Route] = []
+        for route, value in items:
+            path = ("routes", route)
+            if value == PUBLIC.value:
+                found += self._accept(Route(route, PUBLIC), path)
+                continue
+            written = {"permission": value} if isinstance(value, str) else value
+            if not isinstance(written, dict):
+                self._wrong(path, "must be a permission, public, or a mapping")
+                continue
+            shape = self._shape(shapes.RouteShape, written, path)
+            if shape is not None:
+                needs = Needs(shape.permission, shape.resource)
+                found += self._accept(Route(route, needs), path)
+        return by_key(found)
+
     def _section(self, name: str, shape: type[S], build: Callable[[S], E]) -> tuple[E, ...] | None:
         items = self._items(name, list)
         if items is None:
@@ -232,7 +256,7 @@ class _Reader:
         """
         entity, problems = checked(entity)
         for (field, *rest), description in problems:
-            if field == "name" and isinstance(entity, Permission | Role):
+            if field == "route" or (field == "name" and isinstance(entity, Permission | Role)):
                 self._wrong(path, description)
             elif field not in implied:
                 self._wrong((*path, _FIELD_NAMES.get(str(field), field), *rest), description)

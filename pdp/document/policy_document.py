@@ -13,6 +13,7 @@ from pdp.model import (
     Permission,
     Resource,
     Role,
+    Route,
     Rule,
     User,
 )
@@ -35,6 +36,7 @@ class PolicyDocument:
     roles: tuple[Role, ...] | None = None
     rules: tuple[Rule, ...] | None = None
     grants: tuple[Grant, ...] | None = None
+    routes: tuple[Route, ...] | None = None
     users: tuple[User, ...] | None = None
     organizations: tuple[Organization, ...] | None = None
     memberships: tuple[Membership, ...] | None = None

@@ -7,6 +7,8 @@ memberships) arrive in any order, so what names one of them may come first.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pdp_routes import Needs, RouteMapInvalid, Routes
+
 from pdp.document.entities import display_key
 from pdp.document.policy_document import PolicyDocument
 from pdp.errors import Violation
@@ -28,7 +30,7 @@ def place_of(document: PolicyDocument, kind: str, key: Key, field: str) -> tuple
     place = document.places.get((kind, key))
     if place is None:
         return f"stored {kind} {display_key(key)}", None
-    return f"{place.path}.{field}", place.line
+    return f"{place.path}.{field}" if field else place.path, place.line
 
 
 _Problem = tuple[str, Key, str, str]
@@ -50,6 +52,7 @@ def _problems(document: PolicyDocument) -> Iterator[_Problem]:
         for rule in document.rules or ():
             if text := declared.problem(rule.permission):
                 yield "rule", (rule.id,), "permission", text
+    yield from _route_problems(document)
     if document.resources is not None:
         resources = {key_of(one): one for one in document.resources}
         for resource in document.resources:
@@ -79,6 +82,22 @@ class Declared:
         if resource_type not in self.types:
             return f"no declared permission matches {pattern!r}"
         return None
+
+
+def _route_problems(document: PolicyDocument) -> Iterator[_Problem]:
+    routes = document.routes or ()
+    if document.permissions is not None:
+        declared = Declared.of(document.permissions)
+        for one in routes:
+            if isinstance(one.needs, Needs) and (text := declared.problem(one.needs.permission)):
+                yield "route", (one.route,), "", text
+    try:
+        Routes({one.route: one.needs for one in routes})
+    except RouteMapInvalid as error:
+        for problem in error.problems:
+            *others, route = problem.routes
+            with_others = "".join(f"and {other!r} " for other in others)
+            yield "route", (route,), "", f"{with_others}{problem.text}"
 
 
 def role_problems(inherits: Mapping[str, tuple[str, ...]]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from pdp_routes import Needs
 from yaml.resolver import Resolver
 
 from pdp.document.ids import derived_grant_id, derived_rule_id
@@ -20,6 +21,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
     ToUser,
@@ -42,6 +44,8 @@ def render_document(document: PolicyDocument) -> str:
         tree["roles"] = _roles(document.roles, document.rules or ())
     if document.grants is not None:
         tree["grants"] = [_grant(one) for one in sorted(document.grants, key=key_of)]
+    if document.routes is not None:
+        tree["routes"] = {one.route: _route(one) for one in sorted(document.routes, key=key_of)}
     if document.users is not None:
         tree["users"] = [_user(one) for one in sorted(document.users, key=key_of)]
     if document.organizations is not None:
@@ -127,6 +131,15 @@ def _grant(grant: Grant) -> dict[str, Any]:
     if grant.id != derived_grant_id(grant):
         said["id"] = grant.id
     return said
+
+
+def _route(route: Route) -> str | dict[str, Any]:
+    needs = route.needs
+    if not isinstance(needs, Needs):
+        return needs.value
+    if needs.resource is None:
+        return needs.permission
+    return _Line(permission=needs.permission, resource=needs.resource)
 
 
 def _ref(ref: ResourceRef) -> dict[str, str]:

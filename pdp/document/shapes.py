@@ -38,6 +38,11 @@ class RoleShape(Shape):
     deny: list[RuleOrPermission] = Field(default_factory=list)
 
 
+class RouteShape(Shape):
+    permission: str
+    resource: str | None = None
+
+
 class ResourceRefShape(Shape):
     type: str
     id: str

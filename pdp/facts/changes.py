@@ -15,6 +15,7 @@ from pdp.model import (
     Permission,
     Resource,
     Role,
+    Route,
     Rule,
     ToUser,
     User,
@@ -35,6 +36,7 @@ class ChangeKind(enum.Enum):
     RULE = "rule"
     ROLE_GRANT = "role_grant"
     """A grant to an organization role everywhere."""
+    ROUTE = "route"
     USER = "user"
     """A user with their memberships, grants and revoked sessions."""
     ORGANIZATION = "organization"
@@ -79,6 +81,8 @@ def change_of(entity: Entity) -> Change:
             change = Change(ChangeKind.ROLE, (name,))
         case Rule(rule_id):
             change = Change(ChangeKind.RULE, (rule_id,))
+        case Route(route):
+            change = Change(ChangeKind.ROUTE, (route,))
         case User(id=user_id) | Membership(user_id=user_id) | Grant(subject=ToUser(user_id)):
             change = Change(ChangeKind.USER, (user_id,))
         case Grant(scope=InOrganization(organization_id)) | Organization(organization_id):

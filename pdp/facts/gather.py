@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
 from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select, tuple_
 
-from pdp.decision import Policy, build_policy
+from pdp.decision import Policy, PolicyEntity, build_policy
 from pdp.facts import tables
 from pdp.facts.changes import Change, ChangeKind
 from pdp.facts.clerk_objects import ClerkKind, ClerkStanding
@@ -24,11 +25,14 @@ from pdp.model import (
     Resource,
     ResourceFacts,
     Role,
+    Route,
     Rule,
     User,
     UserFacts,
     UserStatus,
 )
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -37,11 +41,12 @@ KEYS_PER_QUERY = 500
 Claim = tuple[str, str | tuple[str, str]]
 """What one key names, and the key."""
 
-_POLICY_KINDS: dict[ChangeKind, type[Permission | Role | Rule | Grant]] = {
+_POLICY_KINDS: dict[ChangeKind, type[PolicyEntity]] = {
     ChangeKind.PERMISSION: Permission,
     ChangeKind.ROLE: Role,
     ChangeKind.RULE: Rule,
     ChangeKind.ROLE_GRANT: Grant,
+    ChangeKind.ROUTE: Route,
 }
 
 
@@ -125,19 +130,22 @@ def gather(reader: Reader, wanted: Wanted) -> Gathered:
 
 def read_policy(reader: Reader) -> Policy:
     """The whole policy."""
-    return build_policy(
+    policy = build_policy(
         reader.revision,
         reader.list(Permission),
         reader.list(Role),
         reader.list(Rule),
         _policy_grants(reader),
         organization_permissions=read_organization_permissions(reader),
+        routes=reader.list(Route),
     )
+    _tell_refused_routes(policy)
+    return policy
 
 
 def read_policy_changes(reader: Reader, policy: Policy, changes: Iterable[Change]) -> Policy:
     """The policy as it is now, given what was touched since; reads only that."""
-    touched: dict[type[Permission | Role | Rule | Grant], set[Key]] = {}
+    touched: dict[type[PolicyEntity], set[Key]] = {}
     organization_permissions = None
     for change in changes:
         if change.kind in _POLICY_KINDS:
@@ -151,9 +159,18 @@ def read_policy_changes(reader: Reader, policy: Policy, changes: Iterable[Change
         found: dict[Key, Entity] = reader.get_many(kind, keys)
         changed += found.values()
         removed += ((kind, key) for key in keys - found.keys())
-    return policy.with_changes(
+    after = policy.with_changes(
         reader.revision, changed, removed, organization_permissions=organization_permissions
     )
+    if after.routes is not policy.routes:
+        _tell_refused_routes(after)
+    return after
+
+
+def _tell_refused_routes(policy: Policy) -> None:
+    if policy.routes_problem is not None:
+        # No write makes such a map; another version of this program, or another hand, did.
+        log.error("all_routes_refused", problem=policy.routes_problem, revision=policy.revision)
 
 
 def _policy_grants(reader: Reader) -> list[Grant]:

@@ -8,9 +8,9 @@ from sqlalchemy import select
 from pdp.facts import tables
 from pdp.facts.rows import KINDS
 from pdp.facts.store import Reader
-from pdp.model import Grant, Membership, Resource, Rule
+from pdp.model import Grant, Membership, Resource, Route, Rule
 
-R = TypeVar("R", Rule, Grant, Membership, Resource)
+R = TypeVar("R", Rule, Grant, Route, Membership, Resource)
 
 
 def find_referrers(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pdp_routes import PUBLIC, Needs
 from sqlalchemy import Column, RowMapping, Table
 
 from pdp.errors import InvalidRequest, Violation
@@ -27,6 +28,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     Scope,
     ToOrganizationRole,
@@ -77,6 +79,10 @@ def to_row(entity: Entity) -> dict[str, Any]:
             }
         case Grant():
             row = _grant_row(entity)
+        case Route(route, Needs(permission, resource)):
+            row = {"route": route, "needs": permission, "resource": resource}
+        case Route(route):
+            row = {"route": route, "needs": PUBLIC.value, "resource": None}
         case User():
             row = {
                 "id": entity.id,
@@ -190,6 +196,11 @@ def grant_from_row(row: Row) -> Grant:
     )
 
 
+def _route_from_row(row: Row) -> Route:
+    public = row["needs"] == PUBLIC.value
+    return Route(row["route"], PUBLIC if public else Needs(row["needs"], row["resource"]))
+
+
 def user_from_row(row: Row) -> User:
     return User(
         id=row["id"],
@@ -242,6 +253,7 @@ KINDS: Mapping[type, Kind] = {
     Role: Kind("role", tables.roles, lambda row: Role(**row)),
     Rule: Kind("rule", tables.rules, _rule_from_row),
     Grant: Kind("grant", tables.grants, grant_from_row),
+    Route: Kind("route", tables.routes, _route_from_row),
     User: Kind("user", tables.users, user_from_row),
     Organization: Kind("organization", tables.organizations, lambda row: Organization(**row)),
     Membership: Kind("membership", tables.memberships, lambda row: Membership(**row)),

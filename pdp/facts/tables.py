@@ -117,6 +117,14 @@ grants = Table(
     Index(None, "organization_role"),
 )
 
+routes = Table(
+    "routes",
+    metadata,
+    Column("route", text, primary_key=True),
+    Column("needs", text, nullable=False),  # a permission, or `public`, which is none
+    Column("resource", text),
+)
+
 users = Table(
     "users",
     metadata,

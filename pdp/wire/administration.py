@@ -52,6 +52,7 @@ _KINDS = (
     _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
     _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
     _Kind("Grant", "Grants", model.Grant, entities.grant_of, entities.grant_message),
+    _Kind("Route", "Routes", model.Route, entities.route_of, entities.route_message),
     _Kind("Resource", "Resources", model.Resource, entities.resource_of, entities.resource_message),
     _Kind("User", "Users", model.User, entities.user_of, entities.user_message),
     _Kind(

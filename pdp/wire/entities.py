@@ -1,6 +1,7 @@
 """Entities, from and to their messages. Nothing is judged here: the administrator validates."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from pdp_routes import PUBLIC, Needs
 from pdpapi.v1 import administration_service_pb2 as pb
 from pdpapi.v1 import core_pb2
 
@@ -118,6 +119,26 @@ def grant_message(entity: model.Grant) -> pb.Grant:
     if entity.expires_at is not None:
         set_time(message.expires_at, entity.expires_at)
     return message
+
+
+def route_of(message: pb.Route) -> model.Route:
+    resource = message.resource or None
+    if message.WhichOneof("needs") == "permission":
+        return model.Route(message.route, Needs(message.permission, resource))
+    if not message.public:
+        raise InvalidRequest(Violation("route.needs", "must name a permission, or be public"))
+    if resource is not None:
+        raise InvalidRequest(Violation("route.resource", "what is public has no resource"))
+    return model.Route(message.route, PUBLIC)
+
+
+def route_message(entity: model.Route) -> pb.Route:
+    if isinstance(entity.needs, Needs):
+        needs = entity.needs
+        return pb.Route(
+            route=entity.route, permission=needs.permission, resource=needs.resource or ""
+        )
+    return pb.Route(route=entity.route, public=True)
 
 
 def ref_of(message: core_pb2.ResourceRef) -> model.ResourceRef:

@@ -37,6 +37,10 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
         grpc.StatusCode.FAILED_PRECONDITION,
         ErrorReason.ERROR_REASON_REFERENCE_BROKEN,
     ),
+    errors.RouteConflict: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        ErrorReason.ERROR_REASON_ROUTE_CONFLICT,
+    ),
     errors.RevisionChanged: (
         grpc.StatusCode.ABORTED,
         ErrorReason.ERROR_REASON_REVISION_CHANGED,

@@ -23,6 +23,7 @@ roles:
   B: {inherits: [C]}
   C: {allow: [course:*]}
 grants: [{role: C, user: user_1}]
+routes: {"/courses/{id}": course:view, /: public}
 """
 
 
@@ -99,10 +100,13 @@ def test_roles_that_inherit_from_one_another_go_in_any_order(administrator: Admi
     [
         ("roles: {}", "roles"),
         ("permissions: [course:view]", "stored rule A.allow.course:edit"),
-        ("permissions: []\nroles: {C: {}}", None),
+        ("permissions: []\nroles: {C: {}}\nroutes: {/x: public}", None),
         ("roles: {A: {inherits: [Z]}}", "roles.A.inherits"),
         ("roles: {C: {allow: [lesson:view]}}", "roles.C.allow[0].permission"),
         ("grants: [{role: Z, user: user_1}]", "grants[0].role"),
+        ("permissions: [course:edit]\nroles: {A: {}, B: {}, C: {}}", "stored route /courses/{id}"),
+        ("routes: {/lessons: lesson:view}", "routes./lessons"),
+        ("routes: {'/a/{x}': public, '/{y}/b': public}", "routes./{y}/b"),
     ],
 )
 def test_the_result_must_hold_together_with_what_is_stored(

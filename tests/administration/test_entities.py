@@ -3,11 +3,20 @@
 import dataclasses
 
 import pytest
+from pdp_routes import PUBLIC, ROUTES_MAX, Needs
 from sqlalchemy import Engine, event
 
 from pdp.administrator import Administrator
 from pdp.document import display_key
-from pdp.errors import AlreadyExists, BrokenReference, InvalidRequest, NotFound
+from pdp.errors import (
+    AlreadyExists,
+    BrokenReference,
+    InvalidPolicy,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    RouteConflict,
+)
 from pdp.facts import Store
 from pdp.limits import RESOURCE_DEPTH_MAX
 from pdp.model import (
@@ -22,6 +31,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
     ToUser,
@@ -38,6 +48,10 @@ ENTITIES: list[tuple[Entity, Entity]] = [
         Rule("r", "R", Effect.DENY, "course:*", "actor.id == ''"),
     ),
     (Grant("g", "R", ToUser("u")), Grant("g", "R", ToOrganizationRole("org:x"), expires_at=9.5)),
+    (
+        Route("GET /courses/{id}", Needs("course:edit", "course/{id}")),
+        Route("GET /courses/{id}", PUBLIC),
+    ),
     (User("u"), User("u", "e", "n", attributes={"deep": [{"n": 1.0, "t": True}]})),
     (Organization("o"), Organization("o", "slug", "Name")),
     (Membership("o", "u", "org:member"), Membership("o", "u", "org:admin")),
@@ -62,14 +76,14 @@ def test_every_kind_is_created_read_listed_updated_and_deleted(
         assert administrator.update(other) == (other, len(written))
         assert administrator.get(kind, key) == other
     for one, _ in reversed(ENTITIES):
-        if isinstance(one, Grant | Rule):
+        if isinstance(one, Grant | Rule | Route):
             assert administrator.delete(type(one), key_of(one)) == len(written)
     for kind, key in [(Resource, key_of(ENTITIES[-1][0])), (Membership, ("o", "u"))]:
         assert administrator.delete(kind, key) == len(written)
     for one, _ in ENTITIES:
         if isinstance(one, User | Organization | Role | Permission):
             assert administrator.delete(type(one), key_of(one)) == len(written)
-    assert written == list(range(1, 25))
+    assert written == list(range(1, 28))
     for one, _ in ENTITIES:
         assert administrator.list(type(one)) == []
 
@@ -84,7 +98,7 @@ def test_what_is_there_is_not_created_and_what_is_not_there_not_changed(
     for refuse in (administrator.get, administrator.delete):
         with pytest.raises(NotFound):
             refuse(type(one), key_of(one))
-    if isinstance(one, Rule | Grant):
+    if isinstance(one, Rule | Grant | Route):
         create(administrator, Permission("course:edit"), Role("R"))
     create(administrator, one)
     count = len(written)
@@ -114,6 +128,12 @@ def test_what_is_there_is_not_created_and_what_is_not_there_not_changed(
         (Grant("g", "R", ToUser("u"), not_before=2.0, expires_at=2.0), "grant.expires_at"),
         (Grant("g", "R", ToUser("u"), OnResource(ResourceRef("C", "c"))), "grant.resource.type"),
         (Grant("g", "R", ToUser("u"), InOrganization("\ud800")), "grant.organization_id"),
+        (Route("courses", PUBLIC), "route.route"),
+        (Route("/a\n", PUBLIC), "route.route"),
+        (Route("/" + "a" * 256, PUBLIC), "route.route"),
+        (Route("/a", Needs("public")), "route.route"),
+        (Route("/a", Needs("a:*")), "route.route"),
+        (Route("/a", Needs("a:b", "a/{id}")), "route.route"),
         (User("x" * 257), "user.id"),
         (User("u", attributes={"n": float("nan")}), "user.attributes.n"),
         (User("u", attributes={"big": "x" * 70_000}), "user.attributes"),
@@ -165,6 +185,7 @@ def test_ids_follow_from_content_so_that_repeating_a_create_is_found(administrat
         Rule("", "MISSING", Effect.ALLOW, "course:edit"),
         Rule("", "R", Effect.ALLOW, "course:view"),
         Rule("", "R", Effect.ALLOW, "lesson:*"),
+        Route("/a", Needs("course:view")),
         Grant("", "MISSING", ToUser("u")),
         Resource("lesson", "l", "o", ResourceRef("course", "missing")),
         Resource("lesson", "l", "other", COURSE),
@@ -175,6 +196,52 @@ def test_what_would_refer_to_nothing_is_refused(administrator: Administrator, en
     create(administrator, Permission("course:edit"), Role("R"), Resource("course", "c", "o"))
     with pytest.raises(BrokenReference):
         administrator.create(entity)
+
+
+def test_a_route_that_does_not_go_together_with_another_is_refused_with_both(
+    administrator: Administrator, store: Store, written: list[int]
+):
+    needs = Needs("a:b")
+    create(administrator, Permission("a:b"), Route("/a/{x}", PUBLIC), Route("/z/", needs))
+    create(administrator, Route("GET /a/b", PUBLIC), Route("/y/", needs), Route("/y", needs))
+    for write, route, other in (
+        (administrator.create, Route("/{y}/b", PUBLIC), "/a/{x}"),
+        (administrator.create, Route("/a/{y}", needs), "/a/{x}"),
+        (administrator.create, Route("/Z", PUBLIC), "/z/"),
+        (administrator.update, Route("/y", PUBLIC), "/y/"),
+    ):
+        count = len(written)
+        with pytest.raises(RouteConflict) as caught:
+            write(route)
+        assert caught.value.metadata == {"route": route.route, "other": other}
+        assert len(written) == count
+
+
+def test_a_map_that_another_hand_has_spoilt_can_be_mended(
+    administrator: Administrator, store: Store
+):
+    with store.write() as transaction:
+        transaction.apply_many([Route("/a/{x}", PUBLIC), Route("/{y}/b", PUBLIC)])
+    create(administrator, Route("/c", PUBLIC))
+    with pytest.raises(RouteConflict):
+        administrator.update(Route("/a/{x}", Needs("a:b")))
+    with pytest.raises(InvalidPolicy, match="stored route"):
+        administrator.apply("permissions: []")
+    administrator.delete(Route, ("/{y}/b",))
+    create(administrator, Permission("a:b"))
+    administrator.update(Route("/a/{x}", Needs("a:b")))
+
+
+def test_there_are_no_more_routes_than_can_be_asked(administrator: Administrator, store: Store):
+    with store.write() as transaction:
+        transaction.apply_many(Route(f"/{number}", PUBLIC) for number in range(ROUTES_MAX))
+    with pytest.raises(LimitExceeded, match="routes_max"):
+        administrator.create(Route("/one-more", PUBLIC))
+    assert administrator.update(Route("/0", PUBLIC)) == (Route("/0", PUBLIC), 1)
+    with pytest.raises(InvalidPolicy, match="too many"):
+        administrator.apply(
+            "routes:\n" + "".join(f"  /{number}: public\n" for number in range(ROUTES_MAX + 1))
+        )
 
 
 def test_facts_may_arrive_in_any_order(administrator: Administrator):
@@ -251,12 +318,16 @@ def test_deleting_a_role_takes_its_rules_unless_it_is_inherited_or_granted(
     assert administrator.list(Rule) == []
 
 
-def test_a_permission_that_a_rule_needs_stays(administrator: Administrator):
+def test_a_permission_that_a_rule_or_a_route_needs_stays(administrator: Administrator):
     create(administrator, Permission("a:b"), Permission("a:c"), Permission("ax:y"), Role("R"))
     create(administrator, Rule("exact", "R", Effect.ALLOW, "a:b"))
     create(administrator, Rule("all", "R", Effect.ALLOW, "a:*"))
     with pytest.raises(BrokenReference, match="'exact'"):
         administrator.delete(Permission, ("a:b",))
+    create(administrator, Route("/a", Needs("a:c")))
+    with pytest.raises(BrokenReference, match="route '/a'"):
+        administrator.delete(Permission, ("a:c",))
+    administrator.delete(Route, ("/a",))
     administrator.delete(Permission, ("a:c",))
     administrator.delete(Rule, ("exact",))
     with pytest.raises(BrokenReference, match="the last"):

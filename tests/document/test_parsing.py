@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pdp_routes import PUBLIC, Needs
 
 from pdp.document import derived_grant_id, derived_rule_id, parse_document
 from pdp.errors import InvalidPolicy, LimitExceeded, Violation
@@ -27,6 +28,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
     ToUser,
@@ -79,6 +81,12 @@ grants:
 users: [{id: u, email: e@x, name: N, status: disabled, attributes: {n: 1, deep: [{a: null}]}}]
 organizations: [{id: o, slug: s, name: n}]
 memberships: [{organization: o, user: u, role: org:member}]
+routes:
+  GET /courses/{id}: {permission: course:view, resource: "course/{id}"}
+  /courses/{id}:
+    permission: course:edit
+  /healthz: public
+  /admin/**: course:edit
 resources:
   - {type: course, id: c, organization: o, attributes: {owner: u}}
   - {type: lesson, id: l, organization: o, parent: {type: course, id: c}}
@@ -103,6 +111,12 @@ resources:
         ),
     )
     attributes = {"n": 1.0, "deep": [{"a": None}]}
+    assert document.routes == (
+        Route("/admin/**", Needs("course:edit")),
+        Route("/courses/{id}", Needs("course:edit")),
+        Route("/healthz", PUBLIC),
+        Route("GET /courses/{id}", Needs("course:view", "course/{id}")),
+    )
     assert document.users == (User("u", "e@x", "N", UserStatus.DISABLED, attributes),)
     assert document.organizations == (Organization("o", "s", "n"),)
     assert document.memberships == (Membership("o", "u", "org:member"),)
@@ -299,6 +313,29 @@ def test_a_longer_document_than_the_limit_is_refused_before_it_is_read():
     assert caught.value.metadata["limit"] == "document_bytes_max"
 
 
+@pytest.mark.parametrize(
+    ("routes", "field", "said"),
+    [
+        ("{/a: }", "routes./a", "must be a permission, public, or a mapping"),
+        ("{/a: 1}", "routes./a", "must be a permission, public, or a mapping"),
+        ("{/a: {}}", "routes./a.permission", "is missing"),
+        ("{/a: {permission: a:b, id: x}}", "routes./a.id", "is not a field here"),
+        ("{/a: {permission: public}}", "routes./a", "'public' is not a permission"),
+        ("{/a: Public}", "routes./a", "'Public' is not a permission"),
+        ("{/a: {permission: a:b, resource: 'a/{id}'}}", "routes./a", "no variable {id}"),
+        ("{a: public}", "routes.a", "must begin with /"),
+        ("{/a: a:c}", "routes./a", "the permission 'a:c' is not declared"),
+        ("{'/a/{x}': a:b, '/{y}/b': a:b}", "routes./{y}/b", "and '/a/{x}' could take the same"),
+        ("{/a: a:b, /A: public}", "routes./a", "and '/A' differ only in letter case"),
+        ("{/a: a:b, /a: public}", "/a", "is written twice"),
+    ],
+)
+def test_a_route_that_cannot_be_meant_is_refused(routes: str, field: str, said: str):
+    wrong = problem(f"permissions: [a:b]\nroles: {{R: {{}}}}\nroutes: {routes}")
+    assert (wrong.field, wrong.line) == (field, 3)
+    assert said in wrong.description
+
+
 def test_a_deeper_document_than_the_limit_is_refused():
     """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
@@ -335,7 +372,7 @@ def test_a_damaged_document_is_a_policy_or_an_invalid_one(at: int, cut: int, ins
 
 @pytest.mark.parametrize(
     "section", ["permissions", "roles", "grants", "users", "organizations", "memberships",
-                "resources", "version"]
+                "routes", "resources", "version"]
 )  # fmt: skip
 @pytest.mark.parametrize(
     "value", ["1", "true", "text", "[1]", "[null]", "[[]]", "[{}]", "{a: 1}", "{a: []}",

@@ -66,6 +66,12 @@ ENTITIES: list[tuple[str, str, Message, Message]] = [
         ),
     ),
     (
+        "Route",
+        "Routes",
+        pb.Route(route="GET /c/{id}", permission="course:view", resource="course/{id}"),
+        pb.Route(route="GET /c/{id}", public=True),
+    ),
+    (
         "Resource",
         "Resources",
         with_attributes(core_pb2.Resource(type="course", id="Ü/1")),
@@ -155,6 +161,10 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
             "condition",
         ),
         ("CreateGrant", {"grant": pb.Grant(role="R")}, "subject"),
+        ("CreateRoute", {"route": pb.Route(route="/a")}, "needs"),
+        ("CreateRoute", {"route": pb.Route(route="/a", public=False)}, "needs"),
+        ("CreateRoute", {"route": pb.Route(route="/a", permission="")}, "route"),
+        ("CreateRoute", {"route": pb.Route(route="/a", public=True, resource="a/{b}")}, "resource"),
         ("CreateUser", {"user": pb.User(id="a\nb")}, "id"),
         ("CreateUser", {"user": pb.User(id="u", status=9)}, "status"),  # type: ignore[arg-type]
         ("ListRoles", {"page_size": 1001}, "page_size"),

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+from pdp_routes import PUBLIC, Asked, Needs, Public, RouteRefused
 from sqlalchemy import Engine, event, text
+from structlog.testing import capture_logs
 
 from pdp.errors import BrokenReference, FactsStale, InvalidRequest, RevisionNotReached
 from pdp.facts import Replica, Store
@@ -22,6 +24,7 @@ from pdp.model import (
     ResourceRef,
     RevokedSession,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
     ToUser,
@@ -229,6 +232,44 @@ def test_each_kind_of_policy_change_reaches_the_policy(store: Store, start: Star
         transaction.delete(Role, ("R",))
     assert policy().grants_to("org:a") == ()
     assert "R" not in policy().roles
+
+
+def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
+    store: Store, start: Starter
+) -> None:
+    replica = start(NEVER)
+
+    def needs(path: str) -> Asked | Public | str:
+        replica.poke()
+        with store.read() as reader:
+            eventually(lambda: replica.revision == reader.revision)
+        try:
+            return replica.policy.routes.match("GET", path)
+        except RouteRefused as refused:
+            return refused.reason
+
+    asked = Asked("c:e", "c", "1")
+    assert needs("/c/1") == "no_route"
+    write(store, Route("/c/{id}", Needs("c:e", "c/{id}")), Route("/x", PUBLIC))
+    assert needs("/c/1") == asked
+    assert needs("/x") is PUBLIC
+    before = replica.policy.routes
+    write(store, User("u"), Permission("c:e"))
+    assert needs("/c/1") == asked
+    assert replica.policy.routes is before, "made anew only where they changed"
+    # Nothing that this version writes: it takes no replica down, and lets nobody through.
+    with store.write() as transaction:
+        transaction.update(Route("/x", Needs("c:e")))
+        transaction.insert(Route("/{c}/1", PUBLIC))
+    with capture_logs() as logs:
+        assert needs("/c/1") == needs("/x") == "no_route"
+    (told,) = (one for one in logs if one["event"] == "all_routes_refused")
+    assert "/c/{id}" in told["problem"]
+    assert "/{c}/1" in told["problem"]
+    with store.write() as transaction:
+        transaction.delete(Route, ("/c/{id}",))
+    assert needs("/c/1") is PUBLIC
+    assert needs("/x") == Asked("c:e", None, None)
 
 
 def test_grants_follow_their_subject_and_scope(store: Store, start: Starter) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from hypothesis import strategies as st
+from pdp_routes import PUBLIC, Needs
 
 from pdp.document import PolicyDocument, derived_grant_id, derived_rule_id
 from pdp.model import (
@@ -18,6 +19,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
     Role,
+    Route,
     Rule,
     ToOrganizationRole,
     ToUser,
@@ -38,6 +40,11 @@ CONDITIONS = [
 AWKWARD = ["no", "on", "~", "null", "0123", "1", "1e5", "2026-01-01", "<<", "=", " a ", "a: b"]
 AWKWARD += ["- a", "#", "'", '"', "\\", "\u2028", "\ufeff", "\u00a0", "\U0001f600", "%", "\u017f"]
 AWKWARD += ["a" * 200 + " b"]
+
+# as far as they are allowed, what YAML could read otherwise
+ROUTES = ["/", "/**", "/no", "GET /~", "HEAD /-", "/a:b/", "/'", "/!x/&y/$z", "/,", "/=", "/@"]
+ROUTES += [f"/{'long' * 50}", "M-SEARCH /x", "/null/0123"]
+ROUTES_WITH_ID = ["/x/{id}", "PUT /x/{id}", "/x/{id}/**", "/x/{id}/y/{other}"]
 
 identifiers = st.sampled_from([*AWKWARD, "user_1", "User_1", "org_1"]) | st.text(
     st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20
@@ -107,11 +114,22 @@ def documents(draw: st.DrawFn) -> PolicyDocument:
         roles,
         rules,
         grants,
+        draw(_routes([permission.name for permission in permissions])),
         draw(_few(users)),
         draw(_few(st.builds(Organization, identifiers, prose, prose))),
         draw(_few(st.builds(Membership, identifiers, identifiers, identifiers))),
         draw(_resources()),
     )
+
+
+@st.composite
+def _routes(draw: st.DrawFn, permissions: list[str]) -> tuple[Route, ...]:
+    needs = st.builds(Needs, st.sampled_from(permissions)) | st.just(PUBLIC)
+    found = {route: draw(needs) for route in draw(st.sets(st.sampled_from(ROUTES)))}
+    on_resource = st.builds(Needs, st.sampled_from(permissions), st.just("no/{id}"))
+    for route in draw(st.sets(st.sampled_from(ROUTES_WITH_ID))):
+        found[route] = draw(on_resource | needs)
+    return tuple(Route(route, found[route]) for route in sorted(found))
 
 
 @st.composite

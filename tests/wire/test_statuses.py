@@ -22,6 +22,7 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.RevisionChanged: errors.RevisionChanged(11, 12),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
+    errors.RouteConflict: errors.RouteConflict("/a/{x}", "/{y}/b", "could take the same path"),
     errors.BrokenReference: errors.BrokenReference("is granted", "role", "ADMIN"),
 }
 

@@ -56,8 +56,8 @@ class Routes:
         return asked
 
     def _problems(self, routes: Mapping[str, Requirement | str]) -> Iterator[Problem]:
-        if len(routes) > ROUTES_MAX:
-            yield Problem((), f"a map has at most {ROUTES_MAX} routes")
+        for text in islice(routes, ROUTES_MAX, ROUTES_MAX + 1):
+            yield Problem((text,), f"is one too many: a map has at most {ROUTES_MAX} routes")
             return
         for text, value in routes.items():
             try:

@@ -136,6 +136,31 @@ class PolicyAdministrationServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteGrantRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteGrantResponse.FromString,
                 _registered_method=True)
+        self.CreateRoute = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/CreateRoute',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateRouteRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateRouteResponse.FromString,
+                _registered_method=True)
+        self.GetRoute = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/GetRoute',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.GetRouteRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.GetRouteResponse.FromString,
+                _registered_method=True)
+        self.ListRoutes = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/ListRoutes',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ListRoutesRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ListRoutesResponse.FromString,
+                _registered_method=True)
+        self.UpdateRoute = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/UpdateRoute',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateRouteRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateRouteResponse.FromString,
+                _registered_method=True)
+        self.DeleteRoute = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/DeleteRoute',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteRouteRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteRouteResponse.FromString,
+                _registered_method=True)
         self.CreateResource = channel.unary_unary(
                 '/pdpapi.v1.PolicyAdministrationService/CreateResource',
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceRequest.SerializeToString,
@@ -398,6 +423,42 @@ class PolicyAdministrationServiceServicer:
 
     def DeleteGrant(self, request, context):
         """Deletes a grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRoute(self, request, context):
+        """Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+        take the same path and neither is the more specific.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRoute(self, request, context):
+        """Reads a route.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoutes(self, request, context):
+        """Lists routes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRoute(self, request, context):
+        """Replaces what a route needs; NOT_FOUND where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRoute(self, request, context):
+        """Deletes a route: from then on the paths that only it took are refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -677,6 +738,31 @@ def add_PolicyAdministrationServiceServicer_to_server(servicer, server):
                     servicer.DeleteGrant,
                     request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteGrantRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteGrantResponse.SerializeToString,
+            ),
+            'CreateRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRoute,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateRouteRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateRouteResponse.SerializeToString,
+            ),
+            'GetRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRoute,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.GetRouteRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.GetRouteResponse.SerializeToString,
+            ),
+            'ListRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoutes,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ListRoutesRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ListRoutesResponse.SerializeToString,
+            ),
+            'UpdateRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRoute,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateRouteRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateRouteResponse.SerializeToString,
+            ),
+            'DeleteRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRoute,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteRouteRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteRouteResponse.SerializeToString,
             ),
             'CreateResource': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateResource,
@@ -1341,6 +1427,141 @@ class PolicyAdministrationService:
             '/pdpapi.v1.PolicyAdministrationService/DeleteGrant',
             pdpapi_dot_v1_dot_administration__service__pb2.DeleteGrantRequest.SerializeToString,
             pdpapi_dot_v1_dot_administration__service__pb2.DeleteGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/CreateRoute',
+            pdpapi_dot_v1_dot_administration__service__pb2.CreateRouteRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.CreateRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/GetRoute',
+            pdpapi_dot_v1_dot_administration__service__pb2.GetRouteRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.GetRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/ListRoutes',
+            pdpapi_dot_v1_dot_administration__service__pb2.ListRoutesRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.ListRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/UpdateRoute',
+            pdpapi_dot_v1_dot_administration__service__pb2.UpdateRouteRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.UpdateRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/DeleteRoute',
+            pdpapi_dot_v1_dot_administration__service__pb2.DeleteRouteRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.DeleteRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

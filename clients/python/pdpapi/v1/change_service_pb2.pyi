@@ -50,6 +50,8 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     """
     CHANGE_KIND_ORGANIZATION_ROLE: _ChangeKind.ValueType  # 8
     """One of Clerk's organization roles, or a permission of one: Clerk's id. All answers."""
+    CHANGE_KIND_ROUTE: _ChangeKind.ValueType  # 9
+    """A route: itself. No answers: what a path needs is in none."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What was touched, and which answers that concerns. A closed list; a watcher that meets another
@@ -78,6 +80,8 @@ it; who does not know what is below drops the answers about all resources.
 """
 CHANGE_KIND_ORGANIZATION_ROLE: ChangeKind.ValueType  # 8
 """One of Clerk's organization roles, or a permission of one: Clerk's id. All answers."""
+CHANGE_KIND_ROUTE: ChangeKind.ValueType  # 9
+"""A route: itself. No answers: what a path needs is in none."""
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 @_typing.final

@@ -105,6 +105,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. Since the revision that was expected somebody else has written what is to be written.
       ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
     """
+    ERROR_REASON_ROUTE_CONFLICT: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION. Another route could take the same path, and neither is the more specific.
+      ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -189,5 +193,9 @@ again.
 ERROR_REASON_REVISION_CHANGED: ErrorReason.ValueType  # 19
 """ABORTED. Since the revision that was expected somebody else has written what is to be written.
   ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
+"""
+ERROR_REASON_ROUTE_CONFLICT: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION. Another route could take the same path, and neither is the more specific.
+  ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
