@@ -1,3 +1,15 @@
 """Fixtures that every test may ask for."""
 
+import os
+
+# The tests hold gRPC channels and start programs under other users, which Python does by fork: what
+# gRPC would do in the child then, before it becomes the program, has crashed it. Read at import.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+from hypothesis import settings
+
 from tests.kit.databases import *  # noqa: F403
+
+# How long an example takes says more about what else the machine does.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")

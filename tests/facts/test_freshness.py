@@ -104,7 +104,7 @@ def test_a_connection_that_died_in_silence_is_found_well_within_the_bound(
             eventually(replica.ready)
             proxy.forget()
             eventually(lambda: replica.staleness_seconds() > 1)
-            eventually(lambda: replica.staleness_seconds() < 0.5, seconds=2.5)
+            eventually(lambda: replica.staleness_seconds() < 0.5, seconds=3.5)
             assert replica.view("user_2", None, []).user is None
         finally:
             replica.stop()

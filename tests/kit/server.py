@@ -92,8 +92,13 @@ class ServerProcess:
         self.process.wait(30)
 
     def signal(self, number: signal.Signals) -> None:
-        for pid in reversed(self.pids()):
+        """Returns, after SIGSTOP, once all of it has stopped: the others of its threads run on
+        until one of them has found time to stop them."""
+        pids = self.pids()
+        for pid in reversed(pids):
             os.kill(pid, number)
+        if number is signal.SIGSTOP:
+            eventually(lambda: all(has_stopped(pid) for pid in pids))
 
     def pids(self) -> list[int]:
         """The process, and where Envoy is the door, Envoy with the service inside."""
@@ -185,6 +190,14 @@ def running_server(
 def token_of(user: str, **overrides: Any) -> str:
     """A session token of the issuer that `ServerProcess` trusts."""
     return session_token(now=time.time(), user_id=user, issuer=ISSUER, **overrides)
+
+
+def has_stopped(pid: int) -> bool:
+    """Whether no thread of a process goes on."""
+    return all(
+        thread.read_text().rpartition(")")[2].split()[0] in "TtZ"
+        for thread in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
 
 
 def free_port() -> int:
