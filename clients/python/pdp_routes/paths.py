@@ -14,8 +14,9 @@ from pdp_routes.values import RouteRefused
 PATH_BYTES_MAX: Final = 8 * 1024
 
 _UNSAFE = re.compile(r"[^!-~]|[\\;#]|//|%(?![0-9A-Fa-f]{2})")
-# Separators and what ends a path for somebody; `%` would be an escape for who decodes twice.
-_UNSAFE_DECODED = re.compile(r"[\x00-\x1f\x7f-\x9f/\\%;?#]")
+# Separators and what ends a path for somebody; `%` would be an escape for who decodes twice, and a
+# space at an end is cut off by some (CVE-2016-5007).
+_UNSAFE_DECODED = re.compile(r"[\x00-\x1f\x7f-\x9f/\\%;?#]|\A | \Z")
 _DOTS: Final = frozenset((".", ".."))
 # The letters beyond ASCII that are one of ASCII for a program to which letter case does not count:
 # dotted I, dotless i, long s, Kelvin sign.

@@ -1,11 +1,16 @@
 """The routes of a map as a tree, and which of them do not go together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from itertools import chain, product
+from typing import Final
 
 from pdp_routes.paths import Path, fold
 from pdp_routes.patterns import Pattern, parse_pattern, requirement_of, resource_of
 from pdp_routes.values import PUBLIC, Asked, Needs, Problem, Public, Requirement
+
+STEPS_MAX: Final = 200_000
+"""Of judging a map: seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,14 @@ class Node:
     ends: Ends = field(default_factory=dict)
     rests: Ends = field(default_factory=dict)
     """Those that go on with `**`."""
+    methods: set[str | None] = field(default_factory=set)
+    """Of all routes that end here or below."""
 
     def add(self, route: Route) -> Iterator[Problem]:
         """Puts a route into the tree of this root. Yields what is wrong with it and those that are
         at the same place."""
         node = self
+        self.methods.add(route.pattern.method)
         for segment in route.pattern.segments:
             if segment is not None:
                 node = node.literals.setdefault(fold(segment), Node())
@@ -79,6 +87,7 @@ class Node:
                 node = node.variable
             else:
                 node.variable = node = Node()
+            node.methods.add(route.pattern.method)
         ends = node.rests if route.pattern.rest else node.ends
         others = ends.setdefault(route.pattern.method, [])
         for other in others:
@@ -108,78 +117,100 @@ class Node:
 
     def conflicts(self) -> Iterator[Problem]:
         """Pairs of routes that could take one path while neither is the more specific."""
+        # Two nodes that one path may lead to. What is below `one` was more specific at first; where
+        # it is `crossed`, what is below `other` was so further on.
+        pending: list[tuple[Node, Node, bool]] = []
         nodes = [self]
         while nodes:
             node = nodes.pop()
             nodes += _children(node)
-            if node.variable is not None:
-                for literal in node.literals.values():
-                    yield from _crossing(literal, node.variable)
+            if node.variable is not None and node.literals:
+                pending.append((_merged(node.literals.values()), node.variable, False))
+        for _ in range(STEPS_MAX):
+            if not pending:
+                return
+            one, other, crossed = pending.pop()
+            if not any(_meeting(method, other.methods) for method in one.methods):
+                continue
+            if crossed:
+                yield from _problems((one.ends, one.rests), (other.ends, other.rests))
+                if other.rests:
+                    yield from _problems(_below(one), (other.rests,))
+            if one.rests:
+                yield from _problems((one.rests,), _below(other))
+            pending += (
+                (one.literals[segment], other.literals[segment], crossed)
+                for segment in one.literals.keys() & other.literals.keys()
+            )
+            others = _children(other) if crossed else list(other.literals.values())
+            if one.variable is not None and others:
+                pending.append((one.variable, _merged(others), True))
+            ones = list(one.literals.values()) if crossed else _children(one)
+            if other.variable is not None and ones:
+                pending.append((_merged(ones), other.variable, crossed))
+        if pending:  # No map that people write comes near; and none is to stop a server.
+            route = _any(pending[-1][0]).text
+            yield Problem((route,), "shares too many variables with too many other routes")
 
 
-def _crossing(one: Node, other: Node) -> Iterator[Problem]:
-    """Conflicts of routes below `one`, which are the more specific so far, with those below
-    `other`."""
-    for rest in _routes(one.rests):
-        for route in _below(other):
-            yield from _conflict(rest, route)
-    if one.variable is not None:
-        for literal in other.literals.values():
-            yield from _sharing(one.variable, literal)
-    for pair in _pairs(one, other):
-        yield from _crossing(*pair)
+def _problems(these: Iterable[Ends], others: Iterable[Ends]) -> Iterator[Problem]:
+    """Pairs of routes, which take one path, of methods that meet."""
+    for ends, other_ends in product(these, list(others)):
+        for method, routes in ends.items():
+            meeting = [other_ends[one] for one in _meeting(method, other_ends.keys())]
+            for route, other in product(routes, chain.from_iterable(meeting)):
+                what = "could take the same path, and neither is the more specific"
+                yield Problem((route.text, other.text), what)
 
 
-def _sharing(one: Node, other: Node) -> Iterator[Problem]:
-    """Conflicts of routes below `one` with those below `other`, each of which is more specific than
-    the other somewhere above."""
-    for route in (*_routes(one.ends), *_routes(one.rests)):
-        for another in (*_routes(other.ends), *_routes(other.rests)):
-            yield from _conflict(route, another)
-    for rest in _routes(one.rests):
-        for route in _below(other):
-            yield from _conflict(rest, route)
-    for rest in _routes(other.rests):
-        for route in _below(one):
-            yield from _conflict(route, rest)
-    if one.variable is not None:
-        for literal in other.literals.values():
-            yield from _sharing(one.variable, literal)
-    for pair in _pairs(one, other):
-        yield from _sharing(*pair)
+def _any(node: Node) -> Route:
+    while not (node.ends or node.rests):
+        node = _children(node)[0]
+    ((first, *_), *_) = (node.ends or node.rests).values()
+    return first
 
 
-def _pairs(one: Node, other: Node) -> Iterator[tuple[Node, Node]]:
-    """The children of two nodes that have segments in common, where that of `one` is not the less
-    specific."""
-    for segment in one.literals.keys() & other.literals.keys():
-        yield one.literals[segment], other.literals[segment]
-    if other.variable is not None:
-        for node in _children(one):
-            yield node, other.variable
+def _meeting(method: str | None, others: Set[str | None]) -> Set[str | None]:
+    """Which of the others may be of one request with a method. A route for GET is for HEAD too."""
+    if method is None:
+        return others
+    return others & {method, {"GET": "HEAD", "HEAD": "GET"}.get(method), None}
+
+
+def _merged(nodes: Iterable[Node]) -> Node:
+    """One node for several."""
+    first, *more = nodes
+    if not more:
+        return first
+    whole = Node()
+    literals: dict[str, list[Node]] = {}
+    variables: list[Node] = []
+    for node in (first, *more):
+        _add(whole.ends, node.ends)
+        _add(whole.rests, node.rests)
+        whole.methods |= node.methods
+        for segment, child in node.literals.items():
+            literals.setdefault(segment, []).append(child)
+        if node.variable is not None:
+            variables.append(node.variable)
+    whole.literals = {segment: _merged(some) for segment, some in literals.items()}
+    whole.variable = _merged(variables) if variables else None
+    return whole
+
+
+def _below(node: Node) -> Iterator[Ends]:
+    nodes = _children(node)
+    while nodes:
+        child = nodes.pop()
+        nodes += _children(child)
+        yield child.ends
+        yield child.rests
 
 
 def _children(node: Node) -> list[Node]:
     return [*node.literals.values(), *([] if node.variable is None else [node.variable])]
 
 
-def _below(node: Node) -> Iterator[Route]:
-    nodes = _children(node)
-    while nodes:
-        child = nodes.pop()
-        nodes += _children(child)
-        yield from _routes(child.ends)
-        yield from _routes(child.rests)
-
-
-def _routes(ends: Ends) -> Iterator[Route]:
-    for routes in ends.values():
-        yield from routes
-
-
-def _conflict(one: Route, other: Route) -> Iterator[Problem]:
-    methods = {one.pattern.method, other.pattern.method}
-    # A route for GET is for HEAD too.
-    if len(methods) == 1 or None in methods or methods == {"GET", "HEAD"}:
-        what = "could take the same path, and neither is the more specific"
-        yield Problem((one.text, other.text), what)
+def _add(ends: Ends, more: Ends) -> None:
+    for method, routes in more.items():
+        ends.setdefault(method, []).extend(routes)

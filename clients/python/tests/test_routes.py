@@ -3,8 +3,11 @@
 import itertools
 import json
 import string
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -117,6 +120,22 @@ def test_ten_thousand_routes_are_made_and_asked_without_delay():
     assert routes.match("GET", "/tenants/t4999/x") == Asked("tenant:access", None, None)
     with pytest.raises(RouteMapInvalid, match="at most"):
         Routes({f"/{number}": "a:b" for number in range(10_001)})
+
+
+def test_a_map_of_which_no_one_could_say_what_it_means_does_not_keep_a_server_busy():
+    random = Random(7)
+    routes = {}
+    for end in range(500):
+        segments = [random.choice(["a", f"{{v{place}}}"]) for place in range(25)]
+        routes[f"/{'/'.join(segments)}/{end}"] = "a:b"
+    with pytest.raises(RouteMapInvalid, match="too many variables"):
+        Routes(routes)
+
+
+def test_the_package_needs_nothing_but_python():
+    source = str(Path(__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {source!r}); import pdp_routes"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 
 @given(st.text() | st.text("/%.;\\#?aA25efcC0", max_size=12).map("/".__add__), st.text(max_size=5))
