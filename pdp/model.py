@@ -67,6 +67,8 @@ class Reason(enum.Enum):
     CONDITION_FAILED = "A condition could not be evaluated."
     ATTRIBUTE_MISSING = "A condition reads an attribute that is not there."
     DENIED_BY_RULE = "A rule denies it."
+    ROUTE_UNKNOWN = "No route of the policy names this method and path."
+    PATH_AMBIGUOUS = "The path could be read in more than one way."
 
     __hash__ = object.__hash__  # as of Effect
 
@@ -327,6 +329,16 @@ class Question(NamedTuple):
     context: Attributes = NO_ATTRIBUTES
 
 
+class HttpRequest(NamedTuple):
+    """A request of which the routes of the policy say what it needs."""
+
+    method: str
+    path: str
+    """As it came, with its query; a character for each byte."""
+    context: Attributes
+    """What conditions may read of it."""
+
+
 class Decision(NamedTuple):
     """The answer to a question. Compare `effect`; a decision has no truth value."""
 
@@ -377,6 +389,9 @@ class DecisionRecord:
     source: AnswerSource = AnswerSource.DECIDED
     reported_by: str | None = None
     """The caller who put it on record in place of the decision point: a sidecar."""
+    request: str | None = None
+    """Method and path of a routed request, printable ASCII; never its query, which may hold
+    secrets."""
 
 
 Key = tuple[str, ...]

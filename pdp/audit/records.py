@@ -43,6 +43,8 @@ def encode(record: DecisionRecord) -> bytes:
     if record.grant_id is not None:
         parts.append(f'"grant_id":{_quote(record.grant_id)}')
     parts.append(f'"permission":{_quote(record.permission)},"reason":"{record.reason.name}"')
+    if record.request is not None:
+        parts.append(f'"request":{_quote(record.request)}')
     resource = record.resource
     if resource is not None:
         parts.append(f'"resource":{{"id":{_quote(resource.id)},"type":{_quote(resource.type)}}}')
@@ -108,6 +110,7 @@ def decode(payload: bytes | str) -> DecisionRecord:
             rule_id=_text_or_none(data.get("rule_id")),
             grant_id=_text_or_none(data.get("grant_id")),
             source=AnswerSource[data.get("source", AnswerSource.DECIDED.name)],
+            request=_text_or_none(data.get("request")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # Without its cause: that would quote the payload.

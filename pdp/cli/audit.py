@@ -185,9 +185,10 @@ def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) ->
             typer.echo(json.dumps(MessageToDict(record, preserving_proto_field_name=True)))
         return
     sources = any(record.source or record.reported_by for record in records)
+    requests = any(record.request for record in records)
     table = Table(box=None, show_header=heading, pad_edge=False)
     columns = ("time", "decision", "reason", "user", "permission", "resource", "rule")
-    for column in (*columns, *("source", "reported by") * sources):
+    for column in (*columns, *("request",) * requests, *("source", "reported by") * sources):
         table.add_column(column, overflow="fold")
     for record in records:
         resource = record.resource
@@ -200,6 +201,7 @@ def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) ->
             _cell(record.permission),
             _cell(f"{resource.type}:{resource.id}") if resource.type else "",
             _cell(record.rule_id),
+            *((_cell(record.request),) if requests else ()),
             *((source if record.source else "", _cell(record.reported_by)) if sources else ()),
         )
     out.print(table)

@@ -121,6 +121,11 @@ class Replica:
         return self._cell.current.policy
 
     @property
+    def snapshot(self) -> Snapshot:
+        """What is served. Raises FactsStale before the first load."""
+        return self._cell.current
+
+    @property
     def revision(self) -> int:
         """The revision that is served; 0 before the first load."""
         return self._cell.current.revision if self._cell.loaded else 0
@@ -164,7 +169,7 @@ class Replica:
             self._reach(at_least_revision)
 
         def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
-            self._require_fresh(snapshot)
+            self.require_fresh(snapshot)
             found = Look(snapshot, gathered)
             user = found.user(user_id)
             organization = found.organization(organization_id)
@@ -198,7 +203,7 @@ class Replica:
         Raises:
             FactsStale: it is not.
         """
-        self._require_fresh(view.snapshot)
+        self.require_fresh(view.snapshot)
 
     # --- watching -------------------------------------------------------------------------------
 
@@ -212,7 +217,8 @@ class Replica:
         """Has `listener` called when there may be news to watches. It must not wait."""
         self._history.listen(listener)
 
-    def _require_fresh(self, snapshot: Snapshot) -> None:
+    def require_fresh(self, snapshot: Snapshot) -> None:
+        """Raises FactsStale where nothing is to be answered from it any more."""
         if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:
             raise FactsStale(
                 "policy and facts were not confirmed as current within "

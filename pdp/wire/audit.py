@@ -137,6 +137,7 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         token_id=record.token_id or "",
         source=_SOURCES[record.source],
         reported_by=record.reported_by or "",
+        request=record.request or "",
     )
     if record.actor is not None:
         write_actor(message.actor, record.actor)

@@ -31,6 +31,7 @@ records = st.builds(
     rule_id=optional,
     grant_id=optional,
     source=st.sampled_from(AnswerSource),
+    request=optional,
 )
 
 

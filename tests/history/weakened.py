@@ -75,7 +75,7 @@ def _without_revision_check() -> None:
 def _without_lease() -> None:
     from pdp.facts.replica import Replica
 
-    Replica._require_fresh = lambda *_: None  # type: ignore[method-assign]
+    Replica.require_fresh = lambda *_: None  # type: ignore[method-assign]
 
 
 def _without_order() -> None:

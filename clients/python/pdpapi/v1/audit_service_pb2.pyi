@@ -68,6 +68,7 @@ class DecisionRecord(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REPORTED_BY_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7."""
     decision: _core_pb2.Decision.ValueType
@@ -97,6 +98,10 @@ class DecisionRecord(_message.Message):
     reported_by: _builtins.str
     """The caller who reported it in place of the decision point; empty: nobody, it is the decision
     point's own. Believe such a record as far as you believe that caller.
+    """
+    request: _builtins.str
+    """Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
+    question came by itself. Where no route is found, `permission` is "http:request".
     """
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp:
@@ -130,10 +135,11 @@ class DecisionRecord(_message.Message):
         token_id: _builtins.str = ...,
         source: _core_pb2.AnswerSource.ValueType = ...,
         reported_by: _builtins.str = ...,
+        request: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

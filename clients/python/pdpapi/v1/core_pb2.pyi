@@ -152,6 +152,10 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """A condition reads an attribute that is not there; it never allows."""
     DECISION_REASON_DENIED_BY_RULE: _DecisionReason.ValueType  # 49
     """A deny rule applies."""
+    DECISION_REASON_ROUTE_UNKNOWN: _DecisionReason.ValueType  # 50
+    """No route of the policy names the method and path of a request."""
+    DECISION_REASON_PATH_AMBIGUOUS: _DecisionReason.ValueType  # 51
+    """The path of a request could be read in more than one way."""
 
 class DecisionReason(_DecisionReason, metaclass=_DecisionReasonEnumTypeWrapper):
     """Why a decision is what it is. A closed list: names are never reused."""
@@ -208,6 +212,10 @@ DECISION_REASON_ATTRIBUTE_MISSING: DecisionReason.ValueType  # 48
 """A condition reads an attribute that is not there; it never allows."""
 DECISION_REASON_DENIED_BY_RULE: DecisionReason.ValueType  # 49
 """A deny rule applies."""
+DECISION_REASON_ROUTE_UNKNOWN: DecisionReason.ValueType  # 50
+"""No route of the policy names the method and path of a request."""
+DECISION_REASON_PATH_AMBIGUOUS: DecisionReason.ValueType  # 51
+"""The path of a request could be read in more than one way."""
 Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
 
 @_typing.final
