@@ -1,0 +1,148 @@
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+type actorKey struct{}
+
+func withActor(ctx context.Context, actor Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// ActorFrom is who a guard has let pass: Middleware, Protect or an interceptor. False where nobody was asked
+// for, as on a public route.
+func ActorFrom(ctx context.Context) (Actor, bool) {
+	actor, ok := ctx.Value(actorKey{}).(Actor)
+	return actor, ok
+}
+
+// SessionToken is the token of a request: of its one `Authorization: Bearer` header, and only where there is no
+// header of that scheme, of the one session cookie. The empty token where there is none, or more than one.
+func (g *Guard) SessionToken(r *http.Request) Token {
+	values := r.Header.Values("Authorization")
+	if len(values) > 1 {
+		return Token{}
+	}
+	if len(values) == 1 {
+		if token, ok := bearer(values[0]); ok {
+			return NewToken(token)
+		}
+	}
+	return NewToken(onlyCookie(r.Header.Values("Cookie"), g.cookie))
+}
+
+// bearer is what follows the scheme Bearer; false where the credentials are of another one.
+func bearer(credentials string) (string, bool) {
+	credentials = strings.Trim(credentials, " \t")
+	scheme, token := credentials, ""
+	if space := strings.IndexAny(credentials, " \t"); space >= 0 {
+		scheme, token = credentials[:space], strings.TrimLeft(credentials[space:], " \t")
+	}
+	return token, strings.EqualFold(scheme, "Bearer")
+}
+
+// onlyCookie is the value of the one cookie of a name. net/http passes over cookies that it does not like, and
+// two of which it passes over one are still two.
+func onlyCookie(headers []string, name string) string {
+	var found []string
+	for pair := range strings.SplitSeq(strings.Join(headers, ";"), ";") {
+		key, value, _ := strings.Cut(pair, "=")
+		if strings.Trim(key, " \t") == name {
+			found = append(found, strings.Trim(value, " \t"))
+		}
+	}
+	if len(found) != 1 {
+		return ""
+	}
+	return found[0]
+}
+
+// Middleware lets pass what a route map lets pass, and answers everything else. What it wraps must be where the
+// path is still the one that was received: StripPrefix and the like belong inside.
+func (g *Guard) Middleware(routes *Routes) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked, err := matchRequest(routes, r)
+			switch {
+			case err != nil:
+				Refuse(w, err)
+			case asked.Public:
+				next.ServeHTTP(w, r)
+			default:
+				g.letPass(w, r, next, asked.Permission, asked.resource())
+			}
+		})
+	}
+}
+
+// Protect lets pass who has a permission, on the resource that a function finds in the request (nil: the
+// permission needs none). What an http.ServeMux found, r.PathValue, is there inside of it.
+func (g *Guard) Protect(
+	permission string, resource func(*http.Request) Resource,
+) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var found *Resource
+			if resource != nil {
+				one := resource(r)
+				found = &one
+			}
+			g.letPass(w, r, next, permission, found)
+		})
+	}
+}
+
+func (g *Guard) letPass(
+	w http.ResponseWriter, r *http.Request, next http.Handler, permission string, resource *Resource,
+) {
+	actor, err := g.Require(r.Context(), g.SessionToken(r), permission, resource)
+	if err != nil {
+		Refuse(w, err)
+		return
+	}
+	next.ServeHTTP(w, r.WithContext(withActor(r.Context(), actor)))
+}
+
+// matchRequest reads the request target as it was received: net/http's own URL is decoded. Where something
+// changed the URL since, what is inside would see another path than the one that is asked about.
+func matchRequest(routes *Routes, r *http.Request) (Asked, error) {
+	received, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil || received.Path != r.URL.Path || received.EscapedPath() != r.URL.EscapedPath() {
+		return Asked{}, &RouteRefused{pathAmbiguous}
+	}
+	return routes.Match(r.Method, r.RequestURI)
+}
+
+// Refuse answers a request with what an error of a guard means: 401, 403, 503, or 500 for any other. The body
+// says no reason, because WRONG_ORGANIZATION tells a stranger that there is something.
+func Refuse(w http.ResponseWriter, err error) {
+	body := struct {
+		Error      string `json:"error"`
+		DecisionID string `json:"decision_id,omitempty"`
+	}{Error: "internal"}
+	status := http.StatusInternalServerError
+	if refused := refusalOf(err); refused != nil {
+		status = refused.httpStatus()
+		body.Error, body.DecisionID = refused.word()
+	}
+	header := w.Header()
+	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified"} {
+		header.Del(name) // of an answer that is not given
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	switch status {
+	case http.StatusUnauthorized:
+		header.Set("WWW-Authenticate", "Bearer")
+	case http.StatusServiceUnavailable:
+		header.Set("Retry-After", "1")
+	}
+	text, _ := json.Marshal(body) // two strings
+	w.WriteHeader(status)
+	_, _ = w.Write(text) // fails only where nobody reads it
+}

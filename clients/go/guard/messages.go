@@ -1,0 +1,182 @@
+package guard
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	pdpapiv1 "pdp.example/go/pdpapi/v1"
+)
+
+// Values <-> messages of the contract. Here is decided whether an answer is one.
+
+func checkRequest(token Token, question Question, revision uint64) (*pdpapiv1.CheckRequest, error) {
+	item, err := checkItem(question)
+	if err != nil {
+		return nil, err
+	}
+	return &pdpapiv1.CheckRequest{
+		ActorToken:      token.sendable(),
+		Permission:      item.GetPermission(),
+		Resource:        item.GetResource(),
+		Context:         item.GetContext(),
+		AtLeastRevision: revision,
+	}, nil
+}
+
+func batchRequest(token Token, questions []Question, revision uint64) (*pdpapiv1.BatchCheckRequest, error) {
+	if len(questions) < 1 || len(questions) > BatchQuestionsMax {
+		return nil, unsendable("questions", fmt.Sprintf(
+			"a batch has 1 to %d, not %d (they are not split: two calls may see two revisions)",
+			BatchQuestionsMax, len(questions)))
+	}
+	items := make([]*pdpapiv1.CheckItem, len(questions))
+	for i, question := range questions {
+		item, err := checkItem(question)
+		if err != nil {
+			return nil, err
+		}
+		items[i] = item
+	}
+	return &pdpapiv1.BatchCheckRequest{
+		ActorToken: token.sendable(), Items: items, AtLeastRevision: revision,
+	}, nil
+}
+
+func checkItem(question Question) (*pdpapiv1.CheckItem, error) {
+	item := &pdpapiv1.CheckItem{Permission: question.Permission}
+	texts := map[string]string{"permission": question.Permission}
+	if resource := question.Resource; resource != nil {
+		item.Resource = &pdpapiv1.Resource{
+			Type: resource.Type, Id: resource.ID, OrganizationId: resource.OrganizationID,
+		}
+		texts["resource.type"], texts["resource.id"] = resource.Type, resource.ID
+		texts["resource.organization_id"] = resource.OrganizationID
+		if parent := resource.Parent; parent != nil {
+			item.Resource.Parent = &pdpapiv1.ResourceRef{Type: parent.Type, Id: parent.ID}
+			texts["resource.parent.type"], texts["resource.parent.id"] = parent.Type, parent.ID
+		}
+		if resource.Attributes != nil {
+			attributes, err := toStruct(resource.Attributes, "attributes", 1)
+			if err != nil {
+				return nil, err
+			}
+			item.Resource.Attributes = attributes
+		}
+	}
+	for field, text := range texts {
+		if !utf8.ValidString(text) {
+			return nil, unsendable(field, "not Unicode text")
+		}
+	}
+	if question.Context != nil {
+		context, err := toStruct(question.Context, "context", 1)
+		if err != nil {
+			return nil, err
+		}
+		item.Context = context
+	}
+	return item, nil
+}
+
+// decisionFromCheck is the decision that an answer states, or Unavailable where it states none.
+func decisionFromCheck(answer *pdpapiv1.CheckResponse) (Decision, error) {
+	actor, err := actorOf(answer.GetActor())
+	if err != nil {
+		return Decision{}, err
+	}
+	return decisionOf(answer, actor)
+}
+
+func decisionsFromBatch(answer *pdpapiv1.BatchCheckResponse, count int) ([]Decision, error) {
+	if len(answer.GetResults()) != count {
+		return nil, noAnswer(fmt.Sprintf("%d results to %d questions", len(answer.GetResults()), count))
+	}
+	actor, err := actorOf(answer.GetActor())
+	if err != nil {
+		return nil, err
+	}
+	decisions := make([]Decision, count)
+	for i, result := range answer.GetResults() {
+		if decisions[i], err = decisionOf(result, actor); err != nil {
+			return nil, err
+		}
+	}
+	return decisions, nil
+}
+
+func actorOf(actor *pdpapiv1.Actor) (*Actor, error) {
+	if actor == nil {
+		return nil, nil
+	}
+	if actor.GetUserId() == "" {
+		return nil, noAnswer("an actor without a user")
+	}
+	return &Actor{
+		UserID:         actor.GetUserId(),
+		SessionID:      actor.GetSessionId(),
+		OrganizationID: actor.GetOrganizationId(),
+		ImpersonatorID: actor.GetImpersonatorId(),
+	}, nil
+}
+
+func decisionOf(answer *pdpapiv1.CheckResponse, actor *Actor) (Decision, error) {
+	decision := Decision{
+		Reason:     reasonName(answer.GetReason()),
+		Message:    answer.GetMessage(),
+		Actor:      actor,
+		DecisionID: answer.GetDecisionId(),
+		RuleID:     answer.GetRuleId(),
+		GrantID:    answer.GetGrantId(),
+		Revision:   answer.GetRevision(),
+	}
+	switch answer.GetDenialKind() {
+	case pdpapiv1.DenialKind_DENIAL_KIND_UNAUTHENTICATED:
+		decision.DenialKind = KindUnauthenticated
+	case pdpapiv1.DenialKind_DENIAL_KIND_FORBIDDEN:
+		decision.DenialKind = KindForbidden
+	}
+	switch answer.GetDecision() {
+	case pdpapiv1.Decision_DECISION_ALLOW:
+		if answer.GetDenialKind() != pdpapiv1.DenialKind_DENIAL_KIND_UNSPECIFIED {
+			return Decision{}, noAnswer("an allow that is a kind of denial")
+		}
+		if actor == nil {
+			return Decision{}, noAnswer("an allow without an actor")
+		}
+		decision.Effect = Allow
+	case pdpapiv1.Decision_DECISION_DENY:
+		if decision.DenialKind == "" {
+			return Decision{}, noAnswer(fmt.Sprintf("a denial of unknown kind %d", answer.GetDenialKind()))
+		}
+		decision.Effect = Deny
+	default:
+		return Decision{}, noAnswer(fmt.Sprintf("decision %d", answer.GetDecision()))
+	}
+	switch answer.GetSource() {
+	case pdpapiv1.AnswerSource_ANSWER_SOURCE_UNSPECIFIED:
+		decision.Source = Decided
+	case pdpapiv1.AnswerSource_ANSWER_SOURCE_CACHED:
+		decision.Source = Cached
+	case pdpapiv1.AnswerSource_ANSWER_SOURCE_STAYED_OPEN:
+		decision.Source = StayedOpen
+	default:
+		return Decision{}, noAnswer(fmt.Sprintf("an answer of unknown source %d", answer.GetSource()))
+	}
+	if until := answer.GetReusableUntil(); until != nil {
+		if until.CheckValid() != nil {
+			return Decision{}, noAnswer("reusable_until is not a time")
+		}
+		decision.ReusableUntil = until.AsTime()
+	}
+	return decision, nil
+}
+
+// reasonName: a newer PDP knows more reasons; the decision itself is not in doubt.
+func reasonName(reason pdpapiv1.DecisionReason) string {
+	if name, ok := pdpapiv1.DecisionReason_name[int32(reason)]; ok {
+		return strings.TrimPrefix(name, "DECISION_REASON_")
+	}
+	return strconv.Itoa(int(reason))
+}

@@ -1,0 +1,160 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	routeCharactersMax = 256
+	nameCharactersMax  = 128
+	anyMethod          = ""
+
+	nameForm = `[a-z][a-z0-9_.-]*`
+)
+
+var (
+	methodForm     = regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`)
+	literalForm    = regexp.MustCompile(`^[A-Za-z0-9\-._~!$&'()+,=:@]+$`)
+	variableForm   = regexp.MustCompile(`^\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
+	permissionForm = regexp.MustCompile(`^` + nameForm + `:` + nameForm + `$`)
+	resourceForm   = regexp.MustCompile(`^(` + nameForm + `)/\{(.*)\}$`)
+)
+
+// route is one route of a map.
+type route struct {
+	text     string
+	method   string
+	segments []segment
+	rest     bool // ends with `**`
+	slash    bool // ends with a slash; that of `/`, which has no segments, counts as one
+	needs    Needs
+	// The type of the resource, empty for none, and which segment is its id.
+	resourceType  string
+	resourcePlace int
+	// How specific it is; of routes that take one path the greater. By segment, 2 is a literal, 1 a variable, and
+	// `**` is nothing; the 0 at the end is that it ends there.
+	rank []int
+}
+
+// segment is a literal, or with an empty one a variable.
+type segment struct{ literal string }
+
+// newRoute reads a route. The error is a sentence about what is wrong with it.
+func newRoute(text string, needs Needs) (*route, error) {
+	if utf8.RuneCountInString(text) > routeCharactersMax {
+		return nil, fmt.Errorf("has more than %d characters", routeCharactersMax)
+	}
+	made := &route{text: text, needs: needs}
+	target := text
+	if space := strings.LastIndexByte(text, ' '); space >= 0 {
+		made.method, target = text[:space], text[space+1:]
+		if !methodForm.MatchString(made.method) {
+			return nil, errors.New("must be a path such as /courses/{id}, or GET and one space before it")
+		}
+	}
+	if !strings.HasPrefix(target, "/") {
+		return nil, errors.New("its path must begin with /")
+	}
+	parts := strings.Split(target[1:], "/")
+	last := len(parts) - 1
+	made.rest, made.slash = parts[last] == "**", parts[last] == ""
+	if made.rest || made.slash {
+		parts = parts[:last]
+	}
+	variables := map[string]int{}
+	for place, part := range parts {
+		if variable := variableForm.FindStringSubmatch(part); variable != nil {
+			if _, twice := variables[variable[1]]; twice {
+				return nil, fmt.Errorf("names the variable %s twice", part)
+			}
+			variables[variable[1]] = place
+			made.segments = append(made.segments, segment{})
+			made.rank = append(made.rank, 1)
+			continue
+		}
+		if err := checkLiteral(part); err != nil {
+			return nil, err
+		}
+		made.segments = append(made.segments, segment{part})
+		made.rank = append(made.rank, 2)
+	}
+	if !made.rest {
+		made.rank = append(made.rank, 0)
+	}
+	return made, made.readNeeds(variables)
+}
+
+func checkLiteral(part string) error {
+	switch {
+	case part == "":
+		return errors.New("has an empty segment")
+	case strings.Contains(part, "*"):
+		return errors.New("a * is only at the end, as **; one segment is a variable: {name}")
+	case strings.HasPrefix(part, ":"):
+		return fmt.Errorf("a variable is written {name}, not %s", part)
+	case part == "." || part == "..":
+		return errors.New("has a segment . or .., and every request for one is refused")
+	case !literalForm.MatchString(part):
+		return fmt.Errorf("the segment %q is neither a variable {name} nor letters, digits and "+
+			"-._~!$&'()+,=:@", part)
+	}
+	return nil
+}
+
+func (r *route) readNeeds(variables map[string]int) error {
+	needs := r.needs
+	if needs.Public {
+		if needs.Permission != "" || needs.Resource != "" {
+			return errors.New("is public, and needs something")
+		}
+		return nil
+	}
+	if !permissionForm.MatchString(needs.Permission) || len(needs.Permission) > nameCharactersMax {
+		return fmt.Errorf("%q is not a permission such as course:view", needs.Permission)
+	}
+	if needs.Resource == "" {
+		return nil
+	}
+	found := resourceForm.FindStringSubmatch(needs.Resource)
+	if found == nil || utf8.RuneCountInString(needs.Resource) > nameCharactersMax {
+		return fmt.Errorf("%q is not a resource such as course/{id}", needs.Resource)
+	}
+	place, ok := variables[found[2]]
+	if !ok {
+		return fmt.Errorf("the path has no variable {%s}", found[2])
+	}
+	r.resourceType, r.resourcePlace = found[1], place
+	return nil
+}
+
+// takes says whether a route takes a path that it could take.
+func (r *route) takes(read path) bool {
+	if !r.rest && r.slash != read.slash {
+		return false
+	}
+	for i, one := range r.segments {
+		if one.literal != "" && one.literal != read.sent[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// asks is what a request for a path that it could take needs.
+func (r *route) asks(read path) Asked {
+	asked := Asked{Public: r.needs.Public, Permission: r.needs.Permission, ResourceType: r.resourceType}
+	if r.resourceType != "" {
+		asked.ResourceID = read.decoded[r.resourcePlace]
+	}
+	return asked
+}
+
+// asksAs says whether both ask the same for every path; their variables are at the same places.
+func (r *route) asksAs(other *route) bool {
+	return r.needs.Public == other.needs.Public && r.needs.Permission == other.needs.Permission &&
+		r.resourceType == other.resourceType && r.resourcePlace == other.resourcePlace
+}
