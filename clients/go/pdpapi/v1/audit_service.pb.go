@@ -114,7 +114,10 @@ type DecisionRecord struct {
 	Source AnswerSource `protobuf:"varint,16,opt,name=source,proto3,enum=pdpapi.v1.AnswerSource" json:"source,omitempty"`
 	// The caller who reported it in place of the decision point; empty: nobody, it is the decision
 	// point's own. Believe such a record as far as you believe that caller.
-	ReportedBy    string `protobuf:"bytes,17,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
+	ReportedBy string `protobuf:"bytes,17,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
+	// Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
+	// question came by itself. Where no route is found, `permission` is "http:request".
+	Request       string `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +267,13 @@ func (x *DecisionRecord) GetSource() AnswerSource {
 func (x *DecisionRecord) GetReportedBy() string {
 	if x != nil {
 		return x.ReportedBy
+	}
+	return ""
+}
+
+func (x *DecisionRecord) GetRequest() string {
+	if x != nil {
+		return x.Request
 	}
 	return ""
 }
@@ -890,7 +900,7 @@ var File_pdpapi_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xc0\x05\n" +
+	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xda\x05\n" +
 	"\x0eDecisionRecord\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x129\n" +
@@ -915,7 +925,8 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\btoken_id\x18\x0f \x01(\tR\atokenId\x12/\n" +
 	"\x06source\x18\x10 \x01(\x0e2\x17.pdpapi.v1.AnswerSourceR\x06source\x12\x1f\n" +
 	"\vreported_by\x18\x11 \x01(\tR\n" +
-	"reportedBy\"\xf4\x03\n" +
+	"reportedBy\x12\x18\n" +
+	"\arequest\x18\x12 \x01(\tR\arequest\"\xf4\x03\n" +
 	"\x14ListDecisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +

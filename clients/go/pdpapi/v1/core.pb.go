@@ -240,6 +240,10 @@ const (
 	DecisionReason_DECISION_REASON_ATTRIBUTE_MISSING DecisionReason = 48
 	// A deny rule applies.
 	DecisionReason_DECISION_REASON_DENIED_BY_RULE DecisionReason = 49
+	// No route of the policy names the method and path of a request.
+	DecisionReason_DECISION_REASON_ROUTE_UNKNOWN DecisionReason = 50
+	// The path of a request could be read in more than one way.
+	DecisionReason_DECISION_REASON_PATH_AMBIGUOUS DecisionReason = 51
 )
 
 // Enum value maps for DecisionReason.
@@ -271,6 +275,8 @@ var (
 		47: "DECISION_REASON_CONDITION_FAILED",
 		48: "DECISION_REASON_ATTRIBUTE_MISSING",
 		49: "DECISION_REASON_DENIED_BY_RULE",
+		50: "DECISION_REASON_ROUTE_UNKNOWN",
+		51: "DECISION_REASON_PATH_AMBIGUOUS",
 	}
 	DecisionReason_value = map[string]int32{
 		"DECISION_REASON_UNSPECIFIED":                 0,
@@ -299,6 +305,8 @@ var (
 		"DECISION_REASON_CONDITION_FAILED":            47,
 		"DECISION_REASON_ATTRIBUTE_MISSING":           48,
 		"DECISION_REASON_DENIED_BY_RULE":              49,
+		"DECISION_REASON_ROUTE_UNKNOWN":               50,
+		"DECISION_REASON_PATH_AMBIGUOUS":              51,
 	}
 )
 
@@ -574,7 +582,7 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"\fAnswerSource\x12\x1d\n" +
 	"\x19ANSWER_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ANSWER_SOURCE_CACHED\x10\x01\x12\x1d\n" +
-	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\xa0\b\n" +
+	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\xe7\b\n" +
 	"\x0eDecisionReason\x12\x1f\n" +
 	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fDECISION_REASON_ALLOWED_BY_RULE\x10\x01\x12#\n" +
@@ -602,7 +610,9 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"!DECISION_REASON_CONDITION_NOT_MET\x10.\x12$\n" +
 	" DECISION_REASON_CONDITION_FAILED\x10/\x12%\n" +
 	"!DECISION_REASON_ATTRIBUTE_MISSING\x100\x12\"\n" +
-	"\x1eDECISION_REASON_DENIED_BY_RULE\x101B\x82\x01\n" +
+	"\x1eDECISION_REASON_DENIED_BY_RULE\x101\x12!\n" +
+	"\x1dDECISION_REASON_ROUTE_UNKNOWN\x102\x12\"\n" +
+	"\x1eDECISION_REASON_PATH_AMBIGUOUS\x103B\x82\x01\n" +
 	"\rcom.pdpapi.v1B\tCoreProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
 
