@@ -18,16 +18,22 @@ Invariants:
   allows, by the rules of `pdp_client/cache.py`.
 """
 
+from pdp_client.aio import AsyncGuard
 from pdp_client.errors import (
     Denied,
     Forbidden,
     GuardError,
     PdpRefused,
     PdpUnavailable,
+    RouteRefused,
     Unauthenticated,
     Violation,
 )
-from pdp_client.guard import BATCH_QUESTIONS_MAX, Guard
+from pdp_client.guard import Guard
+from pdp_client.headers import session_token
+from pdp_client.messages import BATCH_QUESTIONS_MAX
+from pdp_client.permissions import PermissionSet
+from pdp_client.refusals import Refusal, refusal_of
 from pdp_client.transport import TlsOptions
 from pdp_client.values import (
     Actor,
@@ -44,6 +50,7 @@ __all__ = [
     "BATCH_QUESTIONS_MAX",
     "Actor",
     "AnswerSource",
+    "AsyncGuard",
     "Decision",
     "DenialKind",
     "Denied",
@@ -53,10 +60,15 @@ __all__ = [
     "GuardError",
     "PdpRefused",
     "PdpUnavailable",
+    "PermissionSet",
     "Question",
+    "Refusal",
     "Resource",
+    "RouteRefused",
     "TlsOptions",
     "Token",
     "Unauthenticated",
     "Violation",
+    "refusal_of",
+    "session_token",
 ]

@@ -243,6 +243,10 @@ class DecisionCache(Generic[T]):
                 del self._asking[key]
             done.set()
 
+    def keep(self, key: bytes, fresh: Fresh[T]) -> None:
+        """Keeps what was asked without `get_or_ask`, if the rules let it."""
+        self._keep(key, fresh)
+
     def forget(self, key: bytes) -> None:
         """Drops the answer to one question."""
         with self._lock:

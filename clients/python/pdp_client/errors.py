@@ -6,6 +6,7 @@
     |   +-- Forbidden          403: the actor is known and may not
     +-- PdpUnavailable         503: there is no answer; asking again may help
     +-- PdpRefused             500: the PDP does not take the question; asking again does not help
+    +-- RouteRefused           403: no route names the path, or it has two readings
 
 `http_status` is what a web application answers. No text of these holds a token or a key.
 """
@@ -18,7 +19,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from pdp_client.values import Decision, DenialKind, Token
+from pdp_client.values import Actor, Decision, DenialKind, Effect, Token
 
 _TOKEN_SHAPE = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?")
 _REDACTED = "<token>"
@@ -112,11 +113,24 @@ class PdpRefused(GuardError):
         return " ".join(part for part in (self.code, self.reason, self.message) if part)
 
 
-def denied(decision: Decision) -> Denied:
-    """The exception for a decision that is a denial."""
+class RouteRefused(GuardError):
+    """A route map lets a request not pass, and nobody was asked."""
+
+    http_status = 403
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """`no_route`: no route names it; `ambiguous_path`: it could be read otherwise."""
+
+
+def actor_of(decision: Decision) -> Actor:
+    """The actor of an allow; everything else is raised."""
+    if decision.effect is Effect.ALLOW and decision.actor is not None:
+        return decision.actor
     if decision.denial_kind is DenialKind.UNAUTHENTICATED:
-        return Unauthenticated(decision)
-    return Forbidden(decision)
+        raise Unauthenticated(decision)
+    raise Forbidden(decision)
 
 
 def failure_of(error: grpc.Call, token: Token) -> PdpUnavailable | PdpRefused:

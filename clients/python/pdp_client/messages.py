@@ -23,6 +23,8 @@ from pdp_client.values import (
     Token,
 )
 
+BATCH_QUESTIONS_MAX = 1_000
+
 _DENIAL_KINDS = {
     core_pb2.DENIAL_KIND_UNAUTHENTICATED: DenialKind.UNAUTHENTICATED,
     core_pb2.DENIAL_KIND_FORBIDDEN: DenialKind.FORBIDDEN,
@@ -51,7 +53,9 @@ def check_request(
 def batch_request(
     token: Token, questions: Sequence[Question], at_least_revision: int
 ) -> decision_service_pb2.BatchCheckRequest:
-    """The message for many questions."""
+    """The message for many questions. Raises ValueError for none, and for more than 1,000."""
+    if not 1 <= len(questions) <= BATCH_QUESTIONS_MAX:
+        raise ValueError(f"a batch has 1 to {BATCH_QUESTIONS_MAX} questions, not {len(questions)}")
     return decision_service_pb2.BatchCheckRequest(
         actor_token=_sendable(token),
         items=[_item(one) for one in questions],

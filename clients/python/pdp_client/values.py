@@ -19,6 +19,11 @@ class Token:
             raise TypeError(f"a token is a str, not {type(text).__name__}; '' is a denial")
         self._text = text
 
+    @staticmethod
+    def of(token: "str | Token") -> "Token":
+        """The token itself, or one that is made of its text."""
+        return token if isinstance(token, Token) else Token(token)
+
     def __repr__(self) -> str:
         return "Token(...)"
 

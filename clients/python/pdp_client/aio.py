@@ -1,0 +1,148 @@
+"""The guard for asyncio: the same questions, awaited."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from pdp_client.asking import Asking, Attempts
+from pdp_client.cache import key_of
+from pdp_client.errors import actor_of
+from pdp_client.messages import (
+    batch_request,
+    check_request,
+    decision_from_check,
+    decisions_from_batch,
+    fresh_from_check,
+)
+from pdp_client.permissions import PermissionSet, permission_set
+from pdp_client.values import Actor, Attributes, Decision, Question, Resource, Token
+
+RequestT = TypeVar("RequestT")
+AnswerT = TypeVar("AnswerT")
+
+
+class AsyncGuard(Asking):
+    """Asks one PDP from asyncio. Its options are those of `Asking`.
+
+    It belongs to no event loop, and may be made where none runs: grpc.aio ties a channel to one
+    loop for good, but Django, Flask and test clients run many.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connections; calls in flight raise PdpUnavailable, later ones ValueError."""
+        await asyncio.to_thread(self._end)
+
+    async def check(
+        self,
+        token: str | Token,
+        permission: str,
+        resource: Resource | None = None,
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> Decision:
+        """As `Guard.check`."""
+        secret = Token.of(token)
+        attempts = Attempts(secret, self._deadline_seconds)
+        request = check_request(secret, Question(permission, resource, context), at_least_revision)
+        if self._cache is None:
+            return decision_from_check(await self._ask(self._stub.Check, request, attempts))
+        key = key_of("Check", request)
+        kept = self._cache.find(key)
+        if kept is not None:
+            return kept[1]
+        sent_at = time.monotonic()
+        answer = await self._ask(self._stub.Check, request, attempts)
+        fresh = fresh_from_check(request, answer, sent_at)
+        self._cache.keep(key, fresh)
+        return fresh.answer[0]
+
+    async def require(
+        self,
+        token: str | Token,
+        permission: str,
+        resource: Resource | None = None,
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> Actor:
+        """As `Guard.require`."""
+        return actor_of(
+            await self.check(
+                token, permission, resource, context, at_least_revision=at_least_revision
+            )
+        )
+
+    async def require_role(self, token: str | Token, role: str) -> Actor:
+        """As `Guard.require_role`."""
+        return await self.require(token, f"role:{role}")
+
+    async def batch(
+        self,
+        token: str | Token,
+        questions: Sequence[Question],
+        *,
+        at_least_revision: int = 0,
+    ) -> list[Decision]:
+        """As `Guard.batch`."""
+        secret = Token.of(token)
+        request = batch_request(secret, questions, at_least_revision)
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = await self._ask(self._stub.BatchCheck, request, attempts)
+        return decisions_from_batch(answer, len(questions))
+
+    async def can(self, token: str | Token, questions: Sequence[Question]) -> PermissionSet:
+        """As `Guard.can`."""
+        return permission_set(questions, await self.batch(token, questions) if questions else [])
+
+    async def _ask(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[RequestT, AnswerT]",  # generic in its stubs only
+        request: RequestT,
+        attempts: Attempts,
+    ) -> AnswerT:
+        """Calls until there is an answer, an error that will stay, or no time left."""
+        while True:
+            call = method.future(request, timeout=attempts.seconds_left, metadata=self._metadata)
+            await _ended(call)
+            if call.code() is grpc.StatusCode.OK:
+                return call.result()
+            pause = attempts.failed(call)
+            if pause is not None and not self._closed.is_set():
+                await asyncio.sleep(pause)
+            if pause is None or self._closed.is_set():
+                raise attempts.error()
+
+
+async def _ended(call: Any) -> None:
+    """Returns when a call has; ends it where the one who waits is cancelled."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def tell(_: object) -> None:
+        try:
+            loop.call_soon_threadsafe(ended.set)
+        except RuntimeError:  # the loop was closed: nobody waits any more
+            return
+
+    call.add_done_callback(tell)
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        call.cancel()
+        raise

@@ -1,0 +1,110 @@
+"""What both guards are made of: the connection to a PDP, and when it is asked again."""
+
+import math
+import random
+import threading
+import time
+from typing import Self
+
+import grpc
+from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
+from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
+
+from pdp_client.cache import DecisionCache
+from pdp_client.errors import PdpRefused, PdpUnavailable, failure_of
+from pdp_client.following import Follower
+from pdp_client.transport import TlsOptions, caller_metadata, open_channel
+from pdp_client.values import Decision, Token
+
+_RETRY_SECONDS_FIRST = 0.025
+_RETRY_SECONDS_MAX = 1.0
+# A server that ends cancels what it has accepted and not begun; nothing here cancels a call.
+_ASK_AGAIN = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
+
+
+class Asking:
+    """Asks one PDP. Thread-safe; make one per process (after a fork) and keep it.
+
+    `target` is a gRPC target: `host:port`, `dns:///host:port` (every address behind the name is
+    used in turn), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `unix:/run/pdp.sock`. Without `tls` the
+    connection is clear text, which beyond loopback is refused unless `insecure` is set.
+    `deadline_seconds` bounds each call as a whole, repetitions included.
+
+    With `cache` it keeps allows and gives them again to equal questions, without the network, while
+    it follows the PDP's change stream; `pdp_client/cache.py` says by which rules.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: TlsOptions | None = None,
+        api_key: str | None = None,
+        deadline_seconds: float = 0.25,
+        insecure: bool = False,
+        cache: bool = False,
+    ) -> None:
+        """Raises ValueError for options that do not hold, OSError for unreadable PEM files.
+        It waits for no connection: the first call does."""
+        if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
+            raise ValueError(f"deadline_seconds must be above 0, it is {deadline_seconds}")
+        self._deadline_seconds = deadline_seconds
+        self._metadata = caller_metadata(api_key)
+        self._channel = open_channel(target, tls, api_key, insecure=insecure)
+        self._stub = PolicyDecisionServiceStub(self._channel)
+        self._closed = threading.Event()
+        self._cache: DecisionCache[tuple[Decision, Decision]] | None = None
+        if cache:
+            self._cache = DecisionCache()
+            watch = ChangeServiceStub(self._channel).Watch
+            self._follower = Follower(
+                lambda request: watch(request, metadata=self._metadata), self._cache
+            )
+            self._follower.start()
+
+    @classmethod
+    def of(cls, other: "Asking") -> Self:
+        """A guard of this kind that is the other one: its connections, its cache, its end."""
+        if isinstance(other, cls):
+            return other
+        one = cls.__new__(cls)
+        vars(one).update(vars(other))
+        return one
+
+    def _end(self) -> None:
+        if self._cache is not None:
+            self._follower.stop()
+        self._closed.set()
+        self._channel.close()
+
+
+class Attempts:
+    """One question: how long it may take, and whether it is asked again. Repeating is safe because
+    no decision changes anything."""
+
+    def __init__(self, token: Token, seconds: float) -> None:
+        self._token = token
+        self._ends = time.monotonic() + seconds
+        self._longest = _RETRY_SECONDS_FIRST
+        self._failure: grpc.Call | None = None
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._ends - time.monotonic())
+
+    def failed(self, call: grpc.Call) -> float | None:
+        """After how many seconds to ask again; None: not at all, it is an `error`."""
+        # Where a repetition ran out of time, why there was one says more.
+        if self._failure is None or call.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._failure = call
+        # Full jitter: guards that failed together do not come back together.
+        pause = random.uniform(0, self._longest)  # noqa: S311  # not a secret
+        self._longest = min(2 * self._longest, _RETRY_SECONDS_MAX)
+        return pause if call.code() in _ASK_AGAIN and pause < self.seconds_left else None
+
+    def error(self) -> PdpUnavailable | PdpRefused:
+        """What came of it. To be raised outside of the handler of gRPC's own exception, which
+        repeats the peer's text."""
+        if self._failure is None:
+            raise AssertionError("nothing failed")
+        return failure_of(self._failure, self._token)
