@@ -34,6 +34,7 @@ from pdp.wire import (
     administration_methods,
     audit_methods,
     decision_methods,
+    external_authorization_methods,
     open_grpc_door,
 )
 
@@ -145,6 +146,9 @@ class Service:
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._methods: Sequence[AnyMethod] = (
             *decision_methods(authorizer, self._metrics.count_decisions),
+            *external_authorization_methods(
+                authorizer, self._metrics.count_decisions, settings.session_cookie
+            ),
             *administration_methods(administrator, pages),
             *audit_methods(
                 DecisionLog(self._engine), Reports(self._engine, clock=wall_clock), pages

@@ -4,13 +4,17 @@ Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `err
 answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from pdp_routes import PUBLIC, RouteRefused
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
-from pdp.decision import decide, prepare
-from pdp.errors import MustWait
+from pdp.decision import Policy, decide, names, prepare
+from pdp.errors import FactsStale, MustWait
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
 from pdp.model import (
@@ -18,8 +22,11 @@ from pdp.model import (
     Decision,
     DecisionRecord,
     Effect,
+    HttpRequest,
     Question,
+    Reason,
     RefusedToken,
+    Resource,
     ResourceRef,
     UserFacts,
     UserStatus,
@@ -29,6 +36,13 @@ from pdp.model import (
 Provision = Callable[[VerifiedToken], int]
 """Writes down whom a token proves, as far as nobody has spoken of them before. Returns a revision
 that holds what came of it. Raises `errors.Unavailable`."""
+
+
+ROUTING_ATTEMPTS_MAX = 3
+UNROUTED = "http:request"
+"""The permission on record where a request has no route."""
+REQUEST_CHARACTERS_MAX = 512
+_NOT_PLAIN = re.compile(r"[^\x21-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +98,72 @@ class Authorizer:
         Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach), and
         without `wait` MustWait where an answer needs what is not in memory.
         """
+        ruling = self._decide(token_text, questions, at_least_revision, wait=wait)
+        return self._on_record(ruling, questions, caller, wait=wait)
+
+    def rule_request(
+        self, token_text: str, request: HttpRequest, caller: str, *, wait: bool = True
+    ) -> Ruling | None:
+        """Answers for a request what its route needs, by the routes of the very policy that
+        decides. None: what it asks for is public.
+
+        Otherwise as `rule`. A token that is refused is so whatever the path.
+        """
+        for _ in range(ROUTING_ATTEMPTS_MAX):
+            snapshot = self._replica.snapshot
+            target = _target(snapshot.policy, request)
+            if target is None:
+                self._replica.require_fresh(snapshot)
+                return None
+            questions = (target.question,)
+            ruling = self._decide(token_text, questions, 0, wait=wait, refusal=target.refusal)
+            view = ruling.view
+            if (
+                view is None
+                or view.policy is snapshot.policy
+                or _target(view.policy, request) == target
+            ):
+                return self._on_record(ruling, questions, caller, wait=wait, request=request)
+        raise FactsStale("the routes changed faster than a request could be matched")
+
+    def _decide(
+        self,
+        token_text: str,
+        questions: Sequence[Question],
+        at_least_revision: int,
+        *,
+        wait: bool,
+        refusal: Reason | None = None,
+    ) -> Ruling:
+        """`refusal`: why it is denied to everybody who is not refused for what they are."""
         token = self._verifier.verify(token_text, wait=wait)
         now = self._clock()
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
-            ruling = Ruling(token, refusals, ids, self._replica.revision, now, None)
-        else:
-            view = self._view(token, questions, at_least_revision, wait=wait)
-            standing = prepare(view.policy, token, view.user, view.organization, now)
+            return Ruling(token, refusals, ids, self._replica.revision, now, None)
+        view = self._view(token, questions, at_least_revision, wait=wait)
+        standing = prepare(view.policy, token, view.user, view.organization, now)
+        if refusal is None:
             decisions = [
                 decide(standing, question, chain)
                 for question, chain in zip(questions, view.chains, strict=True)
             ]
-            ruling = Ruling(token, decisions, ids, view.revision, now, view)
-        denials = self._records_to_sync(ruling, questions, caller, now)
+        else:
+            decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
+        return Ruling(token, decisions, ids, view.revision, now, view)
+
+    def _on_record(
+        self,
+        ruling: Ruling,
+        questions: Sequence[Question],
+        caller: str,
+        *,
+        wait: bool,
+        request: HttpRequest | None = None,
+    ) -> Ruling:
+        """An answer, or without `wait` one that is left to `settle`."""
+        denials = self._records_to_sync(ruling, questions, caller, request)
         if denials and not wait:
             return replace(ruling, unrecorded=denials)
         self._recorder.record(denials)
@@ -140,14 +205,18 @@ class Authorizer:
             self._replica.confirm(ruling.view)
 
     def _records_to_sync(
-        self, ruling: Ruling, questions: Sequence[Question], caller: str, now: float
+        self,
+        ruling: Ruling,
+        questions: Sequence[Question],
+        caller: str,
+        request: HttpRequest | None,
     ) -> Sequence[DecisionRecord]:
         effects = {decision.effect for decision in ruling.decisions}
         if self._record_allows and Effect.ALLOW in effects:
-            self._recorder.offer(_records(ruling, questions, caller, now, Effect.ALLOW))
+            self._recorder.offer(_records(ruling, questions, caller, request, Effect.ALLOW))
         if Effect.DENY not in effects:
             return ()
-        return _records(ruling, questions, caller, now, Effect.DENY)
+        return _records(ruling, questions, caller, request, Effect.DENY)
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:
@@ -163,10 +232,55 @@ def _is_new(actor: Actor, user: UserFacts | None) -> bool:
     )
 
 
+class _Target(NamedTuple):
+    """Where a request leads."""
+
+    question: Question
+    refusal: Reason | None
+    """Why it leads nowhere; then the question says only what stands on record."""
+
+
+def _target(policy: Policy, request: HttpRequest) -> _Target | None:
+    """None: to what is public."""
+    try:
+        found = policy.routes.match(request.method, request.path)
+    except RouteRefused as refused:
+        unknown = refused.reason == "no_route"
+        reason = Reason.ROUTE_UNKNOWN if unknown else Reason.PATH_AMBIGUOUS
+        return _Target(Question(UNROUTED), reason)
+    if found is PUBLIC:
+        return None
+    resource = None
+    if found.resource_type is not None and found.resource_id is not None:
+        if names.check_identifier(found.resource_id, "") is not None:
+            # Nothing can be called so: not an error, which a client could bring about.
+            return _Target(Question(UNROUTED), Reason.ROUTE_UNKNOWN)
+        resource = Resource(found.resource_type, found.resource_id)
+    return _Target(Question(found.permission, resource, request.context), None)
+
+
+def _text(request: HttpRequest) -> str:
+    """A request on record: without its query, on one line whatever it holds, and bounded."""
+    path = request.path.partition("?")[0]
+    method, path = (
+        _NOT_PLAIN.sub(lambda found: f"\\x{ord(found[0]):02x}", part)
+        for part in (request.method, path)
+    )
+    text = f"{method} {path}"
+    if len(text) > REQUEST_CHARACTERS_MAX:
+        return text[: REQUEST_CHARACTERS_MAX - 3] + "..."
+    return text
+
+
 def _records(
-    ruling: Ruling, questions: Sequence[Question], caller: str, now: float, effect: Effect
+    ruling: Ruling,
+    questions: Sequence[Question],
+    caller: str,
+    request: HttpRequest | None,
+    effect: Effect,
 ) -> list[DecisionRecord]:
     token = ruling.token
+    text = None if request is None else _text(request)
     records = []
     for question, decision, decision_id in zip(
         questions, ruling.decisions, ruling.decision_ids, strict=True
@@ -177,7 +291,7 @@ def _records(
         records.append(
             DecisionRecord(
                 decision_id=decision_id,
-                decided_at=now,
+                decided_at=ruling.decided_at,
                 effect=effect,
                 reason=decision.reason,
                 permission=question.permission,
@@ -190,6 +304,7 @@ def _records(
                 resource_organization_id=decision.resource_organization_id,
                 rule_id=decision.rule_id,
                 grant_id=decision.grant_id,
+                request=text,
             )
         )
     return records

@@ -51,6 +51,8 @@ class Settings(DatabaseSettings):
     """Where people come from, beside the administration service and policy documents."""
     callers: tuple[CallerSettings, ...] = ()
     """Empty: every caller is `anonymous` and may do everything, on loopback only."""
+    session_cookie: str = Field("__session", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+    """Where a request that comes through Envoy has its token, if not in `Authorization`."""
     insecure: bool = False
     """Listen beyond loopback though callers do not authenticate or their keys cross in clear."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)

@@ -11,6 +11,7 @@ from pdp.wire.audit import audit_methods
 from pdp.wire.changes import Watchers
 from pdp.wire.decision import decision_methods
 from pdp.wire.door import Door
+from pdp.wire.external_authorization import external_authorization_methods
 from pdp.wire.methods import AnyMethod
 from pdp.wire.pages import Pages
 from pdp.wire.server import open_grpc_door
@@ -27,5 +28,6 @@ __all__ = [
     "administration_methods",
     "audit_methods",
     "decision_methods",
+    "external_authorization_methods",
     "open_grpc_door",
 ]

@@ -45,7 +45,7 @@ class Refusal:
 
 
 Outcome: TypeAlias = bytes | Refusal
-"""A serialized response, or none."""
+"""A serialized response, or a status."""
 
 
 class Stream:
@@ -99,12 +99,13 @@ class Gate:
         """Answers, however long that takes."""
         started = time.perf_counter()
         outcome: Outcome
+        code = "OK"
         try:
             caller = self.admit(method, len(raw), proof)
             outcome = method.answer(_parse(method, raw), caller).SerializeToString()
         except Exception as error:  # noqa: BLE001  # what it was is said by the refusal
-            outcome = _refusal(method, error)
-        self.count(method, _code(outcome), started)
+            code, outcome = _no_answer(method, error)
+        self.count(method, code, started)
         return outcome
 
     async def answer_at_once(self, method: Method, raw: bytes, proof: Proof) -> Outcome | None:
@@ -114,6 +115,7 @@ class Gate:
             return None
         started = time.perf_counter()
         outcome: Outcome
+        code = "OK"
         try:
             caller = self.admit(method, len(raw), proof)
             soon = method.at_once(_parse(method, raw), caller)
@@ -123,8 +125,8 @@ class Gate:
         except MustWait:
             return None
         except Exception as error:  # noqa: BLE001  # what it was is said by the refusal
-            outcome = _refusal(method, error)
-        self.count(method, _code(outcome), started)
+            code, outcome = _no_answer(method, error)
+        self.count(method, code, started)
         return outcome
 
     def open(self, method: StreamMethod, raw: bytes, proof: Proof) -> Stream | Refusal:
@@ -168,10 +170,6 @@ class Gate:
         self._observe(method.name, code, time.perf_counter() - started)
 
 
-def _code(outcome: Outcome) -> str:
-    return "OK" if isinstance(outcome, bytes) else outcome.code.name
-
-
 def refusal_of(error: PdpError) -> Refusal:
     """What is said of a typed error."""
     return Refusal(*status_of(error))
@@ -186,6 +184,13 @@ def _refusal(method: AnyMethod, error: Exception) -> Refusal:
     request_id = new_decision_id()
     log.error("bug", method=method.path, request_id=request_id, exc_info=error)
     return Refusal(*bug_status(request_id))
+
+
+def _no_answer(method: Method, error: Exception) -> tuple[str, Outcome]:
+    """The code that counts, and what is said."""
+    refusal = _refusal(method, error)
+    said = None if method.in_place_of is None else method.in_place_of(error)
+    return refusal.code.name, refusal if said is None else said.SerializeToString()
 
 
 def _parse(method: AnyMethod, raw: bytes) -> object:

@@ -42,6 +42,8 @@ class Method:
     at_once: AnswererAtOnce | None = None
     """The same answer for an event loop. Raises errors.MustWait where something else than the audit
     would have to be waited for; then nothing has happened, and `answer` does it all."""
+    in_place_of: Callable[[Exception], Message | None] | None = None
+    """What is said in place of an error's status, where that could be taken for leave to go on."""
 
     @property
     def path(self) -> str:

@@ -15,13 +15,21 @@ from pdpapi.v1 import (
 
 from pdp import model
 from pdp.facts import ChangeKind
-from pdp.wire import Watchers, administration_methods, audit_methods, decision_methods
+from pdp.wire import (
+    Watchers,
+    administration_methods,
+    audit_methods,
+    decision_methods,
+    external_auth_pb2,
+    external_authorization_methods,
+)
 from pdp.wire.changes import KINDS
 from pdp.wire.methods import AnyMethod
 
 NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
+    *external_authorization_methods(NOBODY, NOBODY, ""),
     *administration_methods(NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
@@ -31,6 +39,7 @@ MODULES = (
     administration_service_pb2,
     audit_service_pb2,
     change_service_pb2,
+    external_auth_pb2,
 )
 
 
@@ -51,7 +60,7 @@ def test_who_may_call_what() -> None:
     for method in METHODS:
         reached.setdefault(method.capability, set()).add(method.service.rpartition(".")[2])
     assert reached == {
-        "decide": {"PolicyDecisionService", "ChangeService"},
+        "decide": {"PolicyDecisionService", "ChangeService", "Authorization"},
         "administer": {"PolicyAdministrationService"},
         "audit": {"AuditService"},
         "report": {"AuditService"},

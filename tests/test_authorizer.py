@@ -1,0 +1,237 @@
+"""Requests that routes turn into questions: by which policy, and what of them is on record."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pdp_routes import PUBLIC, Needs, Requirement
+
+from pdp.audit import Recorder
+from pdp.authorizer import REQUEST_CHARACTERS_MAX, Authorizer
+from pdp.errors import FactsStale
+from pdp.facts import Replica, Store
+from pdp.model import (
+    DecisionRecord,
+    Effect,
+    Grant,
+    HttpRequest,
+    Permission,
+    Role,
+    Route,
+    Rule,
+    ToUser,
+    User,
+    UserStatus,
+)
+from pdp.sql import open_engine
+from tests.audit.logs import records_of
+from tests.identity.build import verifier
+from tests.kit.tokens import session_token
+from tests.kit.waiting import eventually
+
+VIEW, ADMIN = Needs("course:view", "course/{id}"), Needs("admin:access")
+ROUTES: Mapping[str, Requirement] = {
+    "GET /courses/{id}": VIEW,
+    "/admin/**": ADMIN,
+    "GET /healthz": PUBLIC,
+}
+
+
+class Hooked:
+    """A verifier before which something happens."""
+
+    def __init__(self) -> None:
+        self.verifier = verifier(clock=time.time)
+        self.before: Callable[[], None] = lambda: None
+
+    def verify(self, text: str, *, wait: bool = True) -> Any:
+        self.before()
+        return self.verifier.verify(text, wait=wait)
+
+
+@dataclass
+class World:
+    """An authorizer on a database."""
+
+    store: Store
+    replica: Replica
+    recorder: Recorder
+    verifier: Hooked
+    authorizer: Authorizer
+
+    def write(self, put: Mapping[str, Requirement], *removed: str) -> None:
+        """Changes routes; returns once that is served."""
+        with self.store.write() as transaction:
+            transaction.apply_many([Route(*one) for one in put.items()])
+            for route in removed:
+                transaction.delete(Route, (route,))
+        self.replica.poke()
+        eventually(lambda: self.replica.revision >= transaction.revision)
+
+    def reason(self, path: str, *, user: str = "user_1", method: str = "GET") -> str:
+        token = session_token(now=time.time(), user_id=user) if user else ""
+        ruling = self.authorizer.rule_request(token, HttpRequest(method, path, {}), "envoy")
+        return "public" if ruling is None else ruling.decisions[0].reason.name
+
+    def records(self) -> list[DecisionRecord]:
+        return records_of(self.recorder.directory)
+
+
+@pytest.fixture
+def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
+    engine = open_engine(sqlite_url)
+    store = Store(engine)
+    with store.write() as transaction:
+        transaction.apply_many([Permission("course:view"), Permission("admin:access"), Role("R")])
+        transaction.insert(Rule("r", "R", Effect.ALLOW, "course:view"))
+        transaction.apply_many([User("user_1"), User("user_2", status=UserStatus.DISABLED)])
+        transaction.insert(Grant("g", "R", ToUser("user_1")))
+        transaction.apply_many([Route(*one) for one in ROUTES.items()])
+    replica = Replica(store, staleness_seconds_max=5, poll_seconds=0.02)
+    recorder = Recorder(tmp_path / "audit", "one")
+    recorder.start()
+    replica.start()
+    hooked = Hooked()
+    asking: Any = hooked
+    authorizer = Authorizer(asking, replica, recorder, clock=time.time, record_allows=False)
+    try:
+        eventually(replica.ready)
+        yield World(store, replica, recorder, hooked, authorizer)
+    finally:
+        replica.stop()
+        recorder.stop()
+        engine.dispose()
+
+
+def test_a_request_is_asked_what_its_route_needs(world: World) -> None:
+    assert world.reason("/courses/1") == "ALLOWED_BY_RULE"
+    assert world.reason("/courses/1?x=/admin") == "ALLOWED_BY_RULE"
+    assert world.reason("/admin/users") == "PERMISSION_NOT_GRANTED"
+    assert world.reason("/courses/1", method="POST") == "ROUTE_UNKNOWN"
+    assert world.reason("/nothing") == "ROUTE_UNKNOWN"
+    assert world.reason("/courses//1") == "PATH_AMBIGUOUS"
+    assert world.reason("/healthz") == "public"
+    assert world.reason("/healthz", user="") == "public"
+
+
+@pytest.mark.parametrize("path", ["/courses/1", "/nothing", "/courses//1"])
+def test_who_is_refused_is_so_whatever_the_path(world: World, path: str) -> None:
+    assert world.reason(path, user="") == "TOKEN_MALFORMED"
+    assert world.reason(path, user="user_2") == "ACTOR_DISABLED"
+    assert world.reason(path, user="user_3") == "ACTOR_UNKNOWN"
+
+
+def test_a_part_of_a_path_that_no_resource_can_be_called_is_a_denial(world: World) -> None:
+    """An error is what a client could bring an Envoy that was told to let errors pass to."""
+    assert world.reason("/courses/" + "x" * 256) == "ALLOWED_BY_RULE"
+    assert world.reason("/courses/" + "x" * 257) == "ROUTE_UNKNOWN"
+
+
+# --- one policy -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (Needs("course:view"), ADMIN, "PERMISSION_NOT_GRANTED"),
+        (ADMIN, Needs("course:view"), "ALLOWED_BY_RULE"),
+        (Needs("course:view"), PUBLIC, "public"),
+        (Needs("course:view"), None, "ROUTE_UNKNOWN"),
+        (None, Needs("course:view"), "ALLOWED_BY_RULE"),
+        (None, ADMIN, "PERMISSION_NOT_GRANTED"),
+    ],
+)
+def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
+    world: World, before: Requirement | None, after: Requirement | None, reason: str
+) -> None:
+    """The process stands still between the two: only the policy that decides counts."""
+    if before is not None:
+        world.write({"GET /moving": before})
+
+    def turn() -> None:
+        world.verifier.before = lambda: None
+        if after is None:
+            world.write({}, "GET /moving")
+        else:
+            world.write({"GET /moving": after})
+
+    world.verifier.before = turn
+    assert world.reason("/moving") == reason
+    # What an older map would have denied is not on record: it was no answer.
+    denials = [] if reason in {"ALLOWED_BY_RULE", "public"} else [reason]
+    assert [one.reason.name for one in world.records()] == denials
+
+
+def test_routes_that_never_stand_still_give_no_answer(world: World) -> None:
+    needs = [Needs("course:view"), Needs("admin:access")]
+
+    def turn() -> None:
+        needs.reverse()
+        world.write({"GET /moving": needs[0]})
+
+    turn()
+    world.verifier.before = turn
+    with pytest.raises(FactsStale):
+        world.reason("/moving")
+    assert world.records() == []
+
+
+def test_what_is_public_is_so_only_while_that_is_known(world: World) -> None:
+    with world.store.write() as transaction:
+        transaction.delete(Route, ("GET /healthz",))
+    world.replica.stop()
+    eventually(lambda: world.replica.staleness_seconds() > 5)
+    with pytest.raises(FactsStale):
+        world.reason("/healthz")
+
+
+def test_a_map_that_cannot_be_used_lets_nothing_pass(world: World) -> None:
+    world.write({"GET /{a}/x": PUBLIC, "GET /y/{b}": PUBLIC})
+    assert world.replica.policy.routes_problem is not None
+    assert world.reason("/healthz") == world.reason("/courses/1") == "ROUTE_UNKNOWN"
+
+
+# --- the record -----------------------------------------------------------------------------------
+
+
+def test_a_denial_is_on_record_with_its_method_and_path(world: World) -> None:
+    world.reason("/admin/users?token=secret", method="DELETE")
+    world.reason("/nothing?token=secret#x")
+    world.reason("/courses/1", user="")
+    denied, unknown, refused = world.records()
+    assert (denied.permission, denied.request) == ("admin:access", "DELETE /admin/users")
+    assert (unknown.permission, unknown.request) == ("http:request", "GET /nothing")
+    assert (unknown.reason.name, unknown.resource) == ("ROUTE_UNKNOWN", None)
+    assert unknown.actor is not None
+    assert unknown.actor.user_id == "user_1"
+    assert refused.resource is not None
+    assert (refused.resource.id, refused.request) == ("1", "GET /courses/1")
+    assert "secret" not in "".join(map(repr, world.records()))
+
+
+def test_a_request_on_record_is_one_short_line_of_ascii(world: World) -> None:
+    world.reason('/x\r\n\0\x1b[31m \x7f\xe9"', method="GE\nT\xff")
+    world.reason("/" + "x" * 100_000)
+    strange, long = (record.request or "" for record in world.records())
+    assert strange == r'GE\x0aT\xff /x\x0d\x0a\x00\x1b[31m\x20\x7f\xe9"'
+    assert len(long) == REQUEST_CHARACTERS_MAX
+    assert long.startswith("GET /xxx")
+    assert long.endswith("xxx...")
+
+
+def test_without_waiting_a_request_has_the_same_answers(world: World) -> None:
+    token = session_token(now=time.time(), user_id="user_1")
+    world.reason("/courses/1")
+
+    def ask(path: str) -> Any:
+        request = HttpRequest("GET", path, {})
+        return world.authorizer.rule_request(token, request, "envoy", wait=False)
+
+    assert ask("/healthz") is None
+    assert ask("/courses/1").unrecorded == ()
+    denied = ask("/admin/users")
+    assert [one.request for one in denied.unrecorded] == ["GET /admin/users"]
+    assert world.records() == []
