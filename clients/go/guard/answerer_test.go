@@ -63,12 +63,16 @@ func allow() *pdpapiv1.CheckResponse {
 }
 
 func deny(kind pdpapiv1.DenialKind) *pdpapiv1.CheckResponse {
-	return &pdpapiv1.CheckResponse{
+	answer := &pdpapiv1.CheckResponse{
 		Decision:   pdpapiv1.Decision_DECISION_DENY,
 		DenialKind: kind,
 		Reason:     pdpapiv1.DecisionReason_DECISION_REASON_WRONG_ORGANIZATION,
 		DecisionId: "decision-2",
 	}
+	if kind == pdpapiv1.DenialKind_DENIAL_KIND_FORBIDDEN {
+		answer.Actor = allow().GetActor()
+	}
+	return answer
 }
 
 func allowAll(context.Context, *pdpapiv1.CheckRequest) (*pdpapiv1.CheckResponse, error) {

@@ -1,6 +1,12 @@
 package guard
 
-import "time"
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Resource is what the actor wants to act upon. What the PDP has stored about it wins over what is said here.
 type Resource struct {
@@ -96,12 +102,40 @@ func (d Decision) Allowed() bool { return d.Effect == Allow && d.Actor != nil }
 // PermissionSet says which of the questions given to Can hold. The zero value holds nothing.
 type PermissionSet struct{ holds map[held]bool }
 
-type held struct{ permission, resourceType, resourceID string }
+type held struct {
+	permission string
+	resource   bool // whether there is one
+	kind, id   string
+}
 
 // Holds says whether the permission holds on the resource (its type and id count; nil: without one). A question
 // that was not asked does not hold.
 func (s PermissionSet) Holds(permission string, resource *Resource) bool {
 	return s.holds[heldOf(permission, resource)]
+}
+
+// MarshalJSON gives what holds, for a front end: a list of {"permission"} and, where there is a resource, "type"
+// and "id".
+func (s PermissionSet) MarshalJSON() ([]byte, error) {
+	list := []map[string]string{}
+	for one, holds := range s.holds {
+		switch {
+		case holds && one.resource:
+			list = append(list, map[string]string{
+				"permission": one.permission, "type": one.kind, "id": one.id,
+			})
+		case holds:
+			list = append(list, map[string]string{"permission": one.permission})
+		}
+	}
+	slices.SortFunc(list, func(a, b map[string]string) int {
+		return cmp.Or(
+			strings.Compare(a["permission"], b["permission"]),
+			strings.Compare(a["type"], b["type"]),
+			strings.Compare(a["id"], b["id"]),
+		)
+	})
+	return json.Marshal(list)
 }
 
 func permissionSet(questions []Question, decisions []Decision) PermissionSet {
@@ -118,5 +152,5 @@ func heldOf(permission string, resource *Resource) held {
 	if resource == nil {
 		return held{permission: permission}
 	}
-	return held{permission, resource.Type, resource.ID}
+	return held{permission, true, resource.Type, resource.ID}
 }

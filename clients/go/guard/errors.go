@@ -17,9 +17,10 @@ import (
 type refusal interface {
 	error
 	httpStatus() int
-	// word is what a stranger is told, and the decision's id where there was one. It says no reason, because
-	// WRONG_ORGANIZATION tells a stranger that there is something.
-	word() (string, string)
+	// word and the decision's id are what a stranger is told. It says no reason, because WRONG_ORGANIZATION tells
+	// a stranger that there is something.
+	word() string
+	decision() *Decision // nil: there was none
 	// GRPCStatus makes a handler of a gRPC server that returns the error answer with the right code.
 	GRPCStatus() *status.Status
 }
@@ -94,11 +95,17 @@ func (*Unavailable) httpStatus() int     { return http.StatusServiceUnavailable 
 func (*Refused) httpStatus() int         { return http.StatusInternalServerError }
 func (*RouteRefused) httpStatus() int    { return http.StatusForbidden }
 
-func (e *Unauthenticated) word() (string, string) { return "unauthenticated", e.Decision.DecisionID }
-func (e *Forbidden) word() (string, string)       { return "forbidden", e.Decision.DecisionID }
-func (*Unavailable) word() (string, string)       { return "unavailable", "" }
-func (*Refused) word() (string, string)           { return "internal", "" }
-func (*RouteRefused) word() (string, string)      { return "forbidden", "" }
+func (*Unauthenticated) word() string { return "unauthenticated" }
+func (*Forbidden) word() string       { return "forbidden" }
+func (*Unavailable) word() string     { return "unavailable" }
+func (*Refused) word() string         { return "internal" }
+func (*RouteRefused) word() string    { return "forbidden" }
+
+func (e *Unauthenticated) decision() *Decision { return &e.Decision }
+func (e *Forbidden) decision() *Decision       { return &e.Decision }
+func (*Unavailable) decision() *Decision       { return nil }
+func (*Refused) decision() *Decision           { return nil }
+func (*RouteRefused) decision() *Decision      { return nil }
 
 // GRPCStatus is UNAUTHENTICATED with the decision's id.
 func (e *Unauthenticated) GRPCStatus() *status.Status { return grpcStatus(codes.Unauthenticated, e) }
@@ -116,9 +123,9 @@ func (e *Refused) GRPCStatus() *status.Status { return grpcStatus(codes.Internal
 func (e *RouteRefused) GRPCStatus() *status.Status { return grpcStatus(codes.PermissionDenied, e) }
 
 func grpcStatus(code codes.Code, refused refusal) *status.Status {
-	word, decisionID := refused.word()
-	if decisionID != "" {
-		word += " (decision " + decisionID + ")"
+	word := refused.word()
+	if decision := refused.decision(); decision != nil {
+		word += " (decision " + decision.DecisionID + ")"
 	}
 	return status.New(code, word)
 }

@@ -334,7 +334,14 @@ func TestASetHoldsWhereAllQuestionsOfOneThingHold(t *testing.T) {
 		[]Decision{yes, no, yes, no, yes},
 	)
 	if set.Holds("a:b", one) || !set.Holds("a:b", two) || set.Holds("a:b", nil) || !set.Holds("a:c", one) ||
-		set.Holds("a:c", two) || set.Holds("a:d", nil) {
+		set.Holds("a:c", two) || set.Holds("a:d", nil) || set.Holds("a:b", &Resource{}) {
 		t.Errorf("%v", set)
+	}
+	for want, set := range map[string]PermissionSet{
+		`[]`: {}, `[{"id":"2","permission":"a:b","type":"course"},{"id":"1","permission":"a:c","type":"course"}]`: set,
+	} {
+		if text, err := json.Marshal(set); err != nil || string(text) != want {
+			t.Errorf("%s %v", text, err)
+		}
 	}
 }

@@ -122,13 +122,15 @@ func matchRequest(routes *Routes, r *http.Request) (Asked, error) {
 // says no reason, because WRONG_ORGANIZATION tells a stranger that there is something.
 func Refuse(w http.ResponseWriter, err error) {
 	body := struct {
-		Error      string `json:"error"`
-		DecisionID string `json:"decision_id,omitempty"`
+		Error      string  `json:"error"`
+		DecisionID *string `json:"decision_id,omitempty"`
 	}{Error: "internal"}
 	status := http.StatusInternalServerError
 	if refused := refusalOf(err); refused != nil {
-		status = refused.httpStatus()
-		body.Error, body.DecisionID = refused.word()
+		status, body.Error = refused.httpStatus(), refused.word()
+		if decision := refused.decision(); decision != nil {
+			body.DecisionID = &decision.DecisionID
+		}
 	}
 	header := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified"} {
@@ -142,7 +144,7 @@ func Refuse(w http.ResponseWriter, err error) {
 	case http.StatusServiceUnavailable:
 		header.Set("Retry-After", "1")
 	}
-	text, _ := json.Marshal(body) // two strings
+	text, _ := json.Marshal(body) // two texts
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // fails only where nobody reads it
 }

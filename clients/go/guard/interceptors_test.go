@@ -146,7 +146,7 @@ func TestUnaryMethodsAreGuardedByTheMap(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			_, err = client.BatchCheck(with(t, "Bearer a.b.c"), &pdpapiv1.BatchCheckRequest{})
-			if status.Code(err) != codes.PermissionDenied {
+			if status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() != "forbidden" {
 				t.Errorf("a method that is not named: %v", err)
 			}
 		})
