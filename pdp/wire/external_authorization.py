@@ -69,7 +69,7 @@ def external_authorization_methods(
         http: AttributeContext.HttpRequest, headers: Headers, caller: Caller, *, wait: bool
     ) -> Ruling | None:
         token = session_token(_apart(headers), session_cookie)
-        ruling = authorizer.rule_request(token, _request(http, headers), caller.name, wait=wait)
+        ruling = authorizer.rule_request(token, _request(http), caller.name, wait=wait)
         if ruling is not None and not ruling.unrecorded:
             count(ruling.decisions)
         return ruling
@@ -121,10 +121,11 @@ def _read(request: CheckRequest) -> tuple[AttributeContext.HttpRequest, Headers]
     ]
 
 
-def _request(http: AttributeContext.HttpRequest, headers: Headers) -> HttpRequest:
+def _request(http: AttributeContext.HttpRequest) -> HttpRequest:
     method = _text(http.method)
-    # As it came, where Envoy tells that: in `path` it replaces what is not UTF-8.
-    path = next((value for name, value in headers if name == ":path"), _text(http.path))
+    raw = [one.raw_value for one in http.header_map.headers if one.key == b":path"]
+    # Where Envoy does not tell headers as they came, it writes `!` for what is not UTF-8.
+    path = _text(raw[0]) if len(raw) == 1 else _text(http.path).replace("!", "\xff")
     values = {"method": method, "path": path.partition("?")[0], "host": _text(http.host)}
     # What is not there, conditions cannot mistake for something else.
     known = {name: value for name, value in values.items() if _PRINTABLE.fullmatch(value)}
@@ -179,10 +180,13 @@ def _identity(actor: Actor, decision_id: str) -> dict[str, str]:
 
 def _allowed(identity: dict[str, str], headers: Headers) -> CheckResponse:
     seen = {name for name, _ in headers if _is_taken_for_ours(name)}
+    # Envoy leaves this one alone where it asks for a websocket. A proxy behind Envoy would remove
+    # the headers that it names.
+    hops = {"connection": "upgrade"} if _names_ours(headers) else {}
     return CheckResponse(
         status=CheckResponse.Status(code=code_pb2.OK),
         ok_response=OkHttpResponse(
-            headers=_options(identity.items()),
+            headers=_options((identity | hops).items()),
             # Envoy removes after it has set.
             headers_to_remove=sorted((_ALWAYS_REMOVED | seen) - identity.keys()),
         ),
@@ -193,6 +197,15 @@ def _is_taken_for_ours(name: str) -> bool:
     """WSGI and CGI servers make `-` and `_`, some all punctuation, the same in variables."""
     folded = _FOLDED.sub("-", name)
     return folded.startswith(_OURS) or folded in _OVERRIDES
+
+
+def _names_ours(headers: Headers) -> bool:
+    return any(
+        _is_taken_for_ours(word.strip().lower())
+        for name, value in headers
+        if name == "connection"
+        for word in value.split(",")
+    )
 
 
 def _denied(

@@ -119,6 +119,16 @@ def test_the_path_as_it_came_counts_where_envoy_tells_it() -> None:
     assert asked.request == ("GET", "/\xff?q", {"http": {"method": "GET", "host": "h"}})
 
 
+def test_where_envoy_hides_what_is_not_utf_8_its_sign_for_that_has_two_readings() -> None:
+    asked = Asked()
+    for http in (joined([(":path", "/a!?b")]), HttpRequestMessage()):
+        http.path = b"/a!?b"
+        check(asked, http)
+        assert asked.request.path.startswith("/a\xff")
+    check(asked, raw([(":path", "/a!?b")]))
+    assert asked.request.path == "/a!?b"
+
+
 def test_conditions_read_method_path_and_host_as_far_as_they_are_plain() -> None:
     asked = Asked()
     check(asked, HttpRequestMessage(method=b"PUT", path=b"/a?b=c", host=b"x.test:80"))
@@ -194,9 +204,26 @@ def test_what_an_upstream_could_take_for_ours_is_removed(
     assert name.lower() in set_by_us | set(response.ok_response.headers_to_remove)
 
 
+@pytest.mark.parametrize("value", ["Upgrade, X-Pdp-Impersonator-Id", "x_pdp_user_id,upgrade"])
+def test_a_proxy_behind_envoy_is_not_told_to_remove_who_it_is(value: str) -> None:
+    response = check(Asked(allowed()), raw([("connection", value)]))
+    headers = {one.header.key: one.header.value for one in response.ok_response.headers}
+    assert headers["connection"] == "upgrade"
+    assert "connection" not in response.ok_response.headers_to_remove
+
+
 def test_other_headers_are_left_alone() -> None:
-    names = ["x-pdp", "xpdp-user-id", "ax-pdp-user-id", "authorization", "cookie", "x-user-id"]
+    names = [
+        "x-pdp",
+        "xpdp-user-id",
+        "ax-pdp-user-id",
+        "authorization",
+        "cookie",
+        "x-user-id",
+        "connection",
+    ]
     response = check(Asked(None), raw([(name, "1") for name in names]))
+    assert not response.ok_response.headers
     assert not set(names) & set(response.ok_response.headers_to_remove)
 
 
