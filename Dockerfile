@@ -3,8 +3,8 @@ WORKDIR /src
 RUN python -m venv /opt/pdp
 ENV PATH=/opt/pdp/bin:$PATH
 COPY requirements/runtime.txt requirements/build.txt requirements/
-RUN pip install --no-cache-dir --require-hashes -r requirements/runtime.txt \
- && python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/runtime.txt \
+ && python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md ./
 COPY clients/python clients/python
 COPY pdp pdp
