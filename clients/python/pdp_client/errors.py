@@ -8,7 +8,8 @@
     +-- PdpRefused             500: the PDP does not take the question; asking again does not help
     +-- RouteRefused           403: no route names the path, or it has two readings
 
-`http_status` is what a web application answers. No text of these holds a token or a key.
+`http_status`, `grpc_status` (a code's name) and `word` are what an application answers. No text of
+these holds a token or a key.
 """
 
 import re
@@ -51,12 +52,16 @@ class GuardError(Exception):
     """Base of all that a guard raises about an answer. It always means: do not go on."""
 
     http_status = 500
+    grpc_status = "INTERNAL"
+    word = "internal"
 
 
 class Denied(GuardError):
     """The PDP said no."""
 
     http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+    word = "forbidden"
 
     def __init__(self, decision: Decision) -> None:
         super().__init__(decision)
@@ -71,6 +76,8 @@ class Unauthenticated(Denied):
     """The token does not prove who asks."""
 
     http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+    word = "unauthenticated"
 
 
 class Forbidden(Denied):
@@ -81,6 +88,8 @@ class PdpUnavailable(GuardError):
     """There is no answer: the PDP is out of reach, out of time, or what it said is no answer."""
 
     http_status = 503
+    grpc_status = "UNAVAILABLE"
+    word = "unavailable"
 
     def __init__(self, message: str, code: str = "", reason: str = "") -> None:
         super().__init__(message, code, reason)
@@ -117,6 +126,8 @@ class RouteRefused(GuardError):
     """A route map lets a request not pass, and nobody was asked."""
 
     http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+    word = "forbidden"
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

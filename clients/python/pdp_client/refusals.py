@@ -4,13 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pdp_client.errors import (
-    Denied,
-    GuardError,
-    PdpUnavailable,
-    RouteRefused,
-    Unauthenticated,
-)
+from pdp_client.errors import Denied, GuardError, PdpUnavailable, Unauthenticated
 
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
@@ -29,7 +23,7 @@ class Refusal:
 def refusal_of(error: GuardError) -> Refusal:
     """The answer for an error by docs/guards.md. It says no reason, because `WRONG_ORGANIZATION`
     tells a stranger that there is something."""
-    body = {"error": word_of(error)}
+    body = {"error": error.word}
     if isinstance(error, Denied):
         body["decision_id"] = error.decision.decision_id
     headers = dict(_HEADERS)
@@ -39,16 +33,3 @@ def refusal_of(error: GuardError) -> Refusal:
         headers["Retry-After"] = "1"
     text = json.dumps(body, separators=(",", ":"))
     return Refusal(error.http_status, headers, text.encode())
-
-
-def word_of(error: GuardError) -> str:
-    """All that a stranger is told."""
-    match error:
-        case Unauthenticated():
-            return "unauthenticated"
-        case Denied() | RouteRefused():
-            return "forbidden"
-        case PdpUnavailable():
-            return "unavailable"
-        case _:
-            return "internal"

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import logging
-import subprocess
-import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +45,6 @@ Ask = Callable[..., Any]
 def cases(file: str, key: str = "cases") -> Any:
     found = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))[key]
     return pytest.mark.parametrize("case", found, ids=lambda case: case.get("name"))
-
-
-@pytest.fixture(scope="module")
-def harness() -> Iterator[dict[str, Any]]:
-    command = (sys.executable, "-m", "tests.conformance")
-    root = FOLDER.parents[1]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, cwd=root, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())
 
 
 def ask_in_threads(target: str, method: str, *arguments: Any, **options: Any) -> Any:

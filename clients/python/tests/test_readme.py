@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from starlette.testclient import TestClient
 
 from clients.python.tests.answerer import Answerer, denied
 
 README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_the_example_of_the_readme_does_what_it_says(answerer: Answerer):
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    example, _ = EXAMPLES
     names: dict[str, Any] = {}
     # Ten seconds, so that a slow machine does not change what the example does.
     call = f'Guard("{answerer.address}", deadline_seconds=10)'
@@ -23,3 +25,16 @@ def test_the_example_of_the_readme_does_what_it_says(answerer: Answerer):
         assert names["edit_course"]("token", "c1") == (403, "Forbidden")
         answerer.fails(grpc.StatusCode.INTERNAL)
         assert names["edit_course"]("token", "c1") == (503, "PdpUnavailable")
+
+
+def test_the_application_of_the_readme_is_guarded(answerer: Answerer):
+    _, example = EXAMPLES
+    names: dict[str, Any] = {}
+    call = f'Guard("{answerer.address}", deadline_seconds=10)'
+    exec(example.replace('Guard("127.0.0.1:50051")', call), names)
+    with names["guard"]:
+        client = TestClient(names["app"])
+        assert client.put("/courses/c1").json() == "c1 edited by user_1"
+        answerer.says(denied())
+        assert client.put("/courses/c1").status_code == 403
+        assert client.get("/nothing").status_code == 403

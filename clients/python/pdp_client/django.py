@@ -1,0 +1,164 @@
+"""The guard of Django applications.
+
+    # settings.py
+    PDP_GUARD = lambda: Guard("dns:///pdp.internal:50051", ...)  # called once, at the first request
+    PDP_ROUTES = Routes({"/admin/**": "admin:access", "GET /healthz": PUBLIC})
+    MIDDLEWARE = ["pdp_client.django.GuardMiddleware", ...]  # the first
+
+    # views.py
+    @requires("course:edit", course)  # course(request): the Resource that it is about
+    def edit(request, course_id): ...
+
+The actor is `request.actor`. `PDP_SESSION_COOKIE` names another cookie than `__session`.
+"""
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse
+from pdp_routes import Routes
+
+from pdp_client.adapting import (
+    ResourceOf,
+    answer,
+    asgi_token,
+    question,
+    routed,
+    sent_by_asgi,
+    sent_by_wsgi,
+    sent_path,
+    wsgi_token,
+)
+from pdp_client.aio import AsyncGuard
+from pdp_client.errors import GuardError
+from pdp_client.guard import Guard
+from pdp_client.headers import SESSION_COOKIE
+from pdp_client.values import Question
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_making = threading.Lock()
+
+
+def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[View], View]:
+    """A view for those who may: a function or a method of a view class, async or not. `resource`
+    gets the request."""
+
+    def decorate(view: View) -> View:
+        if isinstance(view, type):
+            raise TypeError("decorate the methods of a view class, or its dispatch")
+
+        @functools.wraps(view)
+        def guarded(*arguments: Any, **named: Any) -> Any:
+            request = _request_of(arguments)
+            asked = question(permission, resource, request)
+            try:
+                _require(request, asked)
+            except GuardError as error:
+                return _answer(error)
+            return view(*arguments, **named)
+
+        @functools.wraps(view)
+        async def guarded_async(*arguments: Any, **named: Any) -> Any:
+            request = _request_of(arguments)
+            asked = question(permission, resource, request)
+            try:
+                await _require_async(request, asked)
+            except GuardError as error:
+                return _answer(error)
+            return await view(*arguments, **named)
+
+        return cast(View, guarded_async if iscoroutinefunction(view) else guarded)
+
+    return decorate
+
+
+class GuardMiddleware:
+    """Lets pass what `PDP_ROUTES` lets pass, and answers `GuardError`s that views raise."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        self._routes: Routes = settings.PDP_ROUTES
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if iscoroutinefunction(self):
+            return self._call_async(request)
+        try:
+            _require(request, self._asked_of(request))
+        except GuardError as error:
+            return _answer(error)
+        return self._get_response(request)
+
+    async def _call_async(self, request: HttpRequest) -> Any:
+        try:
+            await _require_async(request, self._asked_of(request))
+        except GuardError as error:
+            return _answer(error)
+        return await self._get_response(request)
+
+    def process_exception(self, _: HttpRequest, error: Exception) -> HttpResponse | None:
+        return _answer(error) if isinstance(error, GuardError) else None
+
+    def _asked_of(self, request: HttpRequest) -> Question | None:
+        # What views are found by.
+        path = request.META["SCRIPT_NAME"] + request.path_info
+        # `request.method` is in capital letters, however it was sent.
+        if isinstance(request, ASGIRequest):
+            method, sent = request.scope["method"], sent_by_asgi(request.scope)
+        else:
+            method, sent = request.META["REQUEST_METHOD"], sent_by_wsgi(request.META)
+        return routed(self._routes, method, sent_path(path, sent))
+
+
+def _require(request: HttpRequest, asked: Question | None) -> None:
+    request.actor = None
+    if asked is not None:
+        guard = Guard.of(_guard())
+        request.actor = guard.require(_token(request), asked.permission, asked.resource)
+
+
+async def _require_async(request: HttpRequest, asked: Question | None) -> None:
+    request.actor = None
+    if asked is not None:
+        guard = AsyncGuard.of(_guard())
+        request.actor = await guard.require(_token(request), asked.permission, asked.resource)
+
+
+def _guard() -> Guard | AsyncGuard:
+    with _making:
+        return _made(settings.PDP_GUARD)
+
+
+@functools.cache
+def _made(make: Callable[[], Guard | AsyncGuard]) -> Guard | AsyncGuard:
+    return make()
+
+
+def _token(request: HttpRequest) -> str:
+    cookie_name = getattr(settings, "PDP_SESSION_COOKIE", SESSION_COOKIE)
+    if isinstance(request, ASGIRequest):
+        return asgi_token(request.scope, cookie_name)
+    return wsgi_token(request.META, cookie_name)
+
+
+def _request_of(arguments: tuple[Any, ...]) -> HttpRequest:
+    """The first argument of a view; of a method the second."""
+    for one in arguments[:2]:
+        if isinstance(one, HttpRequest):
+            return one
+    raise TypeError("a view gets its request first, and a method after its object")
+
+
+def _answer(error: GuardError) -> HttpResponse:
+    refusal = answer(error)
+    return HttpResponse(refusal.body, status=refusal.status, headers=refusal.headers)

@@ -1,0 +1,117 @@
+"""The guard of Flask applications.
+
+    protect(app, guard, Routes({"/admin/**": "admin:access", "GET /healthz": PUBLIC}))
+
+    @app.put("/courses/<course_id>")
+    @requires("course:edit", lambda request: Resource("course", request.view_args["course_id"]))
+    def edit(course_id): ...
+
+The actor is `flask.g.actor`. `GuardError`s that a view raises are answered too.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from flask import Flask, Response, current_app, g, request
+from pdp_routes import Routes
+
+from pdp_client.adapting import (
+    ResourceOf,
+    answer,
+    question,
+    routed,
+    sent_by_wsgi,
+    sent_path,
+    wsgi_token,
+)
+from pdp_client.aio import AsyncGuard
+from pdp_client.errors import GuardError, RouteRefused
+from pdp_client.guard import Guard
+from pdp_client.headers import SESSION_COOKIE
+from pdp_client.values import Question
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_EXTENSION = "pdp"
+_INSIDE = "_pdp_requires"
+
+
+@dataclass(frozen=True, slots=True)
+class _Protection:
+    guard: Guard
+    routes: Routes | None
+    cookie_name: str
+
+
+def protect(
+    app: Flask,
+    guard: Guard | AsyncGuard,
+    routes: Routes | None = None,
+    *,
+    cookie_name: str = SESSION_COOKIE,
+) -> None:
+    """Lets an application have views that `requires` something, answers `GuardError`s and, with
+    `routes`, lets requests pass only as the map says, before anything else looks at them."""
+    app.extensions[_EXTENSION] = _Protection(Guard.of(guard), routes, cookie_name)
+    app.register_error_handler(GuardError, _answer)
+    app.before_request_funcs.setdefault(None, []).insert(0, _before_request)
+
+
+def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[View], View]:
+    """A view for those who may. `resource` gets the request. Stands below `@app.route`."""
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(*arguments: Any, **named: Any) -> Any:
+            asked = question(permission, resource, request)
+            try:
+                _require(asked)
+            except GuardError as error:
+                # Not raised: a blueprint's handler of all exceptions comes before ours.
+                return _answer(error)
+            return current_app.ensure_sync(view)(*arguments, **named)
+
+        setattr(view, _INSIDE, True)
+        return cast(View, guarded)
+
+    return decorate
+
+
+def _before_request() -> Response | None:
+    protection: _Protection = current_app.extensions[_EXTENSION]
+    view = current_app.view_functions.get(request.endpoint or "")
+    if getattr(view, _INSIDE, False):
+        raise RuntimeError(f"{request.endpoint}: @requires stands above @app.route, unheeded")
+    if protection.routes is None:
+        return None
+    try:
+        path = sent_path(_path(request.environ), sent_by_wsgi(request.environ))
+        asked = routed(protection.routes, request.environ["REQUEST_METHOD"], path)
+        g.actor = None
+        if asked is not None:
+            _require(asked)
+    except GuardError as error:
+        return _answer(error)
+    return None
+
+
+def _require(asked: Question) -> None:
+    protection: _Protection = current_app.extensions[_EXTENSION]
+    token = wsgi_token(request.environ, protection.cookie_name)
+    g.actor = protection.guard.require(token, asked.permission, asked.resource)
+
+
+def _path(environ: Mapping[str, Any]) -> str:
+    """What views are found by. PEP 3333: its bytes stand in a text as Latin-1."""
+    native: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    try:
+        return native.encode("latin-1").decode()
+    except UnicodeError:
+        raise RouteRefused("ambiguous_path") from None
+
+
+def _answer(error: GuardError) -> Response:
+    refusal = answer(error)
+    return Response(refusal.body, refusal.status, dict(refusal.headers))
