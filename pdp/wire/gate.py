@@ -167,7 +167,10 @@ class Gate:
 
     def count(self, method: AnyMethod, code: str, started: float) -> None:
         """Tells the metrics of an RPC that is over."""
-        self._observe(method.name, code, time.perf_counter() - started)
+        # Envoy's method is called as one of ours is.
+        is_ours = method.service.startswith("pdpapi.")
+        name = method.name if is_ours else f"{method.service.rpartition('.')[2]}/{method.name}"
+        self._observe(name, code, time.perf_counter() - started)
 
 
 def refusal_of(error: PdpError) -> Refusal:

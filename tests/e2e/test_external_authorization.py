@@ -93,6 +93,7 @@ class Front:
     slow: int
     pdp: ServerProcess
     asgi_pdp: ServerProcess
+    no_database: ServerProcess
 
     def records(self, pdp: ServerProcess | None = None, **query: Any) -> list[DecisionRecord]:
         with (pdp or self.pdp).channel() as channel:
@@ -189,7 +190,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         service = stack.enter_context(echo_service())
         config = configuration(ports, pdps, service)
         stack.enter_context(running_envoy(directory, config, list(ports.values()), PDP_API_KEY=KEY))
-        front = Front(**ports, pdp=pdp, asgi_pdp=asgi)
+        front = Front(**ports, pdp=pdp, asgi_pdp=asgi, no_database=no_database)
         for port in (front.shipped, front.asgi):
             eventually(lambda port=port: send(port, "/healthz").status == 200)
         yield front
@@ -493,6 +494,9 @@ def test_without_an_answer_nothing_passes(front: Front, listener: str) -> None:
         if listener == "careless":
             assert answer.json() == {"error": "unavailable"}
             assert answer.headers["retry-after"] == "1"
+            # Whoever watches the PDP sees it, though Envoy was told a denial.
+            counted = 'pdp_rpc_seconds_count{code="UNAVAILABLE",method="Authorization/Check"}'
+            assert counted in front.no_database.http("/metrics")[1]
     assert time.monotonic() - began < 5
 
 
