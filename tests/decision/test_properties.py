@@ -43,7 +43,8 @@ def test_the_random_worlds_meet_every_reason():
         world = random_world(random)
         reasons[reference.decide(world, random_question(random)).reason] += 1
     decided = {reason for reason in Reason if not reason.name.startswith("TOKEN_")}
-    assert set(reasons) == decided - {Reason.SESSION_PENDING}
+    elsewhere = {Reason.SESSION_PENDING, Reason.ROUTE_UNKNOWN, Reason.PATH_AMBIGUOUS}
+    assert set(reasons) == decided - elsewhere
     assert min(reasons.values()) > 5
 
 

@@ -97,7 +97,7 @@ def test_a_bad_policy_is_rolled_back_by_applying_the_one_before(
         return revision
 
     everybody_denied = "permissions: {'course:view': ''}\nroles: {STUDENT: {deny: ['*']}}\n"
-    everybody_denied += "grants: [{role: STUDENT, user: user_sam}]\n"
+    everybody_denied += "grants: [{role: STUDENT, user: user_sam}]\nroutes: {}\n"
     bad = takes_effect(everybody_denied, allowed=False)
     back = takes_effect(good.document, allowed=True)
     assert good.revision < bad < back

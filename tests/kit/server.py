@@ -139,10 +139,12 @@ class ServerProcess:
     @contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
         target = f"127.0.0.1:{self.port}"
+        # Not the connection, or the pause before the next, of an earlier channel.
+        alone = (("grpc.use_local_subchannel_pool", 1),)
         channel = (
-            grpc.secure_channel(target, self.credentials)
+            grpc.secure_channel(target, self.credentials, alone)
             if self.credentials
-            else grpc.insecure_channel(target)
+            else grpc.insecure_channel(target, alone)
         )
         with channel:
             yield channel
