@@ -1,12 +1,12 @@
 """The servers behind a sidecar: whom it asks, whom it watches, and what their errors mean here.
 
-One of them is the current one, which is watched, and asked first. Where it cannot be reached the
-next is asked, and becomes the current one.
+One of them is the current one, which is watched, and asked first. Where it cannot be reached, or
+does not answer in its share of the time, the next is asked, and becomes the current one.
 """
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -34,7 +34,10 @@ _Code = grpc.StatusCode
 _REFUSALS = frozenset((_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED))
 # A server has looked at the question, and no other will think otherwise.
 _VERDICTS = frozenset((_Code.INVALID_ARGUMENT, _Code.INTERNAL))
-_ABSENCES = frozenset((_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED))
+# CANCELLED is how a server that ends leaves what it has accepted and not begun.
+_ABSENCES = frozenset((_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED, _Code.CANCELLED))
+# Of these without a word from the server itself: it is not there, or hangs.
+_LEFT_AFTER = frozenset((_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED))
 # A server did not get as far as to decide. Not among them: AUDIT_UNAVAILABLE, which is what becomes
 # of a denial that could not be recorded, and REVISION_NOT_REACHED, which asks for news.
 _UNDECIDED = frozenset(
@@ -111,13 +114,14 @@ class Upstreams:
         self._watched = self._all[0]
 
     def ask(self, path: str, request: Message, response: type[Message]) -> Answer:
-        """Asks the current server, and where it has no answer the others, within the deadline.
+        """Asks the current server, and where it has no answer the others, within the deadline, of
+        which each leaves those after it as much as it takes itself.
 
         Raises NoAnswer.
         """
         ends_at = time.monotonic() + self._deadline_seconds
         failures: list[_Failure] = []
-        for upstream in self._in_turn():
+        for upstreams_left, upstream in self._in_turn():
             sent_at = time.monotonic()
             if failures and sent_at >= ends_at:
                 break
@@ -125,7 +129,8 @@ class Upstreams:
                 path, type(request).SerializeToString, response.FromString
             )
             try:
-                message = call(request, timeout=ends_at - sent_at, metadata=self._metadata)
+                share = (ends_at - sent_at) / upstreams_left
+                message = call(request, timeout=share, metadata=self._metadata)
             except grpc.RpcError as error:
                 failure = _failure(cast(grpc.Call, error))
             except ValueError:
@@ -198,14 +203,16 @@ class Upstreams:
         one = self._credentials
         return open_channel(target, one.tls, one.api_key, insecure=one.insecure)
 
-    def _in_turn(self) -> Sequence[_Upstream]:
+    def _in_turn(self) -> Iterator[tuple[int, _Upstream]]:
+        """The current one and those after it, each with how many are left."""
         first = self._all.index(self._current)
-        return (*self._all[first:], *self._all[:first])
+        in_turn = (*self._all[first:], *self._all[:first])
+        return zip(range(len(in_turn), 0, -1), in_turn, strict=True)
 
     def _note(self, upstream: _Upstream, failure: _Failure, service: str) -> None:
         if failure.code in _REFUSALS:
             self._say_refused(upstream, failure.code, service)
-        elif failure.code is _Code.UNAVAILABLE and not failure.reason:
+        elif failure.code in _LEFT_AFTER and not failure.reason:
             self._leave(upstream)
 
     def _say_refused(self, upstream: _Upstream, code: grpc.StatusCode, service: str) -> None:

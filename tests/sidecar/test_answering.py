@@ -1,5 +1,6 @@
 """What a sidecar makes of what upstream says, of time, and of a disk that does not write."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,6 +234,7 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
     [
         (grpc.StatusCode.UNAVAILABLE, "", True),
         (grpc.StatusCode.UNAVAILABLE, "FACTS_STALE", True),
+        (grpc.StatusCode.CANCELLED, "", True),  # how a server that ends leaves what it accepted
         (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", True),
         # What becomes of a denial that could not be recorded.
         (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", False),
@@ -331,6 +333,29 @@ def test_another_upstream_is_asked_where_the_first_has_no_answer(
         assert world.check(REQUEST).decision_id
     finally:
         world.close()
+
+
+def test_one_that_hangs_takes_its_share_of_the_deadline_and_is_left(
+    answerers: tuple[Answerer, Answerer],
+) -> None:
+    """Incident F25: a server whose answers wait for something, though its stream goes on."""
+    hangs, answers = answerers
+    come = threading.Event()
+
+    def wait(_request: Message, _context: grpc.ServicerContext) -> Message:
+        come.wait(10)
+        return allowed()
+
+    hangs.answer = wait
+    addresses = [one.address for one in answerers]
+    upstreams = Upstreams(addresses, Credentials(), deadline_seconds=2)
+    try:
+        for _ in range(3):
+            assert upstreams.ask(CHECK.path, REQUEST, CheckResponse).message.decision_id
+    finally:
+        come.set()
+        upstreams.close()
+    assert (len(hangs.requests), len(answers.requests)) == (1, 3)
 
 
 def test_a_question_that_is_wrong_is_asked_once(

@@ -1,6 +1,7 @@
 """The guard for asyncio: the same questions, awaited."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -66,11 +67,24 @@ class AsyncGuard(Asking):
         kept = self._cache.find(key)
         if kept is not None:
             return kept[1]
-        sent_at = time.monotonic()
-        answer = await self._ask(self._stub.Check, request, attempts)
-        fresh = fresh_from_check(request, answer, sent_at)
-        self._cache.keep(key, fresh)
-        return fresh.answer[0]
+        # As `DecisionCache.get_or_ask`, where waiting holds no thread.
+        asking, mine = self._cache.claim(key)
+        try:
+            if not mine:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(attempts.seconds_left):
+                        await _done(asking)
+            kept = self._cache.find(key)
+            if kept is not None:
+                return kept[1]
+            sent_at = time.monotonic()
+            answer = await self._ask(self._stub.Check, request, attempts)
+            fresh = fresh_from_check(request, answer, sent_at)
+            self._cache.keep(key, fresh)
+            return fresh.answer[0]
+        finally:
+            if mine:
+                self._cache.release(key, asking)
 
     async def require(
         self,
@@ -131,18 +145,23 @@ class AsyncGuard(Asking):
 
 async def _ended(call: Any) -> None:
     """Returns when a call has; ends it where the one who waits is cancelled."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-
-    def tell(_: object) -> None:
-        try:
-            loop.call_soon_threadsafe(ended.set)
-        except RuntimeError:  # the loop was closed: nobody waits any more
-            return
-
-    call.add_done_callback(tell)
     try:
-        await ended.wait()
+        await _done(call)
     except asyncio.CancelledError:
         call.cancel()
         raise
+
+
+async def _done(future: Any) -> None:
+    """Returns when a future of another thread is done."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def tell(_: object) -> None:
+        try:
+            loop.call_soon_threadsafe(done.set)
+        except RuntimeError:  # the loop was closed: nobody waits any more
+            return
+
+    future.add_done_callback(tell)
+    await done.wait()

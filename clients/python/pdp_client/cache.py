@@ -32,6 +32,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -177,7 +178,7 @@ class DecisionCache(Generic[T]):
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: _Kept[T] = _Kept("", 0)
-        self._asking: dict[bytes, threading.Event] = {}
+        self._asking: dict[bytes, Future[None]] = {}
 
     @property
     def size(self) -> int:
@@ -224,24 +225,33 @@ class DecisionCache(Generic[T]):
         answer = self.find(key)
         if answer is not None:
             return Given(answer, cached=True)
-        if not self.live:  # nothing would be kept, so nobody has anything to wait for
-            return self._ask(key, ask)
-        with self._lock:
-            other = self._asking.get(key)
-            if other is None:
-                done = self._asking[key] = threading.Event()
-        if other is not None:
-            other.wait(wait_seconds)
-            answer = self.find(key)
-            return self._ask(key, ask) if answer is None else Given(answer, cached=True)
+        asking, mine = self.claim(key)
         try:
+            if not mine:
+                wait([asking], wait_seconds)
             # Another may have asked, and kept the answer, since this one looked.
             answer = self.find(key)
             return self._ask(key, ask) if answer is None else Given(answer, cached=True)
         finally:
-            with self._lock:
+            if mine:
+                self.release(key, asking)
+
+    def claim(self, key: bytes) -> "tuple[Future[None], bool]":
+        """Who asks: the one that is given True, which has to `release` the key after. Everybody
+        else waits for the future, and looks again: no answer is handed on without being kept."""
+        asking: Future[None] = Future()
+        if not self.live:  # nothing would be kept, so nobody has anything to wait for
+            return asking, True
+        with self._lock:
+            other = self._asking.setdefault(key, asking)
+        return other, other is asking
+
+    def release(self, key: bytes, asking: "Future[None]") -> None:
+        """The one who asked has an answer, or none."""
+        with self._lock:
+            if self._asking.get(key) is asking:
                 del self._asking[key]
-            done.set()
+        asking.set_result(None)
 
     def keep(self, key: bytes, fresh: Fresh[T]) -> None:
         """Keeps what was asked without `get_or_ask`, if the rules let it."""

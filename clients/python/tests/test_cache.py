@@ -351,8 +351,8 @@ class Asking:
 
 
 def waiting_for(cache: DecisionCache[str], key: bytes) -> int:
-    event = cache._asking.get(key)
-    return len(event._cond._waiters) if event else -1  # type: ignore[attr-defined]
+    asking = cache._asking.get(key)
+    return len(asking._waiters) if asking else -1  # type: ignore[attr-defined]
 
 
 def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):

@@ -1,5 +1,7 @@
 """A guard that keeps allows: when it asks, and when it does not."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Iterator
 
@@ -7,6 +9,7 @@ import grpc
 import pytest
 from pdp_client import (
     AnswerSource,
+    AsyncGuard,
     Decision,
     Forbidden,
     Guard,
@@ -214,3 +217,88 @@ def test_a_guard_keeps_nothing_unless_it_is_told_to(teller: Answerer):
         for _ in range(2):
             assert guard.check(TOKEN, "course:edit").source is AnswerSource.DECIDED
     assert teller.streams == []
+
+
+async def crowd(guard: AsyncGuard, teller: Answerer, come: threading.Event) -> list[asyncio.Task]:
+    """200 who ask the same, of whom the first is being answered."""
+    tasks = [asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE)) for _ in range(200)]
+    async with asyncio.timeout(10):
+        while not teller.requests:  # the others wait for the first, or ask themselves
+            await asyncio.sleep(0.005)
+    come.set()
+    return tasks
+
+
+@pytest.fixture
+def slow(teller: Answerer) -> threading.Event:
+    """Answers wait for this."""
+    come = threading.Event()
+
+    def answer(_request: object, _context: object) -> object:
+        assert come.wait(10)
+        return reusable()
+
+    teller.answer = answer
+    return come
+
+
+def test_of_many_who_await_one_key_one_asks(
+    teller: Answerer, caching: Guard, slow: threading.Event
+):
+    """Incident F20."""
+
+    async def ask() -> list[Decision]:
+        return await asyncio.gather(*await crowd(AsyncGuard.of(caching), teller, slow))
+
+    sources = [decision.source for decision in asyncio.run(ask())]
+    assert len(teller.requests) == 1
+    assert sources.count(AnswerSource.DECIDED) == 1
+    assert sources.count(AnswerSource.CACHED) == 199
+
+
+def test_where_the_one_who_asks_is_cancelled_another_asks(
+    teller: Answerer, caching: Guard, slow: threading.Event
+):
+    async def ask() -> list[Decision]:
+        guard = AsyncGuard.of(caching)
+        first = asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE))
+        async with asyncio.timeout(10):
+            while not teller.requests:
+                await asyncio.sleep(0.005)
+        others = [asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE)) for _ in range(20)]
+        await asyncio.sleep(0)
+        first.cancel()
+        slow.set()
+        return await asyncio.gather(*others)
+
+    assert all(decision.allowed for decision in asyncio.run(ask()))
+    assert len(teller.requests) > 1
+    assert caching._cache is not None
+    assert not caching._cache._asking
+
+
+def test_who_awaited_asks_if_something_was_told_meanwhile(
+    teller: Answerer, caching: Guard, slow: threading.Event
+):
+    """The answer in the air is from before a revocation; who came after it must not get it."""
+
+    async def ask() -> list[Decision]:
+        guard = AsyncGuard.of(caching)
+        first = asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE))
+        async with asyncio.timeout(10):
+            while not teller.requests:
+                await asyncio.sleep(0.005)
+        assert caching._cache is not None
+        teller.streams[-1].tell(changed(8, CHANGE_KIND_USER, "user_1"))
+        async with asyncio.timeout(10):
+            while caching._cache.position[1] < 8:
+                await asyncio.sleep(0.005)
+        second = asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE))
+        await asyncio.sleep(0)
+        teller.says(denied(revision=8))
+        slow.set()
+        return await asyncio.gather(first, second)
+
+    first, second = asyncio.run(ask())
+    assert first.allowed
+    assert not second.allowed
