@@ -1,0 +1,238 @@
+// The guard: ask, bounded by a deadline, and say what came of it.
+
+import { type Client, type ClientUnaryCall, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
+
+import { type Denied, Forbidden, PdpUnavailable, Unauthenticated } from "./errors.js";
+import { failureOf } from "./failures.js";
+import { headersOf, type RequestLike, SESSION_COOKIE, sessionToken } from "./headers.js";
+import { batchRequest, checkRequest, decisionFromCheck, decisionsFromBatch } from "./messages.js";
+import { PolicyDecisionService } from "./pdpapi/v1/decision_service_pb.js";
+import { PermissionSet, permissionSet } from "./permissions.js";
+import { type ConnectionOptions, callerMetadata, connect } from "./transport.js";
+import { type Actor, type Attributes, type Decision, type Question, type Resource, Token } from "./values.js";
+
+const DEADLINE_MS = 250;
+const RETRY_MS_FIRST = 25;
+const RETRY_MS_MAX = 1_000;
+const OPTION_NAMES = new Set(["tls", "apiKey", "insecure", "deadlineMs", "cookieName"]);
+
+/** What a guard is made with. */
+export interface GuardOptions extends ConnectionOptions {
+  /** Bounds each call as a whole, repetitions included, instead of 250 ms. */
+  readonly deadlineMs?: number | undefined;
+  /** The cookie of the session token, instead of `__session`: `__session_<suffix>`, where several Clerk applications
+   * share a domain. */
+  readonly cookieName?: string | undefined;
+}
+
+/** What a question says besides token, permission, resource and context. */
+export interface AskOptions {
+  /** Asks for an answer that has seen the write that gave this revision. */
+  readonly atLeastRevision?: bigint | number | undefined;
+}
+
+/** Nothing; or a resource (null: the permission needs none), facts of the request, and options. */
+export type Asking =
+  | []
+  | [resource: Resource | null, context?: Attributes | null | undefined, options?: AskOptions | undefined];
+
+/** Asks one PDP. Make one per process and keep it: it keeps its connections. */
+export class Guard {
+  readonly #client: Client;
+  readonly #metadata: Metadata;
+  readonly #deadlineMs: number;
+  readonly #cookieName: string;
+  readonly #calls = new Set<ClientUnaryCall>();
+  #closed = false;
+
+  /**
+   * A guard for the PDP at a target: `host:port`, `dns:///host:port` (every address behind the name is used in turn),
+   * `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `ipv6:[::1]:50051`, `unix:/run/pdp.sock`. Without `tls` the connection is
+   * clear text, which beyond loopback is refused unless `insecure` is set. It waits for no connection: the first call
+   * does.
+   *
+   * Throws TypeError or RangeError for options that do not hold, and what reading PEM files throws.
+   */
+  constructor(target: string, options: GuardOptions = {}) {
+    for (const name of Object.keys(options)) {
+      // `apikey` would ask without a key, and `TLS` in clear text.
+      if (!OPTION_NAMES.has(name)) throw new TypeError(`a guard has no option ${name}`);
+    }
+    const { deadlineMs = DEADLINE_MS, cookieName = SESSION_COOKIE } = options;
+    if (!(Number.isFinite(deadlineMs) && deadlineMs > 0)) throw new RangeError("deadlineMs must be above 0");
+    if (typeof cookieName !== "string" || cookieName === "") throw new TypeError("cookieName must be a name");
+    this.#deadlineMs = deadlineMs;
+    this.#cookieName = cookieName;
+    this.#metadata = callerMetadata(options.apiKey);
+    this.#client = connect(target, options);
+  }
+
+  /** Ends the connections. Calls in flight and later ones throw PdpUnavailable. */
+  close(): void {
+    this.#closed = true;
+    for (const call of this.#calls) call.cancel();
+    this.#client.close();
+  }
+
+  /** The token of a request, by docs/guards.md. The empty one where there is none, or more than one. */
+  sessionToken(request: RequestLike): Token {
+    return sessionToken(headersOf(request), this.#cookieName);
+  }
+
+  /** This guard, for the token of a request: `await guard.of(request).require("course:edit", course)`. */
+  of(request: RequestLike): RequestGuard {
+    return new RequestGuard(this, this.sessionToken(request));
+  }
+
+  /**
+   * May the bearer of the token use a permission on a resource? Both answers are returned: look at
+   * `decision.allowed`. Without a resource where the permission needs none; an `undefined` one is a mistake.
+   *
+   * Throws PdpUnavailable or PdpRefused where there is no answer, TypeError or RangeError for arguments that cannot
+   * be sent.
+   */
+  async check(token: string | Token, permission: string, ...asking: Asking): Promise<Decision> {
+    const [resource, context, options] = asking;
+    const secret = Token.of(token);
+    const about = asking.length > 0 ? { resource } : {};
+    const question = { permission, ...about, context: context ?? null } as Question;
+    const request = checkRequest(secret, question, wishOf(options));
+    return decisionFromCheck(await this.#ask(PolicyDecisionService.method.check.name, request, secret));
+  }
+
+  /**
+   * The verified actor, if they may. Throws Unauthenticated (401) or Forbidden (403) if they may not, and otherwise
+   * what `check` throws.
+   */
+  async require(token: string | Token, permission: string, ...asking: Asking): Promise<Actor> {
+    const decision = await this.check(token, permission, ...asking);
+    if (decision.allowed === true && decision.actor !== null) return decision.actor;
+    throw denied(decision);
+  }
+
+  /**
+   * `require` of the permission `role:<role>`, which the policy declares and gives to the role. No claim of the token
+   * is read.
+   */
+  async requireRole(token: string | Token, role: string): Promise<Actor> {
+    if (typeof role !== "string") throw new TypeError("a role is a string");
+    return this.require(token, `role:${role}`);
+  }
+
+  /**
+   * Answers 1 to 1,000 questions of one actor, in order, all at one revision. Look at the `allowed` of each. Throws
+   * what `check` throws.
+   */
+  async batch(token: string | Token, questions: readonly Question[], options?: AskOptions): Promise<Decision[]> {
+    const secret = Token.of(token);
+    const request = batchRequest(secret, questions, wishOf(options));
+    const count = questions.length;
+    return decisionsFromBatch(
+      await this.#ask(PolicyDecisionService.method.batchCheck.name, request, secret),
+      count,
+    );
+  }
+
+  /**
+   * Which of at most 1,000 questions hold, for a user interface to show. It guards nothing. A refused token holds
+   * nothing. Throws what `batch` throws.
+   */
+  async can(token: string | Token, questions: readonly Question[]): Promise<PermissionSet> {
+    const asked = [...questions];
+    if (asked.length === 0) return new PermissionSet();
+    return permissionSet(asked, await this.batch(token, asked));
+  }
+
+  /** Calls until there is an answer, an error that will stay, or no time left. Repeating changes nothing. */
+  async #ask(method: string, request: Uint8Array, token: Token): Promise<Uint8Array> {
+    const path = `/${PolicyDecisionService.typeName}/${method}`;
+    const ends = performance.now() + this.#deadlineMs;
+    let longest = RETRY_MS_FIRST;
+    let failure: ServiceError | null = null;
+    for (;;) {
+      if (this.#closed) throw new PdpUnavailable("the guard is closed");
+      const { answer, error } = await this.#call(path, request, ends - performance.now());
+      if (error === null) return answer;
+      // Where a repetition ran out of time, why there was one says more.
+      if (failure === null || error.code !== status.DEADLINE_EXCEEDED) failure = error;
+      const again = error.code === status.UNAVAILABLE || error.code === status.CANCELLED;
+      // Full jitter: guards that failed together do not come back together.
+      const pause = Math.random() * longest;
+      if (this.#closed || !again || performance.now() + pause >= ends) break;
+      longest = Math.min(2 * longest, RETRY_MS_MAX);
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+    throw failureOf(failure, token);
+  }
+
+  #call(path: string, request: Uint8Array, leftMs: number): Promise<Outcome> {
+    return new Promise((resolve) => {
+      const call = this.#client.makeUnaryRequest<Uint8Array, Uint8Array>(
+        path,
+        asBuffer,
+        asIs,
+        request,
+        this.#metadata,
+        { deadline: Date.now() + leftMs },
+        (error, answer) => {
+          this.#calls.delete(call);
+          resolve(error === null ? { answer: answer as Uint8Array, error } : { answer: null, error });
+        },
+      );
+      this.#calls.add(call);
+    });
+  }
+}
+
+/** A guard for the bearer of one token. Its methods are those of Guard, without the token. */
+export class RequestGuard {
+  readonly #guard: Guard;
+  readonly #token: Token;
+
+  constructor(guard: Guard, token: string | Token) {
+    this.#guard = guard;
+    this.#token = Token.of(token);
+  }
+
+  check(permission: string, ...asking: Asking): Promise<Decision> {
+    return this.#guard.check(this.#token, permission, ...asking);
+  }
+
+  require(permission: string, ...asking: Asking): Promise<Actor> {
+    return this.#guard.require(this.#token, permission, ...asking);
+  }
+
+  requireRole(role: string): Promise<Actor> {
+    return this.#guard.requireRole(this.#token, role);
+  }
+
+  batch(questions: readonly Question[], options?: AskOptions): Promise<Decision[]> {
+    return this.#guard.batch(this.#token, questions, options);
+  }
+
+  can(questions: readonly Question[]): Promise<PermissionSet> {
+    return this.#guard.can(this.#token, questions);
+  }
+}
+
+type Outcome = { answer: Uint8Array; error: null } | { answer: null; error: ServiceError };
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function asIs(bytes: Buffer): Uint8Array {
+  return bytes;
+}
+
+function wishOf(options: AskOptions = {}): bigint | number {
+  // A wish that is written otherwise would go unheard.
+  for (const name of Object.keys(options)) {
+    if (name !== "atLeastRevision") throw new TypeError(`a question has no option ${name}`);
+  }
+  return options.atLeastRevision ?? 0n;
+}
+
+function denied(decision: Decision): Denied {
+  return decision.denialKind === "unauthenticated" ? new Unauthenticated(decision) : new Forbidden(decision);
+}

@@ -1,0 +1,108 @@
+// The session token of a request. Knows no framework.
+
+import { Token } from "./values.js";
+
+/** Where Clerk's front ends keep the session token. */
+export const SESSION_COOKIE = "__session";
+
+/**
+ * Headers: pairs as they were received; Node's `rawHeaders`, in which names and values take turns; or Web
+ * `Headers` or an object, where a header that came twice is a list, or was joined by a comma.
+ */
+export type HeadersLike =
+  | readonly (readonly [string, string])[]
+  | readonly string[]
+  | Headers
+  | Readonly<Record<string, string | readonly string[] | undefined>>;
+
+/** The request of a server: Node's (Express's too), or that of the Web. */
+export interface RequestLike {
+  readonly headers: Headers | Readonly<Record<string, string | readonly string[] | undefined>>;
+  readonly rawHeaders?: readonly string[];
+}
+
+/** The headers of a request, as exactly as its server tells: `headers` of Node drops a second Authorization. */
+export function headersOf(request: RequestLike): HeadersLike {
+  return request.rawHeaders ?? request.headers;
+}
+
+/**
+ * The token of a request by docs/guards.md, "The token of a request": of its one `Authorization: Bearer` header,
+ * and only where there is no header of that scheme, of the one session cookie. The empty token: there is none.
+ */
+export function sessionToken(headers: HeadersLike, cookieName: string = SESSION_COOKIE): Token {
+  return new Token(find(headers, cookieName));
+}
+
+function find(headers: HeadersLike, cookieName: string): string {
+  const credentials: string[] = [];
+  const cookies: string[] = [];
+  for (const [name, value] of pairs(headers)) {
+    const lower = name.toLowerCase();
+    if (lower === "authorization") credentials.push(value);
+    else if (lower === "cookie") cookies.push(value);
+  }
+  if (credentials.length > 1) return "";
+  const [only] = credentials;
+  return (only === undefined ? null : bearer(only)) ?? onlyCookie(cookies, cookieName);
+}
+
+function* pairs(headers: HeadersLike): Generator<readonly [string, string]> {
+  if (isList(headers)) {
+    for (let i = 0; i < headers.length; i++) {
+      const one = headers[i] as string | readonly [string, string];
+      if (typeof one === "string") yield [one, headers[++i] as string];
+      else yield one;
+    }
+    return;
+  }
+  const entries = isHeaders(headers) ? headers.entries() : Object.entries(headers);
+  for (const [name, value] of entries) {
+    for (const one of typeof value === "string" ? [value] : (value ?? [])) {
+      // Whoever joined headers did it by a comma, which no session token has: what has one is taken for two.
+      if (name.toLowerCase() === "authorization") for (const part of one.split(",")) yield [name, part];
+      else yield [name, one];
+    }
+  }
+}
+
+function isList(headers: HeadersLike): headers is readonly (readonly [string, string])[] | readonly string[] {
+  return Array.isArray(headers);
+}
+
+/** By what it can, because frameworks bring Headers of their own. */
+function isHeaders(headers: HeadersLike): headers is Headers {
+  return "entries" in headers && typeof headers.entries === "function";
+}
+
+const BEARER = /^bearer(?:[ \t]+(.*))?$/is;
+
+/** What follows the scheme Bearer; null where the credentials are of another one. */
+function bearer(credentials: string): string | null {
+  const found = BEARER.exec(trimmed(credentials));
+  return found && (found[1] ?? "");
+}
+
+/** The value of the one cookie of a name, as it was sent. RFC 6265, section 4.2.1. */
+function onlyCookie(headers: readonly string[], wanted: string): string {
+  const found: string[] = [];
+  for (const pair of headers.join(";").split(";")) {
+    const equal = pair.indexOf("=");
+    const [name, value] = equal < 0 ? [pair, ""] : [pair.slice(0, equal), pair.slice(equal + 1)];
+    if (trimmed(name) === wanted) found.push(trimmed(value));
+  }
+  return found.length === 1 ? (found[0] as string) : "";
+}
+
+/** Without spaces and tabs at its ends; `trim` would take more away. */
+function trimmed(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isSpace(text[start])) start++;
+  while (end > start && isSpace(text[end - 1])) end--;
+  return text.slice(start, end);
+}
+
+function isSpace(character: string | undefined): boolean {
+  return character === " " || character === "\t";
+}

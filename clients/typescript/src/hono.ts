@@ -1,0 +1,111 @@
+// The guard of Hono applications.
+//
+//   const pdp = new HonoGuard(guard);
+//   app.use(pdp.middleware(new Routes({ "/admin/**": "admin:access", "GET /healthz": "public" })));
+//   app.put("/courses/:id", pdp.protect<"/courses/:id">("course:edit", course), handler);
+//   app.onError(pdp.errors); // answers what handlers throw
+//
+// where `course` is `(c) => ({ type: "course", id: c.req.param("id") })`. The actor is
+// `c.var.actor`. Any handler may ask more: `await guard.of(c.req.raw).require("course:create")`.
+
+import type { Context, ErrorHandler, MiddlewareHandler } from "hono";
+
+import { type Asked, answer, askedOf, checkFinder, checkSame, type Log, routed } from "./adapting.js";
+import { GuardError } from "./errors.js";
+import type { Guard } from "./guard.js";
+import { pathOf } from "./route-path.js";
+import type { Routes } from "./routes.js";
+import type { Actor, Resource } from "./values.js";
+
+/** What the middleware of a route map sets: who was let pass; null on a public route. */
+export interface RoutedEnv {
+  Variables: { actor: Actor | null };
+}
+
+/** What `protect` sets: who was let pass. */
+export interface ProtectedEnv {
+  Variables: { actor: Actor };
+}
+
+/** The middleware of a guard. */
+export class HonoGuard {
+  readonly #guard: Guard;
+  readonly #log: Log;
+
+  /** `log` is told of requests for which there was no decision; no text holds a token. */
+  constructor(guard: Guard, log: Log = console.error) {
+    this.#guard = guard;
+    this.#log = log;
+  }
+
+  /**
+   * Lets pass what a route map lets pass. It reads the path as it was received; an application that is mounted, or
+   * reads the path in another way, is refused.
+   */
+  middleware(routes: Routes): MiddlewareHandler<RoutedEnv> {
+    return this.#handler((c) => routed(routes, c.req.raw.method, receivedPath(c)));
+  }
+
+  /** Lets pass who has a permission, on the resource that a function finds in the request. `P` is the path. */
+  protect<P extends string = string>(
+    permission: string,
+    ...resource: [] | [(c: Context<ProtectedEnv, P>) => Resource | Promise<Resource>]
+  ): MiddlewareHandler<ProtectedEnv, P> {
+    const [find] = resource;
+    if (resource.length > 0) checkFinder(permission, find);
+    // With a question there is an actor.
+    return this.#handler((c) =>
+      find === undefined
+        ? { permission, resource: null }
+        : askedOf(permission, find, c as unknown as Context<ProtectedEnv, P>),
+    ) as unknown as MiddlewareHandler<ProtectedEnv, P>;
+  }
+
+  /** Answers the errors of a guard, and all others as Hono does by itself. */
+  readonly errors: ErrorHandler = (error, c) => {
+    if (error instanceof GuardError) return this.#answer(error);
+    if ("getResponse" in error) return error.getResponse();
+    console.error(error);
+    return c.text("Internal Server Error", 500);
+  };
+
+  #handler(ask: (c: Context<RoutedEnv>) => Asked | null | Promise<Asked | null>): MiddlewareHandler<RoutedEnv> {
+    return async (c, next) => {
+      try {
+        const asked = await ask(c);
+        const actor = asked && (await this.#guard.of(c.req.raw).require(asked.permission, asked.resource));
+        c.set("actor", actor);
+      } catch (error) {
+        if (error instanceof GuardError) return this.#answer(error);
+        throw error;
+      }
+      await next();
+      return;
+    };
+  }
+
+  #answer(error: GuardError): Response {
+    const { status, headers, body } = answer(error, this.#log);
+    return new Response(body, { status, headers });
+  }
+}
+
+/**
+ * The path as it was received: of the request of Node's server where there is one, because `Request` has cleaned its
+ * URL. Hono decodes once what it reads. What another server has cleaned is all there is to go by.
+ */
+function receivedPath(c: Context): string {
+  const target: unknown = c.env?.incoming?.url;
+  if (typeof target !== "string") return new URL(c.req.raw.url).pathname;
+  const path = pathOf(target);
+  checkSame(decoded(path), c.req.path);
+  return path;
+}
+
+function decoded(path: string): string {
+  try {
+    return decodeURI(path);
+  } catch {
+    return path; // A route map refuses it.
+  }
+}

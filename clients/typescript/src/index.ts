@@ -1,0 +1,44 @@
+// The guard: one line before the business logic that asks the policy decision point.
+//
+//   const guard = new Guard("dns:///pdp.internal:50051", { tls: { ca: "ca.pem" }, apiKey: key });
+//   const actor = await guard.require(token, "course:edit", { type: "course", id });
+//
+// In: the request's Clerk session token, a permission, a resource, facts of the request. Out: one of three outcomes,
+// never mixed. A decision (`check`, `batch`: allow or deny); a denial thrown (`require`: Unauthenticated or
+// Forbidden); or no decision (PdpUnavailable, PdpRefused), which is never an allow.
+//
+// - An allow is given only for an answer that says so, names the actor and contradicts itself nowhere. Every status
+//   but OK and every other answer is an error.
+// - A call ends within its deadline, repetitions included.
+// - No token and no API key stands in an error or in what printing a value shows.
+// - It decides nothing, reads no claim of the token and keeps nothing.
+
+export {
+  Denied,
+  Forbidden,
+  GuardError,
+  PdpRefused,
+  PdpUnavailable,
+  RouteRefused,
+  Unauthenticated,
+  type Violation,
+} from "./errors.js";
+export { type Asking, type AskOptions, Guard, type GuardOptions, RequestGuard } from "./guard.js";
+export { type HeadersLike, type RequestLike, SESSION_COOKIE, sessionToken } from "./headers.js";
+export { BATCH_QUESTIONS_MAX } from "./messages.js";
+export { type Held, PermissionSet } from "./permissions.js";
+export { type Refusal, refusalOf, refuse } from "./refusals.js";
+export { PUBLIC, RouteMapInvalid, Routes } from "./routes.js";
+export type { TlsOptions } from "./transport.js";
+export {
+  type Actor,
+  type AnswerSource,
+  type Attributes,
+  type AttributeValue,
+  Decision,
+  type DenialKind,
+  type Question,
+  type Resource,
+  type ResourceRef,
+  Token,
+} from "./values.js";

@@ -1,0 +1,211 @@
+// Values <-> messages of the contract. The only file that sees both, and the one that decides whether an answer
+// is one.
+
+import { create, type DescField, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+
+import { toStruct } from "./attributes.js";
+import { PdpUnavailable } from "./errors.js";
+import * as core from "./pdpapi/v1/core_pb.js";
+import * as service from "./pdpapi/v1/decision_service_pb.js";
+import {
+  type Actor,
+  type AnswerSource,
+  Decision,
+  type DenialKind,
+  nameOf,
+  type Question,
+  type ResourceRef,
+  type Token,
+} from "./values.js";
+
+/** How many questions a batch has at most. */
+export const BATCH_QUESTIONS_MAX = 1_000;
+
+const REVISION_MAX = 2n ** 64n - 1n;
+// RFC 3339's years, 0001 to 9999, as google.protobuf.Timestamp has them.
+const SECONDS_MIN = -62_135_596_800n;
+const SECONDS_MAX = 253_402_300_799n;
+
+const DENIAL_KINDS = new Map<core.DenialKind, DenialKind>([
+  [core.DenialKind.UNAUTHENTICATED, "unauthenticated"],
+  [core.DenialKind.FORBIDDEN, "forbidden"],
+]);
+const SOURCES = new Map<core.AnswerSource, AnswerSource>([
+  [core.AnswerSource.UNSPECIFIED, "decided"],
+  [core.AnswerSource.CACHED, "cached"],
+  [core.AnswerSource.STAYED_OPEN, "stayed_open"],
+]);
+
+/** The bytes of one question. Throws TypeError and RangeError for what cannot be sent. */
+export function checkRequest(token: Token, question: Question, atLeastRevision: bigint | number): Uint8Array {
+  const message = create(service.CheckRequestSchema, {
+    ...itemOf(question),
+    actorToken: sendable(token),
+    atLeastRevision: revisionOf(atLeastRevision),
+  });
+  addStruct(message, service.CheckRequestSchema.field.context, question.context);
+  return toBinary(service.CheckRequestSchema, message);
+}
+
+/** The bytes of many questions. Throws RangeError for none, and for more than 1,000, and what checkRequest throws. */
+export function batchRequest(
+  token: Token,
+  questions: readonly Question[],
+  atLeastRevision: bigint | number,
+): Uint8Array {
+  if (!Array.isArray(questions)) throw new TypeError(`the questions are an array, not ${nameOf(questions)}`);
+  if (questions.length < 1 || questions.length > BATCH_QUESTIONS_MAX) {
+    throw new RangeError(
+      `a batch has 1 to ${BATCH_QUESTIONS_MAX} questions, not ${questions.length} ` +
+        "(they are not split: two calls may see two revisions)",
+    );
+  }
+  const items = Array.from(questions, (question: Question) => {
+    const item = create(service.CheckItemSchema, itemOf(question));
+    addStruct(item, service.CheckItemSchema.field.context, question.context);
+    return item;
+  });
+  return toBinary(
+    service.BatchCheckRequestSchema,
+    create(service.BatchCheckRequestSchema, {
+      actorToken: sendable(token),
+      items,
+      atLeastRevision: revisionOf(atLeastRevision),
+    }),
+  );
+}
+
+/** A token that is not Unicode text cannot be sent. It proves nothing either: the empty one goes in its place. */
+function sendable(token: Token): string {
+  const text = token.reveal();
+  return text.isWellFormed() ? text : "";
+}
+
+function itemOf(question: Question): { permission: string; resource?: core.Resource } {
+  if (typeof question !== "object" || question === null) {
+    throw new TypeError(`a question is an object with a permission, not ${nameOf(question)}`);
+  }
+  const permission = textOf(question.permission, "permission");
+  if (Object.hasOwn(question, "resource") && question.resource === undefined) {
+    // Most often a mistake; without its resource the question would be another one, and might be allowed.
+    throw new TypeError("the resource is undefined; say null where the permission needs none");
+  }
+  const { resource } = question;
+  if (resource === undefined || resource === null) return { permission };
+  const message = create(core.ResourceSchema, {
+    ...refOf(resource, "resource"),
+    organizationId: textOf(resource.organizationId ?? "", "resource.organizationId"),
+  });
+  if (resource.parent !== undefined && resource.parent !== null) {
+    message.parent = create(core.ResourceRefSchema, refOf(resource.parent, "resource.parent"));
+  }
+  addStruct(message, core.ResourceSchema.field.attributes, resource.attributes);
+  return { permission, resource: message };
+}
+
+function refOf(resource: ResourceRef, path: string): { type: string; id: string } {
+  if (typeof resource !== "object") {
+    throw new TypeError(`the ${path} is an object with type and id, not ${nameOf(resource)}`);
+  }
+  return { type: textOf(resource.type, `${path}.type`), id: textOf(resource.id, `${path}.id`) };
+}
+
+function textOf(value: unknown, path: string): string {
+  if (typeof value !== "string") throw new TypeError(`${path} must be a string, not ${nameOf(value)}`);
+  if (!value.isWellFormed()) throw new RangeError(`${path}: not Unicode text (a lone surrogate)`);
+  return value;
+}
+
+function revisionOf(revision: bigint | number): bigint {
+  if (typeof revision !== "bigint" && !Number.isSafeInteger(revision)) {
+    throw new TypeError("atLeastRevision must be a bigint, or an integer that is exact");
+  }
+  const exact = BigInt(revision);
+  if (exact < 0n || exact > REVISION_MAX) throw new RangeError("atLeastRevision must be 0 to 2^64 - 1");
+  return exact;
+}
+
+/** Puts a Struct that is encoded already among the fields of a message, as it would come from the wire. */
+function addStruct(message: Message, field: DescField, attributes: unknown): void {
+  if (attributes === undefined || attributes === null) return;
+  const data = new BinaryWriter().bytes(toStruct(attributes, field.name)).finish();
+  message.$unknown = [{ no: field.number, wireType: WireType.LengthDelimited, data }];
+}
+
+/** The decision that an answer to Check states, or PdpUnavailable where it states none. */
+export function decisionFromCheck(bytes: Uint8Array): Decision {
+  const answer = decoded(() => fromBinary(service.CheckResponseSchema, bytes));
+  return decisionOf(answer, actorOf(answer.actor));
+}
+
+/** The decisions that an answer to so many questions states, or PdpUnavailable. */
+export function decisionsFromBatch(bytes: Uint8Array, count: number): Decision[] {
+  const answer = decoded(() => fromBinary(service.BatchCheckResponseSchema, bytes));
+  if (answer.results.length !== count) {
+    throw noAnswer(`${answer.results.length} results to ${count} questions`);
+  }
+  const actor = actorOf(answer.actor);
+  return answer.results.map((one) => decisionOf(one, actor));
+}
+
+function decoded<T>(decode: () => T): T {
+  try {
+    return decode();
+  } catch {
+    throw noAnswer("it is not a message");
+  }
+}
+
+function actorOf(actor: core.Actor | undefined): Actor | null {
+  if (actor === undefined) return null;
+  if (actor.userId === "") throw noAnswer("an actor without a user");
+  return Object.freeze({
+    userId: actor.userId,
+    sessionId: actor.sessionId,
+    organizationId: actor.organizationId || null,
+    impersonatorId: actor.impersonatorId || null,
+  });
+}
+
+function decisionOf(answer: service.CheckResponse, actor: Actor | null): Decision {
+  const kind = DENIAL_KINDS.get(answer.denialKind) ?? null;
+  const allowed = answer.decision === core.Decision.ALLOW;
+  if (allowed) {
+    if (answer.denialKind !== core.DenialKind.UNSPECIFIED) throw noAnswer("an allow that is a kind of denial");
+    if (actor === null) throw noAnswer("an allow without an actor");
+  } else {
+    if (answer.decision !== core.Decision.DENY) throw noAnswer(`decision ${answer.decision}`);
+    if (kind === null) throw noAnswer(`a denial of unknown kind ${answer.denialKind}`);
+  }
+  const source = SOURCES.get(answer.source);
+  if (source === undefined) throw noAnswer(`an answer of unknown source ${answer.source}`);
+  return new Decision({
+    allowed,
+    // A newer PDP knows more reasons; the decision itself is not in doubt.
+    reason: core.DecisionReason[answer.reason] ?? String(answer.reason),
+    message: answer.message,
+    denialKind: kind,
+    actor,
+    decisionId: answer.decisionId,
+    ruleId: answer.ruleId || null,
+    grantId: answer.grantId || null,
+    revision: answer.revision,
+    reusableUntil: timeOf(answer.reusableUntil),
+    source,
+  });
+}
+
+function timeOf(time: Timestamp | undefined): Date | null {
+  if (time === undefined) return null;
+  const { seconds, nanos } = time;
+  if (seconds < SECONDS_MIN || seconds > SECONDS_MAX || nanos < 0 || nanos > 999_999_999) {
+    throw noAnswer("reusable_until is not a time");
+  }
+  return new Date(Number(seconds) * 1_000 + Math.floor(nanos / 1e6));
+}
+
+function noAnswer(what: string): PdpUnavailable {
+  return new PdpUnavailable(`what the PDP sent is not an answer: ${what}`);
+}

@@ -1,0 +1,147 @@
+// The guard of Next.js applications with the App Router: route handlers, server actions, server components.
+//
+//   export const pdp = new NextGuard(guard);                       // with Clerk: { token: () => clerkToken(auth) }
+//
+//   export const PUT = pdp.withGuard("course:edit", ({ id }) => course(id), async (request, { actor }) => ...);
+//   export const rename = pdp.withGuardAction("course:edit", (id: string) => course(id), async (actor, id) => ...);
+//   const permissions = await pdp.can(questions);                  // in a server component
+//
+// Every handler and every action asks by itself: an action can be called through any page, whatever `proxy.ts` says
+// of the page that shows its button.
+
+import { headers } from "next/headers.js";
+import type { NextRequest } from "next/server.js";
+
+import { answer, askedOf, checkFinder, type Finder, type Log, logFailure } from "./adapting.js";
+import { Denied, GuardError } from "./errors.js";
+import type { Guard } from "./guard.js";
+import type { PermissionSet } from "./permissions.js";
+import type { Actor, Question, Resource, Token } from "./values.js";
+
+/** What a guard of Next.js is made with. */
+export interface NextGuardOptions {
+  /** Where the token of the current request is, instead of its headers: `() => clerkToken(auth)` of `pdp-client/clerk`. */
+  readonly token?: () => string | Token | Promise<string | Token>;
+  /** Is told of requests for which there was no decision; no text holds a token. */
+  readonly log?: Log;
+}
+
+/** Finds what a request or an action is about. Null instead of a function: the permission needs no resource. */
+export type ResourceOf<Found extends unknown[]> = Finder<Found> | null;
+
+/** What Next.js hands to a route handler besides the request. */
+export interface RouteContext<Params> {
+  readonly params: Promise<Params>;
+}
+
+/** The same, and who was let pass. */
+export interface GuardedContext<Params> extends RouteContext<Params> {
+  readonly actor: Actor;
+}
+
+/**
+ * What an action gives to who may not, and to everybody while the PDP gives no answer. It is returned, because
+ * Next.js hides from a browser what an action throws. It holds no reason.
+ */
+export interface Refused {
+  readonly refused: {
+    /** What a route handler would answer: 401, 403, 503 or 500. */
+    readonly status: number;
+    /** `unauthenticated`, `forbidden`, `unavailable` or `internal`. */
+    readonly error: string;
+    /** Of a denial: the key to the audit log. */
+    readonly decisionId?: string;
+  };
+}
+
+/** A guard for what Next.js calls. */
+export class NextGuard {
+  readonly #guard: Guard;
+  readonly #token: NextGuardOptions["token"];
+  readonly #log: Log;
+
+  constructor(guard: Guard, { token, log = console.error }: NextGuardOptions = {}) {
+    this.#guard = guard;
+    this.#token = token;
+    this.#log = log;
+  }
+
+  /**
+   * A route handler for those who may. `resource` gets the variables of the path, decoded once, and the request.
+   * Refusals are answered by docs/guards.md, those that the handler throws too.
+   */
+  withGuard<Params>(
+    permission: string,
+    resource: ResourceOf<[params: Params, request: NextRequest]>,
+    handle: (request: NextRequest, context: GuardedContext<Params>) => Response | Promise<Response>,
+  ): (request: NextRequest, context: RouteContext<Params>) => Promise<Response> {
+    if (resource !== null) checkFinder(permission, resource);
+    return async (request, { params }) => {
+      try {
+        const token = this.#token ? await this.#token() : this.#guard.sessionToken(request);
+        const actor = await this.#require(token, permission, resource, [await params, request]);
+        return await handle(request, { params, actor });
+      } catch (error) {
+        if (!(error instanceof GuardError)) throw error;
+        const { status, headers, body } = answer(error, this.#log);
+        return new Response(body, { status, headers });
+      }
+    };
+  }
+
+  /**
+   * A server action for those who may: the actor comes before the arguments of the call. `resource` gets these too;
+   * they are what a browser sent, whatever their types say. It gives a `Refused` instead of a result, also for
+   * refusals that the action throws.
+   */
+  withGuardAction<Arguments extends unknown[], Result>(
+    permission: string,
+    resource: ResourceOf<Arguments>,
+    act: (actor: Actor, ...sent: Arguments) => Result | Promise<Result>,
+  ): (...sent: Arguments) => Promise<Result | Refused> {
+    if (resource !== null) checkFinder(permission, resource);
+    return async (...sent) => {
+      try {
+        const actor = await this.#require(await this.token(), permission, resource, sent);
+        return await act(actor, ...sent);
+      } catch (error) {
+        if (!(error instanceof GuardError)) throw error;
+        logFailure(error, this.#log);
+        return { refused: refusedBy(error) };
+      }
+    };
+  }
+
+  /** The verified actor of the current request, if they may: for server components. Throws what `Guard.require` does. */
+  async require(permission: string, resource: Resource | null = null): Promise<Actor> {
+    return this.#guard.require(await this.token(), permission, resource);
+  }
+
+  /** Which questions hold for who sent the current request, for a server component to show. It guards nothing. */
+  async can(questions: readonly Question[]): Promise<PermissionSet> {
+    return this.#guard.can(await this.token(), questions);
+  }
+
+  /** The token of the current request. */
+  async token(): Promise<string | Token> {
+    // Read in any case: then nothing that depends on who asks is rendered before somebody does.
+    const received = await headers();
+    return this.#token ? this.#token() : this.#guard.sessionToken({ headers: received });
+  }
+
+  async #require<Arguments extends unknown[]>(
+    token: string | Token,
+    permission: string,
+    resource: ResourceOf<Arguments>,
+    found: Arguments,
+  ): Promise<Actor> {
+    if (resource === null) return this.#guard.require(token, permission);
+    const asked = await askedOf(permission, resource, ...found);
+    return this.#guard.require(token, permission, asked.resource);
+  }
+}
+
+function refusedBy(error: GuardError): Refused["refused"] {
+  const refused = { status: error.httpStatus, error: error.word };
+  return error instanceof Denied ? { ...refused, decisionId: error.decision.decisionId } : refused;
+}

@@ -1,0 +1,135 @@
+// Route maps: what a request needs, by its method and its path, as docs/guards.md says. Pure: needs nothing of Node.
+
+import { RouteRefused } from "./errors.js";
+import { type Path, readPath } from "./route-path.js";
+import { ANY_METHOD, type Asked, PUBLIC, type Requirement, Route, RouteWrong } from "./route-pattern.js";
+import { Node, type RouteProblem } from "./route-tree.js";
+import { nameOf } from "./values.js";
+
+export { type Asked, type Needs, PUBLIC, type Requirement } from "./route-pattern.js";
+export type { RouteProblem } from "./route-tree.js";
+export { RouteRefused };
+
+/** How many routes a map has at most. */
+export const ROUTES_MAX = 10_000;
+const PROBLEMS_MAX = 100;
+const SHOWN_MAX = 300;
+
+/** A map that cannot be used. Says what is wrong with which routes, 100 at most. */
+export class RouteMapInvalid extends Error {
+  override readonly name = "RouteMapInvalid";
+  readonly problems: readonly RouteProblem[];
+
+  constructor(problems: readonly RouteProblem[]) {
+    super(problems.map(shown).join("; "));
+    this.problems = problems;
+  }
+}
+
+/** A route map. It does not change. */
+export class Routes {
+  readonly #root = new Node();
+
+  /**
+   * Makes a map from routes, such as `GET /courses/{id}`, and what each needs: a permission, `public`, or both a
+   * permission and a resource.
+   *
+   * Throws TypeError for what is no object, and RouteMapInvalid: a route is not well-formed, or two could take the
+   * same path and neither is the more specific.
+   */
+  constructor(routes: Readonly<Record<string, Requirement>>) {
+    if (typeof routes !== "object" || routes === null || routes instanceof Map) {
+      throw new TypeError(`the routes are an object, not ${nameOf(routes)}`);
+    }
+    const problems: RouteProblem[] = [];
+    for (const problem of this.#problems(Object.entries(routes))) {
+      problems.push(problem);
+      if (problems.length === PROBLEMS_MAX) break;
+    }
+    if (problems.length > 0) throw new RouteMapInvalid(problems);
+  }
+
+  /**
+   * What a request needs; both as they were received: the path neither decoded nor cleaned. It may have a query.
+   *
+   * Throws RouteRefused: no route takes it (`no_route`), or the path could be read otherwise (`ambiguous_path`).
+   */
+  match(method: string, path: string): Asked | typeof PUBLIC {
+    const read = readPath(path);
+    const found = this.#candidates(method, read);
+    let standing: Candidate | null = null;
+    for (const one of found) {
+      if (one.route.takes(read) && (standing === null || compare(one, standing) > 0)) standing = one;
+    }
+    if (standing === null) throw new RouteRefused("no_route");
+    const asked = standing.route.asks(read);
+    for (const other of found) {
+      // For a program that reads the path with less care, this one stands.
+      if (compare(other, standing) >= 0 && !isSame(other.route.asks(read), asked)) {
+        throw new RouteRefused("ambiguous_path");
+      }
+    }
+    return asked;
+  }
+
+  #candidates(method: string, path: Path): Candidate[] {
+    const methods = methodsOf(method);
+    const found: Candidate[] = [];
+    for (const ends of this.#root.couldTake(path)) {
+      methods.forEach((named, place) => {
+        for (const route of ends.get(named) ?? []) found.push({ route, weight: methods.length - place });
+      });
+    }
+    return found;
+  }
+
+  *#problems(routes: readonly [string, Requirement][]): Generator<RouteProblem> {
+    const [tooMany] = routes.slice(ROUTES_MAX);
+    if (tooMany !== undefined) {
+      yield { routes: [tooMany[0]], text: `is one too many: a map has at most ${ROUTES_MAX} routes` };
+      return;
+    }
+    for (const [text, requirement] of routes) {
+      let route: Route;
+      try {
+        route = new Route(text, requirement);
+      } catch (error) {
+        if (!(error instanceof RouteWrong)) throw error;
+        yield { routes: [text], text: error.message };
+        continue;
+      }
+      yield* this.#root.add(route);
+    }
+    yield* this.#root.conflicts();
+  }
+}
+
+/** A route that could take a path, and how well its method fits. */
+interface Candidate {
+  readonly route: Route;
+  readonly weight: number;
+}
+
+function compare(one: Candidate, other: Candidate): number {
+  if (one.route.rank !== other.route.rank) return one.route.rank < other.route.rank ? -1 : 1;
+  return one.weight - other.weight;
+}
+
+/** The methods of routes that take a request, the best first. */
+function methodsOf(method: string): readonly string[] {
+  if (method === "HEAD") return ["HEAD", "GET", ANY_METHOD];
+  return method === ANY_METHOD ? [ANY_METHOD] : [method, ANY_METHOD];
+}
+
+function isSame(one: Asked | typeof PUBLIC, other: Asked | typeof PUBLIC): boolean {
+  if (one === PUBLIC || other === PUBLIC) return one === other;
+  return (
+    one.permission === other.permission &&
+    one.resource?.type === other.resource?.type &&
+    one.resource?.id === other.resource?.id
+  );
+}
+
+function shown({ routes, text }: RouteProblem): string {
+  return `${routes.map((route) => JSON.stringify(route.slice(0, SHOWN_MAX))).join(" and ")}: ${text}`;
+}

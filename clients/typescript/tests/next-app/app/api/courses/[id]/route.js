@@ -1,0 +1,9 @@
+import { pdp } from "../../../../guard.js";
+
+export const PUT = pdp.withGuard(
+  "course:edit",
+  ({ id }) => ({ type: "course", id }),
+  async (request, { params, actor }) => {
+    return Response.json({ id: (await params).id, actor: actor.userId, sent: await request.text() });
+  },
+);

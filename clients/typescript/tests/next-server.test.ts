@@ -1,0 +1,246 @@
+// What the application of next-app answers: built by `next build`, on `next start`, before a real PDP.
+
+import assert from "node:assert/strict";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { after, before, describe, it } from "node:test";
+import { inspect, promisify } from "node:util";
+
+import { ROOT, type Servers, SKIP, startServers } from "./conformance-servers.js";
+import { type Received, send } from "./kit.js";
+
+const FOLDER = `${ROOT}clients/typescript/`;
+const NEXT = `${FOLDER}node_modules/next/dist/bin/next`;
+const ENVIRONMENT = { ...process.env, NEXT_TELEMETRY_DISABLED: "1" };
+const BUILD_MS = 300_000;
+const START_MS = 60_000;
+// The server ends when its stdin is closed, however this process ends.
+const UNTIL_STDIN_ENDS = 'node "$@" & pid=$!; read _; kill "$pid"; wait "$pid"';
+
+describe("Next.js", { skip: SKIP }, () => {
+  let servers: Servers;
+  let app: string;
+  let next: ChildProcess;
+  let port: number;
+  let actions: ReadonlyMap<string, string>;
+
+  before(async () => {
+    app = mkdtempSync(`${FOLDER}build/next-app-`);
+    cpSync(`${FOLDER}tests/next-app`, app, { recursive: true });
+    await promisify(execFile)("node", [NEXT, "build", app], { env: ENVIRONMENT, timeout: BUILD_MS });
+    servers = await startServers();
+    port = await freePort();
+    const { node } = JSON.parse(readFileSync(`${app}/.next/server/server-reference-manifest.json`, "utf8"));
+    actions = new Map(Object.entries<{ exportedName: string }>(node).map(([id, one]) => [one.exportedName, id]));
+    const start = [
+      "-c",
+      UNTIL_STDIN_ENDS,
+      "sh",
+      NEXT,
+      "start",
+      app,
+      "--hostname",
+      "127.0.0.1",
+      "--port",
+      `${port}`,
+    ];
+    const env = { ...ENVIRONMENT, PDP_SERVER: servers.pdp, PDP_API_KEY: servers.api_key };
+    next = spawn("sh", start, { env, stdio: ["pipe", "ignore", "ignore"] });
+    const ends = performance.now() + START_MS;
+    while (
+      !(await fetch(`http://127.0.0.1:${port}/school/healthz`, { signal: AbortSignal.timeout(5_000) }).catch(
+        () => null,
+      ))
+    ) {
+      assert.ok(performance.now() < ends, "Next.js did not start");
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  });
+
+  after(async () => {
+    if (next) {
+      const exit = once(next, "exit");
+      next.stdin?.end();
+      await exit;
+    }
+    await servers?.stop();
+    if (app) rmSync(app, { recursive: true, force: true });
+  });
+
+  const cookieOf = (who: string) => `Cookie: __session=${servers.tokens[who]}\r\n`;
+
+  function get(path: string, who = "none", headers = ""): Promise<Received> {
+    return send(port, `GET ${path} HTTP/1.1\r\n${headers}${who === "none" ? "" : cookieOf(who)}`);
+  }
+
+  async function call(action: string, who: string, path: string, ...sent: unknown[]): Promise<Response> {
+    return fetch(`http://127.0.0.1:${port}/school${path}`, {
+      method: "POST",
+      headers: {
+        "Next-Action": actions.get(action) ?? "",
+        "Content-Type": "text/plain;charset=UTF-8",
+        Cookie: `__session=${servers.tokens[who]}`,
+      },
+      body: JSON.stringify(sent),
+    });
+  }
+
+  // --- the proxy -------------------------------------------------------------------------------
+
+  it("shows a page to who has its permission, of both routers", async () => {
+    for (const path of ["/school/admin", "/school/legacy/admin", "/school/en/legacy/admin"]) {
+      const shown = await get(path, "admin");
+      assert.ok(shown.status === 200 && shown.body.includes("ADMINISTRATION"), inspect(shown));
+      assert.equal((await get(path, "student")).status, 403);
+      assert.equal((await get(path)).status, 401);
+    }
+    assert.match((await get("/school/x/y", "student")).body, /ANYTHING/);
+    assert.equal((await get("/school/x/y")).status, 401);
+    assert.match((await get("/school/healthz")).body, /HEALTHY/);
+    assert.match((await get("/school/courses/algebra", "instructor")).body, /ANYTHING/);
+    assert.equal((await get("/school/courses/biology", "instructor")).status, 403);
+  });
+
+  it("shows a page to nobody else, however its path is written", async () => {
+    const build = readFileSync(`${app}/.next/BUILD_ID`, "utf8");
+    const pages = ["admin", "legacy/admin"].flatMap((page) => [
+      ...[page, `${page}/`, `./${page}`, `x/../${page}`, `x/%2e%2e/${page}`, `healthz/../${page}`, `/${page}`],
+      ...[`\\${page}`, `healthz\\..\\${page}`, `%2f${page}`, `healthz%2f..%2f${page}`, `healthz/..;/${page}`],
+      ...[page.replace("a", "%61"), page.replace("a", "%2561"), page.toUpperCase(), `${page};x`, `${page}%2f`],
+      ...[`${page}%00`, `${page}%20`, `${page}.rsc`, `${page}.json`, `${page}.txt`, `${page}#x`, `${page}?_rsc=1`],
+      ...[`${page}.segments/_tree.segment.rsc`, `${page}.segments/${page}/__PAGE__.segment.rsc`],
+      ...[`_next/data/${build}/${page}.json`, `_next/data/${build}/en/${page}.json`, `_next/data/x/${page}.json`],
+      ...[`_next/static/../../${page}`, `_next/static/..%2f..%2f${page}`, `_next/image?url=/${page}&w=16&q=75`],
+      ...[`fr/${page}`, `en/${page}`, `FR/${page}`, `fr/en/${page}`, `school/${page}`, `healthz?nextLocale=fr`],
+    ]);
+    const paths = [...pages.map((page) => `/school/${page}`), ...pages.map((page) => `/${page}`)];
+    paths.push("//school/admin", "/School/admin", "http://127.0.0.1/school/admin", "school/admin", "*");
+    for (const path of paths) {
+      for (const who of ["none", "student"]) {
+        const received = await get(path, who);
+        assert.ok(!received.body.includes("ADMINISTRATION"), `${who} ${path} ${inspect(received)}`);
+      }
+    }
+  });
+
+  it("shows a page to nobody else, whatever headers say", async () => {
+    const names = "proxy middleware src/proxy src/middleware pages/_middleware".split(" ");
+    const headers = [
+      ...names.map((name) => `x-middleware-subrequest: ${Array(5).fill(name).join(":")}`),
+      ..."x-middleware-next x-middleware-invoke x-nextjs-data x-prerender-revalidate x-now-route-matches"
+        .split(" ")
+        .map((name) => `${name}: 1`),
+      ..."x-middleware-rewrite x-matched-path x-invoke-path x-invoke-output x-original-url x-rewrite-url"
+        .split(" ")
+        .map((name) => `${name}: /school/admin`),
+      "x-middleware-override-headers: cookie\r\nx-middleware-request-cookie: __session=x",
+      "x-action-forwarded: 1",
+      "rsc: 1",
+      "rsc: 1\r\nnext-router-prefetch: 1\r\nnext-router-segment-prefetch: /admin",
+    ];
+    for (const header of headers) {
+      for (const path of ["/school/healthz", "/school/admin", "/school/legacy/admin", "/school/admin?_rsc=1"]) {
+        const received = await get(path, "student", `${header}\r\n`);
+        assert.ok(!received.body.includes("ADMINISTRATION"), `${path} ${header} ${inspect(received)}`);
+      }
+    }
+  });
+
+  it("takes no other page for a public one", async () => {
+    for (const path of [
+      "_next/data/x/healthz.json",
+      "_next/data/admin/healthz.json",
+      "healthz.segments/x.segment.rsc",
+    ]) {
+      const received = await get(`/school/${path}`);
+      assert.ok([401, 403].includes(received.status), `${path} ${inspect(received)}`);
+    }
+  });
+
+  // --- actions ---------------------------------------------------------------------------------
+
+  it("lets who may call an action, with the verified actor", async () => {
+    const answer = await call("edit", "instructor", "/may", "algebra");
+    assert.match(await answer.text(), /\{"editedBy":"user_ivan","id":"algebra"\}/);
+  });
+
+  it("refuses everybody else in the action itself, through whichever page it is called", async () => {
+    const refused = /"refused":\{"status":403,"error":"forbidden","decisionId":"[0-9a-f-]{36}"\}/;
+    assert.match(await (await call("edit", "student", "/may", "algebra")).text(), refused);
+    assert.match(await (await call("edit", "instructor", "/may", "biology")).text(), refused);
+    // Its form is on a page for administrators.
+    assert.match(await (await call("adminOnly", "student", "/may")).text(), refused);
+    for (const path of ["/healthz", "/x", "/admin"]) {
+      for (const who of ["none", "student", "expired"]) {
+        assert.doesNotMatch(await (await call("adminOnly", who, path)).text(), /done/, `${who} ${path}`);
+      }
+    }
+    assert.match(await (await call("adminOnly", "admin", "/healthz")).text(), /done/);
+  });
+
+  it("refuses in an action what the action asks by itself", async () => {
+    assert.match(await (await call("nested", "student", "/may")).text(), /"refused":\{"status":403,/);
+    assert.match(await (await call("nested", "admin", "/may")).text(), /\{"done":true\}/);
+  });
+
+  it("does nothing in an action without a resource to ask about, and shows no error of the application", async () => {
+    const sent = [[], [null], [{ id: "algebra" }], [["algebra"]], [7]];
+    for (const one of sent) {
+      const answer = await call("edit", "instructor", "/may", ...one);
+      const text = await answer.text();
+      assert.ok(answer.status === 500 && !text.includes("editedBy"), `${inspect(one)} ${text}`);
+    }
+    for (const name of ["absent", "unsaid", "broken"]) {
+      const answer = await call(name, "student", "/may");
+      const text = await answer.text();
+      assert.ok(answer.status === 500 && !text.includes("done") && !text.includes("secret"), `${name} ${text}`);
+    }
+  });
+
+  // --- handlers and pages ----------------------------------------------------------------------
+
+  it("gives a handler the path, decoded once, and the body", async () => {
+    const put = (id: string, who: string) =>
+      fetch(`http://127.0.0.1:${port}/school/api/courses/${id}`, {
+        method: "PUT",
+        headers: { Authorization: `Bearer ${servers.tokens[who]}` },
+        body: "a title",
+      });
+    const answer = await put("%C3%A9t%C3%A9%201", "instructor");
+    assert.deepEqual(await answer.json(), { id: "été 1", actor: "user_ivan", sent: "a title" });
+    const refused = await put("algebra", "student");
+    assert.equal(refused.status, 403);
+    assert.deepEqual(Object.keys((await refused.json()) as object), ["error", "decision_id"]);
+    assert.equal(refused.headers.get("cache-control"), "no-store");
+  });
+
+  it("asks for who sent this very request, whoever came before", async () => {
+    const held = async (who: string) =>
+      /<pre>(.*?)<\/pre>/.exec((await get("/school/may", who)).body)?.[1]?.replaceAll("&quot;", '"');
+    const view = '{"permission":"course:view"}';
+    for (let times = 0; times < 2; times++) {
+      assert.equal(
+        await held("instructor"),
+        `[{"permission":"course:edit","type":"course","id":"algebra"},${view}]`,
+      );
+      assert.equal(await held("student"), `[${view}]`);
+    }
+  });
+});
+
+/** Below the ports that the system gives to outgoing connections: one of these would be taken by another process. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const free = 10_000 + Math.floor(Math.random() * 22_000);
+    const probe = createServer();
+    const listening = await new Promise<boolean>((resolve) => {
+      probe.once("error", () => resolve(false));
+      probe.listen(free, "127.0.0.1", () => resolve(true));
+    });
+    if (!listening) continue;
+    await new Promise((resolve) => probe.close(resolve));
+    return free;
+  }
+}
