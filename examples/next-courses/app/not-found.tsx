@@ -1,0 +1,5 @@
+import { RefusalPage } from "./refusal";
+
+export default function NotFound() {
+  return <RefusalPage title="No such page">There is nothing here.</RefusalPage>;
+}

@@ -1,0 +1,15 @@
+import type { ResourceRef } from "pdp-client/react";
+
+export interface Course {
+  readonly id: string;
+  readonly title: string;
+  readonly teacher: string;
+  readonly summary: string;
+  /** Who changed it last. */
+  readonly changedBy: string | null;
+}
+
+/** What the PDP is asked about. */
+export function course(id: string): ResourceRef {
+  return { type: "course", id };
+}
