@@ -1,15 +1,24 @@
 # `make help` lists the targets. Needs make and Python 3.11 or newer; everything else is installed
-# into .venv from requirements/, which pins every package by hash.
+# into .venv from requirements/, which pins every package by hash. The guards for Go and TypeScript
+# need Go with gcc, and Node 20 with npm, and the example a Chromium: what is not installed is left
+# out, aloud, but where CI is set that is a failure.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/pdpapi/v1/*.proto)
+TYPESCRIPT := clients/typescript
+EXAMPLE := examples/next-courses
+HAS_GO = command -v go >/dev/null && command -v gcc >/dev/null
+HAS_NPM = command -v npm >/dev/null
+left_out = { echo "LEFT OUT: $(1)"; test -z "$$CI"; }
+NO_GO = $(call left_out,the guard for Go (go and gcc are not both installed))
+NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not installed))
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml clients/python/pyproject.toml
 	@echo "Installing into $(VENV): about a minute, once."
@@ -27,9 +36,33 @@ install: $(VENV)/.installed ## Install the project and its tools into .venv.
 demo: install ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
 
+# Packages of npm, as locked.
+%/node_modules/.package-lock.json: %/package-lock.json
+	@cd $* && npm ci --silent --no-audit --no-fund
+
 .PHONY: test
-test: install ## Run the tests, with coverage.
+test: test-python test-go test-typescript test-example ## Run all tests.
+
+.PHONY: test-python
+test-python: install ## Run the tests in Python, with coverage.
 	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: test-go
+test-go: install ## Run the tests of the guard for Go.
+	@if $(HAS_GO); then cd clients/go && go test -race -count=1 ./...; else $(NO_GO); fi
+
+.PHONY: test-typescript
+test-typescript: install ## Run the tests of the guard for TypeScript.
+	@if $(HAS_NPM); then \
+		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
+		&& cd $(TYPESCRIPT) && npm test --silent; else $(NO_NPM); fi
+
+.PHONY: test-example
+test-example: install ## Drive the example for Next.js in a Chromium.
+	@if $(HAS_NPM); then \
+		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
+			$(EXAMPLE)/node_modules/.package-lock.json \
+		&& cd $(EXAMPLE) && npm test --silent; else $(NO_NPM); fi
 
 .PHONY: check
 check: install lint types house proto-check test ## Exactly what CI runs.
@@ -39,6 +72,11 @@ lint: install ## Lint the code and the contract.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/buf lint proto
+	@if $(HAS_GO); then \
+		cd clients/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./...; else $(NO_GO); fi
+	@if $(HAS_NPM); then \
+		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
+		&& cd $(TYPESCRIPT) && npm run --silent lint; else $(NO_NPM); fi
 
 .PHONY: types
 types: install ## Check the types.
@@ -54,21 +92,37 @@ format: install ## Format the code.
 	@$(BIN)/ruff check --fix-only --quiet .
 
 .PHONY: proto
-proto: install ## Generate the Python stubs from proto/.
+proto: install ## Generate the stubs of every language from proto/.
+	@mkdir -p $(OUT)/clients/python $(OUT)/pdp/wire $(OUT)/clients/go $(OUT)/$(TYPESCRIPT)
 	@$(BIN)/python -m grpc_tools.protoc -Iproto \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--python_out=$(OUT) --grpc_python_out=$(OUT) \
-		--mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) $(PROTOS)
-proto: OUT ?= clients/python
+		--python_out=$(OUT)/clients/python --grpc_python_out=$(OUT)/clients/python \
+		--mypy_out=quiet:$(OUT)/clients/python --mypy_grpc_out=quiet:$(OUT)/clients/python $(PROTOS)
+	@$(BIN)/python -m grpc_tools.protoc -Ipdp/wire \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+		--python_out=$(OUT)/pdp/wire --mypy_out=quiet:$(OUT)/pdp/wire external_auth.proto
+	@if $(HAS_GO); then cd clients/go && ../../$(BIN)/buf generate ../../proto \
+		--template buf.gen.yaml --output $(abspath $(OUT))/clients/go; else $(NO_GO); fi
+	@if $(HAS_NPM); then \
+		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
+		&& cd $(TYPESCRIPT) && ../../$(BIN)/buf generate --output $(abspath $(OUT))/$(TYPESCRIPT); \
+		else $(NO_NPM); fi
+proto: OUT ?= .
+
+STUBS := clients/python/pdpapi clients/go/pdpapi $(TYPESCRIPT)/src/pdpapi $(TYPESCRIPT)/src/google \
+	pdp/wire/external_auth_pb2.py pdp/wire/external_auth_pb2.pyi
 
 .PHONY: proto-check
 proto-check: install ## Fail where the generated stubs are stale.
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(MAKE) --no-print-directory proto OUT=build/proto
-	@diff -r --exclude=__init__.py --exclude=__pycache__ --exclude=py.typed \
-		build/proto/pdpapi clients/python/pdpapi \
-		|| (echo "stale stubs: run make proto"; exit 1)
+	@for stubs in $(STUBS); do \
+		if [ -e build/proto/$$stubs ]; then \
+			diff -r --exclude=__init__.py --exclude=__pycache__ --exclude=py.typed \
+				build/proto/$$stubs $$stubs || { echo "stale stubs: run make proto"; exit 1; }; \
+		fi; \
+	done
 
 .PHONY: bench
 bench: install ## Measure this PDP, Cerbos and pycasbin side by side (about 10 minutes).
@@ -92,5 +146,7 @@ lock: install ## Pin every dependency anew, by hash.
 
 .PHONY: clean
 clean: ## Remove what was built and installed.
+	@rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/build $(TYPESCRIPT)/dist \
+		$(EXAMPLE)/node_modules $(EXAMPLE)/.next $(EXAMPLE)/build
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .coverage*
