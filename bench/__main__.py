@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from bench import cerbos, edges, million, plan, rounds, webhooks
+from bench import cerbos, edges, guards, million, plan, rounds, webhooks
 from bench.processes import BenchError, require
 from bench.report import Report
 from bench.signer import make_signer
@@ -42,10 +42,12 @@ def main() -> int:
         told = webhooks.measure(directory / "webhooks", signer, chosen)
         say("replica, sidecar and caching guard")
         kept = edges.measure_edges(directory / "edges", signer, chosen)
+        say("what guards cost beyond their stubs")
+        overheads = guards.measure_guards(directory / "guards", signer, chosen, say)
     except BenchError as error:
         say(f"bench: {error}")
         return 2
-    report = Report(series, loaded, told, kept)
+    report = Report(series, loaded, told, kept, overheads)
     report.show(console)
     report.write(plan.REPORT)
     console.print(f"\nwritten to {plan.REPORT.relative_to(plan.ROOT)}")

@@ -16,7 +16,7 @@ from bench.processes import BenchError, Noise, cpu_seconds
 
 _LENGTH_SLACK_BYTES = 12
 _LENGTH_SLACK_SHARE = 0.03
-"""Numbers in an answer (times, a revision) may take a few bytes more or less, in each of a batch."""
+"""Numbers in an answer (times, a revision) may take a few bytes more or less, also in a batch."""
 
 
 @dataclass(frozen=True, slots=True)

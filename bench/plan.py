@@ -53,6 +53,7 @@ class Plan:
     revocations: int = 100
     staleness_revocations: int = 300
     guard_hits: int = 50_000
+    guard_calls: int = 4_000
 
 
 FULL = Plan()
@@ -67,6 +68,7 @@ QUICK = Plan(
     revocations=10,
     staleness_revocations=20,
     guard_hits=5_000,
+    guard_calls=400,
 )
 
 

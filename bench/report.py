@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench import cerbos, plan
 from bench.edges import Edges
+from bench.guards import Overhead
 from bench.million import Million
 from bench.rounds import BATCH, CERBOS, CHECK, DENIALS, ENVOY, PDP, UNLOADED, Series
 from bench.webhooks import Told
@@ -43,12 +44,18 @@ class Report:
     """All that was measured, and what it says."""
 
     def __init__(
-        self, series: Sequence[Series], million: Million, told: Sequence[Told], edges: Edges
+        self,
+        series: Sequence[Series],
+        million: Million,
+        told: Sequence[Told],
+        edges: Edges,
+        overheads: Sequence[Overhead],
     ) -> None:
         self._series = series
         self._million = million
         self._told = told
         self._edges = edges
+        self._overheads = overheads
         self._by_key = {(one.subject, one.what, one.rules): one for one in series}
 
     def targets(self) -> list[Target]:
@@ -181,6 +188,11 @@ class Report:
                 f"{told.elsewhere_ms[1]:.0f})"
             )
         self._show_edges(console)
+        for one in self._overheads:
+            console.print(
+                f"guard in {one.guard}: {one.guard_us:.0f} us a question, of its stub "
+                f"{one.raw_us:.0f} us, so the guard costs {one.overhead_us:.0f} us"
+            )
         console.print()
         for target in self.targets():
             word = "[green]reached[/green]" if target.reached else "[red]MISSED [/red]"
@@ -238,6 +250,7 @@ class Report:
             "million": asdict(self._million),
             "webhooks": [asdict(one) for one in self._told],
             "edges": asdict(self._edges),
+            "guards": [asdict(one) for one in self._overheads],
             "targets": [asdict(target) for target in self.targets()],
         }
         file.write_text(json.dumps(report, indent=2) + "\n")
