@@ -102,6 +102,8 @@ class World:
         """One before each replica: its way to PostgreSQL."""
         self.ways: list[Sequence[Proxy]] = []
         """For each who asks replicas on behalf of others: the ways there."""
+        self.sidecar_ways: list[Sequence[Proxy]] = []
+        """Those of them that are of sidecars."""
         self.places: list[Place] = []
         self._clients: list[_ClientProcess] = []
         self._ready: Write | None = None
@@ -171,6 +173,7 @@ class World:
         self._stack.callback(_end, sidecar)
         sidecar.start()
         self.sidecars.append(sidecar)
+        self.sidecar_ways.append(self.ways[-1])
         self.places += [
             Place(f"sidecar {number}", "wire", sidecar.socket, share),
             Place(f"sidecar {number} batch", "batch", sidecar.socket, 1),
@@ -285,6 +288,7 @@ class World:
             "PostgreSQL restarted": self.restart_postgresql,
             "LISTEN cut": self.cut_listening,
             "database partitioned": self.partition_a_database,
+            "sidecar partitioned": self.partition_a_sidecar,
             "upstreams partitioned": self.partition_upstreams,
             "connections reset": self.reset_connections,
             "connections slowed": self.slow_connections,
@@ -320,6 +324,10 @@ class World:
 
     def partition_a_database(self, rng: random.Random) -> None:
         silence([rng.choice(self.databases)], rng.uniform(0.5, 3.5))
+
+    def partition_a_sidecar(self, rng: random.Random) -> None:
+        """From all its replicas, for longer than a lease."""
+        silence(rng.choice(self.sidecar_ways), rng.uniform(1.5, 3.5))
 
     def partition_upstreams(self, rng: random.Random) -> None:
         """One of those who ask on behalf of others is cut off, from one replica or from all."""
