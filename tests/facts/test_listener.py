@@ -322,14 +322,24 @@ def test_a_write_does_not_wait_for_who_holds_the_lock_on_notifications(
     ):
         pid = slow.info.backend_pid
         slow.execute("SET synchronous_commit = on")
+        over = threading.Event()
+
+        def commit_on() -> None:
+            # The checkpointer tells the others of the setting, some time after it was read.
+            number = 0
+            while not over.is_set():
+                slow.execute(f"CREATE TABLE t{number} (); NOTIFY elsewhere")
+                number += 1
+
         server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         server.execute("SELECT pg_reload_conf()")
         try:
             eventually(lambda: shown(server, "synchronous_standby_names") == "nobody")
-            threads.submit(slow.execute, "CREATE TABLE t (); NOTIFY elsewhere")
+            threads.submit(commit_on)
             eventually(lambda: waits_for(server, pid) == "SyncRep")
             revision = threads.submit(write, other).result(timeout=1)
         finally:
+            over.set()
             server.execute("ALTER SYSTEM RESET synchronous_standby_names")
             server.execute("SELECT pg_reload_conf()")
     assert events(logs) == ["changes_not_announced"]
