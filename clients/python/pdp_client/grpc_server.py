@@ -18,6 +18,7 @@ the handler asks again.
 import contextvars
 import inspect
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = ["PUBLIC", "AsyncGuardInterceptor", "GuardInterceptor", "current_actor
 
 log = logging.getLogger("pdp_client")
 
+_METHOD_NAME = re.compile(r"/[^/]+/[^/]+")
 _actor: contextvars.ContextVar[Actor] = contextvars.ContextVar("pdp_actor")
 
 
@@ -66,7 +68,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
     """Guards a server of `grpc.server`."""
 
     def __init__(self, guard: Guard | AsyncGuard, methods: Methods) -> None:
-        """Raises ValueError for a name that is not one of a method, or a need that is none."""
+        """Raises ValueError for what names no method, TypeError for what is no need."""
         self._guard, self._methods = Guard.of(guard), _checked(methods)
 
     def intercept_service(
@@ -81,7 +83,7 @@ class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
     """Guards a server of `grpc.aio.server`. Its handlers that are not async run in threads."""
 
     def __init__(self, guard: Guard | AsyncGuard, methods: Methods) -> None:
-        """Raises ValueError for a name that is not one of a method, or a need that is none."""
+        """Raises ValueError for what names no method, TypeError for what is no need."""
         self._guard, self._methods = guard, _checked(methods)
 
     async def intercept_service(
@@ -94,10 +96,10 @@ class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
 
 def _checked(methods: Methods) -> Methods:
     for name, what in methods.items():
-        if not name.startswith("/") or name.count("/") != 2:  # noqa: PLR2004
+        if not _METHOD_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a method such as /package.Service/Method")
         if not isinstance(what, MethodNeeds | Public):
-            raise ValueError(f"{name} must need a permission, or be public")  # noqa: TRY004
+            raise TypeError(f"{name} must need a permission, or be public")
     return dict(methods)
 
 

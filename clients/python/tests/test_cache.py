@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -351,8 +352,8 @@ class Asking:
 
 
 def waiting_for(cache: DecisionCache[str], key: bytes) -> int:
-    asking = cache._asking.get(key)
-    return len(asking._waiters) if asking else -1  # type: ignore[attr-defined]
+    asking: Any = cache._asking.get(key)
+    return len(asking._waiters) if asking else -1
 
 
 def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):

@@ -219,13 +219,12 @@ def test_a_guard_keeps_nothing_unless_it_is_told_to(teller: Answerer):
     assert teller.streams == []
 
 
-async def crowd(guard: AsyncGuard, teller: Answerer, come: threading.Event) -> list[asyncio.Task]:
-    """200 who ask the same, of whom the first is being answered."""
-    tasks = [asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE)) for _ in range(200)]
+async def crowd(guard: AsyncGuard, teller: Answerer, count: int) -> list[asyncio.Task[Decision]]:
+    """So many who ask the same, once the first is being answered."""
+    tasks = [asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE)) for _ in range(count)]
     async with asyncio.timeout(10):
         while not teller.requests:  # the others wait for the first, or ask themselves
             await asyncio.sleep(0.005)
-    come.set()
     return tasks
 
 
@@ -248,7 +247,9 @@ def test_of_many_who_await_one_key_one_asks(
     """Incident F20."""
 
     async def ask() -> list[Decision]:
-        return await asyncio.gather(*await crowd(AsyncGuard.of(caching), teller, slow))
+        tasks = await crowd(AsyncGuard.of(caching), teller, 200)
+        slow.set()
+        return await asyncio.gather(*tasks)
 
     sources = [decision.source for decision in asyncio.run(ask())]
     assert len(teller.requests) == 1
@@ -261,10 +262,7 @@ def test_where_the_one_who_asks_is_cancelled_another_asks(
 ):
     async def ask() -> list[Decision]:
         guard = AsyncGuard.of(caching)
-        first = asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE))
-        async with asyncio.timeout(10):
-            while not teller.requests:
-                await asyncio.sleep(0.005)
+        [first] = await crowd(guard, teller, 1)
         others = [asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE)) for _ in range(20)]
         await asyncio.sleep(0)
         first.cancel()
@@ -284,10 +282,7 @@ def test_who_awaited_asks_if_something_was_told_meanwhile(
 
     async def ask() -> list[Decision]:
         guard = AsyncGuard.of(caching)
-        first = asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE))
-        async with asyncio.timeout(10):
-            while not teller.requests:
-                await asyncio.sleep(0.005)
+        [first] = await crowd(guard, teller, 1)
         assert caching._cache is not None
         teller.streams[-1].tell(changed(8, CHANGE_KIND_USER, "user_1"))
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""The README's example runs."""
+"""The README's examples run."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,17 @@ README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_the_example_of_the_readme_does_what_it_says(answerer: Answerer):
-    example, _ = EXAMPLES
+def run(example: str, answerer: Answerer) -> dict[str, Any]:
+    """What it defines, where the PDP is `answerer`."""
     names: dict[str, Any] = {}
     # Ten seconds, so that a slow machine does not change what the example does.
     call = f'Guard("{answerer.address}", deadline_seconds=10)'
     exec(example.replace('Guard("127.0.0.1:50051")', call), names)
+    return names
+
+
+def test_the_example_of_the_readme_does_what_it_says(answerer: Answerer):
+    names = run(EXAMPLES[0], answerer)
     with names["guard"]:
         assert names["edit_course"]("token", "c1") == (200, "edited by user_1")
         answerer.says(denied())
@@ -28,10 +33,7 @@ def test_the_example_of_the_readme_does_what_it_says(answerer: Answerer):
 
 
 def test_the_application_of_the_readme_is_guarded(answerer: Answerer):
-    _, example = EXAMPLES
-    names: dict[str, Any] = {}
-    call = f'Guard("{answerer.address}", deadline_seconds=10)'
-    exec(example.replace('Guard("127.0.0.1:50051")', call), names)
+    names = run(EXAMPLES[1], answerer)
     with names["guard"]:
         client = TestClient(names["app"])
         assert client.put("/courses/c1").json() == "c1 edited by user_1"

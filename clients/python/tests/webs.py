@@ -332,12 +332,18 @@ def serving(framework: str, guard: AnyGuard) -> Iterator[int]:
         yield port
 
 
+class AsIsConnection(HTTPConnection):
+    """Sends a target as it is."""
+
+    def _validate_path(self, _: str) -> None:
+        return
+
+
 def send(
     port: int, method: str, target: str, *headers: tuple[str, str]
 ) -> tuple[HTTPResponse, str]:
     """A request whose target is sent as it is, and the answer with its body."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
-    connection._validate_path = lambda _: None  # type: ignore[attr-defined]
+    connection = AsIsConnection("127.0.0.1", port, timeout=20)
     try:
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers:
