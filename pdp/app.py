@@ -1,4 +1,4 @@
-"""The composition root: settings -> rooms -> servers, and the order in which they start and stop.
+"""The composition root: settings -> rooms -> listeners, and the order in which they start and stop.
 
 A process starts whatever is out of reach: without its database or a key set it is alive and not
 ready, and becomes ready by itself.
@@ -7,7 +7,8 @@ ready, and becomes ready by itself.
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -21,21 +22,24 @@ from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Listener, Replica, Store, migrate
 from pdp.garbage import leave_in_peace
-from pdp.http import HttpServer, Metrics, PostHandler
+from pdp.http import WEBHOOK_PATH, Metrics, PostHandler, http_application
+from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
+from pdp.limits import RPCS_PER_THREAD_MAX
+from pdp.listener import EventLoop, HttpListener
 from pdp.settings import Settings
 from pdp.sql import open_engine
 from pdp.wire import (
-    AnyMethod,
-    AsgiDoor,
-    Door,
+    Application,
+    Callers,
+    Health,
     Pages,
     Watchers,
     administration_methods,
     audit_methods,
     decision_methods,
     external_authorization_methods,
-    open_grpc_door,
+    reflection_methods,
 )
 
 log = structlog.get_logger("pdp.app")
@@ -144,29 +148,49 @@ class Service:
             provision=self._provisioner(administrator),
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
-        self._methods: Sequence[AnyMethod] = (
+        self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
+        self._health = Health()
+        methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *external_authorization_methods(
                 authorizer, self._metrics.count_decisions, settings.session_cookie
             ),
-            *administration_methods(administrator, pages),
+            *administration_methods(administrator, pages, self._blocking),
             *audit_methods(
-                DecisionLog(self._engine), Reports(self._engine, clock=wall_clock), pages
+                DecisionLog(self._engine),
+                Reports(self._engine, clock=wall_clock),
+                pages,
+                self._blocking,
             ),
             *watchers.methods(),
+            *self._health.methods(),
         )
+        self.application = Application(
+            Callers(settings.callers),
+            (*methods, *reflection_methods(method.service for method in methods)),
+            self._metrics.observe_rpc,
+            rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
+        )
+        """What the gRPC port answers with; an ASGI application."""
         self._stopping = threading.Event()
         self._started = contextlib.ExitStack()
         """What `stop` has to stop, latest first."""
-        self._door: Door | None = None
-        self.application: AsgiDoor | None = None
-        """What has to be carried to the port, where the door is `envoy`; there once started."""
-        self._http = HttpServer(
-            settings.http_listen,
-            self._metrics,
-            self.obstacles,
-            self._webhook(administrator),
-            shared=settings.processes > 1,
+        self._loop = EventLoop()
+        shared = settings.processes > 1
+        self._listener_grpc = HttpListener(
+            self.application,
+            listen=settings.listen,
+            shared=shared,
+            tls=settings.tls,
+            policies=[(method.path, method.request_bytes_max) for method in methods],
+            drain_seconds=settings.shutdown_seconds,
+        )
+        self._listener_http = HttpListener(
+            http_application(self._metrics, self.obstacles, self._webhook(administrator)),
+            listen=settings.http_listen,
+            shared=shared,
+            policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)],
+            drain_seconds=1,
         )
         self._readiness = threading.Thread(
             target=self._follow_readiness, name="readiness", daemon=True
@@ -179,7 +203,7 @@ class Service:
             (self._replica.ready, "policy and facts are not confirmed as current"),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
-            (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
+            (self._listener_grpc.is_open, "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
 
@@ -190,8 +214,10 @@ class Service:
         stops what has.
         """
         started = self._started
-        self._http.start()
-        started.callback(self._http.stop)
+        self._loop.start()
+        started.callback(self._loop.stop)
+        self._loop.run(self._listener_http.open())
+        started.callback(lambda: self._loop.run(self._listener_http.close()))
         self._verifier.start()
         started.callback(self._verifier.stop)
         self._recorder.start()
@@ -206,20 +232,21 @@ class Service:
             started.callback(self._pusher.stop)
         self._reconciler.start()
         started.callback(self._reconciler.stop)
-        self._door = self._open_door()
-        started.callback(self._door.close, self._settings.shutdown_seconds)
+        started.callback(self._blocking.shutdown)
+        self._loop.run(self._listener_grpc.open())
+        started.callback(lambda: self._loop.run(self._close_grpc()))
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
         log.info(
             "serving",
             listen=self._settings.listen,
-            port=self._door.port,
-            http_port=self._http.port,
+            port=self._listener_grpc.port,
+            http_port=self._listener_http.port,
             tls=self._settings.tls is not None,
             callers=len(self._settings.callers),
         )
-        return self._door.port
+        return self._listener_grpc.port
 
     def stop(self) -> None:
         """Stops taking requests, finishes those in flight, and leaves no record behind."""
@@ -243,11 +270,11 @@ class Service:
         self._recorder.stop()
         self._shipper.stop()
 
-    def _open_door(self) -> Door:
-        if self._settings.door == "grpc":
-            return open_grpc_door(self._settings, self._methods, self._metrics.observe_rpc)
-        self.application = AsgiDoor(self._settings, self._methods, self._metrics.observe_rpc)
-        return self.application
+    async def _close_grpc(self) -> None:
+        """Answers what was accepted, then tells clients to connect elsewhere."""
+        self._health.set_serving(serving=False)
+        await self.application.drain(self._settings.shutdown_seconds)
+        await self._listener_grpc.close()
 
     def _provisioner(self, administrator: Administrator) -> Provisioner | None:
         clerk = self._settings.clerk
@@ -273,9 +300,9 @@ class Service:
         serving = False
         while not self._stopping.wait(READINESS_SECONDS):
             obstacles = self.obstacles()
-            if serving == bool(obstacles) and self._door is not None:
+            if serving == bool(obstacles):
                 serving = not obstacles
-                self._door.set_serving(serving=serving)
+                self._health.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
                     leave_in_peace()

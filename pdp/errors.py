@@ -23,6 +23,7 @@
     |   +-- UpstreamUnavailable a sidecar reaches no server that answers
     |   +-- UpstreamRefused    a server does not let the sidecar itself ask
     +-- Overloaded             full; asking again later may help
+    +-- DeadlineExceeded       the deadline that the caller set has passed
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -194,6 +195,10 @@ class Overloaded(PdpError):
         super().__init__(f"{limit} is reached: {maximum}", limit=limit, maximum=str(maximum))
 
 
+class DeadlineExceeded(PdpError):
+    """The deadline that the caller set has passed."""
+
+
 class ClerkError(PdpError):
     """Clerk's Backend API did not do what it was asked. No RPC asks it: it has no gRPC status."""
 
@@ -204,8 +209,3 @@ class ClerkUnavailable(ClerkError):
 
 class ClerkRefused(ClerkError):
     """Clerk will not do it: a wrong secret key, another instance, a feature that is not enabled."""
-
-
-class MustWait(Exception):
-    """Not an error, and never told to a caller: who asked for an answer at once would have to wait
-    for it. Nothing has happened; asking again, ready to wait, does it all."""

@@ -22,6 +22,11 @@ VIOLATIONS_MAX = 100
 REPORT_FRAMES_MAX = 1_000
 REPORT_BYTES_MAX = 2 * 1024 * 1024
 REPORT_RECORD_BYTES_MAX = 16 * 1024
-PING_SECONDS = 10
-PING_ANSWER_SECONDS_MAX = 5
-"""A peer that does not answer a ping has died without a word: its streams are over."""
+CONNECTIONS_MAX = 4_096
+"""Open connections of the gRPC port of a process."""
+STREAMS_MAX = 256
+"""Requests at once on one connection."""
+WINDOW_BYTES = 256 * 1024
+"""Of a request's body that a client may send before it is read."""
+RPCS_PER_THREAD_MAX = 32
+"""Requests at once in a process, for each thread of the pool."""

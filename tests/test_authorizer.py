@@ -10,7 +10,8 @@ import pytest
 from pdp_routes import PUBLIC, Needs, Requirement
 
 from pdp.audit import Recorder
-from pdp.authorizer import REQUEST_CHARACTERS_MAX, Authorizer
+from pdp.audit.building import REQUEST_CHARACTERS_MAX
+from pdp.authorizer import Authorizer
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import (
@@ -30,7 +31,7 @@ from pdp.sql import open_engine
 from tests.audit.logs import records_of
 from tests.identity.build import verifier
 from tests.kit.tokens import session_token
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 VIEW, ADMIN = Needs("course:view", "course/{id}"), Needs("admin:access")
 ROUTES: Mapping[str, Requirement] = {
@@ -47,9 +48,9 @@ class Hooked:
         self.verifier = verifier(clock=time.time)
         self.before: Callable[[], None] = lambda: None
 
-    def verify(self, text: str, *, wait: bool = True) -> Any:
+    async def verify(self, text: str) -> Any:
         self.before()
-        return self.verifier.verify(text, wait=wait)
+        return await self.verifier.verify(text)
 
 
 @dataclass
@@ -73,7 +74,7 @@ class World:
 
     def reason(self, path: str, *, user: str = "user_1", method: str = "GET") -> str:
         token = session_token(now=time.time(), user_id=user) if user else ""
-        ruling = self.authorizer.rule_request(token, HttpRequest(method, path, {}), "envoy")
+        ruling = run(self.authorizer.rule_request(token, HttpRequest(method, path, {}), "envoy"))
         return "public" if ruling is None else ruling.decisions[0].reason.name
 
     def records(self) -> list[DecisionRecord]:
@@ -220,18 +221,3 @@ def test_a_request_on_record_is_one_short_line_of_ascii(world: World) -> None:
     assert len(long) == REQUEST_CHARACTERS_MAX
     assert long.startswith("GET /xxx")
     assert long.endswith("xxx...")
-
-
-def test_without_waiting_a_request_has_the_same_answers(world: World) -> None:
-    token = session_token(now=time.time(), user_id="user_1")
-    world.reason("/courses/1")
-
-    def ask(path: str) -> Any:
-        request = HttpRequest("GET", path, {})
-        return world.authorizer.rule_request(token, request, "envoy", wait=False)
-
-    assert ask("/healthz") is None
-    assert ask("/courses/1").unrecorded == ()
-    denied = ask("/admin/users")
-    assert [one.request for one in denied.unrecorded] == ["GET /admin/users"]
-    assert world.records() == []

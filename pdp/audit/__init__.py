@@ -18,6 +18,7 @@ Never: sees a token (records hold its fingerprint only), repeats what a driver s
 deletes a segment that does not hold (it is kept for people), knows facts, identity or the wire.
 """
 
+from pdp.audit.building import build_records
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.queries import DecisionFilter, DecisionLog
 from pdp.audit.recorder import Recorder, RecorderCounts
@@ -47,6 +48,7 @@ __all__ = [
     "Shipper",
     "ShipperCounts",
     "SqlDestination",
+    "build_records",
     "decode",
     "encode",
     "new_decision_id",

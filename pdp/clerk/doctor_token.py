@@ -5,6 +5,7 @@ to say what was found beside what was expected. Neither the token nor its signat
 a finding, and of its claims only those that explain a refusal.
 """
 
+import asyncio
 import json
 import threading
 import time
@@ -78,7 +79,7 @@ def _verify(
         pause = threading.Event()
         while True:
             try:
-                return verifier.verify(token)
+                return asyncio.run(verifier.verify(token))
             except KeysUnavailable:
                 if time.monotonic() >= deadline:
                     raise

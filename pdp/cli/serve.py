@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.envoy import carry
 from pdp.logs import configure_logs
 from pdp.settings import Settings
 from pdp.supervisor import METRICS_VARIABLE, supervise
@@ -37,9 +36,6 @@ def serve(
         supervise(settings, [sys.executable, "-m", "pdp", *sys.argv[1:]], os.environ)  # noqa: TID251
         return
     origin = "pdp" if worker is None else f"pdp-{worker}"
-    if settings.door == "envoy":
-        carry(settings, _environment_of(settings, config), origin)
-        return
     # prometheus_client decides at import whether processes share their metrics.
     from pdp.app import Service  # noqa: PLC0415
 
@@ -58,12 +54,3 @@ def serve(
             pass
     finally:
         service.stop()
-
-
-def _environment_of(settings: Settings, config: Path | None) -> dict[str, str]:
-    """An environment in which the settings are read as the command line has changed them."""
-    environment = {**os.environ, "PDP_LISTEN": settings.listen}  # noqa: TID251
-    environment["PDP_INSECURE"] = str(settings.insecure).lower()
-    if config is not None:
-        environment["PDP_CONFIG"] = str(config)
-    return environment

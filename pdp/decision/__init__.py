@@ -25,6 +25,7 @@ from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.decide import decide
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.routing import Target, target_of
 from pdp.decision.standing import Standing, prepare
 
 __all__ = [
@@ -33,9 +34,11 @@ __all__ = [
     "Policy",
     "PolicyEntity",
     "Standing",
+    "Target",
     "build_policy",
     "compile_condition",
     "decide",
     "normalise_attributes",
     "prepare",
+    "target_of",
 ]

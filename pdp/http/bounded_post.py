@@ -1,23 +1,22 @@
 """POST requests of strangers, bounded in size, time and number before anybody reads them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 BODY_BYTES_MAX = 1024 * 1024
 BODY_SECONDS_MAX = 10
 REQUESTS_MAX = 32
-"""At once. Fewer than the threads of the HTTP side, so that probes always find one."""
+"""At once."""
 
-PostHandler = Callable[[Sequence[tuple[str, str]], bytes], tuple[int, str]]
-"""(headers as they came, body) -> (status, text); may block."""
+PostHandler = Callable[[Sequence[tuple[str, str]], bytes], Awaitable[tuple[int, str]]]
+"""(headers as they came, body) -> (status, text)."""
 
 
 class BoundedPost:
-    """An endpoint that hands whole bodies to `handler`, in a thread. `refused` is told why a
+    """An endpoint that hands whole bodies to `handler`. `refused` is told why a
     request did not get that far. Lives on one event loop."""
 
     def __init__(self, handler: PostHandler, refused: Callable[[str], None]) -> None:
@@ -49,7 +48,7 @@ class BoundedPost:
             return self._refusal(400, "incomplete")
         if body is None:
             return self._refusal(413, "too_large")
-        status, text = await run_in_threadpool(self._handler, request.headers.items(), body)
+        status, text = await self._handler(request.headers.items(), body)
         return PlainTextResponse(f"{text}\n", status)
 
     def _refusal(self, status: int, why: str) -> Response:

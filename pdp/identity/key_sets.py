@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,12 +28,12 @@ from pdp.identity.keys import (
 )
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
 from pdp.settings import IssuerSettings
+from pdp.waiting import done_within
 
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS_MAX = 2.0
 WAIT_SECONDS_MAX = 1.0
-WAITERS_MAX = 2
 _RETRY_SECONDS = 1.0
 """Between fetches while no set was ever fetched: nothing can be verified until then."""
 
@@ -53,7 +54,7 @@ class KeySource(Protocol):
     def current(self, kid: str | None) -> RSAPublicKey | None:
         """The key at hand for this kid. Never waits."""
 
-    def find(self, kid: str | None) -> RSAPublicKey | None:
+    async def find(self, kid: str | None) -> RSAPublicKey | None:
         """The key for this kid, fetched if that is due; None: the issuer has no such key.
 
         Raises errors.KeysUnavailable where that cannot be said now.
@@ -83,7 +84,8 @@ class PemKey:
     def current(self, kid: str | None) -> RSAPublicKey | None:
         return self._key
 
-    find = current
+    async def find(self, kid: str | None) -> RSAPublicKey | None:
+        return self._key
 
     def ready(self) -> bool:
         return True
@@ -116,7 +118,10 @@ class RemoteKeySet:
         self._last_succeeded = False
         self._asked = False
         self._asked_at = -float("inf")
-        self._waiters = 0
+        self._in_flight: Future[None] = Future()
+        """Done when the fetch that is in flight, or was last, has ended."""
+        self._next: Future[None] = Future()
+        """Done when the fetch after that has ended."""
         self._stopping = False
 
     @property
@@ -130,13 +135,13 @@ class RemoteKeySet:
         keys = self._keys
         return keys.get(kid) if keys is not None and kid is not None else None
 
-    def find(self, kid: str | None) -> RSAPublicKey | None:
+    async def find(self, kid: str | None) -> RSAPublicKey | None:
         key = self.current(kid)
         if key is not None:
             return key
         if kid is None or not 0 < len(kid) <= IDENTIFIER_CHARACTERS_MAX:
             return None  # no key set can hold it
-        self._await_fetch()
+        await self._await_fetch()
         return self.current(kid)
 
     def start(self) -> None:
@@ -148,7 +153,7 @@ class RemoteKeySet:
             self._stopping = True
             self._changed.notify_all()
 
-    def _await_fetch(self) -> None:
+    async def _await_fetch(self) -> None:
         """Returns once the set at hand is recent enough to say that a kid is unknown.
 
         Raises errors.KeysUnavailable where it is not within WAIT_SECONDS_MAX.
@@ -162,23 +167,12 @@ class RemoteKeySet:
                     return
                 self._asked, self._asked_at = True, now
                 self._changed.notify_all()
-            if self._waiters >= WAITERS_MAX:
-                raise KeysUnavailable("the issuer's keys are being fetched", issuer=self._issuer)
             # A fetch in flight may have been sent before the key was published, but it is the
             # freshest knowledge that the cooldown allows.
-            wanted = self._begun if self._begun > self._ended else self._begun + 1
-            self._waiters += 1
-            try:
-                self._changed.wait_for(
-                    lambda: self._ended >= wanted or self._stopping, WAIT_SECONDS_MAX
-                )
-                if self._ended < wanted:
-                    raise KeysUnavailable(
-                        "the issuer's keys are being fetched", issuer=self._issuer
-                    )
-                self._require_last_fetch()
-            finally:
-                self._waiters -= 1
+            ended = self._in_flight if self._begun > self._ended else self._next
+        if not await done_within(ended, WAIT_SECONDS_MAX):
+            raise KeysUnavailable("the issuer's keys are being fetched", issuer=self._issuer)
+        self._require_last_fetch()
 
     def _require_last_fetch(self) -> None:
         if not self._last_succeeded:
@@ -192,13 +186,14 @@ class RemoteKeySet:
                         return
                     self._begun += 1
                     self._asked = False
+                    self._in_flight, self._next = self._next, Future()
                 content = self._fetch(client)
                 with self._changed:
                     if content is not None:
                         self._keys = _with_known_objects(content.keys, self._keys or {})
                     self._last_succeeded = content is not None
                     self._ended = self._begun
-                    self._changed.notify_all()
+                    self._in_flight.set_result(None)
                     pause = _RETRY_SECONDS if self._keys is None else self._refresh_seconds
                     self._changed.wait_for(lambda: self._asked or self._stopping, pause)
 

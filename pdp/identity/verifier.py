@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
 from pdp.clock import Clock
-from pdp.errors import MustWait
 from pdp.identity.claims import (
     ClaimRules,
     actor_of,
@@ -130,11 +129,11 @@ class Verifier:
         """Counts of key set fetches, by issuer."""
         return {name: issuer.keys.fetches for name, issuer in self._issuers.items()}
 
-    def verify(self, token: str, *, wait: bool = True) -> VerifiedToken | RefusedToken:
+    async def verify(self, token: str) -> VerifiedToken | RefusedToken:
         """Who a token speaks for, or why it proves nothing.
 
-        Raises errors.KeysUnavailable where the issuer's keys are not at hand; without `wait`,
-        errors.MustWait where the token's key is not.
+        Suspends only while a key set is fetched. Raises errors.KeysUnavailable if the issuer's
+        keys are not at hand.
         """
         if len(token) > TOKEN_BYTES_MAX:
             # Before the cache: only so much is hashed as may be long, and that is no key.
@@ -144,7 +143,7 @@ class Verifier:
         try:
             entry = self._cache[digest]
         except KeyError:
-            return self._verify(token, digest, wait)
+            return await self._verify(token, digest)
         now = self._clock()
         if (
             entry.token.expires_at > now - self._skew
@@ -154,16 +153,18 @@ class Verifier:
             return entry.token
         with self._cache_lock:
             self._cache.pop(digest, None)
-        return self._verify(token, digest, wait)
+        return await self._verify(token, digest)
 
-    def _verify(self, token: str, digest: bytes, wait: bool) -> VerifiedToken | RefusedToken:
+    async def _verify(self, token: str, digest: bytes) -> VerifiedToken | RefusedToken:
         fingerprint = digest.hex()[:_FINGERPRINT_DIGITS]
         try:
             header, payload, signature = _segments(token)
             kid = _check_header(_parse(header))
             claims = _parse(payload)
             issuer = self._issuer_of(claims)
-            key = _find_key(issuer, kid, wait)
+            key = await issuer.keys.find(kid)
+            if key is None:
+                raise _Refused(Reason.TOKEN_KEY_UNKNOWN)
             _check_signature(token.rpartition(".")[0], signature, key)
         except _Refused as refused:
             return RefusedToken(reason=refused.reason, fingerprint=fingerprint)
@@ -215,15 +216,6 @@ def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] |
         return _parse(header), _parse(payload)
     except _Refused:
         return None
-
-
-def _find_key(issuer: _Issuer, kid: str | None, wait: bool) -> RSAPublicKey:
-    key = issuer.keys.find(kid) if wait else issuer.keys.current(kid)
-    if key is None and not wait:
-        raise MustWait
-    if key is None:
-        raise _Refused(Reason.TOKEN_KEY_UNKNOWN)
-    return key
 
 
 def _key_source(

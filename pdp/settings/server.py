@@ -40,8 +40,6 @@ class Settings(DatabaseSettings):
     audit_allows: bool = False
     """Record allows too. Denials are always recorded."""
 
-    door: Literal["grpc", "envoy"] = "grpc"
-    """Who carries gRPC: grpcio, or Envoy with this process inside (the extra `pdp[envoy]`)."""
     listen: str = "127.0.0.1:50051"
     http_listen: str = "127.0.0.1:8080"
     processes: int = Field(1, ge=1, le=64)
@@ -77,7 +75,5 @@ class Settings(DatabaseSettings):
         issuers = [one.issuer for one in self.issuers]
         if len(set(issuers)) != len(issuers):
             raise ValueError("issuers: each may be named once")
-        if self.door == "envoy" and self.listen.endswith(":0"):
-            raise ValueError("listen: with the door `envoy` the port must be named")
         require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
         return self

@@ -5,9 +5,8 @@ itself.
 """
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 from pdp_client import TlsOptions
@@ -17,20 +16,20 @@ from pdp_client.following import Follower
 from pdp.audit import Recorder, Shipper
 from pdp.clock import wall_clock
 from pdp.garbage import leave_in_peace
-from pdp.http import HttpServer, Metrics
+from pdp.http import Metrics, http_application
+from pdp.limits import RPCS_PER_THREAD_MAX
+from pdp.listener import EventLoop, HttpListener
 from pdp.settings import SidecarSettings
 from pdp.sidecar.answering import Answering
 from pdp.sidecar.exchanges import Kept
 from pdp.sidecar.reporting import UpstreamDestination
 from pdp.sidecar.upstreams import Credentials, Upstreams
-from pdp.wire import Door, open_grpc_door
+from pdp.wire import Application, Callers, Health, reflection_methods
 
 log = structlog.get_logger("pdp.sidecar")
 
 READINESS_SECONDS = 0.1
 ORIGIN = "sidecar"
-SOCKET_UMASK = 0o117
-"""A unix socket is for processes of the same user or group."""
 
 
 class Sidecar:
@@ -90,8 +89,27 @@ class Sidecar:
         self._stopping = threading.Event()
         self._started = contextlib.ExitStack()
         """What `stop` has to stop, latest first."""
-        self._door: Door | None = None
-        self._http = HttpServer(settings.http_listen, self._metrics, self.obstacles)
+        self._loop = EventLoop()
+        self._health = Health()
+        methods = (*self._answering.methods(), *self._health.methods())
+        self._application = Application(
+            Callers(settings.callers),
+            (*methods, *reflection_methods(method.service for method in methods)),
+            self._metrics.observe_rpc,
+            rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
+        )
+        self._listener_grpc = HttpListener(
+            self._application,
+            listen=settings.listen,
+            tls=settings.tls,
+            policies=[(method.path, method.request_bytes_max) for method in methods],
+            drain_seconds=settings.shutdown_seconds,
+        )
+        self._listener_http = HttpListener(
+            http_application(self._metrics, self.obstacles),
+            listen=settings.http_listen,
+            drain_seconds=1,
+        )
         self._readiness = threading.Thread(
             target=self._follow_readiness, name="readiness", daemon=True
         )
@@ -102,7 +120,7 @@ class Sidecar:
             (lambda: not self._stopping.is_set(), "shutting down"),
             (lambda: self._cache.live, "the change stream is not live"),
             (self._recorder.ready, "decisions cannot be put on record"),
-            (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
+            (self._listener_grpc.is_open, "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
 
@@ -114,24 +132,23 @@ class Sidecar:
         """
         started = self._started
         started.callback(self._upstreams.close)
-        self._http.start()
-        started.callback(self._http.stop)
+        self._loop.start()
+        started.callback(self._loop.stop)
+        self._loop.run(self._listener_http.open())
+        started.callback(lambda: self._loop.run(self._listener_http.close()))
         self._recorder.start()
         self._shipper.start()
         started.callback(self._stop_audit)
         self._follower.start()
         started.callback(self._follower.stop)
-        with _umask(SOCKET_UMASK):
-            self._door = open_grpc_door(
-                self._settings, self._answering.methods(), self._metrics.observe_rpc
-            )
-        started.callback(self._door.close, self._settings.shutdown_seconds)
+        self._loop.run(self._listener_grpc.open())
+        started.callback(lambda: self._loop.run(self._close_grpc()))
         self._readiness.start()
         log.info(
             "serving",
             listen=self._settings.listen,
-            port=self._door.port,
-            http_port=self._http.port,
+            port=self._listener_grpc.port,
+            http_port=self._listener_http.port,
             upstreams=self._settings.upstreams,
             callers=len(self._settings.callers),
         )
@@ -143,6 +160,12 @@ class Sidecar:
         self._started.close()
         log.info("stopped")
 
+    async def _close_grpc(self) -> None:
+        """Answers what was accepted, then tells clients to connect elsewhere."""
+        self._health.set_serving(serving=False)
+        await self._application.drain(self._settings.shutdown_seconds)
+        await self._listener_grpc.close()
+
     def _stop_audit(self) -> None:
         # In this order: the shipper's last pass takes what the recorder wrote last.
         self._recorder.stop()
@@ -152,9 +175,9 @@ class Sidecar:
         serving = False
         while not self._stopping.wait(READINESS_SECONDS):
             obstacles = self.obstacles()
-            if serving == bool(obstacles) and self._door is not None:
+            if serving == bool(obstacles):
                 serving = not obstacles
-                self._door.set_serving(serving=serving)
+                self._health.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
                     leave_in_peace()
@@ -165,12 +188,3 @@ def _credentials(settings: SidecarSettings) -> Credentials:
     if one is not None:
         tls = TlsOptions(ca=one.ca_file, cert=one.certificate_file, key=one.private_key_file)
     return Credentials(tls, settings.upstream_key(), settings.insecure)
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)

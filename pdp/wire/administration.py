@@ -2,6 +2,7 @@
 RevokeSession, Apply, Export and Barrier."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from pdp.document import Action
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Answerer, Method
+from pdp.wire.methods import Method, blocking
 from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
@@ -72,9 +73,15 @@ _KINDS = (
 )
 
 
-def administration_methods(administrator: Administrator, pages: Pages) -> Sequence[Method]:
-    """The methods of PolicyAdministrationService."""
-    methods = [method for kind in _KINDS for method in _methods_of_kind(kind, administrator, pages)]
+Answer = Callable[[Any, Caller], Message]
+"""Answers one method; blocks while the database works."""
+
+
+def administration_methods(
+    administrator: Administrator, pages: Pages, pool: ThreadPoolExecutor
+) -> Sequence[Method]:
+    """The methods of PolicyAdministrationService. They block in threads of `pool`."""
+    answers = [one for kind in _KINDS for one in _answers_of_kind(kind, administrator, pages)]
 
     def revoke_session(request: pb.RevokeSessionRequest, _: Caller) -> pb.RevokeSessionResponse:
         revision = administrator.revoke_session(request.session_id, request.user_id)
@@ -106,16 +113,28 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
             revision=passed.revision, replicas=passed.replicas, silent=passed.silent
         )
 
-    return (
-        *methods,
-        _method("RevokeSession", revoke_session),
-        _method("Apply", apply),
-        _method("Export", export),
-        _method("Barrier", barrier),
-    )
+    answers += [
+        ("RevokeSession", revoke_session),
+        ("Apply", apply),
+        ("Export", export),
+        ("Barrier", barrier),
+    ]
+    return [
+        Method(
+            SERVICE,
+            name,
+            "administer",
+            getattr(pb, f"{name}Request"),
+            blocking(pool, answer),
+            MESSAGE_BYTES_MAX,
+        )
+        for name, answer in answers
+    ]
 
 
-def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) -> Sequence[Method]:
+def _answers_of_kind(
+    kind: _Kind, administrator: Administrator, pages: Pages
+) -> Sequence[tuple[str, Answer]]:
     def response(verb: str, **fields: Any) -> Message:
         message: Message = getattr(pb, f"{verb}Response")(**fields)
         return message
@@ -148,19 +167,14 @@ def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) ->
         return response(f"Delete{kind.name}", revision=revision)
 
     return (
-        _method(f"Create{kind.name}", create),
-        _method(f"Get{kind.name}", get),
-        _method(f"List{kind.plural}", list_page),
-        _method(f"Update{kind.name}", update),
-        _method(f"Delete{kind.name}", delete),
+        (f"Create{kind.name}", create),
+        (f"Get{kind.name}", get),
+        (f"List{kind.plural}", list_page),
+        (f"Update{kind.name}", update),
+        (f"Delete{kind.name}", delete),
     )
 
 
 def _key(request: Message) -> model.Key:
     """Get and Delete requests hold the parts of the key, in order, and nothing else."""
     return tuple(getattr(request, field.name) for field in request.DESCRIPTOR.fields)
-
-
-def _method(name: str, answer: Answerer) -> Method:
-    request: type[Message] = getattr(pb, f"{name}Request")
-    return Method(SERVICE, name, "administer", request, answer, MESSAGE_BYTES_MAX)

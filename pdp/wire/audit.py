@@ -1,6 +1,7 @@
 """AuditService: the decision log, filtered and paged, and what sidecars report into it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pdpapi.v1 import audit_service_pb2, core_pb2
@@ -21,7 +22,7 @@ from pdp.wire import entities
 from pdp.wire.callers import Caller
 from pdp.wire.decision import EFFECTS, KINDS, REASONS, write_actor
 from pdp.wire.log_frames import contents_of, place_message, place_of
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, blocking
 from pdp.wire.pages import Pages, page_size
 from pdp.wire.times import seconds_of, set_time
 
@@ -38,7 +39,9 @@ _SOURCES = {
 }
 
 
-def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> Sequence[Method]:
+def audit_methods(
+    decision_log: DecisionLog, reports: Reports, pages: Pages, pool: ThreadPoolExecutor
+) -> Sequence[Method]:
     """The methods of AuditService."""
 
     def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
@@ -83,14 +86,24 @@ def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> 
             "ListDecisions",
             "audit",
             ListDecisionsRequest,
-            list_decisions,
+            blocking(pool, list_decisions),
             MESSAGE_BYTES_MAX,
         ),
         Method(
-            SERVICE, "GetDecision", "audit", GetDecisionRequest, get_decision, MESSAGE_BYTES_MAX
+            SERVICE,
+            "GetDecision",
+            "audit",
+            GetDecisionRequest,
+            blocking(pool, get_decision),
+            MESSAGE_BYTES_MAX,
         ),
         Method(
-            SERVICE, "ReportDecisions", "report", ReportDecisionsRequest, report, REPORT_BYTES_MAX
+            SERVICE,
+            "ReportDecisions",
+            "report",
+            ReportDecisionsRequest,
+            blocking(pool, report),
+            REPORT_BYTES_MAX,
         ),
     )
 

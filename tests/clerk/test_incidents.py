@@ -22,7 +22,7 @@ from tests.kit.clerk_events import OTHER_SECRET, SECRET, event, signature, signe
 BODY = event("user.created", clerk.user("user_mallory"))
 MESSAGE = "msg_0123456789abcdef"
 Headers = list[tuple[str, str]]
-CUT_OFF_OR = {status: (0, status) for status in (400, 413)}
+CUT_OFF_OR = {status: (0, status) for status in (400, 413, 431)}
 """Who sends on after the answer may find the connection reset, and the answer with it."""
 
 
@@ -98,7 +98,7 @@ def test_w1_the_header_is_bounded(endpoint: Endpoint) -> None:
     long = good + " " * 4_096
     assert endpoint.post(headers(signature=f"{long}."), BODY) == (400, "header_too_long\n")
     endless = " ".join([good] * 10_000)
-    assert endpoint.post(headers(signature=endless), BODY)[0] in CUT_OFF_OR[400]
+    assert endpoint.post(headers(signature=endless), BODY)[0] in CUT_OFF_OR[431]
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,11 @@ def test_w6_a_body_past_the_bound_is_refused_whatever_its_headers_say(endpoint: 
     head = "".join(f"{name}: {value}\r\n" for name, value in headers(body=large))
     start = f"POST {clerk.PATH} HTTP/1.1\r\nHost: pdp\r\n{head}"
     told = f"{start}Content-Length: {len(large)}\r\n\r\n".encode()
-    assert exchange(endpoint.port, told) == (413, "too_large\n")
+    assert exchange(endpoint.port, told)[0] == 413
     assert exchange(endpoint.port, told + large)[0] in CUT_OFF_OR[413]
     most = bounded_post.BODY_BYTES_MAX
     chunk = f"{start}Transfer-Encoding: chunked\r\n\r\n{len(large):x}\r\n".encode()
-    assert exchange(endpoint.port, chunk + large[: most + 1]) == (413, "too_large\n")
+    assert exchange(endpoint.port, chunk + large[: most + 1])[0] == 413
     assert exchange(endpoint.port, chunk + large)[0] in CUT_OFF_OR[413]
 
 

@@ -98,7 +98,7 @@ class Authority:
         return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def tls_server(directory: Path, authority: Authority, door: str, *, mtls: bool) -> ServerProcess:
+def tls_server(directory: Path, authority: Authority, *, mtls: bool) -> ServerProcess:
     import ipaddress
 
     key, certificate = authority.issue(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
@@ -115,13 +115,13 @@ def tls_server(directory: Path, authority: Authority, door: str, *, mtls: bool) 
         callers.append({"name": "mesh", "spiffe_id": SPIFFE})
     return ServerProcess(
         directory,
-        {"TLS": tls, "CALLERS": callers, "DOOR": door},
+        {"TLS": tls, "CALLERS": callers},
         credentials=grpc.ssl_channel_credentials(authority.certificate),
     )
 
 
-def test_api_keys_reach_what_their_caller_may_and_nothing_else(tmp_path: Path, door: str) -> None:
-    server = tls_server(tmp_path, Authority("one"), door, mtls=False)
+def test_api_keys_reach_what_their_caller_may_and_nothing_else(tmp_path: Path) -> None:
+    server = tls_server(tmp_path, Authority("one"), mtls=False)
     server.start()
     try:
         with server.channel() as channel:
@@ -200,9 +200,9 @@ def endless() -> Iterator[bytes]:
     yield b""
 
 
-def test_a_client_certificate_names_its_caller(tmp_path: Path, door: str) -> None:
+def test_a_client_certificate_names_its_caller(tmp_path: Path) -> None:
     authority = Authority("one")
-    server = tls_server(tmp_path, authority, door, mtls=True)
+    server = tls_server(tmp_path, authority, mtls=True)
 
     def ask(key: bytes | None, certificate: bytes | None) -> grpc.StatusCode:
         server.credentials = grpc.ssl_channel_credentials(authority.certificate, key, certificate)

@@ -163,7 +163,7 @@ def configuration(ports: dict[str, int], pdps: dict[str, int], service: int) -> 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     directory = tmp_path_factory.mktemp("front")
-    pdp, asgi = server(directory / "pdp"), server(directory / "asgi", DOOR="envoy")
+    pdp, asgi = server(directory / "pdp"), server(directory / "asgi")
     nowhere = "postgresql://pdp@127.0.0.1:1/pdp"
     no_database = server(directory / "none", DATABASE_URL=nowhere)
     names = ("shipped", "bare", "asgi", "careless", "strange", "down", "slow")

@@ -116,15 +116,13 @@ def test_a_token_longer_than_its_bound_is_a_denial(stubs: Stubs) -> None:
     assert reason_of(response) == "TOKEN_MALFORMED"
 
 
-def test_metadata_larger_than_its_bound_is_refused(stubs: Stubs, door: str) -> None:
+def test_metadata_larger_than_its_bound_is_refused(stubs: Stubs) -> None:
     error = refusal(
         lambda: stubs.decision.Check(
             CheckRequest(permission="a:b"), metadata=(("x-large", "y" * 64_000),)
         )
     )
-    # Envoy resets the stream, which clients call INTERNAL.
-    refused = {"grpc": grpc.StatusCode.RESOURCE_EXHAUSTED, "envoy": grpc.StatusCode.INTERNAL}
-    assert error.code() is refused[door]
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize(

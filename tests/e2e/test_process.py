@@ -28,14 +28,12 @@ def recorded_ids(stubs: Stubs) -> set[str]:
             return found
 
 
-def test_no_denial_that_was_answered_is_lost_when_the_process_is_killed(
-    tmp_path: Path, door: str
-) -> None:
+def test_no_denial_that_was_answered_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     """The moment of SIGKILL is arbitrary: denials are asked for as fast as possible, by eight."""
     answered: set[str] = set()
     token = token_of("user_sam", organization_id=ORGANIZATION)
     request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)
-    with running_server(tmp_path, POLICY, DOOR=door) as (server, stubs):
+    with running_server(tmp_path, POLICY) as (server, stubs):
 
         def keep_asking() -> None:
             while True:
@@ -58,10 +56,10 @@ def test_no_denial_that_was_answered_is_lost_when_the_process_is_killed(
             eventually(lambda: answered <= recorded_ids(again), what="every denial on record")
 
 
-def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, door: str) -> None:
+def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
     failures: list[grpc.RpcError] = []
     answers = 0
-    with running_server(tmp_path, POLICY, DOOR=door) as (server, stubs):
+    with running_server(tmp_path, POLICY) as (server, stubs):
         stopped = threading.Event()
 
         def keep_asking() -> None:
@@ -120,9 +118,9 @@ def test_a_revoked_session_is_refused_though_its_token_lives(tmp_path: Path) -> 
         assert reason_of(stubs.decision.Check(request)) == "SESSION_REVOKED"
 
 
-def test_without_its_database_the_process_is_alive_and_says_so(tmp_path: Path, door: str) -> None:
+def test_without_its_database_the_process_is_alive_and_says_so(tmp_path: Path) -> None:
     server = ServerProcess(
-        tmp_path, {"DATABASE_URL": "postgresql://pdp:hunter2canary@127.0.0.1:1/pdp", "DOOR": door}
+        tmp_path, {"DATABASE_URL": "postgresql://pdp:hunter2canary@127.0.0.1:1/pdp"}
     )
     server.start(ready=False)
     try:
@@ -142,8 +140,8 @@ def test_without_its_database_the_process_is_alive_and_says_so(tmp_path: Path, d
         server.stop()
 
 
-def test_several_processes_share_one_port_and_one_database(tmp_path: Path, door: str) -> None:
-    with running_server(tmp_path, POLICY, DOOR=door, PROCESSES="2") as (server, _):
+def test_several_processes_share_one_port_and_one_database(tmp_path: Path) -> None:
+    with running_server(tmp_path, POLICY, PROCESSES="2") as (server, _):
         origins = set()
 
         def asked_both() -> bool:
@@ -159,10 +157,8 @@ def test_several_processes_share_one_port_and_one_database(tmp_path: Path, door:
         assert server.stop() == 0
 
 
-def test_a_second_process_on_the_same_port_says_why_it_does_not_start(
-    tmp_path: Path, door: str
-) -> None:
-    with running_server(tmp_path, POLICY, DOOR=door) as (server, _):
+def test_a_second_process_on_the_same_port_says_why_it_does_not_start(tmp_path: Path) -> None:
+    with running_server(tmp_path, POLICY) as (server, _):
         done = server.pdp("serve")
         assert done.returncode == 2
         assert "pdp:" in done.stderr
@@ -171,13 +167,11 @@ def test_a_second_process_on_the_same_port_says_why_it_does_not_start(
 
 
 @pytest.mark.parametrize("seconds", [0.5])
-def test_a_paused_process_does_not_answer_from_the_past(
-    tmp_path: Path, door: str, seconds: float
-) -> None:
+def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds: float) -> None:
     """A process that was stopped for longer than the bound confirms first, or says UNAVAILABLE."""
     import signal
 
-    with running_server(tmp_path, POLICY, DOOR=door, STALENESS_SECONDS_MAX=str(seconds)) as (
+    with running_server(tmp_path, POLICY, STALENESS_SECONDS_MAX=str(seconds)) as (
         server,
         stubs,
     ):

@@ -365,10 +365,8 @@ def test_who_leaves_in_the_middle_of_a_message_is_forgotten(
     eventually(lambda: open_watches(server) == 0)
 
 
-def test_a_process_that_ends_says_so_and_the_next_one_to_start_over(
-    tmp_path: Path, door: str
-) -> None:
-    with running_server(tmp_path, POLICY, DOOR=door) as (server, stubs):
+def test_a_process_that_ends_says_so_and_the_next_one_to_start_over(tmp_path: Path) -> None:
+    with running_server(tmp_path, POLICY) as (server, stubs):
         many_watching = [Watching(stubs.channel) for _ in range(50)]
         with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
             # One of them does not read: nobody waits for it.
@@ -382,12 +380,11 @@ def test_a_process_that_ends_says_so_and_the_next_one_to_start_over(
         for watching in many_watching:
             assert code_and_reason(watching.end()) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert "Traceback" not in server.log()
-        if door == "grpc":
-            server.start()
-            request = WatchRequest(epoch=known.epoch, after_revision=known.revision)
-            with server.channel() as channel, Watching(channel, request) as after:
-                assert after.lease().revision == known.revision + 8
-                assert after.messages[0].start_over.revision == known.revision + 8
+        server.start()
+        request = WatchRequest(epoch=known.epoch, after_revision=known.revision)
+        with server.channel() as channel, Watching(channel, request) as after:
+            assert after.lease().revision == known.revision + 8
+            assert after.messages[0].start_over.revision == known.revision + 8
 
 
 def test_cut_off_from_its_database_a_replica_gives_no_lease_beyond_its_bound(

@@ -76,8 +76,8 @@ def running_school(directory: Path, **settings: Any) -> Iterator[School]:
 
 
 @pytest.fixture(scope="module")
-def school(tmp_path_factory: pytest.TempPathFactory, door: str) -> Iterator[School]:
-    with running_school(tmp_path_factory.mktemp("clerk"), DOOR=door) as one:
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
+    with running_school(tmp_path_factory.mktemp("clerk")) as one:
         one.tell("organization.created", clerk.organization("org_1"))
         yield one
 

@@ -16,7 +16,7 @@ from pdp.facts.registration import Registration
 from pdp.facts.tables import replicas
 from pdp.model import RevokedSession, User
 from tests.facts.test_replica import NEVER, write
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 Starter = Callable[..., Replica]
 LEASE = 0.4
@@ -67,11 +67,11 @@ def test_after_a_barrier_no_replica_answers_from_before(
     three = [start(0.1) for _ in range(3)]
     seconds = stopwatch()
     for turn in range(5):
-        before = [replica.view("user_1", None, []) for replica in three]
+        before = [run(replica.view("user_1", None, [])) for replica in three]
         revision = revoke(store, f"sess_{turn}")
         assert barriers.wait(revision) == Passed(revision, replicas=3, silent=0)
         for replica, view in zip(three, before, strict=True):
-            assert f"sess_{turn}" in replica.view("user_1", None, []).user.revoked_sessions
+            assert f"sess_{turn}" in run(replica.view("user_1", None, [])).user.revoked_sessions
             with pytest.raises(FactsStale):
                 replica.confirm(view)
     assert seconds() < 5 * 1.0  # a few polls each
@@ -84,15 +84,15 @@ def test_a_replica_that_is_paused_is_waited_for_until_it_cannot_answer(
     """F6, F25: it does not know of the write, and goes on answering from memory for a while."""
     write(store, User("user_1"))
     paused, other = start(staleness_seconds_max=1.0), start()
-    paused.view("user_1", None, [])
+    run(paused.view("user_1", None, []))
     with paused._one_catches_up:
         revision = revoke(store, "sess_1")
         seconds = stopwatch()
         assert barriers.wait(revision) == Passed(revision, replicas=2, silent=1)
         assert 1.0 <= seconds() < 1.0 + 0.6
         with pytest.raises(FactsStale):
-            paused.view("user_1", None, [])
-        assert other.view("user_1", None, []).revision == revision
+            run(paused.view("user_1", None, []))
+        assert run(other.view("user_1", None, [])).revision == revision
     eventually(paused.ready)
     assert barriers.wait(revision).silent == 0
 
@@ -203,7 +203,7 @@ def test_who_finds_its_row_gone_confirms_nothing_until_it_is_registered_again(
             connection.execute(text("DELETE FROM replicas"))
         eventually(lambda: not replica.ready())
         with pytest.raises(FactsStale):
-            replica.view("user_1", None, [])
+            run(replica.view("user_1", None, []))
         assert rows(engine) == {}
     eventually(replica.ready)
     # What it answered before is not vouched for by that it is back.

@@ -18,7 +18,7 @@ from pdp.facts.listener import SPACING_SECONDS
 from pdp.model import User
 from pdp.sql import open_engine
 from tests.kit.proxy import Proxy, proxied, refusal
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
 """A poll interval: only what wakes the replica makes it look."""
@@ -113,7 +113,7 @@ def test_a_write_is_served_by_another_replica_long_before_it_polls(
     eventually(lambda: listeners(server))
     for turn in range(10):
         assert reaches(replica, write(other, str(turn))) < A_MOMENT
-        assert replica.view("user_1", None, []).user.user.name == str(turn)
+        assert run(replica.view("user_1", None, [])).user.user.name == str(turn)
 
 
 def test_what_was_written_before_anybody_listened_is_looked_for(

@@ -11,6 +11,7 @@ from pdp.facts.gather import Gathered, Wanted
 from pdp.facts.look import Look
 from pdp.facts.snapshot import SnapshotCell
 from pdp.model import Resource, ResourceRef, User
+from tests.kit.waiting import run
 
 
 class Unguarded(SnapshotCell):
@@ -148,7 +149,9 @@ def test_the_caches_are_bounded_and_a_view_larger_than_them_is_still_whole(
     try:
         replica._await_turn()
         for n in range(5):
-            view = replica.view(f"user_{n}", None, [Resource("t", str(n)) for n in range(1, 21)])
+            view = run(
+                replica.view(f"user_{n}", None, [Resource("t", str(n)) for n in range(1, 21)])
+            )
             assert [len(chain) for chain in view.chains] == [n.bit_length() for n in range(1, 21)]
         caches = replica._cell.current.caches
         assert (len(caches.resources), len(caches.users)) == (3, 2)

@@ -11,7 +11,7 @@ from pdp.settings import IssuerSettings
 from tests.identity.build import NOW, accepted, reason, running, verifier
 from tests.kit.key_server import KeyServer, Mode
 from tests.kit.tokens import session_token, signing_key
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 KEY = signing_key()
 
@@ -33,7 +33,7 @@ def failed(one, server: KeyServer, more_than: int = 0) -> bool:
 def test_the_key_set_is_fetched_at_the_start_and_without_a_request() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
         assert server.fetches == 1
-        assert accepted(one.verify(token_of(server))).key_id == KEY.kid
+        assert accepted(run(one.verify(token_of(server)))).key_id == KEY.kid
         assert server.fetches == 1
         assert server.request_headers["accept-encoding"] == "identity"
         assert "authorization" not in server.request_headers
@@ -46,44 +46,44 @@ def test_another_url_may_be_configured() -> None:
         )
         one.start()
         eventually(one.ready)
-        accepted(one.verify(session_token(now=NOW)))
+        accepted(run(one.verify(session_token(now=NOW))))
         one.stop()
 
 
 def test_a_new_key_is_fetched_when_a_token_first_names_it() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
         server.keys = [KEY.jwk(), signing_key("other").jwk()]
-        accepted(one.verify(token_of(server, "other")))
+        accepted(run(one.verify(token_of(server, "other"))))
         assert server.fetches == 2
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
 
 
 def test_unknown_kids_cause_one_fetch_a_cooldown() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=3600) as one:
         for i in range(200):
             token = token_with_kid(server, f"ins_{i}")
-            assert reason(one.verify(token)) is Reason.TOKEN_KEY_UNKNOWN
+            assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
         assert server.fetches == 2
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
 
     # Control: without a cooldown each unknown kid costs a fetch.
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=0) as one:
         for i in range(5):
-            one.verify(token_with_kid(server, f"ins_{i}"))
+            run(one.verify(token_with_kid(server, f"ins_{i}")))
         assert server.fetches == 6
 
 
 def test_the_cooldown_ends() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=0.1) as one:
-        assert reason(one.verify(token_of(server, "other"))) is Reason.TOKEN_KEY_UNKNOWN
+        assert reason(run(one.verify(token_of(server, "other")))) is Reason.TOKEN_KEY_UNKNOWN
         server.keys = [signing_key("other").jwk()]
-        eventually(lambda: isinstance(one.verify(token_of(server, "other")), VerifiedToken))
+        eventually(lambda: isinstance(run(one.verify(token_of(server, "other"))), VerifiedToken))
 
 
 @pytest.mark.parametrize("kid", [None, "", "x" * 257])
 def test_a_kid_that_no_set_can_hold_causes_no_fetch(kid: str | None) -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
-        assert reason(one.verify(token_with_kid(server, kid))) is Reason.TOKEN_KEY_UNKNOWN
+        assert reason(run(one.verify(token_with_kid(server, kid)))) is Reason.TOKEN_KEY_UNKNOWN
         assert server.fetches == 1
 
 
@@ -92,7 +92,7 @@ def test_a_kid_that_no_set_can_hold_causes_no_fetch(kid: str | None) -> None:
 )
 def test_a_kid_is_only_compared(kid: str) -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
-        assert reason(one.verify(token_with_kid(server, kid))) is Reason.TOKEN_KEY_UNKNOWN
+        assert reason(run(one.verify(token_with_kid(server, kid)))) is Reason.TOKEN_KEY_UNKNOWN
         assert server.fetches == 2
 
 
@@ -104,7 +104,7 @@ def test_no_more_than_two_requests_wait_for_a_fetch_and_none_for_long() -> None:
         def ask(kid: str) -> None:
             start = time.monotonic()
             try:
-                outcome = type(one.verify(token_with_kid(server, kid))).__name__
+                outcome = type(run(one.verify(token_with_kid(server, kid)))).__name__
             except KeysUnavailable:
                 outcome = "unavailable"
             outcomes.append((outcome, time.monotonic() - start))
@@ -114,7 +114,7 @@ def test_no_more_than_two_requests_wait_for_a_fetch_and_none_for_long() -> None:
             thread.start()
         eventually(lambda: len(outcomes) == 6, what="all but two are answered at once")
         assert all(outcome == "unavailable" and took < 0.9 for outcome, took in outcomes)
-        accepted(one.verify(token_of(server)))  # known kids do not wait
+        accepted(run(one.verify(token_of(server))))  # known kids do not wait
         for thread in threads:
             thread.join()
         assert [outcome for outcome, _ in outcomes] == ["unavailable"] * 8
@@ -129,7 +129,7 @@ def test_waiting_requests_are_answered_by_the_fetch_they_wait_for() -> None:
         server.keys = [KEY.jwk(), signing_key("other").jwk()]
         verdicts: list[object] = []
         thread = threading.Thread(
-            target=lambda: verdicts.append(one.verify(token_of(server, "other")))
+            target=lambda: verdicts.append(run(one.verify(token_of(server, "other"))))
         )
         thread.start()
         eventually(lambda: server.fetches == 2)
@@ -144,11 +144,11 @@ def test_before_the_first_key_set_there_is_no_verdict() -> None:
         with running(server, wait=False) as one:
             eventually(lambda: failed(one, server))
             with pytest.raises(KeysUnavailable):
-                one.verify(token_of(server))
+                run(one.verify(token_of(server)))
             assert one.ready() is False
             server.mode = Mode.KEYS
             eventually(one.ready, seconds=5)
-            accepted(one.verify(token_of(server)))
+            accepted(run(one.verify(token_of(server))))
 
 
 def test_an_endpoint_that_is_not_there_gives_no_verdict() -> None:
@@ -157,7 +157,7 @@ def test_an_endpoint_that_is_not_there_gives_no_verdict() -> None:
     one = verifier(IssuerSettings(issuer=issuer))
     one.start()
     with pytest.raises(KeysUnavailable) as error:
-        one.verify(session_token(now=NOW, issuer=issuer))
+        run(one.verify(session_token(now=NOW, issuer=issuer)))
     assert "eyJ" not in str(error.value)
     one.stop()
 
@@ -168,9 +168,9 @@ def test_an_issuer_without_keys_leaves_the_others_alone() -> None:
         one = verifier(IssuerSettings(issuer=down.issuer), IssuerSettings(issuer=up.issuer))
         one.start()
         eventually(one.ready)
-        accepted(one.verify(token_of(up)))
+        accepted(run(one.verify(token_of(up))))
         with pytest.raises(KeysUnavailable):
-            one.verify(token_of(down))
+            run(one.verify(token_of(down)))
         one.stop()
 
 
@@ -192,12 +192,12 @@ def test_the_last_good_set_serves_while_the_endpoint_fails(mode: Mode) -> None:
         server.keys = [signing_key("other").jwk()]
         server.mode = mode
         eventually(lambda: failed(one, server), what=f"a failed fetch in mode {mode.name}")
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
         assert server.redirects_followed == 0
         server.release()
         server.mode = Mode.KEYS
-        eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
-        accepted(one.verify(token_of(server, "other")))
+        eventually(lambda: not isinstance(run(one.verify(token_of(server))), VerifiedToken))
+        accepted(run(one.verify(token_of(server, "other"))))
 
 
 BAD_BODIES = [
@@ -221,7 +221,7 @@ def test_the_last_good_set_serves_while_the_endpoint_talks_nonsense(body: bytes)
         server.body = body
         server.mode = Mode.BODY
         eventually(lambda: failed(one, server))
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
 
 
 def test_an_unknown_kid_is_no_verdict_while_the_endpoint_fails() -> None:
@@ -230,16 +230,16 @@ def test_an_unknown_kid_is_no_verdict_while_the_endpoint_fails() -> None:
         server.mode = Mode.ERROR
         for _ in range(3):
             with pytest.raises(KeysUnavailable):
-                one.verify(token_of(server, "other"))
+                run(one.verify(token_of(server, "other")))
         assert server.fetches == 2
 
 
 def test_a_removed_key_stops_verifying_with_the_next_refresh() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
         server.keys = [signing_key("other").jwk()]
-        eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
-        assert reason(one.verify(token_of(server))) is Reason.TOKEN_KEY_UNKNOWN
+        eventually(lambda: not isinstance(run(one.verify(token_of(server))), VerifiedToken))
+        assert reason(run(one.verify(token_of(server)))) is Reason.TOKEN_KEY_UNKNOWN
 
 
 def test_fetches_and_unusable_keys_are_counted() -> None:

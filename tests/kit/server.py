@@ -101,7 +101,7 @@ class ServerProcess:
             eventually(lambda: all(has_stopped(pid) for pid in pids))
 
     def pids(self) -> list[int]:
-        """The process, and where Envoy is the door, Envoy with the service inside."""
+        """The process and its workers."""
         assert self.process is not None
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

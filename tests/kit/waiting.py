@@ -1,7 +1,12 @@
 """Waiting for a condition, with a deadline, instead of sleeping for luck."""
 
+import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
@@ -11,3 +16,14 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen within {seconds} s: {what or condition}")
         time.sleep(0.005)
+
+
+_threads = threading.local()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, on an event loop of the calling thread."""
+    if not hasattr(_threads, "runner"):
+        _threads.runner = asyncio.Runner()
+    result: T = _threads.runner.run(work)
+    return result

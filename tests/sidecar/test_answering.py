@@ -41,6 +41,7 @@ from pdp.sidecar.exchanges import CHECK
 from pdp.sidecar.upstreams import Credentials, NoAnswer, Upstreams
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.statuses import PassedOn
+from tests.kit.waiting import run
 
 REQUEST = CheckRequest(
     actor_token="t", permission="course:view", resource=Resource(type="course", id="algebra")
@@ -70,7 +71,7 @@ class World:
         self.lease(60)
 
     def _ask(self, answer: Callable[..., Message]) -> Callable[[Message], Any]:
-        return lambda request=REQUEST: answer(request, ANONYMOUS)
+        return lambda request=REQUEST: run(answer(request, ANONYMOUS))
 
     def lease(self, seconds: float, revision: int = 7) -> None:
         self.cache.renew(revision, "e", time.monotonic() + seconds)
@@ -208,13 +209,13 @@ def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
     request = BatchCheckRequest(actor_token="t", items=items)
     world.batch(request)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_CACHED
-    record = world.recorder.record
+    record = world.recorder.record_from_loop
 
-    def slow(records: Any) -> None:
-        record(records)
+    async def slow(records: Any) -> None:
+        await record(records)
         world.cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[ACTOR.user_id])], 8)
 
-    monkeypatch.setattr(world.recorder, "record", slow)
+    monkeypatch.setattr(world.recorder, "record_from_loop", slow)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_UNSPECIFIED
     assert len(upstream.requests) == 2
 

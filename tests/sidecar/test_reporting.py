@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from tests.audit.logs import ORIGIN, write_log
 from tests.e2e.test_check import error_info, refusal
 from tests.kit.decisions import decision_record
 from tests.kit.server import PDP, running_server
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 CACHED = {"source": AnswerSource.CACHED}
 SEGMENT_BYTES = 2000
@@ -48,12 +49,13 @@ def upstream(sqlite_url: str) -> Iterator[Engine]:
 def report_to(engine: Engine, name: str = "edge") -> Report:
     """ReportDecisions as the server answers it, without the network between."""
     reports = Reports(engine, clock=lambda: wall_clock() + 1e9)  # whatever the clock here
-    methods = audit_methods(DecisionLog(engine), reports, None)  # type: ignore[arg-type]
+    pool = ThreadPoolExecutor(1)
+    methods = audit_methods(DecisionLog(engine), reports, None, pool)  # type: ignore[arg-type]
     (method,) = (one for one in methods if one.name == "ReportDecisions")
 
     def report(request: ReportDecisionsRequest) -> ReportDecisionsResponse:
         received = ReportDecisionsRequest.FromString(request.SerializeToString())
-        answer = method.answer(received, Caller(name, frozenset(("report",))))
+        answer = run(method.answer(received, Caller(name, frozenset(("report",)))))
         return ReportDecisionsResponse.FromString(answer.SerializeToString())
 
     return report
