@@ -51,8 +51,15 @@ class Service:
     """One serving process."""
 
     def __init__(
-        self, settings: Settings, *, origin: str = "pdp", metrics_directory: str | None = None
+        self,
+        settings: Settings,
+        *,
+        origin: str = "pdp",
+        metrics_directory: str | None = None,
+        carried: bool = False,
     ) -> None:
+        """`carried`: another server owns the gRPC port and calls `application`."""
+        self._carried = carried
         self._settings = settings
         url = settings.database_url.get_secret_value()
         self._engine = open_engine(url)
@@ -203,12 +210,12 @@ class Service:
             (self._replica.ready, "policy and facts are not confirmed as current"),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
-            (self._listener_grpc.is_open, "the port is not open"),
+            (lambda: self._carried or self._listener_grpc.is_open(), "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
 
     def start(self) -> int:
-        """Starts everything, front door last. Returns the gRPC port.
+        """Starts everything, the gRPC port last. Returns the number of that port.
 
         Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
         stops what has.
@@ -233,8 +240,9 @@ class Service:
         self._reconciler.start()
         started.callback(self._reconciler.stop)
         started.callback(self._blocking.shutdown)
-        self._loop.run(self._listener_grpc.open())
-        started.callback(lambda: self._loop.run(self._close_grpc()))
+        if not self._carried:
+            self._loop.run(self._listener_grpc.open())
+            started.callback(lambda: self._loop.run(self._close_grpc()))
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pdp.logs import configure_logs
+from pdp.scheduling import prefer_batches
 from pdp.settings import Settings
 from pdp.supervisor import METRICS_VARIABLE, supervise
 
@@ -39,6 +40,7 @@ def serve(
     # prometheus_client decides at import whether processes share their metrics.
     from pdp.app import Service  # noqa: PLC0415
 
+    prefer_batches()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

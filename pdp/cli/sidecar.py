@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pdp.logs import configure_logs
+from pdp.scheduling import prefer_batches
 from pdp.settings import SidecarSettings
 
 
@@ -58,6 +59,7 @@ def sidecar(
     # What answers loads much that the other commands do without.
     from pdp.sidecar.app import Sidecar  # noqa: PLC0415
 
+    prefer_batches()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -125,7 +125,7 @@ class Sidecar:
         return [sentence for holds, sentence in checks if not holds()]
 
     def start(self) -> None:
-        """Starts everything, front door last.
+        """Starts everything, the gRPC port last.
 
         Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
         stops what has.

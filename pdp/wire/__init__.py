@@ -6,7 +6,7 @@ no room behind it has to. It decides nothing and reads no database.
 """
 
 from pdp.wire.administration import administration_methods
-from pdp.wire.application import Application
+from pdp.wire.application import Application, Receive, Scope, Send
 from pdp.wire.audit import audit_methods
 from pdp.wire.callers import Callers
 from pdp.wire.changes import Watchers
@@ -23,6 +23,9 @@ __all__ = [
     "Callers",
     "Health",
     "Pages",
+    "Receive",
+    "Scope",
+    "Send",
     "Watchers",
     "administration_methods",
     "audit_methods",
