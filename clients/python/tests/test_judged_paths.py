@@ -71,7 +71,7 @@ DEPLOYMENTS: list[dict[str, Any]] = [
     {"forwarded": "/open"},
     {"forwarded": "/admin", "mount": "/mnt"},
 ]
-SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+SEARCH = settings(max_examples=1500, deadline=None, database=None, phases=[Phase.generate])
 
 
 def cases(framework: str) -> st.SearchStrategy[Case]:
@@ -118,7 +118,7 @@ def outcome(case: Case, guard: Guard, answerer: Answerer) -> tuple[list[str], li
 def test_a_handler_runs_only_if_the_route_that_was_judged_is_its_own(
     framework: str, guard: Guard, answerer: Answerer
 ):
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=150, deadline=None, database=None)
     @given(cases(framework))
     def holds(case: Case) -> None:
         handlers, judged = outcome(case, guard, answerer)
