@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 
-import express, { type ErrorRequestHandler, type Express } from "express";
+import express, { type ErrorRequestHandler } from "express";
 
 import { ExpressGuard } from "../src/express.js";
 import { type Guard, type Resource, Routes } from "../src/index.js";
@@ -11,19 +10,13 @@ import {
   guardsAmongThePublic,
   guardsHandlers,
   judgesByTheMap,
+  listening,
   ROUTES,
   refusesTricks,
   refusesWithoutAnAnswer,
   type Web,
   withToken,
 } from "./webs.js";
-
-async function serving(t: TestContext, app: Express): Promise<number> {
-  const server = app.listen(0, "127.0.0.1");
-  t.after(() => server.close());
-  await new Promise((resolve) => server.once("listening", resolve));
-  return (server.address() as AddressInfo).port;
-}
 
 const plain: ErrorRequestHandler = (_error, _req, res, _next) => {
   res.status(500).send("broken");
@@ -82,7 +75,7 @@ async function site(t: TestContext, guard: Guard): Promise<Web> {
     res.send("passed");
   });
   app.use(pdp.errors, plain);
-  return { port: await serving(t, app), passed, logged };
+  return { port: await listening(t, app), passed, logged };
 }
 
 test("Express lets pass what the map lets pass, as the verified actor", async (t) => {
@@ -108,7 +101,7 @@ test("no way of writing a path of Express comes to another handler", async (t) =
     res.send("passed");
   });
   app.use(pdp.errors, plain);
-  await guardsAmongThePublic({ port: await serving(t, app), passed, logged: [] });
+  await guardsAmongThePublic({ port: await listening(t, app), passed, logged: [] });
 });
 
 test("handlers of Express ask by themselves, and their errors are answered", async (t) => {
@@ -137,7 +130,7 @@ test("below a mount point of Express the whole path counts", async (t) => {
   const app = express();
   app.use("/api", inner);
   app.use("/router", express.Router().use(pdp.middleware(routes)));
-  const port = await serving(t, app);
+  const port = await listening(t, app);
   for (const [path, status] of [
     ["/api/open", 200],
     ["/api/open?x=1", 200],
@@ -164,7 +157,7 @@ test("a URL that was rewritten before the middleware of Express is refused", asy
   app.use((_req, res) => {
     res.send("passed");
   });
-  const port = await serving(t, app);
+  const port = await listening(t, app);
   assert.equal((await send(port, "GET /old/x")).status, 403);
   assert.equal((await send(port, "GET /new")).status, 200);
 });
@@ -184,7 +177,7 @@ test("an error of a guard after the answer has begun ends the connection", async
   };
   app.set("env", "test"); // Express prints no error
   app.use(new ExpressGuard(guard, () => {}).errors, note);
-  const port = await serving(t, app);
+  const port = await listening(t, app);
   const received = await send(port, withToken("GET /")).catch(() => null);
   assert.ok(!received?.body.includes("all"));
   assert.deepEqual(handedOn, ["Forbidden"]);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { AddressInfo } from "node:net";
+import type { Server } from "node:net";
 import { mock, type TestContext, test } from "node:test";
 
 import { serve } from "@hono/node-server";
@@ -13,6 +13,7 @@ import {
   guardsAmongThePublic,
   guardsHandlers,
   judgesByTheMap,
+  portOf,
   ROUTES,
   refusesTricks,
   refusesWithoutAnAnswer,
@@ -20,11 +21,8 @@ import {
   withToken,
 } from "./webs.js";
 
-async function serving(t: TestContext, app: Pick<Hono, "fetch">): Promise<number> {
-  const server = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" });
-  t.after(() => server.close());
-  await new Promise((resolve) => server.once("listening", resolve));
-  return (server.address() as AddressInfo).port;
+function serving(t: TestContext, app: Pick<Hono, "fetch">): Promise<number> {
+  return portOf(t, serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" }) as Server);
 }
 
 async function site(t: TestContext, guard: Guard): Promise<Web> {

@@ -1,7 +1,11 @@
 // One application in every framework, and what all of them answer.
 
 import assert from "node:assert/strict";
+import type { AddressInfo, Server } from "node:net";
+import type { TestContext } from "node:test";
 import { inspect } from "node:util";
+
+import type { Express } from "express";
 
 import { Routes } from "../src/index.js";
 import { type Answerer, type Received, send } from "./kit.js";
@@ -27,6 +31,18 @@ export const ROUTES = new Routes({
 
 const BEARER = "Authorization: Bearer a.b.c\r\n";
 export const withToken = (line: string): string => `${line} HTTP/1.1\r\n${BEARER}`;
+
+/** The port of a server, which ends with the test. */
+export async function portOf(t: TestContext, server: Server): Promise<number> {
+  t.after(() => server.close());
+  if (!server.listening) await new Promise((resolve) => server.once("listening", resolve));
+  return (server.address() as AddressInfo).port;
+}
+
+/** Serves an application of Express until the test ends. */
+export function listening(t: TestContext, app: Express): Promise<number> {
+  return portOf(t, app.listen(0, "127.0.0.1"));
+}
 
 /** Whether it is that refusal, and nothing passed. */
 function isRefusal(web: Web, received: Received, status: number, body: object, what: string): void {
