@@ -11,8 +11,8 @@ import { answering, byPermission, guarding } from "./kit.js";
 import { type Drawn, draw, drawRequest, isTheJudged, type Ran, Random, type Routing, sender } from "./routings.js";
 import { listening } from "./webs.js";
 
-const APPLICATIONS = 50;
-const REQUESTS = 30;
+const APPLICATIONS = 40;
+const REQUESTS = 25;
 const HEADERS = [
   {},
   {},

@@ -2,7 +2,7 @@
 // tested: the handler that ran is the handler of the route that was judged.
 
 import assert from "node:assert/strict";
-import { Agent, type OutgoingHttpHeaders, request } from "node:http";
+import { Agent, request } from "node:http";
 import type { TestContext } from "node:test";
 import { inspect } from "node:util";
 
@@ -171,19 +171,11 @@ export function isTheJudged(ran: readonly Ran[], asked: readonly CheckRequest[],
   );
 }
 
-/** Sends a request as it is written, and gives the status of the answer. */
-export type Sender = (
-  port: number,
-  method: string,
-  target: string,
-  headers: OutgoingHttpHeaders,
-) => Promise<number>;
-
-/** Over connections that are kept: there are many requests. */
-export function sender(t: TestContext): Sender {
+/** Sends requests as they are written, over connections that are kept, and gives the status of each answer. */
+export function sender(t: TestContext) {
   const agent = new Agent({ keepAlive: true });
   t.after(() => agent.destroy());
-  return (port, method, path, headers) =>
+  return (port: number, method: string, path: string, headers: Record<string, string>): Promise<number> =>
     new Promise((resolve, reject) => {
       const sent = request({ host: "127.0.0.1", port, method, path, headers, agent }, (received) => {
         received.resume().once("end", () => resolve(received.statusCode ?? 0));
