@@ -12,7 +12,9 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // logbook is a logger whose lines a test reads.
@@ -139,5 +141,23 @@ func TestRefuseTellsTheDefaultLoggerWhyThereWasNoDecision(t *testing.T) {
 	g.Middleware(nil)(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), request)
 	if lines := log.lines(t); !reflect.DeepEqual(lines, []map[string]string{refusedRoute("GET", "/x", noRoute)}) {
 		t.Errorf("%v", lines)
+	}
+}
+
+func TestInterceptorsSayWhichMethodTheyRefuseAndWhy(t *testing.T) {
+	var log logbook
+	g := guarding(t, "127.0.0.1:1", WithLogger(log.logger()))
+	unary, _, err := g.Interceptors(map[string]Method{"/a.B/Named": {Permission: "a:allowed"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for method, want := range map[string]codes.Code{
+		"/a.B/Named": codes.Unavailable, "/a.B/Unnamed": codes.PermissionDenied,
+	} {
+		_, err := unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method}, nil)
+		lines := log.lines(t)
+		if status.Code(err) != want || len(lines) != 1 || lines[0]["path"] != method {
+			t.Errorf("%s: %v %v", method, err, lines)
+		}
 	}
 }
