@@ -174,6 +174,18 @@ test("the filter finds the path within basePath and locale, as Next.js does", as
   }
 });
 
+test("with trailingSlash the filter sees the slash, and a route with ** takes both forms", async (t) => {
+  const { guard } = await made(t);
+  const routes = new Routes({ "/admin/**": "admin:access", "/open/": "public", "/closed": "public" });
+  const filter = new CoarseFilter(guard, routes, () => {});
+  const nextConfig = { trailingSlash: true };
+  for (const path of ["/admin", "/admin/", "/admin/x/"]) {
+    await isRefusal(await filter.refusal(request(path, BEARER, { nextConfig })), 403, FORBIDDEN);
+  }
+  assert.equal(await filter.refusal(request("/open/", {}, { nextConfig })), undefined);
+  await isRefusal(await filter.refusal(request("/closed/", {}, { nextConfig })), 403, { error: "forbidden" });
+});
+
 test("the filter refuses what could be another path", async (t) => {
   const { guard, pdp } = await made(t);
   const filter = new CoarseFilter(guard, ROUTES, () => {});

@@ -121,7 +121,10 @@ function lastVariable({ segments }: Routing): string | null {
 }
 
 /** A method and a target. The target is one of a route, often spoilt. */
-export function drawRequest(random: Random, { routings, prefix }: Drawn): { method: string; target: string } {
+export function drawRequest(
+  random: Random,
+  { routings, prefix }: Omit<Drawn, "map">,
+): { method: string; target: string } {
   const { segments, rest } = random.of(routings);
   const some = segments.map((one) => (isVariable(one) ? random.of(VALUES) : one));
   if (rest) some.push(...Array.from({ length: random.below(3) }, () => random.of([...LITERALS, ...VALUES])));
