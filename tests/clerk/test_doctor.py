@@ -132,7 +132,12 @@ def test_a_database_that_is_not_there_or_not_migrated_is_found(
 
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [(Mode.ERROR, "500"), (Mode.HTML, "not a JSON"), (Mode.REDIRECT, "302")],
+    [
+        (Mode.ERROR, "500"),
+        (Mode.HTML, "not a JSON"),
+        (Mode.REDIRECT, "302"),
+        (Mode.TRICKLE_HEADERS, "took more than 2 s"),
+    ],
 )
 def test_an_issuer_without_a_key_set_is_found(
     checkup: Checkup, keys: KeyServer, mode: Mode, said: str
