@@ -15,7 +15,7 @@ from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
 from pdp.audit import Recorder, Shipper
-from pdp.clock import wall_clock
+from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics
 from pdp.settings import SidecarSettings
@@ -46,16 +46,25 @@ class Sidecar:
             entries_max=settings.entries_max, age_seconds_max=settings.age_seconds_max
         )
         self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
-        self._recorder = Recorder(settings.audit_directory, ORIGIN, clock=wall_clock)
+        self._clock = DecisionClock(wall_clock, elapsed_clock)
+        self._recorder = Recorder(settings.audit_directory, ORIGIN, clock=self._clock)
         self._shipper = Shipper(
             settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
         )
         self._answering = answering = Answering(
-            settings, self._cache, self._upstreams, self._recorder, clock=wall_clock
+            settings, self._cache, self._upstreams, self._recorder, clock=self._clock
         )
         self._metrics = Metrics(
             {
                 "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
+                "pdp_clock_steps": (
+                    "Steps of the wall clock that were seen, either way.",
+                    lambda: self._clock.steps,
+                ),
+                "pdp_clock_ahead_seconds": (
+                    "By how much decision time is ahead of the wall clock.",
+                    self._clock.ahead_seconds,
+                ),
                 "pdp_sidecar_live": (
                     "1 while there is a lease: kept answers are given.",
                     lambda: float(self._cache.live),
