@@ -14,6 +14,7 @@ import structlog
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
+from pdp.certificates import examine_certificates
 from pdp.clerk.provisioning import Provisioner
 from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
@@ -202,6 +203,10 @@ class Service:
         stops what has.
         """
         started = self._started
+        tls = self._settings.tls
+        if tls is not None:
+            files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
+            self._metrics.set_certificates(examine_certificates(files, self._clock()))
         self._http.start()
         started.callback(self._http.stop)
         self._verifier.start()

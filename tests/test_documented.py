@@ -48,6 +48,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     metrics.observe_rpc("Check", "OK", 0.001)
     metrics.count_decisions([Decision(Effect.DENY, Reason.TOKEN_EXPIRED)])
     metrics.count_webhook("user.updated", "applied")
+    metrics.set_certificates({"server": 0.0})
     exposed = {
         sample.name.removesuffix("_count")
         for family in text_string_to_metric_families(metrics.text().decode())

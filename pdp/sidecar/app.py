@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import structlog
 from pdp_client import TlsOptions
@@ -15,6 +16,7 @@ from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
 from pdp.audit import Recorder, Shipper
+from pdp.certificates import examine_certificates
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics
@@ -122,6 +124,9 @@ class Sidecar:
         stops what has.
         """
         started = self._started
+        self._metrics.set_certificates(
+            examine_certificates(_certificate_files(self._settings), self._clock())
+        )
         started.callback(self._upstreams.close)
         self._http.start()
         started.callback(self._http.stop)
@@ -174,6 +179,17 @@ def _credentials(settings: SidecarSettings) -> Credentials:
     if one is not None:
         tls = TlsOptions(ca=one.ca_file, cert=one.certificate_file, key=one.private_key_file)
     return Credentials(tls, settings.upstream_key(), settings.insecure)
+
+
+def _certificate_files(settings: SidecarSettings) -> dict[str, Path | None]:
+    files: dict[str, Path | None] = {}
+    if settings.tls is not None:
+        files["server"] = settings.tls.certificate_file
+        files["client_ca"] = settings.tls.client_ca_file
+    if settings.upstream_tls is not None:
+        files["upstream_client"] = settings.upstream_tls.certificate_file
+        files["upstream_ca"] = settings.upstream_tls.ca_file
+    return files
 
 
 @contextlib.contextmanager
