@@ -339,8 +339,10 @@ def test_a_route_that_cannot_be_meant_is_refused(routes: str, field: str, said: 
 def test_a_deeper_document_than_the_limit_is_refused():
     """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
-    assert "levels deep" in problem("[" * 1_000_000).description
-    assert "levels deep" in problem('{"a":' * 100_000).description
+    # Far deeper, the library refuses before it tells us of the first level.
+    for text in ("[" * 1_000_000, '{"a":' * 100_000):
+        said = problem(text).description
+        assert "levels deep" in said or "maximum nesting depth" in said
 
 
 def test_many_problems_are_cut_short():
