@@ -80,6 +80,7 @@ grants:
         assert server.http("/healthz")[0] == 200
     assert "went forward and then back" in server.log()
     server.stop()
+    server.step_to(0)
     server.start()  # after which the wall clock holds
     with server.channel() as channel:
         assert reason(stubs_on(channel), long) == "ALLOWED_BY_RULE"
