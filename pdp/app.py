@@ -14,11 +14,12 @@ import structlog
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
+from pdp.certificates import examine_certificates
 from pdp.clerk.provisioning import Provisioner
 from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
-from pdp.clock import wall_clock
+from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.facts import Listener, Replica, Store, migrate
 from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics, PostHandler
@@ -41,6 +42,7 @@ from pdp.wire import (
 log = structlog.get_logger("pdp.app")
 
 READINESS_SECONDS = 0.2
+CLOCK_OBSTACLE = "the wall clock went back: check the clock, then restart this process"
 
 
 class Service:
@@ -55,9 +57,10 @@ class Service:
         if url.startswith("sqlite"):
             migrate(self._engine)
         store = Store(self._engine)
+        self._clock = DecisionClock(wall_clock, elapsed_clock)
         self._verifier = Verifier(
             settings.issuers,
-            clock=wall_clock,
+            clock=self._clock,
             clock_skew_seconds=settings.clock_skew_seconds,
             token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
             jwks_refresh_seconds=settings.jwks_refresh_seconds,
@@ -69,17 +72,18 @@ class Service:
             poll_seconds=settings.poll_seconds,
         )
         self._listener = Listener(self._engine, self._replica.poke)
-        self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
+        self._recorder = Recorder(settings.audit_directory, origin, clock=self._clock)
         self._shipper = Shipper(
             settings.audit_directory, SqlDestination(self._engine), self._recorder
         )
         self._pusher: Pusher | None = None
+        # Pusher and reconciler keep the wall clock: they share their schedule with other processes.
         if settings.clerk.push_claims:
             self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
         administrator = Administrator(
             store,
             on_write=self._on_write,
-            clock=wall_clock,
+            clock=self._clock,
             default_role=settings.clerk.default_role,
         )
         self._reconciler = Reconciler(
@@ -98,6 +102,14 @@ class Service:
                 "pdp_staleness_seconds": (
                     "Time since every change was confirmed as seen.",
                     self._replica.staleness_seconds,
+                ),
+                "pdp_clock_steps": (
+                    "Steps of the wall clock that were seen, either way.",
+                    lambda: self._clock.steps,
+                ),
+                "pdp_clock_ahead_seconds": (
+                    "By how much decision time is ahead of the wall clock.",
+                    self._clock.ahead_seconds,
                 ),
                 "pdp_watchers": ("Streams of changes that are open.", lambda: watchers.count),
                 "pdp_key_fetch_failures": (
@@ -139,7 +151,7 @@ class Service:
             self._verifier,
             self._replica,
             self._recorder,
-            clock=wall_clock,
+            clock=self._clock,
             record_allows=settings.audit_allows,
             provision=self._provisioner(administrator),
         )
@@ -151,7 +163,7 @@ class Service:
             ),
             *administration_methods(administrator, pages),
             *audit_methods(
-                DecisionLog(self._engine), Reports(self._engine, clock=wall_clock), pages
+                DecisionLog(self._engine), Reports(self._engine, clock=self._clock), pages
             ),
             *watchers.methods(),
         )
@@ -179,6 +191,7 @@ class Service:
             (self._replica.ready, "policy and facts are not confirmed as current"),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
+            (self._clock.holds, CLOCK_OBSTACLE),
             (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
@@ -190,6 +203,10 @@ class Service:
         stops what has.
         """
         started = self._started
+        tls = self._settings.tls
+        if tls is not None:
+            files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
+            self._metrics.set_certificates(examine_certificates(files, self._clock()))
         self._http.start()
         started.callback(self._http.stop)
         self._verifier.start()
@@ -263,7 +280,7 @@ class Service:
             administrator,
             instance_id=clerk.instance_id,
             secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
-            clock=wall_clock,
+            clock=self._clock,
             await_revision=self._replica.await_revision,
             count=self._metrics.count_webhook,
         )

@@ -56,6 +56,7 @@ class Reason(enum.Enum):
     TOKEN_AUDIENCE_MISMATCH = "The token was made for another audience."  # noqa: S105
     SESSION_PENDING = "The session is not active."
     SESSION_REVOKED = "The session was revoked or has ended."
+    TOKEN_PARTY_MISSING = "The token does not say for which party it was made."  # noqa: S105
 
     ACTOR_UNKNOWN = "The user is not known."
     ACTOR_DISABLED = "The user is disabled."

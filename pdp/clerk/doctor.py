@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from pdp.clerk.api import REQUEST_SECONDS_MAX, ClerkApi
+from pdp.clerk.api import ANSWER_BYTES_MAX, REQUEST_SECONDS_MAX, ClerkApi
 from pdp.clerk.doctor_token import examine_token
 from pdp.clerk.findings import Finding, failed, fine, warning
 from pdp.clock import Clock
@@ -20,6 +20,7 @@ from pdp.facts import Store
 from pdp.identity import KeysReport, examine_keys
 from pdp.migrations import schema_problem
 from pdp.model import Role
+from pdp.outgoing import open_client
 from pdp.settings import ClerkSettings, Settings, is_loopback
 from pdp.sql import open_engine
 
@@ -214,7 +215,8 @@ def _deviations(headers: Mapping[str, str], asked_at: float, answered_at: float)
 def _deviations_of_api(url: str, clock: Clock) -> list[float]:
     asked_at = clock()
     try:
-        headers = httpx.get(url, timeout=REQUEST_SECONDS_MAX, trust_env=False).headers
+        with open_client(seconds_max=REQUEST_SECONDS_MAX, bytes_max=ANSWER_BYTES_MAX) as client:
+            headers = client.get(url).headers
     except httpx.HTTPError:
         return []
     return _deviations(headers, asked_at, clock())

@@ -162,11 +162,16 @@ class _Reader:
             self._named_roles.append(role)
             roles += self._accept(role, path)
             for effect in Effect:
-                for index, rule in enumerate(getattr(shape, effect.value)):
+                for index, written in enumerate(getattr(shape, effect.value)):
+                    at = (*path, effect.value, index)
+                    mapping = {"permission": written} if isinstance(written, str) else written
+                    rule = self._shape(shapes.RuleShape, mapping, at)
+                    if rule is None:
+                        continue
                     one = Rule(
                         rule.id, role.name, effect, rule.permission, rule.when, rule.description
                     )
-                    rules.append((one, (*path, effect.value, index)))
+                    rules.append((one, at))
         return by_key(roles), by_key(self._identified(rules))
 
     def _identified(self, rules: list[tuple[Rule, Path]]) -> Iterator[Rule]:
@@ -218,12 +223,15 @@ class _Reader:
         found: list[E] = []
         for index, value in items:
             path = (name, index)
+            before = len(self.violations)
             read = self._shape(shape, value, path)
             if read is None:
                 continue
             try:
                 entity = build(read)
             except _Wrong as wrong:
+                if not wrong.field and len(self.violations) > before:
+                    continue  # it may only look so without the field that is none
                 self._wrong((*path, wrong.field) if wrong.field else path, wrong.description)
                 continue
             found += self._accept(entity, path)
@@ -242,11 +250,20 @@ class _Reader:
         return iter(section.items() if isinstance(section, dict) else enumerate(section))
 
     def _shape(self, shape: type[S], value: Any, path: Path) -> S | None:
+        """The item as far as it can be read: without fields that are none, so that they hide no
+        other problem of it. Whatever is wrong is noted, and then nothing of the document counts."""
         try:
             return shape.model_validate(value)
         except ValidationError as error:
-            for one in error.errors(include_url=False):
-                self._wrong((*path, *one["loc"]), shapes.sentence(one, shape))
+            found = error.errors(include_url=False)
+        for one in found:
+            self._wrong((*path, *one["loc"]), shapes.sentence(one, shape))
+        unknown = {one["loc"][0] for one in found if one["type"] == "extra_forbidden"}
+        if not isinstance(value, dict) or not unknown:
+            return None
+        try:
+            return shape.model_validate({key: value[key] for key in value if key not in unknown})
+        except ValidationError:
             return None
 
     def _accept(self, entity: E, path: Path, *, implied: tuple[str, ...] = ()) -> list[E]:

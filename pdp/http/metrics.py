@@ -49,6 +49,13 @@ class Metrics:
             (Gauge(name, meaning, registry=self._registry, multiprocess_mode="livemax"), read)
             for name, (meaning, read) in gauges.items()
         ]
+        self._certificates = Gauge(
+            "pdp_certificate_expiry_timestamp_seconds",
+            "When a certificate in use ends.",
+            ("certificate",),
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
         # `labels()` validates and locks at each call; the hot path looks its child up here.
         self._rpc_children: dict[tuple[str, str], Any] = {}
         self._decision_children: dict[tuple[Effect, Reason], Any] = {}
@@ -78,6 +85,11 @@ class Metrics:
     def count_webhook(self, type_: str, outcome: str) -> None:
         """Counts one webhook request. Both come from fixed sets."""
         self._webhooks.labels(type_, outcome).inc()
+
+    def set_certificates(self, ends: Mapping[str, float]) -> None:
+        """When the certificates in use end, by name; the names come from a fixed set."""
+        for name, ends_at in ends.items():
+            self._certificates.labels(name).set(ends_at)
 
     def refresh(self) -> None:
         """Reads the gauges; called often enough by the process that owns them."""

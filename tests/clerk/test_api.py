@@ -278,6 +278,17 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(
     assert ClerkApi(SECRET_KEY, clerk.url).instance_id() == INSTANCE_ID
 
 
+def test_an_answer_that_trickles_is_given_up_and_asked_for_again(
+    clerk: ClerkApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REQUEST_SECONDS_MAX", 0.4)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    clerk.answer_next(Answer(body=b" " * 500, gap_seconds=0.05))
+    with capture_logs() as logs:
+        assert ClerkApi(SECRET_KEY, clerk.url).instance_id() == INSTANCE_ID
+    assert [one["why"] for one in logs] == ["took more than 0.4 s"]
+
+
 def test_what_does_not_pass_is_given_up_after_a_while(
     clerk: ClerkApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

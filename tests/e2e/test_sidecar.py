@@ -504,6 +504,9 @@ def test_a_black_hole_in_front_of_the_first_upstream_is_left_within_a_second(
         proxy.forward()
 
 
+EXPIRY = "pdp_certificate_expiry_timestamp_seconds"
+
+
 def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
     tmp_path: Path,
 ) -> None:
@@ -552,6 +555,14 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
             eventually(is_cached)
             error = refusal(lambda: ask(stubs, request))
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+            for process, certificate in (
+                (server, "server"),
+                (server, "client_ca"),
+                (sidecar, "upstream_client"),
+                (sidecar, "upstream_ca"),
+            ):
+                ends = metric(process, EXPIRY, certificate=certificate)
+                assert time.time() < ends < time.time() + 3600
             assert sidecar.stop() == 0
         # It has ended, and so all that it had put on record is here.
         with server.channel() as channel:

@@ -212,7 +212,7 @@ const (
 	DecisionReason_DECISION_REASON_TOKEN_NOT_YET_VALID DecisionReason = 18
 	// The token was issued for longer than the configured maximum.
 	DecisionReason_DECISION_REASON_TOKEN_LIFETIME_TOO_LONG DecisionReason = 19
-	// `azp` is not one of the authorized parties, or is missing.
+	// `azp` is not one of the authorized parties.
 	DecisionReason_DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED DecisionReason = 20
 	// `aud` does not name the configured audience.
 	DecisionReason_DECISION_REASON_TOKEN_AUDIENCE_MISMATCH DecisionReason = 21
@@ -220,6 +220,8 @@ const (
 	DecisionReason_DECISION_REASON_SESSION_PENDING DecisionReason = 22
 	// The session was revoked or has ended.
 	DecisionReason_DECISION_REASON_SESSION_REVOKED DecisionReason = 23
+	// The token names no party (`azp`), and the issuer's authorized parties are configured.
+	DecisionReason_DECISION_REASON_TOKEN_PARTY_MISSING DecisionReason = 24
 	// The database does not know the user.
 	DecisionReason_DECISION_REASON_ACTOR_UNKNOWN DecisionReason = 40
 	// The user is banned, locked or deleted.
@@ -265,6 +267,7 @@ var (
 		21: "DECISION_REASON_TOKEN_AUDIENCE_MISMATCH",
 		22: "DECISION_REASON_SESSION_PENDING",
 		23: "DECISION_REASON_SESSION_REVOKED",
+		24: "DECISION_REASON_TOKEN_PARTY_MISSING",
 		40: "DECISION_REASON_ACTOR_UNKNOWN",
 		41: "DECISION_REASON_ACTOR_DISABLED",
 		42: "DECISION_REASON_MEMBERSHIP_UNKNOWN",
@@ -295,6 +298,7 @@ var (
 		"DECISION_REASON_TOKEN_AUDIENCE_MISMATCH":     21,
 		"DECISION_REASON_SESSION_PENDING":             22,
 		"DECISION_REASON_SESSION_REVOKED":             23,
+		"DECISION_REASON_TOKEN_PARTY_MISSING":         24,
 		"DECISION_REASON_ACTOR_UNKNOWN":               40,
 		"DECISION_REASON_ACTOR_DISABLED":              41,
 		"DECISION_REASON_MEMBERSHIP_UNKNOWN":          42,
@@ -582,7 +586,7 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"\fAnswerSource\x12\x1d\n" +
 	"\x19ANSWER_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ANSWER_SOURCE_CACHED\x10\x01\x12\x1d\n" +
-	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\xe7\b\n" +
+	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\x90\t\n" +
 	"\x0eDecisionReason\x12\x1f\n" +
 	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fDECISION_REASON_ALLOWED_BY_RULE\x10\x01\x12#\n" +
@@ -600,7 +604,8 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"*DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED\x10\x14\x12+\n" +
 	"'DECISION_REASON_TOKEN_AUDIENCE_MISMATCH\x10\x15\x12#\n" +
 	"\x1fDECISION_REASON_SESSION_PENDING\x10\x16\x12#\n" +
-	"\x1fDECISION_REASON_SESSION_REVOKED\x10\x17\x12!\n" +
+	"\x1fDECISION_REASON_SESSION_REVOKED\x10\x17\x12'\n" +
+	"#DECISION_REASON_TOKEN_PARTY_MISSING\x10\x18\x12!\n" +
 	"\x1dDECISION_REASON_ACTOR_UNKNOWN\x10(\x12\"\n" +
 	"\x1eDECISION_REASON_ACTOR_DISABLED\x10)\x12&\n" +
 	"\"DECISION_REASON_MEMBERSHIP_UNKNOWN\x10*\x12&\n" +

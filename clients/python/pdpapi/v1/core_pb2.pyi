@@ -125,13 +125,15 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     DECISION_REASON_TOKEN_LIFETIME_TOO_LONG: _DecisionReason.ValueType  # 19
     """The token was issued for longer than the configured maximum."""
     DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED: _DecisionReason.ValueType  # 20
-    """`azp` is not one of the authorized parties, or is missing."""
+    """`azp` is not one of the authorized parties."""
     DECISION_REASON_TOKEN_AUDIENCE_MISMATCH: _DecisionReason.ValueType  # 21
     """`aud` does not name the configured audience."""
     DECISION_REASON_SESSION_PENDING: _DecisionReason.ValueType  # 22
     """The session is not active (`sts`): signed up, but tasks are unfinished."""
     DECISION_REASON_SESSION_REVOKED: _DecisionReason.ValueType  # 23
     """The session was revoked or has ended."""
+    DECISION_REASON_TOKEN_PARTY_MISSING: _DecisionReason.ValueType  # 24
+    """The token names no party (`azp`), and the issuer's authorized parties are configured."""
     DECISION_REASON_ACTOR_UNKNOWN: _DecisionReason.ValueType  # 40
     """The database does not know the user."""
     DECISION_REASON_ACTOR_DISABLED: _DecisionReason.ValueType  # 41
@@ -185,13 +187,15 @@ DECISION_REASON_TOKEN_NOT_YET_VALID: DecisionReason.ValueType  # 18
 DECISION_REASON_TOKEN_LIFETIME_TOO_LONG: DecisionReason.ValueType  # 19
 """The token was issued for longer than the configured maximum."""
 DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED: DecisionReason.ValueType  # 20
-"""`azp` is not one of the authorized parties, or is missing."""
+"""`azp` is not one of the authorized parties."""
 DECISION_REASON_TOKEN_AUDIENCE_MISMATCH: DecisionReason.ValueType  # 21
 """`aud` does not name the configured audience."""
 DECISION_REASON_SESSION_PENDING: DecisionReason.ValueType  # 22
 """The session is not active (`sts`): signed up, but tasks are unfinished."""
 DECISION_REASON_SESSION_REVOKED: DecisionReason.ValueType  # 23
 """The session was revoked or has ended."""
+DECISION_REASON_TOKEN_PARTY_MISSING: DecisionReason.ValueType  # 24
+"""The token names no party (`azp`), and the issuer's authorized parties are configured."""
 DECISION_REASON_ACTOR_UNKNOWN: DecisionReason.ValueType  # 40
 """The database does not know the user."""
 DECISION_REASON_ACTOR_DISABLED: DecisionReason.ValueType  # 41
