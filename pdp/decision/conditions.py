@@ -184,12 +184,19 @@ class Condition:
                 data[name] = {key: value[key] for key in keys if key in value}
             else:
                 data[name] = conversion(value) if conversion is not None else value
-        if program.estimate is not None and not _affordable(program.estimate, data, budget):
-            return Reason.CONDITION_FAILED
+        cost = 0.0
+        if program.estimate is not None:
+            cost = _charge(program.estimate, data, budget)
+            if budget.exceeded:
+                return Reason.CONDITION_FAILED
         if _holds_nul(data):
             return Reason.CONDITION_FAILED
         try:
-            result = program.expression.eval(data=data).value()
+            if cost > limits.CONDITION_COST_UNCHARGED_MAX:
+                with budget.turn:
+                    result = program.expression.eval(data=data).value()
+            else:
+                result = program.expression.eval(data=data).value()
         except RuntimeError:  # the iteration budget
             return Reason.CONDITION_FAILED
         if result is True or result is False:
@@ -213,15 +220,20 @@ class Condition:
         return program
 
 
-def _affordable(estimate: Estimate, data: Mapping[str, Any], budget: Budget) -> bool:
-    """Charges the budget for an evaluation with these values. Measuring them costs about what
-    binding them does, and is charged whatever comes of it."""
+def _charge(estimate: Estimate, data: Mapping[str, Any], budget: Budget) -> float:
+    """Charges the budget for an evaluation with these values. Returns the cost.
+
+    Measuring them costs about what binding them does, and is charged whatever comes of it.
+    """
     sizes: dict[str, Size] = {}
     binding = 0.0
     for name, value in data.items():
         sizes[name], cost = measured(value)
         binding += cost
-    return budget.spend(binding) and budget.spend(estimate(sizes)[0] + binding)
+    cost = estimate(sizes)[0] + binding
+    if budget.spend(binding):
+        budget.spend(cost)
+    return cost
 
 
 def _holds_nul(data: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ See docs/adr/0022-cost-of-conditions.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -23,7 +24,7 @@ _CALL: Final = 0.15
 _SELECTION: Final = 0.15
 _ELEMENT: Final = 0.05  # one element of a list or map that is made or compared
 _ITERATION: Final = 0.1
-_APPENDED: Final = 0.02  # times the square: map() and filter() copy their list for each element
+_APPENDED: Final = 0.025  # times the square: map() and filter() copy their list for each element
 _COMPARED_BYTE: Final = 0.0001
 _COPIED_BYTE: Final = 0.0015
 _SEARCH_STEP: Final = 0.009
@@ -56,6 +57,12 @@ class Size(NamedTuple):
         """Of any element."""
         return self.inner or SCALAR
 
+    def iterated(self) -> "Size":
+        """Of what a loop over it visits: of a map, the keys."""
+        if self.fields is None or isinstance(self.fields, _Anywhere):
+            return self.element()
+        return Size(max(map(len, self.fields), default=0) * _CHARACTER_BYTES_MAX)
+
     def field(self, key: str) -> "Size":
         """Of the value of a key."""
         if self.fields is None:
@@ -73,13 +80,19 @@ Estimate = Callable[[Sizes], tuple[float, Size]]
 """The cost of evaluating an expression, and how large its value can be."""
 
 
+Turn = AbstractContextManager[object]
+"""Inside it one expensive condition is evaluated, which keeps all other threads waiting."""
+AT_WILL: Final[Turn] = nullcontext()
+
+
 class Budget:
     """What the conditions of one question may cost together. For one thread at a time."""
 
-    __slots__ = ("exceeded", "left")
+    __slots__ = ("exceeded", "left", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn = AT_WILL) -> None:
         self.left: float = limits.CONDITION_COST_MAX
+        self.turn = turn
         self.exceeded = False
         """Whether the last condition was too expensive."""
 
@@ -234,7 +247,7 @@ def _comprehension(node: Node, tree: Tree) -> Estimate:
     def comprehension(sizes: Sizes) -> tuple[float, Size]:
         cost, size = ranged(sizes)
         more, gathered = initial(sizes)
-        inside = {**sizes, element: size.element(), accumulator: gathered}
+        inside = {**sizes, element: size.iterated(), accumulator: gathered}
         times = size.items
         each = _ITERATION
         for part in body:
