@@ -46,7 +46,8 @@ def test_every_metric_is_documented_and_no_other() -> None:
     gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
     metrics = Metrics(gauges)
     metrics.observe_rpc("Check", "OK", 0.001)
-    metrics.count_decisions([Decision(Effect.DENY, Reason.TOKEN_EXPIRED)])
+    decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))
+    metrics.count_decisions([decision])
     metrics.count_webhook("user.updated", "applied")
     exposed = {
         sample.name.removesuffix("_count")
