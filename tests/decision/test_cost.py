@@ -107,6 +107,28 @@ def test_an_evaluation_is_charged_by_length_and_by_iteration() -> None:
         assert decision.too_expensive == (("search",) if failed else ())
 
 
+@pytest.mark.parametrize(
+    ("source", "context", "attributes"),
+    [
+        ("resource.attributes.tags.exists(t, t == 'x')", {}, {"tags": ["b" * 60] * 990}),
+        (
+            "resource.attributes.tags.exists(t, t in context.tags)",
+            {"tags": ["b"] * 200},
+            {"tags": ["a"] * 200},
+        ),
+        (SEARCH, {"words": ["ab"] * 100}, {"text": "a" * 5_000}),
+        (SEARCH, {"words": ["ab"] * 800}, {"text": "a" * 500}),
+        ("context.text.matches('^[a-z]+@[a-z]+$')", {"text": "a" * 5_000}, {}),
+        ("resource.attributes.tags.filter(t, t != 'x').size() > 400", {}, {"tags": ["a"] * 400}),
+    ],
+)
+def test_the_documented_sizes_are_affordable(
+    source: str, context: dict[str, Any], attributes: dict[str, Any]
+) -> None:
+    decision = ask(policy_with(rule(source)), context=context, attributes=attributes)
+    assert decision.reason is Reason.CONDITION_NOT_MET
+
+
 @pytest.mark.parametrize("effect", list(Effect))
 def test_what_is_too_expensive_never_allows_and_never_frees(effect: Effect) -> None:
     """Whoever chooses the values gains nothing by choosing long ones."""
