@@ -58,6 +58,24 @@ def test_every_metric_is_documented_and_no_other() -> None:
     assert sorted(rows("Metrics")) == sorted(exposed)
 
 
+def test_the_demo_installs_what_it_runs_and_the_tests_add_the_tools(tmp_path: Path) -> None:
+    def commands(target: str) -> str:
+        done = subprocess.run(
+            ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    demo, tests = commands("demo"), commands("test-python")
+    assert "-r requirements/runtime.txt" in demo
+    assert "requirements/dev.txt" not in demo
+    assert demo.index("Installing what the service needs") < demo.index("examples.demo")
+    assert tests.index("-r requirements/runtime.txt") < tests.index("-r requirements/dev.txt")
+
+
 def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^\.PHONY: ([a-z-]+)$", makefile, re.MULTILINE))
