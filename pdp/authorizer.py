@@ -5,6 +5,8 @@ answer), or a bug. An error is never an allow: nothing here catches one.
 """
 
 import re
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from pdp_routes import PUBLIC, RouteRefused
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
-from pdp.decision import Policy, decide, names, prepare
+from pdp.decision import Policy, Standing, decide, names, prepare
 from pdp.errors import FactsStale, MustWait
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
@@ -38,7 +40,13 @@ Provision = Callable[[VerifiedToken], int]
 that holds what came of it. Raises `errors.Unavailable`."""
 
 
+StillWanted = Callable[[], None]
+"""Raises `errors.NotWanted` once nobody waits for the answer any more. Never waits itself."""
+
 ROUTING_ATTEMPTS_MAX = 3
+AT_ONCE_SECONDS_MAX = 0.005
+"""How long questions may be answered without `wait`, before others have waited long enough."""
+PAUSE_SECONDS = 0.001
 UNROUTED = "http:request"
 """The permission on record where a request has no route."""
 REQUEST_CHARACTERS_MAX = 512
@@ -62,8 +70,41 @@ class Ruling:
     """Denials that are not on record yet. While there are any, this is not an answer."""
 
 
+class _Turns:
+    """Lets one expensive condition be evaluated at a time, and everybody else run after it.
+
+    An evaluation keeps the interpreter's lock. Many at once would hand it to each other, and
+    whoever wants to answer a small question would wait for all of them, again and again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            time.sleep(PAUSE_SECONDS)  # without the interpreter's lock, and nobody else's turn
+        finally:
+            self._lock.release()
+
+
+class _NoTurn:
+    """What must not wait leaves expensive conditions to what may."""
+
+    def __enter__(self) -> None:
+        raise MustWait
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_NO_TURN = _NoTurn()
+
+
 class Authorizer:
-    """Answers questions. Thread-safe: it keeps no state of its own."""
+    """Answers questions. Thread-safe."""
 
     def __init__(
         self,
@@ -81,6 +122,7 @@ class Authorizer:
         self._clock = clock
         self._record_allows = record_allows
         self._provision = provision
+        self._turns = _Turns()
 
     def rule(
         self,
@@ -90,15 +132,19 @@ class Authorizer:
         at_least_revision: int = 0,
         *,
         wait: bool = True,
+        still_wanted: StillWanted = lambda: None,
     ) -> Ruling:
         """Answers all questions at one revision; returns once every denial is on record.
 
-        Without `wait` it returns at once, and denials are left to `settle`.
+        Without `wait` it returns at once, and denials are left to `settle`. `still_wanted` is asked
+        before each question; what it raises ends the work, and nothing is recorded.
 
         Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach), and
-        without `wait` MustWait where an answer needs what is not in memory.
+        without `wait` MustWait where an answer needs what is not in memory, or takes long.
         """
-        ruling = self._decide(token_text, questions, at_least_revision, wait=wait)
+        ruling = self._decide(
+            token_text, questions, at_least_revision, wait=wait, still_wanted=still_wanted
+        )
         return self._on_record(ruling, questions, caller, wait=wait)
 
     def rule_request(
@@ -134,6 +180,7 @@ class Authorizer:
         *,
         wait: bool,
         refusal: Reason | None = None,
+        still_wanted: StillWanted = lambda: None,
     ) -> Ruling:
         """`refusal`: why it is denied to everybody who is not refused for what they are."""
         token = self._verifier.verify(token_text, wait=wait)
@@ -145,13 +192,29 @@ class Authorizer:
         view = self._view(token, questions, at_least_revision, wait=wait)
         standing = prepare(view.policy, token, view.user, view.organization, now)
         if refusal is None:
-            decisions = [
-                decide(standing, question, chain)
-                for question, chain in zip(questions, view.chains, strict=True)
-            ]
+            decisions = self._decide_each(standing, questions, view, still_wanted, wait=wait)
         else:
             decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
         return Ruling(token, decisions, ids, view.revision, now, view)
+
+    def _decide_each(
+        self,
+        standing: Standing,
+        questions: Sequence[Question],
+        view: View,
+        still_wanted: StillWanted,
+        *,
+        wait: bool,
+    ) -> list[Decision]:
+        decisions: list[Decision] = []
+        turn = self._turns if wait else _NO_TURN
+        began = time.monotonic()
+        for question, chain in zip(questions, view.chains, strict=True):
+            still_wanted()
+            if not wait and time.monotonic() - began > AT_ONCE_SECONDS_MAX:
+                raise MustWait
+            decisions.append(decide(standing, question, chain, turn))
+        return decisions
 
     def _on_record(
         self,

@@ -23,6 +23,9 @@
     |   +-- UpstreamUnavailable a sidecar reaches no server that answers
     |   +-- UpstreamRefused    a server does not let the sidecar itself ask
     +-- Overloaded             full; asking again later may help
+    +-- NotWanted              nobody waits for the answer any more
+    |   +-- DeadlineExceeded   the caller's deadline has passed
+    |   +-- Cancelled          the caller has cancelled
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -192,6 +195,18 @@ class Overloaded(PdpError):
 
     def __init__(self, limit: str, maximum: int) -> None:
         super().__init__(f"{limit} is reached: {maximum}", limit=limit, maximum=str(maximum))
+
+
+class NotWanted(PdpError):
+    """Nobody waits for the answer any more, so the work on it ended. Nothing was recorded."""
+
+
+class DeadlineExceeded(NotWanted):
+    """The caller's deadline has passed."""
+
+
+class Cancelled(NotWanted):
+    """The caller has cancelled the call, or is gone."""
 
 
 class ClerkError(PdpError):

@@ -12,6 +12,10 @@ ATTRIBUTE_DEPTH_MAX = 16
 ATTRIBUTE_NODES_MAX = 1_000
 ATTRIBUTE_BYTES_MAX = 64 * 1024
 CONDITION_CHARACTERS_MAX = 4_096
+CONDITION_COST_MAX = 5_000
+"""Of all conditions of one question together, in microseconds of one core, roughly."""
+CONDITION_COST_UNCHARGED_MAX = 1_250
+"""A condition that cannot cost more than this, whatever is sent or stored, is not charged."""
 RESOURCE_DEPTH_MAX = 16
 ROLE_DEPTH_MAX = 32
 PAGE_ITEMS_DEFAULT = 100

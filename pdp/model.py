@@ -351,6 +351,8 @@ class Decision(NamedTuple):
     """The organization that the resource was found to belong to."""
     reusable_until: float | None = None
     """Until when the same question has the same answer if nothing is changed; None: not at all."""
+    too_expensive: tuple[str, ...] = ()
+    """Ids of rules whose condition failed because it would have cost too much to evaluate."""
 
     def __bool__(self) -> bool:
         raise TypeError("compare decision.effect with Effect.ALLOW; a decision has no truth value")

@@ -1,5 +1,6 @@
 """Requests that routes turn into questions: by which policy, and what of them is on record."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pdp_routes import PUBLIC, Needs, Requirement
 
 from pdp.audit import Recorder
 from pdp.authorizer import REQUEST_CHARACTERS_MAX, Authorizer
-from pdp.errors import FactsStale
+from pdp.errors import DeadlineExceeded, FactsStale, MustWait
 from pdp.facts import Replica, Store
 from pdp.model import (
     DecisionRecord,
@@ -19,6 +20,7 @@ from pdp.model import (
     Grant,
     HttpRequest,
     Permission,
+    Question,
     Role,
     Route,
     Rule,
@@ -235,3 +237,95 @@ def test_without_waiting_a_request_has_the_same_answers(world: World) -> None:
     denied = ask("/admin/users")
     assert [one.request for one in denied.unrecorded] == ["GET /admin/users"]
     assert world.records() == []
+
+
+# --- what takes long ------------------------------------------------------------------------------
+
+SEARCH = "context.words.exists(w, context.text.contains(w))"
+
+
+@pytest.fixture
+def searching(world: World) -> World:
+    with world.store.write() as transaction:
+        transaction.insert(Rule("search", "R", Effect.ALLOW, "admin:access", SEARCH))
+    world.replica.poke()
+    eventually(lambda: world.replica.revision >= transaction.revision)
+    return world
+
+
+def searches(number: int, text: int = 5_000) -> list[Question]:
+    context = {"words": ["aaab"] * 100, "text": "a" * text}
+    return [Question("admin:access", None, context)] * number
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 5])
+def test_work_ends_when_nobody_wants_it_and_nothing_is_recorded(
+    searching: World, wanted: int
+) -> None:
+    looked = 0
+
+    def still_wanted() -> None:
+        nonlocal looked
+        looked += 1
+        if looked > wanted:
+            raise DeadlineExceeded("too late")
+
+    token = session_token(now=time.time(), user_id="user_1")
+    with pytest.raises(DeadlineExceeded):
+        searching.authorizer.rule(token, searches(10, 10), "one", still_wanted=still_wanted)
+    assert looked == wanted + 1
+    assert searching.records() == []
+    searching.authorizer.rule(token, searches(10, 10), "one")  # positive control
+    assert len(searching.records()) == 10
+
+
+def test_who_must_not_wait_evaluates_nothing_expensive(searching: World) -> None:
+    token = session_token(now=time.time(), user_id="user_1")
+    searching.authorizer.rule(token, searches(1), "one")
+    recorded = len(searching.records())
+    with pytest.raises(MustWait):
+        searching.authorizer.rule(token, searches(1), "one", wait=False)
+    assert len(searching.records()) == recorded
+    ruling = searching.authorizer.rule(token, searches(1, 10), "one", wait=False)
+    assert len(ruling.decisions) == 1
+
+
+def test_who_must_not_wait_does_not_work_on_many_questions_for_long(
+    searching: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = session_token(now=time.time(), user_id="user_1")
+    searching.authorizer.rule(token, searches(1, 10), "one")
+    monkeypatch.setattr("pdp.authorizer.AT_ONCE_SECONDS_MAX", 0.0)
+    with pytest.raises(MustWait):
+        searching.authorizer.rule(token, searches(2, 10), "one", wait=False)
+
+
+def test_one_expensive_condition_is_evaluated_at_a_time(searching: World) -> None:
+    """And nothing else is held up by that: small questions need no turn."""
+    token = session_token(now=time.time(), user_id="user_1")
+    turns = searching.authorizer._turns
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turns:
+            entered.set()
+            leave.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait(10)
+    done = threading.Event()
+
+    def search() -> None:
+        searching.authorizer.rule(token, searches(1), "one")
+        done.set()
+
+    searcher = threading.Thread(target=search)
+    searcher.start()
+    ruling = searching.authorizer.rule(token, [Question("course:view")], "one")
+    assert ruling.decisions[0].effect is Effect.ALLOW
+    assert not done.wait(0.1)
+    leave.set()
+    assert done.wait(10)
+    holder.join()
+    searcher.join()

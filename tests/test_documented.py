@@ -48,7 +48,8 @@ def test_every_metric_is_documented_and_no_other() -> None:
     gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
     metrics = Metrics(gauges)
     metrics.observe_rpc("Check", "OK", 0.001)
-    metrics.count_decisions([Decision(Effect.DENY, Reason.TOKEN_EXPIRED)])
+    decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))
+    metrics.count_decisions([decision])
     metrics.count_webhook("user.updated", "applied")
     metrics.set_certificates({"server": 0.0})
     exposed = {
@@ -58,6 +59,24 @@ def test_every_metric_is_documented_and_no_other() -> None:
         if not sample.name.endswith(("_bucket", "_sum", "_created"))
     }
     assert sorted(rows("Metrics")) == sorted(exposed)
+
+
+def test_the_demo_installs_what_it_runs_and_the_tests_add_the_tools(tmp_path: Path) -> None:
+    def commands(target: str) -> str:
+        done = subprocess.run(
+            ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    demo, tests = commands("demo"), commands("test-python")
+    assert "-r requirements/runtime.txt" in demo
+    assert "requirements/dev.txt" not in demo
+    assert demo.index("Installing what the service needs") < demo.index("examples.demo")
+    assert tests.index("-r requirements/runtime.txt") < tests.index("-r requirements/dev.txt")
 
 
 def test_make_help_lists_every_target() -> None:

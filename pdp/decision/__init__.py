@@ -23,6 +23,7 @@ of names.
 
 from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
+from pdp.decision.cost import Turn
 from pdp.decision.decide import decide
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.standing import Standing, prepare
@@ -33,6 +34,7 @@ __all__ = [
     "Policy",
     "PolicyEntity",
     "Standing",
+    "Turn",
     "build_policy",
     "compile_condition",
     "decide",

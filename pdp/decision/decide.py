@@ -16,6 +16,7 @@ organization never counts.
 from typing import Any
 
 from pdp.decision.conditions import Condition
+from pdp.decision.cost import AT_WILL, Budget, Turn
 from pdp.decision.policy import Policy
 from pdp.decision.shortcuts import Values
 from pdp.decision.standing import Candidate, Candidates, Standing, narrow_grants
@@ -31,9 +32,17 @@ from pdp.model import (
 )
 
 
-def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]) -> Decision:
+def decide(
+    standing: Standing,
+    question: Question,
+    chain: tuple[ResourceFacts, ...],
+    turn: Turn = AT_WILL,
+) -> Decision:
     """May they? `chain` is the asked resource as stored, then what is above it, nearest first;
-    empty where the question names no resource. Raises ValueError where the two do not agree."""
+    empty where the question names no resource. Each expensive condition is evaluated inside `turn`.
+
+    Raises ValueError where question and chain do not agree, and what entering `turn` raises.
+    """
     _check_agreement(question, chain)
     active = standing.token.actor.organization_id
     owner = None
@@ -66,7 +75,7 @@ def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, .
                 sorted(candidates[0] + allow, key=_order),
                 sorted(candidates[1] + deny, key=_order),
             )
-    return _judge(candidates, foreign, owner, until, _Outcomes(standing, question, chain))
+    return _judge(candidates, foreign, owner, until, _Outcomes(standing, question, chain, turn))
 
 
 def _check_agreement(question: Question, chain: tuple[ResourceFacts, ...]) -> None:
@@ -90,7 +99,7 @@ def _judge(
     allow, deny = candidates
     effect, reason, by = Effect.DENY, Reason.PERMISSION_NOT_GRANTED, None
     for candidate in deny:
-        outcome = outcomes.of(candidate[3])
+        outcome = outcomes.of(candidate)
         if outcome is True:
             reason, by = Reason.DENIED_BY_RULE, candidate
             break
@@ -100,7 +109,7 @@ def _judge(
         for candidate in allow:
             if foreign and not candidate[2]:
                 continue
-            outcome = outcomes.of(candidate[3])
+            outcome = outcomes.of(candidate)
             if outcome is True:
                 effect, reason, by = Effect.ALLOW, Reason.ALLOWED_BY_RULE, candidate
                 break
@@ -118,34 +127,58 @@ def _judge(
         by[1] if by is not None else None,
         owner,
         until if outcomes.timeless else None,
+        tuple(outcomes.too_expensive),
     )
 
 
 class _Outcomes:
-    """Evaluates each condition at most once for one question."""
+    """Evaluates each condition at most once for one question, all within one budget."""
 
-    __slots__ = ("_chain", "_known", "_question", "_standing", "_values", "timeless")
+    __slots__ = (
+        "_budget",
+        "_chain",
+        "_known",
+        "_question",
+        "_standing",
+        "_turn",
+        "_values",
+        "timeless",
+        "too_expensive",
+    )
 
     def __init__(
-        self, standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]
+        self,
+        standing: Standing,
+        question: Question,
+        chain: tuple[ResourceFacts, ...],
+        turn: Turn,
     ) -> None:
         self._standing = standing
         self._question = question
         self._chain = chain
         self._known: dict[Condition, bool | Reason] = {}
         self._values: Values | None = None
+        self._turn = turn
+        self._budget: Budget | None = None
         self.timeless = True
         """Whether nothing that was evaluated reads the time."""
+        self.too_expensive: list[str] = []
+        """Rules whose condition failed because it would have cost more than was left."""
 
-    def of(self, condition: Condition | None) -> bool | Reason:
+    def of(self, candidate: Candidate) -> bool | Reason:
+        condition = candidate[3]
         if condition is None:
             return True
         outcome = self._known.get(condition)
         if outcome is None:
-            values = self._values
-            if values is None:
+            values, budget = self._values, self._budget
+            if values is None or budget is None:
                 values = self._values = _values(self._standing, self._question, self._chain)
-            outcome = self._known[condition] = condition.evaluate(values)
+                budget = self._budget = Budget(self._turn)
+            outcome = self._known[condition] = condition.evaluate(values, budget)
+            if budget.exceeded:
+                self.too_expensive.append(candidate[0])
+                budget.exceeded = False
             if condition.reads_now:
                 self.timeless = False
         return outcome

@@ -1,11 +1,12 @@
 """The front door as an ASGI application: gRPC on whatever HTTP/2 server carries it (Envoy here).
 
 What is answered from memory is answered on the event loop; a denial waits there for its record, and
-whatever else has to be waited for gets a thread. A deadline (`grpc-timeout`) stays the client's: no
-call of ours takes so long that cutting it short would help, and a stream ends when its client does.
+whatever else has to be waited for gets a thread. The deadline of a call (`grpc-timeout`) ends the
+work on its questions; that of a stream stays the client's, with whom it ends.
 """
 
 import asyncio
+import contextvars
 import re
 import socket
 import time
@@ -33,6 +34,7 @@ from pdp.wire.framing import (
 )
 from pdp.wire.gate import Gate, Observe, Outcome, Refusal, Stream, refusal_of
 from pdp.wire.methods import AnyMethod, Method, StreamMethod
+from pdp.wire.wanted import wanted_while, within
 
 Scope = Mapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -105,13 +107,14 @@ class AsgiDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
-        content_type, authorizations, certificates = _headers_of(scope)
+        content_type, authorizations, certificates, timeout = _headers_of(scope)
         if scope["method"] != "POST" or not _is_grpc(content_type):
             await _send_only_headers(send, 415, ())
             return
         try:
             certificate = _certificate(certificates) if self._mtls else None
-            outcome = await self._outcome(scope, receive, Proof(authorizations, certificate))
+            with wanted_while(within(timeout)):
+                outcome = await self._outcome(scope, receive, Proof(authorizations, certificate))
         except PdpError as error:
             outcome = refusal_of(error)
         except CompressedError:
@@ -178,8 +181,9 @@ class AsgiDoor:
                 outcome = await self._gate.answer_at_once(method, raw, proof)
             if outcome is None:
                 loop = asyncio.get_running_loop()
+                here = contextvars.copy_context()  # where the deadline is
                 outcome = await loop.run_in_executor(
-                    self._pool, self._gate.answer, method, raw, proof
+                    self._pool, here.run, self._gate.answer, method, raw, proof
                 )
             return outcome
         finally:
@@ -213,11 +217,12 @@ class AsgiDoor:
         return answer
 
 
-def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes]]:
-    """Content type, values of `authorization`, of CERTIFICATE_HEADER. The carrier bounds them."""
+def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes], bytes]:
+    """Content type, values of `authorization`, of CERTIFICATE_HEADER, and `grpc-timeout`. The
+    carrier bounds them."""
     authorizations: list[bytes] = []
     certificates: list[bytes] = []
-    content_type = b""
+    content_type = timeout = b""
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value
@@ -225,7 +230,9 @@ def _headers_of(scope: Scope) -> tuple[bytes, Sequence[bytes], Sequence[bytes]]:
             authorizations.append(value)
         elif name == CERTIFICATE_HEADER:
             certificates.append(value)
-    return content_type, authorizations, certificates
+        elif name == b"grpc-timeout":
+            timeout = value
+    return content_type, authorizations, certificates, timeout
 
 
 def _is_grpc(content_type: bytes) -> bool:

@@ -31,6 +31,7 @@ from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller
 from pdp.wire.methods import Method, Soon
 from pdp.wire.times import set_duration, set_time
+from pdp.wire.wanted import still_wanted
 
 SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["PolicyDecisionService"].full_name
 CHECK_BYTES_MAX = 2 * ATTRIBUTE_BYTES_MAX + 2 * TOKEN_BYTES_MAX
@@ -72,6 +73,7 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
                 caller.name,
                 request.at_least_revision,
                 wait=wait,
+                still_wanted=still_wanted(),
             )
 
         def answer(request: Any, caller: Caller) -> Message:

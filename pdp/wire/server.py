@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from pdp import limits
+from pdp.errors import Cancelled, DeadlineExceeded
 from pdp.settings import TlsSettings
 from pdp.wire.arrivals import Arrivals
 from pdp.wire.callers import Callers, Proof
@@ -22,6 +23,7 @@ from pdp.wire.gate import Gate, Observe
 from pdp.wire.methods import AnyMethod, Method, StreamMethod
 from pdp.wire.reception import Reception
 from pdp.wire.streams import Streams
+from pdp.wire.wanted import wanted_while
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -153,13 +155,21 @@ def _behaviour(
     method: Method, gate: Gate, *, mtls: bool
 ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def serve(raw: bytes, context: grpc.ServicerContext) -> bytes:
-        outcome = gate.answer(method, raw, _proof(context, mtls=mtls))
+        with wanted_while(functools.partial(_require_wanted, context)):
+            outcome = gate.answer(method, raw, _proof(context, mtls=mtls))
         if isinstance(outcome, bytes):
             return outcome
         context.abort_with_status(rpc_status.to_status(outcome.status))
         raise AssertionError("abort_with_status returned")
 
     return serve
+
+
+def _require_wanted(context: grpc.ServicerContext) -> None:
+    if context.time_remaining() == 0:  # None: there is no deadline
+        raise DeadlineExceeded("the deadline of the call has passed")
+    if not context.is_active():
+        raise Cancelled("the call was cancelled")
 
 
 def _proof(context: grpc.ServicerContext, *, mtls: bool) -> Proof:

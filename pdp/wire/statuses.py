@@ -62,6 +62,11 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
     errors.UpstreamUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE),
     errors.UpstreamRefused: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_REFUSED),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_OVERLOADED),
+    errors.DeadlineExceeded: (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+    ),
+    errors.Cancelled: (grpc.StatusCode.CANCELLED, ErrorReason.ERROR_REASON_CANCELLED),
 }
 
 

@@ -109,6 +109,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Another route could take the same path, and neither is the more specific.
       ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
     """
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 22
+    """DEADLINE_EXCEEDED. The call's deadline passed while its questions were being answered; nothing was
+    answered and nothing recorded.
+      ErrorInfo{reason: "DEADLINE_EXCEEDED"}
+    """
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 23
+    """CANCELLED. The call was cancelled while its questions were being answered; nothing was answered and
+    nothing recorded.
+      ErrorInfo{reason: "CANCELLED"}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -197,5 +207,15 @@ ERROR_REASON_REVISION_CHANGED: ErrorReason.ValueType  # 19
 ERROR_REASON_ROUTE_CONFLICT: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. Another route could take the same path, and neither is the more specific.
   ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
+"""
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22
+"""DEADLINE_EXCEEDED. The call's deadline passed while its questions were being answered; nothing was
+answered and nothing recorded.
+  ErrorInfo{reason: "DEADLINE_EXCEEDED"}
+"""
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 23
+"""CANCELLED. The call was cancelled while its questions were being answered; nothing was answered and
+nothing recorded.
+  ErrorInfo{reason: "CANCELLED"}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
