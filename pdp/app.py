@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from pdp.administrator import Administrator
-from pdp.audit import DecisionLog, Recorder, Reports, Shipper, SqlDestination
+from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
 from pdp.certificates import examine_certificates
 from pdp.clerk.provisioning import Provisioner
@@ -72,7 +72,10 @@ class Service:
             poll_seconds=settings.poll_seconds,
         )
         self._listener = Listener(self._engine, self._replica.poke)
-        self._recorder = Recorder(settings.audit_directory, origin, clock=self._clock)
+        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
+        self._recorder = Recorder(
+            settings.audit_directory, origin, clock=self._clock, shares=shares
+        )
         self._shipper = Shipper(
             settings.audit_directory, SqlDestination(self._engine), self._recorder
         )
@@ -125,8 +128,16 @@ class Service:
                     lambda: self._recorder.counts().dropped,
                 ),
                 "pdp_audit_write_failures": (
-                    "Writes and syncs of the log that failed.",
+                    "Writes of the log that failed, and segments that others moved or changed.",
                     lambda: self._recorder.counts().failures,
+                ),
+                "pdp_audit_folded_records": (
+                    "Denials that were counted at the record of an equal one.",
+                    lambda: self._recorder.counts().folded,
+                ),
+                "pdp_audit_share_refusals": (
+                    "Denials not given, because their caller's share of the log was used up.",
+                    lambda: self._recorder.counts().refused,
                 ),
                 "pdp_audit_shipping_failures": (
                     "Attempts to copy the log into SQL that failed.",

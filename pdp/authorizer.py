@@ -139,8 +139,10 @@ class Authorizer:
         Without `wait` it returns at once, and denials are left to `settle`. `still_wanted` is asked
         before each question; what it raises ends the work, and nothing is recorded.
 
-        Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach), and
-        without `wait` MustWait where an answer needs what is not in memory, or takes long.
+        Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach),
+        `errors.ShareExceeded` (the caller has used up its share of the audit log: no denial is
+        given that is not on record), and without `wait` MustWait where an answer needs what is not
+        in memory, or takes long.
         """
         ruling = self._decide(
             token_text, questions, at_least_revision, wait=wait, still_wanted=still_wanted
@@ -229,17 +231,18 @@ class Authorizer:
         denials = self._records_to_sync(ruling, questions, caller, request)
         if denials and not wait:
             return replace(ruling, unrecorded=denials)
-        self._recorder.record(denials)
+        ruling = _with_ids(ruling, self._recorder.record(denials))
         self._confirm(ruling)
         return ruling
 
-    async def settle(self, ruling: Ruling) -> None:
-        """The end of the way of a ruling that did not wait: returns once its denials are on record.
+    async def settle(self, ruling: Ruling) -> Ruling:
+        """The answer of a ruling that did not wait, once its denials are on record.
 
-        Raises `errors.Unavailable`.
+        Raises `errors.Unavailable`, `errors.ShareExceeded`.
         """
-        await self._recorder.record_from_loop(ruling.unrecorded)
+        ruling = _with_ids(ruling, await self._recorder.record_from_loop(ruling.unrecorded))
         self._confirm(ruling)
+        return ruling
 
     def _view(
         self,
@@ -280,6 +283,16 @@ class Authorizer:
         if Effect.DENY not in effects:
             return ()
         return _records(ruling, questions, caller, request, Effect.DENY)
+
+
+def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
+    """The ruling with the decision ids under which its denials are on record, in their order."""
+    denied = iter(ids)
+    decision_ids = [
+        next(denied) if decision.effect is Effect.DENY else decision_id
+        for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True)
+    ]
+    return replace(ruling, decision_ids=decision_ids, unrecorded=()) if ids else ruling
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:

@@ -26,6 +26,7 @@
     +-- NotWanted              nobody waits for the answer any more
     |   +-- DeadlineExceeded   the caller's deadline has passed
     |   +-- Cancelled          the caller has cancelled
+    +-- ShareExceeded          the caller has used up its share; asking again later may help
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -207,6 +208,23 @@ class DeadlineExceeded(NotWanted):
 
 class Cancelled(NotWanted):
     """The caller has cancelled the call, or is gone."""
+class ShareExceeded(PdpError):
+    """The caller has used up its share of something. Other callers still have theirs."""
+
+    def __init__(self, share: str, maximum: int, retry_after_ms: int = 0) -> None:
+        """Creates the error.
+
+        Args:
+            share: Name of the share, as in the settings.
+            maximum: How much of it one caller may have.
+            retry_after_ms: Milliseconds until there is room again; 0 if that is not known.
+        """
+        super().__init__(
+            f"the caller's share is used up: {share} is {maximum}",
+            limit=share,
+            maximum=str(maximum),
+        )
+        self.retry_after_ms = retry_after_ms
 
 
 class ClerkError(PdpError):

@@ -395,6 +395,10 @@ class DecisionRecord:
     request: str | None = None
     """Method and path of a routed request, printable ASCII; never its query, which may hold
     secrets."""
+    occurrences: int = 1
+    """How many equal denials it stands for: all have its decision id."""
+    last_decided_at: float | None = None
+    """When the last of them was decided; None: there is one."""
 
 
 Key = tuple[str, ...]

@@ -10,6 +10,9 @@ Holds:
 - What was not synced is never taken for recorded: a failed sync ends its segment and its waiters
   get AuditUnavailable, which is no answer, not a silent denial.
 - What `offer` had to drop is in the log itself, as a gap with a count.
+- Equal denials soon after each other share a record, and a synced count says how many they are.
+- No caller fills more of the log than its share: it gets ShareExceeded, and no decision.
+- What others do to the files is noticed before the next batch is acknowledged.
 - Each recorded decision is in SQL once, and its segment stays until it is.
 - What a caller reports bears its name, and takes the place of nothing.
 - Nothing here waits without a bound, and no queue grows without one.
@@ -24,6 +27,7 @@ from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
 from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports
 from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
+from pdp.audit.shares import Shares
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.verify import Problem, Report, verify_segments
 
@@ -44,6 +48,7 @@ __all__ = [
     "Refusal",
     "Report",
     "Reports",
+    "Shares",
     "Shipper",
     "ShipperCounts",
     "SqlDestination",

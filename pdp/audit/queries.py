@@ -51,7 +51,7 @@ class DecisionLog:
         Raises DatabaseUnavailable.
         """
         statement = (
-            select(audit_records.c.record, audit_records.c.reported_by)
+            select(*_RECORD)
             .where(*_conditions(where))
             .order_by(audit_records.c.decision_id.desc())
             .limit(limit)
@@ -74,7 +74,7 @@ class DecisionLog:
             column.decision_id < row_key(key, "\x7f")
         )
         statement = (
-            select(column.record, column.reported_by)
+            select(*_RECORD)
             .where((column.decision_id == key) | reported)
             .order_by(column.decision_id)
             .limit(REPORTERS_MAX)
@@ -86,9 +86,19 @@ class DecisionLog:
         return found
 
 
-def _record(payload: str, reported_by: str | None) -> DecisionRecord:
-    record = decode(payload)
-    return record if reported_by is None else replace(record, reported_by=reported_by)
+_column = audit_records.c
+_RECORD = (_column.record, _column.reported_by, _column.occurrences, _column.last_decided_at)
+
+
+def _record(
+    payload: str, reported_by: str | None, occurrences: int, last_decided_at: float | None
+) -> DecisionRecord:
+    return replace(
+        decode(payload),
+        reported_by=reported_by,
+        occurrences=occurrences,
+        last_decided_at=last_decided_at,
+    )
 
 
 def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":

@@ -49,6 +49,9 @@ audit_records = Table(
     Column("segment", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    # How many equal denials the record stands for, and when the last of them was decided.
+    Column("occurrences", BigInteger, nullable=False, server_default="1"),
+    Column("last_decided_at", Double),
     Index("ix_audit_records_decided_at", "decided_at"),
     Index("ix_audit_records_user", "user_id", "decision_id"),
     Index("ix_audit_records_organization", "organization_id", "decision_id"),
@@ -69,6 +72,19 @@ audit_gaps = Table(
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("noticed_at", Double, nullable=False),
     Column("dropped", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+
+# Frames that said how often a record had occurred: `frames` of them, from `position` on. They have
+# no row of their own. `digest` is that of the last one, which the frame after them continues.
+audit_counts = Table(
+    "audit_counts",
+    metadata,
+    Column("origin", _text(), primary_key=True),
+    Column("log_id", _text(), primary_key=True),
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("frames", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
 )
 

@@ -39,6 +39,10 @@ class Settings(DatabaseSettings):
     audit_directory: Path = Path("audit")
     audit_allows: bool = False
     """Record allows too. Denials are always recorded."""
+    audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
+    """What each caller's denials may add to the audit log of this process, every second."""
+    audit_share_burst_bytes: int = Field(16 << 20, ge=1)
+    """What they may add at once."""
 
     door: Literal["grpc", "envoy"] = "grpc"
     """Who carries gRPC: grpcio, or Envoy with this process inside (the extra `pdp[envoy]`)."""

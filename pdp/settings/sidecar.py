@@ -75,6 +75,10 @@ class SidecarSettings(Loaded):
     stay_open: tuple[StayOpenSettings, ...] = ()
 
     audit_directory: Path = Path("sidecar-audit")
+    audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
+    """What each caller's denials may add to the audit log of this process, every second."""
+    audit_share_burst_bytes: int = Field(16 << 20, ge=1)
+    """What they may add at once."""
 
     listen: str = "127.0.0.1:50052"
     http_listen: str = "127.0.0.1:8081"

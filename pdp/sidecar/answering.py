@@ -145,6 +145,7 @@ class Answering:
         actor = actor_of(message.actor)
         now = self._clock()
         records = []
+        results = []
         for item, result in zip(exchange.items(request), exchange.results(message), strict=True):
             denied = result.decision == DECISION_DENY
             if source is AnswerSource.CACHED and not denied:
@@ -155,6 +156,7 @@ class Answering:
                 result.message = STAYED_OPEN
                 result.ClearField("reusable_until")
             resource = item.resource
+            results.append(result)
             records.append(
                 DecisionRecord(
                     decision_id=result.decision_id,
@@ -174,5 +176,6 @@ class Answering:
                     source=source,
                 )
             )
-        self._recorder.record(records)
+        for result, decision_id in zip(results, self._recorder.record(records), strict=True):
+            result.decision_id = decision_id
         return message

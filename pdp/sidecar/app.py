@@ -15,7 +15,7 @@ from pdp_client import TlsOptions
 from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
-from pdp.audit import Recorder, Shipper
+from pdp.audit import Recorder, Shares, Shipper
 from pdp.certificates import examine_certificates
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.garbage import leave_in_peace
@@ -49,7 +49,10 @@ class Sidecar:
         )
         self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
         self._clock = DecisionClock(wall_clock, elapsed_clock)
-        self._recorder = Recorder(settings.audit_directory, ORIGIN, clock=self._clock)
+        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
+        self._recorder = Recorder(
+            settings.audit_directory, ORIGIN, clock=self._clock, shares=shares
+        )
         self._shipper = Shipper(
             settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
         )
@@ -93,8 +96,16 @@ class Sidecar:
                     lambda: self._shipper.counts().failures,
                 ),
                 "pdp_audit_write_failures": (
-                    "Writes and syncs of the log that failed.",
+                    "Writes of the log that failed, and segments that others moved or changed.",
                     lambda: self._recorder.counts().failures,
+                ),
+                "pdp_audit_folded_records": (
+                    "Denials that were counted at the record of an equal one.",
+                    lambda: self._recorder.counts().folded,
+                ),
+                "pdp_audit_share_refusals": (
+                    "Denials not given, because their caller's share of the log was used up.",
+                    lambda: self._recorder.counts().refused,
                 ),
             }
         )

@@ -138,8 +138,11 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         source=_SOURCES[record.source],
         reported_by=record.reported_by or "",
         request=record.request or "",
+        occurrences=record.occurrences,
     )
     if record.actor is not None:
         write_actor(message.actor, record.actor)
     set_time(message.decided_at, record.decided_at)
+    if record.last_decided_at is not None:
+        set_time(message.last_decided_at, record.last_decided_at)
     return message

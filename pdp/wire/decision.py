@@ -84,14 +84,15 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
         def at_once(request: Any, caller: Caller) -> Soon:
             ruling = rule(request, caller, wait=False)
 
-            async def settle() -> None:
-                await authorizer.settle(ruling)
-                count(ruling.decisions)
+            async def settle() -> Message:
+                settled = await authorizer.settle(ruling)
+                count(settled.decisions)
+                return write(settled)
 
             if ruling.unrecorded:
-                return Soon(write(ruling), settle)
+                return settle
             count(ruling.decisions)
-            return Soon(write(ruling), None)
+            return write(ruling)
 
         return Method(SERVICE, name, "decide", request_type, answer, request_bytes_max, at_once)
 

@@ -81,15 +81,15 @@ def external_authorization_methods(
     def at_once(request: CheckRequest, caller: Caller) -> Soon:
         http, headers = _read(request)
         ruling = rule(http, headers, caller, wait=False)
-        response = _response(ruling, headers)
         if ruling is None or not ruling.unrecorded:
-            return Soon(response, None)
+            return _response(ruling, headers)
 
-        async def settle() -> None:
-            await authorizer.settle(ruling)
-            count(ruling.decisions)
+        async def settle() -> CheckResponse:
+            settled = await authorizer.settle(ruling)
+            count(settled.decisions)
+            return _response(settled, headers)
 
-        return Soon(response, settle)
+        return settle
 
     method = Method(
         SERVICE,

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import grpc
 import structlog
 from google.protobuf.internal import api_implementation
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from pdp.audit import new_decision_id
@@ -119,9 +119,8 @@ class Gate:
         try:
             caller = self.admit(method, len(raw), proof)
             soon = method.at_once(_parse(method, raw), caller)
-            if soon.settle is not None:
-                await soon.settle()
-            outcome = soon.message.SerializeToString()
+            message = soon if isinstance(soon, Message) else await soon()
+            outcome = message.SerializeToString()
         except MustWait:
             return None
         except Exception as error:  # noqa: BLE001  # what it was is said by the refusal

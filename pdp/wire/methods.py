@@ -16,14 +16,8 @@ from pdp.wire.callers import Caller
 Answerer = Callable[[Any, Caller], Message]
 
 
-@dataclass(frozen=True, slots=True)
-class Soon:
-    """An answer that was made without waiting."""
-
-    message: Message
-    settle: Callable[[], Awaitable[None]] | None
-    """Where there is one, this may be answered only after it: it waits for the audit."""
-
+Soon: TypeAlias = Message | Callable[[], Awaitable[Message]]
+"""An answer that was made without waiting, or what makes it and waits for the audit at most."""
 
 AnswererAtOnce = Callable[[Any, Caller], Soon]
 

@@ -131,7 +131,7 @@ def test_a_closed_segment_goes_and_the_one_being_written_stays(
         assert shipped_ids(engine) == ids
         assert len(list_segments(tmp_path / ORIGIN)) <= 2
     recorder.stop()
-    assert recorder.synced().sequence > 2
+    assert recorder.synced().place.sequence > 2
 
 
 def test_nothing_behind_what_is_synced_is_shipped(

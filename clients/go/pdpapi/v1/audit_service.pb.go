@@ -32,7 +32,7 @@ const (
 	FrameKind_FRAME_KIND_UNSPECIFIED FrameKind = 0
 	// A decision record.
 	FrameKind_FRAME_KIND_RECORD FrameKind = 1
-	// How many records were dropped here.
+	// How many records were dropped here; or how often a record of this log has occurred.
 	FrameKind_FRAME_KIND_GAP FrameKind = 2
 )
 
@@ -117,7 +117,12 @@ type DecisionRecord struct {
 	ReportedBy string `protobuf:"bytes,17,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
 	// Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
 	// question came by itself. Where no route is found, `permission` is "http:request".
-	Request       string `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
+	Request string `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
+	// How many equal denials the record stands for; all were answered with its decision id. Denials are
+	// equal when all fields but id and time are. Grows for some seconds after the first.
+	Occurrences uint64 `protobuf:"varint,19,opt,name=occurrences,proto3" json:"occurrences,omitempty"`
+	// When the last of them was decided; absent: there is one.
+	LastDecidedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=last_decided_at,json=lastDecidedAt,proto3" json:"last_decided_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +281,20 @@ func (x *DecisionRecord) GetRequest() string {
 		return x.Request
 	}
 	return ""
+}
+
+func (x *DecisionRecord) GetOccurrences() uint64 {
+	if x != nil {
+		return x.Occurrences
+	}
+	return 0
+}
+
+func (x *DecisionRecord) GetLastDecidedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastDecidedAt
+	}
+	return nil
 }
 
 // Every filter that is set must hold; empty ones do not filter.
@@ -900,7 +919,7 @@ var File_pdpapi_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xda\x05\n" +
+	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xc0\x06\n" +
 	"\x0eDecisionRecord\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x129\n" +
@@ -926,7 +945,9 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\x06source\x18\x10 \x01(\x0e2\x17.pdpapi.v1.AnswerSourceR\x06source\x12\x1f\n" +
 	"\vreported_by\x18\x11 \x01(\tR\n" +
 	"reportedBy\x12\x18\n" +
-	"\arequest\x18\x12 \x01(\tR\arequest\"\xf4\x03\n" +
+	"\arequest\x18\x12 \x01(\tR\arequest\x12 \n" +
+	"\voccurrences\x18\x13 \x01(\x04R\voccurrences\x12B\n" +
+	"\x0flast_decided_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rlastDecidedAt\"\xf4\x03\n" +
 	"\x14ListDecisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1028,30 +1049,31 @@ var file_pdpapi_v1_audit_service_proto_depIdxs = []int32{
 	15, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
 	16, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
 	17, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
-	16, // 7: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
-	12, // 8: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
-	14, // 9: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
-	11, // 10: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
-	11, // 11: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
-	1,  // 12: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
-	1,  // 13: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
-	1,  // 14: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
-	0,  // 15: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
-	6,  // 16: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
-	7,  // 17: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
-	6,  // 18: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
-	10, // 19: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
-	2,  // 20: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
-	4,  // 21: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
-	8,  // 22: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
-	3,  // 23: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
-	5,  // 24: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
-	9,  // 25: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	11, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
+	16, // 8: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
+	12, // 9: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
+	14, // 10: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
+	11, // 11: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
+	11, // 12: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
+	1,  // 13: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
+	1,  // 14: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
+	1,  // 15: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
+	0,  // 16: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
+	6,  // 17: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
+	7,  // 18: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
+	6,  // 19: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
+	10, // 20: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
+	2,  // 21: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
+	4,  // 22: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
+	8,  // 23: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
+	3,  // 24: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
+	5,  // 25: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
+	9,  // 26: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_audit_service_proto_init() }

@@ -32,7 +32,7 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     FRAME_KIND_RECORD: _FrameKind.ValueType  # 1
     """A decision record."""
     FRAME_KIND_GAP: _FrameKind.ValueType  # 2
-    """How many records were dropped here."""
+    """How many records were dropped here; or how often a record of this log has occurred."""
 
 class FrameKind(_FrameKind, metaclass=_FrameKindEnumTypeWrapper):
     """What a frame is."""
@@ -42,7 +42,7 @@ FRAME_KIND_UNSPECIFIED: FrameKind.ValueType  # 0
 FRAME_KIND_RECORD: FrameKind.ValueType  # 1
 """A decision record."""
 FRAME_KIND_GAP: FrameKind.ValueType  # 2
-"""How many records were dropped here."""
+"""How many records were dropped here; or how often a record of this log has occurred."""
 Global___FrameKind: _TypeAlias = FrameKind  # noqa: Y015
 
 @_typing.final
@@ -69,6 +69,8 @@ class DecisionRecord(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     REPORTED_BY_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    OCCURRENCES_FIELD_NUMBER: _builtins.int
+    LAST_DECIDED_AT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7."""
     decision: _core_pb2.Decision.ValueType
@@ -103,6 +105,10 @@ class DecisionRecord(_message.Message):
     """Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
     question came by itself. Where no route is found, `permission` is "http:request".
     """
+    occurrences: _builtins.int
+    """How many equal denials the record stands for; all were answered with its decision id. Denials are
+    equal when all fields but id and time are. Grows for some seconds after the first.
+    """
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
@@ -114,6 +120,10 @@ class DecisionRecord(_message.Message):
     @_builtins.property
     def resource(self) -> _core_pb2.ResourceRef:
         """The resource asked for, if any."""
+
+    @_builtins.property
+    def last_decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When the last of them was decided; absent: there is one."""
 
     def __init__(
         self,
@@ -136,10 +146,12 @@ class DecisionRecord(_message.Message):
         source: _core_pb2.AnswerSource.ValueType = ...,
         reported_by: _builtins.str = ...,
         request: _builtins.str = ...,
+        occurrences: _builtins.int = ...,
+        last_decided_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "last_decided_at", b"last_decided_at", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "last_decided_at", b"last_decided_at", "occurrences", b"occurrences", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,6 +119,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing recorded.
       ErrorInfo{reason: "CANCELLED"}
     """
+    ERROR_REASON_SHARE_EXCEEDED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
+    RetryInfo says when to ask again.
+      ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -217,5 +222,10 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 23
 """CANCELLED. The call was cancelled while its questions were being answered; nothing was answered and
 nothing recorded.
   ErrorInfo{reason: "CANCELLED"}
+"""
+ERROR_REASON_SHARE_EXCEEDED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
+RetryInfo says when to ask again.
+  ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
