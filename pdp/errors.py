@@ -23,6 +23,7 @@
     |   +-- UpstreamUnavailable a sidecar reaches no server that answers
     |   +-- UpstreamRefused    a server does not let the sidecar itself ask
     +-- Overloaded             full; asking again later may help
+    +-- ShareExceeded          the caller has used up its share; asking again later may help
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -192,6 +193,25 @@ class Overloaded(PdpError):
 
     def __init__(self, limit: str, maximum: int) -> None:
         super().__init__(f"{limit} is reached: {maximum}", limit=limit, maximum=str(maximum))
+
+
+class ShareExceeded(PdpError):
+    """The caller has used up its share of something. Other callers still have theirs."""
+
+    def __init__(self, share: str, maximum: int, retry_after_ms: int = 0) -> None:
+        """Creates the error.
+
+        Args:
+            share: Name of the share, as in the settings.
+            maximum: How much of it one caller may have.
+            retry_after_ms: Milliseconds until there is room again; 0 if that is not known.
+        """
+        super().__init__(
+            f"the caller's share is used up: {share} is {maximum}",
+            limit=share,
+            maximum=str(maximum),
+        )
+        self.retry_after_ms = retry_after_ms
 
 
 class ClerkError(PdpError):

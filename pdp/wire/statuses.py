@@ -62,6 +62,10 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
     errors.UpstreamUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE),
     errors.UpstreamRefused: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_REFUSED),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_OVERLOADED),
+    errors.ShareExceeded: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_SHARE_EXCEEDED,
+    ),
 }
 
 
@@ -92,10 +96,12 @@ def status_of(error: errors.PdpError) -> tuple[grpc.StatusCode, status_pb2.Statu
                 ]
             )
         )
-    if isinstance(error, errors.Unavailable | errors.Overloaded):
+    if isinstance(error, errors.Unavailable | errors.Overloaded | errors.ShareExceeded):
         retry = error_details_pb2.RetryInfo()
         # Apart from each other: a herd that is told one moment comes back as a herd.
         milliseconds = random.randint(*RETRY_AFTER_MILLISECONDS)  # noqa: S311  # no secret
+        if isinstance(error, errors.ShareExceeded):
+            milliseconds += error.retry_after_ms
         retry.retry_delay.FromMilliseconds(milliseconds)
         details.append(retry)
     return code, _status(code, error.message, details)

@@ -19,6 +19,7 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
     errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
     errors.Overloaded: errors.Overloaded("watchers_max", 10_000),
+    errors.ShareExceeded: errors.ShareExceeded("watch_streams_share", 64, 3_000),
     errors.RevisionChanged: errors.RevisionChanged(11, 12),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
@@ -63,6 +64,16 @@ def test_a_herd_is_not_asked_to_come_back_at_one_moment() -> None:
     said = [status_of(example(errors.Overloaded)) for _ in range(99)]
     assert {code for code, _ in said} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert len({retry_milliseconds(status) for _, status in said}) > 9
+
+
+def test_a_caller_without_a_share_is_told_which_and_when_there_is_room_again() -> None:
+    code, status = status_of(example(errors.ShareExceeded))
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert info.reason == "SHARE_EXCEEDED"
+    assert info.metadata == {"limit": "watch_streams_share", "maximum": "64"}
+    assert 3_050 <= retry_milliseconds(status) <= 3_200
 
 
 def retry_milliseconds(status: status_pb2.Status) -> int:
