@@ -28,7 +28,7 @@ from pdp.errors import (
 )
 from pdp.wire.callers import Caller, Callers, Proof
 from pdp.wire.methods import AnyMethod, Feed, Method, StreamMethod
-from pdp.wire.statuses import PassedOn, bug_status, status_of
+from pdp.wire.statuses import PassedOn, bounded, bug_status, status_of
 
 log = structlog.get_logger("pdp.wire")
 
@@ -182,7 +182,7 @@ def _refusal(method: AnyMethod, error: Exception) -> Refusal:
     if isinstance(error, PdpError):
         return refusal_of(error)
     if isinstance(error, PassedOn):
-        return Refusal(error.code, error.status)
+        return Refusal(error.code, bounded(error.status))
     # The one place where everything is caught: a bug must not look like an answer.
     request_id = new_decision_id()
     log.error("bug", method=method.path, request_id=request_id, exc_info=error)
