@@ -30,6 +30,7 @@ from pdp.wire import (
     AsgiDoor,
     Door,
     Pages,
+    Rate,
     Watchers,
     administration_methods,
     audit_methods,
@@ -151,7 +152,10 @@ class Service:
             ),
             *administration_methods(administrator, pages),
             *audit_methods(
-                DecisionLog(self._engine), Reports(self._engine, clock=wall_clock), pages
+                DecisionLog(self._engine),
+                Reports(self._engine, clock=wall_clock),
+                pages,
+                Rate("reports_share", settings.reports_share),
             ),
             *watchers.methods(),
         )

@@ -51,6 +51,10 @@ class Settings(DatabaseSettings):
     """Where people come from, beside the administration service and policy documents."""
     callers: tuple[CallerSettings, ...] = ()
     """Empty: every caller is `anonymous` and may do everything, on loopback only."""
+    streams_share: int = Field(512, ge=1)
+    """How many streams of changes one caller may have open in one process."""
+    reports_share: int = Field(1_000, ge=1)
+    """How many records one caller may report to one process a second."""
     session_cookie: str = Field("__session", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
     """Where a request that comes through Envoy has its token, if not in `Authorization`."""
     insecure: bool = False

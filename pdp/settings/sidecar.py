@@ -56,6 +56,8 @@ class SidecarSettings(Loaded):
     model_config = SettingsConfigDict(env_prefix="PDP_SIDECAR_", extra="forbid")
     default_file: ClassVar[str] = "pdp-sidecar.toml"
     processes: ClassVar[int] = 1
+    streams_share: ClassVar[int] = 1
+    """A sidecar has no streams."""
 
     upstreams: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
     """`host:port` of servers, the first that answers is asked. In the environment: separated by

@@ -21,6 +21,7 @@ from pdp.wire.door import CLOSING_SECONDS, DoorSettings, rpcs_max
 from pdp.wire.gate import Gate, Observe
 from pdp.wire.methods import AnyMethod, Method, StreamMethod
 from pdp.wire.reception import Reception
+from pdp.wire.shares import Places
 from pdp.wire.streams import Streams
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -74,13 +75,16 @@ def open_grpc_door(
 ) -> GrpcDoor:
     """Binds the port and serves. Raises RuntimeError where the port cannot be bound."""
     callers = Callers(settings.callers)
+    # Streams count among the RPCs that grpcio takes on at once: half of them stay for questions.
+    streams_each = min(settings.streams_share, rpcs_max(settings) // 2)
+    gate = Gate(callers, observe, Places("streams_share", streams_each))
     serving = threading.Event()
     mtls = settings.tls is not None and settings.tls.client_ca_file is not None
     # With mTLS the handshake has turned strangers away; without callers there are none.
     arrivals = Arrivals()
-    interceptors: list[grpc.ServerInterceptor] = (
-        [Reception(callers, serving), arrivals] if settings.callers and not mtls else [arrivals]
-    )
+    interceptors: list[grpc.ServerInterceptor] = [arrivals]
+    if settings.callers and not mtls:
+        interceptors.insert(0, Reception(gate, callers, serving))
     server = grpc.server(
         ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc"),
         interceptors=interceptors,
@@ -101,7 +105,6 @@ def open_grpc_door(
         ),
         maximum_concurrent_rpcs=rpcs_max(settings),
     )
-    gate = Gate(callers, observe)
     streams = Streams(gate, arrivals, functools.partial(_proof, mtls=mtls))
 
     def handler_of(method: AnyMethod) -> _Handler:
