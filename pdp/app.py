@@ -23,7 +23,7 @@ from pdp.facts import Listener, Replica, Store, migrate
 from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics, PostHandler
 from pdp.identity import Verifier
-from pdp.settings import Settings
+from pdp.settings import Settings, development_beside_production
 from pdp.sql import open_engine
 from pdp.wire import (
     AnyMethod,
@@ -215,6 +215,9 @@ class Service:
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
+        both = development_beside_production(self._settings.issuers)
+        if both is not None:
+            log.warning("development_issuer_accepted", development=both[0], production=both[1])
         log.info(
             "serving",
             listen=self._settings.listen,

@@ -4,17 +4,25 @@ Used by the rooms `facts` and `audit` and by `migrations`. Nothing that a driver
 of the URL leaves this module: messages carry the class of the error and its SQLSTATE only.
 """
 
+import contextlib
+import os
 import sqlite3
+import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from pdp.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS_MAX = 3
 STATEMENT_SECONDS_MAX = 5
@@ -76,6 +84,12 @@ def _open_sqlite(url: URL) -> Engine:
         pool_timeout=CONNECT_SECONDS_MAX,
     )
 
+    lock = threading.Lock()
+
+    def connecting(*_: object) -> None:
+        with lock:
+            _keep_private(Path(url.database or ""))
+
     def connected(connection: sqlite3.Connection, _record: object) -> None:
         # The driver would begin transactions late and by guess: BEGIN is sent in `begun`.
         connection.isolation_level = None
@@ -89,9 +103,31 @@ def _open_sqlite(url: URL) -> Engine:
         write = connection.get_execution_options().get(WRITE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
+    event.listen(engine, "do_connect", connecting)
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
     return engine
+
+
+def _keep_private(file: Path) -> None:
+    """Makes the file for its owner alone, whatever the umask, and takes the rights of others away
+    where it is there already. SQLite gives `-wal` and `-shm` the mode of the file itself."""
+    with contextlib.suppress(OSError):  # what keeps it from being opened, SQLite says itself
+        made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.fchmod(made, 0o600)
+        os.close(made)
+    for suffix in ("", "-wal", "-shm"):
+        one = file.with_name(file.name + suffix)
+        try:
+            # By name: to close a descriptor of the file would end SQLite's locks on it.
+            mode = stat.S_IMODE(one.stat().st_mode)
+            if mode & 0o077:
+                one.chmod(mode & 0o700)
+                log.warning("database_file_made_private", file=str(one), mode=f"{mode:04o}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("database_file_not_private", file=str(one), errno=error.errno)
 
 
 def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:

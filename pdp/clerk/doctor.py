@@ -20,12 +20,16 @@ from pdp.facts import Store
 from pdp.identity import KeysReport, examine_keys
 from pdp.migrations import schema_problem
 from pdp.model import Role
-from pdp.settings import ClerkSettings, Settings, is_loopback
+from pdp.settings import (
+    ClerkSettings,
+    Settings,
+    development_beside_production,
+    is_development,
+    is_loopback,
+)
 from pdp.sql import open_engine
 
 CLOCK_WARNING_SECONDS = 2.0
-DEVELOPMENT_ISSUERS = ".accounts.dev"
-"""Frontend API of Clerk's development instances: `https://<name>.clerk.accounts.dev`."""
 SECRET_KEYS = ("sk_live_", "sk_test_")
 DEVELOPMENT_KEY = "sk_test_"
 
@@ -50,6 +54,13 @@ def examine(settings: Settings, token: str | None, clock: Clock) -> Iterator[Fin
                 "authorized_parties is empty: a token made for any front end is accepted",
                 "set authorized_parties to the origins of your front ends",
             )
+    both = development_beside_production(settings.issuers)
+    if both is not None:
+        yield warning(
+            "issuers",
+            f"{both[0]} is a development instance beside {both[1]}",
+            "take one of them away: each issuer speaks for every user id",
+        )
     yield from _instance_id(settings.clerk, reports)
     yield from _secret_key(settings)
     if not deviations and settings.clerk.secret_key is not None:
@@ -166,7 +177,7 @@ def _secret_key(settings: Settings) -> Iterator[Finding]:
 def _environment(settings: Settings, *, development: bool) -> Iterator[Finding]:
     for issuer in settings.issuers:
         host = urlsplit(issuer.issuer).hostname or ""
-        if is_loopback(host) or host.endswith(DEVELOPMENT_ISSUERS) == development:
+        if is_loopback(host) or is_development(issuer.issuer) == development:
             continue
         key, other = ("development", "production") if development else ("production", "development")
         yield warning(

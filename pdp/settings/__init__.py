@@ -5,7 +5,11 @@ environment. Closed by default: without an issuer, or an upstream, nothing start
 from pdp.settings.addresses import is_loopback, is_loopback_address, socket_address
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
-from pdp.settings.issuers import IssuerSettings
+from pdp.settings.issuers import (
+    IssuerSettings,
+    development_beside_production,
+    is_development,
+)
 from pdp.settings.server import DatabaseSettings, Settings
 from pdp.settings.sidecar import SidecarSettings
 
@@ -19,6 +23,8 @@ __all__ = [
     "Settings",
     "SidecarSettings",
     "TlsSettings",
+    "development_beside_production",
+    "is_development",
     "is_loopback",
     "is_loopback_address",
     "socket_address",

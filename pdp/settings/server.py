@@ -10,7 +10,7 @@ from pdp.settings.addresses import listen_address
 from pdp.settings.base import Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 from pdp.settings.clerk import ClerkSettings
-from pdp.settings.issuers import IssuerSettings
+from pdp.settings.issuers import IssuerSettings, development_beside_production
 
 
 class DatabaseSettings(Loaded):
@@ -28,6 +28,8 @@ class Settings(DatabaseSettings):
     issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field(min_length=1)
     """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
     separated by commas."""
+    allow_development_issuers: bool = False
+    """Accept a development instance beside one of production, where anybody may sign up."""
     clock_skew_seconds: float = Field(5, ge=0, le=30, allow_inf_nan=False)
     token_lifetime_seconds_max: float = Field(3600, gt=0, allow_inf_nan=False)
     jwks_refresh_seconds: float = Field(60, ge=1, allow_inf_nan=False)
@@ -81,6 +83,13 @@ class Settings(DatabaseSettings):
         issuers = [one.issuer for one in self.issuers]
         if len(set(issuers)) != len(issuers):
             raise ValueError("issuers: each may be named once")
+        both = development_beside_production(self.issuers)
+        if both is not None and not self.allow_development_issuers:
+            raise ValueError(
+                f"issuers: {both[0]} is a development instance beside {both[1]}, and its users "
+                "would be taken for users of production; take one of them away, or set "
+                "allow_development_issuers = true"
+            )
         if self.door == "envoy" and self.listen.endswith(":0"):
             raise ValueError("listen: with the door `envoy` the port must be named")
         require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)

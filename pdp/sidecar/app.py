@@ -5,9 +5,8 @@ itself.
 """
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 from pdp_client import TlsOptions
@@ -29,8 +28,6 @@ log = structlog.get_logger("pdp.sidecar")
 
 READINESS_SECONDS = 0.1
 ORIGIN = "sidecar"
-SOCKET_UMASK = 0o117
-"""A unix socket is for processes of the same user or group."""
 
 
 class Sidecar:
@@ -121,10 +118,9 @@ class Sidecar:
         started.callback(self._stop_audit)
         self._follower.start()
         started.callback(self._follower.stop)
-        with _umask(SOCKET_UMASK):
-            self._door = open_grpc_door(
-                self._settings, self._answering.methods(), self._metrics.observe_rpc
-            )
+        self._door = open_grpc_door(
+            self._settings, self._answering.methods(), self._metrics.observe_rpc
+        )
         started.callback(self._door.close, self._settings.shutdown_seconds)
         self._readiness.start()
         log.info(
@@ -165,12 +161,3 @@ def _credentials(settings: SidecarSettings) -> Credentials:
     if one is not None:
         tls = TlsOptions(ca=one.ca_file, cert=one.certificate_file, key=one.private_key_file)
     return Credentials(tls, settings.upstream_key(), settings.insecure)
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)

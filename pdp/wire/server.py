@@ -1,9 +1,11 @@
 """The front door by grpcio: a thread for each RPC that is being answered."""
 
+import contextlib
 import functools
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,6 +25,9 @@ from pdp.wire.methods import AnyMethod, Method, StreamMethod
 from pdp.wire.reception import Reception
 from pdp.wire.shares import Places
 from pdp.wire.streams import Streams
+
+SOCKET_UMASK = 0o117
+"""A unix socket is for processes of the same user or group."""
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -121,16 +126,30 @@ def open_grpc_door(
         (*{method.service for method in methods}, health.SERVICE_NAME, reflection.SERVICE_NAME),
         server,
     )
-    if settings.tls is None:
-        port = server.add_insecure_port(settings.listen)
-    else:
-        port = server.add_secure_port(settings.listen, _credentials(settings.tls))
+    with _socket_mode(settings.listen):
+        if settings.tls is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            port = server.add_secure_port(settings.listen, _credentials(settings.tls))
     door = GrpcDoor(server, servicer, port, gate.closing, serving, streams, arrivals)
     door.set_serving(serving=False)
     arrivals.start()
     streams.start()
     server.start()
     return door
+
+
+@contextlib.contextmanager
+def _socket_mode(listen: str) -> Iterator[None]:
+    """Has a unix socket made with the mode 0660 from the start: whoever can connect may ask."""
+    if not listen.startswith("unix:"):
+        yield
+        return
+    before = os.umask(SOCKET_UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
