@@ -24,7 +24,7 @@ from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics, PostHandler
 from pdp.identity import Verifier
 from pdp.settings import Settings, development_beside_production
-from pdp.sql import open_engine
+from pdp.sql import database_name, open_engine
 from pdp.wire import (
     AnyMethod,
     AsgiDoor,
@@ -180,12 +180,17 @@ class Service:
         """Why the process does not answer now; empty: it does."""
         checks: tuple[tuple[Callable[[], bool], str], ...] = (
             (lambda: not self._stopping.is_set(), "shutting down"),
-            (self._replica.ready, "policy and facts are not confirmed as current"),
+            (self._replica.ready, self._not_current()),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
             (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
+
+    def _not_current(self) -> str:
+        problem = self._replica.problem
+        why = "" if problem is None else f": {problem}"
+        return f"policy and facts are not confirmed as current{why}"
 
     def start(self) -> int:
         """Starts everything, front door last. Returns the gRPC port.
@@ -220,6 +225,7 @@ class Service:
             log.warning("development_issuer_accepted", development=both[0], production=both[1])
         log.info(
             "serving",
+            database=database_name(self._settings.database_url.get_secret_value()),
             listen=self._settings.listen,
             port=self._door.port,
             http_port=self._http.port,

@@ -19,7 +19,9 @@ import psycopg
 import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from pdp.database_conditions import condition_of
 from pdp.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -52,6 +54,21 @@ _NO_TABLE_CODES = ("42P01", "42703")  # no such table, no such column
 _READ_ONLY = ("25006", "session is read-only", "server is in hot standby mode")
 
 
+def database_name(url: str) -> str:
+    """The database of a URL, for people: no password, and nothing else that may be secret.
+
+    Raises ValueError as `open_engine`.
+    """
+    parsed = _parsed(url)
+    if parsed.drivername.startswith("sqlite"):
+        return f"sqlite:///{Path(parsed.database or '').absolute()}"
+    hosts = parsed.query.get("host", ())
+    named = hosts if isinstance(hosts, str) else ",".join(hosts)
+    host = named or (parsed.host or "") + (f":{parsed.port}" if parsed.port else "")
+    user = f"{parsed.username}@" if parsed.username else ""
+    return f"postgresql://{user}{host}/{parsed.database or ''}"
+
+
 def open_engine(url: str) -> Engine:
     """Opens `sqlite:///<file>` or `postgresql://...`; connects when first used.
 
@@ -60,6 +77,12 @@ def open_engine(url: str) -> Engine:
     Raises:
         ValueError: not a URL of one of the two (the message does not repeat the URL).
     """
+    parsed = _parsed(url)
+    is_sqlite = parsed.drivername.startswith("sqlite")
+    return _open_sqlite(parsed) if is_sqlite else _open_postgresql(parsed)
+
+
+def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the latter of a port that is no number
@@ -67,8 +90,7 @@ def open_engine(url: str) -> Engine:
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         raise ValueError("the database URL must start with sqlite:/// or postgresql://")
-    parsed = parsed.set(drivername=driver)
-    return _open_sqlite(parsed) if driver.startswith("sqlite") else _open_postgresql(parsed)
+    return parsed.set(drivername=driver)
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -356,7 +378,12 @@ def _unavailable(error: Exception) -> DatabaseUnavailable:
     if code in _READ_ONLY or any(said in str(error) for said in _READ_ONLY):
         return DatabaseUnavailable("the database server takes no writes: a standby, or read-only")
     said = type(error).__name__ + (f" {code}" if code else "")
-    return DatabaseUnavailable(f"the database does not answer ({said})")
+    condition = condition_of(getattr(error, "orig", error), code)
+    if isinstance(error, PoolTimeoutError):
+        condition = "all connections of this process are in use"
+    if condition is None:
+        return DatabaseUnavailable(f"the database does not answer ({said})")
+    return DatabaseUnavailable(f"the database does not answer: {condition} ({said})")
 
 
 def _code(error: Exception) -> str:

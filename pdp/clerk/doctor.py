@@ -27,7 +27,7 @@ from pdp.settings import (
     is_development,
     is_loopback,
 )
-from pdp.sql import open_engine
+from pdp.sql import database_name, open_engine
 
 CLOCK_WARNING_SECONDS = 2.0
 SECRET_KEYS = ("sk_live_", "sk_test_")
@@ -86,7 +86,10 @@ def _open_database(settings: Settings) -> tuple[Store | None, Finding]:
             return None, failed("database", problem, advice)
         store = Store(engine)
         with store.read() as reader:
-            return store, fine("database", f"answers, migrated, at revision {reader.revision}")
+            name = database_name(settings.database_url.get_secret_value())
+            return store, fine(
+                "database", f"{name} answers, migrated, at revision {reader.revision}"
+            )
     except ValueError as error:
         return None, failed("database", str(error), "correct database_url")
     except DatabaseUnavailable as error:

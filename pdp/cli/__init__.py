@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pdp.cli import ask, audit, clerk, database, policy, secrets, serve, sidecar
 from pdp.cli.output import fail
+from pdp.cli.variables import warn_of_unknown_variables
 from pdp.errors import InvalidPolicy, PdpError
 from pdp.logs import configure_logs
 
@@ -37,6 +38,8 @@ def main() -> None:
     """Runs the command line; typed errors become one line and exit status 2."""
     # Until a command's settings say more; never on standard output, which may be a document.
     configure_logs("warning", "console")
+    if sys.argv[1:2] not in (["serve"], ["sidecar"]):  # which do not start with them
+        warn_of_unknown_variables()
     try:
         app()
     except ValidationError as error:

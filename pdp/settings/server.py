@@ -25,7 +25,7 @@ class Settings(DatabaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid")
 
-    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field(min_length=1)
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field((), validate_default=True)
     """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
     separated by commas."""
     allow_development_issuers: bool = False
@@ -72,6 +72,16 @@ class Settings(DatabaseSettings):
         if not isinstance(value, str):
             return value
         return [{"issuer": one} if isinstance(one, str) else one for one in listed(value)]
+
+    @field_validator("issuers")
+    @classmethod
+    def _is_one_at_least(cls, value: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        if not value:
+            raise ValueError(
+                "none is configured; set PDP_ISSUERS to your Clerk Frontend API URL, e.g. "
+                "PDP_ISSUERS=https://your-app.clerk.accounts.dev"
+            )
+        return value
 
     @field_validator("listen", "http_listen")
     @classmethod
