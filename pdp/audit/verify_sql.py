@@ -8,7 +8,7 @@ a segment on disk, or the place that was shipped of it, is there to compare with
 
 import heapq
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
@@ -122,36 +122,30 @@ class _Walk:
         self._log = log
         self._counts = counts
         self._on_disk = on_disk
-        self._place: Place | None = None
-        """Behind the row before; None: at the beginning, or rows before are missing."""
-        self._position = 0
-        """Of the row that comes next."""
-        self._digest = NO_DIGEST
-        self._whole = True
-        """Whether all bytes of the segment so far are known."""
+        self._end = Place(0, 0, 0, NO_DIGEST)
+        """Behind the row before. Its `byte_offset` means nothing: see `_offsets`."""
+        self._offsets: list[int] = []
+        """Where in its segment that row may have ended: one, where all bytes of the segment are
+        known; a few, where only the length of its header is not; none, where rows are missing."""
 
     def take(self, frame: _Stored) -> None:
         """The next row."""
-        if frame.position < self._position:
+        end = self._end
+        if frame.position < end.position:
             self._say(f"{frame.name} is one too many at its place: it was inserted or copied")
             return
-        if frame.position > self._position:
-            missing = frame.position - self._position
+        missing = frame.position - end.position
+        if missing:
             self._say(
                 f"{missing} row{'s' * (missing > 1)} before {frame.name} "
                 f"{'are' if missing > 1 else 'is'} missing: deleted, or never shipped"
             )
-            self._whole = False
-        before = self._before(frame)
-        after = None if before is None else next_frame(before, frame.kind, frame.payload).after
-        if after is None:
+        if missing or not self._link(frame):
+            self._offsets = []
+        if missing:
             self._counts.unlinked += 1
-        elif after.digest != frame.digest:
-            self._say(f"{frame.name} is not what was shipped: edited, swapped or inserted")
         self._check_columns(frame)
-        offset = 0 if after is None else after.byte_offset
-        self._place = Place(frame.segment, offset, frame.position + 1, frame.digest)
-        self._position, self._digest = frame.position + 1, frame.digest
+        self._end = Place(frame.segment, 0, frame.position + 1, frame.digest)
         if frame.kind == KIND_RECORD:
             self._counts.records += 1
         else:
@@ -159,65 +153,92 @@ class _Walk:
 
     def end(self, shipped: Place | None) -> None:
         """After the last row: is it the last that was shipped, and do segments on disk go on?"""
+        end = self._end
         if shipped is None:
             self._say("is none that was shipped: its rows were inserted")
-        elif shipped.position > self._position:
-            missing = shipped.position - self._position
+        elif shipped.position > end.position:
+            missing = shipped.position - end.position
             self._say(f"the last {missing} row{'s' * (missing > 1)} of it are missing")
-        elif shipped.position < self._position or shipped.digest != self._digest:
+        elif shipped.position < end.position or shipped.digest != end.digest:
             self._say("does not end where shipping ended: its end was rewritten or added to")
         newest = max((number for log, number in self._on_disk if log == self._log), default=0)
-        if self._place is not None and self._whole:
-            self._headers(self._place, newest)
+        if len(self._offsets) == 1 and 0 < newest - end.sequence <= EMPTY_SEGMENTS_MAX:
+            self._compare(list(self._headers(end, self._offsets[0], newest)))
 
-    def _before(self, frame: _Stored) -> Place | None:
-        """The place before a row; None where it cannot be known."""
-        place = self._place
-        if frame.position != self._position:
-            return None
-        if place is None:
-            return self._beginning(frame)
-        if frame.segment == place.sequence:
-            return place
-        if frame.segment < place.sequence:
-            self._say(f"{frame.name} names an earlier segment than the row before it")
-            return None
-        if not self._whole:
-            # How long the segment before was is not known, and the header holds that.
-            self._whole = True
-            return None
-        return self._headers(place, frame.segment)
+    def _link(self, frame: _Stored) -> bool:
+        """Whether a row continues the one before it, as far as that can be known. Notes where in
+        its segment it may have ended."""
+        end = self._end
+        if frame.segment == end.sequence:
+            after = next_frame(end, frame.kind, frame.payload).after
+            self._offsets = [one + after.byte_offset for one in self._offsets]
+            return self._holds(frame, after)
+        if not 0 < frame.segment - end.sequence <= EMPTY_SEGMENTS_MAX:
+            self._say(f"{frame.name} names segment {frame.segment}, behind {end.sequence}")
+            return False
+        for headers in self._ways(frame):
+            after = next_frame(headers[-1], frame.kind, frame.payload).after
+            if after.digest == frame.digest:
+                self._compare(headers)
+                self._offsets = [after.byte_offset]
+                return True
+        if end.position and not self._offsets:
+            # A header holds how long the segment before was, which is not known. How long the
+            # header itself is follows from that, but for the digits of one number.
+            self._counts.unlinked += 1
+            lengths = {len(self._header(end, 10**digits)[0]) for digits in range(10)}
+            length = next_frame(end, frame.kind, frame.payload).after.byte_offset
+            self._offsets = [one + length for one in lengths]
+            return True
+        return self._holds(frame, None)
 
-    def _beginning(self, frame: _Stored) -> Place | None:
-        """A log begins with segment 1, or behind one that was damaged; segments may be empty."""
-        firsts = {frame.segment, 1, *range(1, min(frame.segment, FIRST_SEGMENTS_MAX) + 1)}
-        found = None
-        for first in sorted(firsts, reverse=True):
-            found = self._headers(Place(first - 1, 0, 0, NO_DIGEST), frame.segment)
-            if found and next_frame(found, frame.kind, frame.payload).after.digest == frame.digest:
-                return found
-        return found
+    def _ways(self, frame: _Stored) -> Iterator[list[Place]]:
+        """Places behind the headers that may lead to the segment of a row; segments between are
+        empty."""
+        end = self._end
+        for offset in self._offsets:
+            yield list(self._headers(end, offset, frame.segment))
+        if not end.position:
+            # A log begins with segment 1, or behind one that was damaged.
+            firsts = {frame.segment, *range(1, min(frame.segment, FIRST_SEGMENTS_MAX) + 1)}
+            for first in sorted(firsts, reverse=True):
+                beginning = Place(first - 1, 0, 0, NO_DIGEST)
+                yield list(self._headers(beginning, 0, frame.segment))
 
-    def _headers(self, place: Place, segment: int) -> Place | None:
-        """The place behind the header of a segment that comes later; those between are empty."""
-        if segment - place.sequence > EMPTY_SEGMENTS_MAX:
-            self._say(f"the row at {place.position} names a segment that cannot be: {segment}")
-            return None
-        for number in range(place.sequence + 1, segment + 1):
-            header = Header(
+    def _headers(self, place: Place, offset: int, segment: int) -> Iterator[Place]:
+        for _ in range(place.sequence, segment):
+            content, digest = self._header(place, offset)
+            offset = len(content)
+            place = Place(place.sequence + 1, offset, place.position, digest)
+            yield place
+
+    def _header(self, place: Place, offset: int) -> tuple[bytes, bytes]:
+        """The header of the segment behind a place: its bytes and its digest."""
+        return encode_header(
+            Header(
                 origin=self._log.origin.rpartition("/")[2],  # of reports: behind the reporter
                 log_id=self._log.log_id,
-                sequence=number,
+                sequence=place.sequence + 1,
                 position=place.position,
                 previous_digest=place.digest,
-                previous_bytes=place.byte_offset,
+                previous_bytes=offset,
             )
-            content, digest = encode_header(header)
-            place = Place(number, len(content), place.position, digest)
-            found = self._on_disk.get((self._log, number))
-            if found is not None and found != digest:
-                self._say(f"segment {number} on disk does not continue these rows: rewritten")
-        return place
+        )
+
+    def _compare(self, headers: Iterable[Place]) -> None:
+        for place in headers:
+            found = self._on_disk.get((self._log, place.sequence), place.digest)
+            if found != place.digest:
+                self._say(
+                    f"segment {place.sequence} on disk does not continue these rows: they were "
+                    "rewritten"
+                )
+
+    def _holds(self, frame: _Stored, after: Place | None) -> bool:
+        if after is not None and after.digest == frame.digest:
+            return True
+        self._say(f"{frame.name} is not what was shipped: edited, swapped or inserted")
+        return False
 
     def _check_columns(self, frame: _Stored) -> None:
         """The columns beside the record serve to filter: they must say what it says."""

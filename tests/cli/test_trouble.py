@@ -215,5 +215,3 @@ def test_a_url_is_no_server(tmp_path: Path, scheme: str) -> None:
     done = server.pdp("audit", "list")
     assert done.returncode == 2
     assert f"a target is host:port: leave out {scheme}://" in done.stderr
-
-
