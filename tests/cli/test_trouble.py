@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from pdp.errors import DatabaseUnavailable
+from pdp.migrations import migrate
+from pdp.sql import begin_read, open_engine
 from tests.e2e.test_callers import Authority, tls_server
 from tests.kit.server import ServerProcess, free_port
 from tests.kit.waiting import eventually
@@ -52,24 +55,35 @@ SQLITE: dict[str, tuple[Callable[[Path], str], str]] = {
 
 
 @pytest.mark.parametrize(("url", "said"), POSTGRESQL.values(), ids=POSTGRESQL)
-def test_the_command_line_says_what_is_wrong_with_postgresql_and_which_it_asked(
-    tmp_path: Path, postgresql_server: str, url: Callable[[str], str], said: str
+def test_what_is_wrong_with_postgresql_is_said_without_a_word_of_the_url(
+    postgresql_server: str, url: Callable[[str], str], said: str
 ) -> None:
-    done = with_database(tmp_path, url(postgresql_server)).pdp("export")
+    engine = open_engine(url(postgresql_server))
+    with pytest.raises(DatabaseUnavailable) as error, begin_read(engine):
+        pass
+    assert f"the database does not answer: {said}" in error.value.message
+    assert CANARY not in error.value.message
+    engine.dispose()
+
+
+def test_the_command_line_says_what_is_wrong_and_which_database_it_asked(
+    tmp_path: Path, postgresql_server: str
+) -> None:
+    url = changed(postgresql_server, database="nothing", password=CANARY)
+    done = with_database(tmp_path, url).pdp("export")
     assert done.returncode == 2
-    assert f"the database does not answer: {said}" in done.stderr
+    assert "the server has no database of this name" in done.stderr
     assert "database postgresql://" in done.stderr
     assert CANARY not in done.stderr
 
 
 @pytest.mark.parametrize(("url", "said"), SQLITE.values(), ids=SQLITE)
-def test_the_command_line_says_what_is_wrong_with_sqlite(
+def test_what_is_wrong_with_sqlite_is_said(
     tmp_path: Path, url: Callable[[Path], str], said: str
 ) -> None:
     (tmp_path / "text").write_text("some other file, which is long enough to be looked at" * 9)
-    done = with_database(tmp_path, url(tmp_path)).pdp("migrate")
-    assert done.returncode == 2
-    assert said in done.stderr
+    with pytest.raises(DatabaseUnavailable, match=said):
+        migrate(url(tmp_path))
 
 
 def test_log_readiness_and_doctor_say_what_is_wrong_and_that_migrate_was_not_run(
@@ -126,14 +140,22 @@ def test_a_unix_socket_that_answers_is_not_taken_from_its_owner(tmp_path: Path) 
     assert "its directory is not there" in done.stderr
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize("fault", ["other key", "no key", "not PEM", "no file", "no authority"])
+@pytest.mark.parametrize(
+    ("fault", "processes"),
+    [
+        ("other key", "2"),
+        ("no key", "1"),
+        ("not PEM", "1"),
+        ("no file", "1"),
+        ("no authority", "1"),
+    ],
+)
 def test_a_certificate_that_cannot_be_used_is_named_and_nothing_is_tried_again(
-    tmp_path: Path, fault: str, processes: str
+    tmp_path: Path, fault: str, processes: int
 ) -> None:
     authority = Authority("one")
     server = tls_server(tmp_path, authority, "grpc", mtls=True)
-    server.environment["PDP_PROCESSES"] = processes
+    server.environment["PDP_PROCESSES"] = str(processes)
     key = tmp_path / "server.key"
     want = "are not a PEM certificate and its private key"
     if fault == "other key":
