@@ -24,13 +24,14 @@ from pdp.facts import Listener, Replica, Store, migrate
 from pdp.garbage import leave_in_peace
 from pdp.http import HttpServer, Metrics, PostHandler
 from pdp.identity import Verifier
-from pdp.settings import Settings
-from pdp.sql import open_engine
+from pdp.settings import Settings, development_beside_production
+from pdp.sql import database_name, open_engine
 from pdp.wire import (
     AnyMethod,
     AsgiDoor,
     Door,
     Pages,
+    Rate,
     Watchers,
     administration_methods,
     audit_methods,
@@ -174,7 +175,10 @@ class Service:
             ),
             *administration_methods(administrator, pages),
             *audit_methods(
-                DecisionLog(self._engine), Reports(self._engine, clock=self._clock), pages
+                DecisionLog(self._engine),
+                Reports(self._engine, clock=self._clock),
+                pages,
+                Rate("reports_share", settings.reports_share),
             ),
             *watchers.methods(),
         )
@@ -199,13 +203,18 @@ class Service:
         """Why the process does not answer now; empty: it does."""
         checks: tuple[tuple[Callable[[], bool], str], ...] = (
             (lambda: not self._stopping.is_set(), "shutting down"),
-            (self._replica.ready, "policy and facts are not confirmed as current"),
+            (self._replica.ready, self._not_current()),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
             (self._clock.holds, CLOCK_OBSTACLE),
             (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
+
+    def _not_current(self) -> str:
+        problem = self._replica.problem
+        why = "" if problem is None else f": {problem}"
+        return f"policy and facts are not confirmed as current{why}"
 
     def start(self) -> int:
         """Starts everything, front door last. Returns the gRPC port.
@@ -239,8 +248,12 @@ class Service:
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
+        both = development_beside_production(self._settings.issuers)
+        if both is not None:
+            log.warning("development_issuer_accepted", development=both[0], production=both[1])
         log.info(
             "serving",
+            database=database_name(self._settings.database_url.get_secret_value()),
             listen=self._settings.listen,
             port=self._door.port,
             http_port=self._http.port,

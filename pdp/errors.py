@@ -50,6 +50,10 @@ class Violation:
     line: int | None = None
     """Line of the document, from 1; None outside documents."""
 
+    def __str__(self) -> str:
+        line = "" if self.line is None else f"line {self.line}: "
+        return f"{line}{self.field}: {self.description}"
+
 
 class PdpError(Exception):
     """Base of all errors that leave a room. `metadata` goes to the caller as ErrorInfo metadata."""
@@ -68,7 +72,7 @@ class InvalidRequest(RequestError):
     """Fields of a request are malformed."""
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        super().__init__("; ".join(map(str, violations)))
         self.violations: Sequence[Violation] = violations
 
     def within(self, field: str) -> "InvalidRequest":
@@ -80,14 +84,7 @@ class InvalidPolicy(RequestError):
     """A policy document does not hold together."""
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__(
-            "; ".join(
-                f"line {v.line}: {v.field}: {v.description}"
-                if v.line is not None
-                else f"{v.field}: {v.description}"
-                for v in violations
-            )
-        )
+        super().__init__("; ".join(map(str, violations)))
         self.violations: Sequence[Violation] = violations
 
 
@@ -208,6 +205,8 @@ class DeadlineExceeded(NotWanted):
 
 class Cancelled(NotWanted):
     """The caller has cancelled the call, or is gone."""
+
+
 class ShareExceeded(PdpError):
     """The caller has used up its share of something. Other callers still have theirs."""
 

@@ -2,8 +2,8 @@
 
 In:  decision records (`Recorder.record`, `Recorder.offer`), a directory, a SQL engine; what other
      recorders' shippers bring (`Reports`).
-Out: the same records in SQL (`Shipper`, `SqlDestination`), found again there (`DecisionLog`); a
-     report on segments (`verify_segments`).
+Out: the same records in SQL (`Shipper`, `SqlDestination`), found again there (`DecisionLog`);
+     reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
 Holds:
 - When `record` returns, its records are on disk and survive SIGKILL and a loss of power.
@@ -30,6 +30,7 @@ from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shares import Shares
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.verify import Problem, Report, verify_segments
+from pdp.audit.verify_sql import SqlReport, shipped_places, verify_sql
 
 __all__ = [
     "AHEAD_SECONDS_MAX",
@@ -52,8 +53,11 @@ __all__ = [
     "Shipper",
     "ShipperCounts",
     "SqlDestination",
+    "SqlReport",
     "decode",
     "encode",
     "new_decision_id",
+    "shipped_places",
     "verify_segments",
+    "verify_sql",
 ]

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from pdp.cli import ask, audit, clerk, database, policy, secrets, serve, sidecar
 from pdp.cli.output import fail
+from pdp.cli.variables import warn_of_unknown_variables
 from pdp.errors import InvalidPolicy, PdpError
+from pdp.logs import configure_logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +36,10 @@ app.add_typer(database.app, name="database")
 
 def main() -> None:
     """Runs the command line; typed errors become one line and exit status 2."""
+    # Until a command's settings say more; never on standard output, which may be a document.
+    configure_logs("warning", "console")
+    if sys.argv[1:2] not in (["serve"], ["sidecar"]):  # which do not start with them
+        warn_of_unknown_variables()
     try:
         app()
     except ValidationError as error:

@@ -5,7 +5,7 @@ import sys
 from typing import Annotated
 
 import typer
-from pdp_client import Guard, GuardError, Resource
+from pdp_client import Guard, GuardError, PdpUnavailable, Resource
 
 from pdp.cli.output import fail, say
 from pdp.cli.remote import (
@@ -16,6 +16,7 @@ from pdp.cli.remote import (
     Certificate,
     Key,
     Server,
+    explain,
     tls_of,
 )
 
@@ -51,6 +52,8 @@ def check(
             decision = guard.check(token, permission, asked, _mapping(context, "--context"))
         except (GuardError, ValueError) as error:
             fail(str(error))
+            if isinstance(error, PdpUnavailable):
+                explain(server, tls_of(ca, certificate, key))
             raise typer.Exit(2) from None
     say(f"{decision.effect.name} {decision.reason}: {decision.message}")
     for name in ("rule_id", "grant_id", "decision_id", "revision"):

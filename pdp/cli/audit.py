@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Protocol, TypeVar
 
 import grpc
@@ -17,8 +16,9 @@ from pdpapi.v1 import core_pb2
 from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 from rich.table import Table
 
-from pdp.audit import AHEAD_SECONDS_MAX, verify_segments
-from pdp.cli.output import fail, out, say
+from pdp.audit import AHEAD_SECONDS_MAX
+from pdp.cli.audit_verify import verify
+from pdp.cli.output import fail, out
 from pdp.cli.remote import (
     DEADLINE_SECONDS,
     DEFAULT_SERVER,
@@ -28,10 +28,12 @@ from pdp.cli.remote import (
     Key,
     Server,
     channel_to,
+    explain,
     tls_of,
 )
 
 app = typer.Typer(no_args_is_help=True, help="What was decided, for a security team.")
+app.command("verify")(verify)
 
 N_co = TypeVar("N_co", covariant=True)
 
@@ -104,21 +106,9 @@ def list_decisions(
                 _follow(ask, query, found, as_json=as_json)
         except grpc.RpcError as error:
             fail(f"{error.code().name}: {error.details()}")
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                explain(server, tls_of(ca, certificate, key))
             raise typer.Exit(2) from None
-
-
-@app.command("verify")
-def verify(
-    directory: Annotated[Path, typer.Argument(help="Directory of audit segments.")],
-) -> None:
-    """Checks the chain of the segments in a directory. Exit status 1 where it does not hold."""
-    report = verify_segments(directory)
-    for problem in report.problems:
-        where = f"record {problem.position}" if problem.position is not None else "header"
-        fail(f"{problem.path}: {where} at byte {problem.byte_offset}: {problem.what}")
-    say(f"{report.records} records in {report.segments} segments")
-    if report.problems:
-        raise typer.Exit(1)
 
 
 def _newest(ask: Ask, query: pb.ListDecisionsRequest, limit: int) -> Iterator[pb.DecisionRecord]:

@@ -34,7 +34,7 @@ def push_claims(
     """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
     settings = Settings.load(config)
     configure_logs(settings.log_level, settings.log_format)
-    store = open_store(settings)
+    store = open_store(settings, create=not dry_run)
     # On the console of the lines, which then stand above the bar.
     with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
         chosen = user_ids or _differing(store, bar)

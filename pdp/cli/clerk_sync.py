@@ -38,7 +38,7 @@ def sync(
     """
     settings = Settings.load(config)
     configure_logs(settings.log_level, settings.log_format)
-    store = open_store(settings)
+    store = open_store(settings, create=not dry_run)
     # Left as an exit, not as a death: then the next one need not wait for this one's lease.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     told = _Told()

@@ -5,22 +5,30 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli.output import say
+from pdp.cli.output import note, say
 from pdp.facts import Store, migrate, renew_epoch
+from pdp.migrations import schema_problem
 from pdp.settings import DatabaseSettings
-from pdp.sql import open_engine
+from pdp.sql import database_name, open_engine
 
 app = typer.Typer(no_args_is_help=True, help="The database itself.")
 
 
-def open_store(settings: DatabaseSettings) -> Store:
-    """With the tables of this version where it is SQLite; PostgreSQL waits for `pdp migrate`.
+def open_store(settings: DatabaseSettings, *, create: bool = True) -> Store:
+    """Opens the database and says on standard error which it is. SQLite is brought to the tables of
+    this version; PostgreSQL waits for `pdp migrate`. Without `create` nothing is made or migrated.
 
-    Raises ValueError for an URL of neither, and DatabaseUnavailable.
+    Raises ValueError for a URL of neither, or without `create` if a file or tables are missing;
+    DatabaseUnavailable.
     """
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
-    if url.startswith("sqlite"):
+    note(f"database {database_name(url)}")
+    if not create:
+        problem = schema_problem(engine)
+        if problem is not None:
+            raise ValueError(f"{problem}; `pdp migrate` makes it, this command makes nothing")
+    elif url.startswith("sqlite"):
         migrate(engine)
     return Store(engine)
 

@@ -14,6 +14,16 @@ def fail(message: str) -> None:
     err.print(f"[red]pdp:[/red] {plain(message)}")
 
 
+def warn(message: str) -> None:
+    """One line of a warning, on standard error."""
+    err.print(f"[yellow]pdp:[/yellow] warning: {plain(message)}")
+
+
+def note(message: str) -> None:
+    """One line that is no result, on standard error."""
+    err.print(f"pdp: {plain(message)}")
+
+
 def say(message: str) -> None:
     """One line, as it is, on standard output."""
     out.print(plain(message))

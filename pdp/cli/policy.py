@@ -8,17 +8,19 @@ import typer
 
 from pdp.administrator import Administrator
 from pdp.cli.database import open_store
-from pdp.cli.output import say
+from pdp.cli.output import note, say
 from pdp.facts import migrate
 from pdp.settings import DatabaseSettings
-from pdp.sql import open_engine
+from pdp.sql import database_name, open_engine
 
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 
 
 def migrate_database(config: Config = None) -> None:
     """Brings the database's schema up to this version."""
-    engine = open_engine(DatabaseSettings.load(config).database_url.get_secret_value())
+    url = DatabaseSettings.load(config).database_url.get_secret_value()
+    engine = open_engine(url)
+    note(f"database {database_name(url)}")
     migrate(engine)
     say("the schema is up to date")
 
@@ -37,7 +39,7 @@ def apply(
     """Makes the database equal to a policy document."""
     if dry_run and everywhere:
         raise typer.BadParameter("--dry-run changes nothing anywhere")
-    administrator = _administrator(config)
+    administrator = _administrator(config, create=not dry_run)
     revision, changes = administrator.apply(file.read(), dry_run=dry_run)
     for change in changes:
         say(f"{change.action.value} {change.kind} {'/'.join(change.key)}")
@@ -53,12 +55,12 @@ def apply(
 
 def export(config: Config = None) -> None:
     """Writes the database as a policy document."""
-    document, _ = _administrator(config).export()
+    document, _ = _administrator(config, create=False).export()
     typer.echo(document, nl=False)
 
 
-def _administrator(config: Path | None) -> Administrator:
-    store = open_store(DatabaseSettings.load(config))
+def _administrator(config: Path | None, *, create: bool) -> Administrator:
+    store = open_store(DatabaseSettings.load(config), create=create)
     return Administrator(store, on_write=lambda _: None)
 
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.cli.variables import require_known_variables
 from pdp.envoy import carry
 from pdp.logs import configure_logs
-from pdp.settings import Settings
+from pdp.settings import Settings, check_free, check_tls
 from pdp.supervisor import METRICS_VARIABLE, supervise
 
 
@@ -31,8 +32,11 @@ def serve(
         overrides["listen"] = listen
     if insecure:
         overrides["insecure"] = True
+    require_known_variables()
     settings = Settings.load(config, **overrides)
     configure_logs(settings.log_level, settings.log_format)
+    check_tls(settings.tls)
+    check_free(settings.listen, shared=settings.processes > 1)
     if settings.processes > 1 and worker is None:
         supervise(settings, [sys.executable, "-m", "pdp", *sys.argv[1:]], os.environ)  # noqa: TID251
         return

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.cli.variables import require_known_variables
 from pdp.logs import configure_logs
-from pdp.settings import SidecarSettings
+from pdp.settings import SidecarSettings, check_certificate, check_free, check_tls
 
 
 def sidecar(
@@ -53,8 +54,19 @@ def sidecar(
         "insecure": insecure or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
+    require_known_variables()
     settings = SidecarSettings.load(config, **overrides)
     configure_logs(settings.log_level, settings.log_format)
+    check_tls(settings.tls)
+    upstream_tls = settings.upstream_tls
+    if upstream_tls and upstream_tls.certificate_file and upstream_tls.private_key_file:
+        check_certificate(
+            upstream_tls.certificate_file,
+            upstream_tls.private_key_file,
+            upstream_tls.ca_file,
+            "upstream_tls",
+        )
+    check_free(settings.listen, shared=False)
     # What answers loads much that the other commands do without.
     from pdp.sidecar.app import Sidecar  # noqa: PLC0415
 

@@ -5,9 +5,8 @@ itself.
 """
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -31,8 +30,6 @@ log = structlog.get_logger("pdp.sidecar")
 
 READINESS_SECONDS = 0.1
 ORIGIN = "sidecar"
-SOCKET_UMASK = 0o117
-"""A unix socket is for processes of the same user or group."""
 
 
 class Sidecar:
@@ -146,10 +143,9 @@ class Sidecar:
         started.callback(self._stop_audit)
         self._follower.start()
         started.callback(self._follower.stop)
-        with _umask(SOCKET_UMASK):
-            self._door = open_grpc_door(
-                self._settings, self._answering.methods(), self._metrics.observe_rpc
-            )
+        self._door = open_grpc_door(
+            self._settings, self._answering.methods(), self._metrics.observe_rpc
+        )
         started.callback(self._door.close, self._settings.shutdown_seconds)
         self._readiness.start()
         log.info(
@@ -201,12 +197,3 @@ def _certificate_files(settings: SidecarSettings) -> dict[str, Path | None]:
         files["upstream_client"] = settings.upstream_tls.certificate_file
         files["upstream_ca"] = settings.upstream_tls.ca_file
     return files
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)

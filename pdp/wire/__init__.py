@@ -15,12 +15,14 @@ from pdp.wire.external_authorization import external_authorization_methods
 from pdp.wire.methods import AnyMethod
 from pdp.wire.pages import Pages
 from pdp.wire.server import open_grpc_door
+from pdp.wire.shares import Rate
 
 __all__ = [
     "AnyMethod",
     "AsgiDoor",
     "Door",
     "Pages",
+    "Rate",
     "Receive",
     "Scope",
     "Send",

@@ -20,11 +20,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2
 
-from pdp.errors import Overloaded, PdpError
+from pdp.errors import PdpError
 from pdp.settings import Settings, socket_address
 from pdp.wire.asgi_streams import Wakes, carry_out
 from pdp.wire.callers import Callers, Proof
-from pdp.wire.door import CLOSING_SECONDS, rpcs_max
+from pdp.wire.door import CLOSING_SECONDS, rpc_places
 from pdp.wire.framing import (
     CompressedError,
     MessageReader,
@@ -34,6 +34,7 @@ from pdp.wire.framing import (
 )
 from pdp.wire.gate import Gate, Observe, Outcome, Refusal, Stream, refusal_of
 from pdp.wire.methods import AnyMethod, Method, StreamMethod
+from pdp.wire.shares import Places
 from pdp.wire.wanted import wanted_while, within
 
 Scope = Mapping[str, Any]
@@ -64,7 +65,12 @@ class AsgiDoor:
 
     def __init__(self, settings: Settings, methods: Sequence[AnyMethod], observe: Observe) -> None:
         self._listen = settings.listen
-        self._gate = Gate(Callers(settings.callers), observe)
+        self._gate = Gate(
+            Callers(settings.callers),
+            observe,
+            Places("streams_share", settings.streams_share),
+            rpc_places(settings),
+        )
         self._methods = {method.path.encode(): method for method in methods}
         self._mtls = settings.tls is not None and settings.tls.client_ca_file is not None
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc")
@@ -72,8 +78,6 @@ class AsgiDoor:
         for method in methods:
             if isinstance(method, StreamMethod):
                 method.listen(self._wakes.soon)
-        self._in_flight = 0
-        self._in_flight_max = rpcs_max(settings)
         self._serving = False
         self._open = False
 
@@ -100,7 +104,7 @@ class AsgiDoor:
         self._wakes.soon()
         deadline = time.monotonic() + grace_seconds
         time.sleep(CLOSING_SECONDS)
-        while (self._in_flight or self._wakes) and time.monotonic() < deadline:
+        while (self._gate.in_flight or self._wakes) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     # --- the application ------------------------------------------------------------------------
@@ -170,11 +174,9 @@ class AsgiDoor:
                 method.request_bytes_max,
                 lambda length: self._gate.admit(method, length, proof),
             )
-            if self._in_flight >= self._in_flight_max:
-                raise Overloaded("concurrent_rpcs_max", self._in_flight_max)
+            give_back = self._gate.take_place(proof)
         except PdpError as error:
             return self._gate.refuse(method, error)
-        self._in_flight += 1
         try:
             outcome = None
             if len(raw) <= AT_ONCE_BYTES_MAX:
@@ -187,7 +189,7 @@ class AsgiDoor:
                 )
             return outcome
         finally:
-            self._in_flight -= 1
+            give_back()
 
     async def _stream(
         self, method: StreamMethod, receive: Receive, proof: Proof

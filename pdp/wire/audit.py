@@ -23,6 +23,7 @@ from pdp.wire.decision import EFFECTS, KINDS, REASONS, write_actor
 from pdp.wire.log_frames import contents_of, place_message, place_of
 from pdp.wire.methods import Method
 from pdp.wire.pages import Pages, page_size
+from pdp.wire.shares import Rate
 from pdp.wire.times import seconds_of, set_time
 
 SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
@@ -38,8 +39,10 @@ _SOURCES = {
 }
 
 
-def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> Sequence[Method]:
-    """The methods of AuditService."""
+def audit_methods(
+    decision_log: DecisionLog, reports: Reports, pages: Pages, reported: Rate
+) -> Sequence[Method]:
+    """The methods of AuditService. `reported`: shares in the records that callers report."""
 
     def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
         size = page_size(request)
@@ -67,6 +70,7 @@ def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> 
         if not request.frames:
             known = reports.place(caller.name, log)
             return ReportDecisionsResponse(place=None if known is None else place_message(known))
+        reported.spend(caller.name, len(request.frames))
         start, contents = place_of(request.start), contents_of(request.frames)
         place, refusals = reports.take(caller.name, log, start, contents)
         return ReportDecisionsResponse(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pdp.settings import CallerSettings, TlsSettings
+from pdp.wire.shares import Places
 
 CLOSING_SECONDS = 0.05
 """For so long a closing door still answers, with what is worth asking again."""
@@ -32,6 +33,10 @@ class DoorSettings(Protocol):
     def callers(self) -> Sequence[CallerSettings]:
         """Who may call."""
 
+    @property
+    def streams_share(self) -> int:
+        """How many streams one caller may have open."""
+
 
 class Door(Protocol):
     """What the process needs of its front door."""
@@ -53,3 +58,10 @@ class Door(Protocol):
 def rpcs_max(settings: DoorSettings) -> int:
     """How many RPCs a process takes on at once; what is beyond is RESOURCE_EXHAUSTED."""
     return settings.threads * 32
+
+
+def rpc_places(settings: DoorSettings) -> Places:
+    """The places for RPCs. Where there are several callers, one may take three quarters of them."""
+    total = rpcs_max(settings)
+    each = total * 3 // 4 if len(settings.callers) > 1 else total
+    return Places("concurrent_rpcs_share", each, total)

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from pdp.errors import CallerUnauthenticated
 from pdp.wire.callers import Callers, Proof
+from pdp.wire.gate import Gate
 from pdp.wire.statuses import status_of
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -25,7 +26,8 @@ class Reception(grpc.ServerInterceptor):
     """Lets known callers through, to every method. To others it answers the health of the whole
     process, for probes that have no key, and UNAUTHENTICATED to everything else."""
 
-    def __init__(self, callers: Callers, serving: threading.Event) -> None:
+    def __init__(self, gate: Gate, callers: Callers, serving: threading.Event) -> None:
+        self._gate = gate
         self._callers = callers
         self._serving = serving
         self._health: _Handler = grpc.stream_unary_rpc_method_handler(self._say_health)
@@ -39,11 +41,15 @@ class Reception(grpc.ServerInterceptor):
         """Chooses by the headers alone."""
         metadata = handler_call_details.invocation_metadata or ()
         keys = [value for key, value in metadata if key == "authorization"]
+        is_probe = handler_call_details.method == _HEALTH_CHECK
+        identify = self._callers.identify if is_probe else self._gate.identify
         try:
-            self._callers.identify(Proof(keys, None))
+            identify(Proof(keys, None))
         except CallerUnauthenticated:
-            is_probe = handler_call_details.method == _HEALTH_CHECK
-            return self._health if is_probe else self._refusal
+            if is_probe:
+                return self._health
+            self._gate.count_stranger()
+            return self._refusal
         return continuation(handler_call_details)
 
     def _say_health(self, _: Iterator[bytes], __: grpc.ServicerContext) -> bytes:

@@ -1,9 +1,11 @@
 """The front door by grpcio: a thread for each RPC that is being answered."""
 
+import contextlib
 import functools
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -22,8 +24,12 @@ from pdp.wire.door import CLOSING_SECONDS, DoorSettings, rpcs_max
 from pdp.wire.gate import Gate, Observe
 from pdp.wire.methods import AnyMethod, Method, StreamMethod
 from pdp.wire.reception import Reception
+from pdp.wire.shares import Places
 from pdp.wire.streams import Streams
 from pdp.wire.wanted import wanted_while
+
+SOCKET_UMASK = 0o117
+"""A unix socket is for processes of the same user or group."""
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -76,13 +82,16 @@ def open_grpc_door(
 ) -> GrpcDoor:
     """Binds the port and serves. Raises RuntimeError where the port cannot be bound."""
     callers = Callers(settings.callers)
+    # Streams count among the RPCs that grpcio takes on at once: half of them stay for questions.
+    streams_each = min(settings.streams_share, rpcs_max(settings) // 2)
+    gate = Gate(callers, observe, Places("streams_share", streams_each))
     serving = threading.Event()
     mtls = settings.tls is not None and settings.tls.client_ca_file is not None
     # With mTLS the handshake has turned strangers away; without callers there are none.
     arrivals = Arrivals()
-    interceptors: list[grpc.ServerInterceptor] = (
-        [Reception(callers, serving), arrivals] if settings.callers and not mtls else [arrivals]
-    )
+    interceptors: list[grpc.ServerInterceptor] = [arrivals]
+    if settings.callers and not mtls:
+        interceptors.insert(0, Reception(gate, callers, serving))
     server = grpc.server(
         ThreadPoolExecutor(settings.threads, thread_name_prefix="rpc"),
         interceptors=interceptors,
@@ -103,7 +112,6 @@ def open_grpc_door(
         ),
         maximum_concurrent_rpcs=rpcs_max(settings),
     )
-    gate = Gate(callers, observe)
     streams = Streams(gate, arrivals, functools.partial(_proof, mtls=mtls))
 
     def handler_of(method: AnyMethod) -> _Handler:
@@ -120,16 +128,30 @@ def open_grpc_door(
         (*{method.service for method in methods}, health.SERVICE_NAME, reflection.SERVICE_NAME),
         server,
     )
-    if settings.tls is None:
-        port = server.add_insecure_port(settings.listen)
-    else:
-        port = server.add_secure_port(settings.listen, _credentials(settings.tls))
+    with _socket_mode(settings.listen):
+        if settings.tls is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            port = server.add_secure_port(settings.listen, _credentials(settings.tls))
     door = GrpcDoor(server, servicer, port, gate.closing, serving, streams, arrivals)
     door.set_serving(serving=False)
     arrivals.start()
     streams.start()
     server.start()
     return door
+
+
+@contextlib.contextmanager
+def _socket_mode(listen: str) -> Iterator[None]:
+    """Has a unix socket made with the mode 0660 from the start: whoever can connect may ask."""
+    if not listen.startswith("unix:"):
+        yield
+        return
+    before = os.umask(SOCKET_UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:

@@ -32,6 +32,7 @@ from pdp.sql import begin_read, begin_write, open_engine
 from pdp.wire.audit import audit_methods
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.pages import Pages
+from pdp.wire.shares import Rate
 from tests.audit.logs import ORIGIN
 from tests.kit.decisions import decision_record
 from tests.kit.waiting import eventually
@@ -256,7 +257,8 @@ def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
     records = [reported(caller="x" * 15_000) for _ in range(300)]
     for begin in range(0, len(records), 100):
         take(reports, *records[begin : begin + 100])
-    [list_decisions, *_] = audit_methods(DecisionLog(engine), reports, Pages(lambda: b"secret"))
+    pages, reported = Pages(lambda: b"secret"), Rate("reports_share", 1_000_000)
+    [list_decisions, *_] = audit_methods(DecisionLog(engine), reports, pages, reported)
     request = ListDecisionsRequest(page_size=1_000)
     seen: list[str] = []
     while True:

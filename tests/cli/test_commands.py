@@ -21,6 +21,7 @@ def machine(tmp_path: Path) -> ServerProcess:
 def test_apply_says_what_it_changes_and_export_gives_it_back(machine: ServerProcess) -> None:
     file = machine.directory / "policy.yaml"
     file.write_text(POLICY)
+    assert machine.pdp("migrate").returncode == 0
     dry = machine.pdp("apply", str(file), "--dry-run")
     assert dry.returncode == 0
     assert "create role ADMIN" in dry.stdout

@@ -1,6 +1,7 @@
 """The process: start, stop, death, and what is left of the log."""
 
 import concurrent.futures
+import os
 import threading
 import time
 from pathlib import Path
@@ -208,3 +209,20 @@ def _after_section(text: str) -> str:
         if line[0] not in " -":
             return "".join(lines[number:])
     return ""
+
+
+def test_a_unix_socket_and_the_database_are_for_nobody_else_though_the_umask_lets_them(
+    tmp_path: Path,
+) -> None:
+    socket_file = tmp_path / "pdp.sock"
+    server = ServerProcess(tmp_path, {"LISTEN": f"unix:{socket_file}"})
+    before = os.umask(0)
+    try:
+        server.start()
+    finally:
+        os.umask(before)
+    try:
+        assert socket_file.stat().st_mode & 0o777 == 0o660
+        assert (tmp_path / "pdp.db").stat().st_mode & 0o777 == 0o600
+    finally:
+        server.stop()

@@ -25,7 +25,7 @@ from pdp.limits import REPORT_BYTES_MAX
 from pdp.model import AnswerSource
 from pdp.sidecar.reporting import Report, UpstreamDestination
 from pdp.sql import open_engine
-from pdp.wire import audit_methods
+from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller
 from tests.audit.logs import ORIGIN, write_log
 from tests.e2e.test_check import error_info, refusal
@@ -48,7 +48,8 @@ def upstream(sqlite_url: str) -> Iterator[Engine]:
 def report_to(engine: Engine, name: str = "edge") -> Report:
     """ReportDecisions as the server answers it, without the network between."""
     reports = Reports(engine, clock=lambda: wall_clock() + 1e9)  # whatever the clock here
-    methods = audit_methods(DecisionLog(engine), reports, None)  # type: ignore[arg-type]
+    reported = Rate("reports_share", 1_000_000)
+    methods = audit_methods(DecisionLog(engine), reports, None, reported)  # type: ignore[arg-type]
     (method,) = (one for one in methods if one.name == "ReportDecisions")
 
     def report(request: ReportDecisionsRequest) -> ReportDecisionsResponse:
