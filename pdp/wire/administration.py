@@ -1,6 +1,7 @@
 """PolicyAdministrationService: five methods for each kind of entity, made from one table, and
 RevokeSession, Apply, Export and Barrier."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
 
+_WORD_BEGINS = re.compile("(?<=[a-z])(?=[A-Z])")
 _ACTIONS = {
     Action.CREATE: pb.Change.ACTION_CREATE,
     Action.UPDATE: pb.Change.ACTION_UPDATE,
@@ -38,7 +40,7 @@ class _Kind:
 
     @property
     def field(self) -> str:
-        return self.name.lower()
+        return _WORD_BEGINS.sub("_", self.name).lower()
 
 
 _KINDS = (
@@ -48,6 +50,13 @@ _KINDS = (
         model.Permission,
         entities.permission_of,
         entities.permission_message,
+    ),
+    _Kind(
+        "ResourceType",
+        "ResourceTypes",
+        model.ResourceType,
+        entities.resource_type_of,
+        entities.resource_type_message,
     ),
     _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
     _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
@@ -135,7 +144,7 @@ def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) ->
         page = found[:size]
         return response(
             f"List{kind.plural}",
-            **{kind.plural.lower(): [kind.write(entity) for entity in page]},
+            **{f"{kind.field}s": [kind.write(entity) for entity in page]},
             next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
         )
 

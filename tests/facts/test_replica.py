@@ -78,10 +78,10 @@ def test_a_view_holds_all_that_is_stored_about_actor_organization_and_resource(
         attributes = {"a": "stored", "b": 1.0, "c": True}
         merged = Resource("course", "1", "org_1", ResourceRef("s", "1"), attributes)
         above = (
-            ResourceFacts(school, (on_resource,)),
+            ResourceFacts(school, (on_resource,), stored=True),
             ResourceFacts(Resource("nowhere", "x"), ()),
         )
-        assert view.chains[0] == (ResourceFacts(merged, ()), *above)
+        assert view.chains[0] == (ResourceFacts(merged, (), stored=True), *above)
         assert view.chains[1] == ()
         assert view.chains[2][1:] == above
     assert replica.view("user_2", None, []).user is None
