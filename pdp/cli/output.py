@@ -14,6 +14,11 @@ def fail(message: str) -> None:
     err.print(f"[red]pdp:[/red] {plain(message)}")
 
 
+def warn(message: str) -> None:
+    """One line of a warning, on standard error."""
+    err.print(f"[yellow]warning:[/yellow] {plain(message)}")
+
+
 def say(message: str) -> None:
     """One line, as it is, on standard output."""
     out.print(plain(message))

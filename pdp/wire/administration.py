@@ -11,7 +11,7 @@ from pdpapi.v1 import administration_service_pb2 as pb
 
 from pdp import model
 from pdp.administrator import Administrator
-from pdp.document import Action
+from pdp.document import Action, parse_document
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
@@ -90,13 +90,18 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
         return pb.RevokeSessionResponse(revision=revision)
 
     def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
+        document = parse_document(request.document)
         revision, changes = administrator.apply(
-            request.document,
+            document,
             dry_run=request.dry_run,
             expected_revision=request.expected_revision,
         )
         return pb.ApplyResponse(
             revision=revision,
+            warnings=[
+                pb.Warning(field=one.field, description=one.description, line=one.line or 0)
+                for one in administrator.lint(document)
+            ],
             changes=[
                 pb.Change(
                     action=_ACTIONS[change.action], kind=change.kind, key="/".join(change.key)

@@ -41,6 +41,12 @@ ENTITIES: list[tuple[str, str, Message, Message]] = [
         pb.Permission(name="course:edit"),
         pb.Permission(name="course:edit", description="Change"),
     ),
+    (
+        "ResourceType",
+        "ResourceTypes",
+        pb.ResourceType(name="course", tenancy=pb.TENANCY_ORGANIZATION, stored_required=True),
+        pb.ResourceType(name="course", tenancy=pb.TENANCY_NONE),
+    ),
     ("Role", "Roles", ROLE, pb.Role(name="R1", description="again", inherits=["R0"])),
     (
         "Rule",

@@ -6242,7 +6242,9 @@ type ApplyResponse struct {
 	// The revision that holds the document; on a dry run, the one it was compared with.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Empty: the database is equal to the document.
-	Changes       []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	Changes []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What holds together and is nevertheless likely to surprise. Nothing was refused for it.
+	Warnings      []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6291,6 +6293,77 @@ func (x *ApplyResponse) GetChanges() []*Change {
 	return nil
 }
 
+func (x *ApplyResponse) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// Something in a policy that is likely to be meant otherwise.
+type Warning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where: a path of the document (`routes./courses/{id}`), or `stored route ...`.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// What.
+	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Line of the document, from 1. 0: it is stored, and the document does not speak of it.
+	Line          uint32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Warning) Reset() {
+	*x = Warning{}
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[114]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Warning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Warning) ProtoMessage() {}
+
+func (x *Warning) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[114]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Warning.ProtoReflect.Descriptor instead.
+func (*Warning) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{114}
+}
+
+func (x *Warning) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Warning) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Warning) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
 // Asks for the policy document.
 type ExportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -6300,7 +6373,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[114]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6312,7 +6385,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[114]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6325,7 +6398,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{114}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{115}
 }
 
 // The policy document.
@@ -6341,7 +6414,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[115]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6353,7 +6426,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[115]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6366,7 +6439,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{115}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *ExportResponse) GetDocument() string {
@@ -6394,7 +6467,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[116]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6406,7 +6479,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[116]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6419,7 +6492,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{116}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *BarrierRequest) GetRevision() uint64 {
@@ -6444,7 +6517,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6456,7 +6529,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6469,7 +6542,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{117}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *BarrierResponse) GetRevision() uint64 {
@@ -6849,10 +6922,15 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rACTION_CREATE\x10\x01\x12\x11\n" +
 	"\rACTION_UPDATE\x10\x02\x12\x11\n" +
-	"\rACTION_DELETE\x10\x03\"X\n" +
+	"\rACTION_DELETE\x10\x03\"\x88\x01\n" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
-	"\achanges\x18\x02 \x03(\v2\x11.pdpapi.v1.ChangeR\achanges\"\x0f\n" +
+	"\achanges\x18\x02 \x03(\v2\x11.pdpapi.v1.ChangeR\achanges\x12.\n" +
+	"\bwarnings\x18\x03 \x03(\v2\x12.pdpapi.v1.WarningR\bwarnings\"U\n" +
+	"\aWarning\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\rR\x04line\"\x0f\n" +
 	"\rExportRequest\"H\n" +
 	"\x0eExportResponse\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x1a\n" +
@@ -6958,7 +7036,7 @@ func file_pdpapi_v1_administration_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpapi_v1_administration_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_pdpapi_v1_administration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 118)
+var file_pdpapi_v1_administration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
 var file_pdpapi_v1_administration_service_proto_goTypes = []any{
 	(Tenancy)(0),                       // 0: pdpapi.v1.Tenancy
 	(Effect)(0),                        // 1: pdpapi.v1.Effect
@@ -7078,23 +7156,24 @@ var file_pdpapi_v1_administration_service_proto_goTypes = []any{
 	(*ApplyRequest)(nil),               // 115: pdpapi.v1.ApplyRequest
 	(*Change)(nil),                     // 116: pdpapi.v1.Change
 	(*ApplyResponse)(nil),              // 117: pdpapi.v1.ApplyResponse
-	(*ExportRequest)(nil),              // 118: pdpapi.v1.ExportRequest
-	(*ExportResponse)(nil),             // 119: pdpapi.v1.ExportResponse
-	(*BarrierRequest)(nil),             // 120: pdpapi.v1.BarrierRequest
-	(*BarrierResponse)(nil),            // 121: pdpapi.v1.BarrierResponse
-	(*ResourceRef)(nil),                // 122: pdpapi.v1.ResourceRef
-	(*timestamppb.Timestamp)(nil),      // 123: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 124: google.protobuf.Struct
-	(*Resource)(nil),                   // 125: pdpapi.v1.Resource
+	(*Warning)(nil),                    // 118: pdpapi.v1.Warning
+	(*ExportRequest)(nil),              // 119: pdpapi.v1.ExportRequest
+	(*ExportResponse)(nil),             // 120: pdpapi.v1.ExportResponse
+	(*BarrierRequest)(nil),             // 121: pdpapi.v1.BarrierRequest
+	(*BarrierResponse)(nil),            // 122: pdpapi.v1.BarrierResponse
+	(*ResourceRef)(nil),                // 123: pdpapi.v1.ResourceRef
+	(*timestamppb.Timestamp)(nil),      // 124: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 125: google.protobuf.Struct
+	(*Resource)(nil),                   // 126: pdpapi.v1.Resource
 }
 var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	0,   // 0: pdpapi.v1.ResourceType.tenancy:type_name -> pdpapi.v1.Tenancy
 	1,   // 1: pdpapi.v1.Rule.effect:type_name -> pdpapi.v1.Effect
-	122, // 2: pdpapi.v1.Grant.resource:type_name -> pdpapi.v1.ResourceRef
-	123, // 3: pdpapi.v1.Grant.not_before:type_name -> google.protobuf.Timestamp
-	123, // 4: pdpapi.v1.Grant.expires_at:type_name -> google.protobuf.Timestamp
+	123, // 2: pdpapi.v1.Grant.resource:type_name -> pdpapi.v1.ResourceRef
+	124, // 3: pdpapi.v1.Grant.not_before:type_name -> google.protobuf.Timestamp
+	124, // 4: pdpapi.v1.Grant.expires_at:type_name -> google.protobuf.Timestamp
 	2,   // 5: pdpapi.v1.User.status:type_name -> pdpapi.v1.UserStatus
-	124, // 6: pdpapi.v1.User.attributes:type_name -> google.protobuf.Struct
+	125, // 6: pdpapi.v1.User.attributes:type_name -> google.protobuf.Struct
 	4,   // 7: pdpapi.v1.CreatePermissionRequest.permission:type_name -> pdpapi.v1.Permission
 	4,   // 8: pdpapi.v1.CreatePermissionResponse.permission:type_name -> pdpapi.v1.Permission
 	4,   // 9: pdpapi.v1.GetPermissionResponse.permission:type_name -> pdpapi.v1.Permission
@@ -7131,12 +7210,12 @@ var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	9,   // 40: pdpapi.v1.ListRoutesResponse.routes:type_name -> pdpapi.v1.Route
 	9,   // 41: pdpapi.v1.UpdateRouteRequest.route:type_name -> pdpapi.v1.Route
 	9,   // 42: pdpapi.v1.UpdateRouteResponse.route:type_name -> pdpapi.v1.Route
-	125, // 43: pdpapi.v1.CreateResourceRequest.resource:type_name -> pdpapi.v1.Resource
-	125, // 44: pdpapi.v1.CreateResourceResponse.resource:type_name -> pdpapi.v1.Resource
-	125, // 45: pdpapi.v1.GetResourceResponse.resource:type_name -> pdpapi.v1.Resource
-	125, // 46: pdpapi.v1.ListResourcesResponse.resources:type_name -> pdpapi.v1.Resource
-	125, // 47: pdpapi.v1.UpdateResourceRequest.resource:type_name -> pdpapi.v1.Resource
-	125, // 48: pdpapi.v1.UpdateResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	126, // 43: pdpapi.v1.CreateResourceRequest.resource:type_name -> pdpapi.v1.Resource
+	126, // 44: pdpapi.v1.CreateResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	126, // 45: pdpapi.v1.GetResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	126, // 46: pdpapi.v1.ListResourcesResponse.resources:type_name -> pdpapi.v1.Resource
+	126, // 47: pdpapi.v1.UpdateResourceRequest.resource:type_name -> pdpapi.v1.Resource
+	126, // 48: pdpapi.v1.UpdateResourceResponse.resource:type_name -> pdpapi.v1.Resource
 	10,  // 49: pdpapi.v1.CreateUserRequest.user:type_name -> pdpapi.v1.User
 	10,  // 50: pdpapi.v1.CreateUserResponse.user:type_name -> pdpapi.v1.User
 	10,  // 51: pdpapi.v1.GetUserResponse.user:type_name -> pdpapi.v1.User
@@ -7157,119 +7236,120 @@ var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	12,  // 66: pdpapi.v1.UpdateMembershipResponse.membership:type_name -> pdpapi.v1.Membership
 	3,   // 67: pdpapi.v1.Change.action:type_name -> pdpapi.v1.Change.Action
 	116, // 68: pdpapi.v1.ApplyResponse.changes:type_name -> pdpapi.v1.Change
-	13,  // 69: pdpapi.v1.PolicyAdministrationService.CreatePermission:input_type -> pdpapi.v1.CreatePermissionRequest
-	15,  // 70: pdpapi.v1.PolicyAdministrationService.GetPermission:input_type -> pdpapi.v1.GetPermissionRequest
-	17,  // 71: pdpapi.v1.PolicyAdministrationService.ListPermissions:input_type -> pdpapi.v1.ListPermissionsRequest
-	19,  // 72: pdpapi.v1.PolicyAdministrationService.UpdatePermission:input_type -> pdpapi.v1.UpdatePermissionRequest
-	21,  // 73: pdpapi.v1.PolicyAdministrationService.DeletePermission:input_type -> pdpapi.v1.DeletePermissionRequest
-	23,  // 74: pdpapi.v1.PolicyAdministrationService.CreateResourceType:input_type -> pdpapi.v1.CreateResourceTypeRequest
-	25,  // 75: pdpapi.v1.PolicyAdministrationService.GetResourceType:input_type -> pdpapi.v1.GetResourceTypeRequest
-	27,  // 76: pdpapi.v1.PolicyAdministrationService.ListResourceTypes:input_type -> pdpapi.v1.ListResourceTypesRequest
-	29,  // 77: pdpapi.v1.PolicyAdministrationService.UpdateResourceType:input_type -> pdpapi.v1.UpdateResourceTypeRequest
-	31,  // 78: pdpapi.v1.PolicyAdministrationService.DeleteResourceType:input_type -> pdpapi.v1.DeleteResourceTypeRequest
-	33,  // 79: pdpapi.v1.PolicyAdministrationService.CreateRole:input_type -> pdpapi.v1.CreateRoleRequest
-	35,  // 80: pdpapi.v1.PolicyAdministrationService.GetRole:input_type -> pdpapi.v1.GetRoleRequest
-	37,  // 81: pdpapi.v1.PolicyAdministrationService.ListRoles:input_type -> pdpapi.v1.ListRolesRequest
-	39,  // 82: pdpapi.v1.PolicyAdministrationService.UpdateRole:input_type -> pdpapi.v1.UpdateRoleRequest
-	41,  // 83: pdpapi.v1.PolicyAdministrationService.DeleteRole:input_type -> pdpapi.v1.DeleteRoleRequest
-	43,  // 84: pdpapi.v1.PolicyAdministrationService.CreateRule:input_type -> pdpapi.v1.CreateRuleRequest
-	45,  // 85: pdpapi.v1.PolicyAdministrationService.GetRule:input_type -> pdpapi.v1.GetRuleRequest
-	47,  // 86: pdpapi.v1.PolicyAdministrationService.ListRules:input_type -> pdpapi.v1.ListRulesRequest
-	49,  // 87: pdpapi.v1.PolicyAdministrationService.UpdateRule:input_type -> pdpapi.v1.UpdateRuleRequest
-	51,  // 88: pdpapi.v1.PolicyAdministrationService.DeleteRule:input_type -> pdpapi.v1.DeleteRuleRequest
-	53,  // 89: pdpapi.v1.PolicyAdministrationService.CreateGrant:input_type -> pdpapi.v1.CreateGrantRequest
-	55,  // 90: pdpapi.v1.PolicyAdministrationService.GetGrant:input_type -> pdpapi.v1.GetGrantRequest
-	57,  // 91: pdpapi.v1.PolicyAdministrationService.ListGrants:input_type -> pdpapi.v1.ListGrantsRequest
-	59,  // 92: pdpapi.v1.PolicyAdministrationService.UpdateGrant:input_type -> pdpapi.v1.UpdateGrantRequest
-	61,  // 93: pdpapi.v1.PolicyAdministrationService.DeleteGrant:input_type -> pdpapi.v1.DeleteGrantRequest
-	63,  // 94: pdpapi.v1.PolicyAdministrationService.CreateRoute:input_type -> pdpapi.v1.CreateRouteRequest
-	65,  // 95: pdpapi.v1.PolicyAdministrationService.GetRoute:input_type -> pdpapi.v1.GetRouteRequest
-	67,  // 96: pdpapi.v1.PolicyAdministrationService.ListRoutes:input_type -> pdpapi.v1.ListRoutesRequest
-	69,  // 97: pdpapi.v1.PolicyAdministrationService.UpdateRoute:input_type -> pdpapi.v1.UpdateRouteRequest
-	71,  // 98: pdpapi.v1.PolicyAdministrationService.DeleteRoute:input_type -> pdpapi.v1.DeleteRouteRequest
-	73,  // 99: pdpapi.v1.PolicyAdministrationService.CreateResource:input_type -> pdpapi.v1.CreateResourceRequest
-	75,  // 100: pdpapi.v1.PolicyAdministrationService.GetResource:input_type -> pdpapi.v1.GetResourceRequest
-	77,  // 101: pdpapi.v1.PolicyAdministrationService.ListResources:input_type -> pdpapi.v1.ListResourcesRequest
-	79,  // 102: pdpapi.v1.PolicyAdministrationService.UpdateResource:input_type -> pdpapi.v1.UpdateResourceRequest
-	81,  // 103: pdpapi.v1.PolicyAdministrationService.DeleteResource:input_type -> pdpapi.v1.DeleteResourceRequest
-	83,  // 104: pdpapi.v1.PolicyAdministrationService.CreateUser:input_type -> pdpapi.v1.CreateUserRequest
-	85,  // 105: pdpapi.v1.PolicyAdministrationService.GetUser:input_type -> pdpapi.v1.GetUserRequest
-	87,  // 106: pdpapi.v1.PolicyAdministrationService.ListUsers:input_type -> pdpapi.v1.ListUsersRequest
-	89,  // 107: pdpapi.v1.PolicyAdministrationService.UpdateUser:input_type -> pdpapi.v1.UpdateUserRequest
-	91,  // 108: pdpapi.v1.PolicyAdministrationService.DeleteUser:input_type -> pdpapi.v1.DeleteUserRequest
-	93,  // 109: pdpapi.v1.PolicyAdministrationService.CreateOrganization:input_type -> pdpapi.v1.CreateOrganizationRequest
-	95,  // 110: pdpapi.v1.PolicyAdministrationService.GetOrganization:input_type -> pdpapi.v1.GetOrganizationRequest
-	97,  // 111: pdpapi.v1.PolicyAdministrationService.ListOrganizations:input_type -> pdpapi.v1.ListOrganizationsRequest
-	99,  // 112: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:input_type -> pdpapi.v1.UpdateOrganizationRequest
-	101, // 113: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:input_type -> pdpapi.v1.DeleteOrganizationRequest
-	103, // 114: pdpapi.v1.PolicyAdministrationService.CreateMembership:input_type -> pdpapi.v1.CreateMembershipRequest
-	105, // 115: pdpapi.v1.PolicyAdministrationService.GetMembership:input_type -> pdpapi.v1.GetMembershipRequest
-	107, // 116: pdpapi.v1.PolicyAdministrationService.ListMemberships:input_type -> pdpapi.v1.ListMembershipsRequest
-	109, // 117: pdpapi.v1.PolicyAdministrationService.UpdateMembership:input_type -> pdpapi.v1.UpdateMembershipRequest
-	111, // 118: pdpapi.v1.PolicyAdministrationService.DeleteMembership:input_type -> pdpapi.v1.DeleteMembershipRequest
-	113, // 119: pdpapi.v1.PolicyAdministrationService.RevokeSession:input_type -> pdpapi.v1.RevokeSessionRequest
-	115, // 120: pdpapi.v1.PolicyAdministrationService.Apply:input_type -> pdpapi.v1.ApplyRequest
-	118, // 121: pdpapi.v1.PolicyAdministrationService.Export:input_type -> pdpapi.v1.ExportRequest
-	120, // 122: pdpapi.v1.PolicyAdministrationService.Barrier:input_type -> pdpapi.v1.BarrierRequest
-	14,  // 123: pdpapi.v1.PolicyAdministrationService.CreatePermission:output_type -> pdpapi.v1.CreatePermissionResponse
-	16,  // 124: pdpapi.v1.PolicyAdministrationService.GetPermission:output_type -> pdpapi.v1.GetPermissionResponse
-	18,  // 125: pdpapi.v1.PolicyAdministrationService.ListPermissions:output_type -> pdpapi.v1.ListPermissionsResponse
-	20,  // 126: pdpapi.v1.PolicyAdministrationService.UpdatePermission:output_type -> pdpapi.v1.UpdatePermissionResponse
-	22,  // 127: pdpapi.v1.PolicyAdministrationService.DeletePermission:output_type -> pdpapi.v1.DeletePermissionResponse
-	24,  // 128: pdpapi.v1.PolicyAdministrationService.CreateResourceType:output_type -> pdpapi.v1.CreateResourceTypeResponse
-	26,  // 129: pdpapi.v1.PolicyAdministrationService.GetResourceType:output_type -> pdpapi.v1.GetResourceTypeResponse
-	28,  // 130: pdpapi.v1.PolicyAdministrationService.ListResourceTypes:output_type -> pdpapi.v1.ListResourceTypesResponse
-	30,  // 131: pdpapi.v1.PolicyAdministrationService.UpdateResourceType:output_type -> pdpapi.v1.UpdateResourceTypeResponse
-	32,  // 132: pdpapi.v1.PolicyAdministrationService.DeleteResourceType:output_type -> pdpapi.v1.DeleteResourceTypeResponse
-	34,  // 133: pdpapi.v1.PolicyAdministrationService.CreateRole:output_type -> pdpapi.v1.CreateRoleResponse
-	36,  // 134: pdpapi.v1.PolicyAdministrationService.GetRole:output_type -> pdpapi.v1.GetRoleResponse
-	38,  // 135: pdpapi.v1.PolicyAdministrationService.ListRoles:output_type -> pdpapi.v1.ListRolesResponse
-	40,  // 136: pdpapi.v1.PolicyAdministrationService.UpdateRole:output_type -> pdpapi.v1.UpdateRoleResponse
-	42,  // 137: pdpapi.v1.PolicyAdministrationService.DeleteRole:output_type -> pdpapi.v1.DeleteRoleResponse
-	44,  // 138: pdpapi.v1.PolicyAdministrationService.CreateRule:output_type -> pdpapi.v1.CreateRuleResponse
-	46,  // 139: pdpapi.v1.PolicyAdministrationService.GetRule:output_type -> pdpapi.v1.GetRuleResponse
-	48,  // 140: pdpapi.v1.PolicyAdministrationService.ListRules:output_type -> pdpapi.v1.ListRulesResponse
-	50,  // 141: pdpapi.v1.PolicyAdministrationService.UpdateRule:output_type -> pdpapi.v1.UpdateRuleResponse
-	52,  // 142: pdpapi.v1.PolicyAdministrationService.DeleteRule:output_type -> pdpapi.v1.DeleteRuleResponse
-	54,  // 143: pdpapi.v1.PolicyAdministrationService.CreateGrant:output_type -> pdpapi.v1.CreateGrantResponse
-	56,  // 144: pdpapi.v1.PolicyAdministrationService.GetGrant:output_type -> pdpapi.v1.GetGrantResponse
-	58,  // 145: pdpapi.v1.PolicyAdministrationService.ListGrants:output_type -> pdpapi.v1.ListGrantsResponse
-	60,  // 146: pdpapi.v1.PolicyAdministrationService.UpdateGrant:output_type -> pdpapi.v1.UpdateGrantResponse
-	62,  // 147: pdpapi.v1.PolicyAdministrationService.DeleteGrant:output_type -> pdpapi.v1.DeleteGrantResponse
-	64,  // 148: pdpapi.v1.PolicyAdministrationService.CreateRoute:output_type -> pdpapi.v1.CreateRouteResponse
-	66,  // 149: pdpapi.v1.PolicyAdministrationService.GetRoute:output_type -> pdpapi.v1.GetRouteResponse
-	68,  // 150: pdpapi.v1.PolicyAdministrationService.ListRoutes:output_type -> pdpapi.v1.ListRoutesResponse
-	70,  // 151: pdpapi.v1.PolicyAdministrationService.UpdateRoute:output_type -> pdpapi.v1.UpdateRouteResponse
-	72,  // 152: pdpapi.v1.PolicyAdministrationService.DeleteRoute:output_type -> pdpapi.v1.DeleteRouteResponse
-	74,  // 153: pdpapi.v1.PolicyAdministrationService.CreateResource:output_type -> pdpapi.v1.CreateResourceResponse
-	76,  // 154: pdpapi.v1.PolicyAdministrationService.GetResource:output_type -> pdpapi.v1.GetResourceResponse
-	78,  // 155: pdpapi.v1.PolicyAdministrationService.ListResources:output_type -> pdpapi.v1.ListResourcesResponse
-	80,  // 156: pdpapi.v1.PolicyAdministrationService.UpdateResource:output_type -> pdpapi.v1.UpdateResourceResponse
-	82,  // 157: pdpapi.v1.PolicyAdministrationService.DeleteResource:output_type -> pdpapi.v1.DeleteResourceResponse
-	84,  // 158: pdpapi.v1.PolicyAdministrationService.CreateUser:output_type -> pdpapi.v1.CreateUserResponse
-	86,  // 159: pdpapi.v1.PolicyAdministrationService.GetUser:output_type -> pdpapi.v1.GetUserResponse
-	88,  // 160: pdpapi.v1.PolicyAdministrationService.ListUsers:output_type -> pdpapi.v1.ListUsersResponse
-	90,  // 161: pdpapi.v1.PolicyAdministrationService.UpdateUser:output_type -> pdpapi.v1.UpdateUserResponse
-	92,  // 162: pdpapi.v1.PolicyAdministrationService.DeleteUser:output_type -> pdpapi.v1.DeleteUserResponse
-	94,  // 163: pdpapi.v1.PolicyAdministrationService.CreateOrganization:output_type -> pdpapi.v1.CreateOrganizationResponse
-	96,  // 164: pdpapi.v1.PolicyAdministrationService.GetOrganization:output_type -> pdpapi.v1.GetOrganizationResponse
-	98,  // 165: pdpapi.v1.PolicyAdministrationService.ListOrganizations:output_type -> pdpapi.v1.ListOrganizationsResponse
-	100, // 166: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:output_type -> pdpapi.v1.UpdateOrganizationResponse
-	102, // 167: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:output_type -> pdpapi.v1.DeleteOrganizationResponse
-	104, // 168: pdpapi.v1.PolicyAdministrationService.CreateMembership:output_type -> pdpapi.v1.CreateMembershipResponse
-	106, // 169: pdpapi.v1.PolicyAdministrationService.GetMembership:output_type -> pdpapi.v1.GetMembershipResponse
-	108, // 170: pdpapi.v1.PolicyAdministrationService.ListMemberships:output_type -> pdpapi.v1.ListMembershipsResponse
-	110, // 171: pdpapi.v1.PolicyAdministrationService.UpdateMembership:output_type -> pdpapi.v1.UpdateMembershipResponse
-	112, // 172: pdpapi.v1.PolicyAdministrationService.DeleteMembership:output_type -> pdpapi.v1.DeleteMembershipResponse
-	114, // 173: pdpapi.v1.PolicyAdministrationService.RevokeSession:output_type -> pdpapi.v1.RevokeSessionResponse
-	117, // 174: pdpapi.v1.PolicyAdministrationService.Apply:output_type -> pdpapi.v1.ApplyResponse
-	119, // 175: pdpapi.v1.PolicyAdministrationService.Export:output_type -> pdpapi.v1.ExportResponse
-	121, // 176: pdpapi.v1.PolicyAdministrationService.Barrier:output_type -> pdpapi.v1.BarrierResponse
-	123, // [123:177] is the sub-list for method output_type
-	69,  // [69:123] is the sub-list for method input_type
-	69,  // [69:69] is the sub-list for extension type_name
-	69,  // [69:69] is the sub-list for extension extendee
-	0,   // [0:69] is the sub-list for field type_name
+	118, // 69: pdpapi.v1.ApplyResponse.warnings:type_name -> pdpapi.v1.Warning
+	13,  // 70: pdpapi.v1.PolicyAdministrationService.CreatePermission:input_type -> pdpapi.v1.CreatePermissionRequest
+	15,  // 71: pdpapi.v1.PolicyAdministrationService.GetPermission:input_type -> pdpapi.v1.GetPermissionRequest
+	17,  // 72: pdpapi.v1.PolicyAdministrationService.ListPermissions:input_type -> pdpapi.v1.ListPermissionsRequest
+	19,  // 73: pdpapi.v1.PolicyAdministrationService.UpdatePermission:input_type -> pdpapi.v1.UpdatePermissionRequest
+	21,  // 74: pdpapi.v1.PolicyAdministrationService.DeletePermission:input_type -> pdpapi.v1.DeletePermissionRequest
+	23,  // 75: pdpapi.v1.PolicyAdministrationService.CreateResourceType:input_type -> pdpapi.v1.CreateResourceTypeRequest
+	25,  // 76: pdpapi.v1.PolicyAdministrationService.GetResourceType:input_type -> pdpapi.v1.GetResourceTypeRequest
+	27,  // 77: pdpapi.v1.PolicyAdministrationService.ListResourceTypes:input_type -> pdpapi.v1.ListResourceTypesRequest
+	29,  // 78: pdpapi.v1.PolicyAdministrationService.UpdateResourceType:input_type -> pdpapi.v1.UpdateResourceTypeRequest
+	31,  // 79: pdpapi.v1.PolicyAdministrationService.DeleteResourceType:input_type -> pdpapi.v1.DeleteResourceTypeRequest
+	33,  // 80: pdpapi.v1.PolicyAdministrationService.CreateRole:input_type -> pdpapi.v1.CreateRoleRequest
+	35,  // 81: pdpapi.v1.PolicyAdministrationService.GetRole:input_type -> pdpapi.v1.GetRoleRequest
+	37,  // 82: pdpapi.v1.PolicyAdministrationService.ListRoles:input_type -> pdpapi.v1.ListRolesRequest
+	39,  // 83: pdpapi.v1.PolicyAdministrationService.UpdateRole:input_type -> pdpapi.v1.UpdateRoleRequest
+	41,  // 84: pdpapi.v1.PolicyAdministrationService.DeleteRole:input_type -> pdpapi.v1.DeleteRoleRequest
+	43,  // 85: pdpapi.v1.PolicyAdministrationService.CreateRule:input_type -> pdpapi.v1.CreateRuleRequest
+	45,  // 86: pdpapi.v1.PolicyAdministrationService.GetRule:input_type -> pdpapi.v1.GetRuleRequest
+	47,  // 87: pdpapi.v1.PolicyAdministrationService.ListRules:input_type -> pdpapi.v1.ListRulesRequest
+	49,  // 88: pdpapi.v1.PolicyAdministrationService.UpdateRule:input_type -> pdpapi.v1.UpdateRuleRequest
+	51,  // 89: pdpapi.v1.PolicyAdministrationService.DeleteRule:input_type -> pdpapi.v1.DeleteRuleRequest
+	53,  // 90: pdpapi.v1.PolicyAdministrationService.CreateGrant:input_type -> pdpapi.v1.CreateGrantRequest
+	55,  // 91: pdpapi.v1.PolicyAdministrationService.GetGrant:input_type -> pdpapi.v1.GetGrantRequest
+	57,  // 92: pdpapi.v1.PolicyAdministrationService.ListGrants:input_type -> pdpapi.v1.ListGrantsRequest
+	59,  // 93: pdpapi.v1.PolicyAdministrationService.UpdateGrant:input_type -> pdpapi.v1.UpdateGrantRequest
+	61,  // 94: pdpapi.v1.PolicyAdministrationService.DeleteGrant:input_type -> pdpapi.v1.DeleteGrantRequest
+	63,  // 95: pdpapi.v1.PolicyAdministrationService.CreateRoute:input_type -> pdpapi.v1.CreateRouteRequest
+	65,  // 96: pdpapi.v1.PolicyAdministrationService.GetRoute:input_type -> pdpapi.v1.GetRouteRequest
+	67,  // 97: pdpapi.v1.PolicyAdministrationService.ListRoutes:input_type -> pdpapi.v1.ListRoutesRequest
+	69,  // 98: pdpapi.v1.PolicyAdministrationService.UpdateRoute:input_type -> pdpapi.v1.UpdateRouteRequest
+	71,  // 99: pdpapi.v1.PolicyAdministrationService.DeleteRoute:input_type -> pdpapi.v1.DeleteRouteRequest
+	73,  // 100: pdpapi.v1.PolicyAdministrationService.CreateResource:input_type -> pdpapi.v1.CreateResourceRequest
+	75,  // 101: pdpapi.v1.PolicyAdministrationService.GetResource:input_type -> pdpapi.v1.GetResourceRequest
+	77,  // 102: pdpapi.v1.PolicyAdministrationService.ListResources:input_type -> pdpapi.v1.ListResourcesRequest
+	79,  // 103: pdpapi.v1.PolicyAdministrationService.UpdateResource:input_type -> pdpapi.v1.UpdateResourceRequest
+	81,  // 104: pdpapi.v1.PolicyAdministrationService.DeleteResource:input_type -> pdpapi.v1.DeleteResourceRequest
+	83,  // 105: pdpapi.v1.PolicyAdministrationService.CreateUser:input_type -> pdpapi.v1.CreateUserRequest
+	85,  // 106: pdpapi.v1.PolicyAdministrationService.GetUser:input_type -> pdpapi.v1.GetUserRequest
+	87,  // 107: pdpapi.v1.PolicyAdministrationService.ListUsers:input_type -> pdpapi.v1.ListUsersRequest
+	89,  // 108: pdpapi.v1.PolicyAdministrationService.UpdateUser:input_type -> pdpapi.v1.UpdateUserRequest
+	91,  // 109: pdpapi.v1.PolicyAdministrationService.DeleteUser:input_type -> pdpapi.v1.DeleteUserRequest
+	93,  // 110: pdpapi.v1.PolicyAdministrationService.CreateOrganization:input_type -> pdpapi.v1.CreateOrganizationRequest
+	95,  // 111: pdpapi.v1.PolicyAdministrationService.GetOrganization:input_type -> pdpapi.v1.GetOrganizationRequest
+	97,  // 112: pdpapi.v1.PolicyAdministrationService.ListOrganizations:input_type -> pdpapi.v1.ListOrganizationsRequest
+	99,  // 113: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:input_type -> pdpapi.v1.UpdateOrganizationRequest
+	101, // 114: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:input_type -> pdpapi.v1.DeleteOrganizationRequest
+	103, // 115: pdpapi.v1.PolicyAdministrationService.CreateMembership:input_type -> pdpapi.v1.CreateMembershipRequest
+	105, // 116: pdpapi.v1.PolicyAdministrationService.GetMembership:input_type -> pdpapi.v1.GetMembershipRequest
+	107, // 117: pdpapi.v1.PolicyAdministrationService.ListMemberships:input_type -> pdpapi.v1.ListMembershipsRequest
+	109, // 118: pdpapi.v1.PolicyAdministrationService.UpdateMembership:input_type -> pdpapi.v1.UpdateMembershipRequest
+	111, // 119: pdpapi.v1.PolicyAdministrationService.DeleteMembership:input_type -> pdpapi.v1.DeleteMembershipRequest
+	113, // 120: pdpapi.v1.PolicyAdministrationService.RevokeSession:input_type -> pdpapi.v1.RevokeSessionRequest
+	115, // 121: pdpapi.v1.PolicyAdministrationService.Apply:input_type -> pdpapi.v1.ApplyRequest
+	119, // 122: pdpapi.v1.PolicyAdministrationService.Export:input_type -> pdpapi.v1.ExportRequest
+	121, // 123: pdpapi.v1.PolicyAdministrationService.Barrier:input_type -> pdpapi.v1.BarrierRequest
+	14,  // 124: pdpapi.v1.PolicyAdministrationService.CreatePermission:output_type -> pdpapi.v1.CreatePermissionResponse
+	16,  // 125: pdpapi.v1.PolicyAdministrationService.GetPermission:output_type -> pdpapi.v1.GetPermissionResponse
+	18,  // 126: pdpapi.v1.PolicyAdministrationService.ListPermissions:output_type -> pdpapi.v1.ListPermissionsResponse
+	20,  // 127: pdpapi.v1.PolicyAdministrationService.UpdatePermission:output_type -> pdpapi.v1.UpdatePermissionResponse
+	22,  // 128: pdpapi.v1.PolicyAdministrationService.DeletePermission:output_type -> pdpapi.v1.DeletePermissionResponse
+	24,  // 129: pdpapi.v1.PolicyAdministrationService.CreateResourceType:output_type -> pdpapi.v1.CreateResourceTypeResponse
+	26,  // 130: pdpapi.v1.PolicyAdministrationService.GetResourceType:output_type -> pdpapi.v1.GetResourceTypeResponse
+	28,  // 131: pdpapi.v1.PolicyAdministrationService.ListResourceTypes:output_type -> pdpapi.v1.ListResourceTypesResponse
+	30,  // 132: pdpapi.v1.PolicyAdministrationService.UpdateResourceType:output_type -> pdpapi.v1.UpdateResourceTypeResponse
+	32,  // 133: pdpapi.v1.PolicyAdministrationService.DeleteResourceType:output_type -> pdpapi.v1.DeleteResourceTypeResponse
+	34,  // 134: pdpapi.v1.PolicyAdministrationService.CreateRole:output_type -> pdpapi.v1.CreateRoleResponse
+	36,  // 135: pdpapi.v1.PolicyAdministrationService.GetRole:output_type -> pdpapi.v1.GetRoleResponse
+	38,  // 136: pdpapi.v1.PolicyAdministrationService.ListRoles:output_type -> pdpapi.v1.ListRolesResponse
+	40,  // 137: pdpapi.v1.PolicyAdministrationService.UpdateRole:output_type -> pdpapi.v1.UpdateRoleResponse
+	42,  // 138: pdpapi.v1.PolicyAdministrationService.DeleteRole:output_type -> pdpapi.v1.DeleteRoleResponse
+	44,  // 139: pdpapi.v1.PolicyAdministrationService.CreateRule:output_type -> pdpapi.v1.CreateRuleResponse
+	46,  // 140: pdpapi.v1.PolicyAdministrationService.GetRule:output_type -> pdpapi.v1.GetRuleResponse
+	48,  // 141: pdpapi.v1.PolicyAdministrationService.ListRules:output_type -> pdpapi.v1.ListRulesResponse
+	50,  // 142: pdpapi.v1.PolicyAdministrationService.UpdateRule:output_type -> pdpapi.v1.UpdateRuleResponse
+	52,  // 143: pdpapi.v1.PolicyAdministrationService.DeleteRule:output_type -> pdpapi.v1.DeleteRuleResponse
+	54,  // 144: pdpapi.v1.PolicyAdministrationService.CreateGrant:output_type -> pdpapi.v1.CreateGrantResponse
+	56,  // 145: pdpapi.v1.PolicyAdministrationService.GetGrant:output_type -> pdpapi.v1.GetGrantResponse
+	58,  // 146: pdpapi.v1.PolicyAdministrationService.ListGrants:output_type -> pdpapi.v1.ListGrantsResponse
+	60,  // 147: pdpapi.v1.PolicyAdministrationService.UpdateGrant:output_type -> pdpapi.v1.UpdateGrantResponse
+	62,  // 148: pdpapi.v1.PolicyAdministrationService.DeleteGrant:output_type -> pdpapi.v1.DeleteGrantResponse
+	64,  // 149: pdpapi.v1.PolicyAdministrationService.CreateRoute:output_type -> pdpapi.v1.CreateRouteResponse
+	66,  // 150: pdpapi.v1.PolicyAdministrationService.GetRoute:output_type -> pdpapi.v1.GetRouteResponse
+	68,  // 151: pdpapi.v1.PolicyAdministrationService.ListRoutes:output_type -> pdpapi.v1.ListRoutesResponse
+	70,  // 152: pdpapi.v1.PolicyAdministrationService.UpdateRoute:output_type -> pdpapi.v1.UpdateRouteResponse
+	72,  // 153: pdpapi.v1.PolicyAdministrationService.DeleteRoute:output_type -> pdpapi.v1.DeleteRouteResponse
+	74,  // 154: pdpapi.v1.PolicyAdministrationService.CreateResource:output_type -> pdpapi.v1.CreateResourceResponse
+	76,  // 155: pdpapi.v1.PolicyAdministrationService.GetResource:output_type -> pdpapi.v1.GetResourceResponse
+	78,  // 156: pdpapi.v1.PolicyAdministrationService.ListResources:output_type -> pdpapi.v1.ListResourcesResponse
+	80,  // 157: pdpapi.v1.PolicyAdministrationService.UpdateResource:output_type -> pdpapi.v1.UpdateResourceResponse
+	82,  // 158: pdpapi.v1.PolicyAdministrationService.DeleteResource:output_type -> pdpapi.v1.DeleteResourceResponse
+	84,  // 159: pdpapi.v1.PolicyAdministrationService.CreateUser:output_type -> pdpapi.v1.CreateUserResponse
+	86,  // 160: pdpapi.v1.PolicyAdministrationService.GetUser:output_type -> pdpapi.v1.GetUserResponse
+	88,  // 161: pdpapi.v1.PolicyAdministrationService.ListUsers:output_type -> pdpapi.v1.ListUsersResponse
+	90,  // 162: pdpapi.v1.PolicyAdministrationService.UpdateUser:output_type -> pdpapi.v1.UpdateUserResponse
+	92,  // 163: pdpapi.v1.PolicyAdministrationService.DeleteUser:output_type -> pdpapi.v1.DeleteUserResponse
+	94,  // 164: pdpapi.v1.PolicyAdministrationService.CreateOrganization:output_type -> pdpapi.v1.CreateOrganizationResponse
+	96,  // 165: pdpapi.v1.PolicyAdministrationService.GetOrganization:output_type -> pdpapi.v1.GetOrganizationResponse
+	98,  // 166: pdpapi.v1.PolicyAdministrationService.ListOrganizations:output_type -> pdpapi.v1.ListOrganizationsResponse
+	100, // 167: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:output_type -> pdpapi.v1.UpdateOrganizationResponse
+	102, // 168: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:output_type -> pdpapi.v1.DeleteOrganizationResponse
+	104, // 169: pdpapi.v1.PolicyAdministrationService.CreateMembership:output_type -> pdpapi.v1.CreateMembershipResponse
+	106, // 170: pdpapi.v1.PolicyAdministrationService.GetMembership:output_type -> pdpapi.v1.GetMembershipResponse
+	108, // 171: pdpapi.v1.PolicyAdministrationService.ListMemberships:output_type -> pdpapi.v1.ListMembershipsResponse
+	110, // 172: pdpapi.v1.PolicyAdministrationService.UpdateMembership:output_type -> pdpapi.v1.UpdateMembershipResponse
+	112, // 173: pdpapi.v1.PolicyAdministrationService.DeleteMembership:output_type -> pdpapi.v1.DeleteMembershipResponse
+	114, // 174: pdpapi.v1.PolicyAdministrationService.RevokeSession:output_type -> pdpapi.v1.RevokeSessionResponse
+	117, // 175: pdpapi.v1.PolicyAdministrationService.Apply:output_type -> pdpapi.v1.ApplyResponse
+	120, // 176: pdpapi.v1.PolicyAdministrationService.Export:output_type -> pdpapi.v1.ExportResponse
+	122, // 177: pdpapi.v1.PolicyAdministrationService.Barrier:output_type -> pdpapi.v1.BarrierResponse
+	124, // [124:178] is the sub-list for method output_type
+	70,  // [70:124] is the sub-list for method input_type
+	70,  // [70:70] is the sub-list for extension type_name
+	70,  // [70:70] is the sub-list for extension extendee
+	0,   // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_administration_service_proto_init() }
@@ -7294,7 +7374,7 @@ func file_pdpapi_v1_administration_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_administration_service_proto_rawDesc), len(file_pdpapi_v1_administration_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   118,
+			NumMessages:   119,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
