@@ -11,13 +11,17 @@ import (
 	"pdp.example/go/guard"
 )
 
+func organizationOf(string) string { return "org_1" }
+
 func Example() {
 	g, err := guard.New("127.0.0.1:50051") // one per process: it keeps its connections
 	if err != nil {
 		log.Fatal(err)
 	}
 	editCourse := func(w http.ResponseWriter, r *http.Request) {
-		course := &guard.Resource{Type: "course", ID: r.PathValue("id")}
+		id := r.PathValue("id")
+		// Whose it is, as your own database has it: never what the request or the token says.
+		course := &guard.Resource{Type: "course", ID: id, OrganizationID: organizationOf(id)}
 		actor, err := g.Require(r.Context(), g.SessionToken(r), "course:edit", course)
 		if err != nil {
 			guard.Refuse(w, err) // 401, 403 or 503

@@ -8,12 +8,13 @@ import { ROOT } from "./conformance-servers.js";
 
 const FOLDER = `${ROOT}clients/typescript/`;
 const GUARD = 'import type { Guard } from "pdp-client"; declare const guard: Guard;';
+const COURSE = 'import type { Resource } from "pdp-client"; declare function course(id: string): Resource;';
 const ROUTES = 'import type { Routes } from "pdp-client/routes"; declare const routes: Routes;';
 /** What stands before the example under a heading. */
 const BEFORE: Readonly<Record<string, string>> = {
   "# pdp-client for TypeScript": "",
-  "## Express": `import express from "express"; const app = express(); ${GUARD}`,
-  "## Hono": `import { Hono } from "hono"; const app = new Hono(); ${GUARD} ${ROUTES}`,
+  "## Express": `import express from "express"; const app = express(); ${GUARD} ${COURSE}`,
+  "## Hono": `import { Hono } from "hono"; const app = new Hono(); ${GUARD} ${COURSE} ${ROUTES}`,
   "## With Clerk's SDKs": `${GUARD} declare const req: Parameters<typeof getAuth>[0];
     const course = { type: "course", id: "1" };`,
 };
