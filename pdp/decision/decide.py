@@ -50,7 +50,22 @@ def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, .
     empty where the question names no resource. Raises ValueError where the two do not agree."""
     _check_agreement(question, chain)
     policy = standing.policy
-    owner, needed = _organization(policy, chain, standing.token.actor.organization_id)
+    owner = None
+    foreign = False
+    has_role_grants = False
+    active = standing.token.actor.organization_id
+    for facts in chain:
+        organization = facts.resource.organization_id
+        if organization is not None:
+            owner = owner or organization
+            foreign = foreign or organization != active
+        if facts.role_grants:
+            has_role_grants = True
+    needed = IN_ORGANIZATION
+    if foreign:
+        needed = ANY_ORGANIZATION
+    elif owner is None and chain and not policy.has_no_tenants(chain[0].resource.type):
+        needed = UNKNOWN_ORGANIZATION
     until = standing.reusable_until
     if standing.refusal is not None:
         return Decision(Effect.DENY, standing.refusal, None, None, owner, until)
@@ -65,7 +80,7 @@ def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, .
     if policy.resource_types and not all(map(policy.accepts, chain)):
         until = standing.token.expires_at  # as above
         return Decision(Effect.DENY, Reason.RESOURCE_UNKNOWN, None, None, owner, until)
-    if chain:
+    if standing.on_resources or has_role_grants or (needed and standing.elsewhere):
         allow, deny, until = _narrow_candidates(standing, permission, chain, needed, until)
         if allow or deny:
             candidates = (
@@ -78,25 +93,6 @@ def decide(standing: Standing, question: Question, chain: tuple[ResourceFacts, .
     return _judge(candidates, needed, owner, until, outcomes)
 
 
-def _organization(
-    policy: Policy, chain: tuple[ResourceFacts, ...], active: str | None
-) -> tuple[str | None, int]:
-    """The organization that the asked resource belongs to, as far as it is known, and how far an
-    allow rule must reach for it."""
-    owner = None
-    foreign = False
-    for facts in chain:
-        organization = facts.resource.organization_id
-        if organization is not None:
-            owner = owner or organization
-            foreign = foreign or organization != active
-    if foreign:
-        return owner, ANY_ORGANIZATION
-    if not chain or owner is not None or policy.has_no_tenants(chain[0].resource.type):
-        return owner, IN_ORGANIZATION
-    return None, UNKNOWN_ORGANIZATION
-
-
 def _narrow_candidates(
     standing: Standing,
     permission: str,
@@ -105,13 +101,9 @@ def _narrow_candidates(
     until: float,
 ) -> tuple[list[Candidate], list[Candidate], float]:
     """What grants give that depend on the resource: allow rules, deny rules, and until when."""
-    allow: list[Candidate] = []
-    deny: list[Candidate] = []
-    if standing.on_resources or any(facts.role_grants for facts in chain):
-        grants, until = grants_on_resources(standing, chain, until)
-        if grants:
-            allow, deny = _candidates(standing.policy, grants, permission)
-    if needed != IN_ORGANIZATION and standing.elsewhere:
+    grants, until = grants_on_resources(standing, chain, until)
+    allow, deny = _candidates(standing.policy, grants, permission)
+    if needed != IN_ORGANIZATION:
         grants = grants_elsewhere(standing, chain, needed)
         deny += _candidates(standing.policy, grants, permission)[1]
     return allow, deny, until
