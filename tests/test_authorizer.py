@@ -19,11 +19,18 @@ from pdp.model import (
     Effect,
     Grant,
     HttpRequest,
+    Membership,
+    Organization,
     Permission,
     Question,
+    Reason,
+    Resource,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
+    ToOrganizationRole,
     ToUser,
     User,
     UserStatus,
@@ -73,8 +80,17 @@ class World:
         self.replica.poke()
         eventually(lambda: self.replica.revision >= transaction.revision)
 
-    def reason(self, path: str, *, user: str = "user_1", method: str = "GET") -> str:
-        token = session_token(now=time.time(), user_id=user) if user else ""
+    def reason(
+        self,
+        path: str,
+        *,
+        user: str = "user_1",
+        method: str = "GET",
+        organization: str | None = None,
+    ) -> str:
+        token = ""
+        if user:
+            token = session_token(now=time.time(), user_id=user, organization_id=organization)
         ruling = self.authorizer.rule_request(token, HttpRequest(method, path, {}), "envoy")
         return "public" if ruling is None else ruling.decisions[0].reason.name
 
@@ -117,6 +133,39 @@ def test_a_request_is_asked_what_its_route_needs(world: World) -> None:
     assert world.reason("/courses//1") == "PATH_AMBIGUOUS"
     assert world.reason("/healthz") == "public"
     assert world.reason("/healthz", user="") == "public"
+
+
+def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(world: World) -> None:
+    """Neither from the path, its query, nor the active organization of who asks."""
+    with world.store.write() as transaction:
+        transaction.apply_many([User("user_9"), Organization("org_1")])
+        transaction.insert(Membership("org_1", "user_9", "org:admin"))
+        transaction.insert(Grant("admins", "R", ToOrganizationRole("org:admin")))
+        transaction.insert(Resource("course", "mine", "org_1"))
+        transaction.insert(Resource("course", "theirs", "org_2"))
+    world.write({})
+
+    def reason(path: str) -> str:
+        return world.reason(path, user="user_9", organization="org_1")
+
+    assert reason("/courses/mine") == "ALLOWED_BY_RULE"
+    assert reason("/courses/theirs?organization_id=org_1") == "WRONG_ORGANIZATION"
+    for path in ("/courses/mien", "/courses/1?organization_id=org_1", "/courses/org_1"):
+        assert reason(path) == "RESOURCE_ORGANIZATION_UNKNOWN"
+    with world.store.write() as transaction:
+        transaction.insert(ResourceType("course", Tenancy.NONE))
+    world.write({})
+    assert reason("/courses/mien") == "ALLOWED_BY_RULE"
+    assert reason("/courses/theirs") == "WRONG_ORGANIZATION"
+    with world.store.write() as transaction:
+        transaction.update(ResourceType("course", stored_required=True))
+    world.write({})
+    assert reason("/courses/mien") == "RESOURCE_UNKNOWN"
+    assert reason("/courses/mine") == "ALLOWED_BY_RULE"
+    assert [one.reason for one in world.records() if one.resource_organization_id is None] == [
+        *[Reason.RESOURCE_ORGANIZATION_UNKNOWN] * 3,
+        Reason.RESOURCE_UNKNOWN,
+    ]
 
 
 @pytest.mark.parametrize("path", ["/courses/1", "/nothing", "/courses//1"])

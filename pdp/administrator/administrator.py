@@ -20,6 +20,7 @@ from pdp.document import (
     differences,
     display_key,
     kind_of,
+    lint,
     parse_document,
     reference_violations,
     refuse,
@@ -29,7 +30,7 @@ from pdp.document import (
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Barriers, Passed, Reader, Store, Transaction
 from pdp.facts.clerk_objects import SyncState, note_message, write_sync
-from pdp.facts.references import find_referrers
+from pdp.facts.references import find_referrers, grants_on_resources
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Rule, key_of
 
@@ -223,16 +224,16 @@ class Administrator:
         return revision
 
     def apply(
-        self, document: str, dry_run: bool = False, expected_revision: int = 0
+        self, document: str | PolicyDocument, dry_run: bool = False, expected_revision: int = 0
     ) -> tuple[int, Sequence[Change]]:
-        """Makes the database equal to a policy document, all or nothing, for the sections that it
-        names; with `dry_run` only says what would change. With `expected_revision` only if nothing
-        of their kinds was written since.
+        """Makes the database equal to a policy document (its text, or parsed), all or nothing, for
+        the sections that it names; with `dry_run` only says what would change. With
+        `expected_revision` only if nothing of their kinds was written since.
 
         Returns the revision that holds the document and the changes; nothing changed: the revision
         is the current one. Raises InvalidPolicy, LimitExceeded, RevisionChanged.
         """
-        wanted = parse_document(document)
+        wanted = parse_document(document) if isinstance(document, str) else document
         if dry_run:
             with self._store.read() as reader:
                 check_expected(reader, wanted, expected_revision)
@@ -245,6 +246,16 @@ class Administrator:
         if changes:
             self._on_write(revision)
         return revision, changes
+
+    def lint(self, document: PolicyDocument) -> Sequence[Violation]:
+        """Warnings about the policy as it is once a document is applied: what holds together and
+        is nevertheless likely to surprise."""
+        kinds = ("permission", "resource_type", "role", "rule", "route")
+        with self._store.read() as reader:
+            sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}
+            grants = grants_on_resources(reader)
+        stored = PolicyDocument(**sections, grants=grants)  # type: ignore[arg-type]
+        return lint(document.over(stored))
 
     def export(self) -> tuple[str, int]:
         """The database as a policy document, and the revision that was read.

@@ -27,6 +27,10 @@ def check(
     token: Annotated[
         str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads it from a pipe.")
     ] = "-",
+    organization: Annotated[
+        str | None,
+        typer.Option(help="The resource's organization, where the resource is not stored."),
+    ] = None,
     attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
     context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
     server: Server = DEFAULT_SERVER,
@@ -41,7 +45,14 @@ def check(
     asked = None
     if resource is not None:
         kind, _, identifier = resource.partition(":")
-        asked = Resource(kind, identifier, attributes=_mapping(attributes, "--attributes"))
+        asked = Resource(
+            kind,
+            identifier,
+            organization_id=organization,
+            attributes=_mapping(attributes, "--attributes"),
+        )
+    elif organization is not None:
+        raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
     with Guard(
         server,
         tls=tls_of(ca, certificate, key),

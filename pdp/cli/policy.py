@@ -8,7 +8,8 @@ import typer
 
 from pdp.administrator import Administrator
 from pdp.cli.database import open_store
-from pdp.cli.output import note, say
+from pdp.cli.output import note, say, warn
+from pdp.document import parse_document
 from pdp.facts import migrate
 from pdp.settings import DatabaseSettings
 from pdp.sql import database_name, open_engine
@@ -40,7 +41,8 @@ def apply(
     if dry_run and everywhere:
         raise typer.BadParameter("--dry-run changes nothing anywhere")
     administrator = _administrator(config, create=not dry_run)
-    revision, changes = administrator.apply(file.read(), dry_run=dry_run)
+    document = parse_document(file.read())
+    revision, changes = administrator.apply(document, dry_run=dry_run)
     for change in changes:
         say(f"{change.action.value} {change.kind} {'/'.join(change.key)}")
     if dry_run:
@@ -49,6 +51,9 @@ def apply(
         say(f"{len(changes)} changes applied at revision {revision}")
     else:
         say(f"no changes; the database is equal to the document at revision {revision}")
+    for one in administrator.lint(document):
+        place = f"line {one.line}: {one.field}" if one.line else one.field
+        warn(f"{place}: {one.description}")
     if everywhere:
         _wait_everywhere(administrator, revision)
 

@@ -137,12 +137,14 @@ class Condition:
     other, share one compilation.
     """
 
-    __slots__ = ("_acceptable", "_program", "reads_now", "source")
+    __slots__ = ("_acceptable", "_program", "reads_now", "reads_resource", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.reads_now = False
         """Whether it may read the time; known once it was compiled."""
+        self.reads_resource = False
+        """Whether it reads anything of the resource; known once it was compiled."""
         self._program: _Program | ConditionInvalid | None = None
         self._acceptable = False
 
@@ -216,6 +218,7 @@ class Condition:
                 program = error.with_traceback(None)
             if isinstance(program, _Program):
                 self.reads_now = any(one.name == "now" for one in program.reads)
+                self.reads_resource = any(one.name.startswith("resource.") for one in program.reads)
             self._program = program
         return program
 

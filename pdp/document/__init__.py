@@ -19,6 +19,7 @@ Invariants:
 from pdp.document.changes import Action, Change, differences, same_entity
 from pdp.document.entities import KINDS, checked, display_key, kind_of
 from pdp.document.ids import derived_grant_id, derived_rule_id
+from pdp.document.lint import lint
 from pdp.document.parsing import parse_document, refuse
 from pdp.document.policy_document import Place, PolicyDocument
 from pdp.document.references import (
@@ -42,6 +43,7 @@ __all__ = [
     "differences",
     "display_key",
     "kind_of",
+    "lint",
     "parent_problem",
     "parse_document",
     "reference_violations",

@@ -29,11 +29,13 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
     Scope,
     Subject,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -46,6 +48,7 @@ E = TypeVar("E", bound=Entity)
 
 _SECTIONS = (
     "permissions",
+    "resource_types",
     "roles",
     "grants",
     "routes",
@@ -111,6 +114,7 @@ class _Reader:
         roles, rules = self._roles()
         return PolicyDocument(
             permissions=self._permissions(),
+            resource_types=self._resource_types(),
             roles=roles,
             rules=rules,
             grants=self._section("grants", shapes.GrantShape, _grant),
@@ -144,6 +148,19 @@ class _Reader:
                 self._wrong(path, "must be text; put it in quotes")
                 continue
             found += self._accept(Permission(name, description), path)
+        return by_key(found)
+
+    def _resource_types(self) -> tuple[ResourceType, ...] | None:
+        items = self._items("resource_types", dict)
+        if items is None:
+            return None
+        found: list[ResourceType] = []
+        for name, value in items:
+            path = ("resource_types", name)
+            shape = self._shape(shapes.ResourceTypeShape, {} if value is None else value, path)
+            if shape is not None:
+                required = shape.stored == "required"
+                found += self._accept(ResourceType(name, Tenancy(shape.tenancy), required), path)
         return by_key(found)
 
     def _roles(self) -> tuple[tuple[Role, ...] | None, tuple[Rule, ...] | None]:
@@ -273,7 +290,9 @@ class _Reader:
         """
         entity, problems = checked(entity)
         for (field, *rest), description in problems:
-            if field == "route" or (field == "name" and isinstance(entity, Permission | Role)):
+            if field == "route" or (
+                field == "name" and isinstance(entity, Permission | ResourceType | Role)
+            ):
                 self._wrong(path, description)
             elif field not in implied:
                 self._wrong((*path, _FIELD_NAMES.get(str(field), field), *rest), description)

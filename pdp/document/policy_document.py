@@ -12,6 +12,7 @@ from pdp.model import (
     Organization,
     Permission,
     Resource,
+    ResourceType,
     Role,
     Route,
     Rule,
@@ -33,6 +34,7 @@ class PolicyDocument:
     `roles` and `rules` are one section of the text, so both are None or neither is."""
 
     permissions: tuple[Permission, ...] | None = None
+    resource_types: tuple[ResourceType, ...] | None = None
     roles: tuple[Role, ...] | None = None
     rules: tuple[Rule, ...] | None = None
     grants: tuple[Grant, ...] | None = None

@@ -20,9 +20,11 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -40,6 +42,10 @@ def render_document(document: PolicyDocument) -> str:
     tree: dict[str, Any] = {"version": 1}
     if document.permissions is not None:
         tree["permissions"] = _permissions(sorted(document.permissions, key=key_of))
+    if document.resource_types is not None:
+        tree["resource_types"] = {
+            one.name: _resource_type(one) for one in sorted(document.resource_types, key=key_of)
+        }
     if document.roles is not None:
         tree["roles"] = _roles(document.roles, document.rules or ())
     if document.grants is not None:
@@ -83,6 +89,16 @@ def _permissions(permissions: Sequence[Permission]) -> list[str] | dict[str, str
     if any(permission.description for permission in permissions):
         return {permission.name: permission.description for permission in permissions}
     return [permission.name for permission in permissions]
+
+
+def _resource_type(resource_type: ResourceType) -> dict[str, Any]:
+    tenants = resource_type.tenancy is Tenancy.ORGANIZATION
+    return _Line(
+        _said(
+            tenancy="" if tenants else resource_type.tenancy.value,
+            stored="required" if resource_type.stored_required else "",
+        )
+    )
 
 
 def _roles(roles: Sequence[Role], rules: Sequence[Rule]) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class RoleShape(Shape):
     deny: list[Any] = Field(default_factory=list)
 
 
+class ResourceTypeShape(Shape):
+    tenancy: Literal["organization", "none"] = "organization"
+    stored: Literal["optional", "required"] = "optional"
+
+
 class RouteShape(Shape):
     permission: str
     resource: str | None = None

@@ -1,6 +1,7 @@
 """PolicyAdministrationService: five methods for each kind of entity, made from one table, and
 RevokeSession, Apply, Export and Barrier."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from pdpapi.v1 import administration_service_pb2 as pb
 
 from pdp import model
 from pdp.administrator import Administrator
-from pdp.document import Action
+from pdp.document import Action, parse_document
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
@@ -19,6 +20,7 @@ from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
 
+_WORD_BEGINS = re.compile("(?<=[a-z])(?=[A-Z])")
 _ACTIONS = {
     Action.CREATE: pb.Change.ACTION_CREATE,
     Action.UPDATE: pb.Change.ACTION_UPDATE,
@@ -38,7 +40,7 @@ class _Kind:
 
     @property
     def field(self) -> str:
-        return self.name.lower()
+        return _WORD_BEGINS.sub("_", self.name).lower()
 
 
 _KINDS = (
@@ -48,6 +50,13 @@ _KINDS = (
         model.Permission,
         entities.permission_of,
         entities.permission_message,
+    ),
+    _Kind(
+        "ResourceType",
+        "ResourceTypes",
+        model.ResourceType,
+        entities.resource_type_of,
+        entities.resource_type_message,
     ),
     _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
     _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
@@ -81,13 +90,18 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
         return pb.RevokeSessionResponse(revision=revision)
 
     def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
+        document = parse_document(request.document)
         revision, changes = administrator.apply(
-            request.document,
+            document,
             dry_run=request.dry_run,
             expected_revision=request.expected_revision,
         )
         return pb.ApplyResponse(
             revision=revision,
+            warnings=[
+                pb.Warning(field=one.field, description=one.description, line=one.line or 0)
+                for one in administrator.lint(document)
+            ],
             changes=[
                 pb.Change(
                     action=_ACTIONS[change.action], kind=change.kind, key="/".join(change.key)
@@ -135,7 +149,7 @@ def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) ->
         page = found[:size]
         return response(
             f"List{kind.plural}",
-            **{kind.plural.lower(): [kind.write(entity) for entity in page]},
+            **{f"{kind.field}s": [kind.write(entity) for entity in page]},
             next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
         )
 

@@ -27,9 +27,11 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -375,6 +377,40 @@ def test_a_route_that_cannot_be_meant_is_refused(routes: str, field: str, said: 
     assert said in wrong.description
 
 
+def test_a_resource_type_says_whether_its_resources_have_tenants_and_are_stored():
+    document = parse_document(
+        "resource_types:\n  course: {stored: required}\n  no: {tenancy: none}\n"
+        "  invoice: {tenancy: organization, stored: optional}\n  page:\n"
+    )
+    assert document.resource_types == (
+        ResourceType("course", Tenancy.ORGANIZATION, stored_required=True),
+        ResourceType("invoice"),
+        ResourceType("no", Tenancy.NONE),
+        ResourceType("page"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("resource_types", "field", "said"),
+    [
+        ("{a: none}", "resource_types.a", "must be a mapping"),
+        ("{a: {tenancy: null}}", "resource_types.a.tenancy", "must be 'organization' or 'none'"),
+        ("{a: {tenancy: None}}", "resource_types.a.tenancy", "must be 'organization' or 'none'"),
+        ("{a: {stored: true}}", "resource_types.a.stored", "must be 'optional' or 'required'"),
+        ("{a: {store: required}}", "resource_types.a.store", "(fields: tenancy, stored)"),
+        ("{a:b: {}}", "resource_types.a:b", "a lower-case resource type such as course"),
+        ("{A: {}}", "resource_types.A", "a lower-case resource type such as course"),
+        ("[a]", "resource_types", "must be a mapping"),
+    ],
+)
+def test_a_resource_type_that_cannot_be_meant_is_refused(
+    resource_types: str, field: str, said: str
+):
+    wrong = problem(f"resource_types: {resource_types}")
+    assert (wrong.field, wrong.line) == (field, 1)
+    assert said in wrong.description
+
+
 def test_a_deeper_document_than_the_limit_is_refused():
     """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
@@ -413,7 +449,7 @@ def test_a_damaged_document_is_a_policy_or_an_invalid_one(at: int, cut: int, ins
 
 @pytest.mark.parametrize(
     "section", ["permissions", "roles", "grants", "users", "organizations", "memberships",
-                "routes", "resources", "version"]
+                "routes", "resources", "resource_types", "version"]
 )  # fmt: skip
 @pytest.mark.parametrize(
     "value", ["1", "true", "text", "[1]", "[null]", "[[]]", "[{}]", "{a: 1}", "{a: []}",

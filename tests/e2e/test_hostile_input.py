@@ -137,7 +137,9 @@ def test_odd_identifiers_are_names_like_any_other(stubs: Stubs, identifier: str)
     attributes.update({"owner": "user_ivan"})
     from pdpapi.v1.core_pb2 import Resource
 
-    odd = Resource(type="course", id=identifier, attributes=attributes)
+    odd = Resource(
+        type="course", id=identifier, organization_id=ORGANIZATION, attributes=attributes
+    )
     assert reason_of(ask(stubs, "user_ivan", "course:edit", odd)) == "ALLOWED_BY_RULE"
 
 

@@ -229,6 +229,7 @@ def test_an_answer_is_given_to_nothing_but_the_question_that_it_answered(
         ("permission", "course:delete"),
         ("resource", BIOLOGY),
         ("resource", Resource(type="lesson", id="algebra")),
+        ("resource", Resource(type="course", id="algebra", organization_id="org_other")),
         ("context", context),
         ("at_least_revision", 1),
     ):

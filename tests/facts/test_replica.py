@@ -22,10 +22,12 @@ from pdp.model import (
     Resource,
     ResourceFacts,
     ResourceRef,
+    ResourceType,
     RevokedSession,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -78,10 +80,10 @@ def test_a_view_holds_all_that_is_stored_about_actor_organization_and_resource(
         attributes = {"a": "stored", "b": 1.0, "c": True}
         merged = Resource("course", "1", "org_1", ResourceRef("s", "1"), attributes)
         above = (
-            ResourceFacts(school, (on_resource,)),
+            ResourceFacts(school, (on_resource,), stored=True),
             ResourceFacts(Resource("nowhere", "x"), ()),
         )
-        assert view.chains[0] == (ResourceFacts(merged, ()), *above)
+        assert view.chains[0] == (ResourceFacts(merged, (), stored=True), *above)
         assert view.chains[1] == ()
         assert view.chains[2][1:] == above
     assert replica.view("user_2", None, []).user is None
@@ -94,6 +96,41 @@ def test_a_resource_that_is_not_stored_is_as_the_request_says(store: Store, star
     asked = Resource("course", "new", "org_9", ResourceRef("s", "1"), {"a": 1.0})
     (chain,) = replica.view("user_1", None, [asked]).chains
     assert [facts.resource for facts in chain] == [asked, Resource("s", "1", "org_1")]
+    assert [facts.stored for facts in chain] == [False, True]
+
+
+def test_an_organization_or_parent_that_is_sent_for_a_stored_resource_is_ignored(
+    store: Store, start: Starter
+) -> None:
+    bare = Resource("course", "bare")
+    write(store, bare, Resource("s", "1", "org_1"))
+    replica = start()
+    asked = Resource("course", "bare", "org_1", ResourceRef("s", "1"), {"a": 1.0})
+    for _ in range(2):  # from the database, then from memory
+        (chain,) = replica.view("user_1", None, [asked]).chains
+        assert chain == (ResourceFacts(bare._replace(attributes={"a": 1.0}), (), stored=True),)
+
+
+def test_what_is_said_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
+    replica = start()
+
+    def said() -> dict[str, ResourceType]:
+        replica.poke()
+        with store.read() as reader:
+            eventually(lambda: replica.revision == reader.revision)
+        return dict(replica.policy.resource_types.items())
+
+    assert said() == {}
+    course = ResourceType("course", Tenancy.NONE)
+    write(store, course)
+    assert said() == {"course": course}
+    with store.write() as transaction:
+        transaction.update(ResourceType("course", stored_required=True))
+    assert said() == {"course": ResourceType("course", stored_required=True)}
+    assert dict(start().policy.resource_types.items()) == said(), "read whole as by changes"
+    with store.write() as transaction:
+        transaction.delete(ResourceType, ("course",))
+    assert said() == {}
 
 
 def test_what_is_not_there_is_remembered_until_it_is_there(store: Store, start: Starter) -> None:

@@ -158,6 +158,12 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """No route of the policy names the method and path of a request."""
     DECISION_REASON_PATH_AMBIGUOUS: _DecisionReason.ValueType  # 51
     """The path of a request could be read in more than one way."""
+    DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN: _DecisionReason.ValueType  # 52
+    """An allow rule applies to resources of the actor's organization, and it is not known whether
+    this resource is one: store it with its organization, or send organization_id.
+    """
+    DECISION_REASON_RESOURCE_UNKNOWN: _DecisionReason.ValueType  # 53
+    """The resource, or one above it, is not stored, and its type says that it must be."""
 
 class DecisionReason(_DecisionReason, metaclass=_DecisionReasonEnumTypeWrapper):
     """Why a decision is what it is. A closed list: names are never reused."""
@@ -220,6 +226,12 @@ DECISION_REASON_ROUTE_UNKNOWN: DecisionReason.ValueType  # 50
 """No route of the policy names the method and path of a request."""
 DECISION_REASON_PATH_AMBIGUOUS: DecisionReason.ValueType  # 51
 """The path of a request could be read in more than one way."""
+DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN: DecisionReason.ValueType  # 52
+"""An allow rule applies to resources of the actor's organization, and it is not known whether
+this resource is one: store it with its organization, or send organization_id.
+"""
+DECISION_REASON_RESOURCE_UNKNOWN: DecisionReason.ValueType  # 53
+"""The resource, or one above it, is not stored, and its type says that it must be."""
 Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
 
 @_typing.final
@@ -266,7 +278,10 @@ class Resource(_message.Message):
     id: _builtins.str
     """The application's own id of the resource."""
     organization_id: _builtins.str
-    """The Clerk organization that owns it; empty: none."""
+    """The Clerk organization that owns it; empty: none, or not known. Of a request it is read only
+    where the resource is not stored. Send what your own database says of the resource, never the
+    actor's organization or anything else from the actor's request.
+    """
     @_builtins.property
     def parent(self) -> Global___ResourceRef:
         """The resource above it, if any. Grants on the parent reach down to it."""
