@@ -257,8 +257,8 @@ def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
     records = [reported(caller="x" * 15_000) for _ in range(300)]
     for begin in range(0, len(records), 100):
         take(reports, *records[begin : begin + 100])
-    pages, reported = Pages(lambda: b"secret"), Rate("reports_share", 1_000_000)
-    [list_decisions, *_] = audit_methods(DecisionLog(engine), reports, pages, reported)
+    pages, share = Pages(lambda: b"secret"), Rate("reports_share", 1_000_000)
+    [list_decisions, *_] = audit_methods(DecisionLog(engine), reports, pages, share)
     request = ListDecisionsRequest(page_size=1_000)
     seen: list[str] = []
     while True:
