@@ -7,9 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.logs import configure_logs
-from pdp.settings import SidecarSettings
-
 
 def sidecar(
     upstream: Annotated[
@@ -43,6 +40,9 @@ def sidecar(
     ] = False,
 ) -> None:
     """Answers Check beside a service, from answers that are still good, until SIGTERM."""
+    from pdp.logs import configure_logs
+    from pdp.settings import SidecarSettings
+
     tls = {"ca_file": ca, "certificate_file": certificate, "private_key_file": key}
     given: dict[str, Any] = {
         "upstreams": upstream or None,
@@ -55,8 +55,7 @@ def sidecar(
     overrides = {name: value for name, value in given.items() if value is not None}
     settings = SidecarSettings.load(config, **overrides)
     configure_logs(settings.log_level, settings.log_format)
-    # What answers loads much that the other commands do without.
-    from pdp.sidecar.app import Sidecar  # noqa: PLC0415
+    from pdp.sidecar.app import Sidecar
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

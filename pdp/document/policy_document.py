@@ -25,6 +25,20 @@ class Place:
 
     path: str
     line: int
+    column: int
+
+
+SECTIONS = (
+    "permissions",
+    "roles",
+    "grants",
+    "routes",
+    "users",
+    "organizations",
+    "memberships",
+    "resources",
+)
+"""As a document names and orders them. `roles` holds the rules too."""
 
 
 @dataclass(frozen=True, slots=True)

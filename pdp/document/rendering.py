@@ -13,10 +13,13 @@ from pdp.document.timestamps import render_time
 from pdp.document.yaml_text import plain_value
 from pdp.model import (
     Effect,
+    Entity,
     Everywhere,
     Grant,
     InOrganization,
+    Membership,
     OnResource,
+    Organization,
     Permission,
     Resource,
     ResourceRef,
@@ -35,9 +38,19 @@ _INTEGER_MAX = 2**53
 """Up to here every integer is a float: such numbers are written without a fraction."""
 
 
+VERSION_LINE = "version: 1\n"
+"""What every rendered document begins with."""
+
+
 def render_document(document: PolicyDocument) -> str:
     """The YAML text of a document, ordered by key. Ids that parsing derives anyway are left out."""
-    tree: dict[str, Any] = {"version": 1}
+    return VERSION_LINE + render_sections(document)
+
+
+def render_sections(document: PolicyDocument) -> str:
+    """The text of the sections that the document has; of several documents, one after the other,
+    it makes one."""
+    tree: dict[str, Any] = {}
     if document.permissions is not None:
         tree["permissions"] = _permissions(sorted(document.permissions, key=key_of))
     if document.roles is not None:
@@ -50,16 +63,25 @@ def render_document(document: PolicyDocument) -> str:
         tree["users"] = [_user(one) for one in sorted(document.users, key=key_of)]
     if document.organizations is not None:
         tree["organizations"] = [
-            _Line(_said(id=one.id, slug=one.slug, name=one.name))
-            for one in sorted(document.organizations, key=key_of)
+            _organization(one) for one in sorted(document.organizations, key=key_of)
         ]
     if document.memberships is not None:
         tree["memberships"] = [
-            _Line(organization=one.organization_id, user=one.user_id, role=one.role)
-            for one in sorted(document.memberships, key=key_of)
+            _membership(one) for one in sorted(document.memberships, key=key_of)
         ]
     if document.resources is not None:
         tree["resources"] = [_resource(one) for one in sorted(document.resources, key=key_of)]
+    return _dump(tree) if tree else ""
+
+
+def render_more(document: PolicyDocument) -> str:
+    """The text of a document with one section, a list, without the line that names it: what goes
+    on a section that `render_sections` began. Empty if the section is."""
+    text = render_sections(document)
+    return text.partition("\n")[2] if "\n-" in text else ""
+
+
+def _dump(tree: dict[str, Any]) -> str:
     text: str = yaml.dump(
         tree,
         Dumper=_Dumper,
@@ -67,7 +89,16 @@ def render_document(document: PolicyDocument) -> str:
         allow_unicode=True,
         width=_WIDTH,
     )
-    return text
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    """A line with escapes for what does not print, such as U+202E, which would show it otherwise
+    than it is read. Texts that hold one are in double quotes (`_represent_text`), where the escape
+    means the same."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in line)
 
 
 class _Line(dict[str, Any]):
@@ -142,6 +173,46 @@ def _route(route: Route) -> str | dict[str, Any]:
     return _Line(permission=needs.permission, resource=needs.resource)
 
 
+def as_written(entity: Entity) -> dict[str, Any]:
+    """The fields of an entity that say something, named as a document names them; of a rule and a
+    grant without the id."""
+    match entity:
+        case Permission():
+            return _said(description=entity.description)
+        case Role():
+            return _said(description=entity.description, inherits=list(entity.inherits))
+        case Rule():
+            return _said(
+                role=entity.role,
+                effect=entity.effect.value,
+                permission=entity.permission,
+                when=entity.condition,
+                description=entity.description,
+            )
+        case Grant():
+            return {name: value for name, value in _grant(entity).items() if name != "id"}
+        case Route():
+            return {"needs": _route(entity)}
+        case User():
+            return _user(entity)
+        case Organization():
+            return _organization(entity)
+        case Membership():
+            return _membership(entity)
+        case Resource():
+            return _resource(entity)
+
+
+def _organization(organization: Organization) -> dict[str, Any]:
+    return _Line(_said(id=organization.id, slug=organization.slug, name=organization.name))
+
+
+def _membership(membership: Membership) -> dict[str, Any]:
+    return _Line(
+        organization=membership.organization_id, user=membership.user_id, role=membership.role
+    )
+
+
 def _ref(ref: ResourceRef) -> dict[str, str]:
     return _Line(type=ref.type, id=ref.id)
 
@@ -208,7 +279,8 @@ def _tag_of(value: Any) -> str:
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
     old: str = _OLD_YAML.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    style = '"' if old != _TEXT or plain_value(text) is not text else None
+    unclear = old != _TEXT or plain_value(text) is not text or not text.isprintable()
+    style = '"' if unclear else None
     if "\n" in text and _is_block(text):
         style = "|"
     return dumper.represent_scalar(_TEXT, text, style)
