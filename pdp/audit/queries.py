@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Engine, select
 
+from pdp.audit.order import Cursor, end_of_order, number_new, ranges_from
 from pdp.audit.records import decode
 from pdp.audit.rows import filterable, row_key
 from pdp.audit.tables import audit_records
@@ -12,6 +13,9 @@ from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
 from pdp.sql import begin_read
 
+FOLLOW_RANGES_MAX = 100
+FOLLOW_LOOK_MAX = 10_000
+"""How many positions one question looks at: a filter that finds nothing must not read it all."""
 REPORTERS_MAX = 100
 """How many records of one decision id are told."""
 
@@ -34,6 +38,18 @@ class DecisionFilter:
     """Decided at or after; seconds since 1970-01-01 UTC."""
     before: float | None = None
     """Decided before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What follows a cursor."""
+
+    decisions: Sequence[tuple[DecisionRecord, Cursor]]
+    """Each with the cursor behind it."""
+    cursor: Cursor
+    """Behind everything that was looked at, which the filter may have left out."""
+    more: bool
+    """Whether there is more to look at now."""
 
 
 class DecisionLog:
@@ -60,6 +76,46 @@ class DecisionLog:
             statement = statement.where(audit_records.c.decision_id < filterable(after))
         with begin_read(self._engine) as connection:
             return [_record(*row) for row in connection.execute(statement)]
+
+    def end(self) -> Cursor:
+        """The cursor behind what is on the log now. Raises DatabaseUnavailable."""
+        number_new(self._engine)
+        with begin_read(self._engine) as connection:
+            return end_of_order(connection)
+
+    def follow(self, where: DecisionFilter, cursor: Cursor, limit: int) -> "Followed":
+        """Up to `limit` decisions, from the cursor on, in the order in which they came into SQL.
+
+        Raises InvalidRequest for a cursor of another history, DatabaseUnavailable.
+        """
+        number_new(self._engine)
+        column = audit_records.c
+        found: list[tuple[DecisionRecord, Cursor]] = []
+        looked_at = 0
+        with begin_read(self._engine) as connection:
+            for part in ranges_from(connection, cursor, FOLLOW_RANGES_MAX):
+                first = part.first
+                while first < part.end:
+                    if looked_at >= FOLLOW_LOOK_MAX or len(found) == limit:
+                        return Followed(found, cursor, more=True)
+                    end = min(part.end, first + FOLLOW_LOOK_MAX)
+                    statement = (
+                        select(column.record, column.reported_by, column.position)
+                        .where(column.origin == part.origin, column.log_id == part.log_id)
+                        .where(column.position >= first, column.position < end)
+                        .where(*_conditions(where))
+                        .order_by(column.position)
+                        .limit(limit - len(found))
+                    )
+                    for payload, reported_by, position in connection.execute(statement):
+                        cursor = part.at(position + 1)
+                        found.append((_record(payload, reported_by), cursor))
+                    if len(found) == limit:
+                        return Followed(found, cursor, more=True)
+                    looked_at += end - first
+                    first, cursor = end, part.at(end)
+            more = end_of_order(connection).number > cursor.number
+        return Followed(found, cursor, more=more)
 
     def key(self, record: DecisionRecord) -> str:
         """Where a record stands in the list."""

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from pdp.facts import Store
     from pdp.settings import DatabaseSettings
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=HELP_STYLE, help="The database itself."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=HELP_STYLE, help="The database itself.")
 
 
 def open_store(settings: "DatabaseSettings") -> "Store":

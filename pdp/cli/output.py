@@ -1,8 +1,8 @@
 """How the command line speaks. The only file here that writes to the terminal.
 
-Ids, names and messages come from tokens, callers, Clerk and policy files, so all of it is untrusted:
-it is printed as plain text. Nothing in it is read as markup, as an emoji or as a link, and what does
-not print is escaped (`pdp.printable`).
+Ids, names and messages come from tokens, callers, Clerk and policy files, so none of it is trusted:
+it is printed as plain text. Nothing in it is read as markup, as an emoji or as a link, and what
+does not print is escaped (`pdp.printable`).
 """
 
 import functools

@@ -78,12 +78,12 @@ def _updated(kind: str, key: str, old: Change, new: Change) -> Described:
     before = {} if old.before is None else as_written(old.before)
     after = {} if new.after is None else as_written(new.after)
     fields = ", ".join(_differences(before, after, ""))
-    return Described(Action.UPDATE, kind, f"update {kind} {key}" + (f": {fields}" if fields else ""))
+    return Described(
+        Action.UPDATE, kind, f"update {kind} {key}" + (f": {fields}" if fields else "")
+    )
 
 
-def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
-) -> Iterator[str]:
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[str]:
     """Field by field; of attributes key by key. Their depth is bounded, so recursion is."""
     for name in dict.fromkeys((*before, *after)):
         old, new = before.get(name), after.get(name)

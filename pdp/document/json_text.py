@@ -132,7 +132,7 @@ class _Scanner:
     def _string(self) -> str:
         start = self._at
         try:
-            value, self._at = scanstring(self._text, start + 1, True)  # noqa: FBT003
+            value, self._at = scanstring(self._text, start + 1, True)
         except ValueError as error:
             self._at = getattr(error, "pos", start)
             self._refuse(getattr(error, "msg", "a text is not closed").lower())

@@ -1,6 +1,6 @@
 """PolicyDocument -> text that people can read, and that parses to the same document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -66,9 +66,7 @@ def render_sections(document: PolicyDocument) -> str:
             _organization(one) for one in sorted(document.organizations, key=key_of)
         ]
     if document.memberships is not None:
-        tree["memberships"] = [
-            _membership(one) for one in sorted(document.memberships, key=key_of)
-        ]
+        tree["memberships"] = [_membership(one) for one in sorted(document.memberships, key=key_of)]
     if document.resources is not None:
         tree["resources"] = [_resource(one) for one in sorted(document.resources, key=key_of)]
     return _dump(tree) if tree else ""
@@ -176,31 +174,17 @@ def _route(route: Route) -> str | dict[str, Any]:
 def as_written(entity: Entity) -> dict[str, Any]:
     """The fields of an entity that say something, named as a document names them; of a rule and a
     grant without the id."""
-    match entity:
-        case Permission():
-            return _said(description=entity.description)
-        case Role():
-            return _said(description=entity.description, inherits=list(entity.inherits))
-        case Rule():
-            return _said(
-                role=entity.role,
-                effect=entity.effect.value,
-                permission=entity.permission,
-                when=entity.condition,
-                description=entity.description,
-            )
-        case Grant():
-            return {name: value for name, value in _grant(entity).items() if name != "id"}
-        case Route():
-            return {"needs": _route(entity)}
-        case User():
-            return _user(entity)
-        case Organization():
-            return _organization(entity)
-        case Membership():
-            return _membership(entity)
-        case Resource():
-            return _resource(entity)
+    return _WRITERS[type(entity)](entity)
+
+
+def _whole_rule(rule: Rule) -> dict[str, Any]:
+    return _said(
+        role=rule.role,
+        effect=rule.effect.value,
+        permission=rule.permission,
+        when=rule.condition,
+        description=rule.description,
+    )
 
 
 def _organization(organization: Organization) -> dict[str, Any]:
@@ -237,6 +221,19 @@ def _resource(resource: Resource) -> dict[str, Any]:
         attributes=_ordered(resource.attributes),
     )
     return _Line(said)
+
+
+_WRITERS: Mapping[type[Entity], Callable[[Any], dict[str, Any]]] = {
+    Permission: lambda one: _said(description=one.description),
+    Role: lambda one: _said(description=one.description, inherits=list(one.inherits)),
+    Rule: _whole_rule,
+    Grant: lambda one: {name: value for name, value in _grant(one).items() if name != "id"},
+    Route: lambda one: {"needs": _route(one)},
+    User: _user,
+    Organization: _organization,
+    Membership: _membership,
+    Resource: _resource,
+}
 
 
 def _ordered(value: Any) -> Any:

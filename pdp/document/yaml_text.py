@@ -7,7 +7,6 @@ exist. Plain scalars follow YAML 1.2: `no`, `on`, `0123`, `12:30` and dates are 
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import yaml
 
