@@ -18,6 +18,8 @@ PAGE_ITEMS_DEFAULT = 100
 PAGE_ITEMS_MAX = 1_000
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 """Of a policy document, as it is exported and applied: some 600,000 users."""
+APPLY_BYTES_MAX = DOCUMENT_BYTES_MAX + 64 * 1024
+"""Of a request that applies one. The listener `grpc` takes MESSAGE_BYTES_MAX of any request."""
 DOCUMENT_CHANGES_MAX = 10_000
 """How many changes of a document an answer names; the others are counted."""
 DOCUMENT_DEPTH_MAX = 32

@@ -257,6 +257,15 @@ class Administrator:
             self._on_write(revision)
         return revision, changes
 
+    @staticmethod
+    def check_sections(sections: Sequence[str]) -> Sequence[str]:
+        """The sections of an export; none named: all. Raises InvalidRequest for an unknown one."""
+        for name in sections:
+            if name not in SECTIONS:
+                known = ", ".join(SECTIONS)
+                raise InvalidRequest(Violation("sections", f"{name!r} is not one of {known}"))
+        return sections or SECTIONS
+
     def export(self, sections: Sequence[str] = SECTIONS) -> tuple[str, int]:
         """The database as a policy document, and the revision that was read.
 

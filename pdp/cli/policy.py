@@ -69,7 +69,7 @@ def apply(
             fail(violation.located("stdin" if file == "-" else file))
         raise typer.Exit(2) from None
     lines = described(changes)
-    counted = _count(lines)
+    counted = f"{len(lines)} changes"
     if not shown:
         _show(lines)
     if dry_run:
@@ -93,16 +93,10 @@ def export(
     config: Config = None,
 ) -> None:
     """Writes the database as a policy document, which `pdp apply` takes."""
-    from pdp.document import SECTIONS
-
-    chosen = [name.strip() for name in sections.split(",")] if sections else list(SECTIONS)
-    for name in chosen:
-        if name not in SECTIONS:
-            raise typer.BadParameter(
-                f"{name!r} is not a section: {', '.join(SECTIONS)}", param_hint="--sections"
-            )
+    administrator = _administrator(config)
+    named = [name.strip() for name in sections.split(",")] if sections else []
     # All of it before the first byte: part of a document, applied, would delete what is missing.
-    document, _ = _administrator(config).export(chosen)
+    document, _ = administrator.export(administrator.check_sections(named))
     emit(document)
 
 
@@ -139,7 +133,7 @@ def _confirmed(administrator: "Administrator", document: str) -> tuple[int, bool
     if not counts:
         return 0, False
     _show(lines)
-    note(f"{_count(lines)}; this deletes {', '.join(counts)}")
+    note(f"{len(lines)} changes; this deletes {', '.join(counts)}")
     if not confirm("apply it?"):
         say("nothing was changed")
         raise typer.Exit(1)
@@ -149,12 +143,6 @@ def _confirmed(administrator: "Administrator", document: str) -> tuple[int, bool
 def _show(lines: "Sequence[Described]") -> None:
     for line in lines:
         say(line.text)
-
-
-def _count(lines: "Sequence[Described]") -> str:
-    counts = Counter(line.action.value for line in lines)
-    parts = ", ".join(f"{count} {action}d" for action, count in counts.items())
-    return f"{len(lines)} changes" + (f" ({parts})" if parts else "")
 
 
 def _wait_everywhere(administrator: "Administrator", revision: int) -> None:

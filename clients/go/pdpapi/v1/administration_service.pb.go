@@ -5492,7 +5492,7 @@ func (x *RevokeSessionResponse) GetRevision() uint64 {
 // A policy document.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// YAML (or JSON, which is YAML); docs/policy.md describes it. A section that the document names
+	// YAML, or JSON; docs/policy.md describes it; at most 64 MiB. A section that the document names
 	// is made equal to it, a section that it leaves out is left alone.
 	Document string `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
 	// Say what would change, and change nothing.
@@ -5625,8 +5625,10 @@ type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that holds the document; on a dry run, the one it was compared with.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Empty: the database is equal to the document.
-	Changes       []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Empty: the database is equal to the document. At most the first 10,000.
+	Changes []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// How many there are.
+	ChangesTotal  uint32 `protobuf:"varint,3,opt,name=changes_total,json=changesTotal,proto3" json:"changes_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5675,9 +5677,19 @@ func (x *ApplyResponse) GetChanges() []*Change {
 	return nil
 }
 
+func (x *ApplyResponse) GetChangesTotal() uint32 {
+	if x != nil {
+		return x.ChangesTotal
+	}
+	return 0
+}
+
 // Asks for the policy document.
 type ExportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "permissions", "roles" (with their rules), "grants", "routes", "users", "organizations",
+	// "memberships" and "resources"; the others are left out. Empty: all.
+	Sections      []string `protobuf:"bytes,1,rep,name=sections,proto3" json:"sections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5710,6 +5722,13 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
 	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *ExportRequest) GetSections() []string {
+	if x != nil {
+		return x.Sections
+	}
+	return nil
 }
 
 // The policy document.
@@ -5767,6 +5786,107 @@ func (x *ExportResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Asks for the policy document in parts.
+type StreamExportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ExportRequest.
+	Sections      []string `protobuf:"bytes,1,rep,name=sections,proto3" json:"sections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamExportRequest) Reset() {
+	*x = StreamExportRequest{}
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[105]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamExportRequest) ProtoMessage() {}
+
+func (x *StreamExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[105]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamExportRequest.ProtoReflect.Descriptor instead.
+func (*StreamExportRequest) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{105}
+}
+
+func (x *StreamExportRequest) GetSections() []string {
+	if x != nil {
+		return x.Sections
+	}
+	return nil
+}
+
+// A part of the policy document.
+type StreamExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Part of the YAML text.
+	Part string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	// The revision that was read: the same in every part.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamExportResponse) Reset() {
+	*x = StreamExportResponse{}
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[106]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamExportResponse) ProtoMessage() {}
+
+func (x *StreamExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[106]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamExportResponse.ProtoReflect.Descriptor instead.
+func (*StreamExportResponse) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{106}
+}
+
+func (x *StreamExportResponse) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *StreamExportResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Names a revision.
 type BarrierRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5778,7 +5898,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[105]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5790,7 +5910,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[105]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5803,7 +5923,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{105}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *BarrierRequest) GetRevision() uint64 {
@@ -5828,7 +5948,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[106]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5840,7 +5960,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[106]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5853,7 +5973,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{106}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *BarrierResponse) GetRevision() uint64 {
@@ -6204,13 +6324,20 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rACTION_CREATE\x10\x01\x12\x11\n" +
 	"\rACTION_UPDATE\x10\x02\x12\x11\n" +
-	"\rACTION_DELETE\x10\x03\"X\n" +
+	"\rACTION_DELETE\x10\x03\"}\n" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
-	"\achanges\x18\x02 \x03(\v2\x11.pdpapi.v1.ChangeR\achanges\"\x0f\n" +
-	"\rExportRequest\"H\n" +
+	"\achanges\x18\x02 \x03(\v2\x11.pdpapi.v1.ChangeR\achanges\x12#\n" +
+	"\rchanges_total\x18\x03 \x01(\rR\fchangesTotal\"+\n" +
+	"\rExportRequest\x12\x1a\n" +
+	"\bsections\x18\x01 \x03(\tR\bsections\"H\n" +
 	"\x0eExportResponse\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"1\n" +
+	"\x13StreamExportRequest\x12\x1a\n" +
+	"\bsections\x18\x01 \x03(\tR\bsections\"F\n" +
+	"\x14StreamExportResponse\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\",\n" +
 	"\x0eBarrierRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"a\n" +
@@ -6226,7 +6353,7 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"UserStatus\x12\x1b\n" +
 	"\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n" +
-	"\x14USER_STATUS_DISABLED\x10\x022\xf7\x1e\n" +
+	"\x14USER_STATUS_DISABLED\x10\x022\xca\x1f\n" +
 	"\x1bPolicyAdministrationService\x12[\n" +
 	"\x10CreatePermission\x12\".pdpapi.v1.CreatePermissionRequest\x1a#.pdpapi.v1.CreatePermissionResponse\x12R\n" +
 	"\rGetPermission\x12\x1f.pdpapi.v1.GetPermissionRequest\x1a .pdpapi.v1.GetPermissionResponse\x12X\n" +
@@ -6286,7 +6413,8 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"\x10DeleteMembership\x12\".pdpapi.v1.DeleteMembershipRequest\x1a#.pdpapi.v1.DeleteMembershipResponse\x12R\n" +
 	"\rRevokeSession\x12\x1f.pdpapi.v1.RevokeSessionRequest\x1a .pdpapi.v1.RevokeSessionResponse\x12:\n" +
 	"\x05Apply\x12\x17.pdpapi.v1.ApplyRequest\x1a\x18.pdpapi.v1.ApplyResponse\x12=\n" +
-	"\x06Export\x12\x18.pdpapi.v1.ExportRequest\x1a\x19.pdpapi.v1.ExportResponse\x12@\n" +
+	"\x06Export\x12\x18.pdpapi.v1.ExportRequest\x1a\x19.pdpapi.v1.ExportResponse\x12Q\n" +
+	"\fStreamExport\x12\x1e.pdpapi.v1.StreamExportRequest\x1a\x1f.pdpapi.v1.StreamExportResponse0\x01\x12@\n" +
 	"\aBarrier\x12\x19.pdpapi.v1.BarrierRequest\x1a\x1a.pdpapi.v1.BarrierResponseB\x93\x01\n" +
 	"\rcom.pdpapi.v1B\x1aAdministrationServiceProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
@@ -6304,7 +6432,7 @@ func file_pdpapi_v1_administration_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpapi_v1_administration_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_pdpapi_v1_administration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 107)
+var file_pdpapi_v1_administration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
 var file_pdpapi_v1_administration_service_proto_goTypes = []any{
 	(Effect)(0),                        // 0: pdpapi.v1.Effect
 	(UserStatus)(0),                    // 1: pdpapi.v1.UserStatus
@@ -6414,20 +6542,22 @@ var file_pdpapi_v1_administration_service_proto_goTypes = []any{
 	(*ApplyResponse)(nil),              // 105: pdpapi.v1.ApplyResponse
 	(*ExportRequest)(nil),              // 106: pdpapi.v1.ExportRequest
 	(*ExportResponse)(nil),             // 107: pdpapi.v1.ExportResponse
-	(*BarrierRequest)(nil),             // 108: pdpapi.v1.BarrierRequest
-	(*BarrierResponse)(nil),            // 109: pdpapi.v1.BarrierResponse
-	(*ResourceRef)(nil),                // 110: pdpapi.v1.ResourceRef
-	(*timestamppb.Timestamp)(nil),      // 111: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 112: google.protobuf.Struct
-	(*Resource)(nil),                   // 113: pdpapi.v1.Resource
+	(*StreamExportRequest)(nil),        // 108: pdpapi.v1.StreamExportRequest
+	(*StreamExportResponse)(nil),       // 109: pdpapi.v1.StreamExportResponse
+	(*BarrierRequest)(nil),             // 110: pdpapi.v1.BarrierRequest
+	(*BarrierResponse)(nil),            // 111: pdpapi.v1.BarrierResponse
+	(*ResourceRef)(nil),                // 112: pdpapi.v1.ResourceRef
+	(*timestamppb.Timestamp)(nil),      // 113: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 114: google.protobuf.Struct
+	(*Resource)(nil),                   // 115: pdpapi.v1.Resource
 }
 var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	0,   // 0: pdpapi.v1.Rule.effect:type_name -> pdpapi.v1.Effect
-	110, // 1: pdpapi.v1.Grant.resource:type_name -> pdpapi.v1.ResourceRef
-	111, // 2: pdpapi.v1.Grant.not_before:type_name -> google.protobuf.Timestamp
-	111, // 3: pdpapi.v1.Grant.expires_at:type_name -> google.protobuf.Timestamp
+	112, // 1: pdpapi.v1.Grant.resource:type_name -> pdpapi.v1.ResourceRef
+	113, // 2: pdpapi.v1.Grant.not_before:type_name -> google.protobuf.Timestamp
+	113, // 3: pdpapi.v1.Grant.expires_at:type_name -> google.protobuf.Timestamp
 	1,   // 4: pdpapi.v1.User.status:type_name -> pdpapi.v1.UserStatus
-	112, // 5: pdpapi.v1.User.attributes:type_name -> google.protobuf.Struct
+	114, // 5: pdpapi.v1.User.attributes:type_name -> google.protobuf.Struct
 	3,   // 6: pdpapi.v1.CreatePermissionRequest.permission:type_name -> pdpapi.v1.Permission
 	3,   // 7: pdpapi.v1.CreatePermissionResponse.permission:type_name -> pdpapi.v1.Permission
 	3,   // 8: pdpapi.v1.GetPermissionResponse.permission:type_name -> pdpapi.v1.Permission
@@ -6458,12 +6588,12 @@ var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	7,   // 33: pdpapi.v1.ListRoutesResponse.routes:type_name -> pdpapi.v1.Route
 	7,   // 34: pdpapi.v1.UpdateRouteRequest.route:type_name -> pdpapi.v1.Route
 	7,   // 35: pdpapi.v1.UpdateRouteResponse.route:type_name -> pdpapi.v1.Route
-	113, // 36: pdpapi.v1.CreateResourceRequest.resource:type_name -> pdpapi.v1.Resource
-	113, // 37: pdpapi.v1.CreateResourceResponse.resource:type_name -> pdpapi.v1.Resource
-	113, // 38: pdpapi.v1.GetResourceResponse.resource:type_name -> pdpapi.v1.Resource
-	113, // 39: pdpapi.v1.ListResourcesResponse.resources:type_name -> pdpapi.v1.Resource
-	113, // 40: pdpapi.v1.UpdateResourceRequest.resource:type_name -> pdpapi.v1.Resource
-	113, // 41: pdpapi.v1.UpdateResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	115, // 36: pdpapi.v1.CreateResourceRequest.resource:type_name -> pdpapi.v1.Resource
+	115, // 37: pdpapi.v1.CreateResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	115, // 38: pdpapi.v1.GetResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	115, // 39: pdpapi.v1.ListResourcesResponse.resources:type_name -> pdpapi.v1.Resource
+	115, // 40: pdpapi.v1.UpdateResourceRequest.resource:type_name -> pdpapi.v1.Resource
+	115, // 41: pdpapi.v1.UpdateResourceResponse.resource:type_name -> pdpapi.v1.Resource
 	8,   // 42: pdpapi.v1.CreateUserRequest.user:type_name -> pdpapi.v1.User
 	8,   // 43: pdpapi.v1.CreateUserResponse.user:type_name -> pdpapi.v1.User
 	8,   // 44: pdpapi.v1.GetUserResponse.user:type_name -> pdpapi.v1.User
@@ -6532,58 +6662,60 @@ var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	101, // 107: pdpapi.v1.PolicyAdministrationService.RevokeSession:input_type -> pdpapi.v1.RevokeSessionRequest
 	103, // 108: pdpapi.v1.PolicyAdministrationService.Apply:input_type -> pdpapi.v1.ApplyRequest
 	106, // 109: pdpapi.v1.PolicyAdministrationService.Export:input_type -> pdpapi.v1.ExportRequest
-	108, // 110: pdpapi.v1.PolicyAdministrationService.Barrier:input_type -> pdpapi.v1.BarrierRequest
-	12,  // 111: pdpapi.v1.PolicyAdministrationService.CreatePermission:output_type -> pdpapi.v1.CreatePermissionResponse
-	14,  // 112: pdpapi.v1.PolicyAdministrationService.GetPermission:output_type -> pdpapi.v1.GetPermissionResponse
-	16,  // 113: pdpapi.v1.PolicyAdministrationService.ListPermissions:output_type -> pdpapi.v1.ListPermissionsResponse
-	18,  // 114: pdpapi.v1.PolicyAdministrationService.UpdatePermission:output_type -> pdpapi.v1.UpdatePermissionResponse
-	20,  // 115: pdpapi.v1.PolicyAdministrationService.DeletePermission:output_type -> pdpapi.v1.DeletePermissionResponse
-	22,  // 116: pdpapi.v1.PolicyAdministrationService.CreateRole:output_type -> pdpapi.v1.CreateRoleResponse
-	24,  // 117: pdpapi.v1.PolicyAdministrationService.GetRole:output_type -> pdpapi.v1.GetRoleResponse
-	26,  // 118: pdpapi.v1.PolicyAdministrationService.ListRoles:output_type -> pdpapi.v1.ListRolesResponse
-	28,  // 119: pdpapi.v1.PolicyAdministrationService.UpdateRole:output_type -> pdpapi.v1.UpdateRoleResponse
-	30,  // 120: pdpapi.v1.PolicyAdministrationService.DeleteRole:output_type -> pdpapi.v1.DeleteRoleResponse
-	32,  // 121: pdpapi.v1.PolicyAdministrationService.CreateRule:output_type -> pdpapi.v1.CreateRuleResponse
-	34,  // 122: pdpapi.v1.PolicyAdministrationService.GetRule:output_type -> pdpapi.v1.GetRuleResponse
-	36,  // 123: pdpapi.v1.PolicyAdministrationService.ListRules:output_type -> pdpapi.v1.ListRulesResponse
-	38,  // 124: pdpapi.v1.PolicyAdministrationService.UpdateRule:output_type -> pdpapi.v1.UpdateRuleResponse
-	40,  // 125: pdpapi.v1.PolicyAdministrationService.DeleteRule:output_type -> pdpapi.v1.DeleteRuleResponse
-	42,  // 126: pdpapi.v1.PolicyAdministrationService.CreateGrant:output_type -> pdpapi.v1.CreateGrantResponse
-	44,  // 127: pdpapi.v1.PolicyAdministrationService.GetGrant:output_type -> pdpapi.v1.GetGrantResponse
-	46,  // 128: pdpapi.v1.PolicyAdministrationService.ListGrants:output_type -> pdpapi.v1.ListGrantsResponse
-	48,  // 129: pdpapi.v1.PolicyAdministrationService.UpdateGrant:output_type -> pdpapi.v1.UpdateGrantResponse
-	50,  // 130: pdpapi.v1.PolicyAdministrationService.DeleteGrant:output_type -> pdpapi.v1.DeleteGrantResponse
-	52,  // 131: pdpapi.v1.PolicyAdministrationService.CreateRoute:output_type -> pdpapi.v1.CreateRouteResponse
-	54,  // 132: pdpapi.v1.PolicyAdministrationService.GetRoute:output_type -> pdpapi.v1.GetRouteResponse
-	56,  // 133: pdpapi.v1.PolicyAdministrationService.ListRoutes:output_type -> pdpapi.v1.ListRoutesResponse
-	58,  // 134: pdpapi.v1.PolicyAdministrationService.UpdateRoute:output_type -> pdpapi.v1.UpdateRouteResponse
-	60,  // 135: pdpapi.v1.PolicyAdministrationService.DeleteRoute:output_type -> pdpapi.v1.DeleteRouteResponse
-	62,  // 136: pdpapi.v1.PolicyAdministrationService.CreateResource:output_type -> pdpapi.v1.CreateResourceResponse
-	64,  // 137: pdpapi.v1.PolicyAdministrationService.GetResource:output_type -> pdpapi.v1.GetResourceResponse
-	66,  // 138: pdpapi.v1.PolicyAdministrationService.ListResources:output_type -> pdpapi.v1.ListResourcesResponse
-	68,  // 139: pdpapi.v1.PolicyAdministrationService.UpdateResource:output_type -> pdpapi.v1.UpdateResourceResponse
-	70,  // 140: pdpapi.v1.PolicyAdministrationService.DeleteResource:output_type -> pdpapi.v1.DeleteResourceResponse
-	72,  // 141: pdpapi.v1.PolicyAdministrationService.CreateUser:output_type -> pdpapi.v1.CreateUserResponse
-	74,  // 142: pdpapi.v1.PolicyAdministrationService.GetUser:output_type -> pdpapi.v1.GetUserResponse
-	76,  // 143: pdpapi.v1.PolicyAdministrationService.ListUsers:output_type -> pdpapi.v1.ListUsersResponse
-	78,  // 144: pdpapi.v1.PolicyAdministrationService.UpdateUser:output_type -> pdpapi.v1.UpdateUserResponse
-	80,  // 145: pdpapi.v1.PolicyAdministrationService.DeleteUser:output_type -> pdpapi.v1.DeleteUserResponse
-	82,  // 146: pdpapi.v1.PolicyAdministrationService.CreateOrganization:output_type -> pdpapi.v1.CreateOrganizationResponse
-	84,  // 147: pdpapi.v1.PolicyAdministrationService.GetOrganization:output_type -> pdpapi.v1.GetOrganizationResponse
-	86,  // 148: pdpapi.v1.PolicyAdministrationService.ListOrganizations:output_type -> pdpapi.v1.ListOrganizationsResponse
-	88,  // 149: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:output_type -> pdpapi.v1.UpdateOrganizationResponse
-	90,  // 150: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:output_type -> pdpapi.v1.DeleteOrganizationResponse
-	92,  // 151: pdpapi.v1.PolicyAdministrationService.CreateMembership:output_type -> pdpapi.v1.CreateMembershipResponse
-	94,  // 152: pdpapi.v1.PolicyAdministrationService.GetMembership:output_type -> pdpapi.v1.GetMembershipResponse
-	96,  // 153: pdpapi.v1.PolicyAdministrationService.ListMemberships:output_type -> pdpapi.v1.ListMembershipsResponse
-	98,  // 154: pdpapi.v1.PolicyAdministrationService.UpdateMembership:output_type -> pdpapi.v1.UpdateMembershipResponse
-	100, // 155: pdpapi.v1.PolicyAdministrationService.DeleteMembership:output_type -> pdpapi.v1.DeleteMembershipResponse
-	102, // 156: pdpapi.v1.PolicyAdministrationService.RevokeSession:output_type -> pdpapi.v1.RevokeSessionResponse
-	105, // 157: pdpapi.v1.PolicyAdministrationService.Apply:output_type -> pdpapi.v1.ApplyResponse
-	107, // 158: pdpapi.v1.PolicyAdministrationService.Export:output_type -> pdpapi.v1.ExportResponse
-	109, // 159: pdpapi.v1.PolicyAdministrationService.Barrier:output_type -> pdpapi.v1.BarrierResponse
-	111, // [111:160] is the sub-list for method output_type
-	62,  // [62:111] is the sub-list for method input_type
+	108, // 110: pdpapi.v1.PolicyAdministrationService.StreamExport:input_type -> pdpapi.v1.StreamExportRequest
+	110, // 111: pdpapi.v1.PolicyAdministrationService.Barrier:input_type -> pdpapi.v1.BarrierRequest
+	12,  // 112: pdpapi.v1.PolicyAdministrationService.CreatePermission:output_type -> pdpapi.v1.CreatePermissionResponse
+	14,  // 113: pdpapi.v1.PolicyAdministrationService.GetPermission:output_type -> pdpapi.v1.GetPermissionResponse
+	16,  // 114: pdpapi.v1.PolicyAdministrationService.ListPermissions:output_type -> pdpapi.v1.ListPermissionsResponse
+	18,  // 115: pdpapi.v1.PolicyAdministrationService.UpdatePermission:output_type -> pdpapi.v1.UpdatePermissionResponse
+	20,  // 116: pdpapi.v1.PolicyAdministrationService.DeletePermission:output_type -> pdpapi.v1.DeletePermissionResponse
+	22,  // 117: pdpapi.v1.PolicyAdministrationService.CreateRole:output_type -> pdpapi.v1.CreateRoleResponse
+	24,  // 118: pdpapi.v1.PolicyAdministrationService.GetRole:output_type -> pdpapi.v1.GetRoleResponse
+	26,  // 119: pdpapi.v1.PolicyAdministrationService.ListRoles:output_type -> pdpapi.v1.ListRolesResponse
+	28,  // 120: pdpapi.v1.PolicyAdministrationService.UpdateRole:output_type -> pdpapi.v1.UpdateRoleResponse
+	30,  // 121: pdpapi.v1.PolicyAdministrationService.DeleteRole:output_type -> pdpapi.v1.DeleteRoleResponse
+	32,  // 122: pdpapi.v1.PolicyAdministrationService.CreateRule:output_type -> pdpapi.v1.CreateRuleResponse
+	34,  // 123: pdpapi.v1.PolicyAdministrationService.GetRule:output_type -> pdpapi.v1.GetRuleResponse
+	36,  // 124: pdpapi.v1.PolicyAdministrationService.ListRules:output_type -> pdpapi.v1.ListRulesResponse
+	38,  // 125: pdpapi.v1.PolicyAdministrationService.UpdateRule:output_type -> pdpapi.v1.UpdateRuleResponse
+	40,  // 126: pdpapi.v1.PolicyAdministrationService.DeleteRule:output_type -> pdpapi.v1.DeleteRuleResponse
+	42,  // 127: pdpapi.v1.PolicyAdministrationService.CreateGrant:output_type -> pdpapi.v1.CreateGrantResponse
+	44,  // 128: pdpapi.v1.PolicyAdministrationService.GetGrant:output_type -> pdpapi.v1.GetGrantResponse
+	46,  // 129: pdpapi.v1.PolicyAdministrationService.ListGrants:output_type -> pdpapi.v1.ListGrantsResponse
+	48,  // 130: pdpapi.v1.PolicyAdministrationService.UpdateGrant:output_type -> pdpapi.v1.UpdateGrantResponse
+	50,  // 131: pdpapi.v1.PolicyAdministrationService.DeleteGrant:output_type -> pdpapi.v1.DeleteGrantResponse
+	52,  // 132: pdpapi.v1.PolicyAdministrationService.CreateRoute:output_type -> pdpapi.v1.CreateRouteResponse
+	54,  // 133: pdpapi.v1.PolicyAdministrationService.GetRoute:output_type -> pdpapi.v1.GetRouteResponse
+	56,  // 134: pdpapi.v1.PolicyAdministrationService.ListRoutes:output_type -> pdpapi.v1.ListRoutesResponse
+	58,  // 135: pdpapi.v1.PolicyAdministrationService.UpdateRoute:output_type -> pdpapi.v1.UpdateRouteResponse
+	60,  // 136: pdpapi.v1.PolicyAdministrationService.DeleteRoute:output_type -> pdpapi.v1.DeleteRouteResponse
+	62,  // 137: pdpapi.v1.PolicyAdministrationService.CreateResource:output_type -> pdpapi.v1.CreateResourceResponse
+	64,  // 138: pdpapi.v1.PolicyAdministrationService.GetResource:output_type -> pdpapi.v1.GetResourceResponse
+	66,  // 139: pdpapi.v1.PolicyAdministrationService.ListResources:output_type -> pdpapi.v1.ListResourcesResponse
+	68,  // 140: pdpapi.v1.PolicyAdministrationService.UpdateResource:output_type -> pdpapi.v1.UpdateResourceResponse
+	70,  // 141: pdpapi.v1.PolicyAdministrationService.DeleteResource:output_type -> pdpapi.v1.DeleteResourceResponse
+	72,  // 142: pdpapi.v1.PolicyAdministrationService.CreateUser:output_type -> pdpapi.v1.CreateUserResponse
+	74,  // 143: pdpapi.v1.PolicyAdministrationService.GetUser:output_type -> pdpapi.v1.GetUserResponse
+	76,  // 144: pdpapi.v1.PolicyAdministrationService.ListUsers:output_type -> pdpapi.v1.ListUsersResponse
+	78,  // 145: pdpapi.v1.PolicyAdministrationService.UpdateUser:output_type -> pdpapi.v1.UpdateUserResponse
+	80,  // 146: pdpapi.v1.PolicyAdministrationService.DeleteUser:output_type -> pdpapi.v1.DeleteUserResponse
+	82,  // 147: pdpapi.v1.PolicyAdministrationService.CreateOrganization:output_type -> pdpapi.v1.CreateOrganizationResponse
+	84,  // 148: pdpapi.v1.PolicyAdministrationService.GetOrganization:output_type -> pdpapi.v1.GetOrganizationResponse
+	86,  // 149: pdpapi.v1.PolicyAdministrationService.ListOrganizations:output_type -> pdpapi.v1.ListOrganizationsResponse
+	88,  // 150: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:output_type -> pdpapi.v1.UpdateOrganizationResponse
+	90,  // 151: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:output_type -> pdpapi.v1.DeleteOrganizationResponse
+	92,  // 152: pdpapi.v1.PolicyAdministrationService.CreateMembership:output_type -> pdpapi.v1.CreateMembershipResponse
+	94,  // 153: pdpapi.v1.PolicyAdministrationService.GetMembership:output_type -> pdpapi.v1.GetMembershipResponse
+	96,  // 154: pdpapi.v1.PolicyAdministrationService.ListMemberships:output_type -> pdpapi.v1.ListMembershipsResponse
+	98,  // 155: pdpapi.v1.PolicyAdministrationService.UpdateMembership:output_type -> pdpapi.v1.UpdateMembershipResponse
+	100, // 156: pdpapi.v1.PolicyAdministrationService.DeleteMembership:output_type -> pdpapi.v1.DeleteMembershipResponse
+	102, // 157: pdpapi.v1.PolicyAdministrationService.RevokeSession:output_type -> pdpapi.v1.RevokeSessionResponse
+	105, // 158: pdpapi.v1.PolicyAdministrationService.Apply:output_type -> pdpapi.v1.ApplyResponse
+	107, // 159: pdpapi.v1.PolicyAdministrationService.Export:output_type -> pdpapi.v1.ExportResponse
+	109, // 160: pdpapi.v1.PolicyAdministrationService.StreamExport:output_type -> pdpapi.v1.StreamExportResponse
+	111, // 161: pdpapi.v1.PolicyAdministrationService.Barrier:output_type -> pdpapi.v1.BarrierResponse
+	112, // [112:162] is the sub-list for method output_type
+	62,  // [62:112] is the sub-list for method input_type
 	62,  // [62:62] is the sub-list for extension type_name
 	62,  // [62:62] is the sub-list for extension extendee
 	0,   // [0:62] is the sub-list for field type_name
@@ -6611,7 +6743,7 @@ func file_pdpapi_v1_administration_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_administration_service_proto_rawDesc), len(file_pdpapi_v1_administration_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   107,
+			NumMessages:   109,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
