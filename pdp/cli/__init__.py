@@ -59,7 +59,7 @@ def _options(
 def main() -> None:
     """Runs the command line; typed errors become one line each and exit status 2."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="pdp", standalone_mode=False)
     except typer.TyperException as error:
         status = _usage(error)
     except typer.Abort:

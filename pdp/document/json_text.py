@@ -9,7 +9,7 @@ standard library's parser keeps no places, so the tokens are found here and text
 import math
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pdp.document.nodes import Node, Path, Spot, check_text, path_text, written_twice
 from pdp.errors import InvalidPolicy, Violation
@@ -83,10 +83,10 @@ class _Scanner:
         return Node(_CONSTANTS[word[0]], spot)
 
     def _object(self) -> Node:
-        node = self._opened({})
-        keys = node.key_spots or {}
+        keys: dict[str, Spot] = {}
+        node = Node({}, self._open(), keys)
         while self._peek() != "}":
-            if node.value or keys:
+            if keys:
                 self._expect(",", "}")
             if self._peek() != '"':
                 self._refuse("a key in double quotes must stand here")
@@ -109,7 +109,7 @@ class _Scanner:
         return node
 
     def _array(self) -> Node:
-        node = self._opened([])
+        node = Node([], self._open())
         while self._peek() != "]":
             if node.value:
                 self._expect(",", "]")
@@ -120,14 +120,15 @@ class _Scanner:
         self._at += 1
         return node
 
-    def _opened(self, empty: Any) -> Node:
+    def _open(self) -> Spot:
+        """Goes into an object or an array; where it began."""
         spot = self._spot()
         if len(self._path) >= DOCUMENT_DEPTH_MAX:
             text = f"is nested more than {DOCUMENT_DEPTH_MAX} levels deep"
             raise InvalidPolicy(Violation(path_text(tuple(self._path)), text, *spot))
         self._at += 1
         self._skip()
-        return Node(empty, spot, {} if isinstance(empty, dict) else None)
+        return spot
 
     def _string(self) -> str:
         start = self._at
