@@ -60,6 +60,6 @@ def _plain(key: str, value: object) -> object:
     if not isinstance(value, str):
         return value
     if key in {"exception", "stack"}:
-        # A traceback has lines. Its last one repeats what strangers sent, so the lines are indented.
+        # A traceback has lines. Its last ones repeat what strangers sent, so lines are indented.
         return "\n  ".join(map(printable, value.split("\n")))
     return printable(value)

@@ -13,7 +13,6 @@ only that moves its place.
 """
 
 import hashlib
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, text, update
@@ -111,18 +110,21 @@ def end_of_order(connection: Connection) -> Cursor:
     return last.at(last.end)
 
 
-def ranges_from(connection: Connection, cursor: Cursor, limit: int) -> Iterator[Range]:
-    """What the order has from a cursor on: the rest of its range, then the next, `limit` at the
-    most. Raises InvalidRequest for a cursor that is not of this order."""
+def ranges_from(connection: Connection, cursor: Cursor, limit: int) -> list[tuple[Range, int]]:
+    """The ranges from a cursor on, `limit` at the most, each with the position at which to begin.
+
+    Raises InvalidRequest for a cursor that is not of this order.
+    """
     order = audit_order.c
     statement = select(audit_order).where(order.number >= cursor.number).order_by(order.number)
     ranges = [_range(row) for row in connection.execute(statement.limit(limit)).mappings()]
+    starts = [one.first for one in ranges]
     if cursor.number:
         if not ranges or ranges[0].at(cursor.position) != cursor:
             problem = "is of another history of this log, or its place was removed"
             raise InvalidRequest(Violation("cursor", problem))
-        ranges[0] = ranges[0]._replace(first=cursor.position)
-    yield from ranges
+        starts[0] = cursor.position
+    return list(zip(ranges, starts, strict=True))
 
 
 def _range(row: RowMapping) -> Range:

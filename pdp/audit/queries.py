@@ -1,11 +1,11 @@
 """Reads the decision log from SQL: what the shippers of all processes have brought there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Engine, select
 
-from pdp.audit.order import Cursor, end_of_order, number_new, ranges_from
+from pdp.audit.order import Cursor, Range, end_of_order, number_new, ranges_from
 from pdp.audit.records import decode
 from pdp.audit.rows import filterable, row_key
 from pdp.audit.tables import audit_records
@@ -93,27 +93,24 @@ class DecisionLog:
         found: list[tuple[DecisionRecord, Cursor]] = []
         looked_at = 0
         with begin_read(self._engine) as connection:
-            for part in ranges_from(connection, cursor, FOLLOW_RANGES_MAX):
-                first = part.first
-                while first < part.end:
-                    if looked_at >= FOLLOW_LOOK_MAX or len(found) == limit:
-                        return Followed(found, cursor, more=True)
-                    end = min(part.end, first + FOLLOW_LOOK_MAX)
-                    statement = (
-                        select(column.record, column.reported_by, column.position)
-                        .where(column.origin == part.origin, column.log_id == part.log_id)
-                        .where(column.position >= first, column.position < end)
-                        .where(*_conditions(where))
-                        .order_by(column.position)
-                        .limit(limit - len(found))
-                    )
-                    for payload, reported_by, position in connection.execute(statement):
-                        cursor = part.at(position + 1)
-                        found.append((_record(payload, reported_by), cursor))
-                    if len(found) == limit:
-                        return Followed(found, cursor, more=True)
-                    looked_at += end - first
-                    first, cursor = end, part.at(end)
+            for part, first, end in _windows(ranges_from(connection, cursor, FOLLOW_RANGES_MAX)):
+                if looked_at >= FOLLOW_LOOK_MAX:
+                    return Followed(found, cursor, more=True)
+                statement = (
+                    select(column.record, column.reported_by, column.position)
+                    .where(column.origin == part.origin, column.log_id == part.log_id)
+                    .where(column.position >= first, column.position < end)
+                    .where(*_conditions(where))
+                    .order_by(column.position)
+                    .limit(limit - len(found))
+                )
+                for payload, reported_by, position in connection.execute(statement):
+                    cursor = part.at(position + 1)
+                    found.append((_record(payload, reported_by), cursor))
+                if len(found) == limit:
+                    return Followed(found, cursor, more=True)
+                looked_at += end - first
+                cursor = part.at(end)
             more = end_of_order(connection).number > cursor.number
         return Followed(found, cursor, more=more)
 
@@ -140,6 +137,13 @@ class DecisionLog:
         if not found:
             raise NotFound("decision", decision_id)
         return found
+
+
+def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, int]]:
+    """The ranges in parts of FOLLOW_LOOK_MAX positions at the most: first, and before end."""
+    for part, start in ranges:
+        for first in range(start, part.end, FOLLOW_LOOK_MAX):
+            yield part, first, min(part.end, first + FOLLOW_LOOK_MAX)
 
 
 def _record(payload: str, reported_by: str | None) -> DecisionRecord:

@@ -129,7 +129,11 @@ def _confirmed(administrator: "Administrator", document: str) -> tuple[int, bool
     revision, changes = administrator.apply(document, dry_run=True)
     lines = described(changes)
     deleted = Counter(line.kind for line in lines if line.action is Action.DELETE)
-    counts = [f"{deleted[kind]} {kind}s" for kind in _ASKED_KINDS if deleted[kind]]
+    counts = [
+        f"{deleted[kind]} {kind}" + "s" * (deleted[kind] > 1)
+        for kind in _ASKED_KINDS
+        if deleted[kind]
+    ]
     if not counts:
         return 0, False
     _show(lines)

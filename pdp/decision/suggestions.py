@@ -22,6 +22,7 @@ _FUNCTIONS: Final = (
     *("getSeconds", "has", "map", "matches", "size", "startsWith", "string", "timestamp", "double"),
 )
 _CUTOFF: Final = 0.7
+_PREFIX_CHARACTERS_MIN: Final = 3
 
 
 def with_suggestion(message: str, variables: Iterable[str]) -> str:
@@ -55,6 +56,8 @@ def _closest(name: str, variables: tuple[str, ...]) -> str | None:
     if first not in fields:
         near = get_close_matches(first, fields, 1, _CUTOFF)
         near = near or [field for field in fields if first.endswith(f"_{field}")]
+        if len(first) >= _PREFIX_CHARACTERS_MIN:
+            near = near or [field for field in fields if field.startswith(first)]
         if not near:
             return f"{root}.attributes.{rest}"
         first = near[0]
