@@ -1,6 +1,6 @@
 """Policy documents: the database as a file that people write, review and keep in git.
 
-In: the text of a document (YAML, or JSON, which is YAML). Out: entities of the vocabulary
+In: the text of a document (YAML or JSON). Out: entities of the vocabulary
 (`pdp.model`), the differences between two documents, and the text of a document again.
 `docs/policy.md` is the language as people learn it.
 
