@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
-from pdp.cli import audit
+from pdp.cli import audit, follow
 from tests.cli.running import Run
 from tests.e2e.conftest import POLICY
 from tests.e2e.test_check import ask
@@ -26,6 +26,7 @@ def test_nothing_is_left_out_in_silence(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "PAGE_ITEMS", 40)
+    monkeypatch.setattr(follow, "PAGE_ITEMS", 40)
     with running_server(tmp_path, POLICY) as (server, stubs):
         monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
         ids = deny(stubs, 130)
