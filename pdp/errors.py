@@ -49,6 +49,13 @@ class Violation:
     description: str
     line: int | None = None
     """Line of the document, from 1; None outside documents."""
+    column: int | None = None
+    """Column in that line, from 1; None where only the line is known."""
+
+    def located(self, file: str) -> str:
+        """`file:line:column: field: description`, as far as the place is known."""
+        place = [file, *(str(part) for part in (self.line, self.column) if part is not None)]
+        return f"{':'.join(place)}: {self.field}: {self.description}"
 
     def __str__(self) -> str:
         line = "" if self.line is None else f"line {self.line}: "

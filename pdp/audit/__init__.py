@@ -22,7 +22,8 @@ deletes a segment that does not hold (it is kept for people), knows facts, ident
 """
 
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
-from pdp.audit.queries import DecisionFilter, DecisionLog
+from pdp.audit.order import Cursor
+from pdp.audit.queries import DecisionFilter, DecisionLog, Followed
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
 from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports
@@ -36,9 +37,11 @@ __all__ = [
     "AHEAD_SECONDS_MAX",
     "KIND_GAP",
     "KIND_RECORD",
+    "Cursor",
     "DecisionFilter",
     "DecisionLog",
     "Destination",
+    "Followed",
     "Frame",
     "Log",
     "MalformedRecordError",

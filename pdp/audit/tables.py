@@ -60,6 +60,7 @@ audit_records = Table(
     Index("ix_audit_records_reason", "reason", "decision_id"),
     Index("ix_audit_records_caller", "caller", "decision_id"),
     Index("ix_audit_records_reported_by", "reported_by", "decision_id"),
+    Index("ix_audit_records_place", "origin", "log_id", "position"),
 )
 
 # What was not recorded: `dropped` records between the records around this position.
@@ -98,4 +99,18 @@ audit_shipping = Table(
     Column("byte_offset", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    # How far the log has numbers in `audit_order`.
+    Column("numbered", BigInteger, nullable=False, server_default="0"),
+)
+
+# The order in which readers see all logs (order.py): records of a log with positions from `first`
+# to before `end`.
+audit_order = Table(
+    "audit_order",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("origin", _text(), nullable=False),
+    Column("log_id", _text(), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
 )

@@ -1,13 +1,11 @@
 """`pdp check`: one question to a running server."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
-from pdp_client import Guard, GuardError, PdpUnavailable, Resource
 
-from pdp.cli.output import fail, say
+from pdp.cli.output import fail, read_input, say
 from pdp.cli.remote import (
     DEADLINE_SECONDS,
     DEFAULT_SERVER,
@@ -25,7 +23,7 @@ def check(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
     token: Annotated[
-        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads it from a pipe.")
+        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
     ] = "-",
     organization: Annotated[
         str | None,
@@ -40,8 +38,10 @@ def check(
     key: Key = None,
 ) -> None:
     """Asks a running server. Exit status: 0 allow, 1 deny, 2 no answer."""
+    from pdp_client import Guard, GuardError, PdpUnavailable, Resource
+
     if token == "-":  # noqa: S105
-        token = sys.stdin.read().strip()
+        token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
     asked = None
     if resource is not None:
         kind, _, identifier = resource.partition(":")

@@ -1,16 +1,15 @@
 """`pdp audit verify`: is the decision log what was recorded?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.audit import Report, SqlReport, shipped_places, verify_segments, verify_sql
-from pdp.cli.database import open_store
 from pdp.cli.output import fail, say
-from pdp.errors import DatabaseUnavailable
-from pdp.facts import Store
-from pdp.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from pdp.audit import Report, SqlReport
+    from pdp.facts import Store
 
 PROBLEMS_MAX = 100
 """How many are printed of the database; all are counted."""
@@ -30,6 +29,8 @@ def verify(
     Exit status: 0 all that there is holds; 1 something does not; 2 something could not be checked,
     or there was nothing to check.
     """
+    from pdp.audit import shipped_places, verify_segments
+
     store = None if no_database else _opened(config)
     places = {} if store is None else shipped_places(store.engine)
     on_disk = None if directory is None else verify_segments(directory, places)
@@ -45,7 +46,11 @@ def verify(
         raise typer.Exit(2)
 
 
-def _opened(config: Path | None) -> Store | None:
+def _opened(config: Path | None) -> "Store | None":
+    from pdp.cli.database import open_store
+    from pdp.errors import DatabaseUnavailable
+    from pdp.settings import DatabaseSettings
+
     try:
         return open_store(DatabaseSettings.load(config), create=False)
     except (DatabaseUnavailable, ValueError) as error:
@@ -54,14 +59,16 @@ def _opened(config: Path | None) -> Store | None:
         return None
 
 
-def _say_segments(report: Report) -> None:
+def _say_segments(report: "Report") -> None:
     for problem in report.problems:
         where = f"record {problem.position}" if problem.position is not None else "header"
         fail(f"{problem.path}: {where} at byte {problem.byte_offset}: {problem.what}")
     say(f"{report.records} records in {report.segments} segments")
 
 
-def _verify_sql(store: Store, on_disk: Report | None) -> SqlReport:
+def _verify_sql(store: "Store", on_disk: "Report | None") -> "SqlReport":
+    from pdp.audit import verify_sql
+
     printed = 0
 
     def tell(problem: str) -> None:

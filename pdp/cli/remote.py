@@ -2,13 +2,13 @@
 
 import contextlib
 import socket
-import ssl
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import grpc
 import typer
-from pdp_client import TlsOptions
-from pdp_client.transport import open_channel
+
+if TYPE_CHECKING:
+    import grpc
+    from pdp_client import TlsOptions
 
 from pdp.cli.output import fail
 
@@ -33,26 +33,30 @@ DEADLINE_SECONDS = 3.0
 PROBE_SECONDS = 1.0
 
 
-def tls_of(ca: str | None, certificate: str | None, key: str | None) -> TlsOptions | None:
+def tls_of(ca: str | None, certificate: str | None, key: str | None) -> "TlsOptions | None":
     """TLS where a file is named, none otherwise (which the client allows on loopback only)."""
+    from pdp_client import TlsOptions
+
     if ca is None and certificate is None:
         return None
     return TlsOptions(ca=ca, cert=certificate, key=key)
 
 
-def channel_to(server: str, api_key: str | None, tls: TlsOptions | None) -> grpc.Channel:
+def channel_to(server: str, api_key: str | None, tls: "TlsOptions | None") -> "grpc.Channel":
     """Opens a channel; nothing is sent yet. Send `caller_metadata(api_key)` with each call."""
+    from pdp_client.transport import open_channel
+
     return open_channel(server, tls, api_key, insecure=False)
 
 
-def explain(server: str, tls: TlsOptions | None) -> None:
+def explain(server: str, tls: "TlsOptions | None") -> None:
     """Says on standard error why a server is not reached, if that can be found out."""
     problem = why_no_answer(server, tls)
     if problem is not None:
         fail(problem)
 
 
-def why_no_answer(server: str, tls: TlsOptions | None) -> str | None:
+def why_no_answer(server: str, tls: "TlsOptions | None") -> str | None:
     """What is wrong with the way to a server that did not answer: nothing listens, or only one side
     speaks TLS. None: it cannot be told. gRPC itself tells of that in its own words, or not at all.
     """
@@ -86,9 +90,11 @@ def _address(server: str) -> tuple[socket.AddressFamily, Any]:
 
 
 def _handshake(
-    probe: socket.socket, tls: TlsOptions | None, server: str
+    probe: socket.socket, tls: "TlsOptions | None", server: str
 ) -> tuple[bool | None, str | None]:
     """Whether the server speaks TLS (None: unknown), and what is wrong with a certificate."""
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     host = server.removeprefix("dns:///").rpartition(":")[0].strip("[]")

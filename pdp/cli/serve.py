@@ -5,15 +5,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pdp.cli.variables import require_known_variables
-from pdp.envoy import carry
-from pdp.logs import configure_logs
-from pdp.settings import Settings, check_free, check_tls
-from pdp.supervisor import METRICS_VARIABLE, supervise
+
+if TYPE_CHECKING:
+    from pdp.settings import Settings
 
 
 def serve(
@@ -27,6 +26,10 @@ def serve(
     worker: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answers Check over gRPC, until SIGTERM."""
+    from pdp.logs import configure_logs
+    from pdp.settings import Settings, check_free, check_tls
+    from pdp.supervisor import METRICS_VARIABLE, supervise
+
     overrides: dict[str, Any] = {}
     if listen is not None:
         overrides["listen"] = listen
@@ -42,10 +45,12 @@ def serve(
         return
     origin = "pdp" if worker is None else f"pdp-{worker}"
     if settings.door == "envoy":
+        from pdp.envoy import carry
+
         carry(settings, _environment_of(settings, config), origin)
         return
     # prometheus_client decides at import whether processes share their metrics.
-    from pdp.app import Service  # noqa: PLC0415
+    from pdp.app import Service
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,7 +69,7 @@ def serve(
         service.stop()
 
 
-def _environment_of(settings: Settings, config: Path | None) -> dict[str, str]:
+def _environment_of(settings: "Settings", config: Path | None) -> dict[str, str]:
     """An environment in which the settings are read as the command line has changed them."""
     environment = {**os.environ, "PDP_LISTEN": settings.listen}  # noqa: TID251
     environment["PDP_INSECURE"] = str(settings.insecure).lower()

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from pdp.cli.variables import require_known_variables
-from pdp.logs import configure_logs
-from pdp.settings import SidecarSettings, check_certificate, check_free, check_tls
 
 
 def sidecar(
@@ -44,6 +42,9 @@ def sidecar(
     ] = False,
 ) -> None:
     """Answers Check beside a service, from answers that are still good, until SIGTERM."""
+    from pdp.logs import configure_logs
+    from pdp.settings import SidecarSettings, check_certificate, check_free, check_tls
+
     tls = {"ca_file": ca, "certificate_file": certificate, "private_key_file": key}
     given: dict[str, Any] = {
         "upstreams": upstream or None,
@@ -67,8 +68,7 @@ def sidecar(
             "upstream_tls",
         )
     check_free(settings.listen, shared=False)
-    # What answers loads much that the other commands do without.
-    from pdp.sidecar.app import Sidecar  # noqa: PLC0415
+    from pdp.sidecar.app import Sidecar
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -42,6 +42,7 @@ from pdp.decision.cost import (
     measured,
 )
 from pdp.decision.shortcuts import Shortcut, Values, shortcut_of
+from pdp.decision.suggestions import with_suggestion
 from pdp.model import Reason
 
 _TEXT: Final = cel.Type.STRING
@@ -284,6 +285,7 @@ def _compile(source: str) -> _Program:
         if found is None:
             raise ConditionInvalid("is not a CEL expression") from None
         line, column, message = found.groups()
+        message = with_suggestion(message, _PLACES)
         # The parser says -1 where it gave up as a whole.
         raise ConditionInvalid(message, max(1, int(column)), max(1, int(line))) from None
     if expression.return_type() != cel.Type.BOOL:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pdp_routes import problem_of
 
 from pdp.decision import ConditionInvalid, compile_condition, names, normalise_attributes
+from pdp.document.nodes import Path
 from pdp.document.timestamps import TIME_MAX, TIME_MIN
-from pdp.document.yaml_text import Path
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.model import (
     Entity,

@@ -24,9 +24,9 @@ def lint(document: PolicyDocument) -> list[Violation]:
     resources do not apply.
     """
     return [
-        Violation(path, description, line)
+        Violation(path, description, line, column)
         for kind, key, description in islice(_findings(document), VIOLATIONS_MAX)
-        for path, line in [place_of(document, kind, key, "")]
+        for path, line, column in [place_of(document, kind, key, "")]
     ]
 
 

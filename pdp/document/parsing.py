@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from pdp.document import shapes
 from pdp.document.entities import checked, display_key, kind_of
 from pdp.document.ids import derived_grant_id, derived_rule_id
-from pdp.document.policy_document import Place, PolicyDocument
+from pdp.document.json_text import is_json, read_json
+from pdp.document.nodes import Node, Path, path_text, plain, spot_of
+from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.references import reference_violations
 from pdp.document.timestamps import parse_time
-from pdp.document.yaml_text import Node, Path, line_of, path_text, plain, read_yaml
+from pdp.document.yaml_text import read_yaml
 from pdp.errors import InvalidPolicy, Violation
 from pdp.limits import VIOLATIONS_MAX
 from pdp.model import (
@@ -46,17 +48,6 @@ from pdp.model import (
 S = TypeVar("S", bound=shapes.Shape)
 E = TypeVar("E", bound=Entity)
 
-_SECTIONS = (
-    "permissions",
-    "resource_types",
-    "roles",
-    "grants",
-    "routes",
-    "users",
-    "organizations",
-    "memberships",
-    "resources",
-)
 _FIELD_NAMES = {
     # where the document's word differs from the contract's
     "condition": "when",
@@ -66,12 +57,12 @@ _FIELD_NAMES = {
 
 
 def parse_document(text: str) -> PolicyDocument:
-    """Reads a policy document.
+    """Reads a policy document, in YAML or JSON.
 
     Raises InvalidPolicy with all problems (at most VIOLATIONS_MAX of them), each with path and
-    line; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
+    place; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
     """
-    root, duplicate_keys = read_yaml(text)
+    root, duplicate_keys = read_json(text) if is_json(text) else read_yaml(text)
     reader = _Reader(root, duplicate_keys)
     document = reader.document()
     refuse([*reader.violations, *reference_violations(reader.best_effort(document))])
@@ -107,8 +98,8 @@ class _Reader:
             tree = {}
         self._tree = tree
         for name in tree:
-            if name not in (*_SECTIONS, "version"):
-                self._wrong((name,), f"is not a section (sections: {', '.join(_SECTIONS)})")
+            if name not in (*SECTIONS, "version"):
+                self._wrong((name,), f"is not a section (sections: {', '.join(SECTIONS)})")
         if "version" in tree and (tree["version"] != 1 or tree["version"] is True):
             self._wrong(("version",), "must be 1")
         roles, rules = self._roles()
@@ -203,7 +194,7 @@ class _Reader:
             if content in contents:
                 self._wrong(path, f"says the same as line {contents[content]}")
                 continue
-            contents[content] = line_of(self._root, path)
+            contents[content] = spot_of(self._root, path).line
             base = rule_id = derived_rule_id(rule)
             number = 1
             while rule_id in taken:
@@ -302,12 +293,12 @@ class _Reader:
             text = f"the {kind} {display_key(key)!r} is named twice; first on line {first.line}"
             self._wrong(path, text)
             return []
-        self._places[kind, key] = Place(path_text(path), line_of(self._root, path))
+        self._places[kind, key] = Place(path_text(path), *spot_of(self._root, path))
         return [] if problems else [entity]
 
     def _wrong(self, path: Path, description: str) -> None:
-        line = line_of(self._root, path)
-        self.violations.append(Violation(path_text(path), description, line))
+        spot = spot_of(self._root, path)
+        self.violations.append(Violation(path_text(path), description, *spot))
 
 
 def by_key(entities: Iterable[E]) -> tuple[E, ...]:

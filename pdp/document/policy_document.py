@@ -26,6 +26,21 @@ class Place:
 
     path: str
     line: int
+    column: int
+
+
+SECTIONS = (
+    "permissions",
+    "resource_types",
+    "roles",
+    "grants",
+    "routes",
+    "users",
+    "organizations",
+    "memberships",
+    "resources",
+)
+"""As a document names and orders them. `roles` holds the rules too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,21 @@ from pdpapi.v1 import administration_service_pb2 as pb
 from pdp import model
 from pdp.administrator import Administrator
 from pdp.document import Action, parse_document
-from pdp.limits import MESSAGE_BYTES_MAX
+from pdp.errors import LimitExceeded
+from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Answerer, Method
+from pdp.wire.exports import Exports
+from pdp.wire.methods import Answerer, AnyMethod, Method
 from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
 
 _WORD_BEGINS = re.compile("(?<=[a-z])(?=[A-Z])")
+EXPORT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
+"""Of a document in one message, as every client takes it by default; StreamExport has no such
+bound."""
+
 _ACTIONS = {
     Action.CREATE: pb.Change.ACTION_CREATE,
     Action.UPDATE: pb.Change.ACTION_UPDATE,
@@ -81,7 +87,7 @@ _KINDS = (
 )
 
 
-def administration_methods(administrator: Administrator, pages: Pages) -> Sequence[Method]:
+def administration_methods(administrator: Administrator, pages: Pages) -> Sequence[AnyMethod]:
     """The methods of PolicyAdministrationService."""
     methods = [method for kind in _KINDS for method in _methods_of_kind(kind, administrator, pages)]
 
@@ -98,6 +104,7 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
         )
         return pb.ApplyResponse(
             revision=revision,
+            changes_total=len(changes),
             warnings=[
                 pb.Warning(field=one.field, description=one.description, line=one.line or 0)
                 for one in administrator.lint(document)
@@ -106,12 +113,15 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
                 pb.Change(
                     action=_ACTIONS[change.action], kind=change.kind, key="/".join(change.key)
                 )
-                for change in changes
+                for change in changes[:DOCUMENT_CHANGES_MAX]
             ],
         )
 
-    def export(_: pb.ExportRequest, __: Caller) -> pb.ExportResponse:
-        document, revision = administrator.export()
+    def export(request: pb.ExportRequest, _: Caller) -> pb.ExportResponse:
+        sections = administrator.check_sections(request.sections)
+        document, revision = administrator.export(sections)
+        if len(document.encode()) > EXPORT_BYTES_MAX:
+            raise LimitExceeded("export_bytes_max", EXPORT_BYTES_MAX, len(document.encode()))
         return pb.ExportResponse(document=document, revision=revision)
 
     def barrier(request: pb.BarrierRequest, _: Caller) -> pb.BarrierResponse:
@@ -123,8 +133,9 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
     return (
         *methods,
         _method("RevokeSession", revoke_session),
-        _method("Apply", apply),
+        _method("Apply", apply, APPLY_BYTES_MAX),
         _method("Export", export),
+        Exports(administrator, SERVICE).method(),
         _method("Barrier", barrier),
     )
 
@@ -175,6 +186,6 @@ def _key(request: Message) -> model.Key:
     return tuple(getattr(request, field.name) for field in request.DESCRIPTOR.fields)
 
 
-def _method(name: str, answer: Answerer) -> Method:
+def _method(name: str, answer: Answerer, request_bytes_max: int = MESSAGE_BYTES_MAX) -> Method:
     request: type[Message] = getattr(pb, f"{name}Request")
-    return Method(SERVICE, name, "administer", request, answer, MESSAGE_BYTES_MAX)
+    return Method(SERVICE, name, "administer", request, answer, request_bytes_max)

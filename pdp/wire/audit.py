@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 from pdpapi.v1 import audit_service_pb2, core_pb2
 from pdpapi.v1.audit_service_pb2 import (
+    FollowDecisionsRequest,
+    FollowDecisionsResponse,
     GetDecisionRequest,
     GetDecisionResponse,
     ListDecisionsRequest,
@@ -14,7 +16,7 @@ from pdpapi.v1.audit_service_pb2 import (
 )
 
 from pdp import model
-from pdp.audit import DecisionFilter, DecisionLog, Log, Reports
+from pdp.audit import Cursor, DecisionFilter, DecisionLog, Log, Reports
 from pdp.errors import InvalidRequest, Violation
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_BYTES_MAX
 from pdp.wire import entities
@@ -61,6 +63,22 @@ def audit_methods(
             response.decisions.append(message)
         return response
 
+    def follow(request: FollowDecisionsRequest, _: Caller) -> FollowDecisionsResponse:
+        if request.from_end:
+            return FollowDecisionsResponse(cursor=pages.cursor(decision_log.end()))
+        cursor = Cursor(*pages.place(request.cursor)) if request.cursor else Cursor()  # type: ignore[arg-type]
+        found = decision_log.follow(_filter(request.query), cursor, page_size(request.query))
+        response = FollowDecisionsResponse(cursor=pages.cursor(found.cursor), more=found.more)
+        room = PAGE_BYTES_MAX
+        for record, behind in found.decisions:
+            message = record_message(record)
+            room -= message.ByteSize()
+            if response.decisions and room < 0:
+                response.cursor, response.more = response.decisions[-1].cursor, True
+                break
+            response.decisions.add(decision=message, cursor=pages.cursor(behind))
+        return response
+
     def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
         first, *others = map(record_message, decision_log.get(request.decision_id))
         return GetDecisionResponse(decision=first, others=others)
@@ -89,6 +107,9 @@ def audit_methods(
             ListDecisionsRequest,
             list_decisions,
             MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE, "FollowDecisions", "audit", FollowDecisionsRequest, follow, MESSAGE_BYTES_MAX
         ),
         Method(
             SERVICE, "GetDecision", "audit", GetDecisionRequest, get_decision, MESSAGE_BYTES_MAX

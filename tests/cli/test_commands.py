@@ -56,9 +56,9 @@ def test_a_policy_that_does_not_hold_together_is_refused_with_its_lines(
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     for line in (
-        "line 3: roles.A.inherits",
-        "line 5: roles.A.allow[0]",
-        "line 7: roles.C.allow[0].when",
+        "stdin:3:3: roles.A.inherits",
+        "stdin:5:13: roles.A.allow[0]",
+        "stdin:7:39: roles.C.allow[0].when",
     ):
         assert line in done.stderr
     assert machine.pdp("export").stdout.count("course") == 0

@@ -6108,7 +6108,7 @@ func (x *RevokeSessionResponse) GetRevision() uint64 {
 // A policy document.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// YAML (or JSON, which is YAML); docs/policy.md describes it. A section that the document names
+	// YAML, or JSON; docs/policy.md describes it; at most 64 MiB. A section that the document names
 	// is made equal to it, a section that it leaves out is left alone.
 	Document string `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
 	// Say what would change, and change nothing.
@@ -6241,10 +6241,12 @@ type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that holds the document; on a dry run, the one it was compared with.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Empty: the database is equal to the document.
+	// Empty: the database is equal to the document. At most the first 10,000.
 	Changes []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// What holds together and is nevertheless likely to surprise. Nothing was refused for it.
-	Warnings      []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// How many changes there are.
+	ChangesTotal  uint32 `protobuf:"varint,4,opt,name=changes_total,json=changesTotal,proto3" json:"changes_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6298,6 +6300,13 @@ func (x *ApplyResponse) GetWarnings() []*Warning {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *ApplyResponse) GetChangesTotal() uint32 {
+	if x != nil {
+		return x.ChangesTotal
+	}
+	return 0
 }
 
 // Something in a policy that is likely to be meant otherwise.
@@ -6366,7 +6375,10 @@ func (x *Warning) GetLine() uint32 {
 
 // Asks for the policy document.
 type ExportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "permissions", "roles" (with their rules), "grants", "routes", "users", "organizations",
+	// "memberships" and "resources"; the others are left out. Empty: all.
+	Sections      []string `protobuf:"bytes,1,rep,name=sections,proto3" json:"sections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6399,6 +6411,13 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
 	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{115}
+}
+
+func (x *ExportRequest) GetSections() []string {
+	if x != nil {
+		return x.Sections
+	}
+	return nil
 }
 
 // The policy document.
@@ -6456,6 +6475,107 @@ func (x *ExportResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Asks for the policy document in parts.
+type StreamExportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ExportRequest.
+	Sections      []string `protobuf:"bytes,1,rep,name=sections,proto3" json:"sections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamExportRequest) Reset() {
+	*x = StreamExportRequest{}
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamExportRequest) ProtoMessage() {}
+
+func (x *StreamExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamExportRequest.ProtoReflect.Descriptor instead.
+func (*StreamExportRequest) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{117}
+}
+
+func (x *StreamExportRequest) GetSections() []string {
+	if x != nil {
+		return x.Sections
+	}
+	return nil
+}
+
+// A part of the policy document.
+type StreamExportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Part of the YAML text.
+	Part string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	// The revision that was read: the same in every part.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamExportResponse) Reset() {
+	*x = StreamExportResponse{}
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[118]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamExportResponse) ProtoMessage() {}
+
+func (x *StreamExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[118]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamExportResponse.ProtoReflect.Descriptor instead.
+func (*StreamExportResponse) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{118}
+}
+
+func (x *StreamExportResponse) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *StreamExportResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Names a revision.
 type BarrierRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -6467,7 +6587,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6479,7 +6599,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[117]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6492,7 +6612,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{117}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *BarrierRequest) GetRevision() uint64 {
@@ -6517,7 +6637,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[118]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6529,7 +6649,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[118]
+	mi := &file_pdpapi_v1_administration_service_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6542,7 +6662,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{118}
+	return file_pdpapi_v1_administration_service_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *BarrierResponse) GetRevision() uint64 {
@@ -6922,18 +7042,25 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rACTION_CREATE\x10\x01\x12\x11\n" +
 	"\rACTION_UPDATE\x10\x02\x12\x11\n" +
-	"\rACTION_DELETE\x10\x03\"\x88\x01\n" +
+	"\rACTION_DELETE\x10\x03\"\xad\x01\n" +
 	"\rApplyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
 	"\achanges\x18\x02 \x03(\v2\x11.pdpapi.v1.ChangeR\achanges\x12.\n" +
-	"\bwarnings\x18\x03 \x03(\v2\x12.pdpapi.v1.WarningR\bwarnings\"U\n" +
+	"\bwarnings\x18\x03 \x03(\v2\x12.pdpapi.v1.WarningR\bwarnings\x12#\n" +
+	"\rchanges_total\x18\x04 \x01(\rR\fchangesTotal\"U\n" +
 	"\aWarning\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
-	"\x04line\x18\x03 \x01(\rR\x04line\"\x0f\n" +
-	"\rExportRequest\"H\n" +
+	"\x04line\x18\x03 \x01(\rR\x04line\"+\n" +
+	"\rExportRequest\x12\x1a\n" +
+	"\bsections\x18\x01 \x03(\tR\bsections\"H\n" +
 	"\x0eExportResponse\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"1\n" +
+	"\x13StreamExportRequest\x12\x1a\n" +
+	"\bsections\x18\x01 \x03(\tR\bsections\"F\n" +
+	"\x14StreamExportResponse\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\",\n" +
 	"\x0eBarrierRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"a\n" +
@@ -6953,7 +7080,7 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"UserStatus\x12\x1b\n" +
 	"\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n" +
-	"\x14USER_STATUS_DISABLED\x10\x022\xda\"\n" +
+	"\x14USER_STATUS_DISABLED\x10\x022\xad#\n" +
 	"\x1bPolicyAdministrationService\x12[\n" +
 	"\x10CreatePermission\x12\".pdpapi.v1.CreatePermissionRequest\x1a#.pdpapi.v1.CreatePermissionResponse\x12R\n" +
 	"\rGetPermission\x12\x1f.pdpapi.v1.GetPermissionRequest\x1a .pdpapi.v1.GetPermissionResponse\x12X\n" +
@@ -7018,7 +7145,8 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"\x10DeleteMembership\x12\".pdpapi.v1.DeleteMembershipRequest\x1a#.pdpapi.v1.DeleteMembershipResponse\x12R\n" +
 	"\rRevokeSession\x12\x1f.pdpapi.v1.RevokeSessionRequest\x1a .pdpapi.v1.RevokeSessionResponse\x12:\n" +
 	"\x05Apply\x12\x17.pdpapi.v1.ApplyRequest\x1a\x18.pdpapi.v1.ApplyResponse\x12=\n" +
-	"\x06Export\x12\x18.pdpapi.v1.ExportRequest\x1a\x19.pdpapi.v1.ExportResponse\x12@\n" +
+	"\x06Export\x12\x18.pdpapi.v1.ExportRequest\x1a\x19.pdpapi.v1.ExportResponse\x12Q\n" +
+	"\fStreamExport\x12\x1e.pdpapi.v1.StreamExportRequest\x1a\x1f.pdpapi.v1.StreamExportResponse0\x01\x12@\n" +
 	"\aBarrier\x12\x19.pdpapi.v1.BarrierRequest\x1a\x1a.pdpapi.v1.BarrierResponseB\x93\x01\n" +
 	"\rcom.pdpapi.v1B\x1aAdministrationServiceProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
@@ -7036,7 +7164,7 @@ func file_pdpapi_v1_administration_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpapi_v1_administration_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_pdpapi_v1_administration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
+var file_pdpapi_v1_administration_service_proto_msgTypes = make([]protoimpl.MessageInfo, 121)
 var file_pdpapi_v1_administration_service_proto_goTypes = []any{
 	(Tenancy)(0),                       // 0: pdpapi.v1.Tenancy
 	(Effect)(0),                        // 1: pdpapi.v1.Effect
@@ -7159,21 +7287,23 @@ var file_pdpapi_v1_administration_service_proto_goTypes = []any{
 	(*Warning)(nil),                    // 118: pdpapi.v1.Warning
 	(*ExportRequest)(nil),              // 119: pdpapi.v1.ExportRequest
 	(*ExportResponse)(nil),             // 120: pdpapi.v1.ExportResponse
-	(*BarrierRequest)(nil),             // 121: pdpapi.v1.BarrierRequest
-	(*BarrierResponse)(nil),            // 122: pdpapi.v1.BarrierResponse
-	(*ResourceRef)(nil),                // 123: pdpapi.v1.ResourceRef
-	(*timestamppb.Timestamp)(nil),      // 124: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),            // 125: google.protobuf.Struct
-	(*Resource)(nil),                   // 126: pdpapi.v1.Resource
+	(*StreamExportRequest)(nil),        // 121: pdpapi.v1.StreamExportRequest
+	(*StreamExportResponse)(nil),       // 122: pdpapi.v1.StreamExportResponse
+	(*BarrierRequest)(nil),             // 123: pdpapi.v1.BarrierRequest
+	(*BarrierResponse)(nil),            // 124: pdpapi.v1.BarrierResponse
+	(*ResourceRef)(nil),                // 125: pdpapi.v1.ResourceRef
+	(*timestamppb.Timestamp)(nil),      // 126: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 127: google.protobuf.Struct
+	(*Resource)(nil),                   // 128: pdpapi.v1.Resource
 }
 var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	0,   // 0: pdpapi.v1.ResourceType.tenancy:type_name -> pdpapi.v1.Tenancy
 	1,   // 1: pdpapi.v1.Rule.effect:type_name -> pdpapi.v1.Effect
-	123, // 2: pdpapi.v1.Grant.resource:type_name -> pdpapi.v1.ResourceRef
-	124, // 3: pdpapi.v1.Grant.not_before:type_name -> google.protobuf.Timestamp
-	124, // 4: pdpapi.v1.Grant.expires_at:type_name -> google.protobuf.Timestamp
+	125, // 2: pdpapi.v1.Grant.resource:type_name -> pdpapi.v1.ResourceRef
+	126, // 3: pdpapi.v1.Grant.not_before:type_name -> google.protobuf.Timestamp
+	126, // 4: pdpapi.v1.Grant.expires_at:type_name -> google.protobuf.Timestamp
 	2,   // 5: pdpapi.v1.User.status:type_name -> pdpapi.v1.UserStatus
-	125, // 6: pdpapi.v1.User.attributes:type_name -> google.protobuf.Struct
+	127, // 6: pdpapi.v1.User.attributes:type_name -> google.protobuf.Struct
 	4,   // 7: pdpapi.v1.CreatePermissionRequest.permission:type_name -> pdpapi.v1.Permission
 	4,   // 8: pdpapi.v1.CreatePermissionResponse.permission:type_name -> pdpapi.v1.Permission
 	4,   // 9: pdpapi.v1.GetPermissionResponse.permission:type_name -> pdpapi.v1.Permission
@@ -7210,12 +7340,12 @@ var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	9,   // 40: pdpapi.v1.ListRoutesResponse.routes:type_name -> pdpapi.v1.Route
 	9,   // 41: pdpapi.v1.UpdateRouteRequest.route:type_name -> pdpapi.v1.Route
 	9,   // 42: pdpapi.v1.UpdateRouteResponse.route:type_name -> pdpapi.v1.Route
-	126, // 43: pdpapi.v1.CreateResourceRequest.resource:type_name -> pdpapi.v1.Resource
-	126, // 44: pdpapi.v1.CreateResourceResponse.resource:type_name -> pdpapi.v1.Resource
-	126, // 45: pdpapi.v1.GetResourceResponse.resource:type_name -> pdpapi.v1.Resource
-	126, // 46: pdpapi.v1.ListResourcesResponse.resources:type_name -> pdpapi.v1.Resource
-	126, // 47: pdpapi.v1.UpdateResourceRequest.resource:type_name -> pdpapi.v1.Resource
-	126, // 48: pdpapi.v1.UpdateResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	128, // 43: pdpapi.v1.CreateResourceRequest.resource:type_name -> pdpapi.v1.Resource
+	128, // 44: pdpapi.v1.CreateResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	128, // 45: pdpapi.v1.GetResourceResponse.resource:type_name -> pdpapi.v1.Resource
+	128, // 46: pdpapi.v1.ListResourcesResponse.resources:type_name -> pdpapi.v1.Resource
+	128, // 47: pdpapi.v1.UpdateResourceRequest.resource:type_name -> pdpapi.v1.Resource
+	128, // 48: pdpapi.v1.UpdateResourceResponse.resource:type_name -> pdpapi.v1.Resource
 	10,  // 49: pdpapi.v1.CreateUserRequest.user:type_name -> pdpapi.v1.User
 	10,  // 50: pdpapi.v1.CreateUserResponse.user:type_name -> pdpapi.v1.User
 	10,  // 51: pdpapi.v1.GetUserResponse.user:type_name -> pdpapi.v1.User
@@ -7290,63 +7420,65 @@ var file_pdpapi_v1_administration_service_proto_depIdxs = []int32{
 	113, // 120: pdpapi.v1.PolicyAdministrationService.RevokeSession:input_type -> pdpapi.v1.RevokeSessionRequest
 	115, // 121: pdpapi.v1.PolicyAdministrationService.Apply:input_type -> pdpapi.v1.ApplyRequest
 	119, // 122: pdpapi.v1.PolicyAdministrationService.Export:input_type -> pdpapi.v1.ExportRequest
-	121, // 123: pdpapi.v1.PolicyAdministrationService.Barrier:input_type -> pdpapi.v1.BarrierRequest
-	14,  // 124: pdpapi.v1.PolicyAdministrationService.CreatePermission:output_type -> pdpapi.v1.CreatePermissionResponse
-	16,  // 125: pdpapi.v1.PolicyAdministrationService.GetPermission:output_type -> pdpapi.v1.GetPermissionResponse
-	18,  // 126: pdpapi.v1.PolicyAdministrationService.ListPermissions:output_type -> pdpapi.v1.ListPermissionsResponse
-	20,  // 127: pdpapi.v1.PolicyAdministrationService.UpdatePermission:output_type -> pdpapi.v1.UpdatePermissionResponse
-	22,  // 128: pdpapi.v1.PolicyAdministrationService.DeletePermission:output_type -> pdpapi.v1.DeletePermissionResponse
-	24,  // 129: pdpapi.v1.PolicyAdministrationService.CreateResourceType:output_type -> pdpapi.v1.CreateResourceTypeResponse
-	26,  // 130: pdpapi.v1.PolicyAdministrationService.GetResourceType:output_type -> pdpapi.v1.GetResourceTypeResponse
-	28,  // 131: pdpapi.v1.PolicyAdministrationService.ListResourceTypes:output_type -> pdpapi.v1.ListResourceTypesResponse
-	30,  // 132: pdpapi.v1.PolicyAdministrationService.UpdateResourceType:output_type -> pdpapi.v1.UpdateResourceTypeResponse
-	32,  // 133: pdpapi.v1.PolicyAdministrationService.DeleteResourceType:output_type -> pdpapi.v1.DeleteResourceTypeResponse
-	34,  // 134: pdpapi.v1.PolicyAdministrationService.CreateRole:output_type -> pdpapi.v1.CreateRoleResponse
-	36,  // 135: pdpapi.v1.PolicyAdministrationService.GetRole:output_type -> pdpapi.v1.GetRoleResponse
-	38,  // 136: pdpapi.v1.PolicyAdministrationService.ListRoles:output_type -> pdpapi.v1.ListRolesResponse
-	40,  // 137: pdpapi.v1.PolicyAdministrationService.UpdateRole:output_type -> pdpapi.v1.UpdateRoleResponse
-	42,  // 138: pdpapi.v1.PolicyAdministrationService.DeleteRole:output_type -> pdpapi.v1.DeleteRoleResponse
-	44,  // 139: pdpapi.v1.PolicyAdministrationService.CreateRule:output_type -> pdpapi.v1.CreateRuleResponse
-	46,  // 140: pdpapi.v1.PolicyAdministrationService.GetRule:output_type -> pdpapi.v1.GetRuleResponse
-	48,  // 141: pdpapi.v1.PolicyAdministrationService.ListRules:output_type -> pdpapi.v1.ListRulesResponse
-	50,  // 142: pdpapi.v1.PolicyAdministrationService.UpdateRule:output_type -> pdpapi.v1.UpdateRuleResponse
-	52,  // 143: pdpapi.v1.PolicyAdministrationService.DeleteRule:output_type -> pdpapi.v1.DeleteRuleResponse
-	54,  // 144: pdpapi.v1.PolicyAdministrationService.CreateGrant:output_type -> pdpapi.v1.CreateGrantResponse
-	56,  // 145: pdpapi.v1.PolicyAdministrationService.GetGrant:output_type -> pdpapi.v1.GetGrantResponse
-	58,  // 146: pdpapi.v1.PolicyAdministrationService.ListGrants:output_type -> pdpapi.v1.ListGrantsResponse
-	60,  // 147: pdpapi.v1.PolicyAdministrationService.UpdateGrant:output_type -> pdpapi.v1.UpdateGrantResponse
-	62,  // 148: pdpapi.v1.PolicyAdministrationService.DeleteGrant:output_type -> pdpapi.v1.DeleteGrantResponse
-	64,  // 149: pdpapi.v1.PolicyAdministrationService.CreateRoute:output_type -> pdpapi.v1.CreateRouteResponse
-	66,  // 150: pdpapi.v1.PolicyAdministrationService.GetRoute:output_type -> pdpapi.v1.GetRouteResponse
-	68,  // 151: pdpapi.v1.PolicyAdministrationService.ListRoutes:output_type -> pdpapi.v1.ListRoutesResponse
-	70,  // 152: pdpapi.v1.PolicyAdministrationService.UpdateRoute:output_type -> pdpapi.v1.UpdateRouteResponse
-	72,  // 153: pdpapi.v1.PolicyAdministrationService.DeleteRoute:output_type -> pdpapi.v1.DeleteRouteResponse
-	74,  // 154: pdpapi.v1.PolicyAdministrationService.CreateResource:output_type -> pdpapi.v1.CreateResourceResponse
-	76,  // 155: pdpapi.v1.PolicyAdministrationService.GetResource:output_type -> pdpapi.v1.GetResourceResponse
-	78,  // 156: pdpapi.v1.PolicyAdministrationService.ListResources:output_type -> pdpapi.v1.ListResourcesResponse
-	80,  // 157: pdpapi.v1.PolicyAdministrationService.UpdateResource:output_type -> pdpapi.v1.UpdateResourceResponse
-	82,  // 158: pdpapi.v1.PolicyAdministrationService.DeleteResource:output_type -> pdpapi.v1.DeleteResourceResponse
-	84,  // 159: pdpapi.v1.PolicyAdministrationService.CreateUser:output_type -> pdpapi.v1.CreateUserResponse
-	86,  // 160: pdpapi.v1.PolicyAdministrationService.GetUser:output_type -> pdpapi.v1.GetUserResponse
-	88,  // 161: pdpapi.v1.PolicyAdministrationService.ListUsers:output_type -> pdpapi.v1.ListUsersResponse
-	90,  // 162: pdpapi.v1.PolicyAdministrationService.UpdateUser:output_type -> pdpapi.v1.UpdateUserResponse
-	92,  // 163: pdpapi.v1.PolicyAdministrationService.DeleteUser:output_type -> pdpapi.v1.DeleteUserResponse
-	94,  // 164: pdpapi.v1.PolicyAdministrationService.CreateOrganization:output_type -> pdpapi.v1.CreateOrganizationResponse
-	96,  // 165: pdpapi.v1.PolicyAdministrationService.GetOrganization:output_type -> pdpapi.v1.GetOrganizationResponse
-	98,  // 166: pdpapi.v1.PolicyAdministrationService.ListOrganizations:output_type -> pdpapi.v1.ListOrganizationsResponse
-	100, // 167: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:output_type -> pdpapi.v1.UpdateOrganizationResponse
-	102, // 168: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:output_type -> pdpapi.v1.DeleteOrganizationResponse
-	104, // 169: pdpapi.v1.PolicyAdministrationService.CreateMembership:output_type -> pdpapi.v1.CreateMembershipResponse
-	106, // 170: pdpapi.v1.PolicyAdministrationService.GetMembership:output_type -> pdpapi.v1.GetMembershipResponse
-	108, // 171: pdpapi.v1.PolicyAdministrationService.ListMemberships:output_type -> pdpapi.v1.ListMembershipsResponse
-	110, // 172: pdpapi.v1.PolicyAdministrationService.UpdateMembership:output_type -> pdpapi.v1.UpdateMembershipResponse
-	112, // 173: pdpapi.v1.PolicyAdministrationService.DeleteMembership:output_type -> pdpapi.v1.DeleteMembershipResponse
-	114, // 174: pdpapi.v1.PolicyAdministrationService.RevokeSession:output_type -> pdpapi.v1.RevokeSessionResponse
-	117, // 175: pdpapi.v1.PolicyAdministrationService.Apply:output_type -> pdpapi.v1.ApplyResponse
-	120, // 176: pdpapi.v1.PolicyAdministrationService.Export:output_type -> pdpapi.v1.ExportResponse
-	122, // 177: pdpapi.v1.PolicyAdministrationService.Barrier:output_type -> pdpapi.v1.BarrierResponse
-	124, // [124:178] is the sub-list for method output_type
-	70,  // [70:124] is the sub-list for method input_type
+	121, // 123: pdpapi.v1.PolicyAdministrationService.StreamExport:input_type -> pdpapi.v1.StreamExportRequest
+	123, // 124: pdpapi.v1.PolicyAdministrationService.Barrier:input_type -> pdpapi.v1.BarrierRequest
+	14,  // 125: pdpapi.v1.PolicyAdministrationService.CreatePermission:output_type -> pdpapi.v1.CreatePermissionResponse
+	16,  // 126: pdpapi.v1.PolicyAdministrationService.GetPermission:output_type -> pdpapi.v1.GetPermissionResponse
+	18,  // 127: pdpapi.v1.PolicyAdministrationService.ListPermissions:output_type -> pdpapi.v1.ListPermissionsResponse
+	20,  // 128: pdpapi.v1.PolicyAdministrationService.UpdatePermission:output_type -> pdpapi.v1.UpdatePermissionResponse
+	22,  // 129: pdpapi.v1.PolicyAdministrationService.DeletePermission:output_type -> pdpapi.v1.DeletePermissionResponse
+	24,  // 130: pdpapi.v1.PolicyAdministrationService.CreateResourceType:output_type -> pdpapi.v1.CreateResourceTypeResponse
+	26,  // 131: pdpapi.v1.PolicyAdministrationService.GetResourceType:output_type -> pdpapi.v1.GetResourceTypeResponse
+	28,  // 132: pdpapi.v1.PolicyAdministrationService.ListResourceTypes:output_type -> pdpapi.v1.ListResourceTypesResponse
+	30,  // 133: pdpapi.v1.PolicyAdministrationService.UpdateResourceType:output_type -> pdpapi.v1.UpdateResourceTypeResponse
+	32,  // 134: pdpapi.v1.PolicyAdministrationService.DeleteResourceType:output_type -> pdpapi.v1.DeleteResourceTypeResponse
+	34,  // 135: pdpapi.v1.PolicyAdministrationService.CreateRole:output_type -> pdpapi.v1.CreateRoleResponse
+	36,  // 136: pdpapi.v1.PolicyAdministrationService.GetRole:output_type -> pdpapi.v1.GetRoleResponse
+	38,  // 137: pdpapi.v1.PolicyAdministrationService.ListRoles:output_type -> pdpapi.v1.ListRolesResponse
+	40,  // 138: pdpapi.v1.PolicyAdministrationService.UpdateRole:output_type -> pdpapi.v1.UpdateRoleResponse
+	42,  // 139: pdpapi.v1.PolicyAdministrationService.DeleteRole:output_type -> pdpapi.v1.DeleteRoleResponse
+	44,  // 140: pdpapi.v1.PolicyAdministrationService.CreateRule:output_type -> pdpapi.v1.CreateRuleResponse
+	46,  // 141: pdpapi.v1.PolicyAdministrationService.GetRule:output_type -> pdpapi.v1.GetRuleResponse
+	48,  // 142: pdpapi.v1.PolicyAdministrationService.ListRules:output_type -> pdpapi.v1.ListRulesResponse
+	50,  // 143: pdpapi.v1.PolicyAdministrationService.UpdateRule:output_type -> pdpapi.v1.UpdateRuleResponse
+	52,  // 144: pdpapi.v1.PolicyAdministrationService.DeleteRule:output_type -> pdpapi.v1.DeleteRuleResponse
+	54,  // 145: pdpapi.v1.PolicyAdministrationService.CreateGrant:output_type -> pdpapi.v1.CreateGrantResponse
+	56,  // 146: pdpapi.v1.PolicyAdministrationService.GetGrant:output_type -> pdpapi.v1.GetGrantResponse
+	58,  // 147: pdpapi.v1.PolicyAdministrationService.ListGrants:output_type -> pdpapi.v1.ListGrantsResponse
+	60,  // 148: pdpapi.v1.PolicyAdministrationService.UpdateGrant:output_type -> pdpapi.v1.UpdateGrantResponse
+	62,  // 149: pdpapi.v1.PolicyAdministrationService.DeleteGrant:output_type -> pdpapi.v1.DeleteGrantResponse
+	64,  // 150: pdpapi.v1.PolicyAdministrationService.CreateRoute:output_type -> pdpapi.v1.CreateRouteResponse
+	66,  // 151: pdpapi.v1.PolicyAdministrationService.GetRoute:output_type -> pdpapi.v1.GetRouteResponse
+	68,  // 152: pdpapi.v1.PolicyAdministrationService.ListRoutes:output_type -> pdpapi.v1.ListRoutesResponse
+	70,  // 153: pdpapi.v1.PolicyAdministrationService.UpdateRoute:output_type -> pdpapi.v1.UpdateRouteResponse
+	72,  // 154: pdpapi.v1.PolicyAdministrationService.DeleteRoute:output_type -> pdpapi.v1.DeleteRouteResponse
+	74,  // 155: pdpapi.v1.PolicyAdministrationService.CreateResource:output_type -> pdpapi.v1.CreateResourceResponse
+	76,  // 156: pdpapi.v1.PolicyAdministrationService.GetResource:output_type -> pdpapi.v1.GetResourceResponse
+	78,  // 157: pdpapi.v1.PolicyAdministrationService.ListResources:output_type -> pdpapi.v1.ListResourcesResponse
+	80,  // 158: pdpapi.v1.PolicyAdministrationService.UpdateResource:output_type -> pdpapi.v1.UpdateResourceResponse
+	82,  // 159: pdpapi.v1.PolicyAdministrationService.DeleteResource:output_type -> pdpapi.v1.DeleteResourceResponse
+	84,  // 160: pdpapi.v1.PolicyAdministrationService.CreateUser:output_type -> pdpapi.v1.CreateUserResponse
+	86,  // 161: pdpapi.v1.PolicyAdministrationService.GetUser:output_type -> pdpapi.v1.GetUserResponse
+	88,  // 162: pdpapi.v1.PolicyAdministrationService.ListUsers:output_type -> pdpapi.v1.ListUsersResponse
+	90,  // 163: pdpapi.v1.PolicyAdministrationService.UpdateUser:output_type -> pdpapi.v1.UpdateUserResponse
+	92,  // 164: pdpapi.v1.PolicyAdministrationService.DeleteUser:output_type -> pdpapi.v1.DeleteUserResponse
+	94,  // 165: pdpapi.v1.PolicyAdministrationService.CreateOrganization:output_type -> pdpapi.v1.CreateOrganizationResponse
+	96,  // 166: pdpapi.v1.PolicyAdministrationService.GetOrganization:output_type -> pdpapi.v1.GetOrganizationResponse
+	98,  // 167: pdpapi.v1.PolicyAdministrationService.ListOrganizations:output_type -> pdpapi.v1.ListOrganizationsResponse
+	100, // 168: pdpapi.v1.PolicyAdministrationService.UpdateOrganization:output_type -> pdpapi.v1.UpdateOrganizationResponse
+	102, // 169: pdpapi.v1.PolicyAdministrationService.DeleteOrganization:output_type -> pdpapi.v1.DeleteOrganizationResponse
+	104, // 170: pdpapi.v1.PolicyAdministrationService.CreateMembership:output_type -> pdpapi.v1.CreateMembershipResponse
+	106, // 171: pdpapi.v1.PolicyAdministrationService.GetMembership:output_type -> pdpapi.v1.GetMembershipResponse
+	108, // 172: pdpapi.v1.PolicyAdministrationService.ListMemberships:output_type -> pdpapi.v1.ListMembershipsResponse
+	110, // 173: pdpapi.v1.PolicyAdministrationService.UpdateMembership:output_type -> pdpapi.v1.UpdateMembershipResponse
+	112, // 174: pdpapi.v1.PolicyAdministrationService.DeleteMembership:output_type -> pdpapi.v1.DeleteMembershipResponse
+	114, // 175: pdpapi.v1.PolicyAdministrationService.RevokeSession:output_type -> pdpapi.v1.RevokeSessionResponse
+	117, // 176: pdpapi.v1.PolicyAdministrationService.Apply:output_type -> pdpapi.v1.ApplyResponse
+	120, // 177: pdpapi.v1.PolicyAdministrationService.Export:output_type -> pdpapi.v1.ExportResponse
+	122, // 178: pdpapi.v1.PolicyAdministrationService.StreamExport:output_type -> pdpapi.v1.StreamExportResponse
+	124, // 179: pdpapi.v1.PolicyAdministrationService.Barrier:output_type -> pdpapi.v1.BarrierResponse
+	125, // [125:180] is the sub-list for method output_type
+	70,  // [70:125] is the sub-list for method input_type
 	70,  // [70:70] is the sub-list for extension type_name
 	70,  // [70:70] is the sub-list for extension extendee
 	0,   // [0:70] is the sub-list for field type_name
@@ -7374,7 +7506,7 @@ func file_pdpapi_v1_administration_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_administration_service_proto_rawDesc), len(file_pdpapi_v1_administration_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   119,
+			NumMessages:   121,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

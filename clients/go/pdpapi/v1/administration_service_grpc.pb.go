@@ -75,6 +75,7 @@ const (
 	PolicyAdministrationService_RevokeSession_FullMethodName      = "/pdpapi.v1.PolicyAdministrationService/RevokeSession"
 	PolicyAdministrationService_Apply_FullMethodName              = "/pdpapi.v1.PolicyAdministrationService/Apply"
 	PolicyAdministrationService_Export_FullMethodName             = "/pdpapi.v1.PolicyAdministrationService/Export"
+	PolicyAdministrationService_StreamExport_FullMethodName       = "/pdpapi.v1.PolicyAdministrationService/StreamExport"
 	PolicyAdministrationService_Barrier_FullMethodName            = "/pdpapi.v1.PolicyAdministrationService/Barrier"
 )
 
@@ -192,6 +193,9 @@ type PolicyAdministrationServiceClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Writes the database as a policy document; applying it again changes nothing.
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (*ExportResponse, error)
+	// The same in parts, for a document that is longer than a message may be. Put the parts together
+	// in their order, and apply them only after the stream has ended with OK.
+	StreamExport(ctx context.Context, in *StreamExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamExportResponse], error)
 	// Returns when nobody anywhere can answer from before a revision any more: no process of the
 	// service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
 	// second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
@@ -738,6 +742,25 @@ func (c *policyAdministrationServiceClient) Export(ctx context.Context, in *Expo
 	return out, nil
 }
 
+func (c *policyAdministrationServiceClient) StreamExport(ctx context.Context, in *StreamExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamExportResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PolicyAdministrationService_ServiceDesc.Streams[0], PolicyAdministrationService_StreamExport_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamExportRequest, StreamExportResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyAdministrationService_StreamExportClient = grpc.ServerStreamingClient[StreamExportResponse]
+
 func (c *policyAdministrationServiceClient) Barrier(ctx context.Context, in *BarrierRequest, opts ...grpc.CallOption) (*BarrierResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(BarrierResponse)
@@ -862,6 +885,9 @@ type PolicyAdministrationServiceServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	// Writes the database as a policy document; applying it again changes nothing.
 	Export(context.Context, *ExportRequest) (*ExportResponse, error)
+	// The same in parts, for a document that is longer than a message may be. Put the parts together
+	// in their order, and apply them only after the stream has ended with OK.
+	StreamExport(*StreamExportRequest, grpc.ServerStreamingServer[StreamExportResponse]) error
 	// Returns when nobody anywhere can answer from before a revision any more: no process of the
 	// service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
 	// second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
@@ -1036,6 +1062,9 @@ func (UnimplementedPolicyAdministrationServiceServer) Apply(context.Context, *Ap
 }
 func (UnimplementedPolicyAdministrationServiceServer) Export(context.Context, *ExportRequest) (*ExportResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Export not implemented")
+}
+func (UnimplementedPolicyAdministrationServiceServer) StreamExport(*StreamExportRequest, grpc.ServerStreamingServer[StreamExportResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamExport not implemented")
 }
 func (UnimplementedPolicyAdministrationServiceServer) Barrier(context.Context, *BarrierRequest) (*BarrierResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Barrier not implemented")
@@ -2016,6 +2045,17 @@ func _PolicyAdministrationService_Export_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyAdministrationService_StreamExport_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StreamExportRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PolicyAdministrationServiceServer).StreamExport(m, &grpc.GenericServerStream[StreamExportRequest, StreamExportResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyAdministrationService_StreamExportServer = grpc.ServerStreamingServer[StreamExportResponse]
+
 func _PolicyAdministrationService_Barrier_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(BarrierRequest)
 	if err := dec(in); err != nil {
@@ -2258,6 +2298,12 @@ var PolicyAdministrationService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PolicyAdministrationService_Barrier_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "StreamExport",
+			Handler:       _PolicyAdministrationService_StreamExport_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "pdpapi/v1/administration_service.proto",
 }

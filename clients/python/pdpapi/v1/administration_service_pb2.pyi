@@ -2989,7 +2989,7 @@ class ApplyRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     document: _builtins.str
-    """YAML (or JSON, which is YAML); docs/policy.md describes it. A section that the document names
+    """YAML, or JSON; docs/policy.md describes it; at most 64 MiB. A section that the document names
     is made equal to it, a section that it leaves out is left alone.
     """
     dry_run: _builtins.bool
@@ -3080,11 +3080,14 @@ class ApplyResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CHANGES_TOTAL_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that holds the document; on a dry run, the one it was compared with."""
+    changes_total: _builtins.int
+    """How many changes there are."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """Empty: the database is equal to the document."""
+        """Empty: the database is equal to the document. At most the first 10,000."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
@@ -3096,10 +3099,11 @@ class ApplyResponse(_message.Message):
         revision: _builtins.int = ...,
         changes: _abc.Iterable[Global___Change] | None = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
+        changes_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "revision", b"revision", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_total", b"changes_total", "revision", b"revision", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3141,12 +3145,21 @@ class ExportRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"permissions", "roles" (with their rules), "grants", "routes", "users", "organizations",
+        "memberships" and "resources"; the others are left out. Empty: all.
+        """
+
     def __init__(
         self,
+        *,
+        sections: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sections", b"sections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3177,6 +3190,56 @@ class ExportResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015
+
+@_typing.final
+class StreamExportRequest(_message.Message):
+    """Asks for the policy document in parts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in ExportRequest."""
+
+    def __init__(
+        self,
+        *,
+        sections: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sections", b"sections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamExportRequest: _TypeAlias = StreamExportRequest  # noqa: Y015
+
+@_typing.final
+class StreamExportResponse(_message.Message):
+    """A part of the policy document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    part: _builtins.str
+    """Part of the YAML text."""
+    revision: _builtins.int
+    """The revision that was read: the same in every part."""
+    def __init__(
+        self,
+        *,
+        part: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamExportResponse: _TypeAlias = StreamExportResponse  # noqa: Y015
 
 @_typing.final
 class BarrierRequest(_message.Message):

@@ -301,6 +301,11 @@ class PolicyAdministrationServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.FromString,
                 _registered_method=True)
+        self.StreamExport = channel.unary_stream(
+                '/pdpapi.v1.PolicyAdministrationService/StreamExport',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportResponse.FromString,
+                _registered_method=True)
         self.Barrier = channel.unary_unary(
                 '/pdpapi.v1.PolicyAdministrationService/Barrier',
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierRequest.SerializeToString,
@@ -685,6 +690,14 @@ class PolicyAdministrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamExport(self, request, context):
+        """The same in parts, for a document that is longer than a message may be. Put the parts together
+        in their order, and apply them only after the stream has ended with OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Barrier(self, request, context):
         """Returns when nobody anywhere can answer from before a revision any more: no process of the
         service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
@@ -963,6 +976,11 @@ def add_PolicyAdministrationServiceServicer_to_server(servicer, server):
                     servicer.Export,
                     request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.SerializeToString,
+            ),
+            'StreamExport': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamExport,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportResponse.SerializeToString,
             ),
             'Barrier': grpc.unary_unary_rpc_method_handler(
                     servicer.Barrier,
@@ -2403,6 +2421,33 @@ class PolicyAdministrationService:
             '/pdpapi.v1.PolicyAdministrationService/Export',
             pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.SerializeToString,
             pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamExport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/StreamExport',
+            pdpapi_dot_v1_dot_administration__service__pb2.StreamExportRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.StreamExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -145,6 +145,10 @@ class PolicyAdministrationServiceStub:
     """Makes the database equal to a policy document, in one transaction, or says what would change."""
     Export: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ExportRequest, _administration_service_pb2.ExportResponse]
     """Writes the database as a policy document; applying it again changes nothing."""
+    StreamExport: _grpc.UnaryStreamMultiCallable[_administration_service_pb2.StreamExportRequest, _administration_service_pb2.StreamExportResponse]
+    """The same in parts, for a document that is longer than a message may be. Put the parts together
+    in their order, and apply them only after the stream has ended with OK.
+    """
     Barrier: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.BarrierRequest, _administration_service_pb2.BarrierResponse]
     """Returns when nobody anywhere can answer from before a revision any more: no process of the
     service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
@@ -268,6 +272,10 @@ class PolicyAdministrationServiceAsyncStub(PolicyAdministrationServiceStub):
     """Makes the database equal to a policy document, in one transaction, or says what would change."""
     Export: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ExportRequest, _administration_service_pb2.ExportResponse]  # type: ignore[assignment]
     """Writes the database as a policy document; applying it again changes nothing."""
+    StreamExport: _aio.UnaryStreamMultiCallable[_administration_service_pb2.StreamExportRequest, _administration_service_pb2.StreamExportResponse]  # type: ignore[assignment]
+    """The same in parts, for a document that is longer than a message may be. Put the parts together
+    in their order, and apply them only after the stream has ended with OK.
+    """
     Barrier: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.BarrierRequest, _administration_service_pb2.BarrierResponse]  # type: ignore[assignment]
     """Returns when nobody anywhere can answer from before a revision any more: no process of the
     service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
@@ -706,6 +714,16 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.ExportResponse, _abc.Awaitable[_administration_service_pb2.ExportResponse]]:
         """Writes the database as a policy document; applying it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def StreamExport(
+        self,
+        request: _administration_service_pb2.StreamExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_administration_service_pb2.StreamExportResponse], _abc.AsyncIterator[_administration_service_pb2.StreamExportResponse]]:
+        """The same in parts, for a document that is longer than a message may be. Put the parts together
+        in their order, and apply them only after the stream has ended with OK.
+        """
 
     @_abc_1.abstractmethod
     def Barrier(

@@ -258,6 +258,98 @@ class ListDecisionsResponse(_message.Message):
 Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
 
 @_typing.final
+class FollowDecisionsRequest(_message.Message):
+    """Asks for what follows a cursor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    FROM_END_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """From an earlier response, whatever its query was. Empty: from the first record on."""
+    from_end: _builtins.bool
+    """Return no decisions, only the cursor behind the last one. `cursor` is not read."""
+    @_builtins.property
+    def query(self) -> Global___ListDecisionsRequest:
+        """The filters and page_size; page_token is not read."""
+
+    def __init__(
+        self,
+        *,
+        query: Global___ListDecisionsRequest | None = ...,
+        cursor: _builtins.str = ...,
+        from_end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "from_end", b"from_end", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowDecisionsRequest: _TypeAlias = FollowDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class FollowedDecision(_message.Message):
+    """A decision, and where to go on behind it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Opaque."""
+    @_builtins.property
+    def decision(self) -> Global___DecisionRecord:
+        """The record."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___DecisionRecord | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedDecision: _TypeAlias = FollowedDecision  # noqa: Y015
+
+@_typing.final
+class FollowDecisionsResponse(_message.Message):
+    """What follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to go on, also where the filters left out everything."""
+    more: _builtins.bool
+    """There is more now: ask again at once."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedDecision]:
+        """In the order in which they reached the log."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___FollowedDecision] | None = ...,
+        cursor: _builtins.str = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decisions", b"decisions", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowDecisionsResponse: _TypeAlias = FollowDecisionsResponse  # noqa: Y015
+
+@_typing.final
 class GetDecisionRequest(_message.Message):
     """Names one decision."""
 
