@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from tests.kit.stall import Stopwatch
 
-
 LOOK_SECONDS = 0.1
 
 
