@@ -9,45 +9,83 @@ Where there is no such file nothing is allowed for.
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 STRETCH_MAX = 10
 """A bound never becomes more than so many times as long."""
 
+_PROC = Path("/proc")
+_elsewhere: set[int] = set()
+
+
+def include(pid: int) -> None:
+    """Counts a process that is not below this one, with all below it: a daemon of the tests."""
+    _elsewhere.add(pid)
+
 
 class Stopwatch:
-    """Measures time, less what the machine kept this process and the given ones waiting.
+    """Measures time, less what the machine kept this process and those below it waiting.
 
     Of each process the thread that waited longest counts: others may have waited at the same time.
     """
 
-    def __init__(self, pids: Iterable[int] = ()) -> None:
-        self._pids = (os.getpid(), *pids)
-        self._waited = [waited_seconds(pid) for pid in self._pids]
+    def __init__(self) -> None:
+        self._waited = _waited()
+        self._lost: dict[int, float] = {}
         self._began = time.monotonic()
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
+    @property
     def stalled(self) -> float:
-        """Seconds that were lost. A thread that has ended takes its share along."""
-        return sum(
-            max((seconds - before.get(thread, 0.0) for thread, seconds in now.items()), default=0.0)
-            for now, before in zip(map(waited_seconds, self._pids), self._waited, strict=True)
-        )
+        """Seconds that were lost. What has ended counts as it was when somebody last asked."""
+        lost = self._lost
+        for (pid, thread), seconds in _waited().items():
+            more = seconds - self._waited.get((pid, thread), 0.0)
+            lost[pid] = max(lost.get(pid, 0.0), more)
+        return sum(lost.values())
 
     @property
     def seconds(self) -> float:
         """Seconds since the start that were not lost; of the whole time at least a tenth."""
-        elapsed = time.monotonic() - self._began
+        elapsed = self.elapsed
         return max(elapsed - self.stalled, elapsed / STRETCH_MAX)
 
 
-def waited_seconds(pid: int) -> dict[str, float]:
-    """How long each thread of a process has waited for a processor."""
+def _waited() -> dict[tuple[int, str], float]:
+    """How long each thread has waited for a processor."""
     waited = {}
-    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        try:
-            waited[file.parent.name] = int(file.read_text().split()[1]) / 1e9
-        except (OSError, IndexError):  # the thread has ended
-            continue
+    for pid in _processes():
+        for thread in _entries(_PROC / str(pid) / "task"):
+            numbers = _read(_PROC / str(pid) / "task" / thread / "schedstat").split()
+            if numbers:
+                waited[pid, thread] = int(numbers[1]) / 1e9
     return waited
+
+
+def _processes() -> Iterator[int]:
+    pending = [os.getpid(), *_elsewhere]
+    while pending:
+        pid = pending.pop()
+        yield pid
+        for thread in _entries(_PROC / str(pid) / "task"):
+            children = _read(_PROC / str(pid) / "task" / thread / "children")
+            pending += map(int, children.split())
+
+
+def _entries(directory: Path) -> list[str]:
+    try:
+        return [entry.name for entry in directory.iterdir()]
+    except OSError:  # the process has ended
+        return []
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
