@@ -78,7 +78,7 @@ class LogWriter:
         self.log_id = ""
         self.synced = Synced(Place(0, 0, 0, NO_DIGEST), closed=True)
         self.losses = 0
-        """How often the segment was lost."""
+        """How often a segment or the lock was lost."""
         self._lock: int | None = None
         self._descriptor: int | None = None
         self._path = directory
@@ -387,6 +387,7 @@ class LogWriter:
         if frames <= 0:
             return 0
         self._shipped_position = position
+        self.losses += 1
         _log.error("audit_frames_lost", origin=self._origin, frames=frames)
         return frames
 
@@ -410,7 +411,8 @@ class LogWriter:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self._release_lock()
         self._lock = fresh
-        _log.warning("audit_lock_replaced", path=str(path))
+        self.losses += 1
+        _log.error("audit_lock_replaced", path=str(path))
 
     def _release_lock(self) -> None:
         if self._lock is not None:

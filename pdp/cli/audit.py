@@ -186,9 +186,11 @@ def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) ->
         return
     sources = any(record.source or record.reported_by for record in records)
     requests = any(record.request for record in records)
+    folded = any(record.occurrences > 1 for record in records)
     table = Table(box=None, show_header=heading, pad_edge=False)
     columns = ("time", "decision", "reason", "user", "permission", "resource", "rule")
-    for column in (*columns, *("request",) * requests, *("source", "reported by") * sources):
+    more = (("times",) * folded, ("request",) * requests, ("source", "reported by") * sources)
+    for column in (*columns, *more[0], *more[1], *more[2]):
         table.add_column(column, overflow="fold")
     for record in records:
         resource = record.resource
@@ -201,6 +203,7 @@ def _print(records: list[pb.DecisionRecord], *, as_json: bool, heading: bool) ->
             _cell(record.permission),
             _cell(f"{resource.type}:{resource.id}") if resource.type else "",
             _cell(record.rule_id),
+            *((str(record.occurrences),) if folded else ()),
             *((_cell(record.request),) if requests else ()),
             *((source if record.source else "", _cell(record.reported_by)) if sources else ()),
         )
