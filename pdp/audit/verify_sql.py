@@ -9,7 +9,7 @@ a segment on disk, or the place that was shipped of it, is there to compare with
 import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final
 
@@ -28,13 +28,16 @@ from pdp.audit.segments import (
     encode_header,
     next_frame,
 )
-from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
+from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
 from pdp.sql import all_the_time, begin_read
 
 ROWS_AT_ONCE: Final = 500
 EMPTY_SEGMENTS_MAX: Final = 10_000
 """A row that skips more segments than that is none of the log's."""
 FIRST_SEGMENTS_MAX: Final = 64
+
+_KIND_COUNTS: Final = b"C"
+"""Stands here for a run of count frames, of which SQL keeps the last digest only."""
 
 HeaderDigests = Mapping[tuple[Log, int], bytes]
 """(log, number of a segment) -> digest of its header, of segments that are on disk."""
@@ -50,6 +53,8 @@ class SqlReport:
     problems: int
     unlinked: int
     """Rows whose own digest could not be checked, because what stands before them is not there."""
+    counts: int
+    """Frames that only count folded denials. What they said is not kept, so it is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,13 @@ class _Stored:
     payload: bytes
     digest: bytes
     row: RowMapping
+    frames: int = 1
 
     @property
     def name(self) -> str:
-        what = f"decision {self.row['decision_id']}" if self.kind == KIND_RECORD else "a gap"
+        what = "a gap" if self.kind == KIND_GAP else f"{self.frames} counts"
+        if self.kind == KIND_RECORD:
+            what = f"decision {self.row['decision_id']}"
         return f"row {self.position} ({what})"
 
 
@@ -102,13 +110,15 @@ def verify_sql(
         for log, place in places.items():
             if place.position:
                 counts.say(log, f"all {place.position} rows are missing")
-    return SqlReport(counts.logs, counts.records, counts.gaps, counts.problems, counts.unlinked)
+    return SqlReport(
+        counts.logs, counts.records, counts.gaps, counts.problems, counts.unlinked, counts.counts
+    )
 
 
 class _Counts:
     def __init__(self, on_problem: Callable[[str], None]) -> None:
         self._on_problem = on_problem
-        self.logs = self.records = self.gaps = self.problems = self.unlinked = 0
+        self.logs = self.records = self.gaps = self.problems = self.unlinked = self.counts = 0
 
     def say(self, log: Log, what: str) -> None:
         self.problems += 1
@@ -140,12 +150,15 @@ class _Walk:
                 f"{missing} row{'s' * (missing > 1)} before {frame.name} "
                 f"{'are' if missing > 1 else 'is'} missing: deleted, or never shipped"
             )
-        if missing or not self._link(frame):
+        if missing or frame.kind == _KIND_COUNTS or not self._link(frame):
             self._offsets = []
         if missing:
             self._counts.unlinked += 1
         self._check_columns(frame)
-        self._end = Place(frame.segment, 0, frame.position + 1, frame.digest)
+        self._end = Place(frame.segment, 0, frame.position + frame.frames, frame.digest)
+        if frame.kind == _KIND_COUNTS:
+            self._counts.counts += frame.frames
+            return
         if frame.kind == KIND_RECORD:
             self._counts.records += 1
         else:
@@ -277,6 +290,7 @@ def _frames(connection: Connection) -> Iterator[_Stored]:
     return heapq.merge(
         _rows(connection, audit_records, KIND_RECORD, _record_payload),
         _rows(connection, audit_gaps, KIND_GAP, _gap_payload),
+        _rows(connection, audit_counts, _KIND_COUNTS, lambda _: b""),
         key=lambda frame: (frame.log, frame.position),
     )
 
@@ -289,7 +303,9 @@ def _rows(
     for row in connection.execute(statement).mappings():
         log = Log(row["origin"], row["log_id"])
         digest = bytes(row["digest"])
-        yield _Stored(log, row["segment"], row["position"], kind, payload(row), digest, row)
+        frames = row["frames"] if kind == _KIND_COUNTS else 1
+        stored = _Stored(log, row["segment"], row["position"], kind, payload(row), digest, row)
+        yield replace(stored, frames=frames) if frames > 1 else stored
 
 
 def _record_payload(row: RowMapping) -> bytes:

@@ -78,7 +78,7 @@ class LogWriter:
         self.log_id = ""
         self.synced = Synced(Place(0, 0, 0, NO_DIGEST), closed=True)
         self.losses = 0
-        """How often the segment was lost."""
+        """How often a segment or the lock was lost."""
         self._lock: int | None = None
         self._descriptor: int | None = None
         self._path = directory
@@ -91,9 +91,10 @@ class LogWriter:
         self._first_position = 0
         """Of the first frame in the segment."""
         self._shipped_position = 0
-        self._gone_before = 0
-        self._missing = 0
-        """Frames that the next gap has to count."""
+        self._gone = self._missing = 0
+        """Frames that were lost, as noticed by the shipper's thread and by this one."""
+        self._told = 0
+        """How many of them gaps have counted."""
 
     @property
     def is_open(self) -> bool:
@@ -151,8 +152,7 @@ class LogWriter:
         except LostSegmentError as lost:
             self._replace(lost)
         self._keep_lock()
-        self._count_missing(self._gone_before)
-        if self._missing:
+        if self._gone + self._missing > self._told:
             self._append((), 0)
 
     def rotate(self) -> None:
@@ -177,18 +177,18 @@ class LogWriter:
             self._shipped_position = max(position, self._shipped_position)
 
     def note_gone(self, log_id: str, position: int) -> None:
-        """Notes that a log's segments before `position` are gone, shipped or not. Not for the
-        writing thread, which counts in the next gap what was not shipped."""
+        """Notes that a log's segments before `position` are gone, shipped or not. For the thread
+        that calls `note_shipped`."""
         if log_id == self.log_id:
-            self._gone_before = max(position, self._gone_before)
+            self._gone += self._not_shipped_before(position)
 
     # --- frames ----------------------------------------------------------------------------------
 
     def _append(self, bodies: Sequence[bytes], dropped: int) -> None:
         descriptor = self._require_segment()
-        gap = dropped + self._missing
-        if gap:
-            bodies = [KIND_GAP + self._encode_gap(gap), *bodies]
+        lost = self._gone + self._missing
+        if dropped or lost > self._told:
+            bodies = [KIND_GAP + self._encode_gap(dropped + lost - self._told), *bodies]
         end = self.synced.place
         digest, pack = end.digest, LENGTH.pack
         parts: list[bytes] = []
@@ -212,7 +212,7 @@ class LogWriter:
                 self._lost = True
             raise
         self.synced = Synced(after, closed=False)
-        self._missing = 0
+        self._told = lost
 
     def _encode_gap(self, dropped: int) -> bytes:
         gap = {"dropped": dropped, "noticed_at": float(self._clock())}
@@ -326,8 +326,9 @@ class LogWriter:
         make_directory(self.directory)
         self._keep_lock()
         end = self.synced.place
-        if os.fstat(self._descriptor).st_size < end.byte_offset:
-            self._begin_log()
+        holds = self._what_holds(self._descriptor)
+        if holds != end:
+            self._begin_log(holds)
             return
         if is_named(self._descriptor, self._path):
             os.ftruncate(self._descriptor, end.byte_offset)
@@ -343,53 +344,52 @@ class LogWriter:
         os.close(lost)
         if list_segments(self.directory)[0][1] == path:
             # The whole directory was deleted, perhaps with segments that were not shipped.
-            self._count_missing(self._first_position)
+            self._missing += self._not_shipped_before(self._first_position)
         _log.warning("audit_segment_restored", segment=str(path), bytes=size)
 
-    def _begin_log(self) -> None:
-        """Begins a log of its own behind a segment that was shortened."""
-        end = self.synced.place
-        kept = self._cut_to_frames() if self._is_named() else None
-        if kept is not None:
-            self.note_shipped(self.log_id, kept.position)  # or will be
-        self._shipped_position = max(self._shipped_position, self._first_position)
-        self._count_missing(end.position)
-        assert self._descriptor is not None  # noqa: S101  # narrows the type
-        os.close(self._descriptor)
-        self._descriptor, self._lost = None, False
-        self.synced = Synced(kept or Place(end.sequence, 0, 0, NO_DIGEST), closed=True)
-        self.log_id, self._begins_log = new_log_id(), True
-        self._shipped_position = self._gone_before = 0
-        self._open_next()
-
-    def _cut_to_frames(self) -> Place | None:
-        """Cuts a shortened segment behind its last whole frame; deletes it if nothing is left
-        that was not shipped."""
-        path = self._path
-        assert self._descriptor is not None  # noqa: S101  # narrows the type
+    def _what_holds(self, descriptor: int) -> Place | None:
+        """How far the open segment is what was written; None: not even its header is."""
+        path = Path(f"/dev/fd/{descriptor}")  # whatever its name is by now, if it has one
         try:
             _, place = read_header(path)
         except DamagedSegmentError:
-            path.unlink()
             return None
         for item in read_frames(path, place):
-            if not isinstance(item, Frame):
+            if not isinstance(item, Frame) or place == self.synced.place:
                 break
             place = item.after
-        if place.position <= self._shipped_position:
-            path.unlink()
-            return None
-        os.ftruncate(self._descriptor, place.byte_offset)
-        os.fsync(self._descriptor)
         return place
 
-    def _count_missing(self, position: int) -> None:
-        """Has the next gap count the frames before `position` that were not shipped."""
+    def _begin_log(self, holds: Place | None) -> None:
+        """Begins a log of its own behind a segment that has lost what is behind `holds`."""
+        assert self._descriptor is not None  # noqa: S101  # narrows the type
+        end = self.synced.place
+        self.note_shipped(self.log_id, self._first_position)
+        if self._is_named() and holds is not None and holds.position > self._shipped_position:
+            os.ftruncate(self._descriptor, holds.byte_offset)
+            os.fsync(self._descriptor)
+            self.synced = Synced(holds, closed=True)
+            self.note_shipped(self.log_id, holds.position)  # soon
+        else:
+            # Nothing is left in it that was not shipped.
+            if self._is_named():
+                self._path.unlink()
+            self.synced = Synced(Place(end.sequence, 0, 0, NO_DIGEST), closed=True)
+        self._missing += self._not_shipped_before(end.position)
+        os.close(self._descriptor)
+        self._descriptor, self._lost = None, False
+        self.log_id, self._begins_log, self._shipped_position = new_log_id(), True, 0
+        self._open_next()
+
+    def _not_shipped_before(self, position: int) -> int:
+        """How many frames before a position are lost, where none of them is on disk any more."""
         frames = position - self._shipped_position
-        if frames > 0:
-            self._missing += frames
-            self._shipped_position = position
-            _log.error("audit_frames_lost", origin=self._origin, frames=frames)
+        if frames <= 0:
+            return 0
+        self._shipped_position = position
+        self.losses += 1
+        _log.error("audit_frames_lost", origin=self._origin, frames=frames)
+        return frames
 
     def _is_named(self) -> bool:
         """Whether the segment is the file of its name, as far as that can be found out."""
@@ -411,7 +411,8 @@ class LogWriter:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self._release_lock()
         self._lock = fresh
-        _log.warning("audit_lock_replaced", path=str(path))
+        self.losses += 1
+        _log.error("audit_lock_replaced", path=str(path))
 
     def _release_lock(self) -> None:
         if self._lock is not None:

@@ -83,6 +83,8 @@ def _verify_sql(store: "Store", on_disk: "Report | None") -> "SqlReport":
     say(f"{report.records} records and {report.gaps} gaps of {report.logs} logs in the database")
     if report.unlinked:
         say(f"could not be checked: {report.unlinked} of them, behind rows that are missing")
+    if report.counts:
+        say(f"could not be checked: how often folded denials occurred ({report.counts} counts)")
     if on_disk is None:
         say("could not be checked: segments (name their directory)")
     say("could not be checked: whether somebody has computed all digests again")

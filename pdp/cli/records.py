@@ -54,6 +54,7 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
 
     sources = any(record.source or record.reported_by for record in records)
     requests = any(record.request for record in records)
+    folded = any(record.occurrences > 1 for record in records)
     rows = []
     for record in records:
         resource = record.resource
@@ -67,11 +68,13 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
                 record.permission,
                 f"{resource.type}:{resource.id}" if resource.type else "",
                 record.rule_id,
+                *((str(record.occurrences),) if folded else ()),
                 *((record.request,) if requests else ()),
                 *((source if record.source else "", record.reported_by) if sources else ()),
             )
         )
-    columns = (*_COLUMNS, *("request",) * requests, *("source", "reported by") * sources)
+    more = (("times",) * folded, ("request",) * requests, ("source", "reported by") * sources)
+    columns = (*_COLUMNS, *more[0], *more[1], *more[2])
     show_table(columns, rows, heading=heading)
 
 
@@ -84,6 +87,7 @@ def print_fields(record: "DecisionRecord") -> None:
     fields = {
         "decision_id": record.decision_id,
         "time": _time(record),
+        "times": str(record.occurrences) if record.occurrences > 1 else "",
         "decision": core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
         "reason": core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
         "permission": record.permission,

@@ -1,7 +1,8 @@
 """From segments into SQL, once each, on both engines."""
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def shipped_ids(engine: Engine) -> list[str]:
     with begin_read(engine) as connection:
         statement = select(audit_records.c.decision_id).order_by(audit_records.c.decision_id)
         return list(connection.execute(statement).scalars())
+
+
+def shipped_occurrences(engine: Engine, ids: Sequence[str]) -> Counter[str]:
+    with begin_read(engine) as connection:
+        column = audit_records.c
+        statement = select(column.decision_id, column.occurrences).where(
+            column.decision_id.in_(ids)
+        )
+        return Counter({row.decision_id: row.occurrences for row in connection.execute(statement)})
 
 
 def shipped_count(engine: Engine) -> int:

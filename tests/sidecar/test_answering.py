@@ -210,9 +210,10 @@ def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
     assert world.batch(request).results[0].source == ANSWER_SOURCE_CACHED
     record = world.recorder.record
 
-    def slow(records: Any) -> None:
-        record(records)
+    def slow(records: Any) -> Any:
+        ids = record(records)
         world.cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[ACTOR.user_id])], 8)
+        return ids
 
     monkeypatch.setattr(world.recorder, "record", slow)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_UNSPECIFIED
@@ -241,6 +242,8 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
         (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED", False),
         (grpc.StatusCode.UNAVAILABLE, "OF_THE_FUTURE", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", False),
+        # What becomes of a denial whose caller has used up its share.
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "SHARE_EXCEEDED", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", False),
         (grpc.StatusCode.INTERNAL, "INTERNAL", False),

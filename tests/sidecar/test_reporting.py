@@ -304,7 +304,7 @@ def test_a_sidecar_reports_to_a_server_and_auditors_see_it(tmp_path: Path) -> No
             assert list_segments(tmp_path / "edge" / ORIGIN) == []
             assert next_line()["reported_by"] == "edge"
             later = stubs.decision.Check(
-                CheckRequest(permission="a:b"), metadata=bearer(KEY), timeout=10
+                CheckRequest(permission="a:c"), metadata=bearer(KEY), timeout=10
             )
             assert next_line()["decision_id"] == later.decision_id
 
