@@ -20,20 +20,37 @@ NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not in
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-$(VENV)/.installed: requirements/dev.txt pyproject.toml clients/python/pyproject.toml
-	@echo "Installing into $(VENV): about a minute, once."
+# Installs what files of requirements list, by hash, and says how far it is.
+pip_install = ( $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-compile --no-deps \
+	--require-hashes $(foreach file,$(1),-r $(file)) || echo failed ) | { \
+	all=$$(cat $(1) | grep -c '^[a-z].*=='); n=0; \
+	while read -r word rest; do case $$word in \
+		Collecting|Requirement|Ignoring) \
+			n=$$((n + 1)); test $$((n % 10)) -ne 0 || echo "  $$n of $$all packages" ;; \
+		Installing) echo "  unpacking" ;; \
+		failed) exit 1 ;; \
+	esac; done; }
+RUNTIME := requirements/runtime.txt requirements/build.txt
+
+$(VENV)/.runtime: $(RUNTIME) pyproject.toml clients/python/pyproject.toml
+	@echo "Installing what the service needs into $(VENV): half a minute, once."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.11")'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(call pip_install,$(RUNTIME))
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		-e clients/python -e .
 	@touch $@
 
+$(VENV)/.installed: $(VENV)/.runtime requirements/dev.txt
+	@echo "Installing the tools for development into $(VENV): a minute, once."
+	@$(call pip_install,requirements/dev.txt)
+	@touch $@
+
 .PHONY: install
-install: $(VENV)/.installed ## Install the project and its tools into .venv.
+install: $(VENV)/.installed ## Install the project and the tools for development into .venv.
 
 .PHONY: demo
-demo: install ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
+demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
 
 # Packages of npm, as locked.
@@ -145,7 +162,7 @@ lock: install ## Pin every dependency anew, by hash.
 			--no-header --no-emit-index-url --no-emit-find-links --no-emit-package pdp-client \
 			--upgrade $$group pyproject.toml -o requirements/$$kind.txt || exit 1; \
 	done
-	@echo hatchling | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	@printf 'editables\nhatchling\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--upgrade - -o requirements/build.txt
 

@@ -193,7 +193,7 @@ def _rate(asked: Pdp, signer: Signer, chosen: Plan) -> Measurement:
 def _guard_hit_us(guard: Guard, signer: Signer, chosen: Plan) -> float:
     """Microseconds of a check that the guard answers by itself, `require` and all."""
     token = signer.token(plan.USER, plan.ORGANIZATION)
-    resource = Resource(_KIND, f"{plan.KIND}_1", attributes={"owner": plan.USER})
+    resource = Resource(_KIND, f"{plan.KIND}_1", {"owner": plan.USER}, plan.ORGANIZATION)
     rounds = []
     for _ in range(chosen.rounds):
         guard.require(token, _PERMISSION, resource)
@@ -213,6 +213,7 @@ def _asking(asked: Pdp) -> Iterator[Allowed]:
         def allowed(token: str) -> bool:
             request = CheckRequest(actor_token=token, permission=_PERMISSION)
             request.resource.type, request.resource.id = _KIND, f"{plan.KIND}_1"
+            request.resource.organization_id = plan.ORGANIZATION
             request.resource.attributes["owner"] = plan.USER
             answer = CheckResponse.FromString(ask(request.SerializeToString(), timeout=10))
             expect(answer.decision in (ALLOW, DENY), "a Check must be answered")
@@ -222,7 +223,7 @@ def _asking(asked: Pdp) -> Iterator[Allowed]:
 
 
 def _asking_guard(guard: Guard) -> Allowed:
-    resource = Resource(_KIND, f"{plan.KIND}_1", attributes={"owner": plan.USER})
+    resource = Resource(_KIND, f"{plan.KIND}_1", {"owner": plan.USER}, plan.ORGANIZATION)
     return lambda token: guard.check(token, _PERMISSION, resource).allowed
 
 

@@ -1,6 +1,7 @@
 """What a guard costs beyond its generated stub, in every language: one question at a time, the stub
 and the guard taking turns, against the same server."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from bench import pdp, plan
 from bench.plan import Plan
 from bench.processes import BenchError
 from bench.signer import Signer
+from pdp.model import Resource
 
 _RULES = 1_100
 _CLIENTS = plan.ROOT / "clients"
@@ -69,10 +71,11 @@ def measure_guards(
     """A row for each guard whose language is installed here; `say` is told of the others."""
     url = f"sqlite:///{directory / 'pdp.db'}"
     directory.mkdir(parents=True)
-    pdp.fill(url, pdp.policy_of(_RULES))
+    kind = plan.asked_kind(_RULES)
+    asked_about = Resource(kind, f"{plan.KIND}_1", plan.ORGANIZATION)
+    pdp.fill(url, itertools.chain(pdp.policy_of(_RULES), (asked_about,)))
     token = directory / "token"
     token.write_text(signer.token(plan.USER, plan.ORGANIZATION))
-    kind = plan.asked_kind(_RULES)
     rows = []
     with pdp.serving(directory, signer, url) as server:
         for guard in GUARDS:

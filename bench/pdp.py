@@ -123,7 +123,7 @@ def serving(
 def check_request(signer: Signer, rules: int, *, owner: str) -> CheckRequest:
     """The question: may the bearer edit a course that belongs to `owner`?"""
     kind = plan.asked_kind(rules)
-    resource = Resource(type=kind, id=f"{plan.KIND}_1")
+    resource = Resource(type=kind, id=f"{plan.KIND}_1", organization_id=plan.ORGANIZATION)
     resource.attributes["owner"] = owner
     return CheckRequest(
         actor_token=signer.token(plan.USER, plan.ORGANIZATION),
@@ -155,7 +155,9 @@ def batch_target(pdp: Pdp, signer: Signer, rules: int) -> Target:
     kind = plan.asked_kind(rules)
     request = BatchCheckRequest(actor_token=signer.token(plan.USER, plan.ORGANIZATION))
     for number in range(plan.BATCH_ITEMS):
-        resource = Resource(type=kind, id=f"{plan.KIND}_{number}")
+        resource = Resource(
+            type=kind, id=f"{plan.KIND}_{number}", organization_id=plan.ORGANIZATION
+        )
         resource.attributes["owner"] = plan.USER
         request.items.append(CheckItem(permission=f"{kind}:{plan.ACTION}", resource=resource))
     answer = _ask(pdp, BATCH_CHECK, request, BatchCheckResponse())

@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from pdp.administrator import Administrator
-from pdp.audit import DecisionLog, Recorder, Reports, Shipper, SqlDestination
+from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
+from pdp.certificates import examine_certificates
 from pdp.clerk.provisioning import Provisioner
 from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
-from pdp.clock import wall_clock
+from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.facts import Listener, Replica, Store, migrate
 from pdp.garbage import leave_in_peace
 from pdp.http import WEBHOOK_PATH, Metrics, PostHandler, http_application
@@ -27,13 +28,14 @@ from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.listener import EventLoop, HttpListener
-from pdp.settings import Settings
-from pdp.sql import open_engine
+from pdp.settings import Settings, development_beside_production
+from pdp.sql import database_name, open_engine
 from pdp.wire import (
     Application,
     Callers,
     Health,
     Pages,
+    Rate,
     Watchers,
     administration_methods,
     audit_methods,
@@ -45,6 +47,7 @@ from pdp.wire import (
 log = structlog.get_logger("pdp.app")
 
 READINESS_SECONDS = 0.2
+CLOCK_OBSTACLE = "the wall clock went back: check the clock, then restart this process"
 
 
 class Service:
@@ -66,9 +69,10 @@ class Service:
         if url.startswith("sqlite"):
             migrate(self._engine)
         store = Store(self._engine)
+        self._clock = DecisionClock(wall_clock, elapsed_clock)
         self._verifier = Verifier(
             settings.issuers,
-            clock=wall_clock,
+            clock=self._clock,
             clock_skew_seconds=settings.clock_skew_seconds,
             token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
             jwks_refresh_seconds=settings.jwks_refresh_seconds,
@@ -80,17 +84,21 @@ class Service:
             poll_seconds=settings.poll_seconds,
         )
         self._listener = Listener(self._engine, self._replica.poke)
-        self._recorder = Recorder(settings.audit_directory, origin, clock=wall_clock)
+        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
+        self._recorder = Recorder(
+            settings.audit_directory, origin, clock=self._clock, shares=shares
+        )
         self._shipper = Shipper(
             settings.audit_directory, SqlDestination(self._engine), self._recorder
         )
         self._pusher: Pusher | None = None
+        # Pusher and reconciler keep the wall clock: they share their schedule with other processes.
         if settings.clerk.push_claims:
             self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
         administrator = Administrator(
             store,
             on_write=self._on_write,
-            clock=wall_clock,
+            clock=self._clock,
             default_role=settings.clerk.default_role,
         )
         self._reconciler = Reconciler(
@@ -110,6 +118,14 @@ class Service:
                     "Time since every change was confirmed as seen.",
                     self._replica.staleness_seconds,
                 ),
+                "pdp_clock_steps": (
+                    "Steps of the wall clock that were seen, either way.",
+                    lambda: self._clock.steps,
+                ),
+                "pdp_clock_ahead_seconds": (
+                    "By how much decision time is ahead of the wall clock.",
+                    self._clock.ahead_seconds,
+                ),
                 "pdp_watchers": ("Streams of changes that are open.", lambda: watchers.count),
                 "pdp_key_fetch_failures": (
                     "Key set fetches that failed.",
@@ -124,8 +140,16 @@ class Service:
                     lambda: self._recorder.counts().dropped,
                 ),
                 "pdp_audit_write_failures": (
-                    "Writes and syncs of the log that failed.",
+                    "Writes of the log that failed, and segments that others moved or changed.",
                     lambda: self._recorder.counts().failures,
+                ),
+                "pdp_audit_folded_records": (
+                    "Denials that were counted at the record of an equal one.",
+                    lambda: self._recorder.counts().folded,
+                ),
+                "pdp_audit_share_refusals": (
+                    "Denials not given, because their caller's share of the log was used up.",
+                    lambda: self._recorder.counts().refused,
                 ),
                 "pdp_audit_shipping_failures": (
                     "Attempts to copy the log into SQL that failed.",
@@ -150,7 +174,7 @@ class Service:
             self._verifier,
             self._replica,
             self._recorder,
-            clock=wall_clock,
+            clock=self._clock,
             record_allows=settings.audit_allows,
             provision=self._provisioner(administrator),
         )
@@ -165,8 +189,9 @@ class Service:
             *administration_methods(administrator, pages, self._blocking),
             *audit_methods(
                 DecisionLog(self._engine),
-                Reports(self._engine, clock=wall_clock),
+                Reports(self._engine, clock=self._clock),
                 pages,
+                Rate("reports_share", settings.reports_share),
                 self._blocking,
             ),
             *watchers.methods(),
@@ -177,6 +202,7 @@ class Service:
             (*methods, *reflection_methods(method.service for method in methods)),
             self._metrics.observe_rpc,
             rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
+            streams_share=settings.streams_share,
         )
         """What the gRPC port answers with; an ASGI application."""
         self._stopping = threading.Event()
@@ -207,12 +233,18 @@ class Service:
         """Why the process does not answer now; empty: it does."""
         checks: tuple[tuple[Callable[[], bool], str], ...] = (
             (lambda: not self._stopping.is_set(), "shutting down"),
-            (self._replica.ready, "policy and facts are not confirmed as current"),
+            (self._replica.ready, self._not_current()),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
+            (self._clock.holds, CLOCK_OBSTACLE),
             (lambda: self._carried or self._listener_grpc.is_open(), "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
+
+    def _not_current(self) -> str:
+        problem = self._replica.problem
+        why = "" if problem is None else f": {problem}"
+        return f"policy and facts are not confirmed as current{why}"
 
     def start(self) -> int:
         """Starts everything, the gRPC port last. Returns the number of that port.
@@ -221,6 +253,10 @@ class Service:
         stops what has.
         """
         started = self._started
+        tls = self._settings.tls
+        if tls is not None:
+            files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
+            self._metrics.set_certificates(examine_certificates(files, self._clock()))
         self._loop.start()
         started.callback(self._loop.stop)
         self._loop.run(self._listener_http.open())
@@ -246,8 +282,12 @@ class Service:
         self._readiness.start()
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
+        both = development_beside_production(self._settings.issuers)
+        if both is not None:
+            log.warning("development_issuer_accepted", development=both[0], production=both[1])
         log.info(
             "serving",
+            database=database_name(self._settings.database_url.get_secret_value()),
             listen=self._settings.listen,
             port=self._listener_grpc.port,
             http_port=self._listener_http.port,
@@ -298,7 +338,7 @@ class Service:
             administrator,
             instance_id=clerk.instance_id,
             secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
-            clock=wall_clock,
+            clock=self._clock,
             await_revision=self._replica.await_revision,
             count=self._metrics.count_webhook,
         )

@@ -8,7 +8,7 @@ What is in memory is answered in one go.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
@@ -84,6 +84,8 @@ class Authorizer:
 
         Raises:
             errors.Unavailable: keys, database, freshness, revision or audit are out of reach.
+            errors.ShareExceeded: the caller has used up its share of the audit log. There is no
+                answer, since a denial is given only once it is in the log.
         """
         ruling = await self._decide(token_text, questions, at_least_revision)
         return await self._record(ruling, questions, caller)
@@ -176,11 +178,21 @@ class Authorizer:
         if self._record_allows and Effect.ALLOW in effects:
             self._recorder.offer(records(Effect.ALLOW))
         if Effect.DENY in effects:
-            await self._recorder.record_from_loop(records(Effect.DENY))
+            ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))
         if ruling.view is not None:
             # Last, so that no pause between reading the facts and answering goes unnoticed.
             self._replica.confirm(ruling.view)
         return ruling
+
+
+def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
+    """The ruling with the ids under which its denials are in the log: equal ones share a record."""
+    denied = iter(ids)
+    decision_ids = [
+        next(denied) if decision.effect is Effect.DENY else decision_id
+        for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True)
+    ]
+    return replace(ruling, decision_ids=decision_ids)
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:

@@ -101,6 +101,8 @@ class Replica:
         self._polls_begun = 0
         self._poll_waiters: list[_PollWaiter] = []
         self._thread: threading.Thread | None = None
+        self.problem: str | None = None
+        """Why the database could not be followed the last time; None: it was."""
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -344,14 +346,17 @@ class Replica:
             try:
                 wait_seconds = self._turn()
             except PdpError as error:
-                if not failing:
+                if not failing or error.message != self.problem:
                     log.warning("facts_not_followed", error=error.message)
+                self.problem = error.message
                 failing = True
             except Exception:
                 # A bug here must not end the thread unseen; until it works, nothing is confirmed.
                 log.exception("facts_not_followed")
+                self.problem = "an internal error, which the log has"
                 failing = True
             else:
+                self.problem = None
                 if failing:
                     log.info("facts_followed_again", revision=self.revision)
                 failing = False

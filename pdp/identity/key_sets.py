@@ -27,12 +27,14 @@ from pdp.identity.keys import (
     read_key_set,
 )
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
+from pdp.outgoing import BoundExceeded, Client, open_client
 from pdp.settings import IssuerSettings
 from pdp.waiting import done_within
 
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS_MAX = 2.0
+"""One fetch, from the name lookup to the last byte of the body."""
 WAIT_SECONDS_MAX = 1.0
 _RETRY_SECONDS = 1.0
 """Between fetches while no set was ever fetched: nothing can be verified until then."""
@@ -178,7 +180,7 @@ class RemoteKeySet:
         if not self._last_succeeded:
             raise KeysUnavailable("the issuer's keys cannot be fetched", issuer=self._issuer)
 
-    def _run(self, client: httpx.Client) -> None:
+    def _run(self, client: Client) -> None:
         with client:
             while True:
                 with self._changed:
@@ -197,13 +199,14 @@ class RemoteKeySet:
                     pause = _RETRY_SECONDS if self._keys is None else self._refresh_seconds
                     self._changed.wait_for(lambda: self._asked or self._stopping, pause)
 
-    def _fetch(self, client: httpx.Client) -> KeySetContent | None:
+    def _fetch(self, client: Client) -> KeySetContent | None:
         count = self._fetches
         try:
             content = parse_key_set(_download(client, self._url))
         except Exception as error:  # noqa: BLE001  # whatever it was, the next fetch must come
             # Our own words, or the kind alone: a library's text may quote what the server sent.
-            why = str(error) if isinstance(error, KeyRefused) else type(error).__name__
+            ours = isinstance(error, KeyRefused | BoundExceeded)
+            why = str(error) if ours else type(error).__name__
             if why != self._failure:  # while it lasts, the metrics count it
                 log.warning("key set of %s could not be fetched: %s", self._issuer, why)
             self._failure = why
@@ -232,12 +235,10 @@ def key_set_url(settings: IssuerSettings) -> str:
     return settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json"
 
 
-def _open_client() -> httpx.Client:
-    # Proxies and certificates named by the environment are not used: settings own it.
-    return httpx.Client(
-        timeout=FETCH_SECONDS_MAX,
-        follow_redirects=False,
-        trust_env=False,
+def _open_client() -> Client:
+    return open_client(
+        seconds_max=FETCH_SECONDS_MAX,
+        bytes_max=KEY_SET_BYTES_MAX,
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )
 
@@ -250,19 +251,11 @@ def _with_known_objects(
     return {kid: known[kid] if known.get(kid) == key else key for kid, key in fetched.items()}
 
 
-def _download(client: httpx.Client, url: str) -> bytes:
-    """The body as it was sent, bounded in size and time. Raises KeyRefused or httpx.HTTPError."""
-    deadline = time.monotonic() + FETCH_SECONDS_MAX
+def _download(client: Client, url: str) -> bytes:
+    """The body as it was sent. Raises KeyRefused or httpx.HTTPError."""
     with client.stream("GET", url) as response:
         if response.status_code != httpx.codes.OK:
             raise KeyRefused(f"HTTP status {response.status_code}")
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             raise KeyRefused("a content encoding that was not asked for")
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > KEY_SET_BYTES_MAX:
-                raise KeyRefused(f"more than {KEY_SET_BYTES_MAX} bytes")
-            if time.monotonic() > deadline:
-                raise KeyRefused(f"took more than {FETCH_SECONDS_MAX:g} s")
-        return bytes(body)
+        return b"".join(response.iter_raw())

@@ -27,6 +27,7 @@ from pdp.identity.claims import (
 from pdp.identity.json_strict import NotStrictJson, parse_object, with_numbers_as_floats
 from pdp.identity.key_sets import KeyFetches, KeySource, PemKey, RemoteKeySet, key_set_url
 from pdp.identity.keys import KeyRefused, parse_pem, pem_of
+from pdp.identity.organization_claims import without_look_alikes
 from pdp.limits import ATTRIBUTE_DEPTH_MAX, TOKEN_BYTES_MAX
 from pdp.model import Reason, RefusedToken, VerifiedToken
 from pdp.settings import IssuerSettings
@@ -184,7 +185,7 @@ class Verifier:
             issuer=issuer.name,
             key_id=kid or "",
             expires_at=float(claims["exp"]),
-            claims=with_numbers_as_floats(claims),
+            claims=with_numbers_as_floats(without_look_alikes(claims)),
             token_id=token_id_of(claims),
             claimed_permissions=organization.permissions if organization else (),
             claimed_organization_role=organization_role_of(organization),

@@ -156,6 +156,7 @@ class Answering:
         actor = actor_of(message.actor)
         now = self._clock()
         records = []
+        results = []
         for item, result in zip(exchange.items(request), exchange.results(message), strict=True):
             denied = result.decision == DECISION_DENY
             if source is AnswerSource.CACHED and not denied:
@@ -166,6 +167,7 @@ class Answering:
                 result.message = STAYED_OPEN
                 result.ClearField("reusable_until")
             resource = item.resource
+            results.append(result)
             records.append(
                 DecisionRecord(
                     decision_id=result.decision_id,
@@ -185,5 +187,7 @@ class Answering:
                     source=source,
                 )
             )
-        await self._recorder.record_from_loop(records)
+        ids = await self._recorder.record(records)
+        for result, decision_id in zip(results, ids, strict=True):
+            result.decision_id = decision_id
         return message

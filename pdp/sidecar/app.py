@@ -7,14 +7,16 @@ itself.
 import contextlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 from pdp_client import TlsOptions
 from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
-from pdp.audit import Recorder, Shipper
-from pdp.clock import wall_clock
+from pdp.audit import Recorder, Shares, Shipper
+from pdp.certificates import examine_certificates
+from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.garbage import leave_in_peace
 from pdp.http import Metrics, http_application
 from pdp.limits import RPCS_PER_THREAD_MAX
@@ -45,16 +47,28 @@ class Sidecar:
             entries_max=settings.entries_max, age_seconds_max=settings.age_seconds_max
         )
         self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
-        self._recorder = Recorder(settings.audit_directory, ORIGIN, clock=wall_clock)
+        self._clock = DecisionClock(wall_clock, elapsed_clock)
+        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
+        self._recorder = Recorder(
+            settings.audit_directory, ORIGIN, clock=self._clock, shares=shares
+        )
         self._shipper = Shipper(
             settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
         )
         self._answering = answering = Answering(
-            settings, self._cache, self._upstreams, self._recorder, clock=wall_clock
+            settings, self._cache, self._upstreams, self._recorder, clock=self._clock
         )
         self._metrics = Metrics(
             {
                 "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
+                "pdp_clock_steps": (
+                    "Steps of the wall clock that were seen, either way.",
+                    lambda: self._clock.steps,
+                ),
+                "pdp_clock_ahead_seconds": (
+                    "By how much decision time is ahead of the wall clock.",
+                    self._clock.ahead_seconds,
+                ),
                 "pdp_sidecar_live": (
                     "1 while there is a lease: kept answers are given.",
                     lambda: float(self._cache.live),
@@ -81,8 +95,16 @@ class Sidecar:
                     lambda: self._shipper.counts().failures,
                 ),
                 "pdp_audit_write_failures": (
-                    "Writes and syncs of the log that failed.",
+                    "Writes of the log that failed, and segments that others moved or changed.",
                     lambda: self._recorder.counts().failures,
+                ),
+                "pdp_audit_folded_records": (
+                    "Denials that were counted at the record of an equal one.",
+                    lambda: self._recorder.counts().folded,
+                ),
+                "pdp_audit_share_refusals": (
+                    "Denials not given, because their caller's share of the log was used up.",
+                    lambda: self._recorder.counts().refused,
                 ),
             }
         )
@@ -97,6 +119,7 @@ class Sidecar:
             (*methods, *reflection_methods(method.service for method in methods)),
             self._metrics.observe_rpc,
             rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
+            streams_share=settings.streams_share,
         )
         self._listener_grpc = HttpListener(
             self._application,
@@ -131,6 +154,9 @@ class Sidecar:
         stops what has.
         """
         started = self._started
+        self._metrics.set_certificates(
+            examine_certificates(_certificate_files(self._settings), self._clock())
+        )
         started.callback(self._upstreams.close)
         self._loop.start()
         started.callback(self._loop.stop)
@@ -188,3 +214,14 @@ def _credentials(settings: SidecarSettings) -> Credentials:
     if one is not None:
         tls = TlsOptions(ca=one.ca_file, cert=one.certificate_file, key=one.private_key_file)
     return Credentials(tls, settings.upstream_key(), settings.insecure)
+
+
+def _certificate_files(settings: SidecarSettings) -> dict[str, Path | None]:
+    files: dict[str, Path | None] = {}
+    if settings.tls is not None:
+        files["server"] = settings.tls.certificate_file
+        files["client_ca"] = settings.tls.client_ca_file
+    if settings.upstream_tls is not None:
+        files["upstream_client"] = settings.upstream_tls.certificate_file
+        files["upstream_ca"] = settings.upstream_tls.ca_file
+    return files

@@ -16,6 +16,7 @@ from pdp.wire.health import Health
 from pdp.wire.methods import AnyMethod
 from pdp.wire.pages import Pages
 from pdp.wire.reflection import reflection_methods
+from pdp.wire.shares import Rate
 
 __all__ = [
     "AnyMethod",
@@ -23,6 +24,7 @@ __all__ = [
     "Callers",
     "Health",
     "Pages",
+    "Rate",
     "Receive",
     "Scope",
     "Send",

@@ -1,6 +1,7 @@
 """PolicyAdministrationService: five methods for each kind of entity, made from one table, and
 RevokeSession, Apply, Export and Barrier."""
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,14 +12,21 @@ from pdpapi.v1 import administration_service_pb2 as pb
 
 from pdp import model
 from pdp.administrator import Administrator
-from pdp.document import Action
-from pdp.limits import MESSAGE_BYTES_MAX
+from pdp.document import Action, parse_document
+from pdp.errors import LimitExceeded
+from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Method, blocking
+from pdp.wire.exports import Exports
+from pdp.wire.methods import AnyMethod, Method, blocking
 from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
+
+_WORD_BEGINS = re.compile("(?<=[a-z])(?=[A-Z])")
+EXPORT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
+"""Of a document in one message, as every client takes it by default; StreamExport has no such
+bound."""
 
 _ACTIONS = {
     Action.CREATE: pb.Change.ACTION_CREATE,
@@ -39,7 +47,7 @@ class _Kind:
 
     @property
     def field(self) -> str:
-        return self.name.lower()
+        return _WORD_BEGINS.sub("_", self.name).lower()
 
 
 _KINDS = (
@@ -49,6 +57,13 @@ _KINDS = (
         model.Permission,
         entities.permission_of,
         entities.permission_message,
+    ),
+    _Kind(
+        "ResourceType",
+        "ResourceTypes",
+        model.ResourceType,
+        entities.resource_type_of,
+        entities.resource_type_message,
     ),
     _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
     _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
@@ -79,7 +94,7 @@ Answer = Callable[[Any, Caller], Message]
 
 def administration_methods(
     administrator: Administrator, pages: Pages, pool: ThreadPoolExecutor
-) -> Sequence[Method]:
+) -> Sequence[AnyMethod]:
     """The methods of PolicyAdministrationService. They block in threads of `pool`."""
     answers = [one for kind in _KINDS for one in _answers_of_kind(kind, administrator, pages)]
 
@@ -88,23 +103,32 @@ def administration_methods(
         return pb.RevokeSessionResponse(revision=revision)
 
     def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
+        document = parse_document(request.document)
         revision, changes = administrator.apply(
-            request.document,
+            document,
             dry_run=request.dry_run,
             expected_revision=request.expected_revision,
         )
         return pb.ApplyResponse(
             revision=revision,
+            changes_total=len(changes),
+            warnings=[
+                pb.Warning(field=one.field, description=one.description, line=one.line or 0)
+                for one in administrator.lint(document)
+            ],
             changes=[
                 pb.Change(
                     action=_ACTIONS[change.action], kind=change.kind, key="/".join(change.key)
                 )
-                for change in changes
+                for change in changes[:DOCUMENT_CHANGES_MAX]
             ],
         )
 
-    def export(_: pb.ExportRequest, __: Caller) -> pb.ExportResponse:
-        document, revision = administrator.export()
+    def export(request: pb.ExportRequest, _: Caller) -> pb.ExportResponse:
+        sections = administrator.check_sections(request.sections)
+        document, revision = administrator.export(sections)
+        if len(document.encode()) > EXPORT_BYTES_MAX:
+            raise LimitExceeded("export_bytes_max", EXPORT_BYTES_MAX, len(document.encode()))
         return pb.ExportResponse(document=document, revision=revision)
 
     def barrier(request: pb.BarrierRequest, _: Caller) -> pb.BarrierResponse:
@@ -119,17 +143,18 @@ def administration_methods(
         ("Export", export),
         ("Barrier", barrier),
     ]
-    return [
+    methods = [
         Method(
             SERVICE,
             name,
             "administer",
             getattr(pb, f"{name}Request"),
             blocking(pool, answer),
-            MESSAGE_BYTES_MAX,
+            APPLY_BYTES_MAX if name == "Apply" else MESSAGE_BYTES_MAX,
         )
         for name, answer in answers
     ]
+    return [*methods, Exports(administrator, SERVICE).method()]
 
 
 def _answers_of_kind(
@@ -154,7 +179,7 @@ def _answers_of_kind(
         page = found[:size]
         return response(
             f"List{kind.plural}",
-            **{kind.plural.lower(): [kind.write(entity) for entity in page]},
+            **{f"{kind.field}s": [kind.write(entity) for entity in page]},
             next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
         )
 

@@ -51,9 +51,17 @@ class Application:
     """Answers HTTP requests. They all run on one event loop."""
 
     def __init__(
-        self, callers: Callers, methods: Sequence[AnyMethod], observe: Observe, *, rpcs_max: int
+        self,
+        callers: Callers,
+        methods: Sequence[AnyMethod],
+        observe: Observe,
+        *,
+        rpcs_max: int,
+        streams_share: int,
     ) -> None:
-        self._pipeline = Pipeline(callers, observe, rpcs_max=rpcs_max)
+        """`rpcs_max`: how many requests are answered at once; `streams_share`: how many streams
+        each caller may have open."""
+        self._pipeline = Pipeline(callers, observe, rpcs_max=rpcs_max, streams_share=streams_share)
         self._methods = {method.path.encode(): method for method in methods}
         self._wakes = Wakes()
         for method in methods:

@@ -52,6 +52,7 @@ class Callers:
         }
         self.open: Final = not callers
         """Whether nobody has to prove anything."""
+        self.several: Final = len(callers) > 1
 
     def identify(self, proof: Proof) -> Caller:
         """The caller of this RPC. Raises CallerUnauthenticated."""

@@ -6,6 +6,7 @@ protocol, so that a message that does not parse is INVALID_ARGUMENT everywhere.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,19 +20,24 @@ from google.rpc import status_pb2
 from pdp.audit import new_decision_id
 from pdp.errors import (
     CallerNotAllowed,
+    CallerUnauthenticated,
     DeadlineExceeded,
     InvalidRequest,
     LimitExceeded,
     Overloaded,
     PdpError,
+    ShareExceeded,
     ShuttingDown,
     Violation,
 )
 from pdp.wire.callers import ANONYMOUS, Caller, Callers, Proof
 from pdp.wire.methods import AnyMethod, Method, StreamMethod, Subscription
-from pdp.wire.statuses import PassedOn, bug_status, status_of
+from pdp.wire.shares import Places
+from pdp.wire.statuses import PassedOn, bounded, bug_status, status_of
 
 log = structlog.get_logger("pdp.wire")
+
+STRANGERS_LOG_SECONDS = 60.0
 
 Observe = Callable[[str, str, float], None]
 """Receives (method name, status code name, seconds) of every RPC."""
@@ -62,9 +68,14 @@ class Stream:
     """An open stream. Its end is a refusal, or None if it is complete; it never raises."""
 
     def __init__(
-        self, method: StreamMethod, subscription: Subscription, pipeline: "Pipeline"
+        self,
+        method: StreamMethod,
+        subscription: Subscription,
+        pipeline: "Pipeline",
+        give_back: Callable[[], None],
     ) -> None:
         self._method = method
+        self._give_back = give_back
         self._pipeline = pipeline
         self._began = time.perf_counter()
         self._closed = False
@@ -83,6 +94,7 @@ class Stream:
         if not self._closed:
             self._closed = True
             self.subscription.close()
+            self._give_back()
             self._pipeline.count(self._method, code, self._began)
 
 
@@ -93,12 +105,19 @@ class Pipeline:
     without a bound (CVE-2025-4565).
     """
 
-    def __init__(self, callers: Callers, observe: Observe, *, rpcs_max: int) -> None:
+    def __init__(
+        self, callers: Callers, observe: Observe, *, rpcs_max: int, streams_share: int
+    ) -> None:
         if api_implementation.Type() != "upb":
             raise RuntimeError("protobuf must run on its upb backend")
         self._callers = callers
         self._observe = observe
+        self._strangers = _Strangers()
+        self._streams = Places("streams_share", streams_share)
         self._rpcs_max = rpcs_max
+        # With several callers no one of them takes all places.
+        self._rpcs_share = rpcs_max * 3 // 4 if callers.several else rpcs_max
+        self._in_flight: Counter[str] = Counter()
         self.in_flight = 0
         self.closing = False
         """True: every request is refused as SHUTTING_DOWN."""
@@ -116,11 +135,12 @@ class Pipeline:
         started = time.perf_counter()
         outcome: Outcome
         code = "OK"
-        if self.in_flight >= self._rpcs_max:
-            return self.refuse(method, Overloaded("concurrent_rpcs_max", self._rpcs_max))
-        self.in_flight += 1
         try:
             caller = self.admit(method, len(raw), proof)
+            self._take_place(caller.name)
+        except PdpError as error:
+            return self.refuse(method, error)
+        try:
             if timeout_seconds == 0:
                 raise DeadlineExceeded("the deadline of the request has passed")
             request = codec.parse(method.request, raw)
@@ -139,6 +159,7 @@ class Pipeline:
             raise
         finally:
             self.in_flight -= 1
+            self._in_flight[caller.name] -= 1
         self.count(method, code, started)
         return outcome
 
@@ -148,7 +169,13 @@ class Pipeline:
         """Opens a stream, which the protocol must close."""
         try:
             caller = self.admit(method, len(raw), proof)
-            return Stream(method, method.open(codec.parse(method.request, raw), caller), self)
+            give_back = self._streams.take(caller.name)
+            try:
+                subscription = method.open(codec.parse(method.request, raw), caller)
+            except BaseException:
+                give_back()
+                raise
+            return Stream(method, subscription, self, give_back)
         except Exception as error:  # noqa: BLE001  # turned into a status
             return self.refuse(method, error)
 
@@ -173,7 +200,7 @@ class Pipeline:
         if access == "anybody":
             caller = ANONYMOUS
         else:
-            caller = self._callers.identify(proof)
+            caller = self._identify(proof)
             if access != "caller" and access not in caller.may:
                 raise CallerNotAllowed(
                     f"the caller lacks the capability {access!r}",
@@ -184,12 +211,55 @@ class Pipeline:
             raise LimitExceeded("request_bytes_max", method.request_bytes_max, length)
         return caller
 
+    def _identify(self, proof: Proof) -> Caller:
+        try:
+            return self._callers.identify(proof)
+        except CallerUnauthenticated:
+            self._strangers.note(proof)
+            raise
+
+    def _take_place(self, caller: str) -> None:
+        """Raises Overloaded, or ShareExceeded if the caller alone takes too many places."""
+        if self.in_flight >= self._rpcs_max:
+            raise Overloaded("concurrent_rpcs_max", self._rpcs_max)
+        if self._in_flight[caller] >= self._rpcs_share:
+            raise ShareExceeded("concurrent_rpcs_share", self._rpcs_share)
+        self.in_flight += 1
+        self._in_flight[caller] += 1
+
     def count(self, method: AnyMethod, code: str, started: float) -> None:
         """Counts an RPC that has ended. `started` is a time.perf_counter()."""
         # Envoy's method has the name of one of ours.
         is_ours = method.service.startswith("pdpapi.")
         name = method.name if is_ours else f"{method.service.rpartition('.')[2]}/{method.name}"
         self._observe(name, code, time.perf_counter() - started)
+
+
+class _Strangers:
+    """Logs that callers do not prove who they are: the first, the tenth, the hundredth ... within
+    STRANGERS_LOG_SECONDS, so that a flood does not fill the log."""
+
+    def __init__(self) -> None:
+        self._since = float("-inf")
+        self._refused = 0
+        self._next = 1
+
+    def note(self, proof: Proof) -> None:
+        """One more. Nothing of what it sent is logged."""
+        now = time.monotonic()
+        if now >= self._since + STRANGERS_LOG_SECONDS:
+            self._since, self._refused, self._next = now, 0, 1
+        self._refused += 1
+        if self._refused < self._next:
+            return
+        self._next *= 10
+        log.warning(
+            "caller_unauthenticated",
+            refused=self._refused,
+            within_seconds=STRANGERS_LOG_SECONDS,
+            sent="api key" if proof.authorizations else "no api key",
+            certificate=proof.certificate is not None,
+        )
 
 
 def _parse_proto(request: type[Message], raw: bytes) -> Message:
@@ -223,7 +293,7 @@ def refusal_of(error: Exception, method: AnyMethod | None = None) -> Refusal:
     if isinstance(error, PdpError):
         return Refusal(*status_of(error))
     if isinstance(error, PassedOn):
-        return Refusal(error.code, error.status)
+        return Refusal(error.code, bounded(error.status))
     # The one place that catches everything: a bug must not look like an answer.
     request_id = new_decision_id()
     path = None if method is None else method.path

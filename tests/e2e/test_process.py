@@ -1,8 +1,11 @@
 """The process: start, stop, death, and what is left of the log."""
 
 import concurrent.futures
+import itertools
+import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -17,32 +20,40 @@ from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, tok
 from tests.kit.waiting import eventually
 
 
-def recorded_ids(stubs: Stubs) -> set[str]:
-    found: set[str] = set()
+def recorded_ids(stubs: Stubs) -> Counter[str]:
+    """Each decision id, and how many decisions have it."""
+    found: Counter[str] = Counter()
     request = ListDecisionsRequest(page_size=1000)
     while True:
         page = stubs.audit.ListDecisions(request, timeout=10)
-        found |= {record.decision_id for record in page.decisions}
+        found.update({record.decision_id: record.occurrences for record in page.decisions})
         request.page_token = page.next_page_token
         if not request.page_token:
             return found
 
 
 def test_no_denial_that_was_answered_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
-    """The moment of SIGKILL is arbitrary: denials are asked for as fast as possible, by eight."""
-    answered: set[str] = set()
+    """The moment of SIGKILL is arbitrary: denials are asked for as fast as possible, by eight.
+    Half of them are equal, and share a record that counts them."""
+    answered: list[str] = []
     token = token_of("user_sam", organization_id=ORGANIZATION)
     request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)
+    numbers = itertools.count()
     with running_server(tmp_path, POLICY) as (server, stubs):
 
         def keep_asking() -> None:
             while True:
+                number = next(numbers)
+                asked = CheckRequest()
+                asked.CopyFrom(request)
+                if number % 2:
+                    asked.resource.id = f"course_{number}"
                 try:
-                    response = stubs.decision.Check(request, timeout=5)
+                    response = stubs.decision.Check(asked, timeout=5)
                 except grpc.RpcError:
                     return
                 assert response.decision == Decision.DECISION_DENY
-                answered.add(response.decision_id)
+                answered.append(response.decision_id)
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             for _ in range(8):
@@ -53,7 +64,10 @@ def test_no_denial_that_was_answered_is_lost_when_the_process_is_killed(tmp_path
         server.start()
         with server.channel() as channel:
             again = stubs_on(channel)
-            eventually(lambda: answered <= recorded_ids(again), what="every denial on record")
+            eventually(
+                lambda: Counter(answered) <= recorded_ids(again), what="every denial on record"
+            )
+        assert len(set(answered)) < len(answered)
 
 
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
@@ -202,3 +216,20 @@ def _after_section(text: str) -> str:
         if line[0] not in " -":
             return "".join(lines[number:])
     return ""
+
+
+def test_a_unix_socket_and_the_database_are_for_nobody_else_though_the_umask_lets_them(
+    tmp_path: Path,
+) -> None:
+    socket_file = tmp_path / "pdp.sock"
+    server = ServerProcess(tmp_path, {"LISTEN": f"unix:{socket_file}"})
+    before = os.umask(0)
+    try:
+        server.start()
+    finally:
+        os.umask(before)
+    try:
+        assert socket_file.stat().st_mode & 0o777 == 0o660
+        assert (tmp_path / "pdp.db").stat().st_mode & 0o777 == 0o600
+    finally:
+        server.stop()

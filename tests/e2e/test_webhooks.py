@@ -34,7 +34,7 @@ grants:
 """
 CLERK = {"instance_id": INSTANCE_ID, "webhook_secrets": [SECRET]}
 START = b"POST /webhooks/clerk HTTP/1.1\r\nHost: pdp\r\nContent-Length: %d\r\n\r\n"
-COURSE = Resource(type="course", id="algebra")
+COURSE = Resource(type="course", id="algebra", organization_id="org_1")
 
 
 class School:

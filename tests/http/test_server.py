@@ -123,3 +123,16 @@ def test_webhooks_are_handed_on_whole_and_what_is_not_is_counted(metrics: Metric
         assert get(port, WEBHOOK_PATH)[0] == 405
         text = get(port, "/metrics")[1]
         assert 'pdp_webhooks_total{outcome="encoded",type="unknown"} 1.0' in text
+
+
+def test_the_metric_of_expensive_conditions_names_rules_but_not_without_bound() -> None:
+    metrics = Metrics({})
+    for number in range(150):
+        rules = (f"rule{number}", "rule0")
+        metrics.count_decisions(
+            [Decision(Effect.DENY, Reason.CONDITION_FAILED, too_expensive=rules)]
+        )
+    text = metrics.text().decode()
+    assert 'pdp_conditions_too_expensive_total{rule="rule0"} 151.0' in text
+    assert 'pdp_conditions_too_expensive_total{rule="other"} 50.0' in text
+    assert text.count("pdp_conditions_too_expensive_total{") == 101

@@ -1,7 +1,10 @@
 """Key sets over HTTP, against a real server: refresh, single flight, cooldown, last good set."""
 
+import contextlib
+import logging
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -24,6 +27,18 @@ def token_with_kid(server: KeyServer, kid: str | None) -> str:
     if kid is None:
         return session_token(now=NOW, issuer=server.issuer, without_header=["kid"])
     return session_token(now=NOW, issuer=server.issuer, header={"kid": kid})
+
+
+@contextlib.contextmanager
+def capture_logs_of(name: str) -> Iterator[list[str]]:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger(name).removeHandler(handler)
 
 
 def failed(one, server: KeyServer, more_than: int = 0) -> bool:
@@ -183,6 +198,7 @@ BAD_MODES = [
     Mode.REDIRECT,
     Mode.SLOW,
     Mode.TRICKLE,
+    Mode.TRICKLE_HEADERS,
 ]
 
 
@@ -240,6 +256,26 @@ def test_a_removed_key_stops_verifying_with_the_next_refresh() -> None:
         server.keys = [signing_key("other").jwk()]
         eventually(lambda: not isinstance(run(one.verify(token_of(server))), VerifiedToken))
         assert reason(run(one.verify(token_of(server)))) is Reason.TOKEN_KEY_UNKNOWN
+
+
+@pytest.mark.parametrize("mode", [Mode.TRICKLE, Mode.TRICKLE_HEADERS], ids=lambda mode: mode.name)
+def test_a_trickling_endpoint_delays_the_removal_of_a_key_by_one_fetch_at_most(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """The bound that is documented: the refresh interval and one fetch. The endpoint trickles while
+    a fetch is under way, and serves the new set afterwards."""
+    monkeypatch.setattr("pdp.identity.key_sets.FETCH_SECONDS_MAX", 0.5)
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.5) as one:
+        accepted(one.verify(token_of(server)))
+        server.keys = [signing_key("other").jwk()]
+        server.mode = mode
+        eventually(lambda: server.fetches == 2)
+        server.mode = Mode.KEYS  # for the next fetch; the one under way goes on trickling
+        with capture_logs_of("pdp.identity.key_sets") as lines:
+            eventually(lambda: one.key_fetches[server.issuer].failed == 1)
+            eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
+        assert one.key_fetches[server.issuer].failed == 1
+        assert lines == [f"key set of {server.issuer} could not be fetched: took more than 0.5 s"]
 
 
 def test_fetches_and_unusable_keys_are_counted() -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class ServerProcess:
     credentials: grpc.ChannelCredentials | None = None
     process: "subprocess.Popen[bytes] | None" = None
     command: str = "serve"
+    program: Sequence[str] = PDP
 
     def __post_init__(self) -> None:
         self.port, self.http_port = free_port(), free_port()
@@ -65,7 +66,11 @@ class ServerProcess:
     def start(self, *, ready: bool = True) -> None:
         log = (self.directory / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [*PDP, self.command], cwd=self.directory, env=self.environment, stdout=log, stderr=log
+            [*self.program, self.command],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
         )
         log.close()
         if ready:

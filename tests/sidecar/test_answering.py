@@ -209,13 +209,14 @@ def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
     request = BatchCheckRequest(actor_token="t", items=items)
     world.batch(request)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_CACHED
-    record = world.recorder.record_from_loop
+    record = world.recorder.record
 
-    async def slow(records: Any) -> None:
-        await record(records)
+    async def slow(records: Any) -> Any:
+        ids = await record(records)
         world.cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[ACTOR.user_id])], 8)
+        return ids
 
-    monkeypatch.setattr(world.recorder, "record_from_loop", slow)
+    monkeypatch.setattr(world.recorder, "record", slow)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_UNSPECIFIED
     assert len(upstream.requests) == 2
 
@@ -242,6 +243,8 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
         (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED", False),
         (grpc.StatusCode.UNAVAILABLE, "OF_THE_FUTURE", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", False),
+        # What becomes of a denial whose caller has used up its share.
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "SHARE_EXCEEDED", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", False),
         (grpc.StatusCode.INTERNAL, "INTERNAL", False),

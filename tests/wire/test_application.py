@@ -72,7 +72,9 @@ def application_of(
 ) -> Application:
     method = Method(SERVICE, "Check", "decide", CheckRequest, answer, BYTES_MAX)
     methods = [method, *(health or Health()).methods()]
-    return Application(Callers(callers), methods, lambda *_: None, rpcs_max=rpcs_max)
+    return Application(
+        Callers(callers), methods, lambda *_: None, rpcs_max=rpcs_max, streams_share=512
+    )
 
 
 async def exchange(
@@ -404,7 +406,7 @@ def test_more_requests_than_the_bound_are_refused() -> None:
             await leave.wait()
             return await echo(request, caller)
 
-        application = application_of(slowly, rpcs_max=32)
+        application = application_of(slowly, rpcs_max=32, streams_share=512)
         slow = [asyncio.create_task(exchange(application, HELLO)) for _ in range(32)]
         await asyncio.sleep(0)
         response, _ = await exchange(application, HELLO)
@@ -434,7 +436,7 @@ def test_a_client_that_leaves_before_its_stream_begins_keeps_no_place() -> None:
     method = StreamMethod(
         SERVICE, "Watch", "decide", CheckRequest, lambda *_: subscription, lambda _: None, BYTES_MAX
     )
-    application = Application(Callers(()), [method], lambda *_: None, rpcs_max=1)
+    application = Application(Callers(()), [method], lambda *_: None, rpcs_max=1, streams_share=512)
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": HELLO, "more_body": False}

@@ -58,7 +58,7 @@ def opened(
     caller = CallerSettings.model_validate(
         {"name": "somebody", "api_key_sha256": digest, "may": may or ("decide",)}
     )
-    pipeline = Pipeline(Callers([caller]), lambda *_: None, rpcs_max=8)
+    pipeline = Pipeline(Callers([caller]), lambda *_: None, rpcs_max=8, streams_share=512)
     [method] = watchers.methods()
     return pipeline.open(method, request.SerializeToString(), proof, PROTO)
 
@@ -160,7 +160,7 @@ def served(method: Method) -> Iterator[grpc.Channel]:
     """A listener in this process, and a channel to it."""
     listen = lambda _: None  # noqa: E731
     stream = StreamMethod("s.S", "Watch", "decide", WatchRequest, method.open, listen, 1_000)
-    application = Application(Callers(()), [stream], lambda *_: None, rpcs_max=8)
+    application = Application(Callers(()), [stream], lambda *_: None, rpcs_max=8, streams_share=512)
     with (
         listening(application) as port,
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -110,7 +111,7 @@ func answeringOn(
 
 func guarding(t *testing.T, target string, options ...Option) *Guard {
 	t.Helper()
-	made, err := New(target, options...)
+	made, err := New(target, append([]Option{WithLogger(slog.New(slog.DiscardHandler))}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -255,15 +255,20 @@ func TestOutcomes(t *testing.T) {
 }
 
 type writtenResource struct {
-	Type, ID   string
-	Attributes map[string]any
+	Type, ID       string
+	OrganizationID string `json:"organization_id"`
+	Parent         *writtenResource
+	Attributes     map[string]any
 }
 
 func (r *writtenResource) resource() *Resource {
 	if r == nil {
 		return nil
 	}
-	return &Resource{Type: r.Type, ID: r.ID, Attributes: r.Attributes}
+	return &Resource{
+		Type: r.Type, ID: r.ID, OrganizationID: r.OrganizationID, Parent: r.Parent.resource(),
+		Attributes: r.Attributes,
+	}
 }
 
 func TestDecisions(t *testing.T) {

@@ -17,6 +17,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ const (
 type Guard struct {
 	deadline   time.Duration
 	cookie     string
+	logger     *slog.Logger // nil: slog.Default
 	connection *grpc.ClientConn
 	stub       pdpapiv1.PolicyDecisionServiceClient
 	closed     chan struct{}
@@ -63,6 +65,7 @@ func New(target string, options ...Option) (*Guard, error) {
 	return &Guard{
 		deadline:   settings.deadline,
 		cookie:     settings.cookie,
+		logger:     settings.logger,
 		connection: connection,
 		stub:       pdpapiv1.NewPolicyDecisionServiceClient(connection),
 		closed:     make(chan struct{}),

@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -70,7 +71,7 @@ func (g *Guard) Middleware(routes *Routes) func(http.Handler) http.Handler {
 			asked, err := matchRequest(routes, r)
 			switch {
 			case err != nil:
-				Refuse(w, err)
+				g.refuse(w, r, err)
 			case asked.Public:
 				next.ServeHTTP(w, r)
 			default:
@@ -102,7 +103,7 @@ func (g *Guard) letPass(
 ) {
 	actor, err := g.Require(r.Context(), g.SessionToken(r), permission, resource)
 	if err != nil {
-		Refuse(w, err)
+		g.refuse(w, r, err)
 		return
 	}
 	next.ServeHTTP(w, r.WithContext(withActor(r.Context(), actor)))
@@ -119,8 +120,23 @@ func matchRequest(routes *Routes, r *http.Request) (Asked, error) {
 }
 
 // Refuse answers a request with what an error of a guard means: 401, 403, 503, or 500 for any other. The body
-// says no reason, because WRONG_ORGANIZATION tells a stranger that there is something.
+// says no reason, because WRONG_ORGANIZATION tells a stranger that there is something. Where there was no decision,
+// [slog.Default] is told why.
 func Refuse(w http.ResponseWriter, err error) {
+	logRefusal(context.Background(), slog.Default(), err)
+	writeRefusal(w, err)
+}
+
+func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	target := r.RequestURI
+	if target == "" { // no server has received it
+		target = r.URL.EscapedPath()
+	}
+	g.logRefusal(r.Context(), err, r.Method, target)
+	writeRefusal(w, err)
+}
+
+func writeRefusal(w http.ResponseWriter, err error) {
 	body := struct {
 		Error      string  `json:"error"`
 		DecisionID *string `json:"decision_id,omitempty"`

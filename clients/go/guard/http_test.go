@@ -39,7 +39,7 @@ func site(t *testing.T, protect func(http.Handler) http.Handler, patterns ...str
 	return server.Listener.Addr()
 }
 
-func routing(t *testing.T, routes map[string]Needs) *Routes {
+func routesOf(t *testing.T, routes map[string]Needs) *Routes {
 	t.Helper()
 	made, err := NewRoutes(routes)
 	if err != nil {
@@ -53,7 +53,7 @@ const bearerLine = " HTTP/1.1\r\nAuthorization: Bearer a.b.c\r\n"
 func TestTheMiddlewareLetsPassWhatTheMapLetsPass(t *testing.T) {
 	server := answering(t, byPermission)
 	g := guarding(t, server.address, patient)
-	routes := routing(t, map[string]Needs{
+	routes := routesOf(t, map[string]Needs{
 		"GET /courses/{id}": {Permission: "course:allowed", Resource: "course/{id}"},
 		"/admin/**":         {Permission: "admin:access"},
 		"GET /healthz":      {Public: true},
@@ -85,7 +85,7 @@ func TestTheMiddlewareLetsPassWhatTheMapLetsPass(t *testing.T) {
 // What ServeMux makes of a path is not what was received, so nothing that it would clean or decode arrives.
 func TestNoTrickOfAPathComesToAHandlerOfAnotherRoute(t *testing.T) {
 	g := guarding(t, answering(t, byPermission).address, patient)
-	routes := routing(t, map[string]Needs{
+	routes := routesOf(t, map[string]Needs{
 		"/**": {Public: true}, "/admin/**": {Permission: "admin:access"},
 	})
 	address := site(t, g.Middleware(routes), "/admin/", "/")
@@ -111,7 +111,7 @@ func TestNoTrickOfAPathComesToAHandlerOfAnotherRoute(t *testing.T) {
 
 func TestAPathThatWasChangedBeforeTheMiddlewareIsRefused(t *testing.T) {
 	g := guarding(t, "127.0.0.1:1")
-	routes := routing(t, map[string]Needs{"/**": {Public: true}})
+	routes := routesOf(t, map[string]Needs{"/**": {Public: true}})
 	inside := site(t, func(next http.Handler) http.Handler {
 		return http.StripPrefix("/api", g.Middleware(routes)(next))
 	}, "/")
@@ -135,7 +135,7 @@ func TestAPathThatWasChangedBeforeTheMiddlewareIsRefused(t *testing.T) {
 
 func TestWithoutAPDPNothingButThePublicPasses(t *testing.T) {
 	g := guarding(t, "127.0.0.1:1")
-	routes := routing(t, map[string]Needs{"/a": {Permission: "a:allowed"}, "/b": {Public: true}})
+	routes := routesOf(t, map[string]Needs{"/a": {Permission: "a:allowed"}, "/b": {Public: true}})
 	address := site(t, g.Middleware(routes), "/")
 	if status, body := send(t, address, "GET /a"+bearerLine); status != 503 || body != `{"error":"unavailable"}` {
 		t.Errorf("%d %s", status, body)
@@ -182,5 +182,53 @@ func TestWhatIsNoErrorOfAGuardIsInternal(t *testing.T) {
 		if answer.Code != 500 || answer.Body.String() != `{"error":"internal"}` {
 			t.Errorf("%d %s", answer.Code, answer.Body)
 		}
+	}
+}
+
+// crossOrigin is a CORS layer as packages for it are: it answers preflights by itself, and hands on all else.
+func crossOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "https://front.example")
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			w.Header().Set("Access-Control-Allow-Methods", "PUT")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func TestACORSLayerAroundTheGuardAnswersPreflightsAndNobodyElseDoes(t *testing.T) {
+	g := guarding(t, answering(t, byPermission).address, patient)
+	routes := routesOf(t, map[string]Needs{"/courses/{id}": {Permission: "course:allowed"}})
+	outside := site(t, func(next http.Handler) http.Handler { return crossOrigin(g.Middleware(routes)(next)) }, "/")
+	inside := site(t, func(next http.Handler) http.Handler { return g.Middleware(routes)(crossOrigin(next)) }, "/")
+	preflight := "Origin: https://front.example\r\nAccess-Control-Request-Method: PUT\r\n"
+	options := "OPTIONS /courses/1 HTTP/1.1\r\n"
+	for _, c := range []struct {
+		address net.Addr
+		head    string
+		status  int
+	}{
+		{outside, options + preflight, 204},
+		// An OPTIONS handler of the application stays guarded, and so does everything behind a guard.
+		{outside, options, 401},
+		{outside, options + "Authorization: Bearer a.b.c\r\n", 200},
+		{inside, options + preflight, 401},
+		{inside, options, 401},
+	} {
+		if status, body := send(t, c.address, c.head); status != c.status || status == 204 && body != "" {
+			t.Errorf("%q: %d %s", c.head, status, body)
+		}
+	}
+	// A browser shows a refusal to its front end only with the header of the CORS layer.
+	request, _ := http.NewRequest(http.MethodGet, "http://"+outside.String()+"/courses/1", nil)
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != 401 || answer.Header.Get("Access-Control-Allow-Origin") != "https://front.example" {
+		t.Errorf("%d %v", answer.StatusCode, answer.Header)
 	}
 }

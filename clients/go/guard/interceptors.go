@@ -46,9 +46,9 @@ func (g *Guard) Interceptors(
 	) (any, error) {
 		method, named := methods[info.FullMethod]
 		if !named {
-			return nil, errMethodUnknown
+			return nil, g.refuseMethod(ctx, info.FullMethod)
 		}
-		ctx, err := g.passCall(ctx, method, request)
+		ctx, err := g.passCall(ctx, info.FullMethod, method, request)
 		if err != nil {
 			return nil, err
 		}
@@ -60,10 +60,10 @@ func (g *Guard) Interceptors(
 	) error {
 		method, named := methods[info.FullMethod]
 		if !named {
-			return errMethodUnknown
+			return g.refuseMethod(stream.Context(), info.FullMethod)
 		}
 		if method.Resource == nil {
-			ctx, err := g.passCall(stream.Context(), method, nil)
+			ctx, err := g.passCall(stream.Context(), info.FullMethod, method, nil)
 			if err != nil {
 				return err
 			}
@@ -77,20 +77,27 @@ func (g *Guard) Interceptors(
 			ctx:          stream.Context(),
 			err:          errNotRead,
 			pass: func(request any) (context.Context, error) {
-				return g.passCall(stream.Context(), method, request)
+				return g.passCall(stream.Context(), info.FullMethod, method, request)
 			},
 		})
 	}
 	return unary, stream, nil
 }
 
-var (
-	errMethodUnknown = status.Error(codes.PermissionDenied, "forbidden")
-	errNotRead       = status.Error(codes.Internal, "internal") // a handler that answers an unread request
-)
+// errNotRead is for a handler that answers an unread request.
+var errNotRead = status.Error(codes.Internal, "internal")
+
+// refuseMethod is the error for a method that is not named.
+func (g *Guard) refuseMethod(ctx context.Context, name string) error {
+	err := &RouteRefused{noRoute}
+	g.logRefusal(ctx, err, "gRPC", name)
+	return err
+}
 
 // passCall gives the context with the actor, or what the caller is answered.
-func (g *Guard) passCall(ctx context.Context, method Method, request any) (context.Context, error) {
+func (g *Guard) passCall(
+	ctx context.Context, name string, method Method, request any,
+) (context.Context, error) {
 	if method.Public {
 		return ctx, nil
 	}
@@ -101,6 +108,7 @@ func (g *Guard) passCall(ctx context.Context, method Method, request any) (conte
 	}
 	actor, err := g.Require(ctx, callToken(ctx), method.Permission, resource)
 	if err != nil {
+		g.logRefusal(ctx, err, "gRPC", name)
 		return nil, err
 	}
 	return withActor(ctx, actor), nil

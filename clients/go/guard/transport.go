@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -31,6 +32,7 @@ type settings struct {
 	secure   bool
 	tls      *tls.Config
 	insecure bool
+	logger   *slog.Logger
 }
 
 // WithTLS asks over TLS; a certificate in it is this caller's, for mTLS. TLSFiles makes one of PEM files.

@@ -1,14 +1,15 @@
 """What the adapters of all frameworks share. Knows no framework."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
 import pdp_routes
 from pdp_routes import Public, Routes
+from pdp_routes.paths import read_path
 
-from pdp_client.errors import GuardError, PdpRefused, PdpUnavailable, RouteRefused
+from pdp_client.errors import GuardError, PdpRefused, PdpUnavailable, RouteRefused, redact
 from pdp_client.headers import session_token
 from pdp_client.refusals import Refusal, refusal_of
 from pdp_client.values import Question, Resource
@@ -17,6 +18,9 @@ log = logging.getLogger("pdp_client")
 
 ResourceOf = Callable[[Any], Resource]
 """Finds in a request what is to be acted upon."""
+
+_SHOWN_MAX = 200
+"""Characters of a path in the log."""
 
 
 def answer(error: GuardError) -> Refusal:
@@ -42,18 +46,38 @@ def question(permission: str, resource: ResourceOf | None, request: object) -> Q
     return Question(permission, found)
 
 
-def routed(routes: Routes, method: str, path: str) -> Question | None:
-    """What a route map says is to be asked; None: nothing, it is public. `path` as it was sent.
+def routed(routes: Routes, method: str, path: str, sent: Collection[str]) -> Question | None:
+    """What a route map asks for a request; None: nothing, it is public.
 
-    Raises RouteRefused.
+    Args:
+        routes: The map.
+        method: As it was sent.
+        path: The path by which the framework finds the handler, percent-decoded.
+        sent: The whole target as it was sent, with its escapes and with what the framework does not
+            look at (a mount, the prefix of a proxy). Empty: the server does not say it.
+
+    Raises:
+        RouteRefused: No route names the path, or it could be read otherwise. It is logged.
     """
+    try:
+        return _routed(routes, method, path, sent)
+    except (RouteRefused, pdp_routes.RouteRefused) as error:
+        raise refused_route(method, path, error.reason) from None
+
+
+def refused_route(method: str, path: str, reason: str) -> RouteRefused:
+    """The error for a request that a route map does not let pass. It is logged, because the PDP was
+    not asked and browsers are told no reason."""
+    shown = redact(path[:_SHOWN_MAX])
+    log.warning("route refused: %.32a %a: %s", method, shown, reason)
+    return RouteRefused(reason)
+
+
+def _routed(routes: Routes, method: str, path: str, sent: Collection[str]) -> Question | None:
     if method != method.upper():
         # Some frameworks take `post` for `POST`; a route for `POST` does not.
         raise RouteRefused("ambiguous_path")
-    try:
-        asked = routes.match(method, path)
-    except pdp_routes.RouteRefused as error:
-        raise RouteRefused(error.reason) from None
+    asked = routes.match(method, _with_escapes(path, sent))
     if isinstance(asked, Public):
         return None
     if asked.resource_type is None or asked.resource_id is None:
@@ -61,38 +85,31 @@ def routed(routes: Routes, method: str, path: str) -> Question | None:
     return Question(asked.permission, Resource(asked.resource_type, asked.resource_id))
 
 
-def sent_path(path: str, sent: str | None) -> str:
-    """The path as it was sent, where the application reads `path`, which is decoded. `sent`: what
-    the server says that it was; None: it does not say. Then the path that the application reads is
-    all there is to go by, and the same for both.
-
-    Raises RouteRefused where the two do not go together.
-    """
-    if sent is None:
-        return quote(path, safe="/!$&'()*+,:=@")
-    sent = sent.partition("?")[0]
-    try:
-        decoded = unquote(sent, errors="strict")
-    except UnicodeDecodeError:
-        decoded = None
-    if decoded != path:
+def _with_escapes(path: str, sent: Collection[str]) -> str:
+    """A decoded path as it was sent: the end of the target that decodes to it."""
+    if len(sent) > 1 or "\ufffd" in path:  # that stands for what is not UTF-8
         raise RouteRefused("ambiguous_path")
-    return sent
+    if not sent:
+        return quote(path, safe="/!$&'()*+,:=@", errors="replace")
+    (target,) = sent
+    whole = target.partition("?")[0]
+    read_path(whole)  # a prefix that could be read otherwise might end elsewhere
+    end = "/" + "/".join(whole.rsplit("/", path.count("/"))[1:])
+    if unquote(end) != path:
+        raise RouteRefused("ambiguous_path")
+    return end
 
 
-def sent_by_asgi(scope: Mapping[str, Any]) -> str | None:
+def sent_by_asgi(scope: Mapping[str, Any]) -> Collection[str]:
     """What an ASGI server says that was sent."""
     raw = scope.get("raw_path")
-    return None if raw is None else raw.decode("latin-1")
+    return () if raw is None else (raw.decode("latin-1"),)
 
 
-def sent_by_wsgi(environ: Mapping[str, Any]) -> str | None:
+def sent_by_wsgi(environ: Mapping[str, Any]) -> Collection[str]:
     """What a WSGI server says that was sent. `RAW_URI` is from gunicorn, `REQUEST_URI` from uWSGI
     and mod_wsgi, and Werkzeug says both."""
-    said = {environ[name] for name in ("RAW_URI", "REQUEST_URI") if name in environ}
-    if len(said) > 1:
-        raise RouteRefused("ambiguous_path")
-    return said.pop() if said else None
+    return {environ[name] for name in ("RAW_URI", "REQUEST_URI") if name in environ}
 
 
 def asgi_token(scope: Mapping[str, Any], cookie_name: str) -> str:

@@ -3,7 +3,11 @@
     # settings.py
     PDP_GUARD = lambda: Guard("dns:///pdp.internal:50051", ...)  # called once, at the first request
     PDP_ROUTES = Routes({"/admin/**": "admin:access", "GET /healthz": PUBLIC})
-    MIDDLEWARE = ["pdp_client.django.GuardMiddleware", ...]  # the first
+    MIDDLEWARE = [
+        "corsheaders.middleware.CorsMiddleware",  # if there is one: a preflight carries no token
+        "pdp_client.django.GuardMiddleware",
+        ...,
+    ]
 
     # views.py
     @requires("course:edit", course)  # course(request): the Resource that it is about
@@ -13,6 +17,7 @@ The actor is `request.actor`. `PDP_SESSION_COOKIE` names another cookie than `__
 """
 
 import functools
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -28,10 +33,10 @@ from pdp_client.adapting import (
     answer,
     asgi_token,
     question,
+    refused_route,
     routed,
     sent_by_asgi,
     sent_by_wsgi,
-    sent_path,
     wsgi_token,
 )
 from pdp_client.aio import AsyncGuard
@@ -42,6 +47,10 @@ from pdp_client.values import Question
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+log = logging.getLogger("pdp_client")
+
+_CORS = "corsheaders.middleware.CorsMiddleware"
+_GUARD = f"{__name__}.GuardMiddleware"
 _making = threading.Lock()
 
 
@@ -79,7 +88,12 @@ def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[V
 
 
 class GuardMiddleware:
-    """Lets pass what `PDP_ROUTES` lets pass, and answers `GuardError`s that views raise."""
+    """Lets pass what `PDP_ROUTES` lets pass, and answers `GuardError`s that views raise.
+
+    The map is asked about `request.path_info`, by which Django finds views: without the prefix that
+    a server, a mount, a proxy or `FORCE_SCRIPT_NAME` adds. Where other middleware changes it or the
+    method behind the guard, the request is refused.
+    """
 
     sync_capable = True
     async_capable = True
@@ -87,21 +101,25 @@ class GuardMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
         self._routes: Routes = settings.PDP_ROUTES
+        self.process_view: Callable[..., Any] = self._process_view
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
+            # Django would take a thread for the other one.
+            self.process_view = self._process_view_async
+        _warn_of_order(list(settings.MIDDLEWARE))
 
     def __call__(self, request: HttpRequest) -> Any:
         if iscoroutinefunction(self):
             return self._call_async(request)
         try:
-            _require(request, self._asked_of(request))
+            _require(request, self._judged(request))
         except GuardError as error:
             return _answer(error)
         return self._get_response(request)
 
     async def _call_async(self, request: HttpRequest) -> Any:
         try:
-            await _require_async(request, self._asked_of(request))
+            await _require_async(request, self._judged(request))
         except GuardError as error:
             return _answer(error)
         return await self._get_response(request)
@@ -109,15 +127,28 @@ class GuardMiddleware:
     def process_exception(self, _: HttpRequest, error: Exception) -> HttpResponse | None:
         return _answer(error) if isinstance(error, GuardError) else None
 
-    def _asked_of(self, request: HttpRequest) -> Question | None:
-        # What views are found by.
-        path = request.META["SCRIPT_NAME"] + request.path_info
+    def _process_view(self, request: HttpRequest, *_: Any) -> HttpResponse | None:
+        """Django has found the view: by what was judged, or it does not run."""
+        if request.pdp_judged == (request.method, request.path_info):
+            return None
+        return _answer(refused_route(request.method, request.path_info, "request_changed"))
+
+    async def _process_view_async(self, request: HttpRequest, *_: Any) -> HttpResponse | None:
+        return self._process_view(request)
+
+    def _judged(self, request: HttpRequest) -> Question | None:
+        request.pdp_judged = (request.method, request.path_info)
         # `request.method` is in capital letters, however it was sent.
         if isinstance(request, ASGIRequest):
             method, sent = request.scope["method"], sent_by_asgi(request.scope)
         else:
             method, sent = request.META["REQUEST_METHOD"], sent_by_wsgi(request.META)
-        return routed(self._routes, method, sent_path(path, sent))
+        return routed(self._routes, method, request.path_info, sent)
+
+
+def _warn_of_order(layers: list[str]) -> None:
+    if {_CORS, _GUARD} <= set(layers) and layers.index(_CORS) > layers.index(_GUARD):
+        log.warning("MIDDLEWARE: no preflight reaches %s behind %s: put it in front", _CORS, _GUARD)
 
 
 def _require(request: HttpRequest, asked: Question | None) -> None:

@@ -132,7 +132,8 @@ class RouteRefused(GuardError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        """`no_route`: no route names it; `ambiguous_path`: it could be read otherwise."""
+        """`no_route`: no route names it; `ambiguous_path`: it could be read otherwise;
+        `request_changed`: something behind the guard changed its path or its method."""
 
 
 def actor_of(decision: Decision) -> Actor:
@@ -185,4 +186,9 @@ def _without_tokens(text: str, token: Token) -> str:
     secret = token.reveal()
     if len(secret) > len(_REDACTED):
         text = text.replace(secret, _REDACTED)
+    return redact(text)
+
+
+def redact(text: str) -> str:
+    """A text without what has the shape of a token. Takes quadratic time: cut long texts first."""
     return _TOKEN_SHAPE.sub(_REDACTED, text)

@@ -23,11 +23,10 @@ from pdp_client.adapting import (
     question,
     routed,
     sent_by_wsgi,
-    sent_path,
     wsgi_token,
 )
 from pdp_client.aio import AsyncGuard
-from pdp_client.errors import GuardError, RouteRefused
+from pdp_client.errors import GuardError
 from pdp_client.guard import Guard
 from pdp_client.headers import SESSION_COOKIE
 from pdp_client.values import Question
@@ -53,7 +52,12 @@ def protect(
     cookie_name: str = SESSION_COOKIE,
 ) -> None:
     """Lets an application have views that `requires` something, answers `GuardError`s and, with
-    `routes`, lets requests pass only as the map says, before anything else looks at them."""
+    `routes`, lets requests pass only as the map says, before anything else looks at them.
+
+    The map is asked about `PATH_INFO`, by which Flask finds views: without the prefix that a
+    server, a mount or a proxy adds. A preflight is let pass as far as Flask's `after_request`,
+    where flask-cors answers it: no view sees it. Views for `OPTIONS` are guarded like any other.
+    """
     app.extensions[_EXTENSION] = _Protection(Guard.of(guard), routes, cookie_name)
     app.register_error_handler(GuardError, _answer)
     app.before_request_funcs.setdefault(None, []).insert(0, _before_request)
@@ -86,10 +90,16 @@ def _before_request() -> Response | None:
         raise RuntimeError(f"{request.endpoint}: @requires stands above @app.route, unheeded")
     if protection.routes is None:
         return None
+    g.actor = None
+    if _is_preflight() and not _has_view_for_options():
+        return current_app.response_class()
     try:
-        path = sent_path(_path(request.environ), sent_by_wsgi(request.environ))
-        asked = routed(protection.routes, request.environ["REQUEST_METHOD"], path)
-        g.actor = None
+        asked = routed(
+            protection.routes,
+            request.environ["REQUEST_METHOD"],
+            _path(request.environ),
+            sent_by_wsgi(request.environ),
+        )
         if asked is not None:
             _require(asked)
     except GuardError as error:
@@ -103,13 +113,26 @@ def _require(asked: Question) -> None:
     g.actor = protection.guard.require(token, asked.permission, asked.resource)
 
 
+def _is_preflight() -> bool:
+    """Fetch, section "CORS-preflight request". Anybody can send one."""
+    return (
+        request.environ["REQUEST_METHOD"] == "OPTIONS"
+        and "Origin" in request.headers
+        and "Access-Control-Request-Method" in request.headers
+    )
+
+
+def _has_view_for_options() -> bool:
+    """Whether Flask has found a view for this `OPTIONS`, and does not answer by itself."""
+    rule = request.url_rule
+    return rule is not None and not getattr(rule, "provide_automatic_options", False)
+
+
 def _path(environ: Mapping[str, Any]) -> str:
-    """What views are found by. PEP 3333: its bytes stand in a text as Latin-1."""
-    native: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    try:
-        return native.encode("latin-1").decode()
-    except UnicodeError:
-        raise RouteRefused("ambiguous_path") from None
+    """What views are found by. PEP 3333: its bytes stand in a text as Latin-1. What is not UTF-8
+    becomes U+FFFD, for Flask too."""
+    native: str = environ.get("PATH_INFO", "")
+    return native.encode("latin-1", "replace").decode(errors="replace")
 
 
 def _answer(error: GuardError) -> Response:

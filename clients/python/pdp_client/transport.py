@@ -26,6 +26,7 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 )
 _API_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
+_URL = re.compile(r"(https?|grpcs?|h2c?|tcp|tls)://", re.IGNORECASE)
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):(?:(//[^/]*)/)?(.*)", re.DOTALL)
 
 
@@ -50,9 +51,15 @@ def open_channel(
 ) -> grpc.Channel:
     """A channel that balances over all addresses of `target` and connects on its first call.
 
-    Raises ValueError where tokens or the key would cross a network in clear text and `insecure` is
-    not set, OSError where a PEM file cannot be read.
+    Raises ValueError if `target` is a URL, or if tokens or the key would cross a network in clear
+    text and `insecure` is not set; OSError if a PEM file cannot be read.
     """
+    url = _URL.match(target)
+    if url is not None:
+        raise ValueError(
+            f"{target} is a URL, and a target is host:port: leave out {url[0]} and any path"
+            + "; give tls to use TLS" * (url[0].lower() == "https://" and tls is None)
+        )
     if api_key is not None and not _API_KEY.fullmatch(api_key):
         # Said here and without the value: gRPC would repeat it in its own error.
         raise ValueError("api_key must be 1 to 4096 printable ASCII characters without spaces")

@@ -159,7 +159,11 @@ def test_a_set_of_permissions_holds_what_is_allowed(
 
 
 def resource_of(case: Mapping[str, Any]) -> Resource | None:
-    return Resource(**case["resource"]) if "resource" in case else None
+    if "resource" not in case:
+        return None
+    written = case["resource"]
+    parent = written.get("parent")
+    return Resource(**{**written, "parent": parent and Resource(**parent)})
 
 
 def test_a_role_by_name_is_a_permission(harness: Mapping[str, Any], ask: Ask):

@@ -56,9 +56,16 @@ WSGI = [
     ({"PATH_INFO": "/healthz", "RAW_URI": "http://a/healthz"}, 403),
     ({"PATH_INFO": "/healthz", "RAW_URI": ""}, 403),
     ({"PATH_INFO": "/healthz", "RAW_URI": "/healthz", "REQUEST_URI": "/healthz?"}, 403),
-    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/app"}, 403),
-    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/own", "RAW_URI": "/own/healthz"}, 200),
-    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/own", "RAW_URI": "/healthz"}, 403),
+    # A prefix of the server, of a mount, of a proxy: views are found without it.
+    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/app"}, 200),
+    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/app", "RAW_URI": "/app/healthz"}, 200),
+    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/app", "RAW_URI": "/healthz"}, 200),
+    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/a/b", "RAW_URI": "/b/healthz"}, 200),
+    ({"PATH_INFO": "/admin/x", "SCRIPT_NAME": "/own"}, 401),
+    ({"PATH_INFO": "/admin/x", "SCRIPT_NAME": "/own", "RAW_URI": "/own/admin/x"}, 401),
+    ({"PATH_INFO": "/admin/x", "SCRIPT_NAME": "/own", "RAW_URI": "/own/admin%2Fx"}, 403),
+    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/own", "RAW_URI": "/own//healthz"}, 403),
+    ({"PATH_INFO": "/healthz", "SCRIPT_NAME": "/own", "RAW_URI": "/own/%2e/healthz"}, 403),
     ({"PATH_INFO": "/healthz", "HTTP_X_ORIGINAL_URL": "/admin/x"}, 200),
     ({"PATH_INFO": "/admin/x", "HTTP_X_ORIGINAL_URL": "/healthz"}, 401),
     ({"PATH_INFO": "/admin/x", "HTTP_X_HTTP_METHOD_OVERRIDE": "GET"}, 401),
@@ -193,6 +200,13 @@ ASGI = [
     ({"path": "/courses/\ufffd", "raw_path": b"/courses/\xff"}, 403),
     ({"path": "/healthz%"}, 403),
     ({"path": "/healthz", "method": "get"}, 403),
+    ({"path": "/own/admin/x", "root_path": "/own", "raw_path": b"/own/admin/x"}, 401),
+    ({"path": "/admin/x", "root_path": "/own", "raw_path": b"/admin/x"}, 401),
+    ({"path": "/app/healthz", "root_path": "/app", "raw_path": b"/app/healthz"}, 200),
+    ({"path": "/app/healthz", "root_path": "/app", "raw_path": b"/healthz"}, 200),
+    ({"path": "/app/healthz", "root_path": "/app", "raw_path": b"/%61pp/healthz"}, 200),
+    ({"path": "/apphealthz", "root_path": "/app"}, 403),
+    ({"path": "/app", "root_path": "/app"}, 403),
 ]
 
 

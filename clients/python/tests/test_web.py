@@ -251,3 +251,20 @@ def test_without_an_answer_nobody_passes(
         "no decision: PERMISSION_DENIED" in caplog.text or "CALLER_UNAUTHENTICATED" in caplog.text
     )
     assert token not in caplog.text
+
+
+def test_the_prefix_of_a_server_or_of_a_mount_is_not_judged(
+    framework: str, harness: Mapping[str, Any]
+):
+    """Below `/own` everything is public, but these are not the views below it."""
+    bearer = ("Authorization", f"Bearer {harness['tokens']['student']}")
+    # Uvicorn adds the prefix, for a proxy that has removed it; a mount is part of what is sent.
+    sent = "/own" if framework in {"flask", "django"} else ""
+    passed.clear()
+    guard = Guard(harness["pdp"], api_key=harness["api_key"], deadline_seconds=10)
+    with guard, serving(framework, guard, "/own") as port:
+        assert is_refusal(send(port, "GET", f"{sent}/admin/x", bearer), "forbidden")
+        assert is_refusal(send(port, "GET", f"{sent}/admin/x"), "unauthenticated")
+        assert send(port, "GET", f"{sent}/courses/algebra", bearer)[0].status == 200
+        assert send(port, "GET", f"{sent}/healthz")[0].status == 200
+    assert len(passed) == 2

@@ -33,6 +33,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 ROUTES = Routes(
     {
@@ -277,8 +278,8 @@ def django_asgi(guard: AnyGuard) -> Any:
 
 
 @contextmanager
-def on_uvicorn(app: Any) -> Iterator[int]:
-    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
+def on_uvicorn(app: Any, root_path: str = "") -> Iterator[int]:
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, root_path=root_path)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -318,8 +319,8 @@ def _wsgi(server: Any) -> Iterator[int]:
 
 
 @contextmanager
-def serving(framework: str, guard: AnyGuard) -> Iterator[int]:
-    """The port of the application."""
+def serving(framework: str, guard: AnyGuard, prefix: str = "") -> Iterator[int]:
+    """The port of the application; with a prefix of uvicorn's, or of a mount in Werkzeug."""
     app = {
         "starlette": starlette_app,
         "fastapi": fastapi_app,
@@ -327,9 +328,17 @@ def serving(framework: str, guard: AnyGuard) -> Iterator[int]:
         "django": django_wsgi,
         "django-asgi": django_asgi,
     }[framework](guard)
-    on_server = on_werkzeug if framework in {"flask", "django"} else on_uvicorn
-    with on_server(app) as port:
+    if framework not in {"flask", "django"}:
+        server = on_uvicorn(app, prefix)
+    else:
+        server = on_werkzeug(DispatcherMiddleware(_nothing, {prefix: app}) if prefix else app)
+    with server as port:
         yield port
+
+
+def _nothing(_: Any, start_response: Any) -> list[bytes]:
+    start_response("404 Not Found", [])
+    return []
 
 
 class AsIsConnection(HTTPConnection):

@@ -1,12 +1,10 @@
 // What the adapters of all frameworks share. Knows no framework.
 
-import { type GuardError, PdpRefused, PdpUnavailable, RouteRefused } from "./errors.js";
+import { type GuardError, RouteRefused } from "./errors.js";
+import { type Log, type LoggedRequest, logRefusal } from "./logging.js";
 import { type Refusal, refusalOf } from "./refusals.js";
 import { PUBLIC, type Routes } from "./routes.js";
 import { nameOf, type Resource } from "./values.js";
-
-/** Who is told that there was no decision. */
-export type Log = (text: string) => void;
 
 /** What is to be asked about a request. */
 export interface Asked {
@@ -36,15 +34,10 @@ export async function askedOf<Found extends unknown[]>(
   return { permission, resource };
 }
 
-/** What a browser is answered. */
-export function answer(error: GuardError, log: Log): Refusal {
-  logFailure(error, log);
+/** What a browser is answered; the log says why. */
+export function answer(error: GuardError, log: Log, request: LoggedRequest): Refusal {
+  logRefusal(error, log, request);
   return refusalOf(error);
-}
-
-/** Nothing else tells of these: denials are in the audit log, and browsers are told nothing. */
-export function logFailure(error: GuardError, log: Log): void {
-  if (error instanceof PdpUnavailable || error instanceof PdpRefused) log(`no decision: ${error.message}`);
 }
 
 /** What a route map says is to be asked; null: nothing, it is public. The path as it was sent. Throws RouteRefused. */
@@ -57,8 +50,12 @@ export function routed(routes: Routes, method: string, path: string): Asked | nu
 
 /** Throws RouteRefused where an application reads another path than the one that was received. */
 export function checkSame(received: string, read: string): void {
-  // A slash at the end counts in no framework and in no map: see Routes.match.
-  if (withoutSlash(received) !== withoutSlash(read)) throw new RouteRefused("ambiguous_path");
+  if (!isSame(received, read)) throw new RouteRefused("ambiguous_path");
+}
+
+/** Whether both are one path to a route map, which refuses a path where a slash at its end counts: see Routes.match. */
+export function isSame(received: string, read: string): boolean {
+  return withoutSlash(received) === withoutSlash(read);
 }
 
 function withoutSlash(path: string): string {

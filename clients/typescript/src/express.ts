@@ -10,9 +10,10 @@
 
 import type { ErrorRequestHandler, Request, RequestHandler, Response } from "express";
 
-import { type Asked, answer, askedOf, checkFinder, checkSame, type Log, routed } from "./adapting.js";
-import { GuardError } from "./errors.js";
+import { type Asked, answer, askedOf, checkFinder, checkSame, isSame, routed } from "./adapting.js";
+import { GuardError, RouteRefused } from "./errors.js";
 import type { Guard } from "./guard.js";
+import type { Log } from "./logging.js";
 import { pathOf } from "./route-path.js";
 import type { Routes } from "./routes.js";
 import type { Actor, Resource } from "./values.js";
@@ -34,18 +35,22 @@ export class ExpressGuard {
   readonly #guard: Guard;
   readonly #log: Log;
 
-  /** `log` is told of requests for which there was no decision; no text holds a token. */
-  constructor(guard: Guard, log: Log = console.error) {
+  /** `log` is told why a request was refused without a decision; no text holds a token or a query. */
+  constructor(guard: Guard, log: Log = console.warn) {
     this.#guard = guard;
     this.#log = log;
   }
 
   /**
-   * Lets pass what a route map lets pass. It reads the path as it was received; what changes it before is refused, and
-   * what changes path or method later is not seen.
+   * Lets pass what a route map lets pass. It judges the whole path as it was received, below a mount point too. A path
+   * that was changed before is refused; so is a change of path or method behind it, when Express looks for a handler.
    */
   middleware(routes: Routes): RequestHandler {
-    return this.#handler((req) => routed(routes, req.method, receivedPath(req)));
+    return this.#handler((req) => {
+      const asked = routed(routes, req.method, receivedPath(req));
+      keepAsJudged(req);
+      return asked;
+    });
   }
 
   /** Lets pass who has a permission, on the resource that a function finds in the request. `P` are its parameters. */
@@ -57,8 +62,8 @@ export class ExpressGuard {
   }
 
   /** Answers the errors of a guard, and hands on all others. */
-  readonly errors: ErrorRequestHandler = (error, _req, res, next) => {
-    if (error instanceof GuardError && !res.headersSent) this.#answer(error, res);
+  readonly errors: ErrorRequestHandler = (error, req, res, next) => {
+    if (error instanceof GuardError && !res.headersSent) this.#answer(error, req, res);
     else next(error);
   };
 
@@ -68,7 +73,7 @@ export class ExpressGuard {
         const asked = await ask(req);
         req.actor = asked && (await this.#guard.of(req).require(asked.permission, asked.resource));
       } catch (error) {
-        if (error instanceof GuardError) this.#answer(error, res);
+        if (error instanceof GuardError) this.#answer(error, req, res);
         else next(error);
         return;
       }
@@ -76,8 +81,9 @@ export class ExpressGuard {
     };
   }
 
-  #answer(error: GuardError, res: Response): void {
-    const { status, headers, body } = answer(error, this.#log);
+  #answer<P>(error: GuardError, req: Request<P>, res: Response): void {
+    const request = { method: req.method, target: req.originalUrl };
+    const { status, headers, body } = answer(error, this.#log, request);
     for (const name of ["Content-Length", "Content-Encoding", "ETag", "Last-Modified"]) {
       res.removeHeader(name); // of an answer that is not given
     }
@@ -92,4 +98,45 @@ function receivedPath<P>(req: Request<P>): string {
   const path = pathOf(req.originalUrl);
   checkSame(path, req.baseUrl + req.path);
   return path;
+}
+
+/**
+ * Throws RouteRefused where something that comes later changes the method, or where Express has found its next handler
+ * by another path than the one that was judged: it sets `params` for every handler, right before it calls it.
+ */
+function keepAsJudged<P>(req: Request<P>): void {
+  const { method, originalUrl: target } = req;
+  const path = pathOf(target);
+  let params = req.params;
+  const known = new WeakSet<object>([params as object]);
+  Object.defineProperty(req, "method", {
+    configurable: true,
+    enumerable: true,
+    get: () => method,
+    set(changed: unknown) {
+      if (changed !== method) throw changedLater();
+    },
+  });
+  Object.defineProperty(req, "params", {
+    configurable: true,
+    enumerable: true,
+    get: () => params,
+    set(found: P) {
+      params = found;
+      const isNew = typeof found === "object" && found !== null && !known.has(found);
+      if (isNew) known.add(found);
+      const mountedAt = req.baseUrl ?? ""; // undefined once every router is done
+      if (isSame(path, pathOf(mountedAt + req.url))) return;
+      // What comes next, error handlers or an outer router, goes on with the path that was judged.
+      const rest = target.slice(mountedAt.length);
+      req.url = rest.startsWith("/") ? rest : `/${rest}`;
+      // A router that is done gives back the params of the outer one: no handler was found, and nobody would catch.
+      if (isNew) throw changedLater();
+    },
+  });
+}
+
+/** With the status by which Express answers where no error handler is left. */
+function changedLater(): RouteRefused {
+  return Object.assign(new RouteRefused("ambiguous_path"), { status: 403 });
 }

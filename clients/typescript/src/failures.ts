@@ -63,6 +63,10 @@ function detailsOf(error: ServiceError, token: Token): { reason: string; violati
  */
 function withoutTokens(text: string, token: Token): string {
   const secret = token.reveal();
-  const without = secret.length > REDACTED.length ? text.replaceAll(secret, REDACTED) : text;
-  return without.replaceAll(TOKEN_SHAPE, REDACTED);
+  return withoutTokenShapes(secret.length > REDACTED.length ? text.replaceAll(secret, REDACTED) : text);
+}
+
+/** Without what has the shape of a session token. */
+export function withoutTokenShapes(text: string): string {
+  return text.replaceAll(TOKEN_SHAPE, REDACTED);
 }

@@ -10,9 +10,10 @@
 
 import type { Context, ErrorHandler, MiddlewareHandler } from "hono";
 
-import { type Asked, answer, askedOf, checkFinder, checkSame, type Log, routed } from "./adapting.js";
+import { type Asked, answer, askedOf, checkFinder, checkSame, routed } from "./adapting.js";
 import { GuardError } from "./errors.js";
 import type { Guard } from "./guard.js";
+import type { Log } from "./logging.js";
 import { pathOf } from "./route-path.js";
 import type { Routes } from "./routes.js";
 import type { Actor, Resource } from "./values.js";
@@ -32,8 +33,8 @@ export class HonoGuard {
   readonly #guard: Guard;
   readonly #log: Log;
 
-  /** `log` is told of requests for which there was no decision; no text holds a token. */
-  constructor(guard: Guard, log: Log = console.error) {
+  /** `log` is told why a request was refused without a decision; no text holds a token or a query. */
+  constructor(guard: Guard, log: Log = console.warn) {
     this.#guard = guard;
     this.#log = log;
   }
@@ -63,7 +64,7 @@ export class HonoGuard {
 
   /** Answers the errors of a guard, and all others as Hono does by itself. */
   readonly errors: ErrorHandler = (error, c) => {
-    if (error instanceof GuardError) return this.#answer(error);
+    if (error instanceof GuardError) return this.#answer(error, c);
     if ("getResponse" in error) return error.getResponse();
     console.error(error);
     return c.text("Internal Server Error", 500);
@@ -76,7 +77,7 @@ export class HonoGuard {
         const actor = asked && (await this.#guard.of(c.req.raw).require(asked.permission, asked.resource));
         c.set("actor", actor);
       } catch (error) {
-        if (error instanceof GuardError) return this.#answer(error);
+        if (error instanceof GuardError) return this.#answer(error, c);
         throw error;
       }
       await next();
@@ -84,22 +85,27 @@ export class HonoGuard {
     };
   }
 
-  #answer(error: GuardError): Response {
-    const { status, headers, body } = answer(error, this.#log);
+  #answer(error: GuardError, c: Context): Response {
+    const request = { method: c.req.raw.method, target: receivedTarget(c) };
+    const { status, headers, body } = answer(error, this.#log, request);
     return new Response(body, { status, headers });
   }
 }
 
-/**
- * The path as it was received: of the request of Node's server where there is one, because `Request` has cleaned its
- * URL. Hono decodes once what it reads. What another server has cleaned is all there is to go by.
- */
+/** The path as it was received. Throws RouteRefused where Hono finds handlers by another one, which it decodes once. */
 function receivedPath(c: Context): string {
-  const target: unknown = c.env?.incoming?.url;
-  if (typeof target !== "string") return new URL(c.req.raw.url).pathname;
-  const path = pathOf(target);
+  const path = pathOf(receivedTarget(c));
   checkSame(decoded(path), c.req.path);
   return path;
+}
+
+/**
+ * Of the request of Node's server where there is one, because `Request` has cleaned its URL. What another server has
+ * cleaned is all there is to go by.
+ */
+function receivedTarget(c: Context): string {
+  const target: unknown = c.env?.incoming?.url;
+  return typeof target === "string" ? target : new URL(c.req.raw.url).pathname;
 }
 
 function decoded(path: string): string {

@@ -25,6 +25,7 @@ export {
 } from "./errors.js";
 export { type Asking, type AskOptions, Guard, type GuardOptions, RequestGuard } from "./guard.js";
 export { type HeadersLike, type RequestLike, SESSION_COOKIE, sessionToken } from "./headers.js";
+export type { Log } from "./logging.js";
 export { BATCH_QUESTIONS_MAX } from "./messages.js";
 export { type Held, PermissionSet } from "./permissions.js";
 export { type Refusal, refusalOf, refuse } from "./refusals.js";

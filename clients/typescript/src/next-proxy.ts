@@ -9,9 +9,10 @@
 
 import type { NextRequest } from "next/server.js";
 
-import { answer, type Log, routed } from "./adapting.js";
+import { answer, routed } from "./adapting.js";
 import { GuardError, RouteRefused } from "./errors.js";
 import type { Guard } from "./guard.js";
+import type { Log } from "./logging.js";
 import type { Routes } from "./routes.js";
 import type { Token } from "./values.js";
 
@@ -24,8 +25,8 @@ export class CoarseFilter {
   readonly #routes: Routes;
   readonly #log: Log;
 
-  /** `log` is told of requests for which there was no decision; no text holds a token. */
-  constructor(guard: Guard, routes: Routes, log: Log = console.error) {
+  /** `log` is told why a request was refused without a decision; no text holds a token or a query. */
+  constructor(guard: Guard, routes: Routes, log: Log = console.warn) {
     this.#guard = guard;
     this.#routes = routes;
     this.#log = log;
@@ -48,7 +49,10 @@ export class CoarseFilter {
       return undefined;
     } catch (error) {
       if (!(error instanceof GuardError)) throw error;
-      const { status, headers, body } = answer(error, this.#log);
+      const { status, headers, body } = answer(error, this.#log, {
+        method: request.method,
+        target: request.nextUrl.pathname,
+      });
       return new Response(body, { status, headers });
     }
   }

@@ -12,9 +12,10 @@
 import { headers } from "next/headers.js";
 import type { NextRequest } from "next/server.js";
 
-import { answer, askedOf, checkFinder, type Finder, type Log, logFailure } from "./adapting.js";
+import { answer, askedOf, checkFinder, type Finder } from "./adapting.js";
 import { Denied, GuardError } from "./errors.js";
 import type { Guard } from "./guard.js";
+import { type Log, logRefusal } from "./logging.js";
 import type { PermissionSet } from "./permissions.js";
 import type { Actor, Question, Resource, Token } from "./values.js";
 
@@ -22,7 +23,7 @@ import type { Actor, Question, Resource, Token } from "./values.js";
 export interface NextGuardOptions {
   /** Where the token of the current request is, instead of its headers: `() => clerkToken(auth)` of `pdp-client/clerk`. */
   readonly token?: () => string | Token | Promise<string | Token>;
-  /** Is told of requests for which there was no decision; no text holds a token. */
+  /** Is told why a request was refused without a decision; no text holds a token or a query. */
   readonly log?: Log;
 }
 
@@ -60,7 +61,7 @@ export class NextGuard {
   readonly #token: NextGuardOptions["token"];
   readonly #log: Log;
 
-  constructor(guard: Guard, { token, log = console.error }: NextGuardOptions = {}) {
+  constructor(guard: Guard, { token, log = console.warn }: NextGuardOptions = {}) {
     this.#guard = guard;
     this.#token = token;
     this.#log = log;
@@ -83,7 +84,10 @@ export class NextGuard {
         return await handle(request, { params, actor });
       } catch (error) {
         if (!(error instanceof GuardError)) throw error;
-        const { status, headers, body } = answer(error, this.#log);
+        const { status, headers, body } = answer(error, this.#log, {
+          method: request.method,
+          target: new URL(request.url).pathname,
+        });
         return new Response(body, { status, headers });
       }
     };
@@ -106,7 +110,7 @@ export class NextGuard {
         return await act(actor, ...sent);
       } catch (error) {
         if (!(error instanceof GuardError)) throw error;
-        logFailure(error, this.#log);
+        logRefusal(error, this.#log);
         return { refused: refusedBy(error) };
       }
     };

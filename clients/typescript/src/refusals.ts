@@ -1,6 +1,7 @@
 // What a browser is answered. Knows no framework.
 
 import { Denied, GuardError, PdpUnavailable, Unauthenticated } from "./errors.js";
+import { type Log, logRefusal } from "./logging.js";
 
 /** An answer to a request that does not go on. */
 export interface Refusal {
@@ -20,9 +21,13 @@ export function refusalOf(error: GuardError): Refusal {
   return { status: error.httpStatus, headers, body: JSON.stringify(body) };
 }
 
-/** The Response for an error of a guard. Whatever else was thrown is thrown again: it is no refusal. */
-export function refuse(error: unknown): Response {
+/**
+ * The Response for an error of a guard; `log` is told why where there was no decision. Whatever else was thrown is
+ * thrown again: it is no refusal.
+ */
+export function refuse(error: unknown, log: Log = console.warn): Response {
   if (!(error instanceof GuardError)) throw error;
+  logRefusal(error, log);
   const { status, headers, body } = refusalOf(error);
   return new Response(body, { status, headers });
 }

@@ -1,18 +1,23 @@
 import assert from "node:assert/strict";
-import type { AddressInfo } from "node:net";
+import type { Server } from "node:net";
 import { mock, type TestContext, test } from "node:test";
 
 import { serve } from "@hono/node-server";
 import { Hono } from "hono";
+import { cors } from "hono/cors";
 import { HTTPException } from "hono/http-exception";
 
 import { HonoGuard, type RoutedEnv } from "../src/hono.js";
 import { type Guard, type Resource, Routes } from "../src/index.js";
 import { answering, byPermission, guarding, send } from "./kit.js";
 import {
+  CORS_ROUTES,
   guardsAmongThePublic,
+  guardsBehindCors,
   guardsHandlers,
   judgesByTheMap,
+  logsRefusals,
+  portOf,
   ROUTES,
   refusesTricks,
   refusesWithoutAnAnswer,
@@ -20,11 +25,8 @@ import {
   withToken,
 } from "./webs.js";
 
-async function serving(t: TestContext, app: Pick<Hono, "fetch">): Promise<number> {
-  const server = serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" });
-  t.after(() => server.close());
-  await new Promise((resolve) => server.once("listening", resolve));
-  return (server.address() as AddressInfo).port;
+function serving(t: TestContext, app: Pick<Hono, "fetch">): Promise<number> {
+  return portOf(t, serve({ fetch: app.fetch, port: 0, hostname: "127.0.0.1" }) as Server);
 }
 
 async function site(t: TestContext, guard: Guard): Promise<Web> {
@@ -121,6 +123,24 @@ test("without a PDP nothing of Hono but the public passes", async (t) => {
   await refusesWithoutAnAnswer(await site(t, guarding(t, "127.0.0.1:1", { deadlineMs: 100 })));
 });
 
+test("Hono logs what the map refuses", async (t) => {
+  await logsRefusals(await site(t, guarding(t, (await answering(t, byPermission)).address)));
+});
+
+test("a CORS layer before the guard of Hono answers preflights, and nobody else does", async (t) => {
+  const pdp = new HonoGuard(guarding(t, (await answering(t, byPermission)).address), () => {});
+  const passed: string[] = [];
+  const app = new Hono();
+  app.use("/api/*", cors({ origin: "https://front.example" }));
+  app.use(pdp.middleware(CORS_ROUTES));
+  app.use("/wrong/*", cors());
+  app.all("*", (c) => {
+    passed.push(c.req.method);
+    return c.text("passed");
+  });
+  await guardsBehindCors({ port: await serving(t, app), passed, logged: [] });
+});
+
 test("in a group of Hono the whole path counts, and in a mounted application nothing passes", async (t) => {
   const pdp = new HonoGuard(guarding(t, (await answering(t, byPermission)).address), () => {});
   const routes = new Routes({
@@ -148,6 +168,7 @@ test("where Hono reads paths in a way of its own, nothing passes", async (t) => 
   const app = new Hono({ getPath: (request) => request.url.replace(/^https?:\//, "") });
   app.use(pdp.middleware(new Routes({ "/**": "public" }))).all("*", (c) => c.text("passed"));
   assert.equal((await send(await serving(t, app), "GET /x")).status, 403);
+  assert.equal((await app.request("/x")).status, 403);
 });
 
 test("where another server tells no target, the URL of the request counts", async (t) => {

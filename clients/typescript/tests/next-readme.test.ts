@@ -13,7 +13,7 @@ test("the examples for Next.js and React in the README are typed as it says", (t
   const readme = readFileSync(`${FOLDER}README.md`, "utf8");
   const [, section = ""] = /^## Next\.js and React$(.*?)^## /ms.exec(readme) ?? [];
   const examples = [...section.matchAll(/^```(tsx?)\n(.*?)^```/gms)];
-  assert.equal(examples.length, 3);
+  assert.equal(examples.length, 4);
   const directory = mkdtempSync(join(FOLDER, "build", "readme-next-"));
   t.after(() => rmSync(directory, { recursive: true }));
   examples.forEach(([, ending, example = ""], index) => {

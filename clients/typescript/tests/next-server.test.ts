@@ -10,12 +10,14 @@ import { inspect, promisify } from "node:util";
 
 import { ROOT, type Servers, SKIP, startServers } from "./conformance-servers.js";
 import { type Received, send } from "./kit.js";
+import { drawRequest, Random } from "./routings.js";
 
 const FOLDER = `${ROOT}clients/typescript/`;
 const NEXT = `${FOLDER}node_modules/next/dist/bin/next`;
 const ENVIRONMENT = { ...process.env, NEXT_TELEMETRY_DISABLED: "1" };
 const BUILD_MS = 300_000;
 const START_MS = 60_000;
+const RANDOM_PATHS = 150;
 // The server ends when its stdin is closed, however this process ends.
 const UNTIL_STDIN_ENDS = 'node "$@" & pid=$!; read _; kill "$pid"; wait "$pid"';
 
@@ -157,6 +159,50 @@ describe("Next.js", { skip: SKIP }, () => {
       const received = await get(`/school/${path}`);
       assert.ok([401, 403].includes(received.status), `${path} ${inspect(received)}`);
     }
+  });
+
+  it("shows of random paths what the route that was judged lets see, and nothing else", async () => {
+    const random = new Random(1);
+    const routings = ["admin", "legacy/admin", "healthz", "may", "courses/{v1}", "courses/algebra", "x"].map(
+      (path) => ({
+        method: "" as const,
+        segments: path.split("/"),
+        rest: random.chance(30),
+        permission: "",
+      }),
+    );
+    let shown = 0;
+    for (let nth = 0; nth < RANDOM_PATHS; nth++) {
+      const { target } = drawRequest(random, { prefix: random.of(["/school", "/school", "/school/fr"]), routings });
+      const [none, student, instructor] = await Promise.all(
+        ["none", "student", "instructor"].map((who) => get(target, who)),
+      );
+      const what = inspect({ target, none, student, instructor });
+      assert.ok(none && student && instructor);
+      assert.ok(none.status !== 200 || none.body.includes("HEALTHY"), what);
+      for (const received of [student, instructor]) {
+        assert.ok(!received.body.includes("ADMINISTRATION"), what);
+        const all = /ANYTHING (?:<!-- -->)?([^<]*)</.exec(received.body)?.[1]?.split(" ");
+        // The resource that the page is about is the one that was asked about.
+        if (all?.length === 2 && all[0] === "courses") {
+          assert.ok(received === instructor && all[1] === "algebra", what);
+        }
+        shown += Number(received.status === 200);
+      }
+    }
+    assert.ok(shown > RANDOM_PATHS / 10, `${shown} pages were shown`);
+  });
+
+  it("lets the CORS layer of the proxy answer preflights, and guards the OPTIONS handlers of the application", async () => {
+    const options = (headers: string) => send(port, `OPTIONS /school/api/courses/algebra HTTP/1.1\r\n${headers}`);
+    const preflight = await options("Origin: https://front.example\r\nAccess-Control-Request-Method: PUT\r\n");
+    assert.deepEqual(
+      [preflight.status, preflight.headers.get("access-control-allow-origin"), preflight.body],
+      [204, "https://front.example", ""],
+    );
+    assert.equal((await options("")).status, 401);
+    assert.equal((await options(cookieOf("student"))).status, 403);
+    assert.equal((await options(cookieOf("instructor"))).body, "of the application");
   });
 
   // --- actions ---------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ test("who may not is answered, and the handler is not called", async (t) => {
   guard.close();
   await isRefusal(await handler(request("/"), context), 503, { error: "unavailable" });
   assert.equal(calls, 0);
-  assert.deepEqual(logged, ["no decision: the guard is closed"]);
+  assert.deepEqual(logged, ["no decision: the guard is closed (GET /)"]);
 });
 
 test("what a handler asks by itself is answered too, and its other errors are Next.js's", async (t) => {
@@ -147,7 +147,7 @@ const ROUTES = new Routes({
 
 test("the filter lets pass what the map lets pass", async (t) => {
   const { guard, pdp } = await made(t);
-  const filter = new CoarseFilter(guard, ROUTES);
+  const filter = new CoarseFilter(guard, ROUTES, () => {});
   for (const path of ["/", "/x?y=/admin", "/_next/static/chunks/a.js", "/admins", "/segments/x"]) {
     assert.equal(await filter.refusal(request(path, {})), undefined, path);
   }
@@ -163,7 +163,7 @@ test("the filter lets pass what the map lets pass", async (t) => {
 
 test("the filter finds the path within basePath and locale, as Next.js does", async (t) => {
   const { guard } = await made(t);
-  const filter = new CoarseFilter(guard, ROUTES);
+  const filter = new CoarseFilter(guard, ROUTES, () => {});
   const nextConfig = { basePath: "/school", i18n: { locales: ["en", "fr"], defaultLocale: "en" } };
   for (const path of ["/school/admin", "/school/fr/admin", "/school/en/admin/x", "/admin", "/fr/admin"]) {
     await isRefusal(await filter.refusal(request(path, BEARER, { nextConfig })), 403, FORBIDDEN);
@@ -174,9 +174,21 @@ test("the filter finds the path within basePath and locale, as Next.js does", as
   }
 });
 
+test("with trailingSlash the filter sees the slash, and a route with ** takes both forms", async (t) => {
+  const { guard } = await made(t);
+  const routes = new Routes({ "/admin/**": "admin:access", "/open/": "public", "/closed": "public" });
+  const filter = new CoarseFilter(guard, routes, () => {});
+  const nextConfig = { trailingSlash: true };
+  for (const path of ["/admin", "/admin/", "/admin/x/"]) {
+    await isRefusal(await filter.refusal(request(path, BEARER, { nextConfig })), 403, FORBIDDEN);
+  }
+  assert.equal(await filter.refusal(request("/open/", {}, { nextConfig })), undefined);
+  await isRefusal(await filter.refusal(request("/closed/", {}, { nextConfig })), 403, { error: "forbidden" });
+});
+
 test("the filter refuses what could be another path", async (t) => {
   const { guard, pdp } = await made(t);
-  const filter = new CoarseFilter(guard, ROUTES);
+  const filter = new CoarseFilter(guard, ROUTES, () => {});
   const paths =
     "/ADMIN /%61dmin /admin;x /%2fadmin //x /x%2f..%2fadmin /courses/a%2fb /x.segments/_tree.segment".split(" ");
   for (const path of [...paths, "/_next/data/build/admin.json", "/_next/data/build/healthz.json", "/X.SEGMENTS"]) {
@@ -185,8 +197,10 @@ test("the filter refuses what could be another path", async (t) => {
   await isRefusal(await filter.refusal(request("/x", { ...BEARER, "x-nextjs-data": "1" })), 403, {
     error: "forbidden",
   });
-  const named = new CoarseFilter(guard, new Routes({ "/x": "public" }));
-  await isRefusal(await named.refusal(request("/y")), 403, { error: "forbidden" });
+  const logged: string[] = [];
+  const named = new CoarseFilter(guard, new Routes({ "/x": "public" }), (text) => logged.push(text));
+  await isRefusal(await named.refusal(request("/y?x=secret")), 403, { error: "forbidden" });
+  assert.deepEqual(logged, ["route refused: no_route (GET /y)"]);
   assert.deepEqual(pdp.requests, []);
 });
 
@@ -200,7 +214,7 @@ test("the filter lets nobody pass without an answer, and takes a token from else
   guard.close();
   await isRefusal(await filter.refusal(request("/courses/algebra")), 503, { error: "unavailable" });
   assert.equal(await filter.refusal(request("/")), undefined);
-  assert.deepEqual(logged, ["no decision: the guard is closed"]);
+  assert.deepEqual(logged, ["no decision: the guard is closed (GET /courses/algebra)"]);
   const failing = () => Promise.reject(new RangeError("of the application"));
   await assert.rejects(filter.refusal(request("/admin"), failing), RangeError);
 });

@@ -8,12 +8,11 @@ import { ROOT } from "./conformance-servers.js";
 
 const FOLDER = `${ROOT}clients/typescript/`;
 const GUARD = 'import type { Guard } from "pdp-client"; declare const guard: Guard;';
-const ROUTES = 'import type { Routes } from "pdp-client/routes"; declare const routes: Routes;';
 /** What stands before the example under a heading. */
 const BEFORE: Readonly<Record<string, string>> = {
   "# pdp-client for TypeScript": "",
-  "## Express": `import express from "express"; const app = express(); ${GUARD}`,
-  "## Hono": `import { Hono } from "hono"; const app = new Hono(); ${GUARD} ${ROUTES}`,
+  "## Express": "",
+  "## Hono": "",
   "## With Clerk's SDKs": `${GUARD} declare const req: Parameters<typeof getAuth>[0];
     const course = { type: "course", id: "1" };`,
 };
@@ -43,4 +42,21 @@ test("the examples of the README are typed as it says", (t) => {
   writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));
   const { status, stdout } = spawnSync(`${FOLDER}node_modules/.bin/tsc`, ["-p", directory], { encoding: "utf8" });
   assert.equal(status, 0, stdout);
+});
+
+test("the README of the example names what its files use", () => {
+  const folder = `${ROOT}examples/next-courses/`;
+  const rows = readFileSync(`${folder}README.md`, "utf8").matchAll(/^\| (?:what|a|an) .*?\| (.*) \| (.*) \|$/gm);
+  let names = 0;
+  for (const [, files = "", guards = ""] of rows) {
+    const links = [...files.matchAll(/\]\(([^)]+)\)/g)];
+    const texts = links.map(([, file]) => readFileSync(`${folder}${file}`, "utf8"));
+    // `lib/guard.ts` stands between pages and `pdp.require`.
+    const text = [...texts, readFileSync(`${folder}lib/guard.ts`, "utf8")].join();
+    for (const [, name = ""] of guards.matchAll(/`([^`]+)`/g)) {
+      assert.ok(text.includes(name.replace(/>$/, "")), `${name} is not in ${files}`);
+      names++;
+    }
+  }
+  assert.equal(names, 6);
 });

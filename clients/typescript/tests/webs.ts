@@ -1,10 +1,14 @@
 // One application in every framework, and what all of them answer.
 
 import assert from "node:assert/strict";
+import type { AddressInfo, Server } from "node:net";
+import type { TestContext } from "node:test";
 import { inspect } from "node:util";
 
+import type { Express } from "express";
+
 import { Routes } from "../src/index.js";
-import { type Answerer, type Received, send } from "./kit.js";
+import { type Answerer, CANARY, type Received, send } from "./kit.js";
 
 /** What was let pass: method, path and user. */
 export type Passed = string[];
@@ -27,6 +31,18 @@ export const ROUTES = new Routes({
 
 const BEARER = "Authorization: Bearer a.b.c\r\n";
 export const withToken = (line: string): string => `${line} HTTP/1.1\r\n${BEARER}`;
+
+/** The port of a server, which ends with the test. */
+export async function portOf(t: TestContext, server: Server): Promise<number> {
+  t.after(() => server.close());
+  if (!server.listening) await new Promise((resolve) => server.once("listening", resolve));
+  return (server.address() as AddressInfo).port;
+}
+
+/** Serves an application of Express until the test ends. */
+export function listening(t: TestContext, app: Express): Promise<number> {
+  return portOf(t, app.listen(0, "127.0.0.1"));
+}
 
 /** Whether it is that refusal, and nothing passed. */
 function isRefusal(web: Web, received: Received, status: number, body: object, what: string): void {
@@ -185,7 +201,86 @@ export async function refusesWithoutAnAnswer(web: Web): Promise<void> {
   isRefusal(web, await send(web.port, withToken("PUT /own/thrown/1")), 503, { error: "unavailable" }, "handler");
   assert.equal((await send(web.port, "GET /healthz")).status, 200);
   web.passed.length = 0;
-  assert.equal(web.logged.length, 3);
-  for (const text of web.logged) assert.match(text, /^no decision: UNAVAILABLE /);
+  const asked = ["GET /courses/1", "PUT /own/edit/1", "PUT /own/thrown/1"];
+  assert.equal(web.logged.length, asked.length);
+  for (const [nth, request] of asked.entries()) {
+    assert.match(web.logged[nth] as string, /^no decision: UNAVAILABLE /);
+    assert.ok(web.logged[nth]?.endsWith(` (${request})`), web.logged[nth]);
+  }
   assert.ok(!web.logged.join().includes("a.b.c"));
 }
+
+/** A refusal by the map is one line of the log, which holds what a stranger sent in a form that does no harm. */
+export async function logsRefusals(web: Web): Promise<void> {
+  web.logged.length = 0;
+  for (const head of [
+    "GET /nowhere?token=secret",
+    "DELETE /courses/1",
+    `GET /healthz;jsessionid=secret`,
+    "GET /x%3Ftoken=secret",
+    `GET /reset/${CANARY}`,
+    "GET http://user:secret@localhost/healthz",
+    "GET /a%0d%0ab",
+    `GET /${"x".repeat(1_000)}`,
+  ]) {
+    assert.equal((await send(web.port, withToken(head))).status, 403, head);
+  }
+  assert.deepEqual(web.logged.splice(0), [
+    "route refused: no_route (GET /nowhere)",
+    "route refused: no_route (DELETE /courses/1)",
+    "route refused: ambiguous_path (GET /healthz)",
+    "route refused: ambiguous_path (GET /x)",
+    "route refused: no_route (GET /reset/<token>)",
+    "route refused: ambiguous_path (GET <no path>)",
+    "route refused: ambiguous_path (GET /a%0d%0ab)",
+    `route refused: no_route (GET /${"x".repeat(499)}...)`,
+  ]);
+  // Denials are in the audit log of the PDP.
+  await send(web.port, withToken("GET /admin/x"));
+  await send(web.port, "GET /courses/1");
+  assert.deepEqual(web.logged, []);
+}
+
+const PREFLIGHT = "Origin: https://front.example\r\nAccess-Control-Request-Method: PUT\r\n";
+
+/**
+ * Below `/api` a CORS layer comes before the guard, and below `/wrong` behind it; `/api` and `/own` have handlers of
+ * the application for GET and for OPTIONS.
+ */
+export async function guardsBehindCors(web: Web): Promise<void> {
+  const asking = (path: string, headers: string) => send(web.port, `OPTIONS ${path} HTTP/1.1\r\n${headers}`);
+  const preflight = await asking("/api/courses/1", PREFLIGHT);
+  assert.equal(preflight.status, 204);
+  assert.equal(preflight.headers.get("access-control-allow-origin"), "https://front.example");
+  assert.match(preflight.headers.get("access-control-allow-methods") ?? "", /PUT/);
+  assert.deepEqual(web.passed.splice(0), []);
+  // A browser shows an answer to its front end only with this header, refusals too.
+  for (const [head, status] of [
+    ["GET /api/courses/1 HTTP/1.1\r\n", 401],
+    [withToken("GET /api/admin"), 403],
+    [withToken("GET /api/courses/1"), 200],
+  ] as const) {
+    const received = await send(web.port, `${head}Origin: https://front.example\r\n`);
+    assert.equal(received.status, status, head);
+    assert.equal(received.headers.get("access-control-allow-origin"), "https://front.example", head);
+  }
+  assert.deepEqual(web.passed.splice(0), ["GET"]);
+  // No header makes an OPTIONS handler of the application public.
+  for (const headers of ["", PREFLIGHT]) {
+    for (const path of ["/own", "/wrong/courses/1"]) {
+      const received = await asking(path, headers);
+      assert.equal(received.status, 401, `${path} ${headers}`);
+      assert.deepEqual(web.passed, []);
+    }
+    const { status } = await asking("/own", `${BEARER}${headers}`);
+    assert.equal(status, 200);
+    assert.deepEqual(web.passed.splice(0), ["OPTIONS"]);
+  }
+}
+
+export const CORS_ROUTES = new Routes({
+  "/api/courses/{id}": "course:allowed",
+  "/api/admin": "admin:access",
+  "/own": "course:allowed",
+  "/wrong/**": "course:allowed",
+});

@@ -14,4 +14,10 @@ const filter = new CoarseFilter(
   }),
 );
 
-export const proxy = (request) => filter.refusal(request);
+export async function proxy(request) {
+  const { method, headers } = request;
+  if (method === "OPTIONS" && headers.has("Origin") && headers.has("Access-Control-Request-Method")) {
+    return new Response(null, { status: 204, headers: { "Access-Control-Allow-Origin": "https://front.example" } });
+  }
+  return filter.refusal(request);
+}

@@ -7,3 +7,9 @@ export const PUT = pdp.withGuard(
     return Response.json({ id: (await params).id, actor: actor.userId, sent: await request.text() });
   },
 );
+
+export const OPTIONS = pdp.withGuard(
+  "course:edit",
+  ({ id }) => ({ type: "course", id }),
+  () => new Response("of the application"),
+);

@@ -1,0 +1,53 @@
+"""A stranger installs the guard from a checkout with the commands at the top of its README."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from clients.python.tests.answerer import Answerer
+from clients.python.tests.test_readme import EXAMPLES, README
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)[0]
+ASK = 'print(edit_course("token", "c1"))'
+
+
+def test_the_commands_of_the_readme_install_a_guard_that_works(tmp_path: Path, answerer: Answerer):
+    checkout = tmp_path / "checkout"
+    unwanted = shutil.ignore_patterns("tests", "__pycache__")
+    shutil.copytree(ROOT / "clients" / "python", checkout / "clients" / "python", ignore=unwanted)
+    example = EXAMPLES[0].replace("127.0.0.1:50051", answerer.address)
+    example = example.replace('")  #', '", deadline_seconds=10)  #')  # on a slow machine too
+    (checkout / "ask.py").write_text(example + ASK)
+    # The versions that are locked, so that this tests what is here and not what is new out there.
+    locked = (ROOT / "requirements" / "runtime.txt").read_text()
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(re.findall(r"^[^ #]+==[^ ;\\]+", locked, re.MULTILINE)))
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "PATH": f"{sys.base_prefix}/bin{os.pathsep}{os.environ['PATH']}",
+        "PIP_CONSTRAINT": str(constraints),
+        "PIP_NO_COMPILE": "1",
+    }
+    said = subprocess.run(
+        ["sh", "-e"],
+        input=f"{COMMANDS}\npython ask.py\n",
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[-1] == "(200, 'edited by user_1')"
+    python = subprocess.run(
+        [checkout / "venv/bin/python", "-c", "import pdp_client; print(pdp_client.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert python.stdout.startswith(str(checkout / "venv"))
