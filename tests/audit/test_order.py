@@ -48,12 +48,12 @@ def read(log: DecisionLog, cursor: Cursor, limit: int = 3, where: DecisionFilter
 def test_what_ships_late_is_seen_once_though_it_is_older(tmp_path: Path, engine: Engine) -> None:
     one, two = Replica(tmp_path, engine, "one"), Replica(tmp_path, engine, "two")
     log = DecisionLog(engine)
-    late, early = run(two.record(4)), run(one.record(5))
+    late, early = two.record(4), one.record(5)
     one.shipper.ship()
     seen, cursor = read(log, Cursor())
     assert seen == early
     two.shipper.ship()
-    more = run(one.record(2))
+    more = one.record(2)
     one.shipper.ship()
     seen, cursor = read(log, cursor)
     assert sorted(seen) == sorted(late + more)
@@ -66,7 +66,7 @@ def test_the_cursor_of_each_record_is_the_place_behind_it(tmp_path: Path, engine
     one, two = Replica(tmp_path, engine, "one"), Replica(tmp_path, engine, "two")
     log = DecisionLog(engine)
     for replica in (one, two, one):
-        run(replica.record(3))
+        replica.record(3)
         replica.shipper.ship()
         read(log, Cursor())
     found = log.follow(ALL, Cursor(), 100).decisions
@@ -86,7 +86,7 @@ def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
     engine = open_engine(postgresql_url)
     log = DecisionLog(engine)
     slow, quick = Replica(tmp_path, engine, "slow"), Replica(tmp_path, engine, "quick")
-    first = run(slow.record())
+    first = slow.record()
     frames = frames_of(slow.recorder.directory)
     inserted, go_on = threading.Event(), threading.Event()
 
@@ -108,7 +108,7 @@ def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
     thread = threading.Thread(target=shipper.ship)
     thread.start()
     assert inserted.wait(30)
-    second = run(quick.record())
+    second = quick.record()
     quick.shipper.ship()
     seen, cursor = read(log, Cursor())
     assert seen == second
@@ -127,7 +127,7 @@ def test_readers_beside_writers_see_every_record_once(tmp_path: Path, engine: En
 
     def write(replica: Replica) -> None:
         for _ in range(8):
-            written.extend(run(replica.record(5)))
+            written.extend(replica.record(5))
             replica.shipper.ship()
 
     def follow(reader: int) -> None:
@@ -157,8 +157,8 @@ def test_a_filter_that_finds_nothing_still_moves_on_in_bounded_steps(
 ) -> None:
     monkeypatch.setattr(audit_queries, "FOLLOW_LOOK_MAX", 10)
     one = Replica(tmp_path, engine, "one")
-    run(one.record(35))
-    wanted = run(one.record(1, permission="course:rare"))
+    one.record(35)
+    wanted = one.record(1, permission="course:rare")
     one.shipper.ship()
     log = DecisionLog(engine)
     where = DecisionFilter(permission="course:rare")
@@ -171,7 +171,7 @@ def test_a_cursor_of_another_history_is_refused(tmp_path: Path, engine: Engine) 
     """After a restore the numbers are given again: going on would leave out what has them now."""
     one = Replica(tmp_path, engine, "one")
     log = DecisionLog(engine)
-    run(one.record(2))
+    one.record(2)
     one.shipper.ship()
     _, cursor = read(log, Cursor())
     with engine.begin() as connection:
@@ -179,7 +179,7 @@ def test_a_cursor_of_another_history_is_refused(tmp_path: Path, engine: Engine) 
     with pytest.raises(InvalidRequest, match="another history"):
         log.follow(ALL, cursor, 10)
     two = Replica(tmp_path, engine, "two")
-    run(two.record(2))
+    two.record(2)
     two.shipper.ship()
     number_new(engine)
     with pytest.raises(InvalidRequest, match="another history"):

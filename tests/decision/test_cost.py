@@ -182,25 +182,6 @@ def test_deep_values_are_too_expensive_to_measure() -> None:
     assert compile_condition(source).evaluate(values) is Reason.CONDITION_FAILED
 
 
-def test_only_expensive_evaluations_wait_for_their_turn() -> None:
-    class Turn:
-        taken = 0
-
-        def __enter__(self) -> None:
-            self.taken += 1
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    turn = Turn()
-    condition = compile_condition(SEARCH)
-    for words, text in ((10, 100), (100, 5_000)):
-        asked = question(words, text)
-        values = ({}, {"context": asked["context"], "resource.attributes": asked["attributes"]})
-        assert condition.evaluate(values, Budget(turn)) is False
-    assert turn.taken == 1
-
-
 # --- the model holds ------------------------------------------------------------------------------
 
 

@@ -6,11 +6,11 @@ import grpc
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
-from pdp.wire.gate import Refusal
 from pdpapi.v1.error_reason_pb2 import ErrorReason
 
 from pdp import errors
 from pdp.wire.framing import status_headers
+from pdp.wire.pipeline import Refusal
 from pdp.wire.statuses import STATUSES, bounded, bug_status, status_of
 
 
