@@ -45,7 +45,7 @@ def _beside(run: Run, check: Target, batches: Target) -> Measurement:
 
 
 def _in_process_us(run: Run, check: Target) -> float:
-    """Microseconds of a Check that is handed to the application as bytes, in its own process."""
+    """Processor time of a Check that is handed to the application as bytes, in its own process."""
     ports = processes.free_port(), processes.free_port()
     directory = run.directory / "pdp"
     url = f"sqlite:///{directory / 'pdp.db'}"

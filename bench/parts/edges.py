@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,7 +127,7 @@ def _staleness(
                     place: pool.submit(_last_allow, allowed, token, everywhere)
                     for place, allowed in places.items()
                 }
-                everywhere.wait(_LATEST_SECONDS)
+                _await_all(everywhere, told)
                 with store.write() as transaction:
                     transaction.revoke_session(RevokedSession(f"sess_stale{number}", plan.USER))
                     committed_at = time.monotonic()
@@ -144,9 +144,23 @@ def _staleness(
     return rows, served
 
 
+def _await_all(everywhere: threading.Barrier, told: Mapping[str, "Future[float]"]) -> None:
+    """Waits until every place has allowed once. Raises BenchError if one does not."""
+    try:
+        everywhere.wait(_LATEST_SECONDS)
+    except threading.BrokenBarrierError:
+        wait(told.values(), _LATEST_SECONDS)
+        why = [f"{place}: {last.exception()!r}" for place, last in told.items() if last.done()]
+        raise BenchError("; ".join(why)) from None
+
+
 def _last_allow(allowed: Allowed, token: str, everywhere: threading.Barrier) -> float:
     """time.monotonic() of when the last allow came in, of a token that is to be revoked."""
-    expect(allowed(token), "a session that was not revoked must be allowed")
+    try:
+        expect(allowed(token), "a session that was not revoked must be allowed")
+    except BaseException:
+        everywhere.abort()
+        raise
     everywhere.wait(_LATEST_SECONDS)
     began = last = time.monotonic()
     denials = 0
