@@ -149,6 +149,11 @@ def check_target(pdp: Pdp, signer: Signer, rules: int) -> Target:
     request = check_request(signer, rules, owner=plan.USER)
     allowed = _ask(pdp, CHECK, request, CheckResponse())
     expect(allowed.decision == ALLOW, f"this PDP must allow to the owner: {allowed}")
+    forged = CheckRequest()
+    forged.CopyFrom(request)
+    forged.actor_token = signer.forged(request.actor_token)
+    refused = _ask(pdp, CHECK, forged, CheckResponse())
+    expect(refused.decision == DENY, "this PDP must refuse a forged token")
     return _target(pdp, "check", CHECK, request, allowed)
 
 

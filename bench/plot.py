@@ -7,11 +7,11 @@ _WIDTH = 720
 _LABELS = 180
 _BAR = 28
 _GAP = 12
-_TOP = 56
+_TOP = 68
 _VALUES = 90
 
 
-def bars(title: str, rows: Sequence[tuple[str, float]], *, ours: str) -> str:
+def bars(title: str, note: str, rows: Sequence[tuple[str, float]], *, ours: str) -> str:
     """A row of (name, value) each, the longest bar first; that of `ours` in another colour."""
     ordered = sorted(rows, key=lambda row: -row[1])
     height = _TOP + len(ordered) * (_BAR + _GAP)
@@ -23,7 +23,8 @@ def bars(title: str, rows: Sequence[tuple[str, float]], *, ours: str) -> str:
         ),
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="16" y="32" font-weight="bold" fill="#1f2933">{escape(title)}</text>',
+        f'<text x="16" y="28" font-weight="bold" fill="#1f2933">{escape(title)}</text>',
+        f'<text x="16" y="50" font-size="13" fill="#52606d">{escape(note)}</text>',
     ]
     for number, (name, value) in enumerate(ordered):
         top = _TOP + number * (_BAR + _GAP)
