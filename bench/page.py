@@ -17,7 +17,7 @@ from bench.series import (
     Series,
 )
 
-BEGIN = "<!-- bench: begin. `python -m bench --render` writes what is between these lines. -->"
+BEGIN = "<!-- bench: begin. `make bench ARGS=--render` writes what is between these lines. -->"
 END = "<!-- bench: end -->"
 
 _ORDER = (LOADED, UNLOADED, BATCH, BESIDE_BATCHES, ALLOWS, DENIALS)
