@@ -43,9 +43,9 @@ def install() -> str:
     """Fetches the server once; its version. Raises BenchError if it cannot be had."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise BenchError("the Cerbos package is for Linux on x86_64")
-    require("npm")
     prefix = _prefix()
     if not _program().exists():
+        require("npm")
         prefix.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(prefix)]
         run([*command, f"{PACKAGE}@{VERSION}"])

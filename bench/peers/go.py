@@ -8,10 +8,10 @@ from bench.processes import require, run
 
 def install(package: str, version: str) -> Path:
     """The program of a package at a version, built once. Raises BenchError if that fails."""
-    require("go")
     directory = plan.BUILD / "go" / f"{package.rpartition('/')[2]}-{version}"
     program = directory / package.rpartition("/")[2]
     if not program.exists():
+        require("go")
         run(
             ["go", "install", f"{package}@v{version}"],
             environment={"GOBIN": str(directory)},
