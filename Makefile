@@ -147,8 +147,8 @@ proto-check: install ## Fail where the generated stubs are stale.
 	done
 
 .PHONY: bench
-bench: install ## Measure this PDP, Cerbos and pycasbin side by side (about 10 minutes).
-	@$(BIN)/python -m bench
+bench: install ## Measure this PDP beside its peers (about 15 minutes; PEERS=all: OPA and OpenFGA too).
+	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 .PHONY: soak
 soak: install ## Look for stale answers in 100,000 operations under faults (about 5 minutes).

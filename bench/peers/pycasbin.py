@@ -1,7 +1,8 @@
 """pycasbin, in process: PyJWT verifies the token for every question, then the enforcer is asked.
 
-Run as a program of its own (`python -m bench.pycasbin KEY RULES SECONDS`, the token on standard
-input), so that it is pinned like the servers and its memory is its own. Prints one JSON line.
+Runs as a program of its own (`python -m bench.peers.pycasbin KEY RULES SECONDS`, the token on its
+standard input), so that it is pinned like the servers and its memory is its own. Prints a line of
+JSON.
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import casbin  # type: ignore[import-untyped]
@@ -20,16 +22,23 @@ from bench.load import Measurement
 from bench.processes import BenchError, Noise, resident_mib
 from bench.signer import ISSUER, Signer
 
+NAME = "pycasbin"
+
 _WARM_SECONDS_PART = 0.2
 _MARGIN_SECONDS = 300
 """For reading the policy and for one question that takes long."""
 
 
-def measure(signer: Signer, rules: int, seconds: int) -> tuple[Measurement, float]:
-    """What one thread answers, and its resident memory in MiB."""
+def install() -> str:
+    """Its version; it is installed with this project's tools."""
+    return version("casbin")
+
+
+def measure(signer: Signer, rules: int, seconds: int) -> Measurement:
+    """What one thread answers."""
     ran = subprocess.run(
         [
-            *("taskset", "-c", str(plan.SERVER_CORE), sys.executable, "-m", "bench.pycasbin"),
+            *("taskset", "-c", str(plan.SERVER_CORE), sys.executable, "-m", "bench.peers.pycasbin"),
             *(str(signer.public_key_file), str(rules), str(seconds)),
         ],
         input=signer.token(plan.USER, plan.ORGANIZATION),
@@ -41,9 +50,7 @@ def measure(signer: Signer, rules: int, seconds: int) -> tuple[Measurement, floa
     )
     if ran.returncode:
         raise BenchError(f"pycasbin: {ran.stderr[-2000:]}")
-    line = json.loads(ran.stdout)
-    resident_mib = line.pop("resident_mib")
-    return Measurement(**line), resident_mib
+    return Measurement(**json.loads(ran.stdout))
 
 
 def enforcer_of(rules: int) -> casbin.Enforcer:

@@ -4,14 +4,14 @@ memory a process takes, at first and once its caches are full."""
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import grpc
 from pdpapi.v1.core_pb2 import Decision
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
 from bench import pdp, plan
+from bench.part import Figures, Run
 from bench.plan import Plan
 from bench.postgresql import postgresql
 from bench.processes import resident_mib
@@ -21,7 +21,6 @@ from pdp.model import Entity, Grant, ToUser, User
 from pdp.sql import open_engine
 
 _CALLERS = 4
-_RULES = 1_100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +36,29 @@ class Million:
     asked: int
 
 
-def measure(directory: Path, signer: Signer, chosen: Plan) -> Million:
+def measure(run: Run) -> Figures:
     """Loads, serves, asks. Takes minutes."""
+    users = run.chosen.users
     with postgresql() as url:
-        load_seconds = _load(url, chosen.users)
-        with pdp.serving(directory, signer, url) as server:
+        load_seconds = _load(url, users)
+        run.say(f"  {users:,} users loaded in {load_seconds:.0f} s")
+        with pdp.serving(run.directory, run.signer, url) as server:
             at_first = resident_mib(server.pid)
-            asked = _ask_about_many(server.port, signer, chosen)
-            return Million(
-                users=chosen.users,
+            asked = _ask_about_many(server.port, run.signer, run.chosen)
+            found = Million(
+                users=users,
                 load_seconds=load_seconds,
                 ready_seconds=server.ready_seconds,
                 resident_mib_ready=at_first,
                 resident_mib_warm=resident_mib(server.pid),
                 asked=asked,
             )
+    return asdict(found)
 
 
 def _load(url: str, users: int) -> float:
     started = time.monotonic()
-    pdp.fill(url, pdp.policy_of(_RULES))
+    pdp.fill(url, pdp.policy_of(plan.RULES))
     engine = open_engine(url)
     migrate(engine)
     with Store(engine).write() as transaction:
@@ -80,7 +82,7 @@ def _ask_about_many(port: int, signer: Signer, chosen: Plan) -> int:
     """Asks about users spread over all of them; how many, before the time was over."""
     step = max(1, chosen.users // chosen.distinct_users_asked)
     end = time.monotonic() + chosen.distinct_seconds_max
-    kind = plan.asked_kind(_RULES)
+    kind = plan.asked_kind(plan.RULES)
     with (
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
         ThreadPoolExecutor(_CALLERS) as pool,

@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -17,8 +17,9 @@ import grpc
 from pdp_client import Guard, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
-from bench import pdp, plan
-from bench.load import Measurement, Target, measure, quantile
+from bench import load, pdp, plan
+from bench.load import Measurement, Target, quantile
+from bench.part import Figures, Run
 from bench.pdp import ALLOW, DENY, Pdp, expect
 from bench.plan import Plan
 from bench.postgresql import postgresql
@@ -28,8 +29,7 @@ from pdp.facts import Store
 from pdp.model import RevokedSession
 from pdp.sql import open_engine
 
-_RULES = 1_100
-_KIND = plan.asked_kind(_RULES)
+_KIND = plan.asked_kind(plan.RULES)
 _PERMISSION = f"{_KIND}:{plan.ACTION}"
 _PAUSE_SECONDS = 0.001
 _DENIALS_IN_A_ROW = 10
@@ -69,11 +69,16 @@ class Edges:
     """Of a caching guard in process: median of the rounds."""
 
 
-def measure_edges(directory: Path, signer: Signer, chosen: Plan) -> Edges:
+def measure(run: Run) -> Figures:
+    """Edges as JSON."""
+    return asdict(_measure(run.directory, run.signer, run.chosen))
+
+
+def _measure(directory: Path, signer: Signer, chosen: Plan) -> Edges:
     """Two replicas on PostgreSQL, a sidecar of theirs, one that keeps nothing, a caching guard."""
     with ExitStack() as started:
         url = started.enter_context(postgresql())
-        pdp.fill(url, pdp.policy_of(_RULES))
+        pdp.fill(url, pdp.policy_of(plan.RULES))
         first, second = (
             started.enter_context(pdp.serving(directory / name, signer, url))
             for name in ("one", "two")
@@ -89,7 +94,7 @@ def measure_edges(directory: Path, signer: Signer, chosen: Plan) -> Edges:
             "caching guard": _asking_guard(guard),
         }
         store = Store(open_engine(url))
-        loaded = [pdp.check_target(one, signer, _RULES) for one in (first, keeping)]
+        loaded = [pdp.check_target(one, signer, plan.RULES) for one in (first, keeping)]
         stale, served = _staleness(store, places, loaded, signer, chosen)
         return Edges(
             stale,
@@ -122,7 +127,7 @@ def _staleness(
                     place: pool.submit(_last_allow, allowed, token, everywhere)
                     for place, allowed in places.items()
                 }
-                everywhere.wait(_LATEST_SECONDS)
+                _await_all(everywhere, told)
                 with store.write() as transaction:
                     transaction.revoke_session(RevokedSession(f"sess_stale{number}", plan.USER))
                     committed_at = time.monotonic()
@@ -139,9 +144,23 @@ def _staleness(
     return rows, served
 
 
+def _await_all(everywhere: threading.Barrier, told: Mapping[str, "Future[float]"]) -> None:
+    """Waits until every place has allowed once. Raises BenchError if one does not."""
+    try:
+        everywhere.wait(_LATEST_SECONDS)
+    except threading.BrokenBarrierError:
+        wait(told.values(), _LATEST_SECONDS)
+        why = [f"{place}: {last.exception()!r}" for place, last in told.items() if last.done()]
+        raise BenchError("; ".join(why)) from None
+
+
 def _last_allow(allowed: Allowed, token: str, everywhere: threading.Barrier) -> float:
     """time.monotonic() of when the last allow came in, of a token that is to be revoked."""
-    expect(allowed(token), "a session that was not revoked must be allowed")
+    try:
+        expect(allowed(token), "a session that was not revoked must be allowed")
+    except BaseException:
+        everywhere.abort()
+        raise
     everywhere.wait(_LATEST_SECONDS)
     began = last = time.monotonic()
     denials = 0
@@ -181,13 +200,8 @@ def _load(target: Target, per_client: float, ending: threading.Event) -> float:
 
 
 def _rate(asked: Pdp, signer: Signer, chosen: Plan) -> Measurement:
-    return measure(
-        pdp.check_target(asked, signer, _RULES),
-        connections=plan.CONNECTIONS,
-        streams=plan.STREAMS,
-        seconds=chosen.loaded_seconds,
-        warm_seconds=chosen.warm_seconds,
-    )
+    target = pdp.check_target(asked, signer, plan.RULES)
+    return load.measure(target, chosen.loaded, chosen.warm_seconds)
 
 
 def _guard_hit_us(guard: Guard, signer: Signer, chosen: Plan) -> float:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,12 +20,12 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 from standardwebhooks import Webhook
 
 from bench import pdp, plan
+from bench.part import Figures, Run
 from bench.pdp import ALLOW, DENY, Pdp, expect
 from bench.plan import Plan
 from bench.postgresql import postgresql
 from bench.signer import Signer
 
-_RULES = 1_100
 _SENDERS = 8
 _LATEST_SECONDS = 5.0
 _INSTANCE = "ins_bench"
@@ -50,17 +50,20 @@ class Told:
     """Checks that were still allowed after the 200, in the process that was told."""
 
 
-def measure(directory: Path, signer: Signer, chosen: Plan) -> list[Told]:
-    """On SQLite and on PostgreSQL."""
-    file = directory / "webhooks.db"
-    on_sqlite = _measure_on("SQLite", f"sqlite:///{file}", directory / "sqlite", signer, chosen)
+def measure(run: Run) -> Figures:
+    """{"databases": [...]}: SQLite and PostgreSQL."""
+    run.directory.mkdir(parents=True)
+    on_sqlite = f"sqlite:///{run.directory / 'webhooks.db'}"
+    told = [_measure_on("SQLite", on_sqlite, run.directory / "sqlite", run.signer, run.chosen)]
     with postgresql() as url:
-        return [on_sqlite, _measure_on("PostgreSQL", url, directory / "pg", signer, chosen)]
+        place = run.directory / "postgresql"
+        told.append(_measure_on("PostgreSQL", url, place, run.signer, run.chosen))
+    return {"databases": [asdict(each) for each in told]}
 
 
 def _measure_on(database: str, url: str, directory: Path, signer: Signer, chosen: Plan) -> Told:
     directory.mkdir(parents=True)
-    pdp.fill(url, pdp.policy_of(_RULES))
+    pdp.fill(url, pdp.policy_of(plan.RULES))
     with ExitStack() as started:
         told = started.enter_context(pdp.serving(directory / "told", signer, url, clerk=_CLERK))
         other = started.enter_context(pdp.serving(directory / "other", signer, url))
@@ -98,9 +101,9 @@ def _lag(told: Pdp, asked: Pdp, signer: Signer, name: str) -> tuple[float, int]:
     """Milliseconds from the 200 to the first Check that denies, and how many allowed meanwhile."""
     request = CheckRequest(
         actor_token=signer.token(plan.USER, plan.ORGANIZATION, f"sess_{name}"),
-        permission=f"{plan.asked_kind(_RULES)}:{plan.ACTION}",
+        permission=f"{plan.asked_kind(plan.RULES)}:{plan.ACTION}",
     )
-    request.resource.type, request.resource.id = plan.asked_kind(_RULES), f"{plan.KIND}_1"
+    request.resource.type, request.resource.id = plan.asked_kind(plan.RULES), f"{plan.KIND}_1"
     request.resource.attributes["owner"] = plan.USER
     message = request.SerializeToString()
     connection = http.client.HTTPConnection("127.0.0.1", told.http_port, timeout=10)
