@@ -248,7 +248,7 @@ def test_what_is_at_hand_is_answered_on_the_loop_and_the_rest_by_threads() -> No
         threads.append(threading.current_thread())
         if request.permission == "away":
             raise MustWait
-        return Soon(echo(request, caller), None)
+        return echo(request, caller)
 
     def answer(request: CheckRequest, caller: Caller) -> CheckResponse:
         threads.append(threading.current_thread())
@@ -269,13 +269,14 @@ def test_a_denial_is_answered_only_once_it_is_settled() -> None:
     events = []
 
     def at_once(request: CheckRequest, caller: Caller) -> Soon:
-        async def settle() -> None:
+        async def settle() -> CheckResponse:
             await asyncio.sleep(0)
             events.append("settled")
             if request.permission == "broken":
                 raise AuditUnavailable("not on record")
+            return echo(request, caller)
 
-        return Soon(echo(request, caller), settle)
+        return settle
 
     door = door_of(at_once=at_once)
     assert post(door, HELLO).code == OK
