@@ -1,6 +1,7 @@
 """What a guard costs beyond its generated stub, in every language: one question at a time, the stub
 and the guard taking turns, against the same server."""
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from bench import pdp, plan
 from bench.part import Figures, Run
 from bench.processes import BenchError, require
 from bench.processes import run as run_program
+from pdp.model import Resource
 
 _CLIENTS = plan.ROOT / "clients"
 _TYPESCRIPT = _CLIENTS / "typescript"
@@ -79,7 +81,9 @@ def measure(run: Run) -> Figures:
     """{"guards": [...]}"""
     run.directory.mkdir(parents=True)
     url = f"sqlite:///{run.directory / 'pdp.db'}"
-    pdp.fill(url, pdp.policy_of(plan.RULES))
+    kind = plan.asked_kind(plan.RULES)
+    asked_about = Resource(kind, f"{plan.KIND}_1", plan.ORGANIZATION)
+    pdp.fill(url, itertools.chain(pdp.policy_of(plan.RULES), (asked_about,)))
     token = run.directory / "token"
     token.write_text(run.signer.token(plan.USER, plan.ORGANIZATION))
     kind = plan.asked_kind(plan.RULES)

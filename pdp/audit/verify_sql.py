@@ -141,6 +141,13 @@ class _Walk:
     def take(self, frame: _Stored) -> None:
         """The next row."""
         end = self._end
+        if frame.kind == _KIND_COUNTS and frame.position < end.position:
+            # Counts that were shipped again may overlap. A row for each run, the longest last.
+            if frame.position + frame.frames > end.position:
+                self._counts.counts += frame.position + frame.frames - end.position
+                self._offsets = []
+                self._end = Place(frame.segment, 0, frame.position + frame.frames, frame.digest)
+            return
         if frame.position < end.position:
             self._say(f"{frame.name} is one too many at its place: it was inserted or copied")
             return
