@@ -27,6 +27,8 @@ STALL_SECONDS_MAX: Final = 10.0
 IDLE_SECONDS_MAX: Final = 600.0
 BODY_SLACK_BYTES: Final = limits.MESSAGE_BYTES_MAX
 """Beyond a path's own bound, which the application enforces first, with a status that says so."""
+FRAME_BYTES_MAX: Final = 16 * 1024
+"""The least that HTTP/2 allows, and what clients send unless told otherwise (RFC 9113, 6.5.2)."""
 HEADER_BYTES_MAX: Final = 8 * limits.METADATA_BYTES_MAX
 """Likewise. A larger header ends its connection."""
 
@@ -110,6 +112,7 @@ class HttpListener:
                 limit_request_field_size=HEADER_BYTES_MAX,
                 h2_max_header_list_size=HEADER_BYTES_MAX,
                 h2_max_header_block_size=HEADER_BYTES_MAX,
+                h2_max_inbound_frame_size=FRAME_BYTES_MAX,
                 h2_initial_stream_window_size=limits.WINDOW_BYTES,
                 h2_initial_connection_window_size=4 * limits.WINDOW_BYTES,
                 max_request_body_size=BODY_SLACK_BYTES,
