@@ -12,6 +12,7 @@ HAS_GO = command -v go >/dev/null && command -v gcc >/dev/null
 HAS_NPM = command -v npm >/dev/null
 left_out = { echo "LEFT OUT: $(1)"; test -z "$$CI"; }
 NO_GO = $(call left_out,the guard for Go (go and gcc are not both installed))
+NO_PROTOCOLS = $(call left_out,the protocol suites (go is not installed))
 NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not installed))
 
 .DEFAULT_GOAL := help
@@ -87,7 +88,31 @@ test-example: install ## Drive the example for Next.js in a Chromium.
 		&& cd $(EXAMPLE) && npm test --silent; else $(NO_NPM); fi
 
 .PHONY: check
-check: install lint types house proto-check test ## Exactly what CI runs.
+check: install lint types house proto-check test protocols ## Exactly what CI runs.
+
+.PHONY: protocols
+protocols: h2spec connect-conformance ## Hold the listener against HTTP/2, gRPC and Connect.
+
+# Suites in Go, pinned by hash in tests/protocols/tools.
+PROTOCOLS := build/protocols
+$(PROTOCOLS)/%: tests/protocols/tools/go.mod tests/protocols/tools/go.sum
+	@echo "Building $(@F): some minutes, once."
+	@mkdir -p $(PROTOCOLS)
+	@cd tests/protocols/tools && go build -o ../../../$(PROTOCOLS)/ \
+		$$(go list -f '{{.ImportPath}}' tool | grep '/$*$$')
+
+.PHONY: h2spec
+h2spec: install ## Run h2spec against the port of a server.
+	@if command -v go >/dev/null; then \
+		$(MAKE) --no-print-directory -s $(PROTOCOLS)/h2spec \
+		&& $(BIN)/python -m tests.protocols.h2spec $(PROTOCOLS)/h2spec; else $(NO_PROTOCOLS); fi
+
+.PHONY: connect-conformance
+connect-conformance: install ## Run Connect's conformance suite for servers.
+	@if command -v go >/dev/null; then \
+		$(MAKE) --no-print-directory -s $(PROTOCOLS)/connectconformance \
+		&& $(BIN)/python -m tests.protocols.connect $(PROTOCOLS)/connectconformance; \
+		else $(NO_PROTOCOLS); fi
 
 .PHONY: lint
 lint: install ## Lint the code and the contract.

@@ -334,7 +334,7 @@ class Service:
         clerk = self._settings.clerk
         if not clerk.webhook_secrets or clerk.instance_id is None:
             return None
-        webhooks = Webhooks(
+        return Webhooks(
             administrator,
             instance_id=clerk.instance_id,
             secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
@@ -342,7 +342,6 @@ class Service:
             await_revision=self._replica.await_revision,
             count=self._metrics.count_webhook,
         )
-        return webhooks.answer
 
     def _follow_readiness(self) -> None:
         serving = False

@@ -6,6 +6,7 @@ h2corn reads and writes HTTP/1.1, HTTP/2 and TLS in Rust; only requests reach th
 import asyncio
 import contextlib
 import os
+import resource
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -27,6 +28,13 @@ STALL_SECONDS_MAX: Final = 10.0
 IDLE_SECONDS_MAX: Final = 600.0
 BODY_SLACK_BYTES: Final = limits.MESSAGE_BYTES_MAX
 """Beyond a path's own bound, which the application enforces first, with a status that says so."""
+FILES_RESERVED: Final = 256
+"""Of the files that a process may open: for the database, the decision log, key fetches."""
+LISTENERS: Final = 2
+"""Of a process, which share the rest."""
+CONNECTIONS_MIN: Final = 16
+FRAME_BYTES_MAX: Final = 16 * 1024
+"""The least that HTTP/2 allows, and what clients send unless told otherwise (RFC 9113, 6.5.2)."""
 HEADER_BYTES_MAX: Final = 8 * limits.METADATA_BYTES_MAX
 """Likewise. A larger header ends its connection."""
 
@@ -105,11 +113,12 @@ class HttpListener:
                 server_header="off",
                 date_header=False,
                 max_concurrent_streams=limits.STREAMS_MAX,
-                limit_connections=connections_max,
+                limit_connections=_affordable(connections_max),
                 limit_request_head_size=HEADER_BYTES_MAX,
                 limit_request_field_size=HEADER_BYTES_MAX,
                 h2_max_header_list_size=HEADER_BYTES_MAX,
                 h2_max_header_block_size=HEADER_BYTES_MAX,
+                h2_max_inbound_frame_size=FRAME_BYTES_MAX,
                 h2_initial_stream_window_size=limits.WINDOW_BYTES,
                 h2_initial_connection_window_size=4 * limits.WINDOW_BYTES,
                 max_request_body_size=BODY_SLACK_BYTES,
@@ -145,12 +154,18 @@ class HttpListener:
         """Binds the port and serves. Raises OSError or ValueError if that is not possible."""
         with _umask(self._umask):
             self._serving = asyncio.ensure_future(self._server.serve())
+            self._serving.add_done_callback(self._log_end)
             try:
                 async with asyncio.timeout(START_SECONDS_MAX):
                     await self._server.wait_started()
             except OSError as error:
                 cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
                 raise OSError(f"{self._listen}: {cause.strerror or error}") from error
+
+    def _log_end(self, serving: "asyncio.Task[None]") -> None:
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None:
+            log.error("listener_ended", listen=self._listen, error=str(error))
 
     async def close(self) -> None:
         """Takes no new connections, tells clients to go (GOAWAY), and waits for open requests."""
@@ -161,6 +176,23 @@ class HttpListener:
             await self._serving
         except (RuntimeError, OSError) as error:
             log.warning("listener_not_drained", listen=self._listen, error=str(error))
+
+
+def _affordable(connections: int) -> int:
+    """So many connections, or fewer if the process may not open that many files.
+
+    A connection too many would end the listener: h2corn takes an accept that fails for fatal.
+    """
+    needed = LISTENERS * connections + FILES_RESERVED
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < needed:  # -1: without a limit
+        soft = needed if hard < 0 else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if not 0 <= soft < needed:
+        return connections
+    affordable = max((soft - FILES_RESERVED) // LISTENERS, CONNECTIONS_MIN)
+    log.warning("connections_limited", maximum=affordable, open_files_max=soft, wanted=connections)
+    return affordable
 
 
 @contextlib.contextmanager

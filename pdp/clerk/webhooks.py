@@ -10,7 +10,7 @@ from pdp.administrator import Administrator, Message
 from pdp.clerk.events import TYPES, Event, observation_of, parse_event
 from pdp.clerk.line import Line
 from pdp.clerk.objects import MalformedObject
-from pdp.clerk.signatures import Headers, Refusal, verify
+from pdp.clerk.signatures import Headers, Refusal, check_headers, verify
 from pdp.clock import Clock
 from pdp.errors import DatabaseUnavailable
 from pdp.waiting import in_pool
@@ -64,6 +64,11 @@ class Webhooks:
         self._clock = clock
         self._await_revision = await_revision
         self._count = count
+
+    def refusal(self, headers: Headers) -> str | None:
+        """Why a message is refused before its body is read; None: the body decides."""
+        checked = check_headers(headers, self._clock())
+        return checked.value if isinstance(checked, Refusal) else None
 
     async def answer(self, headers: Headers, body: bytes) -> tuple[int, str]:
         """The status and text of the answer; 200 only after what the message says is committed."""

@@ -76,7 +76,7 @@ def running_endpoint(
         await_revision=replica.await_revision,
         count=lambda type_, outcome: endpoint.counted.update([(type_, outcome)]),
     )
-    application = http_application(Metrics({}), list, webhooks.answer)
+    application = http_application(Metrics({}), list, webhooks)
     replica.start()
     try:
         with listening(application, policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)]) as port:

@@ -1,14 +1,16 @@
 """The HTTP side, asked over a real socket."""
 
+import asyncio
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from pdp.http import WEBHOOK_PATH, Metrics, http_application
+from pdp.http import WEBHOOK_PATH, Metrics, bounded_post, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.model import Decision, Effect, Reason
 from tests.kit.listening import listening
@@ -109,20 +111,69 @@ def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
 def test_webhooks_are_handed_on_whole_and_what_is_not_is_counted(metrics: Metrics) -> None:
     handed: list[tuple[dict[str, str], bytes]] = []
 
-    async def handle(headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, str]:
-        handed.append((dict(headers), body))
-        return 202, "taken"
+    class Handler:
+        def refusal(self, headers: Sequence[tuple[str, str]]) -> str | None:
+            return "not_for_us" if "x-other" in dict(headers) else None
 
-    application = http_application(metrics, list, handle)
+        async def answer(self, headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, str]:
+            handed.append((dict(headers), body))
+            return 202, "taken"
+
+    application = http_application(metrics, list, Handler())
     with listening(application, policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)]) as port:
         body = b"\xff" * 300_000
         assert post(port, body, **{"X-One": "1"}) == (202, "taken\n")
         assert [(one["x-one"], it) for one, it in handed] == [("1", body)]
         assert post(port, b"{}", **{"Content-Encoding": "gzip"}) == (415, "encoded\n")
         assert post(port, b"{}", **{"Content-Encoding": "identity"})[0] == 202
+        assert post(port, b"{}", **{"X-Other": "1"}) == (400, "not_for_us\n")
+        assert len(handed) == 2
         assert get(port, WEBHOOK_PATH)[0] == 405
         text = get(port, "/metrics")[1]
         assert 'pdp_webhooks_total{outcome="encoded",type="unknown"} 1.0' in text
+        assert 'pdp_webhooks_total{outcome="not_for_us",type="unknown"} 1.0' in text
+
+
+def test_messages_that_wait_for_their_answer_are_bounded(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_post, "HANDLING_MAX", 2)
+
+    class Handler:
+        def refusal(self, _: Sequence[tuple[str, str]]) -> str | None:
+            return None
+
+        async def answer(self, *_: object) -> tuple[int, str]:
+            while waiting.count("busy\n") < 3:
+                await asyncio.sleep(0.01)
+            return 200, "applied"
+
+    waiting: list[str] = []
+    with (
+        listening(http_application(metrics, list, Handler())) as port,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        for sent in [pool.submit(lambda: waiting.append(post(port, b"{}")[1])) for _ in range(5)]:
+            sent.result()
+    assert sorted(waiting) == ["applied\n"] * 2 + ["busy\n"] * 3
+
+
+def test_refused_messages_are_counted_and_logged_once_a_minute(
+    metrics: Metrics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Handler:
+        def refusal(self, _: Sequence[tuple[str, str]]) -> str | None:
+            return "header_missing"
+
+        async def answer(self, *_: object) -> tuple[int, str]:
+            raise AssertionError
+
+    with listening(http_application(metrics, list, Handler())) as port:
+        for _ in range(20):
+            assert post(port, b"canary") == (400, "header_missing\n")
+        assert capsys.readouterr().out.count("webhooks_refused") == 1
+        text = get(port, "/metrics")[1]
+    assert 'pdp_webhooks_total{outcome="header_missing",type="unknown"} 20.0' in text
 
 
 def test_the_metric_of_expensive_conditions_names_rules_but_not_without_bound() -> None:
