@@ -4,15 +4,18 @@ import gzip
 import hashlib
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from pdpapi.v1.core_pb2 import Decision, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
+from tests.e2e.test_callers import SPIFFE, Authority, tls_server
 from tests.e2e.test_check import ORGANIZATION
 from tests.kit.curl import Answer, body_of, curl, is_installed
 from tests.kit.server import ServerProcess, running_server, token_of
@@ -387,5 +390,28 @@ def test_a_unix_socket_is_asked_likewise(tmp_path: Path) -> None:
         health = "/grpc.health.v1.Health/Check"
         assert curl(f"http://localhost{health}", *JSON, *path, data=b"{}").status == 200
         assert curl(f"http://evil.example{health}", *JSON, *path, data=b"{}").status == 403
+    finally:
+        server.stop()
+
+
+def test_a_client_certificate_names_the_caller_here_too(tmp_path: Path) -> None:
+    authority = Authority("one")
+    server = tls_server(tmp_path, authority, mtls=True)
+    key, certificate = authority.issue(x509.UniformResourceIdentifier(SPIFFE), client=True)
+    (tmp_path / "client.key").write_bytes(key)
+    (tmp_path / "client.pem").write_bytes(certificate)
+    ca = ("--cacert", str(tmp_path / "ca.pem"))
+    proof = ("--cert", str(tmp_path / "client.pem"), "--key", str(tmp_path / "client.key"))
+    server.start()
+    try:
+        for version in ("--http1.1", "--http2"):
+            answer = curl(
+                f"https://127.0.0.1:{server.port}{CHECK}",
+                *(version, *ca, *proof, *JSON),
+                data=body_of(question()),
+            )
+            assert (answer.status, answer.version) == (200, version.removeprefix("--http"))
+            with pytest.raises(subprocess.CalledProcessError):
+                curl(f"https://127.0.0.1:{server.port}{CHECK}", version, *ca, *JSON, data=b"{}")
     finally:
         server.stop()
