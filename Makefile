@@ -176,7 +176,8 @@ bench: install ## Measure this PDP beside its peers (about 15 minutes; PEERS=all
 	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Look for stale answers in 100,000 operations under faults (about 5 minutes).
+soak: install ## Fuzz both ports, and look for stale answers in 100,000 operations under faults.
+	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -q tests/e2e/test_wire_fuzz.py
 	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
 
 .PHONY: lock

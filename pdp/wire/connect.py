@@ -9,6 +9,7 @@ callers only loopback names are accepted as `Host` (against DNS rebinding).
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -64,6 +65,27 @@ Chunk = Callable[[], Awaitable[tuple[bytes, bool]]]
 """Reads a part of the body: its bytes, and whether more is to come."""
 
 
+class _Body:
+    """The body of a request, part by part."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self._chunk = chunk
+        self._more = True
+
+    async def read(self) -> tuple[bytes, bool]:
+        """The next part, and whether more is to come."""
+        part, self._more = await self._chunk()
+        return part, self._more
+
+    async def discard(self) -> None:
+        """Throws the rest away, up to the server's bound: in HTTP/2, a client that is still sending
+        its body may take the end of the stream for an error and never see the answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
+                while self._more:
+                    await self.read()
+
+
 class Response(NamedTuple):
     """An HTTP response."""
 
@@ -82,6 +104,26 @@ async def answer(
     loopback_only: bool,
 ) -> Response:
     """Answers one request that is not gRPC."""
+    body = _Body(chunk)
+    response = await _response_to(pipeline, methods, scope, head, body, loopback_only=loopback_only)
+    await body.discard()
+    return response
+
+
+def cross_site() -> PdpError:
+    """The error of a request that a web page sent."""
+    return CallerNotAllowed("requests of web pages (with an Origin header) are not answered")
+
+
+async def _response_to(
+    pipeline: Pipeline,
+    methods: Mapping[bytes, AnyMethod],
+    scope: Mapping[str, Any],
+    head: Head,
+    body: _Body,
+    *,
+    loopback_only: bool,
+) -> Response:
     codec = _CODECS.get(head.protocol)
     if codec is None:
         return _not_a_request(scope)
@@ -93,20 +135,15 @@ async def answer(
         return _unimplemented(404, "there is no such unary method")
     if head.encoding not in ENCODINGS:
         return _unimplemented(501, "the content encoding is not supported")
-    return await _answer_method(pipeline, method, codec, head, chunk)
-
-
-def cross_site() -> PdpError:
-    """The error of a request that a web page sent."""
-    return CallerNotAllowed("requests of web pages (with an Origin header) are not answered")
+    return await _answer_method(pipeline, method, codec, head, body)
 
 
 async def _answer_method(
-    pipeline: Pipeline, method: Method, codec: Codec, head: Head, chunk: Chunk
+    pipeline: Pipeline, method: Method, codec: Codec, head: Head, body: _Body
 ) -> Response:
     try:
         timeout = checked_timeout(head)
-        raw = await _read(pipeline, method, head, chunk)
+        raw = await _read(pipeline, method, head, body)
     except PdpError as error:
         return _error(pipeline.refuse(method, error))
     outcome = await pipeline.answer(method, raw, head.proof, codec, timeout)
@@ -115,24 +152,24 @@ async def _answer_method(
     return _response(200, _CONTENT_TYPES[head.protocol], outcome)
 
 
-async def _read(pipeline: Pipeline, method: Method, head: Head, chunk: Chunk) -> bytes:
-    """The body. If it did not come at once, the caller is authenticated first."""
-    body, more = await chunk()
+async def _read(pipeline: Pipeline, method: Method, head: Head, body: _Body) -> bytes:
+    """The whole body. If it did not come at once, the caller is authenticated first."""
+    raw, more = await body.read()
     bytes_max = method.request_bytes_max
     if more:
-        pipeline.admit(method, len(body), head.proof)
-        whole = bytearray(body)
+        pipeline.admit(method, len(raw), head.proof)
+        whole = bytearray(raw)
         try:
             async with asyncio.timeout(MESSAGE_SECONDS_MAX):
                 while more:
-                    body, more = await chunk()
-                    whole += body
+                    raw, more = await body.read()
+                    whole += raw
                     if len(whole) > bytes_max:
                         raise LimitExceeded("request_bytes_max", bytes_max, len(whole))
         except TimeoutError:
             raise DeadlineExceeded("the request's body did not arrive in time") from None
-        body = bytes(whole)
-    return inflate(body, bytes_max) if head.encoding == GZIP else body
+        raw = bytes(whole)
+    return inflate(raw, bytes_max) if head.encoding == GZIP else raw
 
 
 def _parse_json(request: type[Message], raw: bytes) -> Message:
@@ -170,11 +207,11 @@ def _foreign(head: Head, *, loopback_only: bool) -> PdpError | None:
 
 
 def _is_loopback(host: bytes) -> bool:
-    name = host.decode("latin-1")
+    name = host.decode("latin-1").lower()
     if not name.endswith("]"):
         before, colon, port = name.rpartition(":")
         name = before if colon and port.isdecimal() else name
-    return is_loopback(name)
+    return is_loopback(name.removesuffix("."))
 
 
 def _not_a_request(scope: Mapping[str, Any]) -> Response:

@@ -98,11 +98,16 @@ class Peer:
 
     def read(self) -> None:
         """Reads until the connection is closed."""
-        try:
-            while chunk := self.socket.recv(65536):
+        open_ = True
+        while open_:
+            try:
+                chunk = self.socket.recv(65536)
                 self.received += chunk
-        except OSError:
-            pass
+                open_ = bool(chunk)
+            except TimeoutError:
+                continue
+            except OSError:
+                open_ = False
         self.closed.set()
 
 
