@@ -61,10 +61,7 @@ def _options(
 
 def _prepare() -> None:
     from pdp.cli.variables import warn_of_unknown_variables
-    from pdp.logs import configure_logs
 
-    # Until a command's settings say more; never on standard output, which may be a document.
-    configure_logs("warning", "console")
     if sys.argv[1:2] not in (["serve"], ["sidecar"]):  # which do not start with them
         warn_of_unknown_variables()
 

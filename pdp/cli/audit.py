@@ -161,7 +161,10 @@ def _asked(
             yield AuditServiceStub(channel)
         except grpc.RpcError as error:
             fail(f"{error.code().name}: {error.details()}")
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            if error.code() in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            ):
                 explain(server, tls_of(ca, certificate, key))
             raise typer.Exit(2) from None
 

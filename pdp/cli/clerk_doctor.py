@@ -24,9 +24,11 @@ def doctor(
     """Checks the configuration from end to end. Exit status 1 where something failed."""
     from pdp.clerk.doctor import examine
     from pdp.clock import wall_clock
+    from pdp.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)
+    configure_logs("error", "console")  # what it finds is told as findings
     if token == "-":  # noqa: S105
         token = read_input("a session token")
     counts = dict.fromkeys(_STYLES, 0)

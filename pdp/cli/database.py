@@ -21,10 +21,15 @@ def open_store(settings: "DatabaseSettings", *, create: bool = True) -> "Store":
     Raises ValueError for a URL of neither, or without `create` if a file or tables are missing;
     DatabaseUnavailable.
     """
+    import structlog
+
     from pdp.facts import Store, migrate
+    from pdp.logs import configure_logs
     from pdp.migrations import schema_problem
     from pdp.sql import database_name, open_engine
 
+    if not structlog.is_configured():  # else log lines go to standard output, maybe a document
+        configure_logs("warning", "console")
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
     note(f"database {database_name(url)}")

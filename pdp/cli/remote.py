@@ -70,6 +70,8 @@ def why_no_answer(server: str, tls: "TlsOptions | None") -> str | None:
             speaks_tls, problem = _handshake(probe, tls, server)
     except OSError as error:
         return f"cannot connect to {server}: {error.strerror or error}; is `pdp serve` running?"
+    if speaks_tls is None and tls is not None and _speaks_clear_http2(family, address):
+        speaks_tls = False
     if speaks_tls and tls is None:
         return f"{server} expects TLS: name its authority with --ca or PDP_CA_FILE"
     if speaks_tls is False and tls is not None:
@@ -87,6 +89,17 @@ def _address(server: str) -> tuple[socket.AddressFamily, Any]:
     except (OSError, ValueError):
         return socket.AF_INET, None
     return found[0][0], found[0][4]
+
+
+def _speaks_clear_http2(family: socket.AddressFamily, address: Any) -> bool:
+    """Whether it answers the connection preface of HTTP/2 (RFC 9113, 3.4) with a SETTINGS frame."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4" + bytes(5)
+    with contextlib.suppress(OSError), socket.socket(family) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        probe.connect(address)
+        probe.sendall(preface)
+        return probe.recv(4)[3:] == b"\4"
+    return False
 
 
 def _handshake(

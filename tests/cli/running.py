@@ -1,10 +1,14 @@
 """Runs a command line within the test's own process: many commands, and no interpreter to start."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import structlog
 
 from pdp.cli import main, output
 
@@ -19,6 +23,26 @@ class Done:
 Run = Callable[..., Done]
 
 
+@contextmanager
+def _own_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log lines of the command go to its captured standard error, and those after it do not."""
+    before, handlers, level = structlog.get_config(), logging.root.handlers[:], logging.root.level
+    configure = structlog.configure
+
+    def uncached(**settings: Any) -> None:
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        structlog.reset_defaults()
+        try:
+            yield
+        finally:
+            configure(**before)
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
+
+
 def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `pdp ARGUMENTS`; standard input is a pipe with the text `stdin`."""
 
@@ -30,7 +54,7 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         output._out.cache_clear()
         output._err.cache_clear()
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with _own_logs(monkeypatch), pytest.raises(SystemExit) as ended:
             main()
         said = capsys.readouterr()
         return Done(int(ended.value.code or 0), said.out, said.err)

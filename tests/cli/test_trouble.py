@@ -154,7 +154,7 @@ def test_a_certificate_that_cannot_be_used_is_named_and_nothing_is_tried_again(
     tmp_path: Path, fault: str, processes: int
 ) -> None:
     authority = Authority("one")
-    server = tls_server(tmp_path, authority, "grpc", mtls=True)
+    server = tls_server(tmp_path, authority, mtls=True)
     server.environment["PDP_PROCESSES"] = str(processes)
     key = tmp_path / "server.key"
     want = "are not a PEM certificate and its private key"
@@ -200,7 +200,7 @@ def test_without_issuers_or_upstreams_the_variable_is_named_with_an_example(
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     directory = tmp_path_factory.mktemp("tls")
-    server = tls_server(directory, Authority("one"), "grpc", mtls=False)
+    server = tls_server(directory, Authority("one"), mtls=False)
     server.start()
     yield server
     server.stop()

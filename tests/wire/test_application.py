@@ -406,7 +406,7 @@ def test_more_requests_than_the_bound_are_refused() -> None:
             await leave.wait()
             return await echo(request, caller)
 
-        application = application_of(slowly, rpcs_max=32, streams_share=512)
+        application = application_of(slowly, rpcs_max=32)
         slow = [asyncio.create_task(exchange(application, HELLO)) for _ in range(32)]
         await asyncio.sleep(0)
         response, _ = await exchange(application, HELLO)
