@@ -155,14 +155,14 @@ def test_apply_warns_of_what_is_likely_to_be_meant_otherwise(machine: ServerProc
         applied = machine.pdp("apply", "-", *options, stdin=policy)
         assert applied.returncode == 0
         assert re.search(
-            r"^pdp: warning: line 3: routes./a/\{id\}: needs 'a:b' without naming a resource",
+            r"^pdp: warning: stdin:3:3: routes./a/\{id\}: needs 'a:b' without naming a resource",
             applied.stderr,
             re.MULTILINE,
         )
     # Also of what is stored, where a later document makes it so.
     later = machine.pdp("apply", "-", stdin="resource_types: {b: {tenancy: none}}")
     assert "stored route /a/{id}: needs" in later.stderr
-    assert "line 1: resource_types.b: no permission is declared for 'b'" in later.stderr
+    assert "stdin:1:18: resource_types.b: no permission is declared for 'b'" in later.stderr
     quiet = machine.pdp("apply", "-", stdin="routes: {}\nresource_types: {}")
     assert "warning" not in quiet.stderr
 

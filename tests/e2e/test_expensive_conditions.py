@@ -80,6 +80,7 @@ def metric(server: ServerProcess, name: str, **labels: str) -> float:
 def test_small_questions_beside_expensive_batches_are_answered_soon(
     searched: tuple[ServerProcess, Stubs],
 ) -> None:
+    """They do not wait for a batch to end; how much sooner they are is for `make bench` to say."""
     server, stubs = searched
     stop = threading.Event()
     reasons: set[int] = set()
@@ -92,13 +93,16 @@ def test_small_questions_beside_expensive_batches_are_answered_soon(
 
     small = CheckRequest(actor_token=token(), permission="course:view", resource=RESOURCE)
     stubs.decision.Check(small, timeout=10)
+    alone = Stopwatch()
+    stubs.decision.BatchCheck(batch(60), timeout=60)
+    bound = alone.seconds
     callers = [threading.Thread(target=ask_batches) for _ in range(4)]
     for caller in callers:
         caller.start()
     try:
         # On a busy machine a round may be lost to others; what is held up is so in each.
         rounds: list[float] = []
-        while len(rounds) < 4 and min(rounds, default=1.0) > 0.05:
+        while len(rounds) < 4 and min(rounds, default=bound + 1) > bound:
             took = []
             for _ in range(200):
                 watch = Stopwatch()
@@ -110,24 +114,28 @@ def test_small_questions_beside_expensive_batches_are_answered_soon(
         for caller in callers:
             caller.join()
     assert reasons == {DecisionReason.DECISION_REASON_CONDITION_NOT_MET}, "they were evaluated"
-    assert min(rounds) <= 0.05, rounds
+    assert min(rounds) <= bound, (rounds, bound)
 
 
 def test_a_batch_ends_with_its_deadline_and_nothing_of_it_is_answered(
     searched: tuple[ServerProcess, Stubs],
 ) -> None:
     server, stubs = searched
-    labels = {"method": "BatchCheck", "code": "DEADLINE_EXCEEDED"}
-    before = metric(server, "pdp_rpc_seconds_count", **labels)
+
+    def given_up() -> float:
+        """The server's deadline, or the client's reset of the stream: whichever comes first."""
+        return sum(
+            metric(server, "pdp_rpc_seconds_count", method="BatchCheck", code=code)
+            for code in ("DEADLINE_EXCEEDED", "CANCELLED")
+        )
+
+    before = given_up()
     decided = metric(server, "pdp_decisions_total")
     with pytest.raises(grpc.RpcError) as caught:
         stubs.decision.BatchCheck(batch(900), timeout=0.5)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     # All of it would take another 4 s of work and as many of pauses.
-    eventually(
-        lambda: metric(server, "pdp_rpc_seconds_count", **labels) == before + 1,
-        seconds=2,
-    )
+    eventually(lambda: given_up() == before + 1, seconds=2)
     assert metric(server, "pdp_decisions_total") == decided, "no part of it was answered"
 
 

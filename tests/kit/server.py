@@ -180,8 +180,8 @@ def running_server(
 ) -> Iterator[tuple[ServerProcess, Stubs]]:
     """A server that is ready, with `policy` applied, and stubs to ask it."""
     server = ServerProcess(directory, settings)
-    server.start()
     try:
+        server.start()
         with server.channel() as channel:
             stubs = stubs_on(channel)
             if policy:

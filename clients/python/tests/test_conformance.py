@@ -204,8 +204,8 @@ def test_mutual_tls_is_spoken(harness: Mapping[str, Any], ask: Ask):
         ask(target, "require", "t", "case:allow", tls=TlsOptions(ca=files["ca"]))
 
 
-def test_a_server_that_speaks_no_grpc_is_no_pdp(harness: Mapping[str, Any], ask: Ask):
-    with pytest.raises(PdpUnavailable):
+def test_a_server_without_the_service_is_no_pdp(harness: Mapping[str, Any], ask: Ask):
+    with pytest.raises(PdpRefused, match="UNIMPLEMENTED"):
         ask(harness["http"].removeprefix("http://"), "require", "t", "case:allow")
 
 
