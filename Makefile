@@ -181,7 +181,7 @@ soak: install ## Fuzz both ports, and look for stale answers in 100,000 operatio
 	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
 
 .PHONY: lock
-lock: install ## Pin every dependency anew, by hash.
+lock: install ## Pin the newest version of every dependency, by hash.
 	@for kind in runtime dev; do \
 		group=$$([ $$kind = dev ] && echo "--group dev"); \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -223,7 +223,7 @@ func TestOutcomes(t *testing.T) {
 				actor, err = g.Require(t.Context(), token, "case:"+c.Name, nil, RequestFacts(run))
 				found = came(actor, Decision{}, err)
 				if err == nil {
-					// The answers are used up in order; to see the decision itself, it is asked about anew.
+					// The answers are used up in order; to see the decision itself, it is asked about again.
 					decision, err := g.Check(t.Context(), token, "case:"+c.Name, nil,
 						RequestFacts(map[string]any{"run": rand.Text()}))
 					if err != nil || !decision.Allowed() {

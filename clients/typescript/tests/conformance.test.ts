@@ -133,7 +133,7 @@ describe("whatever a PDP answers, the outcome is the one of docs/guards.md", { s
         );
       } else {
         compareActor(came.answer as Actor, expect);
-        // The answers are used up in order; to see the decision itself, it is asked about anew.
+        // The answers are used up in order; to see the decision itself, it is asked about again.
         compareDecision(await guard.check(CANARY, permission, null, { run: randomUUID() }), expect);
       }
       if (expected.calls !== undefined) {
