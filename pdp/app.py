@@ -296,6 +296,10 @@ class Service:
         )
         return self._listener_grpc.port
 
+    def listens(self) -> bool:
+        """Whether both ports are open. A listener that ended does not come back by itself."""
+        return (self._carried or self._listener_grpc.is_open()) and self._listener_http.is_open()
+
     def stop(self) -> None:
         """Stops taking requests, finishes those in flight, and leaves no record behind."""
         log.info("stopping")

@@ -58,6 +58,7 @@ def serve(
         service.start()
         # In turns: a signal that was given to another thread wakes nobody who waits.
         while not stopping.wait(0.2):
-            pass
+            if not service.listens():
+                raise typer.Exit(1)  # for whoever supervises the process to start it again
     finally:
         service.stop()

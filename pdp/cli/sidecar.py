@@ -80,6 +80,7 @@ def sidecar(
         process.start()
         # In turns: a signal that was given to another thread wakes nobody who waits.
         while not stopping.wait(0.2):
-            pass
+            if not process.listens():
+                raise typer.Exit(1)  # for whoever supervises the process to start it again
     finally:
         process.stop()

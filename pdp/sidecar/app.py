@@ -179,6 +179,10 @@ class Sidecar:
             callers=len(self._settings.callers),
         )
 
+    def listens(self) -> bool:
+        """Whether both ports are open. A listener that ended does not come back by itself."""
+        return self._listener_grpc.is_open() and self._listener_http.is_open()
+
     def stop(self) -> None:
         """Stops taking requests, finishes those in flight, and reports what upstream takes."""
         log.info("stopping")

@@ -1,8 +1,11 @@
 """The process: start, stop, death, and what is left of the log."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
+import resource
+import socket
 import threading
 import time
 from collections import Counter
@@ -233,3 +236,17 @@ def test_a_unix_socket_and_the_database_are_for_nobody_else_though_the_umask_let
         assert (tmp_path / "pdp.db").stat().st_mode & 0o777 == 0o600
     finally:
         server.stop()
+
+
+def test_a_process_whose_port_is_lost_ends_so_that_it_is_started_again(tmp_path: Path) -> None:
+    """h2corn stops accepting for good when the process may open no more files."""
+    with running_server(tmp_path) as (server, _), contextlib.ExitStack() as opened:
+        assert server.process is not None
+        pid = server.process.pid
+        files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (files + 4, files + 4))
+        for _ in range(16):
+            with contextlib.suppress(ConnectionError):
+                opened.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+        assert server.process.wait(30) == 1
+        assert "listener_ended" in server.log()
