@@ -310,7 +310,7 @@ def test_work_ends_when_it_is_cancelled_and_nothing_is_recorded(searching: World
 
     run(cancelled())
     assert len(searching.records()) == before
-    run(searching.authorizer.rule(token, searches(1, 11), "one"))  # positive control
+    run(searching.authorizer.rule(token, searches(1, 11), "two"))  # positive control
     assert len(searching.records()) == before + 1
 
 
@@ -320,7 +320,7 @@ def test_a_long_batch_gives_way_to_small_questions(searching: World) -> None:
     run(searching.authorizer.rule(token, small, "one"))
 
     async def beside() -> int:
-        many = asyncio.create_task(searching.authorizer.rule(token, searches(60), "one"))
+        many = asyncio.create_task(searching.authorizer.rule(token, searches(300), "one"))
         answered = 0
         while not many.done():
             await searching.authorizer.rule(token, small, "one")

@@ -242,10 +242,11 @@ class Recorder:
             self._folds = Folds("")  # counts went up that are not in the log
             self._queue.not_written([entry for entry, _ in admitted], dropped)
             self._has_segment()
+        if written:
+            self._recorded += sum(body.startswith(KIND_RECORD) for body in bodies)
         for entry, ids in admitted:
             entry.finish(ids, None if written else AuditUnavailable(_NOT_WRITTEN))
         if written and bodies:
-            self._recorded += sum(body.startswith(KIND_RECORD) for body in bodies)
             self._on_synced()
         if self._writer.is_open and self._writer.synced.place.byte_offset >= self._segment_bytes:
             self._attempt("audit_segment_not_created", self._writer.rotate)

@@ -182,7 +182,7 @@ def test_a_ban_that_no_webhook_told_of_is_denied(tmp_path: Path, clerk: ClerkApi
             request = CheckRequest(
                 actor_token=token_of("user_00001", organization_id="org_1"),
                 permission="course:view",
-                resource=Resource(type="course", id="algebra"),
+                resource=Resource(type="course", id="algebra", organization_id="org_1"),
             )
             return reason_of(stubs.decision.Check(request, timeout=10))
 

@@ -16,6 +16,7 @@ from pdp.http import Metrics, http_application
 from tests.kit.clerk_events import INSTANCE_ID, SECRET, deliver, event, signed
 from tests.kit.listening import listening
 from tests.kit.server import ServerProcess, running_server
+from tests.kit.waiting import eventually
 
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: pdp\r\nConnection: close\r\n\r\n"
 START = b"POST /webhooks/clerk HTTP/1.1\r\nHost: pdp\r\nContent-Length: 1000\r\n"
@@ -141,6 +142,7 @@ def test_at_its_bound_of_connections_a_port_closes_those_that_are_idle() -> None
 
 def test_malformed_requests_leave_at_most_a_line_in_the_log(tmp_path: Path) -> None:
     with running_server(tmp_path, LOG_LEVEL="info") as (server, _):
+        eventually(lambda: '"event": "readiness"' in server.log())
         before = len(server.log())
         for malformed in (
             b"\x16\x03\x01\r\n\r\n",
