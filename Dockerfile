@@ -5,7 +5,7 @@ ENV PATH=/opt/pdp/bin:$PATH
 COPY requirements/runtime.txt requirements/build.txt requirements/
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/runtime.txt \
  && python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY clients/python clients/python
 COPY pdp pdp
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheels \
@@ -13,6 +13,7 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheels \
  && pip install --no-cache-dir --no-deps /wheels/*.whl
 
 FROM python:3.11-slim
+LABEL org.opencontainers.image.licenses=MIT
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/pdp pdp
 COPY --from=build /opt/pdp /opt/pdp
 ENV PATH=/opt/pdp/bin:$PATH \

@@ -12,6 +12,7 @@ HAS_GO = command -v go >/dev/null && command -v gcc >/dev/null
 HAS_NPM = command -v npm >/dev/null
 left_out = { echo "LEFT OUT: $(1)"; test -z "$$CI"; }
 NO_GO = $(call left_out,the guard for Go (go and gcc are not both installed))
+NO_PROTOCOLS = $(call left_out,the protocol suites (go is not installed))
 NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not installed))
 
 .DEFAULT_GOAL := help
@@ -20,20 +21,37 @@ NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not in
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-$(VENV)/.installed: requirements/dev.txt pyproject.toml clients/python/pyproject.toml
-	@echo "Installing into $(VENV): about a minute, once."
+# Installs what files of requirements list, by hash, and says how far it is.
+pip_install = ( $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-compile --no-deps \
+	--require-hashes $(foreach file,$(1),-r $(file)) || echo failed ) | { \
+	all=$$(cat $(1) | grep -c '^[a-z].*=='); n=0; \
+	while read -r word rest; do case $$word in \
+		Collecting|Requirement|Ignoring) \
+			n=$$((n + 1)); test $$((n % 10)) -ne 0 || echo "  $$n of $$all packages" ;; \
+		Installing) echo "  unpacking" ;; \
+		failed) exit 1 ;; \
+	esac; done; }
+RUNTIME := requirements/runtime.txt requirements/build.txt
+
+$(VENV)/.runtime: $(RUNTIME) pyproject.toml clients/python/pyproject.toml
+	@echo "Installing what the service needs into $(VENV): half a minute, once."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.11")'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(call pip_install,$(RUNTIME))
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		-e clients/python -e .
 	@touch $@
 
+$(VENV)/.installed: $(VENV)/.runtime requirements/dev.txt
+	@echo "Installing the tools for development into $(VENV): a minute, once."
+	@$(call pip_install,requirements/dev.txt)
+	@touch $@
+
 .PHONY: install
-install: $(VENV)/.installed ## Install the project and its tools into .venv.
+install: $(VENV)/.installed ## Install the project and the tools for development into .venv.
 
 .PHONY: demo
-demo: install ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
+demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
 
 # Packages of npm, as locked.
@@ -70,7 +88,31 @@ test-example: install ## Drive the example for Next.js in a Chromium.
 		&& cd $(EXAMPLE) && npm test --silent; else $(NO_NPM); fi
 
 .PHONY: check
-check: install lint types house proto-check test ## Exactly what CI runs.
+check: install lint types house proto-check test protocols ## Exactly what CI runs.
+
+.PHONY: protocols
+protocols: h2spec connect-conformance ## Hold the listener against HTTP/2, gRPC and Connect.
+
+# Suites in Go, pinned by hash in tests/protocols/tools.
+PROTOCOLS := build/protocols
+$(PROTOCOLS)/%: tests/protocols/tools/go.mod tests/protocols/tools/go.sum
+	@echo "Building $(@F): some minutes, once."
+	@mkdir -p $(PROTOCOLS)
+	@cd tests/protocols/tools && go build -o ../../../$(PROTOCOLS)/ \
+		$$(go list -f '{{.ImportPath}}' tool | grep '/$*$$')
+
+.PHONY: h2spec
+h2spec: install ## Run h2spec against the port of a server.
+	@if command -v go >/dev/null; then \
+		$(MAKE) --no-print-directory -s $(PROTOCOLS)/h2spec \
+		&& $(BIN)/python -m tests.protocols.h2spec $(PROTOCOLS)/h2spec; else $(NO_PROTOCOLS); fi
+
+.PHONY: connect-conformance
+connect-conformance: install ## Run Connect's conformance suite for servers.
+	@if command -v go >/dev/null; then \
+		$(MAKE) --no-print-directory -s $(PROTOCOLS)/connectconformance \
+		&& $(BIN)/python -m tests.protocols.connect $(PROTOCOLS)/connectconformance; \
+		else $(NO_PROTOCOLS); fi
 
 .PHONY: lint
 lint: install ## Lint the code and the contract.
@@ -130,22 +172,23 @@ proto-check: install ## Fail where the generated stubs are stale.
 	done
 
 .PHONY: bench
-bench: install ## Measure this PDP, Cerbos and pycasbin side by side (about 10 minutes).
-	@$(BIN)/python -m bench
+bench: install ## Measure this PDP beside its peers (about 15 minutes; PEERS=all: OPA and OpenFGA too).
+	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Look for stale answers in 100,000 operations under faults (about 5 minutes).
+soak: install ## Fuzz both ports, and look for stale answers in 100,000 operations under faults.
+	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -q tests/e2e/test_wire_fuzz.py
 	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
 
 .PHONY: lock
-lock: install ## Pin every dependency anew, by hash.
+lock: install ## Pin the newest version of every dependency, by hash.
 	@for kind in runtime dev; do \
 		group=$$([ $$kind = dev ] && echo "--group dev"); \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--no-header --no-emit-index-url --no-emit-find-links --no-emit-package pdp-client \
 			--upgrade $$group pyproject.toml -o requirements/$$kind.txt || exit 1; \
 	done
-	@echo hatchling | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	@printf 'editables\nhatchling\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--upgrade - -o requirements/build.txt
 

@@ -9,5 +9,7 @@ ratios are medians of the ratios within each round.
 Nothing is believed: before a subject is measured it must answer allow to the owner and deny to
 another, and while it is measured every response must have the length of an allow.
 
-In: this checkout, npm (for Cerbos), h2load, taskset. Out: a table, and `build/bench.json`.
+In: this checkout, h2load, taskset; npm and Go for peers and guards. Out: `build/bench.json`
+(`record.py`), and from it tables and a plot (`results.py`, `page.py`, `plot.py`).
+`parts/` has a file for each part that is measured on its own, `peers/` one for each peer.
 """

@@ -1,4 +1,4 @@
-"""h2load over a gRPC unary method: a length-prefixed message posted over HTTP/2 without TLS.
+"""h2load: one request over HTTP/2 without TLS, again and again.
 
 h2load does not read trailers, where gRPC keeps its status; so each response is held against the
 length of an answer that was looked at. An error has no message and would be noticed.
@@ -7,16 +7,20 @@ length of an answer that was looked at. An error has no message and would be not
 import re
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import plan
-from bench.processes import BenchError, Noise, cpu_seconds
+from bench.plan import Load
+from bench.processes import BenchError, Noise, cpu_seconds, resident_mib
 
-_LENGTH_SLACK_BYTES = 12
+GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")
+JSON_HEADERS = ("content-type: application/json",)
+
 _LENGTH_SLACK_SHARE = 0.03
-"""Numbers in an answer (times, a revision) may take a few bytes more or less, also in a batch."""
+_MARGIN_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,12 @@ class Target:
     port: int
     path: str
     body: Path
-    """The request, length-prefixed."""
+    """The request as it goes over the wire."""
     answer_bytes: int
-    """Length of the answer that is expected, with its prefix."""
+    """Length of the answer that is expected, as it comes over the wire."""
+    slack_bytes: int = 12
+    """Numbers in an answer (times, a revision) may take a few bytes more or less."""
+    headers: Sequence[str] = GRPC_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class Measurement:
     others_share: float
     """Processor time that anything else on the machine took meanwhile, in cores: the noise."""
     requests: int
+    resident_mib: float
+    """Resident memory of the subject afterwards."""
 
     @property
     def requests_per_core_second(self) -> float:
@@ -51,54 +60,76 @@ class Measurement:
         return self.requests_per_second / self.core_share
 
 
-def write_body(file: Path, message: bytes) -> Path:
-    """A request as it goes over the wire: not compressed, its length, the message."""
+def write_grpc(file: Path, message: bytes) -> Path:
+    """A message as gRPC sends it: not compressed, its length, the message."""
     file.write_bytes(struct.pack(">BI", 0, len(message)) + message)
     return file
 
 
-def measure(
-    target: Target, *, connections: int, streams: int, seconds: int, warm_seconds: int
-) -> Measurement:
-    """Asks for `seconds` after `warm_seconds`, always with `connections * streams` in flight.
+def measure(target: Target, load: Load, warm_seconds: int) -> Measurement:
+    """Asks for `load.seconds` after `warm_seconds`.
 
-    Raises BenchError where a request failed or was answered otherwise than expected.
+    Raises BenchError if a request failed or was answered otherwise than expected.
     """
     log = target.body.with_suffix(".log")
     # h2load counts the bytes of its own warm-up as well, so that is a run apart.
-    _run(target, connections, streams, warm_seconds, log)
+    _run(target, load, warm_seconds, log)
     before, noise = cpu_seconds(target.pid), Noise.listen()
-    output = _run(target, connections, streams, seconds, log)
+    output = _run(target, load, load.seconds, log)
     used = cpu_seconds(target.pid) - before
     latencies = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
     log.unlink()
     requests = _checked(output, target)
     return Measurement(
-        requests_per_second=requests / seconds,
+        requests_per_second=requests / load.seconds,
         p50_ms=quantile(latencies, 0.50) / 1000,
         p99_ms=quantile(latencies, 0.99) / 1000,
-        core_share=used / seconds,
-        others_share=noise.others_seconds(used) / seconds,
+        core_share=used / load.seconds,
+        others_share=noise.others_seconds(used) / load.seconds,
         requests=requests,
+        resident_mib=resident_mib(target.pid),
     )
 
 
-def _run(target: Target, connections: int, streams: int, seconds: int, log: Path) -> str:
+@contextmanager
+def running(target: Target, load: Load, seconds: int) -> Iterator[None]:
+    """Asks beside the block, which must end within `seconds`.
+
+    Raises BenchError if it took longer, or a request failed or was answered otherwise.
+    """
+    with subprocess.Popen(
+        _command(target, load, seconds), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield
+            if process.poll() is not None:
+                raise BenchError(f"{target.path}: the load beside it ended too early")
+            output, _ = process.communicate(timeout=seconds + _MARGIN_SECONDS)
+        finally:
+            process.kill()
+    _checked(output, target)
+
+
+def _run(target: Target, load: Load, seconds: int, log: Path) -> str:
     """What h2load prints; its line per request is in `log`."""
     log.unlink(missing_ok=True)
     return subprocess.run(
-        [
-            *("taskset", "-c", str(plan.LOAD_CORE), "h2load"),
-            *("-c", str(connections), "-m", str(streams), "-D", str(seconds)),
-            *("-H", "content-type: application/grpc", "-H", "te: trailers"),
-            *("-d", str(target.body), "--log-file", str(log)),
-            f"http://127.0.0.1:{target.port}{target.path}",
-        ],
+        _command(target, load, seconds, "--log-file", str(log)),
         capture_output=True,
         text=True,
-        timeout=seconds + 60,
+        timeout=seconds + _MARGIN_SECONDS,
         check=False,
     ).stdout
+
+
+def _command(target: Target, load: Load, seconds: int, *options: str) -> list[str]:
+    return [
+        *("taskset", "-c", str(plan.LOAD_CORE), "h2load"),
+        *("-c", str(load.connections), "-m", str(load.streams), "-D", str(seconds)),
+        *(part for header in target.headers for part in ("-H", header)),
+        *("-d", str(target.body), *options),
+        f"http://127.0.0.1:{target.port}{target.path}",
+    ]
 
 
 def _checked(output: str, target: Target) -> int:
@@ -111,7 +142,7 @@ def _checked(output: str, target: Target) -> int:
     if not done or done != succeeded or failed or errored:
         raise BenchError(f"requests failed: {counts[0]}")
     mean = int(data[1]) / done
-    slack = max(_LENGTH_SLACK_BYTES, _LENGTH_SLACK_SHARE * target.answer_bytes)
+    slack = max(target.slack_bytes, _LENGTH_SLACK_SHARE * target.answer_bytes)
     if abs(mean - target.answer_bytes) > slack:
         raise BenchError(
             f"{target.path}: answers have {mean:.1f} bytes, expected {target.answer_bytes}"

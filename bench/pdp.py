@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -22,7 +22,7 @@ from pdpapi.v1.decision_service_pb2 import (
 )
 
 from bench import plan
-from bench.load import Target, write_body
+from bench.load import Target, write_grpc
 from bench.processes import BenchError, free_port, pinned, wait_until
 from bench.signer import ISSUER, Signer
 from pdp.document import PolicyDocument, parse_document
@@ -34,8 +34,6 @@ CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 BATCH_CHECK = "/pdpapi.v1.PolicyDecisionService/BatchCheck"
 ALLOW = Decision.DECISION_ALLOW
 DENY = Decision.DECISION_DENY
-
-Door = Literal["grpc", "envoy"]
 
 A = TypeVar("A", bound=Message)
 Ask: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
@@ -91,27 +89,14 @@ def fill(url: str, entities: Iterator[Entity]) -> None:
 
 @contextmanager
 def serving(
-    directory: Path,
-    signer: Signer,
-    url: str,
-    door: Door = "grpc",
-    clerk: Mapping[str, object] | None = None,
+    directory: Path, signer: Signer, url: str, clerk: Mapping[str, object] | None = None
 ) -> Iterator[Pdp]:
-    """`pdp serve` on the server core, with default settings but for addresses, places, door and
-    what it is told of Clerk."""
+    """`pdp serve` on the server core, with default settings but for addresses, places and what it
+    is told of Clerk."""
     directory.mkdir(parents=True, exist_ok=True)
     port, http_port = free_port(), free_port()
-    issuer = {"issuer": ISSUER, "public_key_file": str(signer.public_key_file)}
-    environment = {
-        "PDP_ISSUERS": json.dumps([issuer]),
-        "PDP_DATABASE_URL": url,
-        "PDP_AUDIT_DIRECTORY": str(directory / "audit"),
-        "PDP_LISTEN": f"127.0.0.1:{port}",
-        "PDP_HTTP_LISTEN": f"127.0.0.1:{http_port}",
-        "PDP_LOG_LEVEL": "warning",
-        "PDP_DOOR": door,
-        "PDP_CLERK": json.dumps(clerk or {}),
-    }
+    environment = environment_of(directory, signer, url, port, http_port)
+    environment["PDP_CLERK"] = json.dumps(clerk or {})
     log = directory / "server.log"
     command = [sys.executable, "-m", "pdp", "serve"]
     with pinned(command, plan.SERVER_CORE, log, environment, directory) as process:
@@ -120,10 +105,35 @@ def serving(
         yield Pdp(process.pid, port, http_port, directory, seconds)
 
 
+@contextmanager
+def serving_policy(directory: Path, signer: Signer, rules: int = plan.RULES) -> Iterator[Pdp]:
+    """The same on SQLite, with a policy of so many rules."""
+    directory.mkdir(parents=True)
+    url = f"sqlite:///{directory / 'pdp.db'}"
+    fill(url, policy_of(rules))
+    with serving(directory, signer, url) as server:
+        yield server
+
+
+def environment_of(
+    directory: Path, signer: Signer, url: str, port: int, http_port: int
+) -> dict[str, str]:
+    """The settings of a process."""
+    issuer = {"issuer": ISSUER, "public_key_file": str(signer.public_key_file)}
+    return {
+        "PDP_ISSUERS": json.dumps([issuer]),
+        "PDP_DATABASE_URL": url,
+        "PDP_AUDIT_DIRECTORY": str(directory / "audit"),
+        "PDP_LISTEN": f"127.0.0.1:{port}",
+        "PDP_HTTP_LISTEN": f"127.0.0.1:{http_port}",
+        "PDP_LOG_LEVEL": "warning",
+    }
+
+
 def check_request(signer: Signer, rules: int, *, owner: str) -> CheckRequest:
     """The question: may the bearer edit a course that belongs to `owner`?"""
     kind = plan.asked_kind(rules)
-    resource = Resource(type=kind, id=f"{plan.KIND}_1")
+    resource = Resource(type=kind, id=f"{plan.KIND}_1", organization_id=plan.ORGANIZATION)
     resource.attributes["owner"] = owner
     return CheckRequest(
         actor_token=signer.token(plan.USER, plan.ORGANIZATION),
@@ -133,12 +143,17 @@ def check_request(signer: Signer, rules: int, *, owner: str) -> CheckRequest:
 
 
 def check_target(pdp: Pdp, signer: Signer, rules: int) -> Target:
-    """The question with an allow for an answer. Raises BenchError where the PDP answers wrongly."""
+    """The question with an allow for an answer. Raises BenchError if the PDP answers wrongly."""
     denied = _ask(pdp, CHECK, check_request(signer, rules, owner=plan.STRANGER), CheckResponse())
-    expect(denied.decision == DENY, "this PDP must deny to who is not the owner")
+    expect(denied.decision == DENY, "this PDP must deny to a stranger")
     request = check_request(signer, rules, owner=plan.USER)
     allowed = _ask(pdp, CHECK, request, CheckResponse())
     expect(allowed.decision == ALLOW, f"this PDP must allow to the owner: {allowed}")
+    forged = CheckRequest()
+    forged.CopyFrom(request)
+    forged.actor_token = signer.forged(request.actor_token)
+    refused = _ask(pdp, CHECK, forged, CheckResponse())
+    expect(refused.decision == DENY, "this PDP must refuse a forged token")
     return _target(pdp, "check", CHECK, request, allowed)
 
 
@@ -146,7 +161,7 @@ def denial_target(pdp: Pdp, signer: Signer, rules: int) -> Target:
     """The question with a denial for an answer, on record and synced before it goes out."""
     request = check_request(signer, rules, owner=plan.STRANGER)
     denied = _ask(pdp, CHECK, request, CheckResponse())
-    expect(denied.decision == DENY, "this PDP must deny to who is not the owner")
+    expect(denied.decision == DENY, "this PDP must deny to a stranger")
     return _target(pdp, "denial", CHECK, request, denied)
 
 
@@ -155,7 +170,9 @@ def batch_target(pdp: Pdp, signer: Signer, rules: int) -> Target:
     kind = plan.asked_kind(rules)
     request = BatchCheckRequest(actor_token=signer.token(plan.USER, plan.ORGANIZATION))
     for number in range(plan.BATCH_ITEMS):
-        resource = Resource(type=kind, id=f"{plan.KIND}_{number}")
+        resource = Resource(
+            type=kind, id=f"{plan.KIND}_{number}", organization_id=plan.ORGANIZATION
+        )
         resource.attributes["owner"] = plan.USER
         request.items.append(CheckItem(permission=f"{kind}:{plan.ACTION}", resource=resource))
     answer = _ask(pdp, BATCH_CHECK, request, BatchCheckResponse())
@@ -167,13 +184,13 @@ def batch_target(pdp: Pdp, signer: Signer, rules: int) -> Target:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raises BenchError with `otherwise` where it does not hold."""
+    """Raises BenchError with `otherwise` if it does not hold."""
     if not holds:
         raise BenchError(otherwise)
 
 
 def _target(pdp: Pdp, name: str, path: str, request: Message, answer: Message) -> Target:
-    body = write_body(pdp.directory / f"{name}.bin", request.SerializeToString())
+    body = write_grpc(pdp.directory / f"{name}.bin", request.SerializeToString())
     return Target(pdp.pid, pdp.port, path, body, len(answer.SerializeToString()) + 5)
 
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,50 @@ from bench import plan
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.02
+_SETTLE_POLL_SECONDS = 0.5
+_RESTING_SHARE = 0.1
+"""Of a core: servers poll, and ticks are coarse."""
 
 
 class BenchError(Exception):
     """The measurement cannot be made; the text says why."""
 
 
+_PACKAGES = {"h2load": "nghttp2-client", "taskset": "util-linux", "npm": "npm", "go": "golang"}
+"""The Debian package of each program."""
+
+
 def require(*programs: str) -> None:
-    """Raises BenchError where a program is missing."""
+    """Raises BenchError if a program is missing."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        raise BenchError(
-            f"not installed: {', '.join(missing)} "
-            "(h2load is in nghttp2-client, taskset in util-linux, npm in npm)"
+        named = ", ".join(f"{program} (Debian: {_PACKAGES[program]})" for program in missing)
+        raise BenchError(f"not installed: {named}")
+
+
+def run(
+    command: Sequence[str],
+    *,
+    directory: Path = plan.ROOT,
+    environment: Mapping[str, str] | None = None,
+    seconds_max: float = plan.INSTALL_SECONDS_MAX,
+) -> str:
+    """What a command prints. Raises BenchError if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=seconds_max,
+            check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{' '.join(command)}: takes more than {seconds_max:.0f} s") from None
+    if done.returncode:
+        raise BenchError(f"{' '.join(command)}: {(done.stderr or done.stdout)[-2000:].strip()}")
+    return done.stdout
 
 
 def free_port() -> int:
@@ -80,6 +110,16 @@ def wait_until(
             raise BenchError(f"{what} is not ready after {plan.START_SECONDS_MAX:.0f} s")
         time.sleep(_POLL_SECONDS)
     return time.monotonic() - started
+
+
+def settle(pids: Collection[int]) -> None:
+    """Waits until these processes rest, at most plan.SETTLE_SECONDS_MAX."""
+    end = time.monotonic() + plan.SETTLE_SECONDS_MAX
+    resting = False
+    while not resting and time.monotonic() < end:
+        before = sum(map(cpu_seconds, pids))
+        time.sleep(_SETTLE_POLL_SECONDS)
+        resting = sum(map(cpu_seconds, pids)) - before <= _RESTING_SHARE * _SETTLE_POLL_SECONDS
 
 
 def resident_mib(pid: int) -> float:

@@ -37,6 +37,11 @@ class Signer:
             lifetime_seconds=LIFETIME_SECONDS,
         )
 
+    def forged(self, token: str) -> str:
+        """The same claims with a signature that is not theirs."""
+        head, _, signature = token.rpartition(".")
+        return f"{head}.{signature[::-1]}"
+
 
 def make_signer(directory: Path) -> Signer:
     """A new key; its public half as PEM and as a key set in `directory`."""

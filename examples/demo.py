@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,11 +62,15 @@ def run(directory: Path) -> None:
         return pdp("token", "--user", user, "--session", f"sess_{user}", *place)
 
     step("1. The policy: roles ADMIN, INSTRUCTOR and STUDENT, three people, one organization")
-    print(pdp("apply", str(POLICY)).splitlines()[-1])
-
-    tokens = {"ivan": token("user_ivan"), "sam": token("user_sam"), "old": token("user_sam", -60)}
+    with ThreadPoolExecutor() as pool:
+        applied = pool.submit(pdp, "apply", str(POLICY))
+        ivan = token("user_ivan")  # the first token makes the key
+        print(applied.result().splitlines()[-1], flush=True)
     server = subprocess.Popen([*PDP, "serve"], cwd=directory, env=environment)
     try:
+        with ThreadPoolExecutor() as pool:
+            sam, old = pool.map(token, ("user_sam", "user_sam"), (60, -60))
+        tokens = {"ivan": ivan, "sam": sam, "old": old}
         wait_until_ready(http_port, server)
         with Guard(f"127.0.0.1:{grpc_port}", deadline_seconds=5) as guard:
             algebra = Resource("course", "algebra")

@@ -1,20 +1,19 @@
-"""The corridor: identity -> facts -> decision -> audit. The way of a request, in one function.
+"""The way of a request: verify the token, gather facts, decide, record, confirm.
 
 Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `errors.py` (there is no
 answer), or a bug. An error is never an allow: nothing here catches one.
+
+An `await` suspends only if something has to be waited for: a key set, the database, the audit log.
+What is in memory is answered in one go.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from pdp_routes import PUBLIC, RouteRefused
-
-from pdp.audit import Recorder, new_decision_id
+from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
-from pdp.decision import Policy, decide, names, prepare
-from pdp.errors import FactsStale, MustWait
+from pdp.decision import decide, prepare, target_of
+from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
 from pdp.model import (
@@ -26,28 +25,22 @@ from pdp.model import (
     Question,
     Reason,
     RefusedToken,
-    Resource,
-    ResourceRef,
     UserFacts,
     UserStatus,
     VerifiedToken,
 )
+from pdp.pacing import Pace
 
-Provision = Callable[[VerifiedToken], int]
-"""Writes down whom a token proves, as far as nobody has spoken of them before. Returns a revision
-that holds what came of it. Raises `errors.Unavailable`."""
-
+Provision = Callable[[VerifiedToken], Awaitable[int]]
+"""Creates the user, organization and membership named in a verified token, unless Clerk has already
+reported them. Returns a revision at which that is stored. Raises `errors.Unavailable`."""
 
 ROUTING_ATTEMPTS_MAX = 3
-UNROUTED = "http:request"
-"""The permission on record where a request has no route."""
-REQUEST_CHARACTERS_MAX = 512
-_NOT_PLAIN = re.compile(r"[^\x21-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The answers to the questions of one actor."""
+    """The answers to the questions of one actor. Its denials are in the audit log."""
 
     token: VerifiedToken | RefusedToken
     decisions: Sequence[Decision]
@@ -57,13 +50,11 @@ class Ruling:
     decided_at: float
     """Seconds since 1970-01-01 UTC."""
     view: View | None
-    """What was read; None where the token was refused: no fact was read, so none can be stale."""
-    unrecorded: Sequence[DecisionRecord] = ()
-    """Denials that are not on record yet. While there are any, this is not an answer."""
+    """The facts that were read; None if the token was refused, for then no fact was read."""
 
 
 class Authorizer:
-    """Answers questions. Thread-safe: it keeps no state of its own."""
+    """Answers questions. Keeps no state of its own."""
 
     def __init__(
         self,
@@ -82,146 +73,131 @@ class Authorizer:
         self._record_allows = record_allows
         self._provision = provision
 
-    def rule(
+    async def rule(
         self,
         token_text: str,
         questions: Sequence[Question],
         caller: str,
         at_least_revision: int = 0,
-        *,
-        wait: bool = True,
     ) -> Ruling:
-        """Answers all questions at one revision; returns once every denial is on record.
+        """Answers all questions at one revision; returns once every denial is in the audit log.
 
-        Without `wait` it returns at once, and denials are left to `settle`.
-
-        Raises `errors.Unavailable` (keys, database, freshness, revision or audit out of reach), and
-        without `wait` MustWait where an answer needs what is not in memory.
+        Raises:
+            errors.Unavailable: keys, database, freshness, revision or audit are out of reach.
+            errors.ShareExceeded: the caller has used up its share of the audit log. There is no
+                answer, since a denial is given only once it is in the log.
         """
-        ruling = self._decide(token_text, questions, at_least_revision, wait=wait)
-        return self._on_record(ruling, questions, caller, wait=wait)
+        ruling = await self._decide(token_text, questions, at_least_revision)
+        return await self._record(ruling, questions, caller)
 
-    def rule_request(
-        self, token_text: str, request: HttpRequest, caller: str, *, wait: bool = True
+    async def rule_request(
+        self, token_text: str, request: HttpRequest, caller: str
     ) -> Ruling | None:
-        """Answers for a request what its route needs, by the routes of the very policy that
-        decides. None: what it asks for is public.
+        """Answers the question that a request's route asks, by the routes of the same policy that
+        decides. None: the route is public.
 
-        Otherwise as `rule`. A token that is refused is so whatever the path.
+        A token that is refused is refused whatever the path. Raises as `rule`.
         """
         for _ in range(ROUTING_ATTEMPTS_MAX):
             snapshot = self._replica.snapshot
-            target = _target(snapshot.policy, request)
+            target = target_of(snapshot.policy, request)
             if target is None:
                 self._replica.require_fresh(snapshot)
                 return None
             questions = (target.question,)
-            ruling = self._decide(token_text, questions, 0, wait=wait, refusal=target.refusal)
+            ruling = await self._decide(token_text, questions, 0, refusal=target.refusal)
             view = ruling.view
             if (
                 view is None
                 or view.policy is snapshot.policy
-                or _target(view.policy, request) == target
+                or target_of(view.policy, request) == target
             ):
-                return self._on_record(ruling, questions, caller, wait=wait, request=request)
+                return await self._record(ruling, questions, caller, request)
         raise FactsStale("the routes changed faster than a request could be matched")
 
-    def _decide(
+    async def _decide(
         self,
         token_text: str,
         questions: Sequence[Question],
         at_least_revision: int,
         *,
-        wait: bool,
         refusal: Reason | None = None,
     ) -> Ruling:
-        """`refusal`: why it is denied to everybody who is not refused for what they are."""
-        token = self._verifier.verify(token_text, wait=wait)
+        """`refusal`: denies to everybody, for this reason unless the actor gives another."""
+        token = await self._verifier.verify(token_text)
         now = self._clock()
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
-        view = self._view(token, questions, at_least_revision, wait=wait)
+        view = await self._view(token, questions, at_least_revision)
         standing = prepare(view.policy, token, view.user, view.organization, now)
-        if refusal is None:
-            decisions = [
-                decide(standing, question, chain)
-                for question, chain in zip(questions, view.chains, strict=True)
-            ]
-        else:
+        if refusal is not None:
             decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
+        else:
+            decisions, pace = [], Pace()
+            for question, chain in zip(questions, view.chains, strict=True):
+                decisions.append(decide(standing, question, chain))
+                await pace.give_way()
         return Ruling(token, decisions, ids, view.revision, now, view)
 
-    def _on_record(
-        self,
-        ruling: Ruling,
-        questions: Sequence[Question],
-        caller: str,
-        *,
-        wait: bool,
-        request: HttpRequest | None = None,
-    ) -> Ruling:
-        """An answer, or without `wait` one that is left to `settle`."""
-        denials = self._records_to_sync(ruling, questions, caller, request)
-        if denials and not wait:
-            return replace(ruling, unrecorded=denials)
-        self._recorder.record(denials)
-        self._confirm(ruling)
-        return ruling
-
-    async def settle(self, ruling: Ruling) -> None:
-        """The end of the way of a ruling that did not wait: returns once its denials are on record.
-
-        Raises `errors.Unavailable`.
-        """
-        await self._recorder.record_from_loop(ruling.unrecorded)
-        self._confirm(ruling)
-
-    def _view(
-        self,
-        token: VerifiedToken,
-        questions: Sequence[Question],
-        at_least_revision: int,
-        *,
-        wait: bool,
+    async def _view(
+        self, token: VerifiedToken, questions: Sequence[Question], at_least_revision: int
     ) -> View:
-        """The facts. Of an actor whom they do not know, once that was provisioned, where it is."""
+        """The facts; of an unknown actor, after the actor was provisioned, if that is enabled."""
         actor = token.actor
         resources = [question.resource for question in questions]
-        view = self._replica.view(
-            actor.user_id, actor.organization_id, resources, at_least_revision, wait=wait
-        )
+        ids = (actor.user_id, actor.organization_id)
+        view = await self._replica.view(*ids, resources, at_least_revision)
         if self._provision is None or not _is_new(actor, view.user):
             return view
-        if not wait:
-            raise MustWait
-        revision = max(at_least_revision, self._provision(token))
-        return self._replica.view(actor.user_id, actor.organization_id, resources, revision)
+        revision = max(at_least_revision, await self._provision(token))
+        return await self._replica.view(*ids, resources, revision)
 
-    def _confirm(self, ruling: Ruling) -> None:
-        # Last, so that no pause between reading the facts and answering goes unnoticed.
-        if ruling.view is not None:
-            self._replica.confirm(ruling.view)
-
-    def _records_to_sync(
+    async def _record(
         self,
         ruling: Ruling,
         questions: Sequence[Question],
         caller: str,
-        request: HttpRequest | None,
-    ) -> Sequence[DecisionRecord]:
+        request: HttpRequest | None = None,
+    ) -> Ruling:
+        def records(effect: Effect) -> list[DecisionRecord]:
+            return build_records(
+                effect,
+                ruling.token,
+                questions,
+                ruling.decisions,
+                ruling.decision_ids,
+                caller=caller,
+                revision=ruling.revision,
+                decided_at=ruling.decided_at,
+                request=request,
+            )
+
         effects = {decision.effect for decision in ruling.decisions}
         if self._record_allows and Effect.ALLOW in effects:
-            self._recorder.offer(_records(ruling, questions, caller, request, Effect.ALLOW))
-        if Effect.DENY not in effects:
-            return ()
-        return _records(ruling, questions, caller, request, Effect.DENY)
+            self._recorder.offer(records(Effect.ALLOW))
+        if Effect.DENY in effects:
+            ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))
+        if ruling.view is not None:
+            # Last, so that no pause between reading the facts and answering goes unnoticed.
+            self._replica.confirm(ruling.view)
+        return ruling
+
+
+def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
+    """The ruling with the ids under which its denials are in the log: equal ones share a record."""
+    denied = iter(ids)
+    decision_ids = [
+        next(denied) if decision.effect is Effect.DENY else decision_id
+        for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True)
+    ]
+    return replace(ruling, decision_ids=decision_ids)
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:
-    """Whether a token may prove of the actor what the database does not know: not of who is
-    disabled, nor for a session that was revoked."""
+    """Whether a token may prove of the actor what the database does not know. It may not for a
+    disabled user, nor for a revoked session."""
     if user is None:
         return True
     return (
@@ -230,81 +206,3 @@ def _is_new(actor: Actor, user: UserFacts | None) -> bool:
         and user.user.status is UserStatus.ACTIVE
         and actor.session_id not in user.revoked_sessions
     )
-
-
-class _Target(NamedTuple):
-    """Where a request leads."""
-
-    question: Question
-    refusal: Reason | None
-    """Why it leads nowhere; then the question says only what stands on record."""
-
-
-def _target(policy: Policy, request: HttpRequest) -> _Target | None:
-    """None: to what is public."""
-    try:
-        found = policy.routes.match(request.method, request.path)
-    except RouteRefused as refused:
-        unknown = refused.reason == "no_route"
-        reason = Reason.ROUTE_UNKNOWN if unknown else Reason.PATH_AMBIGUOUS
-        return _Target(Question(UNROUTED), reason)
-    if found is PUBLIC:
-        return None
-    resource = None
-    if found.resource_type is not None and found.resource_id is not None:
-        if names.check_identifier(found.resource_id, "") is not None:
-            # Nothing can be called so: not an error, which a client could bring about.
-            return _Target(Question(UNROUTED), Reason.ROUTE_UNKNOWN)
-        resource = Resource(found.resource_type, found.resource_id)
-    return _Target(Question(found.permission, resource, request.context), None)
-
-
-def _text(request: HttpRequest) -> str:
-    """A request on record: without its query, on one line whatever it holds, and bounded."""
-    path = request.path.partition("?")[0]
-    method, path = (
-        _NOT_PLAIN.sub(lambda found: f"\\x{ord(found[0]):02x}", part)
-        for part in (request.method, path)
-    )
-    text = f"{method} {path}"
-    if len(text) > REQUEST_CHARACTERS_MAX:
-        return text[: REQUEST_CHARACTERS_MAX - 3] + "..."
-    return text
-
-
-def _records(
-    ruling: Ruling,
-    questions: Sequence[Question],
-    caller: str,
-    request: HttpRequest | None,
-    effect: Effect,
-) -> list[DecisionRecord]:
-    token = ruling.token
-    text = None if request is None else _text(request)
-    records = []
-    for question, decision, decision_id in zip(
-        questions, ruling.decisions, ruling.decision_ids, strict=True
-    ):
-        if decision.effect is not effect:
-            continue
-        resource = question.resource
-        records.append(
-            DecisionRecord(
-                decision_id=decision_id,
-                decided_at=ruling.decided_at,
-                effect=effect,
-                reason=decision.reason,
-                permission=question.permission,
-                caller=caller,
-                revision=ruling.revision,
-                token_fingerprint=token.fingerprint,
-                actor=token.actor,
-                token_id=token.token_id,
-                resource=None if resource is None else ResourceRef(resource.type, resource.id),
-                resource_organization_id=decision.resource_organization_id,
-                rule_id=decision.rule_id,
-                grant_id=decision.grant_id,
-                request=text,
-            )
-        )
-    return records

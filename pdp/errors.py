@@ -23,6 +23,8 @@
     |   +-- UpstreamUnavailable a sidecar reaches no server that answers
     |   +-- UpstreamRefused    a server does not let the sidecar itself ask
     +-- Overloaded             full; asking again later may help
+    +-- DeadlineExceeded       the deadline that the caller set has passed
+    +-- ShareExceeded          the caller has used up its share; asking again later may help
     +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
         +-- ClerkUnavailable   it may, later
         +-- ClerkRefused       it will not
@@ -45,6 +47,17 @@ class Violation:
     description: str
     line: int | None = None
     """Line of the document, from 1; None outside documents."""
+    column: int | None = None
+    """Column in that line, from 1; None where only the line is known."""
+
+    def located(self, file: str) -> str:
+        """`file:line:column: field: description`, as far as the place is known."""
+        place = [file, *(str(part) for part in (self.line, self.column) if part is not None)]
+        return f"{':'.join(place)}: {self.field}: {self.description}"
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f"line {self.line}: "
+        return f"{line}{self.field}: {self.description}"
 
 
 class PdpError(Exception):
@@ -64,7 +77,7 @@ class InvalidRequest(RequestError):
     """Fields of a request are malformed."""
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        super().__init__("; ".join(map(str, violations)))
         self.violations: Sequence[Violation] = violations
 
     def within(self, field: str) -> "InvalidRequest":
@@ -76,14 +89,7 @@ class InvalidPolicy(RequestError):
     """A policy document does not hold together."""
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__(
-            "; ".join(
-                f"line {v.line}: {v.field}: {v.description}"
-                if v.line is not None
-                else f"{v.field}: {v.description}"
-                for v in violations
-            )
-        )
+        super().__init__("; ".join(map(str, violations)))
         self.violations: Sequence[Violation] = violations
 
 
@@ -194,6 +200,29 @@ class Overloaded(PdpError):
         super().__init__(f"{limit} is reached: {maximum}", limit=limit, maximum=str(maximum))
 
 
+class DeadlineExceeded(PdpError):
+    """The deadline that the caller set has passed. Nothing was answered."""
+
+
+class ShareExceeded(PdpError):
+    """The caller has used up its share of something. Other callers still have theirs."""
+
+    def __init__(self, share: str, maximum: int, retry_after_ms: int = 0) -> None:
+        """Creates the error.
+
+        Args:
+            share: Name of the share, as in the settings.
+            maximum: How much of it one caller may have.
+            retry_after_ms: Milliseconds until there is room again; 0 if that is not known.
+        """
+        super().__init__(
+            f"the caller's share is used up: {share} is {maximum}",
+            limit=share,
+            maximum=str(maximum),
+        )
+        self.retry_after_ms = retry_after_ms
+
+
 class ClerkError(PdpError):
     """Clerk's Backend API did not do what it was asked. No RPC asks it: it has no gRPC status."""
 
@@ -204,8 +233,3 @@ class ClerkUnavailable(ClerkError):
 
 class ClerkRefused(ClerkError):
     """Clerk will not do it: a wrong secret key, another instance, a feature that is not enabled."""
-
-
-class MustWait(Exception):
-    """Not an error, and never told to a caller: who asked for an answer at once would have to wait
-    for it. Nothing has happened; asking again, ready to wait, does it all."""

@@ -12,16 +12,30 @@ ATTRIBUTE_DEPTH_MAX = 16
 ATTRIBUTE_NODES_MAX = 1_000
 ATTRIBUTE_BYTES_MAX = 64 * 1024
 CONDITION_CHARACTERS_MAX = 4_096
+CONDITION_COST_MAX = 5_000
+"""Of all conditions of one question together, in microseconds of one core, roughly."""
+CONDITION_COST_UNCHARGED_MAX = 1_250
+"""A condition that cannot cost more than this, whatever is sent or stored, is not charged."""
 RESOURCE_DEPTH_MAX = 16
 ROLE_DEPTH_MAX = 32
 PAGE_ITEMS_DEFAULT = 100
 PAGE_ITEMS_MAX = 1_000
-DOCUMENT_BYTES_MAX = 4 * 1024 * 1024
+DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
+"""Of a policy document, as it is exported and applied: some 600,000 users."""
+APPLY_BYTES_MAX = DOCUMENT_BYTES_MAX + 64 * 1024
+"""Of a request that applies one. The listener `grpc` takes MESSAGE_BYTES_MAX of any request."""
+DOCUMENT_CHANGES_MAX = 10_000
+"""How many changes of a document an answer names; the others are counted."""
 DOCUMENT_DEPTH_MAX = 32
 VIOLATIONS_MAX = 100
 REPORT_FRAMES_MAX = 1_000
 REPORT_BYTES_MAX = 2 * 1024 * 1024
 REPORT_RECORD_BYTES_MAX = 16 * 1024
-PING_SECONDS = 10
-PING_ANSWER_SECONDS_MAX = 5
-"""A peer that does not answer a ping has died without a word: its streams are over."""
+CONNECTIONS_MAX = 4_096
+"""Open connections of the gRPC port of a process."""
+STREAMS_MAX = 256
+"""Requests at once on one connection."""
+WINDOW_BYTES = 256 * 1024
+"""Of a request's body that a client may send before it is read."""
+RPCS_PER_THREAD_MAX = 32
+"""Requests at once in a process, for each thread of the pool."""

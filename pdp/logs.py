@@ -5,21 +5,24 @@ import sys
 
 import structlog
 
+from pdp.printable import printable
+
 
 def configure_logs(level: str, form: str) -> None:
     """Sets up structlog, and lets the warnings of libraries through the same door."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else _PlainRenderer(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
@@ -32,3 +35,31 @@ def configure_logs(level: str, form: str) -> None:
     )
     # Libraries speak of their own requests below WARNING, and those may carry tokens.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _PlainRenderer:
+    """Renders for people, with everything escaped that does not print: paths, ids and messages of
+    strangers are among the values."""
+
+    def __init__(self, renderer: structlog.dev.ConsoleRenderer) -> None:
+        self._renderer = renderer
+
+    def __call__(
+        self,
+        logger: structlog.typing.WrappedLogger,
+        name: str,
+        event_dict: structlog.typing.EventDict,
+    ) -> str:
+        return self._renderer(
+            logger, name, {key: _plain(key, value) for key, value in event_dict.items()}
+        )
+
+
+def _plain(key: str, value: object) -> object:
+    """Of what is no text the renderer shows `repr`, which escapes by itself."""
+    if not isinstance(value, str):
+        return value
+    if key in {"exception", "stack"}:
+        # A traceback has lines. Its last ones repeat what strangers sent, so lines are indented.
+        return "\n  ".join(map(printable, value.split("\n")))
+    return printable(value)

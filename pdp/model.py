@@ -56,6 +56,7 @@ class Reason(enum.Enum):
     TOKEN_AUDIENCE_MISMATCH = "The token was made for another audience."  # noqa: S105
     SESSION_PENDING = "The session is not active."
     SESSION_REVOKED = "The session was revoked or has ended."
+    TOKEN_PARTY_MISSING = "The token does not say for which party it was made."  # noqa: S105
 
     ACTOR_UNKNOWN = "The user is not known."
     ACTOR_DISABLED = "The user is disabled."
@@ -69,6 +70,14 @@ class Reason(enum.Enum):
     DENIED_BY_RULE = "A rule denies it."
     ROUTE_UNKNOWN = "No route of the policy names this method and path."
     PATH_AMBIGUOUS = "The path could be read in more than one way."
+    RESOURCE_ORGANIZATION_UNKNOWN = (
+        "The organization of the resource is not known: store the resource with its organization, "
+        "or send organization_id for a resource that is not stored."
+    )
+    RESOURCE_UNKNOWN = (
+        "No such resource is stored, and the policy says that resources of its type are: "
+        "store it, or correct its id."
+    )
 
     __hash__ = object.__hash__  # as of Effect
 
@@ -139,6 +148,25 @@ class RefusedToken:
 class Permission:
     name: str
     description: str = ""
+
+
+class Tenancy(enum.Enum):
+    """Whether resources of a type belong to organizations."""
+
+    ORGANIZATION = "organization"
+    NONE = "none"
+
+    __hash__ = object.__hash__  # as of Effect
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceType:
+    """What the policy says of all resources of one type. The defaults hold for other types."""
+
+    name: str
+    tenancy: Tenancy = Tenancy.ORGANIZATION
+    stored_required: bool = False
+    """Whether a question about a resource that is not stored is denied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +312,18 @@ class RevokedSession:
     """When Clerk said that it ended, in Unix seconds; None: it may go on there."""
 
 
-Entity = Permission | Role | Rule | Grant | Route | Resource | User | Organization | Membership
+Entity = (
+    Permission
+    | ResourceType
+    | Role
+    | Rule
+    | Grant
+    | Route
+    | Resource
+    | User
+    | Organization
+    | Membership
+)
 """What the administration service writes."""
 
 
@@ -301,11 +340,13 @@ class UserFacts:
 
 
 class ResourceFacts(NamedTuple):
-    """All that is stored about one resource, without its ancestors."""
+    """What is known about one resource, without its ancestors."""
 
     resource: Resource
     role_grants: tuple[Grant, ...]
     """Grants to organization roles on exactly this resource, ordered by id."""
+    stored: bool = False
+    """Whether the resource itself is stored; otherwise it is as the request describes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +391,8 @@ class Decision(NamedTuple):
     """The organization that the resource was found to belong to."""
     reusable_until: float | None = None
     """Until when the same question has the same answer if nothing is changed; None: not at all."""
+    too_expensive: tuple[str, ...] = ()
+    """Ids of rules whose condition failed because it would have cost too much to evaluate."""
 
     def __bool__(self) -> bool:
         raise TypeError("compare decision.effect with Effect.ALLOW; a decision has no truth value")
@@ -392,6 +435,10 @@ class DecisionRecord:
     request: str | None = None
     """Method and path of a routed request, printable ASCII; never its query, which may hold
     secrets."""
+    occurrences: int = 1
+    """How many equal denials it stands for: all have its decision id."""
+    last_decided_at: float | None = None
+    """When the last of them was decided; None: there is one."""
 
 
 Key = tuple[str, ...]
@@ -400,7 +447,7 @@ Key = tuple[str, ...]
 def key_of(entity: Entity) -> Key:
     """The primary key of an entity, as the contract's Get and Delete name it."""
     match entity:
-        case Permission() | Role():
+        case Permission() | ResourceType() | Role():
             return (entity.name,)
         case Route():
             return (entity.route,)

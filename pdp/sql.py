@@ -4,17 +4,27 @@ Used by the rooms `facts` and `audit` and by `migrations`. Nothing that a driver
 of the URL leaves this module: messages carry the class of the error and its SQLSTATE only.
 """
 
+import contextlib
+import os
 import sqlite3
+import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from pdp.database_conditions import condition_of
 from pdp.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS_MAX = 3
 STATEMENT_SECONDS_MAX = 5
@@ -44,6 +54,21 @@ _NO_TABLE_CODES = ("42P01", "42703")  # no such table, no such column
 _READ_ONLY = ("25006", "session is read-only", "server is in hot standby mode")
 
 
+def database_name(url: str) -> str:
+    """The database of a URL, for people: no password, and nothing else that may be secret.
+
+    Raises ValueError as `open_engine`.
+    """
+    parsed = _parsed(url)
+    if parsed.drivername.startswith("sqlite"):
+        return f"sqlite:///{Path(parsed.database or '').absolute()}"
+    hosts = parsed.query.get("host", ())
+    named = hosts if isinstance(hosts, str) else ",".join(hosts)
+    host = named or (parsed.host or "") + (f":{parsed.port}" if parsed.port else "")
+    user = f"{parsed.username}@" if parsed.username else ""
+    return f"postgresql://{user}{host}/{parsed.database or ''}"
+
+
 def open_engine(url: str) -> Engine:
     """Opens `sqlite:///<file>` or `postgresql://...`; connects when first used.
 
@@ -52,6 +77,12 @@ def open_engine(url: str) -> Engine:
     Raises:
         ValueError: not a URL of one of the two (the message does not repeat the URL).
     """
+    parsed = _parsed(url)
+    is_sqlite = parsed.drivername.startswith("sqlite")
+    return _open_sqlite(parsed) if is_sqlite else _open_postgresql(parsed)
+
+
+def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the latter of a port that is no number
@@ -59,8 +90,7 @@ def open_engine(url: str) -> Engine:
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         raise ValueError("the database URL must start with sqlite:/// or postgresql://")
-    parsed = parsed.set(drivername=driver)
-    return _open_sqlite(parsed) if driver.startswith("sqlite") else _open_postgresql(parsed)
+    return parsed.set(drivername=driver)
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -76,6 +106,12 @@ def _open_sqlite(url: URL) -> Engine:
         pool_timeout=CONNECT_SECONDS_MAX,
     )
 
+    lock = threading.Lock()
+
+    def connecting(*_: object) -> None:
+        with lock:
+            _keep_private(Path(url.database or ""))
+
     def connected(connection: sqlite3.Connection, _record: object) -> None:
         # The driver would begin transactions late and by guess: BEGIN is sent in `begun`.
         connection.isolation_level = None
@@ -89,9 +125,31 @@ def _open_sqlite(url: URL) -> Engine:
         write = connection.get_execution_options().get(WRITE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
+    event.listen(engine, "do_connect", connecting)
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
     return engine
+
+
+def _keep_private(file: Path) -> None:
+    """Makes the file for its owner alone, whatever the umask, and takes the rights of others away
+    where it is there already. SQLite gives `-wal` and `-shm` the mode of the file itself."""
+    with contextlib.suppress(OSError):  # what keeps it from being opened, SQLite says itself
+        made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.fchmod(made, 0o600)
+        os.close(made)
+    for suffix in ("", "-wal", "-shm"):
+        one = file.with_name(file.name + suffix)
+        try:
+            # By name: to close a descriptor of the file would end SQLite's locks on it.
+            mode = stat.S_IMODE(one.stat().st_mode)
+            if mode & 0o077:
+                one.chmod(mode & 0o700)
+                log.warning("database_file_made_private", file=str(one), mode=f"{mode:04o}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("database_file_not_private", file=str(one), errno=error.errno)
 
 
 def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:
@@ -320,7 +378,12 @@ def _unavailable(error: Exception) -> DatabaseUnavailable:
     if code in _READ_ONLY or any(said in str(error) for said in _READ_ONLY):
         return DatabaseUnavailable("the database server takes no writes: a standby, or read-only")
     said = type(error).__name__ + (f" {code}" if code else "")
-    return DatabaseUnavailable(f"the database does not answer ({said})")
+    condition = condition_of(getattr(error, "orig", error), code)
+    if isinstance(error, PoolTimeoutError):
+        condition = "all connections of this process are in use"
+    if condition is None:
+        return DatabaseUnavailable(f"the database does not answer ({said})")
+    return DatabaseUnavailable(f"the database does not answer: {condition} ({said})")
 
 
 def _code(error: Exception) -> str:

@@ -16,11 +16,17 @@ from pdp.settings import Settings
 log = structlog.get_logger("pdp.supervisor")
 
 RESTART_SECONDS = 1.0
+START_SECONDS_MAX = 60.0
+STATUS_FAILED = 2
+"""How a command ends that has said on standard error what is wrong."""
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def supervise(settings: Settings, command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Runs `command --worker N` for each of `settings.processes` until SIGTERM or SIGINT."""
+    """Runs `command --worker N` for each of `settings.processes` until SIGTERM or SIGINT.
+
+    Raises RuntimeError where one of the first processes cannot start: another would not either.
+    """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
@@ -31,12 +37,17 @@ def supervise(settings: Settings, command: Sequence[str], environment: Mapping[s
         return subprocess.Popen([*command, "--worker", str(worker)], env=shared)  # noqa: S603
 
     workers = {number: start(number) for number in range(settings.processes)}
+    started_at = time.monotonic()
+    first = dict(workers)
     try:
         while not stopping.wait(0.2):
             for number, process in workers.items():
                 status = process.poll()
                 if status is not None:
                     log.error("worker_ended", worker=number, status=status)
+                    early = time.monotonic() < started_at + START_SECONDS_MAX
+                    if early and status == STATUS_FAILED and process is first[number]:
+                        raise RuntimeError(f"process {number} did not start: it says why, above")
                     if stopping.wait(RESTART_SECONDS):
                         break
                     workers[number] = start(number)

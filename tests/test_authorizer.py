@@ -1,5 +1,6 @@
 """Requests that routes turn into questions: by which policy, and what of them is on record."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import pytest
 from pdp_routes import PUBLIC, Needs, Requirement
 
 from pdp.audit import Recorder
-from pdp.authorizer import REQUEST_CHARACTERS_MAX, Authorizer
+from pdp.audit.building import REQUEST_CHARACTERS_MAX
+from pdp.authorizer import Authorizer
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import (
@@ -18,10 +20,18 @@ from pdp.model import (
     Effect,
     Grant,
     HttpRequest,
+    Membership,
+    Organization,
     Permission,
+    Question,
+    Reason,
+    Resource,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
+    ToOrganizationRole,
     ToUser,
     User,
     UserStatus,
@@ -30,7 +40,7 @@ from pdp.sql import open_engine
 from tests.audit.logs import records_of
 from tests.identity.build import verifier
 from tests.kit.tokens import session_token
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 VIEW, ADMIN = Needs("course:view", "course/{id}"), Needs("admin:access")
 ROUTES: Mapping[str, Requirement] = {
@@ -47,9 +57,9 @@ class Hooked:
         self.verifier = verifier(clock=time.time)
         self.before: Callable[[], None] = lambda: None
 
-    def verify(self, text: str, *, wait: bool = True) -> Any:
+    async def verify(self, text: str) -> Any:
         self.before()
-        return self.verifier.verify(text, wait=wait)
+        return await self.verifier.verify(text)
 
 
 @dataclass
@@ -71,9 +81,18 @@ class World:
         self.replica.poke()
         eventually(lambda: self.replica.revision >= transaction.revision)
 
-    def reason(self, path: str, *, user: str = "user_1", method: str = "GET") -> str:
-        token = session_token(now=time.time(), user_id=user) if user else ""
-        ruling = self.authorizer.rule_request(token, HttpRequest(method, path, {}), "envoy")
+    def reason(
+        self,
+        path: str,
+        *,
+        user: str = "user_1",
+        method: str = "GET",
+        organization: str | None = None,
+    ) -> str:
+        token = ""
+        if user:
+            token = session_token(now=time.time(), user_id=user, organization_id=organization)
+        ruling = run(self.authorizer.rule_request(token, HttpRequest(method, path, {}), "envoy"))
         return "public" if ruling is None else ruling.decisions[0].reason.name
 
     def records(self) -> list[DecisionRecord]:
@@ -115,6 +134,39 @@ def test_a_request_is_asked_what_its_route_needs(world: World) -> None:
     assert world.reason("/courses//1") == "PATH_AMBIGUOUS"
     assert world.reason("/healthz") == "public"
     assert world.reason("/healthz", user="") == "public"
+
+
+def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(world: World) -> None:
+    """Neither from the path, its query, nor the active organization of who asks."""
+    with world.store.write() as transaction:
+        transaction.apply_many([User("user_9"), Organization("org_1")])
+        transaction.insert(Membership("org_1", "user_9", "org:admin"))
+        transaction.insert(Grant("admins", "R", ToOrganizationRole("org:admin")))
+        transaction.insert(Resource("course", "mine", "org_1"))
+        transaction.insert(Resource("course", "theirs", "org_2"))
+    world.write({})
+
+    def reason(path: str) -> str:
+        return world.reason(path, user="user_9", organization="org_1")
+
+    assert reason("/courses/mine") == "ALLOWED_BY_RULE"
+    assert reason("/courses/theirs?organization_id=org_1") == "WRONG_ORGANIZATION"
+    for path in ("/courses/mien", "/courses/1?organization_id=org_1", "/courses/org_1"):
+        assert reason(path) == "RESOURCE_ORGANIZATION_UNKNOWN"
+    with world.store.write() as transaction:
+        transaction.insert(ResourceType("course", Tenancy.NONE))
+    world.write({})
+    assert reason("/courses/mien") == "ALLOWED_BY_RULE"
+    assert reason("/courses/theirs") == "WRONG_ORGANIZATION"
+    with world.store.write() as transaction:
+        transaction.update(ResourceType("course", stored_required=True))
+    world.write({})
+    assert reason("/courses/mien") == "RESOURCE_UNKNOWN"
+    assert reason("/courses/mine") == "ALLOWED_BY_RULE"
+    assert [one.reason for one in world.records() if one.resource_organization_id is None] == [
+        *[Reason.RESOURCE_ORGANIZATION_UNKNOWN] * 3,
+        Reason.RESOURCE_UNKNOWN,
+    ]
 
 
 @pytest.mark.parametrize("path", ["/courses/1", "/nothing", "/courses//1"])
@@ -222,16 +274,59 @@ def test_a_request_on_record_is_one_short_line_of_ascii(world: World) -> None:
     assert long.endswith("xxx...")
 
 
-def test_without_waiting_a_request_has_the_same_answers(world: World) -> None:
+# --- what takes long ------------------------------------------------------------------------------
+
+SEARCH = "context.words.exists(w, context.text.contains(w))"
+
+
+@pytest.fixture
+def searching(world: World) -> World:
+    with world.store.write() as transaction:
+        transaction.insert(Rule("search", "R", Effect.ALLOW, "admin:access", SEARCH))
+    world.replica.poke()
+    eventually(lambda: world.replica.revision >= transaction.revision)
+    return world
+
+
+def searches(number: int, text: int = 5_000) -> list[Question]:
+    context = {"words": ["aaab"] * 100, "text": "a" * text}
+    return [Question("admin:access", None, context)] * number
+
+
+def test_work_ends_when_it_is_cancelled_and_nothing_is_recorded(searching: World) -> None:
+    """Between two questions: a deadline and a client that leaves both cancel the request."""
     token = session_token(now=time.time(), user_id="user_1")
-    world.reason("/courses/1")
+    run(searching.authorizer.rule(token, searches(1, 10), "one"))
+    before = len(searching.records())
 
-    def ask(path: str) -> Any:
-        request = HttpRequest("GET", path, {})
-        return world.authorizer.rule_request(token, request, "envoy", wait=False)
+    async def cancelled() -> None:
+        many = asyncio.create_task(searching.authorizer.rule(token, searches(1_000), "one"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not many.done()
+        many.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await many
 
-    assert ask("/healthz") is None
-    assert ask("/courses/1").unrecorded == ()
-    denied = ask("/admin/users")
-    assert [one.request for one in denied.unrecorded] == ["GET /admin/users"]
-    assert world.records() == []
+    run(cancelled())
+    assert len(searching.records()) == before
+    run(searching.authorizer.rule(token, searches(1, 11), "two"))  # positive control
+    assert len(searching.records()) == before + 1
+
+
+def test_a_long_batch_gives_way_to_small_questions(searching: World) -> None:
+    token = session_token(now=time.time(), user_id="user_1")
+    small = [Question("course:view")]
+    run(searching.authorizer.rule(token, small, "one"))
+
+    async def beside() -> int:
+        many = asyncio.create_task(searching.authorizer.rule(token, searches(300), "one"))
+        answered = 0
+        while not many.done():
+            await searching.authorizer.rule(token, small, "one")
+            answered += 1
+            await asyncio.sleep(0)
+        await many
+        return answered
+
+    assert run(beside()) >= 10

@@ -1,7 +1,9 @@
 """What the documents list is what there is: settings, metrics, commands, make targets."""
 
+import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -46,8 +48,10 @@ def test_every_metric_is_documented_and_no_other() -> None:
     gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
     metrics = Metrics(gauges)
     metrics.observe_rpc("Check", "OK", 0.001)
-    metrics.count_decisions([Decision(Effect.DENY, Reason.TOKEN_EXPIRED)])
+    decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))
+    metrics.count_decisions([decision])
     metrics.count_webhook("user.updated", "applied")
+    metrics.set_certificates({"server": 0.0})
     exposed = {
         sample.name.removesuffix("_count")
         for family in text_string_to_metric_families(metrics.text().decode())
@@ -55,6 +59,24 @@ def test_every_metric_is_documented_and_no_other() -> None:
         if not sample.name.endswith(("_bucket", "_sum", "_created"))
     }
     assert sorted(rows("Metrics")) == sorted(exposed)
+
+
+def test_the_demo_installs_what_it_runs_and_the_tests_add_the_tools(tmp_path: Path) -> None:
+    def commands(target: str) -> str:
+        done = subprocess.run(
+            ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    demo, tests = commands("demo"), commands("test-python")
+    assert "-r requirements/runtime.txt" in demo
+    assert "requirements/dev.txt" not in demo
+    assert demo.index("Installing what the service needs") < demo.index("examples.demo")
+    assert tests.index("-r requirements/runtime.txt") < tests.index("-r requirements/dev.txt")
 
 
 def test_make_help_lists_every_target() -> None:
@@ -77,3 +99,17 @@ def test_ci_runs_make_check_and_check_runs_the_test_command_of_the_readme() -> N
 def test_the_files_that_the_readme_links_to_are_there() -> None:
     for name in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / name).exists(), name
+
+
+def test_every_package_comes_with_the_license() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert text.startswith("MIT License\n")
+    for package in ("clients/python", "clients/typescript", "clients/go"):
+        assert (ROOT / package / "LICENSE").read_text() == text
+    for name in ("pyproject.toml", "clients/python/pyproject.toml"):
+        project = tomllib.loads((ROOT / name).read_text())["project"]
+        assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
+    for name in ("clients/typescript", "examples/next-courses"):
+        assert json.loads((ROOT / name / "package.json").read_text())["license"] == "MIT"
+        lock = json.loads((ROOT / name / "package-lock.json").read_text())
+        assert lock["packages"][""]["license"] == "MIT"

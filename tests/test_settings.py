@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pdp.settings import DatabaseSettings, Settings, is_loopback_address
+from pdp.settings import DatabaseSettings, Settings, SidecarSettings, is_loopback_address
 
 ISSUER = "https://clerk.example.test"
 DIGEST = "0" * 64
@@ -112,6 +112,59 @@ def test_names_of_callers_and_issuers_differ() -> None:
         settings(callers=[one, one])
     with pytest.raises(ValidationError, match="named once"):
         settings(issuers=f"{ISSUER},{ISSUER}")
+
+
+@pytest.mark.parametrize("proof", ["api_key_sha256", "spiffe_id"])
+def test_two_callers_with_one_key_or_certificate_are_refused(proof: str) -> None:
+    value = {"api_key_sha256": DIGEST, "spiffe_id": "spiffe://t/a"}[proof]
+    callers = [{"name": "billing", proof: value}, {"name": "admin", proof: value}]
+    tls = {"certificate_file": "c", "private_key_file": "k", "client_ca_file": "a"}
+    with pytest.raises(ValidationError, match=f"billing and admin have the same {proof}") as error:
+        settings(callers=callers, tls=tls)
+    assert value not in str(error.value.errors(include_input=False)[0]["msg"])
+    with pytest.raises(ValidationError, match="billing and admin"):
+        SidecarSettings.load(None, upstreams="127.0.0.1:1", callers=callers, tls=tls)
+
+
+DEVELOPMENT = [
+    "https://able-newt-1.clerk.accounts.dev",
+    "https://ABLE-newt-1.clerk.Accounts.dev",
+    "https://able-newt-1.clerk.accounts.dev.",
+    "https://clerk.able.newt-1.lcl.dev",
+    "https://able-newt-1.accounts.lclclerk.com",
+    "https://able-newt-1.clerk.accountsstage.dev",
+    "https://clerk.x.stg.dev",
+    "http://localhost/pdp-development",
+    "http://127.0.0.1:9000",
+]
+
+
+@pytest.mark.parametrize("issuer", DEVELOPMENT)
+def test_a_development_issuer_beside_one_of_production_is_refused_unless_allowed(
+    issuer: str,
+) -> None:
+    """Whoever may sign up at the development instance would be any user of production."""
+    both = [{"issuer": ISSUER}, {"issuer": issuer}]
+    for issuers in (both, both[::-1]):
+        with pytest.raises(ValidationError, match="allow_development_issuers"):
+            settings(issuers=issuers)
+        settings(issuers=issuers, allow_development_issuers=True)
+    settings(issuers=[{"issuer": issuer}, {"issuer": "https://other.clerk.accounts.dev"}])
+
+
+def test_keys_of_a_development_instance_for_an_issuer_of_production_are_refused() -> None:
+    keys = "https://able-newt-1.clerk.accounts.dev/.well-known/jwks.json"
+    with pytest.raises(ValidationError, match="able-newt-1"):
+        settings(issuers=[{"issuer": ISSUER, "jwks_url": keys}])
+    settings(issuers=[{"issuer": ISSUER, "jwks_url": "http://127.0.0.1:9000/jwks.json"}])
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://clerk.accounts.dev.example.com", "https://myaccounts.dev", "https://clerk.dev"],
+)
+def test_a_production_host_that_only_looks_like_development_is_production(issuer: str) -> None:
+    settings(issuers=[{"issuer": ISSUER}, {"issuer": issuer}])
 
 
 def test_variables_win_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

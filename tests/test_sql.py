@@ -1,5 +1,6 @@
 """Engines: transactions, bounds, and errors that tell nothing of the URL or the driver."""
 
+import os
 import threading
 import traceback
 from pathlib import Path
@@ -158,3 +159,44 @@ def test_sqlite_keeps_foreign_keys_and_a_write_ahead_log(sqlite_url: str) -> Non
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert connection.execute(text("PRAGMA busy_timeout")).scalar_one() == 5000
     engine.dispose()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_a_new_sqlite_database_is_for_its_owner_alone_whatever_the_umask(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
+        assert not (tmp_path / "pdp.db").exists(), "made when it is first used"
+        migrate(engine)
+        with begin_write(engine), begin_read(engine):
+            assert modes(tmp_path) == {"pdp.db": 0o600, "pdp.db-wal": 0o600, "pdp.db-shm": 0o600}
+    finally:
+        os.umask(before)
+    engine.dispose()
+
+
+def test_what_others_may_read_of_a_sqlite_database_is_taken_from_them_and_logged(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "pdp.db"
+    first = open_engine(f"sqlite:///{file}")
+    migrate(first)
+    with begin_write(first), begin_read(first):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{file}{suffix}").chmod(0o666)
+        with capture_logs() as logs:
+            second = open_engine(f"sqlite:///{file}")
+            with begin_read(second):
+                pass
+        assert set(modes(tmp_path).values()) == {0o600}
+    said = [one for one in logs if one["event"] == "database_file_made_private"]
+    assert {one["mode"] for one in said} == {"0666"}
+    assert len(said) == 3
+    first.dispose()
+    second.dispose()
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {one.name: one.stat().st_mode & 0o777 for one in directory.iterdir()}

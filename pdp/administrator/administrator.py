@@ -1,8 +1,9 @@
 """The administrator, who writes; what may stand together is judged in `integrity`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
 
 from pdp.administrator import mirror
 from pdp.administrator.integrity import check_expected, check_references, dependents
@@ -11,6 +12,8 @@ from pdp.clock import Clock, wall_clock
 from pdp.decision import names
 from pdp.document import (
     KINDS,
+    SECTIONS,
+    VERSION_LINE,
     Action,
     Change,
     PolicyDocument,
@@ -20,22 +23,32 @@ from pdp.document import (
     differences,
     display_key,
     kind_of,
+    lint,
     parse_document,
     reference_violations,
     refuse,
-    render_document,
+    render_more,
+    render_sections,
     same_entity,
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Barriers, Passed, Reader, Store, Transaction
 from pdp.facts.clerk_objects import SyncState, note_message, write_sync
-from pdp.facts.references import find_referrers
+from pdp.facts.references import find_referrers, grants_on_resources
 from pdp.limits import DOCUMENT_BYTES_MAX
-from pdp.model import Entity, Grant, Key, RevokedSession, Rule, key_of
+from pdp.model import Entity, Grant, Key, RevokedSession, Role, Rule, key_of
 
 E = TypeVar("E", bound=Entity)
 
-_LIST_ITEMS = 10_000
+_PAGE_ITEMS = 2_000
+_WHOLE_SECTIONS = {
+    "permissions": ("permission",),
+    "resource_types": ("resource_type",),
+    "roles": ("role", "rule"),
+    "routes": ("route",),
+}
+"""Sections that are rendered at once, with their kinds. The others are lists of one kind each,
+which are read and rendered in pages."""
 
 
 class Administrator:
@@ -223,16 +236,16 @@ class Administrator:
         return revision
 
     def apply(
-        self, document: str, dry_run: bool = False, expected_revision: int = 0
+        self, document: str | PolicyDocument, dry_run: bool = False, expected_revision: int = 0
     ) -> tuple[int, Sequence[Change]]:
-        """Makes the database equal to a policy document, all or nothing, for the sections that it
-        names; with `dry_run` only says what would change. With `expected_revision` only if nothing
-        of their kinds was written since.
+        """Makes the database equal to a policy document (its text, or parsed), all or nothing, for
+        the sections that it names; with `dry_run` only says what would change. With
+        `expected_revision` only if nothing of their kinds was written since.
 
         Returns the revision that holds the document and the changes; nothing changed: the revision
         is the current one. Raises InvalidPolicy, LimitExceeded, RevisionChanged.
         """
-        wanted = parse_document(document)
+        wanted = parse_document(document) if isinstance(document, str) else document
         if dry_run:
             with self._store.read() as reader:
                 check_expected(reader, wanted, expected_revision)
@@ -246,17 +259,43 @@ class Administrator:
             self._on_write(revision)
         return revision, changes
 
-    def export(self) -> tuple[str, int]:
+    def lint(self, document: PolicyDocument) -> Sequence[Violation]:
+        """Warnings about the policy as it is once a document is applied: what holds together and
+        is nevertheless likely to surprise."""
+        kinds = ("permission", "resource_type", "role", "rule", "route")
+        with self._store.read() as reader:
+            sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}
+            grants = grants_on_resources(reader)
+        stored = PolicyDocument(**sections, grants=grants)  # type: ignore[arg-type]
+        return lint(document.over(stored))
+
+    @staticmethod
+    def check_sections(sections: Sequence[str]) -> Sequence[str]:
+        """The sections of an export; none named: all. Raises InvalidRequest for an unknown one."""
+        for name in sections:
+            if name not in SECTIONS:
+                known = ", ".join(SECTIONS)
+                raise InvalidRequest(Violation("sections", f"{name!r} is not one of {known}"))
+        return sections or SECTIONS
+
+    def export(self, sections: Sequence[str] = SECTIONS) -> tuple[str, int]:
         """The database as a policy document, and the revision that was read.
 
-        Raises LimitExceeded where the document would be longer than `apply` takes.
+        `sections` are some of `document.SECTIONS`; those left out are left alone when the document
+        is applied. It holds the text and a page of entities in memory, never all entities.
+        Raises LimitExceeded if the document would be longer than `apply` takes.
         """
+        parts = [VERSION_LINE]
+        size = 0
         with self._store.read() as reader:
-            sections = {f"{kind}s": _bounded(reader, KINDS[kind]) for kind in KINDS}
+            for name in SECTIONS:
+                for part in _rendered(reader, name) if name in sections else ():
+                    parts.append(part)
+                    size += len(part.encode())
+                    if size > DOCUMENT_BYTES_MAX:
+                        raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)
             revision = reader.revision
-        text = render_document(PolicyDocument(**sections))  # type: ignore[arg-type]
-        _check_size(len(text.encode()))
-        return text, revision
+        return "".join(parts), revision
 
     def await_everywhere(self, revision: int) -> Passed:
         """Waits until nobody anywhere can answer from before a revision; 0: the last one.
@@ -368,24 +407,28 @@ def _write(
         for role in stored.roles or ()
         if role.inherits and ("role", (role.name,)) in deleted
     )
-    for change in changes:
-        if change.action is Action.DELETE:
-            transaction.delete(KINDS[change.kind], change.key)
+    for kind, gone in groupby(
+        (one for one in changes if one.action is Action.DELETE), key=lambda one: one.kind
+    ):
+        keys = [one.key for one in gone]
+        if kind != "role":
+            transaction.delete_many(KINDS[kind], keys)
+            continue
+        for key in keys:
+            transaction.delete(Role, key)
 
 
-def _bounded(reader: Reader, kind: type[Entity]) -> tuple[Entity, ...]:
-    """All entities of a kind, read in pages, or LimitExceeded before they fill the memory."""
-    found: list[Entity] = []
-    size = 0
-    after: Key | None = None
-    while page := reader.list(kind, after, _LIST_ITEMS):
-        found += page
-        after = key_of(page[-1])
-        size += sum(len(part) for entity in page for part in key_of(entity))
-        _check_size(size)
-    return tuple(found)
-
-
-def _check_size(size: int) -> None:
-    if size > DOCUMENT_BYTES_MAX:
-        raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)
+def _rendered(reader: Reader, section: str) -> Iterator[str]:
+    """The text of a section, in parts."""
+    kinds = _WHOLE_SECTIONS.get(section)
+    if kinds is not None:
+        whole: dict[str, Any] = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}
+        yield render_sections(PolicyDocument(**whole))
+        return
+    render, after = render_sections, None
+    while True:
+        page = reader.list(KINDS[section.removesuffix("s")], after, _PAGE_ITEMS)
+        yield render(PolicyDocument(**{section: tuple(page)}))  # type: ignore[arg-type]
+        if len(page) < _PAGE_ITEMS:
+            return
+        render, after = render_more, key_of(page[-1])

@@ -40,6 +40,7 @@ from pdp.model import (
 
 _WRITTEN: Mapping[ChangeKind, set[str]] = {
     ChangeKind.PERMISSION: {"permission"},
+    ChangeKind.RESOURCE_TYPE: {"resource_type"},
     ChangeKind.ROLE: {"role"},
     ChangeKind.RULE: {"rule"},
     ChangeKind.ROLE_GRANT: {"grant"},

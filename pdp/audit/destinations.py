@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import Connection, Engine, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pdp.audit.counts import Counts, count_of
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.rows import Row, gap_row, record_row
 from pdp.audit.segments import KIND_RECORD, Frame, Log, Place
@@ -49,11 +50,14 @@ class SqlDestination:
         """Raises DatabaseUnavailable."""
         records: list[Row] = []
         gaps: list[Row] = []
+        counts = Counts(log)
         refusals: list[Refusal] = []
         for frame in frames:
             try:
                 if frame.kind == KIND_RECORD:
                     records.append(record_row(frame, log))
+                elif count := count_of(frame.payload):
+                    counts.add(frame, count)
                 else:
                     gaps.append(gap_row(frame, log))
             except MalformedRecordError as error:
@@ -61,6 +65,7 @@ class SqlDestination:
         with begin_write(self._engine) as connection:
             insert_new(connection, audit_records, records)
             insert_new(connection, audit_gaps, gaps)
+            refusals += (Refusal(*one) for one in counts.write(connection))
             if not refusals:
                 put_place(connection, log, frames[-1].after)
         return refusals

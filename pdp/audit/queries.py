@@ -1,10 +1,11 @@
 """Reads the decision log from SQL: what the shippers of all processes have brought there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Engine, select
 
+from pdp.audit.order import Cursor, Range, end_of_order, number_new, ranges_from
 from pdp.audit.records import decode
 from pdp.audit.rows import filterable, row_key
 from pdp.audit.tables import audit_records
@@ -12,6 +13,9 @@ from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
 from pdp.sql import begin_read
 
+FOLLOW_RANGES_MAX = 100
+FOLLOW_LOOK_MAX = 10_000
+"""How many positions one question looks at: a filter that finds nothing must not read it all."""
 REPORTERS_MAX = 100
 """How many records of one decision id are told."""
 
@@ -36,6 +40,18 @@ class DecisionFilter:
     """Decided before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What follows a cursor."""
+
+    decisions: Sequence[tuple[DecisionRecord, Cursor]]
+    """Each with the cursor behind it."""
+    cursor: Cursor
+    """Behind everything that was looked at, which the filter may have left out."""
+    more: bool
+    """Whether there is more to look at now."""
+
+
 class DecisionLog:
     """The decision log. A decision is in it a moment after it was answered: see Shipper."""
 
@@ -51,7 +67,7 @@ class DecisionLog:
         Raises DatabaseUnavailable.
         """
         statement = (
-            select(audit_records.c.record, audit_records.c.reported_by)
+            select(*_RECORD)
             .where(*_conditions(where))
             .order_by(audit_records.c.decision_id.desc())
             .limit(limit)
@@ -60,6 +76,43 @@ class DecisionLog:
             statement = statement.where(audit_records.c.decision_id < filterable(after))
         with begin_read(self._engine) as connection:
             return [_record(*row) for row in connection.execute(statement)]
+
+    def end(self) -> Cursor:
+        """The cursor behind what is on the log now. Raises DatabaseUnavailable."""
+        number_new(self._engine)
+        with begin_read(self._engine) as connection:
+            return end_of_order(connection)
+
+    def follow(self, where: DecisionFilter, cursor: Cursor, limit: int) -> "Followed":
+        """Up to `limit` decisions, from the cursor on, in the order in which they came into SQL.
+
+        Raises InvalidRequest for a cursor of another history, DatabaseUnavailable.
+        """
+        number_new(self._engine)
+        column = audit_records.c
+        found: list[tuple[DecisionRecord, Cursor]] = []
+        looked_at = 0
+        with begin_read(self._engine) as connection:
+            for part, first, end in _windows(ranges_from(connection, cursor, FOLLOW_RANGES_MAX)):
+                if looked_at >= FOLLOW_LOOK_MAX:
+                    return Followed(found, cursor, more=True)
+                statement = (
+                    select(*_RECORD, column.position)
+                    .where(column.origin == part.origin, column.log_id == part.log_id)
+                    .where(column.position >= first, column.position < end)
+                    .where(*_conditions(where))
+                    .order_by(column.position)
+                    .limit(limit - len(found))
+                )
+                for *fields, position in connection.execute(statement):
+                    cursor = part.at(position + 1)
+                    found.append((_record(*fields), cursor))
+                if len(found) == limit:
+                    return Followed(found, cursor, more=True)
+                looked_at += end - first
+                cursor = part.at(end)
+            more = end_of_order(connection).number > cursor.number
+        return Followed(found, cursor, more=more)
 
     def key(self, record: DecisionRecord) -> str:
         """Where a record stands in the list."""
@@ -74,7 +127,7 @@ class DecisionLog:
             column.decision_id < row_key(key, "\x7f")
         )
         statement = (
-            select(column.record, column.reported_by)
+            select(*_RECORD)
             .where((column.decision_id == key) | reported)
             .order_by(column.decision_id)
             .limit(REPORTERS_MAX)
@@ -86,9 +139,26 @@ class DecisionLog:
         return found
 
 
-def _record(payload: str, reported_by: str | None) -> DecisionRecord:
-    record = decode(payload)
-    return record if reported_by is None else replace(record, reported_by=reported_by)
+_column = audit_records.c
+_RECORD = (_column.record, _column.reported_by, _column.occurrences, _column.last_decided_at)
+
+
+def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, int]]:
+    """The ranges in parts of FOLLOW_LOOK_MAX positions at the most: first, and before end."""
+    for part, start in ranges:
+        for first in range(start, part.end, FOLLOW_LOOK_MAX):
+            yield part, first, min(part.end, first + FOLLOW_LOOK_MAX)
+
+
+def _record(
+    payload: str, reported_by: str | None, occurrences: int, last_decided_at: float | None
+) -> DecisionRecord:
+    return replace(
+        decode(payload),
+        reported_by=reported_by,
+        occurrences=occurrences,
+        last_decided_at=last_decided_at,
+    )
 
 
 def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":

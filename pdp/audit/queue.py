@@ -3,42 +3,61 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
-from pdp.errors import AuditUnavailable
+from pdp.errors import AuditUnavailable, PdpError
 
 BATCH_RECORDS_MAX: Final = 256
 QUEUE_RECORDS_MAX: Final = 4096
 QUEUE_BYTES_MAX: Final = 8 << 20
 
 
+class Item(NamedTuple):
+    """One record to be written."""
+
+    payload: bytes
+    decision_id: str
+    decided_at: float
+    key: bytes | None
+    """Digest of all fields but id and time; None: it is not folded."""
+
+
 class Entry:
     """What one call put into the queue: written whole, in one batch."""
 
-    __slots__ = ("_done", "_when_done", "payloads", "size", "waits", "written")
+    __slots__ = ("_done", "_ids", "_refusal", "_when_done", "caller", "items", "size", "waits")
 
     def __init__(
         self,
-        payloads: list[bytes],
+        caller: str,
+        items: Sequence[Item],
         *,
         waits: bool,
         when_done: Callable[[], None] | None = None,
     ) -> None:
         """`when_done` is called, quickly, by the writer once the outcome is known."""
-        self.payloads: Final = payloads
-        self.size: Final = sum(map(len, payloads))
+        self.caller: Final = caller
+        self.items: Final = items
+        self.size: Final = sum(len(item.payload) for item in items)
         self.waits: Final = waits
-        self.written = False
+        self._ids: Sequence[str] = ()
+        self._refusal: PdpError | None = None
         self._when_done = when_done
         # A bare lock, free once the outcome is known: cheaper than an Event.
         self._done = threading.Lock()
         if waits:
             self._done.acquire()
 
-    def finish(self, *, written: bool) -> None:
-        """Says the outcome, and lets the one who waits go."""
-        self.written = written
+    def finish(self, ids: Sequence[str], refusal: PdpError | None) -> None:
+        """Sets the outcome, and lets the one who waits go on.
+
+        Args:
+            ids: For each item, the decision id of the record that stands for it.
+            refusal: Why nothing was written; None: it was.
+        """
+        self._ids = ids
+        self._refusal = refusal
         if self.waits:
             self._done.release()
         if self._when_done is not None:
@@ -47,6 +66,12 @@ class Entry:
     def wait(self, deadline: float) -> bool:
         """Whether the outcome was known by `deadline` (monotonic)."""
         return self._done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+    def outcome(self) -> Sequence[str]:
+        """The ids that `finish` was given, or raises its refusal."""
+        if self._refusal is not None:
+            raise self._refusal
+        return self._ids
 
 
 class RecordQueue:
@@ -117,7 +142,7 @@ class RecordQueue:
             taken: list[Entry] = []
             records = 0
             while self._entries:
-                records += len(self._entries[0].payloads)
+                records += len(self._entries[0].items)
                 if taken and records > BATCH_RECORDS_MAX:
                     break
                 entry = self._entries.popleft()
@@ -138,7 +163,7 @@ class RecordQueue:
 
     def _fits(self, entry: Entry) -> bool:
         return not self._entries or (
-            self.records + len(entry.payloads) <= QUEUE_RECORDS_MAX
+            self.records + len(entry.items) <= QUEUE_RECORDS_MAX
             and self._bytes + entry.size <= QUEUE_BYTES_MAX
         )
 
@@ -146,17 +171,17 @@ class RecordQueue:
         if not self._open:
             raise AuditUnavailable("the audit log is closed")
         self._entries.append(entry)
-        self.records += len(entry.payloads)
+        self.records += len(entry.items)
         self._bytes += entry.size
         if self._taker_waits:
             self._taker_waits = False
             self._work.notify()
 
     def _leave(self, entry: Entry) -> None:
-        self.records -= len(entry.payloads)
+        self.records -= len(entry.items)
         self._bytes -= entry.size
         self._room.notify()
 
     def _drop(self, entry: Entry) -> None:
-        self.dropped += len(entry.payloads)
-        self._dropped_since += len(entry.payloads)
+        self.dropped += len(entry.items)
+        self._dropped_since += len(entry.items)

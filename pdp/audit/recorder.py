@@ -1,54 +1,41 @@
 """Writes decision records to segments; returns only once they survive a crash.
 
 One thread writes. It takes what is waiting, writes and syncs it at once, and only then lets those
-go who wait for it: the more wait, the more share one sync. A write or sync that failed is never
-tried again and believed (a second fsync may succeed though the pages are gone): its waiters get
-AuditUnavailable, and a new segment says where the old one stopped being part of the log.
+go who wait for it: the more wait, the more share one sync. On the way it folds equal denials, and
+refuses those of callers that have used up their share of the log.
 """
 
 import asyncio
 import contextlib
-import fcntl
-import json
-import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from pdp.audit.queue import Entry, RecordQueue
-from pdp.audit.records import encode
-from pdp.audit.segments import (
-    KIND_GAP,
-    KIND_RECORD,
-    LENGTH,
-    LOCK_NAME,
-    NO_DIGEST,
-    DamagedSegmentError,
-    Header,
-    Place,
-    check_origin,
-    create_segment,
-    find_end,
-    list_segments,
-    make_directory,
-    new_log_id,
-    write_all,
-)
+from pdp.audit.counts import encode_count
+from pdp.audit.folding import Fold, Folds
+from pdp.audit.queue import Entry, Item, RecordQueue
+from pdp.audit.records import encode_with_key
+from pdp.audit.segments import FRAME_OVERHEAD, KIND_GAP, KIND_RECORD, check_origin
+from pdp.audit.shares import Shares
+from pdp.audit.writer import LogWriter, Synced
 from pdp.clock import Clock, wall_clock
-from pdp.errors import AuditUnavailable
-from pdp.model import DecisionRecord
+from pdp.errors import AuditUnavailable, ShareExceeded
+from pdp.model import DecisionRecord, Effect
 
 WAIT_SECONDS_MAX: Final = 0.25
 SEGMENT_BYTES: Final = 16 << 20
 REOPEN_SECONDS: Final = 0.1
-LOCK_SECONDS_MAX: Final = 5.0
+WATCH_SECONDS: Final = 1.0
+STEADY_SECONDS: Final = 1.0
 STOP_SECONDS_MAX: Final = 5.0
+COUNT_BYTES: Final = 128 + FRAME_OVERHEAD
+"""What a count frame is taken to be long, at a caller's expense."""
 
 _LATE: Final = "the decision could not be recorded in time"
 _NOT_WRITTEN: Final = "the decision could not be recorded"
@@ -65,9 +52,13 @@ class RecorderCounts:
     dropped: int
     """Allows not recorded; the log says so itself, as gaps."""
     failures: int
-    """Writes or syncs that failed."""
+    """Writes, syncs and new segments that failed, and segments that others moved or changed."""
     waiting: int
     """Records in the queue."""
+    folded: int
+    """Denials that were counted at an equal one's record."""
+    refused: int
+    """Denials that were refused because their caller's share was used up."""
 
 
 class Recorder:
@@ -84,24 +75,37 @@ class Recorder:
         *,
         clock: Clock = wall_clock,
         segment_bytes: int = SEGMENT_BYTES,
+        shares: Shares | None = None,
     ) -> None:
-        """Raises ValueError where `origin` cannot name a directory."""
+        """Raises ValueError where `origin` cannot name a directory.
+
+        Args:
+            directory: Where origins have their directories.
+            origin: This one's name.
+            clock: For gaps.
+            segment_bytes: Where a segment ends and the next begins.
+            shares: How much each caller may write; None: without a bound.
+        """
         self.directory: Final = directory / check_origin(origin)
         self.origin: Final = origin
-        self._clock = clock
         self._segment_bytes = segment_bytes
         self._on_synced: Callable[[], None] = lambda: None
 
         self._queue = RecordQueue()
         self._thread: threading.Thread | None = None
-        self._lock_file: int | None = None
-        # The writer's own from here on; `_end` is read by others, whole.
-        self._descriptor: int | None = None
-        self._log_id = ""
-        self._end = Place(0, 0, 0, NO_DIGEST)
-        self._reopen_at = 0.0
+        # The writing thread's own from here on.
+        self._writer = LogWriter(self.directory, origin, clock)
+        self._folds = Folds("")
+        self._shares = shares
+        self._over: Counter[str] = Counter()
+        """Callers that have used up their share, and how much of theirs was refused."""
         self._failing = False
-        self._recorded = self._failures = 0
+        """Whether there was no segment to write into when that was last looked at."""
+        self._retry_at = 0.0
+        self._failed_at = 0.0
+        self._said: set[str] = set()
+        """What of the failure that lasts was logged."""
+        self._recorded = self._failures = self._folded = self._refused = 0
 
     # --- for the rest of the process ------------------------------------------------------------
 
@@ -111,22 +115,12 @@ class Recorder:
         Raises AuditUnavailable: another process has the origin, or the directory cannot be used.
         """
         try:
-            make_directory(self.directory)
-            self._lock_file = take_lock(self.directory, LOCK_SECONDS_MAX)
-            if self._lock_file is None:
-                raise AuditUnavailable(
-                    f"another process records as {self.origin!r} in {self.directory.parent}"
-                )
-            try:
-                self._recover()
-                self._open_next()
-            except OSError:
-                self._release_lock()
-                raise
+            self._writer.open()
         except OSError as error:
             raise AuditUnavailable(
                 f"the audit directory {self.directory} cannot be used: {error.strerror}"
             ) from None
+        self._failing = not self._writer.is_open
         self._queue.open()
         self._thread = threading.Thread(target=self._run, name="audit-recorder", daemon=True)
         self._thread.start()
@@ -142,32 +136,21 @@ class Recorder:
             _log.error("audit_recorder_hangs", origin=self.origin)
             return
         self._thread = None
-        self._release_lock()
 
-    def record(self, records: Sequence[DecisionRecord]) -> None:
-        """Returns once all of `records` are synced.
+    async def record(self, records: Sequence[DecisionRecord]) -> Sequence[str]:
+        """Records decisions of one caller. Returns once all of them are synced; waits on the event
+        loop, without a thread.
 
-        Raises AuditUnavailable where that fails or takes longer than 250 ms; the records may then
-        be in the log or not.
+        Returns:
+            For each, the decision id to answer with: that of an equal denial if it was folded.
+
+        Raises:
+            AuditUnavailable: there is no room, the write failed, or it takes longer than 250 ms;
+                the records may then be in the log or not.
+            ShareExceeded: The caller has used up its share; nothing is recorded.
         """
         if not records:
-            return
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
-        entry = Entry(_encode_all(records), waits=True)
-        self._queue.put(entry, deadline)
-        if not entry.wait(deadline):
-            self._queue.withdraw(entry)
-            raise AuditUnavailable(_LATE)
-        if not entry.written:
-            raise AuditUnavailable(_NOT_WRITTEN)
-
-    async def record_from_loop(self, records: Sequence[DecisionRecord]) -> None:
-        """The same as `record`, for an event loop: many wait, and no thread does.
-
-        Raises AuditUnavailable at once where there is no room.
-        """
-        if not records:
-            return
+            return ()
         loop = asyncio.get_running_loop()
         in_time: asyncio.Future[bool] = loop.create_future()
 
@@ -180,7 +163,7 @@ class Recorder:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(say, True)
 
-        entry = Entry(_encode_all(records), waits=True, when_done=tell)
+        entry = _entry(records, waits=True, when_done=tell)
         self._queue.put(entry, time.monotonic())
         # Cheaper than asyncio.timeout, which many denials a second would notice.
         timer = loop.call_later(WAIT_SECONDS_MAX, say, False)
@@ -190,8 +173,7 @@ class Recorder:
                 raise AuditUnavailable(_LATE)
         finally:
             timer.cancel()
-        if not entry.written:
-            raise AuditUnavailable(_NOT_WRITTEN)
+        return entry.outcome()
 
     def offer(self, records: Sequence[DecisionRecord]) -> None:
         """Records soon, if there is room, and never waits. What is dropped is counted in the log.
@@ -199,25 +181,39 @@ class Recorder:
         Raises AuditUnavailable after `stop`.
         """
         if records:
-            self._queue.offer(Entry(_encode_all(records), waits=False))
+            self._queue.offer(_entry(records, waits=False))
 
     def ready(self) -> bool:
-        """Whether the last attempt to write worked and the writer lives."""
+        """Whether there is a segment to write into and the writer lives."""
         thread = self._thread
         return thread is not None and thread.is_alive() and not self._failing
 
-    def synced(self) -> Place:
+    def synced(self) -> Synced:
         """How far the log is known to be on disk. Nothing behind it may be read as part of it."""
-        return self._end
+        return self._writer.synced
 
     def on_synced(self, callback: Callable[[], None]) -> None:
         """Has `callback` called, quickly, by the writer after each sync."""
         self._on_synced = callback
 
+    def note_shipped(self, log_id: str, position: int) -> None:
+        """Notes that all frames of a log before `position` are at its destination."""
+        self._writer.note_shipped(log_id, position)
+
+    def note_gone(self, log_id: str, position: int) -> None:
+        """Notes that a log's segments before `position` are gone. What of them was not shipped
+        becomes a gap with a count."""
+        self._writer.note_gone(log_id, position)
+
     def counts(self) -> RecorderCounts:
         """For metrics."""
         return RecorderCounts(
-            self._recorded, self._queue.dropped, self._failures, self._queue.records
+            recorded=self._recorded,
+            dropped=self._queue.dropped,
+            failures=self._failures + self._writer.losses,
+            waiting=self._queue.records,
+            folded=self._folded,
+            refused=self._refused,
         )
 
     # --- the writer ------------------------------------------------------------------------------
@@ -226,154 +222,133 @@ class Recorder:
         goes_on = True
         while goes_on:
             # While there is no segment, it looks by itself whether one can be made again.
-            patience = REOPEN_SECONDS if self._descriptor is None else None
+            patience = WATCH_SECONDS if self._writer.is_open else REOPEN_SECONDS
             entries, dropped, goes_on = self._queue.take(patience)
-            self._write(entries, dropped)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            if entries or dropped:
+                self._write(entries, dropped)
+            elif goes_on and self._has_segment():
+                self._attempt("audit_segment_not_restored", self._writer.watch)
+                self._failing = not self._writer.is_open
+        self._writer.close()
 
     def _write(self, entries: list[Entry], dropped: int) -> None:
-        something = bool(entries or dropped)
-        written = self._has_segment() and something and self._append(entries, dropped)
-        if something and not written:
-            self._queue.not_written(entries, dropped)
-        for entry in entries:
-            entry.finish(written=written)
+        bodies, admitted = self._compose(entries)
+        written = True
+        if bodies or dropped:
+            written = self._has_segment() and self._attempt(
+                "audit_write_failed", lambda: self._writer.append(bodies, dropped)
+            )
+        if not written:
+            self._folds = Folds("")  # counts went up that are not in the log
+            self._queue.not_written([entry for entry, _ in admitted], dropped)
+            self._has_segment()
         if written:
+            self._recorded += sum(body.startswith(KIND_RECORD) for body in bodies)
+        for entry, ids in admitted:
+            entry.finish(ids, None if written else AuditUnavailable(_NOT_WRITTEN))
+        if written and bodies:
             self._on_synced()
-        if self._end.byte_offset >= self._segment_bytes:
-            self._close_segment()
-            self._has_segment()
+        if self._writer.is_open and self._writer.synced.place.byte_offset >= self._segment_bytes:
+            self._attempt("audit_segment_not_created", self._writer.rotate)
+            self._failing = not self._writer.is_open
 
-    def _append(self, entries: list[Entry], dropped: int) -> bool:
-        """Writes and syncs; whether that worked. Ends the segment where it did not."""
-        end, descriptor = self._end, self._descriptor
-        assert descriptor is not None  # noqa: S101  # narrows the type
-        digest, pack, frames = end.digest, LENGTH.pack, 0
-        parts: list[bytes] = []
-        bodies = [KIND_RECORD + payload for entry in entries for payload in entry.payloads]
-        if dropped:
-            bodies.insert(0, KIND_GAP + self._encode_gap(dropped))
-        for body in bodies:
-            digest = sha256(digest + body).digest()
-            parts += (pack(len(body)), digest, body)
-            frames += 1
-        content = b"".join(parts)
+    def _compose(self, entries: list[Entry]) -> tuple[list[bytes], list[tuple[Entry, list[str]]]]:
+        """The frames of a batch, and which entries they are of with the ids of their records.
+        Entries whose caller has used up its share are finished here."""
+        now = time.monotonic()
+        if self._folds.log_id != self._writer.log_id:
+            self._folds = Folds(self._writer.log_id)
+        bodies: list[bytes] = []
+        counted: dict[str, Fold] = {}
+        admitted: list[tuple[Entry, list[str]]] = []
+        for entry in entries:
+            refusal = self._refusal(entry, now)
+            if refusal is not None:
+                entry.finish((), refusal)
+                continue
+            size = 0
+            ids: list[str] = []
+            for item in entry.items:
+                fold = None if item.key is None else self._folds.find(item.key, now)
+                if fold is None:
+                    bodies.append(KIND_RECORD + item.payload)
+                    size += FRAME_OVERHEAD + len(item.payload)
+                    if item.key is not None:
+                        self._folds.begin(item.key, item.decision_id, item.decided_at, now)
+                    ids.append(item.decision_id)
+                    continue
+                fold.occurrences += 1
+                fold.last_decided_at = max(fold.last_decided_at, item.decided_at)
+                size += 0 if fold.decision_id in counted else COUNT_BYTES
+                counted[fold.decision_id] = fold
+                ids.append(fold.decision_id)
+                self._folded += 1
+            if self._shares is not None and entry.waits:
+                self._shares.charge(entry.caller, size, now)
+            admitted.append((entry, ids))
+        for fold in counted.values():
+            count = encode_count(fold.decision_id, fold.occurrences, fold.last_decided_at)
+            bodies.append(KIND_GAP + count)
+        return bodies, admitted
+
+    def _refusal(self, entry: Entry, now: float) -> ShareExceeded | None:
+        """Why an entry's caller may not write now. Those who do not wait may: they are dropped
+        and counted where there is no room."""
+        if self._shares is None or not entry.waits:
+            return None
+        caller = entry.caller
         try:
-            write_all(descriptor, content)
-            os.fdatasync(descriptor)
-        except OSError as error:
-            self._failures += 1
-            self._failing = True
-            _log.error("audit_write_failed", origin=self.origin, errno=error.errno)
-            self._close_segment()
-            self._has_segment()
-            return False
-        self._end = Place(
-            end.sequence, end.byte_offset + len(content), end.position + frames, digest
-        )
-        self._recorded += frames - bool(dropped)
-        return True
-
-    def _encode_gap(self, dropped: int) -> bytes:
-        gap = {"dropped": dropped, "noticed_at": float(self._clock())}
-        return json.dumps(gap, separators=(",", ":")).encode("ascii")
-
-    # --- segments --------------------------------------------------------------------------------
+            self._shares.require(caller, now)
+        except ShareExceeded as error:
+            if caller not in self._over:
+                _log.warning("audit_share_exceeded", caller=caller, maximum=error.metadata)
+            self._over[caller] += len(entry.items)
+            self._refused += len(entry.items)
+            return error
+        if caller in self._over and self._shares.is_half_full(caller, now):
+            _log.info("audit_share_left_again", caller=caller, refused=self._over.pop(caller))
+        return None
 
     def _has_segment(self) -> bool:
-        if self._descriptor is None and time.monotonic() >= self._reopen_at:
-            try:
-                self._open_next()
-            except OSError as error:
-                self._failing = True
-                self._reopen_at = time.monotonic() + REOPEN_SECONDS
-                _log.error("audit_segment_not_created", origin=self.origin, errno=error.errno)
-        return self._descriptor is not None
+        writer = self._writer
+        due = not writer.is_open and time.monotonic() >= self._retry_at
+        if due and not self._attempt("audit_segment_not_created", writer.watch):
+            self._retry_at = time.monotonic() + REOPEN_SECONDS
+        self._failing = not writer.is_open
+        return writer.is_open
 
-    def _open_next(self) -> None:
-        end = self._end
-        header = Header(
-            origin=self.origin,
-            log_id=self._log_id,
-            sequence=end.sequence + 1,
-            position=end.position,
-            previous_digest=end.digest,
-            previous_bytes=end.byte_offset,
-        )
-        self._descriptor, self._end = create_segment(self.directory, header)
-        self._failing = False
-
-    def _close_segment(self) -> None:
-        """Lets go of the segment. What stands in it behind `_end` is cut off where that works;
-        the next header says where it ended in any case."""
-        if self._descriptor is None:
-            return
-        descriptor, self._descriptor = self._descriptor, None
+    def _attempt(self, event: str, write: Callable[[], None]) -> bool:
+        """Whether `write` worked. A failure that lasts is logged when it begins and ends."""
         try:
-            os.ftruncate(descriptor, self._end.byte_offset)
+            write()
         except OSError as error:
-            _log.warning("audit_tail_not_cut", origin=self.origin, errno=error.errno)
-        finally:
-            os.close(descriptor)
-
-    def _recover(self) -> None:
-        """Finds where the log ends. Bytes behind that were never acknowledged."""
-        for leftover in self.directory.glob("*.new"):
-            leftover.unlink()
-        self._log_id = new_log_id()
-        segments = list_segments(self.directory)
-        if not segments:
-            return
-        sequence, path = segments[-1]
-        try:
-            header, end = find_end(path)
-        except DamagedSegmentError as error:
-            # Kept as it is, for people. A log of its own goes on behind it.
-            _log.error("audit_segment_damaged", segment=path.name, what=str(error))
-            self._end = Place(sequence, 0, 0, NO_DIGEST)
-            return
-        self._log_id, self._end = header.log_id, end
-        # It may be in memory only: it must be on disk before a header says that it is there.
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            torn = os.fstat(descriptor).st_size - end.byte_offset
-            if torn:
-                _log.warning("audit_torn_tail_cut", segment=path.name, bytes=torn)
-                os.ftruncate(descriptor, end.byte_offset)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _release_lock(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+            self._failures += 1
+            self._failed_at = time.monotonic()
+            if event not in self._said:
+                self._said.add(event)
+                _log.error(event, origin=self.origin, errno=error.errno, error=str(error))
+            return False
+        if self._said and time.monotonic() - self._failed_at > STEADY_SECONDS:
+            self._said.clear()
+            _log.info("audit_writes_again", origin=self.origin)
+        return True
 
 
-def take_lock(directory: Path, seconds_max: float) -> int | None:
-    """Takes an origin for this process; None where another one keeps it. Close to give it back.
-
-    Waits a little: a shipper takes the origin of a process that is gone for a moment at a time.
-    Raises OSError.
-    """
-    descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + seconds_max
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                return None
-            time.sleep(0.02)
-        else:
-            return descriptor
-
-
-def _encode_all(records: Sequence[DecisionRecord]) -> list[bytes]:
+def _entry(
+    records: Sequence[DecisionRecord],
+    *,
+    waits: bool,
+    when_done: Callable[[], None] | None = None,
+) -> Entry:
+    """Raises AuditUnavailable where a record cannot be written down."""
     try:
-        return [encode(record) for record in records]
+        items = [_item(record) for record in records]
     except ValueError as error:
         raise AuditUnavailable(f"the decision cannot be recorded: {error}") from None
+    return Entry(records[0].caller, items, waits=waits, when_done=when_done)
+
+
+def _item(record: DecisionRecord) -> Item:
+    payload, key = encode_with_key(record)
+    folds = record.effect is Effect.DENY
+    return Item(payload, record.decision_id, record.decided_at, key if folds else None)

@@ -8,6 +8,7 @@ what others know of it.
 
 import json
 import math
+from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
@@ -33,13 +34,23 @@ def encode(record: DecisionRecord) -> bytes:
 
     Raises ValueError where `decided_at` is not finite or the record passes RECORD_BYTES_MAX.
     """
+    return encode_with_key(record)[0]
+
+
+def encode_with_key(record: DecisionRecord) -> tuple[bytes, bytes]:
+    """The canonical bytes of a record, and a digest of all its fields but id and time.
+
+    Raises ValueError as `encode` does.
+    """
     decided_at = float(record.decided_at)
     if not math.isfinite(decided_at):
         raise ValueError("decided_at must be finite")
     # Written out by hand, in the order of the keys: json.dumps costs three times as much.
-    parts = [] if record.actor is None else [_encode_actor(record.actor)]
-    parts.append(f'"caller":{_quote(record.caller)},"decided_at":{decided_at!r}')
-    parts.append(f'"decision_id":{_quote(record.decision_id)},"effect":"{record.effect.name}"')
+    before = f'"caller":{_quote(record.caller)}'
+    if record.actor is not None:
+        before = f"{_encode_actor(record.actor)},{before}"
+    its_own = f'"decided_at":{decided_at!r},"decision_id":{_quote(record.decision_id)}'
+    parts = [f'"effect":"{record.effect.name}"']
     if record.grant_id is not None:
         parts.append(f'"grant_id":{_quote(record.grant_id)}')
     parts.append(f'"permission":{_quote(record.permission)},"reason":"{record.reason.name}"')
@@ -58,10 +69,11 @@ def encode(record: DecisionRecord) -> bytes:
     parts.append(f'"token_fingerprint":{_quote(record.token_fingerprint)}')
     if record.token_id is not None:
         parts.append(f'"token_id":{_quote(record.token_id)}')
-    payload = f"{{{','.join(parts)}}}".encode("ascii")
+    behind = ",".join(parts)
+    payload = f"{{{before},{its_own},{behind}}}".encode("ascii")
     if len(payload) > RECORD_BYTES_MAX:
         raise ValueError("the record is too long")
-    return payload
+    return payload, sha256(f"{before},{behind}".encode("ascii")).digest()
 
 
 def _encode_actor(actor: Actor) -> str:

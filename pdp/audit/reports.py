@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, Engine, select
 
+from pdp.audit.counts import Count, Counts, count_of
 from pdp.audit.destinations import Refusal, insert_new, put_place, read_place
 from pdp.audit.records import MalformedRecordError, decode
 from pdp.audit.rows import Row, gap_row, record_row
@@ -111,6 +112,7 @@ class Reports:
     ) -> tuple[Place, Sequence[Refusal]]:
         records: list[Row] = []
         gaps: list[Row] = []
+        counts = Counts(log, reporter)
         refusals: list[Refusal] = []
         latest = self._clock() + AHEAD_SECONDS_MAX
         for number, (kind, payload) in enumerate(contents):
@@ -121,6 +123,8 @@ class Reports:
             try:
                 if kind == KIND_RECORD:
                     records.append(_record_row(frame, log, reporter, latest))
+                elif count := _count_of(frame, latest):
+                    counts.add(frame, count)
                 else:
                     gaps.append(_gap_row(frame, log, latest))
             except MalformedRecordError as error:
@@ -129,6 +133,7 @@ class Reports:
             if not insert_new(connection, audit_records, records):
                 refusals += _contradictions(connection, records)
             insert_new(connection, audit_gaps, gaps)
+            refusals += (Refusal(*one) for one in counts.write(connection))
             if not refusals:
                 put_place(connection, log, place)
         if refusals:
@@ -188,6 +193,15 @@ def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
     if not _is_unicode(frame.payload):
         raise MalformedRecordError("a text is not Unicode")
     return record_row(frame, log, reporter)
+
+
+def _count_of(frame: Frame, latest: float) -> Count | None:
+    count = count_of(frame.payload)
+    if count is not None and not (
+        _DECISION_ID.match(count.decision_id) and 0 <= count.last_decided_at <= latest
+    ):
+        raise MalformedRecordError("not a count")
+    return count
 
 
 def _gap_row(frame: Frame, log: Log, latest: float) -> Row:

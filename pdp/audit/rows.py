@@ -55,6 +55,8 @@ def record_row(frame: Frame, log: Log, reported_by: str | None = None) -> Row:
             "segment": frame.after.sequence,
             "position": frame.position,
             "digest": frame.after.digest,
+            "occurrences": 1,
+            "last_decided_at": None,
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # Without its cause: that would quote the payload.

@@ -2,6 +2,7 @@
 
     segment = magic, header frame, frame...
     frame   = length: u32 big-endian | digest: 32 bytes | kind: 1 byte | payload
+    kind    = R: a record | G: how many records were dropped, or how often one has occurred
 
 `length` counts kind and payload; `digest` is SHA-256 over the digest of the frame before, kind and
 payload. The chain runs on from segment to segment: a header holds the last digest of the segment
@@ -15,11 +16,12 @@ import os
 import re
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from pdp.audit.locks import lock
 from pdp.audit.records import RECORD_BYTES_MAX
 
 MAGIC: Final = b"PDPAUD1\n"
@@ -32,7 +34,6 @@ KINDS: Final = frozenset((KIND_RECORD, KIND_GAP))
 """Of the frames behind a header."""
 LENGTH: Final = struct.Struct(">I")
 FRAME_OVERHEAD: Final = LENGTH.size + DIGEST_BYTES
-LOCK_NAME: Final = "lock"
 _SUFFIX: Final = ".segment"
 _NAME: Final = re.compile(r"\d{10}\.segment\Z", re.ASCII)
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
@@ -267,21 +268,42 @@ def find_end(path: Path) -> tuple[Header, Place]:
 
 
 def create_segment(directory: Path, header: Header) -> tuple[int, Place]:
-    """Makes a segment that is there whole or not at all, synced; returns its descriptor, open for
-    writing, and the place after its header. Raises OSError, having left nothing to be trusted."""
+    """Makes a segment that is there whole or not at all, synced and locked; returns its
+    descriptor, open for reading and appending, and the place after its header.
+
+    Raises OSError, having left nothing to be trusted.
+    """
     content, digest = encode_header(header)
     path = segment_path(directory, header.sequence)
+    descriptor = put_file(path, lambda new: write_all(new, content))
+    return descriptor, Place(header.sequence, len(content), header.position, digest)
+
+
+def put_file(path: Path, fill: Callable[[int], None]) -> int:
+    """Makes a file that is under its name whole, synced and locked, or not at all.
+
+    What has the name already is not ours: it is set aside as `.foreign`. Returns the descriptor,
+    open for reading and appending. Raises OSError.
+    """
     new = path.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(new, flags, 0o600)
     try:
-        write_all(descriptor, content)
+        lock(descriptor)
+        fill(descriptor)
         os.fsync(descriptor)
+        if os.path.lexists(path):
+            path.rename(path.with_suffix(".foreign"))
         new.rename(path)
-        sync_directory(directory)
+        try:
+            sync_directory(path.parent)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     except OSError:
         os.close(descriptor)
         raise
-    return descriptor, Place(header.sequence, len(content), header.position, digest)
+    return descriptor
 
 
 def write_all(descriptor: int, content: bytes) -> None:

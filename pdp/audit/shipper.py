@@ -19,10 +19,10 @@ from typing import Final
 import structlog
 
 from pdp.audit.destinations import Destination
-from pdp.audit.recorder import Recorder, take_lock
+from pdp.audit.locks import LOCK_NAME, lock, take_lock
+from pdp.audit.recorder import Recorder
 from pdp.audit.segments import (
     KIND_RECORD,
-    LOCK_NAME,
     Damage,
     DamagedSegmentError,
     Frame,
@@ -32,7 +32,9 @@ from pdp.audit.segments import (
     list_segments,
     read_frames,
     read_header,
+    segment_path,
 )
+from pdp.audit.writer import Synced
 from pdp.errors import PdpError
 
 RUN_FRAMES_MAX: Final = 1000
@@ -107,11 +109,10 @@ class Shipper:
     def waiting_bytes(self) -> int:
         """How much of what is on disk the destination is not known to have. For metrics."""
         done, waiting = dict(self._done), 0
-        for directory in self._directory.glob("*/"):
-            for _, path in list_segments(directory):
-                with contextlib.suppress(FileNotFoundError):  # it has just been shipped
-                    place = done.get(path)
-                    waiting += path.stat().st_size - (place.byte_offset if place else 0)
+        for path in self._directory.glob("*/*.segment"):
+            with contextlib.suppress(FileNotFoundError):  # it has just been shipped
+                place = done.get(path)
+                waiting += path.stat().st_size - (place.byte_offset if place else 0)
         return waiting
 
     def ship(self) -> None:
@@ -121,7 +122,7 @@ class Shipper:
         """
         recorder = self._recorder
         if recorder is not None:
-            self._ship_own(recorder.directory, recorder.synced())
+            self._ship_own(recorder)
         if not self._directory.is_dir():
             return
         for directory in sorted(self._directory.iterdir()):
@@ -163,37 +164,50 @@ class Shipper:
         """Ships the oldest segment of a log that no process holds; whether there was one."""
         if all(path in self._through for _, path in list_segments(directory)):
             return False
-        lock = take_lock(directory, 0)
-        if lock is None:
+        origin = take_lock(directory, 0)
+        if origin is None:
             return False
         try:
             segments = [item for item in list_segments(directory) if item[1] not in self._through]
+            if not segments or _is_written(list_segments(directory)[-1][1]):
+                return False
             for (_, path), after in zip(segments[:1], [*segments[1:2], None], strict=False):
                 self._ship_segment(path, after and after[1], None)
         finally:
-            os.close(lock)
-        return bool(segments)
+            os.close(origin)
+        return True
 
-    def _ship_own(self, directory: Path, live: Place) -> None:
+    def _ship_own(self, recorder: Recorder) -> None:
         """Ships the recorder's log up to where it is known to be on disk."""
+        synced = recorder.synced()
         segments = [
-            path for sequence, path in list_segments(directory) if sequence <= live.sequence
+            (sequence, path)
+            for sequence, path in list_segments(recorder.directory)
+            if sequence <= synced.place.sequence
         ]
-        for path, after in zip_longest(segments, segments[1:]):
-            self._ship_segment(path, after, live)
+        for (sequence, path), after in zip_longest(segments, segments[1:]):
+            if sequence == synced.place.sequence and path.stat().st_size < synced.place.byte_offset:
+                return  # somebody has shortened it: the recorder will notice
+            self._ship_segment(path, after and after[1], synced)
 
-    def _ship_segment(self, path: Path, after: Path | None, live: Place | None) -> None:
-        """Ships what is new in a segment, and deletes it where it is closed, whole and shipped."""
+    def _ship_segment(self, path: Path, after: Path | None, own: Synced | None) -> None:
+        """Ships what is new in a segment, and deletes it where it is closed, whole and shipped.
+
+        `own`: it is of the recorder's log, which is on disk as far as that.
+        """
         try:
             header, start = read_header(path)
         except DamagedSegmentError as error:
             self._keep(path, str(error))
             self._through.add(path)
             return
-        is_live = live is not None and live.sequence == header.sequence
-        end = live.byte_offset if live is not None and is_live else believed_bytes(header, after)
+        end, is_live = believed_bytes(header, after), False
+        if own is not None and own.place.sequence == header.sequence:
+            end, is_live = own.place.byte_offset, not own.closed
         place = self._done.get(path) or self._resume(path, header, start, end)
         damage = self._ship_frames(path, header, place, end)
+        if own is not None and self._recorder is not None:
+            self._report_back(self._recorder, path, header)
         if damage is not None:
             if end is None and damage.byte_offset >= self._done[path].byte_offset:
                 # Nothing holds behind it: a write that a crash tore, acknowledged to nobody.
@@ -245,6 +259,12 @@ class Shipper:
             frame.kind == KIND_RECORD and frame.position not in refused for frame in frames
         )
 
+    def _report_back(self, recorder: Recorder, path: Path, header: Header) -> None:
+        """Tells the recorder how far its log is shipped, and which of it others have deleted."""
+        if not segment_path(path.parent, header.sequence - 1).exists():
+            recorder.note_gone(header.log_id, header.position)
+        recorder.note_shipped(header.log_id, self._done[path].position)
+
     def _resume(self, path: Path, header: Header, start: Place, end: int | None) -> Place:
         """Where to go on in a file that this process has not read yet: where the destination is,
         if the chain leads there, or else at the start."""
@@ -282,6 +302,16 @@ class Shipper:
         self._kept.add(path)
         self._damages += 1
         _log.error("audit_segment_damaged", segment=str(path), what=what)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a living process writes this segment: then its lock file was deleted, or it would
+    not have been found free."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return not lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _note(path: Path) -> Path:

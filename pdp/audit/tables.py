@@ -49,6 +49,9 @@ audit_records = Table(
     Column("segment", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    # How many equal denials the record stands for, and when the last of them was decided.
+    Column("occurrences", BigInteger, nullable=False, server_default="1"),
+    Column("last_decided_at", Double),
     Index("ix_audit_records_decided_at", "decided_at"),
     Index("ix_audit_records_user", "user_id", "decision_id"),
     Index("ix_audit_records_organization", "organization_id", "decision_id"),
@@ -57,6 +60,7 @@ audit_records = Table(
     Index("ix_audit_records_reason", "reason", "decision_id"),
     Index("ix_audit_records_caller", "caller", "decision_id"),
     Index("ix_audit_records_reported_by", "reported_by", "decision_id"),
+    Index("ix_audit_records_place", "origin", "log_id", "position"),
 )
 
 # What was not recorded: `dropped` records between the records around this position.
@@ -72,6 +76,19 @@ audit_gaps = Table(
     Column("digest", LargeBinary, nullable=False),
 )
 
+# Frames that said how often a record had occurred: `frames` of them, from `position` on. They have
+# no row of their own. `digest` is that of the last one, which the frame after them continues.
+audit_counts = Table(
+    "audit_counts",
+    metadata,
+    Column("origin", _text(), primary_key=True),
+    Column("log_id", _text(), primary_key=True),
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("frames", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+
 # How far each log is shipped: the next frame to ship starts at `byte_offset` of `segment`.
 audit_shipping = Table(
     "audit_shipping",
@@ -82,4 +99,18 @@ audit_shipping = Table(
     Column("byte_offset", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    # How far the log has numbers in `audit_order`.
+    Column("numbered", BigInteger, nullable=False, server_default="0"),
+)
+
+# The order in which readers see all logs (order.py): records of a log with positions from `first`
+# to before `end`.
+audit_order = Table(
+    "audit_order",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("origin", _text(), nullable=False),
+    Column("log_id", _text(), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
 )

@@ -1,6 +1,6 @@
 """Checks segments offline: does the chain hold, and if not, where does it break first?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -11,7 +11,9 @@ from pdp.audit.segments import (
     KIND_RECORD,
     Damage,
     DamagedSegmentError,
+    Frame,
     Header,
+    Log,
     Place,
     believed_bytes,
     list_segments,
@@ -43,26 +45,34 @@ class Report:
     """Records that the log itself says were dropped."""
     problems: tuple[Problem, ...]
     """At most one for each segment: its first; by path."""
+    headers: Mapping[tuple[Log, int], bytes]
+    """(log, number of a segment) -> digest of its header: what leads there must end in it."""
 
     @property
     def whole(self) -> bool:
         return not self.problems
 
 
-def verify_segments(directory: Path) -> Report:
+def verify_segments(directory: Path, shipped: Mapping[Log, Place] | None = None) -> Report:
     """Reads every segment in `directory` and in the directories of origins below it.
 
-    Records deleted from the end of the newest segment do not show: SQL has the position that was
-    shipped. Needs memory for one record. Raises OSError.
+    `shipped` says how far SQL has each log: without it, records deleted from the end of the newest
+    segment do not show. Needs memory for one record. Raises OSError.
     """
     totals = [0, 0, 0]
     problems: list[Problem] = []
+    headers: dict[tuple[Log, int], bytes] = {}
     for place in (directory, *sorted(p for p in directory.iterdir() if p.is_dir())):
-        problems += _verify_origin(place, totals)
-    return Report(totals[0], totals[1], totals[2], tuple(problems))
+        problems += _verify_origin(place, totals, headers, shipped or {})
+    return Report(totals[0], totals[1], totals[2], tuple(problems), headers)
 
 
-def _verify_origin(directory: Path, totals: list[int]) -> Iterator[Problem]:
+def _verify_origin(
+    directory: Path,
+    totals: list[int],
+    headers: dict[tuple[Log, int], bytes],
+    shipped: Mapping[Log, Place],
+) -> Iterator[Problem]:
     paths = [path for _, path in list_segments(directory)]
     previous: tuple[Header, Place] | None = None
     for path, after in zip_longest(paths, paths[1:]):
@@ -73,9 +83,12 @@ def _verify_origin(directory: Path, totals: list[int]) -> Iterator[Problem]:
             previous = None
             yield Problem(path, None, 0, str(error))
             continue
+        headers[header.log, header.sequence] = start.digest
         problem = _against_previous(path, header, previous)
         end = believed_bytes(header, after)
         place, damage = _verify_frames(path, header, start, end, totals)
+        if problem is None and damage is None:
+            problem = _against_shipped(path, start, end, shipped.get(header.log))
         if problem is None and damage is not None:
             problem = Problem(path, damage.position, damage.byte_offset, damage.what)
         if problem is not None:
@@ -120,3 +133,19 @@ def _against_previous(
     ):
         return Problem(path, None, 0, "the segment does not continue the one before it")
     return None
+
+
+def _against_shipped(
+    path: Path, start: Place, end: int | None, shipped: Place | None
+) -> Problem | None:
+    """Whether the segment has the place up to which it was shipped."""
+    if shipped is None or shipped.sequence != start.sequence or shipped == start:
+        return None
+    for item in read_frames(path, start, end):
+        if isinstance(item, Frame) and item.after.position == shipped.position:
+            if item.after == shipped:
+                return None
+            what = "the record is another one than was shipped"
+            return Problem(path, item.position, item.before.byte_offset, what)
+    what = f"the segment ends before record {shipped.position}, which was shipped of it"
+    return Problem(path, shipped.position - 1, path.stat().st_size, what)

@@ -23,6 +23,7 @@ import structlog
 
 from pdp.clerk.objects import Object
 from pdp.errors import ClerkRefused, ClerkUnavailable
+from pdp.outgoing import BoundExceeded, open_client
 from pdp.settings import ClerkSettings
 
 log = structlog.get_logger("pdp.clerk")
@@ -31,7 +32,10 @@ PAGE_ITEMS = 500
 """Clerk's maximum."""
 OVERLAP_ITEMS = 100
 """How many of a page come again in the next. What goes while pages are read moves the rest up."""
-REQUEST_SECONDS_MAX = 10.0
+REQUEST_SECONDS_MAX = 20.0
+"""One exchange, from the name lookup to the last byte of a page."""
+ANSWER_BYTES_MAX = 64 << 20
+"""A page of users with all the metadata that Clerk stores for each is about half of it."""
 RETRY_AFTER_SECONDS_MAX = 120.0
 PATIENCE_SECONDS = 300.0
 PAUSE_SECONDS = 0.5
@@ -81,21 +85,17 @@ class ClerkApi:
         self._wait = wait
         self._patience_seconds = patience_seconds
         self._received = threading.local()
-        # Proxies and certificates named by the environment are not used: settings own it.
-        context = httpx.create_ssl_context(trust_env=False)
-        self._client = httpx.Client(
-            timeout=REQUEST_SECONDS_MAX,
-            follow_redirects=False,
-            trust_env=False,
-            verify=context,
-            event_hooks={"response": [self._keep]},
+        self._client = open_client(
+            seconds_max=REQUEST_SECONDS_MAX,
+            bytes_max=ANSWER_BYTES_MAX,
+            on_response=self._keep,
         )
         self._sdk = Clerk(
             bearer_auth=secret_key,
             server_url=api_url,
             client=self._client,
             # Never used. Left out, the SDK makes one, and an event loop to close it.
-            async_client=httpx.AsyncClient(trust_env=False, verify=context),
+            async_client=httpx.AsyncClient(trust_env=False),
             retry_config=None,
         )
 
@@ -279,7 +279,8 @@ class ClerkApi:
             try:
                 response = self._send(call)
             except httpx.RequestError as error:
-                problem = type(error).__name__
+                ours = isinstance(error, BoundExceeded)
+                problem = str(error) if ours else type(error).__name__
             else:
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
                     problem, asked_to_wait = "HTTP 429", _retry_after(response.headers)

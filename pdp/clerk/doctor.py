@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from pdp.clerk.api import REQUEST_SECONDS_MAX, ClerkApi
+from pdp.clerk.api import ANSWER_BYTES_MAX, REQUEST_SECONDS_MAX, ClerkApi
 from pdp.clerk.doctor_token import examine_token
 from pdp.clerk.findings import Finding, failed, fine, warning
 from pdp.clock import Clock
@@ -20,12 +20,17 @@ from pdp.facts import Store
 from pdp.identity import KeysReport, examine_keys
 from pdp.migrations import schema_problem
 from pdp.model import Role
-from pdp.settings import ClerkSettings, Settings, is_loopback
-from pdp.sql import open_engine
+from pdp.outgoing import open_client
+from pdp.settings import (
+    ClerkSettings,
+    Settings,
+    development_beside_production,
+    is_development,
+    is_loopback,
+)
+from pdp.sql import database_name, open_engine
 
 CLOCK_WARNING_SECONDS = 2.0
-DEVELOPMENT_ISSUERS = ".accounts.dev"
-"""Frontend API of Clerk's development instances: `https://<name>.clerk.accounts.dev`."""
 SECRET_KEYS = ("sk_live_", "sk_test_")
 DEVELOPMENT_KEY = "sk_test_"
 
@@ -50,6 +55,13 @@ def examine(settings: Settings, token: str | None, clock: Clock) -> Iterator[Fin
                 "authorized_parties is empty: a token made for any front end is accepted",
                 "set authorized_parties to the origins of your front ends",
             )
+    both = development_beside_production(settings.issuers)
+    if both is not None:
+        yield warning(
+            "issuers",
+            f"{both[0]} is a development instance beside {both[1]}",
+            "take one of them away: each issuer speaks for every user id",
+        )
     yield from _instance_id(settings.clerk, reports)
     yield from _secret_key(settings)
     if not deviations and settings.clerk.secret_key is not None:
@@ -75,7 +87,10 @@ def _open_database(settings: Settings) -> tuple[Store | None, Finding]:
             return None, failed("database", problem, advice)
         store = Store(engine)
         with store.read() as reader:
-            return store, fine("database", f"answers, migrated, at revision {reader.revision}")
+            name = database_name(settings.database_url.get_secret_value())
+            return store, fine(
+                "database", f"{name} answers, migrated, at revision {reader.revision}"
+            )
     except ValueError as error:
         return None, failed("database", str(error), "correct database_url")
     except DatabaseUnavailable as error:
@@ -166,7 +181,7 @@ def _secret_key(settings: Settings) -> Iterator[Finding]:
 def _environment(settings: Settings, *, development: bool) -> Iterator[Finding]:
     for issuer in settings.issuers:
         host = urlsplit(issuer.issuer).hostname or ""
-        if is_loopback(host) or host.endswith(DEVELOPMENT_ISSUERS) == development:
+        if is_loopback(host) or is_development(issuer.issuer) == development:
             continue
         key, other = ("development", "production") if development else ("production", "development")
         yield warning(
@@ -214,7 +229,8 @@ def _deviations(headers: Mapping[str, str], asked_at: float, answered_at: float)
 def _deviations_of_api(url: str, clock: Clock) -> list[float]:
     asked_at = clock()
     try:
-        headers = httpx.get(url, timeout=REQUEST_SECONDS_MAX, trust_env=False).headers
+        with open_client(seconds_max=REQUEST_SECONDS_MAX, bytes_max=ANSWER_BYTES_MAX) as client:
+            headers = client.get(url).headers
     except httpx.HTTPError:
         return []
     return _deviations(headers, asked_at, clock())

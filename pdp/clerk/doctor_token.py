@@ -5,6 +5,7 @@ to say what was found beside what was expected. Neither the token nor its signat
 a finding, and of its claims only those that explain a refusal.
 """
 
+import asyncio
 import json
 import threading
 import time
@@ -25,6 +26,11 @@ from pdp.settings import Settings
 KEYS_SECONDS_MAX = 3.0
 SHOWN_CHARACTERS_MAX = 200
 ERRORS_PAGE = "see docs/errors.md"
+WITHOUT_PARTY = (
+    "Clerk leaves azp out where the request for the token has no Origin header (native apps, "
+    "scripts) and where its Backend API makes the token: get the token in the browser, or, if such "
+    "clients are yours, leave authorized_parties of this issuer empty."
+)
 JUDGED_CLAIMS = ("sub", "sid", "iat", "nbf", "exp", "v", "o", "org_id", "act")
 
 Claims = Mapping[str, Any]
@@ -78,7 +84,7 @@ def _verify(
         pause = threading.Event()
         while True:
             try:
-                return verifier.verify(token)
+                return asyncio.run(verifier.verify(token))
             except KeysUnavailable:
                 if time.monotonic() >= deadline:
                     raise
@@ -141,6 +147,10 @@ def _detail(
         case Reason.TOKEN_PARTY_NOT_AUTHORIZED if issuer is not None:
             parties = issuer.authorized_parties
             detail = _found_and_configured("azp", claims, "authorized_parties", parties)
+        case Reason.TOKEN_PARTY_MISSING if issuer is not None:
+            parties = issuer.authorized_parties
+            found = _found_and_configured("azp", claims, "authorized_parties", parties)
+            detail = f"{found} {WITHOUT_PARTY}"
         case Reason.TOKEN_AUDIENCE_MISMATCH if issuer is not None:
             detail = _found_and_configured("aud", claims, "audience", issuer.audience)
         case Reason.SESSION_PENDING:

@@ -4,9 +4,9 @@ The token is the least that Clerk says of anybody: whatever a webhook or a sync 
 or after, stands instead. Nothing is decided here; the decision is made from the database, as ever.
 """
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from cachetools import FIFOCache
@@ -15,10 +15,11 @@ from pdp.administrator import Arrival
 from pdp.decision import names
 from pdp.errors import DatabaseUnavailable
 from pdp.model import VerifiedToken
+from pdp.waiting import done_within
 
 SETTLED_SECONDS = 10
 SETTLED_MAX = 10_000
-TURN_SECONDS_MAX = 3.0
+WRITE_SECONDS_MAX = 3.0
 
 
 class _Settled(NamedTuple):
@@ -33,8 +34,8 @@ class Provisioner:
     With `instance_id` only those of that Clerk instance, whose id is the `kid` of its tokens:
     people of another issuer would be unknown to the next sync, which removes them for ever.
 
-    One thread at a time writes: in the database writers stand in a line anyway, each holding one of
-    the connections that the replica needs too. Who asked for the same meanwhile finds it done.
+    One thread writes: the database takes one writer at a time anyway, and each more would hold one
+    of the connections that the replica needs too. Requests that wait for the same find it done.
 
     `_settled` keeps, for SETTLED_SECONDS, that a database transaction has settled what is to come
     of a token, so that a member who was removed, or a user whom an administrator deleted, cannot
@@ -52,9 +53,9 @@ class Provisioner:
         self._instance_id = instance_id
         # Reading changes nothing in a FIFO cache, so that needs no lock.
         self._settled: FIFOCache[Arrival, _Settled] = FIFOCache(SETTLED_MAX)
-        self._turn = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="provisioning")
 
-    def __call__(self, token: VerifiedToken) -> int:
+    async def __call__(self, token: VerifiedToken) -> int:
         """Settles what is to come of the token. Returns the revision from which on that is in the
         database; 0 where nothing is. Raises DatabaseUnavailable."""
         if self._instance_id not in (None, token.key_id):
@@ -63,17 +64,19 @@ class Provisioner:
         settled = self._known(arrival)
         if settled is not None:
             return settled
-        if not self._turn.acquire(timeout=TURN_SECONDS_MAX):
+        writing = self._writer.submit(self._settle, token, arrival)
+        if not await done_within(writing, WRITE_SECONDS_MAX):
+            writing.cancel()
             raise DatabaseUnavailable("too many new users wait for the database")
-        try:
-            settled = self._known(arrival)
-            if settled is None:
-                settled = self._admit(arrival, int(token.claims["iat"] * 1000))
-                until = time.monotonic() + SETTLED_SECONDS
-                self._settled[arrival] = _Settled(settled, until)
-            return settled
-        finally:
-            self._turn.release()
+        return writing.result()
+
+    def _settle(self, token: VerifiedToken, arrival: Arrival) -> int:
+        settled = self._known(arrival)
+        if settled is None:
+            settled = self._admit(arrival, int(token.claims["iat"] * 1000))
+            until = time.monotonic() + SETTLED_SECONDS
+            self._settled[arrival] = _Settled(settled, until)
+        return settled
 
     def _known(self, arrival: Arrival) -> int | None:
         try:

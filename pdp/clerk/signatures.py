@@ -45,8 +45,8 @@ class Refusal(enum.Enum):
     SIGNATURE_WRONG = "signature_wrong"
 
 
-class _Claim(NamedTuple):
-    """What the headers say."""
+class Claim(NamedTuple):
+    """What well-formed headers say."""
 
     message_id: str
     timestamp: str
@@ -54,14 +54,22 @@ class _Claim(NamedTuple):
 
 
 def verify(headers: Headers, body: bytes, secrets: Sequence[str], now: float) -> str | Refusal:
-    """The message's id, where one of the secrets has signed exactly this body, at a time within
-    `TOLERANCE_SECONDS` of `now` (Unix seconds). Whatever is sent, nothing is raised."""
+    """The message's id, if one of the secrets has signed exactly this body, at a time within
+    `TOLERANCE_SECONDS` of `now` (Unix seconds). Raises nothing, whatever is sent."""
+    claim = check_headers(headers, now)
+    return claim if isinstance(claim, Refusal) else check_body(claim, body, secrets)
+
+
+def check_headers(headers: Headers, now: float) -> Claim | Refusal:
+    """What can be said before the body is read. Needs no secret, so it proves nothing."""
     claim = _claim(headers)
     if isinstance(claim, Refusal):
         return claim
-    problem = _problem(claim, now)
-    if problem is not None:
-        return problem
+    return _problem(claim, now) or claim
+
+
+def check_body(claim: Claim, body: bytes, secrets: Sequence[str]) -> str | Refusal:
+    """The message's id, if one of the secrets has signed the body."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -71,7 +79,7 @@ def verify(headers: Headers, body: bytes, secrets: Sequence[str], now: float) ->
     return claim.message_id
 
 
-def _claim(headers: Headers) -> _Claim | Refusal:
+def _claim(headers: Headers) -> Claim | Refusal:
     """The three headers in one spelling: Svix' own where any of them is there."""
     given: dict[str, list[str]] = {}
     for name, value in headers:
@@ -84,10 +92,10 @@ def _claim(headers: Headers) -> _Claim | Refusal:
         return Refusal.HEADER_REPEATED
     if any(len(one[0]) > HEADER_CHARACTERS_MAX for one in values):
         return Refusal.HEADER_TOO_LONG
-    return _Claim(*(one[0] for one in values))
+    return Claim(*(one[0] for one in values))
 
 
-def _problem(claim: _Claim, now: float) -> Refusal | None:
+def _problem(claim: Claim, now: float) -> Refusal | None:
     if not _ID.fullmatch(claim.message_id):
         return Refusal.ID_MALFORMED
     if not _TIMESTAMP.fullmatch(claim.timestamp):
@@ -99,7 +107,7 @@ def _problem(claim: _Claim, now: float) -> Refusal | None:
     return None
 
 
-def _is_signed(claim: _Claim, text: str, secret: str) -> bool:
+def _is_signed(claim: Claim, text: str, secret: str) -> bool:
     signed_at = datetime.fromtimestamp(int(claim.timestamp), UTC)
     expected = Webhook(secret).sign(claim.message_id, signed_at, text).encode()
     # As text, with its `v1,`: base64 that is spelled otherwise, shorter or longer is not equal.

@@ -1,7 +1,8 @@
 """A webhook request -> an answer: verified, read, committed, and seen by this process."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -9,13 +10,16 @@ from pdp.administrator import Administrator, Message
 from pdp.clerk.events import TYPES, Event, observation_of, parse_event
 from pdp.clerk.line import Line
 from pdp.clerk.objects import MalformedObject
-from pdp.clerk.signatures import Headers, Refusal, verify
+from pdp.clerk.signatures import Headers, Refusal, check_headers, verify
 from pdp.clock import Clock
 from pdp.errors import DatabaseUnavailable
+from pdp.waiting import in_pool
 
 log = structlog.get_logger("pdp.clerk")
 
 UNKNOWN_TYPE = "unknown"
+WRITERS_MAX = 32
+"""Messages at once that wait for the database; they are written together."""
 
 
 class Outcome(enum.Enum):
@@ -37,7 +41,7 @@ _STATUSES = {Outcome.MALFORMED: 400, Outcome.OTHER_INSTANCE: 400, Outcome.UNAVAI
 
 
 class Webhooks:
-    """Answers what Clerk posts. Thread-safe.
+    """Answers what Clerk posts.
 
     `await_revision` waits until this process decides from a revision; `count` is told (event type,
     outcome) of every message.
@@ -50,34 +54,40 @@ class Webhooks:
         instance_id: str,
         secrets: Sequence[str],
         clock: Clock,
-        await_revision: Callable[[int], bool],
+        await_revision: Callable[[int], Awaitable[bool]],
         count: Callable[[str, str], None],
     ) -> None:
         self._line = Line(administrator.observe_messages)
+        self._writers = ThreadPoolExecutor(WRITERS_MAX, thread_name_prefix="webhooks")
         self._instance_id = instance_id
         self._secrets = secrets
         self._clock = clock
         self._await_revision = await_revision
         self._count = count
 
-    def answer(self, headers: Headers, body: bytes) -> tuple[int, str]:
+    def refusal(self, headers: Headers) -> str | None:
+        """Why a message is refused before its body is read; None: the body decides."""
+        checked = check_headers(headers, self._clock())
+        return checked.value if isinstance(checked, Refusal) else None
+
+    async def answer(self, headers: Headers, body: bytes) -> tuple[int, str]:
         """The status and text of the answer; 200 only after what the message says is committed."""
         message_id = verify(headers, body, self._secrets, self._clock())
         if isinstance(message_id, Refusal):
             # Anybody can send these: they are counted, and leave nothing in the log.
             self._count(UNKNOWN_TYPE, message_id.value)
             return 400, message_id.value
-        type_, outcome = self._handle(message_id, body)
+        type_, outcome = await self._handle(message_id, body)
         self._count(type_, outcome.value)
         return _STATUSES.get(outcome, 200), outcome.value
 
-    def _handle(self, message_id: str, body: bytes) -> tuple[str, Outcome]:
+    async def _handle(self, message_id: str, body: bytes) -> tuple[str, Outcome]:
         type_ = UNKNOWN_TYPE
         try:
             event = parse_event(body)
             if event.type in TYPES:
                 type_ = event.type
-            return type_, self._follow(message_id, event)
+            return type_, await self._follow(message_id, event)
         except MalformedObject as error:
             log.warning("webhook_malformed", message_id=message_id, type=type_, error=str(error))
             return type_, Outcome.MALFORMED
@@ -85,7 +95,7 @@ class Webhooks:
             log.warning("webhook_postponed", message_id=message_id, type=type_, error=error.message)
             return type_, Outcome.UNAVAILABLE
 
-    def _follow(self, message_id: str, event: Event) -> Outcome:
+    async def _follow(self, message_id: str, event: Event) -> Outcome:
         if event.instance_id != self._instance_id:
             log.warning("webhook_of_another_instance", message_id=message_id)
             return Outcome.OTHER_INSTANCE
@@ -94,9 +104,10 @@ class Webhooks:
         observation = observation_of(event)
         if observation is None:
             return Outcome.UNCHANGED
-        observed = self._line.write(Message(message_id, observation))
+        message = Message(message_id, observation)
+        observed = await in_pool(self._writers, lambda: self._line.write(message))
         # Also of a duplicate: the answer to the first may have been lost while we waited.
-        if not self._await_revision(observed.revision):
+        if not await self._await_revision(observed.revision):
             log.warning("webhook_answered_early", revision=observed.revision)
         if observed.duplicate:
             return Outcome.DUPLICATE

@@ -2,21 +2,30 @@
 
 Errors are one line on standard error and exit status 2; a denial answered to `pdp check` is exit
 status 1, so that shells can tell no from failure.
+
+A module of a command imports what the command runs on when it runs: `pdp --help` and the commands
+that need little must not wait for SQL, gRPC and CEL. `tests/cli/test_start.py` holds that.
 """
 
 import sys
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from pdp.cli import ask, audit, clerk, database, policy, secrets, serve, sidecar
-from pdp.cli.output import fail
-from pdp.errors import InvalidPolicy, PdpError
+from pdp.cli.output import HELP_STYLE, emit, fail, say
+from pdp.errors import PdpError
+
+_HELP = frozenset(("-h", "--help", "--version"))
+"""With these a command does nothing else, and loads nothing else."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=HELP_STYLE,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A policy decision point for Clerk applications.",
 )
 app.command("serve")(serve.serve)
@@ -32,24 +41,75 @@ app.add_typer(clerk.app, name="clerk")
 app.add_typer(database.app, name="database")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        say(f"pdp {version('pdp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    pass
+
+
+def _prepare() -> None:
+    from pdp.cli.variables import warn_of_unknown_variables
+
+    if sys.argv[1:2] not in (["serve"], ["sidecar"]):  # which do not start with them
+        warn_of_unknown_variables()
+
+
 def main() -> None:
-    """Runs the command line; typed errors become one line and exit status 2."""
+    """Runs the command line; typed errors become one line each and exit status 2."""
+    if _HELP.isdisjoint(sys.argv[1:]):
+        _prepare()
     try:
-        app()
-    except ValidationError as error:
-        for problem in error.errors(include_url=False, include_input=False, include_context=False):
-            where = ".".join(str(part) for part in problem["loc"])
-            said = problem["msg"].removeprefix("Value error, ")
-            fail(f"settings: {where}: {said}" if where else f"settings: {said}")
-        sys.exit(2)
-    except InvalidPolicy as error:
-        for violation in error.violations:
-            line = "" if violation.line is None else f"line {violation.line}: "
-            fail(f"{line}{violation.field}: {violation.description}")
-        sys.exit(2)
-    except PdpError as error:
-        fail(error.message)
-        sys.exit(2)
-    except (OSError, RuntimeError, ValueError) as error:
-        fail(str(error))
-        sys.exit(2)
+        status = app(prog_name="pdp", standalone_mode=False)
+    except typer.TyperException as error:
+        status = _usage(error)
+    except typer.Abort:
+        status = 1
+    except (PdpError, OSError, RuntimeError, ValueError) as error:
+        for line in _lines(error):
+            fail(line)
+        status = 2
+    sys.exit(status or 0)
+
+
+def _usage(error: typer.TyperException) -> int:
+    """Says what is wrong with the arguments, or prints the help that stands in for an error."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # With boxes it has been printed already, and there is no text of it.
+        emit(f"{message}\n" if message else "")
+        return error.exit_code
+    fail(message)
+    if context is not None:
+        fail(f"'{context.command_path} --help' lists the arguments")
+    return error.exit_code
+
+
+def _lines(error: Exception) -> Iterator[str]:
+    if isinstance(error, PdpError):
+        yield error.message
+        return
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        yield f"{error.filename}: {error.strerror}"
+        return
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        yield str(error)
+        return
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        said = problem["msg"].removeprefix("Value error, ")
+        yield f"settings: {where}: {said}" if where else f"settings: {said}"

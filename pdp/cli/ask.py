@@ -1,13 +1,11 @@
 """`pdp check`: one question to a running server."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
-from pdp_client import Guard, GuardError, Resource
 
-from pdp.cli.output import fail, say
+from pdp.cli.output import fail, read_input, say
 from pdp.cli.remote import (
     DEADLINE_SECONDS,
     DEFAULT_SERVER,
@@ -16,6 +14,7 @@ from pdp.cli.remote import (
     Certificate,
     Key,
     Server,
+    explain,
     tls_of,
 )
 
@@ -24,8 +23,12 @@ def check(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
     token: Annotated[
-        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads it from a pipe.")
+        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
     ] = "-",
+    organization: Annotated[
+        str | None,
+        typer.Option(help="The resource's organization, where the resource is not stored."),
+    ] = None,
     attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
     context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
     server: Server = DEFAULT_SERVER,
@@ -35,12 +38,21 @@ def check(
     key: Key = None,
 ) -> None:
     """Asks a running server. Exit status: 0 allow, 1 deny, 2 no answer."""
+    from pdp_client import Guard, GuardError, PdpUnavailable, Resource
+
     if token == "-":  # noqa: S105
-        token = sys.stdin.read().strip()
+        token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
     asked = None
     if resource is not None:
         kind, _, identifier = resource.partition(":")
-        asked = Resource(kind, identifier, attributes=_mapping(attributes, "--attributes"))
+        asked = Resource(
+            kind,
+            identifier,
+            organization_id=organization,
+            attributes=_mapping(attributes, "--attributes"),
+        )
+    elif organization is not None:
+        raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
     with Guard(
         server,
         tls=tls_of(ca, certificate, key),
@@ -51,6 +63,8 @@ def check(
             decision = guard.check(token, permission, asked, _mapping(context, "--context"))
         except (GuardError, ValueError) as error:
             fail(str(error))
+            if isinstance(error, PdpUnavailable):
+                explain(server, tls_of(ca, certificate, key))
             raise typer.Exit(2) from None
     say(f"{decision.effect.name} {decision.reason}: {decision.message}")
     for name in ("rule_id", "grant_id", "decision_id", "revision"):

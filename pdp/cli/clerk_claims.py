@@ -5,20 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from pdp.clerk.api import open_api
-from pdp.clerk.claims import Outcome, find_differences, push_users, read_claim
-from pdp.cli.database import open_store
-from pdp.cli.output import out, say
-from pdp.clock import wall_clock
-from pdp.facts import Store
-from pdp.facts.user_grants import count_users
-from pdp.logs import configure_logs
-from pdp.settings import Settings
+from pdp.cli.output import progress_bars, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from pdp.clerk.claims import Outcome
+    from pdp.facts import Store
 
 
 def push_claims(
@@ -32,11 +29,17 @@ def push_claims(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
     """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
+    from pdp.clerk.api import open_api
+    from pdp.clerk.claims import push_users
+    from pdp.cli.database import open_store
+    from pdp.clock import wall_clock
+    from pdp.logs import configure_logs
+    from pdp.settings import Settings
+
     settings = Settings.load(config)
     configure_logs(settings.log_level, settings.log_format)
-    store = open_store(settings)
-    # On the console of the lines, which then stand above the bar.
-    with Progress(console=out, transient=True, disable=not out.is_terminal) as bar:
+    store = open_store(settings, create=not dry_run)
+    with progress_bars(lines=True) as bar:
         chosen = user_ids or _differing(store, bar)
         if dry_run:
             counts = _show(store, chosen)
@@ -47,7 +50,11 @@ def push_claims(
     say((said or "nothing differs") + ("; nothing was written" if dry_run else ""))
 
 
-def _differing(store: Store, bar: Progress) -> Iterator[str]:
+def _differing(store: "Store", bar: "Progress") -> Iterator[str]:
+    from pdp.clerk.claims import find_differences
+    from pdp.clock import wall_clock
+    from pdp.facts.user_grants import count_users
+
     with store.read() as reader:
         task = bar.add_task("users", total=count_users(reader))
     for looked_at, claims in find_differences(store, wall_clock):
@@ -55,7 +62,7 @@ def _differing(store: Store, bar: Progress) -> Iterator[str]:
         bar.advance(task, looked_at)
 
 
-def _told(pushed: Iterable[tuple[str, Outcome]]) -> Counter[Outcome]:
+def _told(pushed: "Iterable[tuple[str, Outcome]]") -> "Counter[Outcome]":
     counts: Counter[Outcome] = Counter()
     for user_id, outcome in pushed:
         say(f"{user_id}: {outcome.value}")
@@ -63,7 +70,10 @@ def _told(pushed: Iterable[tuple[str, Outcome]]) -> Counter[Outcome]:
     return counts
 
 
-def _show(store: Store, user_ids: Iterable[str]) -> Counter[Outcome]:
+def _show(store: "Store", user_ids: Iterable[str]) -> "Counter[Outcome]":
+    from pdp.clerk.claims import Outcome, read_claim
+    from pdp.clock import wall_clock
+
     counts: Counter[Outcome] = Counter()
     for user_id in user_ids:
         claim = read_claim(store, user_id, wall_clock)

@@ -1,15 +1,11 @@
 """`pdp clerk doctor`: is this set up right, and why is this token refused?"""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pdp.clerk.doctor import examine
-from pdp.cli.output import say, say_marked
-from pdp.clock import wall_clock
-from pdp.settings import Settings
+from pdp.cli.output import read_input, say, say_marked
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -19,16 +15,22 @@ def doctor(
         str | None,
         typer.Option(
             envvar="PDP_TOKEN",
-            help="A session token to judge; - reads it from a pipe.",
+            help="A session token to judge; - reads standard input.",
             show_default=False,
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
     """Checks the configuration from end to end. Exit status 1 where something failed."""
+    from pdp.clerk.doctor import examine
+    from pdp.clock import wall_clock
+    from pdp.logs import configure_logs
+    from pdp.settings import Settings
+
     settings = Settings.load(config)
+    configure_logs("error", "console")  # what it finds is told as findings
     if token == "-":  # noqa: S105
-        token = sys.stdin.read()
+        token = read_input("a session token")
     counts = dict.fromkeys(_STYLES, 0)
     for finding in examine(settings, token.strip() if token is not None else None, wall_clock):
         mark = finding.verdict.value

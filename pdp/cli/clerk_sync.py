@@ -4,20 +4,18 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
 
-from pdp.administrator import Administrator, Difference
-from pdp.clerk.sync import Progress, Sync
-from pdp.cli.database import open_store
-from pdp.cli.output import err, out, plain, say
-from pdp.clock import wall_clock
-from pdp.logs import configure_logs
-from pdp.settings import Settings
+from pdp.cli.output import progress_bars, say, show_table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from pdp.administrator import Difference
+    from pdp.clerk.sync import Progress
 
 ROWS_MAX = 1_000
 """How many differences are printed; all are counted."""
@@ -36,13 +34,20 @@ def sync(
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """
+    from pdp.administrator import Administrator
+    from pdp.clerk.sync import Sync
+    from pdp.cli.database import open_store
+    from pdp.clock import wall_clock
+    from pdp.logs import configure_logs
+    from pdp.settings import Settings
+
     settings = Settings.load(config)
     configure_logs(settings.log_level, settings.log_format)
-    store = open_store(settings)
+    store = open_store(settings, create=not dry_run)
     # Left as an exit, not as a death: then the next one need not wait for this one's lease.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     told = _Told()
-    with _bars() as bars:
+    with progress_bars() as bars:
         summary = Sync(
             settings.clerk,
             store,
@@ -66,19 +71,17 @@ class _Told:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._table = Table(box=None, pad_edge=False)
-        for column in ("kind", "id", "drift"):
-            self._table.add_column(column, overflow="fold")
+        self._rows: list[tuple[str, str, str]] = []
 
-    def __call__(self, one: Difference) -> None:
+    def __call__(self, one: "Difference") -> None:
         self._counts[one.kind, one.drift.value] += 1
-        if self._table.row_count < ROWS_MAX:
-            self._table.add_row(one.kind, plain(one.id), one.drift.value)
+        if len(self._rows) < ROWS_MAX:
+            self._rows.append((one.kind, one.id, one.drift.value))
 
     def say(self, *, rows: bool) -> None:
-        if rows and self._table.row_count:
-            out.print(self._table)
-            more = self._counts.total() - self._table.row_count
+        if rows and self._rows:
+            show_table(("kind", "id", "drift"), self._rows, heading=True)
+            more = self._counts.total() - len(self._rows)
             if more:
                 say(f"and {more} more")
         for (kind, drift), count in sorted(self._counts.items()):
@@ -88,18 +91,13 @@ class _Told:
 class _Shown:
     """A bar for each step."""
 
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, bars: "Bars") -> None:
         self._bars = bars
         self._steps: dict[str, TaskID] = {}
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: "Progress") -> None:
         if progress.step not in self._steps:
             self._steps[progress.step] = self._bars.add_task(progress.step)
         total = progress.total or progress.done
         done = min(progress.done, total)
         self._bars.update(self._steps[progress.step], completed=done, total=total)
-
-
-def _bars() -> Bars:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Bars(*columns, TimeElapsedColumn(), console=err, disable=not err.is_terminal)

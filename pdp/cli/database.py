@@ -1,26 +1,43 @@
 """The database that the settings name, for the commands that work on it; `pdp database`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.output import say
-from pdp.facts import Store, migrate, renew_epoch
-from pdp.settings import DatabaseSettings
-from pdp.sql import open_engine
+from pdp.cli.output import HELP_STYLE, note, say
 
-app = typer.Typer(no_args_is_help=True, help="The database itself.")
+if TYPE_CHECKING:
+    from pdp.facts import Store
+    from pdp.settings import DatabaseSettings
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=HELP_STYLE, help="The database itself.")
 
 
-def open_store(settings: DatabaseSettings) -> Store:
-    """With the tables of this version where it is SQLite; PostgreSQL waits for `pdp migrate`.
+def open_store(settings: "DatabaseSettings", *, create: bool = True) -> "Store":
+    """Opens the database and says on standard error which it is. SQLite is brought to the tables of
+    this version; PostgreSQL waits for `pdp migrate`. Without `create` nothing is made or migrated.
 
-    Raises ValueError for an URL of neither, and DatabaseUnavailable.
+    Raises ValueError for a URL of neither, or without `create` if a file or tables are missing;
+    DatabaseUnavailable.
     """
+    import structlog
+
+    from pdp.facts import Store, migrate
+    from pdp.logs import configure_logs
+    from pdp.migrations import schema_problem
+    from pdp.sql import database_name, open_engine
+
+    if not structlog.is_configured():  # else log lines go to standard output, maybe a document
+        configure_logs("warning", "console")
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
-    if url.startswith("sqlite"):
+    note(f"database {database_name(url)}")
+    if not create:
+        problem = schema_problem(engine)
+        if problem is not None:
+            raise ValueError(f"{problem}; `pdp migrate` makes it, this command makes nothing")
+    elif url.startswith("sqlite"):
         migrate(engine)
     return Store(engine)
 
@@ -33,5 +50,8 @@ def renew(
 
     Run it before the first process serves from the restored database.
     """
+    from pdp.facts import renew_epoch
+    from pdp.settings import DatabaseSettings
+
     renew_epoch(open_store(DatabaseSettings.load(config)).engine)
     say("the epoch is a new one: what was remembered of another history is dropped")

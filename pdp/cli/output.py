@@ -1,30 +1,142 @@
-"""How the command line speaks."""
+"""How the command line speaks. The only file here that writes to the terminal.
 
+Ids, names and messages come from tokens, callers, Clerk and policy files, so none of it is trusted:
+it is printed as plain text. Nothing in it is read as markup, as an emoji or as a link, and what
+does not print is escaped (`pdp.printable`).
+"""
+
+import functools
 import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
-from rich.console import Console
+from pdp.printable import printable
 
-# What is no terminal has no width: a pipe gets whole lines.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
-
-def fail(message: str) -> None:
-    """One line of an error, on standard error."""
-    err.print(f"[red]pdp:[/red] {plain(message)}")
+HELP_STYLE: Final[Literal["rich"] | None] = "rich" if sys.stdout.isatty() else None
+"""How typer prints help: with boxes on a terminal, as plain text into a pipe."""
+_PIPE_WIDTH: Final = 240
+"""Columns of a table that is not shown on a terminal, which alone has a width."""
+_TERMINAL: Final = Path("/dev/tty")
 
 
 def say(message: str) -> None:
-    """One line, as it is, on standard output."""
-    out.print(plain(message))
+    """Prints one line on standard output."""
+    _line(_out(), message)
 
 
 def say_marked(mark: str, style: str, message: str) -> None:
-    """One line on standard output, behind a word in a colour."""
-    out.print(f"[{style}]{mark:<8}[/{style}] {plain(message)}")
+    """Prints one line on standard output, behind a word in a colour."""
+    _line(_out(), message, f"{mark:<8} ", style)
 
 
-def plain(message: str) -> str:
-    """Square brackets are text here, and control characters of an id do not reach a terminal."""
-    visible = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
-    return visible.replace("[", r"\[")
+def fail(message: str) -> None:
+    """Prints one line of an error on standard error."""
+    _line(_err(), message, "pdp: ", "red")
+
+
+def note(message: str) -> None:
+    """Prints one line on standard error that is no error."""
+    _line(_err(), message, "pdp: ", "yellow")
+
+
+def warn(message: str) -> None:
+    """Prints one line of a warning on standard error."""
+    _line(_err(), message, "pdp: warning: ", "yellow")
+
+
+def emit(text: str) -> None:
+    """Writes to standard output, byte for byte, what programs read: JSON, YAML, tokens.
+
+    Whoever renders such text escapes what does not print.
+    """
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, heading: bool) -> None:
+    """Prints rows under their columns; long cells are folded."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=heading, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _out().print(table)
+
+
+def progress_bars(*, lines: bool = False) -> "Progress":
+    """Bars on standard error; nothing where that is not a terminal.
+
+    `lines`: the command prints lines meanwhile, which then stand above the bar.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = _out() if lines else _err()
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=lines,
+        disable=not console.is_terminal,
+    )
+
+
+def is_asked_on_terminal(*, input_is_document: bool) -> bool:
+    """Whether somebody sits at a terminal who can answer a question.
+
+    `input_is_document`: standard input is a document, so it says nothing about that.
+    """
+    return sys.stderr.isatty() and (input_is_document or sys.stdin.isatty())
+
+
+def confirm(question: str) -> bool:
+    """Asks on the terminal, also where standard input is a document. Anything but yes is no."""
+    _err().print(printable(question), end=" [y/N] ", markup=False, emoji=False)
+    try:
+        with _TERMINAL.open() as terminal:
+            return terminal.readline().strip().lower() in {"y", "yes"}
+    except OSError:
+        return False
+
+
+def read_input(what: str) -> str:
+    """All of standard input; on a terminal it says first that it waits."""
+    if sys.stdin.isatty():
+        note(f"reads {what} from standard input; end it with Ctrl-D")
+    return sys.stdin.read()
+
+
+def _line(console: "Console", message: str, mark: str = "", style: str = "") -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((mark, style), printable(message)))
+
+
+@functools.cache
+def _out() -> "Console":
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+
+@functools.cache
+def _err() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -1,30 +1,50 @@
 """`pdp migrate`, `pdp apply`, `pdp export`: on the database that the settings name."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.administrator import Administrator
-from pdp.cli.database import open_store
-from pdp.cli.output import say
-from pdp.facts import migrate
-from pdp.settings import DatabaseSettings
-from pdp.sql import open_engine
+from pdp.cli.output import (
+    confirm,
+    emit,
+    fail,
+    is_asked_on_terminal,
+    note,
+    read_input,
+    say,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from pdp.administrator import Administrator
+    from pdp.document import Described, PolicyDocument
 
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
+
+_ASKED_KINDS = ("user", "grant", "membership", "organization", "resource")
+"""Facts. Other than permissions, roles and routes they are seldom in a file under version control,
+so what deletes them is confirmed."""
 
 
 def migrate_database(config: Config = None) -> None:
     """Brings the database's schema up to this version."""
-    engine = open_engine(DatabaseSettings.load(config).database_url.get_secret_value())
+    from pdp.facts import migrate
+    from pdp.settings import DatabaseSettings
+    from pdp.sql import database_name, open_engine
+
+    url = DatabaseSettings.load(config).database_url.get_secret_value()
+    engine = open_engine(url)
+    note(f"database {database_name(url)}")
     migrate(engine)
     say("the schema is up to date")
 
 
 def apply(
-    file: Annotated[typer.FileText, typer.Argument(help="Policy document; - reads from a pipe.")],
+    file: Annotated[str, typer.Argument(help="Policy document; - reads standard input.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the difference and change nothing.")
     ] = False,
@@ -32,37 +52,118 @@ def apply(
         bool,
         typer.Option("--everywhere", help="Wait until nobody answers from the policy before."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Delete users, grants and other facts unasked.")
+    ] = False,
     config: Config = None,
 ) -> None:
-    """Makes the database equal to a policy document."""
+    """Makes the database equal to a policy document.
+
+    Before it deletes users, grants, memberships, organizations or resources, it asks, if it runs on
+    a terminal. Exit status: 0 done, 1 the answer was no, 2 nothing was changed for an error.
+    """
     if dry_run and everywhere:
         raise typer.BadParameter("--dry-run changes nothing anywhere")
-    administrator = _administrator(config)
-    revision, changes = administrator.apply(file.read(), dry_run=dry_run)
-    for change in changes:
-        say(f"{change.action.value} {change.kind} {'/'.join(change.key)}")
+    from pdp.document import described, parse_document
+    from pdp.errors import InvalidPolicy
+
+    text = _read(file)
+    administrator = _administrator(config, create=not dry_run)
+    asks = not (dry_run or yes) and is_asked_on_terminal(input_is_document=file == "-")
+    try:
+        document = parse_document(text)
+        compared, shown = _confirmed(administrator, document) if asks else (0, False)
+        revision, changes = administrator.apply(
+            document, dry_run=dry_run, expected_revision=compared
+        )
+    except InvalidPolicy as error:
+        for violation in error.violations:
+            fail(violation.located("stdin" if file == "-" else file))
+        raise typer.Exit(2) from None
+    lines = described(changes)
+    counted = f"{len(lines)} changes"
+    if not shown:
+        _show(lines)
     if dry_run:
-        say(f"{len(changes)} changes; nothing was changed")
-    elif changes:
-        say(f"{len(changes)} changes applied at revision {revision}")
+        say(f"{counted}; nothing was changed")
+    elif lines:
+        say(f"{counted} applied at revision {revision}")
     else:
         say(f"no changes; the database is equal to the document at revision {revision}")
+    for warning in administrator.lint(document):
+        warn(warning.located("stdin" if file == "-" else file) if warning.line else str(warning))
     if everywhere:
         _wait_everywhere(administrator, revision)
 
 
-def export(config: Config = None) -> None:
-    """Writes the database as a policy document."""
-    document, _ = _administrator(config).export()
-    typer.echo(document, nl=False)
+def export(
+    sections: Annotated[
+        str,
+        typer.Option(
+            help="Only these, with commas between: permissions, resource_types, roles, grants, "
+            "routes, users, organizations, memberships, resources."
+        ),
+    ] = "",
+    config: Config = None,
+) -> None:
+    """Writes the database as a policy document, which `pdp apply` takes."""
+    administrator = _administrator(config, create=False)
+    named = [name.strip() for name in sections.split(",")] if sections else []
+    # All of it before the first byte: part of a document, applied, would delete what is missing.
+    document, _ = administrator.export(administrator.check_sections(named))
+    emit(document)
 
 
-def _administrator(config: Path | None) -> Administrator:
-    store = open_store(DatabaseSettings.load(config))
+def _read(file: str) -> str:
+    try:
+        if file == "-":
+            return read_input("a policy document")
+        return Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: is not UTF-8 text") from None
+
+
+def _administrator(config: Path | None, *, create: bool) -> "Administrator":
+    from pdp.administrator import Administrator
+    from pdp.cli.database import open_store
+    from pdp.settings import DatabaseSettings
+
+    store = open_store(DatabaseSettings.load(config), create=create)
     return Administrator(store, on_write=lambda _: None)
 
 
-def _wait_everywhere(administrator: Administrator, revision: int) -> None:
+def _confirmed(administrator: "Administrator", document: "PolicyDocument") -> tuple[int, bool]:
+    """Shows what would change and asks, if facts would be deleted.
+
+    Returns the revision that the answer is about (0: nothing was asked), and whether the changes
+    were shown. Exits with status 1 if the answer is no.
+    """
+    from pdp.document import Action, described
+
+    revision, changes = administrator.apply(document, dry_run=True)
+    lines = described(changes)
+    deleted = Counter(line.kind for line in lines if line.action is Action.DELETE)
+    counts = [
+        f"{deleted[kind]} {kind}" + "s" * (deleted[kind] > 1)
+        for kind in _ASKED_KINDS
+        if deleted[kind]
+    ]
+    if not counts:
+        return 0, False
+    _show(lines)
+    note(f"{len(lines)} changes; this deletes {', '.join(counts)}")
+    if not confirm("apply it?"):
+        say("nothing was changed")
+        raise typer.Exit(1)
+    return revision, True
+
+
+def _show(lines: "Sequence[Described]") -> None:
+    for line in lines:
+        say(line.text)
+
+
+def _wait_everywhere(administrator: "Administrator", revision: int) -> None:
     began = time.monotonic()
     passed = administrator.await_everywhere(revision)
     seconds = time.monotonic() - began

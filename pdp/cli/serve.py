@@ -9,10 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.envoy import carry
-from pdp.logs import configure_logs
-from pdp.settings import Settings
-from pdp.supervisor import METRICS_VARIABLE, supervise
+from pdp.cli.variables import require_known_variables
 
 
 def serve(
@@ -26,23 +23,29 @@ def serve(
     worker: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answers Check over gRPC, until SIGTERM."""
+    from pdp.logs import configure_logs
+    from pdp.scheduling import prefer_batches
+    from pdp.settings import Settings, check_free, check_tls
+    from pdp.supervisor import METRICS_VARIABLE, supervise
+
     overrides: dict[str, Any] = {}
     if listen is not None:
         overrides["listen"] = listen
     if insecure:
         overrides["insecure"] = True
+    require_known_variables()
     settings = Settings.load(config, **overrides)
     configure_logs(settings.log_level, settings.log_format)
+    check_tls(settings.tls)
+    check_free(settings.listen, shared=settings.processes > 1)
     if settings.processes > 1 and worker is None:
         supervise(settings, [sys.executable, "-m", "pdp", *sys.argv[1:]], os.environ)  # noqa: TID251
         return
     origin = "pdp" if worker is None else f"pdp-{worker}"
-    if settings.door == "envoy":
-        carry(settings, _environment_of(settings, config), origin)
-        return
     # prometheus_client decides at import whether processes share their metrics.
-    from pdp.app import Service  # noqa: PLC0415
+    from pdp.app import Service
 
+    prefer_batches()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -55,15 +58,7 @@ def serve(
         service.start()
         # In turns: a signal that was given to another thread wakes nobody who waits.
         while not stopping.wait(0.2):
-            pass
+            if not service.listens():
+                raise typer.Exit(1)  # for whoever supervises the process to start it again
     finally:
         service.stop()
-
-
-def _environment_of(settings: Settings, config: Path | None) -> dict[str, str]:
-    """An environment in which the settings are read as the command line has changed them."""
-    environment = {**os.environ, "PDP_LISTEN": settings.listen}  # noqa: TID251
-    environment["PDP_INSECURE"] = str(settings.insecure).lower()
-    if config is not None:
-        environment["PDP_CONFIG"] = str(config)
-    return environment

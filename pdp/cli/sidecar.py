@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.logs import configure_logs
-from pdp.settings import SidecarSettings
+from pdp.cli.variables import require_known_variables
 
 
 def sidecar(
@@ -43,6 +42,10 @@ def sidecar(
     ] = False,
 ) -> None:
     """Answers Check beside a service, from answers that are still good, until SIGTERM."""
+    from pdp.logs import configure_logs
+    from pdp.scheduling import prefer_batches
+    from pdp.settings import SidecarSettings, check_certificate, check_free, check_tls
+
     tls = {"ca_file": ca, "certificate_file": certificate, "private_key_file": key}
     given: dict[str, Any] = {
         "upstreams": upstream or None,
@@ -53,11 +56,22 @@ def sidecar(
         "insecure": insecure or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
+    require_known_variables()
     settings = SidecarSettings.load(config, **overrides)
     configure_logs(settings.log_level, settings.log_format)
-    # What answers loads much that the other commands do without.
-    from pdp.sidecar.app import Sidecar  # noqa: PLC0415
+    check_tls(settings.tls)
+    upstream_tls = settings.upstream_tls
+    if upstream_tls and upstream_tls.certificate_file and upstream_tls.private_key_file:
+        check_certificate(
+            upstream_tls.certificate_file,
+            upstream_tls.private_key_file,
+            upstream_tls.ca_file,
+            "upstream_tls",
+        )
+    check_free(settings.listen, shared=False)
+    from pdp.sidecar.app import Sidecar
 
+    prefer_batches()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -66,6 +80,7 @@ def sidecar(
         process.start()
         # In turns: a signal that was given to another thread wakes nobody who waits.
         while not stopping.wait(0.2):
-            pass
+            if not process.listens():
+                raise typer.Exit(1)  # for whoever supervises the process to start it again
     finally:
         process.stop()

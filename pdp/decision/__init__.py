@@ -11,7 +11,8 @@ Invariants:
    rule apply. Only the boolean `True` allows.
 3. The token says who, the facts say what: no role or membership comes from a claim.
 4. On a resource of an organization that is not the active one, only a grant to the user that
-   holds everywhere can allow.
+   holds everywhere can allow. On one whose organization is not known, only that or a grant to the
+   user on the resource.
 5. The answer depends on nothing but the arguments: same values, same decision. What is remembered
    (compiled conditions, rules found in a policy, grants sorted by resource) is bounded and belongs
    to immutable values.
@@ -25,6 +26,7 @@ from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.decide import decide
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.routing import Target, target_of
 from pdp.decision.standing import Standing, prepare
 
 __all__ = [
@@ -33,9 +35,11 @@ __all__ = [
     "Policy",
     "PolicyEntity",
     "Standing",
+    "Target",
     "build_policy",
     "compile_condition",
     "decide",
     "normalise_attributes",
     "prepare",
+    "target_of",
 ]

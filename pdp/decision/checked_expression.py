@@ -7,10 +7,13 @@ so without recursion: a text of 4,096 characters can nest thousands of levels.
 """
 
 import enum
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_ANY_VALUE, _CHECKED_EXPR, _REFERENCES = 2, 4, 2
+_ANY_TYPE = b"type.googleapis.com/cel.expr.CheckedExpr"
+_ANY_TYPE_URL, _ANY_VALUE, _CHECKED_EXPR, _REFERENCES, _TYPES, _SOURCE_INFO = 1, 2, 4, 2, 3, 5
+_POSITIONS = 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -27,19 +30,25 @@ class Kind(enum.IntEnum):
     COMPREHENSION = 9
 
 
+Constant = str | bool | int | float | bytes | None
+
+
 class Node(NamedTuple):
     """One expression; those inside are decoded when they are read themselves."""
 
     kind: Kind
     id: int
     name: str = ""
-    """Of a variable, of the selected field, of the called function."""
-    constant: str | bool | None = None
-    """Of a constant; None where it is neither text nor boolean."""
+    """Of a variable, of the selected field, of the called function; of the accumulator of a
+    comprehension."""
+    constant: Constant = None
+    """Of a constant."""
     tests: bool = False
     """Whether a selection asks only if the field is there: `has(a.b)`."""
     inner: tuple[memoryview, ...] = ()
     """Operands: of a call, the target first."""
+    element: str = ""
+    """The variable that a comprehension gives each element of its range."""
 
 
 class Tree(NamedTuple):
@@ -48,6 +57,10 @@ class Tree(NamedTuple):
     root: memoryview
     overloads: dict[int, tuple[str, ...]]
     """By the id of a call: the implementations that may be meant."""
+    offsets: dict[int, int]
+    """By id: where in the source the expression stands, in characters."""
+    annotations: dict[int, bytes]
+    """By id: references and types, serialised."""
 
 
 def tree_of(serialised: bytes) -> Tree:
@@ -58,18 +71,41 @@ def tree_of(serialised: bytes) -> Tree:
             checked = value
     root = memoryview(b"")
     overloads: dict[int, tuple[str, ...]] = {}
+    offsets: dict[int, int] = {}
+    annotations: dict[int, bytes] = {}
     for number, value in _fields(checked):
-        if number == _CHECKED_EXPR and isinstance(value, memoryview):
+        if not isinstance(value, memoryview):
+            continue
+        if number == _CHECKED_EXPR:
             root = value
-        elif number == _REFERENCES and isinstance(value, memoryview):
+        elif number == _SOURCE_INFO:
+            for part, position in _fields(value):
+                if part == _POSITIONS and isinstance(position, memoryview):
+                    offset = dict(_fields(position))
+                    offsets[_number(offset.get(1))] = _number(offset.get(2))
+        elif number in (_REFERENCES, _TYPES):
             entry = dict(_fields(value))
+            node_id = _number(entry.get(1))
+            annotations[node_id] = annotations.get(node_id, b"") + _field(number, value)
             reference = entry.get(2)
-            if isinstance(reference, memoryview):
+            if number == _REFERENCES and isinstance(reference, memoryview):
                 names = [text for part, text in _fields(reference) if part == 3]  # noqa: PLR2004
-                overloads[_number(entry.get(1))] = tuple(_text(name) for name in names)
+                overloads[node_id] = tuple(_text(name) for name in names)
     if not root:
         raise ValueError("not a serialised expression")
-    return Tree(root, overloads)
+    return Tree(root, overloads, offsets, annotations)
+
+
+def part_of(tree: Tree, expression: memoryview) -> bytes:
+    """One expression of a tree, serialised as `Expression.serialize` would."""
+    body = b""
+    pending = [expression]
+    while pending:
+        node = read(pending.pop())
+        body += tree.annotations.get(node.id, b"")
+        pending += node.inner
+    body += _field(_CHECKED_EXPR, expression)
+    return _field(_ANY_TYPE_URL, _ANY_TYPE) + _field(_ANY_VALUE, body)
 
 
 def read(expression: memoryview) -> Node:
@@ -98,7 +134,8 @@ def read(expression: memoryview) -> Node:
         ]
     found = dict(fields)
     tests = kind is Kind.SELECT and bool(_number(found.get(3)))
-    return Node(kind, node_id, _text(found.get(name)), None, tests, tuple(inner))
+    element = _text(found.get(1)) if kind is Kind.COMPREHENSION else ""
+    return Node(kind, node_id, _text(found.get(name)), None, tests, tuple(inner), element)
 
 
 _LAYOUT: dict[Kind, tuple[tuple[int, ...], int]] = {
@@ -112,12 +149,18 @@ _LAYOUT: dict[Kind, tuple[tuple[int, ...], int]] = {
 }
 
 
-def _constant(fields: list[tuple[int, int | memoryview]]) -> str | bool | None:
+def _constant(fields: list[tuple[int, int | memoryview]]) -> Constant:
+    # The field that is set is the type: null, bool, int, uint, double, text, bytes.
     for number, value in fields:
-        if number == 6:  # noqa: PLR2004
-            return _text(value)
+        if isinstance(value, memoryview):
+            if number == 5:  # noqa: PLR2004
+                double: float = struct.unpack("<d", value)[0]
+                return double
+            return _text(value) if number == 6 else bytes(value)  # noqa: PLR2004
         if number == 2:  # noqa: PLR2004
             return bool(value)
+        if number in (3, 4):
+            return value - (1 << 64) if number == 3 and value >> 63 else value  # noqa: PLR2004
     return None
 
 
@@ -158,3 +201,16 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004
             return value, position
         shift += 7
+
+
+def _field(number: int, value: bytes | memoryview) -> bytes:
+    return _varint_bytes(number << 3 | _BYTES) + _varint_bytes(len(value)) + bytes(value)
+
+
+def _varint_bytes(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:  # noqa: PLR2004
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

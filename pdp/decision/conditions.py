@@ -7,6 +7,11 @@ bound, never spliced into the text, and only JSON values, times and texts are ev
 The runtime's binding cuts a text off at its first NUL, so a value that holds one is never bound:
 the condition fails.
 
+A condition is charged for what it may cost (`pdp.decision.cost`): what is too expensive for values
+of a modest size is refused when it is written, and what is too expensive with the values at hand
+fails before it is evaluated. A constant that cannot be evaluated is refused when it is written. A
+stored condition that an earlier version accepted is evaluated all the same, within the budget.
+
 An error inside `a || b` or `a && b` is absorbed where the other side settles the result, as the
 CEL specification says; an error that is left over is a failure, which never allows.
 """
@@ -20,12 +25,29 @@ from typing import Any, Final, NamedTuple
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from pdp import limits
-from pdp.decision.checked_expression import Kind, Node, Tree, read, tree_of
+from pdp.decision.checked_expression import Constant, Kind, Node, Tree, part_of, read, tree_of
+from pdp.decision.constants import is_zoned, problem_of
+from pdp.decision.cost import (
+    BINDING_MAX,
+    MODEST,
+    MODEST_BYTES,
+    MODEST_ITEMS,
+    SCALAR,
+    WORST,
+    Budget,
+    Estimate,
+    Size,
+    Sizes,
+    estimate_of,
+    measured,
+)
 from pdp.decision.shortcuts import Shortcut, Values, shortcut_of
+from pdp.decision.suggestions import with_suggestion
 from pdp.model import Reason
 
 _TEXT: Final = cel.Type.STRING
 _MAP: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+_OPEN: Final = frozenset(("actor.attributes", "actor.claims", "resource.attributes", "context"))
 _ACTOR_VARIABLES: Mapping[str, cel.Type] = {
     "actor.id": _TEXT,
     "actor.session": _TEXT,
@@ -64,7 +86,22 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ABSENT = ("NOT_FOUND:", "UNKNOWN: No value with name")
 _CONDITIONS_KEPT: Final = 2_048
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
-_IN_ZONE: Final = "_with_tz"
+_DEPTH_MAX: Final = 150
+"""Far more than anybody writes; what walks a tree may recurse so far."""
+
+
+def _sizes(shape: Size, text: float) -> Sizes:
+    """Texts of so many bytes, lists and maps of this shape."""
+    variables = {**_ACTOR_VARIABLES, **_QUESTION_VARIABLES}
+    scalars = (cel.Type.DOUBLE, cel.Type.TIMESTAMP)
+    return {
+        name: Size(text) if kind == _TEXT else SCALAR if kind in scalars else shape
+        for name, kind in variables.items()
+    }
+
+
+_MODEST: Final = _sizes(MODEST, MODEST_BYTES)
+_WORST: Final = tuple(_sizes(shape, limits.TOKEN_BYTES_MAX) for shape in WORST)
 
 
 class ConditionInvalid(ValueError):  # named like the errors of pdp.errors
@@ -89,6 +126,9 @@ class _Program(NamedTuple):
     expression: Any
     reads: tuple[_Read, ...]
     shortcut: Shortcut | None
+    tree: Tree
+    estimate: Estimate | None
+    """What an evaluation costs; None: so little that nobody needs to ask."""
 
 
 class Condition:
@@ -98,25 +138,34 @@ class Condition:
     other, share one compilation.
     """
 
-    __slots__ = ("_program", "reads_now", "source")
+    __slots__ = ("_acceptable", "_program", "reads_now", "reads_resource", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.reads_now = False
         """Whether it may read the time; known once it was compiled."""
+        self.reads_resource = False
+        """Whether it reads anything of the resource; known once it was compiled."""
         self._program: _Program | ConditionInvalid | None = None
+        self._acceptable = False
 
     def check(self) -> None:
-        """Raises ConditionInvalid where the text is not a condition."""
+        """Raises ConditionInvalid where the text is not a condition, or none that may be written:
+        a constant in it cannot be evaluated, or it is too expensive."""
         program = self._compiled()
         if isinstance(program, ConditionInvalid):
             raise ConditionInvalid(program.message, program.column, program.line)
+        if not self._acceptable:
+            _check_cost(program.tree)
+            _check_constants(program.tree, self.source)
+            self._acceptable = True
 
-    def evaluate(self, values: Values) -> bool | Reason:
+    def evaluate(self, values: Values, budget: Budget | None = None) -> bool | Reason:
         """True, False, or why there is no answer: ATTRIBUTE_MISSING or CONDITION_FAILED.
 
         A variable that is absent from the values is an error only where it is read. A text that
-        is not a condition (it was never checked) fails.
+        is not a condition (it was never checked) fails. So does what may cost more than is left of
+        the budget, which then says so; without one it has a whole budget for itself.
         """
         program = self._program or self._compiled()
         if isinstance(program, ConditionInvalid):
@@ -125,9 +174,9 @@ class Condition:
             answer = program.shortcut(values)
             if answer is not None:
                 return answer
-        return self._evaluate_fully(program, values)
+        return self._evaluate_fully(program, values, budget or Budget())
 
-    def _evaluate_fully(self, program: _Program, values: Values) -> bool | Reason:
+    def _evaluate_fully(self, program: _Program, values: Values, budget: Budget) -> bool | Reason:
         data: dict[str, Any] = {}
         for place, name, keys, conversion in program.reads:
             value = values[place].get(name)
@@ -138,6 +187,10 @@ class Condition:
                 data[name] = {key: value[key] for key in keys if key in value}
             else:
                 data[name] = conversion(value) if conversion is not None else value
+        if program.estimate is not None:
+            _charge(program.estimate, data, budget)
+            if budget.exceeded:
+                return Reason.CONDITION_FAILED
         if _holds_nul(data):
             return Reason.CONDITION_FAILED
         try:
@@ -161,8 +214,25 @@ class Condition:
                 program = error.with_traceback(None)
             if isinstance(program, _Program):
                 self.reads_now = any(one.name == "now" for one in program.reads)
+                self.reads_resource = any(one.name.startswith("resource.") for one in program.reads)
             self._program = program
         return program
+
+
+def _charge(estimate: Estimate, data: Mapping[str, Any], budget: Budget) -> float:
+    """Charges the budget for an evaluation with these values. Returns the cost.
+
+    Measuring them costs about what binding them does, and is charged whatever comes of it.
+    """
+    sizes: dict[str, Size] = {}
+    binding = 0.0
+    for name, value in data.items():
+        sizes[name], cost = measured(value)
+        binding += cost
+    cost = estimate(sizes)[0] + binding
+    if budget.spend(binding):
+        budget.spend(cost)
+    return cost
 
 
 def _holds_nul(data: Mapping[str, Any]) -> bool:
@@ -188,7 +258,7 @@ def condition_of(source: str) -> Condition:
 
 
 def compile_condition(source: str) -> Condition:
-    """The condition with this text, checked. Raises ConditionInvalid."""
+    """The condition with this text, checked as one that is written. Raises ConditionInvalid."""
     condition = condition_of(source)
     condition.check()
     return condition
@@ -210,6 +280,7 @@ def _compile(source: str) -> _Program:
         if found is None:
             raise ConditionInvalid("is not a CEL expression") from None
         line, column, message = found.groups()
+        message = with_suggestion(message, _PLACES)
         # The parser says -1 where it gave up as a whole.
         raise ConditionInvalid(message, max(1, int(column)), max(1, int(line))) from None
     if expression.return_type() != cel.Type.BOOL:
@@ -227,24 +298,70 @@ def _compile(source: str) -> _Program:
         for name, known in sorted(keys.items())
         if name in _PLACES
     )
-    return _Program(expression, reads, shortcut_of(tree, _PLACES))
+    estimate: Estimate | None = estimate_of(tree, tree.root)
+    if estimate is not None and _costs_little(estimate, reads):
+        estimate = None
+    return _Program(expression, reads, shortcut_of(tree, _PLACES), tree, estimate)
+
+
+def _costs_little(estimate: Estimate, reads: tuple[_Read, ...]) -> bool:
+    """Whether it does for whatever the limits of attributes let in."""
+    binding = sum(BINDING_MAX for one in reads if one.name in _OPEN)
+    worst = max(estimate(sizes)[0] for sizes in _WORST)
+    return worst + binding <= limits.CONDITION_COST_UNCHARGED_MAX
+
+
+def _check_cost(tree: Tree) -> None:
+    cost, _ = estimate_of(tree, tree.root)(_MODEST)
+    if cost > limits.CONDITION_COST_MAX:
+        raise ConditionInvalid(
+            f"is too expensive: it may cost {_rounded(cost)} for lists of {MODEST_ITEMS} items and"
+            f" texts of {MODEST_BYTES} bytes, at most {limits.CONDITION_COST_MAX:,} are allowed"
+        )
+
+
+def _rounded(cost: float) -> str:
+    return f"{cost:,.0f}" if cost < 1e12 else f"{cost:.0e}"  # noqa: PLR2004
+
+
+def _check_constants(tree: Tree, source: str) -> None:
+    def error_of(part: memoryview) -> str | None:
+        try:
+            result = _ENVIRONMENT.deserialize(part_of(tree, part)).eval(data={})
+        except RuntimeError as error:  # the iteration budget
+            return str(error)
+        return str(result.value()) if result.type() == cel.Type.ERROR else None
+
+    problem = problem_of(tree, _PLACES, error_of, _is_unknown_zone)
+    if problem is None:
+        return
+    offset = tree.offsets.get(problem.node_id, 0)
+    line = source.count("\n", 0, offset) + 1
+    column = offset - source.rfind("\n", 0, offset)
+    raise ConditionInvalid(problem.message, column, line)
+
+
+def _is_unknown_zone(zone: str) -> bool:
+    return not isinstance(_ZONE_TRIAL.eval(data={"actor.id": zone}).value(), bool)
 
 
 def _check(tree: Tree) -> dict[str, set[str] | None]:
     """The variables that an expression reads, with the literal keys read of each (None: any use
     of the whole value). Raises ConditionInvalid for what the iteration budget does not bound."""
     keys: dict[str, set[str] | None] = {}
-    pending: list[tuple[memoryview, bool]] = [(tree.root, False)]
+    pending: list[tuple[memoryview, bool, int]] = [(tree.root, False, 1)]
     while pending:
-        expression, repeated = pending.pop()
+        expression, repeated, depth = pending.pop()
+        if depth > _DEPTH_MAX:
+            raise ConditionInvalid("nests too deeply")
         node = read(expression)
         inner = node.inner
         if node.kind is Kind.VARIABLE:
             keys[node.name] = None
         elif node.kind is Kind.COMPREHENSION:
             # The range is evaluated once, the rest for every element.
-            pending.append((inner[0], repeated))
-            pending += [(one, True) for one in inner[1:]]
+            pending.append((inner[0], repeated, depth + 1))
+            pending += [(one, True, depth + 1) for one in inner[1:]]
             continue
         elif node.kind is Kind.CALL:
             _check_call(node, tree, repeated=repeated)
@@ -256,7 +373,7 @@ def _check(tree: Tree) -> dict[str, set[str] | None]:
                 if known is not None:
                     known.add(key)
                 continue
-        pending += [(one, repeated) for one in inner]
+        pending += [(one, repeated, depth + 1) for one in inner]
     return keys
 
 
@@ -274,9 +391,7 @@ def _check_call(node: Node, tree: Tree, *, repeated: bool) -> None:
     if node.name == "matches":
         _check_pattern(read(node.inner[-1]).constant)
     # The runtime opens the file of a zone and keeps every name it was ever given.
-    if any(one.endswith(_IN_ZONE) for one in tree.overloads.get(node.id, ())) and not isinstance(
-        read(node.inner[-1]).constant, str
-    ):
+    if is_zoned(node, tree) and not isinstance(read(node.inner[-1]).constant, str):
         raise ConditionInvalid(f"the time zone of {node.name}() must be a literal text")
     # Texts that grow in a loop would take memory that no budget counts. Lists that a macro
     # gathers are its own additions to an accumulator, whose name begins with "@".
@@ -292,7 +407,7 @@ def _check_call(node: Node, tree: Tree, *, repeated: bool) -> None:
         )
 
 
-def _check_pattern(pattern: str | bool | None) -> None:
+def _check_pattern(pattern: Constant) -> None:
     """Patterns are RE2 (linear time) and written by policy owners, never by who asks."""
     if not isinstance(pattern, str):
         raise ConditionInvalid("the pattern of matches() must be a literal text")
@@ -301,4 +416,5 @@ def _check_pattern(pattern: str | bool | None) -> None:
         raise ConditionInvalid(f"the pattern {pattern!r} of matches() is not an RE2 expression")
 
 
+_ZONE_TRIAL: Final = _ENVIRONMENT.compile("timestamp(0).getHours(actor.id) < 24")
 _PATTERN_TRIAL: Final = _ENVIRONMENT.compile("''.matches(context.pattern)")

@@ -1,5 +1,5 @@
-"""The policy at one revision: permissions, roles, rules, routes, and what organization roles are
-granted and carry.
+"""The policy at one revision: permissions, resource types, roles, rules, routes, and what
+organization roles are granted and carry.
 
 Immutable; a change makes a new one that shares what did not change. Rules are found by role and
 permission, so the number of rules does not matter to a decision.
@@ -8,7 +8,7 @@ permission, so the number of rules does not matter to a decision.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pdp_routes import RouteMapInvalid, Routes
 
@@ -20,15 +20,20 @@ from pdp.model import (
     Grant,
     Key,
     Permission,
+    ResourceFacts,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
+    key_of,
 )
 
-PolicyEntity = Permission | Role | Rule | Grant | Route
+PolicyEntity = Permission | ResourceType | Role | Rule | Grant | Route
 """What a policy is made of. Of grants only those to organization roles that hold everywhere."""
 
+_KINDS: Final = (Permission, ResourceType, Role, Rule, Grant, Route)
 _MEMO_RULES_MAX: Final = 1_000_000
 
 
@@ -65,6 +70,8 @@ class Policy:
     rules: PersistentMap[str, Rule]
     grants: PersistentMap[str, Grant]
     """By id: those to organization roles that hold everywhere."""
+    resource_types: PersistentMap[str, ResourceType]
+    """By name: those of which the policy says something."""
     organization_permissions: Mapping[str, tuple[str, ...]]
     """What Clerk's organization roles carry, for conditions: by the role's key, sorted. A role of
     which Clerk has said nothing is not among them."""
@@ -83,6 +90,17 @@ class Policy:
     def grants_to(self, organization_role: str) -> tuple[Grant, ...]:
         """Grants to an organization role that hold everywhere, ordered by id."""
         return self._grants_by_role.get(organization_role, ())
+
+    def has_no_tenants(self, resource_type: str) -> bool:
+        """Whether resources of a type belong to no organization."""
+        known = self.resource_types.get(resource_type)
+        return known is not None and known.tenancy is Tenancy.NONE
+
+    def accepts(self, facts: ResourceFacts) -> bool:
+        """Whether a resource may be asked about: not if its type says that it must be stored and
+        it is not."""
+        known = self.resource_types.get(facts.resource.type)
+        return facts.stored or known is None or not known.stored_required
 
     def rules_of(self, role: str, permission: str) -> MatchedRules:
         """The rules of a role and of all it inherits, for a permission."""
@@ -144,36 +162,19 @@ class Policy:
         (unknown ones are passed over). Grants that are not part of a policy may be among both.
         `organization_permissions` are all of them as they are now; None: they did not change.
         """
-        permissions: dict[str, Permission | None] = {}
-        roles: dict[str, Role | None] = {}
-        rules: dict[str, Rule | None] = {}
-        grants: dict[str, Grant | None] = {}
-        routes: dict[str, Route | None] = {}
-        for kind, (key, *_) in removed:
-            if kind is Permission:
-                permissions[key] = None
-            elif kind is Role:
-                roles[key] = None
-            elif kind is Rule:
-                rules[key] = None
-            elif kind is Grant:
-                grants[key] = None
-            elif kind is Route:
-                routes[key] = None
+        touched: dict[type[PolicyEntity], dict[str, Any]] = {kind: {} for kind in _KINDS}
+        for kind, key in removed:
+            touched[kind][key[0]] = None
         for entity in changed:
-            match entity:
-                case Permission():
-                    permissions[entity.name] = entity
-                case Role():
-                    roles[entity.name] = entity
-                case Rule():
-                    rules[entity.id] = entity
-                case Grant():
-                    # A grant that is no longer of the policy's kind leaves it.
-                    grants[entity.id] = entity if _is_of_policy(entity) else None
-                case Route():
-                    routes[entity.route] = entity
-        grants = {key: grant for key, grant in grants.items() if grant or key in self.grants}
+            # A grant that is no longer of the policy's kind leaves it.
+            stays = not isinstance(entity, Grant) or _is_of_policy(entity)
+            touched[type(entity)][key_of(entity)[0]] = entity if stays else None
+        roles: dict[str, Role | None] = touched[Role]
+        rules: dict[str, Rule | None] = touched[Rule]
+        routes: dict[str, Route | None] = touched[Route]
+        grants: dict[str, Grant | None] = {
+            key: grant for key, grant in touched[Grant].items() if grant or key in self.grants
+        }
         stored_routes = self._routes.updated(routes)
         compiled, routes_problem = (
             _compiled(stored_routes) if routes else (self.routes, self.routes_problem)
@@ -181,7 +182,8 @@ class Policy:
         return replace(
             self,
             revision=revision,
-            permissions=self.permissions.updated(permissions),
+            permissions=self.permissions.updated(touched[Permission]),
+            resource_types=self.resource_types.updated(touched[ResourceType]),
             roles=self.roles.updated(roles),
             rules=self.rules.updated(rules),
             grants=self.grants.updated(grants),
@@ -209,6 +211,7 @@ def build_policy(
     *,
     organization_permissions: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     routes: Iterable[Route] = (),
+    resource_types: Iterable[ResourceType] = (),
 ) -> Policy:
     """A policy from all there is. Conditions are compiled when first needed.
 
@@ -229,6 +232,7 @@ def build_policy(
         PersistentMap((role.name, role) for role in roles),
         PersistentMap((rule.id, rule) for rule in rules),
         PersistentMap((grant.id, grant) for grant in grants),
+        PersistentMap((one.name, one) for one in resource_types),
         organization_permissions,
         *_compiled(stored_routes),
         stored_routes,

@@ -56,7 +56,7 @@ def _junction(node: Node, places: Mapping[str, int], depth: int) -> Shortcut | N
 
 def _reader(node: Node, places: Mapping[str, int]) -> _Reader | None:
     """Reads a constant, a variable, or a key of a variable."""
-    if node.kind is Kind.CONSTANT and node.constant is not None:
+    if node.kind is Kind.CONSTANT and isinstance(node.constant, str | bool):
         constant = node.constant
         return lambda _: constant
     if node.kind is Kind.VARIABLE and node.name in places:

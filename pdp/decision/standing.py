@@ -22,11 +22,20 @@ from pdp.model import (
 
 # Plain tuples, here and below: a decision takes microseconds, and an object each would be most
 # of it. They order by rule id, then grant id.
-Candidate = tuple[str, str, bool, Condition | None]
-"""A rule that would decide: its id, the grant through which it applies, whether it may allow on a
-resource of another organization (pierces), its condition."""
+Candidate = tuple[str, str, int, Condition | None]
+"""A rule that would decide: its id, the grant through which it applies, how far an allow rule
+reaches through that grant (one of the numbers below), its condition."""
 Candidates = tuple[list[Candidate], list[Candidate]]
 """Allowing and denying ones, each in order."""
+
+# How far an allow rule reaches. The same numbers say what a resource asks for: a rule counts if it
+# reaches at least as far. Plain numbers, as above.
+IN_ORGANIZATION: Final = 0
+"""Resources that are known to be in the active organization, or that have none by their type."""
+UNKNOWN_ORGANIZATION: Final = 1
+"""Also a resource whose organization is not known."""
+ANY_ORGANIZATION: Final = 2
+"""Also a resource of another organization."""
 
 _Split = tuple[list[Grant], dict[ResourceRef, list[Grant]]]
 """Grants that do not depend on single resources, and those that do."""
@@ -143,17 +152,26 @@ def _stand_on(standing: Standing, grant: Grant) -> None:
             standing.elsewhere.append(grant)
 
 
-def narrow_grants(
-    standing: Standing, chain: tuple[ResourceFacts, ...], until: float
-) -> tuple[list[Grant], float]:
-    """Grants that hold on some resources only: on one of the chain, or in the other organization
-    that a resource of the chain belongs to (which matters to deny rules: they reach everywhere)."""
+def grants_elsewhere(
+    standing: Standing, chain: tuple[ResourceFacts, ...], reach: int
+) -> list[Grant]:
+    """Grants in other organizations than the active one whose deny rules count: in one that a
+    resource of the chain belongs to, or in any while the resource's organization is not known."""
+    if reach == UNKNOWN_ORGANIZATION:
+        return standing.elsewhere
     owners = {facts.resource.organization_id for facts in chain}
-    narrow = [
+    return [
         grant
         for grant in standing.elsewhere
         if isinstance(grant.scope, InOrganization) and grant.scope.organization_id in owners
     ]
+
+
+def grants_on_resources(
+    standing: Standing, chain: tuple[ResourceFacts, ...], until: float
+) -> tuple[list[Grant], float]:
+    """Grants that hold on a resource of the chain, and the next edge of any of them."""
+    narrow: list[Grant] = []
     for facts in chain:
         resource = facts.resource
         ref = ResourceRef(resource.type, resource.id)

@@ -1,6 +1,6 @@
 """Policy documents: the database as a file that people write, review and keep in git.
 
-In: the text of a document (YAML, or JSON, which is YAML). Out: entities of the vocabulary
+In: the text of a document (YAML or JSON). Out: entities of the vocabulary
 (`pdp.model`), the differences between two documents, and the text of a document again.
 `docs/policy.md` is the language as people learn it.
 
@@ -17,36 +17,45 @@ Invariants:
 """
 
 from pdp.document.changes import Action, Change, differences, same_entity
+from pdp.document.describing import Described, described
 from pdp.document.entities import KINDS, checked, display_key, kind_of
 from pdp.document.ids import derived_grant_id, derived_rule_id
+from pdp.document.lint import lint
 from pdp.document.parsing import parse_document, refuse
-from pdp.document.policy_document import Place, PolicyDocument
+from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.references import (
     Declared,
     parent_problem,
     reference_violations,
     role_problems,
 )
-from pdp.document.rendering import render_document
+from pdp.document.rendering import VERSION_LINE, render_document, render_more, render_sections
 
 __all__ = [
     "KINDS",
+    "SECTIONS",
+    "VERSION_LINE",
     "Action",
     "Change",
     "Declared",
+    "Described",
     "Place",
     "PolicyDocument",
     "checked",
     "derived_grant_id",
     "derived_rule_id",
+    "described",
     "differences",
     "display_key",
     "kind_of",
+    "lint",
     "parent_problem",
     "parse_document",
     "reference_violations",
     "refuse",
     "render_document",
+    "render_more",
+    "render_sections",
     "role_problems",
     "same_entity",
 ]

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pdp.document.entities import KINDS
@@ -26,6 +26,10 @@ class Change:
     kind: str
     """One of `KINDS`: `permission`, `role`, ..."""
     key: Key
+    before: Entity | None = field(default=None, compare=False, repr=False)
+    """What is stored; None: it is created."""
+    after: Entity | None = field(default=None, compare=False, repr=False)
+    """What the document says; None: it is deleted."""
 
 
 def differences(current: PolicyDocument, wanted: PolicyDocument) -> list[Change]:
@@ -43,11 +47,11 @@ def differences(current: PolicyDocument, wanted: PolicyDocument) -> list[Change]
         after = {key_of(entity): entity for entity in section}
         for key in sorted(after):
             if key not in before:
-                written.append(Change(Action.CREATE, kind, key))
+                written.append(Change(Action.CREATE, kind, key, after=after[key]))
             elif not same_entity(before[key], after[key]):
-                written.append(Change(Action.UPDATE, kind, key))
+                written.append(Change(Action.UPDATE, kind, key, before[key], after[key]))
         gone = sorted(before.keys() - after.keys(), reverse=True)
-        deleted += [Change(Action.DELETE, kind, key) for key in gone]
+        deleted += [Change(Action.DELETE, kind, key, before[key]) for key in gone]
     order = list(KINDS)
     deleted.sort(key=lambda change: order.index(change.kind), reverse=True)
     return written + deleted

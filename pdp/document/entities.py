@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pdp_routes import problem_of
 
 from pdp.decision import ConditionInvalid, compile_condition, names, normalise_attributes
+from pdp.document.nodes import Path
 from pdp.document.timestamps import TIME_MAX, TIME_MIN
-from pdp.document.yaml_text import Path
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.model import (
     Entity,
@@ -24,6 +24,7 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
@@ -38,6 +39,7 @@ Problem = tuple[Path, str]
 
 KINDS: dict[str, type[Entity]] = {
     "permission": Permission,
+    "resource_type": ResourceType,
     "role": Role,
     "rule": Rule,
     "grant": Grant,
@@ -106,6 +108,8 @@ def _violations(entity: Entity) -> Iterable[Violation | None]:
         case Permission():
             yield names.check_permission(entity.name, "name")
             yield names.check_description(entity.description, "description")
+        case ResourceType():
+            yield names.check_resource_type(entity.name, "name")
         case Role():
             yield names.check_role(entity.name, "name")
             yield names.check_description(entity.description, "description")
@@ -135,11 +139,15 @@ def _violations(entity: Entity) -> Iterable[Violation | None]:
             yield names.check_identifier(entity.user_id, "user_id")
             yield names.check_identifier(entity.role, "role")
         case Resource():
-            yield from _ref_violations(ResourceRef(entity.type, entity.id), "")
-            if entity.organization_id is not None:
-                yield names.check_identifier(entity.organization_id, "organization_id")
-            if entity.parent is not None:
-                yield from _ref_violations(entity.parent, "parent.")
+            yield from _resource_violations(entity)
+
+
+def _resource_violations(resource: Resource) -> Iterator[Violation | None]:
+    yield from _ref_violations(ResourceRef(resource.type, resource.id), "")
+    if resource.organization_id is not None:
+        yield names.check_identifier(resource.organization_id, "organization_id")
+    if resource.parent is not None:
+        yield from _ref_violations(resource.parent, "parent.")
 
 
 def _grant_violations(grant: Grant) -> Iterator[Violation | None]:

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from pdp.document import shapes
 from pdp.document.entities import checked, display_key, kind_of
 from pdp.document.ids import derived_grant_id, derived_rule_id
-from pdp.document.policy_document import Place, PolicyDocument
+from pdp.document.json_text import is_json, read_json
+from pdp.document.nodes import Node, Path, path_text, plain, spot_of
+from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.references import reference_violations
 from pdp.document.timestamps import parse_time
-from pdp.document.yaml_text import Node, Path, line_of, path_text, plain, read_yaml
+from pdp.document.yaml_text import read_yaml
 from pdp.errors import InvalidPolicy, Violation
 from pdp.limits import VIOLATIONS_MAX
 from pdp.model import (
@@ -29,11 +31,13 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
     Scope,
     Subject,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -44,16 +48,6 @@ from pdp.model import (
 S = TypeVar("S", bound=shapes.Shape)
 E = TypeVar("E", bound=Entity)
 
-_SECTIONS = (
-    "permissions",
-    "roles",
-    "grants",
-    "routes",
-    "users",
-    "organizations",
-    "memberships",
-    "resources",
-)
 _FIELD_NAMES = {
     # where the document's word differs from the contract's
     "condition": "when",
@@ -63,12 +57,12 @@ _FIELD_NAMES = {
 
 
 def parse_document(text: str) -> PolicyDocument:
-    """Reads a policy document.
+    """Reads a policy document, in YAML or JSON.
 
     Raises InvalidPolicy with all problems (at most VIOLATIONS_MAX of them), each with path and
-    line; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
+    place; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
     """
-    root, duplicate_keys = read_yaml(text)
+    root, duplicate_keys = read_json(text) if is_json(text) else read_yaml(text)
     reader = _Reader(root, duplicate_keys)
     document = reader.document()
     refuse([*reader.violations, *reference_violations(reader.best_effort(document))])
@@ -104,13 +98,14 @@ class _Reader:
             tree = {}
         self._tree = tree
         for name in tree:
-            if name not in (*_SECTIONS, "version"):
-                self._wrong((name,), f"is not a section (sections: {', '.join(_SECTIONS)})")
+            if name not in (*SECTIONS, "version"):
+                self._wrong((name,), f"is not a section (sections: {', '.join(SECTIONS)})")
         if "version" in tree and (tree["version"] != 1 or tree["version"] is True):
             self._wrong(("version",), "must be 1")
         roles, rules = self._roles()
         return PolicyDocument(
             permissions=self._permissions(),
+            resource_types=self._resource_types(),
             roles=roles,
             rules=rules,
             grants=self._section("grants", shapes.GrantShape, _grant),
@@ -146,6 +141,19 @@ class _Reader:
             found += self._accept(Permission(name, description), path)
         return by_key(found)
 
+    def _resource_types(self) -> tuple[ResourceType, ...] | None:
+        items = self._items("resource_types", dict)
+        if items is None:
+            return None
+        found: list[ResourceType] = []
+        for name, value in items:
+            path = ("resource_types", name)
+            shape = self._shape(shapes.ResourceTypeShape, {} if value is None else value, path)
+            if shape is not None:
+                required = shape.stored == "required"
+                found += self._accept(ResourceType(name, Tenancy(shape.tenancy), required), path)
+        return by_key(found)
+
     def _roles(self) -> tuple[tuple[Role, ...] | None, tuple[Rule, ...] | None]:
         items = self._items("roles", dict)
         if items is None:
@@ -162,11 +170,16 @@ class _Reader:
             self._named_roles.append(role)
             roles += self._accept(role, path)
             for effect in Effect:
-                for index, rule in enumerate(getattr(shape, effect.value)):
+                for index, written in enumerate(getattr(shape, effect.value)):
+                    at = (*path, effect.value, index)
+                    mapping = {"permission": written} if isinstance(written, str) else written
+                    rule = self._shape(shapes.RuleShape, mapping, at)
+                    if rule is None:
+                        continue
                     one = Rule(
                         rule.id, role.name, effect, rule.permission, rule.when, rule.description
                     )
-                    rules.append((one, (*path, effect.value, index)))
+                    rules.append((one, at))
         return by_key(roles), by_key(self._identified(rules))
 
     def _identified(self, rules: list[tuple[Rule, Path]]) -> Iterator[Rule]:
@@ -181,7 +194,7 @@ class _Reader:
             if content in contents:
                 self._wrong(path, f"says the same as line {contents[content]}")
                 continue
-            contents[content] = line_of(self._root, path)
+            contents[content] = spot_of(self._root, path).line
             base = rule_id = derived_rule_id(rule)
             number = 1
             while rule_id in taken:
@@ -218,12 +231,15 @@ class _Reader:
         found: list[E] = []
         for index, value in items:
             path = (name, index)
+            before = len(self.violations)
             read = self._shape(shape, value, path)
             if read is None:
                 continue
             try:
                 entity = build(read)
             except _Wrong as wrong:
+                if not wrong.field and len(self.violations) > before:
+                    continue  # it may only look so without the field that is none
                 self._wrong((*path, wrong.field) if wrong.field else path, wrong.description)
                 continue
             found += self._accept(entity, path)
@@ -242,11 +258,20 @@ class _Reader:
         return iter(section.items() if isinstance(section, dict) else enumerate(section))
 
     def _shape(self, shape: type[S], value: Any, path: Path) -> S | None:
+        """The item as far as it can be read: without fields that are none, so that they hide no
+        other problem of it. Whatever is wrong is noted, and then nothing of the document counts."""
         try:
             return shape.model_validate(value)
         except ValidationError as error:
-            for one in error.errors(include_url=False):
-                self._wrong((*path, *one["loc"]), shapes.sentence(one, shape))
+            found = error.errors(include_url=False)
+        for one in found:
+            self._wrong((*path, *one["loc"]), shapes.sentence(one, shape))
+        unknown = {one["loc"][0] for one in found if one["type"] == "extra_forbidden"}
+        if not isinstance(value, dict) or not unknown:
+            return None
+        try:
+            return shape.model_validate({key: value[key] for key in value if key not in unknown})
+        except ValidationError:
             return None
 
     def _accept(self, entity: E, path: Path, *, implied: tuple[str, ...] = ()) -> list[E]:
@@ -256,7 +281,9 @@ class _Reader:
         """
         entity, problems = checked(entity)
         for (field, *rest), description in problems:
-            if field == "route" or (field == "name" and isinstance(entity, Permission | Role)):
+            if field == "route" or (
+                field == "name" and isinstance(entity, Permission | ResourceType | Role)
+            ):
                 self._wrong(path, description)
             elif field not in implied:
                 self._wrong((*path, _FIELD_NAMES.get(str(field), field), *rest), description)
@@ -266,12 +293,12 @@ class _Reader:
             text = f"the {kind} {display_key(key)!r} is named twice; first on line {first.line}"
             self._wrong(path, text)
             return []
-        self._places[kind, key] = Place(path_text(path), line_of(self._root, path))
+        self._places[kind, key] = Place(path_text(path), *spot_of(self._root, path))
         return [] if problems else [entity]
 
     def _wrong(self, path: Path, description: str) -> None:
-        line = line_of(self._root, path)
-        self.violations.append(Violation(path_text(path), description, line))
+        spot = spot_of(self._root, path)
+        self.violations.append(Violation(path_text(path), description, *spot))
 
 
 def by_key(entities: Iterable[E]) -> tuple[E, ...]:

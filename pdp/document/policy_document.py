@@ -12,6 +12,7 @@ from pdp.model import (
     Organization,
     Permission,
     Resource,
+    ResourceType,
     Role,
     Route,
     Rule,
@@ -25,6 +26,21 @@ class Place:
 
     path: str
     line: int
+    column: int
+
+
+SECTIONS = (
+    "permissions",
+    "resource_types",
+    "roles",
+    "grants",
+    "routes",
+    "users",
+    "organizations",
+    "memberships",
+    "resources",
+)
+"""As a document names and orders them. `roles` holds the rules too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,7 @@ class PolicyDocument:
     `roles` and `rules` are one section of the text, so both are None or neither is."""
 
     permissions: tuple[Permission, ...] | None = None
+    resource_types: tuple[ResourceType, ...] | None = None
     roles: tuple[Role, ...] | None = None
     rules: tuple[Rule, ...] | None = None
     grants: tuple[Grant, ...] | None = None

@@ -19,18 +19,20 @@ from pdp.model import Key, Permission, Resource, key_of
 def reference_violations(document: PolicyDocument) -> list[Violation]:
     """Every reference that leads nowhere, in a circle, too deep, or across organizations."""
     return [
-        Violation(path, description, line)
+        Violation(path, description, line, column)
         for kind, key, field, description in _problems(document)
-        for path, line in [place_of(document, kind, key, field)]
+        for path, line, column in [place_of(document, kind, key, field)]
     ]
 
 
-def place_of(document: PolicyDocument, kind: str, key: Key, field: str) -> tuple[str, int | None]:
+def place_of(
+    document: PolicyDocument, kind: str, key: Key, field: str
+) -> tuple[str, int | None, int | None]:
     """Where an entity stands in the text; one that is only stored is named by its key."""
     place = document.places.get((kind, key))
     if place is None:
-        return f"stored {kind} {display_key(key)}", None
-    return f"{place.path}.{field}" if field else place.path, place.line
+        return f"stored {kind} {display_key(key)}", None, None
+    return f"{place.path}.{field}" if field else place.path, place.line, place.column
 
 
 _Problem = tuple[str, Key, str, str]

@@ -1,6 +1,6 @@
 """PolicyDocument -> text that people can read, and that parses to the same document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -13,16 +13,21 @@ from pdp.document.timestamps import render_time
 from pdp.document.yaml_text import plain_value
 from pdp.model import (
     Effect,
+    Entity,
     Everywhere,
     Grant,
     InOrganization,
+    Membership,
     OnResource,
+    Organization,
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -35,11 +40,25 @@ _INTEGER_MAX = 2**53
 """Up to here every integer is a float: such numbers are written without a fraction."""
 
 
+VERSION_LINE = "version: 1\n"
+"""What every rendered document begins with."""
+
+
 def render_document(document: PolicyDocument) -> str:
     """The YAML text of a document, ordered by key. Ids that parsing derives anyway are left out."""
-    tree: dict[str, Any] = {"version": 1}
+    return VERSION_LINE + render_sections(document)
+
+
+def render_sections(document: PolicyDocument) -> str:
+    """The text of the sections that the document has; of several documents, one after the other,
+    it makes one."""
+    tree: dict[str, Any] = {}
     if document.permissions is not None:
         tree["permissions"] = _permissions(sorted(document.permissions, key=key_of))
+    if document.resource_types is not None:
+        tree["resource_types"] = {
+            one.name: _resource_type(one) for one in sorted(document.resource_types, key=key_of)
+        }
     if document.roles is not None:
         tree["roles"] = _roles(document.roles, document.rules or ())
     if document.grants is not None:
@@ -50,16 +69,23 @@ def render_document(document: PolicyDocument) -> str:
         tree["users"] = [_user(one) for one in sorted(document.users, key=key_of)]
     if document.organizations is not None:
         tree["organizations"] = [
-            _Line(_said(id=one.id, slug=one.slug, name=one.name))
-            for one in sorted(document.organizations, key=key_of)
+            _organization(one) for one in sorted(document.organizations, key=key_of)
         ]
     if document.memberships is not None:
-        tree["memberships"] = [
-            _Line(organization=one.organization_id, user=one.user_id, role=one.role)
-            for one in sorted(document.memberships, key=key_of)
-        ]
+        tree["memberships"] = [_membership(one) for one in sorted(document.memberships, key=key_of)]
     if document.resources is not None:
         tree["resources"] = [_resource(one) for one in sorted(document.resources, key=key_of)]
+    return _dump(tree) if tree else ""
+
+
+def render_more(document: PolicyDocument) -> str:
+    """The text of a document with one section, a list, without the line that names it: what goes
+    on a section that `render_sections` began. Empty if the section is."""
+    text = render_sections(document)
+    return text.partition("\n")[2] if "\n-" in text else ""
+
+
+def _dump(tree: dict[str, Any]) -> str:
     text: str = yaml.dump(
         tree,
         Dumper=_Dumper,
@@ -67,7 +93,16 @@ def render_document(document: PolicyDocument) -> str:
         allow_unicode=True,
         width=_WIDTH,
     )
-    return text
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    """A line with escapes for what does not print, such as U+202E, which would show it otherwise
+    than it is read. Texts that hold one are in double quotes (`_represent_text`), where the escape
+    means the same."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in line)
 
 
 class _Line(dict[str, Any]):
@@ -83,6 +118,16 @@ def _permissions(permissions: Sequence[Permission]) -> list[str] | dict[str, str
     if any(permission.description for permission in permissions):
         return {permission.name: permission.description for permission in permissions}
     return [permission.name for permission in permissions]
+
+
+def _resource_type(resource_type: ResourceType) -> dict[str, Any]:
+    tenants = resource_type.tenancy is Tenancy.ORGANIZATION
+    return _Line(
+        _said(
+            tenancy="" if tenants else resource_type.tenancy.value,
+            stored="required" if resource_type.stored_required else "",
+        )
+    )
 
 
 def _roles(roles: Sequence[Role], rules: Sequence[Rule]) -> dict[str, Any]:
@@ -142,6 +187,32 @@ def _route(route: Route) -> str | dict[str, Any]:
     return _Line(permission=needs.permission, resource=needs.resource)
 
 
+def as_written(entity: Entity) -> dict[str, Any]:
+    """The fields of an entity that say something, named as a document names them; of a rule and a
+    grant without the id."""
+    return _WRITERS[type(entity)](entity)
+
+
+def _whole_rule(rule: Rule) -> dict[str, Any]:
+    return _said(
+        role=rule.role,
+        effect=rule.effect.value,
+        permission=rule.permission,
+        when=rule.condition,
+        description=rule.description,
+    )
+
+
+def _organization(organization: Organization) -> dict[str, Any]:
+    return _Line(_said(id=organization.id, slug=organization.slug, name=organization.name))
+
+
+def _membership(membership: Membership) -> dict[str, Any]:
+    return _Line(
+        organization=membership.organization_id, user=membership.user_id, role=membership.role
+    )
+
+
 def _ref(ref: ResourceRef) -> dict[str, str]:
     return _Line(type=ref.type, id=ref.id)
 
@@ -166,6 +237,19 @@ def _resource(resource: Resource) -> dict[str, Any]:
         attributes=_ordered(resource.attributes),
     )
     return _Line(said)
+
+
+_WRITERS: Mapping[type[Entity], Callable[[Any], dict[str, Any]]] = {
+    Permission: lambda one: _said(description=one.description),
+    Role: lambda one: _said(description=one.description, inherits=list(one.inherits)),
+    Rule: _whole_rule,
+    Grant: lambda one: {name: value for name, value in _grant(one).items() if name != "id"},
+    Route: lambda one: {"needs": _route(one)},
+    User: _user,
+    Organization: _organization,
+    Membership: _membership,
+    Resource: _resource,
+}
 
 
 def _ordered(value: Any) -> Any:
@@ -208,7 +292,8 @@ def _tag_of(value: Any) -> str:
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
     old: str = _OLD_YAML.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    style = '"' if old != _TEXT or plain_value(text) is not text else None
+    unclear = old != _TEXT or plain_value(text) is not text or not text.isprintable()
+    style = '"' if unclear else None
     if "\n" in text and _is_block(text):
         style = "|"
     return dumper.represent_scalar(_TEXT, text, style)

@@ -9,10 +9,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 
-def _rule_from_text(value: Any) -> Any:
-    return {"permission": value} if isinstance(value, str) else value
-
-
 def _nothing_is_empty(value: Any) -> Any:
     return {} if value is None else value
 
@@ -28,14 +24,17 @@ class RuleShape(Shape):
     description: str = ""
 
 
-RuleOrPermission = Annotated[RuleShape, BeforeValidator(_rule_from_text)]
-
-
 class RoleShape(Shape):
     description: str = ""
     inherits: list[str] = Field(default_factory=list)
-    allow: list[RuleOrPermission] = Field(default_factory=list)
-    deny: list[RuleOrPermission] = Field(default_factory=list)
+    # Each is a RuleShape or a permission, and read by itself: one that is wrong hides no other.
+    allow: list[Any] = Field(default_factory=list)
+    deny: list[Any] = Field(default_factory=list)
+
+
+class ResourceTypeShape(Shape):
+    tenancy: Literal["organization", "none"] = "organization"
+    stored: Literal["optional", "required"] = "optional"
 
 
 class RouteShape(Shape):

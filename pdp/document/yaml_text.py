@@ -7,36 +7,23 @@ exist. Plain scalars follow YAML 1.2: `no`, `on`, `0123`, `12:30` and dates are 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
-from pdp.errors import InvalidPolicy, LimitExceeded, Violation
-from pdp.limits import DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, VIOLATIONS_MAX
+from pdp.document.nodes import Node, Spot, check_text, path_text, written_twice
+from pdp.errors import InvalidPolicy, Violation
+from pdp.limits import DOCUMENT_DEPTH_MAX, VIOLATIONS_MAX
 
 Scalar = str | int | float | bool | None
-Path = tuple[str | int, ...]
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _INTEGER_DIGITS_MAX = 400
 """More than any double has; beyond, Python would take quadratic time."""
-_PATH_CHARACTERS_MAX = 1_024
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A value and where it stands. `value` is a scalar, a list of nodes, or a dict of nodes."""
-
-    value: Any
-    line: int
-    key_lines: dict[str, int] = field(default_factory=dict)
-    """For a mapping: the line of each key."""
 
 
 def plain_value(text: str) -> Scalar:
@@ -56,24 +43,18 @@ def read_yaml(text: str) -> tuple[Node, list[Violation]]:
     Returns its root and the problems that leave it readable (keys written twice: the first counts).
     Raises InvalidPolicy where it cannot be read, LimitExceeded past DOCUMENT_BYTES_MAX.
     """
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise InvalidPolicy(Violation("document", "is not Unicode text")) from None
-    if size > DOCUMENT_BYTES_MAX:
-        raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)
+    check_text(text)
     try:
         builder = _Builder()
         for event in _events(text):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else None
-        column = f" (column {mark.column + 1})" if mark is not None else ""
+        spot = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
         problem = error.problem or "cannot be read"
-        raise InvalidPolicy(
-            Violation("document", f"is not YAML: {problem}{column}", line)
-        ) from None
+        if mark is not None and _is_tab(text, mark.line, mark.column):
+            problem = "a tab stands where only spaces may: indent with spaces"
+        raise InvalidPolicy(Violation("document", f"is not YAML: {problem}", *spot)) from None
     except yaml.reader.ReaderError as error:
         raise InvalidPolicy(Violation("document", f"is not YAML: {error.reason}")) from None
     if builder.fatal:
@@ -81,6 +62,14 @@ def read_yaml(text: str) -> tuple[Node, list[Violation]]:
     if builder.root is None:
         raise InvalidPolicy(Violation("document", "is empty", 1))
     return builder.root, builder.duplicates
+
+
+def _is_tab(text: str, line: int, column: int) -> bool:
+    """Whether an error is at a tab, or behind one that indents its line. Both count from 0."""
+    lines = text.split("\n")
+    written = lines[line] if line < len(lines) else ""
+    indent = written[: len(written) - len(written.lstrip())]
+    return "\t" in indent or written[column : column + 1] == "\t"
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -100,23 +89,23 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         mark = event.start_mark
-        line = mark.line + 1 if mark is not None else 1
+        spot = Spot(1, 1) if mark is None else Spot(mark.line + 1, mark.column + 1)
         match event:
             case yaml.ScalarEvent():
-                self._check_properties(event, line)
+                self._check_properties(event, spot)
                 plain = event.style is None or event.style == ""
                 value = plain_value(event.value) if plain else event.value
                 if plain and event.value == "<<" and self._expects_key():
-                    self._refuse("merge keys (<<) are not read; write the values out", line)
-                self._place(Node(value, line))
+                    self._refuse("merge keys (<<) are not read; write the values out", spot)
+                self._place(Node(value, spot))
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                self._check_properties(event, line)
+                self._check_properties(event, spot)
                 if len(self._open) >= DOCUMENT_DEPTH_MAX:
                     # nothing below is worth reading: this is not a policy
                     text = f"is nested more than {DOCUMENT_DEPTH_MAX} levels deep"
-                    raise InvalidPolicy(*self.fatal, Violation(self._path(), text, line))
-                empty: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
-                node = Node(empty, line)
+                    raise InvalidPolicy(*self.fatal, Violation(self._path(), text, *spot))
+                is_list = isinstance(event, yaml.SequenceStartEvent)
+                node = Node([], spot) if is_list else Node({}, spot, {})
                 self._place(node)
                 self._open.append((node, None))
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
@@ -124,10 +113,10 @@ class _Builder:
             case yaml.DocumentStartEvent():
                 self._documents += 1
                 if self._documents > 1:
-                    self._refuse("a second YAML document starts here; write one", line)
+                    self._refuse("a second YAML document starts here; write one", spot)
             case yaml.AliasEvent():
-                self._refuse(f"aliases (*{event.anchor}) are not read; write the value out", line)
-                self._place(Node(None, line))
+                self._refuse(f"aliases (*{event.anchor}) are not read; write the value out", spot)
+                self._place(Node(None, spot))
 
     def _expects_key(self) -> bool:
         return (
@@ -153,27 +142,28 @@ class _Builder:
 
     def _key(self, node: Node, parent: Node) -> str:
         if not isinstance(node.value, str):
-            self._refuse("a key must be text; put it in quotes", node.line)
+            self._refuse("a key must be text; put it in quotes", node.spot)
             return ""
+        spots = parent.key_spots
+        if spots is None:
+            return node.value
         if node.value in parent.value:
-            first = parent.key_lines[node.value]
             field_path = f"{self._path()}.{node.value}".removeprefix("document.")
-            text = f"is written twice; first on line {first}"
-            self.duplicates.append(Violation(field_path, text, node.line))
+            self.duplicates.append(written_twice(field_path, spots[node.value], node.spot))
         else:
-            parent.key_lines[node.value] = node.line
+            spots[node.value] = node.spot
         return node.value
 
     def _check_properties(
-        self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int
+        self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, spot: Spot
     ) -> None:
         if event.anchor is not None:
-            self._refuse(f"anchors (&{event.anchor}) are not read; write the value out", line)
+            self._refuse(f"anchors (&{event.anchor}) are not read; write the value out", spot)
         if event.tag is not None:
-            self._refuse(f"tags ({event.tag}) are not read; quote text, leave the rest plain", line)
+            self._refuse(f"tags ({event.tag}) are not read; quote text, leave the rest plain", spot)
 
-    def _refuse(self, description: str, line: int) -> None:
-        self.fatal.append(Violation(self._path(), description, line))
+    def _refuse(self, description: str, spot: Spot) -> None:
+        self.fatal.append(Violation(self._path(), description, *spot))
         if len(self.fatal) >= VIOLATIONS_MAX:
             raise InvalidPolicy(*self.fatal)
 
@@ -185,34 +175,3 @@ class _Builder:
             elif key is not None:
                 parts.append(key)
         return path_text(tuple(parts))
-
-
-def path_text(path: Path) -> str:
-    """A path for people: `roles.ADMIN.allow[0]`; `document` for the whole. Bounded: a key may be as
-    long as the document, and each of its problems has a path."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")[:_PATH_CHARACTERS_MAX] or "document"
-
-
-def line_of(root: Node, path: Path) -> int:
-    """The line of what `path` leads to, or of the deepest part of it that is there."""
-    node, line = root, root.line
-    for part in path:
-        if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
-            line = node.key_lines[part]
-            node = node.value[part]
-        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.line
-        else:
-            break
-    return line
-
-
-def plain(node: Node) -> Any:
-    """The tree as lists, dicts and scalars. Its depth is bounded, so recursion is."""
-    if isinstance(node.value, dict):
-        return {key: plain(child) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [plain(child) for child in node.value]
-    return node.value

@@ -14,6 +14,7 @@ from pdp.model import (
     Organization,
     Permission,
     Resource,
+    ResourceType,
     Role,
     Route,
     Rule,
@@ -32,6 +33,7 @@ class ChangeKind(enum.Enum):
     """What a change's key names."""
 
     PERMISSION = "permission"
+    RESOURCE_TYPE = "resource_type"
     ROLE = "role"
     RULE = "rule"
     ROLE_GRANT = "role_grant"
@@ -77,6 +79,8 @@ def change_of(entity: Entity) -> Change:
     match entity:
         case Permission(name):
             change = Change(ChangeKind.PERMISSION, (name,))
+        case ResourceType(name):
+            change = Change(ChangeKind.RESOURCE_TYPE, (name,))
         case Role(name):
             change = Change(ChangeKind.ROLE, (name,))
         case Rule(rule_id):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select, tuple_
@@ -24,6 +24,7 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceFacts,
+    ResourceType,
     Role,
     Route,
     Rule,
@@ -43,18 +44,12 @@ Claim = tuple[str, str | tuple[str, str]]
 
 _POLICY_KINDS: dict[ChangeKind, type[PolicyEntity]] = {
     ChangeKind.PERMISSION: Permission,
+    ChangeKind.RESOURCE_TYPE: ResourceType,
     ChangeKind.ROLE: Role,
     ChangeKind.RULE: Rule,
     ChangeKind.ROLE_GRANT: Grant,
     ChangeKind.ROUTE: Route,
 }
-
-
-class KnownResource(NamedTuple):
-    """What is stored about a resource, and whether it is stored itself."""
-
-    facts: ResourceFacts
-    stored: bool
 
 
 @dataclass(slots=True)
@@ -99,7 +94,7 @@ class Gathered:
     epoch: str
     users: dict[str, UserFacts | None]
     organizations: dict[str, OrganizationFacts]
-    resources: dict[tuple[str, str], KnownResource]
+    resources: dict[tuple[str, str], ResourceFacts]
 
 
 def gather(reader: Reader, wanted: Wanted) -> Gathered:
@@ -109,7 +104,7 @@ def gather(reader: Reader, wanted: Wanted) -> Gathered:
         InvalidRequest: a key cannot be stored.
         DatabaseUnavailable: the database does not answer.
     """
-    resources: dict[tuple[str, str], KnownResource] = {}
+    resources: dict[tuple[str, str], ResourceFacts] = {}
     level = wanted.resources
     # The asked resource and its ancestors. What is deeper is not looked at: `Replica` refuses it.
     for _ in range(RESOURCE_DEPTH_MAX + 1):
@@ -117,7 +112,7 @@ def gather(reader: Reader, wanted: Wanted) -> Gathered:
             break
         found = _resources(reader, level)
         resources.update(found)
-        parents = (known.facts.resource.parent for known in found.values())
+        parents = (known.resource.parent for known in found.values())
         level = {(parent.type, parent.id) for parent in parents if parent} - resources.keys()
     return Gathered(
         reader.revision,
@@ -138,6 +133,7 @@ def read_policy(reader: Reader) -> Policy:
         _policy_grants(reader),
         organization_permissions=read_organization_permissions(reader),
         routes=reader.list(Route),
+        resource_types=reader.list(ResourceType),
     )
     _tell_refused_routes(policy)
     return policy
@@ -223,7 +219,7 @@ def _organizations(reader: Reader, ids: Collection[str]) -> dict[str, Organizati
 
 def _resources(
     reader: Reader, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], KnownResource]:
+) -> dict[tuple[str, str], ResourceFacts]:
     for type_, resource_id in keys:
         check_text(type_, "resource.type")
         check_text(resource_id, "resource.id")
@@ -235,9 +231,8 @@ def _resources(
     for row in _matching(reader, _RESOURCES, keys):
         stored[row["type"], row["id"]] = resource_from_row(row)
     return {
-        key: KnownResource(
-            ResourceFacts(stored.get(key) or Resource(*key), _by_id(grants.get(key, ()))),
-            key in stored,
+        key: ResourceFacts(
+            stored.get(key) or Resource(*key), _by_id(grants.get(key, ())), key in stored
         )
         for key in keys
     }

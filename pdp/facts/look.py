@@ -5,7 +5,7 @@ from typing import TypeVar
 from cachetools import FIFOCache
 
 from pdp.errors import BrokenReference
-from pdp.facts.gather import Gathered, KnownResource, Wanted
+from pdp.facts.gather import Gathered, Wanted
 from pdp.facts.snapshot import Entry, Snapshot
 from pdp.limits import RESOURCE_DEPTH_MAX
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
@@ -67,8 +67,8 @@ class Look:
             above = self._resource((parent.type, parent.id))
             if above is None:
                 return ()
-            chain.append(above.facts)
-            parent = above.facts.resource.parent
+            chain.append(above)
+            parent = above.resource.parent
         return tuple(chain)
 
     def _cached(self, cache: FIFOCache[K, Entry[V]], key: K) -> Entry[V] | None:
@@ -78,7 +78,7 @@ class Look:
             return None
         return entry if entry.revision <= self._revision else None
 
-    def _resource(self, key: tuple[str, str]) -> KnownResource | None:
+    def _resource(self, key: tuple[str, str]) -> ResourceFacts | None:
         entry = self._cached(self._caches.resources, key)
         if entry is not None:
             return entry.value
@@ -88,13 +88,13 @@ class Look:
         return None
 
 
-def _merged(asked: Resource, known: KnownResource) -> ResourceFacts:
+def _merged(asked: Resource, known: ResourceFacts) -> ResourceFacts:
     """What is stored wins: organization and parent whole, attributes one by one."""
     if not known.stored:
-        return ResourceFacts(asked, known.facts.role_grants)
+        return ResourceFacts(asked, known.role_grants)
     if not asked.attributes:
-        return known.facts
-    stored = known.facts.resource
+        return known
+    stored = known.resource
     merged = Resource(
         stored.type,
         stored.id,
@@ -102,7 +102,7 @@ def _merged(asked: Resource, known: KnownResource) -> ResourceFacts:
         stored.parent,
         {**asked.attributes, **stored.attributes},
     )
-    return ResourceFacts(merged, known.facts.role_grants)
+    return ResourceFacts(merged, known.role_grants, stored=True)
 
 
 def _endless(asked: Resource) -> BrokenReference:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from pdp.facts import tables
-from pdp.facts.rows import KINDS
+from pdp.facts.rows import KINDS, grant_from_row
 from pdp.facts.store import Reader
 from pdp.model import Grant, Membership, Resource, Route, Rule
 
@@ -24,6 +24,18 @@ def find_referrers(
     where = (stored.table.c[name] == value for name, value in columns.items())
     query = select(stored.table).where(*where).order_by(*stored.key).limit(limit)
     return [stored.from_row(row) for row in reader.connection.execute(query).mappings()]
+
+
+def grants_on_resources(reader: Reader) -> tuple[Grant, ...]:
+    """Of each role that is granted on single resources one such grant, with the smallest id.
+
+    Raises DatabaseUnavailable.
+    """
+    grants = tables.grants
+    first = select(func.min(grants.c.id)).where(grants.c.resource_type.is_not(None))
+    query = select(grants).where(grants.c.id.in_(first.group_by(grants.c.role)))
+    rows = reader.connection.execute(query.order_by(grants.c.id)).mappings()
+    return tuple(grant_from_row(row) for row in rows)
 
 
 def find_inheritor(reader: Reader, role: str) -> str | None:

@@ -1,15 +1,18 @@
 """Serves policy and facts at one revision from memory, and follows the changes.
 
-One thread polls the database. Nothing per user is loaded at start. Freshness has a bound: each
-answer is checked, after it was made, against the moment at which its revision was last confirmed to
-be the newest. And it has a row in the database, by which those who wait at a barrier know of it.
+What is in memory is answered without suspending; a bounded pool of threads reads the rest. One
+thread polls the database. Nothing per user is loaded at start. Freshness has a bound: each answer
+is checked, after it was made, against the moment at which its revision was last confirmed to be the
+newest. A row in the database lets writers at a barrier know of this replica.
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 
@@ -17,7 +20,6 @@ from pdp.decision import Policy
 from pdp.errors import (
     DatabaseUnavailable,
     FactsStale,
-    MustWait,
     PdpError,
     RevisionNotReached,
 )
@@ -38,13 +40,16 @@ from pdp.facts.store import Reader, Store
 from pdp.facts.watching import History, Watch
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
 from pdp.sql import take_time
+from pdp.waiting import done_within
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 CATCH_UP_SECONDS_MAX = 1.0
 ATTEMPTS_MAX = 3
 READERS_MAX = 8
-READER_WAIT_SECONDS_MAX = 3.0
+READS_QUEUED_MAX = 256
 LOAD_WAIT_SECONDS_MAX = 10.0
 RETRY_SECONDS_MAX = 0.2
 """After a look that failed: the connection may have been dead, and the database be there."""
@@ -66,6 +71,15 @@ class View:
     snapshot: Snapshot = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _PollWaiter:
+    """Waits until so many polls are done, or a revision is served."""
+
+    polls: int
+    revision: float
+    done: "Future[None]"
+
+
 class Replica:
     """The facts of one process. Thread-safe. Start it after a fork, not before."""
 
@@ -76,16 +90,19 @@ class Replica:
         self._cell = SnapshotCell()
         self._history = History()
         self._registration = Registration(store.engine, staleness_seconds_max)
-        self._loading: dict[Claim, threading.Event] = {}
+        self._loading: dict[Claim, Future[None]] = {}
         self._loading_lock = threading.Lock()
         self._one_catches_up = threading.Lock()
-        self._readers = threading.BoundedSemaphore(READERS_MAX)
+        self._readers = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="facts-reader")
+        self._reads_queued = 0
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._turned = threading.Condition()
-        self._turns_begun = 0
-        self._turns_done = 0
+        self._polls_lock = threading.Lock()
+        self._polls_begun = 0
+        self._poll_waiters: list[_PollWaiter] = []
         self._thread: threading.Thread | None = None
+        self.problem: str | None = None
+        """Why the database could not be followed the last time; None: it was."""
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -100,6 +117,7 @@ class Replica:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(LOAD_WAIT_SECONDS_MAX)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def poke(self) -> None:
         """Something was written: catch up now instead of at the next poll."""
@@ -130,25 +148,25 @@ class Replica:
         """The revision that is served; 0 before the first load."""
         return self._cell.current.revision if self._cell.loaded else 0
 
-    def await_revision(self, revision: int) -> bool:
+    async def await_revision(self, revision: int) -> bool:
         """Whether this process serves this revision or a later one; waits for a second at most."""
         if self.revision < revision:
             # A poll that begins now sees whatever was committed before: one is enough.
-            self._await_turn(revision)
+            await self._await_poll(revision)
         return self.revision >= revision
 
     # --- reading --------------------------------------------------------------------------------
 
-    def view(
+    async def view(
         self,
         user_id: str,
         organization_id: str | None,
         resources: Sequence[Resource | None],
         at_least_revision: int = 0,
-        *,
-        wait: bool = True,
     ) -> View:
         """All that decisions about one actor need, at one revision.
+
+        Suspends only if something is not in memory, or `at_least_revision` is not served yet.
 
         What is stored about a resource wins over what the request says: its organization and
         parent whole, its attributes one by one.
@@ -161,12 +179,9 @@ class Replica:
             BrokenReference: the ancestors of a resource go in a circle or deeper than
                 RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
             InvalidRequest: an identifier cannot be stored.
-            MustWait: without `wait`, where not all of it is in memory.
         """
         if at_least_revision > self.revision:
-            if not wait:
-                raise MustWait
-            self._reach(at_least_revision)
+            await self._reach(at_least_revision)
 
         def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
             self.require_fresh(snapshot)
@@ -183,13 +198,12 @@ class Replica:
             view = look(self._cell.current, gathered)
             if isinstance(view, View):
                 return view
-            if not wait:
-                raise MustWait
-            gathered = self._load(view) or gathered
+            gathered = await self._load(view) or gathered
             if gathered is not None and not self._cell.current.is_at(gathered):
-                self._await_turn()
+                await self._await_poll()
         # What is wanted changes faster than two transactions can agree: one transaction for all.
-        view = look(*self._catch_up_and_read(_all_wanted(user_id, organization_id, resources)))
+        wanted = _all_wanted(user_id, organization_id, resources)
+        view = look(*await _outcome(self._submit(lambda: self._catch_up_and_read(wanted))))
         if isinstance(view, View):
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
@@ -227,10 +241,10 @@ class Replica:
         if self._cell.is_retired(snapshot):
             raise FactsStale("a barrier ended all answers from before a change")
 
-    def _load(self, wanted: Wanted) -> Gathered | None:
-        """Reads what no other thread is reading already, and waits for what others read."""
-        done = threading.Event()
-        others: set[threading.Event] = set()
+    async def _load(self, wanted: Wanted) -> Gathered | None:
+        """Reads what nobody is reading already, and waits for what others read."""
+        done: Future[None] = Future()
+        others: set[Future[None]] = set()
         mine: list[Claim] = []
         with self._loading_lock:
             for claim in wanted.claims():
@@ -239,28 +253,50 @@ class Replica:
                     mine.append(claim)
                 else:
                     others.add(busy)
-        gathered = None
-        try:
-            if mine:
-                gathered = self._read(Wanted.of(mine))
+
+        def read_mine() -> Gathered:
+            # In the thread, to the end: others wait for it even if the caller is cancelled.
+            try:
+                with self._store.read() as reader:
+                    gathered = gather(reader, Wanted.of(mine))
                 self._cell.fill(gathered)
-        finally:
-            with self._loading_lock:
-                for claim in mine:
-                    del self._loading[claim]
-            done.set()
+                return gathered
+            finally:
+                self._loaded(mine, done)
+
+        gathered = None
+        if mine:
+            try:
+                reading = self._submit(read_mine)
+            except DatabaseUnavailable:
+                self._loaded(mine, done)
+                raise
+            gathered = await _outcome(reading)
         for other in others:
-            other.wait(LOAD_WAIT_SECONDS_MAX)
+            await done_within(other, LOAD_WAIT_SECONDS_MAX)
         return gathered
 
-    def _read(self, wanted: Wanted) -> Gathered:
-        if not self._readers.acquire(timeout=READER_WAIT_SECONDS_MAX):
-            raise DatabaseUnavailable("too many requests wait for the database")
-        try:
-            with self._store.read() as reader:
-                return gather(reader, wanted)
-        finally:
-            self._readers.release()
+    def _loaded(self, claims: Sequence[Claim], done: "Future[None]") -> None:
+        with self._loading_lock:
+            for claim in claims:
+                del self._loading[claim]
+        done.set_result(None)
+
+    def _submit(self, read: Callable[[], T]) -> "Future[T]":
+        """Starts a read in the pool. Raises DatabaseUnavailable if too many wait there."""
+        with self._loading_lock:
+            if self._reads_queued >= READS_QUEUED_MAX:
+                raise DatabaseUnavailable("too many requests wait for the database")
+            self._reads_queued += 1
+
+        def run() -> T:
+            try:
+                return read()
+            finally:
+                with self._loading_lock:
+                    self._reads_queued -= 1
+
+        return self._readers.submit(run)
 
     def _catch_up_and_read(self, wanted: Wanted) -> tuple[Snapshot, Gathered]:
         with self._one_catches_up:
@@ -270,23 +306,36 @@ class Replica:
                 self._catch_up(reader, asked_at)
                 return self._cell.current, gather(reader, wanted)
 
-    def _reach(self, revision: int) -> None:
-        if not self.await_revision(revision):
+    async def _reach(self, revision: int) -> None:
+        if not await self.await_revision(revision):
             raise RevisionNotReached(
                 f"revision {revision} is not reached: this process is at {self.revision}",
                 revision=str(self.revision),
             )
 
-    def _await_turn(self, revision: float = float("inf")) -> None:
-        """Waits until a poll that begins from now on was completed, or this revision is served, or
-        a second has passed."""
-        with self._turned:
-            enough = self._turns_begun + 1
-            self._wake.set()
-            self._turned.wait_for(
-                lambda: self._turns_done >= enough or self.revision >= revision,
-                CATCH_UP_SECONDS_MAX,
-            )
+    async def _await_poll(self, revision: float = float("inf")) -> None:
+        """Waits until a poll that begins from now on is done, or this revision is served, or a
+        second has passed."""
+        done: Future[None] = Future()
+        with self._polls_lock:
+            waiter = _PollWaiter(self._polls_begun + 1, revision, done)
+            self._poll_waiters.append(waiter)
+        self._wake.set()
+        try:
+            await done_within(done, CATCH_UP_SECONDS_MAX)
+        finally:
+            with self._polls_lock, suppress(ValueError):
+                self._poll_waiters.remove(waiter)
+
+    def _poll_done(self, poll: int) -> None:
+        with self._polls_lock:
+            waiters = self._poll_waiters
+            self._poll_waiters = []
+            for waiter in waiters:
+                if poll >= waiter.polls or self.revision >= waiter.revision:
+                    waiter.done.set_result(None)
+                else:
+                    self._poll_waiters.append(waiter)
 
     # --- following ------------------------------------------------------------------------------
 
@@ -297,14 +346,17 @@ class Replica:
             try:
                 wait_seconds = self._turn()
             except PdpError as error:
-                if not failing:
+                if not failing or error.message != self.problem:
                     log.warning("facts_not_followed", error=error.message)
+                self.problem = error.message
                 failing = True
             except Exception:
                 # A bug here must not end the thread unseen; until it works, nothing is confirmed.
                 log.exception("facts_not_followed")
+                self.problem = "an internal error, which the log has"
                 failing = True
             else:
+                self.problem = None
                 if failing:
                     log.info("facts_followed_again", revision=self.revision)
                 failing = False
@@ -316,9 +368,9 @@ class Replica:
 
     def _turn(self) -> float:
         """Looks once, and applies what it finds. Returns in how many seconds to look again."""
-        with self._turned:
-            self._turns_begun += 1
-            turn = self._turns_begun
+        with self._polls_lock:
+            self._polls_begun += 1
+            poll = self._polls_begun
         self._registration.refresh()
         with self._one_catches_up:
             asked_at = time.monotonic()
@@ -326,9 +378,7 @@ class Replica:
                 if not self._confirm(standing.state, asked_at):
                     take_time(standing.connection)
                     self._catch_up(Reader(standing.connection), asked_at)
-        with self._turned:
-            self._turns_done = turn
-            self._turned.notify_all()
+        self._poll_done(poll)
         return self._acknowledge(standing)
 
     def _acknowledge(self, standing: Standing) -> float:
@@ -381,6 +431,12 @@ class Replica:
         # Forgotten before: who confirms by the new snapshot knows that there is a new history.
         self._history.restart(epoch, revision)
         self._cell.restart(policy, revision, epoch, asked_at)
+
+
+async def _outcome(reading: "Future[T]") -> T:
+    if not await done_within(reading, LOAD_WAIT_SECONDS_MAX):
+        raise DatabaseUnavailable("the database did not answer in time")
+    return reading.result()
 
 
 def _all_wanted(

@@ -27,10 +27,12 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
     Scope,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -40,6 +42,8 @@ from pdp.model import (
 Row = Mapping[str, Any] | RowMapping
 
 _NO_ATTRIBUTES: Attributes = {}
+_REQUIRED = "required"
+_OPTIONAL = "optional"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,9 @@ def to_row(entity: Entity) -> dict[str, Any]:
     match entity:
         case Permission(name, description):
             row = {"name": name, "description": description}
+        case ResourceType(name, tenancy, required):
+            stored = _REQUIRED if required else _OPTIONAL
+            row = {"name": name, "tenancy": tenancy.value, "stored": stored}
         case Role(name, description):
             row = {"name": name, "description": description}
         case Rule():
@@ -196,6 +203,10 @@ def grant_from_row(row: Row) -> Grant:
     )
 
 
+def _resource_type_from_row(row: Row) -> ResourceType:
+    return ResourceType(row["name"], Tenancy(row["tenancy"]), row["stored"] == _REQUIRED)
+
+
 def _route_from_row(row: Row) -> Route:
     public = row["needs"] == PUBLIC.value
     return Route(row["route"], PUBLIC if public else Needs(row["needs"], row["resource"]))
@@ -250,6 +261,7 @@ def _attributes(text: str) -> Attributes:
 
 KINDS: Mapping[type, Kind] = {
     Permission: Kind("permission", tables.permissions, lambda row: Permission(**row)),
+    ResourceType: Kind("resource_type", tables.resource_types, _resource_type_from_row),
     Role: Kind("role", tables.roles, lambda row: Role(**row)),
     Rule: Kind("rule", tables.rules, _rule_from_row),
     Grant: Kind("grant", tables.grants, grant_from_row),

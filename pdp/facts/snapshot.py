@@ -31,8 +31,8 @@ from cachetools import FIFOCache
 from pdp.decision import Policy
 from pdp.errors import FactsStale
 from pdp.facts.changes import Change, ChangeKind
-from pdp.facts.gather import Gathered, KnownResource
-from pdp.model import OrganizationFacts, UserFacts
+from pdp.facts.gather import Gathered
+from pdp.model import OrganizationFacts, ResourceFacts, UserFacts
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Caches:
     def __init__(self) -> None:
         self.users: FIFOCache[str, Entry[UserFacts | None]] = FIFOCache(USERS_MAX)
         self.organizations: FIFOCache[str, Entry[OrganizationFacts]] = FIFOCache(ORGANIZATIONS_MAX)
-        self.resources: FIFOCache[tuple[str, str], Entry[KnownResource]] = FIFOCache(RESOURCES_MAX)
+        self.resources: FIFOCache[tuple[str, str], Entry[ResourceFacts]] = FIFOCache(RESOURCES_MAX)
 
     def drop(self, change: Change) -> None:
         """Drops the entry that a change touched."""

@@ -69,6 +69,14 @@ permissions = Table(
     Column("description", text, nullable=False),
 )
 
+resource_types = Table(
+    "resource_types",
+    metadata,
+    Column("name", text, primary_key=True),
+    Column("tenancy", text, nullable=False),
+    Column("stored", text, nullable=False),  # `required` or `optional`
+)
+
 roles = Table(
     "roles",
     metadata,

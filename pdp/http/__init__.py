@@ -6,6 +6,6 @@ text. Never a setting, a secret or a name of an actor.
 
 from pdp.http.bounded_post import PostHandler
 from pdp.http.metrics import Metrics
-from pdp.http.server import HttpServer
+from pdp.http.server import WEBHOOK_PATH, http_application
 
-__all__ = ["HttpServer", "Metrics", "PostHandler"]
+__all__ = ["WEBHOOK_PATH", "Metrics", "PostHandler", "http_application"]

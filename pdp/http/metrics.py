@@ -12,6 +12,10 @@ from pdp.model import Decision, Effect, Reason
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
+_RULES_MAX = 100
+_OTHER_RULES = "other"
+"""The label of rules beyond the first `_RULES_MAX`: a metric has few series."""
+
 Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 """Gauge name -> (what it means, what reads it)."""
 
@@ -38,6 +42,12 @@ class Metrics:
             ("effect", "reason"),
             registry=self._registry,
         )
+        self._too_expensive = prometheus_client.Counter(
+            "pdp_conditions_too_expensive",
+            "Conditions that were not evaluated because it would have cost too much.",
+            ("rule",),
+            registry=self._registry,
+        )
         self._webhooks = prometheus_client.Counter(
             "pdp_webhooks",
             "Webhook requests answered.",
@@ -49,9 +59,17 @@ class Metrics:
             (Gauge(name, meaning, registry=self._registry, multiprocess_mode="livemax"), read)
             for name, (meaning, read) in gauges.items()
         ]
+        self._certificates = Gauge(
+            "pdp_certificate_expiry_timestamp_seconds",
+            "When a certificate in use ends.",
+            ("certificate",),
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
         # `labels()` validates and locks at each call; the hot path looks its child up here.
         self._rpc_children: dict[tuple[str, str], Any] = {}
         self._decision_children: dict[tuple[Effect, Reason], Any] = {}
+        self._too_expensive_rules: set[str] = set()
 
     def observe_rpc(self, method: str, code: str, seconds: float) -> None:
         """Counts one RPC."""
@@ -62,6 +80,9 @@ class Metrics:
 
     def count_decisions(self, decisions: Sequence[Decision]) -> None:
         """Counts the decisions of one request."""
+        for decision in decisions:
+            for rule in decision.too_expensive:
+                self._count_too_expensive(rule)
         if len(decisions) == 1:
             self._count(decisions[0].effect, decisions[0].reason, 1)
             return
@@ -75,9 +96,20 @@ class Metrics:
             self._decision_children[effect, reason] = child
         child.inc(times)
 
+    def _count_too_expensive(self, rule: str) -> None:
+        rules = self._too_expensive_rules
+        if len(rules) < _RULES_MAX:
+            rules.add(rule)
+        self._too_expensive.labels(rule if rule in rules else _OTHER_RULES).inc()
+
     def count_webhook(self, type_: str, outcome: str) -> None:
         """Counts one webhook request. Both come from fixed sets."""
         self._webhooks.labels(type_, outcome).inc()
+
+    def set_certificates(self, ends: Mapping[str, float]) -> None:
+        """When the certificates in use end, by name; the names come from a fixed set."""
+        for name, ends_at in ends.items():
+            self._certificates.labels(name).set(ends_at)
 
     def refresh(self) -> None:
         """Reads the gauges; called often enough by the process that owns them."""

@@ -117,6 +117,8 @@ def _party_refusal(claims: Mapping[str, Any], rules: ClaimRules) -> Reason | Non
             return Reason.TOKEN_AUDIENCE_MISMATCH
     if rules.authorized_parties:
         party = claims.get("azp")
+        if party is None or party == "":
+            return Reason.TOKEN_PARTY_MISSING
         if not isinstance(party, str) or party not in rules.authorized_parties:
             return Reason.TOKEN_PARTY_NOT_AUTHORIZED
     return None

@@ -7,6 +7,7 @@ import httpx
 
 from pdp.identity.key_sets import examine_key_set, key_set_url
 from pdp.identity.keys import KeyRefused, parse_pem, pem_of
+from pdp.outgoing import BoundExceeded
 from pdp.settings import IssuerSettings
 
 
@@ -36,6 +37,8 @@ def examine_keys(issuer: IssuerSettings) -> KeysReport:
     except KeyRefused as error:
         return KeysReport(url, problem=str(error))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        if isinstance(error, BoundExceeded):
+            return KeysReport(url, problem=str(error))
         # Of a connection that was not made, the text is the operating system's.
         said = f": {error}" if isinstance(error, httpx.ConnectError) else ""
         return KeysReport(url, problem=f"cannot be reached ({type(error).__name__}{said})")

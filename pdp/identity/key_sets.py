@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,13 +27,15 @@ from pdp.identity.keys import (
     read_key_set,
 )
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
+from pdp.outgoing import BoundExceeded, Client, open_client
 from pdp.settings import IssuerSettings
+from pdp.waiting import done_within
 
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS_MAX = 2.0
+"""One fetch, from the name lookup to the last byte of the body."""
 WAIT_SECONDS_MAX = 1.0
-WAITERS_MAX = 2
 _RETRY_SECONDS = 1.0
 """Between fetches while no set was ever fetched: nothing can be verified until then."""
 
@@ -53,7 +56,7 @@ class KeySource(Protocol):
     def current(self, kid: str | None) -> RSAPublicKey | None:
         """The key at hand for this kid. Never waits."""
 
-    def find(self, kid: str | None) -> RSAPublicKey | None:
+    async def find(self, kid: str | None) -> RSAPublicKey | None:
         """The key for this kid, fetched if that is due; None: the issuer has no such key.
 
         Raises errors.KeysUnavailable where that cannot be said now.
@@ -83,7 +86,8 @@ class PemKey:
     def current(self, kid: str | None) -> RSAPublicKey | None:
         return self._key
 
-    find = current
+    async def find(self, kid: str | None) -> RSAPublicKey | None:
+        return self._key
 
     def ready(self) -> bool:
         return True
@@ -116,7 +120,10 @@ class RemoteKeySet:
         self._last_succeeded = False
         self._asked = False
         self._asked_at = -float("inf")
-        self._waiters = 0
+        self._in_flight: Future[None] = Future()
+        """Done when the fetch that is in flight, or was last, has ended."""
+        self._next: Future[None] = Future()
+        """Done when the fetch after that has ended."""
         self._stopping = False
 
     @property
@@ -130,13 +137,13 @@ class RemoteKeySet:
         keys = self._keys
         return keys.get(kid) if keys is not None and kid is not None else None
 
-    def find(self, kid: str | None) -> RSAPublicKey | None:
+    async def find(self, kid: str | None) -> RSAPublicKey | None:
         key = self.current(kid)
         if key is not None:
             return key
         if kid is None or not 0 < len(kid) <= IDENTIFIER_CHARACTERS_MAX:
             return None  # no key set can hold it
-        self._await_fetch()
+        await self._await_fetch()
         return self.current(kid)
 
     def start(self) -> None:
@@ -148,7 +155,7 @@ class RemoteKeySet:
             self._stopping = True
             self._changed.notify_all()
 
-    def _await_fetch(self) -> None:
+    async def _await_fetch(self) -> None:
         """Returns once the set at hand is recent enough to say that a kid is unknown.
 
         Raises errors.KeysUnavailable where it is not within WAIT_SECONDS_MAX.
@@ -162,29 +169,18 @@ class RemoteKeySet:
                     return
                 self._asked, self._asked_at = True, now
                 self._changed.notify_all()
-            if self._waiters >= WAITERS_MAX:
-                raise KeysUnavailable("the issuer's keys are being fetched", issuer=self._issuer)
             # A fetch in flight may have been sent before the key was published, but it is the
             # freshest knowledge that the cooldown allows.
-            wanted = self._begun if self._begun > self._ended else self._begun + 1
-            self._waiters += 1
-            try:
-                self._changed.wait_for(
-                    lambda: self._ended >= wanted or self._stopping, WAIT_SECONDS_MAX
-                )
-                if self._ended < wanted:
-                    raise KeysUnavailable(
-                        "the issuer's keys are being fetched", issuer=self._issuer
-                    )
-                self._require_last_fetch()
-            finally:
-                self._waiters -= 1
+            ended = self._in_flight if self._begun > self._ended else self._next
+        if not await done_within(ended, WAIT_SECONDS_MAX):
+            raise KeysUnavailable("the issuer's keys are being fetched", issuer=self._issuer)
+        self._require_last_fetch()
 
     def _require_last_fetch(self) -> None:
         if not self._last_succeeded:
             raise KeysUnavailable("the issuer's keys cannot be fetched", issuer=self._issuer)
 
-    def _run(self, client: httpx.Client) -> None:
+    def _run(self, client: Client) -> None:
         with client:
             while True:
                 with self._changed:
@@ -192,23 +188,25 @@ class RemoteKeySet:
                         return
                     self._begun += 1
                     self._asked = False
+                    self._in_flight, self._next = self._next, Future()
                 content = self._fetch(client)
                 with self._changed:
                     if content is not None:
                         self._keys = _with_known_objects(content.keys, self._keys or {})
                     self._last_succeeded = content is not None
                     self._ended = self._begun
-                    self._changed.notify_all()
+                    self._in_flight.set_result(None)
                     pause = _RETRY_SECONDS if self._keys is None else self._refresh_seconds
                     self._changed.wait_for(lambda: self._asked or self._stopping, pause)
 
-    def _fetch(self, client: httpx.Client) -> KeySetContent | None:
+    def _fetch(self, client: Client) -> KeySetContent | None:
         count = self._fetches
         try:
             content = parse_key_set(_download(client, self._url))
         except Exception as error:  # noqa: BLE001  # whatever it was, the next fetch must come
             # Our own words, or the kind alone: a library's text may quote what the server sent.
-            why = str(error) if isinstance(error, KeyRefused) else type(error).__name__
+            ours = isinstance(error, KeyRefused | BoundExceeded)
+            why = str(error) if ours else type(error).__name__
             if why != self._failure:  # while it lasts, the metrics count it
                 log.warning("key set of %s could not be fetched: %s", self._issuer, why)
             self._failure = why
@@ -237,12 +235,10 @@ def key_set_url(settings: IssuerSettings) -> str:
     return settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json"
 
 
-def _open_client() -> httpx.Client:
-    # Proxies and certificates named by the environment are not used: settings own it.
-    return httpx.Client(
-        timeout=FETCH_SECONDS_MAX,
-        follow_redirects=False,
-        trust_env=False,
+def _open_client() -> Client:
+    return open_client(
+        seconds_max=FETCH_SECONDS_MAX,
+        bytes_max=KEY_SET_BYTES_MAX,
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )
 
@@ -255,19 +251,11 @@ def _with_known_objects(
     return {kid: known[kid] if known.get(kid) == key else key for kid, key in fetched.items()}
 
 
-def _download(client: httpx.Client, url: str) -> bytes:
-    """The body as it was sent, bounded in size and time. Raises KeyRefused or httpx.HTTPError."""
-    deadline = time.monotonic() + FETCH_SECONDS_MAX
+def _download(client: Client, url: str) -> bytes:
+    """The body as it was sent. Raises KeyRefused or httpx.HTTPError."""
     with client.stream("GET", url) as response:
         if response.status_code != httpx.codes.OK:
             raise KeyRefused(f"HTTP status {response.status_code}")
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             raise KeyRefused("a content encoding that was not asked for")
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > KEY_SET_BYTES_MAX:
-                raise KeyRefused(f"more than {KEY_SET_BYTES_MAX} bytes")
-            if time.monotonic() > deadline:
-                raise KeyRefused(f"took more than {FETCH_SECONDS_MAX:g} s")
-        return bytes(body)
+        return b"".join(response.iter_raw())

@@ -11,8 +11,10 @@ libraries disagree in the corners; what is granted here is what all of them woul
   element without a colon voids all of `fea`.
 - Masks are ASCII digits. A bit past `per` voids that mask. Empty or padded names grant nothing.
 
-In version 2 the names of version 1 (`org_id` ...) and in version 1 the name of version 2 (`o`) can
-only be somebody's custom claims, made to be misread: the token is refused.
+In version 2 the names of version 1 (`org_id` ...) can only be custom claims: they are never read,
+as in Clerk's own decoder, and `without_look_alikes` takes them out of what conditions see. In
+version 1 the name of version 2 (`o`) refuses the token: nobody needs such a custom claim, and read
+by the wrong version it is an organization.
 
 Source: docs of Clerk, session tokens; clerk/javascript `packages/shared/src/jwtPayloadParser.ts`;
 clerk/clerk-sdk-go `jwt/jwt.go`.
@@ -60,6 +62,17 @@ def decode_organization(claims: Mapping[str, Any]) -> OrganizationClaims | None:
     return _decode_v2(claims)
 
 
+def without_look_alikes(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The claims without those that look like an organization of the other version.
+
+    A condition that was written for version 1 tokens, where Clerk itself sets `org_id`, must not
+    read an application's custom claim instead, which may hold what a user chose.
+    """
+    if "v" not in claims:
+        return claims
+    return {name: value for name, value in claims.items() if name not in _V1_NAMES}
+
+
 def is_identifier(value: object) -> bool:
     """Whether a value can be an id that Clerk gives out: visible ASCII of bounded length."""
     return (
@@ -72,11 +85,13 @@ def is_identifier(value: object) -> bool:
 def _decode_v1(claims: Mapping[str, Any]) -> OrganizationClaims | None:
     if "o" in claims:
         raise OrganizationClaimsInvalid("o")
-    if "org_id" not in claims:
+    if claims.get("org_id") is None:  # null too: a template of Clerk gives it without organization
         return None
     if not is_identifier(claims["org_id"]):
         raise OrganizationClaimsInvalid("org_id")
-    permissions = claims.get("org_permissions", [])
+    permissions = claims.get("org_permissions")
+    if permissions is None:
+        permissions = []
     if not isinstance(permissions, list) or not all(isinstance(p, str) for p in permissions):
         raise OrganizationClaimsInvalid("org_permissions")
     return OrganizationClaims(
@@ -88,9 +103,6 @@ def _decode_v1(claims: Mapping[str, Any]) -> OrganizationClaims | None:
 
 
 def _decode_v2(claims: Mapping[str, Any]) -> OrganizationClaims | None:
-    for name in _V1_NAMES:
-        if name in claims:
-            raise OrganizationClaimsInvalid(name)
     if "o" not in claims:
         return None
     o = claims["o"]

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
 from pdp.clock import Clock
-from pdp.errors import MustWait
 from pdp.identity.claims import (
     ClaimRules,
     actor_of,
@@ -28,6 +27,7 @@ from pdp.identity.claims import (
 from pdp.identity.json_strict import NotStrictJson, parse_object, with_numbers_as_floats
 from pdp.identity.key_sets import KeyFetches, KeySource, PemKey, RemoteKeySet, key_set_url
 from pdp.identity.keys import KeyRefused, parse_pem, pem_of
+from pdp.identity.organization_claims import without_look_alikes
 from pdp.limits import ATTRIBUTE_DEPTH_MAX, TOKEN_BYTES_MAX
 from pdp.model import Reason, RefusedToken, VerifiedToken
 from pdp.settings import IssuerSettings
@@ -130,11 +130,11 @@ class Verifier:
         """Counts of key set fetches, by issuer."""
         return {name: issuer.keys.fetches for name, issuer in self._issuers.items()}
 
-    def verify(self, token: str, *, wait: bool = True) -> VerifiedToken | RefusedToken:
+    async def verify(self, token: str) -> VerifiedToken | RefusedToken:
         """Who a token speaks for, or why it proves nothing.
 
-        Raises errors.KeysUnavailable where the issuer's keys are not at hand; without `wait`,
-        errors.MustWait where the token's key is not.
+        Suspends only while a key set is fetched. Raises errors.KeysUnavailable if the issuer's
+        keys are not at hand.
         """
         if len(token) > TOKEN_BYTES_MAX:
             # Before the cache: only so much is hashed as may be long, and that is no key.
@@ -144,7 +144,7 @@ class Verifier:
         try:
             entry = self._cache[digest]
         except KeyError:
-            return self._verify(token, digest, wait)
+            return await self._verify(token, digest)
         now = self._clock()
         if (
             entry.token.expires_at > now - self._skew
@@ -154,16 +154,18 @@ class Verifier:
             return entry.token
         with self._cache_lock:
             self._cache.pop(digest, None)
-        return self._verify(token, digest, wait)
+        return await self._verify(token, digest)
 
-    def _verify(self, token: str, digest: bytes, wait: bool) -> VerifiedToken | RefusedToken:
+    async def _verify(self, token: str, digest: bytes) -> VerifiedToken | RefusedToken:
         fingerprint = digest.hex()[:_FINGERPRINT_DIGITS]
         try:
             header, payload, signature = _segments(token)
             kid = _check_header(_parse(header))
             claims = _parse(payload)
             issuer = self._issuer_of(claims)
-            key = _find_key(issuer, kid, wait)
+            key = await issuer.keys.find(kid)
+            if key is None:
+                raise _Refused(Reason.TOKEN_KEY_UNKNOWN)
             _check_signature(token.rpartition(".")[0], signature, key)
         except _Refused as refused:
             return RefusedToken(reason=refused.reason, fingerprint=fingerprint)
@@ -183,7 +185,7 @@ class Verifier:
             issuer=issuer.name,
             key_id=kid or "",
             expires_at=float(claims["exp"]),
-            claims=with_numbers_as_floats(claims),
+            claims=with_numbers_as_floats(without_look_alikes(claims)),
             token_id=token_id_of(claims),
             claimed_permissions=organization.permissions if organization else (),
             claimed_organization_role=organization_role_of(organization),
@@ -215,15 +217,6 @@ def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] |
         return _parse(header), _parse(payload)
     except _Refused:
         return None
-
-
-def _find_key(issuer: _Issuer, kid: str | None, wait: bool) -> RSAPublicKey:
-    key = issuer.keys.find(kid) if wait else issuer.keys.current(kid)
-    if key is None and not wait:
-        raise MustWait
-    if key is None:
-        raise _Refused(Reason.TOKEN_KEY_UNKNOWN)
-    return key
 
 
 def _key_source(

@@ -4,8 +4,14 @@ environment. Closed by default: without an issuer, or an upstream, nothing start
 
 from pdp.settings.addresses import is_loopback, is_loopback_address, socket_address
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
+from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
-from pdp.settings.issuers import IssuerSettings
+from pdp.settings.issuers import (
+    IssuerSettings,
+    development_beside_production,
+    is_development,
+)
+from pdp.settings.programs import variable_problems
 from pdp.settings.server import DatabaseSettings, Settings
 from pdp.settings.sidecar import SidecarSettings
 
@@ -19,8 +25,14 @@ __all__ = [
     "Settings",
     "SidecarSettings",
     "TlsSettings",
+    "check_certificate",
+    "check_free",
+    "check_tls",
+    "development_beside_production",
+    "is_development",
     "is_loopback",
     "is_loopback_address",
     "socket_address",
+    "variable_problems",
     "webhook_secret_problem",
 ]

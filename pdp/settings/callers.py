@@ -46,6 +46,8 @@ def require_safe_listening(
     names = [caller.name for caller in callers]
     if len(set(names)) != len(names):
         raise ValueError("callers: names must differ")
+    for proof in ("api_key_sha256", "spiffe_id"):
+        _require_own(callers, proof)
     mtls = tls is not None and tls.client_ca_file is not None
     if any(caller.spiffe_id for caller in callers) and not mtls:
         raise ValueError("callers: a spiffe_id needs tls.client_ca_file")
@@ -61,3 +63,15 @@ def require_safe_listening(
             f"listen: {listen} is beyond loopback and API keys would cross in clear; "
             "configure tls, or say --insecure"
         )
+
+
+def _require_own(callers: Sequence[CallerSettings], proof: str) -> None:
+    """Raises ValueError where one key or certificate would be that of two callers."""
+    owners: dict[str, str] = {}
+    for caller in callers:
+        value = getattr(caller, proof)
+        if value is not None and owners.setdefault(value, caller.name) != caller.name:
+            raise ValueError(
+                f"callers: {owners[value]} and {caller.name} have the same {proof}; "
+                "give each its own"
+            )

@@ -1,12 +1,28 @@
 """Whose session tokens are accepted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import field_validator, model_validator
 
-from pdp.settings.addresses import https_or_loopback
+from pdp.settings.addresses import https_or_loopback, is_loopback
 from pdp.settings.base import Frozen
+
+DEVELOPMENT_SUFFIXES = (
+    ".accounts.dev",
+    ".accountsstage.dev",
+    ".lcl.dev",
+    ".lclstage.dev",
+    ".lclclerk.com",
+    ".stg.dev",
+    ".stgstage.dev",
+)
+"""Hosts of the Frontend API of Clerk's development and staging instances.
+
+Source: https://github.com/clerk/javascript/blob/main/packages/shared/src/constants.ts
+"""
 
 
 class IssuerSettings(Frozen):
@@ -38,3 +54,25 @@ class IssuerSettings(Frozen):
         if sum(x is not None for x in (self.public_key, self.public_key_file, self.jwks_url)) > 1:
             raise ValueError("give one of public_key, public_key_file and jwks_url")
         return self
+
+
+def is_development(url: str) -> bool:
+    """Whether a URL is of a Clerk development instance, or of this machine."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return is_loopback(host) or f".{host}".endswith(DEVELOPMENT_SUFFIXES)
+
+
+def development_beside_production(issuers: Sequence[IssuerSettings]) -> tuple[str, str] | None:
+    """A development instance (its issuer, or the URL of its keys) and an issuer of production, if
+    both are accepted."""
+    production = [one.issuer for one in issuers if not is_development(one.issuer)]
+    development = [
+        url
+        for one in issuers
+        for url in (one.issuer, one.jwks_url)
+        if url is not None
+        and is_development(url)
+        # A key set on this machine is a copy; its keys are the issuer's all the same.
+        and not (url == one.jwks_url and is_loopback(urlsplit(url).hostname or ""))
+    ]
+    return (development[0], production[0]) if development and production else None

@@ -10,7 +10,7 @@ from pdp.settings.addresses import listen_address
 from pdp.settings.base import Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 from pdp.settings.clerk import ClerkSettings
-from pdp.settings.issuers import IssuerSettings
+from pdp.settings.issuers import IssuerSettings, development_beside_production
 
 
 class DatabaseSettings(Loaded):
@@ -25,9 +25,11 @@ class Settings(DatabaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid")
 
-    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field(min_length=1)
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = Field((), validate_default=True)
     """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
     separated by commas."""
+    allow_development_issuers: bool = False
+    """Accept a development instance beside one of production, where anybody may sign up."""
     clock_skew_seconds: float = Field(5, ge=0, le=30, allow_inf_nan=False)
     token_lifetime_seconds_max: float = Field(3600, gt=0, allow_inf_nan=False)
     jwks_refresh_seconds: float = Field(60, ge=1, allow_inf_nan=False)
@@ -39,9 +41,11 @@ class Settings(DatabaseSettings):
     audit_directory: Path = Path("audit")
     audit_allows: bool = False
     """Record allows too. Denials are always recorded."""
+    audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
+    """What each caller's denials may add to the audit log of this process, every second."""
+    audit_share_burst_bytes: int = Field(16 << 20, ge=1)
+    """What they may add at once."""
 
-    door: Literal["grpc", "envoy"] = "grpc"
-    """Who carries gRPC: grpcio, or Envoy with this process inside (the extra `pdp[envoy]`)."""
     listen: str = "127.0.0.1:50051"
     http_listen: str = "127.0.0.1:8080"
     processes: int = Field(1, ge=1, le=64)
@@ -51,6 +55,10 @@ class Settings(DatabaseSettings):
     """Where people come from, beside the administration service and policy documents."""
     callers: tuple[CallerSettings, ...] = ()
     """Empty: every caller is `anonymous` and may do everything, on loopback only."""
+    streams_share: int = Field(512, ge=1)
+    """How many streams of changes one caller may have open in one process."""
+    reports_share: int = Field(1_000, ge=1)
+    """How many records one caller may report to one process a second."""
     session_cookie: str = Field("__session", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
     """Where a request that comes through Envoy has its token, if not in `Authorization`."""
     insecure: bool = False
@@ -67,6 +75,16 @@ class Settings(DatabaseSettings):
             return value
         return [{"issuer": one} if isinstance(one, str) else one for one in listed(value)]
 
+    @field_validator("issuers")
+    @classmethod
+    def _is_one_at_least(cls, value: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        if not value:
+            raise ValueError(
+                "none is configured; set PDP_ISSUERS to your Clerk Frontend API URL, e.g. "
+                "PDP_ISSUERS=https://your-app.clerk.accounts.dev"
+            )
+        return value
+
     @field_validator("listen", "http_listen")
     @classmethod
     def _is_an_address(cls, value: str, info: ValidationInfo) -> str:
@@ -77,7 +95,12 @@ class Settings(DatabaseSettings):
         issuers = [one.issuer for one in self.issuers]
         if len(set(issuers)) != len(issuers):
             raise ValueError("issuers: each may be named once")
-        if self.door == "envoy" and self.listen.endswith(":0"):
-            raise ValueError("listen: with the door `envoy` the port must be named")
+        both = development_beside_production(self.issuers)
+        if both is not None and not self.allow_development_issuers:
+            raise ValueError(
+                f"issuers: {both[0]} is a development instance beside {both[1]}, and its users "
+                "would be taken for users of production; take one of them away, or set "
+                "allow_development_issuers = true"
+            )
         require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
         return self

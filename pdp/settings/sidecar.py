@@ -56,8 +56,10 @@ class SidecarSettings(Loaded):
     model_config = SettingsConfigDict(env_prefix="PDP_SIDECAR_", extra="forbid")
     default_file: ClassVar[str] = "pdp-sidecar.toml"
     processes: ClassVar[int] = 1
+    streams_share: ClassVar[int] = 64
+    """A sidecar has no streams."""
 
-    upstreams: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
+    upstreams: Annotated[tuple[str, ...], NoDecode] = Field((), validate_default=True)
     """`host:port` of servers, the first that answers is asked. In the environment: separated by
     commas, or a JSON list."""
     upstream_tls: UpstreamTlsSettings | None = None
@@ -75,6 +77,10 @@ class SidecarSettings(Loaded):
     stay_open: tuple[StayOpenSettings, ...] = ()
 
     audit_directory: Path = Path("sidecar-audit")
+    audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
+    """What each caller's denials may add to the audit log of this process, every second."""
+    audit_share_burst_bytes: int = Field(16 << 20, ge=1)
+    """What they may add at once."""
 
     listen: str = "127.0.0.1:50052"
     http_listen: str = "127.0.0.1:8081"
@@ -97,6 +103,11 @@ class SidecarSettings(Loaded):
     @field_validator("upstreams")
     @classmethod
     def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError(
+                "none is configured; say --upstream HOST:PORT, or set PDP_SIDECAR_UPSTREAMS, e.g. "
+                "PDP_SIDECAR_UPSTREAMS=pdp.internal:50051"
+            )
         for one in value:
             listen_address(one.removeprefix("dns:///"), unix=True)
         if len(set(value)) != len(value):

@@ -7,13 +7,13 @@ What is a new decision is on record before it goes out.
 """
 
 import hashlib
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
-from pdp_client.cache import DecisionCache, Fresh, key_of
+from pdp_client.cache import DecisionCache, Fresh, Given, key_of
 from pdpapi.v1.core_pb2 import ANSWER_SOURCE_STAYED_OPEN, DECISION_DENY
 
 from pdp.audit import Recorder, new_decision_id
@@ -24,6 +24,7 @@ from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
 from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
+from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
 from pdp.wire.decision import SERVICE
 from pdp.wire.methods import Method
@@ -44,7 +45,7 @@ class Counts:
 
 
 class Answering:
-    """Thread-safe."""
+    """Lives on one event loop; upstream is asked in threads of a bounded pool."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Answering:
         self._upstreams = upstreams
         self._recorder = recorder
         self._clock = clock
-        self._lock = threading.Lock()
+        self._asking = ThreadPoolExecutor(settings.threads, thread_name_prefix="upstream")
         self.counts = Counts()
 
     def methods(self) -> Sequence[Method]:
@@ -68,19 +69,19 @@ class Answering:
         return self._method(CHECK), self._method(BATCH)
 
     def _method(self, exchange: Exchange) -> Method:
-        def answer(request: Any, caller: Caller) -> Message:
+        async def answer(request: Any, caller: Caller) -> Message:
             items = len(exchange.items(request))
             # As upstream would say, and before anything is done with each of them.
             if items > BATCH_ITEMS_MAX:
                 raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
             key = key_of(exchange.path, request)
             try:
-                return self._answer(exchange, key, request, caller)
+                return await self._answer(exchange, key, request, caller)
             except NoAnswer as error:
                 failure = error
             kept = None
             if failure.out_of_reach:
-                kept = self._stay_open(exchange, key, request, caller)
+                kept = await self._stay_open(exchange, key, request, caller)
             else:
                 # Somebody was in reach, and did not say yes: no older yes stays open after that.
                 self._cache.forget(key)
@@ -92,31 +93,40 @@ class Answering:
             SERVICE, exchange.name, "decide", exchange.request, answer, exchange.request_bytes_max
         )
 
-    def _answer(self, exchange: Exchange, key: bytes, request: Any, caller: Caller) -> Message:
+    async def _answer(
+        self, exchange: Exchange, key: bytes, request: Any, caller: Caller
+    ) -> Message:
         """Raises NoAnswer, AuditUnavailable."""
 
         def ask() -> Fresh[Kept]:
             answer = self._upstreams.ask(exchange.path, request, exchange.response)
             return exchange.fresh(request, answer)
 
-        given = self._cache.get_or_ask(key, ask, wait_seconds=self._settings.deadline_seconds)
+        def get_or_ask() -> Given[Kept]:
+            return self._cache.get_or_ask(key, ask, wait_seconds=self._settings.deadline_seconds)
+
+        found = self._cache.find(key)
+        if found is not None:
+            given = Given(found, cached=True)
+        else:
+            given = await in_pool(self._asking, get_or_ask)
         kept, again = given.answer, None
         if given.cached and not kept.denies:
             again = kept.again
         elif given.cached:
-            again = self._again(exchange, request, kept, caller, AnswerSource.CACHED)
-            # To put it on record took time. What may no longer be said is asked anew.
+            again = await self._again(exchange, request, kept, caller, AnswerSource.CACHED)
+            # The write took time. An answer that may no longer be given is asked for again.
             if self._cache.find(key) is not kept:
-                kept, again = ask().answer, None
-        with self._lock:
-            if again is None:
-                self.counts.misses += 1
-            else:
-                self.counts.hits += 1
+                fresh = await in_pool(self._asking, ask)
+                kept, again = fresh.answer, None
+        if again is None:
+            self.counts.misses += 1
+        else:
+            self.counts.hits += 1
         message: Message = kept.fresh if again is None else again
         return message
 
-    def _stay_open(
+    async def _stay_open(
         self, exchange: Exchange, key: bytes, request: Any, caller: Caller
     ) -> Message | None:
         """The answer that was given before, where the settings let it stay open. Raises
@@ -128,14 +138,15 @@ class Answering:
         kept = self._cache.find(key, overtime_seconds=seconds)
         if kept is None or kept.denies:
             return None
-        again: Message = self._again(exchange, request, kept, caller, AnswerSource.STAYED_OPEN)
+        again: Message = await self._again(
+            exchange, request, kept, caller, AnswerSource.STAYED_OPEN
+        )
         if self._cache.find(key, overtime_seconds=seconds) is not kept:
             return None
-        with self._lock:
-            self.counts.stayed_open += 1
+        self.counts.stayed_open += 1
         return again
 
-    def _again(
+    async def _again(
         self, exchange: Exchange, request: Any, kept: Kept, caller: Caller, source: AnswerSource
     ) -> Any:
         """The answer, made anew and put on record: all that it denies, or all that stayed open."""
@@ -145,6 +156,7 @@ class Answering:
         actor = actor_of(message.actor)
         now = self._clock()
         records = []
+        results = []
         for item, result in zip(exchange.items(request), exchange.results(message), strict=True):
             denied = result.decision == DECISION_DENY
             if source is AnswerSource.CACHED and not denied:
@@ -155,6 +167,7 @@ class Answering:
                 result.message = STAYED_OPEN
                 result.ClearField("reusable_until")
             resource = item.resource
+            results.append(result)
             records.append(
                 DecisionRecord(
                     decision_id=result.decision_id,
@@ -174,5 +187,7 @@ class Answering:
                     source=source,
                 )
             )
-        self._recorder.record(records)
+        ids = await self._recorder.record(records)
+        for result, decision_id in zip(results, ids, strict=True):
+            result.decision_id = decision_id
         return message

@@ -5,32 +5,33 @@ itself.
 """
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 from pdp_client import TlsOptions
 from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
-from pdp.audit import Recorder, Shipper
-from pdp.clock import wall_clock
+from pdp.audit import Recorder, Shares, Shipper
+from pdp.certificates import examine_certificates
+from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.garbage import leave_in_peace
-from pdp.http import HttpServer, Metrics
+from pdp.http import Metrics, http_application
+from pdp.limits import RPCS_PER_THREAD_MAX
+from pdp.listener import EventLoop, HttpListener
 from pdp.settings import SidecarSettings
 from pdp.sidecar.answering import Answering
 from pdp.sidecar.exchanges import Kept
 from pdp.sidecar.reporting import UpstreamDestination
 from pdp.sidecar.upstreams import Credentials, Upstreams
-from pdp.wire import Door, open_grpc_door
+from pdp.wire import Application, Callers, Health, reflection_methods
 
 log = structlog.get_logger("pdp.sidecar")
 
 READINESS_SECONDS = 0.1
 ORIGIN = "sidecar"
-SOCKET_UMASK = 0o117
-"""A unix socket is for processes of the same user or group."""
 
 
 class Sidecar:
@@ -46,16 +47,28 @@ class Sidecar:
             entries_max=settings.entries_max, age_seconds_max=settings.age_seconds_max
         )
         self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
-        self._recorder = Recorder(settings.audit_directory, ORIGIN, clock=wall_clock)
+        self._clock = DecisionClock(wall_clock, elapsed_clock)
+        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
+        self._recorder = Recorder(
+            settings.audit_directory, ORIGIN, clock=self._clock, shares=shares
+        )
         self._shipper = Shipper(
             settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
         )
         self._answering = answering = Answering(
-            settings, self._cache, self._upstreams, self._recorder, clock=wall_clock
+            settings, self._cache, self._upstreams, self._recorder, clock=self._clock
         )
         self._metrics = Metrics(
             {
                 "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
+                "pdp_clock_steps": (
+                    "Steps of the wall clock that were seen, either way.",
+                    lambda: self._clock.steps,
+                ),
+                "pdp_clock_ahead_seconds": (
+                    "By how much decision time is ahead of the wall clock.",
+                    self._clock.ahead_seconds,
+                ),
                 "pdp_sidecar_live": (
                     "1 while there is a lease: kept answers are given.",
                     lambda: float(self._cache.live),
@@ -82,16 +95,44 @@ class Sidecar:
                     lambda: self._shipper.counts().failures,
                 ),
                 "pdp_audit_write_failures": (
-                    "Writes and syncs of the log that failed.",
+                    "Writes of the log that failed, and segments that others moved or changed.",
                     lambda: self._recorder.counts().failures,
+                ),
+                "pdp_audit_folded_records": (
+                    "Denials that were counted at the record of an equal one.",
+                    lambda: self._recorder.counts().folded,
+                ),
+                "pdp_audit_share_refusals": (
+                    "Denials not given, because their caller's share of the log was used up.",
+                    lambda: self._recorder.counts().refused,
                 ),
             }
         )
         self._stopping = threading.Event()
         self._started = contextlib.ExitStack()
         """What `stop` has to stop, latest first."""
-        self._door: Door | None = None
-        self._http = HttpServer(settings.http_listen, self._metrics, self.obstacles)
+        self._loop = EventLoop()
+        self._health = Health()
+        methods = (*self._answering.methods(), *self._health.methods())
+        self._application = Application(
+            Callers(settings.callers),
+            (*methods, *reflection_methods(method.service for method in methods)),
+            self._metrics.observe_rpc,
+            rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
+            streams_share=settings.streams_share,
+        )
+        self._listener_grpc = HttpListener(
+            self._application,
+            listen=settings.listen,
+            tls=settings.tls,
+            policies=[(method.path, method.request_bytes_max) for method in methods],
+            drain_seconds=settings.shutdown_seconds,
+        )
+        self._listener_http = HttpListener(
+            http_application(self._metrics, self.obstacles),
+            listen=settings.http_listen,
+            drain_seconds=1,
+        )
         self._readiness = threading.Thread(
             target=self._follow_readiness, name="readiness", daemon=True
         )
@@ -102,39 +143,45 @@ class Sidecar:
             (lambda: not self._stopping.is_set(), "shutting down"),
             (lambda: self._cache.live, "the change stream is not live"),
             (self._recorder.ready, "decisions cannot be put on record"),
-            (lambda: self._door is not None and self._door.is_open(), "the port is not open"),
+            (self._listener_grpc.is_open, "the port is not open"),
         )
         return [sentence for holds, sentence in checks if not holds()]
 
     def start(self) -> None:
-        """Starts everything, front door last.
+        """Starts everything, the gRPC port last.
 
         Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
         stops what has.
         """
         started = self._started
+        self._metrics.set_certificates(
+            examine_certificates(_certificate_files(self._settings), self._clock())
+        )
         started.callback(self._upstreams.close)
-        self._http.start()
-        started.callback(self._http.stop)
+        self._loop.start()
+        started.callback(self._loop.stop)
+        self._loop.run(self._listener_http.open())
+        started.callback(lambda: self._loop.run(self._listener_http.close()))
         self._recorder.start()
         self._shipper.start()
         started.callback(self._stop_audit)
         self._follower.start()
         started.callback(self._follower.stop)
-        with _umask(SOCKET_UMASK):
-            self._door = open_grpc_door(
-                self._settings, self._answering.methods(), self._metrics.observe_rpc
-            )
-        started.callback(self._door.close, self._settings.shutdown_seconds)
+        self._loop.run(self._listener_grpc.open())
+        started.callback(lambda: self._loop.run(self._close_grpc()))
         self._readiness.start()
         log.info(
             "serving",
             listen=self._settings.listen,
-            port=self._door.port,
-            http_port=self._http.port,
+            port=self._listener_grpc.port,
+            http_port=self._listener_http.port,
             upstreams=self._settings.upstreams,
             callers=len(self._settings.callers),
         )
+
+    def listens(self) -> bool:
+        """Whether both ports are open. A listener that ended does not come back by itself."""
+        return self._listener_grpc.is_open() and self._listener_http.is_open()
 
     def stop(self) -> None:
         """Stops taking requests, finishes those in flight, and reports what upstream takes."""
@@ -142,6 +189,12 @@ class Sidecar:
         self._stopping.set()
         self._started.close()
         log.info("stopped")
+
+    async def _close_grpc(self) -> None:
+        """Answers what was accepted, then tells clients to connect elsewhere."""
+        self._health.set_serving(serving=False)
+        await self._application.drain(self._settings.shutdown_seconds)
+        await self._listener_grpc.close()
 
     def _stop_audit(self) -> None:
         # In this order: the shipper's last pass takes what the recorder wrote last.
@@ -152,9 +205,9 @@ class Sidecar:
         serving = False
         while not self._stopping.wait(READINESS_SECONDS):
             obstacles = self.obstacles()
-            if serving == bool(obstacles) and self._door is not None:
+            if serving == bool(obstacles):
                 serving = not obstacles
-                self._door.set_serving(serving=serving)
+                self._health.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
                     leave_in_peace()
@@ -167,10 +220,12 @@ def _credentials(settings: SidecarSettings) -> Credentials:
     return Credentials(tls, settings.upstream_key(), settings.insecure)
 
 
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
+def _certificate_files(settings: SidecarSettings) -> dict[str, Path | None]:
+    files: dict[str, Path | None] = {}
+    if settings.tls is not None:
+        files["server"] = settings.tls.certificate_file
+        files["client_ca"] = settings.tls.client_ca_file
+    if settings.upstream_tls is not None:
+        files["upstream_client"] = settings.upstream_tls.certificate_file
+        files["upstream_ca"] = settings.upstream_tls.ca_file
+    return files

@@ -1,7 +1,9 @@
 """PolicyAdministrationService: five methods for each kind of entity, made from one table, and
 RevokeSession, Apply, Export and Barrier."""
 
+import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +12,21 @@ from pdpapi.v1 import administration_service_pb2 as pb
 
 from pdp import model
 from pdp.administrator import Administrator
-from pdp.document import Action
-from pdp.limits import MESSAGE_BYTES_MAX
+from pdp.document import Action, parse_document
+from pdp.errors import LimitExceeded
+from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Answerer, Method
+from pdp.wire.exports import Exports
+from pdp.wire.methods import AnyMethod, Method, blocking
 from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
+
+_WORD_BEGINS = re.compile("(?<=[a-z])(?=[A-Z])")
+EXPORT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
+"""Of a document in one message, as every client takes it by default; StreamExport has no such
+bound."""
 
 _ACTIONS = {
     Action.CREATE: pb.Change.ACTION_CREATE,
@@ -38,7 +47,7 @@ class _Kind:
 
     @property
     def field(self) -> str:
-        return self.name.lower()
+        return _WORD_BEGINS.sub("_", self.name).lower()
 
 
 _KINDS = (
@@ -48,6 +57,13 @@ _KINDS = (
         model.Permission,
         entities.permission_of,
         entities.permission_message,
+    ),
+    _Kind(
+        "ResourceType",
+        "ResourceTypes",
+        model.ResourceType,
+        entities.resource_type_of,
+        entities.resource_type_message,
     ),
     _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
     _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
@@ -72,32 +88,47 @@ _KINDS = (
 )
 
 
-def administration_methods(administrator: Administrator, pages: Pages) -> Sequence[Method]:
-    """The methods of PolicyAdministrationService."""
-    methods = [method for kind in _KINDS for method in _methods_of_kind(kind, administrator, pages)]
+Answer = Callable[[Any, Caller], Message]
+"""Answers one method; blocks while the database works."""
+
+
+def administration_methods(
+    administrator: Administrator, pages: Pages, pool: ThreadPoolExecutor
+) -> Sequence[AnyMethod]:
+    """The methods of PolicyAdministrationService. They block in threads of `pool`."""
+    answers = [one for kind in _KINDS for one in _answers_of_kind(kind, administrator, pages)]
 
     def revoke_session(request: pb.RevokeSessionRequest, _: Caller) -> pb.RevokeSessionResponse:
         revision = administrator.revoke_session(request.session_id, request.user_id)
         return pb.RevokeSessionResponse(revision=revision)
 
     def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
+        document = parse_document(request.document)
         revision, changes = administrator.apply(
-            request.document,
+            document,
             dry_run=request.dry_run,
             expected_revision=request.expected_revision,
         )
         return pb.ApplyResponse(
             revision=revision,
+            changes_total=len(changes),
+            warnings=[
+                pb.Warning(field=one.field, description=one.description, line=one.line or 0)
+                for one in administrator.lint(document)
+            ],
             changes=[
                 pb.Change(
                     action=_ACTIONS[change.action], kind=change.kind, key="/".join(change.key)
                 )
-                for change in changes
+                for change in changes[:DOCUMENT_CHANGES_MAX]
             ],
         )
 
-    def export(_: pb.ExportRequest, __: Caller) -> pb.ExportResponse:
-        document, revision = administrator.export()
+    def export(request: pb.ExportRequest, _: Caller) -> pb.ExportResponse:
+        sections = administrator.check_sections(request.sections)
+        document, revision = administrator.export(sections)
+        if len(document.encode()) > EXPORT_BYTES_MAX:
+            raise LimitExceeded("export_bytes_max", EXPORT_BYTES_MAX, len(document.encode()))
         return pb.ExportResponse(document=document, revision=revision)
 
     def barrier(request: pb.BarrierRequest, _: Caller) -> pb.BarrierResponse:
@@ -106,16 +137,29 @@ def administration_methods(administrator: Administrator, pages: Pages) -> Sequen
             revision=passed.revision, replicas=passed.replicas, silent=passed.silent
         )
 
-    return (
-        *methods,
-        _method("RevokeSession", revoke_session),
-        _method("Apply", apply),
-        _method("Export", export),
-        _method("Barrier", barrier),
-    )
+    answers += [
+        ("RevokeSession", revoke_session),
+        ("Apply", apply),
+        ("Export", export),
+        ("Barrier", barrier),
+    ]
+    methods = [
+        Method(
+            SERVICE,
+            name,
+            "administer",
+            getattr(pb, f"{name}Request"),
+            blocking(pool, answer),
+            APPLY_BYTES_MAX if name == "Apply" else MESSAGE_BYTES_MAX,
+        )
+        for name, answer in answers
+    ]
+    return [*methods, Exports(administrator, SERVICE).method()]
 
 
-def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) -> Sequence[Method]:
+def _answers_of_kind(
+    kind: _Kind, administrator: Administrator, pages: Pages
+) -> Sequence[tuple[str, Answer]]:
     def response(verb: str, **fields: Any) -> Message:
         message: Message = getattr(pb, f"{verb}Response")(**fields)
         return message
@@ -135,7 +179,7 @@ def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) ->
         page = found[:size]
         return response(
             f"List{kind.plural}",
-            **{kind.plural.lower(): [kind.write(entity) for entity in page]},
+            **{f"{kind.field}s": [kind.write(entity) for entity in page]},
             next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
         )
 
@@ -148,19 +192,14 @@ def _methods_of_kind(kind: _Kind, administrator: Administrator, pages: Pages) ->
         return response(f"Delete{kind.name}", revision=revision)
 
     return (
-        _method(f"Create{kind.name}", create),
-        _method(f"Get{kind.name}", get),
-        _method(f"List{kind.plural}", list_page),
-        _method(f"Update{kind.name}", update),
-        _method(f"Delete{kind.name}", delete),
+        (f"Create{kind.name}", create),
+        (f"Get{kind.name}", get),
+        (f"List{kind.plural}", list_page),
+        (f"Update{kind.name}", update),
+        (f"Delete{kind.name}", delete),
     )
 
 
 def _key(request: Message) -> model.Key:
     """Get and Delete requests hold the parts of the key, in order, and nothing else."""
     return tuple(getattr(request, field.name) for field in request.DESCRIPTOR.fields)
-
-
-def _method(name: str, answer: Answerer) -> Method:
-    request: type[Message] = getattr(pb, f"{name}Request")
-    return Method(SERVICE, name, "administer", request, answer, MESSAGE_BYTES_MAX)

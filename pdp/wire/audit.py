@@ -1,10 +1,13 @@
 """AuditService: the decision log, filtered and paged, and what sidecars report into it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pdpapi.v1 import audit_service_pb2, core_pb2
 from pdpapi.v1.audit_service_pb2 import (
+    FollowDecisionsRequest,
+    FollowDecisionsResponse,
     GetDecisionRequest,
     GetDecisionResponse,
     ListDecisionsRequest,
@@ -14,15 +17,16 @@ from pdpapi.v1.audit_service_pb2 import (
 )
 
 from pdp import model
-from pdp.audit import DecisionFilter, DecisionLog, Log, Reports
+from pdp.audit import Cursor, DecisionFilter, DecisionLog, Log, Reports
 from pdp.errors import InvalidRequest, Violation
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_BYTES_MAX
 from pdp.wire import entities
 from pdp.wire.callers import Caller
 from pdp.wire.decision import EFFECTS, KINDS, REASONS, write_actor
 from pdp.wire.log_frames import contents_of, place_message, place_of
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, blocking
 from pdp.wire.pages import Pages, page_size
+from pdp.wire.shares import Rate
 from pdp.wire.times import seconds_of, set_time
 
 SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
@@ -38,8 +42,17 @@ _SOURCES = {
 }
 
 
-def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> Sequence[Method]:
-    """The methods of AuditService."""
+def audit_methods(
+    decision_log: DecisionLog,
+    reports: Reports,
+    pages: Pages,
+    reported: Rate,
+    pool: ThreadPoolExecutor,
+) -> Sequence[Method]:
+    """The methods of AuditService. They block in threads of `pool`.
+
+    `reported`: shares in the records that callers report.
+    """
 
     def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
         size = page_size(request)
@@ -58,6 +71,22 @@ def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> 
             response.decisions.append(message)
         return response
 
+    def follow(request: FollowDecisionsRequest, _: Caller) -> FollowDecisionsResponse:
+        if request.from_end:
+            return FollowDecisionsResponse(cursor=pages.cursor(decision_log.end()))
+        cursor = Cursor(*pages.place(request.cursor)) if request.cursor else Cursor()  # type: ignore[arg-type]
+        found = decision_log.follow(_filter(request.query), cursor, page_size(request.query))
+        response = FollowDecisionsResponse(cursor=pages.cursor(found.cursor), more=found.more)
+        room = PAGE_BYTES_MAX
+        for record, behind in found.decisions:
+            message = record_message(record)
+            room -= message.ByteSize()
+            if response.decisions and room < 0:
+                response.cursor, response.more = response.decisions[-1].cursor, True
+                break
+            response.decisions.add(decision=message, cursor=pages.cursor(behind))
+        return response
+
     def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
         first, *others = map(record_message, decision_log.get(request.decision_id))
         return GetDecisionResponse(decision=first, others=others)
@@ -67,6 +96,7 @@ def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> 
         if not request.frames:
             known = reports.place(caller.name, log)
             return ReportDecisionsResponse(place=None if known is None else place_message(known))
+        reported.spend(caller.name, len(request.frames))
         start, contents = place_of(request.start), contents_of(request.frames)
         place, refusals = reports.take(caller.name, log, start, contents)
         return ReportDecisionsResponse(
@@ -83,14 +113,32 @@ def audit_methods(decision_log: DecisionLog, reports: Reports, pages: Pages) -> 
             "ListDecisions",
             "audit",
             ListDecisionsRequest,
-            list_decisions,
+            blocking(pool, list_decisions),
             MESSAGE_BYTES_MAX,
         ),
         Method(
-            SERVICE, "GetDecision", "audit", GetDecisionRequest, get_decision, MESSAGE_BYTES_MAX
+            SERVICE,
+            "FollowDecisions",
+            "audit",
+            FollowDecisionsRequest,
+            blocking(pool, follow),
+            MESSAGE_BYTES_MAX,
         ),
         Method(
-            SERVICE, "ReportDecisions", "report", ReportDecisionsRequest, report, REPORT_BYTES_MAX
+            SERVICE,
+            "GetDecision",
+            "audit",
+            GetDecisionRequest,
+            blocking(pool, get_decision),
+            MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
+            "ReportDecisions",
+            "report",
+            ReportDecisionsRequest,
+            blocking(pool, report),
+            REPORT_BYTES_MAX,
         ),
     )
 
@@ -138,8 +186,11 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         source=_SOURCES[record.source],
         reported_by=record.reported_by or "",
         request=record.request or "",
+        occurrences=record.occurrences,
     )
     if record.actor is not None:
         write_actor(message.actor, record.actor)
     set_time(message.decided_at, record.decided_at)
+    if record.last_decided_at is not None:
+        set_time(message.last_decided_at, record.last_decided_at)
     return message

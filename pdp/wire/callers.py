@@ -9,6 +9,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from cryptography import x509
 
@@ -24,11 +25,10 @@ class Caller:
     may: frozenset[Capability]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """What a peer says of itself, and what TLS found out about it."""
 
-    authorizations: Sequence[str | bytes]
+    authorizations: Sequence[bytes]
     """Each value of `authorization`."""
     certificate: bytes | None
     """The PEM certificate that TLS has verified."""
@@ -50,11 +50,13 @@ class Callers:
         self._by_spiffe_id = {
             one.spiffe_id: Caller(one.name, one.may) for one in callers if one.spiffe_id is not None
         }
-        self._open = not callers
+        self.open: Final = not callers
+        """Whether nobody has to prove anything."""
+        self.several: Final = len(callers) > 1
 
     def identify(self, proof: Proof) -> Caller:
         """The caller of this RPC. Raises CallerUnauthenticated."""
-        if self._open:
+        if self.open:
             return ANONYMOUS
         if self._by_spiffe_id and proof.certificate is not None:
             caller = self._by_spiffe_id.get(_spiffe_id(proof.certificate))
@@ -68,12 +70,10 @@ class Callers:
         return caller
 
 
-def _api_key(values: Sequence[str | bytes]) -> bytes | None:
+def _api_key(values: Sequence[bytes]) -> bytes | None:
     if len(values) != 1:
         return None
-    value = values[0]
-    text = value if isinstance(value, bytes) else value.encode()
-    scheme, _, key = text.partition(b" ")
+    scheme, _, key = values[0].partition(b" ")
     return key if scheme.lower() == b"bearer" and key else None
 
 

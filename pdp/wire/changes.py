@@ -76,7 +76,7 @@ class Watchers:
 
 
 class Watcher:
-    """A `Feed`: news as it comes, a heartbeat when it is time, an end when the clocks want it."""
+    """A `Subscription`: changes as they come, heartbeats, and an end after LIFE_SECONDS_MAX."""
 
     def __init__(self, watch: Watch, watchers: Watchers) -> None:
         self._watch = watch
@@ -84,16 +84,14 @@ class Watcher:
         self._began = self.due_at = time.monotonic()
         # Not all at the same time: those who came together would come back together.
         self._ends_at = self._began + LIFE_SECONDS_MAX * random.uniform(0.8, 1)  # noqa: S311
-        self.behind = False
 
     def take(self) -> Sequence[bytes] | None:
-        """See `Feed`."""
+        """See `Subscription`."""
         # Before anything is read: what is said of this moment holds at every later one.
         now = time.monotonic()
         if now >= self._ends_at:
             return None
         news = self._watch.news()
-        self.behind = news.behind
         messages = []
         if news.start_over:
             start = StartOver(epoch=news.epoch, revision=news.revision)
@@ -108,7 +106,7 @@ class Watcher:
         return messages
 
     def close(self) -> None:
-        """See `Feed`."""
+        """See `Subscription`."""
         self._watch.close()
         self._watchers.leave()
 

@@ -1,7 +1,7 @@
 """PolicyDecisionService: CheckRequest -> questions -> ruling -> CheckResponse."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -26,10 +26,11 @@ from pdp.limits import (
     MESSAGE_BYTES_MAX,
     TOKEN_BYTES_MAX,
 )
+from pdp.pacing import Pace
 from pdp.wire import entities
 from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Method, Soon
+from pdp.wire.methods import Method
 from pdp.wire.times import set_duration, set_time
 
 SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["PolicyDecisionService"].full_name
@@ -61,47 +62,33 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
     def method(
         name: str,
         request_type: type[Message],
-        read: Callable[[Any], Sequence[model.Question]],
-        write: Callable[[Ruling], Message],
+        read: Callable[[Any], Awaitable[Sequence[model.Question]]],
+        write: Callable[[Ruling], Awaitable[Message]],
         request_bytes_max: int,
     ) -> Method:
-        def rule(request: Any, caller: Caller, *, wait: bool) -> Ruling:
-            return authorizer.rule(
+        async def answer(request: Any, caller: Caller) -> Message:
+            ruling = await authorizer.rule(
                 request.actor_token,
-                read(request),
+                await read(request),
                 caller.name,
                 request.at_least_revision,
-                wait=wait,
             )
-
-        def answer(request: Any, caller: Caller) -> Message:
-            ruling = rule(request, caller, wait=True)
             count(ruling.decisions)
-            return write(ruling)
+            return await write(ruling)
 
-        def at_once(request: Any, caller: Caller) -> Soon:
-            ruling = rule(request, caller, wait=False)
-
-            async def settle() -> None:
-                await authorizer.settle(ruling)
-                count(ruling.decisions)
-
-            if ruling.unrecorded:
-                return Soon(write(ruling), settle)
-            count(ruling.decisions)
-            return Soon(write(ruling), None)
-
-        return Method(SERVICE, name, "decide", request_type, answer, request_bytes_max, at_once)
+        return Method(SERVICE, name, "decide", request_type, answer, request_bytes_max)
 
     return (
-        method(
-            "Check", CheckRequest, lambda one: (_question(one),), _check_response, CHECK_BYTES_MAX
-        ),
+        method("Check", CheckRequest, _check_question, _check_response, CHECK_BYTES_MAX),
         method("BatchCheck", BatchCheckRequest, _questions, _batch_response, MESSAGE_BYTES_MAX),
     )
 
 
-def _check_response(ruling: Ruling) -> CheckResponse:
+async def _check_question(request: CheckRequest) -> Sequence[model.Question]:
+    return (_question(request),)
+
+
+async def _check_response(ruling: Ruling) -> CheckResponse:
     response = _response(ruling, ruling.decisions[0])
     response.decision_id = ruling.decision_ids[0]
     _write_ancestors(response, ruling, 0)
@@ -110,11 +97,12 @@ def _check_response(ruling: Ruling) -> CheckResponse:
     return response
 
 
-def _batch_response(ruling: Ruling) -> BatchCheckResponse:
+async def _batch_response(ruling: Ruling) -> BatchCheckResponse:
     response = BatchCheckResponse()
     add = response.results.add
     # Most items of a batch have one of a few answers: each is written once, and copied.
     answers: dict[model.Decision, CheckResponse] = {}
+    pace = Pace()
     for index, decision in enumerate(ruling.decisions):
         answer = answers.get(decision)
         if answer is None:
@@ -123,21 +111,24 @@ def _batch_response(ruling: Ruling) -> BatchCheckResponse:
         result.CopyFrom(answer)
         result.decision_id = ruling.decision_ids[index]
         _write_ancestors(result, ruling, index)
+        await pace.give_way()
     if isinstance(ruling.token, model.VerifiedToken):
         write_actor(response.actor, ruling.token.actor)
     return response
 
 
-def _questions(request: BatchCheckRequest) -> list[model.Question]:
+async def _questions(request: BatchCheckRequest) -> list[model.Question]:
     items = len(request.items)
     if items > BATCH_ITEMS_MAX:
         raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
     if not items:
         raise InvalidRequest(Violation("items", "must hold at least one question"))
     questions: list[model.Question] = []
+    pace = Pace()
     try:
         for item in request.items:
-            questions.append(_question(item))  # noqa: PERF401  # the length says which is malformed
+            questions.append(_question(item))
+            await pace.give_way()
     except InvalidRequest as error:
         raise error.within(f"items[{len(questions)}]") from None
     return questions

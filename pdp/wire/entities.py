@@ -22,6 +22,16 @@ _STATUS_VALUES = {
     model.UserStatus.DISABLED: pb.USER_STATUS_DISABLED,
 }
 
+_TENANCIES = {
+    pb.TENANCY_UNSPECIFIED: model.Tenancy.ORGANIZATION,
+    pb.TENANCY_ORGANIZATION: model.Tenancy.ORGANIZATION,
+    pb.TENANCY_NONE: model.Tenancy.NONE,
+}
+_TENANCY_VALUES = {
+    model.Tenancy.ORGANIZATION: pb.TENANCY_ORGANIZATION,
+    model.Tenancy.NONE: pb.TENANCY_NONE,
+}
+
 
 def permission_of(message: pb.Permission) -> model.Permission:
     return model.Permission(message.name, message.description)
@@ -29,6 +39,21 @@ def permission_of(message: pb.Permission) -> model.Permission:
 
 def permission_message(entity: model.Permission) -> pb.Permission:
     return pb.Permission(name=entity.name, description=entity.description)
+
+
+def resource_type_of(message: pb.ResourceType) -> model.ResourceType:
+    tenancy = _TENANCIES.get(message.tenancy)
+    if tenancy is None:
+        raise InvalidRequest(Violation("resource_type.tenancy", f"{message.tenancy} is no tenancy"))
+    return model.ResourceType(message.name, tenancy, message.stored_required)
+
+
+def resource_type_message(entity: model.ResourceType) -> pb.ResourceType:
+    return pb.ResourceType(
+        name=entity.name,
+        tenancy=_TENANCY_VALUES[entity.tenancy],
+        stored_required=entity.stored_required,
+    )
 
 
 def role_of(message: pb.Role) -> model.Role:

@@ -28,7 +28,7 @@ from pdp.wire.external_auth_pb2 import (
     HeaderValueOption,
     OkHttpResponse,
 )
-from pdp.wire.methods import Method, Soon
+from pdp.wire.methods import Method
 
 SERVICE = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
 
@@ -65,31 +65,13 @@ def external_authorization_methods(
 ) -> Sequence[Method]:
     """The method of Authorization, which Envoy's filter ext_authz calls."""
 
-    def rule(
-        http: AttributeContext.HttpRequest, headers: Headers, caller: Caller, *, wait: bool
-    ) -> Ruling | None:
+    async def answer(request: CheckRequest, caller: Caller) -> CheckResponse:
+        http, headers = _read(request)
         token = session_token(_apart(headers), session_cookie)
-        ruling = authorizer.rule_request(token, _request(http), caller.name, wait=wait)
-        if ruling is not None and not ruling.unrecorded:
+        ruling = await authorizer.rule_request(token, _request(http), caller.name)
+        if ruling is not None:
             count(ruling.decisions)
-        return ruling
-
-    def answer(request: CheckRequest, caller: Caller) -> CheckResponse:
-        http, headers = _read(request)
-        return _response(rule(http, headers, caller, wait=True), headers)
-
-    def at_once(request: CheckRequest, caller: Caller) -> Soon:
-        http, headers = _read(request)
-        ruling = rule(http, headers, caller, wait=False)
-        response = _response(ruling, headers)
-        if ruling is None or not ruling.unrecorded:
-            return Soon(response, None)
-
-        async def settle() -> None:
-            await authorizer.settle(ruling)
-            count(ruling.decisions)
-
-        return Soon(response, settle)
+        return _response(ruling, headers)
 
     method = Method(
         SERVICE,
@@ -98,7 +80,6 @@ def external_authorization_methods(
         CheckRequest,
         answer,
         REQUEST_BYTES_MAX,
-        at_once,
         in_place_of=_unavailable,
     )
     return (method,)

@@ -6,71 +6,94 @@ Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import base64
 import string
 import struct
+import zlib
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
-from pdp.wire.gate import Refusal
+from pdp.wire.pipeline import Refusal
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+IDENTITY, GZIP = b"identity", b"gzip"
+ENCODINGS = (IDENTITY, GZIP)
+"""The encodings that requests may have. Answers are never compressed."""
+
 _PREFIX = struct.Struct(">BI")
+_PREFIX_BYTES = _PREFIX.size
+_GZIP_WINDOW = zlib.MAX_WBITS | 16
 _UNQUOTED = "".join(sorted(set(string.printable) - set(string.whitespace) - {"%"})) + " "
 
 
-class CompressedError(Exception):
-    """The message is compressed, which nobody here reads."""
+class EncodingError(Exception):
+    """The message is compressed in a way that is not read here."""
 
 
 class MessageReader:
-    """Puts together the one message of a unary call, and holds no more than `bytes_max` of it."""
+    """Splits a body into messages. Holds at most one message and what came with it."""
 
-    __slots__ = ("_body", "_bytes_max", "length")
+    __slots__ = ("_body", "_bytes_max", "_encoding")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, encoding: bytes) -> None:
         self._bytes_max = bytes_max
+        self._encoding = encoding
         self._body = bytearray()
-        self.length = 0
-        """Of the message, as its prefix says; 0 while that was not seen."""
 
-    def feed(self, chunk: bytes) -> None:
-        """Takes what came. Raises as `message_of`, as soon as that is known."""
+    @property
+    def rest(self) -> int:
+        """Bytes that are not part of a message that was taken."""
+        return len(self._body)
+
+    def feed(self, chunk: bytes) -> int:
+        """Takes a part of the body. Returns the length that the next message says to have, 0 while
+        that is unknown. Raises EncodingError or LimitExceeded as soon as the prefix shows it."""
         self._body += chunk
-        self.length = _length(self._body, self._bytes_max)
+        if len(self._body) < _PREFIX_BYTES:
+            return 0
+        return _length(self._body, self._bytes_max, self._encoding)
 
-    def message(self) -> bytes:
-        """The message, once all has come. Raises as `message_of`."""
-        return message_of(bytes(self._body), self._bytes_max)
+    def take(self) -> bytes | None:
+        """The next message; None while it is not complete. Raises as `message_of`."""
+        if len(self._body) < _PREFIX_BYTES:
+            return None
+        end = _PREFIX_BYTES + _length(self._body, self._bytes_max, self._encoding)
+        if len(self._body) < end:
+            return None
+        message = _decoded(bytes(self._body[:end]), self._bytes_max)
+        del self._body[:end]
+        return message
 
 
-def message_of(body: bytes, bytes_max: int) -> bytes:
+def message_of(body: bytes, bytes_max: int, encoding: bytes) -> bytes:
     """The one message of a whole body.
 
-    Raises CompressedError, LimitExceeded, and InvalidRequest where it is not one message.
+    Raises EncodingError, LimitExceeded, and InvalidRequest if it is not exactly one message.
     """
-    if len(body) != _PREFIX.size + _length(body, bytes_max):
-        raise _not_one_message()
-    return body[_PREFIX.size :]
+    if len(body) < _PREFIX_BYTES or len(body) != _PREFIX_BYTES + _length(body, bytes_max, encoding):
+        raise not_one_message()
+    return _decoded(body, bytes_max)
 
 
-def _length(body: bytes | bytearray, bytes_max: int) -> int:
-    """What the prefix says, where there is one; and checks what is known by then."""
-    if len(body) < _PREFIX.size:
-        return 0
-    length: int
-    compressed, length = _PREFIX.unpack_from(body)
-    if compressed:
-        raise CompressedError
-    if length > bytes_max:
-        raise LimitExceeded("request_bytes_max", bytes_max, length)
-    if len(body) > _PREFIX.size + length:
-        raise _not_one_message()
-    return length
+def inflate(data: bytes, bytes_max: int) -> bytes:
+    """The content of one gzip member of at most `bytes_max` bytes.
+
+    Raises LimitExceeded, and InvalidRequest if it is not exactly one member.
+    """
+    inflater = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        content = inflater.decompress(data, bytes_max + 1)
+    except zlib.error:
+        raise InvalidRequest(Violation("", "is not gzip data")) from None
+    if len(content) > bytes_max:
+        raise LimitExceeded("request_bytes_max", bytes_max, len(content))
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidRequest(Violation("", "is not one gzip member"))
+    return content
 
 
-def framed(message: bytes) -> bytes:
-    """A message as it goes over the wire, not compressed."""
-    return _PREFIX.pack(0, len(message)) + message
+def framed(message: bytes, flags: int = 0) -> bytes:
+    """A message with its prefix, not compressed."""
+    return _PREFIX.pack(flags, len(message)) + message
 
 
 def status_headers(refusal: Refusal) -> Headers:
@@ -85,5 +108,21 @@ def status_headers(refusal: Refusal) -> Headers:
     return headers
 
 
-def _not_one_message() -> InvalidRequest:
+def not_one_message() -> InvalidRequest:
+    """The error of a body that is not exactly one message."""
     return InvalidRequest(Violation("", "is not one length-prefixed message"))
+
+
+def _length(body: bytes | bytearray, bytes_max: int, encoding: bytes) -> int:
+    length: int
+    flags, length = _PREFIX.unpack_from(body)
+    if flags > 1 or (flags == 1 and encoding != GZIP):
+        raise EncodingError
+    if length > bytes_max:
+        raise LimitExceeded("request_bytes_max", bytes_max, length)
+    return length
+
+
+def _decoded(frame: bytes, bytes_max: int) -> bytes:
+    message = frame[_PREFIX_BYTES:]
+    return inflate(message, bytes_max) if frame[0] else message

@@ -1,31 +1,23 @@
-"""The method table: every RPC of ours, who may call it, and what answers it.
+"""The method table: every RPC, who may call it, and the function that answers it.
 
-A method that is not in the table does not exist. What answers is a plain function from message to
-message, which knows nothing of gRPC.
+A method that is not in the table does not exist. The functions take and return messages and know
+nothing of gRPC, Connect or HTTP.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
 from pdp.settings import Capability
+from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
 
-Answerer = Callable[[Any, Caller], Message]
-
-
-@dataclass(frozen=True, slots=True)
-class Soon:
-    """An answer that was made without waiting."""
-
-    message: Message
-    settle: Callable[[], Awaitable[None]] | None
-    """Where there is one, this may be answered only after it: it waits for the audit."""
-
-
-AnswererAtOnce = Callable[[Any, Caller], Soon]
+Access = Capability | Literal["anybody", "caller"]
+"""Who may call a method: callers with a capability, everybody, or every configured caller."""
+Answerer = Callable[[Any, Caller], Awaitable[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,60 +27,80 @@ class Method:
     service: str
     """Full name of the service, e.g. `pdpapi.v1.PolicyDecisionService`."""
     name: str
-    capability: Capability
+    access: Access
     request: type[Message]
     answer: Answerer
     request_bytes_max: int
-    at_once: AnswererAtOnce | None = None
-    """The same answer for an event loop. Raises errors.MustWait where something else than the audit
-    would have to be waited for; then nothing has happened, and `answer` does it all."""
     in_place_of: Callable[[Exception], Message | None] | None = None
-    """What is said in place of an error's status, where that could be taken for leave to go on."""
+    """The message that replaces an error's status, if a client could take the status for an allow.
+    """
 
     @property
     def path(self) -> str:
-        """The HTTP/2 `:path`, exactly."""
+        """The HTTP `:path`, exactly."""
         return f"/{self.service}/{self.name}"
 
 
-class Feed(Protocol):
-    """What one open stream has to say. It is asked, and never waits; one thread at a time asks."""
+class Subscription(Protocol):
+    """The messages of one open stream. Called on the event loop; never waits."""
 
     @property
     def due_at(self) -> float:
-        """time.monotonic() of when to ask again at the latest."""
-
-    @property
-    def behind(self) -> bool:
-        """Whether there was more to say than was said: to be asked again as soon as that is out."""
+        """time.monotonic() at which to call `take` again at the latest."""
 
     def take(self) -> Sequence[bytes] | None:
-        """The serialized messages that are to be sent now, in order; None: that was all.
+        """The serialized messages to send now, in order; None: the stream is complete.
 
-        Raises PdpError where the stream cannot go on.
+        Raises PdpError if the stream cannot go on.
         """
 
     def close(self) -> None:
-        """The stream is over. Called once."""
+        """Releases what the stream holds. Called once."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
-    """One RPC that answers a request by a stream."""
+    """One RPC that answers a request with a stream."""
 
     service: str
     name: str
-    capability: Capability
+    access: Access
     request: type[Message]
-    open: Callable[[Any, Caller], Feed]
+    open: Callable[[Any, Caller], Subscription]
     listen: Callable[[Callable[[], None]], None]
-    """Has a function called, which must not wait, whenever feeds may have more to say."""
+    """Registers a function that is called, from any thread, when streams may have messages."""
     request_bytes_max: int
 
     @property
     def path(self) -> str:
-        """The HTTP/2 `:path`, exactly."""
+        """The HTTP `:path`, exactly."""
         return f"/{self.service}/{self.name}"
 
 
-AnyMethod: TypeAlias = Method | StreamMethod
+@dataclass(frozen=True, slots=True)
+class DialogMethod:
+    """One RPC that answers each message of a stream with one message (server reflection)."""
+
+    service: str
+    name: str
+    access: Access
+    request: type[Message]
+    answer: Callable[[Any], Message]
+    request_bytes_max: int
+
+    @property
+    def path(self) -> str:
+        """The HTTP `:path`, exactly."""
+        return f"/{self.service}/{self.name}"
+
+
+AnyMethod: TypeAlias = Method | StreamMethod | DialogMethod
+
+
+def blocking(pool: ThreadPoolExecutor, answer: Callable[[Any, Caller], Message]) -> Answerer:
+    """An answerer that runs a blocking function (SQL, files) in a thread of `pool`."""
+
+    async def answer_in_pool(request: Any, caller: Caller) -> Message:
+        return await in_pool(pool, lambda: answer(request, caller))
+
+    return answer_in_pool

@@ -10,6 +10,8 @@ from itsdangerous import BadData, URLSafeSerializer
 from pdp.errors import InvalidRequest, Violation
 from pdp.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 
+CURSOR_CHARACTERS_MAX = 512
+"""More than any has; what is longer is cut off and so not genuine."""
 _PAGE_FIELDS = ("page_size", "page_token")
 
 
@@ -26,6 +28,18 @@ class Pages:
         """A token for the page behind `last_key` of this query."""
         return str(self._signer(request).dumps(list(last_key)))
 
+    def cursor(self, place: Sequence[str | int]) -> str:
+        """A token for a place in the decision log, which is good for every query."""
+        return str(self._cursor_signer().dumps(list(place)))
+
+    def place(self, cursor: str) -> tuple[str | int, ...]:
+        """The place that a cursor stands for. Raises InvalidRequest for one that was not made
+        here."""
+        try:
+            return tuple(self._cursor_signer().loads(cursor[:CURSOR_CHARACTERS_MAX]))
+        except BadData:
+            raise InvalidRequest(Violation("cursor", "is not a cursor of this log")) from None
+
     def after(self, request: Message) -> tuple[str, ...] | None:
         """The key behind which the asked page starts; None: the first page.
 
@@ -40,17 +54,20 @@ class Pages:
             raise InvalidRequest(Violation("page_token", "is not a token of this query")) from None
         return tuple(key)
 
+    def _cursor_signer(self) -> URLSafeSerializer:
+        return _serializer(self._secret(), "pdpapi.v1.AuditService:cursor")
+
     def _signer(self, request: Message) -> URLSafeSerializer:
         query = type(request)()
         query.CopyFrom(request)
         for name in _PAGE_FIELDS:
             query.ClearField(name)
         digest = hashlib.sha256(query.SerializeToString(deterministic=True)).hexdigest()
-        return URLSafeSerializer(
-            self._secret(),
-            salt=f"{request.DESCRIPTOR.full_name}:{digest}",
-            signer_kwargs={"digest_method": hashlib.sha256},
-        )
+        return _serializer(self._secret(), f"{request.DESCRIPTOR.full_name}:{digest}")
+
+
+def _serializer(secret: bytes, salt: str) -> URLSafeSerializer:
+    return URLSafeSerializer(secret, salt=salt, signer_kwargs={"digest_method": hashlib.sha256})
 
 
 def page_size(request: Message) -> int:

@@ -3,10 +3,14 @@
 Each status carries a `google.rpc.ErrorInfo` (reason from `ErrorReason`, domain `pdpapi.v1`);
 malformed fields come as `google.rpc.BadRequest`; what is worth asking again, as `RetryInfo`.
 A bug is INTERNAL with a request id: the text of an exception never leaves the process.
+
+A status travels in the trailers of a response, of which grpcio's clients take 8 KiB: a longer one
+reaches them as RESOURCE_EXHAUSTED. So every status is bounded here: texts are shortened, violations
+that do not fit are left out and counted.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import grpc
 from google.protobuf import any_pb2, message
@@ -17,6 +21,19 @@ from pdp import errors
 
 DOMAIN = "pdpapi.v1"
 RETRY_AFTER_MILLISECONDS = (50, 200)
+
+MESSAGE_BYTES_MAX = 1024
+"""Of `grpc-message`, percent-encoded: a character beyond ASCII takes 6 to 12 bytes there."""
+STATUS_BYTES_MAX = 4 * 1024
+"""Of `grpc-status-details-bin`, before base64 makes it a third longer."""
+VALUE_BYTES_MAX = 256
+"""Of a metadata value and of a field's path, in UTF-8."""
+DESCRIPTION_BYTES_MAX = 512
+_SUFFIX_BYTES_MAX = 32
+_COUNT_BYTES_MAX = 64
+_FRAME_BYTES = 4
+"""Tag and length of a detail within a status."""
+_PRINTABLE = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -61,7 +78,15 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
     errors.ShuttingDown: (_UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     errors.UpstreamUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE),
     errors.UpstreamRefused: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_REFUSED),
+    errors.DeadlineExceeded: (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+    ),
     errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_OVERLOADED),
+    errors.ShareExceeded: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_SHARE_EXCEEDED,
+    ),
 }
 
 
@@ -78,27 +103,43 @@ def status_of(error: errors.PdpError) -> tuple[grpc.StatusCode, status_pb2.Statu
     """The status of a typed error. Raises KeyError for a type that the table does not name."""
     code, reason = STATUSES[type(error)]
     details: list[message.Message] = [_error_info(reason, error.metadata)]
+    text = error.message
     if isinstance(error, errors.InvalidRequest | errors.InvalidPolicy):
+        found = [(one.field, one.description, one.line) for one in error.violations]
         details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field,
-                        description=violation.description
-                        if violation.line is None
-                        else f"line {violation.line}: {violation.description}",
-                    )
-                    for violation in error.violations
-                ]
+            _bad_request(
+                (field, text if line is None else f"line {line}: {text}")
+                for field, text, line in found
             )
         )
-    if isinstance(error, errors.Unavailable | errors.Overloaded):
+        text = _joined(error.violations)
+    if isinstance(error, errors.Unavailable | errors.Overloaded | errors.ShareExceeded):
         retry = error_details_pb2.RetryInfo()
         # Apart from each other: a herd that is told one moment comes back as a herd.
         milliseconds = random.randint(*RETRY_AFTER_MILLISECONDS)  # noqa: S311  # no secret
+        if isinstance(error, errors.ShareExceeded):
+            milliseconds += error.retry_after_ms
         retry.retry_delay.FromMilliseconds(milliseconds)
         details.append(retry)
-    return code, _status(code, error.message, details)
+    return code, _status(code, text, details)
+
+
+def bounded(status: status_pb2.Status) -> status_pb2.Status:
+    """A status that another server made, short enough to be passed on."""
+    details: list[message.Message] = []
+    for packed in status.details:
+        info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if packed.Unpack(info):
+            values = _values(info.metadata)
+            info.metadata.clear()
+            info.metadata.update(values)
+            details.append(info)
+        elif packed.Unpack(bad_request):
+            found = [(one.field, one.description) for one in bad_request.field_violations]
+            details.append(_bad_request(found))
+        else:
+            details.append(packed)
+    return _status(status.code, status.message, details)
 
 
 def bug_status(request_id: str) -> tuple[grpc.StatusCode, status_pb2.Status]:
@@ -112,13 +153,99 @@ def _error_info(
     reason: ErrorReason.ValueType, metadata: Mapping[str, str]
 ) -> error_details_pb2.ErrorInfo:
     name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
-    return error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=dict(metadata))
+    return error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=_values(metadata))
 
 
-def _status(code: grpc.StatusCode, text: str, details: list[message.Message]) -> status_pb2.Status:
-    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=text)
+def _bad_request(violations: Iterable[tuple[str, str]]) -> error_details_pb2.BadRequest:
+    """Of (field, description)."""
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_shortened(field, VALUE_BYTES_MAX),
+                description=_shortened(description, DESCRIPTION_BYTES_MAX),
+            )
+            for field, description in violations
+        ]
+    )
+
+
+def _status(
+    code: grpc.StatusCode | int, text: str, details: Sequence[message.Message]
+) -> status_pb2.Status:
+    """The status, within its bounds: violations that do not fit are left out, and their number is
+    `violations_left_out` in the metadata of ErrorInfo."""
+    status = status_pb2.Status(
+        code=code if isinstance(code, int) else code_pb2.Code.Value(code.name),
+        message=_shortened(text, MESSAGE_BYTES_MAX, _percent_encoded_bytes),
+    )
+    room = STATUS_BYTES_MAX - status.ByteSize() - _COUNT_BYTES_MAX
+    room -= sum(_size(one) for one in details if not isinstance(one, error_details_pb2.BadRequest))
+    left_out = 0
     for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
+        if isinstance(detail, error_details_pb2.BadRequest):
+            while detail.field_violations and _size(detail) > room:
+                del detail.field_violations[-1]
+                left_out += 1
+    for detail in details:
+        if left_out and isinstance(detail, error_details_pb2.ErrorInfo):
+            detail.metadata["violations_left_out"] = str(left_out)
+        packed = _packed(detail)
+        if status.ByteSize() + packed.ByteSize() + _FRAME_BYTES <= STATUS_BYTES_MAX:
+            status.details.append(packed)
     return status
+
+
+def _packed(detail: message.Message) -> any_pb2.Any:
+    if isinstance(detail, any_pb2.Any):
+        return detail
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def _size(detail: message.Message) -> int:
+    return _packed(detail).ByteSize() + _FRAME_BYTES
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def _values(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {name: _shortened(value, VALUE_BYTES_MAX) for name, value in metadata.items()}
+
+
+def _joined(violations: Sequence[errors.Violation]) -> str:
+    """As many violations as a message has room for, and how many more there are."""
+    said: list[str] = []
+    room = MESSAGE_BYTES_MAX - _SUFFIX_BYTES_MAX
+    for violation in violations:
+        sentence = _shortened(str(violation), MESSAGE_BYTES_MAX // 2, _percent_encoded_bytes)
+        room -= _percent_encoded_bytes(sentence.encode()) + len("; ")
+        if room < 0:
+            break
+        said.append(sentence)
+    more = len(violations) - len(said)
+    return "; ".join([*said, f"and {more} more"] if more else said)
+
+
+def _shortened(text: str, bytes_max: int, cost: Callable[[bytes], int] = len) -> str:
+    """The text if it costs no more than `bytes_max`; otherwise its beginning and how many bytes
+    are left out. Lone surrogates, which no protocol buffer can hold, are escaped."""
+    content = text.encode("utf-8", "backslashreplace")
+    # What is longer than the bound costs more: long texts are not looked through.
+    if len(content) <= bytes_max and cost(content) <= bytes_max:
+        return content.decode()
+    room = bytes_max - _SUFFIX_BYTES_MAX
+    length = 0
+    while (room := room - cost(content[length : length + 1])) >= 0:
+        length += 1
+    beginning = content[:length].decode("utf-8", "ignore")
+    return f"{beginning}... ({len(content) - len(beginning.encode())} more bytes)"
+
+
+def _percent_encoded_bytes(content: bytes) -> int:
+    """How long `grpc-message` makes it.
+
+    Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+    """
+    return sum(1 if byte in _PRINTABLE else 3 for byte in content)

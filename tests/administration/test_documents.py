@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from sqlalchemy import Engine, event
 
 from pdp.administrator import Administrator
-from pdp.document import Action, PolicyDocument, parse_document, render_document
+from pdp.administrator import administrator as administrator_module
+from pdp.document import KINDS, Action, PolicyDocument, parse_document, render_document
 from pdp.errors import InvalidPolicy, LimitExceeded
 from pdp.facts import Store
 from pdp.limits import DOCUMENT_BYTES_MAX
@@ -171,13 +172,59 @@ def test_a_hundred_thousand_grants_are_all_there_or_none(
     assert {grant.subject for grant in grants} == {ToUser(f"u{n}") for n in range(count)}
 
 
-def test_an_export_that_apply_would_refuse_is_refused(administrator: Administrator, store: Store):
-    users = (User(f"{n:0256}", attributes={"a": "x" * 1000}) for n in range(4000))
+def test_an_export_that_apply_would_refuse_is_refused(
+    administrator: Administrator, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    assert DOCUMENT_BYTES_MAX == 64 << 20
+    monkeypatch.setattr(administrator_module, "DOCUMENT_BYTES_MAX", 100_000)
+    users = (User(f"{n:0256}", attributes={"a": "x" * 1000}) for n in range(100))
     with store.write() as transaction:
         transaction.apply_many(users)
     with pytest.raises(LimitExceeded) as caught:
         administrator.export()
-    assert caught.value.metadata["maximum"] == str(DOCUMENT_BYTES_MAX)
+    assert caught.value.metadata["maximum"] == "100000"
+    assert administrator.export(["roles"])[0] == "version: 1\nroles: {}\n"
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 24])
+def test_an_export_in_pages_is_the_document_as_a_whole(
+    administrator: Administrator,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+):
+    monkeypatch.setattr(administrator_module, "_PAGE_ITEMS", 8)
+    with store.write() as transaction:
+        transaction.apply_many([Role("R")])
+        transaction.apply_many(User(f"u{n}", name="a\n- b\nusers:\n") for n in range(count))
+        transaction.apply_many(Grant(f"g{n}", "R", ToUser(f"u{n}")) for n in range(count))
+    text, revision = administrator.export()
+    with store.read() as reader:
+        sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in KINDS}
+    assert text == render_document(PolicyDocument(**sections))
+    assert administrator.apply(text) == (revision, [])
+
+
+def test_the_rollback_of_fifty_thousand_users_is_one_document(sqlite_url: str):
+    """45,000 were too many for the 4 MiB that a document had."""
+    engine = open_engine(sqlite_url)
+    store = Store(engine)
+    administrator = Administrator(store, lambda _: None)
+    users = [
+        User(f"user_{n:027}", email=f"person{n}@example.test", name=f"Person {n}")
+        for n in range(50_000)
+    ]
+    with store.write() as transaction:
+        transaction.apply_many(users)
+    before, revision = administrator.export()
+    assert len(before) > 4 << 20
+    with store.write() as transaction:
+        transaction.delete_many(User, [(user.id,) for user in users[:5_000]])
+    rolled_back, changes = administrator.apply(before)
+    assert (rolled_back, len(changes)) == (revision + 2, 5_000)
+    with store.read() as reader:
+        assert len(reader.list(User)) == 50_000
+    engine.dispose()
 
 
 def test_the_id_of_a_rule_keeps_what_the_document_says_apart(administrator: Administrator):

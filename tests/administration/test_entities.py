@@ -30,9 +30,11 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -42,6 +44,7 @@ from pdp.model import (
 COURSE = ResourceRef("course", "c")
 ENTITIES: list[tuple[Entity, Entity]] = [
     (Permission("course:edit"), Permission("course:edit", "changed")),
+    (ResourceType("course"), ResourceType("course", Tenancy.NONE, stored_required=True)),
     (Role("R"), Role("R", "changed")),
     (
         Rule("r", "R", Effect.ALLOW, "course:edit"),
@@ -81,9 +84,9 @@ def test_every_kind_is_created_read_listed_updated_and_deleted(
     for kind, key in [(Resource, key_of(ENTITIES[-1][0])), (Membership, ("o", "u"))]:
         assert administrator.delete(kind, key) == len(written)
     for one, _ in ENTITIES:
-        if isinstance(one, User | Organization | Role | Permission):
+        if isinstance(one, User | Organization | Role | ResourceType | Permission):
             assert administrator.delete(type(one), key_of(one)) == len(written)
-    assert written == list(range(1, 28))
+    assert written == list(range(1, 31))
     for one, _ in ENTITIES:
         assert administrator.list(type(one)) == []
 
@@ -116,6 +119,8 @@ def test_what_is_there_is_not_created_and_what_is_not_there_not_changed(
         (Permission("course:ed\u0456t"), "permission.name"),
         (Permission("a:b", "\x00"), "permission.description"),
         (Permission("a:b", "x" * 1025), "permission.description"),
+        (ResourceType("Course"), "resource_type.name"),
+        (ResourceType("course:*"), "resource_type.name"),
         (Role("1"), "role.name"),
         (Role("R", inherits=("",)), "role.inherits"),
         (Rule("r", "R", Effect.ALLOW, "a:b", "actor.idd == ''"), "rule.condition"),

@@ -1,10 +1,12 @@
 """Logs on disk for the tests of the room."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from pdp.audit import Recorder, decode
+from pdp.audit.counts import count_of
 from pdp.audit.segments import (
     KIND_GAP,
     KIND_RECORD,
@@ -17,6 +19,7 @@ from pdp.audit.segments import (
 )
 from pdp.model import DecisionRecord
 from tests.kit.decisions import decision_record
+from tests.kit.waiting import run
 
 ORIGIN = "one"
 
@@ -33,7 +36,7 @@ def write_log(
     with patch("pdp.audit.recorder.WAIT_SECONDS_MAX", 30):
         for size in batches:
             records = [decision_record(**changes) for _ in range(size)]
-            recorder.record(records)
+            run(recorder.record(records))
             ids += [record.decision_id for record in records]
     recorder.stop()
     return ids
@@ -63,4 +66,15 @@ def ids_of(directory: Path) -> list[str]:
 
 
 def gaps_of(directory: Path) -> list[bytes]:
-    return [frame.payload for frame in frames_of(directory) if frame.kind == KIND_GAP]
+    payloads = [frame.payload for frame in frames_of(directory) if frame.kind == KIND_GAP]
+    return [payload for payload in payloads if count_of(payload) is None]
+
+
+def occurrences_of(directory: Path) -> Counter[str]:
+    """How many decisions each id stands for, as the log says it."""
+    found = Counter(ids_of(directory))
+    for frame in frames_of(directory):
+        count = count_of(frame.payload) if frame.kind == KIND_GAP else None
+        if count is not None:
+            found[count.decision_id] = count.occurrences
+    return found

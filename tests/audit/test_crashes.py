@@ -21,8 +21,8 @@ import pytest
 from pdp.audit import Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments, segment_path
 from pdp.sql import open_engine
-from tests.audit.logs import ORIGIN, gaps_of, ids_of, write_log
-from tests.audit.test_shipper import shipped_ids
+from tests.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
+from tests.audit.test_shipper import shipped_ids, shipped_occurrences
 from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -155,7 +155,7 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
     assert calls["fdatasync"] == 7
     assert calls["rename"] >= 1
     engine = open_engine(sqlite_url)
-    killed, recovered = 0, []
+    killed, recovered, counted = 0, [], False
     for name, occurrences in sorted(calls.items()):
         for occurrence in range(1, occurrences + 1):
             where = f"{name} {occurrence}"
@@ -172,13 +172,17 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
             write_log(directory)  # recovers
             ids = ids_of(directory / ORIGIN)
             assert len(set(ids)) == len(ids), where
-            assert set(before + run.acked) <= set(ids), where
-            assert len(ids) <= len(before) + len(run.acked) + 1, where
+            occurred = occurrences_of(directory / ORIGIN)
+            assert Counter(before + run.acked) <= occurred, where
+            assert occurred.total() <= len(before) + len(run.acked) + 1, where
+            counted |= occurred.total() > len(ids)
             assert verify_segments(directory).whole, where
             Shipper(directory, SqlDestination(engine)).ship()
+            assert shipped_occurrences(engine, ids) == occurred, where
             assert list_segments(directory / ORIGIN) == [], where
             recovered += ids
     assert shipped_ids(engine) == sorted(recovered)
+    assert counted
     assert killed >= 40  # else the runs did not test what they say
     engine.dispose()
 

@@ -9,12 +9,13 @@ from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestina
 from pdp.errors import NotFound
 from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
 from tests.kit.decisions import decision_record
+from tests.kit.waiting import run
 
 
 def put(directory: Path, engine: Engine, *records: DecisionRecord) -> DecisionLog:
     recorder = Recorder(directory, "one")
     recorder.start()
-    recorder.record(records)
+    run(recorder.record(records))
     recorder.stop()
     Shipper(directory, SqlDestination(engine)).ship()
     return DecisionLog(engine)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,9 +33,10 @@ from pdp.sql import begin_read, begin_write, open_engine
 from pdp.wire.audit import audit_methods
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.pages import Pages
+from pdp.wire.shares import Rate
 from tests.audit.logs import ORIGIN
 from tests.kit.decisions import decision_record
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 LOG = Log(ORIGIN, "0" * 32)
 START = Place(1, 100, 0, bytes(32))
@@ -87,7 +89,7 @@ def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
     assert take(reports, lie)[1] == []
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
-    recorder.record([genuine])
+    run(recorder.record([genuine]))
     recorder.stop()
     Shipper(tmp_path, SqlDestination(engine)).ship()
     log = DecisionLog(engine)
@@ -256,11 +258,14 @@ def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
     records = [reported(caller="x" * 15_000) for _ in range(300)]
     for begin in range(0, len(records), 100):
         take(reports, *records[begin : begin + 100])
-    [list_decisions, *_] = audit_methods(DecisionLog(engine), reports, Pages(lambda: b"secret"))
+    pages, share = Pages(lambda: b"secret"), Rate("reports_share", 1_000_000)
+    [list_decisions, *_] = audit_methods(
+        DecisionLog(engine), reports, pages, share, ThreadPoolExecutor(1)
+    )
     request = ListDecisionsRequest(page_size=1_000)
     seen: list[str] = []
     while True:
-        page = list_decisions.answer(request, ANONYMOUS)
+        page = run(list_decisions.answer(request, ANONYMOUS))
         assert isinstance(page, ListDecisionsResponse)
         assert page.ByteSize() < MESSAGE_BYTES_MAX
         seen += [one.decision_id for one in page.decisions]

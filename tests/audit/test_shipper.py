@@ -1,7 +1,8 @@
 """From segments into SQL, once each, on both engines."""
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from pdp.model import Actor
 from pdp.sql import begin_read, begin_write, open_engine
 from tests.audit.logs import ORIGIN, frames_of, ids_of, records_of, write_log
 from tests.kit.decisions import decision_record
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 
 @pytest.fixture
@@ -39,6 +40,15 @@ def shipped_ids(engine: Engine) -> list[str]:
         return list(connection.execute(statement).scalars())
 
 
+def shipped_occurrences(engine: Engine, ids: Sequence[str]) -> Counter[str]:
+    with begin_read(engine) as connection:
+        column = audit_records.c
+        statement = select(column.decision_id, column.occurrences).where(
+            column.decision_id.in_(ids)
+        )
+        return Counter({row.decision_id: row.occurrences for row in connection.execute(statement)})
+
+
 def shipped_count(engine: Engine) -> int:
     with begin_read(engine) as connection:
         return connection.execute(select(func.count()).select_from(audit_records)).scalar_one()
@@ -51,7 +61,7 @@ def test_records_arrive_in_sql_as_they_were_recorded(
     shipper.start()
     records = [decision_record() for _ in range(20)]
     for record in records:
-        recorder.record([record])
+        run(recorder.record([record]))
     eventually(lambda: shipped_count(engine) == 20)
     shipper.stop()
     log = DecisionLog(engine)
@@ -111,7 +121,7 @@ def test_the_log_of_a_process_that_is_gone_is_shipped_by_another(
 def test_the_log_of_a_living_process_is_left_alone(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
-    recorder.record([decision_record()])
+    run(recorder.record([decision_record()]))
     Shipper(tmp_path / "audit", SqlDestination(engine)).ship()
     assert shipped_count(engine) == 0
 
@@ -125,20 +135,20 @@ def test_a_closed_segment_goes_and_the_one_being_written_stays(
     ids = []
     for _ in range(30):
         record = decision_record()
-        recorder.record([record])
+        run(recorder.record([record]))
         ids.append(record.decision_id)
         shipper.ship()
         assert shipped_ids(engine) == ids
         assert len(list_segments(tmp_path / ORIGIN)) <= 2
     recorder.stop()
-    assert recorder.synced().sequence > 2
+    assert recorder.synced().place.sequence > 2
 
 
 def test_nothing_behind_what_is_synced_is_shipped(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
     """F9: what was written and not synced may vanish; it was acknowledged to nobody."""
-    recorder.record([decision_record()])
+    run(recorder.record([decision_record()]))
     other = tmp_path / "other"
     write_log(other, 2)
     first, second = frames_of(other / ORIGIN)
@@ -155,9 +165,9 @@ def test_nothing_behind_what_is_synced_is_shipped(
 def test_shipping_goes_on_where_another_process_stopped(tmp_path: Path, engine: Engine) -> None:
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
-    recorder.record([decision_record() for _ in range(10)])
+    run(recorder.record([decision_record() for _ in range(10)]))
     Shipper(tmp_path, SqlDestination(engine), recorder).ship()
-    recorder.record([decision_record() for _ in range(10)])
+    run(recorder.record([decision_record() for _ in range(10)]))
     again = Shipper(tmp_path, SqlDestination(engine), recorder)
     again.ship()
     recorder.stop()
@@ -176,7 +186,7 @@ def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_
     shipper.start()
     records = [decision_record() for _ in range(30)]
     for record in records:
-        recorder.record([record])
+        run(recorder.record([record]))
     eventually(lambda: shipper.counts().failing)
     assert shipped_count(engine) == 0
     assert ids_of(tmp_path / "audit" / ORIGIN) == [r.decision_id for r in records]
@@ -213,7 +223,7 @@ def test_a_stop_ships_what_was_recorded_before(
 ) -> None:
     shipper = Shipper(tmp_path / "audit", SqlDestination(engine), recorder)
     shipper.start()
-    recorder.record([decision_record() for _ in range(2000)])
+    run(recorder.record([decision_record() for _ in range(2000)]))
     recorder.stop()
     shipper.stop()
     assert shipped_count(engine) == 2000
@@ -244,10 +254,10 @@ def test_a_directory_put_back_from_a_backup_is_noticed_and_nothing_new_is_lost(
     directory = tmp_path / "audit"
     recorder = Recorder(directory, ORIGIN)
     recorder.start()
-    recorder.record([decision_record()])
+    run(recorder.record([decision_record()]))
     path = segment_path(directory / ORIGIN, 1)
     backup = path.read_bytes()
-    recorder.record([decision_record()])
+    run(recorder.record([decision_record()]))
     Shipper(directory, SqlDestination(engine), recorder).ship()
     recorder.stop()
     path.write_bytes(backup)
@@ -280,7 +290,7 @@ def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engin
     records = [decision_record(actor=Actor(value, value, value)) for value in values]
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
-    recorder.record(records)
+    run(recorder.record(records))
     recorder.stop()
     assert records_of(tmp_path / ORIGIN) == records
     Shipper(tmp_path, SqlDestination(engine)).ship()
@@ -296,7 +306,7 @@ def test_gaps_are_shipped_with_their_counts(tmp_path: Path, engine: Engine) -> N
     recorder.start()
     release = threading.Event()
     recorder.on_synced(lambda: release.wait(10) and None)  # holds the writer between two batches
-    recorder.record([decision_record()])
+    run(recorder.record([decision_record()]))
     for _ in range(5000):
         recorder.offer([decision_record()])
     release.set()

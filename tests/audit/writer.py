@@ -1,5 +1,6 @@
 """Processes that record and that strace can hurt. `python -m tests.audit.writer` is their parent:
 it has imported everything, so that a child costs milliseconds and makes no other system calls.
+Every second record is equal to the first but for id and time.
 
 It reads lines of JSON, {"directory", "acks", "records", "pause"}, forks a child for each, prints
 its pid once it has stopped itself, and prints its wait status once it has ended. The child appends
@@ -18,6 +19,7 @@ from pathlib import Path
 from pdp.audit import Recorder
 from pdp.errors import AuditUnavailable
 from tests.kit.decisions import decision_record
+from tests.kit.waiting import run
 
 PR_SET_PTRACER = 0x59616D61
 
@@ -25,15 +27,16 @@ PR_SET_PTRACER = 0x59616D61
 def record_some(directory: Path, records: int, pause: float) -> None:
     recorder = Recorder(directory, "one", segment_bytes=2000)
     recorder.start()
-    for _ in range(records):
-        record = decision_record()
+    for number in range(records):
+        record = decision_record(**({"token_id": "equal"} if number % 2 == 0 else {}))
         began = time.monotonic()
+        decision_id = record.decision_id
         try:
-            recorder.record([record])
+            [decision_id] = run(recorder.record([record]))
             outcome = "ack"
         except AuditUnavailable:
             outcome = "refused"
-        say(f"{outcome} {record.decision_id} {time.monotonic() - began:.3f}")
+        say(f"{outcome} {decision_id} {time.monotonic() - began:.3f}")
         say("ready" if recorder.ready() else "not-ready")
         time.sleep(pause)
     recorder.stop()

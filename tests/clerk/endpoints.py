@@ -13,9 +13,11 @@ from pdp.administrator import Administrator
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Replica, Store, tables
-from pdp.http import HttpServer, Metrics
+from pdp.http import WEBHOOK_PATH, Metrics, http_application
+from pdp.http.bounded_post import BODY_BYTES_MAX
 from tests.kit import clerk_events
 from tests.kit.clerk_events import INSTANCE_ID, SECRET
+from tests.kit.listening import listening
 from tests.kit.waiting import eventually
 
 
@@ -74,16 +76,14 @@ def running_endpoint(
         await_revision=replica.await_revision,
         count=lambda type_, outcome: endpoint.counted.update([(type_, outcome)]),
     )
-    server = HttpServer("127.0.0.1:0", Metrics({}), list, webhooks.answer)
+    application = http_application(Metrics({}), list, webhooks)
     replica.start()
-    server.start()
-    endpoint.port = server.port
-    eventually(replica.ready)
-    eventually(lambda: exchange(server.port, b"GET /healthz HTTP/1.1\r\nHost: pdp\r\n\r\n")[0])
     try:
-        yield endpoint
+        with listening(application, policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)]) as port:
+            endpoint.port = port
+            eventually(replica.ready)
+            yield endpoint
     finally:
-        server.stop()
         replica.stop()
 
 

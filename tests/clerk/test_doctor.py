@@ -132,7 +132,12 @@ def test_a_database_that_is_not_there_or_not_migrated_is_found(
 
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [(Mode.ERROR, "500"), (Mode.HTML, "not a JSON"), (Mode.REDIRECT, "302")],
+    [
+        (Mode.ERROR, "500"),
+        (Mode.HTML, "not a JSON"),
+        (Mode.REDIRECT, "302"),
+        (Mode.TRICKLE_HEADERS, "took more than 2 s"),
+    ],
 )
 def test_an_issuer_without_a_key_set_is_found(
     checkup: Checkup, keys: KeyServer, mode: Mode, said: str
@@ -273,7 +278,7 @@ def test_ways_that_do_not_fit_together_are_warned_of(checkup: Checkup) -> None:
     [
         ({"issuer": "https://clerk.other.test"}, ("ISSUER_MISMATCH", "https://clerk.other.test")),
         ({"claims": {"azp": "https://evil.test"}}, ("PARTY_NOT", "https://evil.test", PARTY)),
-        ({"without": ["azp"]}, ("PARTY_NOT", "azp found: null", PARTY)),
+        ({"without": ["azp"]}, ("PARTY_MISSING", "azp found: null", PARTY, "Origin")),
         ({"now": 1.7e9}, ("TOKEN_EXPIRED", "It expired ")),
         ({"now": 1e11}, ("NOT_YET_VALID", "It begins to be valid in ")),
         ({"claims": {"exp": 1e11}}, ("LIFETIME_TOO_LONG", "is 3600")),

@@ -19,7 +19,7 @@ from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
 from pdp.clerk.provisioning import Provisioner, arrival_of
-from pdp.errors import DatabaseUnavailable, MustWait
+from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store
 from pdp.facts.clerk_objects import ClerkKind
 from pdp.facts.references import find_referrers
@@ -40,7 +40,7 @@ from tests.administration import accounts
 from tests.facts.test_freshness import Outage
 from tests.identity.build import verifier
 from tests.kit.tokens import session_token, signing_key
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 POLICY = """
 permissions: [course:view, course:edit]
@@ -64,15 +64,15 @@ class Process:
     replica: Replica
     authorizer: Authorizer
 
-    def check(self, token: str, permission: str = "course:view", *, wait: bool = True) -> Decision:
+    def check(self, token: str, permission: str = "course:view") -> Decision:
         """What is decided now, with all seen that was written."""
         rule = self.authorizer.rule
-        ruling = rule(token, [Question(permission)], "test", self.revision(), wait=wait)
+        ruling = run(rule(token, [Question(permission)], "test", self.revision()))
         return ruling.decisions[0]
 
     def check_at_once(self, token: str) -> Decision:
         """What is decided by what this process has seen."""
-        return self.authorizer.rule(token, [Question("course:view")], "test").decisions[0]
+        return run(self.authorizer.rule(token, [Question("course:view")], "test")).decisions[0]
 
     def observe(self, *seen: Observation) -> None:
         """Clerk says this, by a webhook."""
@@ -333,7 +333,7 @@ def test_a_token_of_before_the_deletion_does_not_undo_it_where_the_replica_is_be
     process: Process,
 ) -> None:
     """The database has the last word, not what this process saw when it was asked."""
-    assert process.replica.view("user_a", "org_a", []).user is None
+    assert run(process.replica.view("user_a", "org_a", [])).user is None
     elsewhere = Administrator(process.store, lambda _: None)
     elsewhere.observe([accounts.end_of(ClerkKind.USER, "user_a", 2)])
     assert process.check_at_once(token()).reason is Reason.ACTOR_DISABLED
@@ -420,22 +420,12 @@ def test_a_token_that_is_refused_creates_nothing(process: Process) -> None:
     assert process.people() == (None, None, None, [])
 
 
-def test_who_must_not_wait_is_told_so_and_nothing_happens(process: Process) -> None:
-    process.check(token("known"))
-    process.replica.view("user_a", "org_a", [])
-    with counted_writes(process) as writes:
-        with pytest.raises(MustWait):
-            process.check(token(), wait=False)
-        assert process.check(token("known"), wait=False).reason is Reason.ALLOWED_BY_RULE
-    assert writes == []
-
-
 def test_where_the_database_is_away_there_is_no_answer_and_afterwards_there_is(
     postgresql_url: str, tmp_path: Path
 ) -> None:
     """An error is neither an allow nor a denial, and it is not remembered."""
     with running(postgresql_url, tmp_path, "pdp", None) as process:
-        assert process.replica.view("user_a", "org_a", []).user is None
+        assert run(process.replica.view("user_a", "org_a", [])).user is None
         outage = Outage(postgresql_url)
         outage.begin()
         try:
@@ -454,7 +444,6 @@ def of(user_id: str, **claimed: Any) -> VerifiedToken:
 def test_one_writes_at_a_time_and_the_others_wait_only_so_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(provisioning, "TURN_SECONDS_MAX", 0.05)
     begun, gate = threading.Event(), threading.Event()
 
     def admit(_arrival: object, _noticed_at: int) -> int:
@@ -464,11 +453,12 @@ def test_one_writes_at_a_time_and_the_others_wait_only_so_long(
 
     provision = Provisioner(admit)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(provision, of("user_1"))
+        first = pool.submit(run, provision(of("user_1")))
         assert begun.wait(10)
+        monkeypatch.setattr(provisioning, "WRITE_SECONDS_MAX", 0.05)
         for user_id in ("user_1", "user_2"):
             with pytest.raises(DatabaseUnavailable):
-                provision(of(user_id))
+                run(provision(of(user_id)))
         gate.set()
         assert first.result() == 7
 
@@ -482,7 +472,7 @@ def test_nobody_is_created_from_a_token_of_another_instance() -> None:
 
     provision = Provisioner(admit, instance_id="ins_ours")
     ours, theirs = (replace(of("user_1"), key_id=kid) for kid in ("ins_ours", "ins_theirs"))
-    assert [provision(one) for one in (theirs, ours)] == [0, 7]
+    assert [run(provision(one)) for one in (theirs, ours)] == [0, 7]
     assert asked == [arrival_of(ours)]
 
 
@@ -497,9 +487,9 @@ def test_what_was_settled_is_asked_again_after_a_while_or_when_the_token_says_mo
 
     provision = Provisioner(admit)
     plain, member = of("user_1"), of("user_1", claimed_organization_role="org:member")
-    assert [provision(one) for one in (plain, plain, member, member)] == [1, 1, 2, 2]
+    assert [run(provision(one)) for one in (plain, plain, member, member)] == [1, 1, 2, 2]
     monkeypatch.setattr(provisioning, "SETTLED_SECONDS", 0)
     other = of("user_2")
-    assert [provision(one) for one in (other, other)] == [3, 4]
+    assert [run(provision(one)) for one in (other, other)] == [3, 4]
     # Noticed when the token was issued, in milliseconds.
     assert asked[0] == (arrival_of(plain), 12_500)

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pdp.clerk.signatures import HEADER_CHARACTERS_MAX, Refusal, verify
+from pdp.clerk.signatures import (
+    HEADER_CHARACTERS_MAX,
+    Refusal,
+    check_body,
+    check_headers,
+    verify,
+)
 from tests.kit.clerk_events import OTHER_SECRET, SECRET, event, signature, signed, user
 
 NOW = 1_790_000_000
@@ -63,6 +69,16 @@ def test_the_spellings_are_never_mixed_and_svix_goes_first() -> None:
     assert verdict(headers(signature="v1,x") + standard) is R.SIGNATURE_WRONG
     assert verdict(headers(signature=None) + standard) is R.HEADER_MISSING
     assert verdict([("svix-id", MESSAGE), *standard]) is R.HEADER_MISSING
+
+
+def test_headers_are_judged_without_the_body_and_prove_nothing() -> None:
+    claim = check_headers(headers(), NOW)
+    assert not isinstance(claim, Refusal)
+    assert check_body(claim, BODY, (SECRET,)) == MESSAGE
+    assert check_body(claim, BODY + b" ", (SECRET,)) is R.SIGNATURE_WRONG
+    assert check_headers(headers(signature="v1,x"), NOW) != claim
+    assert check_headers(headers(id="x"), NOW) is R.ID_MALFORMED
+    assert check_headers(headers(), NOW + 301) is R.TIMESTAMP_OUT_OF_TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["id", "timestamp", "signature"])

@@ -17,7 +17,7 @@ from pdp.sql import open_engine
 from tests.clerk.endpoints import Endpoint, running_endpoint
 from tests.kit import clerk_events as clerk
 from tests.kit.clerk_events import T0, event, signed
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 SIGNED_400 = (400, "malformed\n")
 
@@ -61,7 +61,7 @@ def test_a_message_is_committed_and_seen_by_the_replica_when_it_is_answered(
     assert administrator.get(Organization, ("org_a",)) == Organization("org_a", "a", "A")
     pair = ("org_a", "user_ada")
     assert administrator.get(Membership, pair) == Membership(*pair, "org:admin")
-    view = endpoint.replica.view("user_ada", "org_a", [None])
+    view = run(endpoint.replica.view("user_ada", "org_a", [None]))
     assert view.user is not None
     assert view.user.memberships == {"org_a": "org:admin"}
 

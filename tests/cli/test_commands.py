@@ -21,6 +21,7 @@ def machine(tmp_path: Path) -> ServerProcess:
 def test_apply_says_what_it_changes_and_export_gives_it_back(machine: ServerProcess) -> None:
     file = machine.directory / "policy.yaml"
     file.write_text(POLICY)
+    assert machine.pdp("migrate").returncode == 0
     dry = machine.pdp("apply", str(file), "--dry-run")
     assert dry.returncode == 0
     assert "create role ADMIN" in dry.stdout
@@ -55,9 +56,9 @@ def test_a_policy_that_does_not_hold_together_is_refused_with_its_lines(
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     for line in (
-        "line 3: roles.A.inherits",
-        "line 5: roles.A.allow[0]",
-        "line 7: roles.C.allow[0].when",
+        "stdin:3:3: roles.A.inherits",
+        "stdin:5:13: roles.A.allow[0]",
+        "stdin:7:39: roles.C.allow[0].when",
     ):
         assert line in done.stderr
     assert machine.pdp("export").stdout.count("course") == 0
@@ -131,8 +132,39 @@ def test_a_development_token_is_marked_and_is_accepted_where_its_key_is_trusted(
         assert denied.returncode == 1
         assert "PERMISSION_NOT_GRANTED" in denied.stdout
         attributes = ("--attributes", '{"owner": "user_ivan"}')
-        unstored = server.pdp("check", "course:edit", "course:new", *attributes, stdin=token.stdout)
-        assert unstored.returncode == 0
+        new = ("check", "course:edit", "course:new", *attributes)
+        sent = server.pdp(*new, "--organization", "org_school", stdin=token.stdout)
+        assert sent.returncode == 0
+        for organization, reason in (
+            ((), "RESOURCE_ORGANIZATION_UNKNOWN: The organization of the resource is not known"),
+            (("--organization", "org_other"), "WRONG_ORGANIZATION"),
+        ):
+            refused = server.pdp(*new, *organization, stdin=token.stdout)
+            assert refused.returncode == 1
+            assert reason in refused.stdout
+        nothing = server.pdp("check", "course:create", "--organization", "o", stdin=token.stdout)
+        assert nothing.returncode == 2
+        assert "name one" in nothing.stderr
+
+
+def test_apply_warns_of_what_is_likely_to_be_meant_otherwise(machine: ServerProcess) -> None:
+    policy = "permissions: [a:b]\nroutes:\n  /a/{id}: a:b\n"
+    policy += "roles: {R: {allow: [{permission: a:b, when: resource.id == context.id}]}}\n"
+    assert machine.pdp("migrate").returncode == 0
+    for options in (("--dry-run",), ()):
+        applied = machine.pdp("apply", "-", *options, stdin=policy)
+        assert applied.returncode == 0
+        assert re.search(
+            r"^pdp: warning: stdin:3:3: routes./a/\{id\}: needs 'a:b' without naming a resource",
+            applied.stderr,
+            re.MULTILINE,
+        )
+    # Also of what is stored, where a later document makes it so.
+    later = machine.pdp("apply", "-", stdin="resource_types: {b: {tenancy: none}}")
+    assert "stored route /a/{id}: needs" in later.stderr
+    assert "stdin:1:18: resource_types.b: no permission is declared for 'b'" in later.stderr
+    quiet = machine.pdp("apply", "-", stdin="routes: {}\nresource_types: {}")
+    assert "warning" not in quiet.stderr
 
 
 def test_a_key_for_a_caller_is_shown_once_with_its_digest(machine: ServerProcess) -> None:

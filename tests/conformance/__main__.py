@@ -21,7 +21,7 @@ from clients.python.tests.answerer import Answerer, serve
 from clients.python.tests.certificates import Authority
 from tests.conformance.scripted import Script
 from tests.kit.server import ServerProcess, token_of
-from tests.kit.tokens import SigningKey, signing_key
+from tests.kit.tokens import ISSUER, PARTY, SigningKey, signing_key
 
 FOLDER = Path(__file__).parents[2] / "clients" / "conformance"
 API_KEY = "an-api-key-of-the-conformance-tests"
@@ -32,13 +32,16 @@ CALLERS = [
         "may": ["decide", "audit"],
     }
 ]
+ISSUERS = [
+    {"issuer": ISSUER, "public_key": signing_key().public_pem, "authorized_parties": [PARTY]}
+]
 TOKEN_SECONDS = 1_800
 
 
 @contextmanager
 def conformance(directory: Path) -> Iterator[dict[str, Any]]:
     """Both servers, and what is printed of them."""
-    pdp = ServerProcess(directory, {"CALLERS": CALLERS})
+    pdp = ServerProcess(directory, {"CALLERS": CALLERS, "ISSUERS": ISSUERS})
     applied = pdp.pdp("apply", str(FOLDER / "policy.yaml"))
     if applied.returncode:
         raise RuntimeError(applied.stderr)
@@ -107,6 +110,7 @@ def _tokens() -> dict[str, str]:
         "other_organization": token("user_olga", "org_college"),
         "expired": token("user_ada", claims={"exp": int(time.time()) - 60}),
         "forged": token("user_ada", key=stranger),
+        "without_party": token("user_ada", without=["azp"]),
         "banned": token("user_bert"),
         "unknown_user": token("user_nobody"),
     }

@@ -26,6 +26,7 @@ def policy_of(world: World) -> Policy:
         world.rules,
         world.grants,
         organization_permissions=world.organization_permissions,
+        resource_types=world.resource_types,
     )
 
 
@@ -62,7 +63,8 @@ def chain_of(world: World, ref: ResourceRef | None) -> tuple[ResourceFacts, ...]
 
 
 def resource_facts(world: World, resource: Resource) -> ResourceFacts:
-    scope = OnResource(ResourceRef(resource.type, resource.id))
+    ref = ResourceRef(resource.type, resource.id)
+    scope = OnResource(ref)
     return ResourceFacts(
         resource,
         tuple(
@@ -70,6 +72,7 @@ def resource_facts(world: World, resource: Resource) -> ResourceFacts:
             for grant in world.grants
             if isinstance(grant.subject, ToOrganizationRole) and grant.scope == scope
         ),
+        stored=ref not in world.not_stored,
     )
 
 

@@ -25,6 +25,8 @@ COURSES = {
     "of-another": "somebody else's",
     "without-attributes": "without attributes",
     "elsewhere": "in another organization",
+    "of-nobody": "stored without an organization",
+    "not-stored": "not stored",
 }
 COURSE_PERMISSIONS = ("course:view", "course:create", "course:edit", "course:delete")
 
@@ -37,7 +39,7 @@ def render() -> str:
         for permission in COURSE_PERMISSIONS
         for course_id, label in COURSES.items()
     ]
-    rows.insert(5, ("course:create", "none named", None))
+    rows.insert(len(COURSES), ("course:create", "none named", None))
     rows.append(("lesson:view", "first lesson", Resource("lesson", "first")))
     lines = [
         "# Who may do what",

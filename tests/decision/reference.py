@@ -19,8 +19,10 @@ from pdp.model import (
     Reason,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Rule,
+    Tenancy,
     ToUser,
     User,
     UserStatus,
@@ -48,6 +50,14 @@ class World:
     revoked: set[tuple[str, str]] = field(default_factory=set)
     """(session, user)."""
     resources: dict[ResourceRef, Resource] = field(default_factory=dict)
+    """Stored ones, and those that only a question describes."""
+    not_stored: set[ResourceRef] = field(default_factory=set)
+    resource_types: list[ResourceType] = field(default_factory=list)
+
+    def type_of(self, resource: Resource) -> ResourceType:
+        """What is said of a resource's type."""
+        said = [one for one in self.resource_types if one.name == resource.type]
+        return said[0] if said else ResourceType(resource.type)
 
     def chain(self, ref: ResourceRef | None) -> list[Resource]:
         """A resource and all above it."""
@@ -79,6 +89,8 @@ class Facts:
     organization_role: str
     organization_permissions: tuple[str, ...] | None
     resource: Resource | None
+    resource_organization: str | None
+    """None: not known, or no resource."""
 
 
 # --- conditions -----------------------------------------------------------------------------------
@@ -142,10 +154,13 @@ def is_organization_admin(facts: Facts) -> Truth:
 
 
 def in_same_organization(facts: Facts) -> Truth:
-    if facts.resource is None:
+    if facts.resource_organization is None:
         return MISSING
-    active = facts.asked.token.actor.organization_id or ""
-    return active == (facts.resource.organization_id or "")
+    return (facts.asked.token.actor.organization_id or "") == facts.resource_organization
+
+
+def has_archived(facts: Facts) -> Truth:
+    return facts.resource is not None and "archived" in facts.resource.attributes
 
 
 def tagged(facts: Facts) -> Truth:
@@ -174,6 +189,10 @@ CONDITIONS: dict[str, Callable[[Facts], Truth]] = {
     "resource.attributes['owner'] != actor.id": lambda facts: opposite(owns(facts)),
     "resource.attributes.level > 3.0": above_three,
     "resource.attributes.archived == true": archived,
+    "has(resource.attributes.archived) && resource.attributes.archived == true": lambda facts: both(
+        has_archived(facts), archived(facts)
+    ),
+    "!has(resource.attributes.archived)": lambda facts: opposite(has_archived(facts)),
     "context.place == 'office'": from_office,
     "has(context.flag) && context.flag == true": flagged,
     "!(resource.attributes.owner == actor.id) && context.place == 'office'": lambda facts: both(
@@ -206,7 +225,7 @@ CONDITIONS: dict[str, Callable[[Facts], Truth]] = {
 # --- decisions ------------------------------------------------------------------------------------
 
 
-def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912  # read top to bottom
+def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912, PLR0915  # read top to bottom
     """The decision, field for field."""
     actor = asked.token.actor
     chain = world.chain(asked.resource)
@@ -235,11 +254,19 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912  #
 
     if asked.permission not in [permission.name for permission in world.permissions]:
         return denied(Reason.PERMISSION_UNKNOWN, until)
+    for one in chain:
+        if world.type_of(one).stored_required and ResourceRef(one.type, one.id) in world.not_stored:
+            return denied(Reason.RESOURCE_UNKNOWN, until)
     until = min([asked.token.expires_at, *edges(world, asked, chain, organization_role)])
 
     foreign = any(organization != actor.organization_id for organization in organizations)
     resource = chain[0] if chain else None
-    facts = Facts(asked, user.attributes, organization_role, organization_permissions, resource)
+    without_tenants = resource is not None and world.type_of(resource).tenancy is Tenancy.NONE
+    unknown = resource is not None and owner is None and not without_tenants
+    readable = "" if owner is None and without_tenants else owner
+    facts = Facts(
+        asked, user.attributes, organization_role, organization_permissions, resource, readable
+    )
     pairs = sorted(
         (
             (rule, grant)
@@ -261,7 +288,9 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912  #
 
     failures = []
     for rule, grant in pairs:
-        if rule.effect is Effect.DENY and reaches_to_deny(grant, asked, chain, organizations):
+        if rule.effect is Effect.DENY and reaches_to_deny(
+            grant, asked, chain, organizations, unknown=unknown
+        ):
             outcome = truth(rule)
             if outcome is True:
                 return denied(Reason.DENIED_BY_RULE, reusable(), rule.id, grant.id)
@@ -272,8 +301,14 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912  #
         return denied(outcome, reusable(), rule.id, grant.id)
 
     unmet = []
+    if_known = []
     for rule, grant in pairs:
-        if rule.effect is Effect.ALLOW and reaches_to_allow(grant, asked, chain, foreign=foreign):
+        if rule.effect is not Effect.ALLOW:
+            continue
+        if unknown and depends_on_organization(grant):
+            if reaches_to_allow(grant, asked, chain, foreign=False):
+                if_known.append((rule, grant))
+        elif reaches_to_allow(grant, asked, chain, foreign=foreign):
             outcome = truth(rule)
             if outcome is True:
                 return Decision(
@@ -285,6 +320,9 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912  #
                 failures.append((outcome, rule, grant))
     if foreign:
         return denied(Reason.WRONG_ORGANIZATION, reusable())
+    if if_known:
+        rule, grant = if_known[0]
+        return denied(Reason.RESOURCE_ORGANIZATION_UNKNOWN, reusable(), rule.id, grant.id)
     if failures:
         outcome, rule, grant = failures[0]
         return denied(outcome, reusable(), rule.id, grant.id)
@@ -319,14 +357,25 @@ def matches(rule: Rule, permission: str) -> bool:
     return rule.permission in (permission, permission.split(":", maxsplit=1)[0] + ":*", "*")
 
 
+def depends_on_organization(grant: Grant) -> bool:
+    """Whether allow rules through a grant apply only to what is in the actor's organization."""
+    return not isinstance(grant.subject, ToUser) or isinstance(grant.scope, InOrganization)
+
+
 def reaches_to_deny(
-    grant: Grant, asked: Asked, chain: list[Resource], organizations: list[str]
+    grant: Grant,
+    asked: Asked,
+    chain: list[Resource],
+    organizations: list[str],
+    *,
+    unknown: bool,
 ) -> bool:
     match grant.scope:
         case InOrganization(organization):
+            if organization == asked.token.actor.organization_id:
+                return True
             # To the holders of a role in that organization: who acts for another holds none there.
-            beyond = organizations if isinstance(grant.subject, ToUser) else []
-            return organization in (asked.token.actor.organization_id, *beyond)
+            return isinstance(grant.subject, ToUser) and (unknown or organization in organizations)
         case OnResource(ref):
             return ref in [ResourceRef(one.type, one.id) for one in chain]
     return True

@@ -8,14 +8,33 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pdp.decision import decide
-from pdp.model import Effect, Grant, Question, Reason, Role, Rule
+from pdp.model import (
+    Effect,
+    Grant,
+    OnResource,
+    Question,
+    Reason,
+    Role,
+    Rule,
+    Tenancy,
+    ToUser,
+)
 from tests.decision import reference
 from tests.decision.engine import ask, chain_of, policy_of, standing_of
-from tests.decision.worlds import PATTERNS, random_grant, random_question, random_rule, random_world
+from tests.decision.worlds import (
+    ORGANIZATIONS,
+    PATTERNS,
+    REFS,
+    random_grant,
+    random_question,
+    random_rule,
+    random_world,
+)
 
 seeds = st.integers(0, 2**63)
 worlds_10_000 = settings(max_examples=10_000, deadline=None, derandomize=True, database=None)
@@ -48,9 +67,12 @@ def test_the_random_worlds_meet_every_reason():
     assert min(reasons.values()) > 5
 
 
-def test_a_wrong_evaluator_is_found_out(monkeypatch):
-    """Positive control: with the tenant's wall taken out of the reference, the two differ."""
-    monkeypatch.setattr(reference, "reaches_to_allow", lambda *_, **__: True)
+@pytest.mark.parametrize(
+    ("rule", "answer"), [("reaches_to_allow", True), ("depends_on_organization", False)]
+)
+def test_a_wrong_evaluator_is_found_out(monkeypatch, rule, answer):
+    """Positive control: with a part of the tenant's wall taken out of the reference, it differs."""
+    monkeypatch.setattr(reference, rule, lambda *_, **__: answer)
     differences = 0
     for seed in range(2_000):
         random = Random(seed)
@@ -89,6 +111,44 @@ def test_one_more_deny_rule_never_allows(seed):
     rule = replace(random_rule(random, random.choice(["a", "z"])), effect=Effect.DENY)
     more = replace(world, rules=[*world.rules, rule])
     assert not (denies(ask(world, asked)) and allows(ask(more, asked)))
+
+
+@given(seeds)
+@worlds_500
+def test_what_is_not_known_of_the_organization_never_allows(seed):
+    """Who leaves the organization of a resource out is allowed nothing that is refused for any
+    organization that it could have. (But for a grant to the user on that very resource.)"""
+    random = Random(seed)
+    world = random_world(random)
+    asked = replace(random_question(random), resource=random.choice(REFS))
+    grants = [
+        one
+        for one in world.grants
+        if not (isinstance(one.subject, ToUser) and isinstance(one.scope, OnResource))
+    ]
+    world = replace(world, grants=grants, resource_types=[])
+
+    def in_organization(organization):
+        resources = {
+            ref: one._replace(organization_id=organization) for ref, one in world.resources.items()
+        }
+        return ask(replace(world, resources=resources), asked)
+
+    if allows(in_organization(None)):
+        assert all(allows(in_organization(one)) for one in ORGANIZATIONS)
+
+
+@given(seeds)
+@worlds_500
+def test_a_stricter_resource_type_never_allows(seed):
+    random = Random(seed)
+    world = random_world(random)
+    asked = random_question(random)
+    strict = [replace(one, tenancy=Tenancy.ORGANIZATION) for one in world.resource_types]
+    stored = [replace(one, stored_required=True) for one in world.resource_types]
+    for types in (strict, stored):
+        less = replace(world, resource_types=types)
+        assert not (denies(ask(world, asked)) and allows(ask(less, asked)))
 
 
 @given(seeds)
@@ -141,11 +201,12 @@ def test_a_policy_that_was_changed_decides_like_one_built_afresh(seed):
         grants=later.grants,
         permissions=[],
         organization_permissions=later.organization_permissions,
+        resource_types=later.resource_types,
     )
     after.permissions = [one for one in later.permissions if random.random() < 0.9]
     changed = policy.with_changes(
         2,
-        [*after.permissions, *after.roles, *after.rules, *after.grants],
+        [*after.permissions, *after.roles, *after.rules, *after.grants, *after.resource_types],
         [
             (kind, (key,))
             for kind, key in sorted(
@@ -171,7 +232,10 @@ def denies(decision):
 
 def keys(world):
     return [
-        *((type(one), one.name) for one in (*world.permissions, *world.roles)),
+        *(
+            (type(one), one.name)
+            for one in (*world.permissions, *world.roles, *world.resource_types)
+        ),
         *((type(one), one.id) for one in (*world.rules, *world.grants)),
     ]
 
@@ -179,6 +243,12 @@ def keys(world):
 def contents(policy):
     grants = {role: policy.grants_to(role) for role in ("org:admin", "org:member")}
     assert all(isinstance(one, Grant) for some in grants.values() for one in some)
-    maps = (policy.permissions, policy.roles, policy.rules, policy.grants)
+    maps = (
+        policy.permissions,
+        policy.roles,
+        policy.rules,
+        policy.grants,
+        policy.resource_types,
+    )
     permissions = policy.organization_permissions
     return [dict(one.items()) for one in maps], grants, [len(one) for one in maps], permissions

@@ -13,10 +13,12 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Rule,
     Scope,
     Subject,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -40,12 +42,13 @@ NOW = [50.0, 100.0, 150.0]
 
 def random_world(random: Random) -> World:
     resources = {}
+    organizations = random.choice([[None], [None, "o1", "o1", "o2"], [None, "o1", "o1", "o2"]])
     for index, ref in enumerate(REFS):
         above = random.choice([None, *REFS[:index]])  # only earlier ones: never a circle
         resources[ref] = Resource(
             ref.type,
             ref.id,
-            random.choice([None, "o1", "o1", "o2"]),
+            random.choice(organizations),
             above,
             random_attributes(random),
         )
@@ -80,7 +83,17 @@ def random_world(random: Random) -> World:
         },
         revoked={("s2", "u1")},
         resources=resources,
+        not_stored={ref for ref in REFS if random.random() < 0.3},
+        resource_types=[
+            random_resource_type(random, name)
+            for name in ("course", "lesson")
+            if random.random() < 0.3
+        ],
     )
+
+
+def random_resource_type(random: Random, name: str) -> ResourceType:
+    return ResourceType(name, random.choice(list(Tenancy)), random.random() < 0.3)
 
 
 def random_rule(random: Random, rule_id: str) -> Rule:

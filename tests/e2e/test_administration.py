@@ -1,5 +1,6 @@
 """The administration service, from the wire to SQL and back."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ ENTITIES: list[tuple[str, str, Message, Message]] = [
         "Permissions",
         pb.Permission(name="course:edit"),
         pb.Permission(name="course:edit", description="Change"),
+    ),
+    (
+        "ResourceType",
+        "ResourceTypes",
+        pb.ResourceType(name="course", tenancy=pb.TENANCY_ORGANIZATION, stored_required=True),
+        pb.ResourceType(name="course", tenancy=pb.TENANCY_NONE),
     ),
     ("Role", "Roles", ROLE, pb.Role(name="R1", description="again", inherits=["R0"])),
     (
@@ -119,7 +126,7 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
-    field = kind.lower()
+    field = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
     key_fields = [one.name for one in getattr(pb, f"Get{kind}Request").DESCRIPTOR.fields]
     key = {name: getattr(first, name) for name in key_fields}
 
@@ -129,7 +136,7 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
     assert again.code() is grpc.StatusCode.ALREADY_EXISTS
     assert error_info(again).metadata["kind"] == field
     assert getattr(call(stubs, f"Get{kind}", **key), field) == first
-    assert first in getattr(call(stubs, f"List{plural}"), plural.lower())
+    assert first in getattr(call(stubs, f"List{plural}"), f"{field}s")
     updated = call(stubs, f"Update{kind}", **{field: second})
     assert updated.revision > created.revision
     assert getattr(call(stubs, f"Get{kind}", **key), field) == second
@@ -249,3 +256,15 @@ def test_a_barrier_returns_when_the_server_is_past_the_revision(administered: St
         assert (passed.revision, passed.replicas, passed.silent) == (revision, 1, 0)
     error = refusal(lambda: call(administered, "Barrier", revision=2**64 - 1))
     assert error_info(error).reason == "REVISION_NOT_REACHED"
+
+
+def test_apply_returns_warnings_and_nothing_is_refused_for_them(administered: Stubs) -> None:
+    document = "permissions: [a:b]\nroles: {}\nresource_types: {b: {tenancy: none}}"
+    for dry_run in (True, False):
+        answer = call(administered, "Apply", document=document, dry_run=dry_run)
+        (warning,) = answer.warnings
+        assert (warning.field, warning.line) == ("resource_types.b", 3)
+        assert "no permission is declared for 'b'" in warning.description
+    again = call(administered, "Apply", document="resource_types: {}")
+    assert [one.kind for one in again.changes] == ["resource_type"]
+    assert not again.warnings

@@ -129,6 +129,33 @@ def test_another_organization_is_out_of_reach(stubs: Stubs) -> None:
     assert reason_of(ask(stubs, "user_sam", "course:view", elsewhere)) == "WRONG_ORGANIZATION"
 
 
+def test_a_resource_of_which_nobody_says_whose_it_is_is_in_nobodys_organization(
+    server: ServerProcess, stubs: Stubs
+) -> None:
+    """A misspelled id, or another tenant's: the message says what to store or to send, and a metric
+    counts it."""
+    counted = 'pdp_decisions_total{effect="deny",reason="RESOURCE_ORGANIZATION_UNKNOWN"}'
+
+    def count() -> float:
+        lines = server.http("/metrics")[1].splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(counted))
+
+    before = count()
+    denied = ask(stubs, "user_ada", "course:edit", Resource(type="course", id="algebar"))
+    assert reason_of(denied) == "RESOURCE_ORGANIZATION_UNKNOWN"
+    assert "store the resource with its organization" in denied.message
+    assert "send organization_id" in denied.message
+    assert denied.rule_id == "ADMIN.allow.course:*"
+    assert denied.HasField("reusable_for"), "until something that it depends on is changed"
+    assert count() == before + 1
+    sent = Resource(type="course", id="algebar", organization_id=ORGANIZATION)
+    assert reason_of(ask(stubs, "user_ada", "course:edit", sent)) == "ALLOWED_BY_RULE"
+    lesson = Resource(type="lesson", id="algebra-9", organization_id=ORGANIZATION)
+    unknown = ask(stubs, "user_sam", "lesson:view", lesson)
+    assert reason_of(unknown) == "RESOURCE_UNKNOWN"
+    assert "correct its id" in unknown.message
+
+
 def test_an_organization_that_the_user_left_gives_nothing(stubs: Stubs) -> None:
     token = token_of("user_sam", organization_id="org_left")
     response = stubs.decision.Check(CheckRequest(actor_token=token, permission="course:view"))
@@ -166,7 +193,11 @@ def test_a_batch_answers_each_item_as_if_it_was_asked_alone(stubs: Stubs) -> Non
         attributes = Struct()
         if owner is not None:
             attributes.update({"owner": owner})
-        asked.append(Resource(type="course", id="unstored", attributes=attributes))
+        asked.append(
+            Resource(
+                type="course", id="unstored", organization_id=ORGANIZATION, attributes=attributes
+            )
+        )
     token = token_of("user_ivan", organization_id=ORGANIZATION)
     batch = stubs.decision.BatchCheck(
         BatchCheckRequest(

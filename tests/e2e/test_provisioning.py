@@ -17,7 +17,7 @@ def test_where_it_is_off_the_first_token_of_somebody_unknown_is_denied(stubs: St
 
 
 def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_process(
-    tmp_path: Path, postgresql_url: str, door: str
+    tmp_path: Path, postgresql_url: str
 ) -> None:
     """Two servers on one PostgreSQL meet the same newcomers at the same moment."""
     servers = []
@@ -26,7 +26,6 @@ def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_p
         directory.mkdir()
         settings = {
             "DATABASE_URL": postgresql_url,
-            "DOOR": door,
             "CLERK": {"provisioning": True, "default_role": "STUDENT"},
         }
         servers.append(ServerProcess(directory, settings))

@@ -16,7 +16,8 @@ from pdp.facts.registration import Registration
 from pdp.facts.tables import replicas
 from pdp.model import RevokedSession, User
 from tests.facts.test_replica import NEVER, write
-from tests.kit.waiting import eventually
+from tests.kit.stall import Stopwatch
+from tests.kit.waiting import eventually, run
 
 Starter = Callable[..., Replica]
 LEASE = 0.4
@@ -54,27 +55,22 @@ def leave_a_row(engine: Engine, staleness_seconds_max: float) -> None:
         )
 
 
-def stopwatch() -> Callable[[], float]:
-    began = time.monotonic()
-    return lambda: time.monotonic() - began
-
-
 def test_after_a_barrier_no_replica_answers_from_before(
     store: Store, start: Starter, barriers: Barriers
 ) -> None:
     """Not even who was at an answer already."""
     write(store, User("user_1"))
     three = [start(0.1) for _ in range(3)]
-    seconds = stopwatch()
+    stopwatch = Stopwatch()
     for turn in range(5):
-        before = [replica.view("user_1", None, []) for replica in three]
+        before = [run(replica.view("user_1", None, [])) for replica in three]
         revision = revoke(store, f"sess_{turn}")
         assert barriers.wait(revision) == Passed(revision, replicas=3, silent=0)
         for replica, view in zip(three, before, strict=True):
-            assert f"sess_{turn}" in replica.view("user_1", None, []).user.revoked_sessions
+            assert f"sess_{turn}" in run(replica.view("user_1", None, [])).user.revoked_sessions
             with pytest.raises(FactsStale):
                 replica.confirm(view)
-    assert seconds() < 5 * 1.0  # a few polls each
+    assert stopwatch.seconds < 5 * 1.0  # a few polls each
     assert barriers.wait(0) == Passed(revision, replicas=3, silent=0)
 
 
@@ -84,15 +80,16 @@ def test_a_replica_that_is_paused_is_waited_for_until_it_cannot_answer(
     """F6, F25: it does not know of the write, and goes on answering from memory for a while."""
     write(store, User("user_1"))
     paused, other = start(staleness_seconds_max=1.0), start()
-    paused.view("user_1", None, [])
+    run(paused.view("user_1", None, []))
     with paused._one_catches_up:
         revision = revoke(store, "sess_1")
-        seconds = stopwatch()
+        stopwatch = Stopwatch()
         assert barriers.wait(revision) == Passed(revision, replicas=2, silent=1)
-        assert 1.0 <= seconds() < 1.0 + 0.6
+        assert stopwatch.elapsed >= 1.0
+        assert stopwatch.seconds < 1.0 + 0.6
         with pytest.raises(FactsStale):
-            paused.view("user_1", None, [])
-        assert other.view("user_1", None, []).revision == revision
+            run(paused.view("user_1", None, []))
+        assert run(other.view("user_1", None, [])).revision == revision
     eventually(paused.ready)
     assert barriers.wait(revision).silent == 0
 
@@ -110,9 +107,10 @@ def test_the_row_of_a_dead_process_is_waited_for_and_then_removed_by_others(
     revision = write(store, User("user_1"))
     leave_a_row(engine, 0.5)
     start(staleness_seconds_max=5.0), start(staleness_seconds_max=5.0)
-    seconds = stopwatch()
+    stopwatch = Stopwatch()
     assert barriers.wait(revision) == Passed(revision, replicas=3, silent=1)
-    assert 0.5 <= seconds() < 0.5 + 0.6
+    assert stopwatch.elapsed >= 0.5
+    assert stopwatch.seconds < 0.5 + 0.6
     eventually(lambda: "dead" not in rows(engine))
     until = time.monotonic() + 0.7
     eventually(lambda: time.monotonic() > until)
@@ -148,19 +146,20 @@ def test_a_barrier_outlasts_every_lease_that_was_given_before(
         for turn in range(4):
             eventually(lambda: given and given[-1][0] == replica.revision)
             revision = revoke(store, f"sess_{turn}")
-            seconds = stopwatch()
+            stopwatch = Stopwatch()
             barriers.wait(revision)
             now = time.monotonic()
             assert [end for of, end in list(given) if of < revision and end > now] == []
-            assert LEASE / 2 < seconds() < LEASE + 1
+            assert stopwatch.elapsed > LEASE / 2
+            assert stopwatch.seconds < LEASE + 1
     finally:
         stop.set()
         watcher.join()
     until = time.monotonic() + LEASE
     eventually(lambda: time.monotonic() > until)
-    seconds = stopwatch()
+    stopwatch = Stopwatch()
     barriers.wait(revoke(store, "sess_last"))
-    assert seconds() < LEASE  # nobody watches any more
+    assert stopwatch.seconds < LEASE  # nobody watches any more
 
 
 def test_writes_that_go_on_do_not_put_a_barrier_off(
@@ -182,9 +181,10 @@ def test_writes_that_go_on_do_not_put_a_barrier_off(
     writer.start()
     try:
         eventually(lambda: replica.revision > first + 2)
-        seconds = stopwatch()
+        stopwatch = Stopwatch()
         assert barriers.wait(0).silent == 0
-        assert LEASE / 2 < seconds() < LEASE + 2
+        assert stopwatch.elapsed > LEASE / 2
+        assert stopwatch.seconds < LEASE + 2
     finally:
         stop.set()
         writer.join()
@@ -203,7 +203,7 @@ def test_who_finds_its_row_gone_confirms_nothing_until_it_is_registered_again(
             connection.execute(text("DELETE FROM replicas"))
         eventually(lambda: not replica.ready())
         with pytest.raises(FactsStale):
-            replica.view("user_1", None, [])
+            run(replica.view("user_1", None, []))
         assert rows(engine) == {}
     eventually(replica.ready)
     # What it answered before is not vouched for by that it is back.
@@ -257,9 +257,10 @@ def test_who_stops_takes_its_row_away_once_the_leases_have_run_out(
     watch = replica.watch("", 0)
     assert watch.news().left_seconds
     watch.close()
-    seconds = stopwatch()
+    stopwatch = Stopwatch()
     replica.stop()
-    assert LEASE - 0.1 < seconds() < LEASE + 1
+    assert stopwatch.elapsed > LEASE - 0.1
+    assert stopwatch.seconds < LEASE + 1
     assert rows(engine) == {}
     assert Barriers(engine).wait(revision) == Passed(revision, replicas=0, silent=0)
 

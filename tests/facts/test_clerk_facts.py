@@ -13,7 +13,7 @@ from pdp.facts.clerk_objects import (
     write_objects,
 )
 from pdp.model import Grant, Membership, RevokedSession, Role, ToUser, User, UserStatus
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
 """A poll interval: only `poke` wakes the follower."""
@@ -64,13 +64,13 @@ def test_whom_clerk_bars_or_has_deleted_is_disabled_cold_and_warm(
             transaction.insert(Grant("g", "R", ToUser("user_1")))
         transaction.revoke_session(RevokedSession("sess_1", "user_1"))
     warm = start(NEVER)
-    before = warm.view("user_1", None, []).user
+    before = run(warm.view("user_1", None, [])).user
     assert (before and before.user.status) is (UserStatus.ACTIVE if stored else None)
 
     revision = say(store, user(standing))
 
     for replica in (warm, start(NEVER)):
-        found = replica.view("user_1", None, [], revision).user
+        found = run(replica.view("user_1", None, [], revision)).user
         assert found is not None
         assert found.user.status is UserStatus.DISABLED
         assert found.user.email == ("a@example.test" if stored else "")
@@ -86,7 +86,7 @@ def test_whom_clerk_no_longer_bars_is_active_unless_the_administrator_disabled_t
     replica = start(NEVER)
 
     def status(revision: int) -> UserStatus:
-        found = replica.view("user_1", None, [], revision).user
+        found = run(replica.view("user_1", None, [], revision)).user
         assert found is not None
         return found.user.status
 
@@ -104,7 +104,7 @@ def test_what_is_said_of_one_user_is_not_said_of_another_object_of_that_id(
     with store.write() as transaction:
         transaction.insert(User("user_1"))
     say(store, deleted(ClerkKind.ORGANIZATION, "user_1"))
-    found = start().view("user_1", None, []).user
+    found = run(start().view("user_1", None, [])).user
     assert found is not None
     assert found.user.status is UserStatus.ACTIVE
 

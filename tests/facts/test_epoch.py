@@ -15,7 +15,7 @@ from pdp.sql import open_engine
 from tests.facts.test_replica import NEVER, write
 from tests.kit.clusters import Cluster, started_cluster
 from tests.kit.server import ServerProcess
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 Starter = Callable[..., Replica]
 
@@ -60,8 +60,8 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     replica = start(NEVER)
     watch = replica.watch("", 0)
     told = watch.news()
-    assert replica.view("user_1", None, []).user.user.name == "lost"
-    view = replica.view("user_2", None, [])
+    assert run(replica.view("user_1", None, [])).user.user.name == "lost"
+    view = run(replica.view("user_2", None, []))
     assert view.user is not None
     cluster.kill()
     eventually(lambda: not psutil.pid_exists(postmaster(data)))
@@ -71,8 +71,8 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     assert write(store, User("user_3")) == lost
     replica.poke()
     eventually(lambda: epoch(store) == replica._cell.current.epoch)
-    assert replica.view("user_1", None, []).user.user.name == "before"
-    assert replica.view("user_2", None, []).user is None
+    assert run(replica.view("user_1", None, [])).user.user.name == "before"
+    assert run(replica.view("user_2", None, [])).user is None
     news = watch.news()
     assert (news.start_over, news.revision) == (True, lost)
     assert news.epoch != told.epoch

@@ -1,7 +1,6 @@
 """A view is at one revision, complete, and never from before a change that was applied."""
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -22,15 +21,18 @@ from pdp.model import (
     Resource,
     ResourceFacts,
     ResourceRef,
+    ResourceType,
     RevokedSession,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
 )
-from tests.kit.waiting import eventually
+from tests.kit.stall import Stopwatch
+from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
 """A poll interval: only `poke` wakes the follower."""
@@ -65,7 +67,7 @@ def test_a_view_holds_all_that_is_stored_about_actor_organization_and_resource(
     replica = start()
     asked = Resource("course", "1", "org_2", None, {"a": "asked", "c": True})
     for _ in range(2):  # from the database, then from memory
-        view = replica.view("user_1", "org_1", [asked, None, course])
+        view = run(replica.view("user_1", "org_1", [asked, None, course]))
         assert view.revision == revision + 1 == view.policy.revision
         assert view.user is not None
         assert view.user.user == User("user_1", "e", "n")
@@ -78,29 +80,64 @@ def test_a_view_holds_all_that_is_stored_about_actor_organization_and_resource(
         attributes = {"a": "stored", "b": 1.0, "c": True}
         merged = Resource("course", "1", "org_1", ResourceRef("s", "1"), attributes)
         above = (
-            ResourceFacts(school, (on_resource,)),
+            ResourceFacts(school, (on_resource,), stored=True),
             ResourceFacts(Resource("nowhere", "x"), ()),
         )
-        assert view.chains[0] == (ResourceFacts(merged, ()), *above)
+        assert view.chains[0] == (ResourceFacts(merged, (), stored=True), *above)
         assert view.chains[1] == ()
         assert view.chains[2][1:] == above
-    assert replica.view("user_2", None, []).user is None
-    assert replica.view("user_2", None, []).organization is None
+    assert run(replica.view("user_2", None, [])).user is None
+    assert run(replica.view("user_2", None, [])).organization is None
 
 
 def test_a_resource_that_is_not_stored_is_as_the_request_says(store: Store, start: Starter) -> None:
     write(store, Resource("s", "1", "org_1"))
     replica = start()
     asked = Resource("course", "new", "org_9", ResourceRef("s", "1"), {"a": 1.0})
-    (chain,) = replica.view("user_1", None, [asked]).chains
+    (chain,) = run(replica.view("user_1", None, [asked])).chains
     assert [facts.resource for facts in chain] == [asked, Resource("s", "1", "org_1")]
+    assert [facts.stored for facts in chain] == [False, True]
+
+
+def test_an_organization_or_parent_that_is_sent_for_a_stored_resource_is_ignored(
+    store: Store, start: Starter
+) -> None:
+    bare = Resource("course", "bare")
+    write(store, bare, Resource("s", "1", "org_1"))
+    replica = start()
+    asked = Resource("course", "bare", "org_1", ResourceRef("s", "1"), {"a": 1.0})
+    for _ in range(2):  # from the database, then from memory
+        (chain,) = run(replica.view("user_1", None, [asked])).chains
+        assert chain == (ResourceFacts(bare._replace(attributes={"a": 1.0}), (), stored=True),)
+
+
+def test_what_is_said_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
+    replica = start()
+
+    def said() -> dict[str, ResourceType]:
+        replica.poke()
+        with store.read() as reader:
+            eventually(lambda: replica.revision == reader.revision)
+        return dict(replica.policy.resource_types.items())
+
+    assert said() == {}
+    course = ResourceType("course", Tenancy.NONE)
+    write(store, course)
+    assert said() == {"course": course}
+    with store.write() as transaction:
+        transaction.update(ResourceType("course", stored_required=True))
+    assert said() == {"course": ResourceType("course", stored_required=True)}
+    assert dict(start().policy.resource_types.items()) == said(), "read whole as by changes"
+    with store.write() as transaction:
+        transaction.delete(ResourceType, ("course",))
+    assert said() == {}
 
 
 def test_what_is_not_there_is_remembered_until_it_is_there(store: Store, start: Starter) -> None:
     replica = start(NEVER)
-    assert replica.view("user_1", None, []).user is None
+    assert run(replica.view("user_1", None, [])).user is None
     revision = write(store, User("user_1"))
-    assert replica.view("user_1", None, [], revision).user is not None
+    assert run(replica.view("user_1", None, [], revision)).user is not None
 
 
 @pytest.mark.parametrize("depth", [RESOURCE_DEPTH_MAX, RESOURCE_DEPTH_MAX + 1])
@@ -114,10 +151,10 @@ def test_ancestors_deeper_than_the_bound_are_an_error_and_not_cut_off(
     replica = start()
     asked = [Resource("t", "0")]
     if depth <= RESOURCE_DEPTH_MAX:
-        assert len(replica.view("user_1", None, asked).chains[0]) == depth + 1
+        assert len(run(replica.view("user_1", None, asked)).chains[0]) == depth + 1
     else:
         with pytest.raises(BrokenReference):
-            replica.view("user_1", None, asked)
+            run(replica.view("user_1", None, asked))
 
 
 def test_ancestors_in_a_circle_are_an_error(store: Store, start: Starter) -> None:
@@ -130,10 +167,10 @@ def test_ancestors_in_a_circle_are_an_error(store: Store, start: Starter) -> Non
     replica = start()
     for asked in ("a", "b", "own"):
         with pytest.raises(BrokenReference):
-            replica.view("user_1", None, [Resource("t", asked)])
+            run(replica.view("user_1", None, [Resource("t", asked)]))
     # Cutting the circle heals it: nothing of the failed answer was kept.
     revision = write(store, Resource("t", "a"))
-    assert len(replica.view("user_1", None, [Resource("t", "b")], revision).chains[0]) == 2
+    assert len(run(replica.view("user_1", None, [Resource("t", "b")], revision)).chains[0]) == 2
 
 
 def test_one_check_after_the_bound_sees_the_revocation(store: Store, start: Starter) -> None:
@@ -141,45 +178,46 @@ def test_one_check_after_the_bound_sees_the_revocation(store: Store, start: Star
     revoked token answered from the cache)."""
     write(store, User("user_1"))
     replica = start(0.02)
-    assert replica.view("user_1", None, []).user.revoked_sessions == frozenset()
+    assert run(replica.view("user_1", None, [])).user.revoked_sessions == frozenset()
     with store.write() as transaction:
         transaction.revoke_session(RevokedSession("sess_1", "user_1"))
     eventually(lambda: replica.revision == transaction.revision)
-    assert replica.view("user_1", None, []).user.revoked_sessions == {"sess_1"}
+    assert run(replica.view("user_1", None, [])).user.revoked_sessions == {"sess_1"}
 
 
 def test_a_write_is_seen_without_being_asked_for(store: Store, start: Starter) -> None:
     replica = start(0.2)
     for turn in range(5):
         revision = write(store, User("user_1", name=str(turn)))
-        began = time.monotonic()
+        watch = Stopwatch()
         eventually(lambda revision=revision: replica.revision == revision)
-        assert time.monotonic() - began < 2
-        assert replica.view("user_1", None, []).user.user.name == str(turn)
+        assert watch.seconds < 2
+        assert run(replica.view("user_1", None, [])).user.user.name == str(turn)
 
 
 def test_poke_and_at_least_revision_catch_up_at_once(store: Store, start: Starter) -> None:
     replica = start(NEVER)
     revision = write(store, User("user_1", name="a"))
-    assert replica.view("user_1", None, [], revision).user.user.name == "a"
+    assert run(replica.view("user_1", None, [], revision)).user.user.name == "a"
     revision = write(store, User("user_1", name="b"))
     replica.poke()
     eventually(lambda: replica.revision == revision)
-    assert replica.view("user_1", None, []).user.user.name == "b"
+    assert run(replica.view("user_1", None, [])).user.user.name == "b"
 
 
 def test_a_revision_can_be_waited_for(store: Store, start: Starter) -> None:
     replica = start(NEVER)
     for _ in range(20):
         revision = write(store, User("user_1"))
-        assert replica.await_revision(revision)
+        assert run(replica.await_revision(revision))
         assert replica.revision == revision
-    assert not replica.await_revision(revision + 1)
+    assert not run(replica.await_revision(revision + 1))
     replica.stop()
     revision = write(store, User("user_1", name="b"))
-    began = time.monotonic()
-    assert not replica.await_revision(revision)
-    assert 0.9 < time.monotonic() - began < 3
+    watch = Stopwatch()
+    assert not run(replica.await_revision(revision))
+    assert watch.elapsed > 0.9
+    assert watch.seconds < 3
 
 
 @pytest.mark.parametrize("beyond", [1, 2**63 - 1, 2**64 - 1])
@@ -188,11 +226,11 @@ def test_a_revision_that_the_database_does_not_have_is_refused_soon(
 ) -> None:
     replica = start(NEVER)
     write(store, User("user_1"))
-    began = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(RevisionNotReached):
-        replica.view("user_1", None, [], 1 + beyond)
-    assert time.monotonic() - began < 1
-    assert replica.view("user_1", None, [], 1).revision == 1
+        run(replica.view("user_1", None, [], 1 + beyond))
+    assert watch.seconds < 1
+    assert run(replica.view("user_1", None, [], 1)).revision == 1
 
 
 def test_each_kind_of_policy_change_reaches_the_policy(store: Store, start: Starter) -> None:
@@ -290,7 +328,7 @@ def test_grants_follow_their_subject_and_scope(store: Store, start: Starter) -> 
         found = []
         for user in ("user_1", "user_2"):
             for organization in ("o", "O"):
-                view = replica.view(user, organization, [Resource("t", "1")], revision)
+                view = run(replica.view(user, organization, [Resource("t", "1")], revision))
                 found += [(user, one) for one in view.user.grants]
                 found += [(organization, one) for one in view.organization.role_grants]
                 found += [("t", one) for one in view.chains[0][0].role_grants]
@@ -324,7 +362,7 @@ def test_identifiers_that_only_look_alike_share_nothing(store: Store, start: Sta
     def ask(names: list[str], keys: list[tuple[str, str]]) -> None:
         for n, name in enumerate(names):
             t, i = keys[n % len(keys)]
-            view = replica.view(name, name, [Resource(t, i)])
+            view = run(replica.view(name, name, [Resource(t, i)]))
             if (
                 view.user.user.name != name
                 or [g.scope for g in view.organization.role_grants] != [InOrganization(name)]
@@ -356,7 +394,7 @@ def test_an_identifier_that_cannot_be_stored_is_an_invalid_request(
         ("user_1", None, [Resource("t", "x", None, ResourceRef("t", bad))]),
     ):
         with pytest.raises(InvalidRequest):
-            replica.view(*arguments)
+            run(replica.view(*arguments))
 
 
 def test_one_missing_key_is_read_once_however_many_ask(
@@ -376,7 +414,7 @@ def test_one_missing_key_is_read_once_however_many_ask(
     answers: list[str] = []
 
     def ask() -> None:
-        answers.append(replica.view("user_1", None, []).user.user.name)
+        answers.append(run(replica.view("user_1", None, [])).user.user.name)
 
     threads = [threading.Thread(target=ask) for _ in range(12)]
     for thread in threads:
@@ -393,24 +431,24 @@ def test_a_new_epoch_drops_everything(engine: Engine, store: Store, start: Start
     """A database restored from the past: its revisions count another history."""
     write(store, User("user_1", name="old"), Permission("old:old"))
     replica = start(0.02)
-    assert replica.view("user_1", None, []).user.user.name == "old"
+    assert run(replica.view("user_1", None, [])).user.user.name == "old"
     with engine.begin() as restored:
         restored.execute(text("UPDATE state SET epoch = 'another', revision = 1"))
         restored.execute(text("UPDATE users SET name = 'new'"))
         restored.execute(text("DELETE FROM permissions"))
     eventually(lambda: "old:old" not in replica.policy.permissions)
-    assert replica.view("user_1", None, []).user.user.name == "new"
+    assert run(replica.view("user_1", None, [])).user.user.name == "new"
 
 
 def test_a_miss_in_a_new_epoch_waits_for_it(engine: Engine, store: Store, start: Starter) -> None:
     write(store, User("user_1", name="old"), User("user_2", name="old"))
     replica = start(NEVER)
-    replica.view("user_1", None, [])
+    run(replica.view("user_1", None, []))
     with engine.begin() as restored:
         restored.execute(text("UPDATE state SET epoch = 'another', revision = 0"))
         restored.execute(text("UPDATE users SET name = 'new'"))
-    assert replica.view("user_2", None, []).user.user.name == "new"
-    assert replica.view("user_1", None, []).user.user.name == "new"
+    assert run(replica.view("user_2", None, [])).user.user.name == "new"
+    assert run(replica.view("user_1", None, [])).user.user.name == "new"
 
 
 def test_a_revision_from_the_past_drops_everything(
@@ -419,12 +457,12 @@ def test_a_revision_from_the_past_drops_everything(
     write(store, User("user_1", name="old"))
     write(store, User("user_2"))
     replica = start(0.02)
-    assert replica.view("user_1", None, []).user.user.name == "old"
+    assert run(replica.view("user_1", None, [])).user.user.name == "old"
     with engine.begin() as restored:
         restored.execute(text("UPDATE state SET revision = 1"))
         restored.execute(text("UPDATE users SET name = 'new'"))
     eventually(lambda: replica.revision == 1)
-    assert replica.view("user_1", None, []).user.user.name == "new"
+    assert run(replica.view("user_1", None, [])).user.user.name == "new"
 
 
 def test_changes_that_are_no_longer_told_are_a_reason_to_read_all_anew(
@@ -432,22 +470,22 @@ def test_changes_that_are_no_longer_told_are_a_reason_to_read_all_anew(
 ) -> None:
     write(store, User("user_1", name="old"))
     replica = start(NEVER)
-    assert replica.view("user_1", None, []).user.user.name == "old"
+    assert run(replica.view("user_1", None, [])).user.user.name == "old"
     write(store, User("user_1", name="new"), Permission("c:e"))
     revision = write(store, User("user_2"))
     with engine.begin() as pruned:
         pruned.execute(text("DELETE FROM changes WHERE revision = 2"))
-    assert replica.view("user_1", None, [], revision).user.user.name == "new"
+    assert run(replica.view("user_1", None, [], revision)).user.user.name == "new"
     assert "c:e" in replica.policy.permissions
 
 
 def test_a_change_of_everything_drops_everything(store: Store, start: Starter) -> None:
     write(store, User("user_1", name="old"))
     replica = start(NEVER)
-    assert replica.view("user_1", None, []).user.user.name == "old"
+    assert run(replica.view("user_1", None, [])).user.user.name == "old"
     many = (User(f"user_{n}", name="new") for n in range(10_001))
     revision = write(store, *many, Permission("c:e"))
-    assert replica.view("user_1", None, [], revision).user.user.name == "new"
+    assert run(replica.view("user_1", None, [], revision)).user.user.name == "new"
     assert "c:e" in replica.policy.permissions
 
 
@@ -473,7 +511,7 @@ def test_a_view_never_mixes_revisions(store: Store, start: Starter) -> None:
     def read() -> None:
         last = 0
         while not stop.is_set():
-            view = replica.view("user_1", "org_1", [Resource("course", "1")])
+            view = run(replica.view("user_1", "org_1", [Resource("course", "1")]))
             names = {
                 view.user.user.name,
                 view.chains[0][0].resource.organization_id,
@@ -511,4 +549,4 @@ def test_nothing_is_answered_before_the_first_load(store: Store) -> None:
     assert not replica.ready()
     assert replica.revision == 0
     with pytest.raises(FactsStale):
-        replica.view("user_1", None, [])
+        run(replica.view("user_1", None, []))

@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import Engine
 
 from pdp.facts import Replica, Store
-from pdp.facts.gather import Gathered, Wanted
+from pdp.facts.gather import Gathered, Wanted, gather
 from pdp.facts.look import Look
 from pdp.facts.snapshot import SnapshotCell
 from pdp.model import Resource, ResourceRef, User
+from tests.kit.waiting import run
 
 
 class Unguarded(SnapshotCell):
@@ -31,6 +32,11 @@ def interleavings(*threads: Sequence[str]) -> Iterator[tuple[str, ...]]:
                 yield (thread[0], *tail)
 
 
+def read_facts(replica: Replica, wanted: Wanted) -> Gathered:
+    with replica._store.read() as reader:
+        return gather(reader, wanted)
+
+
 def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> list[object]:
     """Runs the steps one by one; after each, what the caches answer is held against what the
     database held at the revision that the answer is of."""
@@ -44,7 +50,7 @@ def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> lis
     for step in steps:
         action, who = step[0], step[1:]
         if action == "r":
-            read[who] = replica._read(Wanted({"user_1"}, {"org_1"}, {("course", "1")}))
+            read[who] = read_facts(replica, Wanted({"user_1"}, {"org_1"}, {("course", "1")}))
         elif action == "f":
             cell.fill(read[who])
         elif action == "w":
@@ -110,7 +116,7 @@ def test_an_entry_of_a_later_revision_is_passed_over(engine: Engine) -> None:
     replica._turn()
     with store.write() as transaction:
         transaction.insert(User("user_1"))
-    replica._cell.fill(replica._read(Wanted({"user_1", "user_2"})))
+    replica._cell.fill(read_facts(replica, Wanted({"user_1", "user_2"})))
     look = Look(replica._cell.current, None)
     assert look.user("user_1") is None
     assert look.user("user_2") is None
@@ -125,7 +131,7 @@ def test_what_was_read_in_another_epoch_is_not_stored(engine: Engine) -> None:
     store = Store(engine)
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
     replica._turn()
-    gathered = replica._read(Wanted({"user_1"}))
+    gathered = read_facts(replica, Wanted({"user_1"}))
     replica._cell.fill(replace(gathered, epoch="another"))
     look = Look(replica._cell.current, None)
     look.user("user_1")
@@ -146,9 +152,11 @@ def test_the_caches_are_bounded_and_a_view_larger_than_them_is_still_whole(
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
     replica.start()
     try:
-        replica._await_turn()
+        run(replica._await_poll())
         for n in range(5):
-            view = replica.view(f"user_{n}", None, [Resource("t", str(n)) for n in range(1, 21)])
+            view = run(
+                replica.view(f"user_{n}", None, [Resource("t", str(n)) for n in range(1, 21)])
+            )
             assert [len(chain) for chain in view.chains] == [n.bit_length() for n in range(1, 21)]
         caches = replica._cell.current.caches
         assert (len(caches.resources), len(caches.users)) == (3, 2)

@@ -12,7 +12,7 @@ from pdp.facts.replica import READERS_MAX
 from pdp.model import User
 from pdp.sql import open_engine
 from tests.facts.test_replica import NEVER, write
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 REPLICAS = 10
 THREADS = 20
@@ -69,7 +69,7 @@ def ask_all(replicas: list[Replica]) -> None:
 
     def ask(replica: Replica) -> int:
         together.wait(30)
-        return sum(replica.view(user, None, []).user is not None for user in USERS)
+        return sum(run(replica.view(user, None, [])).user is not None for user in USERS)
 
     with ThreadPoolExecutor(REPLICAS * THREADS) as pool:
         asking = [pool.submit(ask, replica) for replica in replicas for _ in range(THREADS)]

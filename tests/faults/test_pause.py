@@ -17,7 +17,7 @@ from pdp.sql import open_engine
 from tests.faults.table import FAULTS
 from tests.identity.build import verifier
 from tests.kit.tokens import session_token
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 BOUND = 0.3
 
@@ -60,9 +60,9 @@ def test_what_was_revoked_during_a_pause_is_not_allowed_after_it(
         eventually(replica.ready)
         if confirmed:
             with pytest.raises(FactsStale):
-                asking.rule(token, [Question("course:view")], "test")
+                run(asking.rule(token, [Question("course:view")], "test"))
         else:
-            ruling = asking.rule(token, [Question("course:view")], "test")
+            ruling = run(asking.rule(token, [Question("course:view")], "test"))
             assert ruling.decisions[0].effect is Effect.ALLOW
     finally:
         replica.stop()

@@ -11,7 +11,7 @@ from pdp.facts import Replica, Store
 from pdp.model import Effect, Entity, Grant, Permission, Role, Rule, ToUser, User
 from pdp.sql import open_engine
 from tests.faults.table import FAULTS
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
 """A poll interval: only `poke` has the replica look."""
@@ -40,13 +40,13 @@ def cost_of(engine: Engine, user_id: str, changed: Entity) -> Counter[str]:
 
     try:
         eventually(replica.ready)
-        replica.view(user_id, None, [])
+        run(replica.view(user_id, None, []))
         with store.write() as transaction:
             transaction.apply_many([changed])
         event.listen(engine, "after_cursor_execute", count)
         replica.poke()
         eventually(lambda: replica.revision == transaction.revision)
-        assert replica.view(user_id, None, []).revision == transaction.revision
+        assert run(replica.view(user_id, None, [])).revision == transaction.revision
         event.remove(engine, "after_cursor_execute", count)
     finally:
         replica.stop()

@@ -11,10 +11,10 @@ from alembic.script import ScriptDirectory
 from pdpapi.v1.administration_service_pb2 import (
     ApplyRequest,
     CreateGrantRequest,
-    CreateRouteRequest,
+    CreateResourceTypeRequest,
     DeleteGrantRequest,
     Grant,
-    Route,
+    ResourceType,
 )
 from sqlalchemy import event
 
@@ -27,8 +27,8 @@ from tests.kit.clusters import administer
 from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.waiting import eventually
 
-BEFORE = "8b3af51"
-BEFORE_SCHEMA = "0003"
+BEFORE = "146bfa4"
+BEFORE_SCHEMA = "0004"
 """The last commit whose schema that was."""
 
 
@@ -72,7 +72,9 @@ def test_the_version_before_serves_and_writes_while_and_after_the_schema_is_migr
     new = server_of(tmp_path / "new", empty_url)
     request = question(permission="course:edit")
     grant = CreateGrantRequest(grant=Grant(id="g", role="ADMIN", user_id="user_sam"))
-    route = CreateRouteRequest(route=Route(route="/healthz", public=True))
+    resource_type = CreateResourceTypeRequest(
+        resource_type=ResourceType(name="course", stored_required=True)
+    )
     try:
         assert old.pdp("migrate").returncode == 0
         assert schema_of(empty_url) == BEFORE_SCHEMA
@@ -80,8 +82,9 @@ def test_the_version_before_serves_and_writes_while_and_after_the_schema_is_migr
         new.start(ready=False)
         with old.channel() as old_channel, new.channel() as new_channel:
             of_old, of_new = stubs_on(old_channel), stubs_on(new_channel)
-            # The version before knows no routes.
-            policy = POLICY.partition("\nroutes:")[0]
+            # The version before knows no resource types.
+            policy = POLICY.replace("resource_types:\n  lesson: {stored: required}\n", "")
+            assert "resource_types" not in policy
             of_old.administration.Apply(ApplyRequest(document=policy), timeout=20)
             with asking(of_old, question()) as log:
                 eventually(lambda: len(log.allows()) > 20)
@@ -100,7 +103,7 @@ def test_the_version_before_serves_and_writes_while_and_after_the_schema_is_migr
                 of_old.administration.CreateGrant(grant, timeout=20)
                 eventually(lambda: ask_once(of_new, request).allowed)
                 eventually(lambda: ask_once(of_old, request).allowed)
-                of_new.administration.CreateRoute(route, timeout=20)
+                of_new.administration.CreateResourceType(resource_type, timeout=20)
                 of_new.administration.DeleteGrant(DeleteGrantRequest(id="g"), timeout=20)
                 eventually(lambda: not ask_once(of_old, request).allowed)
                 eventually(lambda: len(log.allows(migrated_at)) > 20)

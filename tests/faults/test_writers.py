@@ -23,7 +23,7 @@ from pdp.model import User
 from pdp.sql import open_engine
 from pdp.wire.statuses import status_of
 from tests.faults.table import FAULTS
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 WRITERS = 50
 WRITES = 6
@@ -82,7 +82,7 @@ def missing(store: Store) -> set[int]:
 
 
 def knows(replica: Replica, user_id: str) -> bool:
-    return replica.view(user_id, None, []).user is not None
+    return run(replica.view(user_id, None, [])).user is not None
 
 
 @pytest.mark.parametrize("by_sequence", [False, True], ids=["one row", "control: a sequence"])
@@ -165,7 +165,7 @@ def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replic
     assert sorted(done) == [(base + n, float(n)) for n in range(1, total + 1)]
     assert not holes
     eventually(lambda: replica.revision == base + total)
-    facts = replica.view("user_counter", None, []).user
+    facts = run(replica.view("user_counter", None, [])).user
     assert facts is not None
     assert facts.user.attributes == {"n": float(total)}
 

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +113,9 @@ class World:
 
     def start_everything(self, operations: int) -> None:
         """Three replicas, two sidecars, guards and clients; two clocks are wrong, and one of each
-        pauses where races would show. Both doors are there. Clients have users for so many
+        pauses where races would show. Clients have users for so many
         operations."""
-        self.start_replicas(3, tampered={1: ["clock=3"], 2: ["delays"]}, envoy=[0])
+        self.start_replicas(3, tampered={1: ["clock=3"], 2: ["delays"]})
         self.start_sidecar(0, 1, tampered=["clock=-3"])
         self.start_sidecar(2, 0, tampered=["delays"])
         self.add_guards(cache=False, share=1)
@@ -127,10 +127,8 @@ class World:
         count: int = 3,
         *,
         tampered: Mapping[int, Sequence[str]] | None = None,
-        envoy: Collection[int] = (),
     ) -> None:
-        """So many replicas, each with a way of its own to the database; all of them ready. Those of
-        `envoy` have Envoy for a door."""
+        """So many replicas, each with a way of its own to the database; all of them ready."""
         migrate(self._url)
         with open_engine(self._url).begin() as connection:
             create_sequence(connection)
@@ -140,7 +138,7 @@ class World:
             directory.mkdir()
             replica = Replica(
                 directory,
-                {**SETTINGS, "DATABASE_URL": url, "DOOR": "envoy" if number in envoy else "grpc"},
+                {**SETTINGS, "DATABASE_URL": url},
                 tampered=(tampered or {}).get(number, ()),
             )
             self._stack.callback(_end, replica)

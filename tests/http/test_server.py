@@ -1,18 +1,19 @@
 """The HTTP side, asked over a real socket."""
 
+import asyncio
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from pdp.http import HttpServer, Metrics
-from pdp.http import server as server_module
-from pdp.http.server import WEBHOOK_PATH
+from pdp.http import WEBHOOK_PATH, Metrics, bounded_post, http_application
+from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.model import Decision, Effect, Reason
-from tests.kit.waiting import eventually
+from tests.kit.listening import listening
 
 
 @pytest.fixture
@@ -27,11 +28,8 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def port(obstacles: list[str], metrics: Metrics) -> Iterator[int]:
-    server = HttpServer("127.0.0.1:0", metrics, lambda: list(obstacles))
-    server.start()
-    eventually(lambda: get(server.port, "/healthz")[0] == 200)
-    yield server.port
-    server.stop()
+    with listening(http_application(metrics, lambda: list(obstacles))) as port:
+        yield port
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -57,14 +55,12 @@ def test_a_process_that_is_not_ready_is_alive_and_says_every_obstacle(
 
 def test_a_port_is_shared_by_processes_of_one_service_only(metrics: Metrics) -> None:
     """Else half of the probes of a sidecar would be answered by whoever has its port already."""
-    first = HttpServer("127.0.0.1:0", metrics, list, shared=True)
-    address = f"127.0.0.1:{first.port}"
-    second = HttpServer(address, metrics, list, shared=True)
-    with pytest.raises(OSError, match=f"http_listen: {address}: Address already in use"):
-        HttpServer(address, metrics, list)
-    for server in first, second:
-        server.start()
-        server.stop()
+    application = http_application(metrics, list)
+    with listening(application, shared=True) as port:
+        address = f"127.0.0.1:{port}"
+        taken = pytest.raises(OSError, match=f"{address}: Address already in use")
+        with listening(application, address, shared=True), taken, listening(application, address):
+            pass
 
 
 def test_decisions_and_calls_are_counted_by_what_they_were(port: int, metrics: Metrics) -> None:
@@ -97,16 +93,14 @@ def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: pdp\r\n\r\n"])
 def test_connections_that_do_not_ask_for_anything_do_not_keep_the_probes_out(
-    port: int, monkeypatch: pytest.MonkeyPatch, before: bytes
+    port: int, before: bytes
 ) -> None:
     """Nor do those that never end what they ask, be it at first or after another request."""
-    monkeypatch.setattr(server_module, "HEAD_SECONDS_MAX", 1.0)
     with ExitStack() as opened:
         for number in range(70):
             connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
             connection.sendall(before + b"GET /healthz HTTP/1.1\r\n" * (number % 2))
-        assert get(port, "/healthz")[0] == 503
-        eventually(lambda: get(port, "/healthz")[0] == 200)
+        assert get(port, "/healthz")[0] == 200
 
 
 def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
@@ -117,21 +111,79 @@ def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
 def test_webhooks_are_handed_on_whole_and_what_is_not_is_counted(metrics: Metrics) -> None:
     handed: list[tuple[dict[str, str], bytes]] = []
 
-    def handle(headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, str]:
-        handed.append((dict(headers), body))
-        return 202, "taken"
+    class Handler:
+        def refusal(self, headers: Sequence[tuple[str, str]]) -> str | None:
+            return "not_for_us" if "x-other" in dict(headers) else None
 
-    server = HttpServer("127.0.0.1:0", metrics, list, handle)
-    server.start()
-    try:
-        eventually(lambda: get(server.port, "/healthz")[0] == 200)
+        async def answer(self, headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, str]:
+            handed.append((dict(headers), body))
+            return 202, "taken"
+
+    application = http_application(metrics, list, Handler())
+    with listening(application, policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)]) as port:
         body = b"\xff" * 300_000
-        assert post(server.port, body, **{"X-One": "1"}) == (202, "taken\n")
+        assert post(port, body, **{"X-One": "1"}) == (202, "taken\n")
         assert [(one["x-one"], it) for one, it in handed] == [("1", body)]
-        assert post(server.port, b"{}", **{"Content-Encoding": "gzip"}) == (415, "encoded\n")
-        assert post(server.port, b"{}", **{"Content-Encoding": "identity"})[0] == 202
-        assert get(server.port, WEBHOOK_PATH)[0] == 405
-        text = get(server.port, "/metrics")[1]
+        assert post(port, b"{}", **{"Content-Encoding": "gzip"}) == (415, "encoded\n")
+        assert post(port, b"{}", **{"Content-Encoding": "identity"})[0] == 202
+        assert post(port, b"{}", **{"X-Other": "1"}) == (400, "not_for_us\n")
+        assert len(handed) == 2
+        assert get(port, WEBHOOK_PATH)[0] == 405
+        text = get(port, "/metrics")[1]
         assert 'pdp_webhooks_total{outcome="encoded",type="unknown"} 1.0' in text
-    finally:
-        server.stop()
+        assert 'pdp_webhooks_total{outcome="not_for_us",type="unknown"} 1.0' in text
+
+
+def test_messages_that_wait_for_their_answer_are_bounded(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_post, "HANDLING_MAX", 2)
+
+    class Handler:
+        def refusal(self, _: Sequence[tuple[str, str]]) -> str | None:
+            return None
+
+        async def answer(self, *_: object) -> tuple[int, str]:
+            while waiting.count("busy\n") < 3:
+                await asyncio.sleep(0.01)
+            return 200, "applied"
+
+    waiting: list[str] = []
+    with (
+        listening(http_application(metrics, list, Handler())) as port,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        for sent in [pool.submit(lambda: waiting.append(post(port, b"{}")[1])) for _ in range(5)]:
+            sent.result()
+    assert sorted(waiting) == ["applied\n"] * 2 + ["busy\n"] * 3
+
+
+def test_refused_messages_are_counted_and_logged_once_a_minute(
+    metrics: Metrics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Handler:
+        def refusal(self, _: Sequence[tuple[str, str]]) -> str | None:
+            return "header_missing"
+
+        async def answer(self, *_: object) -> tuple[int, str]:
+            raise AssertionError
+
+    with listening(http_application(metrics, list, Handler())) as port:
+        for _ in range(20):
+            assert post(port, b"canary") == (400, "header_missing\n")
+        assert capsys.readouterr().out.count("webhooks_refused") == 1
+        text = get(port, "/metrics")[1]
+    assert 'pdp_webhooks_total{outcome="header_missing",type="unknown"} 20.0' in text
+
+
+def test_the_metric_of_expensive_conditions_names_rules_but_not_without_bound() -> None:
+    metrics = Metrics({})
+    for number in range(150):
+        rules = (f"rule{number}", "rule0")
+        metrics.count_decisions(
+            [Decision(Effect.DENY, Reason.CONDITION_FAILED, too_expensive=rules)]
+        )
+    text = metrics.text().decode()
+    assert 'pdp_conditions_too_expensive_total{rule="rule0"} 151.0' in text
+    assert 'pdp_conditions_too_expensive_total{rule="other"} 50.0' in text
+    assert text.count("pdp_conditions_too_expensive_total{") == 101

@@ -1,17 +1,22 @@
 """Key sets over HTTP, against a real server: refresh, single flight, cooldown, last good set."""
 
+import asyncio
+import contextlib
+import logging
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from pdp.errors import KeysUnavailable
+from pdp.identity.key_sets import WAIT_SECONDS_MAX
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings
 from tests.identity.build import NOW, accepted, reason, running, verifier
 from tests.kit.key_server import KeyServer, Mode
 from tests.kit.tokens import session_token, signing_key
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 KEY = signing_key()
 
@@ -26,6 +31,18 @@ def token_with_kid(server: KeyServer, kid: str | None) -> str:
     return session_token(now=NOW, issuer=server.issuer, header={"kid": kid})
 
 
+@contextlib.contextmanager
+def capture_logs_of(name: str) -> Iterator[list[str]]:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+
+
 def failed(one, server: KeyServer, more_than: int = 0) -> bool:
     return one.key_fetches[server.issuer].failed > more_than
 
@@ -33,7 +50,7 @@ def failed(one, server: KeyServer, more_than: int = 0) -> bool:
 def test_the_key_set_is_fetched_at_the_start_and_without_a_request() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
         assert server.fetches == 1
-        assert accepted(one.verify(token_of(server))).key_id == KEY.kid
+        assert accepted(run(one.verify(token_of(server)))).key_id == KEY.kid
         assert server.fetches == 1
         assert server.request_headers["accept-encoding"] == "identity"
         assert "authorization" not in server.request_headers
@@ -46,44 +63,44 @@ def test_another_url_may_be_configured() -> None:
         )
         one.start()
         eventually(one.ready)
-        accepted(one.verify(session_token(now=NOW)))
+        accepted(run(one.verify(session_token(now=NOW))))
         one.stop()
 
 
 def test_a_new_key_is_fetched_when_a_token_first_names_it() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
         server.keys = [KEY.jwk(), signing_key("other").jwk()]
-        accepted(one.verify(token_of(server, "other")))
+        accepted(run(one.verify(token_of(server, "other"))))
         assert server.fetches == 2
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
 
 
 def test_unknown_kids_cause_one_fetch_a_cooldown() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=3600) as one:
         for i in range(200):
             token = token_with_kid(server, f"ins_{i}")
-            assert reason(one.verify(token)) is Reason.TOKEN_KEY_UNKNOWN
+            assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
         assert server.fetches == 2
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
 
     # Control: without a cooldown each unknown kid costs a fetch.
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=0) as one:
         for i in range(5):
-            one.verify(token_with_kid(server, f"ins_{i}"))
+            run(one.verify(token_with_kid(server, f"ins_{i}")))
         assert server.fetches == 6
 
 
 def test_the_cooldown_ends() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=0.1) as one:
-        assert reason(one.verify(token_of(server, "other"))) is Reason.TOKEN_KEY_UNKNOWN
+        assert reason(run(one.verify(token_of(server, "other")))) is Reason.TOKEN_KEY_UNKNOWN
         server.keys = [signing_key("other").jwk()]
-        eventually(lambda: isinstance(one.verify(token_of(server, "other")), VerifiedToken))
+        eventually(lambda: isinstance(run(one.verify(token_of(server, "other"))), VerifiedToken))
 
 
 @pytest.mark.parametrize("kid", [None, "", "x" * 257])
 def test_a_kid_that_no_set_can_hold_causes_no_fetch(kid: str | None) -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
-        assert reason(one.verify(token_with_kid(server, kid))) is Reason.TOKEN_KEY_UNKNOWN
+        assert reason(run(one.verify(token_with_kid(server, kid)))) is Reason.TOKEN_KEY_UNKNOWN
         assert server.fetches == 1
 
 
@@ -92,33 +109,32 @@ def test_a_kid_that_no_set_can_hold_causes_no_fetch(kid: str | None) -> None:
 )
 def test_a_kid_is_only_compared(kid: str) -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
-        assert reason(one.verify(token_with_kid(server, kid))) is Reason.TOKEN_KEY_UNKNOWN
+        assert reason(run(one.verify(token_with_kid(server, kid)))) is Reason.TOKEN_KEY_UNKNOWN
         assert server.fetches == 2
 
 
-def test_no_more_than_two_requests_wait_for_a_fetch_and_none_for_long() -> None:
+def test_requests_wait_for_one_fetch_together_and_none_for_long() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server) as one:
         server.mode = Mode.SLOW
-        outcomes: list[tuple[str, float]] = []
 
-        def ask(kid: str) -> None:
+        async def ask(kid: str) -> tuple[str, float]:
             start = time.monotonic()
             try:
-                outcome = type(one.verify(token_with_kid(server, kid))).__name__
+                outcome = type(await one.verify(token_with_kid(server, kid))).__name__
             except KeysUnavailable:
                 outcome = "unavailable"
-            outcomes.append((outcome, time.monotonic() - start))
+            return outcome, time.monotonic() - start
 
-        threads = [threading.Thread(target=ask, args=(f"ins_{i}",)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        eventually(lambda: len(outcomes) == 6, what="all but two are answered at once")
-        assert all(outcome == "unavailable" and took < 0.9 for outcome, took in outcomes)
-        accepted(one.verify(token_of(server)))  # known kids do not wait
-        for thread in threads:
-            thread.join()
-        assert [outcome for outcome, _ in outcomes] == ["unavailable"] * 8
-        assert max(took for _, took in outcomes) < 2
+        async def many() -> list[tuple[str, float]]:
+            waiting = [asyncio.create_task(ask(f"ins_{number}")) for number in range(200)]
+            await asyncio.sleep(0)
+            accepted(await one.verify(token_of(server)))  # known kids do not wait
+            assert not any(task.done() for task in waiting)
+            return await asyncio.gather(*waiting)
+
+        outcomes = run(many())
+        assert {outcome for outcome, _ in outcomes} == {"unavailable"}
+        assert max(took for _, took in outcomes) < 2 * WAIT_SECONDS_MAX
         assert server.fetches == 2
         server.release()
 
@@ -129,7 +145,7 @@ def test_waiting_requests_are_answered_by_the_fetch_they_wait_for() -> None:
         server.keys = [KEY.jwk(), signing_key("other").jwk()]
         verdicts: list[object] = []
         thread = threading.Thread(
-            target=lambda: verdicts.append(one.verify(token_of(server, "other")))
+            target=lambda: verdicts.append(run(one.verify(token_of(server, "other"))))
         )
         thread.start()
         eventually(lambda: server.fetches == 2)
@@ -144,11 +160,11 @@ def test_before_the_first_key_set_there_is_no_verdict() -> None:
         with running(server, wait=False) as one:
             eventually(lambda: failed(one, server))
             with pytest.raises(KeysUnavailable):
-                one.verify(token_of(server))
+                run(one.verify(token_of(server)))
             assert one.ready() is False
             server.mode = Mode.KEYS
             eventually(one.ready, seconds=5)
-            accepted(one.verify(token_of(server)))
+            accepted(run(one.verify(token_of(server))))
 
 
 def test_an_endpoint_that_is_not_there_gives_no_verdict() -> None:
@@ -157,7 +173,7 @@ def test_an_endpoint_that_is_not_there_gives_no_verdict() -> None:
     one = verifier(IssuerSettings(issuer=issuer))
     one.start()
     with pytest.raises(KeysUnavailable) as error:
-        one.verify(session_token(now=NOW, issuer=issuer))
+        run(one.verify(session_token(now=NOW, issuer=issuer)))
     assert "eyJ" not in str(error.value)
     one.stop()
 
@@ -168,9 +184,9 @@ def test_an_issuer_without_keys_leaves_the_others_alone() -> None:
         one = verifier(IssuerSettings(issuer=down.issuer), IssuerSettings(issuer=up.issuer))
         one.start()
         eventually(one.ready)
-        accepted(one.verify(token_of(up)))
+        accepted(run(one.verify(token_of(up))))
         with pytest.raises(KeysUnavailable):
-            one.verify(token_of(down))
+            run(one.verify(token_of(down)))
         one.stop()
 
 
@@ -183,6 +199,7 @@ BAD_MODES = [
     Mode.REDIRECT,
     Mode.SLOW,
     Mode.TRICKLE,
+    Mode.TRICKLE_HEADERS,
 ]
 
 
@@ -192,12 +209,12 @@ def test_the_last_good_set_serves_while_the_endpoint_fails(mode: Mode) -> None:
         server.keys = [signing_key("other").jwk()]
         server.mode = mode
         eventually(lambda: failed(one, server), what=f"a failed fetch in mode {mode.name}")
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
         assert server.redirects_followed == 0
         server.release()
         server.mode = Mode.KEYS
-        eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
-        accepted(one.verify(token_of(server, "other")))
+        eventually(lambda: not isinstance(run(one.verify(token_of(server))), VerifiedToken))
+        accepted(run(one.verify(token_of(server, "other"))))
 
 
 BAD_BODIES = [
@@ -221,7 +238,7 @@ def test_the_last_good_set_serves_while_the_endpoint_talks_nonsense(body: bytes)
         server.body = body
         server.mode = Mode.BODY
         eventually(lambda: failed(one, server))
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
 
 
 def test_an_unknown_kid_is_no_verdict_while_the_endpoint_fails() -> None:
@@ -230,16 +247,36 @@ def test_an_unknown_kid_is_no_verdict_while_the_endpoint_fails() -> None:
         server.mode = Mode.ERROR
         for _ in range(3):
             with pytest.raises(KeysUnavailable):
-                one.verify(token_of(server, "other"))
+                run(one.verify(token_of(server, "other")))
         assert server.fetches == 2
 
 
 def test_a_removed_key_stops_verifying_with_the_next_refresh() -> None:
     with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
-        accepted(one.verify(token_of(server)))
+        accepted(run(one.verify(token_of(server))))
         server.keys = [signing_key("other").jwk()]
-        eventually(lambda: not isinstance(one.verify(token_of(server)), VerifiedToken))
-        assert reason(one.verify(token_of(server))) is Reason.TOKEN_KEY_UNKNOWN
+        eventually(lambda: not isinstance(run(one.verify(token_of(server))), VerifiedToken))
+        assert reason(run(one.verify(token_of(server)))) is Reason.TOKEN_KEY_UNKNOWN
+
+
+@pytest.mark.parametrize("mode", [Mode.TRICKLE, Mode.TRICKLE_HEADERS], ids=lambda mode: mode.name)
+def test_a_trickling_endpoint_delays_the_removal_of_a_key_by_one_fetch_at_most(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """The bound that is documented: the refresh interval and one fetch. The endpoint trickles while
+    a fetch is under way, and serves the new set afterwards."""
+    monkeypatch.setattr("pdp.identity.key_sets.FETCH_SECONDS_MAX", 0.5)
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.5) as one:
+        accepted(run(one.verify(token_of(server))))
+        server.keys = [signing_key("other").jwk()]
+        server.mode = mode
+        eventually(lambda: server.fetches == 2)
+        server.mode = Mode.KEYS  # for the next fetch; the one under way goes on trickling
+        with capture_logs_of("pdp.identity.key_sets") as lines:
+            eventually(lambda: one.key_fetches[server.issuer].failed == 1)
+            eventually(lambda: not isinstance(run(one.verify(token_of(server))), VerifiedToken))
+        assert one.key_fetches[server.issuer].failed == 1
+        assert lines == [f"key set of {server.issuer} could not be fetched: took more than 0.5 s"]
 
 
 def test_fetches_and_unusable_keys_are_counted() -> None:

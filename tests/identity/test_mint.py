@@ -11,6 +11,7 @@ from pdp.model import Reason
 from pdp.settings import IssuerSettings
 from tests.identity.build import NOW, accepted, reason, verifier
 from tests.kit.tokens import ISSUER
+from tests.kit.waiting import run
 
 PAIR = generate_key_pair()
 
@@ -41,7 +42,7 @@ def test_a_development_token_verifies_and_is_marked() -> None:
         claims={"team": "blue"},
     )
     one = development_verifier(authorized_parties=("https://app.example.test",))
-    verified = accepted(one.verify(token))
+    verified = accepted(run(one.verify(token)))
     assert verified.actor.user_id == "user_dev"
     assert verified.actor.organization_id == "org_a"
     assert verified.key_id == "ins_development"
@@ -52,12 +53,12 @@ def test_a_development_token_verifies_and_is_marked() -> None:
 
 
 def test_a_development_token_is_refused_where_its_key_is_not_configured() -> None:
-    assert reason(verifier().verify(mint())) is Reason.TOKEN_SIGNATURE_INVALID
+    assert reason(run(verifier().verify(mint()))) is Reason.TOKEN_SIGNATURE_INVALID
 
 
 def test_custom_claims_cannot_override_the_tokens_own() -> None:
     token = mint(claims={"sub": "user_root", "pdp_development": False, "exp": 9e9})
-    verified = accepted(development_verifier().verify(token))
+    verified = accepted(run(development_verifier().verify(token)))
     assert verified.actor.user_id == "user_dev"
     assert verified.claims["pdp_development"] is True
 

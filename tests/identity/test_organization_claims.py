@@ -10,6 +10,7 @@ from pdp.identity.organization_claims import (
     OrganizationClaims,
     OrganizationClaimsInvalid,
     decode_organization,
+    without_look_alikes,
 )
 
 
@@ -99,6 +100,9 @@ def test_version_1_is_read_as_it_stands() -> None:
     )
     assert decode_organization({}) is None
     assert decode_organization({"org_role": "org:admin"}) is None
+    nothing = {"org_id": None, "org_slug": None, "org_role": None, "org_permissions": None}
+    assert decode_organization(nothing) is None
+    assert decode_organization({**nothing, "org_id": "org_a"}) == OrganizationClaims(id="org_a")
     assert decode_organization({"v": 2}) is None
 
 
@@ -107,15 +111,14 @@ def test_version_1_is_read_as_it_stands() -> None:
     [
         {"o": {"id": "org_a"}},
         {"org_id": ""},
-        {"org_id": None},
         {"org_id": 7},
+        {"org_id": False},
         {"org_id": "org_a", "org_permissions": "org:a:read"},
         {"org_id": "org_a", "org_permissions": [7]},
         {"org_id": "org_a", "org_role": 7},
-        {"v": 2, "org_id": "org_a"},
-        {"v": 2, "org_slug": "a"},
-        {"v": 2, "org_role": "org:admin"},
-        {"v": 2, "org_permissions": []},
+        {"org_id": "org_a", "org_permissions": ""},
+        {"org_id": "org_a", "org_permissions": 0},
+        {"v": None, "org_id": "org_a"},
         {"v": 2, "o": {"id": "org_a", "rol": ["admin"]}},
         {"v": 2, "o": {"id": "org_a\u200b"}},
         {"v": 2, "o": {"id": "o" * 257}},
@@ -127,6 +130,25 @@ def test_version_1_is_read_as_it_stands() -> None:
 def test_claims_made_to_be_misread_are_refused(claims: dict) -> None:
     with pytest.raises(OrganizationClaimsInvalid):
         decode_organization(claims)
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("org_evil"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    custom=st.dictionaries(
+        st.sampled_from(["org_id", "org_slug", "org_role", "org_permissions"]), _ANYTHING
+    ),
+    own=st.sampled_from([{"v": 2}, {"v": 2, "o": {"id": "org_a", "rol": "member"}}]),
+)
+def test_the_names_of_version_1_say_nothing_in_version_2(custom: dict, own: dict) -> None:
+    assert decode_organization({**custom, **own}) == decode_organization(own)
+    assert without_look_alikes({**custom, **own}) == own
+    assert without_look_alikes(custom) == custom
 
 
 _FEATURES = st.lists(

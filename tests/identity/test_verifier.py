@@ -15,7 +15,7 @@ from pdp.settings import IssuerSettings
 from tests.identity.build import NOW, accepted, pem_issuer, reason, running, verifier
 from tests.kit.key_server import KeyServer
 from tests.kit.tokens import raw_token, session_claims, session_token, signing_key
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 
 class FakeClock:
@@ -40,7 +40,7 @@ def test_times_compare_as_clerk_compares_them(skew: float) -> None:
         (NOW + 60 + skew, Reason.TOKEN_EXPIRED),
     ):
         one = verifier(clock=FakeClock(now), clock_skew_seconds=skew)
-        verdict = one.verify(token)
+        verdict = run(one.verify(token))
         assert (None if isinstance(verdict, VerifiedToken) else verdict.reason) is wanted
 
 
@@ -58,12 +58,12 @@ def test_a_cached_token_is_judged_by_the_time_of_the_question(
     token = session_token(now=NOW)
     clock = FakeClock()
     warm = verifier(clock=clock, clock_skew_seconds=skew)
-    accepted(warm.verify(token))
+    accepted(run(warm.verify(token)))
     for now in moments:
         clock.now = now
         cold = verifier(clock=clock, clock_skew_seconds=skew)
-        verdict = warm.verify(token)
-        assert verdict == cold.verify(token)
+        verdict = run(warm.verify(token))
+        assert verdict == run(cold.verify(token))
         if now - skew >= NOW + 60:
             assert reason(verdict) is Reason.TOKEN_EXPIRED
 
@@ -71,7 +71,7 @@ def test_a_cached_token_is_judged_by_the_time_of_the_question(
 def test_a_hit_returns_the_same_value_without_verifying_again() -> None:
     one = verifier()
     token = session_token(now=NOW)
-    assert one.verify(token) is one.verify(token)
+    assert run(one.verify(token)) is run(one.verify(token))
 
 
 def test_tokens_with_one_signature_and_other_payloads_are_not_mixed_up() -> None:
@@ -81,38 +81,38 @@ def test_tokens_with_one_signature_and_other_payloads_are_not_mixed_up() -> None
     header, payload, signature = good.split(".")
     other = session_token(now=NOW, user_id="user_2")
     _other_header, other_payload, other_signature = other.split(".")
-    accepted(one.verify(good))
+    accepted(run(one.verify(good)))
     for twin in (
         f"{header}.{other_payload}.{signature}",
         f"{header}.{payload}.{other_signature}",
         f"{header}{payload[:1]}.{payload[1:]}.{signature}",
         f"{header}.{payload[:-1]}.{payload[-1:]}{signature}",
     ):
-        assert not isinstance(one.verify(twin), VerifiedToken)
-    assert accepted(one.verify(other)).actor.user_id == "user_2"
-    assert accepted(one.verify(good)).actor.user_id == "user_1"
+        assert not isinstance(run(one.verify(twin)), VerifiedToken)
+    assert accepted(run(one.verify(other))).actor.user_id == "user_2"
+    assert accepted(run(one.verify(good))).actor.user_id == "user_1"
 
     # Control: with a key of the signature alone the twin would have been somebody else.
     one._cache[digest_of(f"{header}.{other_payload}.{signature}")] = one._cache[digest_of(good)]
-    accepted(one.verify(f"{header}.{other_payload}.{signature}"))
+    accepted(run(one.verify(f"{header}.{other_payload}.{signature}")))
 
 
 def test_refusals_are_not_cached() -> None:
     one = verifier(clock=(clock := FakeClock(NOW - 100)))
     token = session_token(now=NOW)
-    assert reason(one.verify(token)) is Reason.TOKEN_NOT_YET_VALID
+    assert reason(run(one.verify(token))) is Reason.TOKEN_NOT_YET_VALID
     assert len(one._cache) == 0
     clock.now = NOW
-    accepted(one.verify(token))
+    accepted(run(one.verify(token)))
 
 
 def test_the_cache_is_bounded_and_lets_the_oldest_go() -> None:
     one = verifier(token_cache_size=3)
     tokens = [session_token(now=NOW, user_id=f"user_{i}") for i in range(5)]
     for token in tokens:
-        accepted(one.verify(token))
+        accepted(run(one.verify(token)))
     assert set(one._cache) == {digest_of(token) for token in tokens[2:]}
-    accepted(one.verify(tokens[0]))
+    accepted(run(one.verify(tokens[0])))
 
 
 def _padded(size: int, extra: int) -> str:
@@ -128,17 +128,17 @@ def test_a_cached_token_of_the_greatest_length_does_not_vouch_for_a_longer_text(
         for size in range(5_560, 5_590)
         if len(made := _padded(size, extra)) == TOKEN_BYTES_MAX
     )
-    accepted(one.verify(token))
-    assert reason(one.verify(token + "x")) is Reason.TOKEN_MALFORMED
-    assert reason(one.verify(token + ".more")) is Reason.TOKEN_MALFORMED
+    accepted(run(one.verify(token)))
+    assert reason(run(one.verify(token + "x"))) is Reason.TOKEN_MALFORMED
+    assert reason(run(one.verify(token + ".more"))) is Reason.TOKEN_MALFORMED
 
 
 def test_a_hit_that_no_longer_holds_leaves_the_cache() -> None:
     one = verifier(clock=(clock := FakeClock()))
     token = session_token(now=NOW)
-    accepted(one.verify(token))
+    accepted(run(one.verify(token)))
     clock.now = NOW + 66
-    assert reason(one.verify(token)) is Reason.TOKEN_EXPIRED
+    assert reason(run(one.verify(token))) is Reason.TOKEN_EXPIRED
     assert len(one._cache) == 0
 
 
@@ -149,38 +149,38 @@ def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
         running(server, jwks_refresh_seconds=0.05) as one,
     ):
         token = session_token(now=NOW, issuer=server.issuer, key=old)
-        accepted(one.verify(token))
+        accepted(run(one.verify(token)))
         entry = one._cache[digest_of(token)]
         server.keys = [new.jwk()]
         eventually(lambda: entry.keys.current(old.kid) is None)
-        assert reason(one.verify(token)) is Reason.TOKEN_KEY_UNKNOWN
-        accepted(one.verify(session_token(now=NOW, issuer=server.issuer, key=new)))
+        assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
+        accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer, key=new))))
 
         # Control: an entry that is not held against the current key is served for ever.
         unchecked = PemKey(entry.key)
         one._cache[digest_of(token)] = type(entry)(
             entry.token, unchecked, entry.kid, entry.key, entry.starts_at
         )
-        accepted(one.verify(token))
+        accepted(run(one.verify(token)))
 
 
 def test_a_cached_token_is_refused_once_its_kid_means_another_key() -> None:
     old, new = signing_key("main"), signing_key("other")
     with KeyServer([old.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
         token = session_token(now=NOW, issuer=server.issuer, key=old)
-        accepted(one.verify(token))
+        accepted(run(one.verify(token)))
         server.keys = [new.jwk(kid=old.kid)]
-        eventually(lambda: not isinstance(one.verify(token), VerifiedToken))
-        assert reason(one.verify(token)) is Reason.TOKEN_SIGNATURE_INVALID
+        eventually(lambda: not isinstance(run(one.verify(token)), VerifiedToken))
+        assert reason(run(one.verify(token))) is Reason.TOKEN_SIGNATURE_INVALID
 
 
 def test_a_refresh_with_the_same_keys_keeps_the_cached_tokens() -> None:
     key = signing_key()
     with KeyServer([key.jwk()]) as server, running(server, jwks_refresh_seconds=0.02) as one:
         token = session_token(now=NOW, issuer=server.issuer)
-        verified = accepted(one.verify(token))
+        verified = accepted(run(one.verify(token)))
         eventually(lambda: server.fetches > 3)
-        assert one.verify(token) is verified
+        assert run(one.verify(token)) is verified
 
 
 def test_issuers_share_nothing() -> None:
@@ -196,7 +196,7 @@ def test_issuers_share_nothing() -> None:
         token = session_token(
             now=NOW, issuer=issuer, key=signing_key(key), header={"kid": "ins_same"}
         )
-        verdict = one.verify(token)
+        verdict = run(one.verify(token))
         if wanted is None:
             assert accepted(verdict).issuer == issuer
         else:
@@ -209,17 +209,17 @@ def test_each_issuer_has_its_own_authorized_parties() -> None:
         pem_issuer(first, authorized_parties=("https://app.example.test",)),
         pem_issuer(second, authorized_parties=("https://other.example.test",)),
     )
-    accepted(one.verify(session_token(now=NOW, issuer=first)))
+    accepted(run(one.verify(session_token(now=NOW, issuer=first))))
     assert (
-        reason(one.verify(session_token(now=NOW, issuer=second)))
+        reason(run(one.verify(session_token(now=NOW, issuer=second))))
         is Reason.TOKEN_PARTY_NOT_AUTHORIZED
     )
 
 
 def test_with_a_pem_key_the_kid_is_not_looked_at() -> None:
     one = verifier()
-    assert accepted(one.verify(session_token(now=NOW, header={"kid": "anything"}))).key_id
-    assert accepted(one.verify(session_token(now=NOW, without_header=["kid"]))).key_id == ""
+    assert accepted(run(one.verify(session_token(now=NOW, header={"kid": "anything"})))).key_id
+    assert accepted(run(one.verify(session_token(now=NOW, without_header=["kid"])))).key_id == ""
 
 
 def test_without_issuers_nothing_is_accepted() -> None:
@@ -231,7 +231,7 @@ def test_without_issuers_nothing_is_accepted() -> None:
         jwks_refresh_seconds=60,
         jwks_cooldown_seconds=30,
     )
-    assert reason(one.verify(session_token(now=NOW))) is Reason.TOKEN_ISSUER_MISMATCH
+    assert reason(run(one.verify(session_token(now=NOW)))) is Reason.TOKEN_ISSUER_MISMATCH
     assert one.ready() is False
 
 
@@ -246,7 +246,7 @@ def test_a_key_file_is_read_once_at_the_start(tmp_path) -> None:
     file.write_text(signing_key().public_pem)
     one = verifier(IssuerSettings(issuer="https://clerk.example.test", public_key_file=file))
     file.unlink()
-    accepted(one.verify(session_token(now=NOW)))
+    accepted(run(one.verify(session_token(now=NOW))))
 
 
 def test_many_threads_get_the_answers_that_one_gets() -> None:
@@ -259,9 +259,9 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     def ask(offset: int) -> None:
         for turn in range(300):
             index = (turn * 7 + offset) % len(tokens)
-            if accepted(one.verify(tokens[index])).actor.user_id != f"user_{index}":
+            if accepted(run(one.verify(tokens[index]))).actor.user_id != f"user_{index}":
                 wrong.append(index)
-            if turn % 50 == 0 and isinstance(one.verify(forged), VerifiedToken):
+            if turn % 50 == 0 and isinstance(run(one.verify(forged)), VerifiedToken):
                 wrong.append(forged)
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
@@ -275,12 +275,14 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
 def test_no_text_makes_the_verifier_raise(text: str) -> None:
-    assert not isinstance(_SHARED.verify(text), VerifiedToken)
+    assert not isinstance(run(_SHARED.verify(text)), VerifiedToken)
 
 
 @given(header=st.binary(max_size=60), payload=st.binary(max_size=60))
 def test_no_signed_bytes_make_the_verifier_raise(header: bytes, payload: bytes) -> None:
-    assert not isinstance(_SHARED.verify(raw_token(header, payload, signing_key())), VerifiedToken)
+    assert not isinstance(
+        run(_SHARED.verify(raw_token(header, payload, signing_key()))), VerifiedToken
+    )
 
 
 _JSON = st.recursive(
@@ -295,7 +297,7 @@ _JSON = st.recursive(
 @given(name=st.sampled_from(sorted(session_claims(now=NOW, organization_id="org_a"))), value=_JSON)
 def test_no_value_of_a_claim_makes_the_verifier_raise(name: str, value: object) -> None:
     token = session_token(now=NOW, organization_id="org_a", claims={name: value})
-    _SHARED.verify(token)
+    run(_SHARED.verify(token))
 
 
 _SHARED = verifier(

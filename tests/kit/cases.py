@@ -160,8 +160,14 @@ def decide_document(
         second_factor_minutes=asked.second_factor_minutes,
     )
     policy = build_policy(
-        1, document.permissions or (), document.roles or (), document.rules or (), grants
+        1,
+        document.permissions or (),
+        document.roles or (),
+        document.rules or (),
+        grants,
+        resource_types=document.resource_types or (),
     )
+    stored = {(one.type, one.id) for one in document.resources or ()}
     chain = tuple(
         ResourceFacts(
             one,
@@ -170,6 +176,7 @@ def decide_document(
                 for grant in role_grants
                 if grant.scope == OnResource(ResourceRef(one.type, one.id))
             ),
+            stored=(one.type, one.id) in stored,
         )
         for one in _chain(document, asked.question.resource)
     )

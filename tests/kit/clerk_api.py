@@ -63,6 +63,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0
     """Until it comes."""
+    gap_seconds: float = 0
+    """Between the bytes of its body."""
     reset: bool = False
     """The connection is reset instead."""
 
@@ -294,7 +296,12 @@ def _handler_of(server: ClerkApiServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(answer.body)
+            if not answer.gap_seconds:
+                self.wfile.write(answer.body)
+                return
+            for byte in answer.body:
+                self.wfile.write(bytes([byte]))
+                time.sleep(answer.gap_seconds)
 
         def _reset(self) -> None:
             at_once = struct.pack("ii", 1, 0)

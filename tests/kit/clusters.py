@@ -20,6 +20,8 @@ import psutil
 import psycopg
 from sqlalchemy import make_url
 
+from tests.kit import stall
+
 
 class Cluster:
     """A server on a Unix socket, with its data in a directory of its own."""
@@ -40,6 +42,7 @@ class Cluster:
         psutil.wait_procs(self._killed, timeout=10)
         self._killed = []
         self._server.ensure_postgres_running()
+        stall.include(self._server.get_pid())
 
     def kill(self) -> None:
         """Returns at once, and none of it does anything any more."""
@@ -109,6 +112,7 @@ def started_cluster(*settings: str) -> Iterator[Cluster]:
     finally:
         tempfile.tempdir = before
     try:
+        stall.include(server.get_pid())
         yield Cluster(directory, server)
     finally:
         server.cleanup()

@@ -12,9 +12,10 @@ _numbers = itertools.count()
 
 def decision_record(**changes: Any) -> DecisionRecord:
     """A denial, other than all before it, with the fields that `changes` names."""
+    number = next(_numbers)
     record = DecisionRecord(
         decision_id=new_decision_id(),
-        decided_at=1_790_000_000.0 + next(_numbers) / 1000,
+        decided_at=1_790_000_000.0 + number / 1000,
         effect=Effect.DENY,
         reason=Reason.PERMISSION_NOT_GRANTED,
         permission="course:edit",
@@ -22,7 +23,7 @@ def decision_record(**changes: Any) -> DecisionRecord:
         revision=7,
         token_fingerprint="0123456789abcdef",
         actor=Actor("user_1", "sess_1", "org_1"),
-        token_id="jti_1",
+        token_id=f"jti_{number}",
         resource=ResourceRef("course", "1"),
         resource_organization_id="org_1",
     )

@@ -23,6 +23,7 @@ class Mode(enum.Enum):
     KEYS = "the key set"
     SLOW = "the key set, once `release()` is called (or after 30 s)"
     TRICKLE = "one byte every 0.2 s, for ever"
+    TRICKLE_HEADERS = "one header line every 0.2 s, for ever"
     ERROR = "500"
     HTML = "200 with an HTML page"
     HUGE = "200 with 50 MB of valid JSON"
@@ -94,17 +95,18 @@ class KeyServer:
         if request.path != PATH:
             _send(request, 404, b"{}")
             return
+        mode = self.mode  # as it is when the fetch begins
         with self._count_lock:
             self.fetches += 1
             self.request_headers = {k.lower(): v for k, v in request.headers.items()}
-        match self.mode:
+        match mode:
             case Mode.KEYS:
                 _send(request, 200, self._key_set())
             case Mode.SLOW:
                 self._released.wait(30)
                 _send(request, 200, self._key_set())
-            case Mode.TRICKLE:
-                self._trickle(request)
+            case Mode.TRICKLE | Mode.TRICKLE_HEADERS:
+                self._trickle(request, mode)
             case Mode.ERROR:
                 _send(request, 500, b'{"errors":[]}')
             case Mode.HTML:
@@ -127,12 +129,14 @@ class KeyServer:
     def _key_set(self) -> bytes:
         return json.dumps({"keys": self.keys}).encode()
 
-    def _trickle(self, request: BaseHTTPRequestHandler) -> None:
+    def _trickle(self, request: BaseHTTPRequestHandler, mode: Mode) -> None:
         request.send_response(200)
-        request.send_header("Content-Type", "application/json")
-        request.end_headers()
+        piece = b"X-Padding: 1\r\n"
+        if mode is Mode.TRICKLE:
+            piece = b"\r\n"  # the first one ends the headers
+        request.flush_headers()
         while not self._stopping.wait(0.2):
-            request.wfile.write(b" ")
+            request.wfile.write(piece)
             request.wfile.flush()
 
 

@@ -18,9 +18,11 @@ from pdp.model import (
     Permission,
     Resource,
     ResourceRef,
+    ResourceType,
     Role,
     Route,
     Rule,
+    Tenancy,
     ToOrganizationRole,
     ToUser,
     User,
@@ -109,8 +111,11 @@ def documents(draw: st.DrawFn) -> PolicyDocument:
         )
     )
     users = st.builds(User, identifiers, prose, prose, st.sampled_from(UserStatus), attributes)
+    kinds = st.sampled_from(["course", "no", "none", "organization"])
+    resource_types = st.builds(ResourceType, kinds, st.sampled_from(Tenancy), st.booleans())
     return PolicyDocument(
         permissions,
+        draw(_few(resource_types)),
         roles,
         rules,
         grants,

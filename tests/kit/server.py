@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class ServerProcess:
     credentials: grpc.ChannelCredentials | None = None
     process: "subprocess.Popen[bytes] | None" = None
     command: str = "serve"
+    program: Sequence[str] = PDP
 
     def __post_init__(self) -> None:
         self.port, self.http_port = free_port(), free_port()
@@ -65,7 +66,11 @@ class ServerProcess:
     def start(self, *, ready: bool = True) -> None:
         log = (self.directory / "server.log").open("ab")
         self.process = subprocess.Popen(
-            [*PDP, self.command], cwd=self.directory, env=self.environment, stdout=log, stderr=log
+            [*self.program, self.command],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
         )
         log.close()
         if ready:
@@ -101,7 +106,7 @@ class ServerProcess:
             eventually(lambda: all(has_stopped(pid) for pid in pids))
 
     def pids(self) -> list[int]:
-        """The process, and where Envoy is the door, Envoy with the service inside."""
+        """The process and its workers."""
         assert self.process is not None
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -175,8 +180,8 @@ def running_server(
 ) -> Iterator[tuple[ServerProcess, Stubs]]:
     """A server that is ready, with `policy` applied, and stubs to ask it."""
     server = ServerProcess(directory, settings)
-    server.start()
     try:
+        server.start()
         with server.channel() as channel:
             stubs = stubs_on(channel)
             if policy:

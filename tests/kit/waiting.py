@@ -1,13 +1,43 @@
 """Waiting for a condition, with a deadline, instead of sleeping for luck."""
 
+import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from tests.kit.stall import Stopwatch
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 0.1
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
-    """Returns once `condition()` is true; fails the test after `seconds`."""
-    deadline = time.monotonic() + seconds
+def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> float:
+    """Returns once `condition()` is true, and how long that took; fails the test after `seconds`.
+
+    Time in which the machine did not run the processes of the test does not count.
+    """
+    watch = Stopwatch()
+    look_at = LOOK_SECONDS
     while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"did not happen within {seconds} s: {what or condition}")
+        if watch.elapsed > look_at:
+            look_at = watch.elapsed + LOOK_SECONDS
+            if watch.seconds > seconds:
+                raise AssertionError(
+                    f"did not happen within {seconds} s, nor within another {watch.stalled:.2f} s"
+                    f" that the machine was busy with something else: {what or condition}"
+                )
         time.sleep(0.005)
+    return watch.seconds
+
+
+_threads = threading.local()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, on an event loop of the calling thread."""
+    if not hasattr(_threads, "runner"):
+        _threads.runner = asyncio.Runner()
+    result: T = _threads.runner.run(work)
+    return result

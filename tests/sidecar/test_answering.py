@@ -41,6 +41,7 @@ from pdp.sidecar.exchanges import CHECK
 from pdp.sidecar.upstreams import Credentials, NoAnswer, Upstreams
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.statuses import PassedOn
+from tests.kit.waiting import run
 
 REQUEST = CheckRequest(
     actor_token="t", permission="course:view", resource=Resource(type="course", id="algebra")
@@ -70,7 +71,7 @@ class World:
         self.lease(60)
 
     def _ask(self, answer: Callable[..., Message]) -> Callable[[Message], Any]:
-        return lambda request=REQUEST: answer(request, ANONYMOUS)
+        return lambda request=REQUEST: run(answer(request, ANONYMOUS))
 
     def lease(self, seconds: float, revision: int = 7) -> None:
         self.cache.renew(revision, "e", time.monotonic() + seconds)
@@ -210,9 +211,10 @@ def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
     assert world.batch(request).results[0].source == ANSWER_SOURCE_CACHED
     record = world.recorder.record
 
-    def slow(records: Any) -> None:
-        record(records)
+    async def slow(records: Any) -> Any:
+        ids = await record(records)
         world.cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[ACTOR.user_id])], 8)
+        return ids
 
     monkeypatch.setattr(world.recorder, "record", slow)
     assert world.batch(request).results[0].source == ANSWER_SOURCE_UNSPECIFIED
@@ -241,6 +243,8 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
         (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED", False),
         (grpc.StatusCode.UNAVAILABLE, "OF_THE_FUTURE", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", False),
+        # What becomes of a denial whose caller has used up its share.
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "SHARE_EXCEEDED", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", False),
         (grpc.StatusCode.INTERNAL, "INTERNAL", False),

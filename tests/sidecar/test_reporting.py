@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,13 +26,13 @@ from pdp.limits import REPORT_BYTES_MAX
 from pdp.model import AnswerSource
 from pdp.sidecar.reporting import Report, UpstreamDestination
 from pdp.sql import open_engine
-from pdp.wire import audit_methods
+from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller
 from tests.audit.logs import ORIGIN, write_log
 from tests.e2e.test_check import error_info, refusal
 from tests.kit.decisions import decision_record
 from tests.kit.server import PDP, running_server
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 CACHED = {"source": AnswerSource.CACHED}
 SEGMENT_BYTES = 2000
@@ -48,12 +49,14 @@ def upstream(sqlite_url: str) -> Iterator[Engine]:
 def report_to(engine: Engine, name: str = "edge") -> Report:
     """ReportDecisions as the server answers it, without the network between."""
     reports = Reports(engine, clock=lambda: wall_clock() + 1e9)  # whatever the clock here
-    methods = audit_methods(DecisionLog(engine), reports, None)  # type: ignore[arg-type]
+    reported = Rate("reports_share", 1_000_000)
+    pool = ThreadPoolExecutor(1)
+    methods = audit_methods(DecisionLog(engine), reports, None, reported, pool)  # type: ignore[arg-type]
     (method,) = (one for one in methods if one.name == "ReportDecisions")
 
     def report(request: ReportDecisionsRequest) -> ReportDecisionsResponse:
         received = ReportDecisionsRequest.FromString(request.SerializeToString())
-        answer = method.answer(received, Caller(name, frozenset(("report",))))
+        answer = run(method.answer(received, Caller(name, frozenset(("report",)))))
         return ReportDecisionsResponse.FromString(answer.SerializeToString())
 
     return report
@@ -71,7 +74,7 @@ def test_what_a_sidecar_records_is_upstream_in_a_moment(tmp_path: Path, upstream
     shipper.start()
     records = [decision_record(**CACHED) for _ in range(20)]
     for record in records:
-        recorder.record([record])
+        run(recorder.record([record]))
     eventually(lambda: ids_in(upstream) == [record.decision_id for record in records])
     recorder.stop()
     shipper.stop()
@@ -132,7 +135,7 @@ def test_an_acknowledgement_that_was_lost_doubles_nothing(tmp_path: Path, upstre
     ids = []
     for _ in range(30):
         records = [decision_record(**CACHED) for _ in range(3)]
-        recorder.record(records)
+        run(recorder.record(records))
         ids += [record.decision_id for record in records]
         _ships(shipper)
     recorder.stop()
@@ -167,7 +170,7 @@ def test_while_upstream_is_away_the_log_waits_on_disk(tmp_path: Path, upstream: 
     ids = []
     for _ in range(30):
         record = decision_record(**CACHED)
-        recorder.record([record])
+        run(recorder.record([record]))
         ids.append(record.decision_id)
     eventually(lambda: shipper.counts().failing)
     assert len(list_segments(tmp_path / ORIGIN)) > 5
@@ -303,7 +306,7 @@ def test_a_sidecar_reports_to_a_server_and_auditors_see_it(tmp_path: Path) -> No
             assert list_segments(tmp_path / "edge" / ORIGIN) == []
             assert next_line()["reported_by"] == "edge"
             later = stubs.decision.Check(
-                CheckRequest(permission="a:b"), metadata=bearer(KEY), timeout=10
+                CheckRequest(permission="a:c"), metadata=bearer(KEY), timeout=10
             )
             assert next_line()["decision_id"] == later.decision_id
 

@@ -25,7 +25,7 @@ callers = Callers(
 
 
 def identify(*metadata: tuple[str, str], certificate: bytes | None = None) -> str:
-    values = [value for key, value in metadata if key == "authorization"]
+    values = [value.encode() for key, value in metadata if key == "authorization"]
     return callers.identify(Proof(values, certificate)).name
 
 

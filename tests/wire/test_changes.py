@@ -1,10 +1,10 @@
-"""Streams where they take long or go wrong: what a watcher is told, and the door by grpcio."""
+"""Streams where they take long or go wrong: what a watcher is told, and what a client sees."""
 
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
@@ -13,18 +13,19 @@ from pdpapi.v1.change_service_pb2 import WatchRequest, WatchResponse
 
 from pdp.facts import Replica, Store
 from pdp.model import User
-from pdp.settings import CallerSettings, Settings
+from pdp.settings import CallerSettings
 from pdp.sql import open_engine
-from pdp.wire import Watchers, changes, open_grpc_door
+from pdp.wire import Application, Watchers, changes
 from pdp.wire.callers import Callers, Proof
-from pdp.wire.gate import Gate, Refusal, Stream
-from pdp.wire.methods import Feed, StreamMethod
+from pdp.wire.methods import StreamMethod, Subscription
+from pdp.wire.pipeline import PROTO, Pipeline, Refusal, Stream
 from tests.e2e.test_check import error_info, refusal
 from tests.facts.test_replica import write
+from tests.kit.listening import listening
 from tests.kit.waiting import eventually
 from tests.wire.test_callers import KEY
 
-SOMEBODY = Proof((f"Bearer {KEY}",), None)
+SOMEBODY = Proof((f"Bearer {KEY}".encode(),), None)
 STRANGER = Proof((), None)
 
 
@@ -57,9 +58,9 @@ def opened(
     caller = CallerSettings.model_validate(
         {"name": "somebody", "api_key_sha256": digest, "may": may or ("decide",)}
     )
-    gate = Gate(Callers([caller]), lambda *_: None)
+    pipeline = Pipeline(Callers([caller]), lambda *_: None, rpcs_max=8, streams_share=512)
     [method] = watchers.methods()
-    return gate.open(method, request.SerializeToString(), proof)
+    return pipeline.open(method, request.SerializeToString(), proof, PROTO)
 
 
 def taken(stream: Stream) -> list[WatchResponse] | None:
@@ -127,11 +128,10 @@ def test_a_place_that_is_left_is_free_again(
 
 
 class Counting:
-    """A feed that always has something to say, or a bug."""
+    """A subscription that always has something to say, or a bug."""
 
     def __init__(self, method: "Method", *, bug: bool) -> None:
         self.due_at = 0.0
-        self.behind = True
         self._method = method
         self._bug = bug
 
@@ -150,23 +150,22 @@ class Method:
         self.opened: list[Counting] = []
         self.closed: list[Counting] = []
 
-    def open(self, request: WatchRequest, _: object) -> Feed:
+    def open(self, request: WatchRequest, _: object) -> Subscription:
         self.opened.append(Counting(self, bug=request.epoch == "bug"))
         return self.opened[-1]
 
 
 @contextmanager
 def served(method: Method) -> Iterator[grpc.Channel]:
-    """A door by grpcio, in this process, and a way there."""
-    values = {"issuers": [{"issuer": "https://clerk.example.test"}], "listen": "127.0.0.1:0"}
+    """A listener in this process, and a channel to it."""
     listen = lambda _: None  # noqa: E731
     stream = StreamMethod("s.S", "Watch", "decide", WatchRequest, method.open, listen, 1_000)
-    door = open_grpc_door(Settings.model_validate(values), [stream], lambda *_: None)
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{door.port}") as channel:
-            yield channel
-    finally:
-        door.close(5)
+    application = Application(Callers(()), [stream], lambda *_: None, rpcs_max=8, streams_share=512)
+    with (
+        listening(application) as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield channel
 
 
 def call(channel: grpc.Channel, request: WatchRequest) -> Any:
@@ -190,12 +189,16 @@ def test_a_bug_ends_its_stream_as_such_and_no_other() -> None:
 
 
 def test_whoever_opens_and_leaves_as_fast_as_can_be_leaves_nothing_behind() -> None:
-    """As in HTTP/2 rapid reset (CVE-2023-44487): left before, while and after it is opened."""
+    """Left before, while and after it is opened; by many clients, so that none of them is taken for
+    a rapid reset (CVE-2023-44487)."""
     method = Method()
-    with served(method) as channel:
+    with served(method) as channel, ExitStack() as stack:
+        alone = (("grpc.use_local_subchannel_pool", 1),)
+        target = channel._channel.target().decode()
+        clients = [stack.enter_context(grpc.insecure_channel(target, alone)) for _ in range(30)]
 
         def open_and_leave(number: int) -> None:
-            one = call(channel, WatchRequest())
+            one = call(clients[number % len(clients)], WatchRequest())
             if number % 3:
                 time.sleep(number % 7 / 1_000)
             if number % 3 == 2:

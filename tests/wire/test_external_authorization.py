@@ -30,6 +30,7 @@ from pdp.model import (
 from pdp.wire import external_authorization_methods
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse, HeaderMap
+from tests.kit.waiting import run
 
 TOKENS = json.loads(
     (Path(__file__).parents[2] / "clients" / "conformance" / "tokens.json").read_text()
@@ -47,7 +48,7 @@ class Asked:
         self.token = ""
         self.request = HttpRequest("", "", {})
 
-    def rule_request(self, token: str, request: HttpRequest, *_: Any, **__: Any) -> Ruling | None:
+    async def rule_request(self, token: str, request: HttpRequest, *_: Any) -> Ruling | None:
         self.token, self.request = token, request
         if isinstance(self.ruling, Exception):
             raise self.ruling
@@ -94,7 +95,7 @@ def check(
     [method] = external_authorization_methods(cast(Any, asked), lambda _: None, cookie)
     http = HttpRequestMessage(method=b"GET", path=b"/x") if http is None else http
     request = CheckRequest(attributes=AttributeContext(request=AttributeContext.Request(http=http)))
-    return cast(CheckResponse, method.answer(request, ANONYMOUS))
+    return cast(CheckResponse, run(method.answer(request, ANONYMOUS)))
 
 
 # --- the question ---------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def test_conditions_read_method_path_and_host_as_far_as_they_are_plain() -> None
 def test_what_is_not_about_http_is_the_callers_mistake() -> None:
     [method] = external_authorization_methods(cast(Any, Asked()), lambda _: None, "__session")
     with pytest.raises(InvalidRequest):
-        method.answer(CheckRequest(), ANONYMOUS)
+        run(method.answer(CheckRequest(), ANONYMOUS))
 
 
 @given(st.binary(max_size=60))

@@ -30,8 +30,8 @@ NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
     *external_authorization_methods(NOBODY, NOBODY, ""),
-    *administration_methods(NOBODY, NOBODY),
-    *audit_methods(NOBODY, NOBODY, NOBODY),
+    *administration_methods(NOBODY, NOBODY, NOBODY),
+    *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
 MODULES = (
@@ -58,7 +58,7 @@ def test_who_may_call_what() -> None:
     """A golden table: what a caller with one capability reaches."""
     reached: dict[str, set[str]] = {}
     for method in METHODS:
-        reached.setdefault(method.capability, set()).add(method.service.rpartition(".")[2])
+        reached.setdefault(method.access, set()).add(method.service.rpartition(".")[2])
     assert reached == {
         "decide": {"PolicyDecisionService", "ChangeService", "Authorization"},
         "administer": {"PolicyAdministrationService"},

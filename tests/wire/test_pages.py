@@ -67,3 +67,25 @@ def test_a_page_size_out_of_bounds_is_refused(size: int) -> None:
 
 def test_no_page_size_means_a_hundred() -> None:
     assert page_size(ListRolesRequest()) == 100
+
+
+def test_a_cursor_leads_back_to_its_place_for_every_query_and_is_short() -> None:
+    place = (1 << 62, 1 << 53, "0123456789abcdef")
+    assert pages.place(pages.cursor(place)) == place
+    assert len(pages.cursor(place)) < 200
+
+
+def test_a_forged_or_transplanted_cursor_is_refused() -> None:
+    """D1: Keto CVE-2026-33505, SpiceDB GHSA-vhvq: tokens of pages that somebody else has made."""
+    genuine = pages.cursor((1, 2, "x"))
+    request = ListDecisionsRequest()
+    page = pages.token(request, ("1", "2", "x"))
+    others = Pages(lambda: b"t" * 32).cursor((1, 2, "x"))
+    altered = [
+        genuine[:n] + chr(ord(genuine[n]) ^ 1) + genuine[n + 1 :] for n in range(len(genuine))
+    ]
+    for token in ("x", page, others, genuine[:-1], genuine + "A", "\0", "A" * 100_000, *altered):
+        with pytest.raises(InvalidRequest, match="cursor"):
+            pages.place(token)
+    with pytest.raises(InvalidRequest):
+        pages.after(with_token(request, genuine))

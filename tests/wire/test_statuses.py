@@ -1,12 +1,17 @@
 """Every error has its status, and no text of a bug gets out."""
 
+from collections.abc import Callable
+
 import grpc
 import pytest
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from pdpapi.v1.error_reason_pb2 import ErrorReason
 
 from pdp import errors
-from pdp.wire.statuses import STATUSES, bug_status, status_of
+from pdp.wire.framing import status_headers
+from pdp.wire.pipeline import Refusal
+from pdp.wire.statuses import STATUSES, bounded, bug_status, status_of
 
 
 def leaves(error: type[errors.PdpError]) -> set[type[errors.PdpError]]:
@@ -19,6 +24,7 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
     errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
     errors.Overloaded: errors.Overloaded("watchers_max", 10_000),
+    errors.ShareExceeded: errors.ShareExceeded("watch_streams_share", 64, 3_000),
     errors.RevisionChanged: errors.RevisionChanged(11, 12),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
@@ -65,6 +71,16 @@ def test_a_herd_is_not_asked_to_come_back_at_one_moment() -> None:
     assert len({retry_milliseconds(status) for _, status in said}) > 9
 
 
+def test_a_caller_without_a_share_is_told_which_and_when_there_is_room_again() -> None:
+    code, status = status_of(example(errors.ShareExceeded))
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert info.reason == "SHARE_EXCEEDED"
+    assert info.metadata == {"limit": "watch_streams_share", "maximum": "64"}
+    assert 3_050 <= retry_milliseconds(status) <= 3_200
+
+
 def retry_milliseconds(status: status_pb2.Status) -> int:
     retry = error_details_pb2.RetryInfo()
     assert status.details[-1].Unpack(retry)
@@ -83,3 +99,69 @@ def test_a_bug_says_its_request_id_and_nothing_else() -> None:
     code, status = bug_status("0190")
     assert code is grpc.StatusCode.INTERNAL
     assert status.message == "internal error; request 0190"
+
+
+LONG = ("x" * 9_000, "\U0001f600" * 9_000, "\x01%" * 9_000, "\ud83d" * 9_000)
+
+
+def trailer_bytes(status: status_pb2.Status) -> int:
+    """What a client counts of a status: `grpc-message` and the details, as HTTP/2 carries them."""
+    headers = status_headers(Refusal(grpc.StatusCode.UNKNOWN, status))
+    return sum(len(name) + len(value) + 32 for name, value in headers)
+
+
+@pytest.mark.parametrize("text", LONG, ids=["ascii", "emoji", "percent", "surrogates"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda text: errors.InvalidRequest(*[errors.Violation(text, text)] * 100),
+        lambda text: errors.InvalidPolicy(*[errors.Violation("roles.A", text, 7)] * 100),
+        lambda text: errors.InvalidPolicy(*[errors.Violation(text, "is odd", 7)] * 100),
+        lambda text: errors.NotFound(text, text),
+        lambda text: errors.AlreadyExists(text, text),
+        lambda text: errors.BrokenReference(text, text, text),
+        lambda text: errors.RouteConflict(text, text, text),
+        lambda text: errors.LimitExceeded(text, 1, 2),
+        lambda text: errors.CallerNotAllowed(text, method=text, capability=text),
+        errors.KeysUnavailable,
+        lambda text: errors.Overloaded(text, 1),
+    ],
+)
+def test_no_status_is_longer_than_a_client_takes(
+    error: Callable[[str], errors.PdpError], text: str
+) -> None:
+    _, status = status_of(error(text))
+    assert trailer_bytes(status) < 7 * 1024
+    assert status.message
+    assert status.details[0].Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
+    again = bounded(status)
+    assert trailer_bytes(again) < 7 * 1024
+    assert len(again.details) == len(status.details)
+
+
+def test_what_fits_is_said_whole() -> None:
+    violations = [errors.Violation(f"roles.A.allow[{n}]", "is odd", n) for n in range(9)]
+    _, status = status_of(errors.InvalidPolicy(*violations))
+    bad, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
+    assert status.details[1].Unpack(bad)
+    assert len(bad.field_violations) == 9
+    assert status.details[0].Unpack(info)
+    assert not info.metadata
+    assert status.message == "; ".join(map(str, violations))
+    assert bounded(status) == status
+
+
+def test_a_long_status_of_another_server_is_passed_on_within_bounds() -> None:
+    info = error_details_pb2.ErrorInfo(reason="OTHER", domain="x", metadata={"a": "y" * 9_000})
+    fields = [error_details_pb2.BadRequest.FieldViolation(field="f", description="d" * 900)] * 20
+    status = status_pb2.Status(code=3, message="ä" * 9_000)
+    for one in (info, error_details_pb2.BadRequest(field_violations=fields)):
+        packed = any_pb2.Any()
+        packed.Pack(one)
+        status.details.append(packed)
+    passed_on = bounded(status)
+    assert trailer_bytes(passed_on) < 7 * 1024
+    assert passed_on.code == 3
+    read = error_details_pb2.ErrorInfo()
+    assert passed_on.details[0].Unpack(read)
+    assert (read.reason, read.metadata["violations_left_out"] > "0") == ("OTHER", True)

@@ -223,7 +223,7 @@ func TestOutcomes(t *testing.T) {
 				actor, err = g.Require(t.Context(), token, "case:"+c.Name, nil, RequestFacts(run))
 				found = came(actor, Decision{}, err)
 				if err == nil {
-					// The answers are used up in order; to see the decision itself, it is asked about anew.
+					// The answers are used up in order; to see the decision itself, it is asked about again.
 					decision, err := g.Check(t.Context(), token, "case:"+c.Name, nil,
 						RequestFacts(map[string]any{"run": rand.Text()}))
 					if err != nil || !decision.Allowed() {
@@ -255,15 +255,20 @@ func TestOutcomes(t *testing.T) {
 }
 
 type writtenResource struct {
-	Type, ID   string
-	Attributes map[string]any
+	Type, ID       string
+	OrganizationID string `json:"organization_id"`
+	Parent         *writtenResource
+	Attributes     map[string]any
 }
 
 func (r *writtenResource) resource() *Resource {
 	if r == nil {
 		return nil
 	}
-	return &Resource{Type: r.Type, ID: r.ID, Attributes: r.Attributes}
+	return &Resource{
+		Type: r.Type, ID: r.ID, OrganizationID: r.OrganizationID, Parent: r.Parent.resource(),
+		Attributes: r.Attributes,
+	}
 }
 
 func TestDecisions(t *testing.T) {

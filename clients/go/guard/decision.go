@@ -16,7 +16,8 @@ type Resource struct {
 	ID string
 	// Attributes are read by conditions as `resource.attributes`; they hold what RequestFacts hold.
 	Attributes map[string]any
-	// OrganizationID is the Clerk organization that owns it; empty: none.
+	// OrganizationID is the Clerk organization that owns it, as your own database has it; never that of the token or
+	// of the request. Read only where the PDP has not stored the resource; empty: not known.
 	OrganizationID string
 	// Parent is the resource above it; only its type and id are sent.
 	Parent *Resource

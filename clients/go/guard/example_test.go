@@ -11,6 +11,8 @@ import (
 	"pdp.example/go/guard"
 )
 
+func organizationOf(string) string { return "org_1" }
+
 func ExampleGuard_Middleware() {
 	g, err := guard.New("127.0.0.1:50051")
 	if err != nil {

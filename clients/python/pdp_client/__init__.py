@@ -1,7 +1,8 @@
 """The guard: one line before the business logic that asks the policy decision point.
 
     guard = Guard("dns:///pdp.internal:50051", tls=TlsOptions(ca="ca.pem"), api_key=key)
-    actor = guard.require(token, "course:edit", Resource("course", course_id))
+    course = Resource("course", row.id, organization_id=row.organization_id)
+    actor = guard.require(token, "course:edit", course)
 
 In: the request's Clerk session token, a permission, a resource, a context.
 Out: one of three outcomes, never mixed. A decision (`check`, `batch`: allow or deny); a denial

@@ -26,6 +26,7 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 )
 _API_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
+_URL = re.compile(r"(https?|grpcs?|h2c?|tcp|tls)://", re.IGNORECASE)
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):(?:(//[^/]*)/)?(.*)", re.DOTALL)
 
 
@@ -50,26 +51,33 @@ def open_channel(
 ) -> grpc.Channel:
     """A channel that balances over all addresses of `target` and connects on its first call.
 
-    Raises ValueError where tokens or the key would cross a network in clear text and `insecure` is
-    not set, OSError where a PEM file cannot be read.
+    Raises ValueError if `target` is a URL, or if tokens or the key would cross a network in clear
+    text and `insecure` is not set; OSError if a PEM file cannot be read.
     """
+    url = _URL.match(target)
+    if url is not None:
+        raise ValueError(
+            f"{target} is a URL, and a target is host:port: leave out {url[0]} and any path"
+            + "; give tls to use TLS" * (url[0].lower() == "https://" and tls is None)
+        )
     if api_key is not None and not _API_KEY.fullmatch(api_key):
         # Said here and without the value: gRPC would repeat it in its own error.
         raise ValueError("api_key must be 1 to 4096 printable ASCII characters without spaces")
+    options = (*_OPTIONS, *_authority(target))
     if tls is not None:
         credentials = grpc.ssl_channel_credentials(
             root_certificates=_pem(tls.ca),
             private_key=_pem(tls.key),
             certificate_chain=_pem(tls.cert),
         )
-        return grpc.secure_channel(target, credentials, _OPTIONS)
+        return grpc.secure_channel(target, credentials, options)
     if not insecure and not is_loopback_target(target):
         raise ValueError(
             f"{target} is beyond loopback, tokens and API keys would cross in clear text; "
             "give tls, or say insecure=True"
         )
     # An http_proxy variable must not carry clear text away from the loopback either.
-    return grpc.insecure_channel(target, (*_OPTIONS, ("grpc.enable_http_proxy", 0)))
+    return grpc.insecure_channel(target, (*options, ("grpc.enable_http_proxy", 0)))
 
 
 def caller_metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
@@ -84,6 +92,15 @@ def is_loopback_target(target: str) -> bool:
     if scheme.startswith("unix"):
         return True
     return all(_is_loopback_host(_host(one)) for one in addresses.split(","))
+
+
+def _authority(target: str) -> tuple[tuple[str, str], ...]:
+    """The option for the `:authority` of a list of addresses: gRPC would send the whole list, which
+    is no authority (RFC 3986, section 3.2) and which strict servers reset."""
+    matched = _SCHEME.fullmatch(target)
+    if matched is None or not matched[1].startswith("ipv") or "," not in matched[3]:
+        return ()
+    return (("grpc.default_authority", matched[3].partition(",")[0]),)
 
 
 def _host(address: str) -> str:

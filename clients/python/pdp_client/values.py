@@ -43,7 +43,8 @@ class Resource:
     attributes: Attributes | None = None
     """Read by conditions as `resource.attributes`."""
     organization_id: str | None = None
-    """The Clerk organization that owns it."""
+    """The Clerk organization that owns it, as your own database has it; never that of the token
+    or of the request. Read only where the PDP has not stored the resource; None: not known."""
     parent: "Resource | None" = None
     """The resource above it; only its type and id are sent."""
 

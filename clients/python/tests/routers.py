@@ -103,7 +103,7 @@ def send(case: Case, guard: Guard) -> None:
 
 
 def forget() -> None:
-    """Makes applications anew."""
+    """Makes new applications."""
     for made in (_asgi_app, _wsgi_app, _django):
         made.cache_clear()
 

@@ -1,7 +1,7 @@
 // The session token by Clerk's own SDKs, where a request has passed through one: `await auth()` of
 // `@clerk/nextjs/server`, `getAuth(req)` of `@clerk/express`, `requestState.toAuth()` of `@clerk/backend`. They know
 // every cookie that Clerk sets. Without options their `getToken` gives the token of the request as it came, and asks
-// nobody. The PDP verifies it anew.
+// nobody. The PDP verifies it again.
 
 import { nameOf, Token } from "./values.js";
 

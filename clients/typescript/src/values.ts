@@ -62,7 +62,10 @@ export interface ResourceRef {
 export interface Resource extends ResourceRef {
   /** Read by conditions as `resource.attributes`. */
   readonly attributes?: Attributes | null | undefined;
-  /** The Clerk organization that owns it. */
+  /**
+   * The Clerk organization that owns it, as your own database has it; never that of the token or of the request. Read
+   * only where the PDP has not stored the resource; null: not known.
+   */
   readonly organizationId?: string | null | undefined;
   /** The resource above it; only its type and id are sent. */
   readonly parent?: ResourceRef | null | undefined;

@@ -133,7 +133,7 @@ describe("whatever a PDP answers, the outcome is the one of docs/guards.md", { s
         );
       } else {
         compareActor(came.answer as Actor, expect);
-        // The answers are used up in order; to see the decision itself, it is asked about anew.
+        // The answers are used up in order; to see the decision itself, it is asked about again.
         compareDecision(await guard.check(CANARY, permission, null, { run: randomUUID() }), expect);
       }
       if (expected.calls !== undefined) {
@@ -146,11 +146,24 @@ describe("whatever a PDP answers, the outcome is the one of docs/guards.md", { s
   }
 });
 
-interface DecisionCase {
+interface WrittenResource extends Resource {
+  readonly organization_id?: string;
+}
+
+interface WrittenQuestion {
+  readonly permission: string;
+  readonly resource?: WrittenResource;
+}
+
+function resourceOf(written: WrittenResource | undefined): Resource | null {
+  if (written === undefined) return null;
+  const { organization_id: organizationId, ...resource } = written;
+  return { ...resource, organizationId };
+}
+
+interface DecisionCase extends WrittenQuestion {
   readonly name: string;
   readonly token: string;
-  readonly permission: string;
-  readonly resource?: Resource;
   readonly context?: Record<string, number>;
   readonly expect: Expected;
 }
@@ -158,7 +171,7 @@ interface DecisionCase {
 interface CanCase {
   readonly name: string;
   readonly token: string;
-  readonly questions: Question[];
+  readonly questions: WrittenQuestion[];
   readonly holds: boolean[];
 }
 
@@ -170,10 +183,11 @@ describe("a real PDP is asked", { skip: SKIP }, () => {
     guard = patient(servers.pdp, { apiKey: servers.api_key });
   });
   after(() => guard.close());
-  for (const { name, token: named, permission, resource, context, expect } of suite.cases) {
+  for (const { name, token: named, permission, resource: written, context, expect } of suite.cases) {
+    const resource = resourceOf(written);
     test(name, async () => {
       const token = servers.tokens[named] as string;
-      const asks = [() => guard.require(token, permission, resource ?? null, context)];
+      const asks = [() => guard.require(token, permission, resource, context)];
       if (permission.startsWith("role:")) {
         asks.push(() => guard.requireRole(token, permission.slice("role:".length)));
       }
@@ -182,13 +196,17 @@ describe("a real PDP is asked", { skip: SKIP }, () => {
         if ("error" in came) compareError(came.error, expect);
         else compareActor(came.answer, expect);
       }
-      const checked = await outcomeOf(guard.check(token, permission, resource ?? null, context));
+      const checked = await outcomeOf(guard.check(token, permission, resource, context));
       if ("error" in checked) compareError(checked.error, expect);
       else if (expect.outcome === "allowed") compareDecision(checked.answer, expect);
       else assert.equal(checked.answer.allowed, false);
     });
   }
-  for (const { name, token, questions, holds } of suite.can) {
+  for (const { name, token, questions: written, holds } of suite.can) {
+    const questions: Question[] = written.map(({ permission, resource }) => ({
+      permission,
+      resource: resourceOf(resource),
+    }));
     test(`can: ${name}`, async () => {
       const set = await guard.can(servers.tokens[token] as string, questions);
       const found = questions.map(({ permission, resource }) => set.holds(permission, resource));
@@ -210,10 +228,10 @@ describe("a real PDP is asked", { skip: SKIP }, () => {
     t.after(() => secure.close());
     await secure.require("a.b.c", "case:allow");
   });
-  test("a server that speaks no gRPC gives no answer", async (t) => {
+  test("a server without the service gives no answer", async (t) => {
     const lost = new Guard(new URL(servers.http).host, { deadlineMs: 1_000 });
     t.after(() => lost.close());
-    await assert.rejects(lost.require("a.b.c", "a:b"), PdpUnavailable);
+    await assert.rejects(lost.require("a.b.c", "a:b"), PdpRefused);
   });
 });
 

@@ -32,7 +32,7 @@ const (
 	FrameKind_FRAME_KIND_UNSPECIFIED FrameKind = 0
 	// A decision record.
 	FrameKind_FRAME_KIND_RECORD FrameKind = 1
-	// How many records were dropped here.
+	// How many records were dropped here; or how often a record of this log has occurred.
 	FrameKind_FRAME_KIND_GAP FrameKind = 2
 )
 
@@ -117,7 +117,12 @@ type DecisionRecord struct {
 	ReportedBy string `protobuf:"bytes,17,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
 	// Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
 	// question came by itself. Where no route is found, `permission` is "http:request".
-	Request       string `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
+	Request string `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
+	// How many equal denials the record stands for; all were answered with its decision id. Denials are
+	// equal when all fields but id and time are. Grows for some seconds after the first.
+	Occurrences uint64 `protobuf:"varint,19,opt,name=occurrences,proto3" json:"occurrences,omitempty"`
+	// When the last of them was decided; absent: there is one.
+	LastDecidedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=last_decided_at,json=lastDecidedAt,proto3" json:"last_decided_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +281,20 @@ func (x *DecisionRecord) GetRequest() string {
 		return x.Request
 	}
 	return ""
+}
+
+func (x *DecisionRecord) GetOccurrences() uint64 {
+	if x != nil {
+		return x.Occurrences
+	}
+	return 0
+}
+
+func (x *DecisionRecord) GetLastDecidedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastDecidedAt
+	}
+	return nil
 }
 
 // Every filter that is set must hold; empty ones do not filter.
@@ -478,6 +497,189 @@ func (x *ListDecisionsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Asks for what follows a cursor.
+type FollowDecisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The filters and page_size; page_token is not read.
+	Query *ListDecisionsRequest `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// From an earlier response, whatever its query was. Empty: from the first record on.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Return no decisions, only the cursor behind the last one. `cursor` is not read.
+	FromEnd       bool `protobuf:"varint,3,opt,name=from_end,json=fromEnd,proto3" json:"from_end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowDecisionsRequest) Reset() {
+	*x = FollowDecisionsRequest{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowDecisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowDecisionsRequest) ProtoMessage() {}
+
+func (x *FollowDecisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowDecisionsRequest.ProtoReflect.Descriptor instead.
+func (*FollowDecisionsRequest) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FollowDecisionsRequest) GetQuery() *ListDecisionsRequest {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *FollowDecisionsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *FollowDecisionsRequest) GetFromEnd() bool {
+	if x != nil {
+		return x.FromEnd
+	}
+	return false
+}
+
+// A decision, and where to go on behind it.
+type FollowedDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The record.
+	Decision *DecisionRecord `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// Opaque.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowedDecision) Reset() {
+	*x = FollowedDecision{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowedDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowedDecision) ProtoMessage() {}
+
+func (x *FollowedDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowedDecision.ProtoReflect.Descriptor instead.
+func (*FollowedDecision) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FollowedDecision) GetDecision() *DecisionRecord {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *FollowedDecision) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// What follows.
+type FollowDecisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order in which they reached the log.
+	Decisions []*FollowedDecision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// Where to go on, also where the filters left out everything.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// There is more now: ask again at once.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowDecisionsResponse) Reset() {
+	*x = FollowDecisionsResponse{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowDecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowDecisionsResponse) ProtoMessage() {}
+
+func (x *FollowDecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowDecisionsResponse.ProtoReflect.Descriptor instead.
+func (*FollowDecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FollowDecisionsResponse) GetDecisions() []*FollowedDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *FollowDecisionsResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *FollowDecisionsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // Names one decision.
 type GetDecisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -489,7 +691,7 @@ type GetDecisionRequest struct {
 
 func (x *GetDecisionRequest) Reset() {
 	*x = GetDecisionRequest{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[3]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +703,7 @@ func (x *GetDecisionRequest) String() string {
 func (*GetDecisionRequest) ProtoMessage() {}
 
 func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[3]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +716,7 @@ func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionRequest.ProtoReflect.Descriptor instead.
 func (*GetDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{3}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetDecisionRequest) GetDecisionId() string {
@@ -538,7 +740,7 @@ type GetDecisionResponse struct {
 
 func (x *GetDecisionResponse) Reset() {
 	*x = GetDecisionResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[4]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +752,7 @@ func (x *GetDecisionResponse) String() string {
 func (*GetDecisionResponse) ProtoMessage() {}
 
 func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[4]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +765,7 @@ func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionResponse.ProtoReflect.Descriptor instead.
 func (*GetDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{4}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetDecisionResponse) GetDecision() *DecisionRecord {
@@ -597,7 +799,7 @@ type LogPlace struct {
 
 func (x *LogPlace) Reset() {
 	*x = LogPlace{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +811,7 @@ func (x *LogPlace) String() string {
 func (*LogPlace) ProtoMessage() {}
 
 func (x *LogPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +824,7 @@ func (x *LogPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPlace.ProtoReflect.Descriptor instead.
 func (*LogPlace) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{5}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogPlace) GetSegment() int64 {
@@ -668,7 +870,7 @@ type LogFrame struct {
 
 func (x *LogFrame) Reset() {
 	*x = LogFrame{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +882,7 @@ func (x *LogFrame) String() string {
 func (*LogFrame) ProtoMessage() {}
 
 func (x *LogFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +895,7 @@ func (x *LogFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogFrame.ProtoReflect.Descriptor instead.
 func (*LogFrame) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{6}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LogFrame) GetKind() FrameKind {
@@ -728,7 +930,7 @@ type ReportDecisionsRequest struct {
 
 func (x *ReportDecisionsRequest) Reset() {
 	*x = ReportDecisionsRequest{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +942,7 @@ func (x *ReportDecisionsRequest) String() string {
 func (*ReportDecisionsRequest) ProtoMessage() {}
 
 func (x *ReportDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +955,7 @@ func (x *ReportDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{7}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReportDecisionsRequest) GetOrigin() string {
@@ -799,7 +1001,7 @@ type ReportDecisionsResponse struct {
 
 func (x *ReportDecisionsResponse) Reset() {
 	*x = ReportDecisionsResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1013,7 @@ func (x *ReportDecisionsResponse) String() string {
 func (*ReportDecisionsResponse) ProtoMessage() {}
 
 func (x *ReportDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +1026,7 @@ func (x *ReportDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ReportDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{8}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReportDecisionsResponse) GetPlace() *LogPlace {
@@ -854,7 +1056,7 @@ type FrameRefusal struct {
 
 func (x *FrameRefusal) Reset() {
 	*x = FrameRefusal{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1068,7 @@ func (x *FrameRefusal) String() string {
 func (*FrameRefusal) ProtoMessage() {}
 
 func (x *FrameRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1081,7 @@ func (x *FrameRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameRefusal.ProtoReflect.Descriptor instead.
 func (*FrameRefusal) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{9}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FrameRefusal) GetPosition() int64 {
@@ -900,7 +1102,7 @@ var File_pdpapi_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xda\x05\n" +
+	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xc0\x06\n" +
 	"\x0eDecisionRecord\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x129\n" +
@@ -926,7 +1128,9 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\x06source\x18\x10 \x01(\x0e2\x17.pdpapi.v1.AnswerSourceR\x06source\x12\x1f\n" +
 	"\vreported_by\x18\x11 \x01(\tR\n" +
 	"reportedBy\x12\x18\n" +
-	"\arequest\x18\x12 \x01(\tR\arequest\"\xf4\x03\n" +
+	"\arequest\x18\x12 \x01(\tR\arequest\x12 \n" +
+	"\voccurrences\x18\x13 \x01(\x04R\voccurrences\x12B\n" +
+	"\x0flast_decided_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rlastDecidedAt\"\xf4\x03\n" +
 	"\x14ListDecisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -948,7 +1152,18 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"reportedBy\"x\n" +
 	"\x15ListDecisionsResponse\x127\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x19.pdpapi.v1.DecisionRecordR\tdecisions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"5\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x82\x01\n" +
+	"\x16FollowDecisionsRequest\x125\n" +
+	"\x05query\x18\x01 \x01(\v2\x1f.pdpapi.v1.ListDecisionsRequestR\x05query\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
+	"\bfrom_end\x18\x03 \x01(\bR\afromEnd\"a\n" +
+	"\x10FollowedDecision\x125\n" +
+	"\bdecision\x18\x01 \x01(\v2\x19.pdpapi.v1.DecisionRecordR\bdecision\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"\x80\x01\n" +
+	"\x17FollowDecisionsResponse\x129\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x1b.pdpapi.v1.FollowedDecisionR\tdecisions\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"5\n" +
 	"\x12GetDecisionRequest\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\"\x7f\n" +
@@ -978,9 +1193,10 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\tFrameKind\x12\x1a\n" +
 	"\x16FRAME_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FRAME_KIND_RECORD\x10\x01\x12\x12\n" +
-	"\x0eFRAME_KIND_GAP\x10\x022\x8a\x02\n" +
+	"\x0eFRAME_KIND_GAP\x10\x022\xe4\x02\n" +
 	"\fAuditService\x12R\n" +
-	"\rListDecisions\x12\x1f.pdpapi.v1.ListDecisionsRequest\x1a .pdpapi.v1.ListDecisionsResponse\x12L\n" +
+	"\rListDecisions\x12\x1f.pdpapi.v1.ListDecisionsRequest\x1a .pdpapi.v1.ListDecisionsResponse\x12X\n" +
+	"\x0fFollowDecisions\x12!.pdpapi.v1.FollowDecisionsRequest\x1a\".pdpapi.v1.FollowDecisionsResponse\x12L\n" +
 	"\vGetDecision\x12\x1d.pdpapi.v1.GetDecisionRequest\x1a\x1e.pdpapi.v1.GetDecisionResponse\x12X\n" +
 	"\x0fReportDecisions\x12!.pdpapi.v1.ReportDecisionsRequest\x1a\".pdpapi.v1.ReportDecisionsResponseB\x8a\x01\n" +
 	"\rcom.pdpapi.v1B\x11AuditServiceProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
@@ -999,59 +1215,68 @@ func file_pdpapi_v1_audit_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpapi_v1_audit_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pdpapi_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_pdpapi_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_pdpapi_v1_audit_service_proto_goTypes = []any{
 	(FrameKind)(0),                  // 0: pdpapi.v1.FrameKind
 	(*DecisionRecord)(nil),          // 1: pdpapi.v1.DecisionRecord
 	(*ListDecisionsRequest)(nil),    // 2: pdpapi.v1.ListDecisionsRequest
 	(*ListDecisionsResponse)(nil),   // 3: pdpapi.v1.ListDecisionsResponse
-	(*GetDecisionRequest)(nil),      // 4: pdpapi.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),     // 5: pdpapi.v1.GetDecisionResponse
-	(*LogPlace)(nil),                // 6: pdpapi.v1.LogPlace
-	(*LogFrame)(nil),                // 7: pdpapi.v1.LogFrame
-	(*ReportDecisionsRequest)(nil),  // 8: pdpapi.v1.ReportDecisionsRequest
-	(*ReportDecisionsResponse)(nil), // 9: pdpapi.v1.ReportDecisionsResponse
-	(*FrameRefusal)(nil),            // 10: pdpapi.v1.FrameRefusal
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
-	(Decision)(0),                   // 12: pdpapi.v1.Decision
-	(DenialKind)(0),                 // 13: pdpapi.v1.DenialKind
-	(DecisionReason)(0),             // 14: pdpapi.v1.DecisionReason
-	(*Actor)(nil),                   // 15: pdpapi.v1.Actor
-	(*ResourceRef)(nil),             // 16: pdpapi.v1.ResourceRef
-	(AnswerSource)(0),               // 17: pdpapi.v1.AnswerSource
+	(*FollowDecisionsRequest)(nil),  // 4: pdpapi.v1.FollowDecisionsRequest
+	(*FollowedDecision)(nil),        // 5: pdpapi.v1.FollowedDecision
+	(*FollowDecisionsResponse)(nil), // 6: pdpapi.v1.FollowDecisionsResponse
+	(*GetDecisionRequest)(nil),      // 7: pdpapi.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),     // 8: pdpapi.v1.GetDecisionResponse
+	(*LogPlace)(nil),                // 9: pdpapi.v1.LogPlace
+	(*LogFrame)(nil),                // 10: pdpapi.v1.LogFrame
+	(*ReportDecisionsRequest)(nil),  // 11: pdpapi.v1.ReportDecisionsRequest
+	(*ReportDecisionsResponse)(nil), // 12: pdpapi.v1.ReportDecisionsResponse
+	(*FrameRefusal)(nil),            // 13: pdpapi.v1.FrameRefusal
+	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
+	(Decision)(0),                   // 15: pdpapi.v1.Decision
+	(DenialKind)(0),                 // 16: pdpapi.v1.DenialKind
+	(DecisionReason)(0),             // 17: pdpapi.v1.DecisionReason
+	(*Actor)(nil),                   // 18: pdpapi.v1.Actor
+	(*ResourceRef)(nil),             // 19: pdpapi.v1.ResourceRef
+	(AnswerSource)(0),               // 20: pdpapi.v1.AnswerSource
 }
 var file_pdpapi_v1_audit_service_proto_depIdxs = []int32{
-	11, // 0: pdpapi.v1.DecisionRecord.decided_at:type_name -> google.protobuf.Timestamp
-	12, // 1: pdpapi.v1.DecisionRecord.decision:type_name -> pdpapi.v1.Decision
-	13, // 2: pdpapi.v1.DecisionRecord.denial_kind:type_name -> pdpapi.v1.DenialKind
-	14, // 3: pdpapi.v1.DecisionRecord.reason:type_name -> pdpapi.v1.DecisionReason
-	15, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
-	16, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
-	17, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
-	16, // 7: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
-	12, // 8: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
-	14, // 9: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
-	11, // 10: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
-	11, // 11: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
-	1,  // 12: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
-	1,  // 13: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
-	1,  // 14: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
-	0,  // 15: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
-	6,  // 16: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
-	7,  // 17: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
-	6,  // 18: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
-	10, // 19: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
-	2,  // 20: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
-	4,  // 21: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
-	8,  // 22: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
-	3,  // 23: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
-	5,  // 24: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
-	9,  // 25: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 0: pdpapi.v1.DecisionRecord.decided_at:type_name -> google.protobuf.Timestamp
+	15, // 1: pdpapi.v1.DecisionRecord.decision:type_name -> pdpapi.v1.Decision
+	16, // 2: pdpapi.v1.DecisionRecord.denial_kind:type_name -> pdpapi.v1.DenialKind
+	17, // 3: pdpapi.v1.DecisionRecord.reason:type_name -> pdpapi.v1.DecisionReason
+	18, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
+	19, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
+	20, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
+	14, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
+	19, // 8: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
+	15, // 9: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
+	17, // 10: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
+	14, // 11: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
+	14, // 12: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
+	1,  // 13: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
+	2,  // 14: pdpapi.v1.FollowDecisionsRequest.query:type_name -> pdpapi.v1.ListDecisionsRequest
+	1,  // 15: pdpapi.v1.FollowedDecision.decision:type_name -> pdpapi.v1.DecisionRecord
+	5,  // 16: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
+	1,  // 17: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
+	1,  // 18: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
+	0,  // 19: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
+	9,  // 20: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
+	10, // 21: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
+	9,  // 22: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
+	13, // 23: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
+	2,  // 24: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
+	4,  // 25: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
+	7,  // 26: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
+	11, // 27: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
+	3,  // 28: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
+	6,  // 29: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
+	8,  // 30: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
+	12, // 31: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
+	28, // [28:32] is the sub-list for method output_type
+	24, // [24:28] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_audit_service_proto_init() }
@@ -1066,7 +1291,7 @@ func file_pdpapi_v1_audit_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_audit_service_proto_rawDesc), len(file_pdpapi_v1_audit_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

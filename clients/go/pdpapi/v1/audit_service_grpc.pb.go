@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AuditService_ListDecisions_FullMethodName   = "/pdpapi.v1.AuditService/ListDecisions"
+	AuditService_FollowDecisions_FullMethodName = "/pdpapi.v1.AuditService/FollowDecisions"
 	AuditService_GetDecision_FullMethodName     = "/pdpapi.v1.AuditService/GetDecision"
 	AuditService_ReportDecisions_FullMethodName = "/pdpapi.v1.AuditService/ReportDecisions"
 )
@@ -34,6 +35,9 @@ const (
 type AuditServiceClient interface {
 	// Decisions, newest first.
 	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
+	// Decisions from a cursor on, in the order in which they reached the log: none is left out and none
+	// comes twice, however late a replica or a sidecar ships it. Ask again with the new cursor.
+	FollowDecisions(ctx context.Context, in *FollowDecisionsRequest, opts ...grpc.CallOption) (*FollowDecisionsResponse, error)
 	// One decision by its id.
 	GetDecision(ctx context.Context, in *GetDecisionRequest, opts ...grpc.CallOption) (*GetDecisionResponse, error)
 	// Takes frames of a sidecar's own log of what it answered; answers once they are committed.
@@ -53,6 +57,16 @@ func (c *auditServiceClient) ListDecisions(ctx context.Context, in *ListDecision
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListDecisionsResponse)
 	err := c.cc.Invoke(ctx, AuditService_ListDecisions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditServiceClient) FollowDecisions(ctx context.Context, in *FollowDecisionsRequest, opts ...grpc.CallOption) (*FollowDecisionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FollowDecisionsResponse)
+	err := c.cc.Invoke(ctx, AuditService_FollowDecisions_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +101,9 @@ func (c *auditServiceClient) ReportDecisions(ctx context.Context, in *ReportDeci
 type AuditServiceServer interface {
 	// Decisions, newest first.
 	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
+	// Decisions from a cursor on, in the order in which they reached the log: none is left out and none
+	// comes twice, however late a replica or a sidecar ships it. Ask again with the new cursor.
+	FollowDecisions(context.Context, *FollowDecisionsRequest) (*FollowDecisionsResponse, error)
 	// One decision by its id.
 	GetDecision(context.Context, *GetDecisionRequest) (*GetDecisionResponse, error)
 	// Takes frames of a sidecar's own log of what it answered; answers once they are committed.
@@ -104,6 +121,9 @@ type UnimplementedAuditServiceServer struct{}
 
 func (UnimplementedAuditServiceServer) ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDecisions not implemented")
+}
+func (UnimplementedAuditServiceServer) FollowDecisions(context.Context, *FollowDecisionsRequest) (*FollowDecisionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FollowDecisions not implemented")
 }
 func (UnimplementedAuditServiceServer) GetDecision(context.Context, *GetDecisionRequest) (*GetDecisionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDecision not implemented")
@@ -146,6 +166,24 @@ func _AuditService_ListDecisions_Handler(srv interface{}, ctx context.Context, d
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AuditServiceServer).ListDecisions(ctx, req.(*ListDecisionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuditService_FollowDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FollowDecisionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).FollowDecisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_FollowDecisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).FollowDecisions(ctx, req.(*FollowDecisionsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -196,6 +234,10 @@ var AuditService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDecisions",
 			Handler:    _AuditService_ListDecisions_Handler,
+		},
+		{
+			MethodName: "FollowDecisions",
+			Handler:    _AuditService_FollowDecisions_Handler,
 		},
 		{
 			MethodName: "GetDecision",

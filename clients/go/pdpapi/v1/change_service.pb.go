@@ -52,21 +52,24 @@ const (
 	ChangeKind_CHANGE_KIND_ORGANIZATION_ROLE ChangeKind = 8
 	// A route: itself. No answers: what a path needs is in none.
 	ChangeKind_CHANGE_KIND_ROUTE ChangeKind = 9
+	// A resource type: its name. All answers.
+	ChangeKind_CHANGE_KIND_RESOURCE_TYPE ChangeKind = 10
 )
 
 // Enum value maps for ChangeKind.
 var (
 	ChangeKind_name = map[int32]string{
-		0: "CHANGE_KIND_UNSPECIFIED",
-		1: "CHANGE_KIND_PERMISSION",
-		2: "CHANGE_KIND_ROLE",
-		3: "CHANGE_KIND_RULE",
-		4: "CHANGE_KIND_ROLE_GRANT",
-		5: "CHANGE_KIND_USER",
-		6: "CHANGE_KIND_ORGANIZATION",
-		7: "CHANGE_KIND_RESOURCE",
-		8: "CHANGE_KIND_ORGANIZATION_ROLE",
-		9: "CHANGE_KIND_ROUTE",
+		0:  "CHANGE_KIND_UNSPECIFIED",
+		1:  "CHANGE_KIND_PERMISSION",
+		2:  "CHANGE_KIND_ROLE",
+		3:  "CHANGE_KIND_RULE",
+		4:  "CHANGE_KIND_ROLE_GRANT",
+		5:  "CHANGE_KIND_USER",
+		6:  "CHANGE_KIND_ORGANIZATION",
+		7:  "CHANGE_KIND_RESOURCE",
+		8:  "CHANGE_KIND_ORGANIZATION_ROLE",
+		9:  "CHANGE_KIND_ROUTE",
+		10: "CHANGE_KIND_RESOURCE_TYPE",
 	}
 	ChangeKind_value = map[string]int32{
 		"CHANGE_KIND_UNSPECIFIED":       0,
@@ -79,6 +82,7 @@ var (
 		"CHANGE_KIND_RESOURCE":          7,
 		"CHANGE_KIND_ORGANIZATION_ROLE": 8,
 		"CHANGE_KIND_ROUTE":             9,
+		"CHANGE_KIND_RESOURCE_TYPE":     10,
 	}
 )
 
@@ -549,7 +553,7 @@ const file_pdpapi_v1_change_service_proto_rawDesc = "" +
 	"\aelapsed\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"=\n" +
 	"\tStartOver\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision*\x95\x02\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision*\xb4\x02\n" +
 	"\n" +
 	"ChangeKind\x12\x1b\n" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
@@ -561,7 +565,9 @@ const file_pdpapi_v1_change_service_proto_rawDesc = "" +
 	"\x18CHANGE_KIND_ORGANIZATION\x10\x06\x12\x18\n" +
 	"\x14CHANGE_KIND_RESOURCE\x10\a\x12!\n" +
 	"\x1dCHANGE_KIND_ORGANIZATION_ROLE\x10\b\x12\x15\n" +
-	"\x11CHANGE_KIND_ROUTE\x10\t2M\n" +
+	"\x11CHANGE_KIND_ROUTE\x10\t\x12\x1d\n" +
+	"\x19CHANGE_KIND_RESOURCE_TYPE\x10\n" +
+	"2M\n" +
 	"\rChangeService\x12<\n" +
 	"\x05Watch\x12\x17.pdpapi.v1.WatchRequest\x1a\x18.pdpapi.v1.WatchResponse0\x01B\x8b\x01\n" +
 	"\rcom.pdpapi.v1B\x12ChangeServiceProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +

@@ -212,7 +212,7 @@ const (
 	DecisionReason_DECISION_REASON_TOKEN_NOT_YET_VALID DecisionReason = 18
 	// The token was issued for longer than the configured maximum.
 	DecisionReason_DECISION_REASON_TOKEN_LIFETIME_TOO_LONG DecisionReason = 19
-	// `azp` is not one of the authorized parties, or is missing.
+	// `azp` is not one of the authorized parties.
 	DecisionReason_DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED DecisionReason = 20
 	// `aud` does not name the configured audience.
 	DecisionReason_DECISION_REASON_TOKEN_AUDIENCE_MISMATCH DecisionReason = 21
@@ -220,6 +220,8 @@ const (
 	DecisionReason_DECISION_REASON_SESSION_PENDING DecisionReason = 22
 	// The session was revoked or has ended.
 	DecisionReason_DECISION_REASON_SESSION_REVOKED DecisionReason = 23
+	// The token names no party (`azp`), and the issuer's authorized parties are configured.
+	DecisionReason_DECISION_REASON_TOKEN_PARTY_MISSING DecisionReason = 24
 	// The database does not know the user.
 	DecisionReason_DECISION_REASON_ACTOR_UNKNOWN DecisionReason = 40
 	// The user is banned, locked or deleted.
@@ -244,6 +246,11 @@ const (
 	DecisionReason_DECISION_REASON_ROUTE_UNKNOWN DecisionReason = 50
 	// The path of a request could be read in more than one way.
 	DecisionReason_DECISION_REASON_PATH_AMBIGUOUS DecisionReason = 51
+	// An allow rule applies to resources of the actor's organization, and it is not known whether
+	// this resource is one: store it with its organization, or send organization_id.
+	DecisionReason_DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN DecisionReason = 52
+	// The resource, or one above it, is not stored, and its type says that it must be.
+	DecisionReason_DECISION_REASON_RESOURCE_UNKNOWN DecisionReason = 53
 )
 
 // Enum value maps for DecisionReason.
@@ -265,6 +272,7 @@ var (
 		21: "DECISION_REASON_TOKEN_AUDIENCE_MISMATCH",
 		22: "DECISION_REASON_SESSION_PENDING",
 		23: "DECISION_REASON_SESSION_REVOKED",
+		24: "DECISION_REASON_TOKEN_PARTY_MISSING",
 		40: "DECISION_REASON_ACTOR_UNKNOWN",
 		41: "DECISION_REASON_ACTOR_DISABLED",
 		42: "DECISION_REASON_MEMBERSHIP_UNKNOWN",
@@ -277,36 +285,41 @@ var (
 		49: "DECISION_REASON_DENIED_BY_RULE",
 		50: "DECISION_REASON_ROUTE_UNKNOWN",
 		51: "DECISION_REASON_PATH_AMBIGUOUS",
+		52: "DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN",
+		53: "DECISION_REASON_RESOURCE_UNKNOWN",
 	}
 	DecisionReason_value = map[string]int32{
-		"DECISION_REASON_UNSPECIFIED":                 0,
-		"DECISION_REASON_ALLOWED_BY_RULE":             1,
-		"DECISION_REASON_TOKEN_MALFORMED":             10,
-		"DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED": 11,
-		"DECISION_REASON_TOKEN_NOT_A_SESSION":         12,
-		"DECISION_REASON_TOKEN_ISSUER_MISMATCH":       13,
-		"DECISION_REASON_TOKEN_KEY_UNKNOWN":           14,
-		"DECISION_REASON_TOKEN_SIGNATURE_INVALID":     15,
-		"DECISION_REASON_TOKEN_CLAIM_INVALID":         16,
-		"DECISION_REASON_TOKEN_EXPIRED":               17,
-		"DECISION_REASON_TOKEN_NOT_YET_VALID":         18,
-		"DECISION_REASON_TOKEN_LIFETIME_TOO_LONG":     19,
-		"DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED":  20,
-		"DECISION_REASON_TOKEN_AUDIENCE_MISMATCH":     21,
-		"DECISION_REASON_SESSION_PENDING":             22,
-		"DECISION_REASON_SESSION_REVOKED":             23,
-		"DECISION_REASON_ACTOR_UNKNOWN":               40,
-		"DECISION_REASON_ACTOR_DISABLED":              41,
-		"DECISION_REASON_MEMBERSHIP_UNKNOWN":          42,
-		"DECISION_REASON_WRONG_ORGANIZATION":          43,
-		"DECISION_REASON_PERMISSION_UNKNOWN":          44,
-		"DECISION_REASON_PERMISSION_NOT_GRANTED":      45,
-		"DECISION_REASON_CONDITION_NOT_MET":           46,
-		"DECISION_REASON_CONDITION_FAILED":            47,
-		"DECISION_REASON_ATTRIBUTE_MISSING":           48,
-		"DECISION_REASON_DENIED_BY_RULE":              49,
-		"DECISION_REASON_ROUTE_UNKNOWN":               50,
-		"DECISION_REASON_PATH_AMBIGUOUS":              51,
+		"DECISION_REASON_UNSPECIFIED":                   0,
+		"DECISION_REASON_ALLOWED_BY_RULE":               1,
+		"DECISION_REASON_TOKEN_MALFORMED":               10,
+		"DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED":   11,
+		"DECISION_REASON_TOKEN_NOT_A_SESSION":           12,
+		"DECISION_REASON_TOKEN_ISSUER_MISMATCH":         13,
+		"DECISION_REASON_TOKEN_KEY_UNKNOWN":             14,
+		"DECISION_REASON_TOKEN_SIGNATURE_INVALID":       15,
+		"DECISION_REASON_TOKEN_CLAIM_INVALID":           16,
+		"DECISION_REASON_TOKEN_EXPIRED":                 17,
+		"DECISION_REASON_TOKEN_NOT_YET_VALID":           18,
+		"DECISION_REASON_TOKEN_LIFETIME_TOO_LONG":       19,
+		"DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED":    20,
+		"DECISION_REASON_TOKEN_AUDIENCE_MISMATCH":       21,
+		"DECISION_REASON_SESSION_PENDING":               22,
+		"DECISION_REASON_SESSION_REVOKED":               23,
+		"DECISION_REASON_TOKEN_PARTY_MISSING":           24,
+		"DECISION_REASON_ACTOR_UNKNOWN":                 40,
+		"DECISION_REASON_ACTOR_DISABLED":                41,
+		"DECISION_REASON_MEMBERSHIP_UNKNOWN":            42,
+		"DECISION_REASON_WRONG_ORGANIZATION":            43,
+		"DECISION_REASON_PERMISSION_UNKNOWN":            44,
+		"DECISION_REASON_PERMISSION_NOT_GRANTED":        45,
+		"DECISION_REASON_CONDITION_NOT_MET":             46,
+		"DECISION_REASON_CONDITION_FAILED":              47,
+		"DECISION_REASON_ATTRIBUTE_MISSING":             48,
+		"DECISION_REASON_DENIED_BY_RULE":                49,
+		"DECISION_REASON_ROUTE_UNKNOWN":                 50,
+		"DECISION_REASON_PATH_AMBIGUOUS":                51,
+		"DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN": 52,
+		"DECISION_REASON_RESOURCE_UNKNOWN":              53,
 	}
 )
 
@@ -400,7 +413,9 @@ type Resource struct {
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// The application's own id of the resource.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// The Clerk organization that owns it; empty: none.
+	// The Clerk organization that owns it; empty: none, or not known. Of a request it is read only
+	// where the resource is not stored. Send what your own database says of the resource, never the
+	// actor's organization or anything else from the actor's request.
 	OrganizationId string `protobuf:"bytes,3,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// The resource above it, if any. Grants on the parent reach down to it.
 	Parent *ResourceRef `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
@@ -582,7 +597,7 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"\fAnswerSource\x12\x1d\n" +
 	"\x19ANSWER_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ANSWER_SOURCE_CACHED\x10\x01\x12\x1d\n" +
-	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\xe7\b\n" +
+	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\xe9\t\n" +
 	"\x0eDecisionReason\x12\x1f\n" +
 	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fDECISION_REASON_ALLOWED_BY_RULE\x10\x01\x12#\n" +
@@ -600,7 +615,8 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"*DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED\x10\x14\x12+\n" +
 	"'DECISION_REASON_TOKEN_AUDIENCE_MISMATCH\x10\x15\x12#\n" +
 	"\x1fDECISION_REASON_SESSION_PENDING\x10\x16\x12#\n" +
-	"\x1fDECISION_REASON_SESSION_REVOKED\x10\x17\x12!\n" +
+	"\x1fDECISION_REASON_SESSION_REVOKED\x10\x17\x12'\n" +
+	"#DECISION_REASON_TOKEN_PARTY_MISSING\x10\x18\x12!\n" +
 	"\x1dDECISION_REASON_ACTOR_UNKNOWN\x10(\x12\"\n" +
 	"\x1eDECISION_REASON_ACTOR_DISABLED\x10)\x12&\n" +
 	"\"DECISION_REASON_MEMBERSHIP_UNKNOWN\x10*\x12&\n" +
@@ -612,7 +628,9 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"!DECISION_REASON_ATTRIBUTE_MISSING\x100\x12\"\n" +
 	"\x1eDECISION_REASON_DENIED_BY_RULE\x101\x12!\n" +
 	"\x1dDECISION_REASON_ROUTE_UNKNOWN\x102\x12\"\n" +
-	"\x1eDECISION_REASON_PATH_AMBIGUOUS\x103B\x82\x01\n" +
+	"\x1eDECISION_REASON_PATH_AMBIGUOUS\x103\x121\n" +
+	"-DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN\x104\x12$\n" +
+	" DECISION_REASON_RESOURCE_UNKNOWN\x105B\x82\x01\n" +
 	"\rcom.pdpapi.v1B\tCoreProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
 

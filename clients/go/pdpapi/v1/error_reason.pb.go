@@ -113,6 +113,16 @@ const (
 	//
 	//	ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
 	ErrorReason_ERROR_REASON_ROUTE_CONFLICT ErrorReason = 20
+	// RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
+	// RetryInfo says when to ask again.
+	//
+	//	ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+	ErrorReason_ERROR_REASON_SHARE_EXCEEDED ErrorReason = 21
+	// DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
+	// arrive in time. Nothing was answered.
+	//
+	//	ErrorInfo{reason: "DEADLINE_EXCEEDED"}
+	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 22
 )
 
 // Enum value maps for ErrorReason.
@@ -139,6 +149,8 @@ var (
 		18: "ERROR_REASON_OVERLOADED",
 		19: "ERROR_REASON_REVISION_CHANGED",
 		20: "ERROR_REASON_ROUTE_CONFLICT",
+		21: "ERROR_REASON_SHARE_EXCEEDED",
+		22: "ERROR_REASON_DEADLINE_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -162,6 +174,8 @@ var (
 		"ERROR_REASON_OVERLOADED":             18,
 		"ERROR_REASON_REVISION_CHANGED":       19,
 		"ERROR_REASON_ROUTE_CONFLICT":         20,
+		"ERROR_REASON_SHARE_EXCEEDED":         21,
+		"ERROR_REASON_DEADLINE_EXCEEDED":      22,
 	}
 )
 
@@ -196,7 +210,7 @@ var File_pdpapi_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1cpdpapi/v1/error_reason.proto\x12\tpdpapi.v1*\xd6\x05\n" +
+	"\x1cpdpapi/v1/error_reason.proto\x12\tpdpapi.v1*\x9b\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_REQUEST_INVALID\x10\x01\x12\x1f\n" +
@@ -219,7 +233,9 @@ const file_pdpapi_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_UPSTREAM_REFUSED\x10\x11\x12\x1b\n" +
 	"\x17ERROR_REASON_OVERLOADED\x10\x12\x12!\n" +
 	"\x1dERROR_REASON_REVISION_CHANGED\x10\x13\x12\x1f\n" +
-	"\x1bERROR_REASON_ROUTE_CONFLICT\x10\x14B\x89\x01\n" +
+	"\x1bERROR_REASON_ROUTE_CONFLICT\x10\x14\x12\x1f\n" +
+	"\x1bERROR_REASON_SHARE_EXCEEDED\x10\x15\x12\"\n" +
+	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x16B\x89\x01\n" +
 	"\rcom.pdpapi.v1B\x10ErrorReasonProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
 

@@ -61,6 +61,31 @@ class PolicyAdministrationServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeletePermissionRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeletePermissionResponse.FromString,
                 _registered_method=True)
+        self.CreateResourceType = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/CreateResourceType',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceTypeRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceTypeResponse.FromString,
+                _registered_method=True)
+        self.GetResourceType = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/GetResourceType',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.GetResourceTypeRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.GetResourceTypeResponse.FromString,
+                _registered_method=True)
+        self.ListResourceTypes = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/ListResourceTypes',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ListResourceTypesRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ListResourceTypesResponse.FromString,
+                _registered_method=True)
+        self.UpdateResourceType = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/UpdateResourceType',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateResourceTypeRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateResourceTypeResponse.FromString,
+                _registered_method=True)
+        self.DeleteResourceType = channel.unary_unary(
+                '/pdpapi.v1.PolicyAdministrationService/DeleteResourceType',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteResourceTypeRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteResourceTypeResponse.FromString,
+                _registered_method=True)
         self.CreateRole = channel.unary_unary(
                 '/pdpapi.v1.PolicyAdministrationService/CreateRole',
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateRoleRequest.SerializeToString,
@@ -276,6 +301,11 @@ class PolicyAdministrationServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.FromString,
                 _registered_method=True)
+        self.StreamExport = channel.unary_stream(
+                '/pdpapi.v1.PolicyAdministrationService/StreamExport',
+                request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportResponse.FromString,
+                _registered_method=True)
         self.Barrier = channel.unary_unary(
                 '/pdpapi.v1.PolicyAdministrationService/Barrier',
                 request_serializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierRequest.SerializeToString,
@@ -318,6 +348,41 @@ class PolicyAdministrationServiceServicer:
 
     def DeletePermission(self, request, context):
         """Deletes a permission.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateResourceType(self, request, context):
+        """Creates a resource type; ALREADY_EXISTS where its key is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetResourceType(self, request, context):
+        """Reads a resource type.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListResourceTypes(self, request, context):
+        """Lists resource types.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateResourceType(self, request, context):
+        """Replaces a resource type; NOT_FOUND where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteResourceType(self, request, context):
+        """Deletes a resource type: from then on the defaults hold for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -625,6 +690,14 @@ class PolicyAdministrationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamExport(self, request, context):
+        """The same in parts, for a document that is longer than a message may be. Put the parts together
+        in their order, and apply them only after the stream has ended with OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Barrier(self, request, context):
         """Returns when nobody anywhere can answer from before a revision any more: no process of the
         service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
@@ -663,6 +736,31 @@ def add_PolicyAdministrationServiceServicer_to_server(servicer, server):
                     servicer.DeletePermission,
                     request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeletePermissionRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeletePermissionResponse.SerializeToString,
+            ),
+            'CreateResourceType': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateResourceType,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceTypeRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceTypeResponse.SerializeToString,
+            ),
+            'GetResourceType': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResourceType,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.GetResourceTypeRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.GetResourceTypeResponse.SerializeToString,
+            ),
+            'ListResourceTypes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListResourceTypes,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ListResourceTypesRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ListResourceTypesResponse.SerializeToString,
+            ),
+            'UpdateResourceType': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateResourceType,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateResourceTypeRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.UpdateResourceTypeResponse.SerializeToString,
+            ),
+            'DeleteResourceType': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteResourceType,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteResourceTypeRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.DeleteResourceTypeResponse.SerializeToString,
             ),
             'CreateRole': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRole,
@@ -879,6 +977,11 @@ def add_PolicyAdministrationServiceServicer_to_server(servicer, server):
                     request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.SerializeToString,
             ),
+            'StreamExport': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamExport,
+                    request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_administration__service__pb2.StreamExportResponse.SerializeToString,
+            ),
             'Barrier': grpc.unary_unary_rpc_method_handler(
                     servicer.Barrier,
                     request_deserializer=pdpapi_dot_v1_dot_administration__service__pb2.BarrierRequest.FromString,
@@ -1022,6 +1125,141 @@ class PolicyAdministrationService:
             '/pdpapi.v1.PolicyAdministrationService/DeletePermission',
             pdpapi_dot_v1_dot_administration__service__pb2.DeletePermissionRequest.SerializeToString,
             pdpapi_dot_v1_dot_administration__service__pb2.DeletePermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateResourceType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/CreateResourceType',
+            pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceTypeRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.CreateResourceTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResourceType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/GetResourceType',
+            pdpapi_dot_v1_dot_administration__service__pb2.GetResourceTypeRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.GetResourceTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListResourceTypes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/ListResourceTypes',
+            pdpapi_dot_v1_dot_administration__service__pb2.ListResourceTypesRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.ListResourceTypesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateResourceType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/UpdateResourceType',
+            pdpapi_dot_v1_dot_administration__service__pb2.UpdateResourceTypeRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.UpdateResourceTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteResourceType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/DeleteResourceType',
+            pdpapi_dot_v1_dot_administration__service__pb2.DeleteResourceTypeRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.DeleteResourceTypeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -2183,6 +2421,33 @@ class PolicyAdministrationService:
             '/pdpapi.v1.PolicyAdministrationService/Export',
             pdpapi_dot_v1_dot_administration__service__pb2.ExportRequest.SerializeToString,
             pdpapi_dot_v1_dot_administration__service__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamExport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pdpapi.v1.PolicyAdministrationService/StreamExport',
+            pdpapi_dot_v1_dot_administration__service__pb2.StreamExportRequest.SerializeToString,
+            pdpapi_dot_v1_dot_administration__service__pb2.StreamExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,7 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     FRAME_KIND_RECORD: _FrameKind.ValueType  # 1
     """A decision record."""
     FRAME_KIND_GAP: _FrameKind.ValueType  # 2
-    """How many records were dropped here."""
+    """How many records were dropped here; or how often a record of this log has occurred."""
 
 class FrameKind(_FrameKind, metaclass=_FrameKindEnumTypeWrapper):
     """What a frame is."""
@@ -42,7 +42,7 @@ FRAME_KIND_UNSPECIFIED: FrameKind.ValueType  # 0
 FRAME_KIND_RECORD: FrameKind.ValueType  # 1
 """A decision record."""
 FRAME_KIND_GAP: FrameKind.ValueType  # 2
-"""How many records were dropped here."""
+"""How many records were dropped here; or how often a record of this log has occurred."""
 Global___FrameKind: _TypeAlias = FrameKind  # noqa: Y015
 
 @_typing.final
@@ -69,6 +69,8 @@ class DecisionRecord(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     REPORTED_BY_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    OCCURRENCES_FIELD_NUMBER: _builtins.int
+    LAST_DECIDED_AT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7."""
     decision: _core_pb2.Decision.ValueType
@@ -103,6 +105,10 @@ class DecisionRecord(_message.Message):
     """Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
     question came by itself. Where no route is found, `permission` is "http:request".
     """
+    occurrences: _builtins.int
+    """How many equal denials the record stands for; all were answered with its decision id. Denials are
+    equal when all fields but id and time are. Grows for some seconds after the first.
+    """
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
@@ -114,6 +120,10 @@ class DecisionRecord(_message.Message):
     @_builtins.property
     def resource(self) -> _core_pb2.ResourceRef:
         """The resource asked for, if any."""
+
+    @_builtins.property
+    def last_decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When the last of them was decided; absent: there is one."""
 
     def __init__(
         self,
@@ -136,10 +146,12 @@ class DecisionRecord(_message.Message):
         source: _core_pb2.AnswerSource.ValueType = ...,
         reported_by: _builtins.str = ...,
         request: _builtins.str = ...,
+        occurrences: _builtins.int = ...,
+        last_decided_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "last_decided_at", b"last_decided_at", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "last_decided_at", b"last_decided_at", "occurrences", b"occurrences", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +256,98 @@ class ListDecisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class FollowDecisionsRequest(_message.Message):
+    """Asks for what follows a cursor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    FROM_END_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """From an earlier response, whatever its query was. Empty: from the first record on."""
+    from_end: _builtins.bool
+    """Return no decisions, only the cursor behind the last one. `cursor` is not read."""
+    @_builtins.property
+    def query(self) -> Global___ListDecisionsRequest:
+        """The filters and page_size; page_token is not read."""
+
+    def __init__(
+        self,
+        *,
+        query: Global___ListDecisionsRequest | None = ...,
+        cursor: _builtins.str = ...,
+        from_end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "from_end", b"from_end", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowDecisionsRequest: _TypeAlias = FollowDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class FollowedDecision(_message.Message):
+    """A decision, and where to go on behind it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Opaque."""
+    @_builtins.property
+    def decision(self) -> Global___DecisionRecord:
+        """The record."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___DecisionRecord | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedDecision: _TypeAlias = FollowedDecision  # noqa: Y015
+
+@_typing.final
+class FollowDecisionsResponse(_message.Message):
+    """What follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to go on, also where the filters left out everything."""
+    more: _builtins.bool
+    """There is more now: ask again at once."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedDecision]:
+        """In the order in which they reached the log."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___FollowedDecision] | None = ...,
+        cursor: _builtins.str = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decisions", b"decisions", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowDecisionsResponse: _TypeAlias = FollowDecisionsResponse  # noqa: Y015
 
 @_typing.final
 class GetDecisionRequest(_message.Message):

@@ -40,6 +40,11 @@ class AuditServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.FollowDecisions = channel.unary_unary(
+                '/pdpapi.v1.AuditService/FollowDecisions',
+                request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.FollowDecisionsRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.FollowDecisionsResponse.FromString,
+                _registered_method=True)
         self.GetDecision = channel.unary_unary(
                 '/pdpapi.v1.AuditService/GetDecision',
                 request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.SerializeToString,
@@ -58,6 +63,14 @@ class AuditServiceServicer:
 
     def ListDecisions(self, request, context):
         """Decisions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowDecisions(self, request, context):
+        """Decisions from a cursor on, in the order in which they reached the log: none is left out and none
+        comes twice, however late a replica or a sidecar ships it. Ask again with the new cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +98,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.ListDecisionsRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'FollowDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.FollowDecisions,
+                    request_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.FollowDecisionsRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_audit__service__pb2.FollowDecisionsResponse.SerializeToString,
             ),
             'GetDecision': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDecision,
@@ -125,6 +143,33 @@ class AuditService:
             '/pdpapi.v1.AuditService/ListDecisions',
             pdpapi_dot_v1_dot_audit__service__pb2.ListDecisionsRequest.SerializeToString,
             pdpapi_dot_v1_dot_audit__service__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.AuditService/FollowDecisions',
+            pdpapi_dot_v1_dot_audit__service__pb2.FollowDecisionsRequest.SerializeToString,
+            pdpapi_dot_v1_dot_audit__service__pb2.FollowDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListDecisionsRequest, _audit_service_pb2.ListDecisionsResponse]
     """Decisions, newest first."""
+    FollowDecisions: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.FollowDecisionsRequest, _audit_service_pb2.FollowDecisionsResponse]
+    """Decisions from a cursor on, in the order in which they reached the log: none is left out and none
+    comes twice, however late a replica or a sidecar ships it. Ask again with the new cursor.
+    """
     GetDecision: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetDecisionRequest, _audit_service_pb2.GetDecisionResponse]
     """One decision by its id."""
     ReportDecisions: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ReportDecisionsRequest, _audit_service_pb2.ReportDecisionsResponse]
@@ -49,6 +53,10 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDecisions: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListDecisionsRequest, _audit_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """Decisions, newest first."""
+    FollowDecisions: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.FollowDecisionsRequest, _audit_service_pb2.FollowDecisionsResponse]  # type: ignore[assignment]
+    """Decisions from a cursor on, in the order in which they reached the log: none is left out and none
+    comes twice, however late a replica or a sidecar ships it. Ask again with the new cursor.
+    """
     GetDecision: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetDecisionRequest, _audit_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """One decision by its id."""
     ReportDecisions: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ReportDecisionsRequest, _audit_service_pb2.ReportDecisionsResponse]  # type: ignore[assignment]
@@ -66,6 +74,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListDecisionsResponse, _abc.Awaitable[_audit_service_pb2.ListDecisionsResponse]]:
         """Decisions, newest first."""
+
+    @_abc_1.abstractmethod
+    def FollowDecisions(
+        self,
+        request: _audit_service_pb2.FollowDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.FollowDecisionsResponse, _abc.Awaitable[_audit_service_pb2.FollowDecisionsResponse]]:
+        """Decisions from a cursor on, in the order in which they reached the log: none is left out and none
+        comes twice, however late a replica or a sidecar ships it. Ask again with the new cursor.
+        """
 
     @_abc_1.abstractmethod
     def GetDecision(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epdpapi/v1/change_service.proto\x12\tpdpapi.v1\x1a\x1egoogle/protobuf/duration.proto\"5\n\x0cWatchRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\"\x95\x01\n\rWatchResponse\x12%\n\x07\x63hanged\x18\x01 \x01(\x0b\x32\x12.pdpapi.v1.ChangedH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.pdpapi.v1.HeartbeatH\x00\x12*\n\nstart_over\x18\x03 \x01(\x0b\x32\x14.pdpapi.v1.StartOverH\x00\x42\x06\n\x04told\"C\n\x07\x43hanged\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12&\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x15.pdpapi.v1.ChangedKey\">\n\nChangedKey\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.pdpapi.v1.ChangeKind\x12\x0b\n\x03key\x18\x02 \x03(\t\"\x82\x01\n\tHeartbeat\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\tStartOver\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04*\x95\x02\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HANGE_KIND_PERMISSION\x10\x01\x12\x14\n\x10\x43HANGE_KIND_ROLE\x10\x02\x12\x14\n\x10\x43HANGE_KIND_RULE\x10\x03\x12\x1a\n\x16\x43HANGE_KIND_ROLE_GRANT\x10\x04\x12\x14\n\x10\x43HANGE_KIND_USER\x10\x05\x12\x1c\n\x18\x43HANGE_KIND_ORGANIZATION\x10\x06\x12\x18\n\x14\x43HANGE_KIND_RESOURCE\x10\x07\x12!\n\x1d\x43HANGE_KIND_ORGANIZATION_ROLE\x10\x08\x12\x15\n\x11\x43HANGE_KIND_ROUTE\x10\t2M\n\rChangeService\x12<\n\x05Watch\x12\x17.pdpapi.v1.WatchRequest\x1a\x18.pdpapi.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epdpapi/v1/change_service.proto\x12\tpdpapi.v1\x1a\x1egoogle/protobuf/duration.proto\"5\n\x0cWatchRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\"\x95\x01\n\rWatchResponse\x12%\n\x07\x63hanged\x18\x01 \x01(\x0b\x32\x12.pdpapi.v1.ChangedH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.pdpapi.v1.HeartbeatH\x00\x12*\n\nstart_over\x18\x03 \x01(\x0b\x32\x14.pdpapi.v1.StartOverH\x00\x42\x06\n\x04told\"C\n\x07\x43hanged\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12&\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x15.pdpapi.v1.ChangedKey\">\n\nChangedKey\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.pdpapi.v1.ChangeKind\x12\x0b\n\x03key\x18\x02 \x03(\t\"\x82\x01\n\tHeartbeat\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\tStartOver\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04*\xb4\x02\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HANGE_KIND_PERMISSION\x10\x01\x12\x14\n\x10\x43HANGE_KIND_ROLE\x10\x02\x12\x14\n\x10\x43HANGE_KIND_RULE\x10\x03\x12\x1a\n\x16\x43HANGE_KIND_ROLE_GRANT\x10\x04\x12\x14\n\x10\x43HANGE_KIND_USER\x10\x05\x12\x1c\n\x18\x43HANGE_KIND_ORGANIZATION\x10\x06\x12\x18\n\x14\x43HANGE_KIND_RESOURCE\x10\x07\x12!\n\x1d\x43HANGE_KIND_ORGANIZATION_ROLE\x10\x08\x12\x15\n\x11\x43HANGE_KIND_ROUTE\x10\t\x12\x1d\n\x19\x43HANGE_KIND_RESOURCE_TYPE\x10\n2M\n\rChangeService\x12<\n\x05Watch\x12\x17.pdpapi.v1.WatchRequest\x1a\x18.pdpapi.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdpapi.v1.change_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHANGEKIND']._serialized_start=597
-  _globals['_CHANGEKIND']._serialized_end=874
+  _globals['_CHANGEKIND']._serialized_end=905
   _globals['_WATCHREQUEST']._serialized_start=77
   _globals['_WATCHREQUEST']._serialized_end=130
   _globals['_WATCHRESPONSE']._serialized_start=133
@@ -46,6 +46,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEAT']._serialized_end=548
   _globals['_STARTOVER']._serialized_start=550
   _globals['_STARTOVER']._serialized_end=594
-  _globals['_CHANGESERVICE']._serialized_start=876
-  _globals['_CHANGESERVICE']._serialized_end=953
+  _globals['_CHANGESERVICE']._serialized_start=907
+  _globals['_CHANGESERVICE']._serialized_end=984
 # @@protoc_insertion_point(module_scope)

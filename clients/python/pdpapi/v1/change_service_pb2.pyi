@@ -52,6 +52,8 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     """One of Clerk's organization roles, or a permission of one: Clerk's id. All answers."""
     CHANGE_KIND_ROUTE: _ChangeKind.ValueType  # 9
     """A route: itself. No answers: what a path needs is in none."""
+    CHANGE_KIND_RESOURCE_TYPE: _ChangeKind.ValueType  # 10
+    """A resource type: its name. All answers."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What was touched, and which answers that concerns. A closed list; a watcher that meets another
@@ -82,6 +84,8 @@ CHANGE_KIND_ORGANIZATION_ROLE: ChangeKind.ValueType  # 8
 """One of Clerk's organization roles, or a permission of one: Clerk's id. All answers."""
 CHANGE_KIND_ROUTE: ChangeKind.ValueType  # 9
 """A route: itself. No answers: what a path needs is in none."""
+CHANGE_KIND_RESOURCE_TYPE: ChangeKind.ValueType  # 10
+"""A resource type: its name. All answers."""
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 @_typing.final

@@ -125,13 +125,15 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     DECISION_REASON_TOKEN_LIFETIME_TOO_LONG: _DecisionReason.ValueType  # 19
     """The token was issued for longer than the configured maximum."""
     DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED: _DecisionReason.ValueType  # 20
-    """`azp` is not one of the authorized parties, or is missing."""
+    """`azp` is not one of the authorized parties."""
     DECISION_REASON_TOKEN_AUDIENCE_MISMATCH: _DecisionReason.ValueType  # 21
     """`aud` does not name the configured audience."""
     DECISION_REASON_SESSION_PENDING: _DecisionReason.ValueType  # 22
     """The session is not active (`sts`): signed up, but tasks are unfinished."""
     DECISION_REASON_SESSION_REVOKED: _DecisionReason.ValueType  # 23
     """The session was revoked or has ended."""
+    DECISION_REASON_TOKEN_PARTY_MISSING: _DecisionReason.ValueType  # 24
+    """The token names no party (`azp`), and the issuer's authorized parties are configured."""
     DECISION_REASON_ACTOR_UNKNOWN: _DecisionReason.ValueType  # 40
     """The database does not know the user."""
     DECISION_REASON_ACTOR_DISABLED: _DecisionReason.ValueType  # 41
@@ -156,6 +158,12 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """No route of the policy names the method and path of a request."""
     DECISION_REASON_PATH_AMBIGUOUS: _DecisionReason.ValueType  # 51
     """The path of a request could be read in more than one way."""
+    DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN: _DecisionReason.ValueType  # 52
+    """An allow rule applies to resources of the actor's organization, and it is not known whether
+    this resource is one: store it with its organization, or send organization_id.
+    """
+    DECISION_REASON_RESOURCE_UNKNOWN: _DecisionReason.ValueType  # 53
+    """The resource, or one above it, is not stored, and its type says that it must be."""
 
 class DecisionReason(_DecisionReason, metaclass=_DecisionReasonEnumTypeWrapper):
     """Why a decision is what it is. A closed list: names are never reused."""
@@ -185,13 +193,15 @@ DECISION_REASON_TOKEN_NOT_YET_VALID: DecisionReason.ValueType  # 18
 DECISION_REASON_TOKEN_LIFETIME_TOO_LONG: DecisionReason.ValueType  # 19
 """The token was issued for longer than the configured maximum."""
 DECISION_REASON_TOKEN_PARTY_NOT_AUTHORIZED: DecisionReason.ValueType  # 20
-"""`azp` is not one of the authorized parties, or is missing."""
+"""`azp` is not one of the authorized parties."""
 DECISION_REASON_TOKEN_AUDIENCE_MISMATCH: DecisionReason.ValueType  # 21
 """`aud` does not name the configured audience."""
 DECISION_REASON_SESSION_PENDING: DecisionReason.ValueType  # 22
 """The session is not active (`sts`): signed up, but tasks are unfinished."""
 DECISION_REASON_SESSION_REVOKED: DecisionReason.ValueType  # 23
 """The session was revoked or has ended."""
+DECISION_REASON_TOKEN_PARTY_MISSING: DecisionReason.ValueType  # 24
+"""The token names no party (`azp`), and the issuer's authorized parties are configured."""
 DECISION_REASON_ACTOR_UNKNOWN: DecisionReason.ValueType  # 40
 """The database does not know the user."""
 DECISION_REASON_ACTOR_DISABLED: DecisionReason.ValueType  # 41
@@ -216,6 +226,12 @@ DECISION_REASON_ROUTE_UNKNOWN: DecisionReason.ValueType  # 50
 """No route of the policy names the method and path of a request."""
 DECISION_REASON_PATH_AMBIGUOUS: DecisionReason.ValueType  # 51
 """The path of a request could be read in more than one way."""
+DECISION_REASON_RESOURCE_ORGANIZATION_UNKNOWN: DecisionReason.ValueType  # 52
+"""An allow rule applies to resources of the actor's organization, and it is not known whether
+this resource is one: store it with its organization, or send organization_id.
+"""
+DECISION_REASON_RESOURCE_UNKNOWN: DecisionReason.ValueType  # 53
+"""The resource, or one above it, is not stored, and its type says that it must be."""
 Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
 
 @_typing.final
@@ -262,7 +278,10 @@ class Resource(_message.Message):
     id: _builtins.str
     """The application's own id of the resource."""
     organization_id: _builtins.str
-    """The Clerk organization that owns it; empty: none."""
+    """The Clerk organization that owns it; empty: none, or not known. Of a request it is read only
+    where the resource is not stored. Send what your own database says of the resource, never the
+    actor's organization or anything else from the actor's request.
+    """
     @_builtins.property
     def parent(self) -> Global___ResourceRef:
         """The resource above it, if any. Grants on the parent reach down to it."""

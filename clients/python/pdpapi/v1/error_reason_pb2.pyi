@@ -109,6 +109,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Another route could take the same path, and neither is the more specific.
       ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
     """
+    ERROR_REASON_SHARE_EXCEEDED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
+    RetryInfo says when to ask again.
+      ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+    """
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 22
+    """DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
+    arrive in time. Nothing was answered.
+      ErrorInfo{reason: "DEADLINE_EXCEEDED"}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -197,5 +207,15 @@ ERROR_REASON_REVISION_CHANGED: ErrorReason.ValueType  # 19
 ERROR_REASON_ROUTE_CONFLICT: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. Another route could take the same path, and neither is the more specific.
   ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
+"""
+ERROR_REASON_SHARE_EXCEEDED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
+RetryInfo says when to ask again.
+  ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+"""
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22
+"""DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
+arrive in time. Nothing was answered.
+  ErrorInfo{reason: "DEADLINE_EXCEEDED"}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,23 @@
+"""What is measured, by name, in the order in which it is."""
+
+from collections.abc import Mapping
+
+from bench.part import Part
+from bench.parts import batch, check, denials, edges, guards, million, webhooks
+
+_LOAD = ("h2load", "taskset")
+
+PARTS: Mapping[str, Part] = {
+    "check": Part("the same question to all, loaded and not", check.measure, _LOAD, True),
+    "batch": Part("many checks in one request", batch.measure, _LOAD, True),
+    "denials": Part("denials that are recorded first", denials.measure, _LOAD, True),
+    "million": Part("a million users on PostgreSQL", million.measure, ("taskset",)),
+    "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),
+    "edges": Part("replica, sidecar and caching guard", edges.measure, _LOAD),
+    "guards": Part(
+        "what guards cost beyond their stubs",
+        guards.measure,
+        ("taskset",),
+        prepare=guards.prepare,
+    ),
+}

@@ -1,0 +1,126 @@
+"""Frames that say how often a record has occurred, and what becomes of them in SQL.
+
+A count frame is of the kind of gaps, with nothing dropped: programs that know no counts read it as
+a gap of 0 records, and go on.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pdp.audit.records import MalformedRecordError
+from pdp.audit.rows import Row, filterable, row_key
+from pdp.audit.segments import Frame, Log
+from pdp.audit.tables import audit_counts, audit_records
+
+_OCCURRENCES_MAX: Final = (1 << 63) - 1
+
+
+class Count(NamedTuple):
+    """How often a record had occurred when its log said so."""
+
+    decision_id: str
+    occurrences: int
+    last_decided_at: float
+
+
+def encode_count(decision_id: str, occurrences: int, last_decided_at: float) -> bytes:
+    """The canonical payload of a count frame."""
+    return (
+        f'{{"count":{occurrences:d},"decision_id":{json.dumps(decision_id)},"dropped":0,'
+        f'"noticed_at":{last_decided_at!r}}}'
+    ).encode("ascii")
+
+
+def count_of(payload: bytes) -> Count | None:
+    """The count in the payload of a gap frame; None: it is a gap. Raises MalformedRecordError."""
+    try:
+        data = json.loads(payload)
+        if "count" not in data:
+            return None
+        count = Count(data["decision_id"], data["count"], float(data["noticed_at"]))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        raise MalformedRecordError("not a count") from None
+    if not (
+        type(count.decision_id) is str
+        and type(count.occurrences) is int
+        and 0 < count.occurrences <= _OCCURRENCES_MAX
+        and data.get("dropped") == 0
+    ):
+        raise MalformedRecordError("not a count")
+    return count
+
+
+@dataclass(slots=True)
+class Counts:
+    """The count frames of one commit."""
+
+    log: Log
+    reported_by: str | None = None
+    _latest: dict[str, tuple[Count, int]] = field(default_factory=dict)
+    """By the key of the record's row: the highest count, and its frame's position."""
+    _runs: list[Row] = field(default_factory=list)
+
+    def add(self, frame: Frame, count: Count) -> None:
+        """Takes the next count frame of the log."""
+        key = row_key(filterable(count.decision_id), self.reported_by)
+        known = self._latest.get(key)
+        if known is None or known[0].occurrences < count.occurrences:
+            self._latest[key] = count, frame.position
+        run = self._runs[-1] if self._runs else None
+        if run is not None and run["position"] + run["frames"] == frame.position:
+            run["frames"] += 1
+            run["digest"] = frame.after.digest
+            return
+        self._runs.append(
+            {
+                "origin": self.log.origin,
+                "log_id": self.log.log_id,
+                "segment": frame.after.sequence,
+                "position": frame.position,
+                "frames": 1,
+                "digest": frame.after.digest,
+            }
+        )
+
+    def write(self, connection: Connection) -> list[tuple[int, str]]:
+        """Raises the counts of the records' rows, and notes which frames of the log were counts.
+
+        Returns the positions of the counts whose record is not there, and what to say of them.
+        """
+        if not self._latest:
+            return []
+        _put_runs(connection, self._runs)
+        column = audit_records.c
+        # A count that is shipped again, or late, lowers nothing.
+        statement = (
+            update(audit_records)
+            .where(column.decision_id == bindparam("key"), column.occurrences < bindparam("n"))
+            .values(occurrences=bindparam("n"), last_decided_at=bindparam("at"))
+        )
+        values = [
+            {"key": key, "n": count.occurrences, "at": count.last_decided_at}
+            for key, (count, _) in sorted(self._latest.items())
+        ]
+        if connection.execute(statement, values).rowcount == len(values):
+            return []
+        there = select(column.decision_id).where(column.decision_id.in_(self._latest))
+        missing = self._latest.keys() - set(connection.execute(there).scalars())
+        return [(self._latest[key][1], "counts a record that is not here") for key in missing]
+
+
+def _put_runs(connection: Connection, runs: list[Row]) -> None:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(audit_counts)
+    new = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["origin", "log_id", "segment", "position"],
+            set_={"frames": new.frames, "digest": new.digest},
+            where=new.frames > audit_counts.c.frames,
+        ),
+        runs,
+    )

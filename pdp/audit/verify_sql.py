@@ -1,0 +1,327 @@
+"""Checks the decision log in SQL: is each row what was shipped, and is every row there?
+
+The digests that the segments had are stored with the rows. So the chain can be computed again from
+the rows alone, the headers of segments included: those hold nothing that does not follow from the
+frames before them. Whoever can write SQL can also compute every digest again; that shows only where
+a segment on disk, or the place that was shipped of it, is there to compare with.
+"""
+
+import heapq
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, RowMapping, Table, select
+
+from pdp.audit.records import MalformedRecordError
+from pdp.audit.rows import record_row
+from pdp.audit.segments import (
+    KIND_GAP,
+    KIND_RECORD,
+    NO_DIGEST,
+    Frame,
+    Header,
+    Log,
+    Place,
+    encode_header,
+    next_frame,
+)
+from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
+from pdp.sql import all_the_time, begin_read
+
+ROWS_AT_ONCE: Final = 500
+EMPTY_SEGMENTS_MAX: Final = 10_000
+"""A row that skips more segments than that is none of the log's."""
+FIRST_SEGMENTS_MAX: Final = 64
+
+_KIND_COUNTS: Final = b"C"
+"""Stands here for a run of count frames, of which SQL keeps the last digest only."""
+
+HeaderDigests = Mapping[tuple[Log, int], bytes]
+"""(log, number of a segment) -> digest of its header, of segments that are on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqlReport:
+    """What was found in SQL."""
+
+    logs: int
+    records: int
+    gaps: int
+    problems: int
+    unlinked: int
+    """Rows whose own digest could not be checked, because what stands before them is not there."""
+    counts: int
+    """Frames that only count folded denials. What they said is not kept, so it is not checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A frame, as SQL has it."""
+
+    log: Log
+    segment: int
+    position: int
+    kind: bytes
+    payload: bytes
+    digest: bytes
+    row: RowMapping
+    frames: int = 1
+
+    @property
+    def name(self) -> str:
+        what = "a gap" if self.kind == KIND_GAP else f"{self.frames} counts"
+        if self.kind == KIND_RECORD:
+            what = f"decision {self.row['decision_id']}"
+        return f"row {self.position} ({what})"
+
+
+def shipped_places(engine: Engine) -> dict[Log, Place]:
+    """How far each log was shipped. Raises DatabaseUnavailable."""
+    with begin_read(engine) as connection:
+        return _places(connection)
+
+
+def verify_sql(
+    engine: Engine, on_problem: Callable[[str], None], on_disk: HeaderDigests
+) -> SqlReport:
+    """Reads the whole decision log in SQL, a log at a time, in one snapshot; memory for some rows.
+
+    Args:
+        engine: The database.
+        on_problem: Called with a sentence for each problem, in order.
+        on_disk: What segments on disk say of the rows before them.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, or is lost.
+    """
+    counts = _Counts(on_problem)
+    with begin_read(engine) as connection, all_the_time(connection):
+        places = _places(connection)
+        logs = groupby(_frames(connection), key=lambda frame: frame.log)
+        for log, frames in logs:
+            counts.logs += 1
+            walk = _Walk(log, counts, on_disk)
+            for frame in frames:
+                walk.take(frame)
+            walk.end(places.pop(log, None))
+        for log, place in places.items():
+            if place.position:
+                counts.say(log, f"all {place.position} rows are missing")
+    return SqlReport(
+        counts.logs, counts.records, counts.gaps, counts.problems, counts.unlinked, counts.counts
+    )
+
+
+class _Counts:
+    def __init__(self, on_problem: Callable[[str], None]) -> None:
+        self._on_problem = on_problem
+        self.logs = self.records = self.gaps = self.problems = self.unlinked = self.counts = 0
+
+    def say(self, log: Log, what: str) -> None:
+        self.problems += 1
+        self._on_problem(f"log {log.origin} {log.log_id}: {what}")
+
+
+class _Walk:
+    """One log, from its first row to its last."""
+
+    def __init__(self, log: Log, counts: _Counts, on_disk: HeaderDigests) -> None:
+        self._log = log
+        self._counts = counts
+        self._on_disk = on_disk
+        self._end = Place(0, 0, 0, NO_DIGEST)
+        """Behind the row before. Its `byte_offset` means nothing: see `_offsets`."""
+        self._offsets: list[int] = []
+        """Where in its segment that row may have ended: one, where all bytes of the segment are
+        known; a few, where only the length of its header is not; none, where rows are missing."""
+
+    def take(self, frame: _Stored) -> None:
+        """The next row."""
+        end = self._end
+        if frame.kind == _KIND_COUNTS and frame.position < end.position:
+            # Counts that were shipped again may overlap. A row for each run, the longest last.
+            if frame.position + frame.frames > end.position:
+                self._counts.counts += frame.position + frame.frames - end.position
+                self._offsets = []
+                self._end = Place(frame.segment, 0, frame.position + frame.frames, frame.digest)
+            return
+        if frame.position < end.position:
+            self._say(f"{frame.name} is one too many at its place: it was inserted or copied")
+            return
+        missing = frame.position - end.position
+        if missing:
+            self._say(
+                f"{missing} row{'s' * (missing > 1)} before {frame.name} "
+                f"{'are' if missing > 1 else 'is'} missing: deleted, or never shipped"
+            )
+        if missing or frame.kind == _KIND_COUNTS or not self._link(frame):
+            self._offsets = []
+        if missing:
+            self._counts.unlinked += 1
+        self._check_columns(frame)
+        self._end = Place(frame.segment, 0, frame.position + frame.frames, frame.digest)
+        if frame.kind == _KIND_COUNTS:
+            self._counts.counts += frame.frames
+            return
+        if frame.kind == KIND_RECORD:
+            self._counts.records += 1
+        else:
+            self._counts.gaps += 1
+
+    def end(self, shipped: Place | None) -> None:
+        """After the last row: is it the last that was shipped, and do segments on disk go on?"""
+        end = self._end
+        if shipped is None:
+            self._say("is none that was shipped: its rows were inserted")
+        elif shipped.position > end.position:
+            missing = shipped.position - end.position
+            self._say(f"the last {missing} row{'s' * (missing > 1)} of it are missing")
+        elif shipped.position < end.position or shipped.digest != end.digest:
+            self._say("does not end where shipping ended: its end was rewritten or added to")
+        newest = max((number for log, number in self._on_disk if log == self._log), default=0)
+        if len(self._offsets) == 1 and 0 < newest - end.sequence <= EMPTY_SEGMENTS_MAX:
+            self._compare(list(self._headers(end, self._offsets[0], newest)))
+
+    def _link(self, frame: _Stored) -> bool:
+        """Whether a row continues the one before it, as far as that can be known. Notes where in
+        its segment it may have ended."""
+        end = self._end
+        if frame.segment == end.sequence:
+            after = next_frame(end, frame.kind, frame.payload).after
+            self._offsets = [one + after.byte_offset for one in self._offsets]
+            return self._holds(frame, after)
+        if not 0 < frame.segment - end.sequence <= EMPTY_SEGMENTS_MAX:
+            self._say(f"{frame.name} names segment {frame.segment}, behind {end.sequence}")
+            return False
+        for headers in self._ways(frame):
+            after = next_frame(headers[-1], frame.kind, frame.payload).after
+            if after.digest == frame.digest:
+                self._compare(headers)
+                self._offsets = [after.byte_offset]
+                return True
+        if end.position and not self._offsets:
+            # A header holds how long the segment before was, which is not known. How long the
+            # header itself is follows from that, but for the digits of one number.
+            self._counts.unlinked += 1
+            lengths = {len(self._header(end, 10**digits)[0]) for digits in range(10)}
+            length = next_frame(end, frame.kind, frame.payload).after.byte_offset
+            self._offsets = [one + length for one in lengths]
+            return True
+        return self._holds(frame, None)
+
+    def _ways(self, frame: _Stored) -> Iterator[list[Place]]:
+        """Places behind the headers that may lead to the segment of a row; segments between are
+        empty."""
+        end = self._end
+        for offset in self._offsets:
+            yield list(self._headers(end, offset, frame.segment))
+        if not end.position:
+            # A log begins with segment 1, or behind one that was damaged.
+            firsts = {frame.segment, *range(1, min(frame.segment, FIRST_SEGMENTS_MAX) + 1)}
+            for first in sorted(firsts, reverse=True):
+                beginning = Place(first - 1, 0, 0, NO_DIGEST)
+                yield list(self._headers(beginning, 0, frame.segment))
+
+    def _headers(self, place: Place, offset: int, segment: int) -> Iterator[Place]:
+        for _ in range(place.sequence, segment):
+            content, digest = self._header(place, offset)
+            offset = len(content)
+            place = Place(place.sequence + 1, offset, place.position, digest)
+            yield place
+
+    def _header(self, place: Place, offset: int) -> tuple[bytes, bytes]:
+        """The header of the segment behind a place: its bytes and its digest."""
+        return encode_header(
+            Header(
+                origin=self._log.origin.rpartition("/")[2],  # of reports: behind the reporter
+                log_id=self._log.log_id,
+                sequence=place.sequence + 1,
+                position=place.position,
+                previous_digest=place.digest,
+                previous_bytes=offset,
+            )
+        )
+
+    def _compare(self, headers: Iterable[Place]) -> None:
+        for place in headers:
+            found = self._on_disk.get((self._log, place.sequence), place.digest)
+            if found != place.digest:
+                self._say(
+                    f"segment {place.sequence} on disk does not continue these rows: they were "
+                    "rewritten"
+                )
+
+    def _holds(self, frame: _Stored, after: Place | None) -> bool:
+        if after is not None and after.digest == frame.digest:
+            return True
+        self._say(f"{frame.name} is not what was shipped: edited, swapped or inserted")
+        return False
+
+    def _check_columns(self, frame: _Stored) -> None:
+        """The columns beside the record serve to filter: they must say what it says."""
+        if frame.kind != KIND_RECORD:
+            return
+        place = Place(frame.segment, 0, frame.position + 1, frame.digest)
+        shipped = Frame(frame.kind, frame.payload, frame.position, place, NO_DIGEST)
+        try:
+            want = record_row(shipped, frame.log, frame.row["reported_by"])
+        except MalformedRecordError:
+            self._say(f"{frame.name} does not hold a decision record")
+            return
+        wrong = [name for name, value in want.items() if frame.row[name] != value]
+        if wrong:
+            self._say(f"{frame.name}: not as its record says: {', '.join(wrong)}")
+
+    def _say(self, what: str) -> None:
+        self._counts.say(self._log, what)
+
+
+# --- SQL ------------------------------------------------------------------------------------------
+
+
+def _places(connection: Connection) -> dict[Log, Place]:
+    rows = connection.execute(select(audit_shipping)).mappings()
+    return {
+        Log(row["origin"], row["log_id"]): Place(
+            row["segment"], row["byte_offset"], row["position"], bytes(row["digest"])
+        )
+        for row in rows
+    }
+
+
+def _frames(connection: Connection) -> Iterator[_Stored]:
+    """All frames of all logs, each log in its order."""
+    return heapq.merge(
+        _rows(connection, audit_records, KIND_RECORD, _record_payload),
+        _rows(connection, audit_gaps, KIND_GAP, _gap_payload),
+        _rows(connection, audit_counts, _KIND_COUNTS, lambda _: b""),
+        key=lambda frame: (frame.log, frame.position),
+    )
+
+
+def _rows(
+    connection: Connection, table: Table, kind: bytes, payload: Callable[[Any], bytes]
+) -> Iterator[_Stored]:
+    order = (table.c.origin, table.c.log_id, table.c.position, table.c.segment)
+    statement = select(table).order_by(*order).execution_options(yield_per=ROWS_AT_ONCE)
+    for row in connection.execute(statement).mappings():
+        log = Log(row["origin"], row["log_id"])
+        digest = bytes(row["digest"])
+        frames = row["frames"] if kind == _KIND_COUNTS else 1
+        stored = _Stored(log, row["segment"], row["position"], kind, payload(row), digest, row)
+        yield replace(stored, frames=frames) if frames > 1 else stored
+
+
+def _record_payload(row: RowMapping) -> bytes:
+    # What is not ASCII was never shipped, and has another digest.
+    content: bytes = row["record"].encode("utf-8", "backslashreplace")
+    return content
+
+
+def _gap_payload(row: RowMapping) -> bytes:
+    """As the recorder writes it."""
+    gap = {"dropped": row["dropped"], "noticed_at": row["noticed_at"]}
+    return json.dumps(gap, separators=(",", ":")).encode("ascii")

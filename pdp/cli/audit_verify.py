@@ -1,0 +1,91 @@
+"""`pdp audit verify`: is the decision log what was recorded?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pdp.cli.output import fail, say
+
+if TYPE_CHECKING:
+    from pdp.audit import Report, SqlReport
+    from pdp.facts import Store
+
+PROBLEMS_MAX = 100
+"""How many are printed of the database; all are counted."""
+
+
+def verify(
+    directory: Annotated[
+        Path | None, typer.Argument(help="Directory of audit segments.", show_default=False)
+    ] = None,
+    no_database: Annotated[
+        bool, typer.Option("--no-database", help="Check segments only, e.g. a sidecar's.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+) -> None:
+    """Checks the chain of the decision log, in SQL and in the segments of a directory.
+
+    Exit status: 0 all that there is holds; 1 something does not; 2 something could not be checked,
+    or there was nothing to check.
+    """
+    from pdp.audit import shipped_places, verify_segments
+
+    store = None if no_database else _opened(config)
+    places = {} if store is None else shipped_places(store.engine)
+    on_disk = None if directory is None else verify_segments(directory, places)
+    if on_disk is not None:
+        _say_segments(on_disk)
+    in_sql = None if store is None else _verify_sql(store, on_disk)
+    if (on_disk and on_disk.problems) or (in_sql and in_sql.problems):
+        raise typer.Exit(1)
+    if store is None and not no_database:
+        raise typer.Exit(2)
+    if not ((on_disk and on_disk.records) or (in_sql and in_sql.records)):
+        fail("nothing was checked: there is no record")
+        raise typer.Exit(2)
+
+
+def _opened(config: Path | None) -> "Store | None":
+    from pdp.cli.database import open_store
+    from pdp.errors import DatabaseUnavailable
+    from pdp.settings import DatabaseSettings
+
+    try:
+        return open_store(DatabaseSettings.load(config), create=False)
+    except (DatabaseUnavailable, ValueError) as error:
+        said = error.message if isinstance(error, DatabaseUnavailable) else str(error)
+        fail(f"the database was not checked: {said} (--no-database leaves it out)")
+        return None
+
+
+def _say_segments(report: "Report") -> None:
+    for problem in report.problems:
+        where = f"record {problem.position}" if problem.position is not None else "header"
+        fail(f"{problem.path}: {where} at byte {problem.byte_offset}: {problem.what}")
+    say(f"{report.records} records in {report.segments} segments")
+
+
+def _verify_sql(store: "Store", on_disk: "Report | None") -> "SqlReport":
+    from pdp.audit import verify_sql
+
+    printed = 0
+
+    def tell(problem: str) -> None:
+        nonlocal printed
+        printed += 1
+        if printed <= PROBLEMS_MAX:
+            fail(f"database: {problem}")
+
+    report = verify_sql(store.engine, tell, {} if on_disk is None else on_disk.headers)
+    if printed > PROBLEMS_MAX:
+        fail(f"database: and {printed - PROBLEMS_MAX} more problems")
+    say(f"{report.records} records and {report.gaps} gaps of {report.logs} logs in the database")
+    if report.unlinked:
+        say(f"could not be checked: {report.unlinked} of them, behind rows that are missing")
+    if report.counts:
+        say(f"could not be checked: how often folded denials occurred ({report.counts} counts)")
+    if on_disk is None:
+        say("could not be checked: segments (name their directory)")
+    say("could not be checked: whether somebody has computed all digests again")
+    return report

@@ -1,0 +1,18 @@
+"""The programs that read variables, each with its prefix."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel
+
+from pdp.settings.server import Settings
+from pdp.settings.sidecar import SidecarSettings
+from pdp.settings.variables import unknown_variables
+
+PROGRAMS: Mapping[str, type[BaseModel]] = {"PDP_": Settings, "PDP_SIDECAR_": SidecarSettings}
+
+
+def variable_problems() -> Sequence[str]:
+    """A sentence about each variable of the environment that begins as ours and that nothing
+    reads."""
+    return list(unknown_variables(os.environ, PROGRAMS).values())  # noqa: TID251

@@ -1,0 +1,270 @@
+"""The ASGI application: gRPC and Connect for every method of the table, on one port.
+
+Any ASGI server with HTTP/2 and trailers can carry it; `listener.py` does so with h2corn.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+
+from pdp.errors import DeadlineExceeded, PdpError
+from pdp.wire import connect
+from pdp.wire.callers import Callers
+from pdp.wire.framing import (
+    ENCODINGS,
+    EncodingError,
+    MessageReader,
+    framed,
+    message_of,
+    not_one_message,
+    status_headers,
+)
+from pdp.wire.head import Head, checked_timeout, head_of
+from pdp.wire.methods import AnyMethod, DialogMethod, Method, StreamMethod
+from pdp.wire.pipeline import PROTO, Observe, Outcome, Pipeline, Refusal, Stream, refusal_of
+from pdp.wire.streams import Wakes, carry_out
+
+Scope = Mapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+MESSAGE_SECONDS_MAX = 5.0
+"""From the headers of a request to the end of its message."""
+DIALOG_SECONDS_MAX = 10.0
+"""For a whole stream of reflection requests: it needs no caller."""
+DRAIN_POLL_SECONDS = 0.01
+
+_GRPC = (b"content-type", b"application/grpc")
+_OK = (b"grpc-status", b"0")
+_ACCEPT = (b"grpc-accept-encoding", b",".join(ENCODINGS))
+
+
+class _LeftError(Exception):
+    """The client left."""
+
+
+class Application:
+    """Answers HTTP requests. They all run on one event loop."""
+
+    def __init__(
+        self,
+        callers: Callers,
+        methods: Sequence[AnyMethod],
+        observe: Observe,
+        *,
+        rpcs_max: int,
+        streams_share: int,
+    ) -> None:
+        """`rpcs_max`: how many requests are answered at once; `streams_share`: how many streams
+        each caller may have open."""
+        self._pipeline = Pipeline(callers, observe, rpcs_max=rpcs_max, streams_share=streams_share)
+        self._methods = {method.path.encode(): method for method in methods}
+        self._wakes = Wakes()
+        for method in methods:
+            if isinstance(method, StreamMethod):
+                method.listen(self._wakes.soon)
+        # Without callers everybody on this machine may administer; a web page must not.
+        self._loopback_only = callers.open
+
+    async def drain(self, seconds: float) -> None:
+        """Refuses new requests, ends streams, and returns once the others have ended."""
+        self._pipeline.closing = True
+        self._wakes.soon()
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + seconds
+        while (self._pipeline.in_flight or len(self._wakes)) and loop.time() < ends_at:
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request."""
+        if scope["type"] != "http":
+            await _refuse_other(scope, receive, send)
+            return
+        head = head_of(scope)
+        if head.protocol != "grpc":
+            await self._connect(scope, head, receive, send)
+            return
+        try:
+            outcome = await self._outcome(scope, head, receive, send)
+        except PdpError as error:
+            outcome = refusal_of(error)
+        except EncodingError:
+            code = grpc.StatusCode.UNIMPLEMENTED
+            outcome = _status(code, "the message's encoding is not supported")
+        except _LeftError:
+            return
+        if isinstance(outcome, bytes):
+            await send(_START)
+            await send({"type": "http.response.body", "body": framed(outcome)})
+            await send(_TRAILERS_OK)
+        elif isinstance(outcome, Refusal):
+            await _send_status(send, outcome)
+        elif outcome is not None:
+            await self._send_stream(send, outcome)
+
+    # --- gRPC -----------------------------------------------------------------------------------
+
+    async def _outcome(
+        self, scope: Scope, head: Head, receive: Receive, send: Send
+    ) -> Outcome | Stream | None:
+        """None: the response was sent."""
+        # A path is a method's byte for byte or unknown: nothing is decoded or normalised before.
+        path = b"" if scope["query_string"] else scope["raw_path"]
+        method = self._methods.get(path)
+        if method is None:
+            return _status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        if head.origin:
+            return self._pipeline.refuse(method, connect.cross_site())
+        if head.encoding not in ENCODINGS:
+            raise EncodingError
+        if isinstance(method, DialogMethod):
+            return await self._dialog(method, head, receive, send)
+        try:
+            timeout = checked_timeout(head)
+            raw = await self._read(method, head, receive)
+        except PdpError as error:
+            return self._pipeline.refuse(method, error)
+        if isinstance(method, StreamMethod):
+            return self._pipeline.open(method, raw, head.proof, PROTO)
+        return await self._pipeline.answer(method, raw, head.proof, PROTO, timeout)
+
+    async def _read(self, method: Method | StreamMethod, head: Head, receive: Receive) -> bytes:
+        """The one message of a request. If it did not come at once, the caller is authenticated
+        first: a stranger fills no memory."""
+        chunk, more = await _chunk(receive)
+        if not more:
+            return message_of(chunk, method.request_bytes_max, head.encoding)
+        reader = MessageReader(method.request_bytes_max, head.encoding)
+        self._pipeline.admit(method, reader.feed(chunk), head.proof)
+        try:
+            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
+                while more:
+                    chunk, more = await _chunk(receive)
+                    reader.feed(chunk)
+        except TimeoutError:
+            raise DeadlineExceeded("the request's message did not arrive in time") from None
+        message = reader.take()
+        if message is None or reader.rest:
+            raise not_one_message()
+        return message
+
+    async def _send_stream(self, send: Send, stream: Stream) -> None:
+        try:
+            await send(_START)
+        except BaseException:
+            stream.close("CANCELLED")
+            raise
+        refusal = await carry_out(
+            stream,
+            self._wakes,
+            lambda body: send({"type": "http.response.body", "body": body, "more_body": True}),
+        )
+        await send({"type": "http.response.body", "body": b""})
+        trailers = (_OK,) if refusal is None else status_headers(refusal)
+        await send({"type": "http.response.trailers", "headers": trailers})
+
+    async def _dialog(
+        self, method: DialogMethod, head: Head, receive: Receive, send: Send
+    ) -> Refusal | None:
+        """Answers each message of a stream as it comes."""
+        self._pipeline.admit(method, 0, head.proof)
+        reader = MessageReader(method.request_bytes_max, head.encoding)
+        refusal: Refusal | None = None
+        started = False
+        try:
+            async with asyncio.timeout(DIALOG_SECONDS_MAX):
+                more = True
+                while more:
+                    chunk, more = await _chunk(receive)
+                    reader.feed(chunk)
+                    while (raw := reader.take()) is not None:
+                        answer = method.answer(PROTO.parse(method.request, raw))
+                        if not started:
+                            await send(_START)
+                            started = True
+                        body = framed(answer.SerializeToString())
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+        except TimeoutError:
+            refusal = self._pipeline.refuse(method, DeadlineExceeded("the stream took too long"))
+        except PdpError as error:
+            refusal = self._pipeline.refuse(method, error)
+        if not started and refusal is not None:
+            return refusal
+        if not started:
+            await send(_START)
+        await send({"type": "http.response.body", "body": b""})
+        trailers = (_OK,) if refusal is None else status_headers(refusal)
+        await send({"type": "http.response.trailers", "headers": trailers})
+        return None
+
+    # --- Connect --------------------------------------------------------------------------------
+
+    async def _connect(self, scope: Scope, head: Head, receive: Receive, send: Send) -> None:
+        try:
+            response = await connect.answer(
+                self._pipeline,
+                self._methods,
+                scope,
+                head,
+                lambda: _chunk(receive),
+                loopback_only=self._loopback_only,
+            )
+        except _LeftError:
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status,
+                "headers": response.headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": response.body})
+
+
+_START: Event = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": (_GRPC,),
+    "trailers": True,
+}
+_TRAILERS_OK: Event = {"type": "http.response.trailers", "headers": (_OK,)}
+
+
+async def _chunk(receive: Receive) -> tuple[bytes, bool]:
+    """A part of the body, and whether more is to come."""
+    event = await receive()
+    if event["type"] == "http.disconnect":
+        raise _LeftError
+    return event.get("body", b""), event.get("more_body", False)
+
+
+async def _send_status(send: Send, refusal: Refusal) -> None:
+    """A response without a message: the status is in its headers."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": (_GRPC, _ACCEPT, *status_headers(refusal)),
+        }
+    )
+    await send({"type": "http.response.body"})
+
+
+async def _refuse_other(scope: Scope, receive: Receive, send: Send) -> None:
+    """Websockets are closed; the events of a server's lifespan need no work."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1003})
+        return
+    while True:
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return
+
+
+def _status(code: grpc.StatusCode, message: str) -> Refusal:
+    return Refusal(code, status_pb2.Status(code=code.value[0], message=message))

@@ -1,0 +1,188 @@
+"""Reading the decision log from a cursor on: each record once, however late its log arrives."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from pdp.audit import Cursor, DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
+from pdp.audit import queries as audit_queries
+from pdp.audit.order import number_new
+from pdp.errors import InvalidRequest
+from pdp.sql import begin_write
+from tests.audit.logs import frames_of
+from tests.kit.decisions import decision_record
+from tests.kit.waiting import run
+
+ALL = DecisionFilter()
+
+
+class Replica:
+    """A process with a log of its own, which ships when it is told to."""
+
+    def __init__(self, directory: Path, engine: Engine, origin: str) -> None:
+        self.directory = directory / origin
+        self.recorder = Recorder(self.directory, origin)
+        self.recorder.start()
+        self.shipper = Shipper(self.directory, SqlDestination(engine), self.recorder)
+
+    def record(self, count: int = 1, **changes: object) -> list[str]:
+        records = [decision_record(**changes) for _ in range(count)]
+        run(self.recorder.record(records))
+        return [one.decision_id for one in records]
+
+
+def read(log: DecisionLog, cursor: Cursor, limit: int = 3, where: DecisionFilter = ALL):
+    """All ids behind a cursor, by pages, and the cursor behind them."""
+    ids: list[str] = []
+    while True:
+        page = log.follow(where, cursor, limit)
+        assert len(page.decisions) <= limit
+        ids += [record.decision_id for record, _ in page.decisions]
+        cursor = page.cursor
+        if not page.more:
+            return ids, cursor
+
+
+def test_what_ships_late_is_seen_once_though_it_is_older(tmp_path: Path, engine: Engine) -> None:
+    one, two = Replica(tmp_path, engine, "one"), Replica(tmp_path, engine, "two")
+    log = DecisionLog(engine)
+    late, early = two.record(4), one.record(5)
+    one.shipper.ship()
+    seen, cursor = read(log, Cursor())
+    assert seen == early
+    two.shipper.ship()
+    more = one.record(2)
+    one.shipper.ship()
+    seen, cursor = read(log, cursor)
+    assert sorted(seen) == sorted(late + more)
+    assert read(log, cursor) == ([], cursor)
+    everything, _ = read(log, Cursor(), 100)
+    assert sorted(everything) == sorted(early + late + more)
+
+
+def test_the_cursor_of_each_record_is_the_place_behind_it(tmp_path: Path, engine: Engine) -> None:
+    one, two = Replica(tmp_path, engine, "one"), Replica(tmp_path, engine, "two")
+    log = DecisionLog(engine)
+    for replica in (one, two, one):
+        replica.record(3)
+        replica.shipper.ship()
+        read(log, Cursor())
+    found = log.follow(ALL, Cursor(), 100).decisions
+    ids = [record.decision_id for record, _ in found]
+    assert len(ids) == 9
+    for index, (_, cursor) in enumerate(found):
+        assert read(log, cursor)[0] == ids[index + 1 :]
+    assert read(log, log.end())[0] == []
+
+
+def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
+    tmp_path: Path, postgresql_url: str
+) -> None:
+    """Where a sequence or a time said what is new, the later of the two would hide the earlier."""
+    from pdp.sql import open_engine
+
+    engine = open_engine(postgresql_url)
+    log = DecisionLog(engine)
+    slow, quick = Replica(tmp_path, engine, "slow"), Replica(tmp_path, engine, "quick")
+    first = slow.record()
+    frames = frames_of(slow.recorder.directory)
+    inserted, go_on = threading.Event(), threading.Event()
+
+    class Halting(SqlDestination):
+        def commit(self, log_, frames_):
+            with begin_write(engine) as connection:
+                from pdp.audit.destinations import insert_new, put_place
+                from pdp.audit.rows import record_row
+                from pdp.audit.tables import audit_records
+
+                insert_new(connection, audit_records, [record_row(one, log_) for one in frames_])
+                put_place(connection, log_, frames_[-1].after)
+                inserted.set()
+                assert go_on.wait(30)
+            return []
+
+    assert frames
+    shipper = Shipper(slow.directory, Halting(engine), slow.recorder)
+    thread = threading.Thread(target=shipper.ship)
+    thread.start()
+    assert inserted.wait(30)
+    second = quick.record()
+    quick.shipper.ship()
+    seen, cursor = read(log, Cursor())
+    assert seen == second
+    go_on.set()
+    thread.join()
+    assert read(log, cursor)[0] == first
+    engine.dispose()
+
+
+def test_readers_beside_writers_see_every_record_once(tmp_path: Path, engine: Engine) -> None:
+    log = DecisionLog(engine)
+    replicas = [Replica(tmp_path, engine, f"r{n}") for n in range(3)]
+    written: list[str] = []
+    seen: dict[int, list[str]] = {0: [], 1: []}
+    done = threading.Event()
+
+    def write(replica: Replica) -> None:
+        for _ in range(8):
+            written.extend(replica.record(5))
+            replica.shipper.ship()
+
+    def follow(reader: int) -> None:
+        cursor = Cursor()
+        while True:
+            last = done.is_set()
+            ids, cursor = read(log, cursor, 7)
+            seen[reader] += ids
+            if last:
+                return
+
+    writers = [threading.Thread(target=write, args=(one,)) for one in replicas]
+    readers = [threading.Thread(target=follow, args=(n,)) for n in seen]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert sorted(seen[0]) == sorted(written)
+    assert seen[1] == seen[0], "both see one order"
+
+
+def test_a_filter_that_finds_nothing_still_moves_on_in_bounded_steps(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_queries, "FOLLOW_LOOK_MAX", 10)
+    one = Replica(tmp_path, engine, "one")
+    one.record(35)
+    wanted = one.record(1, permission="course:rare")
+    one.shipper.ship()
+    log = DecisionLog(engine)
+    where = DecisionFilter(permission="course:rare")
+    first = log.follow(where, Cursor(), 100)
+    assert (first.decisions, first.more, first.cursor.position) == ([], True, 10)
+    assert read(log, Cursor(), 100, where)[0] == wanted
+
+
+def test_a_cursor_of_another_history_is_refused(tmp_path: Path, engine: Engine) -> None:
+    """After a restore the numbers are given again: going on would leave out what has them now."""
+    one = Replica(tmp_path, engine, "one")
+    log = DecisionLog(engine)
+    one.record(2)
+    one.shipper.ship()
+    _, cursor = read(log, Cursor())
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM audit_order"))
+    with pytest.raises(InvalidRequest, match="another history"):
+        log.follow(ALL, cursor, 10)
+    two = Replica(tmp_path, engine, "two")
+    two.record(2)
+    two.shipper.ship()
+    number_new(engine)
+    with pytest.raises(InvalidRequest, match="another history"):
+        log.follow(ALL, cursor, 10)
+    with pytest.raises(InvalidRequest):
+        log.follow(ALL, Cursor(99, 0, cursor.mark), 10)

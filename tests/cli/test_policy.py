@@ -1,0 +1,192 @@
+"""`pdp apply` and `pdp export`: what changes is shown, what deletes facts is asked."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdp.administrator import Administrator
+from pdp.cli import output, policy
+from pdp.facts import Store
+from pdp.model import User
+from pdp.sql import open_engine
+from tests.cli.running import Run
+from tests.kit.server import PDP
+
+POLICY = """\
+permissions: [course:edit]
+roles: {EDITOR: {allow: [{permission: course:edit, when: actor.id == 'a'}]}}
+grants:
+- {role: EDITOR, user: user_1}
+- {role: EDITOR, user: user_2}
+users: [{id: user_1, attributes: {plan: {name: free}}}, {id: user_2}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_changed_entity_is_shown_with_what_it_was_and_what_it_becomes(run: Run) -> None:
+    assert run("apply", "-", stdin=POLICY).status == 0
+    changed = (
+        POLICY.replace("actor.id == 'a'", "actor.id == 'b'")
+        .replace("user: user_1}", "user: user_1, expires_at: '2030-01-01T00:00:00Z'}")
+        .replace("plan: {name: free}", "plan: {name: paid}, beta: true")
+        .replace("- {role: EDITOR, user: user_2}\n", "")
+    )
+    dry = run("apply", "-", "--dry-run", stdin=changed)
+    *lines, last = dry.out.splitlines()
+    assert last == "4 changes; nothing was changed"
+    rule, grant, user, gone = lines
+    assert rule.startswith("update rule EDITOR.allow.course:edit.")
+    assert rule.endswith(""": when "actor.id == 'a'" -> "actor.id == 'b'\"""")
+    assert grant.endswith(': expires_at (none) -> "2030-01-01T00:00:00Z"')
+    assert user == (
+        'update user user_1: attributes.plan.name "free" -> "paid", attributes.beta (none) -> true'
+    )
+    assert gone.startswith("delete grant g-")
+    assert run("apply", "-", stdin=changed).out.splitlines()[:-1] == lines
+    assert run("apply", "-", stdin=changed).out.startswith("no changes")
+
+
+# A process of a new session, whose terminal is its standard output.
+ON_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(1, termios.TIOCSCTTY, 0)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def apply_on_terminal(answer: str, *arguments: str, piped: str | None = None) -> tuple[int, str]:
+    """Exit status and what a terminal shows on which somebody answers."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, *PDP, "apply", *arguments],
+        env={k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
+        stdin=theirs if piped is None else subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    if piped is not None:
+        assert process.stdin is not None
+        process.stdin.write(piped.encode())
+        process.stdin.close()
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65_536)
+        except OSError:
+            break
+        shown += part
+        if b"[y/N]" in part or b"reads a policy document" in part:
+            os.write(ours, answer.encode())
+    os.close(ours)
+    return process.wait(30), shown.decode().replace("\r\n", "\n")
+
+
+def users(tmp_path: Path) -> list[str]:
+    engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
+    found = [user.id for user in Administrator(Store(engine), lambda _: None).list(User)]
+    engine.dispose()
+    return found
+
+
+def test_on_a_terminal_it_asks_before_it_deletes_people(run: Run, tmp_path: Path) -> None:
+    assert run("apply", "-", stdin=POLICY).status == 0
+    fewer = "users: [{id: user_1}]\ngrants: [{role: EDITOR, user: user_1}]\n"
+    (tmp_path / "fewer.yaml").write_text(fewer)
+    status, shown = apply_on_terminal("n\n", "fewer.yaml")
+    assert (status, users(tmp_path)) == (1, ["user_1", "user_2"])
+    assert "delete user user_2\n" in shown
+    assert "3 changes; this deletes 1 user, 1 grant\n" in shown
+    assert shown.endswith("nothing was changed\n")
+    # The document comes through a pipe: the terminal is asked all the same.
+    status, shown = apply_on_terminal("yes\n", "-", piped=fewer)
+    assert (status, users(tmp_path)) == (0, ["user_1"]), shown
+    assert shown.count("delete user user_2\n") == 1
+
+
+def test_it_asks_nobody_who_is_not_there_or_has_said_yes(run: Run, tmp_path: Path) -> None:
+    assert run("apply", "-", stdin=POLICY).status == 0
+    (tmp_path / "none.yaml").write_text("grants: []\nusers: []\n")
+    assert run("apply", "none.yaml").status == 0
+    assert users(tmp_path) == []
+    assert run("apply", "-", stdin=POLICY).status == 0
+    status, shown = apply_on_terminal("", "none.yaml", "--yes")
+    assert (status, users(tmp_path), "[y/N]" in shown) == (0, [], False)
+
+
+def test_what_was_not_shown_is_not_applied(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else writes while the question stands."""
+    assert run("apply", "-", stdin=POLICY).status == 0
+    (tmp_path / "none.yaml").write_text("users: []\n")
+
+    def meanwhile(_: str) -> bool:
+        engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
+        Administrator(Store(engine), lambda _: None).create(User("user_new"))
+        engine.dispose()
+        return True
+
+    monkeypatch.setattr(policy, "is_asked_on_terminal", lambda **_: True)
+    monkeypatch.setattr(policy, "confirm", meanwhile)
+    done = run("apply", "none.yaml")
+    assert done.status == 2
+    assert "others have written" in done.err
+    assert users(tmp_path) == ["user_1", "user_2", "user_new"]
+
+
+def test_on_a_terminal_it_says_that_it_waits_for_input(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("apply", "-", stdin=POLICY).status == 0
+    status, shown = apply_on_terminal("users: []\n\x04", "-", "--dry-run")
+    assert (status, "reads a policy document from standard input" in shown) == (0, True)
+    from types import SimpleNamespace
+
+    terminal = SimpleNamespace(isatty=lambda: True, read=lambda: "x")
+    monkeypatch.setattr(sys, "stdin", terminal)
+    output._err.cache_clear()
+    assert output.read_input("a session token") == "x"
+    assert "reads a session token from standard input" in capsys.readouterr().err
+    monkeypatch.setattr(terminal, "isatty", lambda: False)
+    output.read_input("a session token")
+    assert capsys.readouterr().err == ""
+
+
+def test_sections_are_exported_by_name(run: Run) -> None:
+    assert run("apply", "-", stdin=POLICY).status == 0
+    done = run("export", "--sections", "users,grants")
+    assert [line for line in done.out.splitlines() if not line.startswith("-")] == [
+        "version: 1",
+        "grants:",
+        "users:",
+    ]
+    assert run("apply", "-", stdin=done.out).out.startswith("no changes")
+    wrong = run("export", "--sections", "user")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "'user' is not one of permissions, resource_types, roles" in wrong.err
+
+
+def test_messages_name_file_line_and_column(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("permissions:\n- course:edit\n- Course\n")
+    (tmp_path / "p.json").write_text('{\n "users": [{"id": 1}]\n}')
+    (tmp_path / "tab.yaml").write_text("roles:\n\tADMIN: {}\n")
+    (tmp_path / "latin.yaml").write_bytes(b"# \xe9\n")
+
+    def said(file: str) -> str:
+        return run("apply", file).err.splitlines()[-1]
+
+    assert said("p.yaml").startswith("pdp: p.yaml:3:3: permissions[1]: ")
+    assert said("p.json").startswith("pdp: p.json:2:13: users[0].id: ")
+    tab = said("tab.yaml")
+    assert tab.startswith("pdp: tab.yaml:2:1: document: is not YAML: a tab stands where")
+    assert said("latin.yaml") == "pdp: latin.yaml: is not UTF-8 text"

@@ -1,0 +1,91 @@
+"""How long the machine kept processes waiting, so that bounds of time can allow for it.
+
+Linux counts, for each thread, how long it was ready to run and was not run: the second number of
+`/proc/PID/task/TID/schedstat`, in nanoseconds. On an idle machine that is next to nothing, so a
+bound is as strict as it is written; on a busy one it grows by what the test lost. It does not grow
+while a process sleeps, hangs, is stopped or works: a fault in what is tested uses up its bound.
+Where there is no such file nothing is allowed for.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+STRETCH_MAX = 10
+"""A bound never becomes more than so many times as long."""
+
+_PROC = Path("/proc")
+_elsewhere: set[int] = set()
+
+
+def include(pid: int) -> None:
+    """Counts a process that is not below this one, with all below it: a daemon of the tests."""
+    _elsewhere.add(pid)
+
+
+class Stopwatch:
+    """Measures time, less what the machine kept this process and those below it waiting.
+
+    Of each process the thread that waited longest counts: others may have waited at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._waited = _waited()
+        self._lost: dict[int, float] = {}
+        self._began = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
+    @property
+    def stalled(self) -> float:
+        """Seconds that were lost. What has ended counts as it was when somebody last asked."""
+        lost = self._lost
+        for (pid, thread), seconds in _waited().items():
+            more = seconds - self._waited.get((pid, thread), 0.0)
+            lost[pid] = max(lost.get(pid, 0.0), more)
+        return sum(lost.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start that were not lost; of the whole time at least a tenth."""
+        elapsed = self.elapsed
+        return max(elapsed - self.stalled, elapsed / STRETCH_MAX)
+
+
+def _waited() -> dict[tuple[int, str], float]:
+    """How long each thread has waited for a processor."""
+    waited = {}
+    for pid in _processes():
+        for thread in _entries(_PROC / str(pid) / "task"):
+            numbers = _read(_PROC / str(pid) / "task" / thread / "schedstat").split()
+            if numbers:
+                waited[pid, thread] = int(numbers[1]) / 1e9
+    return waited
+
+
+def _processes() -> Iterator[int]:
+    pending = [os.getpid(), *_elsewhere]
+    while pending:
+        pid = pending.pop()
+        yield pid
+        for thread in _entries(_PROC / str(pid) / "task"):
+            children = _read(_PROC / str(pid) / "task" / thread / "children")
+            pending += map(int, children.split())
+
+
+def _entries(directory: Path) -> list[str]:
+    try:
+        return [entry.name for entry in directory.iterdir()]
+    except OSError:  # the process has ended
+        return []
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
