@@ -71,7 +71,7 @@ def test_clear_text_stays_on_the_loopback(target: str):
 @pytest.mark.parametrize("target", BEYOND)
 @pytest.mark.parametrize("key", [None, "key"])
 def test_clear_text_beyond_loopback_is_refused(target: str, key: str | None):
-    with pytest.raises(ValueError, match="clear text|is a URL"):
+    with pytest.raises(ValueError, match=r"clear text|is a URL"):
         Guard(target, api_key=key)
 
 
