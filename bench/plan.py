@@ -14,7 +14,7 @@ SERVER_CORE = 0
 LOAD_CORE = 1
 
 RULES = 1_100
-"""Of the policy, if nothing else is said."""
+"""Of the policy, by default."""
 RULES_PER_KIND = 11
 KIND = "course"
 ACTION = "edit"

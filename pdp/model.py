@@ -290,7 +290,7 @@ class Membership:
     """The Clerk organization role, e.g. `org:member`."""
 
 
-# The values that are made anew for each question are named tuples: as unchangeable as a frozen
+# The values that are made for each question are named tuples: as unchangeable as a frozen
 # dataclass, at a quarter of the cost of making one.
 
 

@@ -166,7 +166,7 @@ def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:
 
 
 class _Connection(psycopg.Connection[Any]):
-    """One that waits for no answer for ever: what lies between may be cut, or hold everything, and
+    """One that waits for no answer forever: what lies between may be cut, or hold everything, and
     acknowledge all that is sent. Then it closes."""
 
     silence_seconds_max: float = SILENCE_SECONDS_MAX

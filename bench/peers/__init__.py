@@ -1,1 +1,1 @@
-"""Who is asked the same question. One file for each; `table.py` lists them."""
+"""The servers that answer the same question. One file for each; `table.py` lists them."""

@@ -24,7 +24,7 @@ class Peer:
     checking: Callable[[Path, Signer, int], AbstractContextManager[Target]] | None
     """None: it is no server."""
     usual: bool
-    """Whether it is measured if nothing else is said, and then at every size of policy."""
+    """Whether it is measured by default, and then at every size of policy."""
 
 
 _opa_cached = partial(opa.checking, caches_tokens=True)

@@ -136,7 +136,7 @@ class Administrator:
         return revision
 
     def revoke_session(self, session_id: str, user_id: str) -> int:
-        """Refuses a session from now on, for ever: at Clerk it may go on. Repeating it is harmless.
+        """Refuses a session from now on, forever: at Clerk it may go on. Repeating it is harmless.
 
         Returns the revision from which on it is refused. Raises InvalidRequest.
         """

@@ -44,7 +44,7 @@ class Log(NamedTuple):
 
     origin: str
     log_id: str
-    """Made anew where a directory starts empty: two logs of one origin never mix."""
+    """A new one where a directory starts empty: two logs of one origin never mix."""
 
 
 class DamagedSegmentError(Exception):

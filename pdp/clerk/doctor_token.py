@@ -219,7 +219,7 @@ def _known(actor: Actor, settings: Settings, store: Store) -> Iterator[Finding]:
 def _user(actor: Actor, user: User | None, standing: ClerkStanding, settings: Settings) -> Finding:
     subject = f"user {actor.user_id}"
     if standing is ClerkStanding.DELETED:
-        return failed(subject, "was deleted at Clerk: ACTOR_DISABLED", "nothing: that is for ever")
+        return failed(subject, "was deleted at Clerk: ACTOR_DISABLED", "nothing: that is forever")
     if standing is ClerkStanding.BARRED:
         advice = "unban or unlock the user in Clerk's dashboard, if they may come back"
         return failed(

@@ -32,7 +32,7 @@ class Provisioner:
     """Admits the people behind tokens. Thread-safe. `admit` is `Administrator.admit`.
 
     With `instance_id` only those of that Clerk instance, whose id is the `kid` of its tokens:
-    people of another issuer would be unknown to the next sync, which removes them for ever.
+    people of another issuer would be unknown to the next sync, which removes them forever.
 
     One thread writes: the database takes one writer at a time anyway, and each more would hold one
     of the connections that the replica needs too. Requests that wait for the same find it done.

@@ -90,7 +90,7 @@ def _missing(kind: ClerkKind, ask: Callable[[ClerkApi, str], Object | None], par
     """The objects of a kind that stand here and were in no list.
 
     Of what was heard of only since this sync began, the next one judges: Clerk may tell of it in a
-    message before its API knows it, and a deletion is for ever.
+    message before its API knows it, and a deletion is forever.
     """
 
     def step(sources: Sources, place: Place) -> Seen:

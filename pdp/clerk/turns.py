@@ -18,7 +18,7 @@ from pdp.facts.clerk_objects import SyncState, read_sync, write_sync
 LEASE_SECONDS = 60.0
 """How long a process is believed to be alive that says nothing: longer than a request takes."""
 RESUME_SECONDS = 3600.0
-"""How long after it broke off a sync goes on. Later it begins anew: what it saw is too old."""
+"""How long after it broke off a sync goes on. Later it starts over: what it saw is too old."""
 _BEGINNING = "beginning"
 _DRY_RUN = "dry run"
 """Nobody goes on with a dry run: what it found was told to who started it."""

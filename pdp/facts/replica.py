@@ -54,7 +54,7 @@ LOAD_WAIT_SECONDS_MAX = 10.0
 RETRY_SECONDS_MAX = 0.2
 """After a look that failed: the connection may have been dead, and the database be there."""
 REVISIONS_TO_FOLLOW_MAX = 1_000
-"""Further behind, everything is read anew."""
+"""Further behind, everything is read again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class SnapshotCell:
             )
 
     def restart(self, policy: Policy, revision: int, epoch: str, confirmed_at: float) -> None:
-        """Begins anew, whatever was there (rule 3)."""
+        """Starts over, whatever was there (rule 3)."""
         with self._lock:
             number = self._current.number + 1 if self._current else 0
             self._current = Snapshot(policy, revision, epoch, Caches(), confirmed_at, number)

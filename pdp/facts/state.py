@@ -3,7 +3,7 @@
 The epoch names the history that revisions count. On PostgreSQL it holds, beside what is stored,
 when the server started: whatever takes committed revisions away (a restore from a backup, of any
 kind; a standby that takes over and had not received them) ends one server and starts another. A
-server that is merely restarted begins a new epoch too, which costs reading everything anew.
+server that is merely restarted begins a new epoch too, which costs reading everything again.
 """
 
 import secrets

@@ -95,7 +95,7 @@ class History:
         self._tell()
 
     def restart(self, epoch: str, revision: int) -> None:
-        """The replica has begun anew at this revision, whatever was before."""
+        """The replica has started over at this revision, whatever was before."""
         with self._lock:
             # One number is passed over: no place from before is at hand any more.
             self._first += len(self._steps) + 1

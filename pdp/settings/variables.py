@@ -54,7 +54,7 @@ def unknown_variables(
 
 
 def sentence(name: str, upper: str, known: Iterable[str]) -> str:
-    """What is said about a name that nothing knows."""
+    """The warning about an unknown name."""
     near = difflib.get_close_matches(upper, sorted(known), 1, _CUTOFF)
     return f"there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -149,7 +149,7 @@ class Answering:
     async def _again(
         self, exchange: Exchange, request: Any, kept: Kept, caller: Caller, source: AnswerSource
     ) -> Any:
-        """The answer, made anew and put on record: all that it denies, or all that stayed open."""
+        """A new answer, put on record: all that it denies, or all that stayed open."""
         message: Any = exchange.response()
         message.CopyFrom(kept.again)
         token = hashlib.sha256(request.actor_token.encode()).hexdigest()[:_FINGERPRINT_DIGITS]

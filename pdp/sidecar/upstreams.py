@@ -236,7 +236,7 @@ class Upstreams:
             log.warning("upstream_left", upstream=upstream.target, current=following.target)
 
     def _renew(self, upstream: _Upstream) -> None:
-        """Has it connected to anew: a connection that died in silence is not believed to be dead
+        """Opens a new connection: a connection that died in silence is not believed to be dead
         for half a minute."""
         try:
             channel = self._open(upstream.target)

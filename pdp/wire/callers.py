@@ -51,7 +51,7 @@ class Callers:
             one.spiffe_id: Caller(one.name, one.may) for one in callers if one.spiffe_id is not None
         }
         self.open: Final = not callers
-        """Whether nobody has to prove anything."""
+        """Whether callers need no credentials."""
         self.several: Final = len(callers) > 1
 
     def identify(self, proof: Proof) -> Caller:

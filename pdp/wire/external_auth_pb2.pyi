@@ -3,7 +3,7 @@
 isort:skip_file
 What Envoy asks before it lets an HTTP request pass, and what it is told.
 
-A part of Envoy's envoy/service/auth/v3, written anew and compatible with it on the wire: what is not read
+A part of Envoy's envoy/service/auth/v3, rewritten and compatible with it on the wire: what is not read
 here is not declared, so it is not parsed either. What a client may have filled with any bytes is `bytes`
 here, so no client can send what does not parse. Why not Envoy's own files: docs/adr/0014.
 

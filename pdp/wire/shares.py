@@ -85,7 +85,7 @@ class Rate:
         """Notes what a caller is about to do. Raises ShareExceeded where it did too much before.
 
         One that has room may spend more than that: what is too much for one time must not be
-        refused for ever. It waits the longer afterwards.
+        refused forever. It waits the longer afterwards.
         """
         with self._lock:
             now = self._clock()

@@ -16,7 +16,7 @@ from tests.kit.waiting import run
 
 
 def problems(engine: Engine, directory: Path | None = None) -> list[str]:
-    """What is said of SQL, and of the segments that are left, without the name of the log."""
+    """The lines about SQL and about the segments that are left, without the name of the log."""
     found: list[str] = []
     on_disk = None if directory is None else verify_segments(directory, shipped_places(engine))
     if on_disk is not None:
@@ -150,7 +150,7 @@ def test_an_impossible_segment_is_found_and_takes_no_time(log: Engine) -> None:
 def test_who_computes_all_digests_again_is_found_where_a_segment_is_left(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """The chain is not signed: in SQL alone it can be written anew as a whole."""
+    """The chain is not signed: in SQL alone it can be written again as a whole."""
     directory = tmp_path / "audit"
     recorder = Recorder(directory, ORIGIN, segment_bytes=4096)
     recorder.start()

@@ -102,7 +102,7 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
         hear("A", "ROOT")
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]] * 2)
         # What was pushed is newer than what is heard, as long as it was not heard of itself: but
-        # not for ever, for its message may be lost.
+        # not forever, for its message may be lost.
         hear("ROOT")
         one.sweep()
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]] * 3)

@@ -1,6 +1,6 @@
 """The golden decision matrix: who may do what to which, as a table that people read.
 
-`python -m tests.decision.matrix` writes it anew; a test compares it with what is decided.
+`python -m tests.decision.matrix` writes it again; a test compares it with what is decided.
 """
 
 from pathlib import Path

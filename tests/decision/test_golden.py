@@ -10,7 +10,7 @@ CASES = load_cases()
 
 
 def test_the_decision_matrix_is_what_is_decided():
-    """Changed on purpose? `python -m tests.decision.matrix` writes it anew; review the diff."""
+    """Changed on purpose? `python -m tests.decision.matrix` writes it again; review the diff."""
     assert matrix.MATRIX.read_text(encoding="utf-8") == matrix.render()
 
 

@@ -48,7 +48,7 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     cluster: Cluster, store: Store, start: Starter
 ) -> None:
     """F37. A copy of the files, as a snapshot of a disk is, which begins no new timeline; and the
-    one revision that was lost is written anew before anybody looks."""
+    one revision that was lost is written again before anybody looks."""
     data, backup = str(cluster.directory / "data"), str(cluster.directory / "backup")
     write(store, User("user_1", name="before"))
     cluster.kill()

@@ -294,7 +294,7 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
     before = replica.policy.routes
     write(store, User("u"), Permission("c:e"))
     assert needs("/c/1") == asked
-    assert replica.policy.routes is before, "made anew only where they changed"
+    assert replica.policy.routes is before, "made again only where they changed"
     # Nothing that this version writes: it takes no replica down, and lets nobody through.
     with store.write() as transaction:
         transaction.update(Route("/x", Needs("c:e")))

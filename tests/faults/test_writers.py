@@ -1,7 +1,7 @@
 """Fifty write at once: revisions are dense, in the order of the commits, and no update is lost.
 
 With the row that every writer raises replaced by a database sequence, which is how it is mostly
-done, the same checks find what a replica then misses for ever.
+done, the same checks find what a replica then misses forever.
 """
 
 import threading

@@ -156,7 +156,7 @@ def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
         assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
         accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer, key=new))))
 
-        # Control: an entry that is not held against the current key is served for ever.
+        # Control: an entry that is not held against the current key is served forever.
         unchecked = PemKey(entry.key)
         one._cache[digest_of(token)] = type(entry)(
             entry.token, unchecked, entry.kid, entry.key, entry.starts_at

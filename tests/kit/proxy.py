@@ -5,7 +5,7 @@ with proxied(postgresql_url) as (proxy, url):
     proxy.blackhole()            # nothing arrives any more, and nobody is told
     proxy.mute()                 # what clients send arrives, and no answer to it
     proxy.forward()              # what was held up arrives
-    proxy.forget()               # as blackhole, for ever, for the connections that there are
+    proxy.forget()               # as blackhole, forever, for the connections that there are
     proxy.reset()                # RST on every connection
     proxy.instead[b"COMMIT"] = None             # RST where a client says so; it never arrives
     proxy.instead[b"LISTEN"] = refusal("0A000") # and here the proxy answers by itself

@@ -23,7 +23,7 @@ test("a line of the log is printable ASCII, whatever a stranger or a server has 
   }
 });
 
-test("refuse says why there was no decision, to console.warn or to whom it is told", (t) => {
+test("refuse says why there was no decision, to console.warn or to the given logger", (t) => {
   const warn = t.mock.method(console, "warn", () => {});
   assert.equal(refuse(new PdpUnavailable("the guard is closed")).status, 503);
   assert.deepEqual(
