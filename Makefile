@@ -62,8 +62,9 @@ demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, 
 test: test-python test-go test-typescript test-example ## Run the tests of every language.
 
 .PHONY: test-python
+# Not by number of tests: else files with few tests, which take long, come last, on one worker.
 test-python: install ## Run the tests in Python.
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: coverage
 coverage: ## Run the tests in Python, and say what they do not reach (takes half as long again).

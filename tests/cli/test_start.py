@@ -1,5 +1,6 @@
 """Commands start without what they do not need: SQL, gRPC, CEL and Clerk's library take seconds."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -27,7 +28,12 @@ def imported(statements: str) -> set[str]:
     """The heavy modules that a new interpreter has imported after these statements."""
     script = f"import sys\n{statements}\nprint(*sorted(sys.modules), file=sys.__stderr__)"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script],
+        env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return HEAVY & set(done.stderr.split())
 
