@@ -138,6 +138,13 @@ http2 = st.builds(
 anything = st.one_of(http2, http2, http1, st.binary(max_size=200), st.just(PREFACE))
 
 
+LEFT = re.compile(
+    r'"level":"error","event":"failed","pid":\d+,"subject":"request",'
+    r'"detail":"stream channel was closed"'
+)
+"""What h2corn logs as an error of its own: the peer left while its answer was written."""
+
+
 @hypothesis_settings(
     max_examples=EXAMPLES or 120,
     derandomize=not EXAMPLES,
@@ -157,5 +164,5 @@ def test_no_bytes_reach_anything_that_is_not_ready_for_them(
             while peer.recv(65536):  # until nothing more comes
                 pass
     assert reason_of(ask(stubs, "user_ivan", "course:edit")) == "ALLOWED_BY_RULE"
-    log = server.log()
+    log = LEFT.sub("", server.log())
     assert not re.search(r'Traceback|panicked|"level": ?"(error|critical)"', log), data
