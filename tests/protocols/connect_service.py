@@ -175,7 +175,9 @@ def serving(raw: bytes, loop: EventLoop) -> Iterator[bytes]:
     """A server as a serialized ServerCompatRequest wants it; the serialized response."""
     wanted = server_compat_pb2.ServerCompatRequest.FromString(raw)
     bytes_max = wanted.message_receive_limit or REQUEST_BYTES_MAX
-    application = Application(Callers(()), methods(bytes_max), lambda *_: None, rpcs_max=256)
+    application = Application(
+        Callers(()), methods(bytes_max), lambda *_: None, rpcs_max=256, streams_share=512
+    )
     with tempfile.TemporaryDirectory() as directory:
         listener = HttpListener(
             with_headers(application),
