@@ -16,7 +16,7 @@ from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
 
 Access = Capability | Literal["anybody", "caller"]
-"""Who may call a method: callers with a capability, everybody, or every configured caller."""
+"""The callers that may use a method: those with a capability, all, or all configured ones."""
 Answerer = Callable[[Any, Caller], Awaitable[Message]]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong is said in words: the database, the port, the certificate, the way to a server."""
+"""Errors name their cause: the database, the port, the certificate, the way to a server."""
 
 import socket
 from collections.abc import Callable, Iterator

@@ -55,7 +55,7 @@ class World:
     resource_types: list[ResourceType] = field(default_factory=list)
 
     def type_of(self, resource: Resource) -> ResourceType:
-        """What is said of a resource's type."""
+        """What a policy declares about a resource's type."""
         said = [one for one in self.resource_types if one.name == resource.type]
         return said[0] if said else ResourceType(resource.type)
 
