@@ -7,7 +7,8 @@ from sqlalchemy import inspect, make_url
 
 from pdp.sql import database_name, open_engine
 from tests.kit.clusters import administer
-from tests.kit.server import ServerProcess, free_port
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess
 
 READING = {
     "export": ("export",),

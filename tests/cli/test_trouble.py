@@ -11,7 +11,8 @@ from pdp.errors import DatabaseUnavailable
 from pdp.migrations import migrate
 from pdp.sql import begin_read, open_engine
 from tests.e2e.test_callers import Authority, tls_server
-from tests.kit.server import ServerProcess, free_port
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess
 from tests.kit.waiting import eventually
 
 CANARY = "canary-s3cret"

@@ -9,7 +9,8 @@ from pdpapi.v1.administration_service_pb2 import ApplyRequest
 
 from tests.e2e.conftest import POLICY
 from tests.e2e.test_check import ask, reason_of, refusal
-from tests.kit.server import ServerProcess, free_port, stubs_on
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.waiting import eventually
 
 

@@ -31,7 +31,8 @@ from tests.kit.front_envoy import (
     send_http2,
     send_upgrade,
 )
-from tests.kit.server import ServerProcess, free_port, stubs_on, token_of
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, stubs_on, token_of
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
