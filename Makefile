@@ -177,9 +177,9 @@ bench: install ## Measure this PDP beside its peers (about 15 minutes; PEERS=all
 	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Fuzz both ports, and look for stale answers in 100,000 operations under faults.
-	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -q tests/e2e/test_wire_fuzz.py
-	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
+soak: install ## Try all cases of the large oracles, and 100,000 operations under faults (an hour or two).
+	@SOAK=1 $(BIN)/python -m pytest -q -m soak -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m tests.history --operations 100000
 
 .PHONY: lock
 lock: install ## Pin the newest version of every dependency, by hash.

@@ -14,6 +14,7 @@ from pdp.facts import Store
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Effect, Grant, Permission, Role, Rule, ToUser, User
 from pdp.sql import open_engine
+from tests.kit import soak
 from tests.kit.policies import documents
 
 COURSES = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
@@ -153,11 +154,12 @@ def test_a_database_that_refuses_the_last_write_keeps_nothing_of_the_first(
     assert administrator.apply(POLICY)[0] == 1
 
 
-def test_a_hundred_thousand_grants_are_all_there_or_none(
+@pytest.mark.soak
+def test_many_grants_are_all_there_or_none(
     administrator: Administrator, engine: Engine, written: list[int]
 ):
     """E5, after SpiceDB CVE-2025-64529: no part of a large write is silently dropped."""
-    count = 100_000 if engine.dialect.name == "sqlite" else 20_000
+    count = soak.count(100_000, sample=20_000)
     lines = [f"- {{role: R, user: u{n}}}" for n in range(count)]
     text = "roles: {R: {}}\ngrants:\n" + "\n".join(lines)
     with pytest.raises(InvalidPolicy):

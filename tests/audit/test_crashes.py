@@ -23,6 +23,7 @@ from pdp.audit.segments import list_segments, segment_path
 from pdp.sql import open_engine
 from tests.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
 from tests.audit.test_shipper import shipped_ids, shipped_occurrences
+from tests.kit import soak
 from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,7 @@ def count_calls(trace: str) -> Counter[str]:
     return most
 
 
+@pytest.mark.soak
 def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
     tmp_path: Path, sqlite_url: str, runner: Runner
 ) -> None:
@@ -157,7 +159,8 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
     engine = open_engine(sqlite_url)
     killed, recovered, counted = 0, [], False
     for name, occurrences in sorted(calls.items()):
-        for occurrence in range(1, occurrences + 1):
+        # The last is the one at the end of the log, which differs from those before.
+        for occurrence in range(occurrences, 0, -soak.count(1, sample=2)):
             where = f"{name} {occurrence}"
             directory = tmp_path / f"{name}-{occurrence}"
             before = prepare(directory)
@@ -183,7 +186,7 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
             recovered += ids
     assert shipped_ids(engine) == sorted(recovered)
     assert counted
-    assert killed >= 40  # else the runs did not test what they say
+    assert killed >= soak.count(40, sample=20)  # else the runs did not test what they say
     engine.dispose()
 
 

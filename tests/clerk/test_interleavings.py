@@ -18,6 +18,7 @@ from pdp.model import Role
 from pdp.sql import open_engine
 from tests.administration.accounts import state_of
 from tests.kit import clerk_events as clerk
+from tests.kit import soak
 
 Life = Callable[[str], list[bytes]]
 T = clerk.T0
@@ -177,7 +178,8 @@ def account_on(engine: Engine) -> Account:
     return account
 
 
-def test_a_thousand_disorders_of_an_accounts_life_end_as_it_ends_in_order(sqlite_url: str) -> None:
+@pytest.mark.soak
+def test_disorders_of_an_accounts_life_end_as_it_ends_in_order(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
 
     @event.listens_for(engine, "connect")
@@ -187,7 +189,7 @@ def test_a_thousand_disorders_of_an_accounts_life_end_as_it_ends_in_order(sqlite
     account = account_on(engine)
     expected = {life: deliver_in_order(account, life, life.__name__) for life in LIVES}
     assert len({repr(one) for one in expected.values()}) == len(LIVES)
-    for number in range(1_000):
+    for number in range(soak.count(1_000, sample=200)):
         life = LIVES[number % len(LIVES)]
         found = deliver_in_disorder(account, life, f"n{number}", random.Random(number))
         assert found == expected[life], f"{life.__name__}, seed {number}"

@@ -15,6 +15,7 @@ from pdp.decision.cost import Budget
 from pdp.limits import CONDITION_CHARACTERS_MAX
 from pdp.model import Effect, Question, Reason, User, UserFacts
 from tests.decision.builders import GRANT, NOW, TOKEN, ask, policy_with, rule
+from tests.kit import soak
 
 ACTOR = {
     "actor.id": "user_1",
@@ -400,8 +401,14 @@ values = st.sampled_from(["x", "user_1", "", True, False, 1.0, None, ["x"], {"a"
 maps = st.dictionaries(st.sampled_from(["a", "b"]), values)
 
 
+@pytest.mark.soak
 @given(sources, maps, maps, st.booleans())
-@settings(max_examples=1_500, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=soak.count(20_000, sample=800),
+    deadline=None,
+    derandomize=not soak.SOAK,
+    database=None,
+)
 def test_a_shortcut_answers_what_the_runtime_answers(source, attributes, context, with_resource):
     try:
         condition = compile_condition(source)

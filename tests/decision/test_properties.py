@@ -35,14 +35,18 @@ from tests.decision.worlds import (
     random_rule,
     random_world,
 )
+from tests.kit import soak
 
 seeds = st.integers(0, 2**63)
-worlds_10_000 = settings(max_examples=10_000, deadline=None, derandomize=True, database=None)
-worlds_500 = settings(worlds_10_000, max_examples=500)
+worlds_500 = settings(max_examples=500, deadline=None, derandomize=True, database=None)
+many_worlds = settings(
+    worlds_500, max_examples=soak.count(100_000, sample=4_000), derandomize=not soak.SOAK
+)
 
 
+@pytest.mark.soak
 @given(seeds)
-@worlds_10_000
+@many_worlds
 def test_every_decision_is_that_of_the_reference_evaluator(seed):
     """CVE-2024-42473, CVE-2025-25196, CVE-2025-48371 (OpenFGA), CVE-2024-38361 (SpiceDB): the
     answer is the one that a slow, obviously right evaluator gives, field for field."""
