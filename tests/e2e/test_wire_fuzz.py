@@ -140,9 +140,9 @@ anything = st.one_of(http2, http2, http1, st.binary(max_size=200), st.just(PREFA
 
 LEFT = re.compile(
     r'"level":"error","event":"failed","pid":\d+,"subject":"request",'
-    r'"detail":"stream channel was closed"'
+    r'"detail":"(stream channel|connection writer) was closed"'
 )
-"""What h2corn logs as an error of its own: the peer left while its answer was written."""
+"""What h2corn logs as an error of its own: the peer left while a response was written."""
 
 
 @pytest.mark.soak
