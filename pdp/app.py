@@ -21,6 +21,7 @@ from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
+from pdp.database.engine import database_name, open_engine
 from pdp.facts import Listener, Replica, Store, migrate
 from pdp.garbage import leave_in_peace
 from pdp.http import WEBHOOK_PATH, Metrics, PostHandler, http_application
@@ -29,7 +30,6 @@ from pdp.identity import Verifier
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.listener import EventLoop, HttpListener
 from pdp.settings import Settings, development_beside_production
-from pdp.sql import database_name, open_engine
 from pdp.wire import (
     Application,
     Callers,

@@ -33,8 +33,8 @@ from pdp.document import (
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Barriers, Passed, Reader, Store, Transaction
-from pdp.facts.clerk_objects import SyncState, note_message, write_sync
-from pdp.facts.references import find_referrers, grants_on_resources
+from pdp.facts.store.clerk_objects import SyncState, note_message, write_sync
+from pdp.facts.store.references import find_referrers, grants_on_resources
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, Rule, key_of
 

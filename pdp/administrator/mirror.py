@@ -28,7 +28,7 @@ from pdp.administrator.observations import (
 )
 from pdp.document import derived_grant_id, same_entity
 from pdp.facts import Transaction
-from pdp.facts.clerk_objects import (
+from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkObject,
     ClerkStanding,
@@ -37,7 +37,7 @@ from pdp.facts.clerk_objects import (
     read_objects,
     write_objects,
 )
-from pdp.facts.references import find_referrers
+from pdp.facts.store.references import find_referrers
 from pdp.model import (
     Entity,
     Grant,

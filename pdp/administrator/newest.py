@@ -17,7 +17,7 @@ from pdp.administrator.observations import (
     standing_of,
     version_of,
 )
-from pdp.facts.clerk_objects import ClerkKind, ClerkObject
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkObject
 
 ObjectKey = tuple[ClerkKind, str]
 

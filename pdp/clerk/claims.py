@@ -15,7 +15,7 @@ from typing import Any
 from pdp.clerk.api import ClerkApi
 from pdp.clock import Clock
 from pdp.facts import Reader, Store
-from pdp.facts.user_grants import read_grants_to
+from pdp.facts.store.user_grants import read_grants_to
 from pdp.model import Everywhere, Grant, Key, User
 
 ATTRIBUTE = "pdp_roles"

@@ -15,10 +15,11 @@ from pdp.clerk.api import ANSWER_BYTES_MAX, REQUEST_SECONDS_MAX, ClerkApi
 from pdp.clerk.doctor_token import examine_token
 from pdp.clerk.findings import Finding, failed, fine, warning
 from pdp.clock import Clock
+from pdp.database.engine import database_name, open_engine
+from pdp.database.migrations import schema_problem
 from pdp.errors import ClerkError, ClerkRefused, DatabaseUnavailable
 from pdp.facts import Store
 from pdp.identity import KeysReport, examine_keys
-from pdp.migrations import schema_problem
 from pdp.model import Role
 from pdp.outgoing import open_client
 from pdp.settings import (
@@ -28,7 +29,6 @@ from pdp.settings import (
     is_development,
     is_loopback,
 )
-from pdp.sql import database_name, open_engine
 
 CLOCK_WARNING_SECONDS = 2.0
 SECRET_KEYS = ("sk_live_", "sk_test_")

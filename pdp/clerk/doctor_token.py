@@ -16,8 +16,8 @@ from pdp.clerk.findings import Finding, failed, fine, warning
 from pdp.clock import Clock
 from pdp.errors import DatabaseUnavailable, KeysUnavailable
 from pdp.facts import Store
-from pdp.facts.clerk_objects import ClerkKind, ClerkStanding, read_objects
-from pdp.facts.gather import Wanted, gather
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
+from pdp.facts.store.loader import Wanted, gather
 from pdp.identity import KeysReport, Verifier, read_unverified
 from pdp.limits import TOKEN_BYTES_MAX
 from pdp.model import Actor, Reason, RefusedToken, User, UserFacts, UserStatus, VerifiedToken

@@ -21,7 +21,7 @@ from pdp.clerk.objects import (
     session_ended,
     user_seen,
 )
-from pdp.facts.clerk_objects import ClerkKind
+from pdp.facts.store.clerk_objects import ClerkKind
 
 _SECONDS_MAX = 10**11
 """A time below is in seconds: in milliseconds it would be in 1973, in seconds in the year 5138."""

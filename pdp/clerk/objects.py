@@ -26,7 +26,7 @@ from pdp.administrator import (
 )
 from pdp.decision import names, normalise_attributes
 from pdp.errors import InvalidRequest, LimitExceeded
-from pdp.facts.clerk_objects import ClerkKind
+from pdp.facts.store.clerk_objects import ClerkKind
 from pdp.model import NO_ATTRIBUTES, Attributes
 
 log = structlog.get_logger("pdp.clerk")

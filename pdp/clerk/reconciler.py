@@ -16,7 +16,7 @@ from pdp.clerk.turns import Last, NotOurTurn, is_due, read_last
 from pdp.clock import Clock
 from pdp.errors import ClerkError, DatabaseUnavailable, ShuttingDown
 from pdp.facts import Store
-from pdp.facts.clerk_objects import forget_old
+from pdp.facts.store.clerk_objects import forget_old
 from pdp.settings import ClerkSettings
 
 log = structlog.get_logger("pdp.clerk")

@@ -25,7 +25,7 @@ from pdp.clerk.objects import (
 from pdp.clerk.turns import Place
 from pdp.clock import Clock
 from pdp.facts import Store
-from pdp.facts.clerk_objects import (
+from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkObject,
     ClerkStanding,

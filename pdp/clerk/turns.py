@@ -13,7 +13,7 @@ from typing import Self
 from pdp.clock import Clock
 from pdp.errors import ClerkUnavailable
 from pdp.facts import Reader, Store
-from pdp.facts.clerk_objects import SyncState, read_sync, write_sync
+from pdp.facts.store.clerk_objects import SyncState, read_sync, write_sync
 
 LEASE_SECONDS = 60.0
 """How long a process is believed to be alive that says nothing: longer than a request takes."""

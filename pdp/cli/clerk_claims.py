@@ -53,7 +53,7 @@ def push_claims(
 def _differing(store: "Store", bar: "Progress") -> Iterator[str]:
     from pdp.clerk.claims import find_differences
     from pdp.clock import wall_clock
-    from pdp.facts.user_grants import count_users
+    from pdp.facts.store.user_grants import count_users
 
     with store.read() as reader:
         task = bar.add_task("users", total=count_users(reader))

@@ -32,9 +32,9 @@ so what deletes them is confirmed."""
 
 def migrate_database(config: Config = None) -> None:
     """Brings the database's schema up to this version."""
+    from pdp.database.engine import database_name, open_engine
     from pdp.facts import migrate
     from pdp.settings import DatabaseSettings
-    from pdp.sql import database_name, open_engine
 
     url = DatabaseSettings.load(config).database_url.get_secret_value()
     engine = open_engine(url)

@@ -20,7 +20,7 @@ from pdpapi.v1.change_service_pb2 import ChangeKind as WireKind
 
 from pdp.errors import InvalidRequest, Overloaded, Violation
 from pdp.facts import ChangeKind, News, Replica, Step, Watch
-from pdp.facts.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
+from pdp.facts.replica.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.methods import StreamMethod
 from pdp.wire.times import set_duration

@@ -11,8 +11,8 @@ from pdp.administrator import (
     UserSeen,
 )
 from pdp.facts import Reader
-from pdp.facts.clerk_objects import ClerkKind, read_objects
-from pdp.facts.references import find_referrers
+from pdp.facts.store.clerk_objects import ClerkKind, read_objects
+from pdp.facts.store.references import find_referrers
 from pdp.model import Grant, Membership, Organization, User
 
 DAY = 86_400_000

@@ -19,9 +19,10 @@ from pdp.administrator import (
     PermissionSeen,
     RoleSeen,
 )
+from pdp.database.engine import open_engine
 from pdp.errors import NotFound
 from pdp.facts import ChangeKind, Store
-from pdp.facts.clerk_objects import (
+from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkStanding,
     SyncState,
@@ -30,7 +31,7 @@ from pdp.facts.clerk_objects import (
     read_objects_not_seen,
     read_sync,
 )
-from pdp.facts.references import find_referrers
+from pdp.facts.store.references import find_referrers
 from pdp.model import (
     Grant,
     InOrganization,
@@ -43,7 +44,6 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from pdp.sql import open_engine
 from tests.administration.accounts import (
     DAY,
     end_of,

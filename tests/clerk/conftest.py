@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from pdp.clerk import api, steps
-from pdp.sql import open_engine
+from pdp.database.engine import open_engine
 from tests.clerk.worlds import PAGE_ITEMS, World
 from tests.kit.clerk_api import ClerkApiServer
 

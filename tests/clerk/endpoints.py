@@ -12,7 +12,8 @@ from sqlalchemy import Engine, func, select
 from pdp.administrator import Administrator
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
-from pdp.facts import Replica, Store, tables
+from pdp.facts import Replica, Store
+from pdp.facts.store import tables
 from pdp.http import WEBHOOK_PATH, Metrics, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from tests.kit import clerk_events

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from pdp.clerk import claims
 from pdp.clerk.claims import Outcome, find_differences
+from pdp.database.engine import open_engine
 from pdp.errors import ClerkRefused
 from pdp.model import (
     Grant,
@@ -16,7 +17,6 @@ from pdp.model import (
     ToOrganizationRole,
     ToUser,
 )
-from pdp.sql import open_engine
 from tests.clerk.role_names import NOW, Clerk, World
 from tests.kit.clerk_api import too_many
 

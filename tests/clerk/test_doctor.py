@@ -12,11 +12,11 @@ import pytest
 from pdp.administrator import Administrator, DeletionSeen, UserSeen
 from pdp.clerk.doctor import examine
 from pdp.clerk.findings import Finding, Verdict
+from pdp.database.engine import open_engine
 from pdp.facts import Store
-from pdp.facts.clerk_objects import ClerkKind
+from pdp.facts.store.clerk_objects import ClerkKind
 from pdp.model import Membership, Role, User, UserStatus
 from pdp.settings import Settings
-from pdp.sql import open_engine
 from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer
 from tests.kit.key_server import KeyServer, Mode
 from tests.kit.tokens import ISSUER, PARTY, session_token, signing_key

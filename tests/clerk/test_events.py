@@ -20,7 +20,7 @@ from pdp.administrator import (
 )
 from pdp.clerk.events import TYPES, observation_of, parse_event
 from pdp.clerk.objects import SESSION_ENDS, MalformedObject
-from pdp.facts.clerk_objects import ClerkKind
+from pdp.facts.store.clerk_objects import ClerkKind
 from tests.kit import clerk_events as clerk
 from tests.kit.clerk_events import INSTANCE_ID, T0, event
 

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, event
 
 from pdp.administrator import Administrator, Message
 from pdp.clerk.events import observation_of, parse_event
+from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Role
-from pdp.sql import open_engine
 from tests.administration.accounts import state_of
 from tests.kit import clerk_events as clerk
 

@@ -8,10 +8,10 @@ import pytest
 
 from pdp.administrator import Administrator, Message, Observed, SessionEnded, UserSeen
 from pdp.clerk.line import MESSAGES_MAX, Line
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, InvalidRequest
 from pdp.facts import Store
 from pdp.model import User
-from pdp.sql import open_engine
 from tests.kit.waiting import eventually
 
 

@@ -19,10 +19,11 @@ from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
 from pdp.clerk.provisioning import Provisioner, arrival_of
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store
-from pdp.facts.clerk_objects import ClerkKind
-from pdp.facts.references import find_referrers
+from pdp.facts.store.clerk_objects import ClerkKind
+from pdp.facts.store.references import find_referrers
 from pdp.model import (
     Actor,
     Decision,
@@ -35,9 +36,8 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from pdp.sql import open_engine
 from tests.administration import accounts
-from tests.facts.test_freshness import Outage
+from tests.facts.replica.test_freshness import Outage
 from tests.identity.build import verifier
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run

@@ -15,8 +15,8 @@ from pdp.clerk import claims, pusher
 from pdp.clerk.pusher import Pusher
 from pdp.clerk.reconciler import Reconciler
 from pdp.clock import wall_clock
+from pdp.database.engine import open_engine
 from pdp.model import Grant
-from pdp.sql import open_engine
 from tests.clerk.role_names import ROLES, Clerk, World
 from tests.kit.clerk_api import SECRET_KEY, Answer, Request, too_many
 from tests.kit.clerk_events import INSTANCE_ID, SECRET, event, user

@@ -14,10 +14,11 @@ from sqlalchemy import Engine, insert, select
 from pdp.administrator import Administrator
 from pdp.clerk.reconciler import DAY_SECONDS, KEEP_SECONDS, Reconciler
 from pdp.clerk.sync import Sync
-from pdp.facts import Store, tables
-from pdp.migrations import migrate
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
+from pdp.facts import Store
+from pdp.facts.store import tables
 from pdp.settings import ClerkSettings
-from pdp.sql import open_engine
 from tests.clerk.worlds import add_school
 from tests.e2e.test_check import reason_of
 from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, too_many

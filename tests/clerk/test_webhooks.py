@@ -11,9 +11,9 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from pdp.clerk.events import TYPES
+from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Membership, Organization, User
-from pdp.sql import open_engine
 from tests.clerk.endpoints import Endpoint, running_endpoint
 from tests.kit import clerk_events as clerk
 from tests.kit.clerk_events import T0, event, signed

@@ -11,7 +11,7 @@ from pdp.administrator import Administrator, Difference, Observation
 from pdp.clerk.objects import deletion_seen, membership_seen, organization_seen, user_seen
 from pdp.clerk.sync import Progress, Summary, Sync
 from pdp.facts import Store
-from pdp.facts.clerk_objects import ClerkKind, ClerkStanding, read_objects
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
 from pdp.model import Membership, Organization, User
 from pdp.settings import ClerkSettings
 from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer

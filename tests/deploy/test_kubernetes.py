@@ -15,9 +15,9 @@ import kubernetes_validate
 import pytest
 from pdp_client.transport import _OPTIONS as GUARD_OPTIONS
 
+from pdp.database.engine import POOL_CONNECTIONS_MAX
 from pdp.http.server import WEBHOOK_PATH
 from pdp.settings import Settings, SidecarSettings, is_loopback_address
-from pdp.sql import POOL_CONNECTIONS_MAX
 from tests.deploy.manifests import (
     ROOT,
     Cluster,

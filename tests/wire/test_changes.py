@@ -11,16 +11,16 @@ import grpc
 import pytest
 from pdpapi.v1.change_service_pb2 import WatchRequest, WatchResponse
 
+from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
 from pdp.model import User
 from pdp.settings import CallerSettings
-from pdp.sql import open_engine
 from pdp.wire import Application, Watchers, changes
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.methods import StreamMethod, Subscription
 from pdp.wire.pipeline import PROTO, Pipeline, Refusal, Stream
 from tests.e2e.test_check import error_info, refusal
-from tests.facts.test_replica import write
+from tests.facts.replica.test_replica import write
 from tests.kit.listening import listening
 from tests.kit.waiting import eventually
 from tests.wire.test_callers import KEY
