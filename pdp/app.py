@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from pdp.administrator import Administrator
+from pdp.administrator import Administrator, Directory
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
 from pdp.certificates import examine_certificates
@@ -95,7 +95,8 @@ class Service:
         # Pusher and reconciler keep the wall clock: they share their schedule with other processes.
         if settings.clerk.push_claims:
             self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
-        administrator = Administrator(
+        administrator = Administrator(store, on_write=self._on_write)
+        directory = Directory(
             store,
             on_write=self._on_write,
             clock=self._clock,
@@ -104,7 +105,7 @@ class Service:
         self._reconciler = Reconciler(
             settings.clerk,
             store,
-            administrator,
+            directory,
             clock=wall_clock,
             token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
             on_synced=self._on_synced,
@@ -176,7 +177,7 @@ class Service:
             self._recorder,
             clock=self._clock,
             record_allows=settings.audit_allows,
-            provision=self._provisioner(administrator),
+            provision=self._provisioner(directory),
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
@@ -219,7 +220,7 @@ class Service:
             drain_seconds=settings.shutdown_seconds,
         )
         self._listener_http = HttpListener(
-            http_application(self._metrics, self.obstacles, self._webhook(administrator)),
+            http_application(self._metrics, self.obstacles, self._webhook(directory)),
             listen=settings.http_listen,
             shared=shared,
             policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)],
@@ -328,18 +329,18 @@ class Service:
         await self.application.drain(self._settings.shutdown_seconds)
         await self._listener_grpc.close()
 
-    def _provisioner(self, administrator: Administrator) -> Provisioner | None:
+    def _provisioner(self, directory: Directory) -> Provisioner | None:
         clerk = self._settings.clerk
         if not clerk.provisioning:
             return None
-        return Provisioner(administrator.admit, instance_id=clerk.instance_id)
+        return Provisioner(directory.admit, instance_id=clerk.instance_id)
 
-    def _webhook(self, administrator: Administrator) -> PostHandler | None:
+    def _webhook(self, directory: Directory) -> PostHandler | None:
         clerk = self._settings.clerk
         if not clerk.webhook_secrets or clerk.instance_id is None:
             return None
         return Webhooks(
-            administrator,
+            directory,
             instance_id=clerk.instance_id,
             secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
             clock=self._clock,

@@ -13,6 +13,7 @@ Invariants:
 """
 
 from pdp.administrator.administrator import Administrator
+from pdp.administrator.directory import Directory
 from pdp.administrator.observations import (
     Arrival,
     DeletionSeen,
@@ -35,6 +36,7 @@ __all__ = [
     "Arrival",
     "DeletionSeen",
     "Difference",
+    "Directory",
     "Drift",
     "MembershipGone",
     "MembershipSeen",

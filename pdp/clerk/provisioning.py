@@ -29,7 +29,7 @@ class _Settled(NamedTuple):
 
 
 class Provisioner:
-    """Admits the people behind tokens. Thread-safe. `admit` is `Administrator.admit`.
+    """Admits the people behind tokens. Thread-safe. `admit` is `Directory.admit`.
 
     With `instance_id` only those of that Clerk instance, whose id is the `kid` of its tokens:
     people of another issuer would be unknown to the next sync, which removes them forever.

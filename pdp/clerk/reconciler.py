@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from pdp.administrator import Administrator
+from pdp.administrator import Directory
 from pdp.clerk.sync import Sync
 from pdp.clerk.turns import Last, NotOurTurn, is_due, read_last
 from pdp.clock import Clock
@@ -44,7 +44,7 @@ class Reconciler:
         self,
         settings: ClerkSettings,
         store: Store,
-        administrator: Administrator,
+        directory: Directory,
         *,
         clock: Clock,
         token_lifetime_seconds_max: float,
@@ -52,7 +52,7 @@ class Reconciler:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._administrator = administrator
+        self._directory = directory
         self._clock = clock
         self._on_synced = on_synced
         self._keep_seconds = max(KEEP_SECONDS, token_lifetime_seconds_max + DAY_SECONDS)
@@ -108,7 +108,7 @@ class Reconciler:
         sync = Sync(
             self._settings,
             self._store,
-            self._administrator,
+            self._directory,
             clock=self._clock,
             pause=self._pause,
         )

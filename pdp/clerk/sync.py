@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pdp.administrator import Administrator, Difference
+from pdp.administrator import Difference, Directory
 from pdp.clerk.api import ClerkApi, OrganizationsOff, open_api
 from pdp.clerk.steps import STEPS, Seen, Sources
 from pdp.clerk.turns import LEASE_SECONDS, NotOurTurn, Place, Turn
@@ -49,7 +49,7 @@ class Sync:
         self,
         settings: ClerkSettings,
         store: Store,
-        administrator: Administrator,
+        directory: Directory,
         *,
         clock: Clock = wall_clock,
         pause: Callable[[float], object] = time.sleep,
@@ -58,7 +58,7 @@ class Sync:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._administrator = administrator
+        self._directory = directory
         self._clock = clock
         self._pause = pause
         self._on_progress = on_progress
@@ -99,9 +99,7 @@ class Sync:
                 place = Place(place.last, drift=place.drift)
             turn.hold()  # it may have been long since the request
             state = turn.state_at(following or step, place)
-            observed = self._administrator.observe(
-                seen, run=turn.run, progress=state, dry_run=dry_run
-            )
+            observed = self._directory.observe(seen, run=turn.run, progress=state, dry_run=dry_run)
             turn.reached(state, self._tell(observed.differences, step, dry_run))
             step = following
 

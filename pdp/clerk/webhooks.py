@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from pdp.administrator import Administrator, Message
+from pdp.administrator import Directory, Message
 from pdp.clerk.events import TYPES, Event, observation_of, parse_event
 from pdp.clerk.line import Line
 from pdp.clerk.objects import MalformedObject
@@ -49,7 +49,7 @@ class Webhooks:
 
     def __init__(
         self,
-        administrator: Administrator,
+        directory: Directory,
         *,
         instance_id: str,
         secrets: Sequence[str],
@@ -57,7 +57,7 @@ class Webhooks:
         await_revision: Callable[[int], Awaitable[bool]],
         count: Callable[[str, str], None],
     ) -> None:
-        self._line = Line(administrator.observe_messages)
+        self._line = Line(directory.observe_messages)
         self._writers = ThreadPoolExecutor(WRITERS_MAX, thread_name_prefix="webhooks")
         self._instance_id = instance_id
         self._secrets = secrets

@@ -34,7 +34,7 @@ def sync(
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """
-    from pdp.administrator import Administrator
+    from pdp.administrator import Directory
     from pdp.clerk.sync import Sync
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
@@ -51,7 +51,7 @@ def sync(
         summary = Sync(
             settings.clerk,
             store,
-            Administrator(store, lambda _: None, default_role=settings.clerk.default_role),
+            Directory(store, lambda _: None, default_role=settings.clerk.default_role),
             clock=wall_clock,
             on_progress=_Shown(bars),
             on_difference=told,

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from pdp.administrator import Administrator
+from pdp.administrator import Administrator, Directory
 from pdp.facts import Store
 
 
@@ -21,3 +21,8 @@ def written() -> list[int]:
 @pytest.fixture
 def administrator(store: Store, written: list[int]) -> Administrator:
     return Administrator(store, written.append)
+
+
+@pytest.fixture
+def directory(store: Store, written: list[int]) -> Directory:
+    return Directory(store, written.append)

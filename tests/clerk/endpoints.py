@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, func, select
 
-from pdp.administrator import Administrator
+from pdp.administrator import Administrator, Directory
 from pdp.clerk.webhooks import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Replica, Store
@@ -68,9 +68,10 @@ def running_endpoint(
     store = Store(engine)
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
     administrator = Administrator(store, lambda _: replica.poke())
+    directory = Directory(store, lambda _: replica.poke())
     endpoint = Endpoint(engine, administrator, replica)
     webhooks = Webhooks(
-        administrator,
+        directory,
         instance_id=instance_id,
         secrets=secrets,
         clock=wall_clock,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from pdp.administrator import Administrator
+from pdp.administrator import Administrator, Directory
 from pdp.clerk.api import open_api
 from pdp.clerk.claims import Outcome, push_users, read_claim
 from pdp.clerk.pusher import Pusher
@@ -71,6 +71,7 @@ class World:
         self.now = NOW
         self.told: list[int] = []
         self.administrator = Administrator(self.store, on_write=self.told.append)
+        self.directory = Directory(self.store, on_write=self.told.append)
         self.settings = ClerkSettings(
             instance_id=INSTANCE_ID, secret_key=SecretStr(SECRET_KEY), api_url=clerk.url
         )
@@ -107,6 +108,7 @@ class World:
         """A pusher that is told of what is written from now on."""
         one = Pusher(self.settings, self.store, clock=self.clock)
         self.administrator = Administrator(self.store, on_write=one.tell)
+        self.directory = Directory(self.store, on_write=one.tell)
         one.start()
         try:
             yield one

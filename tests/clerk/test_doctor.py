@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.administrator import Administrator, DeletionSeen, UserSeen
+from pdp.administrator import Administrator, DeletionSeen, Directory, UserSeen
 from pdp.clerk.doctor import examine
 from pdp.clerk.findings import Finding, Verdict
 from pdp.database.engine import open_engine
@@ -53,6 +53,11 @@ def keys(shared_keys: KeyServer) -> KeyServer:
 @pytest.fixture
 def administrator(sqlite_url: str) -> Administrator:
     return Administrator(Store(open_engine(sqlite_url)), on_write=lambda _: None)
+
+
+@pytest.fixture
+def directory(sqlite_url: str) -> Directory:
+    return Directory(Store(open_engine(sqlite_url)), on_write=lambda _: None)
 
 
 class Checkup:
@@ -359,16 +364,16 @@ def test_the_token_of_another_instance_than_the_followed_one_is_warned_of(
     ],
 )
 def test_a_user_who_may_not_is_explained(
-    checkup: Checkup, administrator: Administrator, what: str, said: str
+    checkup: Checkup, administrator: Administrator, directory: Directory, what: str, said: str
 ) -> None:
     times = {"id": "user_1", "updated_at": 1, "noticed_at": 1}
     match what:
         case "disabled":
             administrator.create(User("user_1", status=UserStatus.DISABLED))
         case "barred":
-            administrator.observe([UserSeen(**times, barred=True)])
+            directory.observe([UserSeen(**times, barred=True)])
         case "deleted":
-            administrator.observe([DeletionSeen(**times, kind=ClerkKind.USER)])
+            directory.observe([DeletionSeen(**times, kind=ClerkKind.USER)])
     # Also of a token that is refused, once its signature has verified.
     for token in (checkup.token(), checkup.token(now=time.time() - 1000)):
         found = checkup.of("user user_1", token)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pdp.administrator import Administrator, Message, Observed, SessionEnded, UserSeen
+from pdp.administrator import Administrator, Directory, Message, Observed, SessionEnded, UserSeen
 from pdp.clerk.line import MESSAGES_MAX, Line
 from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, InvalidRequest
@@ -22,17 +22,19 @@ def message(number: int) -> Message:
 
 
 class Database:
-    """An administrator whose transactions are held up until told to go on."""
+    """A directory whose transactions are held up until told to go on."""
 
     def __init__(self, url: str) -> None:
-        self.administrator = Administrator(Store(open_engine(url)), lambda _: None)
+        store = Store(open_engine(url))
+        self.administrator = Administrator(store, lambda _: None)
+        self.directory = Directory(store, lambda _: None)
         self.sizes: list[int] = []
         self.may_go_on = threading.Event()
 
     def write(self, messages: Sequence[Message]) -> Sequence[Observed]:
         self.sizes.append(len(messages))
         self.may_go_on.wait(10)
-        return self.administrator.observe_messages(messages)
+        return self.directory.observe_messages(messages)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from pdp.administrator import Administrator, Observation
+from pdp.administrator import Administrator, Directory, Observation
 from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
@@ -61,6 +61,7 @@ class Process:
     engine: Engine
     store: Store
     administrator: Administrator
+    clerk: Directory
     replica: Replica
     authorizer: Authorizer
 
@@ -76,7 +77,7 @@ class Process:
 
     def observe(self, *seen: Observation) -> None:
         """Clerk says this, by a webhook."""
-        self.administrator.observe(seen)
+        self.clerk.observe(seen)
 
     def revision(self) -> int:
         with self.store.read() as reader:
@@ -121,7 +122,8 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
     engine = open_engine(url)
     store = Store(engine)
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=NEVER)
-    administrator = Administrator(store, lambda _: replica.poke(), default_role=default_role)
+    administrator = Administrator(store, lambda _: replica.poke())
+    clerk = Directory(store, lambda _: replica.poke(), default_role=default_role)
     administrator.apply(POLICY)
     recorder = Recorder(directory / "audit", origin)
     recorder.start()
@@ -134,9 +136,9 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
             recorder,
             clock=time.time,
             record_allows=False,
-            provision=Provisioner(administrator.admit),
+            provision=Provisioner(clerk.admit),
         )
-        yield Process(engine, store, administrator, replica, authorizer)
+        yield Process(engine, store, administrator, clerk, replica, authorizer)
     finally:
         replica.stop()
         recorder.stop()
@@ -334,7 +336,7 @@ def test_a_token_of_before_the_deletion_does_not_undo_it_where_the_replica_is_be
 ) -> None:
     """The database has the last word, not what this process saw when it was asked."""
     assert run(process.replica.view("user_a", "org_a", [])).user is None
-    elsewhere = Administrator(process.store, lambda _: None)
+    elsewhere = Directory(process.store, lambda _: None)
     elsewhere.observe([accounts.end_of(ClerkKind.USER, "user_a", 2)])
     assert process.check_at_once(token()).reason is Reason.ACTOR_DISABLED
     assert process.people()[0] is None

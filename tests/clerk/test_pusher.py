@@ -92,7 +92,7 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
         now = next(numbers)
         attributes = {"pdp_roles": list(roles)}
         heard = UserSeen(id="user_1", updated_at=now, noticed_at=now, attributes=attributes)
-        small_world.administrator.observe([heard])
+        small_world.directory.observe([heard])
 
     with small_world.pushing() as one:
         small_world.grant("user_1", "A")
@@ -180,7 +180,7 @@ def test_each_periodic_sync_ends_with_a_sweep(small_world: World) -> None:
         reconciler = Reconciler(
             world.settings.model_copy(update={"reconcile_seconds": 60}),
             world.store,
-            world.administrator,
+            world.directory,
             clock=wall_clock,
             token_lifetime_seconds_max=60,
             on_synced=one.sweep,

@@ -11,7 +11,7 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 from pydantic import SecretStr
 from sqlalchemy import Engine, insert, select
 
-from pdp.administrator import Administrator
+from pdp.administrator import Directory
 from pdp.clerk.reconciler import DAY_SECONDS, KEEP_SECONDS, Reconciler
 from pdp.clerk.sync import Sync
 from pdp.database.engine import open_engine
@@ -65,7 +65,7 @@ def start(clerk: ClerkApiServer) -> Iterator[Start]:
             reconciler = Reconciler(
                 settings,
                 store,
-                Administrator(store, lambda _: None),
+                Directory(store, lambda _: None),
                 clock=time.time,
                 token_lifetime_seconds_max=lifetime,
             )
@@ -99,7 +99,7 @@ def test_who_syncs_from_cron_finds_it_in_the_metrics_of_the_server(
     settings = ClerkSettings(
         instance_id=INSTANCE_ID, secret_key=SecretStr(SECRET_KEY), api_url=clerk.url
     )
-    Sync(settings, store, Administrator(store, lambda _: None)).run()
+    Sync(settings, store, Directory(store, lambda _: None)).run()
     eventually(lambda: server.reconciled_at() > 0)
     assert server.drift() == len(clerk.objects)
     assert clerk.asked("/users") == 1

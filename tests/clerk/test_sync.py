@@ -69,7 +69,7 @@ def test_what_lost_webhooks_left_behind_is_healed(
         if chance.random() < 0.1:
             lost += 1
         else:
-            small_world.administrator.observe([seen])
+            small_world.directory.observe([seen])
     assert lost > 20
     assert small_world.facts() != small_world.account()
 
@@ -176,7 +176,7 @@ def test_who_was_heard_of_only_since_the_sync_began_is_judged_by_the_next(
         UserSeen(id="user_before", updated_at=began, noticed_at=began - 1),
         UserSeen(id="user_since", updated_at=began, noticed_at=began + 1),
     ]
-    small_world.administrator.observe(newcomers)
+    small_world.directory.observe(newcomers)
     small_world.sync()
     users = small_world.facts()["users"]
     assert "user_since" in users
@@ -227,7 +227,7 @@ def test_a_membership_that_only_a_token_proved_is_asked_for(
             organization_id="org_1",
             organization_role="org:member",
         )
-        world.administrator.admit(arrival, T0)
+        world.directory.admit(arrival, T0)
     data = membership("orgmem_2", user_id="user_2", role="org:admin")
     clerk.add(data)
     clerk.answer_next(
@@ -286,7 +286,7 @@ def test_without_an_instance_or_a_key_there_is_no_sync(small_world: World) -> No
         ClerkSettings(secret_key=SecretStr(SECRET_KEY)),
     ):
         with pytest.raises(ValueError, match="must be set"):
-            Sync(settings, small_world.store, small_world.administrator).run()
+            Sync(settings, small_world.store, small_world.directory).run()
 
 
 def _found(world: World) -> list[Difference]:
