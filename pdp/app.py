@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from pdp.administrator import Administrator, Directory
+from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
 from pdp.certificates import examine_certificates
+from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
-from pdp.clerk.pusher import Pusher
-from pdp.clerk.reconciler import Reconciler
-from pdp.clerk.webhooks import Webhooks
+from pdp.clerk.role_claims_push import Pusher
+from pdp.clerk.sync.scheduler import Reconciler
+from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.database.engine import database_name, open_engine
 from pdp.facts import Listener, Replica, Store, migrate

@@ -13,39 +13,5 @@ Invariants:
 """
 
 from pdp.administrator.administrator import Administrator
-from pdp.administrator.directory import Directory
-from pdp.administrator.observations import (
-    Arrival,
-    DeletionSeen,
-    Difference,
-    Drift,
-    MembershipGone,
-    MembershipSeen,
-    Message,
-    Observation,
-    Observed,
-    OrganizationSeen,
-    PermissionSeen,
-    RoleSeen,
-    SessionEnded,
-    UserSeen,
-)
 
-__all__ = [
-    "Administrator",
-    "Arrival",
-    "DeletionSeen",
-    "Difference",
-    "Directory",
-    "Drift",
-    "MembershipGone",
-    "MembershipSeen",
-    "Message",
-    "Observation",
-    "Observed",
-    "OrganizationSeen",
-    "PermissionSeen",
-    "RoleSeen",
-    "SessionEnded",
-    "UserSeen",
-]
+__all__ = ["Administrator"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from pdp.administrator import (
+from pdp.clerk.observations import (
     DeletionSeen,
     MembershipSeen,
     OrganizationSeen,

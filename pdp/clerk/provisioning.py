@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cachetools import FIFOCache
 
-from pdp.administrator import Arrival
+from pdp.clerk.observations import Arrival
 from pdp.decision import names
 from pdp.errors import DatabaseUnavailable
 from pdp.model import VerifiedToken

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from pdp.administrator import Administrator, Directory
+from pdp.administrator import Administrator
 from pdp.clerk.api import open_api
-from pdp.clerk.claims import Outcome, push_users, read_claim
-from pdp.clerk.pusher import Pusher
+from pdp.clerk.directory import Directory
+from pdp.clerk.role_claims import Outcome, push_users, read_claim
+from pdp.clerk.role_claims_push import Pusher
 from pdp.facts import Store
 from pdp.model import (
     EVERYWHERE,

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy import Engine, event
 
-from pdp.administrator import Administrator, Directory, Message
-from pdp.clerk.events import observation_of, parse_event
+from pdp.administrator import Administrator
+from pdp.clerk.directory import Directory
+from pdp.clerk.observations import Message
+from pdp.clerk.webhooks.events import observation_of, parse_event
 from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Role
-from tests.administration.accounts import state_of
+from tests.clerk.accounts import state_of
 from tests.kit import clerk_events as clerk
 
 Life = Callable[[str], list[bytes]]

@@ -14,10 +14,12 @@ import pytest
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from pdp.administrator import Administrator, Directory, Observation
+from pdp.administrator import Administrator
 from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
+from pdp.clerk.directory import Directory
+from pdp.clerk.observations import Observation
 from pdp.clerk.provisioning import Provisioner, arrival_of
 from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
@@ -36,7 +38,7 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from tests.administration import accounts
+from tests.clerk import accounts
 from tests.facts.replica.test_freshness import Outage
 from tests.identity.build import verifier
 from tests.kit.tokens import session_token, signing_key

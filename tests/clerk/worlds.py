@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from pdp.administrator import Administrator, Difference, Directory, Observation
+from pdp.administrator import Administrator
+from pdp.clerk.directory import Directory
 from pdp.clerk.objects import deletion_seen, membership_seen, organization_seen, user_seen
-from pdp.clerk.sync import Progress, Summary, Sync
+from pdp.clerk.observations import Difference, Observation
+from pdp.clerk.sync.sync import Progress, Summary, Sync
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
 from pdp.model import Membership, Organization, User
