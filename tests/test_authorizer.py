@@ -11,7 +11,7 @@ import pytest
 from pdp_routes import PUBLIC, Needs, Requirement
 
 from pdp.audit import Recorder
-from pdp.audit.building import REQUEST_CHARACTERS_MAX
+from pdp.audit.record_building import REQUEST_CHARACTERS_MAX
 from pdp.authorizer import Authorizer
 from pdp.database.engine import open_engine
 from pdp.errors import FactsStale

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pdp.http import Metrics
 from pdp.model import Decision, Effect, Reason
+from pdp.process.metrics import Metrics
 from pdp.settings import ClerkSettings, Settings, SidecarSettings
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
+from pdp import names
 from pdp.administrator.integrity import check_expected, check_references, dependents
-from pdp.decision import names
 from pdp.document import (
     KINDS,
     SECTIONS,

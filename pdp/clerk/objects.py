@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from pdp import names
+from pdp.attributes import normalise_attributes
 from pdp.clerk.observations import (
     DeletionSeen,
     MembershipSeen,
@@ -24,7 +26,6 @@ from pdp.clerk.observations import (
     SessionEnded,
     UserSeen,
 )
-from pdp.decision import names, normalise_attributes
 from pdp.errors import InvalidRequest, LimitExceeded
 from pdp.facts.store.clerk_objects import ClerkKind
 from pdp.model import NO_ATTRIBUTES, Attributes

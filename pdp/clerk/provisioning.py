@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from cachetools import FIFOCache
 
+from pdp import names
 from pdp.clerk.observations import Arrival
-from pdp.decision import names
+from pdp.concurrency.waiting import done_within
 from pdp.errors import DatabaseUnavailable
 from pdp.model import VerifiedToken
-from pdp.waiting import done_within
 
 SETTLED_SECONDS = 10
 SETTLED_MAX = 10_000

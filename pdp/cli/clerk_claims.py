@@ -33,7 +33,7 @@ def push_claims(
     from pdp.clerk.role_claims import push_users
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
-    from pdp.logs import configure_logs
+    from pdp.process.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)

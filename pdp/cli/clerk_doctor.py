@@ -24,7 +24,7 @@ def doctor(
     """Checks the configuration from end to end. Exit status 1 where something failed."""
     from pdp.clock import wall_clock
     from pdp.doctor.checks import examine
-    from pdp.logs import configure_logs
+    from pdp.process.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)

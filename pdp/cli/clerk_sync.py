@@ -38,7 +38,7 @@ def sync(
     from pdp.clerk.sync.sync import Sync
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
-    from pdp.logs import configure_logs
+    from pdp.process.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)

@@ -26,7 +26,7 @@ def open_store(settings: "DatabaseSettings", *, create: bool = True) -> "Store":
     from pdp.database.engine import database_name, open_engine
     from pdp.database.migrations import schema_problem
     from pdp.facts import Store, migrate
-    from pdp.logs import configure_logs
+    from pdp.process.logs import configure_logs
 
     if not structlog.is_configured():  # else log lines go to standard output, maybe a document
         configure_logs("warning", "console")

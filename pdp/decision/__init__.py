@@ -22,12 +22,11 @@ the order of refusals and reasons, `conditions.py` what a condition may be, `nam
 of names.
 """
 
-from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
-from pdp.decision.decide import decide
+from pdp.decision.evaluate import decide
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
-from pdp.decision.standing import Standing, prepare
 
 __all__ = [
     "Condition",
@@ -39,7 +38,6 @@ __all__ = [
     "build_policy",
     "compile_condition",
     "decide",
-    "normalise_attributes",
     "prepare",
     "target_of",
 ]

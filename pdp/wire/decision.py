@@ -15,9 +15,9 @@ from pdpapi.v1.decision_service_pb2 import (
     CheckResponse,
 )
 
-from pdp import model
+from pdp import model, names
 from pdp.authorizer import Authorizer, Ruling
-from pdp.decision import names
+from pdp.concurrency.pacing import Pace
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.limits import (
     ATTRIBUTE_BYTES_MAX,
@@ -26,7 +26,6 @@ from pdp.limits import (
     MESSAGE_BYTES_MAX,
     TOKEN_BYTES_MAX,
 )
-from pdp.pacing import Pace
 from pdp.wire import entities
 from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pdp.audit import Recorder, verify_segments
-from pdp.audit.queue import QUEUE_RECORDS_MAX
 from pdp.audit.segments import list_segments, segment_path
+from pdp.audit.write_queue import QUEUE_RECORDS_MAX
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor
 from tests.audit.logs import ORIGIN, gaps_of, ids_of, write_log

@@ -13,8 +13,8 @@ from pdp.clerk.webhooks.batcher import Line
 from pdp.clerk.webhooks.events import TYPES, Event, observation_of, parse_event
 from pdp.clerk.webhooks.signatures import Headers, Refusal, check_headers, verify
 from pdp.clock import Clock
+from pdp.concurrency.waiting import in_pool
 from pdp.errors import DatabaseUnavailable
-from pdp.waiting import in_pool
 
 log = structlog.get_logger("pdp.clerk")
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import structlog
 
+from pdp.concurrency.waiting import done_within
 from pdp.database.engine import take_time
 from pdp.decision import Policy
 from pdp.errors import (
@@ -40,7 +41,6 @@ from pdp.facts.store.loader import (
 from pdp.facts.store.state import State
 from pdp.facts.store.store import Reader, Store
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
-from pdp.waiting import done_within
 
 log = structlog.get_logger(__name__)
 

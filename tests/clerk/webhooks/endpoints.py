@@ -15,8 +15,9 @@ from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import wall_clock
 from pdp.facts import Replica, Store
 from pdp.facts.store import tables
-from pdp.http import WEBHOOK_PATH, Metrics, http_application
+from pdp.http import WEBHOOK_PATH, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
+from pdp.process.metrics import Metrics
 from tests.kit import clerk_events
 from tests.kit.clerk_events import INSTANCE_ID, SECRET
 from tests.kit.listening import listening

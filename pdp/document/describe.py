@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pdp.document.changes import Action, Change
-from pdp.document.entities import display_key
-from pdp.document.rendering import as_written
+from pdp.document.diff import Action, Change
+from pdp.document.render import as_written
+from pdp.document.validate import display_key
 from pdp.model import Grant, Rule
 
 _VALUE_CHARACTERS_MAX = 200

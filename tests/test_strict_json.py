@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.identity.json_strict import NotStrictJson, parse_object, with_numbers_as_floats
+from pdp.strict_json import NotStrictJson, parse_object, with_numbers_as_floats
 from tests.kit.stall import Stopwatch
 
 _VALUES = st.recursive(

@@ -9,7 +9,7 @@ from pdp.settings.programs import PROGRAMS
 from pdp.settings.variables import unknown_variables
 from tests.kit.server import ServerProcess
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def said(name: str, value: str = "x") -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pdp.document.entities import KINDS
 from pdp.document.policy_document import PolicyDocument
+from pdp.document.validate import KINDS
 from pdp.model import Entity, Key, Resource, key_of
 
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
-from pdp.certificates import examine_certificates
+from pdp.process.certificates import examine_certificates
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pdp.decision import names
+from pdp import names
 
 GRAMMARS = {
     names.check_permission: (["course:edit", "a:b", "a.b-c_1:d.e", "c" * 126 + ":x"], ["course:*"]),

@@ -8,13 +8,13 @@ from pdp_routes import PUBLIC, Needs
 from pydantic import ValidationError
 
 from pdp.document import shapes
-from pdp.document.entities import checked, display_key, kind_of
 from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.json_text import is_json, read_json
 from pdp.document.nodes import Node, Path, path_text, plain, spot_of
 from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.references import reference_violations
 from pdp.document.timestamps import parse_time
+from pdp.document.validate import checked, display_key, kind_of
 from pdp.document.yaml_text import read_yaml
 from pdp.errors import InvalidPolicy, Violation
 from pdp.limits import VIOLATIONS_MAX

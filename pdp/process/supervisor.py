@@ -13,7 +13,7 @@ import structlog
 
 from pdp.settings import Settings
 
-log = structlog.get_logger("pdp.supervisor")
+log = structlog.get_logger("pdp.process.supervisor")
 
 RESTART_SECONDS = 1.0
 START_SECONDS_MAX = 60.0

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from pdp_routes import problem_of
 
-from pdp.decision import ConditionInvalid, compile_condition, names, normalise_attributes
+from pdp import names
+from pdp.attributes import normalise_attributes
+from pdp.decision import ConditionInvalid, compile_condition
 from pdp.document.nodes import Path
 from pdp.document.timestamps import TIME_MAX, TIME_MIN
 from pdp.errors import InvalidRequest, LimitExceeded, Violation

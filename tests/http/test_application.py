@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from pdp.http import WEBHOOK_PATH, Metrics, bounded_post, http_application
+from pdp.http import WEBHOOK_PATH, bounded_post, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.model import Decision, Effect, Reason
+from pdp.process.metrics import Metrics
 from tests.kit.listening import listening
 
 

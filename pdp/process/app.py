@@ -15,7 +15,6 @@ import structlog
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
-from pdp.certificates import examine_certificates
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
 from pdp.clerk.role_claims_push import Pusher
@@ -24,12 +23,14 @@ from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.database.engine import database_name, open_engine
 from pdp.facts import Listener, Replica, Store, migrate
-from pdp.garbage import leave_in_peace
-from pdp.http import WEBHOOK_PATH, Metrics, PostHandler, http_application
+from pdp.http import WEBHOOK_PATH, PostHandler, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
 from pdp.limits import RPCS_PER_THREAD_MAX
-from pdp.listener import EventLoop, HttpListener
+from pdp.process.certificates import examine_certificates
+from pdp.process.gc import freeze_gc
+from pdp.process.listener import EventLoop, HttpListener
+from pdp.process.metrics import Metrics
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
     Application,
@@ -45,7 +46,7 @@ from pdp.wire import (
     reflection_methods,
 )
 
-log = structlog.get_logger("pdp.app")
+log = structlog.get_logger("pdp.process.app")
 
 READINESS_SECONDS = 0.2
 CLOCK_OBSTACLE = "the wall clock went back: check the clock, then restart this process"
@@ -358,7 +359,7 @@ class Service:
                 self._health.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
-                    leave_in_peace()
+                    freeze_gc()
             self._metrics.refresh()
 
 

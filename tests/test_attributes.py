@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdp.decision import normalise_attributes
+from pdp.attributes import normalise_attributes
 from pdp.errors import InvalidRequest, LimitExceeded
 from pdp.limits import ATTRIBUTE_BYTES_MAX, ATTRIBUTE_DEPTH_MAX, ATTRIBUTE_NODES_MAX
 

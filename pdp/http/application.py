@@ -1,6 +1,7 @@
 """The HTTP side as an ASGI application: /healthz, /readyz, /metrics and Clerk's webhooks."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -8,9 +9,18 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from pdp.http.bounded_post import BoundedPost, PostHandler
-from pdp.http.metrics import Metrics
 
 WEBHOOK_PATH = "/webhooks/clerk"
+
+
+class Metrics(Protocol):
+    """What is scraped, and counts requests."""
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' exposition format."""
+
+    def count_webhook(self, type_: str, outcome: str) -> None:
+        """Counts one webhook request."""
 
 
 def http_application(

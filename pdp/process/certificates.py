@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 from cryptography import x509
 
-log = structlog.get_logger("pdp.certificates")
+log = structlog.get_logger("pdp.process.certificates")
 
 SOON_SECONDS = 30 * 86_400.0
 SOON_PART = 1 / 3

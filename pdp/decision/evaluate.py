@@ -20,9 +20,9 @@ from typing import Any
 
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
+from pdp.decision.fast_path import Values
 from pdp.decision.policy import Policy
-from pdp.decision.shortcuts import Values
-from pdp.decision.standing import (
+from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
     UNKNOWN_ORGANIZATION,

@@ -18,7 +18,7 @@ import structlog
 from pdp import limits
 from pdp.settings import TlsSettings
 
-log = structlog.get_logger("pdp.listener")
+log = structlog.get_logger("pdp.process.listener")
 
 SOCKET_UMASK: Final = 0o117
 """A unix socket is for processes of the same user or group."""

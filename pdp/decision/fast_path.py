@@ -8,7 +8,7 @@ says None, and the runtime decides. A property test holds the two against each o
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pdp.decision.checked_expression import Kind, Node, Tree, read
+from pdp.decision.cel_ast import Kind, Node, Tree, read
 
 Values = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Variables by name: those of the actor and those of the question."""

@@ -3,7 +3,7 @@
 import gc
 
 
-def leave_in_peace() -> None:
+def freeze_gc() -> None:
     """Has the garbage collector pass over what is loaded by now, policy and all, and come rarely.
     Otherwise it stops the process for tens of milliseconds, every few thousand requests."""
     gc.collect()
