@@ -26,8 +26,8 @@ from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
 from pdp.wire.callers import Caller
-from pdp.wire.decision import SERVICE
 from pdp.wire.methods import Method
+from pdp.wire.services.decision import SERVICE
 
 STAYED_OPEN = (
     "allowed before; the sidecar is cut off, and its settings let this stay open for a while"

@@ -30,9 +30,9 @@ from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
-from pdp.wire.audit import audit_methods
 from pdp.wire.callers import ANONYMOUS
-from pdp.wire.pages import Pages
+from pdp.wire.convert.pages import Pages
+from pdp.wire.services.audit import audit_methods
 from pdp.wire.shares import Rate
 from tests.audit.logs import ORIGIN
 from tests.kit.decisions import decision_record

@@ -23,8 +23,8 @@ from pdp.wire import (
     external_auth_pb2,
     external_authorization_methods,
 )
-from pdp.wire.changes import KINDS
 from pdp.wire.methods import AnyMethod
+from pdp.wire.services.changes import KINDS
 
 NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [

@@ -22,8 +22,8 @@ from pdp.errors import InvalidRequest, Overloaded, Violation
 from pdp.facts import ChangeKind, News, Replica, Step, Watch
 from pdp.facts.replica.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
 from pdp.wire.callers import Caller
+from pdp.wire.convert.times import set_duration
 from pdp.wire.methods import StreamMethod
-from pdp.wire.times import set_duration
 
 SERVICE = change_service_pb2.DESCRIPTOR.services_by_name["ChangeService"].full_name
 REQUEST_BYTES_MAX = 1024

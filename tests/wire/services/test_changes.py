@@ -15,10 +15,11 @@ from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
 from pdp.model import User
 from pdp.settings import CallerSettings
-from pdp.wire import Application, Watchers, changes
+from pdp.wire import Application, Watchers
 from pdp.wire.callers import Callers, Proof
 from pdp.wire.methods import StreamMethod, Subscription
 from pdp.wire.pipeline import PROTO, Pipeline, Refusal, Stream
+from pdp.wire.services import changes
 from tests.e2e.test_check import error_info, refusal
 from tests.facts.replica.test_replica import write
 from tests.kit.listening import listening

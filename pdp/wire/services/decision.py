@@ -26,11 +26,11 @@ from pdp.limits import (
     MESSAGE_BYTES_MAX,
     TOKEN_BYTES_MAX,
 )
-from pdp.wire import entities
-from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller
+from pdp.wire.convert import entities
+from pdp.wire.convert.attributes import attributes_of
+from pdp.wire.convert.times import set_duration, set_time
 from pdp.wire.methods import Method
-from pdp.wire.times import set_duration, set_time
 
 SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["PolicyDecisionService"].full_name
 CHECK_BYTES_MAX = 2 * ATTRIBUTE_BYTES_MAX + 2 * TOKEN_BYTES_MAX

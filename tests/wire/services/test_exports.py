@@ -16,9 +16,9 @@ from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_CHANGES_MAX
 from pdp.model import User
 from pdp.wire import administration_methods
 from pdp.wire.callers import Caller
-from pdp.wire.exports import EXPORTS_MAX, Exports
+from pdp.wire.convert.pages import Pages
 from pdp.wire.methods import Method, StreamMethod, Subscription
-from pdp.wire.pages import Pages
+from pdp.wire.services.exports import EXPORTS_MAX, Exports
 from tests.kit.waiting import eventually, run
 
 ANYBODY = Caller("anybody", frozenset({"administer"}))

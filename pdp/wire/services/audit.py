@@ -20,14 +20,14 @@ from pdp import model
 from pdp.audit import Cursor, DecisionFilter, DecisionLog, Log, Reports
 from pdp.errors import InvalidRequest, Violation
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_BYTES_MAX
-from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.decision import EFFECTS, KINDS, REASONS, write_actor
-from pdp.wire.log_frames import contents_of, place_message, place_of
+from pdp.wire.convert import entities
+from pdp.wire.convert.log_frames import contents_of, place_message, place_of
+from pdp.wire.convert.pages import Pages, page_size
+from pdp.wire.convert.times import seconds_of, set_time
 from pdp.wire.methods import Method, blocking
-from pdp.wire.pages import Pages, page_size
+from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, write_actor
 from pdp.wire.shares import Rate
-from pdp.wire.times import seconds_of, set_time
 
 SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 

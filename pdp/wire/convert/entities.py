@@ -7,8 +7,8 @@ from pdpapi.v1 import core_pb2
 
 from pdp import model
 from pdp.errors import InvalidRequest, Violation
-from pdp.wire.attributes import attributes_of, struct_of
-from pdp.wire.times import seconds_of, set_time
+from pdp.wire.convert.attributes import attributes_of, struct_of
+from pdp.wire.convert.times import seconds_of, set_time
 
 _EFFECTS = {pb.EFFECT_ALLOW: model.Effect.ALLOW, pb.EFFECT_DENY: model.Effect.DENY}
 _EFFECT_VALUES = {effect: value for value, effect in _EFFECTS.items()}

@@ -15,11 +15,11 @@ from pdp.administrator import Administrator
 from pdp.document import Action, parse_document
 from pdp.errors import LimitExceeded
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
-from pdp.wire import entities
 from pdp.wire.callers import Caller
-from pdp.wire.exports import Exports
+from pdp.wire.convert import entities
+from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.methods import AnyMethod, Method, blocking
-from pdp.wire.pages import Pages, page_size
+from pdp.wire.services.exports import Exports
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
 

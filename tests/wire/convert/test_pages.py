@@ -5,7 +5,7 @@ from pdpapi.v1.administration_service_pb2 import ListRolesRequest, ListUsersRequ
 from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 
 from pdp.errors import InvalidRequest
-from pdp.wire.pages import Pages, page_size
+from pdp.wire.convert.pages import Pages, page_size
 
 pages = Pages(lambda: b"s" * 32)
 KEY = ("course", "al:ge/bra\x1f")

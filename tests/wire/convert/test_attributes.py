@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.errors import InvalidRequest, LimitExceeded
-from pdp.wire.attributes import attributes_of, struct_of
+from pdp.wire.convert.attributes import attributes_of, struct_of
 
 texts = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 leaf = (

@@ -19,7 +19,6 @@ from pdp.errors import CallerError, InvalidRequest, ShuttingDown, Violation
 from pdp.model import Actor, DenialKind, Effect, HttpRequest, VerifiedToken
 from pdp.wire import external_auth_pb2
 from pdp.wire.callers import Caller
-from pdp.wire.decision import Count
 from pdp.wire.external_auth_pb2 import (
     AttributeContext,
     CheckRequest,
@@ -29,6 +28,7 @@ from pdp.wire.external_auth_pb2 import (
     OkHttpResponse,
 )
 from pdp.wire.methods import Method
+from pdp.wire.services.decision import Count
 
 SERVICE = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
 

@@ -33,7 +33,7 @@ from pdp.wire.external_auth_pb2 import AttributeContext, CheckRequest, CheckResp
 from tests.kit.waiting import run
 
 TOKENS = json.loads(
-    (Path(__file__).parents[2] / "clients" / "conformance" / "tokens.json").read_text()
+    (Path(__file__).parents[3] / "clients" / "conformance" / "tokens.json").read_text()
 )["cases"]
 ACTOR = Actor("user_1", "sess_1", "org_1")
 HttpRequestMessage = AttributeContext.HttpRequest
