@@ -1,7 +1,7 @@
 """The write side: validate, write in one transaction, say which revision holds it.
 
-In: entities and policy documents, from the administration service, the command line and Clerk's
-events. Out: entities as stored, changes, revisions.
+In: entities and policy documents, from the administration service and the command line.
+Out: entities as stored, changes, revisions.
 
 Never: knows gRPC or SQL; decides who may write (the wire does).
 

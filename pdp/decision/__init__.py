@@ -17,9 +17,8 @@ Invariants:
    (compiled conditions, rules found in a policy, grants sorted by resource) is bounded and belongs
    to immutable values.
 
-A `Policy` and a `Condition` may be shared between threads, a `Standing` is for one. `decide.py` has
-the order of refusals and reasons, `conditions.py` what a condition may be, `names.py` the grammar
-of names.
+A `Policy` and a `Condition` may be shared between threads, a `Standing` is for one. `evaluate.py`
+has the order of refusals and reasons, `conditions.py` what a condition may be.
 """
 
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition

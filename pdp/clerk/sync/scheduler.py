@@ -1,6 +1,6 @@
 """The periodic sync of a serving process, and what is forgotten with time.
 
-Of all processes on one database one syncs at a time (`turns`), and all of them report what the last
+Of all processes on one database one syncs at a time (`lease`), and all of them report what the last
 complete sync found, whoever ran it: `pdp clerk sync`, too.
 """
 

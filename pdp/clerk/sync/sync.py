@@ -70,7 +70,7 @@ class Sync:
     def run(self, *, when_due: bool = False, dry_run: bool = False) -> Summary:
         """Reads everything. With `when_due` only if a sync is due; a dry run changes no fact.
 
-        Raises ClerkUnavailable, ClerkRefused and DatabaseUnavailable; NotOurTurn (see `turns`);
+        Raises ClerkUnavailable, ClerkRefused and DatabaseUnavailable; NotOurTurn (see `lease`);
         ValueError where the settings do not say which instance to read, and with which key.
         """
         with open_api(self._settings, self._wait) as api:
