@@ -44,7 +44,7 @@ def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> N
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    source = (ROOT / "pdp" / "app.py").read_text()
+    source = (ROOT / "pdp" / "process" / "app.py").read_text()
     gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
     metrics = Metrics(gauges)
     metrics.observe_rpc("Check", "OK", 0.001)

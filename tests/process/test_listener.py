@@ -9,7 +9,8 @@ import pytest
 SCRIPT = """
 import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from pdp.http import Metrics, http_application
+from pdp.http import http_application
+from pdp.process.metrics import Metrics
 from tests.kit.listening import listening
 with listening(http_application(Metrics({{}}), list)) as port:
     print(port, flush=True)
