@@ -29,7 +29,7 @@ from pdp.document import (
     same_entity,
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
-from pdp.facts import Barriers, Passed, Reader, Store, Transaction
+from pdp.facts import Reader, Store, Transaction
 from pdp.facts.store.references import find_referrers, grants_on_resources
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, Rule, key_of
@@ -56,7 +56,6 @@ class Administrator:
     def __init__(self, store: Store, on_write: Callable[[int], None]) -> None:
         self._store = store
         self._on_write = on_write
-        self._barriers = Barriers(store.engine)
 
     def create(self, entity: E) -> tuple[E, int]:
         """Adds an entity; a rule or a grant without an id gets one that follows from its content.
@@ -202,13 +201,6 @@ class Administrator:
                         raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)
             revision = reader.revision
         return "".join(parts), revision
-
-    def await_everywhere(self, revision: int) -> Passed:
-        """Waits until nobody anywhere can answer from before a revision; 0: the last one.
-
-        Raises RevisionNotReached, Overloaded.
-        """
-        return self._barriers.wait(revision)
 
 
 # --- one entity ---------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pdp.clerk.sync.scheduler import Reconciler
 from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.database.engine import database_name, open_engine
-from pdp.facts import Listener, Replica, Store, migrate
+from pdp.facts import Barriers, Listener, Replica, Store, migrate
 from pdp.http import WEBHOOK_PATH, PostHandler, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
@@ -189,7 +189,7 @@ class Service:
             *external_authorization_methods(
                 authorizer, self._metrics.count_decisions, settings.session_cookie
             ),
-            *administration_methods(administrator, pages, self._blocking),
+            *administration_methods(administrator, Barriers(self._engine), pages, self._blocking),
             *audit_methods(
                 DecisionLog(self._engine),
                 Reports(self._engine, clock=self._clock),

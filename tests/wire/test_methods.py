@@ -30,7 +30,7 @@ NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
     *external_authorization_methods(NOBODY, NOBODY, ""),
-    *administration_methods(NOBODY, NOBODY, NOBODY),
+    *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]

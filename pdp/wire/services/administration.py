@@ -14,6 +14,7 @@ from pdp import model
 from pdp.administrator import Administrator
 from pdp.document import Action, parse_document
 from pdp.errors import LimitExceeded
+from pdp.facts import Barriers
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert import entities
@@ -93,7 +94,7 @@ Answer = Callable[[Any, Caller], Message]
 
 
 def administration_methods(
-    administrator: Administrator, pages: Pages, pool: ThreadPoolExecutor
+    administrator: Administrator, barriers: Barriers, pages: Pages, pool: ThreadPoolExecutor
 ) -> Sequence[AnyMethod]:
     """The methods of PolicyAdministrationService. They block in threads of `pool`."""
     answers = [one for kind in _KINDS for one in _answers_of_kind(kind, administrator, pages)]
@@ -132,7 +133,7 @@ def administration_methods(
         return pb.ExportResponse(document=document, revision=revision)
 
     def barrier(request: pb.BarrierRequest, _: Caller) -> pb.BarrierResponse:
-        passed = administrator.await_everywhere(request.revision)
+        passed = barriers.wait(request.revision)
         return pb.BarrierResponse(
             revision=passed.revision, replicas=passed.replicas, silent=passed.silent
         )

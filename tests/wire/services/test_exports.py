@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import pytest
 from pdpapi.v1 import administration_service_pb2 as pb
@@ -11,7 +12,7 @@ from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
 from pdp.errors import DatabaseUnavailable, InvalidRequest, Overloaded
-from pdp.facts import Store
+from pdp.facts import Barriers, Store
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.model import User
 from pdp.wire import administration_methods
@@ -33,7 +34,8 @@ def administrator(engine: Engine) -> Administrator:
 
 
 def method(administrator: Administrator, name: str) -> Method | StreamMethod:
-    methods = administration_methods(administrator, Pages(lambda: b"s" * 32), ThreadPoolExecutor(1))
+    pages, pool = Pages(lambda: b"s" * 32), ThreadPoolExecutor(1)
+    methods = administration_methods(administrator, cast(Barriers, None), pages, pool)
     return next(one for one in methods if one.name == name)
 
 
