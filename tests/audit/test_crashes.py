@@ -20,7 +20,7 @@ import pytest
 
 from pdp.audit import Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments, segment_path
-from pdp.sql import open_engine
+from pdp.database.engine import open_engine
 from tests.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
 from tests.audit.test_shipper import shipped_ids, shipped_occurrences
 from tests.kit import soak

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pdp.audit import Recorder, verify_segments
-from pdp.audit.queue import QUEUE_RECORDS_MAX
 from pdp.audit.segments import list_segments, segment_path
+from pdp.audit.write_queue import QUEUE_RECORDS_MAX
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor
 from tests.audit.logs import ORIGIN, gaps_of, ids_of, write_log
@@ -295,8 +295,8 @@ from sqlalchemy import text
 from pdp.audit import Recorder, Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments
 from pdp.errors import AuditUnavailable
-from pdp.migrations import migrate
-from pdp.sql import begin_write, open_engine
+from pdp.database.migrations import migrate
+from pdp.database.engine import begin_write, open_engine
 from tests.audit.test_shipper import shipped_ids
 from tests.kit.decisions import decision_record
 url = f"sqlite:///{sys.argv[2]}"

@@ -26,13 +26,13 @@ from pdp.audit import (
     new_decision_id,
 )
 from pdp.audit.tables import audit_gaps
+from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
-from pdp.sql import begin_read, begin_write, open_engine
-from pdp.wire.audit import audit_methods
 from pdp.wire.callers import ANONYMOUS
-from pdp.wire.pages import Pages
+from pdp.wire.convert.pages import Pages
+from pdp.wire.services.audit import audit_methods
 from pdp.wire.shares import Rate
 from tests.audit.logs import ORIGIN
 from tests.kit.decisions import decision_record

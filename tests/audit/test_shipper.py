@@ -18,9 +18,9 @@ from pdp.audit import (
 )
 from pdp.audit.segments import list_segments, segment_path
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
+from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.model import Actor
-from pdp.sql import begin_read, begin_write, open_engine
 from tests.audit.logs import ORIGIN, frames_of, ids_of, records_of, write_log
 from tests.kit.decisions import decision_record
 from tests.kit.waiting import eventually, run

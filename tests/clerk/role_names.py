@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
 from pdp.clerk.api import open_api
-from pdp.clerk.claims import Outcome, push_users, read_claim
-from pdp.clerk.pusher import Pusher
+from pdp.clerk.directory import Directory
+from pdp.clerk.role_claims import Outcome, push_users, read_claim
+from pdp.clerk.role_claims_push import Pusher
 from pdp.facts import Store
 from pdp.model import (
     EVERYWHERE,
@@ -71,6 +72,7 @@ class World:
         self.now = NOW
         self.told: list[int] = []
         self.administrator = Administrator(self.store, on_write=self.told.append)
+        self.directory = Directory(self.store, on_write=self.told.append)
         self.settings = ClerkSettings(
             instance_id=INSTANCE_ID, secret_key=SecretStr(SECRET_KEY), api_url=clerk.url
         )
@@ -107,6 +109,7 @@ class World:
         """A pusher that is told of what is written from now on."""
         one = Pusher(self.settings, self.store, clock=self.clock)
         self.administrator = Administrator(self.store, on_write=one.tell)
+        self.directory = Directory(self.store, on_write=one.tell)
         one.start()
         try:
             yield one

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.clerk.signatures import verify
+from pdp.clerk.webhooks.signatures import verify
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
 from pdp.http import bounded_post
-from pdp.migrations import migrate
-from pdp.sql import open_engine
-from tests.clerk.endpoints import Endpoint, exchange, running_endpoint
+from tests.clerk.webhooks.endpoints import Endpoint, exchange, running_endpoint
 from tests.kit import clerk_events as clerk
 from tests.kit.clerk_events import OTHER_SECRET, SECRET, event, signature, signed
 

@@ -7,11 +7,13 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from pdp.administrator import Administrator, Difference, Observation
+from pdp.administrator import Administrator
+from pdp.clerk.directory import Directory
 from pdp.clerk.objects import deletion_seen, membership_seen, organization_seen, user_seen
-from pdp.clerk.sync import Progress, Summary, Sync
+from pdp.clerk.observations import Difference, Observation
+from pdp.clerk.sync.sync import Progress, Summary, Sync
 from pdp.facts import Store
-from pdp.facts.clerk_objects import ClerkKind, ClerkStanding, read_objects
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
 from pdp.model import Membership, Organization, User
 from pdp.settings import ClerkSettings
 from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer
@@ -40,6 +42,7 @@ class World:
         self.clerk = clerk
         self.store = Store(engine)
         self.administrator = Administrator(self.store, lambda _: None)
+        self.directory = Directory(self.store, lambda _: None)
         self.now = NOW
         self.pause: Callable[[float], object] = lambda _: None
         self.found: list[Difference] = []
@@ -57,7 +60,7 @@ class World:
         return Sync(
             settings,
             self.store,
-            self.administrator,
+            self.directory,
             clock=lambda: self.now,
             pause=self.pause,
             on_progress=self.progress.append,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pdp.clerk.api import PAGE_ITEMS
-from pdp.migrations import migrate
+from pdp.database.migrations import migrate
 from tests.clerk.worlds import add_school
 from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer, Request
 from tests.kit.clerk_events import INSTANCE_ID

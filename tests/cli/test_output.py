@@ -13,8 +13,8 @@ import pytest
 
 from pdp import cli
 from pdp.audit import Recorder, Shipper, SqlDestination
+from pdp.database.engine import open_engine
 from pdp.model import Actor, ResourceRef
-from pdp.sql import open_engine
 from tests.cli.running import Done, Run
 from tests.kit import waiting
 from tests.kit.decisions import decision_record

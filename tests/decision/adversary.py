@@ -7,7 +7,7 @@ from typing import Any
 from pdp.decision import ConditionInvalid, compile_condition
 from pdp.decision.conditions import estimate_of
 from pdp.decision.cost import measured
-from pdp.decision.shortcuts import Values
+from pdp.decision.fast_path import Values
 from tests.decision.builders import NOW
 
 ATTRIBUTES_MAX = 60_000

@@ -4,7 +4,7 @@ import pytest
 
 from pdp.decision import ConditionInvalid, compile_condition
 from pdp.decision.conditions import condition_of
-from pdp.document.parsing import parse_document
+from pdp.document.parse import parse_document
 from pdp.errors import InvalidPolicy
 from pdp.model import Effect, Reason
 from tests.decision.builders import NOW, ask, policy_with, rule

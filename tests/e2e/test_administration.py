@@ -13,9 +13,9 @@ from grpc_status import rpc_status
 from pdpapi.v1 import administration_service_pb2 as pb
 from pdpapi.v1 import core_pb2
 
+from pdp.database.engine import open_engine
 from pdp.facts import Store, migrate
 from pdp.model import User
-from pdp.sql import open_engine
 from tests.e2e.test_check import error_info, refusal
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on
 

@@ -19,7 +19,7 @@ from pdp.model import (
     Resource,
     ResourceRef,
 )
-from pdp.wire.attributes import struct_of
+from pdp.wire.convert.attributes import struct_of
 from tests.kit.cases import Answer, Asked, Case, Given, load_cases, run_case
 from tests.kit.server import Stubs, running_server, token_of
 

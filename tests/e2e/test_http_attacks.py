@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pdp.http import Metrics, http_application
+from pdp.http import http_application
+from pdp.process.metrics import Metrics
 from tests.kit.clerk_events import INSTANCE_ID, SECRET, deliver, event, signed
 from tests.kit.listening import listening
 from tests.kit.server import ServerProcess, running_server

@@ -15,12 +15,12 @@ from pdpapi.v1.administration_service_pb2 import RevokeSessionRequest
 from pdpapi.v1.change_service_pb2 import ChangeKind, Heartbeat, WatchRequest, WatchResponse
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
+from pdp.database.engine import open_engine
 from pdp.facts import Change, Store
 from pdp.facts import ChangeKind as Kind
-from pdp.sql import open_engine
 from tests.e2e.conftest import POLICY
 from tests.e2e.test_check import ask, error_info, reason_of, refusal
-from tests.facts.test_freshness import Outage
+from tests.facts.replica.test_freshness import Outage
 from tests.kit.proxy import Proxy
 from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.stall import Stopwatch

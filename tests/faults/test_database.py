@@ -18,7 +18,7 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import make_url
 
-from pdp.migrations import migrate
+from pdp.database.migrations import migrate
 from tests.e2e.conftest import POLICY
 from tests.faults.asking import Asked, ask_once, asking, question
 from tests.faults.table import FAULTS, Fault

@@ -18,8 +18,8 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import event
 
-from pdp import migrations
-from pdp.sql import begin_read, begin_write, open_engine
+from pdp.database import migrations
+from pdp.database.engine import begin_read, begin_write, open_engine
 from tests.e2e.conftest import POLICY
 from tests.faults.asking import ask_once, asking, question
 from tests.faults.table import FAULTS, ROOT

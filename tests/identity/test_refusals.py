@@ -10,8 +10,8 @@ import math
 
 import pytest
 
-from pdp.identity.json_strict import with_numbers_as_floats
 from pdp.model import Reason, RefusedToken
+from pdp.strict_json import with_numbers_as_floats
 from tests.identity.build import NOW, accepted, pem_issuer, reason, verifier
 from tests.kit.tokens import (
     IGNORED_CATEGORY,

@@ -27,7 +27,8 @@ from typing import Any
 
 import yaml
 
-from pdp.decision import build_policy, decide, normalise_attributes, prepare
+from pdp.attributes import normalise_attributes
+from pdp.decision import build_policy, decide, prepare
 from pdp.document import PolicyDocument, parse_document
 from pdp.model import (
     Actor,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pdp.listener import EventLoop, HttpListener
+from pdp.process.listener import EventLoop, HttpListener
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from sqlalchemy import Engine
 from pdp.audit import DecisionFilter, DecisionLog, Recorder, Reports, Shipper
 from pdp.audit.segments import list_segments, segment_path
 from pdp.clock import wall_clock
+from pdp.database.engine import open_engine
 from pdp.errors import AuditUnavailable, PdpError, Unavailable
 from pdp.limits import REPORT_BYTES_MAX
 from pdp.model import AnswerSource
 from pdp.sidecar.reporting import Report, UpstreamDestination
-from pdp.sql import open_engine
 from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller
 from tests.audit.logs import ORIGIN, write_log
