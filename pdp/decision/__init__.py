@@ -23,20 +23,29 @@ has the order of refusals and reasons, `conditions.py` what a condition may be.
 
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.evaluate import decide
+from pdp.decision.explain import explain
+from pdp.decision.explanation import Change, Explanation, Step, marked_text
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
+from pdp.decision.situation import Situation
 
 __all__ = [
+    "Change",
     "Condition",
     "ConditionInvalid",
+    "Explanation",
     "Policy",
     "PolicyEntity",
+    "Situation",
     "Standing",
+    "Step",
     "Target",
     "build_policy",
     "compile_condition",
     "decide",
+    "explain",
+    "marked_text",
     "prepare",
     "target_of",
 ]

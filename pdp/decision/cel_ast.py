@@ -49,6 +49,8 @@ class Node(NamedTuple):
     """Operands: of a call, the target first."""
     element: str = ""
     """The variable that a comprehension gives each element of its range."""
+    has_target: bool = False
+    """Whether a call is written `first.name(...)`."""
 
 
 class Tree(NamedTuple):
@@ -135,7 +137,9 @@ def read(expression: memoryview) -> Node:
     found = dict(fields)
     tests = kind is Kind.SELECT and bool(_number(found.get(3)))
     element = _text(found.get(1)) if kind is Kind.COMPREHENSION else ""
-    return Node(kind, node_id, _text(found.get(name)), None, tests, tuple(inner), element)
+    has_target = kind is Kind.CALL and 1 in found
+    name_of = _text(found.get(name))
+    return Node(kind, node_id, name_of, None, tests, tuple(inner), element, has_target)
 
 
 _LAYOUT: dict[Kind, tuple[tuple[int, ...], int]] = {

@@ -177,16 +177,7 @@ class Condition:
         return self._evaluate_fully(program, values, budget or Budget())
 
     def _evaluate_fully(self, program: _Program, values: Values, budget: Budget) -> bool | Reason:
-        data: dict[str, Any] = {}
-        for place, name, keys, conversion in program.reads:
-            value = values[place].get(name)
-            if value is None:
-                continue
-            if keys is not None:
-                # Binding converts the whole value, so only the keys that are read are bound.
-                data[name] = {key: value[key] for key in keys if key in value}
-            else:
-                data[name] = conversion(value) if conversion is not None else value
+        data = _bound(program, values)
         if program.estimate is not None:
             _charge(program.estimate, data, budget)
             if budget.exceeded:
@@ -204,6 +195,11 @@ class Condition:
             return Reason.ATTRIBUTE_MISSING
         return Reason.CONDITION_FAILED
 
+    def parts(self, values: Values) -> "Parts | None":
+        """The condition taken apart, for explanations; None: the text is not a condition."""
+        program = self._compiled()
+        return None if isinstance(program, ConditionInvalid) else Parts(program, values)
+
     def _compiled(self) -> _Program | ConditionInvalid:
         program = self._program
         if program is None:
@@ -217,6 +213,62 @@ class Condition:
                 self.reads_resource = any(one.name.startswith("resource.") for one in program.reads)
             self._program = program
         return program
+
+
+class Parts:
+    """The expressions inside a condition, evaluated one by one with the same values.
+
+    All evaluations of one object share a budget, in which each costs as much as the condition.
+    """
+
+    def __init__(self, program: _Program, values: Values) -> None:
+        self.tree = program.tree
+        self._estimate = program.estimate
+        self._data = _bound(program, values)
+        self._budget = Budget()
+        self._bindable = not _holds_nul(self._data)
+
+    def evaluate(self, part: memoryview) -> Any:
+        """The value of an expression that is in no loop: what JSON knows, a time, a duration or
+        bytes; or the Reason why it has none, as `Condition.evaluate`."""
+        if self._estimate is not None and not self._budget.exceeded:
+            _charge(self._estimate, self._data, self._budget)
+        if self._budget.exceeded or not self._bindable:
+            return Reason.CONDITION_FAILED
+        try:
+            expression = _ENVIRONMENT.deserialize(part_of(self.tree, part))
+            result = expression.eval(data=self._data)
+        except RuntimeError:  # the iteration budget
+            return Reason.CONDITION_FAILED
+        value = result.value()
+        if result.type() != cel.Type.ERROR:
+            return _plain(value)
+        absent = isinstance(value, str) and value.startswith(_ABSENT)
+        return Reason.ATTRIBUTE_MISSING if absent else Reason.CONDITION_FAILED
+
+
+def _plain(value: Any) -> Any:
+    """A value of the runtime without its own types for what is inside lists and maps."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return _plain(value.value()) if isinstance(value, cel.Value) else value
+
+
+def _bound(program: _Program, values: Values) -> dict[str, Any]:
+    """What of the values the expression reads, as CEL knows it."""
+    data: dict[str, Any] = {}
+    for place, name, keys, conversion in program.reads:
+        value = values[place].get(name)
+        if value is None:
+            continue
+        if keys is not None:
+            # Binding converts the whole value, so only the keys that are read are bound.
+            data[name] = {key: value[key] for key in keys if key in value}
+        else:
+            data[name] = conversion(value) if conversion is not None else value
+    return data
 
 
 def _charge(estimate: Estimate, data: Mapping[str, Any], budget: Budget) -> float:

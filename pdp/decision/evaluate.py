@@ -16,6 +16,7 @@ in the resource's organization, or in any while that is not known. A grant to an
 speaks to who acts for its organization, so one in another organization never counts.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from pdp.decision.conditions import Condition
@@ -45,14 +46,20 @@ from pdp.model import (
     ToUser,
 )
 
+Judge = Callable[[Candidates, int, str | None, float, "Outcomes"], Decision]
+"""Decides from the rules that count, the reach that the resource asks for (a number of
+`principal`), the resource's organization, the end of reuse, and what conditions come to."""
+
 
 def decide(
     standing: Standing,
     question: Question,
     chain: tuple[ResourceFacts, ...],
+    judge: Judge | None = None,
 ) -> Decision:
     """May they? `chain` is the asked resource as stored, then what is above it, nearest first;
-    empty where the question names no resource.
+    empty where the question names no resource. `judge`: notes what it is given, and returns what
+    `judge_rules` returns for it.
 
     Raises ValueError where question and chain do not agree.
     """
@@ -97,8 +104,8 @@ def decide(
             )
     # What has no organization by its type reads as "", what is not known is not there to be read.
     organization = "" if owner is None and needed == IN_ORGANIZATION else owner
-    outcomes = _Outcomes(standing, question, chain, organization)
-    return _judge(candidates, needed, owner, until, outcomes)
+    outcomes = Outcomes(standing, question, chain, organization)
+    return (judge or judge_rules)(candidates, needed, owner, until, outcomes)
 
 
 def _narrow_candidates(
@@ -127,12 +134,12 @@ def _check_agreement(question: Question, chain: tuple[ResourceFacts, ...]) -> No
         raise ValueError("the question names a resource that is not the first one")
 
 
-def _judge(
+def judge_rules(
     candidates: Candidates,
     needed: int,
     owner: str | None,
     until: float,
-    outcomes: "_Outcomes",
+    outcomes: "Outcomes",
 ) -> Decision:
     """Deny rules first, all of them until one applies; then allow rules, until one does."""
     allow, deny = candidates
@@ -174,7 +181,7 @@ def _judge(
     )
 
 
-class _Outcomes:
+class Outcomes:
     """Evaluates each condition at most once for one question, all within one budget."""
 
     __slots__ = (
@@ -208,19 +215,26 @@ class _Outcomes:
         self.too_expensive: list[str] = []
         """Rules whose condition failed because it would have cost more than was left."""
 
+    def values(self) -> Values:
+        """What conditions may read."""
+        values = self._values
+        if values is None:
+            values = self._values = _values(
+                self._standing, self._question, self._chain, self._organization
+            )
+        return values
+
     def of(self, candidate: Candidate) -> bool | Reason:
+        """What the condition of a rule comes to."""
         condition = candidate[3]
         if condition is None:
             return True
         outcome = self._known.get(condition)
         if outcome is None:
-            values, budget = self._values, self._budget
-            if values is None or budget is None:
-                values = self._values = _values(
-                    self._standing, self._question, self._chain, self._organization
-                )
+            budget = self._budget
+            if budget is None:
                 budget = self._budget = Budget()
-            outcome = self._known[condition] = condition.evaluate(values, budget)
+            outcome = self._known[condition] = condition.evaluate(self.values(), budget)
             if budget.exceeded:
                 self.too_expensive.append(candidate[0])
                 budget.exceeded = False

@@ -91,6 +91,14 @@ class Policy:
         """Grants to an organization role that hold everywhere, ordered by id."""
         return self._grants_by_role.get(organization_role, ())
 
+    def role_grants(self) -> list[Grant]:
+        """All grants to organization roles that hold everywhere."""
+        return [grant for _, grant in self.grants.items()]  # has no values()
+
+    def role_names(self) -> list[str]:
+        """All roles."""
+        return [name for name, _ in self.roles.items()]  # has no keys()
+
     def has_no_tenants(self, resource_type: str) -> bool:
         """Whether resources of a type belong to no organization."""
         known = self.resource_types.get(resource_type)

@@ -1,0 +1,310 @@
+"""Explanations: the tree tells what `decide` decides, and what would allow allows."""
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdp.decision import Explanation, Step, explain
+from pdp.decision.explanation import ChangeKind, StepKind, StepStatus, lines_of
+from pdp.model import Actor, Effect, Grant, InOrganization, OnResource, Reason, Role, ToUser
+from tests.decision import reference
+from tests.decision.builders import TOKEN, policy_with, rule
+from tests.decision.reference import Asked, World
+from tests.decision.situations import changed, situation_of
+from tests.decision.worlds import ORGANIZATIONS, REFS, ROLES, random_question, random_world
+from tests.kit import soak
+
+seeds = st.integers(0, 2**63)
+many_worlds = settings(
+    max_examples=soak.count(100_000, sample=500),
+    deadline=None,
+    derandomize=not soak.SOAK,
+    database=None,
+)
+
+
+@pytest.mark.soak
+@given(seeds)
+@many_worlds
+def test_the_tree_tells_what_is_decided_and_every_would_allow_allows(seed):
+    """The oracles: a reader who knows the laws and sees the tree alone, and the reference
+    evaluator, to which the changes are applied as their fields say."""
+    random = Random(seed)
+    world, asked = random_world(random), random_question(random)
+    explanation = explain(situation_of(world, asked))
+    assert explanation.decision == reference.decide(world, asked)
+    assert told_by(explanation.tree) == outcome(explanation)
+    for changes in explanation.would_allow:
+        later, question = world, asked
+        for change in changes:
+            later, question = changed(later, question, change)
+        assert reference.decide(later, question).effect is Effect.ALLOW, changes
+
+
+@pytest.mark.soak
+@given(seeds)
+@settings(many_worlds, max_examples=soak.count(10_000, sample=60))
+def test_no_smaller_change_allows_than_those_that_are_told(seed):
+    """Tries every single change of the listed kinds, with values that nobody proposed."""
+    random = Random(seed)
+    world, asked = random_world(random), random_question(random)
+    explanation = explain(situation_of(world, asked))
+    if explanation.decision.effect is Effect.ALLOW or not explanation.decision.reason.denial_kind:
+        return
+    one_is_enough = any(
+        reference.decide(*changed_by).effect is Effect.ALLOW
+        for changed_by in single_changes(world, asked)
+    )
+    if one_is_enough:
+        assert [len(changes) for changes in explanation.would_allow][:1] == [1]
+
+
+def test_the_worlds_meet_every_kind_of_change_and_every_status():
+    """Positive control: what is never told would prove nothing."""
+    kinds, statuses, sizes = Counter(), Counter(), Counter()
+    for seed in range(800):
+        random = Random(seed)
+        explanation = explain(situation_of(random_world(random), random_question(random)))
+        statuses.update(step.status for step in steps_of(explanation.tree))
+        for changes in explanation.would_allow:
+            sizes[len(changes)] += 1
+            kinds.update(change.kind for change in changes)
+    assert set(kinds) == set(ChangeKind) - {ChangeKind.CLAIM}
+    assert set(statuses) == set(StepStatus)
+    assert set(sizes) == {1, 2, 3}
+
+
+def test_a_tree_that_is_wrong_is_found_out():
+    """Positive control of the reader: with one rule's status turned round it reads otherwise."""
+    differences = 0
+    for seed in range(300):
+        random = Random(seed)
+        explanation = explain(situation_of(random_world(random), random_question(random)))
+        differences += told_by(turned_round(explanation.tree)) != outcome(explanation)
+    assert differences > 10
+
+
+def test_each_expression_that_decided_has_its_value():
+    tree = explained('resource.attributes.owner == actor.id || "x" in context.tags', owner="ivan")
+    assert expressions(tree) == [
+        'resource.attributes.owner == actor.id || "x" in context.tags: is absent',
+        '"x" in context.tags: context.tags is absent',
+    ]
+    tree = explained("resource.attributes.owner == actor.id && actor.id != ''", owner="ivan")
+    assert expressions(tree) == [
+        'resource.attributes.owner == actor.id && actor.id != "": false',
+        'resource.attributes.owner == actor.id: "ivan" == "user_1" is false',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "lines"),
+    [
+        ("!has(resource.attributes.owner)", ["!has(resource.attributes.owner): false",
+         "has(resource.attributes.owner): true"]),
+        ("resource.attributes.tags.exists(t, t == ')')",
+         [("resource.attributes.tags.exists(t, t == ')'): false; "
+          'resource.attributes.tags is ["a", 1.0]')]),
+        ("resource.attributes.owner > 3.0",
+         ['resource.attributes.owner > 3.0: "ivan" > 3.0 cannot be evaluated']),
+        ("actor.id == 'x' ? true : resource.attributes.owner == 'x'",
+         ['actor.id == "x" ? true : resource.attributes.owner == "x": false',
+          'actor.id == "x": "user_1" == "x" is false',
+          'resource.attributes.owner == "x": "ivan" == "x" is false']),
+        ("(1 + 2) * 3 == size(resource.attributes.tags)",
+         ["(1 + 2) * 3 == size(resource.attributes.tags): 9 == 2 is false"]),
+        ("resource.attributes.owner.matches('^a')",
+         ['resource.attributes.owner.matches("^a"): "ivan".matches("^a") is false']),
+        ("actor.second_factor_minutes < 10.0",
+         ["actor.second_factor_minutes < 10.0: actor.second_factor_minutes is absent"]),
+    ],
+)  # fmt: skip
+def test_expressions_are_written_as_people_write_them(condition, lines):
+    assert expressions(explained(condition, owner="ivan", tags=["a", 1.0])) == lines
+
+
+def test_a_long_value_is_shortened():
+    (line,) = expressions(explained("resource.attributes.owner == 'x'", owner="y" * 5_000))
+    assert len(line) < 300
+
+
+def test_a_condition_that_is_too_expensive_is_not_evaluated_part_by_part():
+    """A reader with the capability `audit` must not be able to hold a processor for long."""
+    text = "resource.attributes.tags.exists(t, t in context.tags)"
+    condition = " && ".join([text] * 40)
+    situation = asked_about(condition, tags=[str(number) for number in range(3_000)])
+    situation = replace(
+        situation,
+        question=situation.question._replace(
+            context={"tags": [str(number) for number in range(3_000, 6_000)]}
+        ),
+    )
+    tree = explain(situation).tree
+    assert "cannot be evaluated" in expressions(tree)[0]
+
+
+def test_a_fresher_factor_is_told_with_the_age_that_is_enough():
+    situation = asked_about("actor.second_factor_minutes <= 10.0")
+    (changes,) = [one for one in explain(situation).would_allow if one[0].kind is ChangeKind.FACTOR]
+    assert [change.text for change in changes] == ["verify the second factor within 10 minutes"]
+
+
+def test_a_role_is_told_where_it_is_enough_and_not_everywhere():
+    situation = replace(asked_about(""), user=replace(asked_about("").user, grants=()))
+    assert [[change.text for change in changes] for changes in explain(situation).would_allow] == [
+        ["grant ROLE to user_1 on course:1"],
+        ["grant ROLE to user_1 in org_1"],
+    ]
+
+
+def test_another_active_organization_is_told_to_a_member_of_it():
+    situation = asked_about("")
+    token = replace(TOKEN, actor=Actor("user_1", "sess_1", None))
+    explanation = explain(replace(situation, token=token, user=replace(situation.user, grants=(
+        Grant("g", "ROLE", ToUser("user_1"), InOrganization("org_1")),
+    ))))  # fmt: skip
+    assert explanation.decision.reason is Reason.WRONG_ORGANIZATION
+    assert explanation.would_allow[0][0].text == "make org_1 the active organization"
+
+
+def test_an_undeclared_permission_suggests_the_nearest_one():
+    situation = asked_about("")
+    situation = replace(situation, question=situation.question._replace(permission="course:edti"))
+    assert "did you mean course:edit?" in "\n".join(lines_of(explain(situation).tree))
+    assert explain(situation).would_allow == ()
+
+
+def test_what_is_told_of_many_grants_is_bounded():
+    situation = asked_about("")
+    grants = tuple(Grant(f"g{number}", "ROLE", ToUser("user_1")) for number in range(1_000))
+    tree = explain(replace(situation, user=replace(situation.user, grants=grants))).tree
+    assert len(list(steps_of(tree))) < 500
+    assert "and 800 more grants" in "\n".join(lines_of(tree))
+
+
+# --- a reader of trees ----------------------------------------------------------------------------
+
+
+def told_by(tree: Step):
+    """Effect, rule and grant as a reader of the tree's steps finds them: deny before allow, and
+    a deny rule whose condition fails applies."""
+    sections = {step.kind: step for step in tree.children}
+    for kind in (StepKind.ACTOR, StepKind.PERMISSION, StepKind.RESOURCE):
+        step = sections.get(kind)
+        if step is not None and StepStatus.NOT_MET in {one.status for one in steps_of(step)}:
+            return Effect.DENY, "", ""
+    failed = (StepStatus.MISSING, StepStatus.FAILED)
+    deny = sections[StepKind.DENY_RULES].children
+    allow = sections[StepKind.ALLOW_RULES].children
+    applying = {
+        step.id
+        for step in sections[StepKind.GRANTS].children
+        if step.status in (StepStatus.APPLIES, StepStatus.DENY_ONLY)
+    }
+    assert {step.grant_id for step in (*deny, *allow)} <= applying
+    for statuses in ((StepStatus.MET,), failed):
+        for step in deny:
+            if step.status in statuses:
+                return Effect.DENY, step.id, step.grant_id
+    for step in allow:
+        if step.status is StepStatus.MET:
+            return Effect.ALLOW, step.id, step.grant_id
+    return Effect.DENY, "", ""
+
+
+def outcome(explanation: Explanation):
+    """What the reader can know: which rule kept from allowing is a matter of the reason's order."""
+    decision = explanation.decision
+    decided = (Reason.ALLOWED_BY_RULE, Reason.DENIED_BY_RULE)
+    deny_rules = [one for one in explanation.tree.children if one.kind is StepKind.DENY_RULES]
+    failed = {
+        step.id
+        for section in deny_rules
+        for step in section.children
+        if step.status in (StepStatus.MISSING, StepStatus.FAILED)
+    }
+    if decision.reason in decided or decision.rule_id in failed:
+        return decision.effect, decision.rule_id, decision.grant_id
+    return decision.effect, "", ""
+
+
+def turned_round(step: Step) -> Step:
+    status = step.status
+    if step.kind is StepKind.RULE:
+        turned = {StepStatus.MET: StepStatus.NOT_MET, StepStatus.NOT_MET: StepStatus.MET}
+        status = turned.get(status, status)
+    children = tuple(turned_round(child) for child in step.children)
+    return replace(step, status=status, children=children)
+
+
+def steps_of(step: Step):
+    yield step
+    for child in step.children:
+        yield from steps_of(child)
+
+
+def single_changes(world: World, asked: Asked):
+    """The kinds that the documentation lists: a role, an attribute, a factor, an organization."""
+    user_id = asked.token.actor.user_id
+    for role in ROLES:
+        for scope in (*map(InOrganization, ORGANIZATIONS), *map(OnResource, REFS), None):
+            grant = Grant("zz", role, ToUser(user_id), *([scope] if scope else []))
+            yield replace(world, grants=[*world.grants, grant]), asked
+    for organization in (None, *ORGANIZATIONS):
+        actor = replace(asked.token.actor, organization_id=organization)
+        yield world, replace(asked, token=replace(asked.token, actor=actor))
+    yield world, replace(asked, token=replace(asked.token, second_factor_minutes=3.0))
+    for key, values in {
+        "owner": [user_id, "other"],
+        "level": [0.0, 9.0],
+        "archived": [True, False],
+        "tags": [[], ["free"]],
+    }.items():
+        if asked.resource is not None:
+            resource = world.resources[asked.resource]
+            rest = {name: one for name, one in resource.attributes.items() if name != key}
+            for attributes in (rest, *({**rest, key: value} for value in values)):
+                stored = resource._replace(attributes=attributes)
+                yield replace(world, resources={**world.resources, asked.resource: stored}), asked
+    for key, values in {"place": ["office", "nowhere"], "flag": [True, False]}.items():
+        rest = {name: one for name, one in asked.context.items() if name != key}
+        for context in (rest, *({**rest, key: value} for value in values)):
+            yield world, replace(asked, context=context)
+
+
+# --- one course -----------------------------------------------------------------------------------
+
+
+def asked_about(condition: str, **attributes):
+    """May user_1 of org_1 edit a course of org_1, by a rule with this condition?"""
+    from pdp.decision import Situation
+    from pdp.model import OrganizationFacts, Question, Resource, ResourceFacts, User, UserFacts
+
+    resource = Resource("course", "1", "org_1", attributes=attributes)
+    user = UserFacts(
+        User("user_1"),
+        {"org_1": "org:member"},
+        (Grant("g", "ROLE", ToUser("user_1")),),
+        frozenset(),
+    )
+    return Situation(
+        policy_with(rule(condition), roles=(Role("ROLE"),)),
+        TOKEN,
+        user,
+        {"org_1": OrganizationFacts("org_1", ())},
+        Question("course:edit", resource),
+        (ResourceFacts(resource, (), stored=True),),
+        1_790_000_000.0,
+    )
+
+
+def explained(condition: str, **attributes) -> Step:
+    return explain(asked_about(condition, **attributes)).tree
+
+
+def expressions(tree: Step) -> list[str]:
+    return [step.text for step in steps_of(tree) if step.kind is StepKind.EXPRESSION]
