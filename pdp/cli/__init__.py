@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli import ask, audit, clerk, database, policy, secrets, serve, sidecar
+from pdp.cli import ask, audit, clerk, database, explain, policy, secrets, serve, sidecar
 from pdp.cli.output import HELP_STYLE, emit, fail, say
 from pdp.errors import PdpError
 
@@ -34,6 +34,7 @@ app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
 app.command("check")(ask.check)
+app.command("explain")(explain.explain)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
 app.add_typer(audit.app, name="audit")

@@ -24,7 +24,7 @@ has the order of refusals and reasons, `conditions.py` what a condition may be.
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.evaluate import decide
 from pdp.decision.explain import explain
-from pdp.decision.explanation import Change, Explanation, Step, marked_text
+from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
@@ -45,7 +45,6 @@ __all__ = [
     "compile_condition",
     "decide",
     "explain",
-    "marked_text",
     "prepare",
     "target_of",
 ]

@@ -105,22 +105,3 @@ class Explanation:
     would_allow: tuple[tuple[Change, ...], ...] = ()
     """Each makes the decision ALLOW, smallest first. Empty for an allow, and if no small change is
     known."""
-
-
-INDENTS = (("├─ ", "│  "), ("└─ ", "   "))
-
-
-def lines_of(step: Step) -> list[str]:
-    """The tree as lines of text."""
-    lines = [marked_text(step.kind.value, step.status.value, step.text)]
-    for index, child in enumerate(step.children):
-        first, rest = INDENTS[index == len(step.children) - 1]
-        for number, line in enumerate(lines_of(child)):
-            lines.append((rest if number else first) + line)
-    return lines
-
-
-def marked_text(kind: str, status: str, text: str) -> str:
-    """A step as one line: grants and rules begin with what they came to."""
-    marked = status != "none" and kind in ("grant", "rule")
-    return f"[{status}] {text}" if marked else text

@@ -22,6 +22,7 @@ from pdp.clerk.sync.scheduler import Reconciler
 from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.database.engine import database_name, open_engine
+from pdp.explainer import Explainer
 from pdp.facts import Barriers, Listener, Replica, Store, migrate
 from pdp.http import WEBHOOK_PATH, PostHandler, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
@@ -42,6 +43,7 @@ from pdp.wire import (
     administration_methods,
     audit_methods,
     decision_methods,
+    explain_methods,
     external_authorization_methods,
     reflection_methods,
 )
@@ -196,6 +198,9 @@ class Service:
                 pages,
                 Rate("reports_share", settings.reports_share),
                 self._blocking,
+            ),
+            *explain_methods(
+                Explainer(self._verifier, self._replica, self._blocking, clock=self._clock)
             ),
             *watchers.methods(),
             *self._health.methods(),

@@ -13,6 +13,7 @@ from pdp.wire.services.administration import administration_methods
 from pdp.wire.services.audit import audit_methods
 from pdp.wire.services.changes import Watchers
 from pdp.wire.services.decision import decision_methods
+from pdp.wire.services.explain import explain_methods
 from pdp.wire.services.external_authorization import external_authorization_methods
 from pdp.wire.services.health import Health
 from pdp.wire.services.reflection import reflection_methods
@@ -32,6 +33,7 @@ __all__ = [
     "administration_methods",
     "audit_methods",
     "decision_methods",
+    "explain_methods",
     "external_authorization_methods",
     "reflection_methods",
 ]

@@ -17,7 +17,16 @@ HEAVY = {
 }
 """What costs more than 20 ms to import, but for pydantic, with which typer reads arguments."""
 COMMANDS = [
-    *((), ("serve",), ("sidecar",), ("migrate",), ("apply",), ("export",), ("check",)),
+    *(
+        (),
+        ("serve",),
+        ("sidecar",),
+        ("migrate",),
+        ("apply",),
+        ("export",),
+        ("check",),
+        ("explain",),
+    ),
     *(("token",), ("key",), ("audit",), ("audit", "list"), ("audit", "show"), ("audit", "verify")),
     *(("clerk",), ("clerk", "sync"), ("clerk", "doctor"), ("clerk", "push-claims")),
     *(("database",), ("database", "renew-epoch")),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pdp.cli.tree import tree_lines
 from pdp.decision import Explanation, Step, explain
-from pdp.decision.explanation import ChangeKind, StepKind, StepStatus, lines_of
+from pdp.decision.explanation import ChangeKind, StepKind, StepStatus
 from pdp.model import Actor, Effect, Grant, InOrganization, OnResource, Reason, Role, ToUser
 from tests.decision import reference
 from tests.decision.builders import TOKEN, policy_with, rule
@@ -174,7 +175,7 @@ def test_another_active_organization_is_told_to_a_member_of_it():
 def test_an_undeclared_permission_suggests_the_nearest_one():
     situation = asked_about("")
     situation = replace(situation, question=situation.question._replace(permission="course:edti"))
-    assert "did you mean course:edit?" in "\n".join(lines_of(explain(situation).tree))
+    assert "did you mean course:edit?" in "\n".join(tree_lines(explain(situation).tree))
     assert explain(situation).would_allow == ()
 
 
@@ -183,7 +184,7 @@ def test_what_is_told_of_many_grants_is_bounded():
     grants = tuple(Grant(f"g{number}", "ROLE", ToUser("user_1")) for number in range(1_000))
     tree = explain(replace(situation, user=replace(situation.user, grants=grants))).tree
     assert len(list(steps_of(tree))) < 500
-    assert "and 800 more grants" in "\n".join(lines_of(tree))
+    assert "and 800 more grants" in "\n".join(tree_lines(tree))
 
 
 # --- a reader of trees ----------------------------------------------------------------------------

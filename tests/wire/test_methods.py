@@ -11,6 +11,7 @@ from pdpapi.v1 import (
     change_service_pb2,
     core_pb2,
     decision_service_pb2,
+    explain_service_pb2,
 )
 
 from pdp import model
@@ -20,6 +21,7 @@ from pdp.wire import (
     administration_methods,
     audit_methods,
     decision_methods,
+    explain_methods,
     external_auth_pb2,
     external_authorization_methods,
 )
@@ -32,6 +34,7 @@ METHODS: list[AnyMethod] = [
     *external_authorization_methods(NOBODY, NOBODY, ""),
     *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
+    *explain_methods(NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
 MODULES = (
@@ -39,6 +42,7 @@ MODULES = (
     administration_service_pb2,
     audit_service_pb2,
     change_service_pb2,
+    explain_service_pb2,
     external_auth_pb2,
 )
 
@@ -62,7 +66,7 @@ def test_who_may_call_what() -> None:
     assert reached == {
         "decide": {"PolicyDecisionService", "ChangeService", "Authorization"},
         "administer": {"PolicyAdministrationService"},
-        "audit": {"AuditService"},
+        "audit": {"AuditService", "ExplainService"},
         "report": {"AuditService"},
     }
 

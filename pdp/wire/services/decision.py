@@ -14,6 +14,7 @@ from pdpapi.v1.decision_service_pb2 import (
     CheckRequest,
     CheckResponse,
 )
+from pdpapi.v1.explain_service_pb2 import ExplainRequest
 
 from pdp import model, names
 from pdp.authorizer import Authorizer, Ruling
@@ -84,7 +85,7 @@ def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
 
 
 async def _check_question(request: CheckRequest) -> Sequence[model.Question]:
-    return (_question(request),)
+    return (question_of(request),)
 
 
 async def _check_response(ruling: Ruling) -> CheckResponse:
@@ -126,14 +127,15 @@ async def _questions(request: BatchCheckRequest) -> list[model.Question]:
     pace = Pace()
     try:
         for item in request.items:
-            questions.append(_question(item))
+            questions.append(question_of(item))
             await pace.give_way()
     except InvalidRequest as error:
         raise error.within(f"items[{len(questions)}]") from None
     return questions
 
 
-def _question(item: CheckRequest | CheckItem) -> model.Question:
+def question_of(item: CheckRequest | CheckItem | ExplainRequest) -> model.Question:
+    """The question of a request. Raises InvalidRequest."""
     permission = item.permission
     # A permission of any other form is simply not declared: a denial, not an error.
     if not permission or len(permission) > IDENTIFIER_CHARACTERS_MAX:

@@ -1,0 +1,147 @@
+"""`pdp explain`: why a running server answers a question as it does."""
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pdp.cli.ask import read_mapping
+from pdp.cli.output import emit, fail, read_input, say
+from pdp.cli.remote import (
+    DEADLINE_SECONDS,
+    DEFAULT_SERVER,
+    ApiKey,
+    Ca,
+    Certificate,
+    Key,
+    Server,
+    channel_to,
+    tls_of,
+)
+from pdp.cli.remote import explain as explain_silence
+from pdp.cli.tree import tree_lines
+
+if TYPE_CHECKING:
+    from pdpapi.v1.explain_service_pb2 import ExplainRequest, ExplainResponse
+
+
+class Output(StrEnum):
+    """How the explanation is printed."""
+
+    TREE = "tree"
+    JSON = "json"
+
+
+def explain(
+    permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
+    resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
+    user: Annotated[str, typer.Option(help="Clerk user id, in place of a token.")] = "",
+    active_organization: Annotated[
+        str, typer.Option(help="The user's active organization; with --user.")
+    ] = "",
+    session: Annotated[str, typer.Option(help="The user's session id; with --user.")] = "",
+    impersonator: Annotated[str, typer.Option(help="Who impersonates the user; with --user.")] = "",
+    first_factor_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Since the first factor; with --user.")
+    ] = None,
+    second_factor_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Since the second factor; with --user.")
+    ] = None,
+    claims: Annotated[str, typer.Option(help="Claims, a JSON object; with --user.")] = "{}",
+    token: Annotated[
+        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
+    ] = "",
+    organization: Annotated[
+        str | None,
+        typer.Option(help="The resource's organization, if the resource is not stored."),
+    ] = None,
+    attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
+    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="How to print it.")
+    ] = Output.TREE,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Explains an answer of a running server, and what would allow.
+
+    Exit status: 0 allow, 1 deny, 2 no answer. The caller needs the capability `audit`.
+    """
+    from pdpapi.v1.explain_service_pb2 import ExplainRequest
+
+    request = ExplainRequest(permission=permission)
+    if user:
+        request.actor.user_id = user
+        request.actor.organization_id = active_organization
+        request.actor.session_id = session
+        request.actor.impersonator_id = impersonator
+        request.actor.claims.update(read_mapping(claims, "--claims"))
+        if first_factor_minutes is not None:
+            request.actor.first_factor_minutes = first_factor_minutes
+        if second_factor_minutes is not None:
+            request.actor.second_factor_minutes = second_factor_minutes
+    elif token:
+        asked = read_input("a session token") if token == "-" else token  # noqa: S105
+        request.actor_token = asked.strip()
+    else:
+        raise typer.BadParameter("name a user, or give a token with --token or PDP_TOKEN")
+    if resource is not None:
+        request.resource.type, _, request.resource.id = resource.partition(":")
+        request.resource.organization_id = organization or ""
+        request.resource.attributes.update(read_mapping(attributes, "--attributes"))
+    elif organization is not None:
+        raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
+    request.context.update(read_mapping(context, "--context"))
+    response = _ask(request, server, api_key, ca, certificate, key)
+    if output is Output.JSON:
+        from google.protobuf.json_format import MessageToDict
+
+        fields = MessageToDict(response, preserving_proto_field_name=True)
+        emit(json.dumps(fields, indent=2) + "\n")
+    else:
+        for line in text_lines(response):
+            say(line)
+    from pdpapi.v1.core_pb2 import DECISION_ALLOW
+
+    raise typer.Exit(0 if response.decision == DECISION_ALLOW else 1)
+
+
+def text_lines(response: "ExplainResponse") -> list[str]:
+    """The tree, and what would allow."""
+    lines = list(tree_lines(response.tree))
+    if response.would_allow:
+        lines.append("would be allowed, each by itself:")
+        lines += [
+            "  - " + "; and ".join(change.text for change in one.changes)
+            for one in response.would_allow
+        ]
+    return lines
+
+
+def _ask(
+    request: "ExplainRequest",
+    server: str,
+    api_key: str | None,
+    ca: str | None,
+    certificate: str | None,
+    key: str | None,
+) -> "ExplainResponse":
+    import grpc
+    from pdp_client.transport import caller_metadata
+    from pdpapi.v1.explain_service_pb2_grpc import ExplainServiceStub
+
+    tls = tls_of(ca, certificate, key)
+    with channel_to(server, api_key, tls) as channel:
+        try:
+            return ExplainServiceStub(channel).Explain(
+                request, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key)
+            )
+        except grpc.RpcError as error:
+            fail(f"{error.code().name}: {error.details()}")
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                explain_silence(server, tls)
+            raise typer.Exit(2) from None

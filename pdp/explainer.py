@@ -1,0 +1,138 @@
+"""The way of an explanation: verify or take the named actor, gather facts, explain, confirm.
+
+The same rooms as in `authorizer`, without the audit log: an explanation answers nobody. It writes
+nothing; an unknown user of a verified token is not provisioned.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.clock import Clock
+from pdp.concurrency.waiting import in_pool
+from pdp.decision import Explanation, Situation, Step, explain
+from pdp.decision.explanation import StepKind, StepStatus
+from pdp.facts import Replica, View
+from pdp.identity import Verifier
+from pdp.model import (
+    Actor,
+    Attributes,
+    Decision,
+    Effect,
+    OrganizationFacts,
+    Question,
+    RefusedToken,
+    VerifiedToken,
+)
+
+ORGANIZATIONS_MAX: Final = 8
+"""Organizations besides the active one that are tried as the active one."""
+TOKEN_SECONDS: Final = 60.0
+"""The life of the token that a named actor is taken to have; that of Clerk's session tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedActor:
+    """A user and session facts, in place of a token."""
+
+    actor: Actor
+    first_factor_minutes: float | None = None
+    second_factor_minutes: float | None = None
+    claims: Attributes | None = None
+    claimed_permissions: tuple[str, ...] = ()
+
+    def token(self, now: float) -> VerifiedToken:
+        """The token that such an actor would have."""
+        return VerifiedToken(
+            self.actor,
+            issuer="",
+            key_id="",
+            expires_at=now + TOKEN_SECONDS,
+            claims=self.claims or {},
+            claimed_permissions=self.claimed_permissions,
+            first_factor_minutes=self.first_factor_minutes,
+            second_factor_minutes=self.second_factor_minutes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation, and the revision that it holds at."""
+
+    explanation: Explanation
+    revision: int
+
+
+class Explainer:
+    """Explains answers. Keeps no state of its own."""
+
+    def __init__(
+        self, verifier: Verifier, replica: Replica, pool: ThreadPoolExecutor, *, clock: Clock
+    ) -> None:
+        """`pool`: threads to explain in, because it takes far longer than to decide."""
+        self._verifier = verifier
+        self._replica = replica
+        self._pool = pool
+        self._clock = clock
+
+    async def explain(
+        self, asking: str | NamedActor, question: Question, at_least_revision: int = 0
+    ) -> Explained:
+        """Explains the answer to a question of a token's bearer, or of a named actor.
+
+        Raises:
+            errors.Unavailable: keys, database, freshness or revision are out of reach.
+        """
+        token: VerifiedToken | RefusedToken
+        if isinstance(asking, NamedActor):
+            token = asking.token(self._clock())
+        else:
+            token = await self._verifier.verify(asking)
+        if isinstance(token, RefusedToken):
+            return Explained(_refused(token), self._replica.revision)
+        actor, now = token.actor, self._clock()
+        resources = [question.resource]
+        view = await self._replica.view(
+            actor.user_id, actor.organization_id, resources, at_least_revision
+        )
+        situation = Situation(
+            view.policy,
+            token,
+            view.user,
+            await self._organizations(view, actor),
+            question,
+            view.chains[0],
+            now,
+        )
+        explanation = await in_pool(self._pool, lambda: explain(situation))
+        self._replica.confirm(view)
+        return Explained(explanation, view.revision)
+
+    async def _organizations(self, view: View, actor: Actor) -> Mapping[str, OrganizationFacts]:
+        """Facts of the active organization, and of others that might be active: those that the
+        resource belongs to first, then other memberships. Those that changed meanwhile are left
+        out, so that all is of one revision."""
+        found = {}
+        if view.organization is not None:
+            found[view.organization.organization_id] = view.organization
+        memberships = view.user.memberships if view.user is not None else {}
+        owners = [facts.resource.organization_id for facts in view.chains[0]]
+        others = [one for one in (*owners, *sorted(memberships)) if one in memberships]
+        for organization_id in list(dict.fromkeys(others))[:ORGANIZATIONS_MAX]:
+            if organization_id is not None and organization_id not in found:
+                other = await self._replica.view(actor.user_id, organization_id, [])
+                if other.organization is not None and other.revision == view.revision:
+                    found[organization_id] = other.organization
+        return found
+
+
+def _refused(token: RefusedToken) -> Explanation:
+    reason = token.reason
+    known = ""
+    if token.actor is not None:
+        known = f"; its signature is valid, and it is of {token.actor.user_id}"
+    step = Step(StepKind.TOKEN, StepStatus.NOT_MET, f"token {token.fingerprint}: refused{known}")
+    text = f"the token is refused: {reason.name}. {reason.value}"
+    tree = Step(StepKind.DECISION, StepStatus.NOT_MET, text, children=(step,))
+    return Explanation(Decision(Effect.DENY, reason), tree)
