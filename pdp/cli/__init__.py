@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli import ask, audit, clerk, database, explain, policy, secrets, serve, sidecar
+from pdp.cli import (
+    ask,
+    audit,
+    clerk,
+    database,
+    explain,
+    policy,
+    policy_tests,
+    secrets,
+    serve,
+    sidecar,
+)
 from pdp.cli.output import HELP_STYLE, emit, fail, say
 from pdp.errors import PdpError
 
@@ -35,6 +46,7 @@ app.command("apply")(policy.apply)
 app.command("export")(policy.export)
 app.command("check")(ask.check)
 app.command("explain")(explain.explain)
+app.command("test")(policy_tests.run)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
 app.add_typer(audit.app, name="audit")

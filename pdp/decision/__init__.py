@@ -21,6 +21,7 @@ A `Policy` and a `Condition` may be shared between threads, a `Standing` is for 
 has the order of refusals and reasons, `conditions.py` what a condition may be.
 """
 
+from pdp.decision.condition_steps import branches_of
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.evaluate import decide
 from pdp.decision.explain import explain
@@ -28,9 +29,10 @@ from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
-from pdp.decision.situation import Situation
+from pdp.decision.situation import Account, Situation, account_of
 
 __all__ = [
+    "Account",
     "Change",
     "Condition",
     "ConditionInvalid",
@@ -41,6 +43,8 @@ __all__ = [
     "Standing",
     "Step",
     "Target",
+    "account_of",
+    "branches_of",
     "build_policy",
     "compile_condition",
     "decide",

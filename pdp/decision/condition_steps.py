@@ -26,6 +26,27 @@ def condition_steps(
     return (_Describer(parts, condition.source).step(parts.tree.root, _DEPTH_MAX, outcome),)
 
 
+def branches_of(condition: Condition, values: Values = ({}, {})) -> list[tuple[str, Any]]:
+    """The expressions that logical operators join, as text, each with its value (or the Reason why
+    it has none); of a condition without such operators itself."""
+    parts = condition.parts(values)
+    if parts is None:
+        return []
+    tree = parts.tree
+    return [
+        (text_of(tree, condition.source, part), parts.evaluate(part)) for part in _joined(tree.root)
+    ]
+
+
+def _joined(expression: memoryview) -> Iterator[memoryview]:
+    node = read(expression)
+    if node.kind is Kind.CALL and (node.name in _JUNCTIONS or node.name in ("!_", "_?_:_")):
+        for part in node.inner:
+            yield from _joined(part)
+    else:
+        yield expression
+
+
 class _Describer:
     """Describes the expressions of one condition."""
 

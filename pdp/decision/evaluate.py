@@ -16,7 +16,7 @@ in the resource's organization, or in any while that is not known. A grant to an
 speaks to who acts for its organization, so one in another organization never counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pdp.decision.conditions import Condition
@@ -223,6 +223,10 @@ class Outcomes:
                 self._standing, self._question, self._chain, self._organization
             )
         return values
+
+    def evaluated(self) -> Mapping[Condition, bool | Reason]:
+        """The conditions that were evaluated, with what they came to."""
+        return self._known
 
     def of(self, candidate: Candidate) -> bool | Reason:
         """What the condition of a rule comes to."""

@@ -22,6 +22,16 @@ from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.lint import lint
 from pdp.document.parse import parse_document, refuse
 from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
+from pdp.document.policy_test_run import (
+    Coverage,
+    Difference,
+    Gap,
+    Outcome,
+    differences_of,
+    explain_test,
+    run_tests,
+)
+from pdp.document.policy_tests import PolicyTest, TestFile, parse_tests
 from pdp.document.references import (
     Declared,
     parent_problem,
@@ -30,32 +40,45 @@ from pdp.document.references import (
 )
 from pdp.document.render import VERSION_LINE, render_document, render_more, render_sections
 from pdp.document.validate import KINDS, checked, display_key, kind_of
+from pdp.document.world import Asked, World
 
 __all__ = [
     "KINDS",
     "SECTIONS",
     "VERSION_LINE",
     "Action",
+    "Asked",
     "Change",
+    "Coverage",
     "Declared",
     "Described",
+    "Difference",
+    "Gap",
+    "Outcome",
     "Place",
     "PolicyDocument",
+    "PolicyTest",
+    "TestFile",
+    "World",
     "checked",
     "derived_grant_id",
     "derived_rule_id",
     "described",
     "differences",
+    "differences_of",
     "display_key",
+    "explain_test",
     "kind_of",
     "lint",
     "parent_problem",
     "parse_document",
+    "parse_tests",
     "reference_violations",
     "refuse",
     "render_document",
     "render_more",
     "render_sections",
     "role_problems",
+    "run_tests",
     "same_entity",
 ]

@@ -1,7 +1,7 @@
 """Text -> PolicyDocument: structure, then meaning, then references; all problems at once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pdp_routes import PUBLIC, Needs
@@ -63,7 +63,13 @@ def parse_document(text: str) -> PolicyDocument:
     place; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
     """
     root, duplicate_keys = read_json(text) if is_json(text) else read_yaml(text)
-    reader = _Reader(root, duplicate_keys)
+    return parse_tree(root, duplicate_keys)
+
+
+def parse_tree(root: Node, duplicate_keys: Sequence[Violation] = ()) -> PolicyDocument:
+    """Reads a policy document that is a tree already, perhaps part of another file.
+    `duplicate_keys` are the problems that were found on the way. Raises as `parse_document`."""
+    reader = _Reader(root, list(duplicate_keys))
     document = reader.document()
     refuse([*reader.violations, *reference_violations(reader.best_effort(document))])
     return document

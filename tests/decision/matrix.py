@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pdp.document import PolicyDocument, parse_document
+from pdp.document import Asked, PolicyDocument, parse_document
 from pdp.model import (
     Actor,
     Grant,
@@ -20,7 +20,7 @@ from pdp.model import (
     ToUser,
     User,
 )
-from tests.kit.cases import Asked, decide_document
+from tests.kit.cases import decide_document
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "tests" / "golden" / "decision_matrix.md"

@@ -48,8 +48,8 @@ def test_a_case_is_decided_as_it_says(case):
 def test_a_case_finds_out_an_evaluator_that_is_wrong(case):
     """Positive control: with effects turned around, no case passes."""
 
-    def turned_around(given, asked):
-        decision = ask_core(given, asked).decision
+    def turned_around(case, asked):
+        decision = ask_core(case, asked).decision
         other = Effect.DENY if decision.effect is Effect.ALLOW else Effect.ALLOW
         return Answer(decision._replace(effect=other))
 

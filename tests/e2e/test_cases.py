@@ -9,6 +9,7 @@ from pdpapi.v1 import audit_service_pb2, core_pb2
 from pdpapi.v1.administration_service_pb2 import RevokeSessionRequest
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
+from pdp.document import Asked
 from pdp.model import (
     Actor,
     Decision,
@@ -20,21 +21,21 @@ from pdp.model import (
     ResourceRef,
 )
 from pdp.wire.convert.attributes import struct_of
-from tests.kit.cases import Answer, Asked, Case, Given, load_cases, run_case
+from tests.kit.cases import Answer, Case, load_cases, run_case
 from tests.kit.server import Stubs, running_server, token_of
 
 
 @pytest.mark.parametrize("case", load_cases(), ids=lambda case: case.name)
 def test_a_case_is_answered_and_recorded_as_it_says(case: Case, tmp_path: Path) -> None:
-    with running_server(tmp_path, case.given.policy_text, AUDIT_ALLOWS="true") as (_, stubs):
+    with running_server(tmp_path, case.policy_text, AUDIT_ALLOWS="true") as (_, stubs):
         revision = 0
-        for one in case.given.revoked_sessions:
+        for one in case.file.revoked_sessions:
             revoked = stubs.administration.RevokeSession(
                 RevokeSessionRequest(session_id=one.session_id, user_id=one.user_id)
             )
             revision = revoked.revision
 
-        def ask(_: Given, asked: Asked) -> Answer:
+        def ask(_: Case, asked: Asked) -> Answer:
             return ask_wire(stubs, asked, revision)
 
         run_case(case, ask)

@@ -1,0 +1,132 @@
+"""A policy document with its facts as a world in which questions can be asked, offline."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pdp.decision import Policy, Situation, Standing, build_policy
+from pdp.document.policy_document import PolicyDocument
+from pdp.model import (
+    Actor,
+    Attributes,
+    Grant,
+    InOrganization,
+    OnResource,
+    OrganizationFacts,
+    Question,
+    Resource,
+    ResourceFacts,
+    ResourceRef,
+    RevokedSession,
+    ToUser,
+    UserFacts,
+    VerifiedToken,
+)
+
+TOKEN_SECONDS = 60.0
+"""The life of the tokens of a world, as that of Clerk's session tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, and what the actor's token says."""
+
+    actor: Actor
+    question: Question
+    claims: Attributes = field(default_factory=dict)
+    claimed_permissions: tuple[str, ...] = ()
+    first_factor_minutes: float | None = None
+    second_factor_minutes: float | None = None
+
+    def token(self, now: float) -> VerifiedToken:
+        """The token that would say so."""
+        return VerifiedToken(
+            self.actor,
+            issuer="",
+            key_id="",
+            expires_at=now + TOKEN_SECONDS,
+            claims=self.claims,
+            claimed_permissions=self.claimed_permissions,
+            first_factor_minutes=self.first_factor_minutes,
+            second_factor_minutes=self.second_factor_minutes,
+        )
+
+
+class World:
+    """What a document says, found by key. Immutable once made."""
+
+    def __init__(
+        self, document: PolicyDocument, revoked_sessions: Sequence[RevokedSession] = ()
+    ) -> None:
+        grants = document.grants or ()
+        self.policy: Policy = build_policy(
+            1,
+            document.permissions or (),
+            document.roles or (),
+            document.rules or (),
+            grants,
+            routes=document.routes or (),
+            resource_types=document.resource_types or (),
+        )
+        self._resources = {(one.type, one.id): one for one in document.resources or ()}
+        self._on_resource: defaultdict[ResourceRef, list[Grant]] = defaultdict(list)
+        in_organization: defaultdict[str, list[Grant]] = defaultdict(list)
+        to_user: defaultdict[str, list[Grant]] = defaultdict(list)
+        for grant in sorted(grants, key=lambda grant: grant.id):
+            if isinstance(grant.subject, ToUser):
+                to_user[grant.subject.user_id].append(grant)
+            elif isinstance(grant.scope, OnResource):
+                self._on_resource[grant.scope.resource].append(grant)
+            elif isinstance(grant.scope, InOrganization):
+                in_organization[grant.scope.organization_id].append(grant)
+        memberships: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for membership in document.memberships or ():
+            memberships[membership.user_id][membership.organization_id] = membership.role
+        self._users = {
+            user.id: UserFacts(
+                user,
+                memberships[user.id],
+                tuple(to_user[user.id]),
+                frozenset(one.session_id for one in revoked_sessions if one.user_id == user.id),
+            )
+            for user in document.users or ()
+        }
+        known = {organization.id for organization in document.organizations or ()}
+        for facts in self._users.values():
+            known.update(facts.memberships)
+        self._organizations: Mapping[str, OrganizationFacts] = {
+            name: OrganizationFacts(name, tuple(in_organization[name]))
+            for name in sorted(known | in_organization.keys())
+        }
+
+    def situation(self, asked: Asked, now: float) -> Situation:
+        """All that the answer to a question depends on, at `now` (seconds since 1970)."""
+        return Situation(
+            self.policy,
+            asked.token(now),
+            self._users.get(asked.actor.user_id),
+            self._organizations,
+            asked.question,
+            self.chain(asked.question.resource),
+            now,
+        )
+
+    def standing(self, asked: Asked, now: float) -> Standing:
+        """The actor, for any number of questions."""
+        return self.situation(asked, now).standing()
+
+    def chain(self, asked: Resource | None) -> tuple[ResourceFacts, ...]:
+        """A resource and those above it, nearest first. What is stored wins over what is asked: its
+        organization and parent whole, its attributes one by one."""
+        chain: list[ResourceFacts] = []
+        resource = asked
+        while resource is not None:
+            known = self._resources.get((resource.type, resource.id))
+            if known is not None:
+                resource = known._replace(attributes={**resource.attributes, **known.attributes})
+            ref = ResourceRef(resource.type, resource.id)
+            grants = tuple(self._on_resource.get(ref, ()))
+            chain.append(ResourceFacts(resource, grants, stored=known is not None))
+            above = resource.parent
+            resource = None if above is None else Resource(above.type, above.id)
+        return tuple(chain)
