@@ -20,7 +20,7 @@ from pdp.document import (
     differences,
     display_key,
     kind_of,
-    lint,
+    lint_applied,
     parse_document,
     reference_violations,
     refuse,
@@ -172,7 +172,7 @@ class Administrator:
             sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}
             grants = grants_on_resources(reader)
         stored = PolicyDocument(**sections, grants=grants)  # type: ignore[arg-type]
-        return lint(document.over(stored))
+        return lint_applied(document.over(stored))
 
     @staticmethod
     def check_sections(sections: Sequence[str]) -> Sequence[str]:

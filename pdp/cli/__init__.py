@@ -19,6 +19,7 @@ from pdp.cli import (
     clerk,
     database,
     explain,
+    lint,
     policy,
     policy_tests,
     secrets,
@@ -47,6 +48,7 @@ app.command("export")(policy.export)
 app.command("check")(ask.check)
 app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)
+app.command("lint")(lint.lint)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
 app.add_typer(audit.app, name="audit")

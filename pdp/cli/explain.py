@@ -114,7 +114,7 @@ def text_lines(response: "ExplainResponse") -> list[str]:
     """The tree, and what would allow."""
     lines = list(tree_lines(response.tree))
     if response.would_allow:
-        lines.append("would be allowed, each by itself:")
+        lines.append("any of these would allow it:")
         lines += [
             "  - " + "; and ".join(change.text for change in one.changes)
             for one in response.would_allow

@@ -21,6 +21,7 @@ A `Policy` and a `Condition` may be shared between threads, a `Standing` is for 
 has the order of refusals and reasons, `conditions.py` what a condition may be.
 """
 
+from pdp.decision.condition_reads import Reads, reads_of
 from pdp.decision.condition_steps import branches_of
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.evaluate import decide
@@ -39,6 +40,7 @@ __all__ = [
     "Explanation",
     "Policy",
     "PolicyEntity",
+    "Reads",
     "Situation",
     "Standing",
     "Step",
@@ -50,5 +52,6 @@ __all__ = [
     "decide",
     "explain",
     "prepare",
+    "reads_of",
     "target_of",
 ]

@@ -59,7 +59,7 @@ def _proposals(
 ) -> Iterator[tuple[Path, Any]]:
     """`elements`: the variables of the loops around, with the list that each goes through."""
     node = read(expression)
-    path = _path(node)
+    path = path_of(node)
     if path is not None:
         if node.kind is Kind.SELECT and node.tests:
             yield path, True
@@ -68,7 +68,7 @@ def _proposals(
         yield path, ABSENT
         return
     if node.kind is Kind.COMPREHENSION:
-        over = _path(read(node.inner[0]))
+        over = path_of(read(node.inner[0]))
         inside = {**elements, node.element: over} if over is not None else elements
         if over is not None:
             yield from ((over, []), (over, ABSENT))
@@ -84,7 +84,7 @@ def _proposals(
 def _compared(parts: Parts, node: Node, elements: dict[str, Path]) -> Iterator[tuple[Path, Any]]:
     for index, other in ((0, 1), (1, 0)):
         operand = read(node.inner[index])
-        path = _path(operand)
+        path = path_of(operand)
         element = elements.get(operand.name) if operand.kind is Kind.VARIABLE else None
         if path is None and element is None:
             continue
@@ -119,8 +119,9 @@ def _tries(function: str, value: Any, *, is_list: bool) -> Iterator[Any]:
             yield value + 1.0
 
 
-def _path(node: Node) -> Path | None:
-    """`context.place` and `context['place']`, or a variable that is no map."""
+def path_of(node: Node) -> Path | None:
+    """What an expression reads, if it is no more than that: `context.place`, `context['place']`,
+    `has(context.place)`, or a variable that is no map."""
     if node.kind is Kind.VARIABLE and "." in node.name:
         return Path(node.name, None)
     if node.kind is Kind.SELECT:

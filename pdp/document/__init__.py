@@ -19,7 +19,7 @@ Invariants:
 from pdp.document.describe import Described, described
 from pdp.document.diff import Action, Change, differences, same_entity
 from pdp.document.ids import derived_grant_id, derived_rule_id
-from pdp.document.lint import lint
+from pdp.document.lint import ALL_RULES, Finding, lint, lint_applied
 from pdp.document.parse import parse_document, refuse
 from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.policy_test_run import (
@@ -43,6 +43,7 @@ from pdp.document.validate import KINDS, checked, display_key, kind_of
 from pdp.document.world import Asked, World
 
 __all__ = [
+    "ALL_RULES",
     "KINDS",
     "SECTIONS",
     "VERSION_LINE",
@@ -53,6 +54,7 @@ __all__ = [
     "Declared",
     "Described",
     "Difference",
+    "Finding",
     "Gap",
     "Outcome",
     "Place",
@@ -70,6 +72,7 @@ __all__ = [
     "explain_test",
     "kind_of",
     "lint",
+    "lint_applied",
     "parent_problem",
     "parse_document",
     "parse_tests",

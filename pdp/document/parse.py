@@ -13,6 +13,7 @@ from pdp.document.json_text import is_json, read_json
 from pdp.document.nodes import Node, Path, path_text, plain, spot_of
 from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.references import reference_violations
+from pdp.document.silences import silences_of
 from pdp.document.timestamps import parse_time
 from pdp.document.validate import checked, display_key, kind_of
 from pdp.document.yaml_text import read_yaml
@@ -63,7 +64,8 @@ def parse_document(text: str) -> PolicyDocument:
     place; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
     """
     root, duplicate_keys = read_json(text) if is_json(text) else read_yaml(text)
-    return parse_tree(root, duplicate_keys)
+    document = parse_tree(root, duplicate_keys)
+    return dataclasses.replace(document, silences=() if is_json(text) else silences_of(text))
 
 
 def parse_tree(root: Node, duplicate_keys: Sequence[Violation] = ()) -> PolicyDocument:

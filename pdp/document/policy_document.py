@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pdp.document.silences import Silence
 from pdp.model import (
     Entity,
     Grant,
@@ -60,6 +61,8 @@ class PolicyDocument:
     resources: tuple[Resource, ...] | None = None
     places: Mapping[tuple[str, Key], Place] = field(default_factory=dict, compare=False, repr=False)
     """By kind and key; of a document that was parsed."""
+    silences: tuple[Silence, ...] = field(default=(), compare=False, repr=False)
+    """Comments that silence findings; of a document that was parsed from YAML."""
 
     def section(self, kind: str) -> tuple[Entity, ...] | None:
         """The entities of a kind (`permission`, `role`, ...)."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.document import lint, parse_document
+from pdp.document import ALL_RULES, lint, lint_applied, parse_document
 
 SCHOOL = """
 permissions: [course:edit, course:view, report:view]
@@ -52,7 +52,7 @@ ONE_COURSE = "grants: [{role: EDITOR, user: u, resource: {type: course, id: c}, 
     ],
 )
 def test_a_policy_is_warned_of_what_has_no_effect_or_no_resource(more, warnings):
-    found = lint(parse_document(SCHOOL + more))
+    found = lint_applied(parse_document(SCHOOL + more))
     assert [one.field for one in found] == [field for field, _ in warnings]
     for one, (_, said) in zip(found, warnings, strict=True):
         assert said in one.description
@@ -62,7 +62,7 @@ def test_a_policy_is_warned_of_what_has_no_effect_or_no_resource(more, warnings)
 @pytest.mark.parametrize("permission", ["course:edit", "course:view"])
 def test_a_grant_on_one_course_is_said_not_to_apply_where_no_course_is_named(permission):
     """Also through a role that the granted one inherits."""
-    (warning,) = lint(
+    (warning,) = lint_applied(
         parse_document(
             "permissions: [course:edit, course:view]\n"
             "roles: {EDITOR: {inherits: [VIEWER], allow: [course:edit]},"
@@ -76,7 +76,7 @@ def test_a_grant_on_one_course_is_said_not_to_apply_where_no_course_is_named(per
 
 
 def test_the_word_resource_in_a_text_is_no_reading_of_the_resource():
-    assert not lint(
+    assert not lint_applied(
         parse_document(
             "permissions: [a:b]\nroutes: {/a: a:b}\n"
             "roles: {R: {allow: [{permission: a:b, when: 'context.x == \"resource.id\"'}]}}"
@@ -87,4 +87,167 @@ def test_the_word_resource_in_a_text_is_no_reading_of_the_resource():
 def test_our_example_has_no_warnings():
     examples = Path(__file__).parents[2] / "examples"
     for name in ("courses.yaml", "next-courses/pdp.yaml"):
-        assert lint(parse_document((examples / name).read_text())) == []
+        found = lint(parse_document((examples / name).read_text()))
+        assert [one for one in found if one.rule.level == "warning"] == []
+
+
+PERMISSIONS = "permissions: [course:edit, course:view]\n"
+HELD = "grants: [{role: A, user: u, organization: o, expires_at: '2030-01-01T00:00:00Z'}]\n"
+ARCHIVED = "resource.attributes.archived == true"
+CASES = {
+    "type-without-permission": (
+        "resource_types: {coarse: {tenancy: none}}",
+        "resource_types: {course: {tenancy: none}}",
+    ),
+    "route-without-resource": (
+        (
+            "roles: {A: {allow: [{permission: course:edit, when: resource.id == 'x'}]}}\n"
+            "routes: {/a: course:edit}"
+        ),
+        (
+            "roles: {A: {allow: [{permission: course:edit, when: context.id == 'x'}]}}\n"
+            "routes: {/a: course:edit}"
+        ),
+    ),
+    "permission-in-no-rule": (
+        "roles: {A: {allow: [course:edit], deny: [course:view]}}",
+        "roles: {A: {allow: [course:*]}}",
+    ),
+    "permission-in-no-route": (
+        "routes: {/a: course:edit}",
+        "routes: {/a: course:edit, /b: course:view}",
+    ),
+    "role-unheld": (
+        "roles: {A: {}, B: {inherits: [A]}}\n" + HELD,
+        "roles: {A: {inherits: [B]}, B: {inherits: [C]}, C: {}}\n" + HELD,
+    ),
+    "rule-shadowed": (
+        (
+            "roles: {A: {inherits: [B], allow: [{permission: course:edit, when: 'true'}]}, "
+            "B: {allow: [course:*]}}"
+        ),
+        (
+            "roles: {A: {inherits: [B], allow: [{permission: course:edit, when: 'true'}]}, "
+            "B: {allow: [{permission: 'course:*', when: actor.id == 'y'}, course:view]}}"
+        ),
+    ),
+    "rule-equal": (
+        "roles: {A: {inherits: [B], allow: [course:edit]}, B: {allow: [course:edit]}}",
+        "roles: {A: {allow: [course:edit]}, B: {allow: [course:edit]}}",
+    ),
+    "wildcard-beside-deny": (
+        "roles: {A: {allow: [course:*], deny: [course:edit]}}",
+        "roles: {A: {allow: [course:*]}, B: {deny: [course:edit]}}",
+    ),
+    "identity-from-caller": (
+        "roles: {A: {allow: [{permission: course:edit, when: context.userId == 'u'}]}}",
+        (
+            "roles: {A: {allow: [{permission: course:edit, when: context.user_agent == 'u' "
+            "|| context.place == 'office'}]}}"
+        ),
+    ),
+    "deny-may-fail": (
+        f"roles: {{A: {{deny: [{{permission: course:edit, when: {ARCHIVED}}}]}}}}",
+        (
+            "roles: {A: {deny: [{permission: course:edit, when: "
+            f"has(resource.attributes.archived) && {ARCHIVED}}}], "
+            f"allow: [{{permission: course:edit, when: {ARCHIVED}}}]}}}}"
+        ),
+    ),
+    "grant-crosses-tenants": (
+        "roles: {A: {inherits: [B]}, B: {allow: ['*']}}\ngrants: [{role: A, user: u}]",
+        (
+            "resource_types: {course: {tenancy: none}}\nroles: {A: {allow: ['*']}}\n"
+            "grants: [{role: A, user: u}, {role: A, organization_role: 'org:admin'}]"
+        ),
+    ),
+    "grant-never-ends": (
+        "roles: {A: {}}\ngrants: [{role: A, user: u, organization: o}]",
+        "roles: {A: {}}\n" + HELD,
+    ),
+    "silence-invalid": (
+        "roles: {A: {}} # lint: silence role-unhold: a reason",
+        "roles: {A: {}}",
+    ),
+}
+
+
+def ids(text: str) -> list[str]:
+    return [one.rule.id for one in lint(parse_document(PERMISSIONS + text))]
+
+
+@pytest.mark.parametrize("rule", [rule.id for rule in ALL_RULES])
+def test_a_rule_finds_its_positive_case_and_not_its_negative_one(rule):
+    positive, negative = CASES[rule]
+    assert rule in ids(positive)
+    assert rule not in ids(negative)
+
+
+@pytest.mark.parametrize("rule", [rule.id for rule in ALL_RULES])
+def test_a_rule_has_a_paragraph_in_the_documentation(rule):
+    page = (Path(__file__).parents[2] / "docs" / "policy-tools.md").read_text()
+    assert f"\n#### {rule}\n" in page
+
+
+@pytest.mark.parametrize("rule", [rule.id for rule in ALL_RULES[:-1]])
+def test_every_finding_has_a_line_and_can_be_silenced_there_with_a_reason(rule):
+    text = PERMISSIONS + CASES[rule][0]
+    lines = text.splitlines()
+    targets = {one.violation.line for one in lint(parse_document(text)) if one.rule.id == rule}
+    assert None not in targets
+    for line in sorted(targets, reverse=True):
+        lines.insert(line - 1, f"# lint: silence {rule}: it is meant")
+    found = lint(parse_document("# nothing\n\n" + "\n".join(lines)))
+    reasons = {one.silenced for one in found if one.rule.id == rule}
+    assert reasons == {"it is meant"}
+    assert "silence-invalid" not in {one.rule.id for one in found}
+
+
+@pytest.mark.parametrize(
+    ("comment", "told"),
+    [
+        ("# lint: silence role-unheld", "without a reason"),
+        ("# lint: silence role-unheld:", "without a reason"),
+        ("# lint: silence role-unhold: because", "is not a rule; did you mean role-unheld?"),
+        ("# lint: silence rule-equal: because", "is not found here"),
+        ("# lint: silence", "'' is not a rule"),
+    ],
+)
+def test_a_comment_that_silences_nothing_is_a_finding_and_silences_nothing(comment, told):
+    text = (
+        f"permissions: [course:edit]\n{comment}\nroles: {{A: {{allow: [course:edit]}}}}\ngrants: []"
+    )
+    found = {one.rule.id: one for one in lint(parse_document(text))}
+    assert found["role-unheld"].silenced is None
+    assert told in found["silence-invalid"].violation.description
+    assert found["silence-invalid"].violation.line == 2
+
+
+def test_a_comment_above_the_first_line_silences_in_the_whole_document():
+    grants = "".join(f"  - {{role: A, user: u{number}, organization: o}}\n" for number in range(5))
+    text = f"# A policy.\n# lint: silence grant-never-ends: Clerk removes staff\n{PERMISSIONS}"
+    found = lint(parse_document(f"{text}roles: {{A: {{allow: [course:*]}}}}\ngrants:\n{grants}"))
+    assert [one.silenced for one in found] == ["Clerk removes staff"] * 5
+
+
+def test_a_silence_elsewhere_leaves_a_finding_alone():
+    grants = (
+        "grants:\n  - {role: A, user: u}\n"
+        "  # lint: silence grant-never-ends: b\n  - {role: A, user: v}\n"
+    )
+    found = lint(parse_document(f"{PERMISSIONS}roles: {{A: {{allow: [course:*]}}}}\n{grants}"))
+    ends = [one.silenced for one in found if one.rule.id == "grant-never-ends"]
+    assert ends == [None, "b"]
+
+
+@pytest.mark.parametrize("section", ["roles: {A: {allow: [course:edit]}}", "grants: []", ""])
+def test_what_a_document_leaves_out_is_not_judged(section):
+    """The rest may be stored, or in another file."""
+    assert "role-unheld" not in ids(section)
+
+
+def test_an_identity_that_is_compared_with_what_the_caller_sends_is_found():
+    condition = "context.x == actor.id"
+    assert "identity-from-caller" in ids(
+        f"roles: {{A: {{allow: [{{permission: course:edit, when: {condition}}}]}}}}"
+    )

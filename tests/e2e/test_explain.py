@@ -1,6 +1,8 @@
 """ExplainService and `pdp explain`, on a real server."""
 
 import json
+import re
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,6 +12,7 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 from pdpapi.v1.explain_service_pb2 import ExplainRequest, NamedActor
 from pdpapi.v1.explain_service_pb2_grpc import ExplainServiceStub
 
+from tests.cli import test_lint
 from tests.cli.conftest import run  # noqa: F401  # a fixture
 from tests.cli.running import Run
 from tests.kit.server import ServerProcess, Stubs, token_of
@@ -146,3 +149,26 @@ def test_a_caller_that_may_only_decide_gets_no_explanation(tmp_path) -> None:
                 timeout=10,
             )
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "policy-tools.md"
+
+
+@pytest.mark.parametrize(
+    "transcript", re.findall(r"```console\n\$ pdp (.*?)```", PAGE.read_text(), re.DOTALL)
+)
+def test_the_transcripts_of_the_documentation_are_what_is_printed(
+    server: ServerProcess,
+    run: Run,  # noqa: F811
+    transcript: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command, _, wanted = transcript.partition("\n")
+    (tmp_path / "policy.yaml").write_text(test_lint.POLICY)
+    (tmp_path / "examples").symlink_to(PAGE.parents[1] / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
+    printed = run(*command.split()).out
+    seconds = re.compile(r"\(\d+\.\d\d s\)")
+    assert seconds.sub("", printed) == seconds.sub("", wanted)

@@ -1,0 +1,152 @@
+"""`pdp lint`: what is likely a mistake in policy documents, offline."""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pdp.cli.output import emit, fail, read_input, say, say_marked
+
+if TYPE_CHECKING:
+    from pdp.document import Finding
+
+    Located = Sequence[tuple[str, Finding]]
+
+_COLOURS = {"warning": "yellow", "note": "cyan"}
+_SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+class Output(StrEnum):
+    """How findings are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
+
+def lint(
+    files: Annotated[list[str], typer.Argument(help="Policy documents; - reads standard input.")],
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TEXT,
+) -> None:
+    """Finds what is likely a mistake in policies that hold together.
+
+    Exit status: 0 nothing but notes and silenced findings, 1 warnings, 2 a file is refused.
+    """
+    from pdp.document import lint as findings_of
+    from pdp.document import parse_document
+    from pdp.errors import InvalidPolicy
+
+    found: list[tuple[str, Finding]] = []
+    refused = False
+    for file in files:
+        name = "stdin" if file == "-" else file
+        try:
+            found += [(name, one) for one in findings_of(parse_document(_text(file)))]
+        except InvalidPolicy as error:
+            refused = True
+            for violation in error.violations:
+                fail(violation.located(name))
+    if output is Output.TEXT:
+        _show(found)
+    else:
+        written = _sarif(found) if output is Output.SARIF else _json(found)
+        emit(json.dumps(written, indent=2) + "\n")
+    if refused:
+        raise typer.Exit(2)
+    raise typer.Exit(1 if any(_counts(finding) for _, finding in found) else 0)
+
+
+def _counts(finding: "Finding") -> bool:
+    return finding.silenced is None and finding.rule.level == "warning"
+
+
+def _text(file: str) -> str:
+    if file == "-":
+        return read_input("a policy document")
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: is not UTF-8 text") from None
+
+
+def _show(found: "Located") -> None:
+    told = [(name, one) for name, one in found if one.silenced is None]
+    for name, one in told:
+        level = one.rule.level
+        say_marked(level, _COLOURS[level], f"{one.violation.located(name)} [{one.rule.id}]")
+    warnings = sum(one.rule.level == "warning" for _, one in told)
+    say(f"{warnings} warnings, {len(told) - warnings} notes, {len(found) - len(told)} silenced")
+
+
+def _json(found: "Located") -> list[dict[str, Any]]:
+    return [
+        {
+            "file": name,
+            "line": one.violation.line,
+            "column": one.violation.column,
+            "field": one.violation.field,
+            "rule": one.rule.id,
+            "level": one.rule.level,
+            "description": one.violation.description,
+            "silenced": one.silenced,
+        }
+        for name, one in found
+    ]
+
+
+def _sarif(found: "Located") -> dict[str, Any]:
+    """SARIF 2.1.0 (https://docs.oasis-open.org/sarif/sarif/v2.1.0/), for code scanners."""
+    from importlib.metadata import version
+
+    from pdp.document import ALL_RULES
+
+    return {
+        "$schema": _SARIF_SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "pdp lint",
+                        "version": version("pdp"),
+                        "rules": [
+                            {
+                                "id": rule.id,
+                                "shortDescription": {"text": rule.title},
+                                "defaultConfiguration": {"level": rule.level},
+                            }
+                            for rule in ALL_RULES
+                        ],
+                    }
+                },
+                "results": [_sarif_result(name, one) for name, one in found],
+            }
+        ],
+    }
+
+
+def _sarif_result(name: str, finding: "Finding") -> dict[str, Any]:
+    violation = finding.violation
+    region = {"startLine": violation.line or 1}
+    if violation.column is not None:
+        region["startColumn"] = violation.column
+    result: dict[str, Any] = {
+        "ruleId": finding.rule.id,
+        "level": finding.rule.level,
+        "message": {"text": f"{violation.field}: {violation.description}"},
+        "locations": [
+            {"physicalLocation": {"artifactLocation": {"uri": _uri(name)}, "region": region}}
+        ],
+    }
+    if finding.silenced is not None:
+        result["suppressions"] = [{"kind": "inSource", "justification": finding.silenced}]
+    return result
+
+
+def _uri(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name)
