@@ -1,28 +1,33 @@
 """The way of an explanation: verify or take the named actor, gather facts, explain, confirm.
 
-The same rooms as in `authorizer`, without the audit log: an explanation answers nobody. It writes
-nothing; an unknown user of a verified token is not provisioned.
+The same rooms as in `authorizer`, but nothing is written: an explanation answers nobody, so it is
+not in the audit log, and an unknown user of a verified token is not provisioned.
 """
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
+from pdp.audit import DecisionLog
 from pdp.clock import Clock
 from pdp.concurrency.waiting import in_pool
 from pdp.decision import Explanation, Situation, Step, explain
 from pdp.decision.explanation import StepKind, StepStatus
+from pdp.errors import InvalidRequest, Violation
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
 from pdp.model import (
     Actor,
     Attributes,
     Decision,
+    DecisionRecord,
     Effect,
     OrganizationFacts,
     Question,
+    Reason,
     RefusedToken,
+    Resource,
     VerifiedToken,
 )
 
@@ -56,21 +61,56 @@ class NamedActor:
         )
 
 
+class Difference(NamedTuple):
+    """A field of a decision that is not what it was."""
+
+    field: str
+    then: str
+    now: str
+
+
 @dataclass(frozen=True, slots=True)
 class Explained:
     """An explanation, and the revision that it holds at."""
 
     explanation: Explanation
     revision: int
+    recorded: DecisionRecord | None = None
+    """The recorded decision that was asked again."""
+
+    def differences(self) -> list[Difference]:
+        """In what the decision of today differs from the recorded one."""
+        then, now = self.recorded, self.explanation.decision
+        if then is None:
+            return []
+        pairs = (
+            ("decision", then.effect.value, now.effect.value),
+            ("reason", then.reason.name, now.reason.name),
+            ("rule", then.rule_id or "", now.rule_id or ""),
+            ("grant", then.grant_id or "", now.grant_id or ""),
+            (
+                "resource_organization",
+                then.resource_organization_id or "",
+                now.resource_organization_id or "",
+            ),
+        )
+        return [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 class Explainer:
     """Explains answers. Keeps no state of its own."""
 
     def __init__(
-        self, verifier: Verifier, replica: Replica, pool: ThreadPoolExecutor, *, clock: Clock
+        self,
+        verifier: Verifier,
+        replica: Replica,
+        log: DecisionLog,
+        pool: ThreadPoolExecutor,
+        *,
+        clock: Clock,
     ) -> None:
         """`pool`: threads to explain in, because it takes far longer than to decide."""
+        self._log = log
         self._verifier = verifier
         self._replica = replica
         self._pool = pool
@@ -108,6 +148,47 @@ class Explainer:
         explanation = await in_pool(self._pool, lambda: explain(situation))
         self._replica.confirm(view)
         return Explained(explanation, view.revision)
+
+    async def explain_recorded(
+        self,
+        decision_id: str,
+        attributes: Attributes,
+        context: Attributes,
+        at_least_revision: int = 0,
+    ) -> Explained:
+        """Asks a recorded question again, by the policy and the facts of today.
+
+        The log keeps neither claims and factors nor what the caller sent: claims and factors are
+        absent, `attributes` (of the resource) and `context` are what the caller says now.
+
+        Raises:
+            errors.NotFound: there is no such decision.
+            errors.InvalidRequest: nothing can be asked again: the request had no route.
+            errors.Unavailable: as `explain`.
+        """
+        first, *_ = await in_pool(self._pool, lambda: self._log.get(decision_id))
+        if first.reason in (Reason.ROUTE_UNKNOWN, Reason.PATH_AMBIGUOUS):
+            text = f"is about {first.request}, for which there was no route ({first.reason.name})"
+            raise InvalidRequest(Violation("decision_id", text))
+        refused = first.reason.name.startswith("TOKEN_") or first.reason is Reason.SESSION_PENDING
+        if first.actor is None or refused:
+            token = RefusedToken(first.reason, first.token_fingerprint, first.actor)
+            return Explained(_refused(token), self._replica.revision, first)
+        resource = None
+        if first.resource is not None:
+            # Of a resource that is not stored, the log keeps the organization that was sent.
+            resource = Resource(
+                first.resource.type,
+                first.resource.id,
+                first.resource_organization_id,
+                attributes=attributes,
+            )
+        explained = await self.explain(
+            NamedActor(first.actor),
+            Question(first.permission, resource, context),
+            at_least_revision,
+        )
+        return replace(explained, recorded=first)
 
     async def _organizations(self, view: View, actor: Actor) -> Mapping[str, OrganizationFacts]:
         """Facts of the active organization, and of others that might be active: those that the

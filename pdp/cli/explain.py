@@ -34,7 +34,7 @@ class Output(StrEnum):
 
 
 def explain(
-    permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
+    permission: Annotated[str, typer.Argument(help="e.g. course:edit")] = "",
     resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
     user: Annotated[str, typer.Option(help="Clerk user id, in place of a token.")] = "",
     active_organization: Annotated[
@@ -51,6 +51,9 @@ def explain(
     claims: Annotated[str, typer.Option(help="Claims, a JSON object; with --user.")] = "{}",
     token: Annotated[
         str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
+    ] = "",
+    decision: Annotated[
+        str, typer.Option(metavar="ID", help="A recorded decision, in place of a question.")
     ] = "",
     organization: Annotated[
         str | None,
@@ -74,7 +77,14 @@ def explain(
     from pdpapi.v1.explain_service_pb2 import ExplainRequest
 
     request = ExplainRequest(permission=permission)
-    if user:
+    if bool(permission) == bool(decision):
+        raise typer.BadParameter("name a permission, or a decision with --decision")
+    if decision:
+        if user or token or resource or organization:
+            raise typer.BadParameter("has its own actor and resource", param_hint="--decision")
+        request.decision_id = decision
+        request.resource.attributes.update(read_mapping(attributes, "--attributes"))
+    elif user:
         request.actor.user_id = user
         request.actor.organization_id = active_organization
         request.actor.session_id = session
@@ -89,12 +99,7 @@ def explain(
         request.actor_token = asked.strip()
     else:
         raise typer.BadParameter("name a user, or give a token with --token or PDP_TOKEN")
-    if resource is not None:
-        request.resource.type, _, request.resource.id = resource.partition(":")
-        request.resource.organization_id = organization or ""
-        request.resource.attributes.update(read_mapping(attributes, "--attributes"))
-    elif organization is not None:
-        raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
+    _write_resource(request, resource, organization, attributes)
     request.context.update(read_mapping(context, "--context"))
     response = _ask(request, server, api_key, ca, certificate, key)
     if output is Output.JSON:
@@ -110,9 +115,32 @@ def explain(
     raise typer.Exit(0 if response.decision == DECISION_ALLOW else 1)
 
 
+def _write_resource(
+    request: "ExplainRequest", resource: str | None, organization: str | None, attributes: str
+) -> None:
+    if resource is not None:
+        request.resource.type, _, request.resource.id = resource.partition(":")
+        request.resource.organization_id = organization or ""
+        request.resource.attributes.update(read_mapping(attributes, "--attributes"))
+    elif organization is not None:
+        raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
+
+
 def text_lines(response: "ExplainResponse") -> list[str]:
-    """The tree, and what would allow."""
+    """The tree, in what it differs from the record, and what would allow."""
     lines = list(tree_lines(response.tree))
+    if response.HasField("recorded"):
+        decided = response.recorded.decided_at.ToDatetime().isoformat(timespec="seconds")
+        lines.append(
+            f"recorded {decided}Z at revision {response.recorded.revision}, asked again at"
+            f" revision {response.revision}; claims, factors and what the caller sent are not recorded"
+        )
+        if not response.differences:
+            lines.append("today's decision is the recorded one")
+        lines += [
+            f"  {one.field}: then {one.then or 'none'}, today {one.now or 'none'}"
+            for one in response.differences
+        ]
     if response.would_allow:
         lines.append("any of these would allow it:")
         lines += [

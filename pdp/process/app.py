@@ -186,6 +186,7 @@ class Service:
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
         self._health = Health()
+        decision_log = DecisionLog(self._engine)
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *external_authorization_methods(
@@ -193,14 +194,20 @@ class Service:
             ),
             *administration_methods(administrator, Barriers(self._engine), pages, self._blocking),
             *audit_methods(
-                DecisionLog(self._engine),
+                decision_log,
                 Reports(self._engine, clock=self._clock),
                 pages,
                 Rate("reports_share", settings.reports_share),
                 self._blocking,
             ),
             *explain_methods(
-                Explainer(self._verifier, self._replica, self._blocking, clock=self._clock)
+                Explainer(
+                    self._verifier,
+                    self._replica,
+                    decision_log,
+                    self._blocking,
+                    clock=self._clock,
+                )
             ),
             *watchers.methods(),
             *self._health.methods(),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from pdpapi.v1.administration_service_pb2 import ApplyRequest
 from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 from pdpapi.v1.core_pb2 import DECISION_ALLOW, DECISION_DENY, DecisionReason, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
@@ -15,7 +16,8 @@ from pdpapi.v1.explain_service_pb2_grpc import ExplainServiceStub
 from tests.cli import test_lint
 from tests.cli.conftest import run  # noqa: F401  # a fixture
 from tests.cli.running import Run
-from tests.kit.server import ServerProcess, Stubs, token_of
+from tests.e2e.conftest import POLICY
+from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.waiting import eventually
 
 SAM = NamedActor(user_id="user_sam", organization_id="org_school")
@@ -135,8 +137,6 @@ def test_the_command_prints_a_tree_and_json(
 def test_a_caller_that_may_only_decide_gets_no_explanation(tmp_path) -> None:
     from hashlib import sha256
 
-    from tests.kit.server import running_server
-
     key = "k" * 43
     callers = [
         {"name": "backend", "api_key_sha256": sha256(key.encode()).hexdigest(), "may": ["decide"]}
@@ -149,6 +149,45 @@ def test_a_caller_that_may_only_decide_gets_no_explanation(tmp_path) -> None:
                 timeout=10,
             )
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_recorded_decision_is_asked_again_and_says_what_is_different_today(
+    tmp_path: Path,
+    run: Run,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with running_server(tmp_path, POLICY) as (server, stubs):
+        monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
+        token = token_of("user_sam", organization_id="org_school")
+        request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)
+        denied = stubs.decision.Check(request, timeout=10)
+        refused = stubs.decision.Check(CheckRequest(actor_token="x", permission="a:b"), timeout=10)
+
+        def explained(decision_id: str, *more: str):
+            done = run("explain", "--decision", decision_id, *more)
+            return None if "NOT_FOUND" in done.err else done
+
+        eventually(lambda: explained(denied.decision_id))
+        same = explained(denied.decision_id)
+        assert same.status == 1
+        assert "today's decision is the recorded one" in same.out
+
+        changed = POLICY.replace(
+            "- {role: STUDENT, user: user_sam", "- {role: ADMIN, user: user_sam"
+        )
+        stubs.administration.Apply(ApplyRequest(document=changed), timeout=10)
+        now = explained(denied.decision_id)
+        assert now.status == 0
+        assert "  decision: then deny, today allow" in now.out.splitlines()
+        fields = json.loads(explained(denied.decision_id, "-o", "json").out)
+        assert fields["recorded"]["decision_id"] == denied.decision_id
+
+        eventually(lambda: explained(refused.decision_id))
+        token_step = explained(refused.decision_id)
+        assert "the token is refused: TOKEN_MALFORMED" in token_step.out
+        assert run("explain", "--decision", denied.decision_id[:-1] + "x").status == 2
+        assert run("explain", "course:edit", "--decision", denied.decision_id).status == 2
+        assert run("explain", "--decision", denied.decision_id, "--user", "u").status == 2
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "policy-tools.md"

@@ -21,6 +21,7 @@ from pdp.limits import ATTRIBUTE_BYTES_MAX, TOKEN_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert.attributes import attributes_of
 from pdp.wire.methods import Method
+from pdp.wire.services.audit import record_message
 from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, question_of
 
 SERVICE = explain_service_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
@@ -38,9 +39,20 @@ def explain_methods(explainer: Explainer) -> Sequence[Method]:
     """The methods of ExplainService."""
 
     async def explain(request: ExplainRequest, _: Caller) -> ExplainResponse:
-        explained = await explainer.explain(
-            _asking(request), question_of(request), request.at_least_revision
-        )
+        if request.WhichOneof("asking") == "decision_id":
+            if request.permission:
+                text = "must be empty: that of the recorded decision is asked"
+                raise InvalidRequest(Violation("permission", text))
+            explained = await explainer.explain_recorded(
+                request.decision_id,
+                attributes_of(request.resource.attributes, "resource.attributes"),
+                attributes_of(request.context, "context"),
+                request.at_least_revision,
+            )
+        else:
+            explained = await explainer.explain(
+                _asking(request), question_of(request), request.at_least_revision
+            )
         explanation = explained.explanation
         decision = explanation.decision
         response = ExplainResponse(
@@ -54,6 +66,10 @@ def explain_methods(explainer: Explainer) -> Sequence[Method]:
         _write_step(response.tree, explanation.tree)
         for changes in explanation.would_allow:
             response.would_allow.add(changes=map(_change_message, changes))
+        if explained.recorded is not None:
+            response.recorded.CopyFrom(record_message(explained.recorded))
+            for difference in explained.differences():
+                response.differences.add(**difference._asdict())
         return response
 
     return (Method(SERVICE, "Explain", "audit", ExplainRequest, explain, EXPLAIN_BYTES_MAX),)

@@ -118,7 +118,7 @@ func (x ExplanationStep_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExplanationStep_Kind.Descriptor instead.
 func (ExplanationStep_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{3, 0}
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // What a step came to.
@@ -219,7 +219,7 @@ func (x ExplanationStep_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExplanationStep_Status.Descriptor instead.
 func (ExplanationStep_Status) EnumDescriptor() ([]byte, []int) {
-	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{3, 1}
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{4, 1}
 }
 
 // What is changed.
@@ -308,7 +308,7 @@ func (x WouldAllow_Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WouldAllow_Change_Kind.Descriptor instead.
 func (WouldAllow_Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{4, 0, 0}
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{5, 0, 0}
 }
 
 // A user in a session, without a token. What is not set is as in a token that does not have it.
@@ -429,6 +429,7 @@ type ExplainRequest struct {
 	//
 	//	*ExplainRequest_ActorToken
 	//	*ExplainRequest_Actor
+	//	*ExplainRequest_DecisionId
 	Asking isExplainRequest_Asking `protobuf_oneof:"asking"`
 	// `resource-type:action`.
 	Permission string `protobuf:"bytes,3,opt,name=permission,proto3" json:"permission,omitempty"`
@@ -497,6 +498,15 @@ func (x *ExplainRequest) GetActor() *NamedActor {
 	return nil
 }
 
+func (x *ExplainRequest) GetDecisionId() string {
+	if x != nil {
+		if x, ok := x.Asking.(*ExplainRequest_DecisionId); ok {
+			return x.DecisionId
+		}
+	}
+	return ""
+}
+
 func (x *ExplainRequest) GetPermission() string {
 	if x != nil {
 		return x.Permission
@@ -539,9 +549,18 @@ type ExplainRequest_Actor struct {
 	Actor *NamedActor `protobuf:"bytes,2,opt,name=actor,proto3,oneof"`
 }
 
+type ExplainRequest_DecisionId struct {
+	// A recorded decision, asked again today: its actor, permission and resource. The log keeps neither
+	// claims and factors nor what the caller sent, so those are absent; `context` and
+	// `resource.attributes` may say them. `permission` must be empty, and nothing else is read.
+	DecisionId string `protobuf:"bytes,7,opt,name=decision_id,json=decisionId,proto3,oneof"`
+}
+
 func (*ExplainRequest_ActorToken) isExplainRequest_Asking() {}
 
 func (*ExplainRequest_Actor) isExplainRequest_Asking() {}
+
+func (*ExplainRequest_DecisionId) isExplainRequest_Asking() {}
 
 // The answer and its reasons.
 type ExplainResponse struct {
@@ -562,7 +581,11 @@ type ExplainResponse struct {
 	Tree *ExplanationStep `protobuf:"bytes,7,opt,name=tree,proto3" json:"tree,omitempty"`
 	// What would make it an allow, smallest first. Each was verified by asking again. Empty for an allow,
 	// and if no small change was found.
-	WouldAllow    []*WouldAllow `protobuf:"bytes,8,rep,name=would_allow,json=wouldAllow,proto3" json:"would_allow,omitempty"`
+	WouldAllow []*WouldAllow `protobuf:"bytes,8,rep,name=would_allow,json=wouldAllow,proto3" json:"would_allow,omitempty"`
+	// The recorded decision, if one is explained.
+	Recorded *DecisionRecord `protobuf:"bytes,9,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	// In what today differs from the record.
+	Differences   []*Difference `protobuf:"bytes,10,rep,name=differences,proto3" json:"differences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,6 +676,84 @@ func (x *ExplainResponse) GetWouldAllow() []*WouldAllow {
 	return nil
 }
 
+func (x *ExplainResponse) GetRecorded() *DecisionRecord {
+	if x != nil {
+		return x.Recorded
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+// A field of a decision that is not what it was.
+type Difference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `decision`, `reason`, `rule`, `grant` or `resource_organization`.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// On record; empty: none.
+	Then string `protobuf:"bytes,2,opt,name=then,proto3" json:"then,omitempty"`
+	// Today; empty: none.
+	Now           string `protobuf:"bytes,3,opt,name=now,proto3" json:"now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Difference) Reset() {
+	*x = Difference{}
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Difference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Difference) ProtoMessage() {}
+
+func (x *Difference) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Difference.ProtoReflect.Descriptor instead.
+func (*Difference) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Difference) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Difference) GetThen() string {
+	if x != nil {
+		return x.Then
+	}
+	return ""
+}
+
+func (x *Difference) GetNow() string {
+	if x != nil {
+		return x.Now
+	}
+	return ""
+}
+
 // A step of the way.
 type ExplanationStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -674,7 +775,7 @@ type ExplanationStep struct {
 
 func (x *ExplanationStep) Reset() {
 	*x = ExplanationStep{}
-	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[3]
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +787,7 @@ func (x *ExplanationStep) String() string {
 func (*ExplanationStep) ProtoMessage() {}
 
 func (x *ExplanationStep) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[3]
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +800,7 @@ func (x *ExplanationStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplanationStep.ProtoReflect.Descriptor instead.
 func (*ExplanationStep) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{3}
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExplanationStep) GetKind() ExplanationStep_Kind {
@@ -755,7 +856,7 @@ type WouldAllow struct {
 
 func (x *WouldAllow) Reset() {
 	*x = WouldAllow{}
-	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[4]
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +868,7 @@ func (x *WouldAllow) String() string {
 func (*WouldAllow) ProtoMessage() {}
 
 func (x *WouldAllow) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[4]
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +881,7 @@ func (x *WouldAllow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WouldAllow.ProtoReflect.Descriptor instead.
 func (*WouldAllow) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{4}
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WouldAllow) GetChanges() []*WouldAllow_Change {
@@ -808,7 +909,7 @@ type WouldAllow_Change struct {
 
 func (x *WouldAllow_Change) Reset() {
 	*x = WouldAllow_Change{}
-	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[5]
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +921,7 @@ func (x *WouldAllow_Change) String() string {
 func (*WouldAllow_Change) ProtoMessage() {}
 
 func (x *WouldAllow_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[5]
+	mi := &file_pdpapi_v1_explain_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +934,7 @@ func (x *WouldAllow_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WouldAllow_Change.ProtoReflect.Descriptor instead.
 func (*WouldAllow_Change) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{4, 0}
+	return file_pdpapi_v1_explain_service_proto_rawDescGZIP(), []int{5, 0}
 }
 
 func (x *WouldAllow_Change) GetKind() WouldAllow_Change_Kind {
@@ -868,7 +969,7 @@ var File_pdpapi_v1_explain_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_explain_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fpdpapi/v1/explain_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14pdpapi/v1/core.proto\"\x9b\x03\n" +
+	"\x1fpdpapi/v1/explain_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dpdpapi/v1/audit_service.proto\x1a\x14pdpapi/v1/core.proto\"\x9b\x03\n" +
 	"\n" +
 	"NamedActor\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
@@ -881,18 +982,20 @@ const file_pdpapi_v1_explain_service_proto_rawDesc = "" +
 	"\x06claims\x18\a \x01(\v2\x17.google.protobuf.StructR\x06claims\x12/\n" +
 	"\x13claimed_permissions\x18\b \x03(\tR\x12claimedPermissionsB\x17\n" +
 	"\x15_first_factor_minutesB\x18\n" +
-	"\x16_second_factor_minutes\"\x9c\x02\n" +
+	"\x16_second_factor_minutes\"\xbf\x02\n" +
 	"\x0eExplainRequest\x12!\n" +
 	"\vactor_token\x18\x01 \x01(\tH\x00R\n" +
 	"actorToken\x12-\n" +
-	"\x05actor\x18\x02 \x01(\v2\x15.pdpapi.v1.NamedActorH\x00R\x05actor\x12\x1e\n" +
+	"\x05actor\x18\x02 \x01(\v2\x15.pdpapi.v1.NamedActorH\x00R\x05actor\x12!\n" +
+	"\vdecision_id\x18\a \x01(\tH\x00R\n" +
+	"decisionId\x12\x1e\n" +
 	"\n" +
 	"permission\x18\x03 \x01(\tR\n" +
 	"permission\x12/\n" +
 	"\bresource\x18\x04 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x121\n" +
 	"\acontext\x18\x05 \x01(\v2\x17.google.protobuf.StructR\acontext\x12*\n" +
 	"\x11at_least_revision\x18\x06 \x01(\x04R\x0fatLeastRevisionB\b\n" +
-	"\x06asking\"\xe5\x02\n" +
+	"\x06asking\"\xd5\x03\n" +
 	"\x0fExplainResponse\x12/\n" +
 	"\bdecision\x18\x01 \x01(\x0e2\x13.pdpapi.v1.DecisionR\bdecision\x126\n" +
 	"\vdenial_kind\x18\x02 \x01(\x0e2\x15.pdpapi.v1.DenialKindR\n" +
@@ -903,7 +1006,15 @@ const file_pdpapi_v1_explain_service_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12.\n" +
 	"\x04tree\x18\a \x01(\v2\x1a.pdpapi.v1.ExplanationStepR\x04tree\x126\n" +
 	"\vwould_allow\x18\b \x03(\v2\x15.pdpapi.v1.WouldAllowR\n" +
-	"wouldAllow\"\xd6\x06\n" +
+	"wouldAllow\x125\n" +
+	"\brecorded\x18\t \x01(\v2\x19.pdpapi.v1.DecisionRecordR\brecorded\x127\n" +
+	"\vdifferences\x18\n" +
+	" \x03(\v2\x15.pdpapi.v1.DifferenceR\vdifferences\"H\n" +
+	"\n" +
+	"Difference\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x12\n" +
+	"\x04then\x18\x02 \x01(\tR\x04then\x12\x10\n" +
+	"\x03now\x18\x03 \x01(\tR\x03now\"\xd6\x06\n" +
 	"\x0fExplanationStep\x123\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.pdpapi.v1.ExplanationStep.KindR\x04kind\x129\n" +
 	"\x06status\x18\x02 \x01(\x0e2!.pdpapi.v1.ExplanationStep.StatusR\x06status\x12\x12\n" +
@@ -990,7 +1101,7 @@ func file_pdpapi_v1_explain_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpapi_v1_explain_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_pdpapi_v1_explain_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_pdpapi_v1_explain_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_pdpapi_v1_explain_service_proto_goTypes = []any{
 	(ExplanationStep_Kind)(0),   // 0: pdpapi.v1.ExplanationStep.Kind
 	(ExplanationStep_Status)(0), // 1: pdpapi.v1.ExplanationStep.Status
@@ -998,37 +1109,41 @@ var file_pdpapi_v1_explain_service_proto_goTypes = []any{
 	(*NamedActor)(nil),          // 3: pdpapi.v1.NamedActor
 	(*ExplainRequest)(nil),      // 4: pdpapi.v1.ExplainRequest
 	(*ExplainResponse)(nil),     // 5: pdpapi.v1.ExplainResponse
-	(*ExplanationStep)(nil),     // 6: pdpapi.v1.ExplanationStep
-	(*WouldAllow)(nil),          // 7: pdpapi.v1.WouldAllow
-	(*WouldAllow_Change)(nil),   // 8: pdpapi.v1.WouldAllow.Change
-	(*structpb.Struct)(nil),     // 9: google.protobuf.Struct
-	(*Resource)(nil),            // 10: pdpapi.v1.Resource
-	(Decision)(0),               // 11: pdpapi.v1.Decision
-	(DenialKind)(0),             // 12: pdpapi.v1.DenialKind
-	(DecisionReason)(0),         // 13: pdpapi.v1.DecisionReason
+	(*Difference)(nil),          // 6: pdpapi.v1.Difference
+	(*ExplanationStep)(nil),     // 7: pdpapi.v1.ExplanationStep
+	(*WouldAllow)(nil),          // 8: pdpapi.v1.WouldAllow
+	(*WouldAllow_Change)(nil),   // 9: pdpapi.v1.WouldAllow.Change
+	(*structpb.Struct)(nil),     // 10: google.protobuf.Struct
+	(*Resource)(nil),            // 11: pdpapi.v1.Resource
+	(Decision)(0),               // 12: pdpapi.v1.Decision
+	(DenialKind)(0),             // 13: pdpapi.v1.DenialKind
+	(DecisionReason)(0),         // 14: pdpapi.v1.DecisionReason
+	(*DecisionRecord)(nil),      // 15: pdpapi.v1.DecisionRecord
 }
 var file_pdpapi_v1_explain_service_proto_depIdxs = []int32{
-	9,  // 0: pdpapi.v1.NamedActor.claims:type_name -> google.protobuf.Struct
+	10, // 0: pdpapi.v1.NamedActor.claims:type_name -> google.protobuf.Struct
 	3,  // 1: pdpapi.v1.ExplainRequest.actor:type_name -> pdpapi.v1.NamedActor
-	10, // 2: pdpapi.v1.ExplainRequest.resource:type_name -> pdpapi.v1.Resource
-	9,  // 3: pdpapi.v1.ExplainRequest.context:type_name -> google.protobuf.Struct
-	11, // 4: pdpapi.v1.ExplainResponse.decision:type_name -> pdpapi.v1.Decision
-	12, // 5: pdpapi.v1.ExplainResponse.denial_kind:type_name -> pdpapi.v1.DenialKind
-	13, // 6: pdpapi.v1.ExplainResponse.reason:type_name -> pdpapi.v1.DecisionReason
-	6,  // 7: pdpapi.v1.ExplainResponse.tree:type_name -> pdpapi.v1.ExplanationStep
-	7,  // 8: pdpapi.v1.ExplainResponse.would_allow:type_name -> pdpapi.v1.WouldAllow
-	0,  // 9: pdpapi.v1.ExplanationStep.kind:type_name -> pdpapi.v1.ExplanationStep.Kind
-	1,  // 10: pdpapi.v1.ExplanationStep.status:type_name -> pdpapi.v1.ExplanationStep.Status
-	6,  // 11: pdpapi.v1.ExplanationStep.children:type_name -> pdpapi.v1.ExplanationStep
-	8,  // 12: pdpapi.v1.WouldAllow.changes:type_name -> pdpapi.v1.WouldAllow.Change
-	2,  // 13: pdpapi.v1.WouldAllow.Change.kind:type_name -> pdpapi.v1.WouldAllow.Change.Kind
-	4,  // 14: pdpapi.v1.ExplainService.Explain:input_type -> pdpapi.v1.ExplainRequest
-	5,  // 15: pdpapi.v1.ExplainService.Explain:output_type -> pdpapi.v1.ExplainResponse
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 2: pdpapi.v1.ExplainRequest.resource:type_name -> pdpapi.v1.Resource
+	10, // 3: pdpapi.v1.ExplainRequest.context:type_name -> google.protobuf.Struct
+	12, // 4: pdpapi.v1.ExplainResponse.decision:type_name -> pdpapi.v1.Decision
+	13, // 5: pdpapi.v1.ExplainResponse.denial_kind:type_name -> pdpapi.v1.DenialKind
+	14, // 6: pdpapi.v1.ExplainResponse.reason:type_name -> pdpapi.v1.DecisionReason
+	7,  // 7: pdpapi.v1.ExplainResponse.tree:type_name -> pdpapi.v1.ExplanationStep
+	8,  // 8: pdpapi.v1.ExplainResponse.would_allow:type_name -> pdpapi.v1.WouldAllow
+	15, // 9: pdpapi.v1.ExplainResponse.recorded:type_name -> pdpapi.v1.DecisionRecord
+	6,  // 10: pdpapi.v1.ExplainResponse.differences:type_name -> pdpapi.v1.Difference
+	0,  // 11: pdpapi.v1.ExplanationStep.kind:type_name -> pdpapi.v1.ExplanationStep.Kind
+	1,  // 12: pdpapi.v1.ExplanationStep.status:type_name -> pdpapi.v1.ExplanationStep.Status
+	7,  // 13: pdpapi.v1.ExplanationStep.children:type_name -> pdpapi.v1.ExplanationStep
+	9,  // 14: pdpapi.v1.WouldAllow.changes:type_name -> pdpapi.v1.WouldAllow.Change
+	2,  // 15: pdpapi.v1.WouldAllow.Change.kind:type_name -> pdpapi.v1.WouldAllow.Change.Kind
+	4,  // 16: pdpapi.v1.ExplainService.Explain:input_type -> pdpapi.v1.ExplainRequest
+	5,  // 17: pdpapi.v1.ExplainService.Explain:output_type -> pdpapi.v1.ExplainResponse
+	17, // [17:18] is the sub-list for method output_type
+	16, // [16:17] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_explain_service_proto_init() }
@@ -1036,11 +1151,13 @@ func file_pdpapi_v1_explain_service_proto_init() {
 	if File_pdpapi_v1_explain_service_proto != nil {
 		return
 	}
+	file_pdpapi_v1_audit_service_proto_init()
 	file_pdpapi_v1_core_proto_init()
 	file_pdpapi_v1_explain_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_pdpapi_v1_explain_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*ExplainRequest_ActorToken)(nil),
 		(*ExplainRequest_Actor)(nil),
+		(*ExplainRequest_DecisionId)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1048,7 +1165,7 @@ func file_pdpapi_v1_explain_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_explain_service_proto_rawDesc), len(file_pdpapi_v1_explain_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,34 +23,37 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from pdpapi.v1 import audit_service_pb2 as pdpapi_dot_v1_dot_audit__service__pb2
 from pdpapi.v1 import core_pb2 as pdpapi_dot_v1_dot_core__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpdpapi/v1/explain_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14pdpapi/v1/core.proto\"\xa3\x02\n\nNamedActor\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\x17\n\x0fimpersonator_id\x18\x04 \x01(\t\x12!\n\x14\x66irst_factor_minutes\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15second_factor_minutes\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\'\n\x06\x63laims\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1b\n\x13\x63laimed_permissions\x18\x08 \x03(\tB\x17\n\x15_first_factor_minutesB\x18\n\x16_second_factor_minutes\"\xd9\x01\n\x0e\x45xplainRequest\x12\x15\n\x0b\x61\x63tor_token\x18\x01 \x01(\tH\x00\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x15.pdpapi.v1.NamedActorH\x00\x12\x12\n\npermission\x18\x03 \x01(\t\x12%\n\x08resource\x18\x04 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x06 \x01(\x04\x42\x08\n\x06\x61sking\"\x9a\x02\n\x0f\x45xplainResponse\x12%\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12*\n\x0b\x64\x65nial_kind\x18\x02 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x0f\n\x07rule_id\x18\x04 \x01(\t\x12\x10\n\x08grant_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12(\n\x04tree\x18\x07 \x01(\x0b\x32\x1a.pdpapi.v1.ExplanationStep\x12*\n\x0bwould_allow\x18\x08 \x03(\x0b\x32\x15.pdpapi.v1.WouldAllow\"\xab\x06\n\x0f\x45xplanationStep\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.pdpapi.v1.ExplanationStep.Kind\x12\x31\n\x06status\x18\x02 \x01(\x0e\x32!.pdpapi.v1.ExplanationStep.Status\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x10\n\x08grant_id\x18\x05 \x01(\t\x12,\n\x08\x63hildren\x18\x06 \x03(\x0b\x32\x1a.pdpapi.v1.ExplanationStep\"\x8e\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_DECISION\x10\x01\x12\x0e\n\nKIND_TOKEN\x10\x02\x12\x0e\n\nKIND_ACTOR\x10\x03\x12\x13\n\x0fKIND_PERMISSION\x10\x04\x12\x11\n\rKIND_RESOURCE\x10\x05\x12\x0f\n\x0bKIND_TENANT\x10\x06\x12\x0f\n\x0bKIND_GRANTS\x10\x07\x12\x0e\n\nKIND_GRANT\x10\x08\x12\x13\n\x0fKIND_DENY_RULES\x10\t\x12\x14\n\x10KIND_ALLOW_RULES\x10\n\x12\x14\n\x10KIND_OTHER_RULES\x10\x0b\x12\r\n\tKIND_RULE\x10\x0c\x12\x13\n\x0fKIND_EXPRESSION\x10\r\"\xca\x02\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_NONE\x10\x01\x12\x0e\n\nSTATUS_MET\x10\x02\x12\x12\n\x0eSTATUS_NOT_MET\x10\x03\x12\x12\n\x0eSTATUS_MISSING\x10\x04\x12\x11\n\rSTATUS_FAILED\x10\x05\x12\x12\n\x0eSTATUS_APPLIES\x10\x06\x12\x14\n\x10STATUS_DENY_ONLY\x10\x07\x12\x15\n\x11STATUS_OTHER_ROLE\x10\x08\x12\x12\n\x0eSTATUS_NOT_YET\x10\t\x12\x0f\n\x0bSTATUS_OVER\x10\n\x12\x1d\n\x19STATUS_OTHER_ORGANIZATION\x10\x0b\x12\x19\n\x15STATUS_OTHER_RESOURCE\x10\x0c\x12\x17\n\x13STATUS_OUT_OF_REACH\x10\r\x12\x13\n\x0fSTATUS_NOT_HELD\x10\x0e\"\x92\x03\n\nWouldAllow\x12-\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1c.pdpapi.v1.WouldAllow.Change\x1a\xd4\x02\n\x06\x43hange\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.pdpapi.v1.WouldAllow.Change.Kind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\"\xeb\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_FACTOR\x10\x01\x12\x10\n\x0cKIND_SESSION\x10\x02\x12\x1c\n\x18KIND_ACTIVE_ORGANIZATION\x10\x03\x12\x10\n\x0cKIND_CONTEXT\x10\x04\x12\x12\n\x0eKIND_ATTRIBUTE\x10\x05\x12\x0e\n\nKIND_CLAIM\x10\x06\x12\x11\n\rKIND_RESOURCE\x10\x07\x12\x0e\n\nKIND_GRANT\x10\x08\x12\x13\n\x0fKIND_MEMBERSHIP\x10\t\x12\r\n\tKIND_USER\x10\n\x12\x0f\n\x0bKIND_REVOKE\x10\x0b\x32R\n\x0e\x45xplainService\x12@\n\x07\x45xplain\x12\x19.pdpapi.v1.ExplainRequest\x1a\x1a.pdpapi.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpdpapi/v1/explain_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dpdpapi/v1/audit_service.proto\x1a\x14pdpapi/v1/core.proto\"\xa3\x02\n\nNamedActor\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x17\n\x0forganization_id\x18\x03 \x01(\t\x12\x17\n\x0fimpersonator_id\x18\x04 \x01(\t\x12!\n\x14\x66irst_factor_minutes\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15second_factor_minutes\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\'\n\x06\x63laims\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1b\n\x13\x63laimed_permissions\x18\x08 \x03(\tB\x17\n\x15_first_factor_minutesB\x18\n\x16_second_factor_minutes\"\xf0\x01\n\x0e\x45xplainRequest\x12\x15\n\x0b\x61\x63tor_token\x18\x01 \x01(\tH\x00\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x15.pdpapi.v1.NamedActorH\x00\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x07 \x01(\tH\x00\x12\x12\n\npermission\x18\x03 \x01(\t\x12%\n\x08resource\x18\x04 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x06 \x01(\x04\x42\x08\n\x06\x61sking\"\xf3\x02\n\x0f\x45xplainResponse\x12%\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12*\n\x0b\x64\x65nial_kind\x18\x02 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x0f\n\x07rule_id\x18\x04 \x01(\t\x12\x10\n\x08grant_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12(\n\x04tree\x18\x07 \x01(\x0b\x32\x1a.pdpapi.v1.ExplanationStep\x12*\n\x0bwould_allow\x18\x08 \x03(\x0b\x32\x15.pdpapi.v1.WouldAllow\x12+\n\x08recorded\x18\t \x01(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12*\n\x0b\x64ifferences\x18\n \x03(\x0b\x32\x15.pdpapi.v1.Difference\"6\n\nDifference\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04then\x18\x02 \x01(\t\x12\x0b\n\x03now\x18\x03 \x01(\t\"\xab\x06\n\x0f\x45xplanationStep\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.pdpapi.v1.ExplanationStep.Kind\x12\x31\n\x06status\x18\x02 \x01(\x0e\x32!.pdpapi.v1.ExplanationStep.Status\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x10\n\x08grant_id\x18\x05 \x01(\t\x12,\n\x08\x63hildren\x18\x06 \x03(\x0b\x32\x1a.pdpapi.v1.ExplanationStep\"\x8e\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_DECISION\x10\x01\x12\x0e\n\nKIND_TOKEN\x10\x02\x12\x0e\n\nKIND_ACTOR\x10\x03\x12\x13\n\x0fKIND_PERMISSION\x10\x04\x12\x11\n\rKIND_RESOURCE\x10\x05\x12\x0f\n\x0bKIND_TENANT\x10\x06\x12\x0f\n\x0bKIND_GRANTS\x10\x07\x12\x0e\n\nKIND_GRANT\x10\x08\x12\x13\n\x0fKIND_DENY_RULES\x10\t\x12\x14\n\x10KIND_ALLOW_RULES\x10\n\x12\x14\n\x10KIND_OTHER_RULES\x10\x0b\x12\r\n\tKIND_RULE\x10\x0c\x12\x13\n\x0fKIND_EXPRESSION\x10\r\"\xca\x02\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_NONE\x10\x01\x12\x0e\n\nSTATUS_MET\x10\x02\x12\x12\n\x0eSTATUS_NOT_MET\x10\x03\x12\x12\n\x0eSTATUS_MISSING\x10\x04\x12\x11\n\rSTATUS_FAILED\x10\x05\x12\x12\n\x0eSTATUS_APPLIES\x10\x06\x12\x14\n\x10STATUS_DENY_ONLY\x10\x07\x12\x15\n\x11STATUS_OTHER_ROLE\x10\x08\x12\x12\n\x0eSTATUS_NOT_YET\x10\t\x12\x0f\n\x0bSTATUS_OVER\x10\n\x12\x1d\n\x19STATUS_OTHER_ORGANIZATION\x10\x0b\x12\x19\n\x15STATUS_OTHER_RESOURCE\x10\x0c\x12\x17\n\x13STATUS_OUT_OF_REACH\x10\r\x12\x13\n\x0fSTATUS_NOT_HELD\x10\x0e\"\x92\x03\n\nWouldAllow\x12-\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1c.pdpapi.v1.WouldAllow.Change\x1a\xd4\x02\n\x06\x43hange\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.pdpapi.v1.WouldAllow.Change.Kind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\"\xeb\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_FACTOR\x10\x01\x12\x10\n\x0cKIND_SESSION\x10\x02\x12\x1c\n\x18KIND_ACTIVE_ORGANIZATION\x10\x03\x12\x10\n\x0cKIND_CONTEXT\x10\x04\x12\x12\n\x0eKIND_ATTRIBUTE\x10\x05\x12\x0e\n\nKIND_CLAIM\x10\x06\x12\x11\n\rKIND_RESOURCE\x10\x07\x12\x0e\n\nKIND_GRANT\x10\x08\x12\x13\n\x0fKIND_MEMBERSHIP\x10\t\x12\r\n\tKIND_USER\x10\n\x12\x0f\n\x0bKIND_REVOKE\x10\x0b\x32R\n\x0e\x45xplainService\x12@\n\x07\x45xplain\x12\x19.pdpapi.v1.ExplainRequest\x1a\x1a.pdpapi.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdpapi.v1.explain_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NAMEDACTOR']._serialized_start=99
-  _globals['_NAMEDACTOR']._serialized_end=390
-  _globals['_EXPLAINREQUEST']._serialized_start=393
-  _globals['_EXPLAINREQUEST']._serialized_end=610
-  _globals['_EXPLAINRESPONSE']._serialized_start=613
-  _globals['_EXPLAINRESPONSE']._serialized_end=895
-  _globals['_EXPLANATIONSTEP']._serialized_start=898
-  _globals['_EXPLANATIONSTEP']._serialized_end=1709
-  _globals['_EXPLANATIONSTEP_KIND']._serialized_start=1106
-  _globals['_EXPLANATIONSTEP_KIND']._serialized_end=1376
-  _globals['_EXPLANATIONSTEP_STATUS']._serialized_start=1379
-  _globals['_EXPLANATIONSTEP_STATUS']._serialized_end=1709
-  _globals['_WOULDALLOW']._serialized_start=1712
-  _globals['_WOULDALLOW']._serialized_end=2114
-  _globals['_WOULDALLOW_CHANGE']._serialized_start=1774
-  _globals['_WOULDALLOW_CHANGE']._serialized_end=2114
-  _globals['_WOULDALLOW_CHANGE_KIND']._serialized_start=1879
-  _globals['_WOULDALLOW_CHANGE_KIND']._serialized_end=2114
-  _globals['_EXPLAINSERVICE']._serialized_start=2116
-  _globals['_EXPLAINSERVICE']._serialized_end=2198
+  _globals['_NAMEDACTOR']._serialized_start=130
+  _globals['_NAMEDACTOR']._serialized_end=421
+  _globals['_EXPLAINREQUEST']._serialized_start=424
+  _globals['_EXPLAINREQUEST']._serialized_end=664
+  _globals['_EXPLAINRESPONSE']._serialized_start=667
+  _globals['_EXPLAINRESPONSE']._serialized_end=1038
+  _globals['_DIFFERENCE']._serialized_start=1040
+  _globals['_DIFFERENCE']._serialized_end=1094
+  _globals['_EXPLANATIONSTEP']._serialized_start=1097
+  _globals['_EXPLANATIONSTEP']._serialized_end=1908
+  _globals['_EXPLANATIONSTEP_KIND']._serialized_start=1305
+  _globals['_EXPLANATIONSTEP_KIND']._serialized_end=1575
+  _globals['_EXPLANATIONSTEP_STATUS']._serialized_start=1578
+  _globals['_EXPLANATIONSTEP_STATUS']._serialized_end=1908
+  _globals['_WOULDALLOW']._serialized_start=1911
+  _globals['_WOULDALLOW']._serialized_end=2313
+  _globals['_WOULDALLOW_CHANGE']._serialized_start=1973
+  _globals['_WOULDALLOW_CHANGE']._serialized_end=2313
+  _globals['_WOULDALLOW_CHANGE_KIND']._serialized_start=2078
+  _globals['_WOULDALLOW_CHANGE_KIND']._serialized_end=2313
+  _globals['_EXPLAINSERVICE']._serialized_start=2315
+  _globals['_EXPLAINSERVICE']._serialized_end=2397
 # @@protoc_insertion_point(module_scope)

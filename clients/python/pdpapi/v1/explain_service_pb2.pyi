@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pdpapi.v1 import audit_service_pb2 as _audit_service_pb2
 from pdpapi.v1 import core_pb2 as _core_pb2
 import builtins as _builtins
 import sys
@@ -90,12 +91,18 @@ class ExplainRequest(_message.Message):
 
     ACTOR_TOKEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     AT_LEAST_REVISION_FIELD_NUMBER: _builtins.int
     actor_token: _builtins.str
     """A Clerk session token, which is verified."""
+    decision_id: _builtins.str
+    """A recorded decision, asked again today: its actor, permission and resource. The log keeps neither
+    claims and factors nor what the caller sent, so those are absent; `context` and
+    `resource.attributes` may say them. `permission` must be empty, and nothing else is read.
+    """
     permission: _builtins.str
     """`resource-type:action`."""
     at_least_revision: _builtins.int
@@ -117,16 +124,17 @@ class ExplainRequest(_message.Message):
         *,
         actor_token: _builtins.str = ...,
         actor: Global___NamedActor | None = ...,
+        decision_id: _builtins.str = ...,
         permission: _builtins.str = ...,
         resource: _core_pb2.Resource | None = ...,
         context: _struct_pb2.Struct | None = ...,
         at_least_revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_token", b"actor_token", "asking", b"asking", "context", b"context", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_token", b"actor_token", "asking", b"asking", "context", b"context", "decision_id", b"decision_id", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_token", b"actor_token", "asking", b"asking", "at_least_revision", b"at_least_revision", "context", b"context", "permission", b"permission", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_token", b"actor_token", "asking", b"asking", "at_least_revision", b"at_least_revision", "context", b"context", "decision_id", b"decision_id", "permission", b"permission", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_asking: _TypeAlias = _typing.Literal["actor_token", "actor"]  # noqa: Y015
+    _WhichOneofReturnType_asking: _TypeAlias = _typing.Literal["actor_token", "actor", "decision_id"]  # noqa: Y015
     _WhichOneofArgType_asking: _TypeAlias = _typing.Literal["asking", b"asking"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_asking) -> _WhichOneofReturnType_asking | None: ...
 
@@ -146,6 +154,8 @@ class ExplainResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TREE_FIELD_NUMBER: _builtins.int
     WOULD_ALLOW_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
     decision: _core_pb2.Decision.ValueType
     """Allow or deny, as Check says it."""
     denial_kind: _core_pb2.DenialKind.ValueType
@@ -168,6 +178,14 @@ class ExplainResponse(_message.Message):
         and if no small change was found.
         """
 
+    @_builtins.property
+    def recorded(self) -> _audit_service_pb2.DecisionRecord:
+        """The recorded decision, if one is explained."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """In what today differs from the record."""
+
     def __init__(
         self,
         *,
@@ -179,14 +197,46 @@ class ExplainResponse(_message.Message):
         revision: _builtins.int = ...,
         tree: Global___ExplanationStep | None = ...,
         would_allow: _abc.Iterable[Global___WouldAllow] | None = ...,
+        recorded: _audit_service_pb2.DecisionRecord | None = ...,
+        differences: _abc.Iterable[Global___Difference] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tree", b"tree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recorded", b"recorded", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "reason", b"reason", "revision", b"revision", "rule_id", b"rule_id", "tree", b"tree", "would_allow", b"would_allow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "denial_kind", b"denial_kind", "differences", b"differences", "grant_id", b"grant_id", "reason", b"reason", "recorded", b"recorded", "revision", b"revision", "rule_id", b"rule_id", "tree", b"tree", "would_allow", b"would_allow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """A field of a decision that is not what it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    THEN_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """`decision`, `reason`, `rule`, `grant` or `resource_organization`."""
+    then: _builtins.str
+    """On record; empty: none."""
+    now: _builtins.str
+    """Today; empty: none."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        then: _builtins.str = ...,
+        now: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "now", b"now", "then", b"then"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015
 
 @_typing.final
 class ExplanationStep(_message.Message):
