@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
-from pdp.decision import decide, prepare, target_of
+from pdp.decision import decide, prepare, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
@@ -137,7 +137,10 @@ class Authorizer:
         else:
             decisions, pace = [], Pace()
             for question, chain in zip(questions, view.chains, strict=True):
-                decisions.append(decide(standing, question, chain))
+                decision = decide(standing, question, chain)
+                if decision.effect is Effect.DENY:
+                    decision = with_step_up(decision, standing, question, chain)
+                decisions.append(decision)
                 await pace.give_way()
         return Ruling(token, decisions, ids, view.revision, now, view)
 

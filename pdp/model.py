@@ -380,6 +380,25 @@ class HttpRequest(NamedTuple):
     """What conditions may read of it."""
 
 
+class Factor(enum.Enum):
+    """Which factors are to be verified again. The names are those of `StepUp.Factor` in the
+    contract."""
+
+    FIRST = "first"
+    SECOND = "second"
+    BOTH = "both"
+
+    __hash__ = object.__hash__  # as of Effect
+
+
+class StepUp(NamedTuple):
+    """A verification that would lift a denial."""
+
+    factor: Factor
+    max_age_minutes: float
+    """How long ago it may have been."""
+
+
 class Decision(NamedTuple):
     """The answer to a question. Compare `effect`; a decision has no truth value."""
 
@@ -393,6 +412,8 @@ class Decision(NamedTuple):
     """Until when the same question has the same answer if nothing is changed; None: not at all."""
     too_expensive: tuple[str, ...] = ()
     """Ids of rules whose condition failed because it would have cost too much to evaluate."""
+    step_up: StepUp | None = None
+    """What would make this denial an allow; `pdp.decision.with_step_up` looks for it."""
 
     def __bool__(self) -> bool:
         raise TypeError("compare decision.effect with Effect.ALLOW; a decision has no truth value")

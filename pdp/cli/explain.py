@@ -133,7 +133,7 @@ def text_lines(response: "ExplainResponse") -> list[str]:
         decided = response.recorded.decided_at.ToDatetime().isoformat(timespec="seconds")
         lines.append(
             f"recorded {decided}Z at revision {response.recorded.revision}, asked again at"
-            f" revision {response.revision}; claims, factors and what the caller sent are not recorded"
+            f" revision {response.revision}; the log keeps no claims, factors or sent values"
         )
         if not response.differences:
             lines.append("today's decision is the recorded one")

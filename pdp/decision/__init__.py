@@ -31,6 +31,7 @@ from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
 from pdp.decision.situation import Account, Situation, account_of
+from pdp.decision.step_up import with_step_up
 
 __all__ = [
     "Account",
@@ -54,4 +55,5 @@ __all__ = [
     "prepare",
     "reads_of",
     "target_of",
+    "with_step_up",
 ]

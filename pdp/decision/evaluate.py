@@ -19,6 +19,7 @@ speaks to who acts for its organization, so one in another organization never co
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
 from pdp.decision.fast_path import Values
@@ -223,6 +224,10 @@ class Outcomes:
                 self._standing, self._question, self._chain, self._organization
             )
         return values
+
+    def cost(self) -> float:
+        """What of the budget was spent."""
+        return 0.0 if self._budget is None else limits.CONDITION_COST_MAX - self._budget.left
 
     def evaluated(self) -> Mapping[Condition, bool | Reason]:
         """The conditions that were evaluated, with what they came to."""

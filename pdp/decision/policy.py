@@ -58,6 +58,7 @@ class _Memo:
 
     rules: dict[tuple[str, str], MatchedRules] = field(default_factory=dict)
     size: int = 0
+    reads_factors: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,15 @@ class Policy:
     def grants_to(self, organization_role: str) -> tuple[Grant, ...]:
         """Grants to an organization role that hold everywhere, ordered by id."""
         return self._grants_by_role.get(organization_role, ())
+
+    def reads_factors(self) -> bool:
+        """Whether a condition may read how long ago a factor was verified."""
+        memo = self._memo
+        if memo.reads_factors is None:
+            memo.reads_factors = any(
+                "factor_minutes" in rule.condition for _, rule in self.rules.items()
+            )
+        return memo.reads_factors
 
     def role_grants(self) -> list[Grant]:
         """All grants to organization roles that hold everywhere."""

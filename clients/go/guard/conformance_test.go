@@ -115,6 +115,19 @@ type expected struct {
 		ImpersonatorID string `json:"impersonator_id"`
 	}
 	Violations []struct{ Field, Description string }
+	StepUp     *writtenStepUp `json:"step_up"`
+}
+
+type writtenStepUp struct {
+	Factor        Factor
+	MaxAgeSeconds int `json:"max_age_seconds"`
+}
+
+func (w *writtenStepUp) value() *StepUp {
+	if w == nil {
+		return nil
+	}
+	return &StepUp{Factor: w.Factor, MaxAge: time.Duration(w.MaxAgeSeconds) * time.Second}
 }
 
 type outcome struct {
@@ -159,6 +172,12 @@ func (e expected) compare(t *testing.T, found outcome, err error) {
 	} {
 		if pair.want != nil && *pair.want != pair.found {
 			t.Errorf("the %s is %q, not %q", what, pair.found, *pair.want)
+		}
+	}
+	var forbidden *Forbidden
+	if errors.As(err, &forbidden) {
+		if found := forbidden.Decision.StepUp; !reflect.DeepEqual(found, e.StepUp.value()) {
+			t.Errorf("the step up is %v, not %v", found, e.StepUp)
 		}
 	}
 	if e.Actor != nil && Actor(*e.Actor) != found.actor {
@@ -415,7 +434,8 @@ func TestRefusals(t *testing.T) {
 	var suite struct {
 		Cases []struct {
 			Outcome    string
-			DecisionID string `json:"decision_id"`
+			StepUp     *writtenStepUp `json:"step_up"`
+			DecisionID string         `json:"decision_id"`
 			Status     int
 			GRPC       string
 			Headers    map[string]string
@@ -429,6 +449,7 @@ func TestRefusals(t *testing.T) {
 	for _, c := range suite.Cases {
 		t.Run(c.Outcome, func(t *testing.T) {
 			decision := Decision{DecisionID: c.DecisionID, Reason: "A_REASON", Message: "A_REASON"}
+			decision.StepUp = c.StepUp.value()
 			err := map[string]error{
 				"unauthenticated": &Unauthenticated{decision},
 				"forbidden":       &Forbidden{decision},

@@ -95,6 +95,24 @@ type Decision struct {
 	// ReusableUntil is until when the same question has the same answer; zero: not at all.
 	ReusableUntil time.Time
 	Source        Source
+	// StepUp is a verification that would make a denial an allow; nil otherwise.
+	StepUp *StepUp
+}
+
+// Factor says which factors are to be verified again, as Clerk's reverification calls them.
+type Factor string
+
+const (
+	FirstFactor  Factor = "first_factor"
+	SecondFactor Factor = "second_factor"
+	MultiFactor  Factor = "multi_factor"
+)
+
+// StepUp is a verification that would make a denial an allow.
+type StepUp struct {
+	Factor Factor
+	// MaxAge is how long ago it may have been when the question is asked again.
+	MaxAge time.Duration
 }
 
 // Allowed says whether the actor may.

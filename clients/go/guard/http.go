@@ -3,10 +3,12 @@ package guard
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 type actorKey struct{}
@@ -138,14 +140,18 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 func writeRefusal(w http.ResponseWriter, err error) {
 	body := struct {
-		Error      string  `json:"error"`
-		DecisionID *string `json:"decision_id,omitempty"`
+		Error      string          `json:"error"`
+		DecisionID *string         `json:"decision_id,omitempty"`
+		ClerkError *reverification `json:"clerk_error,omitempty"`
 	}{Error: "internal"}
-	status := http.StatusInternalServerError
+	status, challenge := http.StatusInternalServerError, ""
 	if refused := refusalOf(err); refused != nil {
 		status, body.Error = refused.httpStatus(), refused.word()
 		if decision := refused.decision(); decision != nil {
 			body.DecisionID = &decision.DecisionID
+			if stepUp := decision.StepUp; stepUp != nil {
+				challenge, body.ClerkError = challengeOf(stepUp), reverificationOf(stepUp)
+			}
 		}
 	}
 	header := w.Header()
@@ -154,6 +160,9 @@ func writeRefusal(w http.ResponseWriter, err error) {
 	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
+	if challenge != "" {
+		header.Set("WWW-Authenticate", challenge)
+	}
 	switch status {
 	case http.StatusUnauthorized:
 		header.Set("WWW-Authenticate", "Bearer")
@@ -163,4 +172,29 @@ func writeRefusal(w http.ResponseWriter, err error) {
 	text, _ := json.Marshal(body) // two texts
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // fails only where nobody reads it
+}
+
+// challengeOf is the value of WWW-Authenticate that asks for a verification (RFC 9470, section 3).
+func challengeOf(stepUp *StepUp) string {
+	return fmt.Sprintf(`Bearer error="insufficient_user_authentication", acr_values="%s", max_age="%d"`,
+		stepUp.Factor, int64(stepUp.MaxAge/time.Second))
+}
+
+// reverification is what `useReverification` of Clerk's front ends takes for a wish to verify again.
+type reverification struct {
+	Type     string `json:"type"`
+	Reason   string `json:"reason"`
+	Metadata struct {
+		Reverification struct {
+			Level        Factor `json:"level"`
+			AfterMinutes int64  `json:"afterMinutes"`
+		} `json:"reverification"`
+	} `json:"metadata"`
+}
+
+func reverificationOf(stepUp *StepUp) *reverification {
+	wish := &reverification{Type: "forbidden", Reason: "reverification-error"}
+	wish.Metadata.Reverification.Level = stepUp.Factor
+	wish.Metadata.Reverification.AfterMinutes = max(1, int64(stepUp.MaxAge/time.Minute))
+	return wish
 }

@@ -170,7 +170,23 @@ func decisionOf(answer *pdpapiv1.CheckResponse, actor *Actor) (Decision, error) 
 		}
 		decision.ReusableUntil = until.AsTime()
 	}
+	if decision.Effect == Deny {
+		decision.StepUp = stepUpOf(answer.GetStepUp())
+	}
 	return decision, nil
+}
+
+// stepUpOf is nil also for a factor that a newer PDP knows: the denial is not in doubt.
+func stepUpOf(stepUp *pdpapiv1.StepUp) *StepUp {
+	factor, ok := map[pdpapiv1.StepUp_Factor]Factor{
+		pdpapiv1.StepUp_FACTOR_FIRST:  FirstFactor,
+		pdpapiv1.StepUp_FACTOR_SECOND: SecondFactor,
+		pdpapiv1.StepUp_FACTOR_BOTH:   MultiFactor,
+	}[stepUp.GetFactor()]
+	if !ok {
+		return nil
+	}
+	return &StepUp{Factor: factor, MaxAge: stepUp.GetMaxAge().AsDuration()}
 }
 
 // reasonName: a newer PDP knows more reasons; the decision itself is not in doubt.

@@ -42,8 +42,10 @@ from pdp_client.values import (
     Decision,
     DenialKind,
     Effect,
+    Factor,
     Question,
     Resource,
+    StepUp,
     Token,
 )
 
@@ -56,6 +58,7 @@ __all__ = [
     "DenialKind",
     "Denied",
     "Effect",
+    "Factor",
     "Forbidden",
     "Guard",
     "GuardError",
@@ -66,6 +69,7 @@ __all__ = [
     "Refusal",
     "Resource",
     "RouteRefused",
+    "StepUp",
     "TlsOptions",
     "Token",
     "Unauthenticated",

@@ -18,8 +18,10 @@ from pdp_client.values import (
     Decision,
     DenialKind,
     Effect,
+    Factor,
     Question,
     Resource,
+    StepUp,
     Token,
 )
 
@@ -33,6 +35,11 @@ _SOURCES = {
     core_pb2.ANSWER_SOURCE_UNSPECIFIED: AnswerSource.DECIDED,
     core_pb2.ANSWER_SOURCE_CACHED: AnswerSource.CACHED,
     core_pb2.ANSWER_SOURCE_STAYED_OPEN: AnswerSource.STAYED_OPEN,
+}
+_FACTORS = {
+    decision_service_pb2.StepUp.FACTOR_FIRST: Factor.FIRST,
+    decision_service_pb2.StepUp.FACTOR_SECOND: Factor.SECOND,
+    decision_service_pb2.StepUp.FACTOR_BOTH: Factor.BOTH,
 }
 _REASON_PREFIX = "DECISION_REASON_"
 
@@ -197,7 +204,14 @@ def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -
         revision=answer.revision,
         reusable_until=_reusable_until(answer),
         source=source,
+        step_up=_step_up(answer) if effect is Effect.DENY else None,
     )
+
+
+def _step_up(answer: decision_service_pb2.CheckResponse) -> StepUp | None:
+    """None also for a factor that a newer PDP knows: the denial is not in doubt."""
+    factor = _FACTORS.get(answer.step_up.factor)
+    return None if factor is None else StepUp(factor, answer.step_up.max_age.seconds)
 
 
 def _reason(number: core_pb2.DecisionReason.ValueType) -> str:

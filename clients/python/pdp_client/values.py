@@ -100,6 +100,23 @@ class Actor:
     impersonator_id: str | None = None
 
 
+class Factor(enum.Enum):
+    """Which factors are to be verified again, as levels of Clerk's reverification."""
+
+    FIRST = "first_factor"
+    SECOND = "second_factor"
+    BOTH = "multi_factor"
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """A verification that would make a denial an allow."""
+
+    factor: Factor
+    max_age_seconds: int
+    """How long ago it may have been when the question is asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The PDP's answer. Look at `effect` or `allowed`; the decision itself has no truth value."""
@@ -123,6 +140,8 @@ class Decision:
     reusable_until: datetime | None = None
     """Until when (UTC) the same question has the same answer; None: not at all."""
     source: AnswerSource = AnswerSource.DECIDED
+    step_up: StepUp | None = None
+    """On a denial that only a fresher factor is missing from; None otherwise."""
 
     @property
     def allowed(self) -> bool:

@@ -16,6 +16,7 @@ from pdp_client import (
     Decision,
     DenialKind,
     Denied,
+    Factor,
     Forbidden,
     Guard,
     GuardError,
@@ -24,6 +25,7 @@ from pdp_client import (
     Question,
     Resource,
     RouteRefused,
+    StepUp,
     TlsOptions,
     Unauthenticated,
     refusal_of,
@@ -94,6 +96,8 @@ def test_an_answer_has_the_outcome(
     else:
         assert type(found) is OUTCOMES[expect["outcome"]]
         assert found.http_status == expect["http_status"]
+        if isinstance(found, Denied):
+            assert found.decision.step_up == step_up_of(expect)
         told = found.decision if isinstance(found, Denied) else found
         check_what_is_told(told, expect, "deadline_ms" in case)
         text = "".join(traceback.format_exception(found)) + repr(vars(found))
@@ -226,6 +230,11 @@ def test_what_a_browser_is_answered(case: Mapping[str, Any]):
     assert json.loads(refusal.body) == case["body"]
 
 
+def step_up_of(case: Mapping[str, Any]) -> StepUp | None:
+    told = case.get("step_up")
+    return told and StepUp(Factor(told["factor"]), told["max_age_seconds"])
+
+
 def error_of(case: Mapping[str, Any]) -> GuardError:
     if case["outcome"] == "route_refused":
         return RouteRefused("no_route")
@@ -234,6 +243,12 @@ def error_of(case: Mapping[str, Any]) -> GuardError:
         return kind("the details")
     denial_kind = DenialKind(case["outcome"])
     decision = Decision(
-        Effect.DENY, "WRONG_ORGANIZATION", "Why.", denial_kind, None, case["decision_id"]
+        Effect.DENY,
+        "WRONG_ORGANIZATION",
+        "Why.",
+        denial_kind,
+        None,
+        case["decision_id"],
+        step_up=step_up_of(case),
     )
     return kind(decision)

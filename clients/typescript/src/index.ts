@@ -38,8 +38,10 @@ export {
   type AttributeValue,
   Decision,
   type DenialKind,
+  type Factor,
   type Question,
   type Resource,
   type ResourceRef,
+  type StepUp,
   Token,
 } from "./values.js";

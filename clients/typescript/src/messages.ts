@@ -14,9 +14,11 @@ import {
   type AnswerSource,
   Decision,
   type DenialKind,
+  type Factor,
   nameOf,
   type Question,
   type ResourceRef,
+  type StepUp,
   type Token,
 } from "./values.js";
 
@@ -36,6 +38,11 @@ const SOURCES = new Map<core.AnswerSource, AnswerSource>([
   [core.AnswerSource.UNSPECIFIED, "decided"],
   [core.AnswerSource.CACHED, "cached"],
   [core.AnswerSource.STAYED_OPEN, "stayed_open"],
+]);
+const FACTORS = new Map<service.StepUp_Factor, Factor>([
+  [service.StepUp_Factor.FIRST, "first_factor"],
+  [service.StepUp_Factor.SECOND, "second_factor"],
+  [service.StepUp_Factor.BOTH, "multi_factor"],
 ]);
 
 /** The bytes of one question. Throws TypeError and RangeError for what cannot be sent. */
@@ -194,7 +201,14 @@ function decisionOf(answer: service.CheckResponse, actor: Actor | null): Decisio
     revision: answer.revision,
     reusableUntil: timeOf(answer.reusableUntil),
     source,
+    stepUp: allowed ? null : stepUpOf(answer.stepUp),
   });
+}
+
+/** Null also for a factor that a newer PDP knows: the denial is not in doubt. */
+function stepUpOf(stepUp: service.StepUp | undefined): StepUp | null {
+  const factor = stepUp && FACTORS.get(stepUp.factor);
+  return factor ? Object.freeze({ factor, maxAgeSeconds: Number(stepUp.maxAge?.seconds ?? 0n) }) : null;
 }
 
 function timeOf(time: Timestamp | undefined): Date | null {

@@ -2,6 +2,7 @@
 
 import { Denied, GuardError, PdpUnavailable, Unauthenticated } from "./errors.js";
 import { type Log, logRefusal } from "./logging.js";
+import type { StepUp } from "./values.js";
 
 /** An answer to a request that does not go on. */
 export interface Refusal {
@@ -16,9 +17,31 @@ export function refusalOf(error: GuardError): Refusal {
   const headers: Record<string, string> = { "Content-Type": "application/json", "Cache-Control": "no-store" };
   if (error instanceof Unauthenticated) headers["WWW-Authenticate"] = "Bearer";
   if (error instanceof PdpUnavailable) headers["Retry-After"] = "1";
-  const body: Record<string, string> = { error: error.word };
-  if (error instanceof Denied) body["decision_id"] = error.decision.decisionId;
+  const body: Record<string, unknown> = { error: error.word };
+  if (error instanceof Denied) {
+    body["decision_id"] = error.decision.decisionId;
+    const { stepUp } = error.decision;
+    if (stepUp) {
+      headers["WWW-Authenticate"] = challengeOf(stepUp);
+      body["clerk_error"] = reverificationOf(stepUp);
+    }
+  }
   return { status: error.httpStatus, headers, body: JSON.stringify(body) };
+}
+
+/** The value of WWW-Authenticate that asks for a verification (RFC 9470, section 3). */
+function challengeOf({ factor, maxAgeSeconds }: StepUp): string {
+  return `Bearer error="insufficient_user_authentication", acr_values="${factor}", max_age="${maxAgeSeconds}"`;
+}
+
+/** What `useReverification` of Clerk's front ends takes for a wish to verify again. */
+function reverificationOf({ factor, maxAgeSeconds }: StepUp): object {
+  const afterMinutes = Math.max(1, Math.floor(maxAgeSeconds / 60));
+  return {
+    type: "forbidden",
+    reason: "reverification-error",
+    metadata: { reverification: { level: factor, afterMinutes } },
+  };
 }
 
 /**

@@ -91,6 +91,16 @@ export type DenialKind = "unauthenticated" | "forbidden";
  */
 export type AnswerSource = "decided" | "cached" | "stayed_open";
 
+/** Which factors are to be verified again, as Clerk's reverification calls them. */
+export type Factor = "first_factor" | "second_factor" | "multi_factor";
+
+/** A verification that would make a denial an allow. */
+export interface StepUp {
+  readonly factor: Factor;
+  /** How long ago it may have been when the question is asked again. */
+  readonly maxAgeSeconds: number;
+}
+
 /** Who the token speaks for, as the PDP has verified it. */
 export interface Actor {
   readonly userId: string;
@@ -124,6 +134,8 @@ export interface DecisionFields {
   /** Until when the same question has the same answer; null: not at all. */
   readonly reusableUntil: Date | null;
   readonly source: AnswerSource;
+  /** On a denial that only a fresher factor is missing from; null, or left out, otherwise. */
+  readonly stepUp?: StepUp | null;
 }
 
 /** The PDP's answer. Every object is true in a condition: look at `decision.allowed`. */

@@ -9,6 +9,7 @@ import {
   type Actor,
   Decision,
   Denied,
+  type Factor,
   Forbidden,
   Guard,
   GuardError,
@@ -21,6 +22,7 @@ import {
   Routes,
   refusalOf,
   refuse,
+  type StepUp,
   sessionToken,
   Unauthenticated,
 } from "../src/index.js";
@@ -38,6 +40,16 @@ interface Expected {
   readonly allowed?: boolean[];
   readonly actor?: Readonly<Record<string, string>>;
   readonly violations?: unknown[];
+  readonly step_up?: WrittenStepUp;
+}
+
+interface WrittenStepUp {
+  readonly factor: Factor;
+  readonly max_age_seconds: number;
+}
+
+function stepUpOf(written: WrittenStepUp | undefined): StepUp | null {
+  return written ? { factor: written.factor, maxAgeSeconds: written.max_age_seconds } : null;
 }
 
 /** What came: the answer, or what was thrown. */
@@ -64,6 +76,7 @@ function compareError(error: GuardError, expected: Expected): void {
   const failure = error as Partial<PdpRefused>;
   if (expected.decision_id !== undefined) assert.equal(decision?.decisionId, expected.decision_id);
   if (expected.reason !== undefined) assert.equal(decision?.reason ?? failure.reason, expected.reason);
+  if (decision) assert.deepEqual(decision.stepUp, stepUpOf(expected.step_up));
   if (expected.code !== undefined) assert.equal(failure.code, expected.code);
   if (expected.violations !== undefined) assert.deepEqual(failure.violations, expected.violations);
   for (const shown of [
@@ -295,6 +308,7 @@ function matched(routes: Routes, method: string, path: string): unknown {
 
 interface RefusalCase {
   readonly outcome: string;
+  readonly step_up?: WrittenStepUp;
   readonly decision_id: string;
   readonly status: number;
   readonly grpc?: string;
@@ -305,8 +319,8 @@ interface RefusalCase {
 describe("what a browser is answered", () => {
   const suite = cases<{ cases: RefusalCase[] }>("refusals");
   assert.ok(suite.cases.length > 0);
-  for (const { outcome, decision_id, status, grpc, headers, body } of suite.cases) {
-    test(outcome, async () => {
+  for (const { outcome, step_up, decision_id, status, grpc, headers, body } of suite.cases) {
+    test(step_up ? `${outcome}, ${step_up.factor}` : outcome, async () => {
       const decision = (allowed: boolean) =>
         new Decision({
           allowed,
@@ -320,6 +334,7 @@ describe("what a browser is answered", () => {
           revision: 0n,
           reusableUntil: null,
           source: "decided",
+          stepUp: stepUpOf(step_up),
         });
       const errors: Record<string, GuardError> = {
         unauthenticated: new Unauthenticated(decision(false)),

@@ -13,6 +13,7 @@ from pdpapi.v1.decision_service_pb2 import (
     CheckItem,
     CheckRequest,
     CheckResponse,
+    StepUp,
 )
 from pdpapi.v1.explain_service_pb2 import ExplainRequest
 
@@ -44,6 +45,9 @@ KINDS: Mapping[model.DenialKind | None, DenialKind.ValueType] = {
     None: DenialKind.DENIAL_KIND_UNSPECIFIED,
     model.DenialKind.UNAUTHENTICATED: DenialKind.DENIAL_KIND_UNAUTHENTICATED,
     model.DenialKind.FORBIDDEN: DenialKind.DENIAL_KIND_FORBIDDEN,
+}
+FACTORS: Mapping[model.Factor, StepUp.Factor.ValueType] = {
+    factor: StepUp.Factor.Value(f"FACTOR_{factor.name}") for factor in model.Factor
 }
 REASONS: Mapping[model.Reason, DecisionReason.ValueType] = {
     reason: DecisionReason.Value(f"DECISION_REASON_{reason.name}") for reason in model.Reason
@@ -180,6 +184,10 @@ def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
         grant_id=decision.grant_id or "",
         revision=ruling.revision,
     )
+    step_up = decision.step_up
+    if step_up is not None:
+        response.step_up.factor = FACTORS[step_up.factor]
+        set_duration(response.step_up.max_age, step_up.max_age_minutes * 60)
     if ruling.view is not None:
         response.epoch = ruling.view.snapshot.epoch
     until = decision.reusable_until

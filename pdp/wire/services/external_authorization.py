@@ -7,13 +7,16 @@ headers, which is removed. Nothing else that Envoy tells is read: neither `x-for
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
 from google.rpc import code_pb2
 from pdp_client.headers import session_token
+from pdp_client.refusals import reverification, step_up_challenge
+from pdp_client.values import Factor, StepUp
 
+from pdp import model
 from pdp.authorizer import Authorizer, Ruling
 from pdp.errors import CallerError, InvalidRequest, ShuttingDown, Violation
 from pdp.model import Actor, DenialKind, Effect, HttpRequest, VerifiedToken
@@ -55,6 +58,8 @@ _ALWAYS_REMOVED: Final = frozenset(
 """Also where Envoy's configuration keeps from us what headers there are."""
 _FOLDED: Final = re.compile(r"[^a-z0-9]")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
+
+_FACTORS: Final = {one: Factor[one.name] for one in model.Factor}
 
 Headers = Sequence[tuple[str, str]]
 """Name in lower case, value; a character for each byte."""
@@ -136,11 +141,18 @@ def _response(ruling: Ruling | None, headers: Headers) -> CheckResponse:
     if decision.effect is Effect.ALLOW and isinstance(ruling.token, VerifiedToken):
         return _allowed(_identity(ruling.token.actor, decision_id), headers)
     if decision.reason.denial_kind is DenialKind.UNAUTHENTICATED:
-        body = {"error": "unauthenticated", "decision_id": decision_id}
-        challenge = (("www-authenticate", "Bearer"),)
-        return _denied(code_pb2.UNAUTHENTICATED, decision.reason.name, 401, body, challenge)
-    body = {"error": "forbidden", "decision_id": decision_id}
-    return _denied(code_pb2.PERMISSION_DENIED, decision.reason.name, 403, body)
+        unknown = {"error": "unauthenticated", "decision_id": decision_id}
+        bearer = (("www-authenticate", "Bearer"),)
+        return _denied(code_pb2.UNAUTHENTICATED, decision.reason.name, 401, unknown, bearer)
+    body: dict[str, object] = {"error": "forbidden", "decision_id": decision_id}
+    code, reason = code_pb2.PERMISSION_DENIED, decision.reason.name
+    if decision.step_up is None:
+        return _denied(code, reason, 403, body)
+    factor, minutes = decision.step_up
+    wanted = StepUp(_FACTORS[factor], int(minutes * 60))
+    body["clerk_error"] = reverification(wanted)
+    challenge = (("www-authenticate", step_up_challenge(wanted)),)
+    return _denied(code, reason, 403, body, challenge)
 
 
 def _identity(actor: Actor, decision_id: str) -> dict[str, str]:
@@ -193,7 +205,7 @@ def _denied(
     code: int,
     message: str,
     http_status: int,
-    body: dict[str, str],
+    body: Mapping[str, object],
     headers: Sequence[tuple[str, str]] = (),
 ) -> CheckResponse:
     # Without a code it would be an allow.

@@ -26,6 +26,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Which factors are to be verified.
+type StepUp_Factor int32
+
+const (
+	// Never sent.
+	StepUp_FACTOR_UNSPECIFIED StepUp_Factor = 0
+	// The first: a password, a code by mail.
+	StepUp_FACTOR_FIRST StepUp_Factor = 1
+	// The second.
+	StepUp_FACTOR_SECOND StepUp_Factor = 2
+	// Both.
+	StepUp_FACTOR_BOTH StepUp_Factor = 3
+)
+
+// Enum value maps for StepUp_Factor.
+var (
+	StepUp_Factor_name = map[int32]string{
+		0: "FACTOR_UNSPECIFIED",
+		1: "FACTOR_FIRST",
+		2: "FACTOR_SECOND",
+		3: "FACTOR_BOTH",
+	}
+	StepUp_Factor_value = map[string]int32{
+		"FACTOR_UNSPECIFIED": 0,
+		"FACTOR_FIRST":       1,
+		"FACTOR_SECOND":      2,
+		"FACTOR_BOTH":        3,
+	}
+)
+
+func (x StepUp_Factor) Enum() *StepUp_Factor {
+	p := new(StepUp_Factor)
+	*p = x
+	return p
+}
+
+func (x StepUp_Factor) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StepUp_Factor) Descriptor() protoreflect.EnumDescriptor {
+	return file_pdpapi_v1_decision_service_proto_enumTypes[0].Descriptor()
+}
+
+func (StepUp_Factor) Type() protoreflect.EnumType {
+	return &file_pdpapi_v1_decision_service_proto_enumTypes[0]
+}
+
+func (x StepUp_Factor) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StepUp_Factor.Descriptor instead.
+func (StepUp_Factor) EnumDescriptor() ([]byte, []int) {
+	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // One question.
 type CheckRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -139,7 +196,9 @@ type CheckResponse struct {
 	// The resources above the asked one, nearest first: a change of one of them touches the answer.
 	Ancestors []*ResourceRef `protobuf:"bytes,13,rep,name=ancestors,proto3" json:"ancestors,omitempty"`
 	// Where the answer comes from.
-	Source        AnswerSource `protobuf:"varint,14,opt,name=source,proto3,enum=pdpapi.v1.AnswerSource" json:"source,omitempty"`
+	Source AnswerSource `protobuf:"varint,14,opt,name=source,proto3,enum=pdpapi.v1.AnswerSource" json:"source,omitempty"`
+	// On a denial that a verification of a factor would make an allow: which one. Absent otherwise.
+	StepUp        *StepUp `protobuf:"bytes,15,opt,name=step_up,json=stepUp,proto3" json:"step_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +331,68 @@ func (x *CheckResponse) GetSource() AnswerSource {
 	return AnswerSource_ANSWER_SOURCE_UNSPECIFIED
 }
 
+func (x *CheckResponse) GetStepUp() *StepUp {
+	if x != nil {
+		return x.StepUp
+	}
+	return nil
+}
+
+// A verification that would make a denial an allow (RFC 9470).
+type StepUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which factors.
+	Factor StepUp_Factor `protobuf:"varint,1,opt,name=factor,proto3,enum=pdpapi.v1.StepUp_Factor" json:"factor,omitempty"`
+	// How long ago the verification may have been when the question is asked again.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,2,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepUp) Reset() {
+	*x = StepUp{}
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepUp) ProtoMessage() {}
+
+func (x *StepUp) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepUp.ProtoReflect.Descriptor instead.
+func (*StepUp) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StepUp) GetFactor() StepUp_Factor {
+	if x != nil {
+		return x.Factor
+	}
+	return StepUp_FACTOR_UNSPECIFIED
+}
+
+func (x *StepUp) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
 // One question of a batch; the fields mean what they mean in CheckRequest.
 type CheckItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -287,7 +408,7 @@ type CheckItem struct {
 
 func (x *CheckItem) Reset() {
 	*x = CheckItem{}
-	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[2]
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +420,7 @@ func (x *CheckItem) String() string {
 func (*CheckItem) ProtoMessage() {}
 
 func (x *CheckItem) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[2]
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +433,7 @@ func (x *CheckItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckItem.ProtoReflect.Descriptor instead.
 func (*CheckItem) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{2}
+	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CheckItem) GetPermission() string {
@@ -351,7 +472,7 @@ type BatchCheckRequest struct {
 
 func (x *BatchCheckRequest) Reset() {
 	*x = BatchCheckRequest{}
-	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[3]
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +484,7 @@ func (x *BatchCheckRequest) String() string {
 func (*BatchCheckRequest) ProtoMessage() {}
 
 func (x *BatchCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[3]
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +497,7 @@ func (x *BatchCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCheckRequest.ProtoReflect.Descriptor instead.
 func (*BatchCheckRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{3}
+	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BatchCheckRequest) GetActorToken() string {
@@ -413,7 +534,7 @@ type BatchCheckResponse struct {
 
 func (x *BatchCheckResponse) Reset() {
 	*x = BatchCheckResponse{}
-	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[4]
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +546,7 @@ func (x *BatchCheckResponse) String() string {
 func (*BatchCheckResponse) ProtoMessage() {}
 
 func (x *BatchCheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[4]
+	mi := &file_pdpapi_v1_decision_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +559,7 @@ func (x *BatchCheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchCheckResponse.ProtoReflect.Descriptor instead.
 func (*BatchCheckResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{4}
+	return file_pdpapi_v1_decision_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BatchCheckResponse) GetResults() []*CheckResponse {
@@ -468,7 +589,7 @@ const file_pdpapi_v1_decision_service_proto_rawDesc = "" +
 	"permission\x12/\n" +
 	"\bresource\x18\x03 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x121\n" +
 	"\acontext\x18\x04 \x01(\v2\x17.google.protobuf.StructR\acontext\x12*\n" +
-	"\x11at_least_revision\x18\x05 \x01(\x04R\x0fatLeastRevision\"\xdc\x04\n" +
+	"\x11at_least_revision\x18\x05 \x01(\x04R\x0fatLeastRevision\"\x88\x05\n" +
 	"\rCheckResponse\x12/\n" +
 	"\bdecision\x18\x01 \x01(\x0e2\x13.pdpapi.v1.DecisionR\bdecision\x126\n" +
 	"\vdenial_kind\x18\x02 \x01(\x0e2\x15.pdpapi.v1.DenialKindR\n" +
@@ -486,7 +607,16 @@ const file_pdpapi_v1_decision_service_proto_rawDesc = "" +
 	"\freusable_for\x18\v \x01(\v2\x19.google.protobuf.DurationR\vreusableFor\x12\x14\n" +
 	"\x05epoch\x18\f \x01(\tR\x05epoch\x124\n" +
 	"\tancestors\x18\r \x03(\v2\x16.pdpapi.v1.ResourceRefR\tancestors\x12/\n" +
-	"\x06source\x18\x0e \x01(\x0e2\x17.pdpapi.v1.AnswerSourceR\x06source\"\x8f\x01\n" +
+	"\x06source\x18\x0e \x01(\x0e2\x17.pdpapi.v1.AnswerSourceR\x06source\x12*\n" +
+	"\astep_up\x18\x0f \x01(\v2\x11.pdpapi.v1.StepUpR\x06stepUp\"\xc6\x01\n" +
+	"\x06StepUp\x120\n" +
+	"\x06factor\x18\x01 \x01(\x0e2\x18.pdpapi.v1.StepUp.FactorR\x06factor\x122\n" +
+	"\amax_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"V\n" +
+	"\x06Factor\x12\x16\n" +
+	"\x12FACTOR_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fFACTOR_FIRST\x10\x01\x12\x11\n" +
+	"\rFACTOR_SECOND\x10\x02\x12\x0f\n" +
+	"\vFACTOR_BOTH\x10\x03\"\x8f\x01\n" +
 	"\tCheckItem\x12\x1e\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\tR\n" +
@@ -520,49 +650,55 @@ func file_pdpapi_v1_decision_service_proto_rawDescGZIP() []byte {
 	return file_pdpapi_v1_decision_service_proto_rawDescData
 }
 
-var file_pdpapi_v1_decision_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_pdpapi_v1_decision_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_pdpapi_v1_decision_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_pdpapi_v1_decision_service_proto_goTypes = []any{
-	(*CheckRequest)(nil),          // 0: pdpapi.v1.CheckRequest
-	(*CheckResponse)(nil),         // 1: pdpapi.v1.CheckResponse
-	(*CheckItem)(nil),             // 2: pdpapi.v1.CheckItem
-	(*BatchCheckRequest)(nil),     // 3: pdpapi.v1.BatchCheckRequest
-	(*BatchCheckResponse)(nil),    // 4: pdpapi.v1.BatchCheckResponse
-	(*Resource)(nil),              // 5: pdpapi.v1.Resource
-	(*structpb.Struct)(nil),       // 6: google.protobuf.Struct
-	(Decision)(0),                 // 7: pdpapi.v1.Decision
-	(DenialKind)(0),               // 8: pdpapi.v1.DenialKind
-	(DecisionReason)(0),           // 9: pdpapi.v1.DecisionReason
-	(*Actor)(nil),                 // 10: pdpapi.v1.Actor
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*ResourceRef)(nil),           // 13: pdpapi.v1.ResourceRef
-	(AnswerSource)(0),             // 14: pdpapi.v1.AnswerSource
+	(StepUp_Factor)(0),            // 0: pdpapi.v1.StepUp.Factor
+	(*CheckRequest)(nil),          // 1: pdpapi.v1.CheckRequest
+	(*CheckResponse)(nil),         // 2: pdpapi.v1.CheckResponse
+	(*StepUp)(nil),                // 3: pdpapi.v1.StepUp
+	(*CheckItem)(nil),             // 4: pdpapi.v1.CheckItem
+	(*BatchCheckRequest)(nil),     // 5: pdpapi.v1.BatchCheckRequest
+	(*BatchCheckResponse)(nil),    // 6: pdpapi.v1.BatchCheckResponse
+	(*Resource)(nil),              // 7: pdpapi.v1.Resource
+	(*structpb.Struct)(nil),       // 8: google.protobuf.Struct
+	(Decision)(0),                 // 9: pdpapi.v1.Decision
+	(DenialKind)(0),               // 10: pdpapi.v1.DenialKind
+	(DecisionReason)(0),           // 11: pdpapi.v1.DecisionReason
+	(*Actor)(nil),                 // 12: pdpapi.v1.Actor
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*ResourceRef)(nil),           // 15: pdpapi.v1.ResourceRef
+	(AnswerSource)(0),             // 16: pdpapi.v1.AnswerSource
 }
 var file_pdpapi_v1_decision_service_proto_depIdxs = []int32{
-	5,  // 0: pdpapi.v1.CheckRequest.resource:type_name -> pdpapi.v1.Resource
-	6,  // 1: pdpapi.v1.CheckRequest.context:type_name -> google.protobuf.Struct
-	7,  // 2: pdpapi.v1.CheckResponse.decision:type_name -> pdpapi.v1.Decision
-	8,  // 3: pdpapi.v1.CheckResponse.denial_kind:type_name -> pdpapi.v1.DenialKind
-	9,  // 4: pdpapi.v1.CheckResponse.reason:type_name -> pdpapi.v1.DecisionReason
-	10, // 5: pdpapi.v1.CheckResponse.actor:type_name -> pdpapi.v1.Actor
-	11, // 6: pdpapi.v1.CheckResponse.reusable_until:type_name -> google.protobuf.Timestamp
-	12, // 7: pdpapi.v1.CheckResponse.reusable_for:type_name -> google.protobuf.Duration
-	13, // 8: pdpapi.v1.CheckResponse.ancestors:type_name -> pdpapi.v1.ResourceRef
-	14, // 9: pdpapi.v1.CheckResponse.source:type_name -> pdpapi.v1.AnswerSource
-	5,  // 10: pdpapi.v1.CheckItem.resource:type_name -> pdpapi.v1.Resource
-	6,  // 11: pdpapi.v1.CheckItem.context:type_name -> google.protobuf.Struct
-	2,  // 12: pdpapi.v1.BatchCheckRequest.items:type_name -> pdpapi.v1.CheckItem
-	1,  // 13: pdpapi.v1.BatchCheckResponse.results:type_name -> pdpapi.v1.CheckResponse
-	10, // 14: pdpapi.v1.BatchCheckResponse.actor:type_name -> pdpapi.v1.Actor
-	0,  // 15: pdpapi.v1.PolicyDecisionService.Check:input_type -> pdpapi.v1.CheckRequest
-	3,  // 16: pdpapi.v1.PolicyDecisionService.BatchCheck:input_type -> pdpapi.v1.BatchCheckRequest
-	1,  // 17: pdpapi.v1.PolicyDecisionService.Check:output_type -> pdpapi.v1.CheckResponse
-	4,  // 18: pdpapi.v1.PolicyDecisionService.BatchCheck:output_type -> pdpapi.v1.BatchCheckResponse
-	17, // [17:19] is the sub-list for method output_type
-	15, // [15:17] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	7,  // 0: pdpapi.v1.CheckRequest.resource:type_name -> pdpapi.v1.Resource
+	8,  // 1: pdpapi.v1.CheckRequest.context:type_name -> google.protobuf.Struct
+	9,  // 2: pdpapi.v1.CheckResponse.decision:type_name -> pdpapi.v1.Decision
+	10, // 3: pdpapi.v1.CheckResponse.denial_kind:type_name -> pdpapi.v1.DenialKind
+	11, // 4: pdpapi.v1.CheckResponse.reason:type_name -> pdpapi.v1.DecisionReason
+	12, // 5: pdpapi.v1.CheckResponse.actor:type_name -> pdpapi.v1.Actor
+	13, // 6: pdpapi.v1.CheckResponse.reusable_until:type_name -> google.protobuf.Timestamp
+	14, // 7: pdpapi.v1.CheckResponse.reusable_for:type_name -> google.protobuf.Duration
+	15, // 8: pdpapi.v1.CheckResponse.ancestors:type_name -> pdpapi.v1.ResourceRef
+	16, // 9: pdpapi.v1.CheckResponse.source:type_name -> pdpapi.v1.AnswerSource
+	3,  // 10: pdpapi.v1.CheckResponse.step_up:type_name -> pdpapi.v1.StepUp
+	0,  // 11: pdpapi.v1.StepUp.factor:type_name -> pdpapi.v1.StepUp.Factor
+	14, // 12: pdpapi.v1.StepUp.max_age:type_name -> google.protobuf.Duration
+	7,  // 13: pdpapi.v1.CheckItem.resource:type_name -> pdpapi.v1.Resource
+	8,  // 14: pdpapi.v1.CheckItem.context:type_name -> google.protobuf.Struct
+	4,  // 15: pdpapi.v1.BatchCheckRequest.items:type_name -> pdpapi.v1.CheckItem
+	2,  // 16: pdpapi.v1.BatchCheckResponse.results:type_name -> pdpapi.v1.CheckResponse
+	12, // 17: pdpapi.v1.BatchCheckResponse.actor:type_name -> pdpapi.v1.Actor
+	1,  // 18: pdpapi.v1.PolicyDecisionService.Check:input_type -> pdpapi.v1.CheckRequest
+	5,  // 19: pdpapi.v1.PolicyDecisionService.BatchCheck:input_type -> pdpapi.v1.BatchCheckRequest
+	2,  // 20: pdpapi.v1.PolicyDecisionService.Check:output_type -> pdpapi.v1.CheckResponse
+	6,  // 21: pdpapi.v1.PolicyDecisionService.BatchCheck:output_type -> pdpapi.v1.BatchCheckResponse
+	20, // [20:22] is the sub-list for method output_type
+	18, // [18:20] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_decision_service_proto_init() }
@@ -576,13 +712,14 @@ func file_pdpapi_v1_decision_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_decision_service_proto_rawDesc), len(file_pdpapi_v1_decision_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   5,
+			NumEnums:      1,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_pdpapi_v1_decision_service_proto_goTypes,
 		DependencyIndexes: file_pdpapi_v1_decision_service_proto_depIdxs,
+		EnumInfos:         file_pdpapi_v1_decision_service_proto_enumTypes,
 		MessageInfos:      file_pdpapi_v1_decision_service_proto_msgTypes,
 	}.Build()
 	File_pdpapi_v1_decision_service_proto = out.File

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pdpapi.v1 import core_pb2 as pdpapi_dot_v1_dot_core__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pdpapi/v1/decision_service.proto\x12\tpdpapi.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xa3\x01\n\x0c\x43heckRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12%\n\x08resource\x18\x03 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x05 \x01(\x04\"\xd1\x03\n\rCheckResponse\x12%\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12*\n\x0b\x64\x65nial_kind\x18\x02 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1f\n\x05\x61\x63tor\x18\x05 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x0f\n\x07rule_id\x18\x06 \x01(\t\x12\x10\n\x08grant_id\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x32\n\x0ereusable_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0creusable_for\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65poch\x18\x0c \x01(\t\x12)\n\tancestors\x18\r \x03(\x0b\x32\x16.pdpapi.v1.ResourceRef\x12\'\n\x06source\x18\x0e \x01(\x0e\x32\x17.pdpapi.v1.AnswerSource\"p\n\tCheckItem\x12\x12\n\npermission\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"h\n\x11\x42\x61tchCheckRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12#\n\x05items\x18\x02 \x03(\x0b\x32\x14.pdpapi.v1.CheckItem\x12\x19\n\x11\x61t_least_revision\x18\x03 \x01(\x04\"`\n\x12\x42\x61tchCheckResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.pdpapi.v1.CheckResponse\x12\x1f\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x10.pdpapi.v1.Actor2\x9e\x01\n\x15PolicyDecisionService\x12:\n\x05\x43heck\x12\x17.pdpapi.v1.CheckRequest\x1a\x18.pdpapi.v1.CheckResponse\x12I\n\nBatchCheck\x12\x1c.pdpapi.v1.BatchCheckRequest\x1a\x1d.pdpapi.v1.BatchCheckResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pdpapi/v1/decision_service.proto\x12\tpdpapi.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xa3\x01\n\x0c\x43heckRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12%\n\x08resource\x18\x03 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x05 \x01(\x04\"\xf5\x03\n\rCheckResponse\x12%\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12*\n\x0b\x64\x65nial_kind\x18\x02 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x03 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1f\n\x05\x61\x63tor\x18\x05 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x0f\n\x07rule_id\x18\x06 \x01(\t\x12\x10\n\x08grant_id\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x32\n\x0ereusable_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0creusable_for\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65poch\x18\x0c \x01(\t\x12)\n\tancestors\x18\r \x03(\x0b\x32\x16.pdpapi.v1.ResourceRef\x12\'\n\x06source\x18\x0e \x01(\x0e\x32\x17.pdpapi.v1.AnswerSource\x12\"\n\x07step_up\x18\x0f \x01(\x0b\x32\x11.pdpapi.v1.StepUp\"\xb6\x01\n\x06StepUp\x12(\n\x06\x66\x61\x63tor\x18\x01 \x01(\x0e\x32\x18.pdpapi.v1.StepUp.Factor\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x06\x46\x61\x63tor\x12\x16\n\x12\x46\x41\x43TOR_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41\x43TOR_FIRST\x10\x01\x12\x11\n\rFACTOR_SECOND\x10\x02\x12\x0f\n\x0b\x46\x41\x43TOR_BOTH\x10\x03\"p\n\tCheckItem\x12\x12\n\npermission\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"h\n\x11\x42\x61tchCheckRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12#\n\x05items\x18\x02 \x03(\x0b\x32\x14.pdpapi.v1.CheckItem\x12\x19\n\x11\x61t_least_revision\x18\x03 \x01(\x04\"`\n\x12\x42\x61tchCheckResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.pdpapi.v1.CheckResponse\x12\x1f\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x10.pdpapi.v1.Actor2\x9e\x01\n\x15PolicyDecisionService\x12:\n\x05\x43heck\x12\x17.pdpapi.v1.CheckRequest\x1a\x18.pdpapi.v1.CheckResponse\x12I\n\nBatchCheck\x12\x1c.pdpapi.v1.BatchCheckRequest\x1a\x1d.pdpapi.v1.BatchCheckResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKREQUEST']._serialized_start=165
   _globals['_CHECKREQUEST']._serialized_end=328
   _globals['_CHECKRESPONSE']._serialized_start=331
-  _globals['_CHECKRESPONSE']._serialized_end=796
-  _globals['_CHECKITEM']._serialized_start=798
-  _globals['_CHECKITEM']._serialized_end=910
-  _globals['_BATCHCHECKREQUEST']._serialized_start=912
-  _globals['_BATCHCHECKREQUEST']._serialized_end=1016
-  _globals['_BATCHCHECKRESPONSE']._serialized_start=1018
-  _globals['_BATCHCHECKRESPONSE']._serialized_end=1114
-  _globals['_POLICYDECISIONSERVICE']._serialized_start=1117
-  _globals['_POLICYDECISIONSERVICE']._serialized_end=1275
+  _globals['_CHECKRESPONSE']._serialized_end=832
+  _globals['_STEPUP']._serialized_start=835
+  _globals['_STEPUP']._serialized_end=1017
+  _globals['_STEPUP_FACTOR']._serialized_start=931
+  _globals['_STEPUP_FACTOR']._serialized_end=1017
+  _globals['_CHECKITEM']._serialized_start=1019
+  _globals['_CHECKITEM']._serialized_end=1131
+  _globals['_BATCHCHECKREQUEST']._serialized_start=1133
+  _globals['_BATCHCHECKREQUEST']._serialized_end=1237
+  _globals['_BATCHCHECKRESPONSE']._serialized_start=1239
+  _globals['_BATCHCHECKRESPONSE']._serialized_end=1335
+  _globals['_POLICYDECISIONSERVICE']._serialized_start=1338
+  _globals['_POLICYDECISIONSERVICE']._serialized_end=1496
 # @@protoc_insertion_point(module_scope)

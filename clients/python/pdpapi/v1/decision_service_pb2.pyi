@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pdpapi.v1 import core_pb2 as _core_pb2
 import builtins as _builtins
 import sys
@@ -84,6 +85,7 @@ class CheckResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     ANCESTORS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    STEP_UP_FIELD_NUMBER: _builtins.int
     decision: _core_pb2.Decision.ValueType
     """Allow or deny."""
     denial_kind: _core_pb2.DenialKind.ValueType
@@ -122,6 +124,10 @@ class CheckResponse(_message.Message):
     def ancestors(self) -> _containers.RepeatedCompositeFieldContainer[_core_pb2.ResourceRef]:
         """The resources above the asked one, nearest first: a change of one of them touches the answer."""
 
+    @_builtins.property
+    def step_up(self) -> Global___StepUp:
+        """On a denial that a verification of a factor would make an allow: which one. Absent otherwise."""
+
     def __init__(
         self,
         *,
@@ -139,14 +145,70 @@ class CheckResponse(_message.Message):
         epoch: _builtins.str = ...,
         ancestors: _abc.Iterable[_core_pb2.ResourceRef] | None = ...,
         source: _core_pb2.AnswerSource.ValueType = ...,
+        step_up: Global___StepUp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until", "step_up", b"step_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ancestors", b"ancestors", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "epoch", b"epoch", "grant_id", b"grant_id", "message", b"message", "reason", b"reason", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until", "revision", b"revision", "rule_id", b"rule_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "ancestors", b"ancestors", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "epoch", b"epoch", "grant_id", b"grant_id", "message", b"message", "reason", b"reason", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "step_up", b"step_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
+
+@_typing.final
+class StepUp(_message.Message):
+    """A verification that would make a denial an allow (RFC 9470)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Factor:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FactorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StepUp._Factor.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FACTOR_UNSPECIFIED: StepUp._Factor.ValueType  # 0
+        """Never sent."""
+        FACTOR_FIRST: StepUp._Factor.ValueType  # 1
+        """The first: a password, a code by mail."""
+        FACTOR_SECOND: StepUp._Factor.ValueType  # 2
+        """The second."""
+        FACTOR_BOTH: StepUp._Factor.ValueType  # 3
+        """Both."""
+
+    class Factor(_Factor, metaclass=_FactorEnumTypeWrapper):
+        """Which factors are to be verified."""
+
+    FACTOR_UNSPECIFIED: StepUp.Factor.ValueType  # 0
+    """Never sent."""
+    FACTOR_FIRST: StepUp.Factor.ValueType  # 1
+    """The first: a password, a code by mail."""
+    FACTOR_SECOND: StepUp.Factor.ValueType  # 2
+    """The second."""
+    FACTOR_BOTH: StepUp.Factor.ValueType  # 3
+    """Both."""
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    factor: Global___StepUp.Factor.ValueType
+    """Which factors."""
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long ago the verification may have been when the question is asked again."""
+
+    def __init__(
+        self,
+        *,
+        factor: Global___StepUp.Factor.ValueType = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "max_age", b"max_age"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepUp: _TypeAlias = StepUp  # noqa: Y015
 
 @_typing.final
 class CheckItem(_message.Message):

@@ -4,8 +4,8 @@
 // @generated from file pdpapi/v1/decision_service.proto (package pdpapi.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Actor, AnswerSource, Decision, DecisionReason, DenialKind, Resource, ResourceRef } from "./core_pb.js";
@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file pdpapi/v1/decision_service.proto.
  */
 export const file_pdpapi_v1_decision_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBwZHBhcGkvdjEvZGVjaXNpb25fc2VydmljZS5wcm90bxIJcGRwYXBpLnYxIqMBCgxDaGVja1JlcXVlc3QSEwoLYWN0b3JfdG9rZW4YASABKAkSEgoKcGVybWlzc2lvbhgCIAEoCRIlCghyZXNvdXJjZRgDIAEoCzITLnBkcGFwaS52MS5SZXNvdXJjZRIoCgdjb250ZXh0GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIZChFhdF9sZWFzdF9yZXZpc2lvbhgFIAEoBCLRAwoNQ2hlY2tSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLnBkcGFwaS52MS5EZWNpc2lvbhIqCgtkZW5pYWxfa2luZBgCIAEoDjIVLnBkcGFwaS52MS5EZW5pYWxLaW5kEikKBnJlYXNvbhgDIAEoDjIZLnBkcGFwaS52MS5EZWNpc2lvblJlYXNvbhIPCgdtZXNzYWdlGAQgASgJEh8KBWFjdG9yGAUgASgLMhAucGRwYXBpLnYxLkFjdG9yEg8KB3J1bGVfaWQYBiABKAkSEAoIZ3JhbnRfaWQYByABKAkSEwoLZGVjaXNpb25faWQYCCABKAkSEAoIcmV2aXNpb24YCSABKAQSMgoOcmV1c2FibGVfdW50aWwYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KDHJldXNhYmxlX2ZvchgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVlcG9jaBgMIAEoCRIpCglhbmNlc3RvcnMYDSADKAsyFi5wZHBhcGkudjEuUmVzb3VyY2VSZWYSJwoGc291cmNlGA4gASgOMhcucGRwYXBpLnYxLkFuc3dlclNvdXJjZSJwCglDaGVja0l0ZW0SEgoKcGVybWlzc2lvbhgBIAEoCRIlCghyZXNvdXJjZRgCIAEoCzITLnBkcGFwaS52MS5SZXNvdXJjZRIoCgdjb250ZXh0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJoChFCYXRjaENoZWNrUmVxdWVzdBITCgthY3Rvcl90b2tlbhgBIAEoCRIjCgVpdGVtcxgCIAMoCzIULnBkcGFwaS52MS5DaGVja0l0ZW0SGQoRYXRfbGVhc3RfcmV2aXNpb24YAyABKAQiYAoSQmF0Y2hDaGVja1Jlc3BvbnNlEikKB3Jlc3VsdHMYASADKAsyGC5wZHBhcGkudjEuQ2hlY2tSZXNwb25zZRIfCgVhY3RvchgCIAEoCzIQLnBkcGFwaS52MS5BY3RvcjKeAQoVUG9saWN5RGVjaXNpb25TZXJ2aWNlEjoKBUNoZWNrEhcucGRwYXBpLnYxLkNoZWNrUmVxdWVzdBoYLnBkcGFwaS52MS5DaGVja1Jlc3BvbnNlEkkKCkJhdGNoQ2hlY2sSHC5wZHBhcGkudjEuQmF0Y2hDaGVja1JlcXVlc3QaHS5wZHBhcGkudjEuQmF0Y2hDaGVja1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_pdpapi_v1_core]);
+  fileDesc("CiBwZHBhcGkvdjEvZGVjaXNpb25fc2VydmljZS5wcm90bxIJcGRwYXBpLnYxIqMBCgxDaGVja1JlcXVlc3QSEwoLYWN0b3JfdG9rZW4YASABKAkSEgoKcGVybWlzc2lvbhgCIAEoCRIlCghyZXNvdXJjZRgDIAEoCzITLnBkcGFwaS52MS5SZXNvdXJjZRIoCgdjb250ZXh0GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIZChFhdF9sZWFzdF9yZXZpc2lvbhgFIAEoBCL1AwoNQ2hlY2tSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLnBkcGFwaS52MS5EZWNpc2lvbhIqCgtkZW5pYWxfa2luZBgCIAEoDjIVLnBkcGFwaS52MS5EZW5pYWxLaW5kEikKBnJlYXNvbhgDIAEoDjIZLnBkcGFwaS52MS5EZWNpc2lvblJlYXNvbhIPCgdtZXNzYWdlGAQgASgJEh8KBWFjdG9yGAUgASgLMhAucGRwYXBpLnYxLkFjdG9yEg8KB3J1bGVfaWQYBiABKAkSEAoIZ3JhbnRfaWQYByABKAkSEwoLZGVjaXNpb25faWQYCCABKAkSEAoIcmV2aXNpb24YCSABKAQSMgoOcmV1c2FibGVfdW50aWwYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KDHJldXNhYmxlX2ZvchgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVlcG9jaBgMIAEoCRIpCglhbmNlc3RvcnMYDSADKAsyFi5wZHBhcGkudjEuUmVzb3VyY2VSZWYSJwoGc291cmNlGA4gASgOMhcucGRwYXBpLnYxLkFuc3dlclNvdXJjZRIiCgdzdGVwX3VwGA8gASgLMhEucGRwYXBpLnYxLlN0ZXBVcCK2AQoGU3RlcFVwEigKBmZhY3RvchgBIAEoDjIYLnBkcGFwaS52MS5TdGVwVXAuRmFjdG9yEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iVgoGRmFjdG9yEhYKEkZBQ1RPUl9VTlNQRUNJRklFRBAAEhAKDEZBQ1RPUl9GSVJTVBABEhEKDUZBQ1RPUl9TRUNPTkQQAhIPCgtGQUNUT1JfQk9USBADInAKCUNoZWNrSXRlbRISCgpwZXJtaXNzaW9uGAEgASgJEiUKCHJlc291cmNlGAIgASgLMhMucGRwYXBpLnYxLlJlc291cmNlEigKB2NvbnRleHQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0ImgKEUJhdGNoQ2hlY2tSZXF1ZXN0EhMKC2FjdG9yX3Rva2VuGAEgASgJEiMKBWl0ZW1zGAIgAygLMhQucGRwYXBpLnYxLkNoZWNrSXRlbRIZChFhdF9sZWFzdF9yZXZpc2lvbhgDIAEoBCJgChJCYXRjaENoZWNrUmVzcG9uc2USKQoHcmVzdWx0cxgBIAMoCzIYLnBkcGFwaS52MS5DaGVja1Jlc3BvbnNlEh8KBWFjdG9yGAIgASgLMhAucGRwYXBpLnYxLkFjdG9yMp4BChVQb2xpY3lEZWNpc2lvblNlcnZpY2USOgoFQ2hlY2sSFy5wZHBhcGkudjEuQ2hlY2tSZXF1ZXN0GhgucGRwYXBpLnYxLkNoZWNrUmVzcG9uc2USSQoKQmF0Y2hDaGVjaxIcLnBkcGFwaS52MS5CYXRjaENoZWNrUmVxdWVzdBodLnBkcGFwaS52MS5CYXRjaENoZWNrUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_pdpapi_v1_core]);
 
 /**
  * One question.
@@ -171,6 +171,13 @@ export type CheckResponse = Message<"pdpapi.v1.CheckResponse"> & {
    * @generated from field: pdpapi.v1.AnswerSource source = 14;
    */
   source: AnswerSource;
+
+  /**
+   * On a denial that a verification of a factor would make an allow: which one. Absent otherwise.
+   *
+   * @generated from field: pdpapi.v1.StepUp step_up = 15;
+   */
+  stepUp?: StepUp | undefined;
 };
 
 /**
@@ -179,6 +186,75 @@ export type CheckResponse = Message<"pdpapi.v1.CheckResponse"> & {
  */
 export const CheckResponseSchema: GenMessage<CheckResponse> = /*@__PURE__*/
   messageDesc(file_pdpapi_v1_decision_service, 1);
+
+/**
+ * A verification that would make a denial an allow (RFC 9470).
+ *
+ * @generated from message pdpapi.v1.StepUp
+ */
+export type StepUp = Message<"pdpapi.v1.StepUp"> & {
+  /**
+   * Which factors.
+   *
+   * @generated from field: pdpapi.v1.StepUp.Factor factor = 1;
+   */
+  factor: StepUp_Factor;
+
+  /**
+   * How long ago the verification may have been when the question is asked again.
+   *
+   * @generated from field: google.protobuf.Duration max_age = 2;
+   */
+  maxAge?: Duration | undefined;
+};
+
+/**
+ * Describes the message pdpapi.v1.StepUp.
+ * Use `create(StepUpSchema)` to create a new message.
+ */
+export const StepUpSchema: GenMessage<StepUp> = /*@__PURE__*/
+  messageDesc(file_pdpapi_v1_decision_service, 2);
+
+/**
+ * Which factors are to be verified.
+ *
+ * @generated from enum pdpapi.v1.StepUp.Factor
+ */
+export enum StepUp_Factor {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: FACTOR_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The first: a password, a code by mail.
+   *
+   * @generated from enum value: FACTOR_FIRST = 1;
+   */
+  FIRST = 1,
+
+  /**
+   * The second.
+   *
+   * @generated from enum value: FACTOR_SECOND = 2;
+   */
+  SECOND = 2,
+
+  /**
+   * Both.
+   *
+   * @generated from enum value: FACTOR_BOTH = 3;
+   */
+  BOTH = 3,
+}
+
+/**
+ * Describes the enum pdpapi.v1.StepUp.Factor.
+ */
+export const StepUp_FactorSchema: GenEnum<StepUp_Factor> = /*@__PURE__*/
+  enumDesc(file_pdpapi_v1_decision_service, 2, 0);
 
 /**
  * One question of a batch; the fields mean what they mean in CheckRequest.
@@ -213,7 +289,7 @@ export type CheckItem = Message<"pdpapi.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_pdpapi_v1_decision_service, 2);
+  messageDesc(file_pdpapi_v1_decision_service, 3);
 
 /**
  * Many questions of one actor.
@@ -248,7 +324,7 @@ export type BatchCheckRequest = Message<"pdpapi.v1.BatchCheckRequest"> & {
  * Use `create(BatchCheckRequestSchema)` to create a new message.
  */
 export const BatchCheckRequestSchema: GenMessage<BatchCheckRequest> = /*@__PURE__*/
-  messageDesc(file_pdpapi_v1_decision_service, 3);
+  messageDesc(file_pdpapi_v1_decision_service, 4);
 
 /**
  * The answers to a batch.
@@ -276,7 +352,7 @@ export type BatchCheckResponse = Message<"pdpapi.v1.BatchCheckResponse"> & {
  * Use `create(BatchCheckResponseSchema)` to create a new message.
  */
 export const BatchCheckResponseSchema: GenMessage<BatchCheckResponse> = /*@__PURE__*/
-  messageDesc(file_pdpapi_v1_decision_service, 4);
+  messageDesc(file_pdpapi_v1_decision_service, 5);
 
 /**
  * May the bearer of this Clerk session token use this permission on this resource?
