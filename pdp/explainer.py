@@ -159,7 +159,7 @@ class Explainer:
         """Asks a recorded question again, by the policy and the facts of today.
 
         The log keeps neither claims and factors nor what the caller sent: claims and factors are
-        absent, `attributes` (of the resource) and `context` are what the caller says now.
+        absent, `attributes` (of the resource) and `context` are given by the caller.
 
         Raises:
             errors.NotFound: there is no such decision.

@@ -73,12 +73,12 @@ def _text(file: str) -> str:
 
 
 def _show(found: "Located") -> None:
-    told = [(name, one) for name, one in found if one.silenced is None]
-    for name, one in told:
+    active = [(name, one) for name, one in found if one.silenced is None]
+    for name, one in active:
         level = one.rule.level
         say_marked(level, _COLOURS[level], f"{one.violation.located(name)} [{one.rule.id}]")
-    warnings = sum(one.rule.level == "warning" for _, one in told)
-    say(f"{warnings} warnings, {len(told) - warnings} notes, {len(found) - len(told)} silenced")
+    warnings = sum(one.rule.level == "warning" for _, one in active)
+    say(f"{warnings} warnings, {len(active) - warnings} notes, {len(found) - len(active)} silenced")
 
 
 def _json(found: "Located") -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Which verification of a factor would make a denial an allow (RFC 9470 calls that a step up).
 
-Nothing is told that was not asked: the same question is decided again with a token whose factors
-are as old as a condition allows, and only an ALLOW counts. So a denial has a step up only if
-nothing but the age of a factor keeps it from being an allow.
+Nothing is reported that was not verified: the same question is decided again with a token whose
+factors are as old as a condition allows, and only an ALLOW counts. So a denial has a step up only
+if nothing but the age of a factor keeps it from being an allow.
 """
 
 import copy
@@ -22,7 +22,7 @@ _LIFTABLE: Final = frozenset(
         Reason.ATTRIBUTE_MISSING,
         Reason.CONDITION_FAILED,
         Reason.DENIED_BY_RULE,
-        # Told before the conditions of those grants that do reach the resource.
+        # These come before the conditions of grants that do reach the resource.
         Reason.WRONG_ORGANIZATION,
         Reason.RESOURCE_ORGANIZATION_UNKNOWN,
     )

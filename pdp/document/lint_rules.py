@@ -143,9 +143,9 @@ def _equal_rules(document: PolicyDocument) -> Found:
             content = (other.effect, other.permission, other.condition)
             if content != (rule.effect, rule.permission, rule.condition):
                 continue
-            # Of two in one role the later one is told; of an inherited one, the one that inherits.
+            # Of two in one role the later one is reported, otherwise that of the inheriting role.
             if other.role != rule.role or other.id < rule.id:
-                yield "rule", key_of(rule), f"says the same as {other.id!r} of {other.role}"
+                yield "rule", key_of(rule), f"is equal to {other.id!r} of {other.role}"
                 break
 
 
@@ -203,7 +203,7 @@ def _identity_from_caller(document: PolicyDocument) -> Found:
                 suspects += [path.key for path in pair if path.variable == _SENT and path.key]
         if suspects:
             text = (
-                f"reads context.{suspects[0]}, which the caller sends: it says nothing of who the "
+                f"reads context.{suspects[0]}, which the caller sends: it does not prove who the "
                 "actor is; read actor or resource instead"
             )
             yield "rule", key_of(rule), text
@@ -349,7 +349,7 @@ RULES: Final = (
     ),
     LintRule("role-unheld", "warning", "A role that nobody can hold", _unheld_roles),
     LintRule("rule-shadowed", "warning", "A rule that never decides", _shadowed_rules),
-    LintRule("rule-equal", "warning", "A rule that says what another says", _equal_rules),
+    LintRule("rule-equal", "warning", "A rule that is equal to another", _equal_rules),
     LintRule(
         "wildcard-beside-deny",
         "note",

@@ -29,7 +29,7 @@ TOKEN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, and what the actor's token says."""
+    """A question, and the contents of the actor's token."""
 
     actor: Actor
     question: Question
@@ -39,7 +39,7 @@ class Asked:
     second_factor_minutes: float | None = None
 
     def token(self, now: float) -> VerifiedToken:
-        """The token that would say so."""
+        """A token with these contents."""
         return VerifiedToken(
             self.actor,
             issuer="",
@@ -53,7 +53,7 @@ class Asked:
 
 
 class World:
-    """What a document says, found by key. Immutable once made."""
+    """The entities of a document, by key. Immutable once made."""
 
     def __init__(
         self, document: PolicyDocument, revoked_sessions: Sequence[RevokedSession] = ()

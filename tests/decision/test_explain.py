@@ -1,4 +1,4 @@
-"""Explanations: the tree tells what `decide` decides, and what would allow allows."""
+"""Explanations: the tree shows what `decide` decides, and what would allow allows."""
 
 from collections import Counter
 from dataclasses import replace
@@ -31,14 +31,14 @@ many_worlds = settings(
 @pytest.mark.soak
 @given(seeds)
 @many_worlds
-def test_the_tree_tells_what_is_decided_and_every_would_allow_allows(seed):
+def test_the_tree_shows_what_is_decided_and_every_would_allow_allows(seed):
     """The oracles: a reader who knows the laws and sees the tree alone, and the reference
     evaluator, to which the changes are applied as their fields say."""
     random = Random(seed)
     world, asked = random_world(random), random_question(random)
     explanation = explain(situation_of(world, asked))
     assert explanation.decision == reference.decide(world, asked)
-    assert told_by(explanation.tree) == outcome(explanation)
+    assert read_from(explanation.tree) == outcome(explanation)
     for changes in explanation.would_allow:
         later, question = world, asked
         for change in changes:
@@ -49,7 +49,7 @@ def test_the_tree_tells_what_is_decided_and_every_would_allow_allows(seed):
 @pytest.mark.soak
 @given(seeds)
 @settings(many_worlds, max_examples=soak.count(10_000, sample=60))
-def test_no_smaller_change_allows_than_those_that_are_told(seed):
+def test_no_smaller_change_allows_than_those_that_are_suggested(seed):
     """Tries every single change of the listed kinds, with values that nobody proposed."""
     random = Random(seed)
     world, asked = random_world(random), random_question(random)
@@ -65,7 +65,7 @@ def test_no_smaller_change_allows_than_those_that_are_told(seed):
 
 
 def test_the_worlds_meet_every_kind_of_change_and_every_status():
-    """Positive control: what is never told would prove nothing."""
+    """Positive control: what never occurs would prove nothing."""
     kinds, statuses, sizes = Counter(), Counter(), Counter()
     for seed in range(800):
         random = Random(seed)
@@ -85,7 +85,7 @@ def test_a_tree_that_is_wrong_is_found_out():
     for seed in range(300):
         random = Random(seed)
         explanation = explain(situation_of(random_world(random), random_question(random)))
-        differences += told_by(turned_round(explanation.tree)) != outcome(explanation)
+        differences += read_from(turned_round(explanation.tree)) != outcome(explanation)
     assert differences > 10
 
 
@@ -148,13 +148,13 @@ def test_a_condition_that_is_too_expensive_is_not_evaluated_part_by_part():
     assert "cannot be evaluated" in expressions(tree)[0]
 
 
-def test_a_fresher_factor_is_told_with_the_age_that_is_enough():
+def test_a_fresher_factor_is_suggested_with_the_age_that_is_enough():
     situation = asked_about("actor.second_factor_minutes <= 10.0")
     (changes,) = [one for one in explain(situation).would_allow if one[0].kind is ChangeKind.FACTOR]
     assert [change.text for change in changes] == ["verify the second factor within 10 minutes"]
 
 
-def test_a_role_is_told_where_it_is_enough_and_not_everywhere():
+def test_a_role_is_suggested_on_the_resource_or_in_the_organization_and_not_everywhere():
     situation = replace(asked_about(""), user=replace(asked_about("").user, grants=()))
     assert [[change.text for change in changes] for changes in explain(situation).would_allow] == [
         ["grant ROLE to user_1 on course:1"],
@@ -162,7 +162,7 @@ def test_a_role_is_told_where_it_is_enough_and_not_everywhere():
     ]
 
 
-def test_another_active_organization_is_told_to_a_member_of_it():
+def test_another_active_organization_is_suggested_to_a_member_of_it():
     situation = asked_about("")
     token = replace(TOKEN, actor=Actor("user_1", "sess_1", None))
     explanation = explain(replace(situation, token=token, user=replace(situation.user, grants=(
@@ -179,7 +179,7 @@ def test_an_undeclared_permission_suggests_the_nearest_one():
     assert explain(situation).would_allow == ()
 
 
-def test_what_is_told_of_many_grants_is_bounded():
+def test_the_tree_of_many_grants_is_bounded():
     situation = asked_about("")
     grants = tuple(Grant(f"g{number}", "ROLE", ToUser("user_1")) for number in range(1_000))
     tree = explain(replace(situation, user=replace(situation.user, grants=grants))).tree
@@ -190,7 +190,7 @@ def test_what_is_told_of_many_grants_is_bounded():
 # --- a reader of trees ----------------------------------------------------------------------------
 
 
-def told_by(tree: Step):
+def read_from(tree: Step):
     """Effect, rule and grant as a reader of the tree's steps finds them: deny before allow, and
     a deny rule whose condition fails applies."""
     sections = {step.kind: step for step in tree.children}

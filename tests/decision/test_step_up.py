@@ -1,4 +1,4 @@
-"""Step ups: told for an otherwise allowed question, and for no other."""
+"""Step ups: reported for an otherwise allowed question, and for no other."""
 
 from dataclasses import replace
 from random import Random
@@ -108,7 +108,7 @@ def world_of_factors(random):
     derandomize=not soak.SOAK,
     database=None,
 )
-def test_a_step_up_is_told_if_and_only_if_it_allows(seed):
+def test_a_step_up_is_reported_if_and_only_if_it_allows(seed):
     """The oracle is the reference evaluator, with every age that the worlds' conditions know."""
     random = Random(seed)
     world, asked = world_of_factors(random), random_question(random)

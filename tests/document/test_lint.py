@@ -204,7 +204,7 @@ def test_every_finding_has_a_line_and_can_be_silenced_there_with_a_reason(rule):
 
 
 @pytest.mark.parametrize(
-    ("comment", "told"),
+    ("comment", "problem"),
     [
         ("# lint: silence role-unheld", "without a reason"),
         ("# lint: silence role-unheld:", "without a reason"),
@@ -213,13 +213,13 @@ def test_every_finding_has_a_line_and_can_be_silenced_there_with_a_reason(rule):
         ("# lint: silence", "'' is not a rule"),
     ],
 )
-def test_a_comment_that_silences_nothing_is_a_finding_and_silences_nothing(comment, told):
+def test_a_comment_that_silences_nothing_is_a_finding_and_silences_nothing(comment, problem):
     text = (
         f"permissions: [course:edit]\n{comment}\nroles: {{A: {{allow: [course:edit]}}}}\ngrants: []"
     )
     found = {one.rule.id: one for one in lint(parse_document(text))}
     assert found["role-unheld"].silenced is None
-    assert told in found["silence-invalid"].violation.description
+    assert problem in found["silence-invalid"].violation.description
     assert found["silence-invalid"].violation.line == 2
 
 

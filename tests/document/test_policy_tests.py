@@ -111,7 +111,7 @@ checks: [{ask: {actor: user_2, permission: course:view}, expect: allow}]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("given: {policy: p}", "tests nothing"),
         ("given: {policy: p}\nchecks: [{ask: {actor: u, permission: a:b}}]", "expects nothing"),
@@ -136,9 +136,9 @@ checks: [{ask: {actor: user_2, permission: course:view}, expect: allow}]
         ("given: {policy: p}\ngiven: {policy: q}\nchecks: []", "is written twice"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_file_is_refused_with_its_place(text, told):
+def test_a_mistake_in_a_file_is_refused_with_its_place(text, problem):
     """A misspelled expectation that passed would be worse than no test."""
-    assert told in problem_of(text)
+    assert problem in problem_of(text)
 
 
 def test_coverage_names_each_rule_grant_and_branch_that_nothing_decides():

@@ -41,9 +41,11 @@ def test_a_named_user_and_a_token_are_told_what_check_answers(
     )
     actor = NamedActor(user_id=user, organization_id="org_school")
     for asking in ({"actor_token": token}, {"actor": actor}):
-        told = explain(stubs, **asking, permission=permission, resource=resource)
+        explained = explain(stubs, **asking, permission=permission, resource=resource)
         fields = ("decision", "denial_kind", "reason", "rule_id", "grant_id", "revision")
-        assert [getattr(told, one) for one in fields] == [getattr(answer, one) for one in fields]
+        assert [getattr(explained, one) for one in fields] == [
+            getattr(answer, one) for one in fields
+        ]
 
 
 def test_an_explanation_is_in_no_log(stubs: Stubs) -> None:
@@ -63,9 +65,9 @@ def test_an_explanation_is_in_no_log(stubs: Stubs) -> None:
 
 
 def test_a_token_that_is_refused_is_explained_without_facts(stubs: Stubs) -> None:
-    told = explain(stubs, actor_token="nonsense", permission="course:edit", resource=ALGEBRA)
-    assert told.reason == DecisionReason.DECISION_REASON_TOKEN_MALFORMED
-    assert [len(step.children) for step in (told.tree, *told.tree.children)] == [1, 0]
+    explained = explain(stubs, actor_token="nonsense", permission="course:edit", resource=ALGEBRA)
+    assert explained.reason == DecisionReason.DECISION_REASON_TOKEN_MALFORMED
+    assert [len(step.children) for step in (explained.tree, *explained.tree.children)] == [1, 0]
 
 
 def test_a_forged_token_learns_nothing_of_the_policy(stubs: Stubs) -> None:
@@ -73,9 +75,9 @@ def test_a_forged_token_learns_nothing_of_the_policy(stubs: Stubs) -> None:
     head, _, signature = token_of("user_ada", organization_id="org_school").split(".")
     other = token_of("user_sam").split(".")[1]
     token = f"{head}.{other}.{signature}"
-    told = explain(stubs, actor_token=token, permission="course:edit", resource=ALGEBRA)
-    assert told.reason == DecisionReason.DECISION_REASON_TOKEN_SIGNATURE_INVALID
-    assert "user_" not in str(told)
+    explained = explain(stubs, actor_token=token, permission="course:edit", resource=ALGEBRA)
+    assert explained.reason == DecisionReason.DECISION_REASON_TOKEN_SIGNATURE_INVALID
+    assert "user_" not in str(explained)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +99,9 @@ def test_a_malformed_actor_is_refused(stubs: Stubs, actor: NamedActor) -> None:
 def test_what_would_allow_allows_once_it_is_done(server: ServerProcess, stubs: Stubs) -> None:
     """Told of a user with the wrong active organization: with the other one, Check allows."""
     actor = NamedActor(user_id="user_ada")
-    told = explain(stubs, actor=actor, permission="course:edit", resource=ALGEBRA)
-    assert told.decision == DECISION_DENY
-    texts = [[change.text for change in one.changes] for one in told.would_allow]
+    explained = explain(stubs, actor=actor, permission="course:edit", resource=ALGEBRA)
+    assert explained.decision == DECISION_DENY
+    texts = [[change.text for change in one.changes] for one in explained.would_allow]
     assert ["make org_school the active organization"] in texts
     token = token_of("user_ada", organization_id="org_school")
     request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)
@@ -163,12 +165,12 @@ def test_a_recorded_decision_is_asked_again_and_says_what_is_different_today(
         denied = stubs.decision.Check(request, timeout=10)
         refused = stubs.decision.Check(CheckRequest(actor_token="x", permission="a:b"), timeout=10)
 
-        def explained(decision_id: str, *more: str):
+        def asked_again(decision_id: str, *more: str):
             done = run("explain", "--decision", decision_id, *more)
             return None if "NOT_FOUND" in done.err else done
 
-        eventually(lambda: explained(denied.decision_id))
-        same = explained(denied.decision_id)
+        eventually(lambda: asked_again(denied.decision_id))
+        same = asked_again(denied.decision_id)
         assert same.status == 1
         assert "today's decision is the recorded one" in same.out
 
@@ -176,14 +178,14 @@ def test_a_recorded_decision_is_asked_again_and_says_what_is_different_today(
             "- {role: STUDENT, user: user_sam", "- {role: ADMIN, user: user_sam"
         )
         stubs.administration.Apply(ApplyRequest(document=changed), timeout=10)
-        now = explained(denied.decision_id)
+        now = asked_again(denied.decision_id)
         assert now.status == 0
         assert "  decision: then deny, today allow" in now.out.splitlines()
-        fields = json.loads(explained(denied.decision_id, "-o", "json").out)
+        fields = json.loads(asked_again(denied.decision_id, "-o", "json").out)
         assert fields["recorded"]["decision_id"] == denied.decision_id
 
-        eventually(lambda: explained(refused.decision_id))
-        token_step = explained(refused.decision_id)
+        eventually(lambda: asked_again(refused.decision_id))
+        token_step = asked_again(refused.decision_id)
         assert "the token is refused: TOKEN_MALFORMED" in token_step.out
         assert run("explain", "--decision", denied.decision_id[:-1] + "x").status == 2
         assert run("explain", "course:edit", "--decision", denied.decision_id).status == 2

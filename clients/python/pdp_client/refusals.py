@@ -44,7 +44,7 @@ def reverification(step_up: StepUp) -> dict[str, Any]:
 
 def refusal_of(error: GuardError) -> Refusal:
     """The answer for an error by docs/guards.md. It says no reason, because `WRONG_ORGANIZATION`
-    tells a stranger that there is something. Who is asked to verify a factor may do it then."""
+    tells a stranger that there is something. A step up is only in a denial that it would lift."""
     body: dict[str, Any] = {"error": error.word}
     headers = dict(_HEADERS)
     if isinstance(error, Denied):

@@ -420,7 +420,7 @@ func (x *NamedActor) GetClaimedPermissions() []string {
 	return nil
 }
 
-// The question, and who asks it.
+// The question and its actor.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose decision is explained.
@@ -552,7 +552,7 @@ type ExplainRequest_Actor struct {
 type ExplainRequest_DecisionId struct {
 	// A recorded decision, asked again today: its actor, permission and resource. The log keeps neither
 	// claims and factors nor what the caller sent, so those are absent; `context` and
-	// `resource.attributes` may say them. `permission` must be empty, and nothing else is read.
+	// `resource.attributes` may give them. `permission` must be empty, and nothing else is read.
 	DecisionId string `protobuf:"bytes,7,opt,name=decision_id,json=decisionId,proto3,oneof"`
 }
 
@@ -565,7 +565,7 @@ func (*ExplainRequest_DecisionId) isExplainRequest_Asking() {}
 // The answer and its reasons.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Allow or deny, as Check says it.
+	// Allow or deny, as Check answers.
 	Decision Decision `protobuf:"varint,1,opt,name=decision,proto3,enum=pdpapi.v1.Decision" json:"decision,omitempty"`
 	// On a denial: 401 or 403.
 	DenialKind DenialKind `protobuf:"varint,2,opt,name=denial_kind,json=denialKind,proto3,enum=pdpapi.v1.DenialKind" json:"denial_kind,omitempty"`

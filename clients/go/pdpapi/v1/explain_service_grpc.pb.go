@@ -31,7 +31,7 @@ const (
 // Explains decisions. An explanation answers nobody: it is not in the decision log, and no guard
 // may act on it. It shows stored attributes, claims and policy, so it needs the capability `audit`.
 type ExplainServiceClient interface {
-	// Decides a question as PolicyDecisionService.Check does, and says why.
+	// Decides a question as PolicyDecisionService.Check does, and gives the reasons.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
@@ -60,7 +60,7 @@ func (c *explainServiceClient) Explain(ctx context.Context, in *ExplainRequest, 
 // Explains decisions. An explanation answers nobody: it is not in the decision log, and no guard
 // may act on it. It shows stored attributes, claims and policy, so it needs the capability `audit`.
 type ExplainServiceServer interface {
-	// Decides a question as PolicyDecisionService.Check does, and says why.
+	// Decides a question as PolicyDecisionService.Check does, and gives the reasons.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedExplainServiceServer()
 }

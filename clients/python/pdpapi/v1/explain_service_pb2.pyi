@@ -85,7 +85,7 @@ Global___NamedActor: _TypeAlias = NamedActor  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
-    """The question, and who asks it."""
+    """The question and its actor."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -101,7 +101,7 @@ class ExplainRequest(_message.Message):
     decision_id: _builtins.str
     """A recorded decision, asked again today: its actor, permission and resource. The log keeps neither
     claims and factors nor what the caller sent, so those are absent; `context` and
-    `resource.attributes` may say them. `permission` must be empty, and nothing else is read.
+    `resource.attributes` may give them. `permission` must be empty, and nothing else is read.
     """
     permission: _builtins.str
     """`resource-type:action`."""
@@ -157,7 +157,7 @@ class ExplainResponse(_message.Message):
     RECORDED_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
     decision: _core_pb2.Decision.ValueType
-    """Allow or deny, as Check says it."""
+    """Allow or deny, as Check answers."""
     denial_kind: _core_pb2.DenialKind.ValueType
     """On a denial: 401 or 403."""
     reason: _core_pb2.DecisionReason.ValueType

@@ -49,7 +49,7 @@ class ExplainServiceServicer:
     """
 
     def Explain(self, request, context):
-        """Decides a question as PolicyDecisionService.Check does, and says why.
+        """Decides a question as PolicyDecisionService.Check does, and gives the reasons.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

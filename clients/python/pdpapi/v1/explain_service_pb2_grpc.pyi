@@ -36,7 +36,7 @@ class ExplainServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExplainServiceAsyncStub: ...
     Explain: _grpc.UnaryUnaryMultiCallable[_explain_service_pb2.ExplainRequest, _explain_service_pb2.ExplainResponse]
-    """Decides a question as PolicyDecisionService.Check does, and says why."""
+    """Decides a question as PolicyDecisionService.Check does, and gives the reasons."""
 
 @_typing.type_check_only
 class ExplainServiceAsyncStub(ExplainServiceStub):
@@ -46,7 +46,7 @@ class ExplainServiceAsyncStub(ExplainServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Explain: _aio.UnaryUnaryMultiCallable[_explain_service_pb2.ExplainRequest, _explain_service_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Decides a question as PolicyDecisionService.Check does, and says why."""
+    """Decides a question as PolicyDecisionService.Check does, and gives the reasons."""
 
 class ExplainServiceServicer(metaclass=_abc_1.ABCMeta):
     """Explains decisions. An explanation answers nobody: it is not in the decision log, and no guard
@@ -59,6 +59,6 @@ class ExplainServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _explain_service_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_explain_service_pb2.ExplainResponse, _abc.Awaitable[_explain_service_pb2.ExplainResponse]]:
-        """Decides a question as PolicyDecisionService.Check does, and says why."""
+        """Decides a question as PolicyDecisionService.Check does, and gives the reasons."""
 
 def add_ExplainServiceServicer_to_server(servicer: ExplainServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
