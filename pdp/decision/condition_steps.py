@@ -58,7 +58,8 @@ class _Describer:
         node = read(expression)
         decisive = list(self._decisive(node, value)) if depth else []
         if decisive:
-            text = f"{self._text(expression)}: {_result(value)}"
+            result = "cannot be evaluated" if isinstance(value, Reason) else _result(value)
+            text = f"{self._text(expression)}: {result}"
         else:
             text = self._leaf(expression, node, value)
         children = tuple(self.step(part, depth - 1, result) for part, result in decisive)

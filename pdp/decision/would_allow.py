@@ -144,16 +144,17 @@ def _against_rules(account: Account, user: UserFacts) -> Iterator[_Option]:
     if seen is None:
         return
     allow, deny = seen.candidates
-    denying = [one for one in deny if seen.outcomes.of(one) is not False]
-    if denying:
-        for _, grant_id, _, condition in denying:
-            yield from _on_condition(account, condition, wanted=False)
-            yield from _revoked(situation, user, grant_id)
-        return
     yield from _active_organizations(situation, user)
+    # Also while a rule denies: one value may end that and meet an allow rule.
     for _, _, reach, condition in allow:
         if reach >= seen.needed:
             yield from _on_condition(account, condition, wanted=True)
+    denying = [one for one in deny if seen.outcomes.of(one) is not False]
+    for _, grant_id, _, condition in denying:
+        yield from _on_condition(account, condition, wanted=False)
+        yield from _revoked(situation, user, grant_id)
+    if denying:
+        return
     active = situation.token.actor.organization_id
     if seen.needed == UNKNOWN_ORGANIZATION and active is not None:
         first, *above = situation.chain

@@ -92,7 +92,7 @@ def test_a_tree_that_is_wrong_is_found_out():
 def test_each_expression_that_decided_has_its_value():
     tree = explained('resource.attributes.owner == actor.id || "x" in context.tags', owner="ivan")
     assert expressions(tree) == [
-        'resource.attributes.owner == actor.id || "x" in context.tags: is absent',
+        'resource.attributes.owner == actor.id || "x" in context.tags: cannot be evaluated',
         '"x" in context.tags: context.tags is absent',
     ]
     tree = explained("resource.attributes.owner == actor.id && actor.id != ''", owner="ivan")
