@@ -233,10 +233,13 @@ class Replica:
 
     def require_fresh(self, snapshot: Snapshot) -> None:
         """Raises FactsStale where nothing is to be answered from it any more."""
-        if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:
+        age_seconds = time.monotonic() - snapshot.confirmed_at
+        if age_seconds >= self._staleness_seconds_max:
             raise FactsStale(
                 "policy and facts were not confirmed as current within "
-                f"{self._staleness_seconds_max:g} s"
+                f"{self._staleness_seconds_max:g} s",
+                age_seconds=age_seconds,
+                bound_seconds=self._staleness_seconds_max,
             )
         if self._cell.is_retired(snapshot):
             raise FactsStale("a barrier ended all answers from before a change")
@@ -308,9 +311,11 @@ class Replica:
 
     async def _reach(self, revision: int) -> None:
         if not await self.await_revision(revision):
+            seen = self.revision
             raise RevisionNotReached(
-                f"revision {revision} is not reached: this process is at {self.revision}",
-                revision=str(self.revision),
+                f"revision {revision} is not reached: this process is at {seen}",
+                wanted=revision,
+                seen=seen,
             )
 
     async def _await_poll(self, revision: float = float("inf")) -> None:

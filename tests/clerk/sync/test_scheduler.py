@@ -170,7 +170,7 @@ def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
 
 
 def test_a_ban_that_no_webhook_told_of_is_denied(tmp_path: Path, clerk: ClerkApiServer) -> None:
-    """Incident F19, from end to end: with `reconcile_seconds` alone."""
+    """The webhook is lost: `reconcile_seconds` alone, from end to end."""
     settings = {
         "instance_id": INSTANCE_ID,
         "secret_key": SECRET_KEY,
