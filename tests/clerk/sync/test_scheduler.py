@@ -1,5 +1,6 @@
 """The periodic sync of a serving process."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -135,7 +136,7 @@ def test_it_stops_while_clerk_has_it_wait(
     watch = Stopwatch()
     reconciler.stop()
     assert watch.seconds < 1
-    assert not reconciler._thread.is_alive()
+    assert not any(thread.name == "clerk" for thread in threading.enumerate())
     # The next process goes on at once.
     other = start(open_engine(sqlite_url))
     eventually(lambda: other.reconciled_at() > 0)
