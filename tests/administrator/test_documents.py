@@ -137,7 +137,7 @@ def test_a_document_with_one_mistake_changes_nothing(
 def test_a_database_that_refuses_the_last_write_keeps_nothing_of_the_first(
     administrator: Administrator, engine: Engine, written: list[int]
 ):
-    """E5, after SpiceDB CVE-2025-64529: a failure in the middle of a large write."""
+    """After SpiceDB CVE-2025-64529: a failure in the middle of a large write."""
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse(_c: object, _u: object, statement: str, *_: object) -> None:
@@ -158,7 +158,7 @@ def test_a_database_that_refuses_the_last_write_keeps_nothing_of_the_first(
 def test_many_grants_are_all_there_or_none(
     administrator: Administrator, engine: Engine, written: list[int]
 ):
-    """E5, after SpiceDB CVE-2025-64529: no part of a large write is silently dropped."""
+    """After SpiceDB CVE-2025-64529: no part of a large write is silently dropped."""
     count = soak.count(100_000, sample=20_000)
     lines = [f"- {{role: R, user: u{n}}}" for n in range(count)]
     text = "roles: {R: {}}\ngrants:\n" + "\n".join(lines)

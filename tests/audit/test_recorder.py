@@ -203,7 +203,7 @@ def test_segments_are_for_their_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_token_cannot_reach_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """J14: gRPC-Go GHSA-xr7q. A record has no place for a token: only its fingerprint."""
+    """GRPC-Go GHSA-xr7q. A record has no place for a token: only its fingerprint."""
     canary = "eyJhbGciOiJSUzI1NiJ9.canary-token-canary.signature"
     fingerprint = hashlib.sha256(canary.encode()).hexdigest()[:16]
     recorder = Recorder(tmp_path, ORIGIN)
@@ -221,7 +221,7 @@ def test_a_token_cannot_reach_the_log(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_ids_that_imitate_records_stay_one_record(tmp_path: Path) -> None:
-    """G5: envoy-gateway CVE-2025-25294."""
+    """Envoy-gateway CVE-2025-25294."""
     value = '\n{"decision_id":"x","effect":"ALLOW"}\r\n\x1b[2J\0\u2028'
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()

@@ -176,7 +176,7 @@ HOSTILE_GAPS = {
 def test_what_could_not_be_told_again_is_refused_and_holds_up_nothing(
     engine: Engine, reports: Reports
 ) -> None:
-    """G6: one record that a reader cannot bear would hide all others from it."""
+    """One record that a reader cannot bear would hide all others from it."""
     good = [reported(decided_at=NOW + 59), reported(decided_at=0.0)]
     contents = [(KIND_RECORD, encode(good[0]))]
     contents += [(KIND_RECORD, payload) for payload in HOSTILE.values()]

@@ -203,7 +203,7 @@ def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_
 def test_no_password_of_the_database_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """D5: SpiceDB CVE-2023-46255, CVE-2026-40091 (the URL with its password in the log)."""
+    """SpiceDB CVE-2023-46255, CVE-2026-40091 (the URL with its password in the log)."""
     write_log(tmp_path, 1)
     engine = open_engine("postgresql://someone:canary-password@127.0.0.1:1/canary-database")
     shipper = Shipper(tmp_path, SqlDestination(engine))
@@ -232,7 +232,7 @@ def test_a_stop_ships_what_was_recorded_before(
 def test_a_damaged_segment_is_shipped_as_far_as_it_holds_and_kept(
     tmp_path: Path, engine: Engine
 ) -> None:
-    """G7: Yeti2022, a single flipped bit must cost one record and not the log."""
+    """Yeti2022, a single flipped bit must cost one record and not the log."""
     ids = write_log(tmp_path, 10)
     ids += write_log(tmp_path, 1)
     path = segment_path(tmp_path / ORIGIN, 1)
@@ -250,7 +250,7 @@ def test_a_damaged_segment_is_shipped_as_far_as_it_holds_and_kept(
 def test_a_directory_put_back_from_a_backup_is_noticed_and_nothing_new_is_lost(
     tmp_path: Path, engine: Engine
 ) -> None:
-    """G7: restore an old backup and append: the database is ahead of the directory."""
+    """Restore an old backup and append: the database is ahead of the directory."""
     directory = tmp_path / "audit"
     recorder = Recorder(directory, ORIGIN)
     recorder.start()
@@ -285,7 +285,7 @@ def test_an_emptied_directory_starts_a_log_of_its_own(tmp_path: Path, engine: En
 
 
 def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engine: Engine) -> None:
-    """D2 where audit is concerned: NUL, lone surrogates, 64 KB, quotes."""
+    """NUL, lone surrogates, 64 KB, quotes."""
     values = ["\0", "a\0b", "\ud800", "x" * 65536, "';DROP TABLE audit_records;--", "%", "\\"]
     records = [decision_record(actor=Actor(value, value, value)) for value in values]
     recorder = Recorder(tmp_path, ORIGIN)

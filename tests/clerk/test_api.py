@@ -1,6 +1,7 @@
 """Clerk's Backend API, asked over a real socket.
 
-Incident F19 (webhooks lost) needs all of it: every object in the pages, whatever goes wrong.
+A sync repairs what lost webhooks left behind, so it needs every object of every page, whatever
+fails on the way.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """An account's life as Clerk tells it, in a thousand orders, ends as it ends in order.
 
-Incidents W4 and F18. Messages are duplicated, held back and overtaken; transactions are cut off
-half way and their messages delivered again, and so are messages whose answer was lost.
+Clerk delivers at least once and in any order. Messages are duplicated, held back and overtaken;
+transactions are cut off half way and their messages delivered again, and so are messages whose
+answer was lost.
 """
 
 import contextlib

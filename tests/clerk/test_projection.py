@@ -1,6 +1,7 @@
 """What was seen of Clerk's account becomes facts, whatever the order it is seen in.
 
-Incident W4: delivery is at least once, in no order, with a tail of 27 hours and manual replays.
+Clerk delivers at least once and in any order, retries for 27 hours, and lets people replay
+messages.
 """
 
 import dataclasses
@@ -209,7 +210,7 @@ def test_a_lock_without_a_new_update_time_is_told_apart_by_when_it_was_noticed(
 def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_alike(
     sqlite_url: str,
 ) -> None:
-    """Incidents W4 and F18: every permutation of the events gives one state; longer lives are in
+    """Every permutation of the events gives one state; longer lives are in
     tests/clerk/test_interleavings.py."""
     administrator = Administrator(_hurried(sqlite_url), lambda _: None)
     directory = Directory(_hurried(sqlite_url), lambda _: None)

@@ -289,7 +289,7 @@ def test_under_impersonation_the_user_is_created_and_not_who_impersonates(
 
 
 def test_in_whatever_order_token_and_webhooks_come_the_webhooks_stand(process: Process) -> None:
-    """W4: also an older `user.updated` that arrives after the token wins over it."""
+    """Also an older `user.updated` that arrives after the token wins over it."""
     arrivals: dict[str, Callable[[str], object]] = {
         "token": lambda name: process.check(token(name)),
         "older": lambda name: process.observe(accounts.user(name, 1, email="old@example.test")),

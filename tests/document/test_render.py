@@ -52,7 +52,7 @@ def test_a_condition_of_several_lines_is_shown_as_it_is():
 
 
 def test_true_and_one_are_different_attributes():
-    """C1, after OpenFGA CVE-2026-33729: `true == 1.0` in Python, and not here."""
+    """After OpenFGA CVE-2026-33729: `true == 1.0` in Python, and not here."""
 
     def users(value: object) -> PolicyDocument:
         return PolicyDocument(users=(User("u", attributes={"deep": [{"a": value}]}),))

@@ -342,7 +342,7 @@ def test_another_upstream_is_asked_where_the_first_has_no_answer(
 def test_one_that_hangs_takes_its_share_of_the_deadline_and_is_left(
     answerers: tuple[Answerer, Answerer],
 ) -> None:
-    """Incident F25: a server whose answers wait for something, though its stream goes on."""
+    """A server whose answers wait for something, though its stream goes on."""
     hangs, answers = answerers
     come = threading.Event()
 

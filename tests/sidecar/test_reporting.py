@@ -237,7 +237,7 @@ def test_a_sidecar_killed_while_something_is_refused_still_keeps_it(
 
 
 def test_around_a_flipped_bit_everything_is_reported(tmp_path: Path, upstream: Engine) -> None:
-    """G7: as into SQL. The chain goes on behind the record that does not hold."""
+    """As into SQL. The chain goes on behind the record that does not hold."""
     ids = write_log(tmp_path, 10, **CACHED)
     ids += write_log(tmp_path, 1, **CACHED)
     path = segment_path(tmp_path / ORIGIN, 1)

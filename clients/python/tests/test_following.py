@@ -176,7 +176,7 @@ class TestFollowing:
     def test_a_stream_that_is_silent_is_cut(
         self, teller: Answerer, cache: DecisionCache[str], lost: list[grpc.StatusCode]
     ):
-        """Incident F26: what is on the other end cannot say that it is gone."""
+        """The other end is gone, and no packet says so."""
         filled(teller, cache)
         watch = Stopwatch()
         two = stream(teller, 1)

@@ -152,7 +152,7 @@ def is_sent(framework: str, request_line: str) -> bool:
     scope="module",
 )
 def test_what_no_route_names_or_has_two_readings_passes_nobody(web: Web, request_line: str):
-    """G3. Some of these a server refuses by itself, and says so with another status."""
+    """Some of these a server refuses by itself, and says so with another status."""
     method, target = request_line.split(" ")
     answer, text = web(method, target, "student")
     assert passed == []

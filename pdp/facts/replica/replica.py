@@ -16,13 +16,13 @@ from typing import TypeVar
 
 import structlog
 
+from pdp.concurrency.background import BackgroundTask
 from pdp.concurrency.waiting import done_within
 from pdp.database.engine import take_time
 from pdp.decision import Policy
 from pdp.errors import (
     DatabaseUnavailable,
     FactsStale,
-    PdpError,
     RevisionNotReached,
 )
 from pdp.facts.replica.change_feed import History, Watch
@@ -95,33 +95,39 @@ class Replica:
         self._one_catches_up = threading.Lock()
         self._readers = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="facts-reader")
         self._reads_queued = 0
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._polls_lock = threading.Lock()
         self._polls_begun = 0
         self._poll_waiters: list[_PollWaiter] = []
-        self._thread: threading.Thread | None = None
-        self.problem: str | None = None
-        """Why the database could not be followed the last time; None: it was."""
+        retry_seconds = min(poll_seconds, RETRY_SECONDS_MAX)
+        self._task = BackgroundTask(
+            "replica",
+            self._turn,
+            retry_seconds=(retry_seconds, retry_seconds),
+            log=log,
+            failed="facts_not_followed",
+            on_recovered=lambda: log.info("facts_followed_again", revision=self.revision),
+            at_end=self._leave,
+        )
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begins to follow the database; returns at once. See `ready`."""
-        self._thread = threading.Thread(target=self._follow, name="replica", daemon=True)
-        self._thread.start()
+        self._task.start()
 
     def stop(self) -> None:
         """Ends the follower. To be called when nothing is answered any more."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(LOAD_WAIT_SECONDS_MAX)
+        self._task.stop(LOAD_WAIT_SECONDS_MAX)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def poke(self) -> None:
         """Something was written: catch up now instead of at the next poll."""
-        self._wake.set()
+        self._task.wake()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the database could not be followed the last time; None: it was."""
+        return self._task.problem
 
     def ready(self) -> bool:
         """Whether policy and facts are loaded and confirmed within the bound."""
@@ -233,10 +239,13 @@ class Replica:
 
     def require_fresh(self, snapshot: Snapshot) -> None:
         """Raises FactsStale where nothing is to be answered from it any more."""
-        if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:
+        age_seconds = time.monotonic() - snapshot.confirmed_at
+        if age_seconds >= self._staleness_seconds_max:
             raise FactsStale(
                 "policy and facts were not confirmed as current within "
-                f"{self._staleness_seconds_max:g} s"
+                f"{self._staleness_seconds_max:g} s",
+                age_seconds=age_seconds,
+                bound_seconds=self._staleness_seconds_max,
             )
         if self._cell.is_retired(snapshot):
             raise FactsStale("a barrier ended all answers from before a change")
@@ -308,9 +317,11 @@ class Replica:
 
     async def _reach(self, revision: int) -> None:
         if not await self.await_revision(revision):
+            seen = self.revision
             raise RevisionNotReached(
-                f"revision {revision} is not reached: this process is at {self.revision}",
-                revision=str(self.revision),
+                f"revision {revision} is not reached: this process is at {seen}",
+                wanted=revision,
+                seen=seen,
             )
 
     async def _await_poll(self, revision: float = float("inf")) -> None:
@@ -320,7 +331,7 @@ class Replica:
         with self._polls_lock:
             waiter = _PollWaiter(self._polls_begun + 1, revision, done)
             self._poll_waiters.append(waiter)
-        self._wake.set()
+        self._task.wake()
         try:
             await done_within(done, CATCH_UP_SECONDS_MAX)
         finally:
@@ -339,29 +350,7 @@ class Replica:
 
     # --- following ------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        failing = False
-        while not self._stopping.is_set():
-            wait_seconds = min(self._poll_seconds, RETRY_SECONDS_MAX)
-            try:
-                wait_seconds = self._turn()
-            except PdpError as error:
-                if not failing or error.message != self.problem:
-                    log.warning("facts_not_followed", error=error.message)
-                self.problem = error.message
-                failing = True
-            except Exception:
-                # A bug here must not end the thread unseen; until it works, nothing is confirmed.
-                log.exception("facts_not_followed")
-                self.problem = "an internal error, which the log has"
-                failing = True
-            else:
-                self.problem = None
-                if failing:
-                    log.info("facts_followed_again", revision=self.revision)
-                failing = False
-            self._wake.wait(wait_seconds)
-            self._wake.clear()
+    def _leave(self) -> None:
         # Nobody answers any more; watchers may, for as long as their leases last.
         time.sleep(max(0.0, self._history.leases.end() - time.monotonic()))
         self._registration.leave()

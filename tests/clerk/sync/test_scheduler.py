@@ -1,5 +1,6 @@
 """The periodic sync of a serving process."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -135,7 +136,7 @@ def test_it_stops_while_clerk_has_it_wait(
     watch = Stopwatch()
     reconciler.stop()
     assert watch.seconds < 1
-    assert not reconciler._thread.is_alive()
+    assert not any(thread.name == "clerk" for thread in threading.enumerate())
     # The next process goes on at once.
     other = start(open_engine(sqlite_url))
     eventually(lambda: other.reconciled_at() > 0)
@@ -170,7 +171,7 @@ def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
 
 
 def test_a_ban_that_no_webhook_told_of_is_denied(tmp_path: Path, clerk: ClerkApiServer) -> None:
-    """Incident F19, from end to end: with `reconcile_seconds` alone."""
+    """The webhook is lost: `reconcile_seconds` alone, from end to end."""
     settings = {
         "instance_id": INSTANCE_ID,
         "secret_key": SECRET_KEY,

@@ -62,7 +62,7 @@ def test_a_dry_run_writes_no_fact_and_tells_each_difference_once(
 def test_what_lost_webhooks_left_behind_is_healed(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
-    """Incident F19: a tenth of the events never arrives."""
+    """A tenth of the webhooks never arrives."""
     chance = random.Random(19)
     lost = 0
     for seen in live(clerk, chance, 300):

@@ -202,8 +202,10 @@ def test_the_time_that_is_left_runs_out_and_then_there_is_no_news(
     assert left is not None
     assert left <= 0.3
     eventually(lambda: (now := watch.news().left_seconds) is not None and now < left - 0.05)
-    with pytest.raises(FactsStale):
+    with pytest.raises(FactsStale) as stale:
         eventually(lambda: watch.news() is None, seconds=2)
+    assert stale.value.metadata["bound_ms"] == "300"
+    assert int(stale.value.metadata["age_ms"]) >= 300
 
 
 Written = dict[str, list[tuple[int, str]]]

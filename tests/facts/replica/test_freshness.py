@@ -65,8 +65,10 @@ def test_answers_end_with_the_bound_when_the_database_is_gone_and_come_back_with
         assert watch.seconds < 0.5 + 0.5
         with pytest.raises(FactsStale):
             run(replica.view("user_1", None, []))
-        with pytest.raises(FactsStale):
+        with pytest.raises(FactsStale) as stale:
             replica.confirm(view)
+        assert stale.value.metadata["bound_ms"] == "500"
+        assert int(stale.value.metadata["age_ms"]) >= 500
         outage.end()
         eventually(replica.ready)
         replica.confirm(run(replica.view("user_1", None, [])))

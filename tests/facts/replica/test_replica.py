@@ -227,8 +227,9 @@ def test_a_revision_that_the_database_does_not_have_is_refused_soon(
     replica = start(NEVER)
     write(store, User("user_1"))
     watch = Stopwatch()
-    with pytest.raises(RevisionNotReached):
+    with pytest.raises(RevisionNotReached) as refused:
         run(replica.view("user_1", None, [], 1 + beyond))
+    assert refused.value.metadata == {"wanted": str(1 + beyond), "seen": "1"}
     assert watch.seconds < 1
     assert run(replica.view("user_1", None, [], 1)).revision == 1
 

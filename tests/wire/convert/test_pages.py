@@ -76,7 +76,7 @@ def test_a_cursor_leads_back_to_its_place_for_every_query_and_is_short() -> None
 
 
 def test_a_forged_or_transplanted_cursor_is_refused() -> None:
-    """D1: Keto CVE-2026-33505, SpiceDB GHSA-vhvq: tokens of pages that somebody else has made."""
+    """Keto CVE-2026-33505, SpiceDB GHSA-vhvq: tokens of pages that somebody else has made."""
     genuine = pages.cursor((1, 2, "x"))
     request = ListDecisionsRequest()
     page = pages.token(request, ("1", "2", "x"))
