@@ -96,11 +96,6 @@ def test_ci_runs_make_check_and_check_runs_the_test_command_of_the_readme() -> N
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-def test_the_files_that_the_readme_links_to_are_there() -> None:
-    for name in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / name).exists(), name
-
-
 def test_every_package_comes_with_the_license() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert text.startswith("MIT License\n")
