@@ -97,6 +97,15 @@ def test_ci_runs_make_check_and_check_runs_the_test_command_of_the_readme() -> N
     assert "make test" in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_has_the_figure_of_the_last_bench() -> None:
+    page = (DOCS / "performance.md").read_text()
+    measured = re.search(r"^\| Check, requests/s, to Cerbos \| ([0-9.]+)x \|", page, re.MULTILINE)
+    assert measured is not None
+    said = re.search(r"answers ([0-9.]+) times as many questions", (ROOT / "README.md").read_text())
+    assert said is not None
+    assert float(said[1]) == round(float(measured[1]), 1)
+
+
 def test_every_package_comes_with_the_license() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert text.startswith("MIT License\n")
