@@ -50,6 +50,18 @@ $(VENV)/.installed: $(VENV)/.runtime requirements/dev.txt
 .PHONY: install
 install: $(VENV)/.installed ## Install the project and the tools for development into .venv.
 
+$(VENV)/.docs: $(VENV)/.installed requirements/docs.txt
+	@echo "Installing the generator of the documentation into $(VENV): some seconds, once."
+	@$(call pip_install,requirements/docs.txt)
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the documentation as a site into build/docs, and fail on a dead link or anchor.
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --jobs auto \
+		--conf-dir docs . build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: demo
 demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
@@ -89,7 +101,7 @@ test-example: install ## Drive the example for Next.js in a Chromium.
 		&& cd $(EXAMPLE) && npm test --silent; else $(NO_NPM); fi
 
 .PHONY: check
-check: install lint types house proto-check test protocols ## Exactly what CI runs.
+check: install lint words types house proto-check docs test protocols ## Exactly what CI runs.
 
 .PHONY: protocols
 protocols: h2spec connect-conformance ## Hold the listener against HTTP/2, gRPC and Connect.
@@ -125,6 +137,10 @@ lint: install ## Lint the code and the contract.
 	@if $(HAS_NPM); then \
 		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
 		&& cd $(TYPESCRIPT) && npm run --silent lint; else $(NO_NPM); fi
+
+.PHONY: words
+words: install ## Check that texts use the field's words (tests/words/words.yaml).
+	@$(BIN)/python -m tests.words
 
 .PHONY: types
 types: install ## Check the types.
@@ -189,6 +205,9 @@ lock: install ## Pin the newest version of every dependency, by hash.
 			--no-header --no-emit-index-url --no-emit-find-links --no-emit-package pdp-client \
 			--upgrade $$group pyproject.toml -o requirements/$$kind.txt || exit 1; \
 	done
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links -c requirements/dev.txt \
+		--upgrade --group docs -o requirements/docs.txt
 	@printf 'editables\nhatchling\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--upgrade - -o requirements/build.txt

@@ -75,9 +75,3 @@ def test_every_adr_has_its_sections_and_says_what_speaks_against_it(page: Path):
 def test_adrs_are_numbered_without_gaps():
     numbers = [int(page.name[:4]) for page in sorted((DOCS / "adr").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
-def test_links_between_documents_lead_somewhere(page: Path):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""What operators watch. Names are listed in docs/operations.md; labels are bounded sets."""
+"""What operators watch. Names are listed in docs/metrics.md; labels are bounded sets."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -37,7 +37,7 @@ EXAMPLES = sorted((KUBERNETES / "examples").glob("*.yaml"))
 SERVICE = kustomized(KUBERNETES)
 ALL = Cluster([*SERVICE.objects, *(one for path in EXAMPLES for one in documents(path))])
 PAGES = re.findall(
-    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL
+    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL
 )
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
 """The oldest for which the files are meant, and the newest that the wheel knows."""

@@ -1,4 +1,4 @@
-"""The table of `docs/operations.md`, "When something fails": what the tests hold the service to.
+"""The table of `docs/reliability.md`, "When something fails": what the tests hold the service to.
 
 The tests take bounds, statuses and readiness from it, so that the document cannot say anything else
 than what happens:
@@ -93,7 +93,7 @@ def _total(terms: str, settings: Mapping[str, float]) -> float:
 
 
 def _read() -> dict[str, Fault]:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "reliability.md").read_text()
     section = text.partition(f"\n## {HEADING}\n")[2].partition("\n## ")[0]
     found: dict[str, Fault] = {}
     for line in section.splitlines():
