@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pdp.settings import ClerkSettings, Settings
-from tests.faults.table import FAULTS, ROOT, Fault
+from tests.kit.faults.table import FAULTS, ROOT, Fault
 
 HERE = Path(__file__)
 PLACES = ("tests", "clients/python/tests")

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from pdpapi.v1.error_reason_pb2 import ErrorReason
 
-ROOT = Path(__file__).parents[2]
+from tests.kit.wire.errors import reason_of_error
+
+ROOT = Path(__file__).parents[3]
 HEADING = "When something fails"
 COLUMNS = ["id", "what fails", "what callers see", "at most", "readiness", "what heals it", "test"]
 
@@ -73,16 +73,6 @@ class Fault:
         said = f"{error.code().name} {reason_of_error(error)} {error.details()}"
         assert error.code() in self.codes, f"{self.id} does not name {said}"
         assert reason_of_error(error) in self.reasons, f"{self.id} does not name {said}"
-
-
-def reason_of_error(error: grpc.RpcError) -> str:
-    """ErrorInfo's reason; empty where gRPC itself refused."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Unpack(info):
-            return info.reason
-    return ""
 
 
 def _total(terms: str, settings: Mapping[str, float]) -> float:
