@@ -37,8 +37,8 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from tests.audit.logs import records_of
-from tests.identity.build import verifier
+from tests.kit.audit.logs import records_of
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 

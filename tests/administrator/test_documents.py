@@ -15,7 +15,7 @@ from pdp.facts import Store
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Effect, Grant, Permission, Role, Rule, ToUser, User
 from tests.kit import soak
-from tests.kit.policies import documents
+from tests.kit.decision.policies import documents
 
 COURSES = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 POLICY = """

@@ -32,8 +32,8 @@ from pdp.audit.tables import audit_counts, audit_gaps
 from pdp.database.engine import begin_read
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
-from tests.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 EQUAL = decision_record(resource_organization_id=None)

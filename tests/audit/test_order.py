@@ -11,8 +11,8 @@ from pdp.audit import queries as audit_queries
 from pdp.audit.order import number_new
 from pdp.database.engine import begin_write
 from pdp.errors import InvalidRequest
-from tests.audit.logs import frames_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import frames_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 ALL = DecisionFilter()

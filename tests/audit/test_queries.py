@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
 from pdp.errors import NotFound
 from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 

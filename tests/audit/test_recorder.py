@@ -15,8 +15,8 @@ from pdp.audit.segments import list_segments, segment_path
 from pdp.audit.write_queue import QUEUE_RECORDS_MAX
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor
-from tests.audit.logs import ORIGIN, gaps_of, ids_of, write_log
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of, write_log
+from tests.kit.audit.records import decision_record
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
@@ -241,8 +241,8 @@ directory = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(directory)], check=True)
 from pdp.audit import Recorder, verify_segments
 from pdp.errors import AuditUnavailable
-from tests.audit.logs import gaps_of, ids_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import gaps_of, ids_of
+from tests.kit.audit.records import decision_record
 ballast = directory / "ballast"
 ballast.write_bytes(bytes(32768))
 recorder = Recorder(directory / "audit", "one")
@@ -297,8 +297,8 @@ from pdp.audit.segments import list_segments
 from pdp.errors import AuditUnavailable
 from pdp.database.migrations import migrate
 from pdp.database.engine import begin_write, open_engine
-from tests.audit.test_shipper import shipped_ids
-from tests.kit.decisions import decision_record
+from tests.kit.audit.shipped import shipped_ids
+from tests.kit.audit.records import decision_record
 url = f"sqlite:///{sys.argv[2]}"
 migrate(url)
 engine = open_engine(url)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pdp.audit import MalformedRecordError, decode, encode, new_decision_id
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 
 texts = st.text(st.characters(), max_size=20)  # surrogates and NUL included
 optional = st.none() | texts

@@ -34,8 +34,8 @@ from pdp.wire.callers import ANONYMOUS
 from pdp.wire.convert.pages import Pages
 from pdp.wire.services.audit import audit_methods
 from pdp.wire.shares import Rate
-from tests.audit.logs import ORIGIN
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import eventually, run
 
 LOG = Log(ORIGIN, "0" * 32)

@@ -13,7 +13,7 @@ from pdp.audit.segments import (
     read_header,
     segment_path,
 )
-from tests.audit.logs import ORIGIN, frames_of, ids_of, write_log
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, write_log
 
 
 def frame_ends(path: Path) -> list[int]:

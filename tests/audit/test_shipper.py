@@ -1,12 +1,11 @@
 """From segments into SQL, once each, on both engines."""
 
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, select, text
 
 from pdp.audit import (
     DecisionFilter,
@@ -21,8 +20,9 @@ from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
 from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.model import Actor
-from tests.audit.logs import ORIGIN, frames_of, ids_of, records_of, write_log
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, records_of, write_log
+from tests.kit.audit.records import decision_record
+from tests.kit.audit.shipped import shipped_count, shipped_ids
 from tests.kit.waiting import eventually, run
 
 
@@ -32,26 +32,6 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     recorder.start()
     yield recorder
     recorder.stop()
-
-
-def shipped_ids(engine: Engine) -> list[str]:
-    with begin_read(engine) as connection:
-        statement = select(audit_records.c.decision_id).order_by(audit_records.c.decision_id)
-        return list(connection.execute(statement).scalars())
-
-
-def shipped_occurrences(engine: Engine, ids: Sequence[str]) -> Counter[str]:
-    with begin_read(engine) as connection:
-        column = audit_records.c
-        statement = select(column.decision_id, column.occurrences).where(
-            column.decision_id.in_(ids)
-        )
-        return Counter({row.decision_id: row.occurrences for row in connection.execute(statement)})
-
-
-def shipped_count(engine: Engine) -> int:
-    with begin_read(engine) as connection:
-        return connection.execute(select(func.count()).select_from(audit_records)).scalar_one()
 
 
 def test_records_arrive_in_sql_as_they_were_recorded(

@@ -11,7 +11,7 @@ import pytest
 
 from pdp.audit import verify_segments
 from pdp.audit.segments import LENGTH, read_frames, read_header, segment_path
-from tests.audit.logs import ORIGIN, write_log
+from tests.kit.audit.logs import ORIGIN, write_log
 
 
 @pytest.fixture

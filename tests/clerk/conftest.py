@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from pdp.clerk import api
 from pdp.clerk.sync import phases
 from pdp.database.engine import open_engine
-from tests.clerk.worlds import PAGE_ITEMS, World
-from tests.kit.clerk_api import ClerkApiServer
+from tests.kit.clerk.api_server import ClerkApiServer
+from tests.kit.clerk.worlds import PAGE_ITEMS, World
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from pdp.clerk.webhooks.events import observation_of, parse_event
 from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Role
-from tests.clerk.accounts import state_of
-from tests.kit import clerk_events as clerk
 from tests.kit import soak
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.accounts import state_of
 
 Life = Callable[[str], list[bytes]]
 T = clerk.T0

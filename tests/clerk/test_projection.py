@@ -46,7 +46,7 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from tests.clerk.accounts import (
+from tests.kit.clerk.accounts import (
     DAY,
     end_of,
     end_of_membership,

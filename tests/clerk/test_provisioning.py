@@ -38,9 +38,9 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from tests.clerk import accounts
-from tests.facts.replica.test_freshness import Outage
-from tests.identity.build import verifier
+from tests.kit.clerk import accounts
+from tests.kit.facts.outage import Outage
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run
 

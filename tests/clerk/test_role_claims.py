@@ -17,8 +17,8 @@ from pdp.model import (
     ToOrganizationRole,
     ToUser,
 )
-from tests.clerk.role_names import NOW, Clerk, World
-from tests.kit.clerk_api import too_many
+from tests.kit.clerk.api_server import too_many
+from tests.kit.clerk.role_names import NOW, Clerk, World
 
 
 @pytest.fixture(scope="module")

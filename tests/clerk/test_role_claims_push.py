@@ -17,9 +17,9 @@ from pdp.clerk.sync.scheduler import Reconciler
 from pdp.clock import wall_clock
 from pdp.database.engine import open_engine
 from pdp.model import Grant
-from tests.clerk.role_names import ROLES, Clerk, World
-from tests.kit.clerk_api import SECRET_KEY, Answer, Request, too_many
-from tests.kit.clerk_events import INSTANCE_ID, SECRET, event, user
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, Request, too_many
+from tests.kit.clerk.events import INSTANCE_ID, SECRET, event, user
+from tests.kit.clerk.role_names import ROLES, Clerk, World
 from tests.kit.server import Stubs, running_server
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually

@@ -7,7 +7,7 @@ from pdp.decision.conditions import condition_of
 from pdp.document.parse import parse_document
 from pdp.errors import InvalidPolicy
 from pdp.model import Effect, Reason
-from tests.decision.builders import NOW, ask, policy_with, rule
+from tests.kit.decision.builders import NOW, ask, policy_with, rule
 
 
 @pytest.mark.parametrize(

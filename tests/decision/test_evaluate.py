@@ -25,7 +25,7 @@ from pdp.model import (
     User,
     UserFacts,
 )
-from tests.decision.builders import GRANT, NOW, PERMISSIONS, TOKEN, ask, policy_with, rule
+from tests.kit.decision.builders import GRANT, NOW, PERMISSIONS, TOKEN, ask, policy_with, rule
 
 
 def test_an_unconditional_wildcard_elsewhere_does_not_satisfy_a_conditional_one():

@@ -19,8 +19,8 @@ from pdp.facts import Store
 from pdp.facts.store.clerk_objects import ClerkKind
 from pdp.model import Membership, Role, User, UserStatus
 from pdp.settings import Settings
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer
-from tests.kit.key_server import KeyServer, Mode
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer
+from tests.kit.identity.key_server import KeyServer, Mode
 from tests.kit.tokens import ISSUER, PARTY, session_token, signing_key
 
 KEY = signing_key()

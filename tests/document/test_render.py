@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pdp.document import PolicyDocument, differences, parse_document, render_document
 from pdp.document.timestamps import parse_time, render_time
 from pdp.model import Effect, Role, Rule, User
-from tests.kit.policies import documents
+from tests.kit.decision.policies import documents
 
 
 @settings(deadline=None, max_examples=100)

@@ -23,7 +23,11 @@ from pdpapi.v1.audit_service_pb2 import DecisionRecord, ListDecisionsRequest
 from pdpapi.v1.core_pb2 import DecisionReason
 
 from pdp.wire.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse
-from tests.kit.front_envoy import (
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, stubs_on, token_of
+from tests.kit.stall import Stopwatch
+from tests.kit.waiting import eventually
+from tests.kit.wire.front_envoy import (
     Headers,
     echo_service,
     running_envoy,
@@ -31,10 +35,6 @@ from tests.kit.front_envoy import (
     send_http2,
     send_upgrade,
 )
-from tests.kit.ports import free_port
-from tests.kit.server import ServerProcess, stubs_on, token_of
-from tests.kit.stall import Stopwatch
-from tests.kit.waiting import eventually
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "envoy" / "ext-authz.yaml"
 KEY = "pdp_key-of-envoy"

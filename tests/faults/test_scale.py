@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
 from pdp.model import Effect, Entity, Grant, Permission, Role, Rule, ToUser, User
-from tests.faults.table import FAULTS
+from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0

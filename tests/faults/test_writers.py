@@ -22,7 +22,7 @@ from pdp.facts import Replica, Store
 from pdp.facts.store.store import Reader, Transaction
 from pdp.model import User
 from pdp.wire.statuses import status_of
-from tests.faults.table import FAULTS
+from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 WRITERS = 50

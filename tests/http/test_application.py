@@ -14,7 +14,7 @@ from pdp.http import WEBHOOK_PATH, bounded_post, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.model import Decision, Effect, Reason
 from pdp.process.metrics import Metrics
-from tests.kit.listening import listening
+from tests.kit.wire.listening import listening
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from pdp.model import Reason, RefusedToken
 from pdp.strict_json import with_numbers_as_floats
-from tests.identity.build import NOW, accepted, pem_issuer, reason, verifier
+from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, verifier
 from tests.kit.tokens import (
     IGNORED_CATEGORY,
     ISSUER,

@@ -11,7 +11,7 @@ import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from pdp.http import http_application
 from pdp.process.metrics import Metrics
-from tests.kit.listening import listening
+from tests.kit.wire.listening import listening
 with listening(http_application(Metrics({{}}), list)) as port:
     print(port, flush=True)
     input()

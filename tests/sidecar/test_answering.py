@@ -30,7 +30,7 @@ from pdpapi.v1.decision_service_pb2 import (
 )
 from structlog.testing import capture_logs
 
-from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve
+from clients.python.tests.kit.answerer import ACTOR, Answerer, allowed, denied, serve
 from pdp.audit import Recorder
 from pdp.clock import wall_clock
 from pdp.errors import AuditUnavailable, LimitExceeded, UpstreamRefused, UpstreamUnavailable

@@ -28,11 +28,11 @@ from pdp.model import AnswerSource
 from pdp.sidecar.reporting import Report, UpstreamDestination
 from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller
-from tests.audit.logs import ORIGIN, write_log
-from tests.e2e.test_check import error_info, refusal
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, write_log
+from tests.kit.audit.records import decision_record
 from tests.kit.server import PDP, running_server
 from tests.kit.waiting import eventually, run
+from tests.kit.wire.errors import error_info, rpc_error
 
 CACHED = {"source": AnswerSource.CACHED}
 SEGMENT_BYTES = 2000
@@ -318,12 +318,12 @@ def test_a_sidecar_reports_to_a_server_and_auditors_see_it(tmp_path: Path) -> No
 
         # Only who may report does, and not more than fits.
         for key in (AUDITOR_KEY, BACKEND_KEY):
-            error = refusal(lambda key=key: report(ReportDecisionsRequest(), key))
+            error = rpc_error(lambda key=key: report(ReportDecisionsRequest(), key))
             assert error.code() is grpc.StatusCode.PERMISSION_DENIED
             assert error_info(error).metadata["capability"] == "report"
-        error = refusal(lambda: report(ReportDecisionsRequest(origin="x" * REPORT_BYTES_MAX)))
+        error = rpc_error(lambda: report(ReportDecisionsRequest(origin="x" * REPORT_BYTES_MAX)))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        error = refusal(lambda: report(ReportDecisionsRequest(origin="a/b")))
+        error = rpc_error(lambda: report(ReportDecisionsRequest(origin="a/b")))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -25,7 +25,7 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse
 
-from clients.python.tests.answerer import ACTOR, Answerer, Stream, changed, denied, reusable
+from clients.python.tests.kit.answerer import ACTOR, Answerer, Stream, changed, denied, reusable
 from tests.kit.waiting import eventually
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"

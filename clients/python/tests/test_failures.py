@@ -25,8 +25,8 @@ from pdp_client import (
 from pdpapi.v1 import core_pb2
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse, CheckResponse
 
-from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve, status
-from clients.python.tests.names import name_server
+from clients.python.tests.kit.answerer import ACTOR, Answerer, allowed, denied, serve, status
+from clients.python.tests.kit.names import name_server
 from tests.kit.stall import Stopwatch
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"

@@ -18,7 +18,7 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
-from clients.python.tests.answerer import Answerer, Stream, beat, changed, start_over
+from clients.python.tests.kit.answerer import Answerer, Stream, beat, changed, start_over
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 

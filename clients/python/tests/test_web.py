@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pdp_client import AsyncGuard, Guard
 
-from clients.python.tests.webs import django_wsgi, flask_app, on_wsgiref, passed, send, serving
+from clients.python.tests.kit.webs import django_wsgi, flask_app, on_wsgiref, passed, send, serving
 
 FRAMEWORKS = ["starlette", "fastapi", "flask", "django", "django-asgi"]
 REFUSALS = {

@@ -9,8 +9,8 @@ import pytest
 from pdp.clerk.sync.lease import LEASE_SECONDS, RESUME_SECONDS, Last, NotOurTurn, read_last
 from pdp.clerk.sync.sync import Progress
 from pdp.errors import ClerkUnavailable
-from tests.clerk.worlds import NOW, PAGE_ITEMS, World, add_school
-from tests.kit.clerk_api import Answer, ClerkApiServer, Request, too_many
+from tests.kit.clerk.api_server import Answer, ClerkApiServer, Request, too_many
+from tests.kit.clerk.worlds import NOW, PAGE_ITEMS, World, add_school
 
 
 def test_a_sync_that_broke_off_goes_on_where_it_was(

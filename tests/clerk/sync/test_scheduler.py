@@ -20,10 +20,10 @@ from pdp.database.migrations import migrate
 from pdp.facts import Store
 from pdp.facts.store import tables
 from pdp.settings import ClerkSettings
-from tests.clerk.worlds import add_school
-from tests.e2e.test_check import reason_of
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, too_many
-from tests.kit.clerk_events import INSTANCE_ID, T0, user
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer, too_many
+from tests.kit.clerk.events import INSTANCE_ID, T0, user
+from tests.kit.clerk.worlds import add_school
+from tests.kit.school import reason_of
 from tests.kit.server import running_server, token_of
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually

@@ -11,9 +11,9 @@ from pdp.clerk.sync.sync import Sync
 from pdp.errors import ClerkRefused
 from pdp.model import Membership, Organization, User
 from pdp.settings import ClerkSettings
-from tests.clerk.worlds import NOW, PAGE_ITEMS, World, add_school, live
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, Request
-from tests.kit.clerk_events import INSTANCE_ID, T0, membership, organization, user
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer, Request
+from tests.kit.clerk.events import INSTANCE_ID, T0, membership, organization, user
+from tests.kit.clerk.worlds import NOW, PAGE_ITEMS, World, add_school, live
 
 # --- what it makes of an account ----------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from pdp.clerk.webhooks.events import TYPES
 from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Membership, Organization, User
-from tests.clerk.webhooks.endpoints import Endpoint, running_endpoint
-from tests.kit import clerk_events as clerk
-from tests.kit.clerk_events import T0, event, signed
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import T0, event, signed
+from tests.kit.clerk.webhook_endpoints import Endpoint, running_endpoint
 from tests.kit.waiting import eventually, run
 
 SIGNED_400 = (400, "malformed\n")

@@ -10,8 +10,8 @@ from pdp.clerk.objects import MalformedObject
 from pdp.clerk.observations import UserSeen
 from pdp.clerk.webhooks.event_json import DEPTH_MAX
 from pdp.clerk.webhooks.events import observation_of, parse_event
-from tests.kit import clerk_events as clerk
-from tests.kit.clerk_events import event
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import event
 
 AWKWARD = [
     "1e999",

@@ -16,7 +16,7 @@ from pdp.facts.replica.barrier import BARRIERS_MAX
 from pdp.facts.replica.registration import Registration
 from pdp.facts.store.tables import replicas
 from pdp.model import RevokedSession, User
-from tests.facts.replica.test_replica import NEVER, write
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 

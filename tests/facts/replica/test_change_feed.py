@@ -15,7 +15,7 @@ from pdp.facts.replica import change_feed
 from pdp.facts.replica.change_feed import CHANGES_AT_ONCE_MAX, History
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.model import Permission, User
-from tests.facts.replica.test_replica import NEVER, write
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually
 
 Starter = Callable[..., Replica]

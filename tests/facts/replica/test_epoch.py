@@ -12,8 +12,8 @@ from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store, migrate
 from pdp.model import User
-from tests.facts.replica.test_replica import NEVER, write
 from tests.kit.clusters import Cluster, started_cluster
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.server import ServerProcess
 from tests.kit.waiting import eventually, run
 

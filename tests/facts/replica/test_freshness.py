@@ -11,6 +11,7 @@ from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, FactsStale, Unavailable
 from pdp.facts import Replica, Store
 from pdp.model import User
+from tests.kit.facts.outage import Outage
 from tests.kit.proxy import proxied
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
@@ -23,28 +24,6 @@ def store(postgresql_url: str) -> Iterator[Store]:
         transaction.insert(User("user_1"))
     yield Store(engine)
     engine.dispose()
-
-
-class Outage:
-    """Takes one database of the server away, and gives it back."""
-
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url).set(drivername="postgresql")
-        assert parsed.database is not None
-        self._name = parsed.database
-        self._url = parsed.set(database="postgres").render_as_string(hide_password=False)
-
-    def begin(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(f'ALTER DATABASE "{self._name}" WITH ALLOW_CONNECTIONS false')
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-                (self._name,),
-            )
-
-    def end(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(f'ALTER DATABASE "{self._name}" WITH ALLOW_CONNECTIONS true')
 
 
 def test_answers_end_with_the_bound_when_the_database_is_gone_and_come_back_with_it(

@@ -31,19 +31,11 @@ from pdp.model import (
     ToUser,
     User,
 )
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
-NEVER = 3_600.0
-"""A poll interval: only `poke` wakes the follower."""
-
 Starter = Callable[..., Replica]
-
-
-def write(store: Store, *entities) -> int:
-    with store.write() as transaction:
-        transaction.apply_many(entities)
-    return transaction.revision
 
 
 def test_a_view_holds_all_that_is_stored_about_actor_organization_and_resource(

@@ -11,7 +11,7 @@ from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
 from pdp.facts.replica.replica import READERS_MAX
 from pdp.model import User
-from tests.facts.replica.test_replica import NEVER, write
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually, run
 
 REPLICAS = 10

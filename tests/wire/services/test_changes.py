@@ -20,12 +20,12 @@ from pdp.wire.callers import Callers, Proof
 from pdp.wire.methods import StreamMethod, Subscription
 from pdp.wire.pipeline import PROTO, Pipeline, Refusal, Stream
 from pdp.wire.services import changes
-from tests.e2e.test_check import error_info, refusal
-from tests.facts.replica.test_replica import write
-from tests.kit.listening import listening
+from tests.kit.facts.writing import write
 from tests.kit.waiting import eventually
-from tests.wire.test_callers import KEY
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.listening import listening
 
+KEY = "pdp_a-key-of-a-caller"
 SOMEBODY = Proof((f"Bearer {KEY}".encode(),), None)
 STRANGER = Proof((), None)
 
@@ -178,13 +178,13 @@ def test_a_bug_ends_its_stream_as_such_and_no_other() -> None:
     with served(method) as channel:
         healthy = call(channel, WatchRequest())
         next(healthy)
-        error = refusal(lambda: next(call(channel, WatchRequest(epoch="bug"))))
+        error = rpc_error(lambda: next(call(channel, WatchRequest(epoch="bug"))))
         assert error.code() is grpc.StatusCode.INTERNAL
         assert "assert" not in str(error.details())
         for _ in range(100):
             next(healthy)
         malformed = channel.unary_stream("/s.S/Watch")(b"\xff", timeout=20)
-        error = refusal(lambda: next(malformed))
+        error = rpc_error(lambda: next(malformed))
         assert error_info(error).reason == "REQUEST_INVALID"
     assert len(method.opened) == 2
 

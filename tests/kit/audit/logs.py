@@ -1,4 +1,4 @@
-"""Logs on disk for the tests of the room."""
+"""Audit logs on disk: written for a test, and read back."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,7 +18,7 @@ from pdp.audit.segments import (
     read_header,
 )
 from pdp.model import DecisionRecord
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 ORIGIN = "one"

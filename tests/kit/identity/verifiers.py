@@ -1,4 +1,4 @@
-"""Builders of this room's tests."""
+"""Verifiers of session tokens, and what they made of a token."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 from pdp.identity import Verifier
 from pdp.model import Reason, RefusedToken, VerifiedToken
 from pdp.settings import IssuerSettings
-from tests.kit.key_server import KeyServer
+from tests.kit.identity.key_server import KeyServer
 from tests.kit.tokens import ISSUER, signing_key
 from tests.kit.waiting import eventually
 

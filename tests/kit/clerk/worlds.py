@@ -16,8 +16,8 @@ from pdp.facts import Store
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
 from pdp.model import Membership, Organization, User
 from pdp.settings import ClerkSettings
-from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer
-from tests.kit.clerk_events import (
+from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer
+from tests.kit.clerk.events import (
     INSTANCE_ID,
     T0,
     membership,

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.kit.clerk_events import INSTANCE_ID
+from tests.kit.clerk.events import INSTANCE_ID
 
 SECRET_KEY = "sk_test_thekeyofthetests"
 PREFIX = "/v1"
@@ -121,7 +121,7 @@ class ClerkApiServer:
     # --- the account ------------------------------------------------------------------------------
 
     def add(self, *objects: Object) -> None:
-        """Creates or replaces objects (see `clerk_events`)."""
+        """Creates or replaces objects (see `events`)."""
         with self._lock:
             self.objects.update((one["id"], one) for one in objects)
 

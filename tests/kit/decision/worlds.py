@@ -25,7 +25,7 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from tests.decision.reference import CONDITIONS, Asked, World
+from tests.kit.decision.reference import CONDITIONS, Asked, World
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Conditions and values that are made to be expensive. The same for the same seed."""
+"""Expensive conditions and values, the same ones for the same seed."""
 
 import random
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pdp.decision import ConditionInvalid, compile_condition
 from pdp.decision.conditions import estimate_of
 from pdp.decision.cost import measured
 from pdp.decision.fast_path import Values
-from tests.decision.builders import NOW
+from tests.kit.decision.builders import NOW
 
 ATTRIBUTES_MAX = 60_000
 _TEXTS = (

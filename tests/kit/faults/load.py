@@ -10,8 +10,8 @@ import grpc
 from pdpapi.v1.core_pb2 import Decision
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION
-from tests.faults.table import Fault
+from tests.kit.faults.table import Fault
+from tests.kit.school import ALGEBRA, ORGANIZATION
 from tests.kit.server import Stubs, token_of
 
 SPACING_SECONDS = 0.005

@@ -48,7 +48,7 @@ from pdp.model import (
     VerifiedToken,
 )
 
-CASES = Path(__file__).parent.parent / "golden" / "cases"
+CASES = Path(__file__).parents[2] / "golden" / "cases"
 NOW = 1_790_000_000.0
 """For evaluators without a clock; the cases hold at any time of this decade."""
 TOKEN_SECONDS = 60

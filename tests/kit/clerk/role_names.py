@@ -1,4 +1,4 @@
-"""A database whose role names are pushed, and a Clerk that remembers what it was told."""
+"""A database whose role names are pushed to Clerk, and a Clerk that records what it received."""
 
 import contextlib
 import time
@@ -23,9 +23,9 @@ from pdp.model import (
     User,
 )
 from pdp.settings import ClerkSettings
-from tests.kit import clerk_events
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, Object
-from tests.kit.clerk_events import INSTANCE_ID, event, user
+from tests.kit.clerk import events
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer, Object
+from tests.kit.clerk.events import INSTANCE_ID, event, user
 
 NOW = 1_800_000_000.0
 ROLES = ("A", "B", "C")
@@ -48,7 +48,7 @@ class Clerk(ClerkApiServer):
 
     def tell(self, body: bytes) -> None:
         assert self.endpoint is not None
-        assert clerk_events.deliver(self.endpoint, body)[0] == 200
+        assert events.deliver(self.endpoint, body)[0] == 200
 
     def _patch(self, parts: list[str], body: bytes) -> Answer | None:
         answer = super()._patch(parts, body)

@@ -1,4 +1,4 @@
-"""Puts a world to the real core: gathers facts as the facts room hands them over."""
+"""A world as the pure core sees it: its policy, its facts, and a decision from them."""
 
 from pdp.decision import Policy, Standing, build_policy, decide, prepare
 from pdp.model import (
@@ -15,7 +15,7 @@ from pdp.model import (
     UserFacts,
     VerifiedToken,
 )
-from tests.decision.reference import Asked, World
+from tests.kit.decision.reference import Asked, World
 
 
 def policy_of(world: World) -> Policy:

@@ -1,11 +1,11 @@
-"""Processes that record and that strace can hurt. `python -m tests.audit.writer` is their parent:
-it has imported everything, so that a child costs milliseconds and makes no other system calls.
-Every second record is equal to the first but for id and time.
+"""Processes that record decisions, for strace to disturb. `python -m tests.kit.audit.writer` is
+their parent: it has imported everything, so that a child starts in milliseconds and makes no other
+system calls. Every second record equals the first one except for id and time.
 
-It reads lines of JSON, {"directory", "acks", "records", "pause"}, forks a child for each, prints
-its pid once it has stopped itself, and prints its wait status once it has ended. The child appends
-to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS` for each record, `ready` or
-`not-ready` behind it, `stopped` at the end.
+The parent reads lines of JSON, {"directory", "acks", "records", "pause"}, and forks a child for
+each. It prints the pid of the child once the child has stopped itself, and its wait status once it
+has ended. The child appends to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS` for each
+record, `ready` or `not-ready` after it, and `stopped` at the end.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pdp.audit import Recorder
 from pdp.errors import AuditUnavailable
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 PR_SET_PTRACER = 0x59616D61

@@ -18,10 +18,10 @@ from pdp.facts.store import tables
 from pdp.http import WEBHOOK_PATH, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.process.metrics import Metrics
-from tests.kit import clerk_events
-from tests.kit.clerk_events import INSTANCE_ID, SECRET
-from tests.kit.listening import listening
+from tests.kit.clerk import events
+from tests.kit.clerk.events import INSTANCE_ID, SECRET
 from tests.kit.waiting import eventually
+from tests.kit.wire.listening import listening
 
 
 @dataclass
@@ -36,12 +36,12 @@ class Endpoint:
     """(event type, outcome), of what came as far as the room of Clerk."""
 
     def deliver(self, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
-        return clerk_events.deliver(self.port, body, headers)
+        return events.deliver(self.port, body, headers)
 
     def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> tuple[int, str]:
         """With any headers, also twice the same; status and text."""
         lines = [
-            f"POST {clerk_events.PATH} HTTP/1.1",
+            f"POST {events.PATH} HTTP/1.1",
             "Host: pdp",
             f"Content-Length: {len(body)}",
             *(f"{name}: {value}" for name, value in headers),

@@ -32,7 +32,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from clients.python.tests.webs import django_setup
+from clients.python.tests.kit.webs import django_setup
 
 HANDLERS = {
     "root": ("GET", "/"),
