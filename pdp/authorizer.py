@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
+from pdp.concurrency.pacing import Pace
 from pdp.decision import decide, prepare, target_of
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
@@ -29,7 +30,6 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from pdp.pacing import Pace
 
 Provision = Callable[[VerifiedToken], Awaitable[int]]
 """Creates the user, organization and membership named in a verified token, unless Clerk has already

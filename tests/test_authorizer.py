@@ -11,8 +11,9 @@ import pytest
 from pdp_routes import PUBLIC, Needs, Requirement
 
 from pdp.audit import Recorder
-from pdp.audit.building import REQUEST_CHARACTERS_MAX
+from pdp.audit.record_building import REQUEST_CHARACTERS_MAX
 from pdp.authorizer import Authorizer
+from pdp.database.engine import open_engine
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import (
@@ -36,9 +37,8 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from pdp.sql import open_engine
-from tests.audit.logs import records_of
-from tests.identity.build import verifier
+from tests.kit.audit.logs import records_of
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 

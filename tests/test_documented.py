@@ -10,8 +10,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pdp.http import Metrics
 from pdp.model import Decision, Effect, Reason
+from pdp.process.metrics import Metrics
 from pdp.settings import ClerkSettings, Settings, SidecarSettings
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> N
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    source = (ROOT / "pdp" / "app.py").read_text()
+    source = (ROOT / "pdp" / "process" / "app.py").read_text()
     gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
     metrics = Metrics(gauges)
     metrics.observe_rpc("Check", "OK", 0.001)

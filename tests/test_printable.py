@@ -8,8 +8,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.logs import configure_logs
 from pdp.printable import printable
+from pdp.process.logs import configure_logs
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pdp.document import (
 )
 from pdp.errors import BrokenReference, LimitExceeded, RevisionChanged, RouteConflict
 from pdp.facts import ChangeKind, Reader
-from pdp.facts.references import find_inheritor, find_referrers
+from pdp.facts.store.references import find_inheritor, find_referrers
 from pdp.limits import RESOURCE_DEPTH_MAX
 from pdp.model import (
     Entity,

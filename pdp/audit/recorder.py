@@ -19,10 +19,10 @@ import structlog
 
 from pdp.audit.counts import encode_count
 from pdp.audit.folding import Fold, Folds
-from pdp.audit.queue import Entry, Item, RecordQueue
 from pdp.audit.records import encode_with_key
 from pdp.audit.segments import FRAME_OVERHEAD, KIND_GAP, KIND_RECORD, check_origin
 from pdp.audit.shares import Shares
+from pdp.audit.write_queue import Entry, Item, RecordQueue
 from pdp.audit.writer import LogWriter, Synced
 from pdp.clock import Clock, wall_clock
 from pdp.errors import AuditUnavailable, ShareExceeded

@@ -23,10 +23,10 @@ def serve(
     worker: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answers Check over gRPC, until SIGTERM."""
-    from pdp.logs import configure_logs
-    from pdp.scheduling import prefer_batches
+    from pdp.process.logs import configure_logs
+    from pdp.process.scheduling import prefer_batches
+    from pdp.process.supervisor import METRICS_VARIABLE, supervise
     from pdp.settings import Settings, check_free, check_tls
-    from pdp.supervisor import METRICS_VARIABLE, supervise
 
     overrides: dict[str, Any] = {}
     if listen is not None:
@@ -43,7 +43,7 @@ def serve(
         return
     origin = "pdp" if worker is None else f"pdp-{worker}"
     # prometheus_client decides at import whether processes share their metrics.
-    from pdp.app import Service
+    from pdp.process.app import Service
 
     prefer_batches()
     stopping = threading.Event()

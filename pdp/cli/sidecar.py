@@ -42,8 +42,8 @@ def sidecar(
     ] = False,
 ) -> None:
     """Answers Check beside a service, from answers that are still good, until SIGTERM."""
-    from pdp.logs import configure_logs
-    from pdp.scheduling import prefer_batches
+    from pdp.process.logs import configure_logs
+    from pdp.process.scheduling import prefer_batches
     from pdp.settings import SidecarSettings, check_certificate, check_free, check_tls
 
     tls = {"ca_file": ca, "certificate_file": certificate, "private_key_file": key}

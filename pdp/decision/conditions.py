@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from pdp import limits
-from pdp.decision.checked_expression import Constant, Kind, Node, Tree, part_of, read, tree_of
+from pdp.decision.cel_ast import Constant, Kind, Node, Tree, part_of, read, tree_of
 from pdp.decision.constants import is_zoned, problem_of
 from pdp.decision.cost import (
     BINDING_MAX,
@@ -41,7 +41,7 @@ from pdp.decision.cost import (
     estimate_of,
     measured,
 )
-from pdp.decision.shortcuts import Shortcut, Values, shortcut_of
+from pdp.decision.fast_path import Shortcut, Values, shortcut_of
 from pdp.decision.suggestions import with_suggestion
 from pdp.model import Reason
 

@@ -16,12 +16,11 @@ Invariants:
   `derived_grant_id`), so the same content twice is the same entity.
 """
 
-from pdp.document.changes import Action, Change, differences, same_entity
-from pdp.document.describing import Described, described
-from pdp.document.entities import KINDS, checked, display_key, kind_of
+from pdp.document.describe import Described, described
+from pdp.document.diff import Action, Change, differences, same_entity
 from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.lint import lint
-from pdp.document.parsing import parse_document, refuse
+from pdp.document.parse import parse_document, refuse
 from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
 from pdp.document.references import (
     Declared,
@@ -29,7 +28,8 @@ from pdp.document.references import (
     reference_violations,
     role_problems,
 )
-from pdp.document.rendering import VERSION_LINE, render_document, render_more, render_sections
+from pdp.document.render import VERSION_LINE, render_document, render_more, render_sections
+from pdp.document.validate import KINDS, checked, display_key, kind_of
 
 __all__ = [
     "KINDS",

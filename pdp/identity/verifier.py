@@ -24,13 +24,13 @@ from pdp.identity.claims import (
     starts_at,
     token_id_of,
 )
-from pdp.identity.json_strict import NotStrictJson, parse_object, with_numbers_as_floats
 from pdp.identity.key_sets import KeyFetches, KeySource, PemKey, RemoteKeySet, key_set_url
 from pdp.identity.keys import KeyRefused, parse_pem, pem_of
 from pdp.identity.organization_claims import without_look_alikes
 from pdp.limits import ATTRIBUTE_DEPTH_MAX, TOKEN_BYTES_MAX
 from pdp.model import Reason, RefusedToken, VerifiedToken
 from pdp.settings import IssuerSettings
+from pdp.strict_json import NotStrictJson, parse_object, with_numbers_as_floats
 
 _ALGORITHM = "RS256"
 _FINGERPRINT_DIGITS = 16

@@ -18,16 +18,16 @@ from pdpapi.v1.core_pb2 import ANSWER_SOURCE_STAYED_OPEN, DECISION_DENY
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
+from pdp.concurrency.waiting import in_pool
 from pdp.errors import LimitExceeded
 from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
 from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
-from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
-from pdp.wire.decision import SERVICE
 from pdp.wire.methods import Method
+from pdp.wire.services.decision import SERVICE
 
 STAYED_OPEN = (
     "allowed before; the sidecar is cut off, and its settings let this stay open for a while"

@@ -15,12 +15,13 @@ from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
 from pdp.audit import Recorder, Shares, Shipper
-from pdp.certificates import examine_certificates
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
-from pdp.garbage import leave_in_peace
-from pdp.http import Metrics, http_application
+from pdp.http import http_application
 from pdp.limits import RPCS_PER_THREAD_MAX
-from pdp.listener import EventLoop, HttpListener
+from pdp.process.certificates import examine_certificates
+from pdp.process.gc import freeze_gc
+from pdp.process.listener import EventLoop, HttpListener
+from pdp.process.metrics import Metrics
 from pdp.settings import SidecarSettings
 from pdp.sidecar.answering import Answering
 from pdp.sidecar.exchanges import Kept
@@ -210,7 +211,7 @@ class Sidecar:
                 self._health.set_serving(serving=serving)
                 log.info("readiness", ready=serving, obstacles=obstacles)
                 if serving:
-                    leave_in_peace()
+                    freeze_gc()
 
 
 def _credentials(settings: SidecarSettings) -> Credentials:

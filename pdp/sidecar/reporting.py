@@ -12,7 +12,7 @@ from pdpapi.v1.audit_service_pb2 import ReportDecisionsRequest, ReportDecisionsR
 
 from pdp.audit import Frame, Log, Place, Refusal
 from pdp.errors import AuditUnavailable
-from pdp.wire.log_frames import frame_message, place_message, place_of
+from pdp.wire.convert.log_frames import frame_message, place_message, place_of
 
 Report = Callable[[ReportDecisionsRequest], ReportDecisionsResponse]
 """Calls AuditService.ReportDecisions, of whichever upstream. Raises PdpError where that has no

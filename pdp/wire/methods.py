@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
+from pdp.concurrency.waiting import in_pool
 from pdp.settings import Capability
-from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
 
 Access = Capability | Literal["anybody", "caller"]

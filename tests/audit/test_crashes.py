@@ -20,10 +20,10 @@ import pytest
 
 from pdp.audit import Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments, segment_path
-from pdp.sql import open_engine
-from tests.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
-from tests.audit.test_shipper import shipped_ids, shipped_occurrences
+from pdp.database.engine import open_engine
 from tests.kit import soak
+from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
+from tests.kit.audit.shipped import shipped_ids, shipped_occurrences
 from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ class Runner:
         self._directory = directory
         self._runs = 0
         self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.audit.writer"],
+            [sys.executable, "-m", "tests.kit.audit.writer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

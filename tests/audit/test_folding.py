@@ -29,11 +29,11 @@ from pdp.audit.counts import count_of, encode_count
 from pdp.audit.folding import FOLD_SECONDS, FOLDS_MAX, Folds
 from pdp.audit.segments import next_frame, segment_path
 from pdp.audit.tables import audit_counts, audit_gaps
+from pdp.database.engine import begin_read
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
-from pdp.sql import begin_read
-from tests.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 EQUAL = decision_record(resource_organization_id=None)

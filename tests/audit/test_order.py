@@ -9,10 +9,10 @@ from sqlalchemy import Engine, text
 from pdp.audit import Cursor, DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
 from pdp.audit import queries as audit_queries
 from pdp.audit.order import number_new
+from pdp.database.engine import begin_write
 from pdp.errors import InvalidRequest
-from pdp.sql import begin_write
-from tests.audit.logs import frames_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import frames_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 ALL = DecisionFilter()
@@ -81,7 +81,7 @@ def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
     tmp_path: Path, postgresql_url: str
 ) -> None:
     """Where a sequence or a time said what is new, the later of the two would hide the earlier."""
-    from pdp.sql import open_engine
+    from pdp.database.engine import open_engine
 
     engine = open_engine(postgresql_url)
     log = DecisionLog(engine)

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
 from pdp.errors import NotFound
 from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 
@@ -60,7 +60,7 @@ WANTED = {
 
 
 def test_each_filter_keeps_out_what_differs_in_it_alone(tmp_path: Path, engine: Engine) -> None:
-    """D3: OpenFGA CVE-2026-55170; twins by case or by a blank are others, on both engines."""
+    """OpenFGA CVE-2026-55170; twins by case or by a blank are others, on both engines."""
     log = put(tmp_path, engine, DENIAL, *OTHERS.values())
     for name, other in OTHERS.items():
         found = log.list(DecisionFilter(**{name: WANTED[name]}), None, 100)

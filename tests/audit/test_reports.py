@@ -26,16 +26,16 @@ from pdp.audit import (
     new_decision_id,
 )
 from pdp.audit.tables import audit_gaps
+from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
-from pdp.sql import begin_read, begin_write, open_engine
-from pdp.wire.audit import audit_methods
 from pdp.wire.callers import ANONYMOUS
-from pdp.wire.pages import Pages
+from pdp.wire.convert.pages import Pages
+from pdp.wire.services.audit import audit_methods
 from pdp.wire.shares import Rate
-from tests.audit.logs import ORIGIN
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import eventually, run
 
 LOG = Log(ORIGIN, "0" * 32)
@@ -176,7 +176,7 @@ HOSTILE_GAPS = {
 def test_what_could_not_be_told_again_is_refused_and_holds_up_nothing(
     engine: Engine, reports: Reports
 ) -> None:
-    """G6: one record that a reader cannot bear would hide all others from it."""
+    """One record that a reader cannot bear would hide all others from it."""
     good = [reported(decided_at=NOW + 59), reported(decided_at=0.0)]
     contents = [(KIND_RECORD, encode(good[0]))]
     contents += [(KIND_RECORD, payload) for payload in HOSTILE.values()]

@@ -9,9 +9,9 @@ from sqlalchemy import Engine, text
 from pdp.audit import Shipper, SqlDestination, shipped_places, verify_segments, verify_sql
 from pdp.audit.recorder import Recorder
 from pdp.audit.segments import Log, Place, next_frame
-from pdp.sql import begin_read, begin_write
-from tests.audit.logs import ORIGIN, write_log
-from tests.kit.decisions import decision_record
+from pdp.database.engine import begin_read, begin_write
+from tests.kit.audit.logs import ORIGIN, write_log
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from pdp.clerk import api, steps
-from pdp.sql import open_engine
-from tests.clerk.worlds import PAGE_ITEMS, World
-from tests.kit.clerk_api import ClerkApiServer
+from pdp.clerk import api
+from pdp.clerk.sync import phases
+from pdp.database.engine import open_engine
+from tests.kit.clerk.api_server import ClerkApiServer
+from tests.kit.clerk.worlds import PAGE_ITEMS, World
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def clerk(server: ClerkApiServer, monkeypatch: pytest.MonkeyPatch) -> ClerkApiSe
     """Its pages are small."""
     monkeypatch.setattr(api, "PAGE_ITEMS", PAGE_ITEMS)
     monkeypatch.setattr(api, "OVERLAP_ITEMS", 5)
-    monkeypatch.setattr(steps, "CONFIRM_ITEMS", 10)
+    monkeypatch.setattr(phases, "CONFIRM_ITEMS", 10)
     server.reset()
     return server
 

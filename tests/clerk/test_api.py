@@ -1,6 +1,7 @@
 """Clerk's Backend API, asked over a real socket.
 
-Incident F19 (webhooks lost) needs all of it: every object in the pages, whatever goes wrong.
+A sync repairs what lost webhooks left behind, so it needs every object of every page, whatever
+fails on the way.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 from pdp.clerk import api as module
 from pdp.clerk.api import OVERLAP_ITEMS, PAGE_ITEMS, ClerkApi, OrganizationsOff, Page
 from pdp.errors import ClerkError, ClerkRefused, ClerkUnavailable, ShuttingDown
-from tests.kit.clerk_api import (
+from tests.kit.clerk.api_server import (
     SECRET_KEY,
     Answer,
     ClerkApiServer,
@@ -19,7 +20,7 @@ from tests.kit.clerk_api import (
     too_many,
     too_many_until,
 )
-from tests.kit.clerk_events import (
+from tests.kit.clerk.events import (
     INSTANCE_ID,
     T0,
     membership,

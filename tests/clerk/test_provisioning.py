@@ -14,15 +14,18 @@ import pytest
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from pdp.administrator import Administrator, Observation
+from pdp.administrator import Administrator
 from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
+from pdp.clerk.directory import Directory
+from pdp.clerk.observations import Observation
 from pdp.clerk.provisioning import Provisioner, arrival_of
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store
-from pdp.facts.clerk_objects import ClerkKind
-from pdp.facts.references import find_referrers
+from pdp.facts.store.clerk_objects import ClerkKind
+from pdp.facts.store.references import find_referrers
 from pdp.model import (
     Actor,
     Decision,
@@ -35,10 +38,9 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from pdp.sql import open_engine
-from tests.administration import accounts
-from tests.facts.test_freshness import Outage
-from tests.identity.build import verifier
+from tests.kit.clerk import accounts
+from tests.kit.facts.outage import Outage
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run
 
@@ -61,6 +63,7 @@ class Process:
     engine: Engine
     store: Store
     administrator: Administrator
+    clerk: Directory
     replica: Replica
     authorizer: Authorizer
 
@@ -76,7 +79,7 @@ class Process:
 
     def observe(self, *seen: Observation) -> None:
         """Clerk says this, by a webhook."""
-        self.administrator.observe(seen)
+        self.clerk.observe(seen)
 
     def revision(self) -> int:
         with self.store.read() as reader:
@@ -121,7 +124,8 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
     engine = open_engine(url)
     store = Store(engine)
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=NEVER)
-    administrator = Administrator(store, lambda _: replica.poke(), default_role=default_role)
+    administrator = Administrator(store, lambda _: replica.poke())
+    clerk = Directory(store, lambda _: replica.poke(), default_role=default_role)
     administrator.apply(POLICY)
     recorder = Recorder(directory / "audit", origin)
     recorder.start()
@@ -134,9 +138,9 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
             recorder,
             clock=time.time,
             record_allows=False,
-            provision=Provisioner(administrator.admit),
+            provision=Provisioner(clerk.admit),
         )
-        yield Process(engine, store, administrator, replica, authorizer)
+        yield Process(engine, store, administrator, clerk, replica, authorizer)
     finally:
         replica.stop()
         recorder.stop()
@@ -285,7 +289,7 @@ def test_under_impersonation_the_user_is_created_and_not_who_impersonates(
 
 
 def test_in_whatever_order_token_and_webhooks_come_the_webhooks_stand(process: Process) -> None:
-    """W4: also an older `user.updated` that arrives after the token wins over it."""
+    """Also an older `user.updated` that arrives after the token wins over it."""
     arrivals: dict[str, Callable[[str], object]] = {
         "token": lambda name: process.check(token(name)),
         "older": lambda name: process.observe(accounts.user(name, 1, email="old@example.test")),
@@ -334,7 +338,7 @@ def test_a_token_of_before_the_deletion_does_not_undo_it_where_the_replica_is_be
 ) -> None:
     """The database has the last word, not what this process saw when it was asked."""
     assert run(process.replica.view("user_a", "org_a", [])).user is None
-    elsewhere = Administrator(process.store, lambda _: None)
+    elsewhere = Directory(process.store, lambda _: None)
     elsewhere.observe([accounts.end_of(ClerkKind.USER, "user_a", 2)])
     assert process.check_at_once(token()).reason is Reason.ACTOR_DISABLED
     assert process.people()[0] is None

@@ -9,8 +9,7 @@ from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
 from pdp.cli import audit, follow
 from tests.cli.running import Run
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ask
+from tests.kit.school import POLICY, ask
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server, stubs_on
 from tests.kit.waiting import eventually
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from pdp.clerk.api import PAGE_ITEMS
-from pdp.migrations import migrate
-from tests.clerk.worlds import add_school
-from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer, Request
-from tests.kit.clerk_events import INSTANCE_ID
+from pdp.database.migrations import migrate
+from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer, Request
+from tests.kit.clerk.events import INSTANCE_ID
+from tests.kit.clerk.worlds import add_school
 from tests.kit.server import PDP
 
 MEMBERS = 2 * PAGE_ITEMS

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.kit.clerk_events import OTHER_SECRET, SECRET
+from tests.kit.clerk.events import OTHER_SECRET, SECRET
 from tests.kit.server import ISSUER, ServerProcess
 from tests.kit.tokens import session_token
 

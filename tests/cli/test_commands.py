@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import POLICY
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, running_server
 from tests.kit.waiting import eventually
 
@@ -175,7 +175,7 @@ def test_a_key_for_a_caller_is_shown_once_with_its_digest(machine: ServerProcess
 
 
 def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> None:
-    from tests.e2e.test_check import ask
+    from tests.kit.school import ask
 
     with running_server(tmp_path, POLICY) as (server, stubs):
         follower = subprocess.Popen(

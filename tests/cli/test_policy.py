@@ -10,9 +10,9 @@ import pytest
 
 from pdp.administrator import Administrator
 from pdp.cli import output, policy
+from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import User
-from pdp.sql import open_engine
 from tests.cli.running import Run
 from tests.kit.server import PDP
 

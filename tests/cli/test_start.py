@@ -1,4 +1,4 @@
-"""Commands start without what they do not need: SQL, gRPC, CEL and Clerk's library take seconds."""
+"""Commands start without what they do not need: SQL, gRPC, CEL and HTTP take seconds."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.kit.server import PDP
 
 HEAVY = {
     *("sqlalchemy", "alembic", "psycopg", "grpc", "google.protobuf", "cel_expr_python"),
-    *("clerk_backend_api", "httpx", "pydantic_settings", "cryptography", "jwt"),
+    *("httpx", "pydantic_settings", "cryptography", "jwt"),
     *("structlog", "starlette", "uvicorn", "prometheus_client", "yaml", "rich"),
 }
 """What costs more than 20 ms to import, but for pydantic, with which typer reads arguments."""

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from pdp.database.engine import begin_read, open_engine
+from pdp.database.migrations import migrate
 from pdp.errors import DatabaseUnavailable
-from pdp.migrations import migrate
-from pdp.sql import begin_read, open_engine
-from tests.e2e.test_callers import Authority, tls_server
 from tests.kit.ports import free_port
 from tests.kit.server import ServerProcess
 from tests.kit.waiting import eventually
+from tests.kit.wire.tls import Authority, tls_server
 
 CANARY = "canary-s3cret"
 

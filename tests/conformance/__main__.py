@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.certificates import Authority
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.certificates import Authority
 from tests.conformance.scripted import Script
 from tests.kit.server import ServerProcess, token_of
 from tests.kit.tokens import ISSUER, PARTY, SigningKey, signing_key

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, BatchCheckResponse, CheckResponse
 
-from clients.python.tests.answerer import allowed, status
+from clients.python.tests.kit.answerer import allowed, status
 
 
 class Script:

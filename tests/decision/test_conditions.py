@@ -14,8 +14,8 @@ from pdp.decision.conditions import condition_of
 from pdp.decision.cost import Budget
 from pdp.limits import CONDITION_CHARACTERS_MAX
 from pdp.model import Effect, Question, Reason, User, UserFacts
-from tests.decision.builders import GRANT, NOW, TOKEN, ask, policy_with, rule
 from tests.kit import soak
+from tests.kit.decision.builders import GRANT, NOW, TOKEN, ask, policy_with, rule
 
 ACTOR = {
     "actor.id": "user_1",

@@ -4,10 +4,10 @@ import pytest
 
 from pdp.decision import ConditionInvalid, compile_condition
 from pdp.decision.conditions import condition_of
-from pdp.document.parsing import parse_document
+from pdp.document.parse import parse_document
 from pdp.errors import InvalidPolicy
 from pdp.model import Effect, Reason
-from tests.decision.builders import NOW, ask, policy_with, rule
+from tests.kit.decision.builders import NOW, ask, policy_with, rule
 
 
 @pytest.mark.parametrize(

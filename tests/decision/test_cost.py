@@ -15,8 +15,8 @@ from pdp.decision.conditions import condition_of
 from pdp.decision.cost import Budget, measured
 from pdp.decision.patterns import pattern_size
 from pdp.model import Effect, Reason
-from tests.decision.adversary import ATTRIBUTES_MAX, conditions, data_of, estimated, questions
-from tests.decision.builders import ask, policy_with, rule
+from tests.kit.decision.adversary import ATTRIBUTES_MAX, conditions, data_of, estimated, questions
+from tests.kit.decision.builders import ask, policy_with, rule
 
 SEARCH = "context.words.exists(w, resource.attributes.text.contains(w))"
 

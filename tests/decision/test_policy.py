@@ -17,7 +17,7 @@ from pdp.model import (
     Rule,
     ToOrganizationRole,
 )
-from tests.decision.builders import ask, policy_with, rule
+from tests.kit.decision.builders import ask, policy_with, rule
 
 keys = st.integers(0, 300)
 changes = st.dictionaries(keys, st.one_of(st.none(), st.integers()), max_size=400)

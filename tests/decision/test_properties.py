@@ -24,9 +24,10 @@ from pdp.model import (
     Tenancy,
     ToUser,
 )
-from tests.decision import reference
-from tests.decision.engine import ask, chain_of, policy_of, standing_of
-from tests.decision.worlds import (
+from tests.kit import soak
+from tests.kit.decision import reference
+from tests.kit.decision.engine import ask, chain_of, policy_of, standing_of
+from tests.kit.decision.worlds import (
     ORGANIZATIONS,
     PATTERNS,
     REFS,
@@ -35,7 +36,6 @@ from tests.decision.worlds import (
     random_rule,
     random_world,
 )
-from tests.kit import soak
 
 seeds = st.integers(0, 2**63)
 worlds_500 = settings(max_examples=500, deadline=None, derandomize=True, database=None)

@@ -15,9 +15,9 @@ import kubernetes_validate
 import pytest
 from pdp_client.transport import _OPTIONS as GUARD_OPTIONS
 
-from pdp.http.server import WEBHOOK_PATH
+from pdp.database.engine import POOL_CONNECTIONS_MAX
+from pdp.http.application import WEBHOOK_PATH
 from pdp.settings import Settings, SidecarSettings, is_loopback_address
-from pdp.sql import POOL_CONNECTIONS_MAX
 from tests.deploy.manifests import (
     ROOT,
     Cluster,
@@ -176,7 +176,7 @@ def test_the_sidecar_asks_the_service_and_may(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("pod", "container", "part"), PARTS, ids=name_of)
 def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: Part) -> None:
-    source = (ROOT / "pdp" / "http" / "server.py").read_text()
+    source = (ROOT / "pdp" / "http" / "application.py").read_text()
     ports = {one["name"] for one in container.get("ports", ())}
     probes = {kind: container[kind] for kind in container if kind.endswith("Probe")}
     for probe in probes.values():

@@ -159,7 +159,7 @@ def test_a_revocation_drops_what_it_touches_and_nothing_else(
 
 
 def test_after_the_servers_sudden_death_allows_end_with_the_lease(tmp_path: Path) -> None:
-    """Incident F24, by SIGKILL."""
+    """The server dies by SIGKILL."""
     with running_server(tmp_path, POLICY) as (server, stubs):
         Teaching(stubs).grant("user_tess")
         with caching(server.port, deadline_seconds=0.25) as guard:
@@ -174,7 +174,7 @@ def test_after_the_servers_sudden_death_allows_end_with_the_lease(tmp_path: Path
 def test_cut_off_without_a_word_allows_end_with_the_lease(
     proxy: Proxy, teaching: Teaching, tess: str, silence: str
 ) -> None:
-    """Incidents F24 and F26: nothing arrives any more, in both directions or only in one, and
+    """Nothing arrives any more, in both directions or only in one, and
     nobody closes a connection."""
     with caching(proxy.port, deadline_seconds=0.25) as guard:
         token = token_of("user_tess")
@@ -208,7 +208,7 @@ with Guard(target, deadline_seconds=0.25, cache=True) as guard:
 def test_a_process_that_was_paused_does_not_allow_what_was_revoked_meanwhile(
     running: tuple[ServerProcess, Stubs], teaching: Teaching, tess: str, tmp_path: Path
 ) -> None:
-    """Incident F6: for the paused process no time has passed."""
+    """For the paused process no time has passed."""
     command = [sys.executable, "-c", ASKING, f"127.0.0.1:{running[0].port}", token_of("user_tess")]
     heard: list[tuple[float, str]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as child:
@@ -239,7 +239,6 @@ def test_a_process_that_was_paused_does_not_allow_what_was_revoked_meanwhile(
 def test_of_many_threads_with_one_question_at_most_two_ask(
     running: tuple[ServerProcess, Stubs], tess: str
 ) -> None:
-    """Incident F20."""
     count = 200
 
     def stampede() -> float:
@@ -264,7 +263,6 @@ def test_of_many_threads_with_one_question_at_most_two_ask(
 def test_nothing_is_given_again_after_the_end_of_the_token(
     running: tuple[ServerProcess, Stubs], tess: str
 ) -> None:
-    """Incident F17."""
     with caching(running[0].port) as guard:
         eventually(lambda: guard._cache is not None and guard._cache.live)
         ends = int(time.time()) + 2

@@ -15,10 +15,10 @@ from cryptography import x509
 from pdpapi.v1.core_pb2 import Decision, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
-from tests.e2e.test_callers import SPIFFE, Authority, tls_server
-from tests.e2e.test_check import ORGANIZATION
-from tests.kit.curl import Answer, body_of, curl, is_installed
+from tests.kit.school import ORGANIZATION
 from tests.kit.server import ServerProcess, running_server, token_of
+from tests.kit.wire.curl import Answer, body_of, curl, is_installed
+from tests.kit.wire.tls import SPIFFE, Authority, tls_server
 
 pytestmark = pytest.mark.skipif(
     not is_installed() and "CI" not in os.environ, reason="curl is not installed"

@@ -23,7 +23,11 @@ from pdpapi.v1.audit_service_pb2 import DecisionRecord, ListDecisionsRequest
 from pdpapi.v1.core_pb2 import DecisionReason
 
 from pdp.wire.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse
-from tests.kit.front_envoy import (
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, stubs_on, token_of
+from tests.kit.stall import Stopwatch
+from tests.kit.waiting import eventually
+from tests.kit.wire.front_envoy import (
     Headers,
     echo_service,
     running_envoy,
@@ -31,10 +35,6 @@ from tests.kit.front_envoy import (
     send_http2,
     send_upgrade,
 )
-from tests.kit.ports import free_port
-from tests.kit.server import ServerProcess, stubs_on, token_of
-from tests.kit.stall import Stopwatch
-from tests.kit.waiting import eventually
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "envoy" / "ext-authz.yaml"
 KEY = "pdp_key-of-envoy"
@@ -302,7 +302,7 @@ OVERRIDES = ("X-HTTP-Method-Override", "X-Http-Method", "X-Method-Override", "X-
 def test_headers_that_say_who_it_is_are_never_the_clients(
     port: int, target: str, spelling: Callable[[str], str]
 ) -> None:
-    """G1: identity headers of a gateway that a client could send, in one spelling or another."""
+    """Identity headers of a gateway that a client could send, in one spelling or another."""
     names = [spelling(name) for name in (*(f"x-pdp-{one}" for one in OURS), *OVERRIDES)]
     forged = [(name, "user_eve") for name in names]
     answer = send(port, target, [*signed_in(), *forged, *forged])
@@ -415,7 +415,7 @@ def lax(target: str) -> str:
 
 @pytest.mark.parametrize("target", [*PASSING, *TRICKS])
 def test_what_the_service_sees_is_what_was_allowed(port: int, target: str) -> None:
-    """G3. Whatever becomes of a path on the way: the service sees only what this user may, also
+    """Whatever becomes of a path on the way: the service sees only what this user may, also
     if it reads paths with less care. With Envoy's normalisation and without."""
     answer = send(port, target, signed_in())
     if target in PASSING:
@@ -524,7 +524,7 @@ def test_a_denial_is_in_the_audit_log(front: Front) -> None:
 
 
 def test_who_leaves_at_any_moment_leaves_nothing_behind(front: Front) -> None:
-    """G4: an authorization that ends before its answer was taken."""
+    """An authorization that ends before its answer was taken."""
     moments = [moment / 4000 for moment in range(24)]
     for port, pdp in ((front.shipped, front.pdp), (front.asgi, front.asgi_pdp)):
         for number, moment in enumerate(moments):

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pdp.http import Metrics, http_application
-from tests.kit.clerk_events import INSTANCE_ID, SECRET, deliver, event, signed
-from tests.kit.listening import listening
+from pdp.http import http_application
+from pdp.process.metrics import Metrics
+from tests.kit.clerk.events import INSTANCE_ID, SECRET, deliver, event, signed
 from tests.kit.server import ServerProcess, running_server
 from tests.kit.waiting import eventually
+from tests.kit.wire.listening import listening
 
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: pdp\r\nConnection: close\r\n\r\n"
 START = b"POST /webhooks/clerk HTTP/1.1\r\nHost: pdp\r\nContent-Length: 1000\r\n"

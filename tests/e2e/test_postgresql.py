@@ -9,8 +9,7 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, reason_of
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY, reason_of
 from tests.kit.server import ServerProcess, stubs_on, token_of
 from tests.kit.waiting import eventually
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from pdpapi.v1.administration_service_pb2 import ListGrantsRequest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, ask, reason_of
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
 
 

@@ -9,10 +9,10 @@ import pytest
 from pdpapi.v1.core_pb2 import Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.kit import clerk_events as clerk
-from tests.kit.asking import reason_on_record
-from tests.kit.clerk_events import INSTANCE_ID, SECRET, T0
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import INSTANCE_ID, SECRET, T0
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
+from tests.kit.wire.recorded import reason_on_record
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ROLES = """

@@ -37,14 +37,14 @@ from pdpapi.v1.decision_service_pb2 import (
     CheckResponse,
 )
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_callers import Authority, digest
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, error_info, refusal
-from tests.faults.table import FAULTS
+from tests.kit.faults.table import FAULTS
 from tests.kit.proxy import Proxy
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, token_of
 from tests.kit.sidecar import metric, running_sidecar, set_status
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.tls import Authority, digest
 
 CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 BIOLOGY = Resource(type="course", id="biology")
@@ -315,7 +315,7 @@ def test_what_upstream_refuses_comes_through_as_it_is(upstream: Pair, beside: Pa
     for path, raw in requests:
         said = []
         for stubs in (upstream[1], beside[1]):
-            error = refusal(functools.partial(stubs.channel.unary_unary(path), raw, timeout=20))
+            error = rpc_error(functools.partial(stubs.channel.unary_unary(path), raw, timeout=20))
             status = rpc_status.from_call(error)
             assert status is not None
             bad_request = error_details_pb2.BadRequest()
@@ -411,7 +411,7 @@ def test_what_may_stay_open_does_so_for_a_while_and_says_so(
     eventually(lambda: not sidecar.is_live())
     ended_at = time.monotonic()
     for request in (denied, other):
-        refused = refusal(lambda request=request: ask(stubs, request))
+        refused = rpc_error(lambda request=request: ask(stubs, request))
         assert error_info(refused).reason == "UPSTREAM_UNAVAILABLE"
     open_answers = []
     while time.monotonic() < ended_at + 2.5:
@@ -555,7 +555,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
                 return bool(answer.source == ANSWER_SOURCE_CACHED)
 
             eventually(is_cached)
-            error = refusal(lambda: ask(stubs, request))
+            error = rpc_error(lambda: ask(stubs, request))
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED
             for process, certificate in (
                 (server, "server"),
@@ -579,7 +579,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
             API_KEY="of somebody else".replace(" ", "-"),
         ) as (sidecar, stubs):
             for _ in range(3):
-                error = refusal(lambda: ask(stubs, request))
+                error = rpc_error(lambda: ask(stubs, request))
                 assert error.code() is UNAVAILABLE
                 assert error_info(error).reason == "UPSTREAM_REFUSED"
             assert not sidecar.is_live()
@@ -644,7 +644,7 @@ def test_it_starts_without_upstream_and_on_a_socket_that_was_left_behind(tmp_pat
             answer = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-        error = refusal(lambda: ask(stubs, question()))
+        error = rpc_error(lambda: ask(stubs, question()))
         assert error_info(error).reason == "UPSTREAM_UNAVAILABLE"
         assert not serves()
         assert sidecar.http("/healthz")[0] == 200

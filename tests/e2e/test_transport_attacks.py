@@ -23,8 +23,11 @@ import pytest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from pdp.limits import STREAMS_MAX
-from tests.e2e.test_check import ask, reason_of, refusal
-from tests.kit.http2 import (
+from tests.kit.school import ask, reason_of
+from tests.kit.server import ServerProcess, Stubs, stubs_on
+from tests.kit.waiting import eventually
+from tests.kit.wire.errors import rpc_error
+from tests.kit.wire.http2 import (
     CHECK,
     CONTINUATION,
     DATA,
@@ -46,8 +49,6 @@ from tests.kit.http2 import (
     request_headers,
     settings,
 )
-from tests.kit.server import ServerProcess, Stubs, stubs_on
-from tests.kit.waiting import eventually
 
 MEBIBYTE = 1024
 GROWTH_KIB_MAX = 64 * MEBIBYTE
@@ -365,7 +366,7 @@ def test_a_message_of_many_small_fields_does_not_eat_the_memory(
         lambda: _raw(stubs, "/pdpapi.v1.PolicyDecisionService/BatchCheck", unknown),
     ]
     for call in calls:
-        error = refusal(call)
+        error = rpc_error(call)
         assert error.code() in {
             grpc.StatusCode.INVALID_ARGUMENT,
             grpc.StatusCode.RESOURCE_EXHAUSTED,

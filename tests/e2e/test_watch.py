@@ -15,16 +15,16 @@ from pdpapi.v1.administration_service_pb2 import RevokeSessionRequest
 from pdpapi.v1.change_service_pb2 import ChangeKind, Heartbeat, WatchRequest, WatchResponse
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
+from pdp.database.engine import open_engine
 from pdp.facts import Change, Store
 from pdp.facts import ChangeKind as Kind
-from pdp.sql import open_engine
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ask, error_info, reason_of, refusal
-from tests.facts.test_freshness import Outage
+from tests.kit.facts.outage import Outage
 from tests.kit.proxy import Proxy
+from tests.kit.school import POLICY, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
 
 WATCH = "/pdpapi.v1.ChangeService/Watch"
 WATCHERS_MAX = 1_024
@@ -293,7 +293,7 @@ def test_who_does_not_read_is_cut_off_and_costs_nobody_else_anything(
                 for message in call:
                     read += message.ByteSize()
 
-            assert code_and_reason(refusal(read_on)) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
+            assert code_and_reason(rpc_error(read_on)) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
             assert read < 2_000_000
     eventually(lambda: len(watching.keys) == written * 1_000, what="who reads is told everything")
     assert watching.ended_at is None

@@ -18,11 +18,11 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import make_url
 
 from pdp.http.bounded_post import READING_MAX
-from tests.kit import clerk_events as clerk
-from tests.kit.asking import reason_on_record
-from tests.kit.clerk_events import INSTANCE_ID, OTHER_SECRET, SECRET, T0, deliver, event, signed
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import INSTANCE_ID, OTHER_SECRET, SECRET, T0, deliver, event, signed
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.waiting import eventually
+from tests.kit.wire.recorded import reason_on_record
 
 POLICY = """
 version: 1

@@ -15,10 +15,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.test_check import ask, reason_of
 from tests.kit import soak
-from tests.kit.http2 import PREFACE, frame, message, request_headers, settings
+from tests.kit.school import ask, reason_of
 from tests.kit.server import ServerProcess, Stubs
+from tests.kit.wire.http2 import PREFACE, frame, message, request_headers, settings
 
 READ_SECONDS = 0.02
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from pdp.facts import Replica, Store, leases
+from pdp.facts import Replica, Store
+from pdp.facts.replica import leases
 from tests.kit.waiting import eventually
 
 

@@ -18,12 +18,12 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import make_url
 
-from pdp.migrations import migrate
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import Asked, ask_once, asking, question
-from tests.faults.table import FAULTS, Fault
+from pdp.database.migrations import migrate
 from tests.kit.clusters import Cluster, started_cluster
+from tests.kit.faults.load import Asked, ask_once, asking, question
+from tests.kit.faults.table import FAULTS, Fault
 from tests.kit.proxy import Proxy, proxied
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, Stubs, stubs_on
 from tests.kit.waiting import eventually
 

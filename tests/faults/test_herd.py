@@ -9,11 +9,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import ask_once, question
-from tests.faults.table import FAULTS, Fault, reason_of_error
+from tests.kit.faults.load import ask_once, question
+from tests.kit.faults.table import FAULTS, Fault
+from tests.kit.school import POLICY
 from tests.kit.server import running_server
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import reason_of_error
 
 PEERS = 200
 RPCS_MAX = 32

@@ -18,10 +18,10 @@ from pdpapi.v1.administration_service_pb2 import (
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import make_url
 
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import ask_once, question
-from tests.faults.table import FAULTS
 from tests.kit.clusters import administer
+from tests.kit.faults.load import ask_once, question
+from tests.kit.faults.table import FAULTS
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually

@@ -18,12 +18,12 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import event
 
-from pdp import migrations
-from pdp.sql import begin_read, begin_write, open_engine
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import ask_once, asking, question
-from tests.faults.table import FAULTS, ROOT
+from pdp.database import migrations
+from pdp.database.engine import begin_read, begin_write, open_engine
 from tests.kit.clusters import administer
+from tests.kit.faults.load import ask_once, asking, question
+from tests.kit.faults.table import FAULTS, ROOT
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.waiting import eventually
 

@@ -16,13 +16,13 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from pdp.administrator import Administrator
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, RevisionChanged
 from pdp.facts import Replica, Store
-from pdp.facts.store import Reader, Transaction
+from pdp.facts.store.store import Reader, Transaction
 from pdp.model import User
-from pdp.sql import open_engine
 from pdp.wire.statuses import status_of
-from tests.faults.table import FAULTS
+from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 WRITERS = 50

@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, text, update
 
-from pdp.facts import tables
-from pdp.facts.changes import Change
-from pdp.facts.state import read_state
-from pdp.facts.store import Reader, Transaction
+from pdp.facts.store import tables
+from pdp.facts.store.changelog import Change
+from pdp.facts.store.state import read_state
+from pdp.facts.store.store import Reader, Transaction
 
 SEQUENCE = "out_of_order"
 COMMIT_SECONDS_MAX = 0.5

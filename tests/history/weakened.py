@@ -52,8 +52,8 @@ def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
     """Between reading a value and storing it, and between writing and the commit."""
     from pdp_client.cache import DecisionCache
 
-    from pdp.facts.snapshot import SnapshotCell
-    from pdp.facts.store import Transaction
+    from pdp.facts.replica.snapshot import SnapshotCell
+    from pdp.facts.store.store import Transaction
 
     _pause_before(SnapshotCell, "fill", store_seconds_max)
     _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)
@@ -61,7 +61,7 @@ def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
 
 
 def _without_revision_check() -> None:
-    from pdp.facts.snapshot import SnapshotCell
+    from pdp.facts.replica.snapshot import SnapshotCell
 
     fill = SnapshotCell.fill
 
@@ -73,7 +73,7 @@ def _without_revision_check() -> None:
 
 
 def _without_lease() -> None:
-    from pdp.facts.replica import Replica
+    from pdp.facts.replica.replica import Replica
 
     Replica.require_fresh = lambda *_: None  # type: ignore[method-assign]
 
@@ -85,7 +85,7 @@ def _without_order() -> None:
 
 
 def _without_barrier() -> None:
-    from pdp.facts.barrier import Barriers, Passed
+    from pdp.facts.replica.barrier import Barriers, Passed
 
     def return_at_once(self: Any, revision: int) -> Passed:
         _, revision, bounds = self._raise(revision)

@@ -28,8 +28,8 @@ from pdpapi.v1.administration_service_pb2 import ApplyRequest
 from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
 from sqlalchemy import make_url
 
-from pdp.migrations import migrate
-from pdp.sql import open_engine
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
 from tests.history.checker import History, Write
 from tests.history.clients import Plan
 from tests.history.places import Place, channel_to

@@ -12,8 +12,8 @@ from pdp.identity.key_sets import PemKey
 from pdp.limits import TOKEN_BYTES_MAX
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings
-from tests.identity.build import NOW, accepted, pem_issuer, reason, running, verifier
-from tests.kit.key_server import KeyServer
+from tests.kit.identity.key_server import KeyServer
+from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, running, verifier
 from tests.kit.tokens import raw_token, session_claims, session_token, signing_key
 from tests.kit.waiting import eventually, run
 

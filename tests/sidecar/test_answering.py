@@ -30,7 +30,7 @@ from pdpapi.v1.decision_service_pb2 import (
 )
 from structlog.testing import capture_logs
 
-from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve
+from clients.python.tests.kit.answerer import ACTOR, Answerer, allowed, denied, serve
 from pdp.audit import Recorder
 from pdp.clock import wall_clock
 from pdp.errors import AuditUnavailable, LimitExceeded, UpstreamRefused, UpstreamUnavailable
@@ -342,7 +342,7 @@ def test_another_upstream_is_asked_where_the_first_has_no_answer(
 def test_one_that_hangs_takes_its_share_of_the_deadline_and_is_left(
     answerers: tuple[Answerer, Answerer],
 ) -> None:
-    """Incident F25: a server whose answers wait for something, though its stream goes on."""
+    """A server whose answers wait for something, though its stream goes on."""
     hangs, answers = answerers
     come = threading.Event()
 

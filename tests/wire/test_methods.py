@@ -23,14 +23,14 @@ from pdp.wire import (
     external_auth_pb2,
     external_authorization_methods,
 )
-from pdp.wire.changes import KINDS
 from pdp.wire.methods import AnyMethod
+from pdp.wire.services.changes import KINDS
 
 NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
     *external_authorization_methods(NOBODY, NOBODY, ""),
-    *administration_methods(NOBODY, NOBODY, NOBODY),
+    *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]

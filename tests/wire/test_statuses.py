@@ -1,6 +1,8 @@
 """Every error has its status, and no text of a bug gets out."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -23,14 +25,18 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.InvalidRequest: errors.InvalidRequest(errors.Violation("permission", "is empty")),
     errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
     errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
-    errors.Overloaded: errors.Overloaded("watchers_max", 10_000),
-    errors.ShareExceeded: errors.ShareExceeded("watch_streams_share", 64, 3_000),
+    errors.Overloaded: errors.Overloaded("concurrent_rpcs_max", 1024),
+    errors.ShareExceeded: errors.ShareExceeded("streams_share", 64, 3_000),
     errors.RevisionChanged: errors.RevisionChanged(11, 12),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
     errors.RouteConflict: errors.RouteConflict("/a/{x}", "/{y}/b", "could take the same path"),
     errors.BrokenReference: errors.BrokenReference("is granted", "role", "ADMIN"),
+    errors.CallerNotAllowed: errors.CallerNotAllowed("no", method="/a/B", capability="administer"),
+    errors.FactsStale: errors.FactsStale("stale", age_seconds=5.1, bound_seconds=5),
+    errors.RevisionNotReached: errors.RevisionNotReached("not yet", wanted=12, seen=11),
 }
+CONTRACT = Path(__file__).parents[2] / "proto" / "pdpapi" / "v1" / "error_reason.proto"
 
 
 def example(error: type[errors.PdpError]) -> errors.PdpError:
@@ -58,6 +64,42 @@ def test_every_status_says_its_reason_and_domain(error: type[errors.PdpError]) -
     assert code.value[0] == status.code
 
 
+def worked_examples() -> dict[str, tuple[str, dict[str, str]]]:
+    """Reason -> (gRPC code, metadata), as the contract's comments show them."""
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    code, example = "", re.compile(r'ErrorInfo\{reason: "(\w+)"(?:, metadata: \{(.*)\})?')
+    for line in CONTRACT.read_text().splitlines():
+        if (match := re.match(r"  // ([A-Z_]+)\. ", line)) is not None:
+            code = match[1]
+        if (match := example.search(line)) is not None:
+            found[match[1]] = code, dict(re.findall(r'(\w+): "([^"]*)"', match[2] or ""))
+    return found
+
+
+def test_the_contract_shows_an_example_of_every_reason() -> None:
+    reasons = {f"ERROR_REASON_{reason}" for reason in worked_examples()}
+    assert reasons == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+
+
+@pytest.mark.parametrize("error", sorted(STATUSES, key=lambda e: e.__name__))
+def test_the_examples_of_the_contract_are_what_is_sent(error: type[errors.PdpError]) -> None:
+    code, status = status_of(example(error))
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    shown_code, shown = worked_examples()[info.reason]
+    assert code.name == shown_code
+    assert set(info.metadata) == set(shown)
+    for name, value in shown.items():
+        assert value in {info.metadata[name], "..."}
+
+
+def test_the_example_of_a_bug_is_what_is_sent() -> None:
+    code, status = bug_status("0190")
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    assert (code.name, set(info.metadata)) == ("INTERNAL", set(worked_examples()["INTERNAL"][1]))
+
+
 @pytest.mark.parametrize("error", sorted(leaves(errors.Unavailable), key=lambda e: e.__name__))
 def test_what_is_unavailable_says_when_to_ask_again(error: type[errors.PdpError]) -> None:
     code, status = status_of(example(error))
@@ -77,7 +119,7 @@ def test_a_caller_without_a_share_is_told_which_and_when_there_is_room_again() -
     assert status.details[0].Unpack(info)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert info.reason == "SHARE_EXCEEDED"
-    assert info.metadata == {"limit": "watch_streams_share", "maximum": "64"}
+    assert info.metadata == {"limit": "streams_share", "maximum": "64"}
     assert 3_050 <= retry_milliseconds(status) <= 3_200
 
 

@@ -20,7 +20,7 @@ What empties it:
 
 Whoever looks takes the lease first, the entry second and the clock last; whoever is told drops
 first and grants the new lease after. So no entry is given by a lease that knows better, and a
-process that was paused in between finds the lease over (incident F6). A new start puts a new object
+process that was paused in between finds the lease over. A new start puts a new object
 in the place of entries and lease at once: no entry is given by the lease of another start.
 
 A hit takes no lock. No error is ever kept.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pdp_client import Guard
 
-from clients.python.tests.answerer import Answerer, serve
+from clients.python.tests.kit.answerer import Answerer, serve
 
 
 @pytest.fixture

@@ -357,7 +357,6 @@ def waiting_for(cache: DecisionCache[str], key: bytes) -> int:
 
 
 def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):
-    """Incident F20."""
     ask = Asking(lambda: fresh(sent_at=time.monotonic()))
     with ThreadPoolExecutor(50) as pool:
         given = [pool.submit(real.get_or_ask, b"k", ask) for _ in range(50)]

@@ -2,7 +2,7 @@
 
 A world of facts, a server that tells of it, and one who asks, all in one thread on one clock; what
 is drawn is the order of what happens, also while a question is under way and between the steps of
-`find` (a paused process, incident F6). Each protection, switched off, must be caught by the same
+`find` (a process that was paused). Each protection, switched off, must be caught by the same
 test: otherwise the test would prove nothing.
 """
 

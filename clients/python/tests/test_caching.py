@@ -25,7 +25,7 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse
 
-from clients.python.tests.answerer import ACTOR, Answerer, Stream, changed, denied, reusable
+from clients.python.tests.kit.answerer import ACTOR, Answerer, Stream, changed, denied, reusable
 from tests.kit.waiting import eventually
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
@@ -166,7 +166,7 @@ def test_without_a_lease_it_asks(teller: Answerer, caching: Guard):
 def test_the_end_of_the_answer_is_counted_on_a_clock_that_nobody_sets(
     teller: Answerer, caching: Guard, off: int
 ):
-    """Incident F17: by the PDP's wall clock the answer ends an hour from here, or has ended."""
+    """By the PDP's wall clock the answer ends an hour from here, or has ended."""
     answer = reusable(reusable_until={"seconds": int(time.time()) + off})
     answer.reusable_for.FromMilliseconds(300)
     teller.says(answer)
@@ -244,8 +244,6 @@ def slow(teller: Answerer) -> threading.Event:
 def test_of_many_who_await_one_key_one_asks(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
-    """Incident F20."""
-
     async def ask() -> list[Decision]:
         tasks = await crowd(AsyncGuard.of(caching), teller, 200)
         slow.set()

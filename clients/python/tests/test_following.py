@@ -18,7 +18,7 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
-from clients.python.tests.answerer import Answerer, Stream, beat, changed, start_over
+from clients.python.tests.kit.answerer import Answerer, Stream, beat, changed, start_over
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
@@ -176,7 +176,7 @@ class TestFollowing:
     def test_a_stream_that_is_silent_is_cut(
         self, teller: Answerer, cache: DecisionCache[str], lost: list[grpc.StatusCode]
     ):
-        """Incident F26: what is on the other end cannot say that it is gone."""
+        """The other end is gone, and no packet says so."""
         filled(teller, cache)
         watch = Stopwatch()
         two = stream(teller, 1)

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from clients.python.tests.webs import (
+from clients.python.tests.kit.webs import (
     Editor,
     course_of_connection,
     django_wsgi,

@@ -18,8 +18,8 @@ from pdp_client import Guard
 from pdp_client.django import GuardMiddleware
 from pdp_client.starlette import _RequestUnchanged
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.routers import Case, forget, ran, send
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.routers import Case, forget, ran, send
 from tests.kit import soak
 
 FRAMEWORKS = ["starlette", "fastapi", "flask", "django", "django-asgi"]

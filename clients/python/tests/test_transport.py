@@ -7,8 +7,8 @@ import pytest
 from pdp_client import Guard, PdpUnavailable, TlsOptions
 from pdp_client.transport import is_loopback_target
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.certificates import Authority
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.certificates import Authority
 
 TOKEN = "a.b.c"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pdp_client import AsyncGuard, Guard
 
-from clients.python.tests.webs import django_wsgi, flask_app, on_wsgiref, passed, send, serving
+from clients.python.tests.kit.webs import django_wsgi, flask_app, on_wsgiref, passed, send, serving
 
 FRAMEWORKS = ["starlette", "fastapi", "flask", "django", "django-asgi"]
 REFUSALS = {
@@ -152,7 +152,7 @@ def is_sent(framework: str, request_line: str) -> bool:
     scope="module",
 )
 def test_what_no_route_names_or_has_two_readings_passes_nobody(web: Web, request_line: str):
-    """G3. Some of these a server refuses by itself, and says so with another status."""
+    """Some of these a server refuses by itself, and says so with another status."""
     method, target = request_line.split(" ")
     answer, text = web(method, target, "student")
     assert passed == []
