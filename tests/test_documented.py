@@ -1,9 +1,11 @@
 """What the documents list is what there is: settings, metrics, commands, make targets."""
 
+import itertools
 import json
 import re
 import subprocess
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -98,6 +100,34 @@ def test_ci_runs_make_check_and_check_runs_the_test_command_of_the_readme() -> N
     assert check is not None
     assert "test" in check[1].split()
     assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_all_packages_have_the_version_of_the_newest_release() -> None:
+    def project(path: str) -> str:
+        text: str = tomllib.loads((ROOT / path).read_text())["project"]["version"]
+        return text
+
+    def package(path: str) -> str:
+        text: str = json.loads((ROOT / path).read_text())["version"]
+        return text
+
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.+)$", changes, re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    release = re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d", headings[1])
+    assert release is not None
+    manifests = ("deploy/kubernetes/kustomization.yaml", "docker-compose.yaml")
+    images = [
+        re.findall(r"(?:newTag: |pdp:)(\d\S+)", (ROOT / path).read_text()) for path in manifests
+    ]
+    assert {
+        project("pyproject.toml"),
+        project("clients/python/pyproject.toml"),
+        package("clients/typescript/package.json"),
+        package("clients/typescript/package-lock.json"),
+        version("pdp"),
+        *itertools.chain(*images),
+    } == {release[1]}
 
 
 def test_the_readme_has_the_figure_of_the_last_bench() -> None:
