@@ -13,15 +13,16 @@ from contextlib import ExitStack, suppress
 import grpc
 import psycopg
 import pytest
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import make_url
 
 from pdp.administrator import Administrator
 from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, RevisionChanged
 from pdp.facts import Replica, Store
-from pdp.facts.store.store import Reader, Transaction
+from pdp.facts.store.store import Transaction
 from pdp.model import User
 from pdp.wire.statuses import status_of
+from tests.kit.facts import sequences
 from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
@@ -51,28 +52,19 @@ def replica(postgresql_url: str) -> Iterator[Replica]:
 
 
 def number_by_sequence(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    """Writers take their number without waiting for each other; the last thing that they do is to
-    say that it is the newest, unless a later one has."""
+    """Writers take their numbers without waiting for each other, and announce them at the end."""
     finish = Transaction.finish
 
-    def begin(transaction: Transaction, connection: Connection) -> None:
-        number = connection.execute(text("SELECT nextval('revisions')")).scalar_one()
-        Reader.__init__(transaction, connection)
-        transaction._revision = number
-        transaction._changes = {}
-        transaction._kept = transaction._abandoned = transaction._failed = False
-
-    def say(transaction: Transaction) -> bool:
+    def finish_and_announce(transaction: Transaction) -> bool:
         done = finish(transaction)
-        newest = "UPDATE state SET revision = greatest(revision, :mine)"
-        transaction.connection.execute(text(newest), {"mine": transaction._revision})
+        sequences.announce(transaction)
         return done
 
     with store.write() as transaction:
-        transaction.connection.execute(text("CREATE SEQUENCE revisions"))
+        sequences.create_sequence(transaction.connection)
         transaction.keep()
-    monkeypatch.setattr(Transaction, "__init__", begin)
-    monkeypatch.setattr(Transaction, "finish", say)
+    monkeypatch.setattr(Transaction, "__init__", sequences.begin)
+    monkeypatch.setattr(Transaction, "finish", finish_and_announce)
 
 
 def missing(store: Store) -> set[int]:
