@@ -1,4 +1,4 @@
-"""Fixtures: Clerk's Backend API with small pages, and databases that are held against it."""
+"""Fixtures: Clerk's Backend API with small pages, and databases to compare with it."""
 
 from collections.abc import Iterator
 

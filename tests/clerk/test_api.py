@@ -4,6 +4,7 @@ Incident F19 (webhooks lost) needs all of it: every object in the pages, whateve
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
@@ -33,7 +34,7 @@ from tests.kit.stall import Stopwatch
 
 @pytest.fixture(scope="module")
 def shared_api(server: ClerkApiServer) -> Iterator[ClerkApi]:
-    api = ClerkApi(SECRET_KEY, server.url)
+    api = ClerkApi(SECRET_KEY, server.url, patience_seconds=5)
     yield api
     api.close()
 
@@ -46,7 +47,6 @@ def clerk(server: ClerkApiServer) -> ClerkApiServer:
 
 @pytest.fixture
 def api(clerk: ClerkApiServer, shared_api: ClerkApi) -> Iterator[ClerkApi]:
-    shared_api._patience_seconds = 5
     yield shared_api
     assert not clerk.instead, "an answer was never asked for"
 
@@ -226,12 +226,12 @@ def test_retry_after_is_waited_for_in_seconds_and_as_a_date(
 
 
 @pytest.mark.parametrize("text", ["3600", "121", "999999999"])
-def test_what_is_too_long_to_wait_for_is_told_at_once(
-    clerk: ClerkApiServer, api: ClerkApi, text: str
-) -> None:
+def test_what_is_too_long_to_wait_for_is_told_at_once(clerk: ClerkApiServer, text: str) -> None:
     clerk.answer_next(too_many(text))
-    api._patience_seconds = 1e12
-    with pytest.raises(ClerkUnavailable, match=f"asks to wait {text} s"):
+    with (
+        closing(ClerkApi(SECRET_KEY, clerk.url, patience_seconds=1e12)) as api,
+        pytest.raises(ClerkUnavailable, match=f"asks to wait {text} s"),
+    ):
         api.instance_id()
     assert len(clerk.requests) == 1
 

@@ -204,9 +204,9 @@ def test_w6_a_body_past_the_bound_is_refused_whatever_its_headers_say(endpoint: 
     large = b" " * (10 * 1024 * 1024)
     head = "".join(f"{name}: {value}\r\n" for name, value in headers(body=large))
     start = f"POST {clerk.PATH} HTTP/1.1\r\nHost: pdp\r\n{head}"
-    told = f"{start}Content-Length: {len(large)}\r\n\r\n".encode()
-    assert exchange(endpoint.port, told)[0] == 413
-    assert exchange(endpoint.port, told + large)[0] in CUT_OFF_OR[413]
+    head = f"{start}Content-Length: {len(large)}\r\n\r\n".encode()
+    assert exchange(endpoint.port, head)[0] == 413
+    assert exchange(endpoint.port, head + large)[0] in CUT_OFF_OR[413]
     most = bounded_post.BODY_BYTES_MAX
     chunk = f"{start}Transfer-Encoding: chunked\r\n\r\n{len(large):x}\r\n".encode()
     assert exchange(endpoint.port, chunk + large[: most + 1])[0] == 413
@@ -271,7 +271,7 @@ def test_w7_a_message_for_another_endpoint_is_refused(
     a, b = endpoints
     before = b.everything()
     assert b.deliver(BODY, signed(BODY)) == (400, "signature_wrong\n")
-    # Two endpoints may share a secret by mistake: the instance still tells them apart.
+    # Two endpoints may share a secret by mistake: the instance still distinguishes them.
     assert b.deliver(BODY, signed(BODY, secret=OTHER_SECRET)) == (400, "other_instance\n")
     assert b.everything() == before
     body = event("user.created", clerk.user("user_b"), instance_id="ins_b")
@@ -314,6 +314,6 @@ def test_bodies_that_never_end_keep_neither_probes_nor_messages_out(endpoint: En
         assert exchange(endpoint.port, b"GET /healthz HTTP/1.1\r\nHost: pdp\r\n\r\n")[0] == 200
     for sender in senders:
         sender.join()
-    # Of a body that stands still the server itself closes the connection after 5 seconds.
+    # If a body stops arriving, the server itself closes the connection after 5 seconds.
     assert set(answers) <= {(408, "too_slow\n"), (0, "")}
     assert answers.count((408, "too_slow\n")) >= 10

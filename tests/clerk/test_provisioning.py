@@ -48,7 +48,7 @@ POLICY = """
 permissions: [course:view, course:edit]
 roles:
   STUDENT: {allow: [course:view]}
-  NEWCOMER: {allow: [course:edit]}
+  NEW_USER: {allow: [course:edit]}
 grants:
   - {role: STUDENT, organization_role: "org:member"}
 """
@@ -58,7 +58,7 @@ NEVER = 3_600.0
 
 @dataclass(frozen=True)
 class Process:
-    """What a serving process has, but for its doors."""
+    """What a serving process consists of, without its listeners."""
 
     engine: Engine
     store: Store
@@ -241,9 +241,9 @@ def test_two_processes_that_meet_one_newcomer_both_answer_and_one_creates(start:
 
 
 def test_the_default_role_is_granted_once_and_everywhere(start: Start) -> None:
-    process = start(default_role="NEWCOMER")
+    process = start(default_role="NEW_USER")
     assert process.check(token(), "course:edit").reason is Reason.ALLOWED_BY_RULE
-    assert process.people()[3] == ["NEWCOMER"]
+    assert process.people()[3] == ["NEW_USER"]
     with process.store.read() as reader:
         (grant,) = find_referrers(reader, Grant, user_id="user_a")
     process.administrator.delete(Grant, (grant.id,))
@@ -285,7 +285,7 @@ def test_under_impersonation_the_user_is_created_and_not_who_impersonates(
     assert process.people("support")[0] is None
 
 
-# --- what Clerk has said stands -------------------------------------------------------------------
+# --- provisioning never overrides Clerk -----------------------------------------------------------
 
 
 def test_in_whatever_order_token_and_webhooks_come_the_webhooks_stand(process: Process) -> None:
@@ -322,7 +322,7 @@ def test_in_whatever_order_token_and_webhooks_come_the_webhooks_stand(process: P
 def test_a_token_that_still_lives_never_brings_back_whom_clerk_deleted_or_barred(
     process: Process, said: Observation, known: bool
 ) -> None:
-    """Known before, or never heard of but for this."""
+    """Known before, or unknown until this message."""
     if known:
         process.observe(accounts.user("a", 1))
         assert process.check(token()).reason is Reason.ALLOWED_BY_RULE

@@ -1,4 +1,4 @@
-"""Role names in Clerk's `public_metadata`: what is written there, and of whom."""
+"""Role names in Clerk's `public_metadata`: what is written there, and for which users."""
 
 from collections.abc import Iterator
 

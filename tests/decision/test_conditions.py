@@ -16,6 +16,7 @@ from pdp.limits import CONDITION_CHARACTERS_MAX
 from pdp.model import Effect, Question, Reason, User, UserFacts
 from tests.kit import soak
 from tests.kit.decision.builders import GRANT, NOW, TOKEN, ask, policy_with, rule
+from tests.kit.decision.programs import program_of
 
 ACTOR = {
     "actor.id": "user_1",
@@ -235,7 +236,7 @@ def test_a_key_named_like_a_dunder_is_only_a_key():
     ],
 )
 def test_a_pattern_is_a_literal_re2_expression(source):
-    """GHSA-rq2q-4r55-9877 and its like (ReDoS): nobody who asks chooses a pattern."""
+    """GHSA-rq2q-4r55-9877 and its like (ReDoS): no caller can choose a pattern."""
     with pytest.raises(ConditionInvalid, match="matches"):
         compile_condition(source)
 
@@ -417,7 +418,7 @@ def test_a_shortcut_answers_what_the_runtime_answers(source, attributes, context
     question = {"context": context}
     if with_resource:
         question |= {"resource.id": "x", "resource.attributes": attributes}
-    program = condition._compiled()
+    program = program_of(condition)
     shortcut = program.shortcut
     if shortcut is None:
         return
@@ -437,7 +438,7 @@ def test_the_plain_conditions_do_have_shortcuts():
         "resource.attributes.absent == actor.id": None,
         "resource.attributes.owner == actor.id || resource.attributes.absent == 'x'": True,
     }.items():
-        assert compile_condition(source)._compiled().shortcut((ACTOR, question)) is wanted
+        assert program_of(compile_condition(source)).shortcut((ACTOR, question)) is wanted
 
 
 def test_an_absent_factor_is_never_fresh():

@@ -8,6 +8,7 @@ from pdp.document.parse import parse_document
 from pdp.errors import InvalidPolicy
 from pdp.model import Effect, Reason
 from tests.kit.decision.builders import NOW, ask, policy_with, rule
+from tests.kit.decision.programs import program_of
 
 
 @pytest.mark.parametrize(
@@ -126,9 +127,9 @@ def test_checking_many_constants_takes_time_in_proportion() -> None:
     """A condition of 4,096 characters is at most some hundred constants, each evaluated once."""
     evaluated = 0
     source = " && ".join(f"{number} == {number}" for number in range(300))
-    from pdp.decision import conditions, constants
+    from pdp.decision import constants
 
-    tree = conditions.condition_of(source)._compiled().tree
+    tree = program_of(source).tree
 
     def error_of(part: memoryview) -> None:
         nonlocal evaluated

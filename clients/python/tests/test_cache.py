@@ -1,4 +1,4 @@
-"""The cache of decisions by itself: what is kept, until when, and who asks."""
+"""The cache of decisions by itself: what it caches, until when, and which caller asks the PDP."""
 
 import threading
 import time
@@ -76,7 +76,7 @@ def names_in(cache: DecisionCache[str]) -> int:
     return sum(len(keys) for keys in cache._kept.by_name.values())
 
 
-# --- what is kept, and until when -----------------------------------------------------------------
+# --- what is cached, and until when ---------------------------------------------------------------
 
 
 def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
@@ -96,7 +96,7 @@ def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
         pytest.param(fresh(seconds=float("nan")), id="reusable for no number"),
         pytest.param(fresh(epoch="f"), id="of another epoch"),
         pytest.param(fresh(epoch=""), id="of no epoch"),
-        pytest.param(fresh(revision=6), id="from before what was told"),
+        pytest.param(fresh(revision=6), id="from before the last change"),
         pytest.param(fresh(sent_at=30.0), id="too old"),
         pytest.param(fresh(touched=Touched("", "", frozenset())), id="of no actor"),
         pytest.param(fresh(weight=11), id="larger than there is room"),
@@ -191,7 +191,9 @@ def test_an_answer_from_before_what_was_told_is_not_kept(cache: DecisionCache[st
     assert cache.find(b"k")
 
 
-def test_an_answer_from_before_a_revision_that_is_half_told_is_not_kept(cache: DecisionCache[str]):
+def test_an_answer_from_before_a_revision_that_is_half_told_is_not_kept(
+    cache: DecisionCache[str],
+):
     cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=["user_1"])], 7)  # 8, its first part
     cache.renew(7, "e", 101)
     keep(cache, one=fresh(revision=7))
@@ -219,7 +221,7 @@ def test_a_lease_that_is_over_ends_the_one_before(cache: DecisionCache[str], end
 def test_a_lease_for_an_earlier_revision_than_was_told_grants_nothing(cache: DecisionCache[str]):
     keep(cache)
     cache.renew(6, "e", 500)
-    assert cache._kept.lease_ends_at == 101
+    assert cache.lease_ends_at == 101
     assert cache.position == ("e", 7)
 
 
@@ -277,34 +279,34 @@ def test_entries_and_what_leads_to_them_stay_bounded_under_churn(
     assert len(cache._kept.by_name) == names_in(cache) == 30
     assert cache.find(b"4999")
     assert cache.find(b"100") is None
-    assert not cache._asking
+    assert cache.in_flight == 0
 
 
 def test_what_ended_is_let_go_of_without_being_asked_for(cache: DecisionCache[str], clock: Clock):
     keep(cache)
     clock.now = 130
     lease_until(cache, 131)
-    assert (cache.size, len(cache._kept.by_name), cache._kept.weight) == (0, 0, 0)
+    assert (cache.size, len(cache._kept.by_name), cache.weight) == (0, 0, 0)
 
 
 def test_a_batch_counts_for_as_many_answers_as_it_has(cache: DecisionCache[str]):
     for n in range(4):
         keep(cache, str(n).encode(), fresh(weight=3))
     assert cache.size == 3
-    assert cache._kept.weight == 9
+    assert cache.weight == 9
 
 
 def test_asking_twice_at_once_keeps_one(cache: DecisionCache[str]):
     def ask() -> Fresh[str]:
-        cache._keep(b"k", fresh("first"))
+        cache.keep(b"k", fresh("first"))
         return fresh("second")
 
     cache.get_or_ask(b"k", ask)
     assert cache.find(b"k") == "second"
-    assert (cache.size, names_in(cache), cache._kept.weight) == (1, 4, 1)
+    assert (cache.size, names_in(cache), cache.weight) == (1, 4, 1)
 
 
-# --- who asks -------------------------------------------------------------------------------------
+# --- which caller asks ----------------------------------------------------------------------------
 
 
 def test_a_hit_takes_no_lock(cache: DecisionCache[str]):
@@ -325,7 +327,7 @@ def test_an_error_passes_and_is_not_kept(cache: DecisionCache[str]):
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
             cache.get_or_ask(b"k", fail)
-    assert not cache._asking
+    assert cache.in_flight == 0
     assert cache.get_or_ask(b"k", fresh).cached is False
 
 
@@ -429,7 +431,7 @@ def test_threads_that_keep_drop_and_find_at_once_leave_it_in_order(real: Decisio
         list(pool.map(ask_and_drop, range(4)))
     kept = real._kept
     assert names_in(real) == 2 * real.size
-    assert kept.weight == real.size
+    assert real.weight == real.size
     assert {key for keys in kept.by_name.values() for key in keys} == set(kept.entries)
 
 

@@ -1,5 +1,6 @@
 """The periodic sync of a serving process."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -132,10 +133,11 @@ def test_it_stops_while_clerk_has_it_wait(
     clerk.answer_next(too_many("100"), path="/users")
     reconciler = start(open_engine(sqlite_url))
     eventually(lambda: clerk.asked("/users") == 1)
+    [thread] = (thread for thread in threading.enumerate() if thread.name == "clerk")
     watch = Stopwatch()
     reconciler.stop()
     assert watch.seconds < 1
-    assert not reconciler._thread.is_alive()
+    assert not thread.is_alive()
     # The next process goes on at once.
     other = start(open_engine(sqlite_url))
     eventually(lambda: other.reconciled_at() > 0)

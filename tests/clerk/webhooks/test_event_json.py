@@ -1,4 +1,4 @@
-"""One reading of every part that is read, whatever stands beside it."""
+"""Every part has one meaning, whatever else the message contains."""
 
 from typing import Any
 

@@ -59,7 +59,7 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     lost = write(store, User("user_1", name="lost"), User("user_2"))
     replica = start(NEVER)
     watch = replica.watch("", 0)
-    told = watch.news()
+    first = watch.news()
     assert run(replica.view("user_1", None, [])).user.user.name == "lost"
     view = run(replica.view("user_2", None, []))
     assert view.user is not None
@@ -70,13 +70,13 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     eventually(lambda: reachable(store))
     assert write(store, User("user_3")) == lost
     replica.poke()
-    eventually(lambda: epoch(store) == replica._cell.current.epoch)
+    eventually(lambda: epoch(store) == replica.snapshot.epoch)
     assert run(replica.view("user_1", None, [])).user.user.name == "before"
     assert run(replica.view("user_2", None, [])).user is None
     news = watch.news()
     assert (news.start_over, news.revision) == (True, lost)
-    assert news.epoch != told.epoch
-    asked_again = replica.watch(told.epoch, lost).news()
+    assert news.epoch != first.epoch
+    asked_again = replica.watch(first.epoch, lost).news()
     assert asked_again.start_over
 
 

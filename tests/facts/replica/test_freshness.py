@@ -105,7 +105,7 @@ def test_a_statement_that_hangs_is_ended_after_five_seconds(
 
 
 def test_a_pause_after_reading_is_noticed_though_the_process_has_caught_up(store: Store) -> None:
-    """The test stands after the evaluation, and it is about what the answer was made from: that
+    """The check comes after the evaluation, and concerns the view behind the answer: that
     the process is current again does not make an old view new."""
     replica = Replica(store, staleness_seconds_max=0.3, poll_seconds=0.02)
     replica.start()

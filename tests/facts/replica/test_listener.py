@@ -162,13 +162,13 @@ def test_only_what_raised_the_revision_is_announced_after_its_commit_and_on_its_
         with pytest.raises(ZeroDivisionError), other.write() as transaction:  # noqa: PT012
             transaction.insert(User("user_2"))
             _ = 1 // 0
-        (heard,) = hearing.notifies(timeout=5, stop_after=1)
-        assert (heard.channel, heard.payload) == (CHANNEL, "")
+        (notification,) = hearing.notifies(timeout=5, stop_after=1)
+        assert (notification.channel, notification.payload) == (CHANNEL, "")
         assert not list(hearing.notifies(timeout=0))
     with other.read() as reader:
         assert (reader.revision, [user.id for user in reader.list(User)]) == (1, ["user_1"])
     mine = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pdp' AND datname = %s"
-    assert [(heard.pid,)] == server.execute(mine, (server.info.dbname,)).fetchall()
+    assert [(notification.pid,)] == server.execute(mine, (server.info.dbname,)).fetchall()
 
 
 def test_on_sqlite_nothing_is_said_and_nothing_listens(sqlite_url: str, listen: Listen) -> None:
@@ -200,9 +200,9 @@ def test_a_listener_that_was_terminated_comes_back_and_meanwhile_polling_serves(
             server.execute("SELECT pg_terminate_backend(%s)", (before,))
             assert reaches(replica, write(other)) < POLL_SECONDS + A_MOMENT
             eventually(lambda before=before: listeners(server) not in ([], [before]))
-        heard = len(calls)
+        before = len(calls)
         write(other)
-        eventually(lambda: len(calls) > heard)
+        eventually(lambda: len(calls) > before)
     assert events(logs) == ["not_listening", "listening_again"] * 2
     assert "terminat" not in str(logs)
 
@@ -210,7 +210,7 @@ def test_a_listener_that_was_terminated_comes_back_and_meanwhile_polling_serves(
 def test_a_listener_that_hears_nothing_any_more_leaves_it_to_polling(
     start: Starter, listen: Listen, way: tuple[Proxy, Engine], other: Store
 ) -> None:
-    """The network swallows everything, and no end of the connection is told."""
+    """The network drops everything, and the connection does not end."""
     replica = start(POLL_SECONDS)
     calls: list[None] = []
     proxy, engine = way
@@ -326,7 +326,7 @@ def test_a_write_does_not_wait_for_who_holds_the_lock_on_notifications(
         over = threading.Event()
 
         def commit_on() -> None:
-            # The checkpointer tells the others of the setting, some time after it was read.
+            # The checkpointer passes the setting on to the others some time after it was read.
             number = 0
             while not over.is_set():
                 slow.execute(f"CREATE TABLE t{number} (); NOTIFY elsewhere")

@@ -293,9 +293,9 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
         transaction.insert(Route("/{c}/1", PUBLIC))
     with capture_logs() as logs:
         assert needs("/c/1") == needs("/x") == "no_route"
-    (told,) = (one for one in logs if one["event"] == "all_routes_refused")
-    assert "/c/{id}" in told["problem"]
-    assert "/{c}/1" in told["problem"]
+    (logged,) = (one for one in logs if one["event"] == "all_routes_refused")
+    assert "/c/{id}" in logged["problem"]
+    assert "/{c}/1" in logged["problem"]
     with store.write() as transaction:
         transaction.delete(Route, ("/c/{id}",))
     assert needs("/c/1") is PUBLIC
@@ -303,7 +303,7 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
 
 
 def test_grants_follow_their_subject_and_scope(store: Store, start: Starter) -> None:
-    """Whom a grant is taken from loses it at the same revision at which another gets it."""
+    """One user loses a grant at the same revision at which another gets it."""
     write(store, Role("R"), User("user_1"), User("user_2"))
     replica = start(NEVER)
     subjects_and_scopes = [

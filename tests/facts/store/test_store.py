@@ -170,7 +170,7 @@ def test_every_commit_raises_the_revision_by_one_and_names_what_it_touched(store
     assert sorted(changes) == [1, 2, 3]
     assert changes[2] == [Change(ChangeKind.USER, ("user_2",))]
     assert changes[3] == [
-        # Of whom the grant was, and whose it is.
+        # The user who had the grant, and the one who has it now.
         Change(ChangeKind.USER, ("user_1",)),
         Change(ChangeKind.USER, ("user_9",)),
         Change(ChangeKind.ORGANIZATION, ("org_1",)),

@@ -1,4 +1,4 @@
-"""Streams where they take long or go wrong: what a watcher is told, and what a client sees."""
+"""Streams that take long or fail: what a watcher receives, and what a client sees."""
 
 import hashlib
 import time
@@ -157,16 +157,13 @@ class Method:
 
 
 @contextmanager
-def served(method: Method) -> Iterator[grpc.Channel]:
-    """A listener in this process, and a channel to it."""
+def served(method: Method) -> Iterator[str]:
+    """The address of a listener in this process."""
     listen = lambda _: None  # noqa: E731
     stream = StreamMethod("s.S", "Watch", "decide", WatchRequest, method.open, listen, 1_000)
     application = Application(Callers(()), [stream], lambda *_: None, rpcs_max=8, streams_share=512)
-    with (
-        listening(application) as port,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-    ):
-        yield channel
+    with listening(application) as port:
+        yield f"127.0.0.1:{port}"
 
 
 def call(channel: grpc.Channel, request: WatchRequest) -> Any:
@@ -175,7 +172,7 @@ def call(channel: grpc.Channel, request: WatchRequest) -> Any:
 
 def test_a_bug_ends_its_stream_as_such_and_no_other() -> None:
     method = Method()
-    with served(method) as channel:
+    with served(method) as target, grpc.insecure_channel(target) as channel:
         healthy = call(channel, WatchRequest())
         next(healthy)
         error = rpc_error(lambda: next(call(channel, WatchRequest(epoch="bug"))))
@@ -193,10 +190,11 @@ def test_whoever_opens_and_leaves_as_fast_as_can_be_leaves_nothing_behind() -> N
     """Left before, while and after it is opened; by many clients, so that none of them is taken for
     a rapid reset (CVE-2023-44487)."""
     method = Method()
-    with served(method) as channel, ExitStack() as stack:
+    with served(method) as target, ExitStack() as stack:
         alone = (("grpc.use_local_subchannel_pool", 1),)
-        target = channel._channel.target().decode()
-        clients = [stack.enter_context(grpc.insecure_channel(target, alone)) for _ in range(30)]
+        channel, *clients = [
+            stack.enter_context(grpc.insecure_channel(target, alone)) for _ in range(31)
+        ]
 
         def open_and_leave(number: int) -> None:
             one = call(clients[number % len(clients)], WatchRequest())
