@@ -1,4 +1,4 @@
-"""Requests that routes turn into questions: by which policy, and what of them is on record."""
+"""Requests that routes turn into questions: by which policy, and what of them is logged."""
 
 import asyncio
 import time
@@ -137,7 +137,7 @@ def test_a_request_is_asked_what_its_route_needs(world: World) -> None:
 
 
 def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(world: World) -> None:
-    """Neither from the path, its query, nor the active organization of who asks."""
+    """Neither from the path, its query, nor the active organization of the actor."""
     with world.store.write() as transaction:
         transaction.apply_many([User("user_9"), Organization("org_1")])
         transaction.insert(Membership("org_1", "user_9", "org:admin"))
@@ -177,7 +177,7 @@ def test_who_is_refused_is_so_whatever_the_path(world: World, path: str) -> None
 
 
 def test_a_part_of_a_path_that_no_resource_can_be_called_is_a_denial(world: World) -> None:
-    """An error is what a client could bring an Envoy that was told to let errors pass to."""
+    """A client could provoke an error in front of an Envoy that lets requests pass on errors."""
     assert world.reason("/courses/" + "x" * 256) == "ALLOWED_BY_RULE"
     assert world.reason("/courses/" + "x" * 257) == "ROUTE_UNKNOWN"
 
@@ -199,7 +199,7 @@ def test_a_part_of_a_path_that_no_resource_can_be_called_is_a_denial(world: Worl
 def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
     world: World, before: Requirement | None, after: Requirement | None, reason: str
 ) -> None:
-    """The process stands still between the two: only the policy that decides counts."""
+    """The process is paused between the two: only the policy that decides counts."""
     if before is not None:
         world.write({"GET /moving": before})
 

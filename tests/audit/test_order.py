@@ -19,7 +19,7 @@ ALL = DecisionFilter()
 
 
 class Replica:
-    """A process with a log of its own, which ships when it is told to."""
+    """A process with a log of its own, which ships when the test says so."""
 
     def __init__(self, directory: Path, engine: Engine, origin: str) -> None:
         self.directory = directory / origin
@@ -168,7 +168,7 @@ def test_a_filter_that_finds_nothing_still_moves_on_in_bounded_steps(
 
 
 def test_a_cursor_of_another_history_is_refused(tmp_path: Path, engine: Engine) -> None:
-    """After a restore the numbers are given again: going on would leave out what has them now."""
+    """After a restore the numbers are used twice: going on would leave out the new records."""
     one = Replica(tmp_path, engine, "one")
     log = DecisionLog(engine)
     one.record(2)

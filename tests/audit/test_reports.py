@@ -130,7 +130,7 @@ def test_of_two_records_under_one_id_the_first_stands(engine: Engine, reports: R
     twice = replace(other, permission="course:view")
     place, refusals = take(reports, lie, other, twice)
     assert [refusal.position for refusal in refusals] == [0, 2]
-    # Not moved: the refused are met again by whoever did not come to set them aside.
+    # The place does not move: a sidecar that did not set the refused aside meets them again.
     assert reports.place("edge", LOG) != place
     assert DecisionLog(engine).list(ALL, None, 10) == [of(other, "edge"), of(record, "edge")]
 

@@ -55,7 +55,7 @@ def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
 
 
 def test_each_flipped_bit_of_one_frame_is_found(log: Path) -> None:
-    """G7, and the last frame: nothing stands behind it."""
+    """G7, and the last frame: no frame follows it."""
     header, frames = split(log)
     last = frames[-1]
     for bit in [*range(37 * 8), *range(37 * 8, len(last) * 8, 11)]:

@@ -21,10 +21,10 @@ def problems(engine: Engine, directory: Path | None = None) -> list[str]:
     on_disk = None if directory is None else verify_segments(directory, shipped_places(engine))
     if on_disk is not None:
         found += [problem.what for problem in on_disk.problems]
-    told: list[str] = []
-    report = verify_sql(engine, told.append, {} if on_disk is None else on_disk.headers)
-    assert report.problems == len(told)
-    return found + [one.partition(": ")[2] for one in told]
+    reported: list[str] = []
+    report = verify_sql(engine, reported.append, {} if on_disk is None else on_disk.headers)
+    assert report.problems == len(reported)
+    return found + [one.partition(": ")[2] for one in reported]
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_a_follower_goes_on_after_a_restart_without_loss_or_repetition(
     assert [json.loads(line)["decision_id"] for line in rest.out.splitlines()] == ids[4:]
     server.stop()
     alone = run("audit", "list", "--follow")
-    assert (alone.status, alone.out) == (2, ""), "who has never been answered is told so"
+    assert (alone.status, alone.out) == (2, ""), "a caller that was never answered gets an error"
 
 
 def test_what_was_listed_first_is_not_repeated(tmp_path: Path) -> None:

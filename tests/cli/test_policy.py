@@ -126,7 +126,7 @@ def test_it_asks_nobody_who_is_not_there_or_has_said_yes(run: Run, tmp_path: Pat
 def test_what_was_not_shown_is_not_applied(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else writes while the question stands."""
+    """Another writer changes the policy while the question waits for its answer."""
     assert run("apply", "-", stdin=POLICY).status == 0
     (tmp_path / "none.yaml").write_text("users: []\n")
 

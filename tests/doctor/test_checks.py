@@ -101,8 +101,8 @@ def test_a_sound_configuration_has_nothing_to_complain_of(
 ) -> None:
     administrator.create(User("user_1"))
     administrator.create(Membership("org_a", "user_1", "org:member"))
-    administrator.create(Role("NEWCOMER"))
-    checkup.clerk["default_role"] = "NEWCOMER"
+    administrator.create(Role("NEW_USER"))
+    checkup.clerk["default_role"] = "NEW_USER"
     findings = checkup.findings(checkup.token(organization_id="org_a"))
     assert {one.verdict for one in findings} == {Verdict.OK}
     assert {one.subject for one in findings} >= {
@@ -182,7 +182,7 @@ def test_a_pem_key_is_parsed(checkup: Checkup, tmp_path: Path) -> None:
         token = checkup.token(issuer=ISSUER)
         assert checkup.of(f"issuer {ISSUER}", token).verdict is verdict
         assert checkup.of("token", token).verdict is verdict
-        # No key set has told the time: the Backend API is asked.
+        # No key set has given the time: the Backend API is asked.
         assert checkup.of("clock").verdict is Verdict.OK
 
 

@@ -1,4 +1,4 @@
-"""What a document says, and how its problems are told."""
+"""What a document means, and how its problems are reported."""
 
 from pathlib import Path
 
@@ -414,7 +414,7 @@ def test_a_resource_type_that_cannot_be_meant_is_refused(
 def test_a_deeper_document_than_the_limit_is_refused():
     """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
-    # Far deeper, the library refuses before it tells us of the first level.
+    # Far deeper, the library refuses before it reports the first level.
     for text in ("[" * 1_000_000, '{"a":' * 100_000):
         said = problem(text).description
         assert "levels deep" in said or "maximum nesting depth" in said

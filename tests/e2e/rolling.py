@@ -97,7 +97,7 @@ class Load:
     def _ask(self, guard: Guard) -> None:
         token = lasting_token()
         while not self._stopping.wait(PAUSE_SECONDS):
-            # Every other one is new, so that whoever keeps answers has to go and ask.
+            # Every other question is new, so that a cache has to ask upstream.
             number = next(self._numbers)
             context = {"number": number} if number % 2 else None
             revoked_at, phase, sent_at = self.revoked_at, self.phase, time.monotonic()

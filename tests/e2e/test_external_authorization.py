@@ -1,4 +1,4 @@
-"""A real Envoy, with the configuration that we ship, before a real service: who passes, as whom."""
+"""A real Envoy with the configuration that we ship, in front of a real service: who passes."""
 
 import copy
 import hashlib
@@ -487,8 +487,8 @@ def test_a_websocket_is_opened_for_who_may(port: int) -> None:
 
 @pytest.mark.parametrize("listener", ["down", "slow", "strange", "careless"])
 def test_without_an_answer_nothing_passes(front: Front, listener: str) -> None:
-    """Not in reach; silent; asked without a key; without its database, behind an Envoy that was
-    told to let errors pass."""
+    """Unreachable; silent; asked without a key; without its database, behind an Envoy that lets
+    requests pass on errors."""
     watch = Stopwatch()
     for target, headers in (("/courses/1", signed_in()), ("/healthz", ()), ("/courses/1", ())):
         answer = send(getattr(front, listener), target, headers)
@@ -496,7 +496,7 @@ def test_without_an_answer_nothing_passes(front: Front, listener: str) -> None:
         if listener == "careless":
             assert answer.json() == {"error": "unavailable"}
             assert answer.headers["retry-after"] == "1"
-            # Whoever watches the PDP sees it, though Envoy was told a denial.
+            # A watcher of the PDP sees the failure, although Envoy got a denial.
             counted = 'pdp_rpc_seconds_count{code="UNAVAILABLE",method="Authorization/Check"}'
             assert counted in front.no_database.http("/metrics")[1]
     assert watch.seconds < 5
@@ -569,10 +569,10 @@ def test_a_denial_that_was_told_is_on_record_though_the_pdp_is_killed(tmp_path: 
         with pdp.channel() as channel:
             audit = stubs_on(channel).audit
 
-            def told() -> bool:
+            def notified() -> bool:
                 listed = audit.ListDecisions(ListDecisionsRequest(), metadata=bearer(KEY))
                 return [one.request for one in listed.decisions] == ["GET /killed"]
 
-            eventually(told)
+            eventually(notified)
     finally:
         pdp.stop()

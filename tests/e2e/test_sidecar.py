@@ -1,4 +1,4 @@
-"""A sidecar between real clients and real servers: what it gives again, and what it never does."""
+"""A sidecar between real clients and real servers: what it serves from its cache, and what not."""
 
 import functools
 import hashlib
@@ -118,7 +118,7 @@ def ask_until_cached(stubs: Stubs, request: CheckRequest) -> CheckResponse:
             return False
         return found[-1].source == ANSWER_SOURCE_CACHED
 
-    eventually(is_cached, what="the answer is given again")
+    eventually(is_cached, what="the answer comes from the cache")
     return found[-1]
 
 
@@ -129,7 +129,7 @@ def on_record(stubs: Stubs, permission: str, user: str) -> dict[str, DecisionRec
     return {one.decision_id: one for one in listed.decisions}
 
 
-# --- what is given again -----------------------------------------------------------------------
+# --- what comes from the cache -----------------------------------------------------------------
 
 
 def test_an_equal_question_is_answered_again_without_asking_upstream(
@@ -174,7 +174,7 @@ def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
         records = on_record(upstream[1], "course:delete", "user_sam")
         return again <= Counter({one.decision_id: one.occurrences for one in records.values()})
 
-    eventually(arrived, what="the denials are on record upstream")
+    eventually(arrived, what="the denials are in the log upstream")
     eventually(lambda: metric(beside[0], "pdp_sidecar_unreported_bytes") == 0)
     records = on_record(upstream[1], "course:delete", "user_sam")
     token = hashlib.sha256(request.actor_token.encode()).hexdigest()
@@ -279,7 +279,7 @@ def test_many_who_ask_the_same_at_once_are_one_question_to_upstream(
 
 
 def test_calls_that_never_go_on_keep_nobody_from_asking_for_long(beside: Pair) -> None:
-    """Whoever may connect can hold a thread by headers alone, or by asking what there is to ask."""
+    """A local client can occupy a thread by headers alone, or by asking for reflection."""
     never: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     request = question("user_held")
@@ -333,7 +333,7 @@ def test_what_upstream_refuses_comes_through_as_it_is(upstream: Pair, beside: Pa
 def test_a_sidecar_that_is_cut_off_gives_nothing_again_after_a_second(
     proxy: Proxy, cut_off: Pair, how: str
 ) -> None:
-    """F24: nothing arrives any more. F26: nothing comes back any more, and nobody is told."""
+    """F24: nothing arrives any more. F26: nothing comes back any more, without an error."""
     sidecar, stubs = cut_off
     request = question()
     ask_until_cached(stubs, request)
@@ -428,7 +428,7 @@ def test_what_may_stay_open_does_so_for_a_while_and_says_so(
         assert not answer.HasField("reusable_until")
         assert asked_at <= ended_at + 1.5
     else:
-        pytest.fail("it stayed open without an end")
+        pytest.fail("the fail-open window did not end")
     assert open_answers
     assert metric(sidecar, "pdp_sidecar_stayed_open") == counted + len(open_answers)
     proxy.forward()
@@ -438,7 +438,7 @@ def test_what_may_stay_open_does_so_for_a_while_and_says_so(
     def arrived() -> bool:
         return ids <= on_record(upstream[1], "lesson:view", "user_sam").keys()
 
-    eventually(arrived, what="what stayed open is on record upstream")
+    eventually(arrived, what="the fail-open decisions are in the log upstream")
     records = on_record(upstream[1], "lesson:view", "user_sam")
     for decision_id in ids:
         assert records[decision_id].source == ANSWER_SOURCE_STAYED_OPEN
@@ -480,7 +480,7 @@ def test_the_next_upstream_takes_over_without_a_failed_check(tmp_path: Path) -> 
             killed_at = time.monotonic()
             eventually(lambda: metric(two, "pdp_watchers") == 1, seconds=5)
             followed_in = time.monotonic() - killed_at
-            assert ask(stubs, kept).source == ANSWER_SOURCE_CACHED, "it did not start over"
+            assert ask(stubs, kept).source == ANSWER_SOURCE_CACHED, "it did not resync"
             stopping.set()
             for each in asking:
                 each.result()
@@ -512,7 +512,7 @@ EXPIRY = "pdp_certificate_expiry_timestamp_seconds"
 def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
     tmp_path: Path,
 ) -> None:
-    """What upstream says of the sidecar's credentials is not told to local callers as theirs."""
+    """An error about the sidecar's credentials does not reach local callers as one about theirs."""
     authority = Authority("one")
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
@@ -566,7 +566,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
                 ends = metric(process, EXPIRY, certificate=certificate)
                 assert time.time() < ends < time.time() + 3600
             assert sidecar.stop() == 0
-        # It has ended, and so all that it had put on record is here.
+        # It has ended, and so everything that it had logged is here.
         with server.channel() as channel:
             listing = stubs_on(channel).audit.ListDecisions(ListDecisionsRequest(), timeout=10)
         reported = [one for one in listing.decisions if one.source == ANSWER_SOURCE_CACHED]
@@ -618,7 +618,7 @@ def test_denials_survive_the_end_of_everybody_who_knew_of_them(tmp_path: Path) -
         def arrived() -> bool:
             return given <= on_record(at_server, "course:delete", "user_sam").keys()
 
-        eventually(arrived, what="the denials are on record upstream")
+        eventually(arrived, what="the denials are in the log upstream")
         assert sidecar.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""Watchers of a real server: what they are told, how long that holds, and how a stream ends."""
+"""Watchers of a real server: what they receive, how long that holds, and how a stream ends."""
 
 import itertools
 import queue
@@ -42,7 +42,7 @@ class Watching:
     request: WatchRequest = field(default_factory=WatchRequest)
 
     def __post_init__(self) -> None:
-        self.told: list[tuple[float, WatchResponse]] = []
+        self.received: list[tuple[float, WatchResponse]] = []
         """What came, and when: time.monotonic()."""
         self.error: grpc.RpcError | None = None
         self.ended_at: float | None = None
@@ -53,7 +53,7 @@ class Watching:
     def _read(self) -> None:
         try:
             for message in self.call:
-                self.told.append((time.monotonic(), message))
+                self.received.append((time.monotonic(), message))
         except grpc.RpcError as error:
             self.error = error
         self.ended_at = time.monotonic()
@@ -66,7 +66,7 @@ class Watching:
 
     @property
     def messages(self) -> list[WatchResponse]:
-        return [message for _, message in self.told]
+        return [message for _, message in self.received]
 
     @property
     def heartbeats(self) -> list[Heartbeat]:
@@ -85,7 +85,7 @@ class Watching:
         """When each heartbeat arrived, and when its lease ends, by this process' clock."""
         return [
             (at, self.t0 + seconds(one.heartbeat.elapsed) + seconds(one.heartbeat.lease))
-            for at, one in self.told
+            for at, one in self.received
             if one.HasField("heartbeat")
         ]
 
@@ -160,21 +160,23 @@ def test_a_watcher_is_told_at_once_and_exactly_what_was_touched(
     revision = note(server, *changes)
     eventually(lambda: watching.heartbeats[-1].revision == revision)
     assert watching.keys[-3:] == [(one.kind.name, *one.key) for one in changes]
-    [*_, (at, told)] = [(at, one.changed) for at, one in watching.told if one.HasField("changed")]
-    assert told.revision == revision
+    [*_, (at, last)] = [
+        (at, one.changed) for at, one in watching.received if one.HasField("changed")
+    ]
+    assert last.revision == revision
     assert at - begun_at < 2
     assert {one.epoch for one in watching.heartbeats} == {first.epoch}
 
 
 def test_what_is_written_here_is_told_within_milliseconds(stubs: Stubs, watching: Watching) -> None:
-    """No poll, no rest and no other stream stands between a commit and its telling."""
+    """No poll, no pause and no other stream delays the message about a commit."""
     watching.lease()
     waited = []
     for number in range(6):
         begun_at = time.monotonic()
         revoke(stubs)
         eventually(lambda number=number: len(watching.keys) > number)
-        waited.append(watching.told[-1][0] - begun_at)
+        waited.append(watching.received[-1][0] - begun_at)
     assert set(watching.keys) == {("USER", "user_sam")}
     assert min(waited) < 0.1
 
@@ -183,7 +185,7 @@ def test_a_lease_is_renewed_in_time_and_never_longer_than_a_second(watching: Wat
     eventually(lambda: len(watching.heartbeats) > 3)
     leases = watching.leases()
     assert all(ends_at <= at + 1 for at, ends_at in leases)
-    # Each holds beyond the next: who is told nothing new answers without a gap.
+    # Each lasts beyond the next: without news, a cache serves without a gap.
     assert all(ends_at > at for (_, ends_at), (at, _) in itertools.pairwise(leases))
     # What two clocks may run apart by is taken off.
     for one in watching.heartbeats:
@@ -204,7 +206,7 @@ def test_a_message_that_comes_late_gives_no_lease_beyond_its_time(server: Server
             held_up_at = time.monotonic()
             eventually(lambda: time.monotonic() > held_up_at + 1.2)
             count = len(watching.heartbeats)
-            # So for a second and a bit nobody was told anything, and every lease has ended.
+            # For more than a second no message arrived, and every lease has ended.
             assert all(ends_at < time.monotonic() for _, ends_at in watching.leases())
             proxy.forward()
             eventually(lambda: len(watching.heartbeats) > count + 4)
@@ -244,7 +246,7 @@ def test_a_revision_of_the_future_is_not_waited_for_longer_than_a_second(
     request = WatchRequest(epoch=known.epoch, after_revision=known.revision + 1_000_000)
     with Watching(stubs.channel, request) as ahead:
         assert code_and_reason(ahead.end()) == ("UNAVAILABLE", "REVISION_NOT_REACHED")
-        assert ahead.told == []
+        assert ahead.received == []
         assert ahead.ended_at is not None
         assert 1 < ahead.ended_at - ahead.t0 < 3
 
@@ -295,7 +297,10 @@ def test_who_does_not_read_is_cut_off_and_costs_nobody_else_anything(
 
             assert code_and_reason(rpc_error(read_on)) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
             assert read < 2_000_000
-    eventually(lambda: len(watching.keys) == written * 1_000, what="who reads is told everything")
+    eventually(
+        lambda: len(watching.keys) == written * 1_000,
+        what="it receives everything",
+    )
     assert watching.ended_at is None
 
 
@@ -414,7 +419,7 @@ def test_cut_off_from_its_database_a_replica_gives_no_lease_beyond_its_bound(
 
         def goes_on() -> bool:
             with Watching(stubs.channel, request) as again:
-                eventually(lambda: again.told or again.ended_at)
+                eventually(lambda: again.received or again.ended_at)
                 return bool(again.heartbeats) and not again.messages[0].HasField("start_over")
 
-        eventually(goes_on, what="leases are given again")
+        eventually(goes_on, what="leases are granted again")

@@ -1,4 +1,4 @@
-"""Everybody asks at once: what is beyond the bound is told to come again, when there is room."""
+"""All clients ask at once: those beyond the bound are asked to retry, and succeed later."""
 
 import signal
 from collections import Counter

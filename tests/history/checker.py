@@ -82,7 +82,7 @@ class Check:
     """The one that the answer names."""
     at_least_revision: int = 0
     cached: bool = False
-    """Whether it was given again from a cache. For the summary: it excuses nothing."""
+    """Whether it came from a cache. For the summary: it excuses nothing."""
     said: str = ""
     """The reason of the answer or the error, for who looks into a violation."""
 

@@ -197,7 +197,7 @@ class Clients:
     def _ask_again_and_again(
         self, subject: Subject, place: str, ask: Ask, rng: random.Random
     ) -> None:
-        """The same question, so that who keeps answers has something to give again."""
+        """The same question, so that caches have something to serve."""
         question = self._question(subject, rng)
         at_least = subject.revision if rng.random() < 0.1 else 0
         number, token = subject.session

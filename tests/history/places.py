@@ -59,7 +59,7 @@ Ask = Callable[[Asked], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a process of clients is told of a place. `kind`: "wire" (a replica or a sidecar),
+    """What a process of clients knows of a place. `kind`: "wire" (a replica or a sidecar),
     "batch" (the same, by BatchCheck), "guard", "caching guard"."""
 
     name: str

@@ -55,7 +55,7 @@ def test_a_process_that_is_not_ready_is_alive_and_says_every_obstacle(
 
 
 def test_a_port_is_shared_by_processes_of_one_service_only(metrics: Metrics) -> None:
-    """Else half of the probes of a sidecar would be answered by whoever has its port already."""
+    """Else another process on the same port would answer half of the probes of a sidecar."""
     application = http_application(metrics, list)
     with listening(application, shared=True) as port:
         address = f"127.0.0.1:{port}"

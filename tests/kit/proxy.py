@@ -2,7 +2,7 @@
 
 with proxied(postgresql_url) as (proxy, url):
     engine = open_engine(url)    # the way to the database leads through the proxy
-    proxy.blackhole()            # nothing arrives any more, and nobody is told
+    proxy.blackhole()            # nothing arrives any more, without an error
     proxy.mute()                 # what clients send arrives, and no answer to it
     proxy.forward()              # what was held up arrives
     proxy.forget()               # as blackhole, forever, for the connections that there are
@@ -136,13 +136,13 @@ class Proxy:
             await gate.wait()
             if not asking:
                 await self._heard.wait()
-            said = next((said for said in list(self.instead) if asking and said in data), None)
-            if said is None or asking is None:
+            wanted = next((text for text in list(self.instead) if asking and text in data), None)
+            if wanted is None or asking is None:
                 writer.write(data)
                 await writer.drain()
-                if asking and any(said in data for said in list(self.once_arrived)):
+                if asking and any(text in data for text in list(self.once_arrived)):
                     _reset(asking)
-            elif (answer := self.instead[said]) is not None:
+            elif (answer := self.instead[wanted]) is not None:
                 asking.write(answer)
             else:
                 _reset(asking)

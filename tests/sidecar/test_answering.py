@@ -151,7 +151,7 @@ def test_a_batch_with_another_number_of_answers_is_unavailable(
 def test_an_answer_that_may_not_be_given_again_is_not(
     world: World, upstream: Answerer, changes: dict[str, Any]
 ) -> None:
-    """Among them: whose age nobody knows, and whose denial could not be put on record again."""
+    """Among them: answers of unknown age, and denials that could not be logged a second time."""
     upstream.says(denied(**{**KEPT, **changes}))
     for _ in range(2):
         world.check(REQUEST)

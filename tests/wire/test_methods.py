@@ -112,7 +112,7 @@ def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
 
 
 def test_every_kind_of_change_has_a_name_on_the_wire() -> None:
-    """But the one that is told as `start_over`."""
+    """Except the one that is sent as `start_over`."""
     wire = set(change_service_pb2.ChangeKind.values()) - {0}
     assert set(KINDS) == set(ChangeKind) - {ChangeKind.EVERYTHING}
     assert sorted(KINDS.values()) == sorted(wire)

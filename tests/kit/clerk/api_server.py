@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that speaks Clerk's Backend API, and misbehaves as it is told.
+"""A real HTTP server on loopback that speaks Clerk's Backend API, and misbehaves on request.
 
     with ClerkApiServer() as clerk:
         clerk.add(user("user_1"), organization("org_1"), membership("orgmem_1"))

@@ -48,7 +48,7 @@ class Log:
 
 
 def question(user: str = "user_sam", permission: str = "course:view") -> CheckRequest:
-    """Of somebody who may, unless something else is said. The token lives for a minute."""
+    """A question of a user who is allowed by default. The token lives for a minute."""
     token = token_of(user, organization_id=ORGANIZATION)
     return CheckRequest(actor_token=token, permission=permission, resource=ALGEBRA)
 

@@ -96,7 +96,7 @@ def test_the_answer_names_some_changes_and_counts_all(administrator: Administrat
 
 
 class Halting:
-    """An administrator whose export waits, and then does what it is told to."""
+    """An administrator whose export waits, and then does what the test says."""
 
     def __init__(self, do: Callable[[], tuple[str, int]]) -> None:
         self.go_on = threading.Event()

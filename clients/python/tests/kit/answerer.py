@@ -66,7 +66,7 @@ def denied(**changes: object) -> CheckResponse:
 
 
 def reusable(**changes: object) -> CheckResponse:
-    """An allow that may be given again for a minute."""
+    """An allow that may be cached for a minute."""
     answer = allowed(epoch="e")
     answer.reusable_for.FromSeconds(60)
     answer.MergeFrom(CheckResponse(**changes))
@@ -95,7 +95,7 @@ def start_over(epoch: str, revision: int) -> WatchResponse:
 
 
 class Stream:
-    """What a watcher is told, as the test says it."""
+    """A change stream whose messages the test determines."""
 
     def __init__(self, request: WatchRequest, context: grpc.ServicerContext) -> None:
         self.request = request
