@@ -170,7 +170,7 @@ def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(wor
 
 
 @pytest.mark.parametrize("path", ["/courses/1", "/nothing", "/courses//1"])
-def test_who_is_refused_is_so_whatever_the_path(world: World, path: str) -> None:
+def test_a_refused_token_is_refused_on_every_path(world: World, path: str) -> None:
     assert world.reason(path, user="") == "TOKEN_MALFORMED"
     assert world.reason(path, user="user_2") == "ACTOR_DISABLED"
     assert world.reason(path, user="user_3") == "ACTOR_UNKNOWN"
@@ -217,7 +217,7 @@ def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
     assert [one.reason.name for one in world.records()] == denials
 
 
-def test_routes_that_never_stand_still_give_no_answer(world: World) -> None:
+def test_routes_that_change_all_the_time_give_no_answer(world: World) -> None:
     needs = [Needs("course:view"), Needs("admin:access")]
 
     def turn() -> None:
@@ -249,7 +249,7 @@ def test_a_map_that_cannot_be_used_lets_nothing_pass(world: World) -> None:
 # --- the record -----------------------------------------------------------------------------------
 
 
-def test_a_denial_is_on_record_with_its_method_and_path(world: World) -> None:
+def test_a_denial_is_logged_with_its_method_and_path(world: World) -> None:
     world.reason("/admin/users?token=secret", method="DELETE")
     world.reason("/nothing?token=secret#x")
     world.reason("/courses/1", user="")

@@ -49,7 +49,7 @@ def test_every_reason_of_the_contract_is_explained_once_and_in_order(
         ("### Denied: FORBIDDEN (403)", DenialKind.FORBIDDEN),
     ],
 )
-def test_every_decision_reason_stands_under_its_kind(heading: str, kind: DenialKind | None):
+def test_every_decision_reason_is_listed_under_its_kind(heading: str, kind: DenialKind | None):
     documented = ROW.findall(_section((DOCS / "errors.md").read_text(), heading))
     assert documented == [reason.name for reason in Reason if reason.denial_kind is kind]
 

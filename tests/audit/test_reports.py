@@ -65,7 +65,7 @@ def take(
     return place, list(refusals)
 
 
-def test_a_report_is_on_record_once_and_says_whose_it_is(engine: Engine, reports: Reports) -> None:
+def test_a_report_is_logged_once_and_names_its_reporter(engine: Engine, reports: Reports) -> None:
     records = [reported(), reported(source=AnswerSource.STAYED_OPEN)]
     for _ in range(2):  # F7: the first answer was lost
         place, refusals = take(reports, *records)
@@ -123,7 +123,7 @@ def test_a_reported_log_is_not_the_log_of_a_process_of_that_name(
             take(reports, reported(), log=Log(origin, LOG.log_id))
 
 
-def test_of_two_records_under_one_id_the_first_stands(engine: Engine, reports: Reports) -> None:
+def test_of_two_records_under_one_id_the_first_counts(engine: Engine, reports: Reports) -> None:
     record, other = reported(), reported()
     take(reports, record)
     lie = replace(record, permission="course:view")
@@ -173,7 +173,7 @@ HOSTILE_GAPS = {
 }
 
 
-def test_what_could_not_be_told_again_is_refused_and_holds_up_nothing(
+def test_a_record_that_could_not_be_returned_is_refused_and_delays_nothing(
     engine: Engine, reports: Reports
 ) -> None:
     """G6: one record that a reader cannot bear would hide all others from it."""

@@ -147,7 +147,7 @@ def test_an_impossible_segment_is_found_and_takes_no_time(log: Engine) -> None:
     assert any("names segment" in one for one in problems(log))
 
 
-def test_who_computes_all_digests_again_is_found_where_a_segment_is_left(
+def test_an_attacker_who_recomputes_all_digests_is_found_if_a_segment_is_left(
     engine: Engine, tmp_path: Path
 ) -> None:
     """The chain is not signed: in SQL alone it can be written again as a whole."""

@@ -192,7 +192,7 @@ def test_of_two_updates_of_one_moment_the_stricter_wins(store: Store, directory:
     assert {one.standing for one in found.values()} == {ClerkStanding.BARRED}
 
 
-def test_a_lock_without_a_new_update_time_is_told_apart_by_when_it_was_noticed(
+def test_a_lock_without_a_new_update_time_is_ordered_by_when_it_was_noticed(
     store: Store,
     directory: Directory,
 ) -> None:
@@ -275,7 +275,7 @@ def test_a_removed_member_who_comes_back_is_a_member_whatever_the_order(
         assert found.role == "org:member", order
 
 
-def test_an_id_that_is_used_for_a_second_life_is_not_held_against_it(
+def test_an_id_may_be_used_for_a_second_life(
     administrator: Administrator,
     directory: Directory,
 ) -> None:
@@ -287,7 +287,7 @@ def test_an_id_that_is_used_for_a_second_life_is_not_held_against_it(
     assert administrator.get(Membership, ("org_ann", "user_ann")).role == "org:admin"
 
 
-def test_an_older_life_whose_end_was_never_heard_of_does_not_revive(
+def test_an_older_life_whose_end_was_never_reported_does_not_revive(
     administrator: Administrator,
     directory: Directory,
 ) -> None:
@@ -406,7 +406,7 @@ def test_the_deletion_of_somebody_never_seen_is_remembered(
 # --- what an administrator wrote ------------------------------------------------------------------
 
 
-def test_clerk_does_not_enable_a_user_whom_an_administrator_disabled(
+def test_clerk_does_not_enable_a_user_that_an_administrator_disabled(
     administrator: Administrator,
     directory: Directory,
 ) -> None:

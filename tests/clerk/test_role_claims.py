@@ -62,7 +62,9 @@ def test_the_roles_that_hold_everywhere_now_are_wanted_sorted_and_once(world: Wo
     assert world.wanted("user_1") == ["A", "C"]
 
 
-def test_who_differs_is_found_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_that_differ_are_found_page_by_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(role_claims, "PAGE_USERS", 2)
     world.add("user_1", "user_2")
     world.add("user_3", "user_4", roles=["B", "A"])

@@ -74,7 +74,7 @@ def test_quick_changes_of_one_user_become_few_pushes(small_world: World) -> None
         assert len(small_world.clerk.written) <= 2 + time.monotonic() - began
 
 
-def test_a_grant_that_goes_before_its_push_is_heard_of_is_taken_back(small_world: World) -> None:
+def test_a_grant_that_ends_before_its_push_is_confirmed_is_taken_back(small_world: World) -> None:
     small_world.add("user_1")
     with small_world.pushing():
         grant_id = small_world.grant("user_1", "A")

@@ -68,7 +68,7 @@ def test_nothing_is_left_out_in_silence(
             assert (done.status, "INVALID_ARGUMENT" in done.err) == (2, True)
 
 
-def test_a_follower_goes_on_after_a_restart_without_loss_or_repetition(
+def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ServerProcess(tmp_path)

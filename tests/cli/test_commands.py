@@ -74,7 +74,7 @@ def test_a_policy_that_does_not_hold_together_is_refused_with_its_lines(
         (("nothing",), "nothing"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_words_and_exits_with_2(
+def test_an_error_is_explained_and_exits_with_2(
     machine: ServerProcess, arguments: tuple[str, ...], said: str
 ) -> None:
     done = machine.pdp(*arguments)

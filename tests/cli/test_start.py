@@ -86,7 +86,7 @@ def test_every_command_has_a_short_and_a_long_help_without_boxes_in_a_pipe(
     assert short.out.isascii()
 
 
-def test_what_is_no_command_is_told_in_a_line_and_what_was_meant(run: Run) -> None:
+def test_an_unknown_command_is_one_line_with_a_suggestion(run: Run) -> None:
     done = run("audit", "lst")
     assert (done.status, done.out) == (2, "")
     assert done.err.splitlines()[0] == "pdp: No such command 'lst'. Did you mean 'list'?"

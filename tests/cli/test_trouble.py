@@ -57,7 +57,7 @@ SQLITE: dict[str, tuple[Callable[[Path], str], str]] = {
 
 
 @pytest.mark.parametrize(("url", "said"), POSTGRESQL.values(), ids=POSTGRESQL)
-def test_what_is_wrong_with_postgresql_is_said_without_a_word_of_the_url(
+def test_an_error_of_postgresql_is_explained_without_the_url(
     postgresql_server: str, url: Callable[[str], str], said: str
 ) -> None:
     engine = open_engine(url(postgresql_server))
@@ -80,7 +80,7 @@ def test_the_command_line_says_what_is_wrong_and_which_database_it_asked(
 
 
 @pytest.mark.parametrize(("url", "said"), SQLITE.values(), ids=SQLITE)
-def test_what_is_wrong_with_sqlite_is_said(
+def test_an_error_of_sqlite_is_explained(
     tmp_path: Path, url: Callable[[Path], str], said: str
 ) -> None:
     (tmp_path / "text").write_text("some other file, which is long enough to be looked at" * 9)
@@ -220,7 +220,7 @@ def asked(server: ServerProcess, *options: str) -> str:
     return checked.stderr
 
 
-def test_tls_that_only_one_side_speaks_is_said(tls: ServerProcess, tmp_path: Path) -> None:
+def test_tls_on_one_side_only_is_explained(tls: ServerProcess, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     other.write_bytes(Authority("two").certificate)
     clear = ServerProcess(tmp_path)

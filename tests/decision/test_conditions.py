@@ -158,7 +158,7 @@ def test_only_true_allows(source, value):
         ("'\ud800' == ''", 1, 1, "surrogate"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(source, line, column, message):
+def test_an_error_names_its_place(source, line, column, message):
     with pytest.raises(ConditionInvalid) as caught:
         compile_condition(source)
     assert (caught.value.line, caught.value.column) == (line, column)
@@ -212,7 +212,7 @@ def test_a_text_is_never_cut_off_at_nul(source, context):
     assert evaluate(source, context=context) is Reason.CONDITION_FAILED
 
 
-def test_a_shortcut_tells_texts_apart_behind_nul():
+def test_a_shortcut_distinguishes_texts_after_nul():
     assert evaluate("context.role == 'admin'", context={"role": "admin\0"}) is False
 
 
@@ -305,7 +305,7 @@ def test_texts_and_lists_cannot_grow_in_a_loop(source):
         "(context.l + ['c']).exists(x, x == 'c')",
     ],
 )
-def test_macros_gather_and_numbers_add_in_a_loop(source):
+def test_macros_collect_and_numbers_add_in_a_loop(source):
     assert evaluate(source, context={"l": ["a", "b"]}) is True
 
 

@@ -91,7 +91,7 @@ def test_constants_that_can_be_evaluated_are_accepted(source: str) -> None:
     compile_condition(source)
 
 
-def test_a_document_says_where_the_constant_stands() -> None:
+def test_an_error_names_the_place_of_the_constant() -> None:
     document = """
 permissions: [course:edit]
 roles:

@@ -64,7 +64,7 @@ def test_a_change_costs_what_it_is_and_not_what_the_policy_is():
     assert cost(100_000) < 20 * cost(100)
 
 
-def test_a_change_of_facts_keeps_what_was_found():
+def test_a_change_of_facts_keeps_the_memo():
     policy = policy_with(rule())
     ask(policy)
     changed = [(), [Permission("a:b")], [rule("true")]]

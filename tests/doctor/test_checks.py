@@ -225,7 +225,7 @@ def test_a_clock_that_is_wrong_is_found(checkup: Checkup, seconds: float, verdic
     assert seconds == 0 or ("ahead" in found.said) == (seconds > 0)
 
 
-def test_webhook_secrets_are_counted_and_told_apart(checkup: Checkup) -> None:
+def test_webhook_secrets_are_counted_and_distinguished(checkup: Checkup) -> None:
     checkup.clerk["webhook_secrets"] = SECRETS
     assert "rotation" in checkup.of("clerk.webhook_secrets").said
     checkup.clerk["webhook_secrets"] = [SECRETS[0], SECRETS[0].removeprefix("whsec_")]
@@ -308,7 +308,7 @@ def test_a_refused_token_is_explained(
     assert_is_not_told(token, found)
 
 
-def test_the_seconds_since_a_token_expired_are_told(checkup: Checkup) -> None:
+def test_the_seconds_since_a_token_expired_are_reported(checkup: Checkup) -> None:
     said = checkup.of("token", checkup.token(now=time.time() - 1000)).said
     ago = re.search(r"It expired (\d+) s ago", said)
     assert ago is not None
@@ -365,7 +365,7 @@ def test_the_token_of_another_instance_than_the_followed_one_is_warned_of(
         ("deleted", "deleted at Clerk"),
     ],
 )
-def test_a_user_who_may_not_is_explained(
+def test_the_denial_of_a_user_is_explained(
     checkup: Checkup, administrator: Administrator, directory: Directory, what: str, said: str
 ) -> None:
     times = {"id": "user_1", "updated_at": 1, "noticed_at": 1}
@@ -392,7 +392,7 @@ def test_an_ended_session_and_a_missing_membership_are_found(
     assert found == {"session": Verdict.FAILED, "organization org_a": Verdict.FAILED}
 
 
-def test_who_would_be_provisioned_is_no_failure(checkup: Checkup) -> None:
+def test_a_user_that_would_be_provisioned_is_no_failure(checkup: Checkup) -> None:
     checkup.clerk["provisioning"] = True
     found = checkup.of("user user_1", checkup.token())
     assert found.verdict is Verdict.OK

@@ -60,7 +60,7 @@ def test_a_policy_is_warned_of_what_has_no_effect_or_no_resource(more, warnings)
 
 
 @pytest.mark.parametrize("permission", ["course:edit", "course:view"])
-def test_a_grant_on_one_course_is_said_not_to_apply_where_no_course_is_named(permission):
+def test_a_finding_says_that_a_grant_on_one_course_does_not_apply_without_a_course(permission):
     """Also through a role that the granted one inherits."""
     (warning,) = lint(
         parse_document(

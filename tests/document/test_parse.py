@@ -128,7 +128,7 @@ resources:
     )
 
 
-def test_all_problems_are_told_at_once_each_with_its_path_and_line():
+def test_all_problems_are_reported_at_once_each_with_its_path_and_line():
     found = problems("""
 permissions: [course:view, Course:edit]
 roles:
@@ -254,7 +254,7 @@ def test_inheritance_of_depth_10000_is_refused_and_a_diamond_of_2_to_the_30_path
     assert len(document.roles or ()) == 2 * (len(layers) + 1)
 
 
-def test_many_long_circles_are_told_in_little_time_and_space():
+def test_many_long_circles_are_reported_in_little_time_and_space():
     """E6: 2,000 circles of up to 2,000 roles would be megabytes of names."""
     roles = "\n".join(f"  R{n}: {{inherits: [R{n + 1}, R0]}}" for n in range(2_000))
     found = problems(f"roles:\n{roles}\n  R2000: {{inherits: [R0]}}\n")

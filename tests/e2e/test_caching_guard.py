@@ -260,7 +260,7 @@ def test_of_many_threads_with_one_question_at_most_two_ask(
         assert any(stampede() <= 2 for _ in range(5))
 
 
-def test_nothing_is_given_again_after_the_end_of_the_token(
+def test_nothing_comes_from_the_cache_after_the_end_of_the_token(
     running: tuple[ServerProcess, Stubs], tess: str
 ) -> None:
     """Incident F17."""

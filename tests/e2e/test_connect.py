@@ -373,7 +373,7 @@ def test_a_length_that_lies_is_not_believed(server: ServerProcess) -> None:
     assert all(other.startswith(b"400 ") for other in others), "the rest is no request"
 
 
-def test_who_waits_before_sending_the_body_is_told_to_go_on(server: ServerProcess) -> None:
+def test_a_client_that_waits_before_the_body_gets_100_continue(server: ServerProcess) -> None:
     for version in ("--http1.1", H2C):
         assert asked(server, version, "-H", "Expect: 100-continue").status == 200
 

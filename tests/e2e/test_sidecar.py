@@ -161,7 +161,7 @@ def test_a_revocation_empties_what_was_answered_to_that_user_and_nothing_else(
     eventually(lambda: ask(beside[1], sam).decision == DECISION_ALLOW, seconds=2)
 
 
-def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
+def test_cached_denials_are_decisions_of_their_own_and_logged_upstream(
     upstream: Pair, beside: Pair
 ) -> None:
     request = question("user_sam", "course:delete")
@@ -189,9 +189,7 @@ def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
         assert token.startswith(record.token_fingerprint)
 
 
-def test_a_batch_is_given_again_as_a_whole_and_its_denials_are_new(
-    upstream: Pair, beside: Pair
-) -> None:
+def test_a_batch_is_cached_as_a_whole_and_its_denials_are_new(upstream: Pair, beside: Pair) -> None:
     token = token_of("user_sam", organization_id=ORGANIZATION)
     items = [
         CheckItem(permission=permission, resource=resource)
@@ -254,7 +252,7 @@ def test_a_refused_token_is_asked_about_every_time(beside: Pair) -> None:
         assert (answer.decision, answer.source) == (DECISION_DENY, ANSWER_SOURCE_UNSPECIFIED)
 
 
-def test_many_who_ask_the_same_at_once_are_one_question_to_upstream(
+def test_equal_questions_at_the_same_time_are_one_question_to_upstream(
     upstream: Pair, beside: Pair
 ) -> None:
     """F20."""
@@ -330,7 +328,7 @@ def test_what_upstream_refuses_comes_through_as_it_is(upstream: Pair, beside: Pa
 
 
 @pytest.mark.parametrize("how", ["blackhole", "mute"])
-def test_a_sidecar_that_is_cut_off_gives_nothing_again_after_a_second(
+def test_a_sidecar_that_is_cut_off_serves_nothing_from_its_cache_after_a_second(
     proxy: Proxy, cut_off: Pair, how: str
 ) -> None:
     """F24: nothing arrives any more. F26: nothing comes back any more, without an error."""
@@ -397,7 +395,7 @@ def test_a_sidecar_that_was_paused_does_not_answer_from_before_its_pause(
         set_status(upstream[1], "user_sam", active=True)
 
 
-def test_what_may_stay_open_does_so_for_a_while_and_says_so(
+def test_a_fail_open_window_ends_and_its_answers_are_marked(
     proxy: Proxy, upstream: Pair, cut_off: Pair
 ) -> None:
     sidecar, stubs = cut_off
@@ -596,7 +594,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
 # --- the process -------------------------------------------------------------------------------
 
 
-def test_denials_survive_the_end_of_everybody_who_knew_of_them(tmp_path: Path) -> None:
+def test_denials_survive_the_end_of_sidecar_and_server(tmp_path: Path) -> None:
     """The server is gone, then the sidecar is killed; what it answered is on its disk."""
     for name in ("server", "sidecar"):
         (tmp_path / name).mkdir()

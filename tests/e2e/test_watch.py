@@ -146,7 +146,7 @@ def watching(stubs: Stubs) -> Iterator[Watching]:
         yield one
 
 
-def test_a_watcher_is_told_at_once_and_exactly_what_was_touched(
+def test_a_watcher_receives_exactly_the_touched_keys_at_once(
     server: ServerProcess, watching: Watching
 ) -> None:
     """By another process than ours, so that it is found by polling, every 200 ms."""
@@ -168,7 +168,9 @@ def test_a_watcher_is_told_at_once_and_exactly_what_was_touched(
     assert {one.epoch for one in watching.heartbeats} == {first.epoch}
 
 
-def test_what_is_written_here_is_told_within_milliseconds(stubs: Stubs, watching: Watching) -> None:
+def test_a_local_write_reaches_watchers_within_milliseconds(
+    stubs: Stubs, watching: Watching
+) -> None:
     """No poll, no pause and no other stream delays the message about a commit."""
     watching.lease()
     waited = []
@@ -218,7 +220,7 @@ def test_a_message_that_comes_late_gives_no_lease_beyond_its_time(server: Server
     assert leases[count][1] < leases[count][0]
 
 
-def test_who_comes_back_is_told_what_happened_meanwhile(
+def test_a_watcher_that_comes_back_receives_what_it_missed(
     server: ServerProcess, stubs: Stubs
 ) -> None:
     with Watching(stubs.channel) as before:
@@ -230,7 +232,7 @@ def test_who_comes_back_is_told_what_happened_meanwhile(
         assert after.keys == [("USER", "user_away")]
 
 
-def test_of_another_history_there_is_nothing_to_tell_but_to_start_over(stubs: Stubs) -> None:
+def test_a_watcher_from_another_history_has_to_resync(stubs: Stubs) -> None:
     with Watching(stubs.channel, WatchRequest(epoch="another", after_revision=1)) as watching:
         heartbeat = watching.lease()
         [start_over] = [one.start_over for one in watching.messages if one.HasField("start_over")]
@@ -269,7 +271,7 @@ def test_a_request_that_is_too_long_is_refused(stubs: Stubs) -> None:
         assert code_and_reason(watching.end()) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
 
 
-def test_who_does_not_read_is_cut_off_and_costs_nobody_else_anything(
+def test_a_watcher_that_does_not_read_is_cut_off_and_delays_no_other(
     server: ServerProcess, watching: Watching
 ) -> None:
     """What is sent to them waits with them; the server keeps next to nothing of it."""
@@ -360,7 +362,7 @@ def test_calls_whose_message_does_not_come_keep_nobody_from_watching(
 
 
 @pytest.mark.parametrize("way", ["cancels", "closes"])
-def test_who_leaves_in_the_middle_of_a_message_is_forgotten(
+def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_forgotten(
     server: ServerProcess, way: str
 ) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
@@ -375,7 +377,7 @@ def test_who_leaves_in_the_middle_of_a_message_is_forgotten(
     eventually(lambda: open_watches(server) == 0)
 
 
-def test_a_process_that_ends_says_so_and_the_next_one_to_start_over(tmp_path: Path) -> None:
+def test_a_process_announces_its_end_and_the_next_one_demands_a_resync(tmp_path: Path) -> None:
     with running_server(tmp_path, POLICY) as (server, stubs):
         many_watching = [Watching(stubs.channel) for _ in range(50)]
         with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:

@@ -125,7 +125,7 @@ def test_slow_bodies_hold_nobody_up(
 # --- what is decided afterwards -------------------------------------------------------------------
 
 
-def test_who_was_announced_may_and_who_was_not_is_unknown(school: School) -> None:
+def test_a_user_in_a_webhook_is_allowed_and_any_other_is_unknown(school: School) -> None:
     assert school.check("user_new") == "ACTOR_UNKNOWN"
     school.tell("organizationMembership.created", membership_of("user_new"))  # before the user
     assert school.check("user_new") == "ACTOR_UNKNOWN"

@@ -23,7 +23,7 @@ ALONE = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 """A channel with a connection of its own."""
 
 
-def test_of_a_herd_as_many_are_answered_as_there_is_room_for_and_the_rest_told_when_to_come(
+def test_of_a_herd_as_many_as_fit_are_answered_and_the_rest_get_a_time_to_retry(
     tmp_path: Path,
 ) -> None:
     fault = FAULTS["F21"]

@@ -78,7 +78,7 @@ def knows(replica: Replica, user_id: str) -> bool:
 
 
 @pytest.mark.parametrize("by_sequence", [False, True], ids=["one row", "control: a sequence"])
-def test_who_began_first_and_commits_last_is_missed_by_nobody(
+def test_no_reader_misses_a_writer_that_began_first_and_commits_last(
     postgresql_url: str,
     stores: list[Store],
     replica: Replica,
@@ -162,7 +162,7 @@ def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replic
     assert facts.user.attributes == {"n": float(total)}
 
 
-def test_of_two_who_edit_one_export_the_second_is_told_and_overwrites_nothing(
+def test_of_two_edits_of_one_export_the_second_fails_and_overwrites_nothing(
     postgresql_url: str,
 ) -> None:
     """Two documents from one export: without `expected_revision` the later one takes back, without

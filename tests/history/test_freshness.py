@@ -22,7 +22,7 @@ CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sideca
 
 
 @pytest.mark.soak
-def test_no_allow_is_older_than_the_bound_whatever_befalls(cluster: Cluster) -> None:
+def test_no_allow_is_older_than_the_bound_whatever_fails(cluster: Cluster) -> None:
     seed = str(random.randrange(10**6))
     with started_world(seed=seed, cluster=cluster) as world:
         world.start_everything(OPERATIONS)

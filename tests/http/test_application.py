@@ -104,7 +104,7 @@ def test_connections_that_do_not_ask_for_anything_do_not_keep_the_probes_out(
         assert get(port, "/healthz")[0] == 200
 
 
-def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
+def test_without_a_handler_there_are_no_webhooks(port: int) -> None:
     assert get(port, WEBHOOK_PATH)[0] == 404
     assert post(port, b"{}")[0] == 404
 

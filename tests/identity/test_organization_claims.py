@@ -88,7 +88,7 @@ def test_a_version_2_role_gets_its_prefix_once(role: str | None, wanted: str | N
     assert decoded == OrganizationClaims(id="org_a", role=wanted)
 
 
-def test_version_1_is_read_as_it_stands() -> None:
+def test_version_1_is_read_as_it_is() -> None:
     claims = {
         "org_id": "org_a",
         "org_slug": "a",

@@ -54,7 +54,7 @@ def test_the_table_holds_every_method_of_the_contract_and_no_other() -> None:
     assert len(METHODS) == len(contract)
 
 
-def test_who_may_call_what() -> None:
+def test_each_capability_allows_its_methods() -> None:
     """A golden table: what a caller with one capability reaches."""
     reached: dict[str, set[str]] = {}
     for method in METHODS:

@@ -79,7 +79,7 @@ def names_in(cache: DecisionCache[str]) -> int:
 # --- what is cached, and until when ---------------------------------------------------------------
 
 
-def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
+def test_an_answer_is_served_from_the_cache(cache: DecisionCache[str]):
     first = cache.get_or_ask(b"k", fresh)
     again = cache.get_or_ask(b"k", lambda: pytest.fail("asked again"))
     assert (first.answer, first.cached) == ("yes", False)
@@ -102,7 +102,7 @@ def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
         pytest.param(fresh(weight=11), id="larger than there is room"),
     ],
 )
-def test_what_may_not_be_given_again_is_not_kept(cache: DecisionCache[str], one: Fresh[str]):
+def test_an_answer_that_may_not_be_reused_is_not_cached(cache: DecisionCache[str], one: Fresh[str]):
     assert cache.get_or_ask(b"k", lambda: one).answer == "yes"
     assert cache.find(b"k") is None
     assert cache.size == 0
@@ -183,7 +183,7 @@ def test_a_change_drops_what_it_touches_and_what_is_not_understood_drops_all(
 # --- what the stream says, in every order ---------------------------------------------------------
 
 
-def test_an_answer_from_before_what_was_told_is_not_kept(cache: DecisionCache[str]):
+def test_an_answer_from_before_a_change_is_not_cached(cache: DecisionCache[str]):
     cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=["user_9"])], 8)
     keep(cache, one=fresh(revision=7))
     assert cache.find(b"k") is None
@@ -191,7 +191,7 @@ def test_an_answer_from_before_what_was_told_is_not_kept(cache: DecisionCache[st
     assert cache.find(b"k")
 
 
-def test_an_answer_from_before_a_revision_that_is_half_told_is_not_kept(
+def test_an_answer_from_before_a_revision_that_has_half_arrived_is_not_cached(
     cache: DecisionCache[str],
 ):
     cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=["user_1"])], 7)  # 8, its first part
@@ -204,7 +204,7 @@ def test_an_answer_from_before_a_revision_that_is_half_told_is_not_kept(
     assert cache.find(b"k")
 
 
-def test_a_message_without_changes_keeps_nothing_out(cache: DecisionCache[str]):
+def test_a_message_without_changes_prevents_no_caching(cache: DecisionCache[str]):
     cache.changed([], 7)
     keep(cache)
     assert cache.find(b"k")
@@ -218,7 +218,7 @@ def test_a_lease_that_is_over_ends_the_one_before(cache: DecisionCache[str], end
     assert not cache.live
 
 
-def test_a_lease_for_an_earlier_revision_than_was_told_grants_nothing(cache: DecisionCache[str]):
+def test_a_lease_for_an_earlier_revision_than_the_last_grants_nothing(cache: DecisionCache[str]):
     keep(cache)
     cache.renew(6, "e", 500)
     assert cache.lease_ends_at == 101
@@ -296,7 +296,7 @@ def test_a_batch_counts_for_as_many_answers_as_it_has(cache: DecisionCache[str])
     assert cache.weight == 9
 
 
-def test_asking_twice_at_once_keeps_one(cache: DecisionCache[str]):
+def test_two_answers_to_one_question_leave_one_entry(cache: DecisionCache[str]):
     def ask() -> Fresh[str]:
         cache.keep(b"k", fresh("first"))
         return fresh("second")
@@ -320,7 +320,7 @@ def test_a_hit_takes_no_lock(cache: DecisionCache[str]):
             cache._lock.release()
 
 
-def test_an_error_passes_and_is_not_kept(cache: DecisionCache[str]):
+def test_an_error_passes_and_is_not_cached(cache: DecisionCache[str]):
     def fail() -> Fresh[str]:
         raise OSError("gone")
 
@@ -358,7 +358,7 @@ def waiting_for(cache: DecisionCache[str], key: bytes) -> int:
     return len(asking._waiters) if asking else -1
 
 
-def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):
+def test_concurrent_threads_with_one_key_ask_once(real: DecisionCache[str]):
     """Incident F20."""
     ask = Asking(lambda: fresh(sent_at=time.monotonic()))
     with ThreadPoolExecutor(50) as pool:
@@ -369,7 +369,7 @@ def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):
     assert ask.times == 1
 
 
-def test_who_waited_asks_again_if_something_was_told_meanwhile(real: DecisionCache[str]):
+def test_a_thread_that_waited_asks_again_after_a_change(real: DecisionCache[str]):
     """The answer in the air is from before a revocation; who came after it must not get it."""
     ask = Asking(lambda: fresh("allow", sent_at=time.monotonic(), revision=7))
     later = Asking(lambda: fresh("deny", sent_at=time.monotonic(), revision=8))
@@ -385,7 +385,7 @@ def test_who_waited_asks_again_if_something_was_told_meanwhile(real: DecisionCac
         assert second.result(10).answer == "deny"
 
 
-def test_who_waited_for_an_error_asks(real: DecisionCache[str]):
+def test_a_thread_that_waited_for_an_error_asks(real: DecisionCache[str]):
     def fail() -> Fresh[str]:
         raise OSError("gone")
 

@@ -112,7 +112,7 @@ def test_an_answer_of_a_source_that_is_not_known_is_none(teller: Answerer, cachi
         caching.check(TOKEN, "course:edit")
 
 
-def test_an_error_is_never_kept_and_never_answered_by_what_was_kept(
+def test_an_error_is_never_cached_and_never_answered_from_the_cache(
     teller: Answerer, caching: Guard
 ):
     teller.fails(grpc.StatusCode.INTERNAL)
@@ -214,7 +214,7 @@ def test_a_peer_without_a_change_stream_is_asked_each_time(
             assert guard.check(TOKEN, "course:edit").source is AnswerSource.DECIDED
 
 
-def test_a_guard_keeps_nothing_unless_it_is_told_to(teller: Answerer):
+def test_a_guard_caches_nothing_by_default(teller: Answerer):
     teller.says(reusable())
     with Guard(teller.address, deadline_seconds=10) as guard:
         assert guard.cache_status is None
@@ -245,7 +245,7 @@ def slow(teller: Answerer) -> threading.Event:
     return come
 
 
-def test_of_many_who_await_one_key_one_asks(
+def test_concurrent_tasks_with_one_key_ask_once(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
     """Incident F20."""
@@ -261,7 +261,7 @@ def test_of_many_who_await_one_key_one_asks(
     assert sources.count(AnswerSource.CACHED) == 199
 
 
-def test_where_the_one_who_asks_is_cancelled_another_asks(
+def test_if_the_asking_task_is_cancelled_another_asks(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
     async def ask() -> list[Decision]:
@@ -278,7 +278,7 @@ def test_where_the_one_who_asks_is_cancelled_another_asks(
     assert status(caching).in_flight == 0
 
 
-def test_who_awaited_asks_if_something_was_told_meanwhile(
+def test_a_task_that_waited_asks_again_after_a_change(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
     """The answer in the air is from before a revocation; who came after it must not get it."""

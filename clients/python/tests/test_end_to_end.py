@@ -56,13 +56,13 @@ def real_guard(server: ServerProcess) -> Iterator[Guard]:
         yield one
 
 
-def test_who_may_goes_on_as_the_verified_actor(real_guard: Guard):
+def test_an_allowed_user_proceeds_as_the_verified_actor(real_guard: Guard):
     actor = real_guard.require(token_of("user_tess"), "course:edit", THEIRS, DAYTIME)
     assert actor.user_id == "user_tess"
     assert actor.organization_id is None
 
 
-def test_who_may_not_is_forbidden(real_guard: Guard):
+def test_a_denied_user_is_forbidden(real_guard: Guard):
     with pytest.raises(Forbidden) as raised:
         real_guard.require(token_of("user_sam"), "course:edit", THEIRS, DAYTIME)
     decision = raised.value.decision

@@ -77,7 +77,7 @@ def filled(teller: Answerer, cache: DecisionCache[str], number: int = 0) -> Stre
 class TestFollowing:
     """What a follower does with what it hears."""
 
-    def test_it_begins_from_now_on_and_is_told_what_changes(
+    def test_it_starts_at_the_current_revision_and_receives_changes(
         self, teller: Answerer, cache: DecisionCache[str]
     ):
         one = filled(teller, cache)
@@ -151,7 +151,7 @@ class TestFollowing:
             pytest.param(b"\xff\xff\xff", id="no message at all"),
         ],
     )
-    def test_what_is_not_understood_or_says_so_drops_everything_and_it_goes_on(
+    def test_an_unknown_message_or_a_resync_drops_everything_and_it_continues(
         self, teller: Answerer, cache: DecisionCache[str], message: bytes
     ):
         one = filled(teller, cache)
@@ -201,7 +201,7 @@ class TestFollowing:
         assert len(teller.streams) == 2
         assert lost == [grpc.StatusCode.CANCELLED]
 
-    def test_a_storm_of_new_starts_keeps_nothing_and_passes(
+    def test_a_storm_of_resyncs_caches_nothing_and_passes(
         self, teller: Answerer, cache: DecisionCache[str]
     ):
         one = stream(teller, 0)
@@ -213,7 +213,7 @@ class TestFollowing:
         keep(cache)
 
 
-def test_who_is_refused_asks_rarely_and_says_so_once_without_its_key(
+def test_a_refused_follower_retries_rarely_and_logs_it_once_without_its_key(
     teller: Answerer,
     follower: Follower,
     lost: list[grpc.StatusCode],
@@ -255,7 +255,7 @@ FOLLOWING = {"pdp-follow", "pdp-cut_silence"}
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_stopping_takes_a_moment_and_drops_what_was_kept(
+def test_stopping_takes_a_moment_and_drops_the_cache(
     teller: Answerer,
     follower: Follower,
     cache: DecisionCache[str],

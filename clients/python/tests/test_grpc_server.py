@@ -184,7 +184,7 @@ def test_a_call_of_every_kind_passes_as_the_verified_actor(call: Callable[..., l
 
 
 @pytest.mark.parametrize("method", ["Edit", "Watch", "Upload", "Chat"])
-def test_a_call_of_every_kind_is_refused_to_who_may_not(
+def test_a_denied_caller_cannot_make_a_call_of_any_kind(
     call: Callable[..., list[str]], method: str
 ):
     assert refusal(call, method, "student", b"algebra") is grpc.StatusCode.PERMISSION_DENIED

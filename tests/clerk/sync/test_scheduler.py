@@ -91,7 +91,7 @@ def test_of_several_processes_one_syncs_and_all_tell_of_it(
     assert sum(one.failures() for one in processes) == 0
 
 
-def test_who_syncs_from_cron_finds_it_in_the_metrics_of_the_server(
+def test_a_sync_from_cron_shows_in_the_metrics_of_the_server(
     engine: Engine, clerk: ClerkApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pdp.clerk.sync.scheduler.LOOK_SECONDS", 0.05)
@@ -171,7 +171,7 @@ def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
     eventually(lambda: left() == ({"msg_young"}, {"young", "undated"}))
 
 
-def test_a_ban_that_no_webhook_told_of_is_denied(tmp_path: Path, clerk: ClerkApiServer) -> None:
+def test_a_banned_user_is_denied_without_a_webhook(tmp_path: Path, clerk: ClerkApiServer) -> None:
     """Incident F19, from end to end: with `reconcile_seconds` alone."""
     settings = {
         "instance_id": INSTANCE_ID,

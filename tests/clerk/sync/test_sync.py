@@ -32,7 +32,7 @@ def test_a_backfill_of_several_pages_makes_the_database_equal_to_the_account(
     assert world.revision() == revision
 
 
-def test_a_dry_run_writes_no_fact_and_tells_each_difference_once(
+def test_a_dry_run_writes_no_fact_and_reports_each_difference_once(
     world: World, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk, 2 * PAGE_ITEMS)
@@ -165,7 +165,7 @@ def test_what_clerk_does_not_answer_for_is_not_deleted(
     assert small_world.facts() == small_world.account()
 
 
-def test_who_was_heard_of_only_since_the_sync_began_is_judged_by_the_next(
+def test_a_user_reported_since_the_sync_began_is_left_to_the_next_sync(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
     """Clerk may send a message before its API knows the object of the message."""

@@ -86,7 +86,7 @@ def test_one_that_cannot_be_stored_does_not_keep_the_others_out(database: Databa
     assert len(database.administrator.list(User)) == 3
 
 
-def test_a_database_that_is_away_is_told_to_all_who_wait() -> None:
+def test_all_waiting_messages_fail_if_the_database_is_unavailable() -> None:
     def away(messages: Sequence[Message]) -> Sequence[Observed]:
         sizes.append(len(messages))
         may_go_on.wait(10)
@@ -107,7 +107,7 @@ def test_a_database_that_is_away_is_told_to_all_who_wait() -> None:
     assert sizes == [1, 2]
 
 
-def test_who_waits_too_long_is_told_so_and_is_not_written_later(
+def test_a_message_that_waits_too_long_fails_and_is_not_written_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pdp.clerk.webhooks.batcher.WAIT_SECONDS_MAX", 0.05)

@@ -192,7 +192,7 @@ def test_writes_that_go_on_do_not_put_a_barrier_off(
         watch.close()
 
 
-def test_who_finds_its_row_gone_confirms_nothing_until_it_is_registered_again(
+def test_a_replica_without_its_row_confirms_nothing_until_it_is_registered_again(
     engine: Engine, store: Store, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     revision = write(store, User("user_1"))
@@ -213,7 +213,7 @@ def test_who_finds_its_row_gone_confirms_nothing_until_it_is_registered_again(
     assert rows(engine) == {row: revision}
 
 
-def test_who_cannot_refresh_its_row_stops_before_others_may_remove_it(
+def test_a_replica_that_cannot_refresh_its_row_stops_before_others_may_remove_it(
     engine: Engine, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it sees that the row is there."""
@@ -248,7 +248,7 @@ def test_a_long_writer_does_not_keep_replicas_from_confirming(
             time.sleep(0.01)
 
 
-def test_who_stops_takes_its_row_away_once_the_leases_have_run_out(
+def test_a_replica_that_stops_removes_its_row_once_the_leases_have_run_out(
     engine: Engine, store: Store, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F5: a watcher that missed the end of the process still serves from its cache."""

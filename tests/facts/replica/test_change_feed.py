@@ -50,7 +50,7 @@ def settled(watch: Watch) -> News:
     return found[0]
 
 
-def test_what_is_written_is_told_with_exactly_its_keys(store: Store, start: Starter) -> None:
+def test_a_write_is_announced_with_exactly_its_keys(store: Store, start: Starter) -> None:
     replica = start(NEVER)
     watch = replica.watch("", 0)
     first = watch.news()
@@ -68,7 +68,7 @@ def test_what_is_written_is_told_with_exactly_its_keys(store: Store, start: Star
     assert not watch.news().steps
 
 
-def test_who_comes_back_goes_on_where_they_were(store: Store, start: Starter) -> None:
+def test_a_watcher_that_comes_back_continues_where_it_was(store: Store, start: Starter) -> None:
     replica = start(NEVER)
     epoch = replica.watch("", 0).news().epoch
     for n in range(4):
@@ -91,7 +91,7 @@ def test_a_listener_is_called_for_each_change(store: Store, start: Starter) -> N
 
 
 @pytest.mark.parametrize("what", ["another epoch", "before the start", "pruned", "everything"])
-def test_a_past_that_is_not_at_hand_is_a_reason_to_start_over(
+def test_changes_that_are_not_kept_are_a_reason_to_resync(
     engine: Engine, store: Store, start: Starter, what: str
 ) -> None:
     write(store, User("user_1"))
@@ -122,7 +122,7 @@ def test_a_past_that_is_not_at_hand_is_a_reason_to_start_over(
     assert received(settled(asked)) == [(replica.revision, ("user_5",))]
 
 
-def test_a_restored_database_makes_everybody_start_over(
+def test_a_restored_database_makes_every_watcher_resync(
     engine: Engine, store: Store, start: Starter
 ) -> None:
     """Also where its revisions are the same numbers, of another history."""
@@ -153,7 +153,7 @@ def test_a_revision_that_another_process_has_seen_is_waited_for(
         eventually(lambda: never.news().steps, seconds=2)
 
 
-def test_what_is_kept_is_bounded_and_what_is_gone_is_known_to_be_gone(
+def test_the_history_is_bounded_and_dropped_changes_demand_a_resync(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(change_feed, "REVISIONS_KEPT_MAX", 10)
@@ -257,7 +257,7 @@ def keep_watching(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nobody_is_told_too_little_whatever_happens_meanwhile(
+def test_no_watcher_misses_a_change_whatever_happens_meanwhile(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """A writer that never pauses; watchers that come back, and fall behind. Each receives all

@@ -171,7 +171,7 @@ def test_only_what_raised_the_revision_is_announced_after_its_commit_and_on_its_
     assert [(notification.pid,)] == server.execute(mine, (server.info.dbname,)).fetchall()
 
 
-def test_on_sqlite_nothing_is_said_and_nothing_listens(sqlite_url: str, listen: Listen) -> None:
+def test_on_sqlite_nothing_is_logged_and_nothing_listens(sqlite_url: str, listen: Listen) -> None:
     engine = open_engine(sqlite_url)
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
@@ -225,7 +225,7 @@ def test_a_listener_that_hears_nothing_any_more_leaves_it_to_polling(
 
 
 @pytest.mark.parametrize("answer", [refusal("0A000"), None], ids=["an error", "a reset"])
-def test_where_a_pooler_refuses_to_listen_it_is_said_once_and_polling_serves(
+def test_if_a_pooler_refuses_to_listen_it_is_logged_once_and_polling_serves(
     start: Starter,
     listen: Listen,
     way: tuple[Proxy, Engine],
@@ -248,7 +248,7 @@ def test_where_a_pooler_refuses_to_listen_it_is_said_once_and_polling_serves(
     assert events(logs) == ["not_listening", "listening_again"]
 
 
-def test_without_the_database_it_is_said_once_without_the_password_and_ends_promptly(
+def test_without_the_database_it_logs_once_without_the_password_and_ends_promptly(
     listen: Listen,
 ) -> None:
     """SpiceDB CVE-2023-46255 and CVE-2026-40091: the DSN with its password in logs."""
@@ -306,7 +306,7 @@ def test_a_write_is_committed_though_its_connection_ends_before_it_is_announced(
         assert reader.revision == 2
 
 
-def test_a_write_does_not_wait_for_who_holds_the_lock_on_notifications(
+def test_a_write_does_not_wait_for_the_lock_on_notifications(
     postgresql_url: str, server: psycopg.Connection, other: Store
 ) -> None:
     """PostgreSQL has one such lock for all databases of a server, held while a transaction that

@@ -103,7 +103,7 @@ def test_an_organization_or_parent_that_is_sent_for_a_stored_resource_is_ignored
         assert chain == (ResourceFacts(bare._replace(attributes={"a": 1.0}), (), stored=True),)
 
 
-def test_what_is_said_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
+def test_a_change_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
     replica = start()
 
     def said() -> dict[str, ResourceType]:
@@ -457,7 +457,7 @@ def test_a_revision_from_the_past_drops_everything(
     assert run(replica.view("user_1", None, [])).user.user.name == "new"
 
 
-def test_changes_that_are_no_longer_told_are_a_reason_to_read_all_anew(
+def test_changes_that_are_no_longer_kept_are_a_reason_to_reload_everything(
     engine: Engine, store: Store, start: Starter
 ) -> None:
     write(store, User("user_1", name="old"))

@@ -100,7 +100,7 @@ def test_a_stream_ends_in_time_though_there_is_always_something_to_say(
     assert len(keys) > 10
 
 
-def test_who_may_not_decide_may_not_watch_and_takes_no_place(watchers: Watchers) -> None:
+def test_a_caller_that_may_not_decide_may_not_watch_and_takes_no_place(watchers: Watchers) -> None:
     for proof, may, code in (
         (STRANGER, (), grpc.StatusCode.UNAUTHENTICATED),
         (SOMEBODY, ("administer", "audit", "report"), grpc.StatusCode.PERMISSION_DENIED),
@@ -186,7 +186,7 @@ def test_a_bug_ends_its_stream_as_such_and_no_other() -> None:
     assert len(method.opened) == 2
 
 
-def test_whoever_opens_and_leaves_as_fast_as_can_be_leaves_nothing_behind() -> None:
+def test_a_client_that_opens_and_leaves_in_a_hurry_leaves_nothing_behind() -> None:
     """Left before, while and after it is opened; by many clients, so that none of them is taken for
     a rapid reset (CVE-2023-44487)."""
     method = Method()

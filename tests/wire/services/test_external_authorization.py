@@ -112,7 +112,7 @@ def test_the_token_is_that_of_the_guards(case: dict[str, Any], sent: Any) -> Non
     assert asked.token == ("" if commas else case["token"])
 
 
-def test_the_path_as_it_came_counts_where_envoy_tells_it() -> None:
+def test_the_original_path_counts_if_envoy_sends_it() -> None:
     asked = Asked()
     http = raw([(":path", "/\xff?q"), ("x", "y")])
     http.path = b"/!?q"
@@ -162,7 +162,7 @@ IDENTITY = [
 ]
 
 
-def test_an_allow_sets_who_it_is_and_removes_what_is_not_set() -> None:
+def test_an_allow_sets_the_headers_of_the_actor_and_removes_the_others() -> None:
     response = check(Asked(allowed()))
     assert response.status.code == 0
     options = response.ok_response.headers
@@ -206,7 +206,7 @@ def test_what_an_upstream_could_take_for_ours_is_removed(
 
 
 @pytest.mark.parametrize("value", ["Upgrade, X-Pdp-Impersonator-Id", "x_pdp_user_id,upgrade"])
-def test_a_proxy_behind_envoy_is_not_told_to_remove_who_it_is(value: str) -> None:
+def test_a_proxy_behind_envoy_keeps_the_headers_of_the_actor(value: str) -> None:
     response = check(Asked(allowed()), raw([("connection", value)]))
     headers = {one.header.key: one.header.value for one in response.ok_response.headers}
     assert headers["connection"] == "upgrade"
