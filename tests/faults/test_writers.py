@@ -32,7 +32,7 @@ WRITES = 6
 
 @pytest.fixture
 def stores(postgresql_url: str) -> Iterator[list[Store]]:
-    """Of four processes: each has connections for 16."""
+    """The stores of four processes: each has connections for 16 requests."""
     with ExitStack() as opened:
         engines = [open_engine(postgresql_url) for _ in range(4)]
         for engine in engines:
@@ -184,7 +184,7 @@ def test_of_two_edits_of_one_export_the_second_fails_and_overwrites_nothing(
     document, revision = administrator.export()
     assert "course:edit" in document.partition("roles:")[2]
     assert revision == applied
-    # What is not there yet is not what was expected either.
+    # An entity that does not exist yet is not the expected one either.
     with pytest.raises(RevisionChanged):
         administrator.apply(yours, expected_revision=applied + 1)
     # Users were written since, and this document names them.

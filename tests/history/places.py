@@ -1,4 +1,4 @@
-"""Where one can ask: a replica, a sidecar, a guard, a guard that keeps answers."""
+"""Where clients ask: a replica, a sidecar, a guard, a caching guard."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """The answer."""
 
     outcome: Outcome
     revision: int = 0

@@ -103,7 +103,7 @@ class World:
         self.ways: list[Sequence[Proxy]] = []
         """For each guard and sidecar: the ways to its replicas."""
         self.sidecar_ways: list[Sequence[Proxy]] = []
-        """Those of them that are of sidecars."""
+        """The ways of the sidecars among them."""
         self.places: list[Place] = []
         self._clients: list[_ClientProcess] = []
         self._ready: Write | None = None
@@ -128,7 +128,7 @@ class World:
         *,
         tampered: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """So many replicas, each with a way of its own to the database; all of them ready."""
+        """Starts replicas, each with its own way to the database, and waits until all are ready."""
         migrate(self._url)
         with open_engine(self._url).begin() as connection:
             create_sequence(connection)
@@ -233,7 +233,7 @@ class World:
 
     @property
     def operations(self) -> int:
-        """So many so far, about."""
+        """About how many operations there were so far."""
         return sum(clients.operations for clients in self._clients)
 
     def run(
@@ -269,7 +269,7 @@ class World:
             time.sleep(rng.uniform(0.3, 1.0))
 
     def history(self) -> History:
-        """What the clients saw. Ends them."""
+        """Ends the clients; the history that they saw."""
         whole = History()
         for clients in self._clients:
             part = clients.end()

@@ -33,7 +33,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Of its first database, from which others are made."""
+        """The URL of its first database, the template of the others."""
         url: str = self._server.get_uri()
         return url
 

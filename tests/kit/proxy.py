@@ -1,4 +1,4 @@
-"""What networks and poolers do to connections: delay, silence, resets, refusals.
+"""A proxy that does to connections what networks and poolers do: delays, silence, resets, refusals.
 
 with proxied(postgresql_url) as (proxy, url):
     engine = open_engine(url)    # the way to the database leads through the proxy
@@ -7,7 +7,7 @@ with proxied(postgresql_url) as (proxy, url):
     proxy.forward()              # what was held up arrives
     proxy.forget()               # as blackhole, forever, for the connections that there are
     proxy.reset()                # RST on every connection
-    proxy.instead[b"COMMIT"] = None             # RST where a client says so; it never arrives
+    proxy.instead[b"COMMIT"] = None             # RST when a client sends this; it never arrives
     proxy.instead[b"LISTEN"] = refusal("0A000") # and here the proxy answers by itself
     proxy.once_arrived.add(b"COMMIT")           # RST too, but this arrives
     proxy.latency_seconds = 0.1
@@ -33,9 +33,9 @@ class Proxy:
     def __init__(self, upstream: Address) -> None:
         self.latency_seconds = 0.0
         self.instead: dict[bytes, bytes | None] = {}
-        """What a client sends -> what it gets for an answer; None: a reset."""
+        """Bytes in a message of the client -> the answer that it gets; None: a reset."""
         self.once_arrived: set[bytes] = set()
-        """What a client sends, whose answer it does not get: a reset, once it was sent on."""
+        """Bytes in a message of the client. Once they are sent on, the connection is reset."""
         self._upstream = upstream
         self._writers: set[StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -129,7 +129,7 @@ class Proxy:
     async def _pump(
         self, reader: StreamReader, writer: StreamWriter, asking: StreamWriter | None
     ) -> None:
-        """Carries bytes one way; `asking` is the client where they are the client's."""
+        """Carries bytes one way; `asking` is the client if the bytes come from it."""
         gate = self._open
         while data := await reader.read(65_536):
             await asyncio.sleep(self.latency_seconds)

@@ -75,7 +75,7 @@ def session_end(name: str, session: str = "1") -> SessionEnded:
 
 
 def state_of(reader: Reader, name: str) -> Sequence[object]:
-    """All that is stored of the account, without its name."""
+    """The stored state of the account, without its name."""
     user_id, organization_id = f"user_{name}", f"org_{name}"
     known = read_objects(reader, ClerkKind.USER, [user_id]).get(user_id)
     found = reader.get(User, (user_id,))

@@ -39,7 +39,7 @@ class Clerk(ClerkApiServer):
         self.written: list[tuple[str, Any]] = []
         """(user id, pdp_roles) of each PATCH."""
         self.endpoint: int | None = None
-        """Where `user.updated` is delivered, before the PATCH is answered."""
+        """Receives `user.updated` before the PATCH is answered."""
         self.held: list[bytes] | None = None
         """Keeps the messages instead."""
 

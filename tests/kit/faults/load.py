@@ -1,4 +1,4 @@
-"""One question asked again and again while something goes wrong, and what came of it when."""
+"""Load while something fails: one question asked all the time, and each outcome with its time."""
 
 import threading
 import time
@@ -41,7 +41,7 @@ class Log:
         return [one for one in list(self.asked) if one.error is not None and one.at > since]
 
     def expect_only(self, fault: Fault) -> None:
-        """Fails where an error is none that the row of the fault names."""
+        """Fails the test if an error is not one that the fault names."""
         for one in self.errors():
             assert one.error is not None
             fault.expect(one.error)

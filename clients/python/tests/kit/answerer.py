@@ -132,7 +132,7 @@ class Stream:
 
 @dataclass
 class Answerer:
-    """What the server says next, and what it was asked."""
+    """The next answers of the server, and the requests that it received."""
 
     answer: Answer = lambda _request, _context: allowed()
     requests: list[Message] = field(default_factory=list)
