@@ -190,7 +190,7 @@ def _head(method: str, target: str, headers: Headers) -> bytes:
 
 
 class _Received:
-    """A file for http.client. It reads byte by byte, so that bytes after the headers stay unread."""
+    """A file for http.client that is read byte by byte: bytes after the headers stay unread."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
