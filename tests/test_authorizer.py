@@ -212,7 +212,7 @@ def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
 
     world.verifier.before = turn
     assert world.reason("/moving") == reason
-    # What an older map would have denied is not on record: it was no answer.
+    # A denial by an older map is not logged: it was no answer.
     denials = [] if reason in {"ALLOWED_BY_RULE", "public"} else [reason]
     assert [one.reason.name for one in world.records()] == denials
 

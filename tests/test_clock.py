@@ -28,7 +28,7 @@ class Machine:
         self.wall_time = NOON
         self.elapsed = 1000.0
         self.pauses: list[float] = []
-        """Of the process, each between two readings."""
+        """Pauses of the process, each between two readings."""
         self.clock = DecisionClock(self._read_wall, self._read_elapsed)
 
     def passes(self, seconds: float) -> float:

@@ -197,7 +197,7 @@ def test_a_folded_denial_is_found_in_sql_by_its_id_with_its_count(
 def test_sql_says_which_frames_of_a_log_were_counts(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
-    """Who verifies the chain in SQL must not take them for records that were deleted."""
+    """Verification in SQL must not mistake them for deleted records."""
     for _ in range(3):
         for number in range(3):
             run(recorder.record([again(permission=f"course:{number}")]))

@@ -80,7 +80,7 @@ def test_the_cursor_of_each_record_is_the_place_behind_it(tmp_path: Path, engine
 def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
     tmp_path: Path, postgresql_url: str
 ) -> None:
-    """Where a sequence or a time said what is new, the later of the two would hide the earlier."""
+    """Ordered by a sequence or a time, the later of the two would hide the earlier."""
     from pdp.database.engine import open_engine
 
     engine = open_engine(postgresql_url)

@@ -1,4 +1,4 @@
-"""What callers report into the log: theirs, once, and in nobody's way."""
+"""Reports of callers: logged under their own name, once, and without affecting other records."""
 
 import threading
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def test_a_report_is_logged_once_and_names_its_reporter(engine: Engine, reports:
 def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
     tmp_path: Path, engine: Engine, reports: Reports
 ) -> None:
-    """Who was answered knows the decision id before it is in SQL, and can be there first."""
+    """A caller knows the decision id before it is in SQL, and can report it first."""
     genuine = decision_record()
     lie = reported(
         decision_id=genuine.decision_id, effect=Effect.ALLOW, reason=Reason.ALLOWED_BY_RULE
@@ -94,7 +94,7 @@ def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
     Shipper(tmp_path, SqlDestination(engine)).ship()
     log = DecisionLog(engine)
     assert log.get(genuine.decision_id) == [genuine, of(lie, "edge")]
-    # Nor does it hide it at the edge of a page.
+    # It does not hide it at the edge of a page either.
     first = log.list(ALL, None, 1)
     assert first + log.list(ALL, log.key(first[0]), 1) == [of(lie, "edge"), genuine]
 
@@ -218,7 +218,7 @@ def waiting_engine(sqlite_url: str) -> Iterator[Engine]:
 def test_reports_never_hold_up_more_than_a_few_threads_nor_one_caller_the_others(
     waiting_engine: Engine,
 ) -> None:
-    """F3 where reports are concerned: those who ask for decisions need the threads."""
+    """F3 for reports: decisions need the threads."""
     reports = Reports(waiting_engine, clock=lambda: NOW)
     outcomes: list[tuple[str, str]] = []
 

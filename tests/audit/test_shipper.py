@@ -156,7 +156,7 @@ def test_shipping_continues_where_another_process_stopped(tmp_path: Path, engine
 
 
 def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_url: str) -> None:
-    """F1, F2 where audit is concerned: segments keep the records until the database is back."""
+    """F1, F2 for the audit: segments keep the records until the database is back."""
     engine = open_engine(database_url)
     with begin_write(engine) as connection:
         connection.execute(text("ALTER TABLE audit_shipping RENAME TO away"))
@@ -265,7 +265,7 @@ def test_an_emptied_directory_starts_a_log_of_its_own(tmp_path: Path, engine: En
 
 
 def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engine: Engine) -> None:
-    """D2 where audit is concerned: NUL, lone surrogates, 64 KB, quotes."""
+    """D2 for the audit: NUL, lone surrogates, 64 KB, quotes."""
     values = ["\0", "a\0b", "\ud800", "x" * 65536, "';DROP TABLE audit_records;--", "%", "\\"]
     records = [decision_record(actor=Actor(value, value, value)) for value in values]
     recorder = Recorder(tmp_path, ORIGIN)

@@ -16,7 +16,7 @@ from tests.kit.audit.logs import ORIGIN, write_log
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """The path of a segment of 40 records, with a successor that says where it ends."""
+    """The path of a segment of 40 records, with a successor that names its end."""
     write_log(tmp_path, 20, 20)
     write_log(tmp_path, 1)
     assert verify_segments(tmp_path).records == 41

@@ -1,4 +1,4 @@
-"""What is done to the decision log in SQL is found, and named."""
+"""Tampering with the decision log in SQL is found, and named."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the bench concludes from its figures."""
+"""The conclusions of the bench from its figures."""
 
 import pytest
 

@@ -35,7 +35,7 @@ def world(engine: Engine, clerk: ClerkApiServer) -> World:
 
 @pytest.fixture
 def small_world(sqlite_url: str, clerk: ClerkApiServer) -> Iterator[World]:
-    """On SQLite alone, where the database makes no difference."""
+    """On SQLite only, for tests that do not depend on the database."""
     engine = open_engine(sqlite_url)
     yield World(engine, clerk)
     engine.dispose()

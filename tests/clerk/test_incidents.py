@@ -1,4 +1,4 @@
-"""What went wrong in other receivers of webhooks, each as a test of this one."""
+"""Incidents of other receivers of webhooks, each as a test of this one."""
 
 import base64
 import gzip
@@ -23,12 +23,12 @@ BODY = event("user.created", clerk.user("user_mallory"))
 MESSAGE = "msg_0123456789abcdef"
 Headers = list[tuple[str, str]]
 CUT_OFF_OR = {status: (0, status) for status in (400, 413, 431)}
-"""Who sends on after the answer may find the connection reset, and the answer with it."""
+"""A client that keeps sending after the answer may lose it to a reset of the connection."""
 
 
 @pytest.fixture(scope="module")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Endpoint, Endpoint]]:
-    """Of two instances of Clerk, each with a secret and a database of its own."""
+    """The endpoints of two instances of Clerk, each with its own secret and database."""
     directory = tmp_path_factory.mktemp("endpoints")
     a, b = (open_endpoint_database(directory / f"{name}.db") for name in ("a", "b"))
     with (
@@ -134,7 +134,7 @@ def test_w2_a_body_that_is_not_utf8_is_refused(
     ["", "msg_short", "msg_" + "a" * 65, f"{MESSAGE}.1", 'msg_{"a":1}xxxxx', f"{MESSAGE}é", "x"],
 )
 def test_w3_an_id_that_could_be_read_otherwise_is_refused(endpoint: Endpoint, id_: str) -> None:
-    """What is signed is id.timestamp.body, without lengths: a dot in the id moves the borders."""
+    """The signed text is id.timestamp.body, without lengths: a dot in the id moves the borders."""
     now = dict(headers())["svix-timestamp"]
     mac = signature(BODY, id_, now)
     assert endpoint.post(headers(id=id_, signature=mac), BODY) == (400, "id_malformed\n")

@@ -1,4 +1,4 @@
-"""What was seen of Clerk's account becomes facts, whatever the order it is seen in.
+"""Observations of a Clerk account become facts, in any order.
 
 Incident W4: delivery is at least once, in no order, with a tail of 27 hours and manual replays.
 """

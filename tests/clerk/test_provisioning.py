@@ -68,13 +68,13 @@ class Process:
     authorizer: Authorizer
 
     def check(self, token: str, permission: str = "course:view") -> Decision:
-        """What is decided now, with all seen that was written."""
+        """The decision now, after the replica has seen all writes."""
         rule = self.authorizer.rule
         ruling = run(rule(token, [Question(permission)], "test", self.revision()))
         return ruling.decisions[0]
 
     def check_at_once(self, token: str) -> Decision:
-        """What is decided by what this process has seen."""
+        """The decision by the facts that this process has seen."""
         return run(self.authorizer.rule(token, [Question("course:view")], "test")).decisions[0]
 
     def observe(self, *seen: Observation) -> None:

@@ -44,7 +44,7 @@ def test_nothing_is_left_out_in_silence(
         assert more == "there are more than these 100: --limit shows more, --json all"
         assert len(run("audit", "list", "--limit", "130").out.splitlines()) == 1 + 130
 
-        # What one command prints, another takes.
+        # The output of one command is the input of another.
         (first,) = listed("--permission", "course:n0")
         spellings = (first["reason"], first["reason"].removeprefix("DECISION_REASON_").lower())
         for reason in spellings:

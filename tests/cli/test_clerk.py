@@ -74,7 +74,7 @@ def shell(tmp_path: Path, clerk: ClerkApiServer) -> Shell:
 
 
 def hold_at_the_third_page(clerk: ClerkApiServer) -> tuple[threading.Event, threading.Event]:
-    """Of users: an event for that it was asked for, and one that lets the answer go."""
+    """For the list of users: an event when it is requested, and one that releases the answer."""
     asked, let_go = threading.Event(), threading.Event()
 
     def hold(request: Request) -> None:

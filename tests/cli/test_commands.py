@@ -159,7 +159,7 @@ def test_apply_warns_of_what_is_likely_to_be_meant_otherwise(machine: ServerProc
             applied.stderr,
             re.MULTILINE,
         )
-    # Also of what is stored, where a later document makes it so.
+    # Also for stored entities, if a later document causes it.
     later = machine.pdp("apply", "-", stdin="resource_types: {b: {tenancy: none}}")
     assert "stored route /a/{id}: needs" in later.stderr
     assert "stdin:1:18: resource_types.b: no permission is declared for 'b'" in later.stderr

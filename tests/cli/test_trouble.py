@@ -209,7 +209,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def asked(server: ServerProcess, *options: str) -> str:
-    """What two commands, which wait for the server until their deadline, say of it alike."""
+    """The error of two commands, which wait for the server until their deadline, is the same."""
     commands = [("check", "course:view", "--token", "x"), ("audit", "list")]
     with ThreadPoolExecutor(2) as pool:
         checked, listed = pool.map(

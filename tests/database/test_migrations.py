@@ -23,7 +23,7 @@ def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:
             connection, opts={"compare_type": True, "target_metadata": METADATAS}
         )
         assert compare_metadata(context, METADATAS) == []
-    # What Alembic does not compare: primary keys and checks.
+    # Alembic does not compare primary keys and checks.
     inspector = inspect(engine)
     for metadata in METADATAS:
         for table in metadata.tables.values():

@@ -1,4 +1,4 @@
-"""What a condition may be, what it answers, and what it can never do."""
+"""Conditions: which texts are valid, what they answer, and what they can never do."""
 
 import sys
 import threading
@@ -325,7 +325,7 @@ def test_only_the_keys_that_are_read_are_bound():
 
     small = cost("resource.attributes.level > 3.0", {"level": 4.0})
     assert cost("resource.attributes.level > 3.0", large) < 4 * small
-    # Positive control: where the whole map is read, it does cost.
+    # Positive control: reading the whole map does cost.
     assert cost("resource.attributes.size() > 3", large) > 4 * small
 
 

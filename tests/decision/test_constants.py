@@ -110,7 +110,7 @@ roles:
 
 @pytest.mark.parametrize("effect", list(Effect))
 def test_what_an_earlier_version_stored_still_never_allows(effect: Effect) -> None:
-    """Stored conditions are not judged again: they fail where the constant is evaluated."""
+    """Stored conditions are not checked again: they fail when the constant is evaluated."""
     source = 'now - timestamp(context.at) < duration("30d")'
     assert condition_of(source).evaluate(({"now": NOW}, {"context": {}})) in (
         Reason.ATTRIBUTE_MISSING,

@@ -1,4 +1,4 @@
-"""What a condition may cost: estimated when it is written, bounded when it is evaluated."""
+"""The cost of conditions: estimated when written, bounded when evaluated."""
 
 import random
 import threading
@@ -188,7 +188,7 @@ def test_deep_values_are_too_expensive_to_measure() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_condition_outgrows_what_it_was_taken_for(seed: int) -> None:
-    """What is not charged costs little with the largest values that attributes may have, too."""
+    """Uncharged conditions cost little even with the largest values of attributes."""
     chance = random.Random(seed)
     for source in conditions(chance, 60):
         program = program_of(source)

@@ -120,7 +120,7 @@ def test_one_more_deny_rule_never_allows(seed):
 @given(seeds)
 @worlds_500
 def test_what_is_not_known_of_the_organization_never_allows(seed):
-    """Who leaves the organization of a resource out is allowed nothing that is refused for any
+    """A question without the organization of a resource is never allowed if it is refused for any
     organization that it could have. (But for a grant to the user on that very resource.)"""
     random = Random(seed)
     world = random_world(random)
@@ -172,7 +172,7 @@ def test_one_grant_less_never_allows_unless_it_denied(seed):
 @given(seeds)
 @worlds_500
 def test_one_more_role_without_deny_rules_never_denies(seed):
-    """CVE-2025-25196 (OpenFGA): what is added denies only where it says so."""
+    """CVE-2025-25196 (OpenFGA): an added rule denies only what it names."""
     random = Random(seed)
     world = random_world(random)
     asked = random_question(random)

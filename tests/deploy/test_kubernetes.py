@@ -184,7 +184,7 @@ def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: 
         assert probe["httpGet"]["port"] in ports
     if probes:
         assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        # What is not ready must not be restarted for it: the database may be away.
+        # A pod that is not ready must not be restarted for it: the database may be away.
         assert {probes[one]["httpGet"]["path"] for one in probes if one != "readinessProbe"} == {
             "/healthz"
         }

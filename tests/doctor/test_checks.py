@@ -1,4 +1,4 @@
-"""The checkup: what it finds, where it points, and what it never says."""
+"""The checkup: its findings, the fixes that it names, and what it never shows."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""What holds together and is likely to surprise: warned of, and nothing else is."""
+"""Valid policies that are likely to surprise get a warning, and others do not."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ ONE_COURSE = "grants: [{role: EDITOR, user: u, resource: {type: course, id: c}, 
             ],
         ),
         (
-            # What the route needs is not what the grant gives.
+            # The route needs another permission than the grant gives.
             f"{ONE_COURSE}\nroutes: {{/reports: report:view}}",
             [],
         ),

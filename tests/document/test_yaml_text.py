@@ -8,7 +8,7 @@ from pdp.limits import VIOLATIONS_MAX
 
 
 def attribute(text: str):
-    """What an attribute is after it was written like this."""
+    """The value of an attribute that is written like this."""
     (user,) = parse_document(f"users: [{{id: u, attributes: {{a: {text}}}}}]").users or ()
     return user.attributes["a"]
 

@@ -98,7 +98,7 @@ def is_kept(decision: Decision) -> bool:
 
 
 def is_denied(guard: Guard, token: str) -> bool:
-    """False where there is no answer; an allow fails the test."""
+    """False if there is no answer; an allow fails the test."""
     try:
         assert not guard.check(token, "course:edit", COURSE).allowed
     except PdpUnavailable:

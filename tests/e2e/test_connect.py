@@ -309,7 +309,7 @@ def test_a_request_of_a_web_page_is_refused(
 
 
 def exchanged(server: ServerProcess, *lines: str, body: bytes = b"") -> bytes:
-    """All that is answered to bytes, until the server closes the connection."""
+    """The whole answer to these bytes, until the server closes the connection."""
     head = "\r\n".join([f"POST {CHECK} HTTP/1.1", "Content-Type: application/json", *lines, "", ""])
     return sent(server, head.encode() + body)
 

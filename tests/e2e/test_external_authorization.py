@@ -200,7 +200,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 
 @pytest.fixture(params=["shipped", "bare", "asgi"])
 def port(front: Front, request: pytest.FixtureRequest) -> int:
-    """Of listeners that let pass what may."""
+    """The port of a listener that lets allowed requests pass."""
     found: int = getattr(front, request.param)
     return found
 
@@ -405,7 +405,7 @@ OF_SAM = {"course:view", "file:read", "chat:join"}
 
 
 def lax(target: str) -> str:
-    """What the most careless of services makes of a path."""
+    """The path as the most careless service reads it."""
     path = target
     for _ in range(3):
         path = unquote(path.partition("?")[0].partition("#")[0], "latin-1")

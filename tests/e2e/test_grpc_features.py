@@ -1,4 +1,4 @@
-"""What users of gRPC expect of any server, by a real client: reflection, health, deadlines,
+"""Features that clients of gRPC expect of any server: reflection, health, deadlines,
 compression, and an orderly end."""
 
 import contextlib
@@ -53,7 +53,7 @@ class Reflection:
         return {one.name for one in self.ask(list_services="").list_services_response.service}
 
     def describe(self, symbol: str) -> descriptor_pool.DescriptorPool:
-        """All that the file of a symbol needs."""
+        """The descriptors that the file of a symbol needs."""
         pool, known = descriptor_pool.DescriptorPool(), set()
 
         def add(raw: bytes) -> None:

@@ -53,7 +53,7 @@ from tests.kit.wire.http2 import (
 MEBIBYTE = 1024
 GROWTH_KIB_MAX = 64 * MEBIBYTE
 LEFT_KIB_MAX = 32 * MEBIBYTE
-"""What an attack may leave behind: freed memory that the allocator keeps."""
+"""Memory that may stay in use after an attack: freed, but kept by the allocator."""
 P99_SECONDS_MAX = 0.15
 STALLS_MAX = 5
 """A Check waits for so many threads at most; each may find the machine stalled."""

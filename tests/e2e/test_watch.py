@@ -43,7 +43,7 @@ class Watching:
 
     def __post_init__(self) -> None:
         self.received: list[tuple[float, WatchResponse]] = []
-        """What came, and when: time.monotonic()."""
+        """The messages, with their times of arrival (time.monotonic())."""
         self.error: grpc.RpcError | None = None
         self.ended_at: float | None = None
         self.t0 = time.monotonic()
@@ -189,7 +189,7 @@ def test_a_lease_is_renewed_in_time_and_never_longer_than_a_second(watching: Wat
     assert all(ends_at <= at + 1 for at, ends_at in leases)
     # Each lasts beyond the next: without news, a cache serves without a gap.
     assert all(ends_at > at for (_, ends_at), (at, _) in itertools.pairwise(leases))
-    # What two clocks may run apart by is taken off.
+    # The allowance for two clocks that run apart is subtracted.
     for one in watching.heartbeats:
         assert seconds(one.lease) <= 1 - seconds(one.elapsed) / 1_001
 
@@ -274,7 +274,7 @@ def test_a_request_that_is_too_long_is_refused(stubs: Stubs) -> None:
 def test_a_watcher_that_does_not_read_is_cut_off_and_delays_no_other(
     server: ServerProcess, watching: Watching
 ) -> None:
-    """What is sent to them waits with them; the server keeps next to nothing of it."""
+    """Messages to them wait on their side; the server buffers next to nothing."""
     watching.lease()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
         stub = ChangeServiceStub(channel)

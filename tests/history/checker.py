@@ -57,7 +57,7 @@ class Write:
     returned: float | None
     """None: nobody knows whether it happened."""
     revision: int | None
-    """The one that holds it, where it has returned."""
+    """The revision that holds it, if the write has returned."""
 
 
 @dataclass(frozen=True, slots=True)

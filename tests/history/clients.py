@@ -128,7 +128,7 @@ class Clients:
         self.history.writes.append(Write(fact, True, ready.invoked, ready.returned, ready.revision))
 
     def _toggle(self, subject: Subject, rng: random.Random) -> bool:
-        """Takes a fact away, or gives it back; False where nobody knows whether that happened."""
+        """Takes a fact away, or gives it back; False if it is unknown whether that happened."""
         name, holds = subject.focus, subject.taken
         if name == "session" and holds:
             self._hold_from_the_start(subject.begin_session())

@@ -46,9 +46,9 @@ class Control:
     missing: str
     clients: Mapping[str, Any] = field(default_factory=dict)
     cut: Callable[[World], Any] | None = None
-    """What is cut off, a second after the start."""
+    """The ways that are cut off, a second after the start."""
     at_the_edge: bool = False
-    """Whether it is one of those who keep answers; otherwise it is one of replicas."""
+    """Whether it is a protection of caches; otherwise it is one of replicas."""
     found: Kind = Kind.STALE
 
 

@@ -96,7 +96,7 @@ def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
 def test_connections_that_do_not_ask_for_anything_do_not_keep_the_probes_out(
     port: int, before: bytes
 ) -> None:
-    """Nor do those that never end what they ask, be it at first or after another request."""
+    """The same for requests that never end, the first or a later one of a connection."""
     with ExitStack() as opened:
         for number in range(70):
             connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))

@@ -33,7 +33,7 @@ def decode_v2(fea: Any = None, per: Any = None, fpm: Any = None) -> list[str]:
         ("o:a", "read,edit", "1,3", ["a:read"]),
         ("o:a", "read,edit", "0002", ["a:edit"]),
         ("o:a,o:b", "read,edit", "0,3", ["b:edit", "b:read"]),
-        # the readings disagree where a user feature comes first: what both grant
+        # the readings disagree if a user feature comes first: only what both grant
         ("u:gold,o:a", "read,edit", "0,3", []),
         ("u:gold,o:a", "read,edit", "3", []),
         ("u:gold,o:a", "read,edit", "1,3", ["a:read"]),

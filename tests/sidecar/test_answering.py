@@ -1,4 +1,4 @@
-"""What a sidecar makes of what upstream says, of time, and of a disk that does not write."""
+"""A sidecar with all kinds of upstream answers, over time, and with a failing disk."""
 
 import threading
 import time
@@ -200,7 +200,7 @@ def test_a_denial_that_cannot_be_logged_does_not_come_from_the_cache(
 def test_a_batch_whose_lease_ended_while_it_was_logged_is_asked_again(
     world: World, upstream: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it allows beside the denial would be from the past."""
+    """The allows beside the denial would be from the past."""
     yes, no = allowed(**KEPT), denied(**KEPT)
     yes.ClearField("actor")
     no.ClearField("actor")
@@ -238,12 +238,12 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
         (grpc.StatusCode.UNAVAILABLE, "FACTS_STALE", True),
         (grpc.StatusCode.CANCELLED, "", True),  # how a server that ends leaves what it accepted
         (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", True),
-        # What becomes of a denial that could not be recorded.
+        # The result of a denial that could not be recorded.
         (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", False),
         (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED", False),
         (grpc.StatusCode.UNAVAILABLE, "OF_THE_FUTURE", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", False),
-        # What becomes of a denial whose caller has used up its share.
+        # The result of a denial whose caller has used up its share.
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "SHARE_EXCEEDED", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", False),

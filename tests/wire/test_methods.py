@@ -67,7 +67,7 @@ def test_each_capability_allows_its_methods() -> None:
     }
 
 
-# What of a question reaches facts and decision, by message. A field that is added to the contract
+# The fields that reach facts and decision, by message. A field that is added to the contract
 # must be placed here, after it was made sure that every cache that it concerns knows it.
 READ = {
     "pdpapi.v1.CheckRequest": {

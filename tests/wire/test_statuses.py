@@ -105,7 +105,7 @@ LONG = ("x" * 9_000, "\U0001f600" * 9_000, "\x01%" * 9_000, "\ud83d" * 9_000)
 
 
 def trailer_bytes(status: status_pb2.Status) -> int:
-    """What a client counts of a status: `grpc-message` and the details, as HTTP/2 carries them."""
+    """The size of a status for a client: `grpc-message` and the details, as HTTP/2 carries them."""
     headers = status_headers(Refusal(grpc.StatusCode.UNKNOWN, status))
     return sum(len(name) + len(value) + 32 for name, value in headers)
 

@@ -49,7 +49,7 @@ Happening = tuple[object, ...]
 
 @dataclass(frozen=True)
 class State:
-    """What was true from `since` on."""
+    """The facts from `since` on."""
 
     epoch: str
     revision: int
@@ -264,7 +264,7 @@ RUNS = 4_000
 
 
 def first_wrong(kind: type[DecisionCache[object]]) -> tuple[list[str], list[Happening]] | None:
-    """What was wrong in the first run where something was, and that run."""
+    """The first wrong answer of the first run that has one, and that run."""
     for seed in range(RUNS):
         run = Draw(seed).run()
         world = World(kind)

@@ -1,4 +1,4 @@
-"""One who follows the change stream, and servers that do not do as they should."""
+"""A follower of the change stream, and servers that misbehave."""
 
 import logging
 import threading
@@ -75,7 +75,7 @@ def filled(teller: Answerer, cache: DecisionCache[str], number: int = 0) -> Stre
 
 @pytest.mark.usefixtures("follower")
 class TestFollowing:
-    """What a follower does with what it hears."""
+    """How a follower handles messages."""
 
     def test_it_starts_at_the_current_revision_and_receives_changes(
         self, teller: Answerer, cache: DecisionCache[str]

@@ -39,7 +39,7 @@ def _routes(written: Mapping[str, Any]) -> Routes:
 
 
 def _matched(routes: Routes, method: str, path: str) -> Any:
-    """What a case expects."""
+    """The result that a case expects."""
     try:
         asked = routes.match(method, path)
     except RouteRefused:

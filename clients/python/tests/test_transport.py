@@ -1,4 +1,4 @@
-"""Who the guard talks to, and in what."""
+"""The connection of a guard: its targets, TLS and keys."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def port(framework: str, harness: Mapping[str, Any]) -> Iterator[int]:
-    # The one for threads where the server is asyncio's, and the other way round.
+    # The guard for threads with a server of asyncio, and the other way round.
     kind = Guard if framework in {"starlette", "fastapi", "django-asgi"} else AsyncGuard
     guard = kind(harness["pdp"], api_key=harness["api_key"], deadline_seconds=10)
     with serving(framework, guard) as one:
@@ -79,7 +79,7 @@ def test_the_token_may_be_in_the_session_cookie(web: Web, harness: Mapping[str, 
     cookie = ("Cookie", f"a=1; __session={harness['tokens']['student']}")
     assert web("GET", "/courses/algebra", "", cookie)[0].status == 200
     passed.clear()
-    # What is in the header counts, whatever it is.
+    # The header counts, even if its value is invalid.
     bearer = ("Authorization", "Bearer nonsense")
     assert is_refusal(web("GET", "/courses/algebra", "", cookie, bearer), "unauthenticated")
 

@@ -1,4 +1,4 @@
-"""Whose turn it is to sync, and where a sync goes on."""
+"""The sync lease: which process syncs, and where a sync continues."""
 
 import threading
 from collections.abc import Iterator

@@ -148,7 +148,7 @@ def test_it_stops_while_clerk_has_it_wait(
 def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
     engine: Engine, start: Start, lifetime: float
 ) -> None:
-    """Also where nothing is synced."""
+    """Even if nothing is synced."""
     now = time.time()
     kept = max(KEEP_SECONDS, lifetime + DAY_SECONDS)
     ages = {"old": kept + 60, "young": kept - 60}

@@ -59,7 +59,7 @@ def leave_a_row(engine: Engine, staleness_seconds_max: float) -> None:
 def test_after_a_barrier_no_replica_answers_from_before(
     store: Store, start: Starter, barriers: Barriers
 ) -> None:
-    """Not even who was at an answer already."""
+    """Not even a replica that was about to answer."""
     write(store, User("user_1"))
     three = [start(0.1) for _ in range(3)]
     stopwatch = Stopwatch()
@@ -102,7 +102,7 @@ def test_the_row_of_a_dead_process_is_waited_for_and_then_removed_by_others(
     barriers: Barriers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those of the living are not, and none of it is a revision."""
+    """Rows of live replicas stay, and none of it raises the revision."""
     monkeypatch.setattr(registration, "REFRESH_SECONDS", 0.05)
     monkeypatch.setattr(registration, "QUIET_SECONDS", 0.5)
     revision = write(store, User("user_1"))
@@ -207,7 +207,7 @@ def test_a_replica_without_its_row_confirms_nothing_until_it_is_registered_again
             run(replica.view("user_1", None, []))
         assert rows(engine) == {}
     eventually(replica.ready)
-    # What it answered before is not vouched for by that it is back.
+    # Its return does not confirm what it answered before.
     assert rows(engine) == {row: 0}
     assert Barriers(engine).wait(revision) == Passed(revision, replicas=1, silent=0)
     assert rows(engine) == {row: revision}

@@ -125,7 +125,7 @@ def test_changes_that_are_not_kept_are_a_reason_to_resync(
 def test_a_restored_database_makes_every_watcher_resync(
     engine: Engine, store: Store, start: Starter
 ) -> None:
-    """Also where its revisions are the same numbers, of another history."""
+    """Even if its revisions are the same numbers, from another history."""
     write(store, User("user_1"))
     replica = start(NEVER)
     watch = replica.watch("", 0)

@@ -94,7 +94,7 @@ def reachable(store: Store) -> bool:
 def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
     cluster: Cluster, engine: Engine, store: Store
 ) -> None:
-    """F38; also where a pooler leads to it, which does not look for a server that takes writes."""
+    """F38; also through a pooler, which does not look for a server that takes writes."""
     write(store, User("user_1"))
     database = engine.url.database
     with cluster.standby() as standby:
@@ -103,7 +103,7 @@ def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
         pooled = create_engine(url)
         for one in (looking, pooled):
             eventually(lambda one=one: "standby" in refusal(Store(one)))
-        # Of several hosts the one that takes writes.
+        # Of several hosts, the one that takes writes.
         both = [make_url(each).query["host"] for each in (standby.url, cluster.url)]
         several = open_engine(
             url.update_query_dict({"host": both}).render_as_string(hide_password=False)

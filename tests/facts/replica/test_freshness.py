@@ -37,7 +37,7 @@ def test_answers_end_with_the_bound_when_the_database_is_gone_and_come_back_with
         outage = Outage(postgresql_url)
         outage.begin()
         watch = Stopwatch()
-        # What is in memory still answers within the bound; what is not, does not.
+        # Facts in memory still answer within the bound; others do not.
         with pytest.raises(Unavailable):
             run(replica.view("user_2", None, []))
         eventually(lambda: not replica.ready(), seconds=3)

@@ -33,7 +33,7 @@ Listen = Callable[[Engine, Callable[[], None]], Listener]
 
 @pytest.fixture
 def engine(postgresql_url: str) -> Iterator[Engine]:
-    """Of the process that reads. PostgreSQL only, unlike elsewhere in this room."""
+    """The engine of the process that reads. PostgreSQL only, unlike elsewhere in this room."""
     opened = open_engine(postgresql_url)
     yield opened
     opened.dispose()
@@ -158,7 +158,7 @@ def test_only_what_raised_the_revision_is_announced_after_its_commit_and_on_its_
             transaction.insert(User("user_2"))
             _ = 1 // 0
         write(other)
-        # What announced goes on as a connection with transactions.
+        # The announcing connection can be used for transactions afterwards.
         with pytest.raises(ZeroDivisionError), other.write() as transaction:  # noqa: PT012
             transaction.insert(User("user_2"))
             _ = 1 // 0
@@ -286,7 +286,7 @@ def test_a_write_is_committed_though_the_queue_of_notifications_is_full(
         assert events(logs) == ["changes_not_announced"]
     with other.read() as reader:
         assert reader.revision == revisions[-1] == 2
-    # Who held it is gone: this also forgets what nobody will take.
+    # The holder is gone: this also drops what no listener will take.
     server.execute("SELECT pg_notification_queue_usage()")
     with capture_logs() as logs:
         write(other)

@@ -1,4 +1,4 @@
-"""What Clerk has said reaches a view: who is barred, and what organization roles carry."""
+"""Clerk's reports reach a view: barred users, and the permissions of organization roles."""
 
 from collections.abc import Callable, Mapping
 
@@ -113,7 +113,7 @@ def test_organization_roles_carry_what_clerk_says_now(store: Store, start: Start
     warm = start(NEVER)
 
     def carried(*objects: ClerkObject) -> Mapping[str, tuple[str, ...]]:
-        """What the roles carry after this, to one who followed and to one who begins."""
+        """The permissions of the roles after this, in a running replica and in a new one."""
         revision = say(store, *objects)
         warm.poke()
         eventually(lambda: warm.revision == revision)

@@ -41,7 +41,7 @@ DISTINCT = [
 ]  # fmt: skip
 
 HOSTILE = [
-    # What sqlmap and its kin send first.
+    # The first probes of sqlmap and similar tools.
     "'", '"', "`", "\\", "\\'", "%", "_", "';--", "' OR '1'='1", "') OR ('1'='1",
     "1; DROP TABLE users", "' UNION SELECT page_secret FROM state--", "%s", "%(id)s", ":id",
     "?", "$1", "{0}", "${x}",

@@ -54,7 +54,7 @@ def watchers(replica: Replica) -> Watchers:
 def opened(
     watchers: Watchers, request: WatchRequest, proof: Proof = SOMEBODY, *may: str
 ) -> Stream | Refusal:
-    """What comes of a request of a caller who may do this."""
+    """The result of a request of a caller with this capability."""
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     caller = CallerSettings.model_validate(
         {"name": "somebody", "api_key_sha256": digest, "may": may or ("decide",)}
@@ -120,7 +120,7 @@ def test_a_place_that_is_left_is_free_again(
     assert isinstance(second, Stream)
     assert isinstance(third, Refusal)
     assert third.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    # Said to be over by two at once, as where a client leaves while its stream ends.
+    # Ended from two sides at once, as when a client leaves while its stream ends.
     first.close("OK")
     first.close("CANCELLED")
     assert watchers.count == 1
@@ -145,7 +145,7 @@ class Counting:
 
 
 class Method:
-    """What of these was opened and closed."""
+    """The streams that were opened and closed."""
 
     def __init__(self) -> None:
         self.opened: list[Counting] = []

@@ -40,7 +40,7 @@ def method(administrator: Administrator, name: str) -> Method | StreamMethod:
 
 
 def drained(feed: Subscription, wake: threading.Event) -> tuple[str, set[int]]:
-    """All that a stream sends, and the revisions that its messages name."""
+    """The text that a stream sends, and the revisions that its messages name."""
     parts: list[str] = []
     revisions: set[int] = set()
     while True:
