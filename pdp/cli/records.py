@@ -54,6 +54,7 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
 
     sources = any(record.source or record.reported_by for record in records)
     requests = any(record.request for record in records)
+    queries = any(record.query for record in records)
     folded = any(record.occurrences > 1 for record in records)
     rows = []
     for record in records:
@@ -70,11 +71,17 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
                 record.rule_id,
                 *((str(record.occurrences),) if folded else ()),
                 *((record.request,) if requests else ()),
+                *((record.query,) if queries else ()),
                 *((source if record.source else "", record.reported_by) if sources else ()),
             )
         )
-    more = (("times",) * folded, ("request",) * requests, ("source", "reported by") * sources)
-    columns = (*_COLUMNS, *more[0], *more[1], *more[2])
+    columns = (
+        *_COLUMNS,
+        *("times",) * folded,
+        *("request",) * requests,
+        *("query",) * queries,
+        *("source", "reported by") * sources,
+    )
     show_table(columns, rows, heading=heading)
 
 
@@ -102,6 +109,7 @@ def print_fields(record: "DecisionRecord") -> None:
         "revision": str(record.revision or ""),
         "caller": record.caller,
         "request": record.request,
+        "query": record.query,
         "token_fingerprint": record.token_fingerprint,
         "token_id": record.token_id,
         "source": source if record.source else "",
