@@ -143,12 +143,13 @@ def _question(item: CheckRequest | CheckItem) -> model.Question:
         )
     return model.Question(
         permission,
-        _resource(item.resource) if item.HasField("resource") else None,
+        checked_resource(item.resource) if item.HasField("resource") else None,
         attributes_of(item.context, "context") if item.HasField("context") else {},
     )
 
 
-def _resource(message: core_pb2.Resource) -> model.Resource:
+def checked_resource(message: core_pb2.Resource) -> model.Resource:
+    """The resource of a question. Raises InvalidRequest for names that no resource can have."""
     resource = entities.resource_of(message)
     wrong = _check_type(resource.type, "resource.type")
     wrong = wrong or names.check_identifier(resource.id, "resource.id")
