@@ -7,13 +7,14 @@ disk before the answer is given.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
-from pdp.decision import Standing, decide, prepare
-from pdp.errors import LimitExceeded
-from pdp.facts import Replica, View
+from pdp.decision import Standing, decide, prepare, search_for
+from pdp.errors import InvalidRequest, LimitExceeded, Violation
+from pdp.facts import Replica, Survey, View
 from pdp.identity import Verifier
 from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import (
@@ -29,6 +30,9 @@ from pdp.model import (
     VerifiedToken,
 )
 from pdp.pacing import Pace
+
+CANDIDATES_MAX: Final = 1_000
+"""How many resources are looked at for one page."""
 
 _Token = VerifiedToken | RefusedToken
 
@@ -52,6 +56,25 @@ class PermissionsOn:
 
     allowed: Sequence[str] = ()
     denied: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a list of resources goes on, and whose list it is."""
+
+    user_id: str
+    organization_id: str | None
+    after: str
+    """The id of the last resource that was looked at, whether the actor may use it or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePage:
+    """Ids of resources that the actor may use, in bytewise order."""
+
+    ids: Sequence[str] = ()
+    goes_on: Place | None = None
+    """None: the list is complete."""
 
 
 class AccessQueries:
@@ -114,6 +137,72 @@ class AccessQueries:
                 await pace.give_way()
             results.append(PermissionsOn(allowed, denied))
         return await self._finish(record, token, standing.refusal, view), results
+
+    async def resources(
+        self,
+        token_text: str,
+        permission: str,
+        resource_type: str,
+        context: Attributes,
+        caller: str,
+        *,
+        size: int,
+        place: Place | None = None,
+        at_least_revision: int = 0,
+    ) -> tuple[Answered, ResourcePage]:
+        """One page of the stored resources of a type on which the actor has the permission.
+
+        All of it is decided at one revision. It may be short: it ends after CANDIDATES_MAX
+        resources were looked at, or where the facts change between two looks.
+
+        Raises:
+            errors.InvalidRequest: the place is another actor's.
+            errors.Unavailable, errors.ShareExceeded: as `Authorizer.rule`.
+        """
+        token = await self._verifier.verify(token_text)
+        ref = ResourceRef(resource_type, "")
+        record = self._record("ListAllowedResources", permission, ref, caller, token)
+        if isinstance(token, RefusedToken):
+            return await self._finish(record, token, token.reason, None), ResourcePage()
+        actor, now = token.actor, record.decided_at
+        whose = (actor.user_id, actor.organization_id)
+        if place is not None and (place.user_id, place.organization_id) != whose:
+            raise InvalidRequest(Violation("page_token", "is not a token of this actor"))
+        # Provisions a new actor, as Check does.
+        view = await self._authorizer.view(token, (), at_least_revision)
+        standing = prepare(view.policy, token, view.user, view.organization, now)
+        after = "" if place is None else place.after
+        allowed: list[str] = []
+        snapshot, complete, pace = None, False, Pace()
+        for limit in (size, CANDIDATES_MAX - size):
+
+            def look(survey: Survey, after: str = after, limit: int = limit) -> View:
+                view = survey.view(*whose, ())
+                standing = prepare(view.policy, token, view.user, view.organization, now)
+                search = search_for(standing, permission, resource_type)
+                return survey.view(*whose, survey.candidates(search, after, limit))
+
+            if complete or len(allowed) == size or limit <= 0:
+                break
+            found = await self._replica.survey(look, view.revision)
+            if snapshot is not None and found.snapshot is not snapshot:
+                break
+            view, snapshot = found, found.snapshot
+            standing = prepare(view.policy, token, view.user, view.organization, now)
+            looked_at = 0
+            for chain in view.chains:
+                looked_at, after = looked_at + 1, chain[0].resource.id
+                question = Question(permission, Resource(resource_type, after), context)
+                # A grant may name a resource that is not stored.
+                if chain[0].stored and _allows(standing, question, chain):
+                    allowed.append(after)
+                    if len(allowed) == size:
+                        break
+                await pace.give_way()
+            complete = looked_at == len(view.chains) < limit
+        goes_on = None if complete else Place(*whose, after)
+        answered = await self._finish(record, token, standing.refusal, view)
+        return answered, ResourcePage(allowed, goes_on)
 
     def _record(
         self,

@@ -188,7 +188,7 @@ class Service:
         self._health = Health()
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
-            *access_query_methods(queries),
+            *access_query_methods(queries, pages, self._blocking),
             *external_authorization_methods(
                 authorizer, self._metrics.count_decisions, settings.session_cookie
             ),

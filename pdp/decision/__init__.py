@@ -27,6 +27,7 @@ from pdp.decision.conditions import Condition, ConditionInvalid, compile_conditi
 from pdp.decision.decide import decide
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.routing import Target, target_of
+from pdp.decision.search import Search, search_for
 from pdp.decision.standing import Standing, prepare
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ConditionInvalid",
     "Policy",
     "PolicyEntity",
+    "Search",
     "Standing",
     "Target",
     "build_policy",
@@ -41,5 +43,6 @@ __all__ = [
     "decide",
     "normalise_attributes",
     "prepare",
+    "search_for",
     "target_of",
 ]

@@ -235,7 +235,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
     for grant in grants:
         allowing, denying = policy.rules_of(grant.role, permission)
         if allowing:
-            reach = _reach(grant)
+            reach = reach_of(grant)
             allow += [(rule, grant.id, reach, condition) for rule, condition in allowing]
         if denying:
             deny += [(rule, grant.id, IN_ORGANIZATION, condition) for rule, condition in denying]
@@ -245,7 +245,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
     return allow, deny
 
 
-def _reach(grant: Grant) -> int:
+def reach_of(grant: Grant) -> int:
     """How far allow rules reach through a grant."""
     if not isinstance(grant.subject, ToUser):
         return IN_ORGANIZATION

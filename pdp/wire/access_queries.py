@@ -1,26 +1,39 @@
 """AccessQueryService: what an actor may do, what they may use, and who may."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from pdpapi.v1 import access_query_service_pb2 as pb
 
 from pdp import model
-from pdp.access_queries import AccessQueries, Answered
+from pdp.access_queries import AccessQueries, Answered, Place
+from pdp.decision import names
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.limits import BATCH_ITEMS_MAX, MESSAGE_BYTES_MAX
 from pdp.pacing import Pace
+from pdp.waiting import in_pool
 from pdp.wire.attributes import attributes_of
 from pdp.wire.callers import Caller
-from pdp.wire.decision import KINDS, REASONS, checked_resource, write_actor
+from pdp.wire.decision import (
+    CHECK_BYTES_MAX,
+    KINDS,
+    REASONS,
+    check_permission,
+    checked_resource,
+    write_actor,
+)
 from pdp.wire.methods import Method
+from pdp.wire.pages import Pages, page_size
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AccessQueryService"].full_name
 
 
-def access_query_methods(queries: AccessQueries) -> Sequence[Method]:
-    """The methods of AccessQueryService."""
+def access_query_methods(
+    queries: AccessQueries, pages: Pages, pool: ThreadPoolExecutor
+) -> Sequence[Method]:
+    """The methods of AccessQueryService. `pool` reads the secret of page tokens, once."""
 
     async def permissions(
         request: pb.ListAllowedPermissionsRequest, caller: Caller
@@ -40,6 +53,33 @@ def access_query_methods(queries: AccessQueries) -> Sequence[Method]:
         _write_answered(response, answered)
         return response
 
+    async def resources(
+        request: pb.ListAllowedResourcesRequest, caller: Caller
+    ) -> pb.ListAllowedResourcesResponse:
+        wrong = check_permission(request.permission)
+        wrong = wrong or names.check_resource_type(request.resource_type, "resource_type")
+        if wrong is not None:
+            raise InvalidRequest(wrong)
+        size = page_size(request)
+        place = await in_pool(pool, lambda: pages.unseal(request))
+        answered, page = await queries.resources(
+            request.actor_token,
+            request.permission,
+            request.resource_type,
+            attributes_of(request.context, "context"),
+            caller.name,
+            size=size,
+            place=None if place is None else Place(*place),
+            at_least_revision=request.at_least_revision,
+        )
+        response = pb.ListAllowedResourcesResponse(resource_ids=page.ids)
+        goes_on = page.goes_on
+        if goes_on is not None:
+            where = (goes_on.user_id, goes_on.organization_id, goes_on.after)
+            response.next_page_token = await in_pool(pool, lambda: pages.seal(request, where))
+        _write_answered(response, answered)
+        return response
+
     return (
         Method(
             SERVICE,
@@ -48,6 +88,14 @@ def access_query_methods(queries: AccessQueries) -> Sequence[Method]:
             pb.ListAllowedPermissionsRequest,
             permissions,
             MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
+            "ListAllowedResources",
+            "decide",
+            pb.ListAllowedResourcesRequest,
+            resources,
+            CHECK_BYTES_MAX,
         ),
     )
 
