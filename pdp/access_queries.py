@@ -7,17 +7,28 @@ disk before the answer is given.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
-from pdp.decision import Standing, decide, prepare, search_for
+from pdp.decision import (
+    AccessPaths,
+    Standing,
+    access_paths,
+    decide,
+    prepare,
+    search_for,
+    search_for_actors,
+)
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.facts import Replica, Survey, View
 from pdp.identity import Verifier
 from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import (
+    NO_ATTRIBUTES,
+    Actor,
     Attributes,
     DecisionRecord,
     Effect,
@@ -27,6 +38,7 @@ from pdp.model import (
     Resource,
     ResourceFacts,
     ResourceRef,
+    UserFacts,
     VerifiedToken,
 )
 from pdp.pacing import Pace
@@ -41,7 +53,8 @@ _Token = VerifiedToken | RefusedToken
 class Answered:
     """What every answer to a query says."""
 
-    token: _Token
+    token: _Token | None
+    """None: the query is not about one actor."""
     refusal: Reason | None
     """Why the actor is refused as a whole; None: they are not."""
     query_id: str
@@ -75,6 +88,25 @@ class ResourcePage:
     ids: Sequence[str] = ()
     goes_on: Place | None = None
     """None: the list is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedActor:
+    """A user who may, while they act in an organization."""
+
+    user_id: str
+    organization_id: str
+    """Empty: while they act in none."""
+    paths: AccessPaths
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPage:
+    """Users who may, ordered by user id and organization id."""
+
+    actors: Sequence[AllowedActor]
+    goes_on: tuple[str, str] | None
+    """User id and organization id that were looked at last; None: the list is complete."""
 
 
 class AccessQueries:
@@ -204,6 +236,56 @@ class AccessQueries:
         answered = await self._finish(record, token, standing.refusal, view)
         return answered, ResourcePage(allowed, goes_on)
 
+    async def actors(
+        self,
+        permission: str,
+        resource: Resource | None,
+        caller: str,
+        *,
+        size: int,
+        after: tuple[str, str] = ("", ""),
+        at_least_revision: int = 0,
+    ) -> tuple[Answered, ActorPage]:
+        """One page of the stored users who may have a permission on a resource, behind a user id
+        and organization id, all of it at one revision.
+
+        Raises:
+            errors.Unavailable, errors.ShareExceeded: as `Authorizer.rule`.
+        """
+        ref = None if resource is None else ResourceRef(resource.type, resource.id)
+        record = self._record("ListAllowedActors", permission, ref, caller, None)
+
+        def look(survey: Survey) -> tuple[list[tuple[str, str]], bool, Sequence[View]]:
+            search = search_for_actors(survey.policy, permission, survey.chain(resource))
+            # One more than a page, since the first may be the last of the page before.
+            users = survey.actors(search, after[0], size + 1)
+            pairs = [
+                pair
+                for user_id, facts in zip(users, survey.users(users), strict=True)
+                for pair in _sessions(user_id, facts)
+                if pair > after
+            ]
+            complete = len(users) <= size and len(pairs) <= CANDIDATES_MAX
+            pairs = pairs[:CANDIDATES_MAX]
+            views = survey.views([(user_id, active or None) for user_id, active in pairs], resource)
+            # Without users too there is a revision.
+            return pairs, complete, views or [survey.view("", None, ())]
+
+        pairs, complete, views = await self._replica.survey(look, at_least_revision)
+        found: list[AllowedActor] = []
+        goes_on, pace = None if complete else pairs[-1], Pace()
+        for (user_id, active), view in zip(pairs, views, strict=False):
+            token = _unknown_token(user_id, active or None)
+            standing = prepare(view.policy, token, view.user, view.organization, record.decided_at)
+            paths = access_paths(standing, permission, view.chains[0])
+            if paths is not None:
+                found.append(AllowedActor(user_id, active, paths))
+                if len(found) == size and (user_id, active) != pairs[-1]:
+                    goes_on = (user_id, active)
+                    break
+            await pace.give_way()
+        return await self._finish(record, None, None, views[0]), ActorPage(found, goes_on)
+
     def _record(
         self,
         query: str,
@@ -229,7 +311,11 @@ class AccessQueries:
         )
 
     async def _finish(
-        self, record: DecisionRecord, token: _Token, refusal: Reason | None, view: View | None
+        self,
+        record: DecisionRecord,
+        token: _Token | None,
+        refusal: Reason | None,
+        view: View | None,
     ) -> Answered:
         """Puts the query on record; then confirms, last, that its facts are still fresh enough."""
         record = replace(
@@ -247,3 +333,14 @@ class AccessQueries:
 
 def _allows(standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]) -> bool:
     return decide(standing, question, chain).effect is Effect.ALLOW
+
+
+def _sessions(user_id: str, facts: UserFacts | None) -> list[tuple[str, str]]:
+    """A user, with each organization in which they may act; empty: without one."""
+    memberships = () if facts is None else sorted(facts.memberships)
+    return [(user_id, active) for active in ("", *memberships)]
+
+
+def _unknown_token(user_id: str, active: str | None) -> VerifiedToken:
+    """Stands for any session of a user. No condition is evaluated with it."""
+    return VerifiedToken(Actor(user_id, "", active), "", "", inf, NO_ATTRIBUTES)

@@ -58,14 +58,14 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
     folded = any(record.occurrences > 1 for record in records)
     rows = []
     for record in records:
-        resource = record.resource
+        resource, fingerprint = record.resource, record.token_fingerprint
         source = core_pb2.AnswerSource.Name(record.source).removeprefix(_SOURCE)
         rows.append(
             (
                 _time(record),
                 core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
                 core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
-                record.actor.user_id or f"token {record.token_fingerprint}",
+                record.actor.user_id or (fingerprint and f"token {fingerprint}"),
                 record.permission,
                 f"{resource.type}:{resource.id}" if resource.type else "",
                 record.rule_id,

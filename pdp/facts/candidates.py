@@ -1,8 +1,9 @@
-"""Finds the stored resources that a search covers, a bounded number at a time.
+"""Finds the stored resources or users that a search covers, a bounded number at a time.
 
-Every query goes by an index and reads a bounded number of rows: those of a type in an organization
-by key, those below granted resources by their parents. What is below more than WALK_MAX resources
-is not walked; all resources of the organizations concerned are candidates instead.
+Resources are found by an index, and a bounded number of rows is read: those of a type in an
+organization by key, those below granted resources by their parents. What is below more than
+WALK_MAX resources is not walked; all resources of the organizations concerned are candidates
+instead.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ARRAY, ColumnElement, FromClause, Text, bindparam, func, or_, select
 
-from pdp.decision import Search
+from pdp.decision import ActorSearch, Search
 from pdp.facts import tables
 from pdp.facts.rows import check_text
 from pdp.facts.store import Reader
@@ -49,6 +50,49 @@ def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> l
             else resources.organization_id == organization
         )
         found.update(_ids(reader, search.resource_type, after, limit, belongs))
+    return sorted(found)[:limit]
+
+
+def find_actors(reader: Reader, search: ActorSearch, first: str, limit: int) -> list[str]:
+    """The first ids of users, in bytewise order, from `first` on. Fewer than `limit`: there are no
+    more. One to whom something is granted is among them also if nothing is stored of them.
+
+    Raises DatabaseUnavailable.
+    """
+    if not search.roles:
+        return []
+    grants, memberships = tables.grants.c, tables.memberships.c
+    within = search.organizations
+    somewhere = grants.organization_id.is_not(None)
+    scopes: list[ColumnElement[bool]] = [
+        grants.organization_id.is_(None) & grants.resource_type.is_(None),
+        somewhere if within is None else grants.organization_id.in_(within),
+        *(
+            (grants.resource_type == ref.type) & (grants.resource_id == ref.id)
+            for ref in search.resources
+        ),
+    ]
+    inside = [] if within is None else [memberships.organization_id.in_(within)]
+    granted_there = (
+        select(grants.id)
+        .where(
+            grants.organization_id == memberships.organization_id,
+            grants.organization_role == memberships.role,
+            grants.role.in_(search.roles),
+        )
+        .exists()
+    )
+    queries = (
+        select(grants.user_id).where(grants.role.in_(search.roles), or_(*scopes)),
+        select(memberships.user_id).where(
+            *inside, or_(memberships.role.in_(search.organization_roles), granted_there)
+        ),
+    )
+    found: set[str] = set()
+    for query in queries:
+        (user_id,) = query.selected_columns
+        page = query.where(user_id >= first).distinct().order_by(user_id).limit(limit)
+        found.update(reader.connection.execute(page).scalars())
     return sorted(found)[:limit]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from pdpapi.v1 import access_query_service_pb2 as pb
 
 from pdp import model
-from pdp.access_queries import AccessQueries, Answered, Place
-from pdp.decision import names
+from pdp.access_queries import AccessQueries, AllowedActor, Answered, Place
+from pdp.decision import AccessPath, names
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.limits import BATCH_ITEMS_MAX, MESSAGE_BYTES_MAX
 from pdp.pacing import Pace
@@ -26,8 +26,10 @@ from pdp.wire.decision import (
 )
 from pdp.wire.methods import Method
 from pdp.wire.pages import Pages, page_size
+from pdp.wire.times import set_time
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AccessQueryService"].full_name
+PAGE_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 
 
 def access_query_methods(
@@ -80,6 +82,41 @@ def access_query_methods(
         _write_answered(response, answered)
         return response
 
+    async def actors(
+        request: pb.ListAllowedActorsRequest, caller: Caller
+    ) -> pb.ListAllowedActorsResponse:
+        wrong = check_permission(request.permission)
+        if wrong is not None:
+            raise InvalidRequest(wrong)
+        resource = checked_resource(request.resource) if request.HasField("resource") else None
+        size = page_size(request)
+        place = await in_pool(pool, lambda: pages.unseal(request))
+        user_id, organization_id = place or ("", "")
+        answered, page = await queries.actors(
+            request.permission,
+            resource,
+            caller.name,
+            size=size,
+            after=(user_id, organization_id),
+            at_least_revision=request.at_least_revision,
+        )
+        response = pb.ListAllowedActorsResponse(
+            query_id=answered.query_id, revision=answered.revision, epoch=answered.epoch
+        )
+        goes_on, room = page.goes_on, PAGE_BYTES_MAX
+        for actor in page.actors:
+            message = _actor_message(actor)
+            room -= message.ByteSize()
+            if response.actors and room < 0:
+                last = response.actors[-1]
+                goes_on = (last.user_id, last.organization_id)
+                break
+            response.actors.append(message)
+        if goes_on is not None:
+            where = goes_on
+            response.next_page_token = await in_pool(pool, lambda: pages.seal(request, where))
+        return response
+
     return (
         Method(
             SERVICE,
@@ -95,6 +132,14 @@ def access_query_methods(
             "decide",
             pb.ListAllowedResourcesRequest,
             resources,
+            CHECK_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
+            "ListAllowedActors",
+            "audit",
+            pb.ListAllowedActorsRequest,
+            actors,
             CHECK_BYTES_MAX,
         ),
     )
@@ -131,3 +176,24 @@ def _write_answered(response: Any, answered: Answered) -> None:
         response.refusal.denial_kind = KINDS[refusal.denial_kind]
         response.refusal.reason = REASONS[refusal]
         response.refusal.message = refusal.value
+
+
+def _actor_message(actor: AllowedActor) -> pb.AllowedActor:
+    return pb.AllowedActor(
+        user_id=actor.user_id,
+        organization_id=actor.organization_id,
+        allowed_by=map(_path_message, actor.paths.allowed_by),
+        denied_by=map(_path_message, actor.paths.denied_by),
+    )
+
+
+def _path_message(path: AccessPath) -> pb.AccessPath:
+    message = pb.AccessPath(
+        role=path.grant.role,
+        grant_id=path.grant.id,
+        rule_id=path.rule_id,
+        condition=path.condition,
+    )
+    if path.grant.expires_at is not None:
+        set_time(message.expires_at, path.grant.expires_at)
+    return message
