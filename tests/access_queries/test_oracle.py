@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from pdp.decision import search
+from pdp.decision import decide, search
 from pdp.decision.evaluate import applicable
 from pdp.facts.store import candidates
+from pdp.model import Effect
 from tests.kit.access_queries.oracle import (
     WORLDS,
     Difference,
     compare_actors,
+    compare_permissions,
     compare_resources,
     search_worlds,
 )
@@ -22,6 +24,12 @@ def test_lists_equal_check_in_random_worlds(service: QueryService) -> None:
     met = search_worlds(service, range(WORLDS), compare_resources)
     # Worlds in which everything or nothing is allowed would prove little.
     assert min(met["some"], met["none"], met["all"]) > WORLDS / 2
+
+
+@pytest.mark.soak
+def test_permissions_equal_check_in_random_worlds(service: QueryService) -> None:
+    met = search_worlds(service, range(WORLDS), compare_permissions)
+    assert min(met.values()) > WORLDS / 2
 
 
 @pytest.mark.soak
@@ -71,25 +79,37 @@ MUTANTS = {
     "no grants everywhere": resources(everything=lambda _: False),
     "no descendants": (
         compare_resources,
-        "pdp.facts.store.candidates._below_roots",
+        "pdp.facts.store.store.candidates._below_roots",
         lambda _, found, __: {(root.type, root.id) for root in found.roots},
     ),
     "order of a language": (
         compare_resources,
-        "pdp.facts.store.candidates.sorted",
+        "pdp.facts.store.store.candidates.sorted",
         lambda found: sorted(found, key=lambda one: str(one).casefold()),
     ),
     "whatever is found is allowed": (
         compare_resources,
-        "pdp.access_queries._allows",
+        "pdp.access_queries.AccessQueries._allows",
         lambda *_: True,
     ),
     "one candidate too few": (
         compare_resources,
-        "pdp.facts.replica.survey.find_candidates",
+        "pdp.facts.replica.replica.survey.find_candidates",
         lambda reader, found, after, limit: candidates.find_candidates(reader, found, after, limit)[
             : limit - 1
         ],
+    ),
+    "whatever is asked is allowed": (
+        compare_permissions,
+        "pdp.access_queries.AccessQueries._allows",
+        lambda *_: True,
+    ),
+    "the context is not read": (
+        compare_permissions,
+        "pdp.access_queries.AccessQueries._allows",
+        lambda _, standing, question, chain: (
+            decide(standing, question._replace(context={}), chain).effect is Effect.ALLOW
+        ),
     ),
     "no members": actors(organization_roles=nothing),
     "no grants to users on resources": actors(resources=nothing),

@@ -7,21 +7,18 @@ instead.
 """
 
 import functools
-import json
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import ColumnElement, FromClause, Select, Text, bindparam, cast, func, or_, select
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 
 from pdp.decision import ActorSearch, Search
 from pdp.facts.store import tables
+from pdp.facts.store.keys import Key, key_parameter, key_table
 from pdp.facts.store.rows import check_text
 from pdp.facts.store.store import Reader
 
 WALK_MAX: Final = 10_000
-
-_Key = tuple[str, str]
 
 
 def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> list[str]:
@@ -113,7 +110,7 @@ def _ids(
 
 def _below_roots(
     reader: Reader, search: Search, organizations: Collection[str | None]
-) -> set[_Key] | None:
+) -> set[Key] | None:
     """The roots in these organizations and all below them; None: more than WALK_MAX."""
     roots = {(root.type, root.id) for root in search.roots}
     most = WALK_MAX + 1
@@ -130,7 +127,7 @@ def _below_roots(
         return None
     walk = _walk(reader.connection.dialect.name, in_none=None in organizations)
     parameters = {
-        "keys": json.dumps(sorted(roots)),
+        "keys": key_parameter(roots),
         "organizations": [one for one in organizations if one is not None],
         "most": most,
     }
@@ -155,7 +152,7 @@ _GRANTED = (
 def _walk(dialect: str, *, in_none: bool) -> Select[str, str]:
     """What is at or below `keys`, at most `most`. Of the keys those count that belong to one of
     `organizations`, or, if `in_none`, to none."""
-    keys, resources = _keys(dialect), tables.resources
+    keys, resources = key_table(dialect), tables.resources
     belongs = or_(
         # A root that is not stored may have stored resources below it.
         resources.c.id.is_(None),
@@ -175,17 +172,3 @@ def _walk(dialect: str, *, in_none: bool) -> Select[str, str]:
     )
     below = first.union(children)
     return select(below.c.type, below.c.id).limit(bindparam("most"))
-
-
-def _keys(dialect: str) -> FromClause:
-    """The table of any number of keys that the parameter `keys` holds as JSON."""
-    parameter = bindparam("keys", type_=Text)
-    columns: list[ColumnElement[str]]
-    if dialect == "postgresql":
-        each = func.json_array_elements(cast(parameter, JSON)).table_valued("value", name="each")
-        # Else the recursive query would mix the default collation with that of the tables.
-        columns = [each.c.value.op("->>")(place).collate("C") for place in (0, 1)]
-    else:
-        each = func.json_each(parameter).table_valued("value", name="each")
-        columns = [func.json_extract(each.c.value, f"$[{place}]") for place in (0, 1)]
-    return select(columns[0].label("type"), columns[1].label("id")).subquery("keys")
