@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pdp.gauges import Gauges
+
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
@@ -84,6 +86,19 @@ class DecisionClock:
     def steps(self) -> int:
         """Steps of the wall clock that were seen, either way."""
         return self._steps
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_clock_steps": (
+                "Steps of the wall clock that were seen, either way.",
+                lambda: self.steps,
+            ),
+            "pdp_clock_ahead_seconds": (
+                "By how much decision time is ahead of the wall clock.",
+                self.ahead_seconds,
+            ),
+        }
 
     def ahead_seconds(self) -> float:
         """By how much decision time is ahead of the wall clock."""

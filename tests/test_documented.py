@@ -25,6 +25,12 @@ def rows(page: str, heading: str) -> list[str]:
     return re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
 
 
+def gauges_in(files: str) -> set[str]:
+    """The gauges that these files declare."""
+    source = "".join(path.read_text() for path in ROOT.glob(files))
+    return set(re.findall(r'"(pdp_[a-z_]+)": \(', source))
+
+
 def test_every_setting_is_documented_and_no_other() -> None:
     assert sorted(rows("settings.md", "The table")) == sorted(Settings.model_fields)
 
@@ -41,15 +47,12 @@ def test_every_setting_of_clerk_is_documented_once_and_no_other() -> None:
 def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> None:
     assert set(rows("sidecar.md", "Settings")) == set(SidecarSettings.model_fields)
     metrics = set(rows("sidecar.md", "Metrics"))
-    source = (ROOT / "pdp" / "sidecar" / "app.py").read_text()
-    gauges = set(re.findall(r'"(pdp_[a-z_]+)": \(', source))
-    assert metrics == gauges - set(rows("metrics.md", "Metrics"))
+    assert metrics == gauges_in("pdp/sidecar/*.py") - set(rows("metrics.md", "Metrics"))
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    source = (ROOT / "pdp" / "process" / "app.py").read_text()
-    gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
-    metrics = Metrics(gauges)
+    declared = gauges_in("pdp/**/*.py") - gauges_in("pdp/sidecar/*.py") | {"pdp_ready"}
+    metrics = Metrics({name: ("", lambda: 0.0) for name in declared})
     metrics.observe_rpc("Check", "OK", 0.001)
     decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))
     metrics.count_decisions([decision])

@@ -26,6 +26,7 @@ from pdp.audit.write_queue import Entry, Item, RecordQueue
 from pdp.audit.writer import LogWriter, Synced
 from pdp.clock import Clock, wall_clock
 from pdp.errors import AuditUnavailable, ShareExceeded
+from pdp.gauges import Gauges
 from pdp.model import DecisionRecord, Effect
 
 WAIT_SECONDS_MAX: Final = 0.25
@@ -215,6 +216,31 @@ class Recorder:
             folded=self._folded,
             refused=self._refused,
         )
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_audit_waiting_records": (
+                "Decisions that wait to be written.",
+                lambda: self.counts().waiting,
+            ),
+            "pdp_audit_dropped_records": (
+                "Allows that were not recorded; the log says so itself.",
+                lambda: self.counts().dropped,
+            ),
+            "pdp_audit_write_failures": (
+                "Writes of the log that failed, and segments that others moved or changed.",
+                lambda: self.counts().failures,
+            ),
+            "pdp_audit_folded_records": (
+                "Denials that were counted at the record of an equal one.",
+                lambda: self.counts().folded,
+            ),
+            "pdp_audit_share_refusals": (
+                "Denials not given, because their caller's share of the log was used up.",
+                lambda: self.counts().refused,
+            ),
+        }
 
     # --- the writer ------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from pdp.document.diff import Action, Change, differences, same_entity
 from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.lint import lint
 from pdp.document.parse import parse_document, refuse
-from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
+from pdp.document.policy_document import Place, PolicyDocument
 from pdp.document.references import (
     Declared,
     parent_problem,
@@ -29,11 +29,9 @@ from pdp.document.references import (
     role_problems,
 )
 from pdp.document.render import VERSION_LINE, render_document, render_more, render_sections
-from pdp.document.validate import KINDS, checked, display_key, kind_of
+from pdp.document.validate import checked, display_key
 
 __all__ = [
-    "KINDS",
-    "SECTIONS",
     "VERSION_LINE",
     "Action",
     "Change",
@@ -47,7 +45,6 @@ __all__ = [
     "described",
     "differences",
     "display_key",
-    "kind_of",
     "lint",
     "parent_problem",
     "parse_document",

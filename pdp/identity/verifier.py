@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
 from pdp.clock import Clock
+from pdp.gauges import Gauges
 from pdp.identity.claims import (
     ClaimRules,
     actor_of,
@@ -129,6 +130,15 @@ class Verifier:
     def key_fetches(self) -> Mapping[str, KeyFetches]:
         """Counts of key set fetches, by issuer."""
         return {name: issuer.keys.fetches for name, issuer in self._issuers.items()}
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_key_fetch_failures": (
+                "Key set fetches that failed.",
+                lambda: sum(fetches.failed for fetches in self.key_fetches.values()),
+            ),
+        }
 
     async def verify(self, token: str) -> VerifiedToken | RefusedToken:
         """Who a token speaks for, or why it proves nothing.

@@ -9,9 +9,10 @@ from sqlalchemy import Engine, event
 from pdp.administrator import Administrator
 from pdp.administrator import administrator as administrator_module
 from pdp.database.engine import open_engine
-from pdp.document import KINDS, Action, PolicyDocument, parse_document, render_document
+from pdp.document import Action, PolicyDocument, parse_document, render_document
 from pdp.errors import InvalidPolicy, LimitExceeded
 from pdp.facts import Store
+from pdp.kinds import KINDS
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Effect, Grant, Permission, Role, Rule, ToUser, User
 from tests.kit import soak

@@ -17,6 +17,7 @@ from pdp.concurrency.background import BackgroundTask
 from pdp.errors import ClerkError, DatabaseUnavailable, ShuttingDown
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import forget_old
+from pdp.gauges import Gauges
 from pdp.settings import ClerkSettings
 
 log = structlog.get_logger("pdp.clerk")
@@ -75,6 +76,20 @@ class Reconciler:
     def stop(self) -> None:
         """Ends before the next request or transaction; what is under way is not waited for long."""
         self._task.stop(STOP_SECONDS_MAX)
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_clerk_drift": (
+                "Differences that the last complete sync with Clerk found.",
+                self.drift,
+            ),
+            "pdp_clerk_reconciled_timestamp_seconds": (
+                "When the last complete sync with Clerk ended; 0: never.",
+                self.reconciled_at,
+            ),
+            "pdp_clerk_sync_failures": ("Syncs with Clerk that failed.", self.failures),
+        }
 
     def drift(self) -> float:
         """How many differences the last complete sync found."""

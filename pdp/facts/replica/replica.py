@@ -40,6 +40,7 @@ from pdp.facts.store.loader import (
 )
 from pdp.facts.store.state import State
 from pdp.facts.store.store import Reader, Store
+from pdp.gauges import Gauges
 from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
 
 log = structlog.get_logger(__name__)
@@ -138,6 +139,16 @@ class Replica:
         if not self._cell.loaded:
             return float("inf")
         return time.monotonic() - self._cell.current.confirmed_at
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_revision": ("Revision that is served.", lambda: self.revision),
+            "pdp_staleness_seconds": (
+                "Time since every change was confirmed as seen.",
+                self.staleness_seconds,
+            ),
+        }
 
     @property
     def policy(self) -> Policy:
