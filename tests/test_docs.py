@@ -17,7 +17,7 @@ ADR_SECTIONS = ["## Status", "## Context", "## Decision", "## Consequences"]
 
 
 def _section(text: str, heading: str) -> str:
-    """What stands under a heading, its own sub-headings included."""
+    """The text under a heading, including its own sub-headings."""
     level = heading.index(" ")
     found = re.search(
         rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.MULTILINE | re.DOTALL
@@ -49,7 +49,7 @@ def test_every_reason_of_the_contract_is_explained_once_and_in_order(
         ("### Denied: FORBIDDEN (403)", DenialKind.FORBIDDEN),
     ],
 )
-def test_every_decision_reason_stands_under_its_kind(heading: str, kind: DenialKind | None):
+def test_every_decision_reason_is_listed_under_its_kind(heading: str, kind: DenialKind | None):
     documented = ROW.findall(_section((DOCS / "errors.md").read_text(), heading))
     assert documented == [reason.name for reason in Reason if reason.denial_kind is kind]
 
