@@ -1,4 +1,4 @@
-"""What the documents list is what there is: settings, metrics, commands, make targets."""
+"""The documents list exactly what exists: settings, metrics, commands, make targets."""
 
 import itertools
 import json

@@ -22,7 +22,7 @@ def imported_by(source: str) -> Iterator[str]:
 
 
 def faults_of(module: str, source: str) -> set[str]:
-    """What a module of the tests imports against the rules:
+    """The imports of a module of the tests that break the rules:
 
     - a test module or a conftest, which pytest alone imports;
     - from a module of the kit: anything of the tests that is not in a kit;

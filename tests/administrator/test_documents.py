@@ -230,7 +230,7 @@ def test_the_rollback_of_fifty_thousand_users_is_one_document(sqlite_url: str):
     engine.dispose()
 
 
-def test_the_id_of_a_rule_keeps_what_the_document_says_apart(administrator: Administrator):
+def test_rules_that_differ_have_different_ids(administrator: Administrator):
     administrator.apply("permissions: [a:b]\nroles: {R: {allow: [a:b]}}")
     _, changes = administrator.apply("roles: {R: {allow: [{permission: a:b, when: 'true'}]}}\n")
     assert [(one.action, one.kind) for one in changes] == [

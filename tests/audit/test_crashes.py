@@ -1,4 +1,4 @@
-"""What the operating system can do to a process that records: strace does it.
+"""The operating system fails or kills a process that records: strace does it.
 
 A run is a real process that writes real segments; strace kills it, fails its system calls or
 makes them hang. Needs strace and the right to trace a process of one's own.
@@ -35,7 +35,7 @@ CALLS = (
 
 @dataclass
 class Run:
-    """What a run said before it ended."""
+    """The output of a run before it ended."""
 
     killed: bool
     acked: list[str] = field(default_factory=list)

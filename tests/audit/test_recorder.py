@@ -50,7 +50,7 @@ def held(directory: Path) -> tuple[Recorder, Gate]:
 def test_records_are_readable_when_record_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 8: a denial that was answered is on record."""
+    """Rule 8: a denial that was answered is in the log."""
     # It is not about how fast this machine is.
     monkeypatch.setattr("pdp.audit.recorder.WAIT_SECONDS_MAX", 30.0)
     recorder = Recorder(tmp_path, ORIGIN)

@@ -98,7 +98,7 @@ def test_other_bytes_are_refused_as_malformed(payload: bytes) -> None:
 
 
 def test_what_was_decided_has_the_bytes_that_it_always_had() -> None:
-    """Only what a sidecar answered says where the answer came from; nobody says who reported it."""
+    """Only records of a sidecar have a source; no record names its own reporter."""
     plain = decision_record()
     assert b'"source"' not in encode(plain)
     for source in (AnswerSource.CACHED, AnswerSource.STAYED_OPEN):

@@ -142,7 +142,7 @@ def test_nothing_behind_what_is_synced_is_shipped(
     assert second.payload in path.read_bytes()
 
 
-def test_shipping_goes_on_where_another_process_stopped(tmp_path: Path, engine: Engine) -> None:
+def test_shipping_continues_where_another_process_stopped(tmp_path: Path, engine: Engine) -> None:
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
     run(recorder.record([decision_record() for _ in range(10)]))
@@ -156,7 +156,7 @@ def test_shipping_goes_on_where_another_process_stopped(tmp_path: Path, engine: 
 
 
 def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_url: str) -> None:
-    """F1, F2 where audit is concerned: segments keep the records until the database is back."""
+    """F1, F2 for the audit: segments keep the records until the database is back."""
     engine = open_engine(database_url)
     with begin_write(engine) as connection:
         connection.execute(text("ALTER TABLE audit_shipping RENAME TO away"))
@@ -180,7 +180,7 @@ def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_
     engine.dispose()
 
 
-def test_no_password_of_the_database_is_said(
+def test_the_password_of_the_database_is_not_logged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """SpiceDB CVE-2023-46255, CVE-2026-40091 (the URL with its password in the log)."""

@@ -16,7 +16,7 @@ from tests.kit.audit.logs import ORIGIN, write_log
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """The path of a segment of 40 records, with a successor that says where it ends."""
+    """The path of a segment of 40 records, with a successor that names its end."""
     write_log(tmp_path, 20, 20)
     write_log(tmp_path, 1)
     assert verify_segments(tmp_path).records == 41
@@ -55,7 +55,7 @@ def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
 
 
 def test_each_flipped_bit_of_one_frame_is_found(log: Path) -> None:
-    """The last frame: nothing comes after it."""
+    """The last frame: no frame follows it."""
     header, frames = split(log)
     last = frames[-1]
     for bit in [*range(37 * 8), *range(37 * 8, len(last) * 8, 11)]:

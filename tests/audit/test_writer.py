@@ -1,4 +1,4 @@
-"""What others do to the files of a log that is being written."""
+"""Other programs move, delete or change the files of a log while it is written."""
 
 import os
 import shutil

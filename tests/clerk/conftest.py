@@ -1,4 +1,4 @@
-"""Fixtures: Clerk's Backend API with small pages, and databases that are held against it."""
+"""Fixtures: Clerk's Backend API with small pages, and databases to compare with it."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def world(engine: Engine, clerk: ClerkApiServer) -> World:
 
 @pytest.fixture
 def small_world(sqlite_url: str, clerk: ClerkApiServer) -> Iterator[World]:
-    """On SQLite alone, where the database makes no difference."""
+    """On SQLite only, for tests that do not depend on the database."""
     engine = open_engine(sqlite_url)
     yield World(engine, clerk)
     engine.dispose()

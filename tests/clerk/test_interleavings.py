@@ -1,4 +1,4 @@
-"""An account's life as Clerk tells it, in a thousand orders, ends as it ends in order.
+"""Messages about an account in a thousand orders end in the same state as in the right order.
 
 Clerk delivers at least once and in any order. Messages are duplicated, held back and overtaken;
 transactions are cut off half way and their messages delivered again, and so are messages whose
@@ -33,7 +33,7 @@ class Crash(BaseException):
 
 
 class Account:
-    """A directory whose process dies within a transaction whenever it is told to."""
+    """A directory whose process dies within a transaction when the test says so."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

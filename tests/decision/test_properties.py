@@ -75,7 +75,7 @@ def test_the_random_worlds_meet_every_reason():
     ("rule", "answer"), [("reaches_to_allow", True), ("depends_on_organization", False)]
 )
 def test_a_wrong_evaluator_is_found_out(monkeypatch, rule, answer):
-    """Positive control: with a part of the tenant's wall taken out of the reference, it differs."""
+    """Positive control: the reference differs if it lacks a part of the tenant isolation."""
     monkeypatch.setattr(reference, rule, lambda *_, **__: answer)
     differences = 0
     for seed in range(2_000):
@@ -120,7 +120,7 @@ def test_one_more_deny_rule_never_allows(seed):
 @given(seeds)
 @worlds_500
 def test_what_is_not_known_of_the_organization_never_allows(seed):
-    """Who leaves the organization of a resource out is allowed nothing that is refused for any
+    """A question without the organization of a resource is never allowed if it is refused for any
     organization that it could have. (But for a grant to the user on that very resource.)"""
     random = Random(seed)
     world = random_world(random)
@@ -158,7 +158,7 @@ def test_a_stricter_resource_type_never_allows(seed):
 @given(seeds)
 @worlds_500
 def test_one_grant_less_never_allows_unless_it_denied(seed):
-    """CVE-2025-25196, CVE-2025-48371 (OpenFGA): what is taken away cannot open a door."""
+    """CVE-2025-25196, CVE-2025-48371 (OpenFGA): removing a grant cannot allow anything."""
     random = Random(seed)
     world = random_world(random)
     world = replace(world, rules=[rule for rule in world.rules if rule.effect is Effect.ALLOW])
@@ -172,7 +172,7 @@ def test_one_grant_less_never_allows_unless_it_denied(seed):
 @given(seeds)
 @worlds_500
 def test_one_more_role_without_deny_rules_never_denies(seed):
-    """CVE-2025-25196 (OpenFGA): what is added denies only where it says so."""
+    """CVE-2025-25196 (OpenFGA): an added rule denies only what it names."""
     random = Random(seed)
     world = random_world(random)
     asked = random_question(random)

@@ -1,4 +1,4 @@
-"""What a document says, and how its problems are told."""
+"""What a document means, and how its problems are reported."""
 
 from pathlib import Path
 
@@ -128,7 +128,7 @@ resources:
     )
 
 
-def test_all_problems_are_told_at_once_each_with_its_path_and_line():
+def test_all_problems_are_reported_at_once_each_with_its_path_and_line():
     found = problems("""
 permissions: [course:view, Course:edit]
 roles:
@@ -254,7 +254,7 @@ def test_inheritance_of_depth_10000_is_refused_and_a_diamond_of_2_to_the_30_path
     assert len(document.roles or ()) == 2 * (len(layers) + 1)
 
 
-def test_many_long_circles_are_told_in_little_time_and_space():
+def test_many_long_circles_are_reported_in_little_time_and_space():
     """2,000 circles of up to 2,000 roles would be megabytes of names."""
     roles = "\n".join(f"  R{n}: {{inherits: [R{n + 1}, R0]}}" for n in range(2_000))
     found = problems(f"roles:\n{roles}\n  R2000: {{inherits: [R0]}}\n")
@@ -414,7 +414,7 @@ def test_a_resource_type_that_cannot_be_meant_is_refused(
 def test_a_deeper_document_than_the_limit_is_refused():
     """After CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
-    # Far deeper, the library refuses before it tells us of the first level.
+    # Far deeper, the library refuses before it reports the first level.
     for text in ("[" * 1_000_000, '{"a":' * 100_000):
         said = problem(text).description
         assert "levels deep" in said or "maximum nesting depth" in said

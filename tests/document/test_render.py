@@ -1,4 +1,4 @@
-"""What is written reads back as the same."""
+"""A written document reads back as the same."""
 
 import pytest
 import yaml
@@ -23,7 +23,7 @@ def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
 @settings(deadline=None, max_examples=30)
 @given(documents())
 def test_an_old_yaml_reads_the_same_texts(document: PolicyDocument):
-    """What is text to us is text to the tools that people have."""
+    """Text for us is text for other YAML tools."""
     tree = yaml.safe_load(render_document(document))
     assert [one["id"] for one in tree["users"]] == [one.id for one in document.users or ()]
 

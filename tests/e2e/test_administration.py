@@ -237,7 +237,7 @@ def test_pages_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
             for size in (1, 16, 100):
                 first = pages(page(size), "users")
                 assert [next(first).id for _ in range(3 * size)] == wanted[: 3 * size]
-            # What is written between two pages neither shifts nor hides the rest.
+            # A write between two pages neither shifts nor hides the rest.
             walk = pages(page(1000), "users")
             start = [next(walk).id for _ in range(1000)]
             call(stubs, "DeleteUser", id="user_000000")

@@ -97,7 +97,7 @@ def test_another_organization_is_out_of_reach(stubs: Stubs) -> None:
     assert reason_of(ask(stubs, "user_sam", "course:view", elsewhere)) == "WRONG_ORGANIZATION"
 
 
-def test_a_resource_of_which_nobody_says_whose_it_is_is_in_nobodys_organization(
+def test_a_resource_without_a_known_organization_is_in_no_organization(
     server: ServerProcess, stubs: Stubs
 ) -> None:
     """A misspelled id, or another tenant's: the message says what to store or to send, and a metric
@@ -238,7 +238,7 @@ def test_a_revision_that_does_not_exist_is_unavailable_soon(stubs: Stubs) -> Non
     assert error_info(error).reason == "REVISION_NOT_REACHED"
 
 
-def test_every_denial_is_on_record_and_says_what_was_answered(stubs: Stubs) -> None:
+def test_every_denial_is_logged_with_its_answer(stubs: Stubs) -> None:
     response = ask(stubs, "user_sam", "course:delete")
 
     def is_on_record() -> bool:

@@ -1,4 +1,4 @@
-"""What users of gRPC expect of any server, by a real client: reflection, health, deadlines,
+"""Features that clients of gRPC expect of any server: reflection, health, deadlines,
 compression, and an orderly end."""
 
 import contextlib
@@ -36,7 +36,7 @@ class Reflection:
     """A tool that knows no stubs, as grpcurl does."""
 
     def __init__(self, channel: grpc.Channel, version: str) -> None:
-        self._ask = channel.stream_stream(
+        self.stream = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
@@ -44,14 +44,16 @@ class Reflection:
         self._channel = channel
 
     def ask(self, **request: Any) -> reflection_pb2.ServerReflectionResponse:
-        [answer] = self._ask(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10)
+        [answer] = self.stream(
+            iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10
+        )
         return answer
 
     def list(self) -> set[str]:
         return {one.name for one in self.ask(list_services="").list_services_response.service}
 
     def describe(self, symbol: str) -> descriptor_pool.DescriptorPool:
-        """All that the file of a symbol needs."""
+        """The descriptors that the file of a symbol needs."""
         pool, known = descriptor_pool.DescriptorPool(), set()
 
         def add(raw: bytes) -> None:
@@ -104,8 +106,8 @@ def test_a_tool_without_stubs_lists_describes_and_calls(stubs: Stubs, version: s
 def test_a_stream_of_reflection_requests_is_answered_in_order(stubs: Stubs) -> None:
     names = ["a.proto", SERVICE, "b.proto"]
     requests = (reflection_pb2.ServerReflectionRequest(file_containing_symbol=n) for n in names)
-    ask = Reflection(stubs.channel, "v1")._ask
-    answers = list(ask(requests, timeout=10))
+    stream = Reflection(stubs.channel, "v1").stream
+    answers = list(stream(requests, timeout=10))
     kinds = [answer.WhichOneof("message_response") for answer in answers]
     assert kinds == ["error_response", "file_descriptor_response", "error_response"]
 

@@ -129,7 +129,7 @@ def test_bodies_that_trickle_keep_no_probe_and_no_webhook_out(attacked: ServerPr
 
 
 def test_at_its_bound_of_connections_a_port_closes_those_that_are_idle() -> None:
-    """Those that were answered and ask nothing more make room within some seconds."""
+    """Idle connections that were answered make room within some seconds."""
     application = http_application(Metrics({}), list)
     with listening(application, connections_max=20) as port:
         keep_alive = PROBE.replace(b"Connection: close\r\n", b"")

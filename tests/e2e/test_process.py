@@ -95,7 +95,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
             eventually(lambda: answers > 100)
             assert server.stop() == 0
             stopped.set()
-    # What came after the door was closed was refused as such; nothing was cut off in the middle.
+    # Requests after the listener was closed were refused; none was cut off in the middle.
     assert {error.code() for error in failures} <= {grpc.StatusCode.UNAVAILABLE}
     assert "Traceback" not in server.log()
 

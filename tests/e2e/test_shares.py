@@ -69,7 +69,7 @@ def test_eleven_hundred_streams_of_one_caller_keep_no_sidecar_of_another_from_be
             assert asked.decision_id
 
 
-def test_a_caller_that_reports_more_than_its_share_is_told_when_to_come_again(
+def test_a_caller_that_reports_more_than_its_share_gets_a_time_to_retry(
     server: ServerProcess,
 ) -> None:
     frames = [LogFrame(kind=FRAME_KIND_RECORD, payload=b"nonsense")] * 60

@@ -82,7 +82,7 @@ bodies = st.one_of(
 
 
 Part = Callable[[int], bytes]
-"""What is sent, for the number of a stream that is not used yet."""
+"""The bytes to send, for an unused stream number."""
 
 
 @st.composite
@@ -142,7 +142,7 @@ LEFT = re.compile(
     r'"level":"error","event":"failed","pid":\d+,"subject":"request",'
     r'"detail":"(stream channel|connection writer) was closed"'
 )
-"""What h2corn logs as an error of its own: the peer left while a response was written."""
+"""An error that h2corn logs itself: the peer left while a response was written."""
 
 
 @pytest.mark.soak

@@ -1,4 +1,4 @@
-"""The process stands still for longer than the bound between reading the facts and answering, as a
+"""The process is paused for longer than the bound between reading the facts and answering, as a
 garbage collector, a debugger or a starved machine makes it."""
 
 import time

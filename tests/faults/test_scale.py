@@ -1,4 +1,4 @@
-"""What a change costs a replica does not grow with what it serves: `make bench` loads a million
+"""The cost of a change does not grow with the facts of a replica: `make bench` loads a million
 users, and here the statements and rows that one change takes are counted."""
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What went wrong in other verifiers, each as a test of this one."""
+"""Incidents of other verifiers, each as a test of this one."""
 
 import base64
 import gc

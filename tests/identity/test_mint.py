@@ -1,4 +1,4 @@
-"""Development tokens: good where their key is configured, marked, and nowhere else."""
+"""Development tokens: marked as such, and valid only if their key is configured."""
 
 import json
 

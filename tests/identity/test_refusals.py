@@ -1,4 +1,4 @@
-"""What a session token's verifier must refuse, kind by kind, each with its own reason.
+"""Tokens that the verifier must refuse, kind by kind, each with its own reason.
 
 In the order of the checks: the header, the class of the token, issuer, party and time, the claims,
 the shape.
@@ -272,7 +272,7 @@ def test_14_a_token_without_a_party_is_refused_for_a_reason_of_its_own(
     token = session_token(now=NOW, claims=claims, without=without)
     one = verifier(pem_issuer(authorized_parties=(PARTY,)))
     assert reason(run(one.verify(token))) is R.TOKEN_PARTY_MISSING
-    accepted(run(verifier().verify(token)))  # where no parties are configured, azp is not checked
+    accepted(run(verifier().verify(token)))  # without configured parties, azp is not checked
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_28_json_that_is_not_strict_is_refused(payload: bytes) -> None:
     assert reason(run(verifier().verify(raw_token(header, payload, key)))) is R.TOKEN_MALFORMED
     assert reason(run(verifier().verify(raw_token(payload, b"{}", key)))) in (
         R.TOKEN_MALFORMED,
-        # What is a JSON object has no algorithm.
+        # A JSON object without an algorithm.
         R.TOKEN_ALGORITHM_NOT_ALLOWED,
     )
 

@@ -101,7 +101,7 @@ def test_refusals_are_not_cached() -> None:
     one = verifier(clock=(clock := FakeClock(NOW - 100)))
     token = session_token(now=NOW)
     assert reason(run(one.verify(token))) is Reason.TOKEN_NOT_YET_VALID
-    assert len(one._cache) == 0
+    assert one.cached_tokens == 0
     clock.now = NOW
     accepted(run(one.verify(token)))
 
@@ -139,7 +139,7 @@ def test_a_hit_that_no_longer_holds_leaves_the_cache() -> None:
     accepted(run(one.verify(token)))
     clock.now = NOW + 66
     assert reason(run(one.verify(token))) is Reason.TOKEN_EXPIRED
-    assert len(one._cache) == 0
+    assert one.cached_tokens == 0
 
 
 def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
@@ -156,7 +156,7 @@ def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
         assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
         accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer, key=new))))
 
-        # Control: an entry that is not held against the current key is served forever.
+        # Control: an entry that is not compared with the current key is served forever.
         unchecked = PemKey(entry.key)
         one._cache[digest_of(token)] = type(entry)(
             entry.token, unchecked, entry.kid, entry.key, entry.starts_at
@@ -270,7 +270,7 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(one._cache) <= 4
+    assert one.cached_tokens <= 4
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))

@@ -36,7 +36,7 @@ from tests.kit.wire.errors import error_info, rpc_error
 
 CACHED = {"source": AnswerSource.CACHED}
 SEGMENT_BYTES = 2000
-"""Of a few records."""
+"""The size of a few records."""
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_sidecar_that_dies_at_any_report_loses_nothing_and_doubles_nothing(
 
 
 def test_an_acknowledgement_that_was_lost_doubles_nothing(tmp_path: Path, upstream: Engine) -> None:
-    """F4 where reports are concerned: two of three answers are lost, one of them with its call."""
+    """F4 for reports: two of three answers are lost, one of them with its call."""
     report = report_to(upstream)
     calls = 0
 
@@ -329,7 +329,7 @@ def test_a_sidecar_reports_to_a_server_and_auditors_see_it(tmp_path: Path) -> No
 
 @contextmanager
 def following(listed_by: dict[str, str]) -> Iterator[Callable[[], dict[str, str]]]:
-    """What `pdp audit list --follow` says, line by line, of what comes from now on."""
+    """The lines of `pdp audit list --follow` about later records."""
     command = [*PDP, "audit", "list", "--follow", "--json", "--api-key", AUDITOR_KEY]
     follower = subprocess.Popen(command, env=listed_by, stdout=subprocess.PIPE, text=True)
     try:

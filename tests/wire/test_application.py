@@ -35,7 +35,7 @@ KEY = "pdp_key"
 
 @dataclass
 class Response:
-    """What came back over HTTP."""
+    """An answer over HTTP."""
 
     http_status: int
     headers: dict[bytes, bytes]

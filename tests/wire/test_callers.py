@@ -1,4 +1,4 @@
-"""Who calls: an API key or a certificate's one URI, and nothing else."""
+"""The identity of a caller: an API key or the one URI of a certificate, and nothing else."""
 
 import hashlib
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ def test_the_table_holds_every_method_of_the_contract_and_no_other() -> None:
     assert len(METHODS) == len(contract)
 
 
-def test_who_may_call_what() -> None:
+def test_each_capability_allows_its_methods() -> None:
     """A golden table: what a caller with one capability reaches."""
     reached: dict[str, set[str]] = {}
     for method in METHODS:
@@ -67,7 +67,7 @@ def test_who_may_call_what() -> None:
     }
 
 
-# What of a question reaches facts and decision, by message. A field that is added to the contract
+# The fields that reach facts and decision, by message. A field that is added to the contract
 # must be placed here, after it was made sure that every cache that it concerns knows it.
 READ = {
     "pdpapi.v1.CheckRequest": {
@@ -112,7 +112,7 @@ def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
 
 
 def test_every_kind_of_change_has_a_name_on_the_wire() -> None:
-    """But the one that is told as `start_over`."""
+    """Except the one that is sent as `start_over`."""
     wire = set(change_service_pb2.ChangeKind.values()) - {0}
     assert set(KINDS) == set(ChangeKind) - {ChangeKind.EVERYTHING}
     assert sorted(KINDS.values()) == sorted(wire)

@@ -113,7 +113,7 @@ def test_a_herd_is_not_asked_to_come_back_at_one_moment() -> None:
     assert len({retry_milliseconds(status) for _, status in said}) > 9
 
 
-def test_a_caller_without_a_share_is_told_which_and_when_there_is_room_again() -> None:
+def test_an_exhausted_share_is_named_with_a_time_to_retry() -> None:
     code, status = status_of(example(errors.ShareExceeded))
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
@@ -147,7 +147,7 @@ LONG = ("x" * 9_000, "\U0001f600" * 9_000, "\x01%" * 9_000, "\ud83d" * 9_000)
 
 
 def trailer_bytes(status: status_pb2.Status) -> int:
-    """What a client counts of a status: `grpc-message` and the details, as HTTP/2 carries them."""
+    """The size of a status for a client: `grpc-message` and the details, as HTTP/2 carries them."""
     headers = status_headers(Refusal(grpc.StatusCode.UNKNOWN, status))
     return sum(len(name) + len(value) + 32 for name, value in headers)
 
@@ -181,7 +181,7 @@ def test_no_status_is_longer_than_a_client_takes(
     assert len(again.details) == len(status.details)
 
 
-def test_what_fits_is_said_whole() -> None:
+def test_a_short_message_is_sent_in_full() -> None:
     violations = [errors.Violation(f"roles.A.allow[{n}]", "is odd", n) for n in range(9)]
     _, status = status_of(errors.InvalidPolicy(*violations))
     bad, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()

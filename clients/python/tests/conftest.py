@@ -23,7 +23,7 @@ def answerer() -> Iterator[Answerer]:
 
 @pytest.fixture
 def teller() -> Iterator[Answerer]:
-    """A peer that also tells what changes."""
+    """A peer that also has a change stream."""
     one = Answerer(watches=True)
     server = serve(one, "127.0.0.1:0")
     yield one

@@ -181,7 +181,9 @@ def test_positive_control_without_a_guard_it_reaches_one(setup: str, guard: Guar
 
 
 @pytest.mark.parametrize("setup", DOCUMENTED + WITHOUT)
-def test_a_handler_of_options_is_reached_by_who_may(setup: str, guard: Guard, answerer: Answerer):
+def test_an_allowed_actor_reaches_a_handler_of_options(
+    setup: str, guard: Guard, answerer: Answerer
+):
     headers = {"Origin": ORIGIN, "Authorization": "Bearer token"}
     assert make(setup, guard)("OPTIONS", "/own", headers)[0] == 200
     assert ran == ["OPTIONS /own"]

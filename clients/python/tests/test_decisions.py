@@ -1,4 +1,4 @@
-"""What comes of an answer."""
+"""How the guard handles answers."""
 
 import pickle
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
-"""A handler runs only where the route that was judged is its own, whatever prefix there is.
+"""A handler runs only if the guard judged its own route, whatever the prefix.
 
-The handlers are in the real router of each framework (`routers.py`), and whatever the map asks is
-allowed: so the permission that was asked about tells which route was judged.
+The handlers are in the real router of each framework (`routers.py`), and the PDP allows
+everything: so the permission of the request shows which route the guard judged.
 """
 
 from collections.abc import Iterator

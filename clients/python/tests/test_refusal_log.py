@@ -1,4 +1,4 @@
-"""What the guard writes into the log about a request that its route map does not let pass."""
+"""The guard logs requests that its route map refuses."""
 
 import logging
 from collections.abc import Mapping

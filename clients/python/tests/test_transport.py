@@ -1,4 +1,4 @@
-"""Who the guard talks to, and in what."""
+"""The connection of a guard: its targets, TLS and keys."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_clear_text_beyond_loopback_is_refused(target: str, key: str | None):
         Guard(target, api_key=key)
 
 
-def test_clear_text_beyond_loopback_is_possible_when_said():
+def test_clear_text_beyond_loopback_needs_an_option():
     Guard("dns:///pdp.internal:50051", api_key="key", insecure=True).close()
 
 

@@ -91,7 +91,7 @@ def test_of_several_processes_one_syncs_and_all_tell_of_it(
     assert sum(one.failures() for one in processes) == 0
 
 
-def test_who_syncs_from_cron_finds_it_in_the_metrics_of_the_server(
+def test_a_sync_from_cron_shows_in_the_metrics_of_the_server(
     engine: Engine, clerk: ClerkApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pdp.clerk.sync.scheduler.LOOK_SECONDS", 0.05)
@@ -133,10 +133,11 @@ def test_it_stops_while_clerk_has_it_wait(
     clerk.answer_next(too_many("100"), path="/users")
     reconciler = start(open_engine(sqlite_url))
     eventually(lambda: clerk.asked("/users") == 1)
+    [thread] = (thread for thread in threading.enumerate() if thread.name == "clerk")
     watch = Stopwatch()
     reconciler.stop()
     assert watch.seconds < 1
-    assert not any(thread.name == "clerk" for thread in threading.enumerate())
+    assert not thread.is_alive()
     # The next process goes on at once.
     other = start(open_engine(sqlite_url))
     eventually(lambda: other.reconciled_at() > 0)
@@ -147,7 +148,7 @@ def test_it_stops_while_clerk_has_it_wait(
 def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
     engine: Engine, start: Start, lifetime: float
 ) -> None:
-    """Also where nothing is synced."""
+    """Even if nothing is synced."""
     now = time.time()
     kept = max(KEEP_SECONDS, lifetime + DAY_SECONDS)
     ages = {"old": kept + 60, "young": kept - 60}
@@ -170,8 +171,8 @@ def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
     eventually(lambda: left() == ({"msg_young"}, {"young", "undated"}))
 
 
-def test_a_ban_that_no_webhook_told_of_is_denied(tmp_path: Path, clerk: ClerkApiServer) -> None:
-    """The webhook is lost: `reconcile_seconds` alone, from end to end."""
+def test_a_banned_user_is_denied_without_a_webhook(tmp_path: Path, clerk: ClerkApiServer) -> None:
+    """Fault F19, from end to end: with `reconcile_seconds` alone."""
     settings = {
         "instance_id": INSTANCE_ID,
         "secret_key": SECRET_KEY,

@@ -131,7 +131,7 @@ def test_an_event_of_another_instance_is_refused(on_sqlite: Endpoint) -> None:
     assert on_sqlite.everything() == before
 
 
-def test_while_the_database_is_away_clerk_is_told_to_try_again(endpoint: Endpoint) -> None:
+def test_while_the_database_is_unavailable_clerk_is_asked_to_retry(endpoint: Endpoint) -> None:
     body = event("user.created", clerk.user())
     move_away, move_back = (
         text(f"ALTER TABLE {one} RENAME TO {other}")

@@ -1,4 +1,4 @@
-"""One reading of every part that is read, whatever stands beside it."""
+"""Every part has one meaning, whatever else the message contains."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_what_has_no_single_reading_is_no_envelope_and_no_data(value: str) -> No
 
 
 @pytest.mark.parametrize("levels", [DEPTH_MAX - 4, DEPTH_MAX + 4])
-def test_what_stands_behind_something_deep_is_read(levels: int) -> None:
+def test_fields_after_a_deeply_nested_value_are_read(levels: int) -> None:
     deep: Any = "deep"
     for _ in range(levels):
         deep = [deep]

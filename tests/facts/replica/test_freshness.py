@@ -37,7 +37,7 @@ def test_answers_end_with_the_bound_when_the_database_is_gone_and_come_back_with
         outage = Outage(postgresql_url)
         outage.begin()
         watch = Stopwatch()
-        # What is in memory still answers within the bound; what is not, does not.
+        # Facts in memory still answer within the bound; others do not.
         with pytest.raises(Unavailable):
             run(replica.view("user_2", None, []))
         eventually(lambda: not replica.ready(), seconds=3)
@@ -107,7 +107,7 @@ def test_a_statement_that_hangs_is_ended_after_five_seconds(
 
 
 def test_a_pause_after_reading_is_noticed_though_the_process_has_caught_up(store: Store) -> None:
-    """The test stands after the evaluation, and it is about what the answer was made from: that
+    """The check comes after the evaluation, and concerns the view behind the answer: that
     the process is current again does not make an old view new."""
     replica = Replica(store, staleness_seconds_max=0.3, poll_seconds=0.02)
     replica.start()

@@ -103,7 +103,7 @@ def test_an_organization_or_parent_that_is_sent_for_a_stored_resource_is_ignored
         assert chain == (ResourceFacts(bare._replace(attributes={"a": 1.0}), (), stored=True),)
 
 
-def test_what_is_said_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
+def test_a_change_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
     replica = start()
 
     def said() -> dict[str, ResourceType]:
@@ -294,9 +294,9 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
         transaction.insert(Route("/{c}/1", PUBLIC))
     with capture_logs() as logs:
         assert needs("/c/1") == needs("/x") == "no_route"
-    (told,) = (one for one in logs if one["event"] == "all_routes_refused")
-    assert "/c/{id}" in told["problem"]
-    assert "/{c}/1" in told["problem"]
+    (logged,) = (one for one in logs if one["event"] == "all_routes_refused")
+    assert "/c/{id}" in logged["problem"]
+    assert "/{c}/1" in logged["problem"]
     with store.write() as transaction:
         transaction.delete(Route, ("/c/{id}",))
     assert needs("/c/1") is PUBLIC
@@ -304,7 +304,7 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
 
 
 def test_grants_follow_their_subject_and_scope(store: Store, start: Starter) -> None:
-    """Whom a grant is taken from loses it at the same revision at which another gets it."""
+    """One user loses a grant at the same revision at which another gets it."""
     write(store, Role("R"), User("user_1"), User("user_2"))
     replica = start(NEVER)
     subjects_and_scopes = [
@@ -458,7 +458,7 @@ def test_a_revision_from_the_past_drops_everything(
     assert run(replica.view("user_1", None, [])).user.user.name == "new"
 
 
-def test_changes_that_are_no_longer_told_are_a_reason_to_read_all_anew(
+def test_changes_that_are_no_longer_kept_are_a_reason_to_reload_everything(
     engine: Engine, store: Store, start: Starter
 ) -> None:
     write(store, User("user_1", name="old"))

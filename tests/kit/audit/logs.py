@@ -71,7 +71,7 @@ def gaps_of(directory: Path) -> list[bytes]:
 
 
 def occurrences_of(directory: Path) -> Counter[str]:
-    """How many decisions each id stands for, as the log says it."""
+    """How many decisions the log counts for each id."""
     found = Counter(ids_of(directory))
     for frame in frames_of(directory):
         count = count_of(frame.payload) if frame.kind == KIND_GAP else None

@@ -44,7 +44,7 @@ def record_some(directory: Path, records: int, pause: float) -> None:
 
 
 def say(line: str) -> None:
-    # Not by write(2): that one is hurt where the recorder uses it, not here.
+    # Not by write(2): strace disturbs the write of the recorder, not this one.
     os.writev(1, [line.encode() + b"\n"])
 
 

@@ -53,7 +53,7 @@ def membership(
 
 
 def end_of_membership(name: str, at: int, *, born: int, life: str = "1") -> DeletionSeen:
-    """Its end as Clerk tells it: the whole membership, and `updated_at` as it was before."""
+    """Its end as Clerk reports it: the whole membership, and `updated_at` as it was before."""
     return DeletionSeen(
         kind=ClerkKind.MEMBERSHIP,
         id=f"orgmem_{name}{life}",
@@ -75,16 +75,16 @@ def session_end(name: str, session: str = "1") -> SessionEnded:
 
 
 def state_of(reader: Reader, name: str) -> Sequence[object]:
-    """All that is stored of the account, without its name."""
+    """The stored state of the account, without its name."""
     user_id, organization_id = f"user_{name}", f"org_{name}"
-    said = read_objects(reader, ClerkKind.USER, [user_id]).get(user_id)
+    known = read_objects(reader, ClerkKind.USER, [user_id]).get(user_id)
     found = reader.get(User, (user_id,))
     place = reader.get(Organization, (organization_id,))
     member = reader.get(Membership, (organization_id, user_id))
     grants = find_referrers(reader, Grant, user_id=user_id)
     return (
         found and (found.email, found.name, found.status, dict(found.attributes)),
-        said and said.standing,
+        known and known.standing,
         place and (place.slug, place.name),
         member and member.role,
         sorted(grant.role for grant in grants),

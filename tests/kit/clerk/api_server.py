@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that speaks Clerk's Backend API, and misbehaves as it is told.
+"""A real HTTP server on loopback that speaks Clerk's Backend API, and misbehaves on request.
 
     with ClerkApiServer() as clerk:
         clerk.add(user("user_1"), organization("org_1"), membership("orgmem_1"))
@@ -43,7 +43,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked, and when (`time.monotonic`)."""
+    """A request, and when it came (`time.monotonic`)."""
 
     at: float
     method: str
@@ -107,7 +107,7 @@ class ClerkApiServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}{PREFIX}"
 
     def reset(self) -> None:
-        """As it was made: an empty account, and nothing asked."""
+        """Restores the initial state: an empty account, and no requests."""
         self.instance_id, self.secret_key = self._identity
         self.organizations_enabled = True
         self.objects: dict[str, Object] = {}
@@ -116,7 +116,7 @@ class ClerkApiServer:
         self.on_request: Callable[[Request], None] = lambda _: None
         """Called before each answer, in the thread that gives it."""
         self.instead: list[tuple[str, Answer]] = []
-        """What `answer_next` has announced: paths and answers."""
+        """Answers set by `answer_next`, with their paths."""
 
     # --- the account ------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def user(
     created_at: int = T0,
     **fields: Any,
 ) -> dict[str, Any]:
-    """A User. Its primary address is the last of two, where it has one."""
+    """A User. Its primary address is the last of two, if it has one."""
     addresses = [email_address("idn_other", "other@example.test")] if email else []
     addresses += [email_address("idn_primary", email)] if email else []
     return {
@@ -256,7 +256,7 @@ def deliver(
     path: str = PATH,
     seconds: float = 15,
 ) -> tuple[int, str]:
-    """Posts a message, as Clerk would where `headers` are not given; status and text."""
+    """Posts a message, with Clerk's headers by default; status and text."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
         sent = signed(body) if headers is None else dict(headers)

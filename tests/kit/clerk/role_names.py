@@ -32,14 +32,14 @@ ROLES = ("A", "B", "C")
 
 
 class Clerk(ClerkApiServer):
-    """Remembers what is written, and tells webhooks of it."""
+    """Remembers what is written, and sends webhooks about it."""
 
     def reset(self) -> None:
         super().reset()
         self.written: list[tuple[str, Any]] = []
         """(user id, pdp_roles) of each PATCH."""
         self.endpoint: int | None = None
-        """Where `user.updated` is delivered, before the PATCH is answered."""
+        """Receives `user.updated` before the PATCH is answered."""
         self.held: list[bytes] | None = None
         """Keeps the messages instead."""
 
@@ -70,9 +70,9 @@ class World:
         self.store = Store(engine)
         self.clerk = clerk
         self.now = NOW
-        self.told: list[int] = []
-        self.administrator = Administrator(self.store, on_write=self.told.append)
-        self.directory = Directory(self.store, on_write=self.told.append)
+        self.written: list[int] = []
+        self.administrator = Administrator(self.store, on_write=self.written.append)
+        self.directory = Directory(self.store, on_write=self.written.append)
         self.settings = ClerkSettings(
             instance_id=INSTANCE_ID, secret_key=SecretStr(SECRET_KEY), api_url=clerk.url
         )
@@ -106,7 +106,7 @@ class World:
 
     @contextlib.contextmanager
     def pushing(self) -> Iterator[Pusher]:
-        """A pusher that is told of what is written from now on."""
+        """A pusher that is notified of later writes."""
         one = Pusher(self.settings, self.store, clock=self.clock)
         self.administrator = Administrator(self.store, on_write=one.tell)
         self.directory = Directory(self.store, on_write=one.tell)

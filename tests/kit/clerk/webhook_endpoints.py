@@ -92,7 +92,7 @@ def running_endpoint(
 
 
 def exchange(port: int, request: bytes, *, seconds: float = 15) -> tuple[int, str]:
-    """Sends bytes and reads one answer, though the server may stop reading; 0 where none came."""
+    """Sends bytes and reads one answer, even if the server stops reading; 0 if none came."""
     with socket.socket() as connection:
         connection.settimeout(seconds)
         try:
@@ -104,7 +104,7 @@ def exchange(port: int, request: bytes, *, seconds: float = 15) -> tuple[int, st
 
 
 def read_answer(connection: socket.socket) -> tuple[int, str]:
-    """The status and text of an answer; 0 where the connection ends before one."""
+    """The status and text of an answer; 0 if the connection ends without one."""
     answer = http.client.HTTPResponse(connection)
     try:
         answer.begin()

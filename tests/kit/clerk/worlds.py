@@ -68,7 +68,7 @@ class World:
         ).run(**options)
 
     def facts(self) -> dict[str, Any]:
-        """What decisions read of the people."""
+        """The facts about users that decisions read."""
         with self.store.read() as reader:
             users = {one.id: (one.email, one.name, one.attributes) for one in reader.list(User)}
             organizations = {one.id: (one.slug, one.name) for one in reader.list(Organization)}

@@ -85,7 +85,7 @@ def _predicate(chance: random.Random, depth: int, elements: list[str]) -> str:
 
 
 def questions(chance: random.Random, number: int, size: int = 0) -> Iterator[Values]:
-    """Values within the limits of attributes; of this size, where one is given."""
+    """Values within the limits of attributes; of this size if one is given."""
     for _ in range(number):
         context = {
             "t": _text(chance, size or chance.choice((5, 200, 5_000, 30_000))),
@@ -131,7 +131,7 @@ def _list(chance: random.Random, size: int) -> list[str]:
 
 
 def data_of(program: Any, values: Values) -> dict[str, Any]:
-    """What of the values is bound."""
+    """The values that the program binds."""
     data: dict[str, Any] = {}
     for place, name, keys, conversion in program.reads:
         value = values[place].get(name)
@@ -143,7 +143,7 @@ def data_of(program: Any, values: Values) -> dict[str, Any]:
 
 
 def estimated(program: Any, values: Values) -> float:
-    """What an evaluation is charged, or would be."""
+    """The cost that an evaluation is charged, or would be."""
     sizes, binding = {}, 0.0
     for name, value in data_of(program, values).items():
         sizes[name], cost = measured(value)

@@ -16,8 +16,8 @@ of `run_case`, so that the same cases go through the pure core, the wire, and wh
         expect: {decision: allow | deny, reason, rule, grant, resource_organization}
         expect_audit: {user, permission, resource, ...} | null
 
-`expect` and `expect_audit` name the fields that matter; what they leave out may be anything.
-`expect_audit: null` says that nothing is recorded; where it is left out, it is not looked at.
+`expect` and `expect_audit` name the fields that matter; other fields may have any value.
+`expect_audit: null` says that nothing is recorded; without it the audit is not checked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Asked:
-    """The question, and what the actor's token says."""
+    """The question, and the contents of the actor's token."""
 
     actor: Actor
     question: Question
@@ -75,7 +75,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Check:
-    """A question and what is wanted of the answer."""
+    """A question and the expected answer."""
 
     asked: Asked
     expect: Mapping[str, Any]
@@ -95,7 +95,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """A decision, and what was recorded of it; None where the evaluator keeps no records."""
+    """A decision and its audit records; None if the evaluator keeps no records."""
 
     decision: Decision
     records: Sequence[DecisionRecord] | None = None
@@ -110,7 +110,7 @@ def load_cases(directory: Path = CASES) -> list[Case]:
 
 
 def run_case(case: Case, ask: Ask) -> None:
-    """Asks every question of a case. Raises AssertionError where an answer is not as wanted."""
+    """Asks every question of a case. Raises AssertionError if an answer is not the expected one."""
     for number, check in enumerate(case.checks, 1):
         where = f"{case.name}, check {number}"
         answer = ask(case.given, check.asked)

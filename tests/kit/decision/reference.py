@@ -55,7 +55,7 @@ class World:
     resource_types: list[ResourceType] = field(default_factory=list)
 
     def type_of(self, resource: Resource) -> ResourceType:
-        """What a policy declares about a resource's type."""
+        """The declaration of a resource's type."""
         said = [one for one in self.resource_types if one.name == resource.type]
         return said[0] if said else ResourceType(resource.type)
 
@@ -82,7 +82,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a condition may read."""
+    """The values that a condition may read."""
 
     asked: Asked
     actor_attributes: Mapping[str, Any]

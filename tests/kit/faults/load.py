@@ -1,4 +1,4 @@
-"""One question asked again and again while something goes wrong, and what came of it when."""
+"""Load while something fails: one question asked all the time, and each outcome with its time."""
 
 import threading
 import time
@@ -41,14 +41,14 @@ class Log:
         return [one for one in list(self.asked) if one.error is not None and one.at > since]
 
     def expect_only(self, fault: Fault) -> None:
-        """Fails where an error is none that the row of the fault names."""
+        """Fails the test if an error is not one that the fault names."""
         for one in self.errors():
             assert one.error is not None
             fault.expect(one.error)
 
 
 def question(user: str = "user_sam", permission: str = "course:view") -> CheckRequest:
-    """Of somebody who may, unless something else is said. The token lives for a minute."""
+    """A question of a user who is allowed by default. The token lives for a minute."""
     token = token_of(user, organization_id=ORGANIZATION)
     return CheckRequest(actor_token=token, permission=permission, resource=ALGEBRA)
 

@@ -39,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class Bound(_Strict):
-    """A time, if it can be told in seconds, and what it means."""
+    """A time, if it is known in seconds, and what it means."""
 
     setting: str = ""
     """The setting that it depends on."""
@@ -67,7 +67,7 @@ class Fault(_Strict):
     """Begins with "green" if the process stays ready."""
     heals: str
     healed_within_seconds: float | None = None
-    """In what time the process answers again, once `heals` has happened."""
+    """How soon the process answers again, once `heals` has happened."""
     tests: tuple[str, ...]
     """Ids as pytest takes them, from the root of the project."""
 
@@ -100,7 +100,7 @@ class Fault(_Strict):
         return (settings[bound.setting] if bound.setting else 0) + bound.seconds
 
     def healed_within(self) -> float:
-        """In what time the process answers again, once what heals it has happened."""
+        """How soon the process answers again, once `heals` has happened."""
         assert self.healed_within_seconds is not None, f"{self.id} has no time to heal"
         return self.healed_within_seconds
 

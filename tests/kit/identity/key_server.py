@@ -44,7 +44,7 @@ class KeyServer:
         """Requests of the key set's own path."""
         self.redirects_followed = 0
         self.request_headers: dict[str, str] = {}
-        """Of the last fetch, names in lower case."""
+        """The headers of the last fetch, names in lower case."""
         self._released = threading.Event()
         self._stopping = threading.Event()
         self._count_lock = threading.Lock()

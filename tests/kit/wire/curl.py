@@ -1,4 +1,4 @@
-"""curl, as people ask the Connect protocol with it."""
+"""curl as a client of the Connect protocol."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """The answer that curl received."""
 
     status: int
     version: str

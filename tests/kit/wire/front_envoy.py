@@ -38,7 +38,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back to the client."""
+    """The answer that the client received."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,7 +46,7 @@ class Answer:
 
     @property
     def seen(self) -> Seen:
-        """Where the service answered: what it had seen."""
+        """What the service had seen, if it answered."""
         assert self.headers.get("x-service") == "echo", (self.status, self.body)
         said = json.loads(self.headers["x-seen"])
         return Seen(said["method"], said["target"], tuple(map(tuple, said["headers"])))
@@ -151,7 +151,7 @@ def send(
 
 
 def send_upgrade(port: int, target: str, headers: Headers, message: bytes) -> tuple[Answer, bytes]:
-    """Asks for a websocket; where it is given, sends a message and returns the echo."""
+    """Asks for a websocket; if it opens, sends a message and returns the echo."""
     asked = (
         *(("host", "service.test"), ("connection", "Upgrade"), ("upgrade", "websocket")),
         *(("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")),
@@ -190,7 +190,7 @@ def _head(method: str, target: str, headers: Headers) -> bytes:
 
 
 class _Received:
-    """What http.client reads from, a byte at a time: what follows the headers is left."""
+    """A file for http.client that is read byte by byte: bytes after the headers stay unread."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

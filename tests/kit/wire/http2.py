@@ -35,7 +35,7 @@ def number(value: int) -> bytes:
 
 
 def request_headers(path: str = CHECK) -> list[tuple[str, str]]:
-    """Those of a gRPC call."""
+    """The headers of a gRPC call."""
     return [
         (":method", "POST"),
         (":scheme", "http"),

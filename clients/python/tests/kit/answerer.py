@@ -66,7 +66,7 @@ def denied(**changes: object) -> CheckResponse:
 
 
 def reusable(**changes: object) -> CheckResponse:
-    """An allow that may be given again for a minute."""
+    """An allow that may be cached for a minute."""
     answer = allowed(epoch="e")
     answer.reusable_for.FromSeconds(60)
     answer.MergeFrom(CheckResponse(**changes))
@@ -95,7 +95,7 @@ def start_over(epoch: str, revision: int) -> WatchResponse:
 
 
 class Stream:
-    """What a watcher is told, as the test says it."""
+    """A change stream whose messages the test determines."""
 
     def __init__(self, request: WatchRequest, context: grpc.ServicerContext) -> None:
         self.request = request
@@ -132,7 +132,7 @@ class Stream:
 
 @dataclass
 class Answerer:
-    """What the server says next, and what it was asked."""
+    """The next answers of the server, and the requests that it received."""
 
     answer: Answer = lambda _request, _context: allowed()
     requests: list[Message] = field(default_factory=list)

@@ -53,26 +53,26 @@ class Case:
 
     framework: Literal["starlette", "fastapi", "flask", "django", "django-asgi"]
     root: str
-    """Of the server: `root_path`, `SCRIPT_NAME`."""
+    """The prefix of the server: `root_path`, `SCRIPT_NAME`."""
     says: Literal["all", "without prefix", "decoded"]
-    """What the server says that was sent; a proxy may have removed the prefix."""
+    """The path as the server received it; a proxy may have removed the prefix."""
     setting: str
     """FastAPI's `root_path`, Django's `FORCE_SCRIPT_NAME`."""
     mount: str
-    """Where another application has it."""
+    """The prefix at which another application mounts it."""
     outside: bool
     """Whether the guard is that of the other application. Starlette and FastAPI."""
     forwarded: str
     """`X-Forwarded-Prefix`, believed by Werkzeug's ProxyFix. Flask and Django."""
     change: tuple[str, str] | None
-    """What middleware behind the guard changes. Not in Flask, which looks for views first."""
+    """The change by middleware behind the guard. Not in Flask, which looks for views first."""
     websocket: bool
     method: str
     target: str
 
 
 change: list[tuple[str, str]] = []
-"""What the middleware changes in this request."""
+"""The change by the middleware in this request."""
 
 
 def routes_of(prefix: str = "") -> Routes:

@@ -46,7 +46,7 @@ ROUTES = Routes(
     }
 )
 passed: list[str] = []
-"""What was let pass, as `method path actor`."""
+"""The requests that passed, as `method path actor`."""
 
 AnyGuard = Guard | AsyncGuard
 
