@@ -17,7 +17,7 @@ ADR_SECTIONS = ["## Status", "## Context", "## Decision", "## Consequences"]
 
 
 def _section(text: str, heading: str) -> str:
-    """The text below a heading, with its sub-headings."""
+    """The text under a heading, including its own sub-headings."""
     level = heading.index(" ")
     found = re.search(
         rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.MULTILINE | re.DOTALL

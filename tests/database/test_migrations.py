@@ -12,7 +12,7 @@ from pdp.audit import tables as audit_tables
 from pdp.database.engine import all_the_time, begin_write, open_engine
 from pdp.database.migrations import migrate, schema_problem
 from pdp.errors import DatabaseUnavailable
-from pdp.facts.store.store import tables as facts_tables
+from pdp.facts.store import tables as facts_tables
 
 METADATAS = [facts_tables.metadata, audit_tables.metadata]
 

@@ -77,16 +77,24 @@ def files(paths: tuple[str, ...]) -> list[str]:
     )
 
 
-def found_in_project(words: WordList) -> list[Found]:
-    """Every word in every file, exempt or not."""
-    return [
-        found
-        for path in files(words.paths)
-        for found in find(words, path, (ROOT / path).read_text())
-    ]
-
-
 def exempted(words: WordList, path: str) -> str | None:
     """The entry of the list of exemptions that covers the path."""
     parents = [path, *map(str, PurePosixPath(path).parents)]
     return next((entry for entry in words.exempt if entry in parents), None)
+
+
+def complaints(words: WordList) -> list[str]:
+    """Each word outside of the exempt paths, and each exemption that is no longer needed."""
+    wrong: list[str] = []
+    needed: set[str] = set()
+    for path in files(words.paths):
+        entry = exempted(words, path)
+        if entry in needed:
+            continue  # one word is enough to need the exemption
+        for found in find(words, path, (ROOT / path).read_text()):
+            if entry is not None:
+                needed.add(entry)
+                break
+            wrong.append(str(found))
+    unneeded = [entry for entry in words.exempt if entry not in needed]
+    return wrong + [f"{entry} needs no exemption: remove it" for entry in unneeded]
