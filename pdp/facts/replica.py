@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -57,8 +57,7 @@ REVISIONS_TO_FOLLOW_MAX = 1_000
 """Further behind, everything is read again."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What decisions are made from, all of it at one revision."""
 
     policy: Policy
@@ -68,7 +67,7 @@ class View:
     chains: Sequence[tuple[ResourceFacts, ...]]
     """One per asked resource: itself, then its ancestors nearest first; empty for no resource."""
     revision: int
-    snapshot: Snapshot = field(repr=False, compare=False)
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +179,7 @@ class Replica:
                 RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
             InvalidRequest: an identifier cannot be stored.
         """
-        if at_least_revision > self.revision:
+        if at_least_revision and at_least_revision > self.revision:
             await self._reach(at_least_revision)
 
         def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
@@ -189,7 +188,7 @@ class Replica:
             user = found.user(user_id)
             organization = found.organization(organization_id)
             chains = [found.chain(resource) for resource in resources]
-            if found.wanted:
+            if found.wanted is not None:
                 return found.wanted
             return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
 
@@ -238,7 +237,7 @@ class Replica:
                 "policy and facts were not confirmed as current within "
                 f"{self._staleness_seconds_max:g} s"
             )
-        if self._cell.is_retired(snapshot):
+        if snapshot.number < self._cell.oldest:
             raise FactsStale("a barrier ended all answers from before a change")
 
     async def _load(self, wanted: Wanted) -> Gathered | None:
