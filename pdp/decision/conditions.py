@@ -160,6 +160,13 @@ class Condition:
             _check_constants(program.tree, self.source)
             self._acceptable = True
 
+    def evaluate_plain(self, values: Values) -> bool | None:
+        """What `evaluate` says, if that needs no runtime: of a plain condition and plain values."""
+        program = self._program or self._compiled()
+        if isinstance(program, ConditionInvalid) or program.shortcut is None:
+            return None
+        return program.shortcut(values)
+
     def evaluate(self, values: Values, budget: Budget | None = None) -> bool | Reason:
         """True, False, or why there is no answer: ATTRIBUTE_MISSING or CONDITION_FAILED.
 
@@ -167,13 +174,12 @@ class Condition:
         is not a condition (it was never checked) fails. So does what may cost more than is left of
         the budget, which then says so; without one it has a whole budget for itself.
         """
-        program = self._program or self._compiled()
+        answer = self.evaluate_plain(values)
+        if answer is not None:
+            return answer
+        program = self._compiled()
         if isinstance(program, ConditionInvalid):
             return Reason.CONDITION_FAILED
-        if program.shortcut is not None:
-            answer = program.shortcut(values)
-            if answer is not None:
-                return answer
         return self._evaluate_fully(program, values, budget or Budget())
 
     def _evaluate_fully(self, program: _Program, values: Values, budget: Budget) -> bool | Reason:

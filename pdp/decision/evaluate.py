@@ -230,18 +230,27 @@ class _Outcomes:
             return True
         outcome = self._known.get(condition)
         if outcome is None:
-            values, budget = self._values, self._budget
-            if values is None or budget is None:
+            values = self._values
+            if values is None:
                 values = self._values = _values(
                     self._standing, self._question, self._chain, self._organization
                 )
-                budget = self._budget = Budget()
-            outcome = self._known[condition] = condition.evaluate(values, budget)
-            if budget.exceeded:
-                self.too_expensive.append(candidate[0])
-                budget.exceeded = False
+            outcome = condition.evaluate_plain(values)
+            if outcome is None:
+                outcome = self._evaluate(condition, values, candidate[0])
+            self._known[condition] = outcome
             if condition.reads_now:
                 self.timeless = False
+        return outcome
+
+    def _evaluate(self, condition: Condition, values: Values, rule: str) -> bool | Reason:
+        budget = self._budget
+        if budget is None:
+            budget = self._budget = Budget()
+        outcome = condition.evaluate(values, budget)
+        if budget.exceeded:
+            self.too_expensive.append(rule)
+            budget.exceeded = False
         return outcome
 
 

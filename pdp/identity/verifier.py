@@ -155,12 +155,20 @@ class Verifier:
             # Before the cache: only so much is hashed as may be long, and that is no key.
             start = hashlib.sha256(token[:TOKEN_BYTES_MAX].encode("utf-8", "surrogatepass"))
             return RefusedToken(Reason.TOKEN_MALFORMED, start.hexdigest()[:_FINGERPRINT_DIGITS])
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        return self.known(token, self._clock()) or await self._verify(token, _digest(token))
+
+    def known(self, token: str, now: float) -> VerifiedToken | None:
+        """A token that was verified before and still holds; None: `verify` has to say.
+
+        `now` is the clock's, in seconds since 1970-01-01 UTC.
+        """
+        if len(token) > TOKEN_BYTES_MAX:
+            return None
+        digest = _digest(token)
         try:
             entry = self._cache[digest]
         except KeyError:
-            return await self._verify(token, digest)
-        now = self._clock()
+            return None
         if (
             entry.token.expires_at > now - self._skew
             and entry.starts_at <= now + self._skew
@@ -169,7 +177,7 @@ class Verifier:
             return entry.token
         with self._cache_lock:
             self._cache.pop(digest, None)
-        return await self._verify(token, digest)
+        return None
 
     async def _verify(self, token: str, digest: bytes) -> VerifiedToken | RefusedToken:
         fingerprint = digest.hex()[:_FINGERPRINT_DIGITS]
@@ -232,6 +240,10 @@ def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] |
         return _parse(header), _parse(payload)
     except _Refused:
         return None
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _key_source(

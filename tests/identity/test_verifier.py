@@ -62,8 +62,10 @@ def test_a_cached_token_is_judged_by_the_time_of_the_question(
     for now in moments:
         clock.now = now
         cold = verifier(clock=clock, clock_skew_seconds=skew)
+        known = warm.known(token, now)
         verdict = run(warm.verify(token))
         assert verdict == run(cold.verify(token))
+        assert known in (None, verdict)
         if now - skew >= NOW + 60:
             assert reason(verdict) is Reason.TOKEN_EXPIRED
 
@@ -72,6 +74,16 @@ def test_a_hit_returns_the_same_value_without_verifying_again() -> None:
     one = verifier()
     token = session_token(now=NOW)
     assert run(one.verify(token)) is run(one.verify(token))
+
+
+def test_only_a_token_that_was_verified_is_known() -> None:
+    one = verifier()
+    token = session_token(now=NOW)
+    assert one.known(token, NOW) is None
+    assert one.known("x" * (TOKEN_BYTES_MAX + 1), NOW) is None
+    verified = accepted(run(one.verify(token)))
+    assert one.known(token, NOW) is verified
+    assert one.known(token + "x", NOW) is None
 
 
 def test_tokens_with_one_signature_and_other_payloads_are_not_mixed_up() -> None:

@@ -185,7 +185,7 @@ class Replica:
                 RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
             InvalidRequest: an identifier cannot be stored.
         """
-        if at_least_revision > self.revision:
+        if at_least_revision and at_least_revision > self.revision:
             await self._reach(at_least_revision)
 
         def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
@@ -194,7 +194,7 @@ class Replica:
             user = found.user(user_id)
             organization = found.organization(organization_id)
             chains = [found.chain(resource) for resource in resources]
-            if found.wanted:
+            if found.wanted is not None:
                 return found.wanted
             return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
 
@@ -278,7 +278,7 @@ class Replica:
                 age_seconds=age_seconds,
                 bound_seconds=self._staleness_seconds_max,
             )
-        if self._cell.is_retired(snapshot):
+        if snapshot.number < self._cell.oldest:
             raise FactsStale("a barrier ended all answers from before a change")
 
     async def _load(self, wanted: Wanted) -> Gathered | None:

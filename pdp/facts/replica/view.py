@@ -1,15 +1,14 @@
 """What decisions about one actor are made from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pdp.decision import Policy
 from pdp.facts.replica.snapshot import Snapshot
 from pdp.model import OrganizationFacts, ResourceFacts, UserFacts
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """All of it at one revision."""
 
     policy: Policy
@@ -19,4 +18,4 @@ class View:
     chains: Sequence[tuple[ResourceFacts, ...]]
     """One per asked resource: itself, then its ancestors nearest first; empty for no resource."""
     revision: int
-    snapshot: Snapshot = field(repr=False, compare=False)
+    snapshot: Snapshot

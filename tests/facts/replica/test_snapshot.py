@@ -77,9 +77,10 @@ def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> lis
         user = look.user("user_1")
         chain = look.chain(Resource("course", "1"))
         true = truth[cell.current.revision]
-        if not look.wanted.users and (user and user.user) != true:
+        wanted = look.wanted or Wanted()
+        if not wanted.users and (user and user.user) != true:
             wrong.append((step, cell.current.revision, user))
-        if not look.wanted.resources and chain[0].resource.organization_id != (
+        if not wanted.resources and chain[0].resource.organization_id != (
             true.name if true else None
         ):
             wrong.append((step, cell.current.revision, chain))
@@ -131,7 +132,7 @@ def test_an_entry_of_a_later_revision_is_passed_over(engine: Engine) -> None:
     look = Look(cell.current, None)
     assert look.user("user_1") is None
     assert look.user("user_2") is None
-    assert look.wanted.users == {"user_1", "user_2"}
+    assert look.wanted == Wanted({"user_1", "user_2"})
     catch_up(replica)
     look = Look(cell.current, None)
     look.user("user_2")
