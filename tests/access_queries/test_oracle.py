@@ -79,12 +79,12 @@ MUTANTS = {
     "no grants everywhere": resources(everything=lambda _: False),
     "no descendants": (
         compare_resources,
-        "pdp.facts.store.store.candidates._below_roots",
+        "pdp.facts.store.candidates._below_roots",
         lambda _, found, __: {(root.type, root.id) for root in found.roots},
     ),
     "order of a language": (
         compare_resources,
-        "pdp.facts.store.store.candidates.sorted",
+        "pdp.facts.store.candidates.sorted",
         lambda found: sorted(found, key=lambda one: str(one).casefold()),
     ),
     "whatever is found is allowed": (
@@ -94,7 +94,7 @@ MUTANTS = {
     ),
     "one candidate too few": (
         compare_resources,
-        "pdp.facts.replica.replica.survey.find_candidates",
+        "pdp.facts.replica.survey.find_candidates",
         lambda reader, found, after, limit: candidates.find_candidates(reader, found, after, limit)[
             : limit - 1
         ],
