@@ -57,7 +57,7 @@ def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
 
     _pause_before(SnapshotCell, "fill", store_seconds_max)
     _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)
-    _pause_before(DecisionCache, "_keep", store_seconds_max)
+    _pause_before(DecisionCache, "keep", store_seconds_max)
 
 
 def _without_revision_check() -> None:
