@@ -49,7 +49,7 @@ def check(
             kind,
             identifier,
             organization_id=organization,
-            attributes=_mapping(attributes, "--attributes"),
+            attributes=mapping(attributes, "--attributes"),
         )
     elif organization is not None:
         raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
@@ -60,7 +60,7 @@ def check(
         deadline_seconds=DEADLINE_SECONDS,
     ) as guard:
         try:
-            decision = guard.check(token, permission, asked, _mapping(context, "--context"))
+            decision = guard.check(token, permission, asked, mapping(context, "--context"))
         except (GuardError, ValueError) as error:
             fail(str(error))
             if isinstance(error, PdpUnavailable):
@@ -75,7 +75,8 @@ def check(
     raise typer.Exit(0 if decision.effect.name == "ALLOW" else 1)
 
 
-def _mapping(text: str, option: str) -> dict[str, object]:
+def mapping(text: str, option: str) -> dict[str, object]:
+    """The JSON object that an option holds. Raises typer.BadParameter."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

@@ -23,20 +23,29 @@ has the order of refusals and reasons, `conditions.py` what a condition may be.
 
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.evaluate import decide
+from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
+from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
 
 __all__ = [
+    "AccessPath",
+    "AccessPaths",
+    "ActorSearch",
     "Condition",
     "ConditionInvalid",
     "Policy",
     "PolicyEntity",
+    "Search",
     "Standing",
     "Target",
+    "access_paths",
     "build_policy",
     "compile_condition",
     "decide",
     "prepare",
+    "search_for",
+    "search_for_actors",
     "target_of",
 ]

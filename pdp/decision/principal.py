@@ -140,7 +140,7 @@ def _stand_on(standing: Standing, grant: Grant) -> None:
         return
     if grant.not_before is not None or grant.expires_at is not None:
         standing.reusable_until = min(standing.reusable_until, _edge(grant, standing.now))
-        if not _holds(grant, standing.now):
+        if not holds(grant, standing.now):
             return
     scope = grant.scope
     if scope is EVERYWHERE:
@@ -182,7 +182,7 @@ def grants_on_resources(
                 and _is_to_actor(grant, standing)
             ):
                 until = min(until, _edge(grant, standing.now))
-                if _holds(grant, standing.now):
+                if holds(grant, standing.now):
                     narrow.append(grant)
     return narrow, until
 
@@ -195,7 +195,8 @@ def _is_to_actor(grant: Grant, standing: Standing) -> bool:
     return role != "" and subject.organization_role == role
 
 
-def _holds(grant: Grant, now: float) -> bool:
+def holds(grant: Grant, now: float) -> bool:
+    """Whether `now` is within the grant's time."""
     return (grant.not_before is None or grant.not_before <= now) and (
         grant.expires_at is None or now < grant.expires_at
     )

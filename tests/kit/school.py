@@ -6,6 +6,7 @@ from pdpapi.v1.core_pb2 import DecisionReason, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
 from tests.kit.server import Stubs, token_of
+from tests.kit.wire.recorded import check
 
 POLICY = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 ALGEBRA = Resource(type="course", id="algebra")
@@ -13,15 +14,13 @@ ORGANIZATION = "org_school"
 
 
 def ask(stubs: Stubs, user: str, permission: str, resource: Resource = ALGEBRA) -> CheckResponse:
-    """Checks a permission of a member of the school."""
-    return stubs.decision.Check(
-        CheckRequest(
-            actor_token=token_of(user, organization_id=ORGANIZATION),
-            permission=permission,
-            resource=resource,
-        ),
-        timeout=10,
+    """Checks a permission of a member of the school; waits for a busy disk."""
+    request = CheckRequest(
+        actor_token=token_of(user, organization_id=ORGANIZATION),
+        permission=permission,
+        resource=resource,
     )
+    return check(stubs, request)
 
 
 def reason_of(response: CheckResponse) -> str:
