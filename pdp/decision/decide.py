@@ -16,6 +16,7 @@ in the resource's organization, or in any while that is not known. A grant to an
 speaks to who acts for its organization, so one in another organization never counts.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pdp.decision.conditions import Condition
@@ -235,7 +236,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
     for grant in grants:
         allowing, denying = policy.rules_of(grant.role, permission)
         if allowing:
-            reach = _reach(grant)
+            reach = reach_of(grant)
             allow += [(rule, grant.id, reach, condition) for rule, condition in allowing]
         if denying:
             deny += [(rule, grant.id, IN_ORGANIZATION, condition) for rule, condition in denying]
@@ -245,7 +246,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
     return allow, deny
 
 
-def _reach(grant: Grant) -> int:
+def reach_of(grant: Grant) -> int:
     """How far allow rules reach through a grant."""
     if not isinstance(grant.subject, ToUser):
         return IN_ORGANIZATION
@@ -265,9 +266,7 @@ def _values(
     organization: str | None,
 ) -> Values:
     """What conditions may read: of the actor, and of the question."""
-    actor = standing.actor_values
-    if actor is None:
-        actor = standing.actor_values = _actor_values(standing)
+    actor = actor_values(standing)
     if not chain:
         # No resource has no attributes, so `has()` is false; its type, id and organization are
         # not there to be read.
@@ -282,6 +281,14 @@ def _values(
     if organization is not None:
         values["resource.organization"] = organization
     return actor, values
+
+
+def actor_values(standing: Standing) -> Mapping[str, Any]:
+    """What conditions may read of the actor, by variable."""
+    values = standing.actor_values
+    if values is None:
+        values = standing.actor_values = _actor_values(standing)
+    return values
 
 
 def _actor_values(standing: Standing) -> dict[str, Any]:
