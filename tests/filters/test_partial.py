@@ -13,6 +13,7 @@ from tests.filters.worlds import (
     plan_of,
     random_case,
     random_rows,
+    received,
     row_of,
     wild_attributes,
 )
@@ -34,6 +35,7 @@ def drawn(seed):
 def test_a_filter_takes_what_a_decision_allows(seed):
     case = drawn(seed)
     plan = plan_of(case)
+    assert received(plan, case).filter == plan.filter
     allowed = [one.effect is Effect.ALLOW for one in decisions_of(case)]
     taken = [evaluate(plan.filter, row_of(case, row)) for row in case.rows]
     if plan.unsupported:

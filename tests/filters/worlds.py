@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
+from google.protobuf.json_format import MessageToJson
+from pdp_client.plans import Plan as ClientPlan
+from pdp_client.plans import plan_from_json
 from pdp_filters import Level, Row
 
 from pdp.decision import decide
@@ -37,6 +40,7 @@ from pdp.model import (
     User,
     VerifiedToken,
 )
+from pdp.wire.filters import message_of_plan
 from tests.decision.engine import policy_of, resource_facts, standing_of
 from tests.decision.reference import World
 
@@ -387,6 +391,7 @@ ATOMS: list[Callable[[Random], str]] = [
 
 
 def plan_of(case: Case) -> Plan:
+    """What the core plans."""
     policy = policy_of(case.world)
     standing = standing_of(case.world, policy, case.token, case.now)
     role_grants = [
@@ -395,6 +400,12 @@ def plan_of(case: Case) -> Plan:
         if isinstance(grant.subject, ToOrganizationRole) and isinstance(grant.scope, OnResource)
     ]
     return plan_for(standing, case.permission, "lesson", case.context, role_grants)
+
+
+def received(plan: Plan, case: Case) -> ClientPlan:
+    """The plan as a client reads it, by its JSON form."""
+    message = message_of_plan(plan, case.permission, "lesson")
+    return plan_from_json(MessageToJson(message))
 
 
 def decisions_of(case: Case) -> list[Decision]:
