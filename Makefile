@@ -177,8 +177,9 @@ bench: install ## Measure this PDP beside its peers (about 15 minutes; PEERS=all
 	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Fuzz both ports, and look for stale answers in 100,000 operations under faults.
+soak: install ## Fuzz both ports, draw 20,000 worlds for queries, and look for stale answers under faults.
 	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -q tests/e2e/test_wire_fuzz.py
+	@QUERY_WORLDS=20000 $(BIN)/python -m pytest -q tests/access_queries/test_oracle.py -k "random_worlds or actors_who_may"
 	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
 
 .PHONY: lock

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from pdp.access_queries import AccessQueries
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
@@ -37,6 +38,7 @@ from pdp.wire import (
     Pages,
     Rate,
     Watchers,
+    access_query_methods,
     administration_methods,
     audit_methods,
     decision_methods,
@@ -178,11 +180,15 @@ class Service:
             record_allows=settings.audit_allows,
             provision=self._provisioner(administrator),
         )
+        queries = AccessQueries(
+            authorizer, self._verifier, self._replica, self._recorder, clock=self._clock
+        )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
         self._health = Health()
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
+            *access_query_methods(queries, pages, self._blocking),
             *external_authorization_methods(
                 authorizer, self._metrics.count_decisions, settings.session_cookie
             ),

@@ -25,6 +25,7 @@ from pdp.model import (
     Question,
     Reason,
     RefusedToken,
+    Resource,
     UserFacts,
     UserStatus,
     VerifiedToken,
@@ -130,7 +131,8 @@ class Authorizer:
         if isinstance(token, RefusedToken):
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
-        view = await self._view(token, questions, at_least_revision)
+        resources = [question.resource for question in questions]
+        view = await self.view(token, resources, at_least_revision)
         standing = prepare(view.policy, token, view.user, view.organization, now)
         if refusal is not None:
             decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
@@ -141,12 +143,14 @@ class Authorizer:
                 await pace.give_way()
         return Ruling(token, decisions, ids, view.revision, now, view)
 
-    async def _view(
-        self, token: VerifiedToken, questions: Sequence[Question], at_least_revision: int
+    async def view(
+        self, token: VerifiedToken, resources: Sequence[Resource | None], at_least_revision: int
     ) -> View:
-        """The facts; of an unknown actor, after the actor was provisioned, if that is enabled."""
+        """The facts; of an unknown actor, after the actor was provisioned, if that is enabled.
+
+        Raises `errors.Unavailable`, and what `Replica.view` raises.
+        """
         actor = token.actor
-        resources = [question.resource for question in questions]
         ids = (actor.user_id, actor.organization_id)
         view = await self._replica.view(*ids, resources, at_least_revision)
         if self._provision is None or not _is_new(actor, view.user):

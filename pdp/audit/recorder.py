@@ -350,5 +350,6 @@ def _entry(
 
 def _item(record: DecisionRecord) -> Item:
     payload, key = encode_with_key(record)
-    folds = record.effect is Effect.DENY
+    # Of a query too: its pages are equal.
+    folds = record.effect is Effect.DENY or record.query is not None
     return Item(payload, record.decision_id, record.decided_at, key if folds else None)

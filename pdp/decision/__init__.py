@@ -25,21 +25,30 @@ of names.
 from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.decide import decide
+from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.routing import Target, target_of
+from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
 from pdp.decision.standing import Standing, prepare
 
 __all__ = [
+    "AccessPath",
+    "AccessPaths",
+    "ActorSearch",
     "Condition",
     "ConditionInvalid",
     "Policy",
     "PolicyEntity",
+    "Search",
     "Standing",
     "Target",
+    "access_paths",
     "build_policy",
     "compile_condition",
     "decide",
     "normalise_attributes",
     "prepare",
+    "search_for",
+    "search_for_actors",
     "target_of",
 ]

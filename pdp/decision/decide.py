@@ -17,7 +17,7 @@ speaks to who acts for its organization, so one in another organization never co
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
@@ -46,6 +46,8 @@ from pdp.model import (
     ToUser,
 )
 
+_NONE: Final[Candidates] = ([], [])
+
 
 def decide(
     standing: Standing,
@@ -58,6 +60,25 @@ def decide(
     Raises ValueError where question and chain do not agree.
     """
     _check_agreement(question, chain)
+    refusal, candidates, needed, owner, until = applicable(standing, question.permission, chain)
+    if refusal is not None:
+        return Decision(Effect.DENY, refusal, None, None, owner, until)
+    # What has no organization by its type reads as "", what is not known is not there to be read.
+    organization = "" if owner is None and needed == IN_ORGANIZATION else owner
+    outcomes = _Outcomes(standing, question, chain, organization)
+    return _judge(candidates, needed, owner, until, outcomes)
+
+
+def applicable(
+    standing: Standing, permission: str, chain: tuple[ResourceFacts, ...]
+) -> tuple[Reason | None, Candidates, int, str | None, float]:
+    """What would decide, before any condition is evaluated.
+
+    Returns:
+        Why it is denied whatever the rules say (None: it is not); the rules that apply, both kinds
+        in order; how far an allow rule has to reach; the resource's organization; until when all
+        of this holds (seconds since 1970-01-01 UTC).
+    """
     policy = standing.policy
     owner = None
     foreign = False
@@ -77,18 +98,16 @@ def decide(
         needed = UNKNOWN_ORGANIZATION
     until = standing.reusable_until
     if standing.refusal is not None:
-        return Decision(Effect.DENY, standing.refusal, None, None, owner, until)
-    permission = question.permission
+        return standing.refusal, _NONE, needed, owner, until
     candidates = standing.candidates.get(permission)
     if candidates is None:
         if permission not in policy.permissions:
-            until = standing.token.expires_at  # no grant was looked at
-            return Decision(Effect.DENY, Reason.PERMISSION_UNKNOWN, None, None, owner, until)
+            # No grant was looked at.
+            return Reason.PERMISSION_UNKNOWN, _NONE, needed, owner, standing.token.expires_at
         candidates = _candidates(policy, standing.wide, permission)
         standing.candidates[permission] = candidates
     if policy.resource_types and not all(map(policy.accepts, chain)):
-        until = standing.token.expires_at  # as above
-        return Decision(Effect.DENY, Reason.RESOURCE_UNKNOWN, None, None, owner, until)
+        return Reason.RESOURCE_UNKNOWN, _NONE, needed, owner, standing.token.expires_at
     if standing.on_resources or has_role_grants or (needed and standing.elsewhere):
         allow, deny, until = _narrow_candidates(standing, permission, chain, needed, until)
         if allow or deny:
@@ -96,10 +115,7 @@ def decide(
                 sorted(candidates[0] + allow, key=_order),
                 sorted(candidates[1] + deny, key=_order),
             )
-    # What has no organization by its type reads as "", what is not known is not there to be read.
-    organization = "" if owner is None and needed == IN_ORGANIZATION else owner
-    outcomes = _Outcomes(standing, question, chain, organization)
-    return _judge(candidates, needed, owner, until, outcomes)
+    return None, candidates, needed, owner, until
 
 
 def _narrow_candidates(

@@ -5,7 +5,7 @@ Immutable; a change makes a new one that shares what did not change. Rules are f
 permission, so the number of rules does not matter to a decision.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -90,6 +90,11 @@ class Policy:
     def grants_to(self, organization_role: str) -> tuple[Grant, ...]:
         """Grants to an organization role that hold everywhere, ordered by id."""
         return self._grants_by_role.get(organization_role, ())
+
+    def permissions_on(self, resource_type: str) -> Sequence[str]:
+        """The declared permissions on resources of a type, in bytewise order."""
+        prefix = f"{resource_type}:"
+        return sorted(name for name, _ in self.permissions.items() if name.startswith(prefix))
 
     def has_no_tenants(self, resource_type: str) -> bool:
         """Whether resources of a type belong to no organization."""

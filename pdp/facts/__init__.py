@@ -21,9 +21,11 @@ Invariants:
 from pdp.facts.barrier import Barriers, Passed
 from pdp.facts.changes import Change, ChangeKind
 from pdp.facts.listener import Listener
-from pdp.facts.replica import Replica, View
+from pdp.facts.replica import Replica
 from pdp.facts.state import renew_epoch
 from pdp.facts.store import Reader, Store, Transaction
+from pdp.facts.survey import Survey
+from pdp.facts.view import View
 from pdp.facts.watching import News, Step, Watch
 from pdp.migrations import migrate
 
@@ -38,6 +40,7 @@ __all__ = [
     "Replica",
     "Step",
     "Store",
+    "Survey",
     "Transaction",
     "View",
     "Watch",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -37,8 +37,10 @@ from pdp.facts.registration import Registration, Standing
 from pdp.facts.snapshot import Snapshot, SnapshotCell
 from pdp.facts.state import State
 from pdp.facts.store import Reader, Store
+from pdp.facts.survey import Survey
+from pdp.facts.view import View
 from pdp.facts.watching import History, Watch
-from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
+from pdp.model import Resource
 from pdp.sql import take_time
 from pdp.waiting import done_within
 
@@ -55,20 +57,6 @@ RETRY_SECONDS_MAX = 0.2
 """After a look that failed: the connection may have been dead, and the database be there."""
 REVISIONS_TO_FOLLOW_MAX = 1_000
 """Further behind, everything is read again."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What decisions are made from, all of it at one revision."""
-
-    policy: Policy
-    user: UserFacts | None
-    organization: OrganizationFacts | None
-    """None where no organization is active."""
-    chains: Sequence[tuple[ResourceFacts, ...]]
-    """One per asked resource: itself, then its ancestors nearest first; empty for no resource."""
-    revision: int
-    snapshot: Snapshot = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,10 +191,42 @@ class Replica:
                 await self._await_poll()
         # What is wanted changes faster than two transactions can agree: one transaction for all.
         wanted = _all_wanted(user_id, organization_id, resources)
-        view = look(*await _outcome(self._submit(lambda: self._catch_up_and_read(wanted))))
+        caught_up = self._submit(
+            lambda: self._catch_up_and_read(lambda reader: gather(reader, wanted))
+        )
+        view = look(*await _outcome(caught_up))
         if isinstance(view, View):
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
+
+    async def survey(self, read: Callable[[Survey], T], at_least_revision: int = 0) -> T:
+        """What `read` returns, called in a thread of the pool with a transaction that is at the
+        revision that is served.
+
+        Raises what `view` raises, and what `read` raises.
+        """
+        if at_least_revision > self.revision:
+            await self._reach(at_least_revision)
+
+        def attempt() -> Survey | tuple[T]:
+            with self._store.read() as reader:
+                survey = Survey(reader, self._cell.current)
+                return (read(survey),) if survey.agrees else survey
+
+        for _ in range(ATTEMPTS_MAX):
+            done = await _outcome(self._submit(attempt))
+            if isinstance(done, tuple):
+                return done[0]
+            await self.await_revision(done.revision)
+        # It changes faster than is polled: nothing is applied while this is read.
+        _, found = await _outcome(
+            self._submit(
+                lambda: self._catch_up_and_read(
+                    lambda reader: read(Survey(reader, self._cell.current))
+                )
+            )
+        )
+        return found
 
     def confirm(self, view: View) -> None:
         """Called after the evaluation: that what the answer stands on is still within the bound.
@@ -298,13 +318,13 @@ class Replica:
 
         return self._readers.submit(run)
 
-    def _catch_up_and_read(self, wanted: Wanted) -> tuple[Snapshot, Gathered]:
+    def _catch_up_and_read(self, read: Callable[[Reader], T]) -> tuple[Snapshot, T]:
         with self._one_catches_up:
             asked_at = time.monotonic()
             with self._store.read() as reader:
                 self._registration.require(reader.connection)
                 self._catch_up(reader, asked_at)
-                return self._cell.current, gather(reader, wanted)
+                return self._cell.current, read(reader)
 
     async def _reach(self, revision: int) -> None:
         if not await self.await_revision(revision):

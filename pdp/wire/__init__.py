@@ -5,6 +5,7 @@ The only room that knows grpc and the generated code; it parses and checks reque
 no room behind it has to. It decides nothing and reads no database.
 """
 
+from pdp.wire.access_queries import access_query_methods
 from pdp.wire.administration import administration_methods
 from pdp.wire.application import Application, Receive, Scope, Send
 from pdp.wire.audit import audit_methods
@@ -29,6 +30,7 @@ __all__ = [
     "Scope",
     "Send",
     "Watchers",
+    "access_query_methods",
     "administration_methods",
     "audit_methods",
     "decision_methods",

@@ -135,20 +135,25 @@ async def _questions(request: BatchCheckRequest) -> list[model.Question]:
 
 
 def _question(item: CheckRequest | CheckItem) -> model.Question:
-    permission = item.permission
-    # A permission of any other form is simply not declared: a denial, not an error.
-    if not permission or len(permission) > IDENTIFIER_CHARACTERS_MAX:
-        raise InvalidRequest(
-            Violation("permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
-        )
+    wrong = check_permission(item.permission)
+    if wrong is not None:
+        raise InvalidRequest(wrong)
     return model.Question(
-        permission,
-        _resource(item.resource) if item.HasField("resource") else None,
+        item.permission,
+        checked_resource(item.resource) if item.HasField("resource") else None,
         attributes_of(item.context, "context") if item.HasField("context") else {},
     )
 
 
-def _resource(message: core_pb2.Resource) -> model.Resource:
+def check_permission(permission: str) -> Violation | None:
+    """A permission of any other form is simply not declared: a denial, not an error."""
+    if permission and len(permission) <= IDENTIFIER_CHARACTERS_MAX:
+        return None
+    return Violation("permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
+
+
+def checked_resource(message: core_pb2.Resource) -> model.Resource:
+    """The resource of a question. Raises InvalidRequest for names that no resource can have."""
     resource = entities.resource_of(message)
     wrong = _check_type(resource.type, "resource.type")
     wrong = wrong or names.check_identifier(resource.id, "resource.id")

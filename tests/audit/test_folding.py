@@ -83,6 +83,7 @@ OTHER = {
     "grant_id": "grant",
     "source": AnswerSource.CACHED,
     "request": "GET /",
+    "query": "ListAllowedResources",
 }
 
 
@@ -107,6 +108,18 @@ def test_allows_are_never_folded(tmp_path: Path, recorder: Recorder) -> None:
     recorder.offer([again(**allow) for _ in range(3)])
     recorder.stop()
     assert len(ids_of(tmp_path / ORIGIN)) == 6
+
+
+def test_the_pages_of_one_query_share_a_record(tmp_path: Path, recorder: Recorder) -> None:
+    query = {
+        "effect": Effect.ALLOW,
+        "reason": Reason.QUERY_ANSWERED,
+        "query": "ListAllowedResources",
+    }
+    pages = [again(**query) for _ in range(3)]
+    for page in pages:
+        assert run(recorder.record([page])) == [pages[0].decision_id]
+    assert occurrences_of(tmp_path / ORIGIN) == {pages[0].decision_id: 3}
 
 
 def test_a_record_takes_denials_for_some_seconds_and_only_so_many_records_do() -> None:

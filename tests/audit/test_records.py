@@ -32,6 +32,7 @@ records = st.builds(
     grant_id=optional,
     source=st.sampled_from(AnswerSource),
     request=optional,
+    query=optional,
 )
 
 

@@ -151,6 +151,8 @@ HOSTILE = {
     "an unknown source": RECORD.replace(b'"CACHED"', b'"DREAMT"'),
     "an unknown reason": RECORD.replace(b"PERMISSION_NOT_GRANTED", b"BAD_LUCK"),
     "an allow for the reason of a denial": encode(reported(effect=Effect.ALLOW)),
+    "a query": encode(reported(query="ListAllowedResources")),
+    "the reason of a query": encode(reported(reason=Reason.QUERY_ANSWERED)),
     "a revision that no message holds": encode(reported(revision=1 << 64)),
     "a revision below zero": encode(reported(revision=-1)),
     "a time that is no number": RECORD.replace(b'"decided_at":1', b'"decided_at":NaN,"x":1'),

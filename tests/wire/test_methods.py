@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from google.protobuf.descriptor import Descriptor
 from pdpapi.v1 import (
+    access_query_service_pb2,
     administration_service_pb2,
     audit_service_pb2,
     change_service_pb2,
@@ -17,6 +18,8 @@ from pdp import model
 from pdp.facts import ChangeKind
 from pdp.wire import (
     Watchers,
+    access_queries,
+    access_query_methods,
     administration_methods,
     audit_methods,
     decision_methods,
@@ -29,12 +32,14 @@ from pdp.wire.methods import AnyMethod
 NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
+    *access_query_methods(NOBODY, NOBODY, NOBODY),
     *external_authorization_methods(NOBODY, NOBODY, ""),
     *administration_methods(NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
 MODULES = (
+    access_query_service_pb2,
     decision_service_pb2,
     administration_service_pb2,
     audit_service_pb2,
@@ -59,10 +64,18 @@ def test_who_may_call_what() -> None:
     reached: dict[str, set[str]] = {}
     for method in METHODS:
         reached.setdefault(method.access, set()).add(method.service.rpartition(".")[2])
+    who_may = {m.name: m.access for m in METHODS if m.service == access_queries.SERVICE}
+    assert who_may.pop("ListAllowedActors") == "audit"
+    assert set(who_may.values()) == {"decide"}
     assert reached == {
-        "decide": {"PolicyDecisionService", "ChangeService", "Authorization"},
+        "decide": {
+            "PolicyDecisionService",
+            "AccessQueryService",
+            "ChangeService",
+            "Authorization",
+        },
         "administer": {"PolicyAdministrationService"},
-        "audit": {"AuditService"},
+        "audit": {"AuditService", "AccessQueryService"},
         "report": {"AuditService"},
     }
 

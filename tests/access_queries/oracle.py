@@ -1,0 +1,145 @@
+"""Compares what queries list with what Check answers, over random worlds.
+
+python -m pytest tests/access_queries            # a seeded sample
+QUERY_WORLDS=20000 python -m pytest ...          # as many as wanted, as in `make soak`
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from unittest.mock import patch
+
+from pdp.access_queries import AllowedActor
+from pdp.model import Effect, Question, Resource
+from tests.access_queries.service import CALLER, QueryService, token_of
+from tests.access_queries.worlds import (
+    ORGANIZATIONS,
+    PERMISSIONS,
+    TYPES,
+    USERS,
+    World,
+    random_world,
+)
+from tests.kit.waiting import run
+
+WORLDS = int(os.environ.get("QUERY_WORLDS", "25"))
+PAGES_MAX = 200
+
+Compare = Callable[[QueryService, World, Random], Counter[str]]
+
+
+class Difference(AssertionError):
+    """A query and Check disagree."""
+
+
+def listed(
+    service: QueryService, token: str, permission: str, resource_type: str, size: int
+) -> list[str]:
+    """All pages of ListAllowedResources."""
+    ids: list[str] = []
+    place = None
+    for _ in range(PAGES_MAX):
+        _, page = run(
+            service.queries.resources(
+                token, permission, resource_type, {}, CALLER, size=size, place=place
+            )
+        )
+        ids += page.ids
+        place = page.goes_on
+        if place is None:
+            return ids
+    raise Difference("the pages do not end")
+
+
+def compare_resources(service: QueryService, world: World, random: Random) -> Counter[str]:
+    """Lists with small bounds, so that every way of finding candidates is taken. Returns how many
+    lists held nothing, something and everything. Raises Difference."""
+    met: Counter[str] = Counter()
+    for token in world.tokens:
+        for permission in PERMISSIONS:
+            type_ = random.choice(TYPES)
+            stored = [one for one in world.resources if one.type == type_]
+            expected = sorted(one.id for one in service.allowed(token, permission, stored))
+            size = random.randint(1, 5)
+            with (
+                patch("pdp.facts.candidates.WALK_MAX", random.choice([1, 3, 10_000])),
+                patch("pdp.access_queries.CANDIDATES_MAX", random.randint(size, 8)),
+            ):
+                found = listed(service, token, permission, type_, size)
+            if found != expected:
+                raise Difference(f"{permission} on {type_}: {found}, Check allows {expected}")
+            met["all" if len(found) == len(stored) else "some" if found else "none"] += 1
+    return met
+
+
+def compare_actors(service: QueryService, world: World, random: Random) -> Counter[str]:
+    """Who may, against Check for each user in each organization. Raises Difference."""
+    met: Counter[str] = Counter()
+    for resource in random.sample([None, *world.resources], 2):
+        permission = random.choice(PERMISSIONS)
+        actors: dict[tuple[str, str], AllowedActor] = {}
+        after: tuple[str, str] | None = ("", "")
+        for _ in range(PAGES_MAX):
+            with patch("pdp.access_queries.CANDIDATES_MAX", random.randint(1, 4)):
+                _, page = run(
+                    service.queries.actors(
+                        permission, resource, CALLER, size=random.randint(1, 3), after=after
+                    )
+                )
+            actors |= {(one.user_id, one.organization_id): one for one in page.actors}
+            after = page.goes_on
+            if after is None:
+                break
+        else:
+            raise Difference("the pages do not end")
+        for user in USERS:
+            for active in ("", *ORGANIZATIONS):
+                met[_compare_actor(service, permission, resource, (user, active), actors)] += 1
+        if list(actors) != sorted(actors):
+            raise Difference("the actors are not in order")
+    return met
+
+
+def _compare_actor(
+    service: QueryService,
+    permission: str,
+    resource: Resource | None,
+    session: tuple[str, str],
+    actors: dict[tuple[str, str], AllowedActor],
+) -> str:
+    """How an actor was met. Check asks by a token without claims and by a context that meets the
+    conditions of the context."""
+    user, active = session
+    question = Question(permission, resource, {"place": "office"})
+    ruling = run(service.authorizer.rule(token_of(user, active or None), [question], CALLER))
+    decision = ruling.decisions[0]
+    listed_as = actors.get(session)
+    if decision.effect is Effect.ALLOW:
+        paths = listed_as.paths.allowed_by if listed_as else ()
+        if (decision.rule_id, decision.grant_id) not in {(p.rule_id, p.grant.id) for p in paths}:
+            raise Difference(f"{permission} on {resource}: {session} may, and is not listed so")
+        return "allowed"
+    if listed_as is None:
+        return "not listed"
+    paths = listed_as.paths
+    if all(path.condition for path in paths.allowed_by) or paths.denied_by:
+        return "depends"
+    raise Difference(f"{permission} on {resource}: {session} may not, and is listed")
+
+
+def search_worlds(service: QueryService, seeds: range, compare: Compare) -> Counter[str]:
+    """Compares all worlds of these seeds, and counts what was met.
+
+    Raises Difference, which names the seed.
+    """
+    met: Counter[str] = Counter()
+    for seed in seeds:
+        random = Random(seed)
+        world = random_world(random)
+        service.replace_all(world.entities)
+        try:
+            met += compare(service, world, random)
+        except Difference as error:
+            raise Difference(f"seed {seed}: {error}") from None
+    return met
