@@ -11,6 +11,10 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from pdpapi.v1.access_query_service_pb2 import (
+    ListAllowedPermissionsRequest,
+    ListAllowedPermissionsResponse,
+)
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, BatchCheckResponse, CheckResponse
 
 from clients.python.tests.answerer import allowed, status
@@ -28,11 +32,14 @@ class Script:
     def answer(self, request: Message, context: grpc.ServicerContext) -> Message | bytes:
         asked = request.items[0] if isinstance(request, BatchCheckRequest) else request
         run = str(asked.context["run"]) if "run" in asked.context else ""
-        what, _, name = asked.permission.partition(":")
+        if isinstance(request, ListAllowedPermissionsRequest):
+            what, name = request.resources[0].type, request.resources[0].id
+        else:
+            what, _, name = asked.permission.partition(":")
         if what == "calls":
             return allowed(revision=self._calls.get((name, run), 0))
         if what != "case" or name not in self._answers:
-            _abort(context, {"code": "NOT_FOUND", "message": f"no case {asked.permission}"})
+            _abort(context, {"code": "NOT_FOUND", "message": f"no case {what}:{name}"})
         with self._lock:
             index = self._calls.get((name, run), 0)
             self._calls[name, run] = index + 1
@@ -45,6 +52,8 @@ class Script:
             return base64.b64decode(said["raw"])
         if "batch" in said:
             return ParseDict(said["batch"], BatchCheckResponse())
+        if "permissions" in said:
+            return ParseDict(said["permissions"], ListAllowedPermissionsResponse())
         return ParseDict(said["check"], CheckResponse())
 
 

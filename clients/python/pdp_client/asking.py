@@ -7,6 +7,7 @@ import time
 from typing import Self
 
 import grpc
+from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
@@ -52,6 +53,7 @@ class Asking:
         self._metadata = caller_metadata(api_key)
         self._channel = open_channel(target, tls, api_key, insecure=insecure)
         self._stub = PolicyDecisionServiceStub(self._channel)
+        self._queries = AccessQueryServiceStub(self._channel)
         self._closed = threading.Event()
         self._cache: DecisionCache[tuple[Decision, Decision]] | None = None
         if cache:

@@ -11,11 +11,14 @@ from pdp_client.asking import Asking, Attempts
 from pdp_client.cache import Fresh, key_of
 from pdp_client.errors import actor_of
 from pdp_client.messages import (
+    as_list,
     batch_request,
     check_request,
     decision_from_check,
     decisions_from_batch,
     fresh_from_check,
+    permissions_from_answer,
+    permissions_request,
 )
 from pdp_client.permissions import PermissionSet, permission_set
 from pdp_client.values import Actor, Attributes, Decision, Question, Resource, Token
@@ -123,6 +126,30 @@ class Guard(Asking):
         A refused token holds nothing. Raises what `batch` raises.
         """
         return permission_set(questions, self.batch(token, questions) if questions else [])
+
+    def permissions(
+        self,
+        token: str | Token,
+        resources: Resource | Sequence[Resource],
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> PermissionSet:
+        """All declared permissions that the actor has on one resource, or on each of several, for
+        a user interface to show. It guards nothing.
+
+        A permission holds on a resource that is given twice if it does so both times. A refused
+        token holds nothing. All resources together have at most 1,000 declared permissions of
+        their types. Raises what `check` raises; ValueError for more than 1,000 resources.
+        """
+        asked = as_list(resources)
+        if not asked:
+            return PermissionSet()
+        secret = Token.of(token)
+        request = permissions_request(secret, asked, context, at_least_revision)
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = self._ask(self._queries.ListAllowedPermissions, request, attempts)
+        return permissions_from_answer(answer, asked)
 
     def _ask(
         self,

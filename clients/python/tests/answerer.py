@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 from pdpapi.v1 import core_pb2
+from pdpapi.v1.access_query_service_pb2 import ListAllowedPermissionsRequest
 from pdpapi.v1.change_service_pb2 import (
     Changed,
     ChangedKey,
@@ -29,6 +30,7 @@ from pdpapi.v1.decision_service_pb2 import (
 )
 
 SERVICE = "pdpapi.v1.PolicyDecisionService"
+QUERIES = "pdpapi.v1.AccessQueryService"
 CHANGES = "pdpapi.v1.ChangeService"
 
 ACTOR = core_pb2.Actor(user_id="user_1", session_id="sess_1", organization_id="org_1")
@@ -196,6 +198,8 @@ def serve(
         "BatchCheck": _handler(one, BatchCheckRequest),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    queries = {"ListAllowedPermissions": _handler(one, ListAllowedPermissionsRequest)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(QUERIES, queries),))
     if one.watches:
         watch = {"Watch": _watch(one)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CHANGES, watch),))

@@ -77,6 +77,9 @@ def test_an_answer_has_the_outcome(
 
     def outcome(method: str) -> Any:
         try:
+            if "resources" in case:
+                resources = [Resource("case", case["name"])] * case["resources"]
+                return ask(target, "permissions", token, resources, context, **options)
             if "questions" in case:
                 questions = [Question(permission, None, context)] * case["questions"]
                 return ask(target, "batch", token, questions, **options)
@@ -87,7 +90,9 @@ def test_an_answer_has_the_outcome(
     found = outcome("require")
     calls = ask(target, "check", token, f"calls:{case['name']}", None, context).revision
     assert calls == expect.get("calls", calls)
-    if expect["outcome"] == "answered":
+    if "permissions" in expect:
+        assert [one["permission"] for one in found.to_json()] == expect["permissions"]
+    elif expect["outcome"] == "answered":
         assert [one.allowed for one in found] == expect["allowed"]
     elif expect["outcome"] == "allowed":
         assert found == Actor(**{"session_id": "", **expect["actor"]})
@@ -156,6 +161,27 @@ def test_a_set_of_permissions_holds_what_is_allowed(
     assert len(found.to_json()) == len({json.dumps(one) for one in found.to_json()})
     with pytest.raises(TypeError, match="no truth value"):
         bool(found)
+
+
+@cases("decisions", "permissions")
+def test_all_permissions_on_resources(
+    harness: Mapping[str, Any], ask: Ask, case: Mapping[str, Any]
+):
+    resources = [resource_of({"resource": one}) for one in case["resources"]]
+    found = ask(
+        harness["pdp"],
+        "permissions",
+        harness["tokens"][case["token"]],
+        resources,
+        case.get("context"),
+        api_key=harness["api_key"],
+        deadline_seconds=10,
+    )
+    names = ("course:delete", "course:edit", "course:view", "page:view", "admin:access")
+    assert [
+        [name for name in names if found.holds(name, resource)] for resource in resources
+    ] == case["holds"]
+    assert not any(found.holds(name) for name in names)
 
 
 def resource_of(case: Mapping[str, Any]) -> Resource | None:
