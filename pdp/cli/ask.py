@@ -1,11 +1,11 @@
-"""`pdp check`: one question to a running server."""
+"""`pdp check` and `pdp plan`: one question to a running server."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from pdp.cli.output import fail, read_input, say
+from pdp.cli.output import emit, fail, read_input, say
 from pdp.cli.remote import (
     DEADLINE_SECONDS,
     DEFAULT_SERVER,
@@ -14,6 +14,7 @@ from pdp.cli.remote import (
     Certificate,
     Key,
     Server,
+    channel_to,
     explain,
     tls_of,
 )
@@ -73,6 +74,58 @@ def check(
     if decision.source.name != "DECIDED":
         say(f"  source: {decision.source.name}")
     raise typer.Exit(0 if decision.effect.name == "ALLOW" else 1)
+
+
+def plan(
+    permission: Annotated[str, typer.Argument(help="e.g. course:view")],
+    resource_type: Annotated[
+        str | None, typer.Argument(help="e.g. course; left out: the permission's.")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
+    ] = "-",
+    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    superset: Annotated[
+        bool,
+        typer.Option("--superset", help="Leave out what no filter expresses; check each row."),
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Prints the filter, as JSON, for the rows that the actor may use. Exit status 2: no answer."""
+    import grpc
+    from google.protobuf.json_format import MessageToJson, ParseDict
+    from google.protobuf.struct_pb2 import Struct
+    from pdp_client.transport import caller_metadata
+    from pdpapi.v1 import access_query_service_pb2, access_query_service_pb2_grpc
+
+    if token == "-":  # noqa: S105
+        token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
+    tls = tls_of(ca, certificate, key)
+    request = access_query_service_pb2.PlanResourcesRequest(
+        actor_token=token,
+        permission=permission,
+        resource_type=resource_type or permission.partition(":")[0],
+        context=ParseDict(_mapping(context, "--context"), Struct()),
+        allow_superset=superset,
+    )
+    with channel_to(server, api_key, tls) as channel:
+        stub = access_query_service_pb2_grpc.AccessQueryServiceStub(channel)
+        try:
+            answer = stub.PlanResources(
+                request, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key)
+            )
+        except grpc.RpcError as error:
+            fail(error.details() or error.code().name)
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                explain(server, tls)
+            raise typer.Exit(2) from None
+    if answer.HasField("refusal"):
+        fail(answer.refusal.message)
+    emit(MessageToJson(answer.plan) + "\n")
 
 
 def _mapping(text: str, option: str) -> dict[str, object]:

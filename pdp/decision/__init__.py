@@ -25,6 +25,7 @@ of names.
 from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.decide import decide
+from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.routing import Target, target_of
@@ -37,6 +38,7 @@ __all__ = [
     "ActorSearch",
     "Condition",
     "ConditionInvalid",
+    "Plan",
     "Policy",
     "PolicyEntity",
     "Search",
@@ -47,6 +49,7 @@ __all__ = [
     "compile_condition",
     "decide",
     "normalise_attributes",
+    "plan_for",
     "prepare",
     "search_for",
     "search_for_actors",

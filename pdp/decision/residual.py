@@ -35,6 +35,7 @@ from pdp_filters import (
     TextTest,
     all_of,
     any_of,
+    walk,
 )
 from pdp_filters.ir import absent, every, kind_of, present, some
 
@@ -123,12 +124,16 @@ def forms_of(
     expression = expression_of(condition.source)
     if opened is None or expression is None:
         return _ERROR
-    if opened.estimate is not None and not is_affordable:
-        # Whether it is evaluated at all depends on the size of each row, and on other conditions.
-        return _unexpressed("the cost of the condition", expression)
     if opened.holds_nul(values):
         return _unexpressed("a text that holds NUL", expression)
-    return _Residual(values, has_no_tenants=has_no_tenants).forms(expression, {}, 0)
+    forms = _Residual(values, has_no_tenants=has_no_tenants).forms(expression, {}, 0)
+    if opened.estimate is None or is_affordable:
+        return forms
+    # Whether it is evaluated at all depends on the size of each row, and on other conditions.
+    for node in (*walk(forms.true), *walk(forms.false)):
+        if isinstance(node, Unexpressed):
+            return Forms(node, node)
+    return _unexpressed("the cost of the condition", expression)
 
 
 def check_size(size: int) -> None:

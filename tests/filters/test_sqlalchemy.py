@@ -25,12 +25,12 @@ def connections() -> Iterator[list[Connection]]:
         cluster = stack.enter_context(started_cluster())
         url = make_url(cluster.database()).set(drivername="postgresql+psycopg")
         engines = [create_engine("sqlite://"), create_engine(url)]
+        for engine in engines:
+            stack.callback(engine.dispose)
         opened = [stack.enter_context(engine.connect()) for engine in engines]
         for connection in opened:
             Base.metadata.create_all(connection)
         yield opened
-        for engine in engines:
-            engine.dispose()
 
 
 def test_a_query_takes_what_a_decision_allows(connections):
