@@ -74,14 +74,20 @@ class Case:
 
 
 def random_case(random: Random, rows: list[Resource], above: dict[ResourceRef, Resource]) -> Case:
+    """Half of the worlds are about one condition, the others about roles, grants and tenants."""
+    rules = [random_rule(random, f"r{index}") for index in range(random.randint(3, 7))]
+    grants = [random_grant(random, f"g{index}") for index in range(random.randint(3, 8))]
+    if random.random() < 0.5:
+        rules = [Rule("one", "A", Effect.ALLOW, "*", boolean(random, random.choice([0, 0, 1])))]
+        grants = [Grant("one", "A", ToUser("u1"))]
     world = World(
         permissions=[Permission(name) for name in PERMISSIONS],
         roles=[
             Role(name, inherits=tuple(one for one in ROLES if random.random() < 0.2))
             for name in ROLES
         ],
-        rules=[random_rule(random, f"r{index}") for index in range(random.randint(3, 7))],
-        grants=[random_grant(random, f"g{index}") for index in range(random.randint(3, 8))],
+        rules=rules,
+        grants=grants,
         users=[User(user, attributes=actor_attributes(random)) for user in USERS],
         memberships={
             (organization, user): random.choice(ORGANIZATION_ROLES)
@@ -95,7 +101,7 @@ def random_case(random: Random, rows: list[Resource], above: dict[ResourceRef, R
         resource_types=[
             ResourceType(name, random.choice(list(Tenancy)))
             for name in ("lesson", "course")
-            if random.random() < 0.25
+            if random.random() < 0.4
         ],
     )
     token = VerifiedToken(
@@ -138,7 +144,10 @@ def random_grant(random: Random, grant_id: str) -> Grant:
     )
     on = [*COURSES, *CATALOGS, *(ResourceRef("lesson", one) for one in LESSONS[:4])]
     scope: Scope = random.choice(
-        [EVERYWHERE, EVERYWHERE, *map(InOrganization, ORGANIZATIONS), OnResource(random.choice(on))]
+        [
+            *(EVERYWHERE, EVERYWHERE, *map(InOrganization, ORGANIZATIONS)),
+            *(OnResource(random.choice(on)), OnResource(random.choice(on))),
+        ]
     )
     begins = random.choice([None, None, None, 60.0, 100.0, 100.5])
     ends = random.choice([None, None, None, 100.0, 140.0])
@@ -337,6 +346,8 @@ def over_known(random: Random) -> str:
     )()
 
 
+TESTS = ["startsWith", "endsWith", "contains"]
+PIECES = ["'a_b'", "'_'", "'%'", "'D'", "'d'", "'b'", "'a'", "'u'", "''", "'\\\\'"]
 ODD = ["1", "true", "'u1'", "false"]
 OWNERS = ["actor.organization", "'o1'", "''"]
 IDS = ["'l1'", "'l4'"]
@@ -365,8 +376,9 @@ ATOMS: list[Callable[[Random], str]] = [
     lambda r: f"{text_field(r)} in {list_field(r)}",
     lambda r: f"{text(r)} in {list_field(r)}",
     lambda r: f"{known(r)} in [{text_field(r)}, {text_field(r)}]",
-    lambda r: f"{text_field(r)}.{r.choice(['startsWith', 'endsWith', 'contains'])}({text(r)})",
-    lambda r: f"{text_field(r)}.{r.choice(['startsWith', 'endsWith', 'contains'])}({text(r)})",
+    lambda r: f"{text_field(r)}.{r.choice(TESTS)}({text(r)})",
+    lambda r: f"{text_field(r)}.{r.choice(TESTS)}({r.choice(PIECES)})",
+    lambda r: f"{text_field(r)}.{r.choice(TESTS)}({r.choice(PIECES)})",
     lambda r: f"{number_field(r)}.startsWith({text(r)})",
     over_members,
     over_members,
@@ -375,6 +387,7 @@ ATOMS: list[Callable[[Random], str]] = [
     over_known,
     lambda r: f"size({list_field(r)}) {r.choice(['== 0', '> 0', '!= 0', '>= 1', '< 1', '<= 0'])}",
     lambda r: f"size({text_field(r)}) {r.choice(['== 0', '> 0'])}",
+    lambda r: f"resource.organization {equality(r)} {r.choice(OWNERS)}",
     lambda r: f"resource.organization {equality(r)} {r.choice(OWNERS)}",
     lambda r: f"resource.id {r.choice(['==', '!=', '<'])} {r.choice(IDS)}",
     lambda r: f"(has({text_field(r)}) ? {text_field(r)} : {text(r)}) == {text(r)}",
