@@ -4,7 +4,10 @@
 """
 
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -14,6 +17,7 @@ from tests.filters.oracle import (
     differences,
     wild_differences,
 )
+from tests.kit.clusters import started_cluster
 
 WORLDS = int(os.environ.get("FILTER_WORLDS", "150"))
 
@@ -28,3 +32,16 @@ def test_a_filter_over_values_of_any_type_takes_what_a_decision_allows() -> None
     found: Counter[str] = Counter()
     assert not list(wild_differences(range(WORLDS), found))
     assert found["some"] > WORLDS * 0.05
+
+
+def test_a_queryset_takes_what_a_decision_allows(tmp_path: Path) -> None:
+    with started_cluster() as cluster:
+        arguments = [str(tmp_path), cluster.database(), str(WORLDS)]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.filters.django_oracle", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout == f"{WORLDS} worlds\n"

@@ -163,8 +163,9 @@ class Target(Protocol[C, E]):
     def has_no_parent(self, rows: E, relation: Any) -> C:
         """Whether the columns of a relation to one row are NULL."""
 
-    def described(self, relation: Any) -> ResourceMap:
-        """The description of the rows that a relation leads to. Raises FilterUnsupported."""
+    def described(self, below: ResourceMap, relation: Any) -> ResourceMap:
+        """The description of the rows that a relation of described rows leads to. Raises
+        FilterUnsupported."""
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -387,7 +388,7 @@ class _Lowering(Generic[C, E]):
         target = self._target
         above = [target.has_no_parent(rows, parent)] if if_absent else []
         if depth < CHAIN_DEPTH_MAX:
-            above_described = target.described(parent)
+            above_described = target.described(described, parent)
             above.append(
                 target.exists(
                     rows,
@@ -557,7 +558,7 @@ class _Lowering(Generic[C, E]):
         elif parent is not None:
             above_parts = [] if some else [self._target.has_no_parent(rows, parent)]
             if depth < CHAIN_DEPTH_MAX:
-                above_described = self._target.described(parent)
+                above_described = self._target.described(described, parent)
                 above_parts.append(
                     self._target.exists(
                         rows,
@@ -585,7 +586,7 @@ class _Lowering(Generic[C, E]):
                     f" Reference to one is a parent that is not: describe the relation instead"
                 )
         elif parent is not None and depth < CHAIN_DEPTH_MAX:
-            return self._stored(self._target.described(parent), types, depth + 1)
+            return self._stored(self._target.described(described, parent), types, depth + 1)
         return self._target.true
 
     # --- junctions --------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ class _Target:
         columns = (mapper.get_property_by_column(one) for one in _relation(relation).local_columns)
         return sa.or_(*(getattr(rows, column.key).is_(None) for column in columns))
 
-    def described(self, relation: Any) -> ResourceMap:
+    def described(self, below: ResourceMap, relation: Any) -> ResourceMap:
         found = _relation(relation)
         if found.uselist:
             raise FilterUnsupported(f"the parent {relation} is not one row")
