@@ -263,9 +263,18 @@ def evaluator_of(tree: Tree, part: memoryview) -> Callable[[Values], Any]:
             result = expression.eval(data=_bound(reads, values))
         except RuntimeError:  # the iteration budget
             return Failed.FAILED
-        return Failed.FAILED if result.type() == cel.Type.ERROR else result.value()
+        return Failed.FAILED if result.type() == cel.Type.ERROR else _unwrapped(result.value())
 
     return evaluate
+
+
+def _unwrapped(value: Any) -> Any:
+    """A value without the runtime's accessors, which it puts around what is in a list or map."""
+    if isinstance(value, list):
+        return [_unwrapped(one.value()) for one in value]
+    if isinstance(value, dict):
+        return {key: _unwrapped(one.value()) for key, one in value.items()}
+    return value
 
 
 def _bound(reads: tuple[_Read, ...], values: Values) -> dict[str, Any]:

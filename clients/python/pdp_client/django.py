@@ -42,13 +42,13 @@ from pdp_client.adapting import (
     wsgi_token,
 )
 from pdp_client.aio import AsyncGuard
-from pdp_client.django_orm import q as q
-from pdp_client.django_orm import register as register
-from pdp_client.django_orm import resource_of as resource_of
+from pdp_client.django_orm import q, register, resource_of
 from pdp_client.errors import GuardError
 from pdp_client.guard import Guard
 from pdp_client.headers import SESSION_COOKIE
 from pdp_client.values import Question
+
+__all__ = ["GuardMiddleware", "q", "register", "requires", "resource_of"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
