@@ -5,6 +5,7 @@ and deny rules. An allow rule counts where its condition is definitely true, a d
 not definitely false. So a filter takes exactly the resources for which `decide` allows.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -51,7 +52,7 @@ from pdp.decision.standing import (
     holds,
     is_to_actor,
 )
-from pdp.model import Attributes, Effect, Grant, InOrganization, OnResource, Reason, ResourceRef
+from pdp.model import Attributes, Grant, InOrganization, OnResource, Reason
 
 # Of a resource of the chain.
 _TYPE: Final = Field(("type",), 1)
@@ -85,16 +86,27 @@ class Plan(NamedTuple):
     each resource that it takes must be checked."""
 
 
+_Ref = tuple[str, str]
+"""Type and id of a resource: cheaper to hash than a `ResourceRef`."""
+
+
 @dataclass(slots=True)
 class _Places:
-    """Where a rule applies: through which kinds of grants."""
+    """Where a role is held, or where a rule applies."""
 
     reaches: set[int] = field(default_factory=set)
-    """Through grants that do not depend on single resources: how far, for allow rules."""
-    resources: dict[int, set[ResourceRef]] = field(default_factory=dict)
+    """Through grants that do not depend on single resources: how far allow rules reach."""
+    resources: dict[int, set[_Ref]] = field(default_factory=dict)
     """By reach: on which resources, and what is below them."""
     organizations: set[str] = field(default_factory=set)
-    """Of deny rules: in which organizations other than the active one."""
+    """In which organizations other than the active one. Only deny rules count there."""
+
+    def add(self, other: "_Places") -> None:
+        """Adds the places of another role."""
+        self.reaches |= other.reaches
+        for reach, refs in other.resources.items():
+            self.resources.setdefault(reach, set()).update(refs)
+        self.organizations |= other.organizations
 
 
 _Found = dict[Condition | None, tuple[str, _Places]]
@@ -162,42 +174,43 @@ def plan_for(
 def _rules(
     standing: Standing, permission: str, role_grants: Iterable[Grant]
 ) -> tuple[_Found, _Found, float]:
-    """Allow and deny rules for a permission, with the places where they apply."""
-    policy = standing.policy
+    """Allow and deny rules for a permission, with the places where they apply, and until when."""
+    roles, until = _roles(standing, role_grants)
     allow: _Found = {}
     deny: _Found = {}
+    for role, places in roles.items():
+        matched = standing.policy.rules_of(role, permission)
+        for found, rules in ((allow, matched.allow), (deny, matched.deny)):
+            for rule_id, condition in rules:
+                first, known = found.get(condition, (rule_id, _Places()))
+                known.add(places)
+                found[condition] = (min(first, rule_id), known)
+    return allow, deny, until
+
+
+def _roles(standing: Standing, role_grants: Iterable[Grant]) -> tuple[dict[str, _Places], float]:
+    """Where the actor holds which role now, and the next edge of a grant."""
+    roles: defaultdict[str, _Places] = defaultdict(_Places)
     until = standing.reusable_until
-
-    def places(grant: Grant, effect: Effect) -> Iterable[_Places]:
-        allowing, denying = policy.rules_of(grant.role, permission)
-        found, rules = (allow, allowing) if effect is Effect.ALLOW else (deny, denying)
-        for rule_id, condition in rules:
-            known = found.get(condition)
-            if known is None or rule_id < known[0]:
-                known = found[condition] = (rule_id, known[1] if known else _Places())
-            yield known[1]
-
     for grant in standing.wide:
-        for place in places(grant, Effect.ALLOW):
-            place.reaches.add(reach_of(grant))
-        for place in places(grant, Effect.DENY):
-            place.reaches.add(IN_ORGANIZATION)
+        roles[grant.role].reaches.add(reach_of(grant))
     for grant in standing.elsewhere:
-        for place in places(grant, Effect.DENY):
-            assert isinstance(grant.scope, InOrganization)  # noqa: S101  # for the type checker
-            place.organizations.add(grant.scope.organization_id)
+        assert isinstance(grant.scope, InOrganization)  # noqa: S101  # for the type checker
+        organization = grant.scope.organization_id
+        roles[grant.role].organizations.add(organization)
     on_resources = (grant for grants in standing.on_resources.values() for grant in grants)
     for grant in (*on_resources, *role_grants):
-        if not isinstance(grant.scope, OnResource) or not is_to_actor(grant, standing):
+        scope = grant.scope
+        if not isinstance(scope, OnResource) or not is_to_actor(grant, standing):
             continue
-        until = min(until, edge_of(grant, standing.now))
-        if not holds(grant, standing.now):
-            continue
-        for effect in Effect:
-            reach = reach_of(grant) if effect is Effect.ALLOW else IN_ORGANIZATION
-            for place in places(grant, effect):
-                place.resources.setdefault(reach, set()).add(grant.scope.resource)
-    return allow, deny, until
+        if grant.not_before is not None or grant.expires_at is not None:
+            until = min(until, edge_of(grant, standing.now))
+            if not holds(grant, standing.now):
+                continue
+        places = roles[grant.role]
+        ref = (scope.resource.type, scope.resource.id)
+        places.resources.setdefault(reach_of(grant), set()).add(ref)
+    return roles, until
 
 
 def _where(places: _Places, active: str | None, has_no_tenants: bool) -> Filter:
@@ -236,7 +249,7 @@ def _nowhere(places: _Places, has_no_tenants: bool) -> Filter:
     return all_of(*parts)
 
 
-def _is_one_of(refs: Iterable[ResourceRef]) -> Filter:
+def _is_one_of(refs: Iterable[_Ref]) -> Filter:
     return any_of(
         *(
             all_of(Compare(Operator.EQUAL, _TYPE, type_), OneOf(_ID, ids))
@@ -245,7 +258,7 @@ def _is_one_of(refs: Iterable[ResourceRef]) -> Filter:
     )
 
 
-def _is_none_of(refs: Iterable[ResourceRef]) -> Filter:
+def _is_none_of(refs: Iterable[_Ref]) -> Filter:
     return all_of(
         *(
             any_of(Compare(Operator.NOT_EQUAL, _TYPE, type_), OneOf(_ID, ids, negated=True))
@@ -254,10 +267,10 @@ def _is_none_of(refs: Iterable[ResourceRef]) -> Filter:
     )
 
 
-def _by_type(refs: Iterable[ResourceRef]) -> Mapping[str, tuple[str, ...]]:
+def _by_type(refs: Iterable[_Ref]) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
-    for ref in sorted(refs, key=lambda ref: (ref.type, ref.id)):
-        found.setdefault(ref.type, []).append(ref.id)
+    for type_, id_ in sorted(refs):
+        found.setdefault(type_, []).append(id_)
     return {type_: tuple(ids) for type_, ids in found.items()}
 
 
