@@ -5,7 +5,7 @@ answers Check. A query is one record in the audit log, whatever it denies; like 
 disk before the answer is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
@@ -125,12 +125,16 @@ class AccessQueries:
         recorder: Recorder,
         *,
         clock: Clock,
+        note_too_expensive: Callable[[str], None],
     ) -> None:
+        """`note_too_expensive` receives the id of each rule whose condition was not evaluated
+        because of its cost."""
         self._authorizer = authorizer
         self._verifier = verifier
         self._replica = replica
         self._recorder = recorder
         self._clock = clock
+        self._note_too_expensive = note_too_expensive
 
     async def permissions(
         self,
@@ -169,7 +173,7 @@ class AccessQueries:
             allowed: list[str] = []
             denied: list[str] = []
             for name in declared[resource.type]:
-                holds = _allows(standing, Question(name, resource, context), chain)
+                holds = self._allows(standing, Question(name, resource, context), chain)
                 (allowed if holds else denied).append(name)
                 await pace.give_way()
             results.append(PermissionsOn(allowed, denied))
@@ -231,7 +235,7 @@ class AccessQueries:
                 looked_at, after = looked_at + 1, chain[0].resource.id
                 question = Question(permission, Resource(resource_type, after), context)
                 # A grant may name a resource that is not stored.
-                if chain[0].stored and _allows(standing, question, chain):
+                if chain[0].stored and self._allows(standing, question, chain):
                     allowed.append(after)
                     if len(allowed) == size:
                         break
@@ -339,6 +343,14 @@ class AccessQueries:
         answered = await self._finish(record, token, standing.refusal, view)
         return answered, plan, now
 
+    def _allows(
+        self, standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]
+    ) -> bool:
+        decision = decide(standing, question, chain)
+        for rule_id in decision.too_expensive:
+            self._note_too_expensive(rule_id)
+        return decision.effect is Effect.ALLOW
+
     def _record(
         self,
         query: str,
@@ -382,10 +394,6 @@ class AccessQueries:
             self._replica.confirm(view)
         epoch = "" if view is None else view.snapshot.epoch
         return Answered(token, refusal, query_id, record.revision, epoch)
-
-
-def _allows(standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]) -> bool:
-    return decide(standing, question, chain).effect is Effect.ALLOW
 
 
 def _sessions(user_id: str, facts: UserFacts | None) -> list[tuple[str, str]]:

@@ -181,7 +181,12 @@ class Service:
             provision=self._provisioner(administrator),
         )
         queries = AccessQueries(
-            authorizer, self._verifier, self._replica, self._recorder, clock=self._clock
+            authorizer,
+            self._verifier,
+            self._replica,
+            self._recorder,
+            clock=self._clock,
+            note_too_expensive=self._metrics.count_too_expensive,
         )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")

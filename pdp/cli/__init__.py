@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli import ask, audit, clerk, database, policy, secrets, serve, sidecar
+from pdp.cli import allowed, ask, audit, clerk, database, policy, secrets, serve, sidecar
 from pdp.cli.output import HELP_STYLE, emit, fail, say
 from pdp.errors import PdpError
 
@@ -37,6 +37,7 @@ app.command("check")(ask.check)
 app.command("plan")(ask.plan)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
+app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
 app.add_typer(database.app, name="database")

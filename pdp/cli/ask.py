@@ -1,7 +1,7 @@
 """`pdp check` and `pdp plan`: one question to a running server."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,8 +14,9 @@ from pdp.cli.remote import (
     Certificate,
     Key,
     Server,
-    channel_to,
+    asked,
     explain,
+    method_of,
     tls_of,
 )
 
@@ -50,7 +51,7 @@ def check(
             kind,
             identifier,
             organization_id=organization,
-            attributes=_mapping(attributes, "--attributes"),
+            attributes=mapping(attributes, "--attributes"),
         )
     elif organization is not None:
         raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
@@ -61,7 +62,7 @@ def check(
         deadline_seconds=DEADLINE_SECONDS,
     ) as guard:
         try:
-            decision = guard.check(token, permission, asked, _mapping(context, "--context"))
+            decision = guard.check(token, permission, asked, mapping(context, "--context"))
         except (GuardError, ValueError) as error:
             fail(str(error))
             if isinstance(error, PdpUnavailable):
@@ -79,8 +80,8 @@ def check(
 def plan(
     permission: Annotated[str, typer.Argument(help="e.g. course:view")],
     resource_type: Annotated[
-        str | None, typer.Argument(help="e.g. course; left out: the permission's.")
-    ] = None,
+        str, typer.Argument(metavar="TYPE", help="Default: that of the permission.")
+    ] = "",
     token: Annotated[
         str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
     ] = "-",
@@ -95,40 +96,33 @@ def plan(
     certificate: Certificate = None,
     key: Key = None,
 ) -> None:
-    """Prints the filter, as JSON, for the rows that the actor may use. Exit status 2: no answer."""
-    import grpc
-    from google.protobuf.json_format import MessageToJson, ParseDict
-    from google.protobuf.struct_pb2 import Struct
-    from pdp_client.transport import caller_metadata
-    from pdpapi.v1 import access_query_service_pb2, access_query_service_pb2_grpc
+    """Prints the filter, as JSON, for the rows on which an actor has a permission.
+
+    Exit status: 0 answered, 1 the actor is refused, 2 no answer.
+    """
+    from google.protobuf.json_format import MessageToJson
+    from pdpapi.v1 import access_query_service_pb2 as pb
+    from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 
     if token == "-":  # noqa: S105
         token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
-    tls = tls_of(ca, certificate, key)
-    request = access_query_service_pb2.PlanResourcesRequest(
+    request = pb.PlanResourcesRequest(
         actor_token=token,
         permission=permission,
         resource_type=resource_type or permission.partition(":")[0],
-        context=ParseDict(_mapping(context, "--context"), Struct()),
         allow_superset=superset,
     )
-    with channel_to(server, api_key, tls) as channel:
-        stub = access_query_service_pb2_grpc.AccessQueryServiceStub(channel)
-        try:
-            answer = stub.PlanResources(
-                request, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key)
-            )
-        except grpc.RpcError as error:
-            fail(error.details() or error.code().name)
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                explain(server, tls)
-            raise typer.Exit(2) from None
+    request.context.update(mapping(context, "--context"))
+    with asked(server, api_key, ca, certificate, key) as channel:
+        answer = method_of(AccessQueryServiceStub(channel).PlanResources, api_key)(request)
+    emit(MessageToJson(answer.plan) + "\n")
     if answer.HasField("refusal"):
         fail(answer.refusal.message)
-    emit(MessageToJson(answer.plan) + "\n")
+        raise typer.Exit(1)
 
 
-def _mapping(text: str, option: str) -> dict[str, object]:
+def mapping(text: str, option: str) -> dict[str, Any]:
+    """The JSON object that an option holds. Raises typer.BadParameter."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

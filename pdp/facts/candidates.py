@@ -6,21 +6,20 @@ WALK_MAX resources is not walked; all resources of the organizations concerned a
 instead.
 """
 
-import json
-from collections.abc import Iterable
-from typing import Any, Final
+import functools
+from collections.abc import Collection
+from typing import Final
 
-from sqlalchemy import ARRAY, ColumnElement, FromClause, Text, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 
 from pdp.decision import ActorSearch, Search
 from pdp.facts import tables
+from pdp.facts.keys import Key, key_parameter, key_table
 from pdp.facts.rows import check_text, grant_from_row
 from pdp.facts.store import Reader
 from pdp.model import Grant
 
 WALK_MAX: Final = 10_000
-
-_Key = tuple[str, str]
 
 
 def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> list[str]:
@@ -125,42 +124,60 @@ def _ids(
 
 
 def _below_roots(
-    reader: Reader, search: Search, organizations: Iterable[str | None]
-) -> set[_Key] | None:
+    reader: Reader, search: Search, organizations: Collection[str | None]
+) -> set[Key] | None:
     """The roots in these organizations and all below them; None: more than WALK_MAX."""
     roots = {(root.type, root.id) for root in search.roots}
+    most = WALK_MAX + 1
     if search.roles:
-        grants = tables.grants.c
-        granted = (
-            select(grants.resource_type, grants.resource_id)
-            .where(
-                grants.organization_role == search.organization_role,
-                grants.resource_type.is_not(None),
-                grants.role.in_(search.roles),
-            )
-            .limit(WALK_MAX + 1)
-        )
-        roots.update((type_, id_) for type_, id_ in reader.connection.execute(granted))
+        granted = {
+            "organization_role": search.organization_role,
+            "roles": list(search.roles),
+            "most": most,
+        }
+        roots.update((type_, id_) for type_, id_ in reader.connection.execute(_GRANTED, granted))
     if not roots:
         return set()
     if len(roots) > WALK_MAX:
         return None
-    keys, parameters = _keys(reader.connection.dialect.name, roots)
-    resources = tables.resources
-    named = [one for one in organizations if one is not None]
+    walk = _walk(reader.connection.dialect.name, in_none=None in organizations)
+    parameters = {
+        "keys": key_parameter(roots),
+        "organizations": [one for one in organizations if one is not None],
+        "most": most,
+    }
+    found = {(type_, id_) for type_, id_ in reader.connection.execute(walk, parameters)}
+    return None if len(found) > WALK_MAX else found
+
+
+_grants = tables.grants.c
+# Made once, as below: to make one costs more than to execute it.
+_GRANTED = (
+    select(_grants.resource_type, _grants.resource_id)
+    .where(
+        _grants.organization_role == bindparam("organization_role"),
+        _grants.resource_type.is_not(None),
+        _grants.role.in_(bindparam("roles", expanding=True)),
+    )
+    .limit(bindparam("most"))
+)
+
+
+@functools.cache
+def _walk(dialect: str, *, in_none: bool) -> Select[str, str]:
+    """What is at or below `keys`, at most `most`. Of the keys those count that belong to one of
+    `organizations`, or, if `in_none`, to none."""
+    keys, resources = key_table(dialect), tables.resources
     belongs = or_(
         # A root that is not stored may have stored resources below it.
         resources.c.id.is_(None),
-        resources.c.organization_id.in_(named),
-        *([resources.c.organization_id.is_(None)] if None in set(organizations) else []),
+        resources.c.organization_id.in_(bindparam("organizations", expanding=True)),
+        *([resources.c.organization_id.is_(None)] if in_none else []),
     )
+    stored = (resources.c.type == keys.c.type) & (resources.c.id == keys.c.id)
     first = (
         select(keys.c.type, keys.c.id)
-        .select_from(
-            keys.outerjoin(
-                resources, (resources.c.type == keys.c.type) & (resources.c.id == keys.c.id)
-            )
-        )
+        .select_from(keys.outerjoin(resources, stored))
         .where(belongs)
         .cte("below", recursive=True)
     )
@@ -169,24 +186,4 @@ def _below_roots(
         (resources.c.parent_type == first.c.type) & (resources.c.parent_id == first.c.id),
     )
     below = first.union(children)
-    query = select(below.c.type, below.c.id).limit(WALK_MAX + 1)
-    found = {(type_, id_) for type_, id_ in reader.connection.execute(query, parameters)}
-    return None if len(found) > WALK_MAX else found
-
-
-def _keys(dialect: str, keys: Iterable[_Key]) -> tuple[FromClause, dict[str, Any]]:
-    """A table of keys, and its parameters: two for any number of keys."""
-    types, ids = zip(*sorted(keys), strict=True)
-    if dialect == "postgresql":
-        arrays = (bindparam(name, type_=ARRAY(Text)) for name in ("types", "ids"))
-        each = func.unnest(*arrays).table_valued("type", "id", name="each").render_derived()
-        # Else the recursive query would mix this collation with that of the tables.
-        columns = [each.c[name].collate("C").label(name) for name in ("type", "id")]
-        return select(*columns).subquery("keys"), {"types": list(types), "ids": list(ids)}
-    each = func.json_each(bindparam("keys")).table_valued("value", name="each")
-    columns = [
-        func.json_extract(each.c.value, place).label(name)
-        for place, name in (("$[0]", "type"), ("$[1]", "id"))
-    ]
-    pairs = json.dumps(list(zip(types, ids, strict=True)), ensure_ascii=False)
-    return select(*columns).subquery("keys"), {"keys": pairs}
+    return select(below.c.type, below.c.id).limit(bindparam("most"))

@@ -82,7 +82,7 @@ class Metrics:
         """Counts the decisions of one request."""
         for decision in decisions:
             for rule in decision.too_expensive:
-                self._count_too_expensive(rule)
+                self.count_too_expensive(rule)
         if len(decisions) == 1:
             self._count(decisions[0].effect, decisions[0].reason, 1)
             return
@@ -96,7 +96,7 @@ class Metrics:
             self._decision_children[effect, reason] = child
         child.inc(times)
 
-    def _count_too_expensive(self, rule: str) -> None:
+    def count_too_expensive(self, rule: str) -> None:
         rules = self._too_expensive_rules
         if len(rules) < _RULES_MAX:
             rules.add(rule)

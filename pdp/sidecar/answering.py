@@ -23,6 +23,7 @@ from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
 from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
+from pdp.sidecar.passing import passed_on_methods
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
 from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
@@ -65,8 +66,9 @@ class Answering:
         self.counts = Counts()
 
     def methods(self) -> Sequence[Method]:
-        """The methods of PolicyDecisionService."""
-        return self._method(CHECK), self._method(BATCH)
+        """The methods of PolicyDecisionService, and those that are passed on."""
+        passed_on = passed_on_methods(self._upstreams, self._asking)
+        return self._method(CHECK), self._method(BATCH), *passed_on
 
     def _method(self, exchange: Exchange) -> Method:
         async def answer(request: Any, caller: Caller) -> Message:

@@ -73,6 +73,28 @@ def compare_resources(service: QueryService, world: World, random: Random) -> Co
     return met
 
 
+def compare_permissions(service: QueryService, world: World, random: Random) -> Counter[str]:
+    """All permissions on stored and other resources, against Check for each. Raises Difference."""
+    met: Counter[str] = Counter()
+    others = [Resource("course", "sent", "org_1", None, {"owner": "user_1"}), Resource("note", "1")]
+    resources = [*random.sample(world.resources, 3), *others]
+    context = {"place": random.choice(["office", "home"])}
+    for token in world.tokens:
+        _, results = run(service.queries.permissions(token, resources, context, CALLER))
+        for resource, result in zip(resources, results, strict=True):
+            names = [name for name in PERMISSIONS if name.startswith(f"{resource.type}:")]
+            questions = [Question(name, resource, context) for name in names]
+            ruling = run(service.authorizer.rule(token, questions, CALLER)) if names else None
+            decisions = ruling.decisions if ruling else ()
+            expected: tuple[list[str], list[str]] = ([], [])
+            for name, decision in zip(names, decisions, strict=True):
+                expected[decision.effect is not Effect.ALLOW].append(name)
+            if (list(result.allowed), list(result.denied)) != expected:
+                raise Difference(f"{resource}: {result}, Check says {expected}")
+            met["some" if all(expected) else "all" if expected[0] else "none"] += 1
+    return met
+
+
 def compare_actors(service: QueryService, world: World, random: Random) -> Counter[str]:
     """Who may, against Check for each user in each organization. Raises Difference."""
     met: Counter[str] = Counter()

@@ -37,6 +37,8 @@ class QueryService:
     recorder: Recorder
     authorizer: Authorizer
     queries: AccessQueries
+    too_expensive: list[str]
+    """Ids of rules that a query could not afford."""
 
     def write(self, *entities: Entity) -> int:
         """Stores entities; returns once they are served."""
@@ -93,10 +95,18 @@ def query_service(engine: Engine, directory: Path) -> Iterator[QueryService]:
     replica.start()
     verifying = verifier(clock=time.time)
     authorizer = Authorizer(verifying, replica, recorder, clock=time.time, record_allows=False)
-    queries = AccessQueries(authorizer, verifying, replica, recorder, clock=time.time)
+    too_expensive: list[str] = []
+    queries = AccessQueries(
+        authorizer,
+        verifying,
+        replica,
+        recorder,
+        clock=time.time,
+        note_too_expensive=too_expensive.append,
+    )
     try:
         eventually(replica.ready)
-        yield QueryService(store, replica, recorder, authorizer, queries)
+        yield QueryService(store, replica, recorder, authorizer, queries, too_expensive)
     finally:
         recorder.stop()
         replica.stop()

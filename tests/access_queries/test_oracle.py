@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from pdp.decision import search
+from pdp.decision import decide, search
 from pdp.decision.decide import applicable
 from pdp.facts import candidates
+from pdp.model import Effect
 from tests.access_queries.oracle import (
     WORLDS,
     Difference,
     compare_actors,
+    compare_permissions,
     compare_resources,
     search_worlds,
 )
@@ -21,6 +23,11 @@ def test_lists_equal_check_in_random_worlds(service: QueryService) -> None:
     met = search_worlds(service, range(WORLDS), compare_resources)
     # Worlds in which everything or nothing is allowed would prove little.
     assert min(met["some"], met["none"], met["all"]) > WORLDS / 2
+
+
+def test_permissions_equal_check_in_random_worlds(service: QueryService) -> None:
+    met = search_worlds(service, range(WORLDS), compare_permissions)
+    assert min(met.values()) > WORLDS / 2
 
 
 def test_the_actors_who_may_are_those_whom_check_allows(service: QueryService) -> None:
@@ -79,7 +86,7 @@ MUTANTS = {
     ),
     "whatever is found is allowed": (
         compare_resources,
-        "pdp.access_queries._allows",
+        "pdp.access_queries.AccessQueries._allows",
         lambda *_: True,
     ),
     "one candidate too few": (
@@ -88,6 +95,18 @@ MUTANTS = {
         lambda reader, found, after, limit: candidates.find_candidates(reader, found, after, limit)[
             : limit - 1
         ],
+    ),
+    "whatever is asked is allowed": (
+        compare_permissions,
+        "pdp.access_queries.AccessQueries._allows",
+        lambda *_: True,
+    ),
+    "the context is not read": (
+        compare_permissions,
+        "pdp.access_queries.AccessQueries._allows",
+        lambda _, standing, question, chain: (
+            decide(standing, question._replace(context={}), chain).effect is Effect.ALLOW
+        ),
     ),
     "no members": actors(organization_roles=nothing),
     "no grants to users on resources": actors(resources=nothing),

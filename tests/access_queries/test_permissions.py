@@ -43,7 +43,7 @@ def policy(service: QueryService) -> None:
     )
 
 
-def ask(service: QueryService, token: str, *resources: Resource, **context: str):
+def ask(service: QueryService, token: str, *resources: Resource, **context: object):
     return run(service.queries.permissions(token, resources, context, CALLER))
 
 
@@ -68,18 +68,19 @@ def test_a_type_without_permissions_has_none(service: QueryService) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "reason", "denied"),
+    ("actor", "reason", "denied"),
     [
-        ("", Reason.TOKEN_MALFORMED, 0),
-        (token_of("user_2"), Reason.ACTOR_DISABLED, 3),
-        (token_of("user_9"), Reason.ACTOR_UNKNOWN, 3),
-        (token_of(organization="org_2"), Reason.MEMBERSHIP_UNKNOWN, 3),
+        (None, Reason.TOKEN_MALFORMED, 0),
+        (("user_2", None), Reason.ACTOR_DISABLED, 3),
+        (("user_9", None), Reason.ACTOR_UNKNOWN, 3),
+        (("user_1", "org_2"), Reason.MEMBERSHIP_UNKNOWN, 3),
     ],
     ids=lambda value: value.name if isinstance(value, Reason) else "",
 )
 def test_a_refused_actor_has_no_permission_and_is_told_why(
-    service: QueryService, token: str, reason: Reason, denied: int
+    service: QueryService, actor: tuple[str, str | None] | None, reason: Reason, denied: int
 ) -> None:
+    token = "" if actor is None else token_of(*actor)
     answered, (result,) = ask(service, token, MINE)
     assert answered.refusal is reason
     assert (list(result.allowed), len(result.denied)) == ([], denied)
@@ -103,6 +104,19 @@ def test_a_query_is_one_record_whatever_it_denies(service: QueryService) -> None
     assert (second.effect, second.reason) == (Effect.DENY, Reason.ACTOR_DISABLED)
     assert second.resource is not None
     assert (second.resource.type, second.resource.id) == ("course", "mine")
+
+
+def test_a_condition_that_costs_too_much_denies_and_its_rule_is_named(
+    service: QueryService,
+) -> None:
+    pattern = "context.words.exists(w, resource.attributes.text.contains(w))"
+    service.write(Rule("dear", "TEACHER", Effect.ALLOW, "course:delete", pattern))
+    token = token_of(organization="org_1")
+    course = Resource("course", "new", "org_1", None, {"text": "x" * 5_000})
+    words = [f"word {number}" for number in range(900)]
+    _, (result,) = ask(service, token, course, words=words)
+    assert "course:delete" in result.denied
+    assert service.too_expensive == ["dear"]
 
 
 def test_a_query_has_as_many_answers_as_a_batch_at_most(service: QueryService) -> None:

@@ -122,12 +122,14 @@ def test_resources_of_another_organization_never_appear(service: QueryService) -
 
 
 @pytest.mark.parametrize(
-    "token", [token_of("user_2", "org_1"), token_of("user_1"), token_of("user_1", "org_2")]
+    "actor", [("user_2", "org_1"), ("user_1", None), ("user_1", "org_2")], ids=str
 )
-def test_a_place_in_the_list_of_another_actor_is_refused(service: QueryService, token: str) -> None:
+def test_a_place_in_the_list_of_another_actor_is_refused(
+    service: QueryService, actor: tuple[str, str | None]
+) -> None:
     _, first = page_of(service, token_of(organization="org_1"), 4)
     with pytest.raises(InvalidRequest, match="page_token"):
-        page_of(service, token, 4, first.goes_on)
+        page_of(service, token_of(*actor), 4, first.goes_on)
 
 
 def _revoke_session(service: QueryService) -> None:

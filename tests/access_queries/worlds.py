@@ -135,8 +135,8 @@ def _rule(random: Random, rule_id: str) -> Rule:
         rule_id,
         random.choice(ROLES),
         random.choice([*[Effect.ALLOW] * 6, Effect.DENY]),
-        random.choice([*PERMISSIONS, "course:*", "*", "*"]),
-        random.choice(["", *CONDITIONS]) if random.random() < 0.4 else "",
+        random.choice([*PERMISSIONS, *PERMISSIONS, "course:*", "*"]),
+        random.choice(["", *CONDITIONS]) if random.random() < 0.6 else "",
     )
 
 

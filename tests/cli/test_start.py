@@ -20,6 +20,7 @@ COMMANDS = [
     *((), ("serve",), ("sidecar",), ("migrate",), ("apply",), ("export",), ("check",)),
     *(("token",), ("key",), ("audit",), ("audit", "list"), ("audit", "show"), ("audit", "verify")),
     *(("clerk",), ("clerk", "sync"), ("clerk", "doctor"), ("clerk", "push-claims")),
+    *(("allowed",), ("allowed", "permissions"), ("allowed", "resources"), ("allowed", "actors")),
     *(("database",), ("database", "renew-epoch")),
 ]
 

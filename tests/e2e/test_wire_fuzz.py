@@ -60,6 +60,9 @@ paths = st.sampled_from(
     [
         "/pdpapi.v1.PolicyDecisionService/Check",
         "/pdpapi.v1.PolicyDecisionService/BatchCheck",
+        "/pdpapi.v1.AccessQueryService/ListAllowedPermissions",
+        "/pdpapi.v1.AccessQueryService/ListAllowedResources",
+        "/pdpapi.v1.AccessQueryService/ListAllowedActors",
         "/pdpapi.v1.PolicyAdministrationService/ListRoles",
         "/pdpapi.v1.ChangeService/Watch",
         "/envoy.service.auth.v3.Authorization/Check",
