@@ -10,29 +10,34 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
+from pdp_filters import FALSE
+
 from pdp.audit import Recorder, new_decision_id
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import (
     AccessPaths,
+    Plan,
     Standing,
     access_paths,
     decide,
+    plan_for,
     prepare,
     search_for,
     search_for_actors,
 )
-from pdp.errors import InvalidRequest, LimitExceeded, Violation
+from pdp.errors import FilterUnsupported, InvalidRequest, LimitExceeded, Violation
 from pdp.facts import Replica, Survey, View
 from pdp.identity import Verifier
-from pdp.limits import BATCH_ITEMS_MAX
+from pdp.limits import BATCH_ITEMS_MAX, PLAN_NODES_MAX
 from pdp.model import (
     NO_ATTRIBUTES,
     Actor,
     Attributes,
     DecisionRecord,
     Effect,
+    Grant,
     Question,
     Reason,
     RefusedToken,
@@ -289,6 +294,54 @@ class AccessQueries:
                     break
             await pace.give_way()
         return await self._finish(record, None, None, views[0]), ActorPage(found, goes_on)
+
+    async def plan(
+        self,
+        token_text: str,
+        permission: str,
+        resource_type: str,
+        context: Attributes,
+        caller: str,
+        *,
+        allow_superset: bool = False,
+        at_least_revision: int = 0,
+    ) -> tuple[Answered, Plan, float]:
+        """A filter for the resources of a type on which the actor has a permission, and when it was
+        made, in seconds since 1970-01-01 UTC.
+
+        Raises:
+            errors.FilterUnsupported: no filter expresses it, and a superset is not wanted.
+            errors.LimitExceeded: the filter would be too large.
+            errors.Unavailable, errors.ShareExceeded: as `Authorizer.rule`.
+        """
+        token = await self._verifier.verify(token_text)
+        ref = ResourceRef(resource_type, "")
+        record = self._record("PlanResources", permission, ref, caller, token)
+        if isinstance(token, RefusedToken):
+            answered = await self._finish(record, token, token.reason, None)
+            return answered, Plan(FALSE, token.reason, None), record.decided_at
+        actor, now = token.actor, record.decided_at
+        # Provisions a new actor, as Check does.
+        view = await self._authorizer.view(token, (), at_least_revision)
+        role_grants: Sequence[Grant] = ()
+        standing = prepare(view.policy, token, view.user, view.organization, now)
+        if standing.organization_role:
+
+            def look(survey: Survey) -> tuple[View, Sequence[Grant]]:
+                view = survey.view(actor.user_id, actor.organization_id, ())
+                standing = prepare(view.policy, token, view.user, view.organization, now)
+                role = standing.organization_role
+                return view, survey.grants_on_resources(role, PLAN_NODES_MAX + 1)
+
+            view, role_grants = await self._replica.survey(look, view.revision)
+            standing = prepare(view.policy, token, view.user, view.organization, now)
+        if len(role_grants) > PLAN_NODES_MAX:
+            raise LimitExceeded("plan_nodes_max", PLAN_NODES_MAX, len(role_grants))
+        plan = plan_for(standing, permission, resource_type, context, role_grants)
+        if plan.unsupported and not allow_superset:
+            raise FilterUnsupported(plan.unsupported)
+        answered = await self._finish(record, token, standing.refusal, view)
+        return answered, plan, now
 
     def _allows(
         self, standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]

@@ -9,6 +9,7 @@
     |   +-- AlreadyExists      the named thing exists
     |   +-- BrokenReference    would refer to nothing, or in a circle, or is still referred to
     |   +-- RouteConflict      another route could take the same path
+    |   +-- FilterUnsupported  a condition has a part that no filter expresses
     |   +-- RevisionChanged    somebody else has written meanwhile
     +-- CallerError            the caller may not ask
     |   +-- CallerUnauthenticated
@@ -132,6 +133,22 @@ class RouteConflict(RequestError):
 
     def __init__(self, route: str, other: str, problem: str) -> None:
         super().__init__(f"{route!r} and {other!r} {problem}", route=route, other=other)
+
+
+class FilterUnsupported(RequestError):
+    """A condition has a part that no filter expresses."""
+
+    def __init__(self, parts: Sequence[tuple[str, str, int, int]]) -> None:
+        """`parts`: rule, operator, line and column of each; at least one."""
+        rule, operator, line, column = parts[0]
+        named = (f"{one[1]} in rule {one[0]} (line {one[2]}, column {one[3]})" for one in parts)
+        super().__init__(
+            f"a filter cannot express: {', '.join(named)}",
+            rule=rule,
+            operator=operator,
+            line=str(line),
+            column=str(column),
+        )
 
 
 class RevisionChanged(RequestError):

@@ -23,6 +23,7 @@ has the order of refusals and reasons, `conditions.py` what a condition may be.
 
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
 from pdp.decision.evaluate import decide
+from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
@@ -35,6 +36,7 @@ __all__ = [
     "ActorSearch",
     "Condition",
     "ConditionInvalid",
+    "Plan",
     "Policy",
     "PolicyEntity",
     "Search",
@@ -44,6 +46,7 @@ __all__ = [
     "build_policy",
     "compile_condition",
     "decide",
+    "plan_for",
     "prepare",
     "search_for",
     "search_for_actors",

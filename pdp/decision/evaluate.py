@@ -16,6 +16,7 @@ in the resource's organization, or in any while that is not known. A grant to an
 speaks to who acts for its organization, so one in another organization never counts.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pdp.decision.conditions import Condition
@@ -290,9 +291,7 @@ def _values(
     organization: str | None,
 ) -> Values:
     """What conditions may read: of the actor, and of the question."""
-    actor = standing.actor_values
-    if actor is None:
-        actor = standing.actor_values = _actor_values(standing)
+    actor = actor_values(standing)
     if not chain:
         # No resource has no attributes, so `has()` is false; its type, id and organization are
         # not there to be read.
@@ -307,6 +306,14 @@ def _values(
     if organization is not None:
         values["resource.organization"] = organization
     return actor, values
+
+
+def actor_values(standing: Standing) -> Mapping[str, Any]:
+    """What conditions may read of the actor, by variable."""
+    values = standing.actor_values
+    if values is None:
+        values = standing.actor_values = _actor_values(standing)
+    return values
 
 
 def _actor_values(standing: Standing) -> dict[str, Any]:

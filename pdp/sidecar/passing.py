@@ -50,4 +50,10 @@ def passed_on_methods(upstreams: Upstreams, pool: ThreadPoolExecutor) -> Sequenc
             pb.ListAllowedResourcesResponse,
             CHECK_BYTES_MAX,
         ),
+        method(
+            "PlanResources",
+            pb.PlanResourcesRequest,
+            pb.PlanResourcesResponse,
+            CHECK_BYTES_MAX,
+        ),
     )

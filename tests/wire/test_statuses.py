@@ -28,6 +28,7 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.Overloaded: errors.Overloaded("concurrent_rpcs_max", 1024),
     errors.ShareExceeded: errors.ShareExceeded("streams_share", 64, 3_000),
     errors.RevisionChanged: errors.RevisionChanged(11, 12),
+    errors.FilterUnsupported: errors.FilterUnsupported([("rule", "matches", 1, 20)]),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
     errors.RouteConflict: errors.RouteConflict("/a/{x}", "/{y}/b", "could take the same path"),

@@ -35,6 +35,7 @@ from pdp_client.guard import Guard
 from pdp_client.headers import session_token
 from pdp_client.messages import BATCH_QUESTIONS_MAX
 from pdp_client.permissions import PermissionSet
+from pdp_client.plans import FilterUnsupported, Plan, PlanInvalid
 from pdp_client.refusals import Refusal, refusal_of
 from pdp_client.transport import TlsOptions
 from pdp_client.values import (
@@ -58,12 +59,15 @@ __all__ = [
     "DenialKind",
     "Denied",
     "Effect",
+    "FilterUnsupported",
     "Forbidden",
     "Guard",
     "GuardError",
     "PdpRefused",
     "PdpUnavailable",
     "PermissionSet",
+    "Plan",
+    "PlanInvalid",
     "Question",
     "Refusal",
     "Resource",

@@ -21,8 +21,11 @@ from pdp_client.messages import (
     fresh_from_check,
     permissions_from_answer,
     permissions_request,
+    plan_from_answer,
+    plan_request,
 )
 from pdp_client.permissions import PermissionSet, permission_set
+from pdp_client.plans import Plan
 from pdp_client.values import Actor, Attributes, Decision, Question, Resource, Token
 
 RequestT = TypeVar("RequestT")
@@ -144,6 +147,30 @@ class AsyncGuard(Asking):
         attempts = Attempts(secret, self._deadline_seconds)
         answer = await self._ask(self._queries.ListAllowedPermissions, request, attempts)
         return permissions_from_answer(answer, asked)
+
+    async def plan(
+        self,
+        token: str | Token,
+        permission: str,
+        resource_type: str,
+        context: Attributes | None = None,
+        *,
+        allow_superset: bool = False,
+        at_least_revision: int = 0,
+    ) -> Plan:
+        """As `Guard.plan`."""
+        secret = Token.of(token)
+        request = plan_request(
+            secret,
+            permission,
+            resource_type,
+            context,
+            at_least_revision,
+            allow_superset=allow_superset,
+        )
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = await self._ask(self._queries.PlanResources, request, attempts)
+        return plan_from_answer(answer, request)
 
     async def _ask(
         self,

@@ -19,8 +19,11 @@ from pdp_client.messages import (
     fresh_from_check,
     permissions_from_answer,
     permissions_request,
+    plan_from_answer,
+    plan_request,
 )
 from pdp_client.permissions import PermissionSet, permission_set
+from pdp_client.plans import Plan
 from pdp_client.values import Actor, Attributes, Decision, Question, Resource, Token
 
 RequestT = TypeVar("RequestT")
@@ -150,6 +153,37 @@ class Guard(Asking):
         attempts = Attempts(secret, self._deadline_seconds)
         answer = self._ask(self._queries.ListAllowedPermissions, request, attempts)
         return permissions_from_answer(answer, asked)
+
+    def plan(
+        self,
+        token: str | Token,
+        permission: str,
+        resource_type: str,
+        context: Attributes | None = None,
+        *,
+        allow_superset: bool = False,
+        at_least_revision: int = 0,
+    ) -> Plan:
+        """Which rows of a type the actor may use a permission on, as a filter for a query: see
+        `pdp_client.sqlalchemy` and `pdp_client.django`.
+
+        It equals `check` of each row at the same revision. Use it for one query, at once. A refused
+        actor has none. If a condition cannot be expressed: with `allow_superset` the filter takes
+        more, and each row must be checked; otherwise PdpRefused names rule and operator. Raises
+        what `check` raises.
+        """
+        secret = Token.of(token)
+        request = plan_request(
+            secret,
+            permission,
+            resource_type,
+            context,
+            at_least_revision,
+            allow_superset=allow_superset,
+        )
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = self._ask(self._queries.PlanResources, request, attempts)
+        return plan_from_answer(answer, request)
 
     def _ask(
         self,

@@ -12,6 +12,7 @@ from pdp_client.attributes import to_struct
 from pdp_client.cache import Fresh, Touched
 from pdp_client.errors import PdpUnavailable
 from pdp_client.permissions import Held, PermissionSet
+from pdp_client.plans import Plan, PlanInvalid, plan_from_message
 from pdp_client.values import (
     Actor,
     AnswerSource,
@@ -120,6 +121,46 @@ def decisions_from_batch(
 def as_list(resources: Resource | Sequence[Resource]) -> Sequence[Resource]:
     """One resource as a list of it."""
     return [resources] if isinstance(resources, Resource) else resources
+
+
+def plan_request(
+    token: Token,
+    permission: str,
+    resource_type: str,
+    context: Attributes | None,
+    at_least_revision: int,
+    *,
+    allow_superset: bool,
+) -> access_query_service_pb2.PlanResourcesRequest:
+    """The message that asks for a plan."""
+    return access_query_service_pb2.PlanResourcesRequest(
+        actor_token=_sendable(token),
+        permission=permission,
+        resource_type=resource_type,
+        context=_struct(context, "context"),
+        at_least_revision=at_least_revision,
+        allow_superset=allow_superset,
+    )
+
+
+def plan_from_answer(
+    answer: access_query_service_pb2.PlanResourcesResponse,
+    request: access_query_service_pb2.PlanResourcesRequest,
+) -> Plan:
+    """The plan of an answer. Raises PdpUnavailable for what is not the answer to the request."""
+    try:
+        plan = plan_from_message(answer.plan)
+    except PlanInvalid as error:
+        raise PdpUnavailable(f"the plan is not understood: {error}") from None
+    asked = (request.permission, request.resource_type)
+    is_refused = answer.HasField("refusal") or not answer.HasField("actor")
+    if (
+        (plan.permission, plan.resource_type) != asked
+        or (is_refused and not plan.nothing)
+        or (plan.check_each_row and not request.allow_superset)
+    ):
+        raise PdpUnavailable("the plan contradicts the question or itself")
+    return plan
 
 
 def permissions_request(

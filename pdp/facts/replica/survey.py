@@ -10,10 +10,10 @@ from pdp.decision import ActorSearch, Policy, Search
 from pdp.facts.replica.lookup import Look
 from pdp.facts.replica.snapshot import Snapshot
 from pdp.facts.replica.view import View
-from pdp.facts.store.candidates import find_actors, find_candidates
+from pdp.facts.store.candidates import find_actors, find_candidates, grants_on_resources
 from pdp.facts.store.loader import Gathered, gather
 from pdp.facts.store.store import Reader
-from pdp.model import Resource, ResourceFacts, UserFacts
+from pdp.model import Grant, Resource, ResourceFacts, UserFacts
 
 T = TypeVar("T")
 
@@ -50,6 +50,10 @@ class Survey:
     def actors(self, search: ActorSearch, first: str, limit: int) -> Sequence[str]:
         """Up to `limit` ids of users that a search covers; see `find_actors`."""
         return find_actors(self._reader, search, first, limit)
+
+    def grants_on_resources(self, organization_role: str, limit: int) -> Sequence[Grant]:
+        """Up to `limit` grants to an organization role on single resources."""
+        return grants_on_resources(self._reader, organization_role, limit)
 
     def chain(self, resource: Resource | None) -> tuple[ResourceFacts, ...]:
         """A resource and those above it, nearest first. Raises BrokenReference, InvalidRequest."""

@@ -15,8 +15,9 @@ from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 from pdp.decision import ActorSearch, Search
 from pdp.facts.store import tables
 from pdp.facts.store.keys import Key, key_parameter, key_table
-from pdp.facts.store.rows import check_text
+from pdp.facts.store.rows import check_text, grant_from_row
 from pdp.facts.store.store import Reader
+from pdp.model import Grant
 
 WALK_MAX: Final = 10_000
 
@@ -50,6 +51,20 @@ def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> l
         )
         found.update(_ids(reader, search.resource_type, after, limit, belongs))
     return sorted(found)[:limit]
+
+
+def grants_on_resources(reader: Reader, organization_role: str, limit: int) -> list[Grant]:
+    """Grants to an organization role on single resources, up to a number of them.
+
+    Raises DatabaseUnavailable.
+    """
+    grants = tables.grants
+    query = (
+        select(grants)
+        .where(grants.c.organization_role == organization_role, grants.c.resource_type.is_not(None))
+        .limit(limit)
+    )
+    return [grant_from_row(row) for row in reader.connection.execute(query).mappings()]
 
 
 def find_actors(reader: Reader, search: ActorSearch, first: str, limit: int) -> list[str]:

@@ -16,8 +16,9 @@ from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.limits import BATCH_ITEMS_MAX, MESSAGE_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert.attributes import attributes_of
+from pdp.wire.convert.filters import message_of_plan
 from pdp.wire.convert.pages import Pages, page_size
-from pdp.wire.convert.times import set_time
+from pdp.wire.convert.times import set_duration, set_time
 from pdp.wire.methods import Method
 from pdp.wire.services.decision import (
     CHECK_BYTES_MAX,
@@ -58,10 +59,7 @@ def access_query_methods(
     async def resources(
         request: pb.ListAllowedResourcesRequest, caller: Caller
     ) -> pb.ListAllowedResourcesResponse:
-        wrong = check_permission(request.permission)
-        wrong = wrong or names.check_resource_type(request.resource_type, "resource_type")
-        if wrong is not None:
-            raise InvalidRequest(wrong)
+        _check_permission_and_type(request)
         size = page_size(request)
         place = await in_pool(pool, lambda: pages.unseal(request))
         answered, page = await queries.resources(
@@ -117,7 +115,38 @@ def access_query_methods(
             response.next_page_token = await in_pool(pool, lambda: pages.seal(request, where))
         return response
 
+    async def plan(request: pb.PlanResourcesRequest, caller: Caller) -> pb.PlanResourcesResponse:
+        _check_permission_and_type(request)
+        answered, found, decided_at = await queries.plan(
+            request.actor_token,
+            request.permission,
+            request.resource_type,
+            attributes_of(request.context, "context"),
+            caller.name,
+            allow_superset=request.allow_superset,
+            at_least_revision=request.at_least_revision,
+        )
+        response = pb.PlanResourcesResponse(
+            plan=message_of_plan(found, request.permission, request.resource_type)
+        )
+        if response.ByteSize() > PAGE_BYTES_MAX:
+            raise LimitExceeded("message_bytes_max", PAGE_BYTES_MAX, response.ByteSize())
+        until = found.reusable_until
+        if until is not None and until > decided_at:
+            set_time(response.reusable_until, until)
+            set_duration(response.reusable_for, until - decided_at)
+        _write_answered(response, answered)
+        return response
+
     return (
+        Method(
+            SERVICE,
+            "PlanResources",
+            "decide",
+            pb.PlanResourcesRequest,
+            plan,
+            CHECK_BYTES_MAX,
+        ),
         Method(
             SERVICE,
             "ListAllowedPermissions",
@@ -162,6 +191,13 @@ async def _resources(request: pb.ListAllowedPermissionsRequest) -> list[model.Re
             *(replace(v, field=v.field.replace("resource", place, 1)) for v in error.violations)
         ) from None
     return resources
+
+
+def _check_permission_and_type(request: Any) -> None:
+    wrong = check_permission(request.permission)
+    wrong = wrong or names.check_resource_type(request.resource_type, "resource_type")
+    if wrong is not None:
+        raise InvalidRequest(wrong)
 
 
 def _write_answered(response: Any, answered: Answered) -> None:

@@ -11,6 +11,7 @@ package pdpapiv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -834,11 +835,213 @@ func (x *ListAllowedActorsResponse) GetEpoch() string {
 	return ""
 }
 
+// Which rows may the actor use?
+type PlanResourcesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Clerk session token.
+	ActorToken string `protobuf:"bytes,1,opt,name=actor_token,json=actorToken,proto3" json:"actor_token,omitempty"`
+	// `resource-type:action`. No wildcards.
+	Permission string `protobuf:"bytes,2,opt,name=permission,proto3" json:"permission,omitempty"`
+	// The type of the rows, e.g. "course". Usually the permission's.
+	ResourceType string `protobuf:"bytes,3,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	// Facts of the request, read by conditions as `context`; the same for all rows.
+	Context *structpb.Struct `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
+	// Answer from this revision or a later one, or UNAVAILABLE. 0: no wish.
+	AtLeastRevision uint64 `protobuf:"varint,5,opt,name=at_least_revision,json=atLeastRevision,proto3" json:"at_least_revision,omitempty"`
+	// Where a condition cannot be expressed: answer with a filter that takes more than is allowed, and
+	// check each row. Otherwise FAILED_PRECONDITION (FILTER_UNSUPPORTED) names rule and operator.
+	AllowSuperset bool `protobuf:"varint,6,opt,name=allow_superset,json=allowSuperset,proto3" json:"allow_superset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResourcesRequest) Reset() {
+	*x = PlanResourcesRequest{}
+	mi := &file_pdpapi_v1_access_query_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResourcesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResourcesRequest) ProtoMessage() {}
+
+func (x *PlanResourcesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_access_query_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResourcesRequest.ProtoReflect.Descriptor instead.
+func (*PlanResourcesRequest) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_access_query_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PlanResourcesRequest) GetActorToken() string {
+	if x != nil {
+		return x.ActorToken
+	}
+	return ""
+}
+
+func (x *PlanResourcesRequest) GetPermission() string {
+	if x != nil {
+		return x.Permission
+	}
+	return ""
+}
+
+func (x *PlanResourcesRequest) GetResourceType() string {
+	if x != nil {
+		return x.ResourceType
+	}
+	return ""
+}
+
+func (x *PlanResourcesRequest) GetContext() *structpb.Struct {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *PlanResourcesRequest) GetAtLeastRevision() uint64 {
+	if x != nil {
+		return x.AtLeastRevision
+	}
+	return 0
+}
+
+func (x *PlanResourcesRequest) GetAllowSuperset() bool {
+	if x != nil {
+		return x.AllowSuperset
+	}
+	return false
+}
+
+// The filter. It equals Check of each row as the row describes itself, if what the decision point has
+// stored of the row, and of what is above it, is the same.
+type PlanResourcesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the actor is refused: nothing.
+	Plan *ResourcePlan `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// Absent: the actor is not refused as a whole.
+	Refusal *QueryRefusal `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// The actor as verified; absent where the token was refused.
+	Actor *Actor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	// The id of this query's record in the decision log (UUIDv7).
+	QueryId string `protobuf:"bytes,4,opt,name=query_id,json=queryId,proto3" json:"query_id,omitempty"`
+	// The revision of policy and facts that was read.
+	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The history that `revision` counts; see ChangeService. Empty where no fact was read.
+	Epoch string `protobuf:"bytes,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Until when the plan holds if nothing is changed. Absent: for one query, at once.
+	ReusableUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reusable_until,json=reusableUntil,proto3" json:"reusable_until,omitempty"`
+	// The same, counted from the moment when the request was sent, on the sender's own monotonic clock.
+	ReusableFor   *durationpb.Duration `protobuf:"bytes,8,opt,name=reusable_for,json=reusableFor,proto3" json:"reusable_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResourcesResponse) Reset() {
+	*x = PlanResourcesResponse{}
+	mi := &file_pdpapi_v1_access_query_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResourcesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResourcesResponse) ProtoMessage() {}
+
+func (x *PlanResourcesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_access_query_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResourcesResponse.ProtoReflect.Descriptor instead.
+func (*PlanResourcesResponse) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_access_query_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PlanResourcesResponse) GetPlan() *ResourcePlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *PlanResourcesResponse) GetRefusal() *QueryRefusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *PlanResourcesResponse) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *PlanResourcesResponse) GetQueryId() string {
+	if x != nil {
+		return x.QueryId
+	}
+	return ""
+}
+
+func (x *PlanResourcesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PlanResourcesResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *PlanResourcesResponse) GetReusableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReusableUntil
+	}
+	return nil
+}
+
+func (x *PlanResourcesResponse) GetReusableFor() *durationpb.Duration {
+	if x != nil {
+		return x.ReusableFor
+	}
+	return nil
+}
+
 var File_pdpapi_v1_access_query_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_access_query_service_proto_rawDesc = "" +
 	"\n" +
-	"$pdpapi/v1/access_query_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\x93\x01\n" +
+	"$pdpapi/v1/access_query_service.proto\x12\tpdpapi.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\x1a\x16pdpapi/v1/filter.proto\"\x93\x01\n" +
 	"\fQueryRefusal\x126\n" +
 	"\vdenial_kind\x18\x01 \x01(\x0e2\x15.pdpapi.v1.DenialKindR\n" +
 	"denialKind\x121\n" +
@@ -908,11 +1111,31 @@ const file_pdpapi_v1_access_query_service_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x19\n" +
 	"\bquery_id\x18\x03 \x01(\tR\aqueryId\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\tR\x05epoch2\xcc\x02\n" +
+	"\x05epoch\x18\x05 \x01(\tR\x05epoch\"\x82\x02\n" +
+	"\x14PlanResourcesRequest\x12\x1f\n" +
+	"\vactor_token\x18\x01 \x01(\tR\n" +
+	"actorToken\x12\x1e\n" +
+	"\n" +
+	"permission\x18\x02 \x01(\tR\n" +
+	"permission\x12#\n" +
+	"\rresource_type\x18\x03 \x01(\tR\fresourceType\x121\n" +
+	"\acontext\x18\x04 \x01(\v2\x17.google.protobuf.StructR\acontext\x12*\n" +
+	"\x11at_least_revision\x18\x05 \x01(\x04R\x0fatLeastRevision\x12%\n" +
+	"\x0eallow_superset\x18\x06 \x01(\bR\rallowSuperset\"\xed\x02\n" +
+	"\x15PlanResourcesResponse\x12+\n" +
+	"\x04plan\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourcePlanR\x04plan\x121\n" +
+	"\arefusal\x18\x02 \x01(\v2\x17.pdpapi.v1.QueryRefusalR\arefusal\x12&\n" +
+	"\x05actor\x18\x03 \x01(\v2\x10.pdpapi.v1.ActorR\x05actor\x12\x19\n" +
+	"\bquery_id\x18\x04 \x01(\tR\aqueryId\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\tR\x05epoch\x12A\n" +
+	"\x0ereusable_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rreusableUntil\x12<\n" +
+	"\freusable_for\x18\b \x01(\v2\x19.google.protobuf.DurationR\vreusableFor2\xa0\x03\n" +
 	"\x12AccessQueryService\x12m\n" +
 	"\x16ListAllowedPermissions\x12(.pdpapi.v1.ListAllowedPermissionsRequest\x1a).pdpapi.v1.ListAllowedPermissionsResponse\x12g\n" +
 	"\x14ListAllowedResources\x12&.pdpapi.v1.ListAllowedResourcesRequest\x1a'.pdpapi.v1.ListAllowedResourcesResponse\x12^\n" +
-	"\x11ListAllowedActors\x12#.pdpapi.v1.ListAllowedActorsRequest\x1a$.pdpapi.v1.ListAllowedActorsResponseB\x90\x01\n" +
+	"\x11ListAllowedActors\x12#.pdpapi.v1.ListAllowedActorsRequest\x1a$.pdpapi.v1.ListAllowedActorsResponse\x12R\n" +
+	"\rPlanResources\x12\x1f.pdpapi.v1.PlanResourcesRequest\x1a .pdpapi.v1.PlanResourcesResponseB\x90\x01\n" +
 	"\rcom.pdpapi.v1B\x17AccessQueryServiceProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
 
@@ -928,7 +1151,7 @@ func file_pdpapi_v1_access_query_service_proto_rawDescGZIP() []byte {
 	return file_pdpapi_v1_access_query_service_proto_rawDescData
 }
 
-var file_pdpapi_v1_access_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_pdpapi_v1_access_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_pdpapi_v1_access_query_service_proto_goTypes = []any{
 	(*QueryRefusal)(nil),                   // 0: pdpapi.v1.QueryRefusal
 	(*ListAllowedPermissionsRequest)(nil),  // 1: pdpapi.v1.ListAllowedPermissionsRequest
@@ -940,40 +1163,52 @@ var file_pdpapi_v1_access_query_service_proto_goTypes = []any{
 	(*AccessPath)(nil),                     // 7: pdpapi.v1.AccessPath
 	(*AllowedActor)(nil),                   // 8: pdpapi.v1.AllowedActor
 	(*ListAllowedActorsResponse)(nil),      // 9: pdpapi.v1.ListAllowedActorsResponse
-	(DenialKind)(0),                        // 10: pdpapi.v1.DenialKind
-	(DecisionReason)(0),                    // 11: pdpapi.v1.DecisionReason
-	(*Resource)(nil),                       // 12: pdpapi.v1.Resource
-	(*structpb.Struct)(nil),                // 13: google.protobuf.Struct
-	(*Actor)(nil),                          // 14: pdpapi.v1.Actor
-	(*timestamppb.Timestamp)(nil),          // 15: google.protobuf.Timestamp
+	(*PlanResourcesRequest)(nil),           // 10: pdpapi.v1.PlanResourcesRequest
+	(*PlanResourcesResponse)(nil),          // 11: pdpapi.v1.PlanResourcesResponse
+	(DenialKind)(0),                        // 12: pdpapi.v1.DenialKind
+	(DecisionReason)(0),                    // 13: pdpapi.v1.DecisionReason
+	(*Resource)(nil),                       // 14: pdpapi.v1.Resource
+	(*structpb.Struct)(nil),                // 15: google.protobuf.Struct
+	(*Actor)(nil),                          // 16: pdpapi.v1.Actor
+	(*timestamppb.Timestamp)(nil),          // 17: google.protobuf.Timestamp
+	(*ResourcePlan)(nil),                   // 18: pdpapi.v1.ResourcePlan
+	(*durationpb.Duration)(nil),            // 19: google.protobuf.Duration
 }
 var file_pdpapi_v1_access_query_service_proto_depIdxs = []int32{
-	10, // 0: pdpapi.v1.QueryRefusal.denial_kind:type_name -> pdpapi.v1.DenialKind
-	11, // 1: pdpapi.v1.QueryRefusal.reason:type_name -> pdpapi.v1.DecisionReason
-	12, // 2: pdpapi.v1.ListAllowedPermissionsRequest.resources:type_name -> pdpapi.v1.Resource
-	13, // 3: pdpapi.v1.ListAllowedPermissionsRequest.context:type_name -> google.protobuf.Struct
+	12, // 0: pdpapi.v1.QueryRefusal.denial_kind:type_name -> pdpapi.v1.DenialKind
+	13, // 1: pdpapi.v1.QueryRefusal.reason:type_name -> pdpapi.v1.DecisionReason
+	14, // 2: pdpapi.v1.ListAllowedPermissionsRequest.resources:type_name -> pdpapi.v1.Resource
+	15, // 3: pdpapi.v1.ListAllowedPermissionsRequest.context:type_name -> google.protobuf.Struct
 	2,  // 4: pdpapi.v1.ListAllowedPermissionsResponse.results:type_name -> pdpapi.v1.ResourcePermissions
 	0,  // 5: pdpapi.v1.ListAllowedPermissionsResponse.refusal:type_name -> pdpapi.v1.QueryRefusal
-	14, // 6: pdpapi.v1.ListAllowedPermissionsResponse.actor:type_name -> pdpapi.v1.Actor
-	13, // 7: pdpapi.v1.ListAllowedResourcesRequest.context:type_name -> google.protobuf.Struct
+	16, // 6: pdpapi.v1.ListAllowedPermissionsResponse.actor:type_name -> pdpapi.v1.Actor
+	15, // 7: pdpapi.v1.ListAllowedResourcesRequest.context:type_name -> google.protobuf.Struct
 	0,  // 8: pdpapi.v1.ListAllowedResourcesResponse.refusal:type_name -> pdpapi.v1.QueryRefusal
-	14, // 9: pdpapi.v1.ListAllowedResourcesResponse.actor:type_name -> pdpapi.v1.Actor
-	12, // 10: pdpapi.v1.ListAllowedActorsRequest.resource:type_name -> pdpapi.v1.Resource
-	15, // 11: pdpapi.v1.AccessPath.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 9: pdpapi.v1.ListAllowedResourcesResponse.actor:type_name -> pdpapi.v1.Actor
+	14, // 10: pdpapi.v1.ListAllowedActorsRequest.resource:type_name -> pdpapi.v1.Resource
+	17, // 11: pdpapi.v1.AccessPath.expires_at:type_name -> google.protobuf.Timestamp
 	7,  // 12: pdpapi.v1.AllowedActor.allowed_by:type_name -> pdpapi.v1.AccessPath
 	7,  // 13: pdpapi.v1.AllowedActor.denied_by:type_name -> pdpapi.v1.AccessPath
 	8,  // 14: pdpapi.v1.ListAllowedActorsResponse.actors:type_name -> pdpapi.v1.AllowedActor
-	1,  // 15: pdpapi.v1.AccessQueryService.ListAllowedPermissions:input_type -> pdpapi.v1.ListAllowedPermissionsRequest
-	4,  // 16: pdpapi.v1.AccessQueryService.ListAllowedResources:input_type -> pdpapi.v1.ListAllowedResourcesRequest
-	6,  // 17: pdpapi.v1.AccessQueryService.ListAllowedActors:input_type -> pdpapi.v1.ListAllowedActorsRequest
-	3,  // 18: pdpapi.v1.AccessQueryService.ListAllowedPermissions:output_type -> pdpapi.v1.ListAllowedPermissionsResponse
-	5,  // 19: pdpapi.v1.AccessQueryService.ListAllowedResources:output_type -> pdpapi.v1.ListAllowedResourcesResponse
-	9,  // 20: pdpapi.v1.AccessQueryService.ListAllowedActors:output_type -> pdpapi.v1.ListAllowedActorsResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 15: pdpapi.v1.PlanResourcesRequest.context:type_name -> google.protobuf.Struct
+	18, // 16: pdpapi.v1.PlanResourcesResponse.plan:type_name -> pdpapi.v1.ResourcePlan
+	0,  // 17: pdpapi.v1.PlanResourcesResponse.refusal:type_name -> pdpapi.v1.QueryRefusal
+	16, // 18: pdpapi.v1.PlanResourcesResponse.actor:type_name -> pdpapi.v1.Actor
+	17, // 19: pdpapi.v1.PlanResourcesResponse.reusable_until:type_name -> google.protobuf.Timestamp
+	19, // 20: pdpapi.v1.PlanResourcesResponse.reusable_for:type_name -> google.protobuf.Duration
+	1,  // 21: pdpapi.v1.AccessQueryService.ListAllowedPermissions:input_type -> pdpapi.v1.ListAllowedPermissionsRequest
+	4,  // 22: pdpapi.v1.AccessQueryService.ListAllowedResources:input_type -> pdpapi.v1.ListAllowedResourcesRequest
+	6,  // 23: pdpapi.v1.AccessQueryService.ListAllowedActors:input_type -> pdpapi.v1.ListAllowedActorsRequest
+	10, // 24: pdpapi.v1.AccessQueryService.PlanResources:input_type -> pdpapi.v1.PlanResourcesRequest
+	3,  // 25: pdpapi.v1.AccessQueryService.ListAllowedPermissions:output_type -> pdpapi.v1.ListAllowedPermissionsResponse
+	5,  // 26: pdpapi.v1.AccessQueryService.ListAllowedResources:output_type -> pdpapi.v1.ListAllowedResourcesResponse
+	9,  // 27: pdpapi.v1.AccessQueryService.ListAllowedActors:output_type -> pdpapi.v1.ListAllowedActorsResponse
+	11, // 28: pdpapi.v1.AccessQueryService.PlanResources:output_type -> pdpapi.v1.PlanResourcesResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_access_query_service_proto_init() }
@@ -982,13 +1217,14 @@ func file_pdpapi_v1_access_query_service_proto_init() {
 		return
 	}
 	file_pdpapi_v1_core_proto_init()
+	file_pdpapi_v1_filter_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_access_query_service_proto_rawDesc), len(file_pdpapi_v1_access_query_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

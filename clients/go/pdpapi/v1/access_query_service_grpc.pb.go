@@ -24,6 +24,7 @@ const (
 	AccessQueryService_ListAllowedPermissions_FullMethodName = "/pdpapi.v1.AccessQueryService/ListAllowedPermissions"
 	AccessQueryService_ListAllowedResources_FullMethodName   = "/pdpapi.v1.AccessQueryService/ListAllowedResources"
 	AccessQueryService_ListAllowedActors_FullMethodName      = "/pdpapi.v1.AccessQueryService/ListAllowedActors"
+	AccessQueryService_PlanResources_FullMethodName          = "/pdpapi.v1.AccessQueryService/PlanResources"
 )
 
 // AccessQueryServiceClient is the client API for AccessQueryService service.
@@ -43,6 +44,9 @@ type AccessQueryServiceClient interface {
 	ListAllowedResources(ctx context.Context, in *ListAllowedResourcesRequest, opts ...grpc.CallOption) (*ListAllowedResourcesResponse, error)
 	// The users who have a permission on a resource, and why. For callers with the capability `audit`.
 	ListAllowedActors(ctx context.Context, in *ListAllowedActorsRequest, opts ...grpc.CallOption) (*ListAllowedActorsResponse, error)
+	// A filter for rows of one type that only the application stores: it takes those on which the actor
+	// has a permission.
+	PlanResources(ctx context.Context, in *PlanResourcesRequest, opts ...grpc.CallOption) (*PlanResourcesResponse, error)
 }
 
 type accessQueryServiceClient struct {
@@ -83,6 +87,16 @@ func (c *accessQueryServiceClient) ListAllowedActors(ctx context.Context, in *Li
 	return out, nil
 }
 
+func (c *accessQueryServiceClient) PlanResources(ctx context.Context, in *PlanResourcesRequest, opts ...grpc.CallOption) (*PlanResourcesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResourcesResponse)
+	err := c.cc.Invoke(ctx, AccessQueryService_PlanResources_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessQueryServiceServer is the server API for AccessQueryService service.
 // All implementations must embed UnimplementedAccessQueryServiceServer
 // for forward compatibility.
@@ -100,6 +114,9 @@ type AccessQueryServiceServer interface {
 	ListAllowedResources(context.Context, *ListAllowedResourcesRequest) (*ListAllowedResourcesResponse, error)
 	// The users who have a permission on a resource, and why. For callers with the capability `audit`.
 	ListAllowedActors(context.Context, *ListAllowedActorsRequest) (*ListAllowedActorsResponse, error)
+	// A filter for rows of one type that only the application stores: it takes those on which the actor
+	// has a permission.
+	PlanResources(context.Context, *PlanResourcesRequest) (*PlanResourcesResponse, error)
 	mustEmbedUnimplementedAccessQueryServiceServer()
 }
 
@@ -118,6 +135,9 @@ func (UnimplementedAccessQueryServiceServer) ListAllowedResources(context.Contex
 }
 func (UnimplementedAccessQueryServiceServer) ListAllowedActors(context.Context, *ListAllowedActorsRequest) (*ListAllowedActorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAllowedActors not implemented")
+}
+func (UnimplementedAccessQueryServiceServer) PlanResources(context.Context, *PlanResourcesRequest) (*PlanResourcesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanResources not implemented")
 }
 func (UnimplementedAccessQueryServiceServer) mustEmbedUnimplementedAccessQueryServiceServer() {}
 func (UnimplementedAccessQueryServiceServer) testEmbeddedByValue()                            {}
@@ -194,6 +214,24 @@ func _AccessQueryService_ListAllowedActors_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessQueryService_PlanResources_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanResourcesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessQueryServiceServer).PlanResources(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessQueryService_PlanResources_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessQueryServiceServer).PlanResources(ctx, req.(*PlanResourcesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessQueryService_ServiceDesc is the grpc.ServiceDesc for AccessQueryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -212,6 +250,10 @@ var AccessQueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAllowedActors",
 			Handler:    _AccessQueryService_ListAllowedActors_Handler,
+		},
+		{
+			MethodName: "PlanResources",
+			Handler:    _AccessQueryService_PlanResources_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -22,38 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pdpapi.v1 import core_pb2 as pdpapi_dot_v1_dot_core__pb2
+from pdpapi.v1 import filter_pb2 as pdpapi_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pdpapi/v1/access_query_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"v\n\x0cQueryRefusal\x12*\n\x0b\x64\x65nial_kind\x18\x01 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa1\x01\n\x1dListAllowedPermissionsRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12&\n\tresources\x18\x02 \x03(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x04 \x01(\x04\"6\n\x13ResourcePermissions\x12\x0f\n\x07\x61llowed\x18\x01 \x03(\t\x12\x0e\n\x06\x64\x65nied\x18\x02 \x03(\t\"\xcf\x01\n\x1eListAllowedPermissionsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.pdpapi.v1.ResourcePermissions\x12(\n\x07refusal\x18\x02 \x01(\x0b\x32\x17.pdpapi.v1.QueryRefusal\x12\x1f\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\t\"\xc9\x01\n\x1bListAllowedResourcesRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12\x15\n\rresource_type\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x07 \x01(\x04\"\xcb\x01\n\x1cListAllowedResourcesResponse\x12\x14\n\x0cresource_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12(\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.pdpapi.v1.QueryRefusal\x12\x1f\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x10\n\x08query_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\r\n\x05\x65poch\x18\x07 \x01(\t\"\x97\x01\n\x18ListAllowedActorsRequest\x12\x12\n\npermission\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x05 \x01(\x04\"\x80\x01\n\nAccessPath\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\x11\n\tcondition\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x0c\x41llowedActor\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12)\n\nallowed_by\x18\x03 \x03(\x0b\x32\x15.pdpapi.v1.AccessPath\x12(\n\tdenied_by\x18\x04 \x03(\x0b\x32\x15.pdpapi.v1.AccessPath\"\x90\x01\n\x19ListAllowedActorsResponse\x12\'\n\x06\x61\x63tors\x18\x01 \x03(\x0b\x32\x17.pdpapi.v1.AllowedActor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08query_id\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\t2\xcc\x02\n\x12\x41\x63\x63\x65ssQueryService\x12m\n\x16ListAllowedPermissions\x12(.pdpapi.v1.ListAllowedPermissionsRequest\x1a).pdpapi.v1.ListAllowedPermissionsResponse\x12g\n\x14ListAllowedResources\x12&.pdpapi.v1.ListAllowedResourcesRequest\x1a\'.pdpapi.v1.ListAllowedResourcesResponse\x12^\n\x11ListAllowedActors\x12#.pdpapi.v1.ListAllowedActorsRequest\x1a$.pdpapi.v1.ListAllowedActorsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pdpapi/v1/access_query_service.proto\x12\tpdpapi.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\x1a\x16pdpapi/v1/filter.proto\"v\n\x0cQueryRefusal\x12*\n\x0b\x64\x65nial_kind\x18\x01 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa1\x01\n\x1dListAllowedPermissionsRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12&\n\tresources\x18\x02 \x03(\x0b\x32\x13.pdpapi.v1.Resource\x12(\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x04 \x01(\x04\"6\n\x13ResourcePermissions\x12\x0f\n\x07\x61llowed\x18\x01 \x03(\t\x12\x0e\n\x06\x64\x65nied\x18\x02 \x03(\t\"\xcf\x01\n\x1eListAllowedPermissionsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.pdpapi.v1.ResourcePermissions\x12(\n\x07refusal\x18\x02 \x01(\x0b\x32\x17.pdpapi.v1.QueryRefusal\x12\x1f\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\t\"\xc9\x01\n\x1bListAllowedResourcesRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12\x15\n\rresource_type\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x07 \x01(\x04\"\xcb\x01\n\x1cListAllowedResourcesResponse\x12\x14\n\x0cresource_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12(\n\x07refusal\x18\x03 \x01(\x0b\x32\x17.pdpapi.v1.QueryRefusal\x12\x1f\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x10\n\x08query_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\r\n\x05\x65poch\x18\x07 \x01(\t\"\x97\x01\n\x18ListAllowedActorsRequest\x12\x12\n\npermission\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pdpapi.v1.Resource\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x05 \x01(\x04\"\x80\x01\n\nAccessPath\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\x11\n\tcondition\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x0c\x41llowedActor\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12)\n\nallowed_by\x18\x03 \x03(\x0b\x32\x15.pdpapi.v1.AccessPath\x12(\n\tdenied_by\x18\x04 \x03(\x0b\x32\x15.pdpapi.v1.AccessPath\"\x90\x01\n\x19ListAllowedActorsResponse\x12\'\n\x06\x61\x63tors\x18\x01 \x03(\x0b\x32\x17.pdpapi.v1.AllowedActor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08query_id\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\t\"\xb3\x01\n\x14PlanResourcesRequest\x12\x13\n\x0b\x61\x63tor_token\x18\x01 \x01(\t\x12\x12\n\npermission\x18\x02 \x01(\t\x12\x15\n\rresource_type\x18\x03 \x01(\t\x12(\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x11\x61t_least_revision\x18\x05 \x01(\x04\x12\x16\n\x0e\x61llow_superset\x18\x06 \x01(\x08\"\xa1\x02\n\x15PlanResourcesResponse\x12%\n\x04plan\x18\x01 \x01(\x0b\x32\x17.pdpapi.v1.ResourcePlan\x12(\n\x07refusal\x18\x02 \x01(\x0b\x32\x17.pdpapi.v1.QueryRefusal\x12\x1f\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\t\x12\x32\n\x0ereusable_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0creusable_for\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration2\xa0\x03\n\x12\x41\x63\x63\x65ssQueryService\x12m\n\x16ListAllowedPermissions\x12(.pdpapi.v1.ListAllowedPermissionsRequest\x1a).pdpapi.v1.ListAllowedPermissionsResponse\x12g\n\x14ListAllowedResources\x12&.pdpapi.v1.ListAllowedResourcesRequest\x1a\'.pdpapi.v1.ListAllowedResourcesResponse\x12^\n\x11ListAllowedActors\x12#.pdpapi.v1.ListAllowedActorsRequest\x1a$.pdpapi.v1.ListAllowedActorsResponse\x12R\n\rPlanResources\x12\x1f.pdpapi.v1.PlanResourcesRequest\x1a .pdpapi.v1.PlanResourcesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdpapi.v1.access_query_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUERYREFUSAL']._serialized_start=136
-  _globals['_QUERYREFUSAL']._serialized_end=254
-  _globals['_LISTALLOWEDPERMISSIONSREQUEST']._serialized_start=257
-  _globals['_LISTALLOWEDPERMISSIONSREQUEST']._serialized_end=418
-  _globals['_RESOURCEPERMISSIONS']._serialized_start=420
-  _globals['_RESOURCEPERMISSIONS']._serialized_end=474
-  _globals['_LISTALLOWEDPERMISSIONSRESPONSE']._serialized_start=477
-  _globals['_LISTALLOWEDPERMISSIONSRESPONSE']._serialized_end=684
-  _globals['_LISTALLOWEDRESOURCESREQUEST']._serialized_start=687
-  _globals['_LISTALLOWEDRESOURCESREQUEST']._serialized_end=888
-  _globals['_LISTALLOWEDRESOURCESRESPONSE']._serialized_start=891
-  _globals['_LISTALLOWEDRESOURCESRESPONSE']._serialized_end=1094
-  _globals['_LISTALLOWEDACTORSREQUEST']._serialized_start=1097
-  _globals['_LISTALLOWEDACTORSREQUEST']._serialized_end=1248
-  _globals['_ACCESSPATH']._serialized_start=1251
-  _globals['_ACCESSPATH']._serialized_end=1379
-  _globals['_ALLOWEDACTOR']._serialized_start=1382
-  _globals['_ALLOWEDACTOR']._serialized_end=1523
-  _globals['_LISTALLOWEDACTORSRESPONSE']._serialized_start=1526
-  _globals['_LISTALLOWEDACTORSRESPONSE']._serialized_end=1670
-  _globals['_ACCESSQUERYSERVICE']._serialized_start=1673
-  _globals['_ACCESSQUERYSERVICE']._serialized_end=2005
+  _globals['_QUERYREFUSAL']._serialized_start=192
+  _globals['_QUERYREFUSAL']._serialized_end=310
+  _globals['_LISTALLOWEDPERMISSIONSREQUEST']._serialized_start=313
+  _globals['_LISTALLOWEDPERMISSIONSREQUEST']._serialized_end=474
+  _globals['_RESOURCEPERMISSIONS']._serialized_start=476
+  _globals['_RESOURCEPERMISSIONS']._serialized_end=530
+  _globals['_LISTALLOWEDPERMISSIONSRESPONSE']._serialized_start=533
+  _globals['_LISTALLOWEDPERMISSIONSRESPONSE']._serialized_end=740
+  _globals['_LISTALLOWEDRESOURCESREQUEST']._serialized_start=743
+  _globals['_LISTALLOWEDRESOURCESREQUEST']._serialized_end=944
+  _globals['_LISTALLOWEDRESOURCESRESPONSE']._serialized_start=947
+  _globals['_LISTALLOWEDRESOURCESRESPONSE']._serialized_end=1150
+  _globals['_LISTALLOWEDACTORSREQUEST']._serialized_start=1153
+  _globals['_LISTALLOWEDACTORSREQUEST']._serialized_end=1304
+  _globals['_ACCESSPATH']._serialized_start=1307
+  _globals['_ACCESSPATH']._serialized_end=1435
+  _globals['_ALLOWEDACTOR']._serialized_start=1438
+  _globals['_ALLOWEDACTOR']._serialized_end=1579
+  _globals['_LISTALLOWEDACTORSRESPONSE']._serialized_start=1582
+  _globals['_LISTALLOWEDACTORSRESPONSE']._serialized_end=1726
+  _globals['_PLANRESOURCESREQUEST']._serialized_start=1729
+  _globals['_PLANRESOURCESREQUEST']._serialized_end=1908
+  _globals['_PLANRESOURCESRESPONSE']._serialized_start=1911
+  _globals['_PLANRESOURCESRESPONSE']._serialized_end=2200
+  _globals['_ACCESSQUERYSERVICE']._serialized_start=2203
+  _globals['_ACCESSQUERYSERVICE']._serialized_end=2619
 # @@protoc_insertion_point(module_scope)

@@ -5,11 +5,13 @@ The question of PolicyDecisionService the other way round, for user interfaces, 
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from pdpapi.v1 import core_pb2 as _core_pb2
+from pdpapi.v1 import filter_pb2 as _filter_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -438,3 +440,111 @@ class ListAllowedActorsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAllowedActorsResponse: _TypeAlias = ListAllowedActorsResponse  # noqa: Y015
+
+@_typing.final
+class PlanResourcesRequest(_message.Message):
+    """Which rows may the actor use?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_TOKEN_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    AT_LEAST_REVISION_FIELD_NUMBER: _builtins.int
+    ALLOW_SUPERSET_FIELD_NUMBER: _builtins.int
+    actor_token: _builtins.str
+    """The Clerk session token."""
+    permission: _builtins.str
+    """`resource-type:action`. No wildcards."""
+    resource_type: _builtins.str
+    """The type of the rows, e.g. "course". Usually the permission's."""
+    at_least_revision: _builtins.int
+    """Answer from this revision or a later one, or UNAVAILABLE. 0: no wish."""
+    allow_superset: _builtins.bool
+    """Where a condition cannot be expressed: answer with a filter that takes more than is allowed, and
+    check each row. Otherwise FAILED_PRECONDITION (FILTER_UNSUPPORTED) names rule and operator.
+    """
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """Facts of the request, read by conditions as `context`; the same for all rows."""
+
+    def __init__(
+        self,
+        *,
+        actor_token: _builtins.str = ...,
+        permission: _builtins.str = ...,
+        resource_type: _builtins.str = ...,
+        context: _struct_pb2.Struct | None = ...,
+        at_least_revision: _builtins.int = ...,
+        allow_superset: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_token", b"actor_token", "allow_superset", b"allow_superset", "at_least_revision", b"at_least_revision", "context", b"context", "permission", b"permission", "resource_type", b"resource_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanResourcesRequest: _TypeAlias = PlanResourcesRequest  # noqa: Y015
+
+@_typing.final
+class PlanResourcesResponse(_message.Message):
+    """The filter. It equals Check of each row as the row describes itself, if what the decision point has
+    stored of the row, and of what is above it, is the same.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REUSABLE_UNTIL_FIELD_NUMBER: _builtins.int
+    REUSABLE_FOR_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.str
+    """The id of this query's record in the decision log (UUIDv7)."""
+    revision: _builtins.int
+    """The revision of policy and facts that was read."""
+    epoch: _builtins.str
+    """The history that `revision` counts; see ChangeService. Empty where no fact was read."""
+    @_builtins.property
+    def plan(self) -> _filter_pb2.ResourcePlan:
+        """Where the actor is refused: nothing."""
+
+    @_builtins.property
+    def refusal(self) -> Global___QueryRefusal:
+        """Absent: the actor is not refused as a whole."""
+
+    @_builtins.property
+    def actor(self) -> _core_pb2.Actor:
+        """The actor as verified; absent where the token was refused."""
+
+    @_builtins.property
+    def reusable_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when the plan holds if nothing is changed. Absent: for one query, at once."""
+
+    @_builtins.property
+    def reusable_for(self) -> _duration_pb2.Duration:
+        """The same, counted from the moment when the request was sent, on the sender's own monotonic clock."""
+
+    def __init__(
+        self,
+        *,
+        plan: _filter_pb2.ResourcePlan | None = ...,
+        refusal: Global___QueryRefusal | None = ...,
+        actor: _core_pb2.Actor | None = ...,
+        query_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        epoch: _builtins.str = ...,
+        reusable_until: _timestamp_pb2.Timestamp | None = ...,
+        reusable_for: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "plan", b"plan", "refusal", b"refusal", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "epoch", b"epoch", "plan", b"plan", "query_id", b"query_id", "refusal", b"refusal", "reusable_for", b"reusable_for", "reusable_until", b"reusable_until", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanResourcesResponse: _TypeAlias = PlanResourcesResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class AccessQueryServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_access__query__service__pb2.ListAllowedActorsRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_access__query__service__pb2.ListAllowedActorsResponse.FromString,
                 _registered_method=True)
+        self.PlanResources = channel.unary_unary(
+                '/pdpapi.v1.AccessQueryService/PlanResources',
+                request_serializer=pdpapi_dot_v1_dot_access__query__service__pb2.PlanResourcesRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_access__query__service__pb2.PlanResourcesResponse.FromString,
+                _registered_method=True)
 
 
 class AccessQueryServiceServicer:
@@ -87,6 +92,14 @@ class AccessQueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanResources(self, request, context):
+        """A filter for rows of one type that only the application stores: it takes those on which the actor
+        has a permission.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessQueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,6 +117,11 @@ def add_AccessQueryServiceServicer_to_server(servicer, server):
                     servicer.ListAllowedActors,
                     request_deserializer=pdpapi_dot_v1_dot_access__query__service__pb2.ListAllowedActorsRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_access__query__service__pb2.ListAllowedActorsResponse.SerializeToString,
+            ),
+            'PlanResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanResources,
+                    request_deserializer=pdpapi_dot_v1_dot_access__query__service__pb2.PlanResourcesRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_access__query__service__pb2.PlanResourcesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -193,6 +211,33 @@ class AccessQueryService:
             '/pdpapi.v1.AccessQueryService/ListAllowedActors',
             pdpapi_dot_v1_dot_access__query__service__pb2.ListAllowedActorsRequest.SerializeToString,
             pdpapi_dot_v1_dot_access__query__service__pb2.ListAllowedActorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.AccessQueryService/PlanResources',
+            pdpapi_dot_v1_dot_access__query__service__pb2.PlanResourcesRequest.SerializeToString,
+            pdpapi_dot_v1_dot_access__query__service__pb2.PlanResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

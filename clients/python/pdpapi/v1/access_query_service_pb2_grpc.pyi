@@ -45,6 +45,10 @@ class AccessQueryServiceStub:
     """The stored resources of one type on which the actor has a permission."""
     ListAllowedActors: _grpc.UnaryUnaryMultiCallable[_access_query_service_pb2.ListAllowedActorsRequest, _access_query_service_pb2.ListAllowedActorsResponse]
     """The users who have a permission on a resource, and why. For callers with the capability `audit`."""
+    PlanResources: _grpc.UnaryUnaryMultiCallable[_access_query_service_pb2.PlanResourcesRequest, _access_query_service_pb2.PlanResourcesResponse]
+    """A filter for rows of one type that only the application stores: it takes those on which the actor
+    has a permission.
+    """
 
 @_typing.type_check_only
 class AccessQueryServiceAsyncStub(AccessQueryServiceStub):
@@ -63,6 +67,10 @@ class AccessQueryServiceAsyncStub(AccessQueryServiceStub):
     """The stored resources of one type on which the actor has a permission."""
     ListAllowedActors: _aio.UnaryUnaryMultiCallable[_access_query_service_pb2.ListAllowedActorsRequest, _access_query_service_pb2.ListAllowedActorsResponse]  # type: ignore[assignment]
     """The users who have a permission on a resource, and why. For callers with the capability `audit`."""
+    PlanResources: _aio.UnaryUnaryMultiCallable[_access_query_service_pb2.PlanResourcesRequest, _access_query_service_pb2.PlanResourcesResponse]  # type: ignore[assignment]
+    """A filter for rows of one type that only the application stores: it takes those on which the actor
+    has a permission.
+    """
 
 class AccessQueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """What may this actor do, what may they use, and who may?
@@ -96,5 +104,15 @@ class AccessQueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_query_service_pb2.ListAllowedActorsResponse, _abc.Awaitable[_access_query_service_pb2.ListAllowedActorsResponse]]:
         """The users who have a permission on a resource, and why. For callers with the capability `audit`."""
+
+    @_abc_1.abstractmethod
+    def PlanResources(
+        self,
+        request: _access_query_service_pb2.PlanResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_query_service_pb2.PlanResourcesResponse, _abc.Awaitable[_access_query_service_pb2.PlanResourcesResponse]]:
+        """A filter for rows of one type that only the application stores: it takes those on which the actor
+        has a permission.
+        """
 
 def add_AccessQueryServiceServicer_to_server(servicer: AccessQueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -122,6 +122,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     arrive in time. Nothing was answered.
       ErrorInfo{reason: "DEADLINE_EXCEEDED"}
     """
+    ERROR_REASON_FILTER_UNSUPPORTED: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION. A condition has a part that no filter expresses. The message names all such
+    parts, the metadata the first.
+      ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", ...}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of gRPC errors (not of denials: those are DecisionReason). A closed list."""
@@ -223,5 +228,10 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22
 """DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
 arrive in time. Nothing was answered.
   ErrorInfo{reason: "DEADLINE_EXCEEDED"}
+"""
+ERROR_REASON_FILTER_UNSUPPORTED: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION. A condition has a part that no filter expresses. The message names all such
+parts, the metadata the first.
+  ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", ...}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

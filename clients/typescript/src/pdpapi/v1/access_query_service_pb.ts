@@ -6,17 +6,19 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Actor, DecisionReason, DenialKind, Resource } from "./core_pb.js";
 import { file_pdpapi_v1_core } from "./core_pb.js";
+import type { ResourcePlan } from "./filter_pb.js";
+import { file_pdpapi_v1_filter } from "./filter_pb.js";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file pdpapi/v1/access_query_service.proto.
  */
 export const file_pdpapi_v1_access_query_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRwZHBhcGkvdjEvYWNjZXNzX3F1ZXJ5X3NlcnZpY2UucHJvdG8SCXBkcGFwaS52MSJ2CgxRdWVyeVJlZnVzYWwSKgoLZGVuaWFsX2tpbmQYASABKA4yFS5wZHBhcGkudjEuRGVuaWFsS2luZBIpCgZyZWFzb24YAiABKA4yGS5wZHBhcGkudjEuRGVjaXNpb25SZWFzb24SDwoHbWVzc2FnZRgDIAEoCSKhAQodTGlzdEFsbG93ZWRQZXJtaXNzaW9uc1JlcXVlc3QSEwoLYWN0b3JfdG9rZW4YASABKAkSJgoJcmVzb3VyY2VzGAIgAygLMhMucGRwYXBpLnYxLlJlc291cmNlEigKB2NvbnRleHQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhkKEWF0X2xlYXN0X3JldmlzaW9uGAQgASgEIjYKE1Jlc291cmNlUGVybWlzc2lvbnMSDwoHYWxsb3dlZBgBIAMoCRIOCgZkZW5pZWQYAiADKAkizwEKHkxpc3RBbGxvd2VkUGVybWlzc2lvbnNSZXNwb25zZRIvCgdyZXN1bHRzGAEgAygLMh4ucGRwYXBpLnYxLlJlc291cmNlUGVybWlzc2lvbnMSKAoHcmVmdXNhbBgCIAEoCzIXLnBkcGFwaS52MS5RdWVyeVJlZnVzYWwSHwoFYWN0b3IYAyABKAsyEC5wZHBhcGkudjEuQWN0b3ISEAoIcXVlcnlfaWQYBCABKAkSEAoIcmV2aXNpb24YBSABKAQSDQoFZXBvY2gYBiABKAkiyQEKG0xpc3RBbGxvd2VkUmVzb3VyY2VzUmVxdWVzdBITCgthY3Rvcl90b2tlbhgBIAEoCRISCgpwZXJtaXNzaW9uGAIgASgJEhUKDXJlc291cmNlX3R5cGUYAyABKAkSKAoHY29udGV4dBgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSEQoJcGFnZV9zaXplGAUgASgFEhIKCnBhZ2VfdG9rZW4YBiABKAkSGQoRYXRfbGVhc3RfcmV2aXNpb24YByABKAQiywEKHExpc3RBbGxvd2VkUmVzb3VyY2VzUmVzcG9uc2USFAoMcmVzb3VyY2VfaWRzGAEgAygJEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIoCgdyZWZ1c2FsGAMgASgLMhcucGRwYXBpLnYxLlF1ZXJ5UmVmdXNhbBIfCgVhY3RvchgEIAEoCzIQLnBkcGFwaS52MS5BY3RvchIQCghxdWVyeV9pZBgFIAEoCRIQCghyZXZpc2lvbhgGIAEoBBINCgVlcG9jaBgHIAEoCSKXAQoYTGlzdEFsbG93ZWRBY3RvcnNSZXF1ZXN0EhIKCnBlcm1pc3Npb24YASABKAkSJQoIcmVzb3VyY2UYAiABKAsyEy5wZHBhcGkudjEuUmVzb3VyY2USEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSGQoRYXRfbGVhc3RfcmV2aXNpb24YBSABKAQigAEKCkFjY2Vzc1BhdGgSDAoEcm9sZRgBIAEoCRIQCghncmFudF9pZBgCIAEoCRIPCgdydWxlX2lkGAMgASgJEhEKCWNvbmRpdGlvbhgEIAEoCRIuCgpleHBpcmVzX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKNAQoMQWxsb3dlZEFjdG9yEg8KB3VzZXJfaWQYASABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAIgASgJEikKCmFsbG93ZWRfYnkYAyADKAsyFS5wZHBhcGkudjEuQWNjZXNzUGF0aBIoCglkZW5pZWRfYnkYBCADKAsyFS5wZHBhcGkudjEuQWNjZXNzUGF0aCKQAQoZTGlzdEFsbG93ZWRBY3RvcnNSZXNwb25zZRInCgZhY3RvcnMYASADKAsyFy5wZHBhcGkudjEuQWxsb3dlZEFjdG9yEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghxdWVyeV9pZBgDIAEoCRIQCghyZXZpc2lvbhgEIAEoBBINCgVlcG9jaBgFIAEoCTLMAgoSQWNjZXNzUXVlcnlTZXJ2aWNlEm0KFkxpc3RBbGxvd2VkUGVybWlzc2lvbnMSKC5wZHBhcGkudjEuTGlzdEFsbG93ZWRQZXJtaXNzaW9uc1JlcXVlc3QaKS5wZHBhcGkudjEuTGlzdEFsbG93ZWRQZXJtaXNzaW9uc1Jlc3BvbnNlEmcKFExpc3RBbGxvd2VkUmVzb3VyY2VzEiYucGRwYXBpLnYxLkxpc3RBbGxvd2VkUmVzb3VyY2VzUmVxdWVzdBonLnBkcGFwaS52MS5MaXN0QWxsb3dlZFJlc291cmNlc1Jlc3BvbnNlEl4KEUxpc3RBbGxvd2VkQWN0b3JzEiMucGRwYXBpLnYxLkxpc3RBbGxvd2VkQWN0b3JzUmVxdWVzdBokLnBkcGFwaS52MS5MaXN0QWxsb3dlZEFjdG9yc1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_pdpapi_v1_core]);
+  fileDesc("CiRwZHBhcGkvdjEvYWNjZXNzX3F1ZXJ5X3NlcnZpY2UucHJvdG8SCXBkcGFwaS52MSJ2CgxRdWVyeVJlZnVzYWwSKgoLZGVuaWFsX2tpbmQYASABKA4yFS5wZHBhcGkudjEuRGVuaWFsS2luZBIpCgZyZWFzb24YAiABKA4yGS5wZHBhcGkudjEuRGVjaXNpb25SZWFzb24SDwoHbWVzc2FnZRgDIAEoCSKhAQodTGlzdEFsbG93ZWRQZXJtaXNzaW9uc1JlcXVlc3QSEwoLYWN0b3JfdG9rZW4YASABKAkSJgoJcmVzb3VyY2VzGAIgAygLMhMucGRwYXBpLnYxLlJlc291cmNlEigKB2NvbnRleHQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhkKEWF0X2xlYXN0X3JldmlzaW9uGAQgASgEIjYKE1Jlc291cmNlUGVybWlzc2lvbnMSDwoHYWxsb3dlZBgBIAMoCRIOCgZkZW5pZWQYAiADKAkizwEKHkxpc3RBbGxvd2VkUGVybWlzc2lvbnNSZXNwb25zZRIvCgdyZXN1bHRzGAEgAygLMh4ucGRwYXBpLnYxLlJlc291cmNlUGVybWlzc2lvbnMSKAoHcmVmdXNhbBgCIAEoCzIXLnBkcGFwaS52MS5RdWVyeVJlZnVzYWwSHwoFYWN0b3IYAyABKAsyEC5wZHBhcGkudjEuQWN0b3ISEAoIcXVlcnlfaWQYBCABKAkSEAoIcmV2aXNpb24YBSABKAQSDQoFZXBvY2gYBiABKAkiyQEKG0xpc3RBbGxvd2VkUmVzb3VyY2VzUmVxdWVzdBITCgthY3Rvcl90b2tlbhgBIAEoCRISCgpwZXJtaXNzaW9uGAIgASgJEhUKDXJlc291cmNlX3R5cGUYAyABKAkSKAoHY29udGV4dBgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSEQoJcGFnZV9zaXplGAUgASgFEhIKCnBhZ2VfdG9rZW4YBiABKAkSGQoRYXRfbGVhc3RfcmV2aXNpb24YByABKAQiywEKHExpc3RBbGxvd2VkUmVzb3VyY2VzUmVzcG9uc2USFAoMcmVzb3VyY2VfaWRzGAEgAygJEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIoCgdyZWZ1c2FsGAMgASgLMhcucGRwYXBpLnYxLlF1ZXJ5UmVmdXNhbBIfCgVhY3RvchgEIAEoCzIQLnBkcGFwaS52MS5BY3RvchIQCghxdWVyeV9pZBgFIAEoCRIQCghyZXZpc2lvbhgGIAEoBBINCgVlcG9jaBgHIAEoCSKXAQoYTGlzdEFsbG93ZWRBY3RvcnNSZXF1ZXN0EhIKCnBlcm1pc3Npb24YASABKAkSJQoIcmVzb3VyY2UYAiABKAsyEy5wZHBhcGkudjEuUmVzb3VyY2USEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSGQoRYXRfbGVhc3RfcmV2aXNpb24YBSABKAQigAEKCkFjY2Vzc1BhdGgSDAoEcm9sZRgBIAEoCRIQCghncmFudF9pZBgCIAEoCRIPCgdydWxlX2lkGAMgASgJEhEKCWNvbmRpdGlvbhgEIAEoCRIuCgpleHBpcmVzX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKNAQoMQWxsb3dlZEFjdG9yEg8KB3VzZXJfaWQYASABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAIgASgJEikKCmFsbG93ZWRfYnkYAyADKAsyFS5wZHBhcGkudjEuQWNjZXNzUGF0aBIoCglkZW5pZWRfYnkYBCADKAsyFS5wZHBhcGkudjEuQWNjZXNzUGF0aCKQAQoZTGlzdEFsbG93ZWRBY3RvcnNSZXNwb25zZRInCgZhY3RvcnMYASADKAsyFy5wZHBhcGkudjEuQWxsb3dlZEFjdG9yEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghxdWVyeV9pZBgDIAEoCRIQCghyZXZpc2lvbhgEIAEoBBINCgVlcG9jaBgFIAEoCSKzAQoUUGxhblJlc291cmNlc1JlcXVlc3QSEwoLYWN0b3JfdG9rZW4YASABKAkSEgoKcGVybWlzc2lvbhgCIAEoCRIVCg1yZXNvdXJjZV90eXBlGAMgASgJEigKB2NvbnRleHQYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhkKEWF0X2xlYXN0X3JldmlzaW9uGAUgASgEEhYKDmFsbG93X3N1cGVyc2V0GAYgASgIIqECChVQbGFuUmVzb3VyY2VzUmVzcG9uc2USJQoEcGxhbhgBIAEoCzIXLnBkcGFwaS52MS5SZXNvdXJjZVBsYW4SKAoHcmVmdXNhbBgCIAEoCzIXLnBkcGFwaS52MS5RdWVyeVJlZnVzYWwSHwoFYWN0b3IYAyABKAsyEC5wZHBhcGkudjEuQWN0b3ISEAoIcXVlcnlfaWQYBCABKAkSEAoIcmV2aXNpb24YBSABKAQSDQoFZXBvY2gYBiABKAkSMgoOcmV1c2FibGVfdW50aWwYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KDHJldXNhYmxlX2ZvchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbjKgAwoSQWNjZXNzUXVlcnlTZXJ2aWNlEm0KFkxpc3RBbGxvd2VkUGVybWlzc2lvbnMSKC5wZHBhcGkudjEuTGlzdEFsbG93ZWRQZXJtaXNzaW9uc1JlcXVlc3QaKS5wZHBhcGkudjEuTGlzdEFsbG93ZWRQZXJtaXNzaW9uc1Jlc3BvbnNlEmcKFExpc3RBbGxvd2VkUmVzb3VyY2VzEiYucGRwYXBpLnYxLkxpc3RBbGxvd2VkUmVzb3VyY2VzUmVxdWVzdBonLnBkcGFwaS52MS5MaXN0QWxsb3dlZFJlc291cmNlc1Jlc3BvbnNlEl4KEUxpc3RBbGxvd2VkQWN0b3JzEiMucGRwYXBpLnYxLkxpc3RBbGxvd2VkQWN0b3JzUmVxdWVzdBokLnBkcGFwaS52MS5MaXN0QWxsb3dlZEFjdG9yc1Jlc3BvbnNlElIKDVBsYW5SZXNvdXJjZXMSHy5wZHBhcGkudjEuUGxhblJlc291cmNlc1JlcXVlc3QaIC5wZHBhcGkudjEuUGxhblJlc291cmNlc1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_pdpapi_v1_core, file_pdpapi_v1_filter]);
 
 /**
  * Why the actor is refused whatever the question is: Check denies everything to them for this reason.
@@ -502,6 +504,134 @@ export const ListAllowedActorsResponseSchema: GenMessage<ListAllowedActorsRespon
   messageDesc(file_pdpapi_v1_access_query_service, 9);
 
 /**
+ * Which rows may the actor use?
+ *
+ * @generated from message pdpapi.v1.PlanResourcesRequest
+ */
+export type PlanResourcesRequest = Message<"pdpapi.v1.PlanResourcesRequest"> & {
+  /**
+   * The Clerk session token.
+   *
+   * @generated from field: string actor_token = 1;
+   */
+  actorToken: string;
+
+  /**
+   * `resource-type:action`. No wildcards.
+   *
+   * @generated from field: string permission = 2;
+   */
+  permission: string;
+
+  /**
+   * The type of the rows, e.g. "course". Usually the permission's.
+   *
+   * @generated from field: string resource_type = 3;
+   */
+  resourceType: string;
+
+  /**
+   * Facts of the request, read by conditions as `context`; the same for all rows.
+   *
+   * @generated from field: google.protobuf.Struct context = 4;
+   */
+  context?: JsonObject | undefined;
+
+  /**
+   * Answer from this revision or a later one, or UNAVAILABLE. 0: no wish.
+   *
+   * @generated from field: uint64 at_least_revision = 5;
+   */
+  atLeastRevision: bigint;
+
+  /**
+   * Where a condition cannot be expressed: answer with a filter that takes more than is allowed, and
+   * check each row. Otherwise FAILED_PRECONDITION (FILTER_UNSUPPORTED) names rule and operator.
+   *
+   * @generated from field: bool allow_superset = 6;
+   */
+  allowSuperset: boolean;
+};
+
+/**
+ * Describes the message pdpapi.v1.PlanResourcesRequest.
+ * Use `create(PlanResourcesRequestSchema)` to create a new message.
+ */
+export const PlanResourcesRequestSchema: GenMessage<PlanResourcesRequest> = /*@__PURE__*/
+  messageDesc(file_pdpapi_v1_access_query_service, 10);
+
+/**
+ * The filter. It equals Check of each row as the row describes itself, if what the decision point has
+ * stored of the row, and of what is above it, is the same.
+ *
+ * @generated from message pdpapi.v1.PlanResourcesResponse
+ */
+export type PlanResourcesResponse = Message<"pdpapi.v1.PlanResourcesResponse"> & {
+  /**
+   * Where the actor is refused: nothing.
+   *
+   * @generated from field: pdpapi.v1.ResourcePlan plan = 1;
+   */
+  plan?: ResourcePlan | undefined;
+
+  /**
+   * Absent: the actor is not refused as a whole.
+   *
+   * @generated from field: pdpapi.v1.QueryRefusal refusal = 2;
+   */
+  refusal?: QueryRefusal | undefined;
+
+  /**
+   * The actor as verified; absent where the token was refused.
+   *
+   * @generated from field: pdpapi.v1.Actor actor = 3;
+   */
+  actor?: Actor | undefined;
+
+  /**
+   * The id of this query's record in the decision log (UUIDv7).
+   *
+   * @generated from field: string query_id = 4;
+   */
+  queryId: string;
+
+  /**
+   * The revision of policy and facts that was read.
+   *
+   * @generated from field: uint64 revision = 5;
+   */
+  revision: bigint;
+
+  /**
+   * The history that `revision` counts; see ChangeService. Empty where no fact was read.
+   *
+   * @generated from field: string epoch = 6;
+   */
+  epoch: string;
+
+  /**
+   * Until when the plan holds if nothing is changed. Absent: for one query, at once.
+   *
+   * @generated from field: google.protobuf.Timestamp reusable_until = 7;
+   */
+  reusableUntil?: Timestamp | undefined;
+
+  /**
+   * The same, counted from the moment when the request was sent, on the sender's own monotonic clock.
+   *
+   * @generated from field: google.protobuf.Duration reusable_for = 8;
+   */
+  reusableFor?: Duration | undefined;
+};
+
+/**
+ * Describes the message pdpapi.v1.PlanResourcesResponse.
+ * Use `create(PlanResourcesResponseSchema)` to create a new message.
+ */
+export const PlanResourcesResponseSchema: GenMessage<PlanResourcesResponse> = /*@__PURE__*/
+  messageDesc(file_pdpapi_v1_access_query_service, 11);
+
+/**
  * What may this actor do, what may they use, and who may?
  *
  * Every answer equals what Check answers for each of its rows at the same revision. It is for display
@@ -541,6 +671,17 @@ export const AccessQueryService: GenService<{
     methodKind: "unary";
     input: typeof ListAllowedActorsRequestSchema;
     output: typeof ListAllowedActorsResponseSchema;
+  },
+  /**
+   * A filter for rows of one type that only the application stores: it takes those on which the actor
+   * has a permission.
+   *
+   * @generated from rpc pdpapi.v1.AccessQueryService.PlanResources
+   */
+  planResources: {
+    methodKind: "unary";
+    input: typeof PlanResourcesRequestSchema;
+    output: typeof PlanResourcesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_pdpapi_v1_access_query_service, 0);
