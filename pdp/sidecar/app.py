@@ -24,6 +24,7 @@ from pdp.listener import EventLoop, HttpListener
 from pdp.settings import SidecarSettings
 from pdp.sidecar.answering import Answering
 from pdp.sidecar.exchanges import Kept
+from pdp.sidecar.passing import passed_on_methods
 from pdp.sidecar.reporting import UpstreamDestination
 from pdp.sidecar.upstreams import Credentials, Upstreams
 from pdp.wire import Application, Callers, Health, reflection_methods
@@ -113,7 +114,11 @@ class Sidecar:
         """What `stop` has to stop, latest first."""
         self._loop = EventLoop()
         self._health = Health()
-        methods = (*self._answering.methods(), *self._health.methods())
+        methods = (
+            *self._answering.methods(),
+            *passed_on_methods(self._upstreams, self._answering.asking),
+            *self._health.methods(),
+        )
         self._application = Application(
             Callers(settings.callers),
             (*methods, *reflection_methods(method.service for method in methods)),
