@@ -24,6 +24,7 @@ from pdp.settings import SidecarSettings
 from pdp.sidecar import reporting
 from pdp.sidecar.answering import Answering
 from pdp.sidecar.exchanges import Kept
+from pdp.sidecar.passing import passed_on_methods
 from pdp.sidecar.reporting import UpstreamDestination
 from pdp.sidecar.upstreams import Credentials, Upstreams
 from pdp.wire import Application, Callers, Health, reflection_methods
@@ -66,7 +67,11 @@ class Sidecar:
             self._recorder.gauges(),
         )
         health = Health()
-        methods = (*self._answering.methods(), *health.methods())
+        methods = (
+            *self._answering.methods(),
+            *passed_on_methods(self._upstreams, self._answering.asking),
+            *health.methods(),
+        )
         application = Application(
             Callers(settings.callers),
             (*methods, *reflection_methods(method.service for method in methods)),
