@@ -232,7 +232,13 @@ def _within_reach(reach: int, active: str | None, has_no_tenants: bool) -> Filte
     is_own = [Compare(Operator.EQUAL, _ORGANIZATION, active)] if active is not None else []
     not_foreign = Every(CHAIN, any_of(absent(_ORGANIZATION), *is_own))
     needs_known = reach == IN_ORGANIZATION and not has_no_tenants
-    return all_of(not_foreign, _IS_KNOWN) if needs_known else not_foreign
+    return all_of(not_foreign, _belongs(*is_own)) if needs_known else not_foreign
+
+
+def _belongs(is_own: Filter) -> Filter:
+    """A resource of the chain is known to be in the active organization. That none is foreign and
+    one is known says the same, but no index serves it."""
+    return Some(CHAIN, is_own)
 
 
 def _nowhere(places: _Places, has_no_tenants: bool) -> Filter:

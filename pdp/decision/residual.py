@@ -7,7 +7,7 @@ Out: two filters: where the condition is definitely true, and where it is defini
 What does not depend on the resource is evaluated by the CEL runtime itself. What a filter cannot
 express becomes an `Unexpressed` node, which may still vanish: `false && x.matches("a")`.
 
-See docs/adr/0024-one-neutral-filter.md.
+See docs/adr/0026-one-neutral-filter.md.
 """
 
 from collections.abc import Iterator, Mapping

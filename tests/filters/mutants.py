@@ -115,7 +115,7 @@ def organizations_are_no_walls(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=2)
 def an_unknown_organization_is_the_active_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(partial, "_IS_KNOWN", TRUE)
+    patch.setattr(partial, "_belongs", lambda _: TRUE)
 
 
 @mutant(found_at=53)
