@@ -143,6 +143,18 @@ def _million(found: Mapping[str, Any]) -> str:
     )
 
 
+def _queries(found: Mapping[str, Any]) -> str:
+    names = {
+        "permissions": "ListAllowedPermissions, 50 resources with 8 permissions each",
+        "page": f"ListAllowedResources, first page of 100 out of {found['resources']:,}",
+    }
+    rows = [
+        (name, *(f"{found[key][column]:.1f}" for column in ("p50_ms", "p99_ms")))
+        for key, name in names.items()
+    ]
+    return _table(("query, on PostgreSQL", "p50 ms", "p99 ms"), (_LEFT, _RIGHT, _RIGHT), rows)
+
+
 def _webhooks(found: Mapping[str, Any]) -> str:
     head = (
         *("Clerk's messages: database", "messages/s", "told process, p50 / p95 ms"),
@@ -204,6 +216,7 @@ def _guards(found: Mapping[str, Any]) -> str:
 
 _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "million": _million,
+    "queries": _queries,
     "webhooks": _webhooks,
     "edges": _edges,
     "guards": _guards,

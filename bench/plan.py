@@ -72,6 +72,9 @@ class Plan:
     distinct_users_asked: int = 20_000
     """So many of them are asked about, which fills the caches before memory is read."""
     distinct_seconds_max: float = 120.0
+    resources: int = 1_000_000
+    """Stored ones, on PostgreSQL, of which an actor may use a thousand."""
+    query_calls: int = 1_000
     webhook_seconds: int = 5
     revocations: int = 100
     staleness_revocations: int = 300
@@ -90,6 +93,8 @@ QUICK = Plan(
     rule_counts=(RULES,),
     users=10_000,
     distinct_users_asked=500,
+    resources=20_000,
+    query_calls=100,
     webhook_seconds=1,
     revocations=10,
     staleness_revocations=20,

@@ -32,6 +32,7 @@ MILLION_MIB_MAX = 400
 READY_SECONDS_MAX = 10
 STALE_P99_MS_MAX = 100
 GUARD_HIT_US_MAX = 10
+PAGE_P99_MS_MAX = 50
 
 NOT_MEASURED = "not measured"
 
@@ -90,6 +91,7 @@ class Results:
             *self._of_denials(),
             *self._of_size(),
             *self._of_million(),
+            *self._of_queries(),
             *self._of_edges(),
         ]
 
@@ -158,6 +160,12 @@ class Results:
         users = f"{found['users']:,} users and grants" if found else "a million users and grants"
         yield _at_most(f"memory with {users}", memory, MILLION_MIB_MAX, " MiB", 0)
         yield _at_most("ready with them", found and found["ready_seconds"], READY_SECONDS_MAX, " s")
+
+    def _of_queries(self) -> Iterator[Target]:
+        found = self.parts.get("queries")
+        stored = f"{found['resources']:,}" if found else "a million"
+        name = f"first 100 of the 1,000 resources that an actor may use, out of {stored}, p99"
+        yield _at_most(name, found and found["page"]["p99_ms"], PAGE_P99_MS_MAX, " ms")
 
     def _of_edges(self) -> Iterator[Target]:
         found = self.parts.get("edges")

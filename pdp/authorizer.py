@@ -8,7 +8,7 @@ What is in memory is answered in one go.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
@@ -26,6 +26,7 @@ from pdp.model import (
     Question,
     Reason,
     RefusedToken,
+    Resource,
     UserFacts,
     UserStatus,
     VerifiedToken,
@@ -38,8 +39,7 @@ reported them. Returns a revision at which that is stored. Raises `errors.Unavai
 ROUTING_ATTEMPTS_MAX = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(NamedTuple):
     """The answers to the questions of one actor. Its denials are in the audit log."""
 
     token: VerifiedToken | RefusedToken
@@ -124,13 +124,17 @@ class Authorizer:
         refusal: Reason | None = None,
     ) -> Ruling:
         """`refusal`: denies to everybody, for this reason unless the actor gives another."""
-        token = await self._verifier.verify(token_text)
         now = self._clock()
+        token: VerifiedToken | RefusedToken | None = self._verifier.known(token_text, now)
+        if token is None:
+            token = await self._verifier.verify(token_text)
+            now = self._clock()
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
-        view = await self._view(token, questions, at_least_revision)
+        resources = [question.resource for question in questions]
+        view = await self.view(token, resources, at_least_revision)
         standing = prepare(view.policy, token, view.user, view.organization, now)
         if refusal is not None:
             decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
@@ -141,15 +145,18 @@ class Authorizer:
                 if decision.effect is Effect.DENY:
                     decision = with_step_up(decision, standing, question, chain)
                 decisions.append(decision)
-                await pace.give_way()
+                if pace.is_over():
+                    await pace.give_way()
         return Ruling(token, decisions, ids, view.revision, now, view)
 
-    async def _view(
-        self, token: VerifiedToken, questions: Sequence[Question], at_least_revision: int
+    async def view(
+        self, token: VerifiedToken, resources: Sequence[Resource | None], at_least_revision: int
     ) -> View:
-        """The facts; of an unknown actor, after the actor was provisioned, if that is enabled."""
+        """The facts; of an unknown actor, after the actor was provisioned, if that is enabled.
+
+        Raises `errors.Unavailable`, and what `Replica.view` raises.
+        """
         actor = token.actor
-        resources = [question.resource for question in questions]
         ids = (actor.user_id, actor.organization_id)
         view = await self._replica.view(*ids, resources, at_least_revision)
         if self._provision is None or not _is_new(actor, view.user):
@@ -195,7 +202,7 @@ def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
         next(denied) if decision.effect is Effect.DENY else decision_id
         for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True)
     ]
-    return replace(ruling, decision_ids=decision_ids)
+    return ruling._replace(decision_ids=decision_ids)
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:

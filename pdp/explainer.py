@@ -1,4 +1,4 @@
-"""The way of an explanation: verify or take the named actor, gather facts, explain, confirm.
+"""The path of an explanation: verify or take the named actor, load facts, explain, confirm.
 
 The same rooms as in `authorizer`, but nothing is written: an explanation answers nobody, so it is
 not in the audit log, and an unknown user of a verified token is not provisioned.
@@ -163,10 +163,13 @@ class Explainer:
 
         Raises:
             errors.NotFound: there is no such decision.
-            errors.InvalidRequest: nothing can be asked again: the request had no route.
+            errors.InvalidRequest: the record is of a query, or of a request that had no route.
             errors.Unavailable: as `explain`.
         """
         first, *_ = await in_pool(self._pool, lambda: self._log.get(decision_id))
+        if first.query is not None:
+            text = f"is a query ({first.query}), not a decision"
+            raise InvalidRequest(Violation("decision_id", text))
         if first.reason in (Reason.ROUTE_UNKNOWN, Reason.PATH_AMBIGUOUS):
             text = f"is about {first.request}, for which there was no route ({first.reason.name})"
             raise InvalidRequest(Violation("decision_id", text))

@@ -16,6 +16,8 @@ CONDITION_COST_MAX = 5_000
 """Of all conditions of one question together, in microseconds of one core, roughly."""
 CONDITION_COST_UNCHARGED_MAX = 1_250
 """A condition that cannot cost more than this, whatever is sent or stored, is not charged."""
+PLAN_NODES_MAX = 10_000
+"""Nodes and values of the filter of a plan: ids of granted resources, elements of known lists."""
 RESOURCE_DEPTH_MAX = 16
 ROLE_DEPTH_MAX = 32
 PAGE_ITEMS_DEFAULT = 100

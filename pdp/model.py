@@ -1,4 +1,6 @@
-"""The vocabulary: frozen values that every room shares. No I/O, and no dependencies but on values.
+"""The vocabulary: frozen values that every room shares. No I/O.
+
+Its one dependency is `pdp_routes`, a pure package that the guards share.
 
 Times are seconds since 1970-01-01 UTC. Attribute values are what JSON knows, with every number a
 float (as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compare byte for byte.
@@ -41,6 +43,8 @@ class Reason(enum.Enum):
     the value is the sentence for people."""
 
     ALLOWED_BY_RULE = "A rule allows it."
+    QUERY_ANSWERED = "A query was answered."
+    """Only in the decision log, of queries; never the reason of a decision."""
 
     TOKEN_MALFORMED = "The token is not a well-formed session token."  # noqa: S105
     TOKEN_ALGORITHM_NOT_ALLOWED = "The token's header asks for what is not accepted."  # noqa: S105
@@ -84,8 +88,8 @@ class Reason(enum.Enum):
     @property
     def denial_kind(self) -> DenialKind | None:
         """UNAUTHENTICATED where the token or the session is refused, FORBIDDEN for other denials,
-        None for an allow."""
-        if self is Reason.ALLOWED_BY_RULE:
+        None for an allow and for an answered query."""
+        if self in (Reason.ALLOWED_BY_RULE, Reason.QUERY_ANSWERED):
             return None
         unauthenticated = self.name.startswith("TOKEN_") or self.name.startswith("SESSION_")
         return DenialKind.UNAUTHENTICATED if unauthenticated else DenialKind.FORBIDDEN
@@ -456,6 +460,8 @@ class DecisionRecord:
     request: str | None = None
     """Method and path of a routed request, printable ASCII; never its query, which may hold
     secrets."""
+    query: str | None = None
+    """The method of AccessQueryService; None: the record is of a decision."""
     occurrences: int = 1
     """How many equal denials it stands for: all have its decision id."""
     last_decided_at: float | None = None

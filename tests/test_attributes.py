@@ -102,7 +102,7 @@ def test_a_bound_is_met_exactly(limit, fits, passes):
     assert caught.value.metadata["limit"] == limit
 
 
-def test_a_message_does_not_grow_with_what_it_speaks_of():
+def test_an_error_message_does_not_grow_with_its_subject():
     with pytest.raises(InvalidRequest) as caught:
         normalise_attributes({"k" * 60_000: object()}, "attributes")
     assert len(str(caught.value)) < 500

@@ -1,4 +1,4 @@
-"""What is shown to people of a text that strangers wrote."""
+"""Untrusted text is shown to people without control characters."""
 
 import logging
 import sys

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 from pdp import names
 from pdp.administrator.integrity import check_expected, check_references, dependents
 from pdp.document import (
-    KINDS,
-    SECTIONS,
     VERSION_LINE,
     Action,
     Change,
@@ -19,7 +17,6 @@ from pdp.document import (
     derived_rule_id,
     differences,
     display_key,
-    kind_of,
     lint_applied,
     parse_document,
     reference_violations,
@@ -31,6 +28,7 @@ from pdp.document import (
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
 from pdp.facts import Reader, Store, Transaction
 from pdp.facts.store.references import find_referrers, grants_on_resources
+from pdp.kinds import KINDS, SECTIONS, kind_of
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, Rule, key_of
 
@@ -186,7 +184,7 @@ class Administrator:
     def export(self, sections: Sequence[str] = SECTIONS) -> tuple[str, int]:
         """The database as a policy document, and the revision that was read.
 
-        `sections` are some of `document.SECTIONS`; those left out are left alone when the document
+        `sections` are some of `kinds.SECTIONS`; those left out are left alone when the document
         is applied. It holds the text and a page of entities in memory, never all entities.
         Raises LimitExceeded if the document would be longer than `apply` takes.
         """

@@ -53,7 +53,10 @@ def encode_with_key(record: DecisionRecord) -> tuple[bytes, bytes]:
     parts = [f'"effect":"{record.effect.name}"']
     if record.grant_id is not None:
         parts.append(f'"grant_id":{_quote(record.grant_id)}')
-    parts.append(f'"permission":{_quote(record.permission)},"reason":"{record.reason.name}"')
+    parts.append(f'"permission":{_quote(record.permission)}')
+    if record.query is not None:
+        parts.append(f'"query":{_quote(record.query)}')
+    parts.append(f'"reason":"{record.reason.name}"')
     if record.request is not None:
         parts.append(f'"request":{_quote(record.request)}')
     resource = record.resource
@@ -123,6 +126,7 @@ def decode(payload: bytes | str) -> DecisionRecord:
             grant_id=_text_or_none(data.get("grant_id")),
             source=AnswerSource[data.get("source", AnswerSource.DECIDED.name)],
             request=_text_or_none(data.get("request")),
+            query=_text_or_none(data.get("query")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # Without its cause: that would quote the payload.

@@ -183,6 +183,8 @@ def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
         raise MalformedRecordError("the decision id is not a UUIDv7")
     if record.source is AnswerSource.DECIDED:
         raise MalformedRecordError("only a decision point puts on record what was decided")
+    if record.query is not None or record.reason is Reason.QUERY_ANSWERED:
+        raise MalformedRecordError("only a decision point answers queries")
     if (record.effect is Effect.ALLOW) != (record.reason is Reason.ALLOWED_BY_RULE):
         raise MalformedRecordError("the reason is not one of the decision")
     made_at = int(record.decision_id.replace("-", "")[:12], 16) / 1000  # RFC 9562, 5.7

@@ -1,9 +1,11 @@
 """The bounded queue between those who record and the one thread that writes."""
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pdp.errors import AuditUnavailable, PdpError
@@ -26,31 +28,27 @@ class Item(NamedTuple):
 class Entry:
     """What one call put into the queue: written whole, in one batch."""
 
-    __slots__ = ("_done", "_ids", "_refusal", "_when_done", "caller", "items", "size", "waits")
+    __slots__ = ("_ids", "_refusal", "caller", "items", "size", "waiter", "waits")
 
     def __init__(
         self,
         caller: str,
         items: Sequence[Item],
         *,
-        waits: bool,
-        when_done: Callable[[], None] | None = None,
+        waiter: "asyncio.Future[bool] | None" = None,
     ) -> None:
-        """`when_done` is called, quickly, by the writer once the outcome is known."""
+        """`waiter` becomes True once the outcome is known, False if that takes too long; None:
+        nobody waits."""
         self.caller: Final = caller
         self.items: Final = items
         self.size: Final = sum(len(item.payload) for item in items)
-        self.waits: Final = waits
+        self.waiter: Final = waiter
+        self.waits: Final = waiter is not None
         self._ids: Sequence[str] = ()
         self._refusal: PdpError | None = None
-        self._when_done = when_done
-        # A bare lock, free once the outcome is known: cheaper than an Event.
-        self._done = threading.Lock()
-        if waits:
-            self._done.acquire()
 
     def finish(self, ids: Sequence[str], refusal: PdpError | None) -> None:
-        """Sets the outcome, and lets the one who waits go on.
+        """Sets the outcome; `wake` then lets the one who waits go on.
 
         Args:
             ids: For each item, the decision id of the record that stands for it.
@@ -58,20 +56,34 @@ class Entry:
         """
         self._ids = ids
         self._refusal = refusal
-        if self.waits:
-            self._done.release()
-        if self._when_done is not None:
-            self._when_done()
-
-    def wait(self, deadline: float) -> bool:
-        """Whether the outcome was known by `deadline` (monotonic)."""
-        return self._done.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
     def outcome(self) -> Sequence[str]:
         """The ids that `finish` was given, or raises its refusal."""
         if self._refusal is not None:
             raise self._refusal
         return self._ids
+
+
+def wake(entries: Iterable[Entry]) -> None:
+    """Lets those go on who wait for finished entries, from any thread.
+
+    Each event loop is called once for all of its entries: a call costs as much as a small record.
+    """
+    waiters: dict[asyncio.AbstractEventLoop, list[asyncio.Future[bool]]] = {}
+    for entry in entries:
+        if entry.waiter is not None:
+            waiters.setdefault(entry.waiter.get_loop(), []).append(entry.waiter)
+    for loop, some in waiters.items():
+        # The loop may be gone where the process is ending.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, some, True)
+
+
+def settle(waiters: Iterable["asyncio.Future[bool]"], answer: bool) -> None:
+    """Answers waiters that have no answer yet. To be called on their event loop."""
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(answer)
 
 
 class RecordQueue:

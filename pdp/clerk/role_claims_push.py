@@ -23,7 +23,8 @@ from pdp.clerk.role_claims import (
     write_claim,
 )
 from pdp.clock import Clock
-from pdp.errors import ClerkError, ClerkUnavailable, DatabaseUnavailable, PdpError, ShuttingDown
+from pdp.concurrency.background import BackgroundTask
+from pdp.errors import ClerkError, ClerkUnavailable, DatabaseUnavailable
 from pdp.facts import ChangeKind, Store
 from pdp.settings import ClerkSettings
 
@@ -49,9 +50,13 @@ class Pusher:
         self._told: set[int] = set()
         self._told_lock = threading.Lock()
         self._sweep_wanted = threading.Event()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
+        self._task = BackgroundTask(
+            "claims",
+            self._push_all,
+            retry_seconds=(RETRY_SECONDS, RETRY_SECONDS),
+            log=log,
+            failed="claims_not_pushed",
+        )
         # The thread's own from here on. A user waits once, whatever happens to them meanwhile: what
         # is to be written is read when their turn has come.
         self._waiting: set[str] = set()
@@ -65,13 +70,11 @@ class Pusher:
 
     def start(self) -> None:
         """Pushes from now on. Neither Clerk nor the database need be in reach."""
-        self._thread.start()
+        self._task.start()
 
     def stop(self) -> None:
         """Ends within STOP_SECONDS_MAX; what waits is left to the next sweep."""
-        self._stopping.set()
-        self._wake.set()
-        self._thread.join(STOP_SECONDS_MAX)
+        self._task.stop(STOP_SECONDS_MAX)
 
     def tell(self, revision: int) -> None:
         """A revision was committed."""
@@ -81,29 +84,21 @@ class Pusher:
                 self._told.add(revision)
         if not has_room:
             self._lose(revision=revision, why="too many changes wait")
-        self._wake.set()
+        self._task.wake()
 
     def sweep(self) -> None:
         """Looks at all users, beside what else is to be done."""
         self._sweep_wanted.set()
-        self._wake.set()
+        self._task.wake()
 
     # --- the thread -------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                with open_api(self._settings, self._pause) as api:
-                    while not self._stopping.is_set():
-                        self._turn(api)
-            except ShuttingDown:
-                return
-            except PdpError as error:
-                log.warning("claims_not_pushed", error=error.message)
-            except Exception:
-                # A bug here must not end the thread unseen.
-                log.exception("claims_not_pushed")
-            self._stopping.wait(RETRY_SECONDS)
+    def _push_all(self) -> float:
+        with open_api(self._settings, self._task.sleep) as api:
+            self._task.works()
+            while not self._task.stopping:
+                self._turn(api)
+        return 0
 
     def _turn(self, api: ClerkApi) -> None:
         """Takes up what was told; then pushes one user, or sweeps on, or waits."""
@@ -114,8 +109,7 @@ class Pusher:
             self._waiting.discard(user_id)
             self._push(api, user_id)
         elif len(self._waiting) > USERS_MAX - PAGE_USERS or not self._sweep_on():
-            self._wake.wait(seconds)
-            self._wake.clear()
+            self._task.wait(seconds)
 
     def _take_up(self) -> None:
         with self._told_lock:
@@ -202,7 +196,3 @@ class Pusher:
     def _lose(self, **what: object) -> None:
         log.warning("claims_left_to_a_sweep", **what)
         self.sweep()
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise ShuttingDown("the process is ending")

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pdp.cli import (
+    allowed,
     ask,
     audit,
     clerk,
@@ -49,8 +50,10 @@ app.command("check")(ask.check)
 app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)
 app.command("lint")(lint.lint)
+app.command("plan")(ask.plan)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
+app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
 app.add_typer(database.app, name="database")

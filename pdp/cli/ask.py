@@ -1,11 +1,11 @@
-"""`pdp check`: one question to a running server."""
+"""`pdp check` and `pdp plan`: one question to a running server."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from pdp.cli.output import fail, read_input, say
+from pdp.cli.output import emit, fail, read_input, say
 from pdp.cli.remote import (
     DEADLINE_SECONDS,
     DEFAULT_SERVER,
@@ -14,7 +14,9 @@ from pdp.cli.remote import (
     Certificate,
     Key,
     Server,
+    asked,
     explain,
+    method_of,
     tls_of,
 )
 
@@ -49,7 +51,7 @@ def check(
             kind,
             identifier,
             organization_id=organization,
-            attributes=read_mapping(attributes, "--attributes"),
+            attributes=mapping(attributes, "--attributes"),
         )
     elif organization is not None:
         raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
@@ -60,7 +62,7 @@ def check(
         deadline_seconds=DEADLINE_SECONDS,
     ) as guard:
         try:
-            decision = guard.check(token, permission, asked, read_mapping(context, "--context"))
+            decision = guard.check(token, permission, asked, mapping(context, "--context"))
         except (GuardError, ValueError) as error:
             fail(str(error))
             if isinstance(error, PdpUnavailable):
@@ -75,8 +77,52 @@ def check(
     raise typer.Exit(0 if decision.effect.name == "ALLOW" else 1)
 
 
-def read_mapping(text: str, option: str) -> dict[str, Any]:
-    """A JSON object that an option gives."""
+def plan(
+    permission: Annotated[str, typer.Argument(help="e.g. course:view")],
+    resource_type: Annotated[
+        str, typer.Argument(metavar="TYPE", help="Default: that of the permission.")
+    ] = "",
+    token: Annotated[
+        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
+    ] = "-",
+    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    superset: Annotated[
+        bool,
+        typer.Option("--superset", help="Leave out what no filter expresses; check each row."),
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Prints the filter, as JSON, for the rows on which an actor has a permission.
+
+    Exit status: 0 answered, 1 the actor is refused, 2 no answer.
+    """
+    from google.protobuf.json_format import MessageToJson
+    from pdpapi.v1 import access_query_service_pb2 as pb
+    from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
+
+    if token == "-":  # noqa: S105
+        token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
+    request = pb.PlanResourcesRequest(
+        actor_token=token,
+        permission=permission,
+        resource_type=resource_type or permission.partition(":")[0],
+        allow_superset=superset,
+    )
+    request.context.update(mapping(context, "--context"))
+    with asked(server, api_key, ca, certificate, key) as channel:
+        answer = method_of(AccessQueryServiceStub(channel).PlanResources, api_key)(request)
+    emit(MessageToJson(answer.plan) + "\n")
+    if answer.HasField("refusal"):
+        fail(answer.refusal.message)
+        raise typer.Exit(1)
+
+
+def mapping(text: str, option: str) -> dict[str, Any]:
+    """The JSON object that an option holds. Raises typer.BadParameter."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

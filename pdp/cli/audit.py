@@ -1,28 +1,24 @@
 """`pdp audit`: the decision log of a running server, and the segments of this machine."""
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pdp.cli.audit_verify import verify
-from pdp.cli.output import HELP_STYLE, fail, say
+from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.records import DECISION, REASON, member, print_fields, print_json, print_table
 from pdp.cli.remote import (
-    DEADLINE_SECONDS,
     DEFAULT_SERVER,
     ApiKey,
     Ca,
     Certificate,
     Key,
     Server,
-    channel_to,
-    explain,
-    tls_of,
+    asked,
+    method_of,
 )
 
 if TYPE_CHECKING:
@@ -35,8 +31,6 @@ app = typer.Typer(
     help="What was decided, for a security team.",
 )
 app.command("verify")(verify)
-
-R = TypeVar("R")
 
 TABLE_ROWS = 100
 PAGE_ITEMS = 500
@@ -79,6 +73,7 @@ def list_decisions(
     """Lists decisions, newest first; with --follow or --after as they reached the log."""
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1 import core_pb2
+    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
     query = pb.ListDecisionsRequest(
         user_id=user,
@@ -99,11 +94,12 @@ def list_decisions(
         query.before.FromDatetime(until)
     if after and limit is not None:
         raise typer.BadParameter("--after has no limit: it shows all that follows")
-    with _asked(server, api_key, ca, certificate, key) as stub:
+    with asked(server, api_key, ca, certificate, key) as channel:
+        stub = AuditServiceStub(channel)
         if follow or after:
             from pdp.cli.follow import Follower
 
-            follower = Follower(_method(stub.FollowDecisions, api_key), query, as_json=as_json)
+            follower = Follower(method_of(stub.FollowDecisions, api_key), query, as_json=as_json)
             if after:
                 follower.start_behind("" if after == "start" else after)
             else:
@@ -135,10 +131,12 @@ def show(
 ) -> None:
     """Shows one decision, and what callers have reported under the same id."""
     from pdpapi.v1 import audit_service_pb2 as pb
+    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    with _asked(server, api_key, ca, certificate, key) as stub:
+    with asked(server, api_key, ca, certificate, key) as channel:
+        stub = AuditServiceStub(channel)
         request = pb.GetDecisionRequest(decision_id=decision_id)
-        found = _method(stub.GetDecision, api_key)(request)
+        found = method_of(stub.GetDecision, api_key)(request)
     for index, record in enumerate((found.decision, *found.others)):
         if as_json:
             print_json(record)
@@ -148,40 +146,13 @@ def show(
         print_fields(record)
 
 
-@contextmanager
-def _asked(
-    server: str, api_key: str | None, ca: str | None, certificate: str | None, key: str | None
-) -> "Iterator[AuditServiceStub]":
-    """A stub of the server. A status that it answers with ends the command with exit status 2."""
-    import grpc
-    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
-
-    with channel_to(server, api_key, tls_of(ca, certificate, key)) as channel:
-        try:
-            yield AuditServiceStub(channel)
-        except grpc.RpcError as error:
-            fail(f"{error.code().name}: {error.details()}")
-            if error.code() in (
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-            ):
-                explain(server, tls_of(ca, certificate, key))
-            raise typer.Exit(2) from None
-
-
-def _method(method: Callable[..., R], api_key: str | None) -> Callable[..., R]:
-    from pdp_client.transport import caller_metadata
-
-    return functools.partial(method, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key))
-
-
 def _newest(
     stub: "AuditServiceStub", query: "pb.ListDecisionsRequest", api_key: str | None
 ) -> "Iterator[pb.DecisionRecord]":
     """All that the query finds, newest first, page by page as it is read."""
     request = type(query)(page_size=PAGE_ITEMS)
     request.MergeFrom(query)
-    ask = _method(stub.ListDecisions, api_key)
+    ask = method_of(stub.ListDecisions, api_key)
     while True:
         page = ask(request)
         yield from page.decisions

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.ask import read_mapping
-from pdp.cli.output import emit, fail, read_input, say
+from pdp.cli.ask import mapping
+from pdp.cli.output import emit, read_input, say
 from pdp.cli.remote import (
-    DEADLINE_SECONDS,
     DEFAULT_SERVER,
     ApiKey,
     Ca,
     Certificate,
     Key,
     Server,
-    channel_to,
-    tls_of,
+    asked,
+    method_of,
 )
-from pdp.cli.remote import explain as explain_silence
 from pdp.cli.tree import tree_lines
 
 if TYPE_CHECKING:
@@ -75,6 +73,7 @@ def explain(
     Exit status: 0 allow, 1 deny, 2 no answer. The caller needs the capability `audit`.
     """
     from pdpapi.v1.explain_service_pb2 import ExplainRequest
+    from pdpapi.v1.explain_service_pb2_grpc import ExplainServiceStub
 
     request = ExplainRequest(permission=permission)
     if bool(permission) == bool(decision):
@@ -83,25 +82,26 @@ def explain(
         if user or token or resource or organization:
             raise typer.BadParameter("has its own actor and resource", param_hint="--decision")
         request.decision_id = decision
-        request.resource.attributes.update(read_mapping(attributes, "--attributes"))
+        request.resource.attributes.update(mapping(attributes, "--attributes"))
     elif user:
         request.actor.user_id = user
         request.actor.organization_id = active_organization
         request.actor.session_id = session
         request.actor.impersonator_id = impersonator
-        request.actor.claims.update(read_mapping(claims, "--claims"))
+        request.actor.claims.update(mapping(claims, "--claims"))
         if first_factor_minutes is not None:
             request.actor.first_factor_minutes = first_factor_minutes
         if second_factor_minutes is not None:
             request.actor.second_factor_minutes = second_factor_minutes
     elif token:
-        asked = read_input("a session token") if token == "-" else token  # noqa: S105
-        request.actor_token = asked.strip()
+        text = read_input("a session token") if token == "-" else token  # noqa: S105
+        request.actor_token = text.strip()
     else:
         raise typer.BadParameter("name a user, or give a token with --token or PDP_TOKEN")
     _write_resource(request, resource, organization, attributes)
-    request.context.update(read_mapping(context, "--context"))
-    response = _ask(request, server, api_key, ca, certificate, key)
+    request.context.update(mapping(context, "--context"))
+    with asked(server, api_key, ca, certificate, key) as channel:
+        response = method_of(ExplainServiceStub(channel).Explain, api_key)(request)
     if output is Output.JSON:
         from google.protobuf.json_format import MessageToDict
 
@@ -121,7 +121,7 @@ def _write_resource(
     if resource is not None:
         request.resource.type, _, request.resource.id = resource.partition(":")
         request.resource.organization_id = organization or ""
-        request.resource.attributes.update(read_mapping(attributes, "--attributes"))
+        request.resource.attributes.update(mapping(attributes, "--attributes"))
     elif organization is not None:
         raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
 
@@ -148,28 +148,3 @@ def text_lines(response: "ExplainResponse") -> list[str]:
             for one in response.would_allow
         ]
     return lines
-
-
-def _ask(
-    request: "ExplainRequest",
-    server: str,
-    api_key: str | None,
-    ca: str | None,
-    certificate: str | None,
-    key: str | None,
-) -> "ExplainResponse":
-    import grpc
-    from pdp_client.transport import caller_metadata
-    from pdpapi.v1.explain_service_pb2_grpc import ExplainServiceStub
-
-    tls = tls_of(ca, certificate, key)
-    with channel_to(server, api_key, tls) as channel:
-        try:
-            return ExplainServiceStub(channel).Explain(
-                request, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key)
-            )
-        except grpc.RpcError as error:
-            fail(f"{error.code().name}: {error.details()}")
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                explain_silence(server, tls)
-            raise typer.Exit(2) from None

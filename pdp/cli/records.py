@@ -54,27 +54,34 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
 
     sources = any(record.source or record.reported_by for record in records)
     requests = any(record.request for record in records)
+    queries = any(record.query for record in records)
     folded = any(record.occurrences > 1 for record in records)
     rows = []
     for record in records:
-        resource = record.resource
+        resource, fingerprint = record.resource, record.token_fingerprint
         source = core_pb2.AnswerSource.Name(record.source).removeprefix(_SOURCE)
         rows.append(
             (
                 _time(record),
                 core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
                 core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
-                record.actor.user_id or f"token {record.token_fingerprint}",
+                record.actor.user_id or (fingerprint and f"token {fingerprint}"),
                 record.permission,
                 f"{resource.type}:{resource.id}" if resource.type else "",
                 record.rule_id,
                 *((str(record.occurrences),) if folded else ()),
                 *((record.request,) if requests else ()),
+                *((record.query,) if queries else ()),
                 *((source if record.source else "", record.reported_by) if sources else ()),
             )
         )
-    more = (("times",) * folded, ("request",) * requests, ("source", "reported by") * sources)
-    columns = (*_COLUMNS, *more[0], *more[1], *more[2])
+    columns = (
+        *_COLUMNS,
+        *("times",) * folded,
+        *("request",) * requests,
+        *("query",) * queries,
+        *("source", "reported by") * sources,
+    )
     show_table(columns, rows, heading=heading)
 
 
@@ -102,6 +109,7 @@ def print_fields(record: "DecisionRecord") -> None:
         "revision": str(record.revision or ""),
         "caller": record.caller,
         "request": record.request,
+        "query": record.query,
         "token_fingerprint": record.token_fingerprint,
         "token_id": record.token_id,
         "source": source if record.source else "",

@@ -1,8 +1,10 @@
 """A channel to a running server, for the commands that ask one."""
 
 import contextlib
+import functools
 import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from pdp_client import TlsOptions
 
 from pdp.cli.output import fail
+
+R = TypeVar("R")
 
 Server = Annotated[
     str, typer.Option(envvar="PDP_SERVER", help="host:port or unix:PATH of a running server.")
@@ -42,11 +46,33 @@ def tls_of(ca: str | None, certificate: str | None, key: str | None) -> "TlsOpti
     return TlsOptions(ca=ca, cert=certificate, key=key)
 
 
-def channel_to(server: str, api_key: str | None, tls: "TlsOptions | None") -> "grpc.Channel":
-    """Opens a channel; nothing is sent yet. Send `caller_metadata(api_key)` with each call."""
+@contextlib.contextmanager
+def asked(
+    server: str, api_key: str | None, ca: str | None, certificate: str | None, key: str | None
+) -> "Iterator[grpc.Channel]":
+    """A channel to the server. A status that it answers with ends the command: exit status 2."""
+    import grpc
     from pdp_client.transport import open_channel
 
-    return open_channel(server, tls, api_key, insecure=False)
+    tls = tls_of(ca, certificate, key)
+    with open_channel(server, tls, api_key, insecure=False) as channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            fail(f"{error.code().name}: {error.details()}")
+            if error.code() in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            ):
+                explain(server, tls)
+            raise typer.Exit(2) from None
+
+
+def method_of(method: Callable[..., R], api_key: str | None) -> Callable[..., R]:
+    """The method of a stub, with the caller's key and a deadline."""
+    from pdp_client.transport import caller_metadata
+
+    return functools.partial(method, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key))
 
 
 def explain(server: str, tls: "TlsOptions | None") -> None:

@@ -1,9 +1,7 @@
 """`pdp serve`."""
 
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,21 +42,13 @@ def serve(
     origin = "pdp" if worker is None else f"pdp-{worker}"
     # prometheus_client decides at import whether processes share their metrics.
     from pdp.process.app import Service
+    from pdp.process.lifecycle import run_until_stopped
 
     prefer_batches()
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     service = Service(
         settings,
         origin=origin,
         metrics_directory=os.environ.get(METRICS_VARIABLE),  # noqa: TID251
     )
-    try:
-        service.start()
-        # In turns: a signal that was given to another thread wakes nobody who waits.
-        while not stopping.wait(0.2):
-            if not service.listens():
-                raise typer.Exit(1)  # for whoever supervises the process to start it again
-    finally:
-        service.stop()
+    if not run_until_stopped(service):
+        raise typer.Exit(1)

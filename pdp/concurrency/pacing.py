@@ -9,7 +9,7 @@ SLICE_SECONDS = 0.002
 
 
 class Pace:
-    """Suspends whenever a slice of time is used up. One per request."""
+    """Says when a slice of time is used up, and suspends then. One per request."""
 
     __slots__ = ("_clock", "_ends_at")
 
@@ -18,11 +18,14 @@ class Pace:
         self._clock = clock
         self._ends_at = clock() + SLICE_SECONDS
 
+    def is_over(self) -> bool:
+        """Whether the slice is used up."""
+        return self._clock() >= self._ends_at
+
     async def give_way(self) -> None:
-        """Lets other requests run if this one's slice is used up.
+        """Lets other requests run, and begins the next slice.
 
         Raises asyncio.CancelledError if the request was cancelled meanwhile.
         """
-        if self._clock() >= self._ends_at:
-            await asyncio.sleep(0)
-            self._ends_at = self._clock() + SLICE_SECONDS
+        await asyncio.sleep(0)
+        self._ends_at = self._clock() + SLICE_SECONDS

@@ -1,15 +1,33 @@
-"""How a coroutine waits for threads: for a signal, and for work in a bounded pool.
+"""How a coroutine waits: for another that was started by hand, for a signal of a thread, and for
+work in a bounded pool.
 
-Neither ties the work to an event loop: whoever waits may be cancelled, or be on another loop, and
-the work goes on for the others who wait for it.
+Signals and pools do not tie the work to an event loop: whoever waits may be cancelled, or be on
+another loop, and the work goes on for the others who wait for it.
 """
 
 import asyncio
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@types.coroutine
+def resumed(work: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, None, T]:
+    """Goes on with a coroutine that was started by hand and waits for `awaited`."""
+    while True:
+        error: BaseException | None = None
+        try:
+            yield awaited
+        except BaseException as thrown:  # noqa: BLE001  # it is for `work`, a cancellation above all
+            error = thrown
+        try:
+            awaited = work.send(None) if error is None else work.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 async def done_within(future: "Future[Any]", seconds: float) -> bool:

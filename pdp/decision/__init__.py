@@ -27,33 +27,45 @@ from pdp.decision.conditions import Condition, ConditionInvalid, compile_conditi
 from pdp.decision.evaluate import decide
 from pdp.decision.explain import explain
 from pdp.decision.explanation import Change, Explanation, Step
+from pdp.decision.partial import Plan, plan_for
+from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
 from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
+from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
 from pdp.decision.situation import Account, Situation, account_of
 from pdp.decision.step_up import with_step_up
 
 __all__ = [
+    "AccessPath",
+    "AccessPaths",
     "Account",
+    "ActorSearch",
     "Change",
     "Condition",
     "ConditionInvalid",
     "Explanation",
+    "Plan",
     "Policy",
     "PolicyEntity",
     "Reads",
+    "Search",
     "Situation",
     "Standing",
     "Step",
     "Target",
+    "access_paths",
     "account_of",
     "branches_of",
     "build_policy",
     "compile_condition",
     "decide",
     "explain",
+    "plan_for",
     "prepare",
     "reads_of",
+    "search_for",
+    "search_for_actors",
     "target_of",
     "with_step_up",
 ]

@@ -16,6 +16,7 @@ An error inside `a || b` or `a && b` is absorbed where the other side settles th
 CEL specification says; an error that is left over is a failure, which never allows.
 """
 
+import enum
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -131,6 +132,38 @@ class _Program(NamedTuple):
     """What an evaluation costs; None: so little that nobody needs to ask."""
 
 
+class OpenCondition(NamedTuple):
+    """A compiled condition in parts."""
+
+    tree: Tree
+    reads: tuple[_Read, ...]
+    estimate: Estimate | None
+
+    def cost_max(self, values: Values) -> float:
+        """What it takes of the budget of a question at most, whatever the resource is; 0: it is not
+        charged. `values` lack those of the resource."""
+        if self.estimate is None:
+            return 0
+        known = {name: measured(value) for name, value in _bound(self.reads, values).items()}
+        sizes = {name: size for name, (size, _) in known.items()}
+        binding = sum(cost for _, cost in known.values())
+        binding += sum(
+            BINDING_MAX for one in self.reads if one.name in _OPEN and one.name not in known
+        )
+        # `_charge` counts the binding twice.
+        return max(self.estimate({**worst, **sizes})[0] for worst in _WORST) + 2 * binding
+
+    def holds_nul(self, values: Values) -> bool:
+        """Whether a value that it reads holds NUL, so that the runtime is not asked."""
+        return _holds_nul(_bound(self.reads, values))
+
+
+class Failed(enum.Enum):
+    """The value of an expression that cannot be evaluated."""
+
+    FAILED = "failed"
+
+
 class Condition:
     """A condition, compiled at its first use. Safe to share between threads.
 
@@ -160,6 +193,13 @@ class Condition:
             _check_constants(program.tree, self.source)
             self._acceptable = True
 
+    def evaluate_plain(self, values: Values) -> bool | None:
+        """What `evaluate` says, if that needs no runtime: of a plain condition and plain values."""
+        program = self._program or self._compiled()
+        if isinstance(program, ConditionInvalid) or program.shortcut is None:
+            return None
+        return program.shortcut(values)
+
     def evaluate(self, values: Values, budget: Budget | None = None) -> bool | Reason:
         """True, False, or why there is no answer: ATTRIBUTE_MISSING or CONDITION_FAILED.
 
@@ -167,17 +207,16 @@ class Condition:
         is not a condition (it was never checked) fails. So does what may cost more than is left of
         the budget, which then says so; without one it has a whole budget for itself.
         """
-        program = self._program or self._compiled()
+        answer = self.evaluate_plain(values)
+        if answer is not None:
+            return answer
+        program = self._compiled()
         if isinstance(program, ConditionInvalid):
             return Reason.CONDITION_FAILED
-        if program.shortcut is not None:
-            answer = program.shortcut(values)
-            if answer is not None:
-                return answer
         return self._evaluate_fully(program, values, budget or Budget())
 
     def _evaluate_fully(self, program: _Program, values: Values, budget: Budget) -> bool | Reason:
-        data = _bound(program, values)
+        data = _bound(program.reads, values)
         if program.estimate is not None:
             _charge(program.estimate, data, budget)
             if budget.exceeded:
@@ -199,6 +238,13 @@ class Condition:
         """The condition taken apart, for explanations; None: the text is not a condition."""
         program = self._compiled()
         return None if isinstance(program, ConditionInvalid) else Parts(program, values)
+
+    def opened(self) -> "OpenCondition | None":
+        """What it is made of, for whoever takes it apart; None: the text is not a condition."""
+        program = self._program or self._compiled()
+        if isinstance(program, ConditionInvalid):
+            return None
+        return OpenCondition(program.tree, program.reads, program.estimate)
 
     def _compiled(self) -> _Program | ConditionInvalid:
         program = self._program
@@ -224,7 +270,7 @@ class Parts:
     def __init__(self, program: _Program, values: Values) -> None:
         self.tree = program.tree
         self._estimate = program.estimate
-        self._data = _bound(program, values)
+        self._data = _bound(program.reads, values)
         self._budget = Budget()
         self._bindable = not _holds_nul(self._data)
 
@@ -242,24 +288,42 @@ class Parts:
             return Reason.CONDITION_FAILED
         value = result.value()
         if result.type() != cel.Type.ERROR:
-            return _plain(value)
+            return _unwrapped(value)
         absent = isinstance(value, str) and value.startswith(_ABSENT)
         return Reason.ATTRIBUTE_MISSING if absent else Reason.CONDITION_FAILED
 
 
-def _plain(value: Any) -> Any:
-    """A value of the runtime without its own types for what is inside lists and maps."""
+def evaluator_of(tree: Tree, part: memoryview) -> Callable[[Values], Any]:
+    """Evaluates one expression of a tree: gives its value as Python holds it, or FAILED.
+
+    For expressions that read no variable of a comprehension outside of them.
+    """
+    expression = _ENVIRONMENT.deserialize(part_of(tree, part))
+    reads = _reads_of(_check(tree._replace(root=part)))
+
+    def evaluate(values: Values) -> Any:
+        try:
+            result = expression.eval(data=_bound(reads, values))
+        except RuntimeError:  # the iteration budget
+            return Failed.FAILED
+        return Failed.FAILED if result.type() == cel.Type.ERROR else _unwrapped(result.value())
+
+    return evaluate
+
+
+def _unwrapped(value: Any) -> Any:
+    """A value without the runtime's accessors, which it puts around what is in a list or map."""
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {_unwrapped(key): _unwrapped(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return _plain(value.value()) if isinstance(value, cel.Value) else value
+        return [_unwrapped(item) for item in value]
+    return _unwrapped(value.value()) if isinstance(value, cel.Value) else value
 
 
-def _bound(program: _Program, values: Values) -> dict[str, Any]:
-    """What of the values the expression reads, as CEL knows it."""
+def _bound(reads: tuple[_Read, ...], values: Values) -> dict[str, Any]:
+    """The values that an expression reads, as CEL knows them."""
     data: dict[str, Any] = {}
-    for place, name, keys, conversion in program.reads:
+    for place, name, keys, conversion in reads:
         value = values[place].get(name)
         if value is None:
             continue
@@ -339,8 +403,15 @@ def _compile(source: str) -> _Program:
         type_name = expression.return_type().name().lower()
         raise ConditionInvalid(f"must be of type bool, but is of type {type_name}")
     tree = tree_of(expression.serialize())
-    keys = _check(tree)
-    reads = tuple(
+    reads = _reads_of(_check(tree))
+    estimate: Estimate | None = estimate_of(tree, tree.root)
+    if estimate is not None and _costs_little(estimate, reads):
+        estimate = None
+    return _Program(expression, reads, shortcut_of(tree, _PLACES), tree, estimate)
+
+
+def _reads_of(keys: Mapping[str, set[str] | None]) -> tuple[_Read, ...]:
+    return tuple(
         _Read(
             _PLACES[name],
             name,
@@ -350,10 +421,6 @@ def _compile(source: str) -> _Program:
         for name, known in sorted(keys.items())
         if name in _PLACES
     )
-    estimate: Estimate | None = estimate_of(tree, tree.root)
-    if estimate is not None and _costs_little(estimate, reads):
-        estimate = None
-    return _Program(expression, reads, shortcut_of(tree, _PLACES), tree, estimate)
 
 
 def _costs_little(estimate: Estimate, reads: tuple[_Read, ...]) -> bool:

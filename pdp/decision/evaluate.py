@@ -17,7 +17,7 @@ speaks to who acts for its organization, so one in another organization never co
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pdp import limits
 from pdp.decision.conditions import Condition
@@ -51,6 +51,8 @@ Judge = Callable[[Candidates, int, str | None, float, "Outcomes"], Decision]
 """Decides from the rules that count, the reach that the resource asks for (a number of
 `principal`), the resource's organization, the end of reuse, and what conditions come to."""
 
+_NONE: Final[Candidates] = ([], [])
+
 
 def decide(
     standing: Standing,
@@ -65,6 +67,25 @@ def decide(
     Raises ValueError where question and chain do not agree.
     """
     _check_agreement(question, chain)
+    refusal, candidates, needed, owner, until = applicable(standing, question.permission, chain)
+    if refusal is not None:
+        return Decision(Effect.DENY, refusal, None, None, owner, until)
+    # What has no organization by its type reads as "", what is not known is not there to be read.
+    organization = "" if owner is None and needed == IN_ORGANIZATION else owner
+    outcomes = Outcomes(standing, question, chain, organization)
+    return (judge or judge_rules)(candidates, needed, owner, until, outcomes)
+
+
+def applicable(
+    standing: Standing, permission: str, chain: tuple[ResourceFacts, ...]
+) -> tuple[Reason | None, Candidates, int, str | None, float]:
+    """What would decide, before any condition is evaluated.
+
+    Returns:
+        Why it is denied whatever the rules say (None: it is not); the rules that apply, both kinds
+        in order; how far an allow rule has to reach; the resource's organization; until when all
+        of this holds (seconds since 1970-01-01 UTC).
+    """
     policy = standing.policy
     owner = None
     foreign = False
@@ -84,18 +105,16 @@ def decide(
         needed = UNKNOWN_ORGANIZATION
     until = standing.reusable_until
     if standing.refusal is not None:
-        return Decision(Effect.DENY, standing.refusal, None, None, owner, until)
-    permission = question.permission
+        return standing.refusal, _NONE, needed, owner, until
     candidates = standing.candidates.get(permission)
     if candidates is None:
         if permission not in policy.permissions:
-            until = standing.token.expires_at  # no grant was looked at
-            return Decision(Effect.DENY, Reason.PERMISSION_UNKNOWN, None, None, owner, until)
+            # No grant was looked at.
+            return Reason.PERMISSION_UNKNOWN, _NONE, needed, owner, standing.token.expires_at
         candidates = _candidates(policy, standing.wide, permission)
         standing.candidates[permission] = candidates
     if policy.resource_types and not all(map(policy.accepts, chain)):
-        until = standing.token.expires_at  # as above
-        return Decision(Effect.DENY, Reason.RESOURCE_UNKNOWN, None, None, owner, until)
+        return Reason.RESOURCE_UNKNOWN, _NONE, needed, owner, standing.token.expires_at
     if standing.on_resources or has_role_grants or (needed and standing.elsewhere):
         allow, deny, until = _narrow_candidates(standing, permission, chain, needed, until)
         if allow or deny:
@@ -103,10 +122,7 @@ def decide(
                 sorted(candidates[0] + allow, key=_order),
                 sorted(candidates[1] + deny, key=_order),
             )
-    # What has no organization by its type reads as "", what is not known is not there to be read.
-    organization = "" if owner is None and needed == IN_ORGANIZATION else owner
-    outcomes = Outcomes(standing, question, chain, organization)
-    return (judge or judge_rules)(candidates, needed, owner, until, outcomes)
+    return None, candidates, needed, owner, until
 
 
 def _narrow_candidates(
@@ -240,15 +256,23 @@ class Outcomes:
             return True
         outcome = self._known.get(condition)
         if outcome is None:
-            budget = self._budget
-            if budget is None:
-                budget = self._budget = Budget()
-            outcome = self._known[condition] = condition.evaluate(self.values(), budget)
-            if budget.exceeded:
-                self.too_expensive.append(candidate[0])
-                budget.exceeded = False
+            values = self._values or self.values()
+            outcome = condition.evaluate_plain(values)
+            if outcome is None:
+                outcome = self._evaluate(condition, values, candidate[0])
+            self._known[condition] = outcome
             if condition.reads_now:
                 self.timeless = False
+        return outcome
+
+    def _evaluate(self, condition: Condition, values: Values, rule: str) -> bool | Reason:
+        budget = self._budget
+        if budget is None:
+            budget = self._budget = Budget()
+        outcome = condition.evaluate(values, budget)
+        if budget.exceeded:
+            self.too_expensive.append(rule)
+            budget.exceeded = False
         return outcome
 
 
@@ -258,7 +282,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
     for grant in grants:
         allowing, denying = policy.rules_of(grant.role, permission)
         if allowing:
-            reach = _reach(grant)
+            reach = reach_of(grant)
             allow += [(rule, grant.id, reach, condition) for rule, condition in allowing]
         if denying:
             deny += [(rule, grant.id, IN_ORGANIZATION, condition) for rule, condition in denying]
@@ -268,7 +292,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
     return allow, deny
 
 
-def _reach(grant: Grant) -> int:
+def reach_of(grant: Grant) -> int:
     """How far allow rules reach through a grant."""
     if not isinstance(grant.subject, ToUser):
         return IN_ORGANIZATION
@@ -288,9 +312,7 @@ def _values(
     organization: str | None,
 ) -> Values:
     """What conditions may read: of the actor, and of the question."""
-    actor = standing.actor_values
-    if actor is None:
-        actor = standing.actor_values = _actor_values(standing)
+    actor = actor_values(standing)
     if not chain:
         # No resource has no attributes, so `has()` is false; its type, id and organization are
         # not there to be read.
@@ -305,6 +327,14 @@ def _values(
     if organization is not None:
         values["resource.organization"] = organization
     return actor, values
+
+
+def actor_values(standing: Standing) -> Mapping[str, Any]:
+    """What conditions may read of the actor, by variable."""
+    values = standing.actor_values
+    if values is None:
+        values = standing.actor_values = _actor_values(standing)
+    return values
 
 
 def _actor_values(standing: Standing) -> dict[str, Any]:

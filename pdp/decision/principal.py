@@ -136,11 +136,11 @@ def prepare(
 
 def _stand_on(standing: Standing, grant: Grant) -> None:
     """Takes up a grant that does not depend on single resources, if it is the actor's."""
-    if not _is_to_actor(grant, standing):
+    if not is_to_actor(grant, standing):
         return
     if grant.not_before is not None or grant.expires_at is not None:
-        standing.reusable_until = min(standing.reusable_until, _edge(grant, standing.now))
-        if not _holds(grant, standing.now):
+        standing.reusable_until = min(standing.reusable_until, edge_of(grant, standing.now))
+        if not holds(grant, standing.now):
             return
     scope = grant.scope
     if scope is EVERYWHERE:
@@ -179,15 +179,16 @@ def grants_on_resources(
             if (
                 isinstance(grant.scope, OnResource)
                 and grant.scope.resource == ref
-                and _is_to_actor(grant, standing)
+                and is_to_actor(grant, standing)
             ):
-                until = min(until, _edge(grant, standing.now))
-                if _holds(grant, standing.now):
+                until = min(until, edge_of(grant, standing.now))
+                if holds(grant, standing.now):
                     narrow.append(grant)
     return narrow, until
 
 
-def _is_to_actor(grant: Grant, standing: Standing) -> bool:
+def is_to_actor(grant: Grant, standing: Standing) -> bool:
+    """Whether it is to the user, or to the organization role that they have where they act."""
     subject = grant.subject
     if isinstance(subject, ToUser):
         return subject.user_id == standing.token.actor.user_id
@@ -195,13 +196,14 @@ def _is_to_actor(grant: Grant, standing: Standing) -> bool:
     return role != "" and subject.organization_role == role
 
 
-def _holds(grant: Grant, now: float) -> bool:
+def holds(grant: Grant, now: float) -> bool:
+    """Whether the grant has begun and not ended."""
     return (grant.not_before is None or grant.not_before <= now) and (
         grant.expires_at is None or now < grant.expires_at
     )
 
 
-def _edge(grant: Grant, now: float) -> float:
+def edge_of(grant: Grant, now: float) -> float:
     """When the grant next begins or ends."""
     begins, ends = grant.not_before, grant.expires_at
     return min(

@@ -21,7 +21,7 @@ from pdp.document.diff import Action, Change, differences, same_entity
 from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.lint import ALL_RULES, Finding, lint, lint_applied
 from pdp.document.parse import parse_document, refuse
-from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
+from pdp.document.policy_document import Place, PolicyDocument
 from pdp.document.policy_test_run import (
     Coverage,
     Difference,
@@ -39,13 +39,11 @@ from pdp.document.references import (
     role_problems,
 )
 from pdp.document.render import VERSION_LINE, render_document, render_more, render_sections
-from pdp.document.validate import KINDS, checked, display_key, kind_of
+from pdp.document.validate import checked, display_key
 from pdp.document.world import Asked, World
 
 __all__ = [
     "ALL_RULES",
-    "KINDS",
-    "SECTIONS",
     "VERSION_LINE",
     "Action",
     "Asked",
@@ -70,7 +68,6 @@ __all__ = [
     "differences_of",
     "display_key",
     "explain_test",
-    "kind_of",
     "lint",
     "lint_applied",
     "parent_problem",

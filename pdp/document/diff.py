@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pdp.document.policy_document import PolicyDocument
-from pdp.document.validate import KINDS
+from pdp.kinds import KINDS
 from pdp.model import Entity, Key, Resource, key_of
 
 

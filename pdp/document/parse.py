@@ -11,13 +11,14 @@ from pdp.document import shapes
 from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.json_text import is_json, read_json
 from pdp.document.nodes import Node, Path, path_text, plain, spot_of
-from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
+from pdp.document.policy_document import Place, PolicyDocument
 from pdp.document.references import reference_violations
 from pdp.document.silences import silences_of
 from pdp.document.timestamps import parse_time
-from pdp.document.validate import checked, display_key, kind_of
+from pdp.document.validate import checked, display_key
 from pdp.document.yaml_text import read_yaml
 from pdp.errors import InvalidPolicy, Violation
+from pdp.kinds import SECTIONS, kind_of
 from pdp.limits import VIOLATIONS_MAX
 from pdp.model import (
     EVERYWHERE,

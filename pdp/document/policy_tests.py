@@ -15,13 +15,14 @@ from pydantic import Field, ValidationError
 from pdp.attributes import normalise_attributes
 from pdp.document.nodes import Node, Path, path_text, plain, spot_of
 from pdp.document.parse import parse_document, parse_tree
-from pdp.document.policy_document import SECTIONS, PolicyDocument
+from pdp.document.policy_document import PolicyDocument
 from pdp.document.references import reference_violations
 from pdp.document.shapes import Attributes, ResourceRefShape, Shape, sentence
 from pdp.document.timestamps import parse_time
 from pdp.document.world import Asked
 from pdp.document.yaml_text import read_yaml
 from pdp.errors import InvalidPolicy, InvalidRequest, Violation
+from pdp.kinds import SECTIONS
 from pdp.model import (
     Actor,
     Decision,

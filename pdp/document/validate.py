@@ -39,26 +39,6 @@ E = TypeVar("E", bound=Entity)
 Problem = tuple[Path, str]
 """A field of an entity, named as in the contract, and what is wrong with it."""
 
-KINDS: dict[str, type[Entity]] = {
-    "permission": Permission,
-    "resource_type": ResourceType,
-    "role": Role,
-    "rule": Rule,
-    "grant": Grant,
-    "route": Route,
-    "user": User,
-    "organization": Organization,
-    "membership": Membership,
-    "resource": Resource,
-}
-"""The kinds of entities, in the order in which documents and changes list them."""
-_KIND_NAMES = {entity: name for name, entity in KINDS.items()}
-
-
-def kind_of(entity: Entity | type[Any]) -> str:
-    """`permission`, `role`, ..."""
-    return _KIND_NAMES[entity if isinstance(entity, type) else type(entity)]
-
 
 def display_key(key: Key) -> str:
     """A key for people."""

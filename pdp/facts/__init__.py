@@ -22,7 +22,9 @@ from pdp.database.migrations import migrate
 from pdp.facts.replica.barrier import Barriers, Passed
 from pdp.facts.replica.change_feed import News, Step, Watch
 from pdp.facts.replica.listener import Listener
-from pdp.facts.replica.replica import Replica, View
+from pdp.facts.replica.replica import Replica
+from pdp.facts.replica.survey import Survey
+from pdp.facts.replica.view import View
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.state import renew_epoch
 from pdp.facts.store.store import Reader, Store, Transaction
@@ -38,6 +40,7 @@ __all__ = [
     "Replica",
     "Step",
     "Store",
+    "Survey",
     "Transaction",
     "View",
     "Watch",

@@ -4,14 +4,13 @@ A process starts whatever is out of reach: without its database or a key set it 
 ready, and becomes ready by itself.
 """
 
-import contextlib
 import functools
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from pdp.access_queries import AccessQueries
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
 from pdp.authorizer import Authorizer
@@ -29,8 +28,8 @@ from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.process.certificates import examine_certificates
-from pdp.process.gc import freeze_gc
-from pdp.process.listener import EventLoop, HttpListener
+from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
+from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
@@ -40,6 +39,7 @@ from pdp.wire import (
     Pages,
     Rate,
     Watchers,
+    access_query_methods,
     administration_methods,
     audit_methods,
     decision_methods,
@@ -66,7 +66,6 @@ class Service:
         carried: bool = False,
     ) -> None:
         """`carried`: another server owns the gRPC port and calls `application`."""
-        self._carried = carried
         self._settings = settings
         url = settings.database_url.get_secret_value()
         self._engine = open_engine(url)
@@ -116,64 +115,20 @@ class Service:
         )
         watchers = Watchers(self._replica)
         self._metrics = Metrics(
+            {"pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles()))},
+            self._replica.gauges(),
+            self._clock.gauges(),
+            watchers.gauges(),
+            self._verifier.gauges(),
+            self._recorder.gauges(),
             {
-                "pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles())),
-                "pdp_revision": ("Revision that is served.", lambda: self._replica.revision),
-                "pdp_staleness_seconds": (
-                    "Time since every change was confirmed as seen.",
-                    self._replica.staleness_seconds,
-                ),
-                "pdp_clock_steps": (
-                    "Steps of the wall clock that were seen, either way.",
-                    lambda: self._clock.steps,
-                ),
-                "pdp_clock_ahead_seconds": (
-                    "By how much decision time is ahead of the wall clock.",
-                    self._clock.ahead_seconds,
-                ),
-                "pdp_watchers": ("Streams of changes that are open.", lambda: watchers.count),
-                "pdp_key_fetch_failures": (
-                    "Key set fetches that failed.",
-                    lambda: sum(one.failed for one in self._verifier.key_fetches.values()),
-                ),
-                "pdp_audit_waiting_records": (
-                    "Decisions that wait to be written.",
-                    lambda: self._recorder.counts().waiting,
-                ),
-                "pdp_audit_dropped_records": (
-                    "Allows that were not recorded; the log says so itself.",
-                    lambda: self._recorder.counts().dropped,
-                ),
-                "pdp_audit_write_failures": (
-                    "Writes of the log that failed, and segments that others moved or changed.",
-                    lambda: self._recorder.counts().failures,
-                ),
-                "pdp_audit_folded_records": (
-                    "Denials that were counted at the record of an equal one.",
-                    lambda: self._recorder.counts().folded,
-                ),
-                "pdp_audit_share_refusals": (
-                    "Denials not given, because their caller's share of the log was used up.",
-                    lambda: self._recorder.counts().refused,
-                ),
                 "pdp_audit_shipping_failures": (
                     "Attempts to copy the log into SQL that failed.",
                     lambda: self._shipper.counts().failures,
                 ),
-                "pdp_clerk_drift": (
-                    "Differences that the last complete sync with Clerk found.",
-                    self._reconciler.drift,
-                ),
-                "pdp_clerk_reconciled_timestamp_seconds": (
-                    "When the last complete sync with Clerk ended; 0: never.",
-                    self._reconciler.reconciled_at,
-                ),
-                "pdp_clerk_sync_failures": (
-                    "Syncs with Clerk that failed.",
-                    self._reconciler.failures,
-                ),
             },
-            metrics_directory,
+            self._reconciler.gauges(),
+            directory=metrics_directory,
         )
         authorizer = Authorizer(
             self._verifier,
@@ -183,12 +138,21 @@ class Service:
             record_allows=settings.audit_allows,
             provision=self._provisioner(directory),
         )
+        queries = AccessQueries(
+            authorizer,
+            self._verifier,
+            self._replica,
+            self._recorder,
+            clock=self._clock,
+            note_too_expensive=self._metrics.count_too_expensive,
+        )
         pages = Pages(functools.cache(lambda: _page_secret(store)))
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
-        self._health = Health()
+        health = Health()
         decision_log = DecisionLog(self._engine)
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
+            *access_query_methods(queries, pages, self._blocking),
             *external_authorization_methods(
                 authorizer, self._metrics.count_decisions, settings.session_cookie
             ),
@@ -210,7 +174,7 @@ class Service:
                 )
             ),
             *watchers.methods(),
-            *self._health.methods(),
+            *health.methods(),
         )
         self.application = Application(
             Callers(settings.callers),
@@ -220,10 +184,6 @@ class Service:
             streams_share=settings.streams_share,
         )
         """What the gRPC port answers with; an ASGI application."""
-        self._stopping = threading.Event()
-        self._started = contextlib.ExitStack()
-        """What `stop` has to stop, latest first."""
-        self._loop = EventLoop()
         shared = settings.processes > 1
         self._listener_grpc = HttpListener(
             self.application,
@@ -240,21 +200,29 @@ class Service:
             policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)],
             drain_seconds=1,
         )
-        self._readiness = threading.Thread(
-            target=self._follow_readiness, name="readiness", daemon=True
+        self._life = Lifecycle(
+            self.application,
+            health,
+            self._metrics,
+            grpc=None if carried else self._listener_grpc,
+            http=self._listener_http,
+            checks=self._checks,
+            drain_seconds=settings.shutdown_seconds,
+            readiness_seconds=READINESS_SECONDS,
+            log=log,
         )
 
     def obstacles(self) -> list[str]:
         """Why the process does not answer now; empty: it does."""
-        checks: tuple[tuple[Callable[[], bool], str], ...] = (
-            (lambda: not self._stopping.is_set(), "shutting down"),
+        return self._life.obstacles()
+
+    def _checks(self) -> Sequence[Check]:
+        return (
             (self._replica.ready, self._not_current()),
             (self._verifier.ready, "no key set of an issuer is at hand"),
             (self._recorder.ready, "decisions cannot be put on record"),
             (self._clock.holds, CLOCK_OBSTACLE),
-            (lambda: self._carried or self._listener_grpc.is_open(), "the port is not open"),
         )
-        return [sentence for holds, sentence in checks if not holds()]
 
     def _not_current(self) -> str:
         problem = self._replica.problem
@@ -267,34 +235,20 @@ class Service:
         Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
         stops what has.
         """
-        started = self._started
         tls = self._settings.tls
         if tls is not None:
             files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
             self._metrics.set_certificates(examine_certificates(files, self._clock()))
-        self._loop.start()
-        started.callback(self._loop.stop)
-        self._loop.run(self._listener_http.open())
-        started.callback(lambda: self._loop.run(self._listener_http.close()))
-        self._verifier.start()
-        started.callback(self._verifier.stop)
-        self._recorder.start()
-        self._shipper.start()
-        started.callback(self._stop_audit)
-        self._replica.start()
-        started.callback(self._replica.stop)
-        self._listener.start()
-        started.callback(self._listener.stop)
-        if self._pusher is not None:
-            self._pusher.start()
-            started.callback(self._pusher.stop)
-        self._reconciler.start()
-        started.callback(self._reconciler.stop)
-        started.callback(self._blocking.shutdown)
-        if not self._carried:
-            self._loop.run(self._listener_grpc.open())
-            started.callback(lambda: self._loop.run(self._close_grpc()))
-        self._readiness.start()
+        pusher = self._pusher
+        self._life.start(
+            Part(self._verifier.start, self._verifier.stop),
+            audit_part(self._recorder, self._shipper),
+            Part(self._replica.start, self._replica.stop),
+            Part(self._listener.start, self._listener.stop),
+            *([Part(pusher.start, pusher.stop)] if pusher is not None else []),
+            Part(self._reconciler.start, self._reconciler.stop),
+            Part(lambda: None, self._blocking.shutdown),
+        )
         if not all(one.authorized_parties for one in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
         both = development_beside_production(self._settings.issuers)
@@ -313,15 +267,12 @@ class Service:
 
     def listens(self) -> bool:
         """Whether both ports are open. A listener that ended does not come back by itself."""
-        return (self._carried or self._listener_grpc.is_open()) and self._listener_http.is_open()
+        return self._life.listens()
 
     def stop(self) -> None:
         """Stops taking requests, finishes those in flight, and leaves no record behind."""
-        log.info("stopping")
-        self._stopping.set()
-        self._started.close()
+        self._life.stop()
         self._engine.dispose()
-        log.info("stopped")
 
     def _on_write(self, revision: int) -> None:
         self._replica.poke()
@@ -331,17 +282,6 @@ class Service:
     def _on_synced(self) -> None:
         if self._pusher is not None:
             self._pusher.sweep()
-
-    def _stop_audit(self) -> None:
-        # In this order: the shipper's last pass takes what the recorder wrote last.
-        self._recorder.stop()
-        self._shipper.stop()
-
-    async def _close_grpc(self) -> None:
-        """Answers what was accepted, then tells clients to connect elsewhere."""
-        self._health.set_serving(serving=False)
-        await self.application.drain(self._settings.shutdown_seconds)
-        await self._listener_grpc.close()
 
     def _provisioner(self, directory: Directory) -> Provisioner | None:
         clerk = self._settings.clerk
@@ -361,18 +301,6 @@ class Service:
             await_revision=self._replica.await_revision,
             count=self._metrics.count_webhook,
         )
-
-    def _follow_readiness(self) -> None:
-        serving = False
-        while not self._stopping.wait(READINESS_SECONDS):
-            obstacles = self.obstacles()
-            if serving == bool(obstacles):
-                serving = not obstacles
-                self._health.set_serving(serving=serving)
-                log.info("readiness", ready=serving, obstacles=obstacles)
-                if serving:
-                    freeze_gc()
-            self._metrics.refresh()
 
 
 def _page_secret(store: Store) -> bytes:

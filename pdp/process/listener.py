@@ -5,8 +5,10 @@ h2corn reads and writes HTTP/1.1, HTTP/2 and TLS in Rust; only requests reach th
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import resource
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -44,6 +46,8 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._loop: Final = asyncio.new_event_loop()
+        if sys.version_info < (3, 12):  # from there on h2corn starts its tasks so
+            self._loop.set_task_factory(_start_at_once)
         self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
 
     def start(self) -> None:
@@ -176,6 +180,25 @@ class HttpListener:
             await self._serving
         except (RuntimeError, OSError) as error:
             log.warning("listener_not_drained", listen=self._listen, error=str(error))
+
+
+def _start_at_once(loop: asyncio.AbstractEventLoop, coroutine: Any) -> "asyncio.Task[Any]":
+    """A task that has run to where it first waits, as by asyncio.eager_task_factory (Python 3.12).
+
+    Most requests never wait: their tasks are done here, and cost no further turn of the loop.
+    """
+    if not loop.is_running() or asyncio.current_task(loop) is not None:
+        return asyncio.Task(coroutine, loop=loop)
+    held: list[tuple[Callable[[], None], contextvars.Context]] = []
+    # A new task asks the loop to call its first step soon.
+    loop.call_soon = lambda step, *, context: held.append((step, context))  # type: ignore
+    try:
+        task = asyncio.Task(coroutine, loop=loop)
+    finally:
+        del loop.call_soon
+    step, context = held.pop()
+    context.run(step)
+    return task
 
 
 def _affordable(connections: int) -> int:

@@ -1,13 +1,14 @@
-"""What operators watch. Names are listed in docs/operations.md; labels are bounded sets."""
+"""What operators watch. Names are listed in docs/metrics.md; labels are bounded sets."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from pdp.gauges import Gauges
 from pdp.model import Decision, Effect, Reason
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -16,14 +17,11 @@ _RULES_MAX = 100
 _OTHER_RULES = "other"
 """The label of rules beyond the first `_RULES_MAX`: a metric has few series."""
 
-Gauges = Mapping[str, tuple[str, Callable[[], float]]]
-"""Gauge name -> (what it means, what reads it)."""
-
 
 class Metrics:
     """The metrics of one process; with `directory`, of all processes that share it."""
 
-    def __init__(self, gauges: Gauges, directory: str | None = None) -> None:
+    def __init__(self, *gauges: Gauges, directory: str | None = None) -> None:
         self._registry = CollectorRegistry()
         self._exposed = self._registry
         if directory is not None:
@@ -57,7 +55,8 @@ class Metrics:
         self._gauges = [
             # In several processes, the worst of them is what matters.
             (Gauge(name, meaning, registry=self._registry, multiprocess_mode="livemax"), read)
-            for name, (meaning, read) in gauges.items()
+            for declared in gauges
+            for name, (meaning, read) in declared.items()
         ]
         self._certificates = Gauge(
             "pdp_certificate_expiry_timestamp_seconds",
@@ -82,7 +81,7 @@ class Metrics:
         """Counts the decisions of one request."""
         for decision in decisions:
             for rule in decision.too_expensive:
-                self._count_too_expensive(rule)
+                self.count_too_expensive(rule)
         if len(decisions) == 1:
             self._count(decisions[0].effect, decisions[0].reason, 1)
             return
@@ -96,7 +95,7 @@ class Metrics:
             self._decision_children[effect, reason] = child
         child.inc(times)
 
-    def _count_too_expensive(self, rule: str) -> None:
+    def count_too_expensive(self, rule: str) -> None:
         rules = self._too_expensive_rules
         if len(rules) < _RULES_MAX:
             rules.add(rule)

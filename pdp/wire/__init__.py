@@ -9,6 +9,7 @@ from pdp.wire.application import Application, Receive, Scope, Send
 from pdp.wire.callers import Callers
 from pdp.wire.convert.pages import Pages
 from pdp.wire.methods import AnyMethod
+from pdp.wire.services.access_queries import access_query_methods
 from pdp.wire.services.administration import administration_methods
 from pdp.wire.services.audit import audit_methods
 from pdp.wire.services.changes import Watchers
@@ -30,6 +31,7 @@ __all__ = [
     "Scope",
     "Send",
     "Watchers",
+    "access_query_methods",
     "administration_methods",
     "audit_methods",
     "decision_methods",

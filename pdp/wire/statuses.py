@@ -58,6 +58,10 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
         grpc.StatusCode.FAILED_PRECONDITION,
         ErrorReason.ERROR_REASON_ROUTE_CONFLICT,
     ),
+    errors.FilterUnsupported: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        ErrorReason.ERROR_REASON_FILTER_UNSUPPORTED,
+    ),
     errors.RevisionChanged: (
         grpc.StatusCode.ABORTED,
         ErrorReason.ERROR_REASON_REVISION_CHANGED,

@@ -9,13 +9,14 @@ from sqlalchemy import Engine, event
 from pdp.administrator import Administrator
 from pdp.administrator import administrator as administrator_module
 from pdp.database.engine import open_engine
-from pdp.document import KINDS, Action, PolicyDocument, parse_document, render_document
+from pdp.document import Action, PolicyDocument, parse_document, render_document
 from pdp.errors import InvalidPolicy, LimitExceeded
 from pdp.facts import Store
+from pdp.kinds import KINDS
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Effect, Grant, Permission, Role, Rule, ToUser, User
 from tests.kit import soak
-from tests.kit.policies import documents
+from tests.kit.decision.policies import documents
 
 COURSES = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 POLICY = """
@@ -137,7 +138,7 @@ def test_a_document_with_one_mistake_changes_nothing(
 def test_a_database_that_refuses_the_last_write_keeps_nothing_of_the_first(
     administrator: Administrator, engine: Engine, written: list[int]
 ):
-    """E5, after SpiceDB CVE-2025-64529: a failure in the middle of a large write."""
+    """After SpiceDB CVE-2025-64529: a failure in the middle of a large write."""
 
     @event.listens_for(engine, "before_cursor_execute")
     def refuse(_c: object, _u: object, statement: str, *_: object) -> None:
@@ -158,7 +159,7 @@ def test_a_database_that_refuses_the_last_write_keeps_nothing_of_the_first(
 def test_many_grants_are_all_there_or_none(
     administrator: Administrator, engine: Engine, written: list[int]
 ):
-    """E5, after SpiceDB CVE-2025-64529: no part of a large write is silently dropped."""
+    """After SpiceDB CVE-2025-64529: no part of a large write is silently dropped."""
     count = soak.count(100_000, sample=20_000)
     lines = [f"- {{role: R, user: u{n}}}" for n in range(count)]
     text = "roles: {R: {}}\ngrants:\n" + "\n".join(lines)
@@ -229,7 +230,7 @@ def test_the_rollback_of_fifty_thousand_users_is_one_document(sqlite_url: str):
     engine.dispose()
 
 
-def test_the_id_of_a_rule_keeps_what_the_document_says_apart(administrator: Administrator):
+def test_rules_that_differ_have_different_ids(administrator: Administrator):
     administrator.apply("permissions: [a:b]\nroles: {R: {allow: [a:b]}}")
     _, changes = administrator.apply("roles: {R: {allow: [{permission: a:b, when: 'true'}]}}\n")
     assert [(one.action, one.kind) for one in changes] == [

@@ -1,4 +1,4 @@
-"""What the operating system can do to a process that records: strace does it.
+"""The operating system fails or kills a process that records: strace does it.
 
 A run is a real process that writes real segments; strace kills it, fails its system calls or
 makes them hang. Needs strace and the right to trace a process of one's own.
@@ -21,9 +21,9 @@ import pytest
 from pdp.audit import Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments, segment_path
 from pdp.database.engine import open_engine
-from tests.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
-from tests.audit.test_shipper import shipped_ids, shipped_occurrences
 from tests.kit import soak
+from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
+from tests.kit.audit.shipped import shipped_ids, shipped_occurrences
 from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ CALLS = (
 
 @dataclass
 class Run:
-    """What a run said before it ended."""
+    """The output of a run before it ended."""
 
     killed: bool
     acked: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Runner:
         self._directory = directory
         self._runs = 0
         self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.audit.writer"],
+            [sys.executable, "-m", "tests.kit.audit.writer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,7 +1,8 @@
-"""An account's life as Clerk tells it, in a thousand orders, ends as it ends in order.
+"""Messages about an account in a thousand orders end in the same state as in the right order.
 
-Incidents W4 and F18. Messages are duplicated, held back and overtaken; transactions are cut off
-half way and their messages delivered again, and so are messages whose answer was lost.
+Clerk delivers at least once and in any order. Messages are duplicated, held back and overtaken;
+transactions are cut off half way and their messages delivered again, and so are messages whose
+answer was lost.
 """
 
 import contextlib
@@ -18,9 +19,9 @@ from pdp.clerk.webhooks.events import observation_of, parse_event
 from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Role
-from tests.clerk.accounts import state_of
-from tests.kit import clerk_events as clerk
 from tests.kit import soak
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.accounts import state_of
 
 Life = Callable[[str], list[bytes]]
 T = clerk.T0
@@ -32,7 +33,7 @@ class Crash(BaseException):
 
 
 class Account:
-    """A directory whose process dies within a transaction whenever it is told to."""
+    """A directory whose process dies within a transaction when the test says so."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""Role names in Clerk's `public_metadata`: what is written there, and of whom."""
+"""Role names in Clerk's `public_metadata`: what is written there, and for which users."""
 
 from collections.abc import Iterator
 
@@ -17,8 +17,8 @@ from pdp.model import (
     ToOrganizationRole,
     ToUser,
 )
-from tests.clerk.role_names import NOW, Clerk, World
-from tests.kit.clerk_api import too_many
+from tests.kit.clerk.api_server import too_many
+from tests.kit.clerk.role_names import NOW, Clerk, World
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def world(engine: Engine, clerk: Clerk) -> World:
 
 @pytest.fixture
 def small_world(sqlite_url: str, clerk: Clerk) -> Iterator[World]:
-    """On SQLite alone, where the database makes no difference."""
+    """On SQLite only, for tests that do not depend on the database."""
     engine = open_engine(sqlite_url)
     yield World(engine, clerk)
     engine.dispose()
@@ -62,7 +62,9 @@ def test_the_roles_that_hold_everywhere_now_are_wanted_sorted_and_once(world: Wo
     assert world.wanted("user_1") == ["A", "C"]
 
 
-def test_who_differs_is_found_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_that_differ_are_found_page_by_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(role_claims, "PAGE_USERS", 2)
     world.add("user_1", "user_2")
     world.add("user_3", "user_4", roles=["B", "A"])

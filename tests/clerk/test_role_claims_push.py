@@ -17,9 +17,9 @@ from pdp.clerk.sync.scheduler import Reconciler
 from pdp.clock import wall_clock
 from pdp.database.engine import open_engine
 from pdp.model import Grant
-from tests.clerk.role_names import ROLES, Clerk, World
-from tests.kit.clerk_api import SECRET_KEY, Answer, Request, too_many
-from tests.kit.clerk_events import INSTANCE_ID, SECRET, event, user
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, Request, too_many
+from tests.kit.clerk.events import INSTANCE_ID, SECRET, event, user
+from tests.kit.clerk.role_names import ROLES, Clerk, World
 from tests.kit.server import Stubs, running_server
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
@@ -44,7 +44,7 @@ def world(engine: Engine, clerk: Clerk) -> World:
 
 @pytest.fixture
 def small_world(sqlite_url: str, clerk: Clerk) -> Iterator[World]:
-    """On SQLite alone, where the database makes no difference."""
+    """On SQLite only, for tests that do not depend on the database."""
     engine = open_engine(sqlite_url)
     yield World(engine, clerk)
     engine.dispose()
@@ -74,7 +74,7 @@ def test_quick_changes_of_one_user_become_few_pushes(small_world: World) -> None
         assert len(small_world.clerk.written) <= 2 + time.monotonic() - began
 
 
-def test_a_grant_that_goes_before_its_push_is_heard_of_is_taken_back(small_world: World) -> None:
+def test_a_grant_that_ends_before_its_push_is_confirmed_is_taken_back(small_world: World) -> None:
     small_world.add("user_1")
     with small_world.pushing():
         grant_id = small_world.grant("user_1", "A")
@@ -91,8 +91,8 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
         """The mirror follows, as after a webhook or a sync."""
         now = next(numbers)
         attributes = {"pdp_roles": list(roles)}
-        heard = UserSeen(id="user_1", updated_at=now, noticed_at=now, attributes=attributes)
-        small_world.directory.observe([heard])
+        seen = UserSeen(id="user_1", updated_at=now, noticed_at=now, attributes=attributes)
+        small_world.directory.observe([seen])
 
     with small_world.pushing() as one:
         small_world.grant("user_1", "A")
@@ -101,7 +101,7 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
         eventually(lambda: not one._unheard)
         hear("A", "ROOT")
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]] * 2)
-        # What was pushed is newer than what is heard, as long as it was not heard of itself: but
+        # What was pushed is newer than a message, until a message about the push has arrived: but
         # not forever, for its message may be lost.
         hear("ROOT")
         one.sweep()
@@ -162,7 +162,7 @@ def test_what_is_too_much_is_found_by_a_sweep(
     one = Pusher(world.settings, world.store, clock=world.clock)
     for id_ in ids:
         world.grant(id_, "A")
-    for revision in world.told:
+    for revision in world.written:
         one.tell(revision)
     one.start()
     eventually(lambda: {id_ for id_, _ in world.clerk.written} == set(ids))
@@ -227,12 +227,12 @@ class Circle:
         self.clerk = clerk
         clerk.endpoint = port
 
-    def newcomer(self) -> str:
+    def new_user(self) -> str:
         """Known to both."""
         id_ = f"user_circle{next(self._numbers)}"
-        newcomer = user(id_, public_metadata={"theme": "dark"})
-        self.clerk.add(newcomer)
-        self.clerk.tell(event("user.created", newcomer))
+        new_user = user(id_, public_metadata={"theme": "dark"})
+        self.clerk.add(new_user)
+        self.clerk.tell(event("user.created", new_user))
         return id_
 
     def grant(self, user_id: str, role: str) -> str:
@@ -242,8 +242,8 @@ class Circle:
     def revoke(self, grant_id: str) -> None:
         self._administration.DeleteGrant(pb.DeleteGrantRequest(id=grant_id), timeout=10)
 
-    def heard(self, user_id: str) -> Any:
-        """`pdp_roles` as the PDP last heard it."""
+    def reported(self, user_id: str) -> Any:
+        """`pdp_roles` as Clerk last reported it."""
         found = self._administration.GetUser(pb.GetUserRequest(id=user_id), timeout=10).user
         values = dict(found.attributes.fields)["pdp_roles"].list_value.values
         return [one.string_value for one in values]
@@ -251,7 +251,7 @@ class Circle:
     def await_rest(self) -> None:
         """Until whatever was waiting to be pushed has been: who was pushed now and then once more
         comes behind all who waited before, for pushes of one user are a second apart."""
-        last = self.newcomer()
+        last = self.new_user()
         for role in ("A", "B"):
             self.grant(last, role)
             eventually(
@@ -265,17 +265,17 @@ def circle(stubs: tuple[Stubs, int], clerk: Clerk) -> Circle:
 
 
 def test_a_push_that_comes_back_as_a_webhook_is_the_only_one(circle: Circle) -> None:
-    somebody = circle.newcomer()
+    somebody = circle.new_user()
     circle.grant(somebody, "A")
     eventually(lambda: circle.clerk.of(somebody))
     circle.await_rest()
-    assert circle.heard(somebody) == ["A"]
+    assert circle.reported(somebody) == ["A"]
     assert circle.clerk.of(somebody) == [["A"]]
 
 
 def test_webhooks_that_come_late_in_any_order_and_twice_come_to_rest(circle: Circle) -> None:
     """Each message about an older push costs at most one more."""
-    somebody = circle.newcomer()
+    somebody = circle.new_user()
     circle.clerk.held = held = []
     circle.grant(somebody, "A")
     eventually(lambda: circle.clerk.of(somebody) == [["A"]])
@@ -290,5 +290,5 @@ def test_webhooks_that_come_late_in_any_order_and_twice_come_to_rest(circle: Cir
     for number in (1, 0, 1, *range(2, pushed), 0):
         circle.clerk.tell(held[number])
     circle.await_rest()
-    assert circle.heard(somebody) == circle.clerk.of(somebody)[-1] == ["A", "C"]
+    assert circle.reported(somebody) == circle.clerk.of(somebody)[-1] == ["A", "C"]
     assert len(circle.clerk.of(somebody)) <= 2 * pushed - 1

@@ -5,22 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.policies import LINTED
 from tests.cli.running import Run
-
-POLICY = """permissions: [course:edit]
-roles:
-  A: {allow: [course:edit]}
-  B: {}
-grants:
-  # lint: silence grant-never-ends: staff
-  - {role: A, user: u, organization: o}
-"""
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "a policy.yaml"
-    path.write_text(POLICY)
+    path.write_text(LINTED)
     return path
 
 
@@ -38,7 +30,7 @@ def test_a_warning_has_its_line_and_its_rule_and_fails(run: Run, file: Path) -> 
 
 def test_notes_alone_do_not_fail(run: Run, file: Path) -> None:
     file.write_text(
-        POLICY.replace("  # lint: silence grant-never-ends: staff\n", "").replace("  B: {}\n", "")
+        LINTED.replace("  # lint: silence grant-never-ends: staff\n", "").replace("  B: {}\n", "")
     )
     done = run("lint", str(file))
     assert (done.status, done.out.splitlines()[-1]) == (0, "0 warnings, 1 notes, 0 silenced")

@@ -17,7 +17,7 @@ from pdp.database.engine import open_engine
 from pdp.model import Actor, ResourceRef
 from tests.cli.running import Done, Run
 from tests.kit import waiting
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.server import PDP, ServerProcess
 
 MARKUP = ["\\[/x]", "[conceal]x", "[link=//e]x[/link]", "a:skull:b", "[/]", "\\"]

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.cli.running import Run
-from tests.kit.cases import CASES
+from tests.kit.decision.cases import CASES
 from tests.kit.server import PDP
 from tests.kit.waiting import eventually
 

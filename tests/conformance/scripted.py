@@ -11,14 +11,20 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from pdpapi.v1.access_query_service_pb2 import (
+    ListAllowedPermissionsRequest,
+    ListAllowedPermissionsResponse,
+)
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, BatchCheckResponse, CheckResponse
 
-from clients.python.tests.answerer import allowed, status
+from clients.python.tests.kit.answerer import allowed, status
 
 
 class Script:
-    """What a scripted server says. The i-th call of one case and one `context.run` gets the i-th
-    answer, later ones the last; `calls:<case>` an allow whose revision is how many there were."""
+    """The answers of a scripted server.
+
+    Call number i of one case and one `context.run` gets answer number i, later calls get the last
+    one. `calls:<case>` gets an allow whose revision is the number of calls."""
 
     def __init__(self, cases: list[Mapping[str, Any]]) -> None:
         self._answers = {case["name"]: case["answers"] for case in cases}
@@ -28,11 +34,14 @@ class Script:
     def answer(self, request: Message, context: grpc.ServicerContext) -> Message | bytes:
         asked = request.items[0] if isinstance(request, BatchCheckRequest) else request
         run = str(asked.context["run"]) if "run" in asked.context else ""
-        what, _, name = asked.permission.partition(":")
+        if isinstance(request, ListAllowedPermissionsRequest):
+            what, name = request.resources[0].type, request.resources[0].id
+        else:
+            what, _, name = asked.permission.partition(":")
         if what == "calls":
             return allowed(revision=self._calls.get((name, run), 0))
         if what != "case" or name not in self._answers:
-            _abort(context, {"code": "NOT_FOUND", "message": f"no case {asked.permission}"})
+            _abort(context, {"code": "NOT_FOUND", "message": f"no case {what}:{name}"})
         with self._lock:
             index = self._calls.get((name, run), 0)
             self._calls[name, run] = index + 1
@@ -45,6 +54,8 @@ class Script:
             return base64.b64decode(said["raw"])
         if "batch" in said:
             return ParseDict(said["batch"], BatchCheckResponse())
+        if "permissions" in said:
+            return ParseDict(said["permissions"], ListAllowedPermissionsResponse())
         return ParseDict(said["check"], CheckResponse())
 
 

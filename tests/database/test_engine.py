@@ -33,7 +33,7 @@ def everything_said(error: BaseException) -> str:
         f"sqlite:////nowhere/{CANARY}/pdp.db",
     ],
 )
-def test_a_database_out_of_reach_is_unavailable_and_the_password_is_not_told(url: str) -> None:
+def test_an_unreachable_database_is_unavailable_and_the_password_is_not_shown(url: str) -> None:
     """SpiceDB CVE-2023-46255 and CVE-2026-40091: the DSN with its password in logs and errors."""
     engine = open_engine(url)
     store = Store(engine)
@@ -75,7 +75,7 @@ def test_what_is_no_database_url_of_ours_is_refused_without_repeating_it(url: st
     assert CANARY not in everything_said(refused.value)
 
 
-def test_a_wrong_password_is_not_told(postgresql_url: str) -> None:
+def test_a_wrong_password_is_not_shown(postgresql_url: str) -> None:
     """SpiceDB CVE-2026-40091."""
     from sqlalchemy import make_url
 
@@ -94,7 +94,7 @@ def test_a_database_without_tables_says_what_to_do(tmp_path: Path, postgresql_se
         engine.dispose()
 
 
-def test_what_a_failed_statement_was_given_is_not_told(database_url: str) -> None:
+def test_the_parameters_of_a_failed_statement_are_not_shown(database_url: str) -> None:
     engine = open_engine(database_url)
     statement = text("SELECT :value FROM nowhere")
     with (

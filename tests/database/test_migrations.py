@@ -23,7 +23,7 @@ def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:
             connection, opts={"compare_type": True, "target_metadata": METADATAS}
         )
         assert compare_metadata(context, METADATAS) == []
-    # What Alembic does not compare: primary keys and checks.
+    # Alembic does not compare primary keys and checks.
     inspector = inspect(engine)
     for metadata in METADATAS:
         for table in metadata.tables.values():
@@ -34,7 +34,7 @@ def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:
             assert checks == declared, table.name
 
 
-def test_a_schema_of_another_version_is_told_apart(engine: Engine, tmp_path: Path) -> None:
+def test_a_schema_of_another_version_is_recognized(engine: Engine, tmp_path: Path) -> None:
     assert schema_problem(engine) is None
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")

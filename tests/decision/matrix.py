@@ -20,7 +20,7 @@ from pdp.model import (
     ToUser,
     User,
 )
-from tests.kit.cases import decide_document
+from tests.kit.decision.cases import decide_document
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "tests" / "golden" / "decision_matrix.md"

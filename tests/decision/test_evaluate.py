@@ -25,7 +25,7 @@ from pdp.model import (
     User,
     UserFacts,
 )
-from tests.decision.builders import GRANT, NOW, PERMISSIONS, TOKEN, ask, policy_with, rule
+from tests.kit.decision.builders import GRANT, NOW, PERMISSIONS, TOKEN, ask, policy_with, rule
 
 
 def test_an_unconditional_wildcard_elsewhere_does_not_satisfy_a_conditional_one():
@@ -227,7 +227,7 @@ def test_an_answer_that_depends_on_the_time_is_not_reusable():
     early = rule("now < timestamp('2020-01-01T00:00:00Z')", rule_id="a")
     assert ask(policy_with(early)).reusable_until is None
     assert ask(policy_with(early, rule(rule_id="b"))).reusable_until is None
-    # Not looked at: the first rule in order already allows.
+    # Not evaluated: the first rule in order already allows.
     assert ask(policy_with(rule(rule_id="0"), early)).reusable_until == NOW + 60
 
 

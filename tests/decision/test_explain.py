@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pdp.cli.tree import tree_lines
 from pdp.decision import Explanation, Step, explain
 from pdp.decision.explanation import ChangeKind, StepKind, StepStatus
-from pdp.model import Actor, Effect, Grant, InOrganization, OnResource, Reason, Role, ToUser
-from tests.decision import reference
-from tests.decision.builders import TOKEN, policy_with, rule
-from tests.decision.reference import Asked, World
-from tests.decision.situations import changed, situation_of
-from tests.decision.worlds import ORGANIZATIONS, REFS, ROLES, random_question, random_world
+from pdp.model import Actor, Effect, Grant, InOrganization, OnResource, Reason, ToUser
 from tests.kit import soak
+from tests.kit.decision import reference
+from tests.kit.decision.builders import TOKEN
+from tests.kit.decision.reference import Asked, World
+from tests.kit.decision.situations import asked_about, changed, situation_of
+from tests.kit.decision.worlds import ORGANIZATIONS, REFS, ROLES, random_question, random_world
 
 seeds = st.integers(0, 2**63)
 many_worlds = settings(
@@ -278,29 +278,6 @@ def single_changes(world: World, asked: Asked):
 
 
 # --- one course -----------------------------------------------------------------------------------
-
-
-def asked_about(condition: str, **attributes):
-    """May user_1 of org_1 edit a course of org_1, by a rule with this condition?"""
-    from pdp.decision import Situation
-    from pdp.model import OrganizationFacts, Question, Resource, ResourceFacts, User, UserFacts
-
-    resource = Resource("course", "1", "org_1", attributes=attributes)
-    user = UserFacts(
-        User("user_1"),
-        {"org_1": "org:member"},
-        (Grant("g", "ROLE", ToUser("user_1")),),
-        frozenset(),
-    )
-    return Situation(
-        policy_with(rule(condition), roles=(Role("ROLE"),)),
-        TOKEN,
-        user,
-        {"org_1": OrganizationFacts("org_1", ())},
-        Question("course:edit", resource),
-        (ResourceFacts(resource, (), stored=True),),
-        1_790_000_000.0,
-    )
 
 
 def explained(condition: str, **attributes) -> Step:

@@ -5,7 +5,7 @@ import pytest
 from pdp.document import parse_document
 from pdp.model import Effect
 from tests.decision import matrix
-from tests.kit.cases import Answer, ask_core, load_cases, run_case
+from tests.kit.decision.cases import Answer, ask_core, load_cases, run_case
 
 CASES = load_cases()
 

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from pdp.decision import with_step_up
 from pdp.model import Effect, Factor, InOrganization, StepUp, UserStatus
-from tests.decision import reference
-from tests.decision.builders import TOKEN
-from tests.decision.situations import situation_of
-from tests.decision.test_explain import asked_about
-from tests.decision.worlds import random_question, random_world
 from tests.kit import soak
+from tests.kit.decision import reference
+from tests.kit.decision.builders import TOKEN
+from tests.kit.decision.situations import asked_about, situation_of
+from tests.kit.decision.worlds import random_question, random_world
 
 OLD = replace(TOKEN, first_factor_minutes=60.0, second_factor_minutes=60.0)
 

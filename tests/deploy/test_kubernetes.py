@@ -37,7 +37,7 @@ EXAMPLES = sorted((KUBERNETES / "examples").glob("*.yaml"))
 SERVICE = kustomized(KUBERNETES)
 ALL = Cluster([*SERVICE.objects, *(one for path in EXAMPLES for one in documents(path))])
 PAGES = re.findall(
-    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL
+    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL
 )
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
 """The oldest for which the files are meant, and the newest that the wheel knows."""
@@ -184,7 +184,7 @@ def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: 
         assert probe["httpGet"]["port"] in ports
     if probes:
         assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        # What is not ready must not be restarted for it: the database may be away.
+        # A pod that is not ready must not be restarted for it: the database may be away.
         assert {probes[one]["httpGet"]["path"] for one in probes if one != "readinessProbe"} == {
             "/healthz"
         }
@@ -271,7 +271,7 @@ def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None
         assert mounted == there
 
 
-def test_what_pods_refer_to_is_here_or_said_to_be_made_by_somebody_else() -> None:
+def test_what_pods_refer_to_exists_or_is_documented_as_made_elsewhere() -> None:
     here = {one["metadata"]["name"] for one in ALL.of_kind("ConfigMap", "Secret")}
     text = json.dumps([pod for _, pod in PODS])
     wanted = set(

@@ -1,4 +1,4 @@
-"""The checkup: what it finds, where it points, and what it never says."""
+"""The checkup: its findings, the fixes that it names, and what it never shows."""
 
 import base64
 import re
@@ -19,8 +19,8 @@ from pdp.facts import Store
 from pdp.facts.store.clerk_objects import ClerkKind
 from pdp.model import Membership, Role, User, UserStatus
 from pdp.settings import Settings
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer
-from tests.kit.key_server import KeyServer, Mode
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer
+from tests.kit.identity.key_server import KeyServer, Mode
 from tests.kit.tokens import ISSUER, PARTY, session_token, signing_key
 
 KEY = signing_key()
@@ -101,8 +101,8 @@ def test_a_sound_configuration_has_nothing_to_complain_of(
 ) -> None:
     administrator.create(User("user_1"))
     administrator.create(Membership("org_a", "user_1", "org:member"))
-    administrator.create(Role("NEWCOMER"))
-    checkup.clerk["default_role"] = "NEWCOMER"
+    administrator.create(Role("NEW_USER"))
+    checkup.clerk["default_role"] = "NEW_USER"
     findings = checkup.findings(checkup.token(organization_id="org_a"))
     assert {one.verdict for one in findings} == {Verdict.OK}
     assert {one.subject for one in findings} >= {
@@ -182,7 +182,7 @@ def test_a_pem_key_is_parsed(checkup: Checkup, tmp_path: Path) -> None:
         token = checkup.token(issuer=ISSUER)
         assert checkup.of(f"issuer {ISSUER}", token).verdict is verdict
         assert checkup.of("token", token).verdict is verdict
-        # No key set has told the time: the Backend API is asked.
+        # No key set has given the time: the Backend API is asked.
         assert checkup.of("clock").verdict is Verdict.OK
 
 
@@ -225,7 +225,7 @@ def test_a_clock_that_is_wrong_is_found(checkup: Checkup, seconds: float, verdic
     assert seconds == 0 or ("ahead" in found.said) == (seconds > 0)
 
 
-def test_webhook_secrets_are_counted_and_told_apart(checkup: Checkup) -> None:
+def test_webhook_secrets_are_counted_and_distinguished(checkup: Checkup) -> None:
     checkup.clerk["webhook_secrets"] = SECRETS
     assert "rotation" in checkup.of("clerk.webhook_secrets").said
     checkup.clerk["webhook_secrets"] = [SECRETS[0], SECRETS[0].removeprefix("whsec_")]
@@ -308,7 +308,7 @@ def test_a_refused_token_is_explained(
     assert_is_not_told(token, found)
 
 
-def test_the_seconds_since_a_token_expired_are_told(checkup: Checkup) -> None:
+def test_the_seconds_since_a_token_expired_are_reported(checkup: Checkup) -> None:
     said = checkup.of("token", checkup.token(now=time.time() - 1000)).said
     ago = re.search(r"It expired (\d+) s ago", said)
     assert ago is not None
@@ -365,7 +365,7 @@ def test_the_token_of_another_instance_than_the_followed_one_is_warned_of(
         ("deleted", "deleted at Clerk"),
     ],
 )
-def test_a_user_who_may_not_is_explained(
+def test_the_denial_of_a_user_is_explained(
     checkup: Checkup, administrator: Administrator, directory: Directory, what: str, said: str
 ) -> None:
     times = {"id": "user_1", "updated_at": 1, "noticed_at": 1}
@@ -392,7 +392,7 @@ def test_an_ended_session_and_a_missing_membership_are_found(
     assert found == {"session": Verdict.FAILED, "organization org_a": Verdict.FAILED}
 
 
-def test_who_would_be_provisioned_is_no_failure(checkup: Checkup) -> None:
+def test_a_user_that_would_be_provisioned_is_no_failure(checkup: Checkup) -> None:
     checkup.clerk["provisioning"] = True
     found = checkup.of("user user_1", checkup.token())
     assert found.verdict is Verdict.OK

@@ -1,4 +1,4 @@
-"""What a document says, and how its problems are told."""
+"""What a document means, and how its problems are reported."""
 
 from pathlib import Path
 
@@ -128,7 +128,7 @@ resources:
     )
 
 
-def test_all_problems_are_told_at_once_each_with_its_path_and_line():
+def test_all_problems_are_reported_at_once_each_with_its_path_and_line():
     found = problems("""
 permissions: [course:view, Course:edit]
 roles:
@@ -226,7 +226,7 @@ def test_a_condition_is_compiled_and_its_error_names_the_column():
     ],
 )
 def test_no_python_is_reachable_from_a_condition(condition: str):
-    """E8, after OPA CVE-2022-36085 and cel-go GHSA-gcjh: dunders, builtins and format strings
+    """After OPA CVE-2022-36085 and cel-go GHSA-gcjh: dunders, builtins and format strings
     do not compile, nor does what is no boolean."""
     text = (
         f'permissions: [a:b]\nroles: {{R: {{deny: [{{permission: a:b, when: "{condition}"}}]}}}}\n'
@@ -235,13 +235,13 @@ def test_no_python_is_reachable_from_a_condition(condition: str):
 
 
 def test_an_inheritance_circle_is_named():
-    """E6, after OpenFGA CVE-2023-43645: refused when it is written."""
+    """After OpenFGA CVE-2023-43645: refused when it is written."""
     wrong = problem("roles: {A: {inherits: [B]}, B: {inherits: [C]}, C: {inherits: [A]}}")
     assert wrong.description == "inherits in a circle: A -> B -> C -> A"
 
 
 def test_inheritance_of_depth_10000_is_refused_and_a_diamond_of_2_to_the_30_paths_is_not():
-    """E6, after OpenFGA CVE-2023-45810 and CVE-2023-35933: each role is visited once."""
+    """After OpenFGA CVE-2023-45810 and CVE-2023-35933: each role is visited once."""
     chain = "\n".join(f"  R{n}: {{inherits: [R{n + 1}]}}" for n in range(10_000))
     wrong = problem(f"roles:\n{chain}\n  R10000:\n")
     assert "more than 32 roles" in wrong.description
@@ -254,8 +254,8 @@ def test_inheritance_of_depth_10000_is_refused_and_a_diamond_of_2_to_the_30_path
     assert len(document.roles or ()) == 2 * (len(layers) + 1)
 
 
-def test_many_long_circles_are_told_in_little_time_and_space():
-    """E6: 2,000 circles of up to 2,000 roles would be megabytes of names."""
+def test_many_long_circles_are_reported_in_little_time_and_space():
+    """2,000 circles of up to 2,000 roles would be megabytes of names."""
     roles = "\n".join(f"  R{n}: {{inherits: [R{n + 1}, R0]}}" for n in range(2_000))
     found = problems(f"roles:\n{roles}\n  R2000: {{inherits: [R0]}}\n")
     assert len(found) <= VIOLATIONS_MAX + 1
@@ -334,7 +334,7 @@ def test_grants_that_differ_in_where_a_field_ends_have_other_ids():
     "name", ["course:ed\u0456t", "course:edit\u200b", "\uff43ourse:edit", "course:Edit"]
 )
 def test_a_permission_that_looks_like_another_is_refused(name: str):
-    """D4: names are ASCII, so that no confusable, zero-width or full-width twin exists."""
+    """Names are ASCII, so that no confusable, zero-width or full-width twin exists."""
     assert problem(f'permissions: ["{name}"]').field == "permissions[0]"
 
 
@@ -342,7 +342,7 @@ def test_a_permission_that_looks_like_another_is_refused(name: str):
     "user", ["' OR 1=1 --", "%", "_", "\\", '"', "user\u202e1", "' '", "User_1", "\u017f", "\u00df"]
 )
 def test_identifiers_are_kept_byte_for_byte(user: str):
-    """D2: an id is data, whatever it looks like."""
+    """An id is data, whatever it looks like."""
     quoted = "'" + user.replace("'", "''") + "'"
     document = parse_document(f"users: [{{id: {quoted}}}]")
     assert document.users == (User(user),)
@@ -412,9 +412,9 @@ def test_a_resource_type_that_cannot_be_meant_is_refused(
 
 
 def test_a_deeper_document_than_the_limit_is_refused():
-    """T2, after CVE-2026-0994: depth is refused while reading, without recursion."""
+    """After CVE-2026-0994: depth is refused while reading, without recursion."""
     assert "levels deep" in problem("[" * (DOCUMENT_DEPTH_MAX + 1)).description
-    # Far deeper, the library refuses before it tells us of the first level.
+    # Far deeper, the library refuses before it reports the first level.
     for text in ("[" * 1_000_000, '{"a":' * 100_000):
         said = problem(text).description
         assert "levels deep" in said or "maximum nesting depth" in said

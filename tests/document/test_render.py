@@ -1,4 +1,4 @@
-"""What is written reads back as the same."""
+"""A written document reads back as the same."""
 
 import pytest
 import yaml
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pdp.document import PolicyDocument, differences, parse_document, render_document
 from pdp.document.timestamps import parse_time, render_time
 from pdp.model import Effect, Role, Rule, User
-from tests.kit.policies import documents
+from tests.kit.decision.policies import documents
 
 
 @settings(deadline=None, max_examples=100)
@@ -23,7 +23,7 @@ def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
 @settings(deadline=None, max_examples=30)
 @given(documents())
 def test_an_old_yaml_reads_the_same_texts(document: PolicyDocument):
-    """What is text to us is text to the tools that people have."""
+    """Text for us is text for other YAML tools."""
     tree = yaml.safe_load(render_document(document))
     assert [one["id"] for one in tree["users"]] == [one.id for one in document.users or ()]
 
@@ -52,7 +52,7 @@ def test_a_condition_of_several_lines_is_shown_as_it_is():
 
 
 def test_true_and_one_are_different_attributes():
-    """C1, after OpenFGA CVE-2026-33729: `true == 1.0` in Python, and not here."""
+    """After OpenFGA CVE-2026-33729: `true == 1.0` in Python, and not here."""
 
     def users(value: object) -> PolicyDocument:
         return PolicyDocument(users=(User("u", attributes={"deep": [{"a": value}]}),))

@@ -21,7 +21,7 @@ from pdp.model import (
     ResourceRef,
 )
 from pdp.wire.convert.attributes import struct_of
-from tests.kit.cases import Answer, Case, load_cases, run_case
+from tests.kit.decision.cases import Answer, Case, load_cases, run_case
 from tests.kit.server import Stubs, running_server, token_of
 
 

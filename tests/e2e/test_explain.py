@@ -1,24 +1,17 @@
-"""ExplainService and `pdp explain`, on a real server."""
-
-import json
-import re
-from pathlib import Path
+"""ExplainService, on a real server."""
 
 import grpc
 import pytest
-from pdpapi.v1.administration_service_pb2 import ApplyRequest
+from pdpapi.v1.access_query_service_pb2 import ListAllowedPermissionsRequest
 from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 from pdpapi.v1.core_pb2 import DECISION_ALLOW, DECISION_DENY, DecisionReason, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 from pdpapi.v1.explain_service_pb2 import ExplainRequest, NamedActor
 from pdpapi.v1.explain_service_pb2_grpc import ExplainServiceStub
 
-from tests.cli import test_lint
-from tests.cli.conftest import run  # noqa: F401  # a fixture
-from tests.cli.running import Run
-from tests.e2e.conftest import POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import rpc_error
 
 SAM = NamedActor(user_id="user_sam", organization_id="org_school")
 ALGEBRA = Resource(type="course", id="algebra")
@@ -31,7 +24,7 @@ def explain(stubs: Stubs, **fields):
 @pytest.mark.parametrize("user", ["user_ada", "user_ivan", "user_sam", "user_nobody"])
 @pytest.mark.parametrize("permission", ["course:edit", "course:delete", "course:burn"])
 @pytest.mark.parametrize("course", ["algebra", "latin", "unknown"])
-def test_a_named_user_and_a_token_are_told_what_check_answers(
+def test_a_named_user_and_a_token_get_the_answer_of_check(
     stubs: Stubs, user: str, permission: str, course: str
 ) -> None:
     token = token_of(user, organization_id="org_school")
@@ -97,7 +90,7 @@ def test_a_malformed_actor_is_refused(stubs: Stubs, actor: NamedActor) -> None:
 
 
 def test_what_would_allow_allows_once_it_is_done(server: ServerProcess, stubs: Stubs) -> None:
-    """Told of a user with the wrong active organization: with the other one, Check allows."""
+    """A user has the wrong active organization: with the other one, Check allows."""
     actor = NamedActor(user_id="user_ada")
     explained = explain(stubs, actor=actor, permission="course:edit", resource=ALGEBRA)
     assert explained.decision == DECISION_DENY
@@ -108,32 +101,21 @@ def test_what_would_allow_allows_once_it_is_done(server: ServerProcess, stubs: S
     assert stubs.decision.Check(request, timeout=10).decision == DECISION_ALLOW
 
 
-def test_the_command_prints_a_tree_and_json(
-    server: ServerProcess,
-    stubs: Stubs,
-    run: Run,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
-    sam = ("--user", "user_sam", "--active-organization", "org_school")
-    done = run("explain", "course:edit", "course:algebra", *sam)
-    assert done.status == 1
-    lines = done.out.splitlines()
-    assert lines[0].startswith("user_sam may not course:edit on course:algebra: PERMISSION_NOT_GR")
-    assert (
-        "├─ actor: user_sam is active and acts in the organization org_school as org:member"
-        in lines
+def test_a_query_is_not_explained(stubs: Stubs) -> None:
+    """The log holds queries too; they decide nothing."""
+    request = ListAllowedPermissionsRequest(
+        actor_token=token_of("user_ada", organization_id="org_school"), resources=[ALGEBRA]
     )
-    assert "  - grant ADMIN to user_sam on course:algebra" in lines
+    query_id = stubs.queries.ListAllowedPermissions(request, timeout=10).query_id
 
-    done = run("explain", "course:edit", "course:algebra", *sam, "-o", "json")
-    assert json.loads(done.out)["tree"]["kind"] == "KIND_DECISION"
+    def refusal() -> grpc.RpcError | None:
+        error = rpc_error(lambda: explain(stubs, decision_id=query_id))
+        return None if error.code() is grpc.StatusCode.NOT_FOUND else error
 
-    ada = token_of("user_ada", organization_id="org_school")
-    assert run("explain", "course:edit", "course:algebra", "--token", "-", stdin=ada).status == 0
-    assert run("explain", "course:edit").status == 2
-    wrong = run("explain", "course:edit", "--user", "u", "--context", "[]")
-    assert (wrong.status, "JSON object" in wrong.err) == (2, True)
+    eventually(lambda: refusal() is not None)
+    error = refusal()
+    assert error is not None
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_caller_that_may_only_decide_gets_no_explanation(tmp_path) -> None:
@@ -151,65 +133,3 @@ def test_a_caller_that_may_only_decide_gets_no_explanation(tmp_path) -> None:
                 timeout=10,
             )
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-
-
-def test_a_recorded_decision_is_asked_again_and_says_what_is_different_today(
-    tmp_path: Path,
-    run: Run,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with running_server(tmp_path, POLICY) as (server, stubs):
-        monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
-        token = token_of("user_sam", organization_id="org_school")
-        request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)
-        denied = stubs.decision.Check(request, timeout=10)
-        refused = stubs.decision.Check(CheckRequest(actor_token="x", permission="a:b"), timeout=10)
-
-        def asked_again(decision_id: str, *more: str):
-            done = run("explain", "--decision", decision_id, *more)
-            return None if "NOT_FOUND" in done.err else done
-
-        eventually(lambda: asked_again(denied.decision_id))
-        same = asked_again(denied.decision_id)
-        assert same.status == 1
-        assert "today's decision is the recorded one" in same.out
-
-        changed = POLICY.replace(
-            "- {role: STUDENT, user: user_sam", "- {role: ADMIN, user: user_sam"
-        )
-        stubs.administration.Apply(ApplyRequest(document=changed), timeout=10)
-        now = asked_again(denied.decision_id)
-        assert now.status == 0
-        assert "  decision: then deny, today allow" in now.out.splitlines()
-        fields = json.loads(asked_again(denied.decision_id, "-o", "json").out)
-        assert fields["recorded"]["decision_id"] == denied.decision_id
-
-        eventually(lambda: asked_again(refused.decision_id))
-        token_step = asked_again(refused.decision_id)
-        assert "the token is refused: TOKEN_MALFORMED" in token_step.out
-        assert run("explain", "--decision", denied.decision_id[:-1] + "x").status == 2
-        assert run("explain", "course:edit", "--decision", denied.decision_id).status == 2
-        assert run("explain", "--decision", denied.decision_id, "--user", "u").status == 2
-
-
-PAGE = Path(__file__).parents[2] / "docs" / "policy-tools.md"
-
-
-@pytest.mark.parametrize(
-    "transcript", re.findall(r"```console\n\$ pdp (.*?)```", PAGE.read_text(), re.DOTALL)
-)
-def test_the_transcripts_of_the_documentation_are_what_is_printed(
-    server: ServerProcess,
-    run: Run,  # noqa: F811
-    transcript: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    command, _, wanted = transcript.partition("\n")
-    (tmp_path / "policy.yaml").write_text(test_lint.POLICY)
-    (tmp_path / "examples").symlink_to(PAGE.parents[1] / "examples")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
-    printed = run(*command.split()).out
-    seconds = re.compile(r"\(\d+\.\d\d s\)")
-    assert seconds.sub("", printed) == seconds.sub("", wanted)

@@ -86,7 +86,7 @@ def test_a_guard_hands_it_on_to_the_browser(billing) -> None:
     assert reverification == {"level": "second_factor", "afterMinutes": 10}
 
 
-def test_envoy_is_told_the_same(billing) -> None:
+def test_envoy_gets_the_same(billing) -> None:
     server, _ = billing
     request = EnvoyRequest()
     http = request.attributes.request.http

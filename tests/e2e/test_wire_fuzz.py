@@ -15,10 +15,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.test_check import ask, reason_of
 from tests.kit import soak
-from tests.kit.http2 import PREFACE, frame, message, request_headers, settings
+from tests.kit.school import ask, reason_of
 from tests.kit.server import ServerProcess, Stubs
+from tests.kit.wire.http2 import PREFACE, frame, message, request_headers, settings
 
 READ_SECONDS = 0.02
 
@@ -60,6 +60,9 @@ paths = st.sampled_from(
     [
         "/pdpapi.v1.PolicyDecisionService/Check",
         "/pdpapi.v1.PolicyDecisionService/BatchCheck",
+        "/pdpapi.v1.AccessQueryService/ListAllowedPermissions",
+        "/pdpapi.v1.AccessQueryService/ListAllowedResources",
+        "/pdpapi.v1.AccessQueryService/ListAllowedActors",
         "/pdpapi.v1.PolicyAdministrationService/ListRoles",
         "/pdpapi.v1.ChangeService/Watch",
         "/envoy.service.auth.v3.Authorization/Check",
@@ -82,7 +85,7 @@ bodies = st.one_of(
 
 
 Part = Callable[[int], bytes]
-"""What is sent, for the number of a stream that is not used yet."""
+"""The bytes to send, for an unused stream number."""
 
 
 @st.composite
@@ -142,7 +145,7 @@ LEFT = re.compile(
     r'"level":"error","event":"failed","pid":\d+,"subject":"request",'
     r'"detail":"(stream channel|connection writer) was closed"'
 )
-"""What h2corn logs as an error of its own: the peer left while a response was written."""
+"""An error that h2corn logs itself: the peer left while a response was written."""
 
 
 @pytest.mark.soak

@@ -9,8 +9,8 @@ The words: what the checker must notice when it is gone,
     lease                 a replica answers however long ago it was last confirmed as current
     in-order revisions    a sequence numbers revisions, so that commits overtake each other
     barrier               a barrier returns at once
-    edge revision check   a guard keeps answers from before what it was told
-    edge lease            a guard gives kept answers for as long as it likes
+    edge revision check   a guard caches answers from before the changes that it knows
+    edge lease            a guard serves from its cache without a lease
 
 and what it must not notice:
 
@@ -57,7 +57,7 @@ def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
 
     _pause_before(SnapshotCell, "fill", store_seconds_max)
     _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)
-    _pause_before(DecisionCache, "_keep", store_seconds_max)
+    _pause_before(DecisionCache, "keep", store_seconds_max)
 
 
 def _without_revision_check() -> None:
@@ -97,12 +97,12 @@ def _without_barrier() -> None:
 def _without_edge_revision_check() -> None:
     from pdp_client.cache import DecisionCache
 
-    keep = DecisionCache._keep
+    keep = DecisionCache.keep
 
     def keep_always(self: Any, key: bytes, fresh: Any) -> None:
         keep(self, key, replace(fresh, revision=sys.maxsize))
 
-    DecisionCache._keep = keep_always  # type: ignore[method-assign]
+    DecisionCache.keep = keep_always  # type: ignore[method-assign]
     _delay(RACE_SECONDS_MAX)
 
 

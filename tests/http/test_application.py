@@ -14,7 +14,7 @@ from pdp.http import WEBHOOK_PATH, bounded_post, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.model import Decision, Effect, Reason
 from pdp.process.metrics import Metrics
-from tests.kit.listening import listening
+from tests.kit.wire.listening import listening
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_process_that_is_not_ready_is_alive_and_says_every_obstacle(
 
 
 def test_a_port_is_shared_by_processes_of_one_service_only(metrics: Metrics) -> None:
-    """Else half of the probes of a sidecar would be answered by whoever has its port already."""
+    """Else another process on the same port would answer half of the probes of a sidecar."""
     application = http_application(metrics, list)
     with listening(application, shared=True) as port:
         address = f"127.0.0.1:{port}"
@@ -96,7 +96,7 @@ def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
 def test_connections_that_do_not_ask_for_anything_do_not_keep_the_probes_out(
     port: int, before: bytes
 ) -> None:
-    """Nor do those that never end what they ask, be it at first or after another request."""
+    """The same for requests that never end, the first or a later one of a connection."""
     with ExitStack() as opened:
         for number in range(70):
             connection = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
@@ -104,7 +104,7 @@ def test_connections_that_do_not_ask_for_anything_do_not_keep_the_probes_out(
         assert get(port, "/healthz")[0] == 200
 
 
-def test_without_one_who_answers_there_are_no_webhooks(port: int) -> None:
+def test_without_a_handler_there_are_no_webhooks(port: int) -> None:
     assert get(port, WEBHOOK_PATH)[0] == 404
     assert post(port, b"{}")[0] == 404
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
 from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
@@ -157,9 +158,10 @@ class ServerProcess:
 
 @dataclass(frozen=True)
 class Stubs:
-    """The three services on one channel."""
+    """The services on one channel."""
 
     decision: PolicyDecisionServiceStub
+    queries: AccessQueryServiceStub
     administration: PolicyAdministrationServiceStub
     audit: AuditServiceStub
     channel: grpc.Channel
@@ -168,6 +170,7 @@ class Stubs:
 def stubs_on(channel: grpc.Channel) -> Stubs:
     return Stubs(
         PolicyDecisionServiceStub(channel),
+        AccessQueryServiceStub(channel),
         PolicyAdministrationServiceStub(channel),
         AuditServiceStub(channel),
         channel,

@@ -70,7 +70,7 @@ def test_of_a_chain_the_first_end_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate", b"\xff"])
-def test_what_cannot_be_read_is_said_and_stops_nothing(
+def test_an_unreadable_certificate_is_logged_and_stops_nothing(
     tmp_path: Path, content: bytes | None
 ) -> None:
     file = tmp_path / "server.pem"

@@ -61,7 +61,7 @@ class Headers:
 
     @property
     def timeout_milliseconds(self) -> int | None:
-        """Of either protocol."""
+        """The timeout of either protocol."""
         headers = dict(self.request)
         if (value := headers.get("connect-timeout-ms")) is not None:
             return int(value)
@@ -134,7 +134,7 @@ class Answers:
 
 
 def info_of(request: Any, headers: Headers) -> Any:
-    """What came, for the client to compare."""
+    """The request as it came, for the client to compare."""
     by_name: dict[str, list[str]] = {}
     for name, value in headers.request:
         by_name.setdefault(name, []).append(value)

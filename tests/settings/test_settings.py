@@ -143,7 +143,7 @@ DEVELOPMENT = [
 def test_a_development_issuer_beside_one_of_production_is_refused_unless_allowed(
     issuer: str,
 ) -> None:
-    """Whoever may sign up at the development instance would be any user of production."""
+    """Anyone who signs up at the development instance could be any user of production."""
     both = [{"issuer": ISSUER}, {"issuer": issuer}]
     for issuers in (both, both[::-1]):
         with pytest.raises(ValidationError, match="allow_development_issuers"):

@@ -1,4 +1,4 @@
-"""A misspelled variable is never overlooked; what others set is none of ours."""
+"""A misspelled variable is an error; variables of other programs are not."""
 
 import re
 from pathlib import Path

@@ -101,14 +101,15 @@ func conformanceServers(t *testing.T) *servers {
 
 // expected is what a case expects.
 type expected struct {
-	Outcome    string
-	HTTPStatus int     `json:"http_status"`
-	DecisionID *string `json:"decision_id"`
-	Reason     *string
-	Code       *string
-	Calls      *uint64
-	Allowed    []bool
-	Actor      *struct {
+	Outcome     string
+	HTTPStatus  int     `json:"http_status"`
+	DecisionID  *string `json:"decision_id"`
+	Reason      *string
+	Code        *string
+	Calls       *uint64
+	Allowed     []bool
+	Permissions []string
+	Actor       *struct {
 		UserID         string `json:"user_id"`
 		SessionID      string `json:"session_id"`
 		OrganizationID string `json:"organization_id"`
@@ -201,6 +202,7 @@ func TestOutcomes(t *testing.T) {
 			Name       string
 			DeadlineMS int `json:"deadline_ms"`
 			Questions  int
+			Resources  int
 			Expect     expected
 		}
 	}
@@ -219,7 +221,18 @@ func TestOutcomes(t *testing.T) {
 			token, run := NewToken(canary), map[string]any{"run": rand.Text()}
 			var found outcome
 			var err error
-			if c.Questions > 0 {
+			if c.Resources > 0 {
+				var set PermissionSet
+				resources := slices.Repeat([]Resource{{Type: "case", ID: c.Name}}, c.Resources)
+				set, err = g.Permissions(t.Context(), token, resources, RequestFacts(run))
+				found = came(Actor{}, Decision{}, err)
+				if c.Expect.Outcome == "answered" {
+					c.Expect.Outcome, c.Expect.HTTPStatus = "allowed", 200
+				}
+				if holds := permissionsOn(t, set, &resources[0]); !slices.Equal(holds, c.Expect.Permissions) {
+					t.Errorf("%v, not %v", holds, c.Expect.Permissions)
+				}
+			} else if c.Questions > 0 {
 				var decisions []Decision
 				questions := make([]Question, c.Questions)
 				for i := range questions {
@@ -273,6 +286,26 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// permissionsOn lists what holds on a resource, and nothing else may hold.
+func permissionsOn(t *testing.T, set PermissionSet, resource *Resource) []string {
+	t.Helper()
+	text, err := set.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ Permission, Type, ID string }
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatal(err)
+	}
+	var holds []string
+	for _, one := range list {
+		if one.Type == resource.Type && one.ID == resource.ID && set.Holds(one.Permission, resource) {
+			holds = append(holds, one.Permission)
+		}
+	}
+	return holds
+}
+
 type writtenResource struct {
 	Type, ID       string
 	OrganizationID string `json:"organization_id"`
@@ -307,9 +340,15 @@ func TestDecisions(t *testing.T) {
 			}
 			Holds []bool
 		}
+		Permissions []struct {
+			Name, Token string
+			Resources   []*writtenResource
+			Context     map[string]any
+			Holds       [][]string
+		}
 	}
 	conformance(t, "decisions.json", &suite)
-	if len(suite.Cases) == 0 || len(suite.Can) == 0 {
+	if len(suite.Cases) == 0 || len(suite.Can) == 0 || len(suite.Permissions) == 0 {
 		t.Fatal("no cases")
 	}
 	g := guarding(t, real.PDP, WithAPIKey(real.APIKey), patient)
@@ -348,6 +387,24 @@ func TestDecisions(t *testing.T) {
 			}
 			if !slices.Equal(holds, c.Holds) || set.Holds("course:never-asked", nil) {
 				t.Errorf("%v, not %v", holds, c.Holds)
+			}
+		})
+	}
+	for _, c := range suite.Permissions {
+		t.Run(c.Name, func(t *testing.T) {
+			resources := []Resource{}
+			for _, one := range c.Resources {
+				resources = append(resources, *one.resource())
+			}
+			token := NewToken(real.Tokens[c.Token])
+			set, err := g.Permissions(t.Context(), token, resources, RequestFacts(c.Context))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range resources {
+				if holds := permissionsOn(t, set, &resources[i]); !slices.Equal(holds, c.Holds[i]) {
+					t.Errorf("%v, not %v", holds, c.Holds[i])
+				}
 			}
 		})
 	}

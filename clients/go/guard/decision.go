@@ -118,7 +118,7 @@ type StepUp struct {
 // Allowed says whether the actor may.
 func (d Decision) Allowed() bool { return d.Effect == Allow && d.Actor != nil }
 
-// PermissionSet says which of the questions given to Can hold. The zero value holds nothing.
+// PermissionSet says which permissions hold, of those that Can or Permissions asked for. The zero value holds nothing.
 type PermissionSet struct{ holds map[held]bool }
 
 type held struct {

@@ -2,9 +2,12 @@ package guard
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/structpb"
 
 	pdpapiv1 "pdp.example/go/pdpapi/v1"
 )
@@ -44,40 +47,117 @@ func batchRequest(token Token, questions []Question, revision uint64) (*pdpapiv1
 	}, nil
 }
 
+func permissionsRequest(
+	token Token, resources []Resource, asking asking,
+) (*pdpapiv1.ListAllowedPermissionsRequest, error) {
+	if len(resources) > BatchQuestionsMax {
+		return nil, unsendable("resources", fmt.Sprintf("at most %d, not %d", BatchQuestionsMax, len(resources)))
+	}
+	request := &pdpapiv1.ListAllowedPermissionsRequest{
+		ActorToken: token.sendable(), AtLeastRevision: asking.revision,
+	}
+	for _, one := range resources {
+		resource, err := resourceOf(&one)
+		if err != nil {
+			return nil, err
+		}
+		request.Resources = append(request.Resources, resource)
+	}
+	context, err := contextOf(asking.context)
+	request.Context = context
+	return request, err
+}
+
 func checkItem(question Question) (*pdpapiv1.CheckItem, error) {
-	item := &pdpapiv1.CheckItem{Permission: question.Permission}
-	texts := map[string]string{"permission": question.Permission}
-	if resource := question.Resource; resource != nil {
-		item.Resource = &pdpapiv1.Resource{
-			Type: resource.Type, Id: resource.ID, OrganizationId: resource.OrganizationID,
-		}
-		texts["resource.type"], texts["resource.id"] = resource.Type, resource.ID
-		texts["resource.organization_id"] = resource.OrganizationID
-		if parent := resource.Parent; parent != nil {
-			item.Resource.Parent = &pdpapiv1.ResourceRef{Type: parent.Type, Id: parent.ID}
-			texts["resource.parent.type"], texts["resource.parent.id"] = parent.Type, parent.ID
-		}
-		if resource.Attributes != nil {
-			attributes, err := toStruct(resource.Attributes, "attributes", 1)
-			if err != nil {
-				return nil, err
-			}
-			item.Resource.Attributes = attributes
-		}
+	if !utf8.ValidString(question.Permission) {
+		return nil, unsendable("permission", "not Unicode text")
+	}
+	resource, err := resourceOf(question.Resource)
+	if err != nil {
+		return nil, err
+	}
+	context, err := contextOf(question.Context)
+	return &pdpapiv1.CheckItem{Permission: question.Permission, Resource: resource, Context: context}, err
+}
+
+// resourceOf gives nil for nil.
+func resourceOf(resource *Resource) (*pdpapiv1.Resource, error) {
+	if resource == nil {
+		return nil, nil
+	}
+	message := &pdpapiv1.Resource{
+		Type: resource.Type, Id: resource.ID, OrganizationId: resource.OrganizationID,
+	}
+	texts := map[string]string{
+		"resource.type": resource.Type, "resource.id": resource.ID,
+		"resource.organization_id": resource.OrganizationID,
+	}
+	if parent := resource.Parent; parent != nil {
+		message.Parent = &pdpapiv1.ResourceRef{Type: parent.Type, Id: parent.ID}
+		texts["resource.parent.type"], texts["resource.parent.id"] = parent.Type, parent.ID
 	}
 	for field, text := range texts {
 		if !utf8.ValidString(text) {
 			return nil, unsendable(field, "not Unicode text")
 		}
 	}
-	if question.Context != nil {
-		context, err := toStruct(question.Context, "context", 1)
+	if resource.Attributes != nil {
+		attributes, err := toStruct(resource.Attributes, "attributes", 1)
 		if err != nil {
 			return nil, err
 		}
-		item.Context = context
+		message.Attributes = attributes
 	}
-	return item, nil
+	return message, nil
+}
+
+// contextOf gives nil for nil.
+func contextOf(context map[string]any) (*structpb.Struct, error) {
+	if context == nil {
+		return nil, nil
+	}
+	return toStruct(context, "context", 1)
+}
+
+// permissionsFromAnswer is what an answer says of these resources, or Unavailable where it contradicts itself.
+func permissionsFromAnswer(
+	answer *pdpapiv1.ListAllowedPermissionsResponse, resources []Resource,
+) (PermissionSet, error) {
+	results, refusal := answer.GetResults(), answer.GetRefusal()
+	if len(results) != len(resources) {
+		return PermissionSet{}, noAnswer(fmt.Sprintf("%d results for %d resources", len(results), len(resources)))
+	}
+	switch refusal.GetDenialKind() {
+	case pdpapiv1.DenialKind_DENIAL_KIND_UNAUTHENTICATED, pdpapiv1.DenialKind_DENIAL_KIND_FORBIDDEN:
+	default:
+		if refusal != nil {
+			return PermissionSet{}, noAnswer(fmt.Sprintf("a refusal of unknown kind %d", refusal.GetDenialKind()))
+		}
+	}
+	actor, err := actorOf(answer.GetActor())
+	if err != nil {
+		return PermissionSet{}, err
+	}
+	set := PermissionSet{make(map[held]bool)}
+	for i, result := range results {
+		resource := &resources[i]
+		if len(result.GetAllowed()) > 0 && (actor == nil || refusal != nil) {
+			return PermissionSet{}, noAnswer("a permission of nobody")
+		}
+		for _, permission := range result.GetAllowed() {
+			if !strings.HasPrefix(permission, resource.Type+":") || slices.Contains(result.GetDenied(), permission) {
+				return PermissionSet{}, noAnswer("a permission of another type, or one that is denied too")
+			}
+			key := heldOf(permission, resource)
+			if _, known := set.holds[key]; !known {
+				set.holds[key] = true
+			}
+		}
+		for _, permission := range result.GetDenied() {
+			set.holds[heldOf(permission, resource)] = false
+		}
+	}
+	return set, nil
 }
 
 // decisionFromCheck is the decision that an answer states, or Unavailable where it states none.

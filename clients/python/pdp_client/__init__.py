@@ -20,6 +20,7 @@ Invariants:
 """
 
 from pdp_client.aio import AsyncGuard
+from pdp_client.asking import CacheStatus
 from pdp_client.errors import (
     Denied,
     Forbidden,
@@ -34,6 +35,7 @@ from pdp_client.guard import Guard
 from pdp_client.headers import session_token
 from pdp_client.messages import BATCH_QUESTIONS_MAX
 from pdp_client.permissions import PermissionSet
+from pdp_client.plans import FilterUnsupported, Plan, PlanInvalid
 from pdp_client.refusals import Refusal, refusal_of
 from pdp_client.transport import TlsOptions
 from pdp_client.values import (
@@ -54,17 +56,21 @@ __all__ = [
     "Actor",
     "AnswerSource",
     "AsyncGuard",
+    "CacheStatus",
     "Decision",
     "DenialKind",
     "Denied",
     "Effect",
     "Factor",
+    "FilterUnsupported",
     "Forbidden",
     "Guard",
     "GuardError",
     "PdpRefused",
     "PdpUnavailable",
     "PermissionSet",
+    "Plan",
+    "PlanInvalid",
     "Question",
     "Refusal",
     "Resource",

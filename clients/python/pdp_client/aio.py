@@ -13,13 +13,19 @@ from pdp_client.asking import Asking, Attempts
 from pdp_client.cache import key_of
 from pdp_client.errors import actor_of
 from pdp_client.messages import (
+    as_list,
     batch_request,
     check_request,
     decision_from_check,
     decisions_from_batch,
     fresh_from_check,
+    permissions_from_answer,
+    permissions_request,
+    plan_from_answer,
+    plan_request,
 )
 from pdp_client.permissions import PermissionSet, permission_set
+from pdp_client.plans import Plan
 from pdp_client.values import Actor, Attributes, Decision, Question, Resource, Token
 
 RequestT = TypeVar("RequestT")
@@ -123,6 +129,48 @@ class AsyncGuard(Asking):
     async def can(self, token: str | Token, questions: Sequence[Question]) -> PermissionSet:
         """As `Guard.can`."""
         return permission_set(questions, await self.batch(token, questions) if questions else [])
+
+    async def permissions(
+        self,
+        token: str | Token,
+        resources: Resource | Sequence[Resource],
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> PermissionSet:
+        """As `Guard.permissions`."""
+        asked = as_list(resources)
+        if not asked:
+            return PermissionSet()
+        secret = Token.of(token)
+        request = permissions_request(secret, asked, context, at_least_revision)
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = await self._ask(self._queries.ListAllowedPermissions, request, attempts)
+        return permissions_from_answer(answer, asked)
+
+    async def plan(
+        self,
+        token: str | Token,
+        permission: str,
+        resource_type: str,
+        context: Attributes | None = None,
+        *,
+        allow_superset: bool = False,
+        at_least_revision: int = 0,
+    ) -> Plan:
+        """As `Guard.plan`."""
+        secret = Token.of(token)
+        request = plan_request(
+            secret,
+            permission,
+            resource_type,
+            context,
+            at_least_revision,
+            allow_superset=allow_superset,
+        )
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = await self._ask(self._queries.PlanResources, request, attempts)
+        return plan_from_answer(answer, request)
 
     async def _ask(
         self,

@@ -4,9 +4,11 @@ import math
 import random
 import threading
 import time
+from dataclasses import dataclass
 from typing import Self
 
 import grpc
+from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
@@ -20,6 +22,22 @@ _RETRY_SECONDS_FIRST = 0.025
 _RETRY_SECONDS_MAX = 1.0
 # A server that ends cancels what it has accepted and not begun; nothing here cancels a call.
 _ASK_AGAIN = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The cache of a guard at one moment, e.g. for metrics."""
+
+    live: bool
+    """Whether it may answer now. If not for long, the change stream is lost or refused."""
+    entries: int
+    """How many decisions it holds."""
+    in_flight: int
+    """For how many questions the PDP is being asked now."""
+    revision: int
+    """All changes up to this revision are known."""
+    lease_ends_at: float
+    """`time.monotonic()` at which the lease ends or ended; minus infinity: there was none."""
 
 
 class Asking:
@@ -52,6 +70,7 @@ class Asking:
         self._metadata = caller_metadata(api_key)
         self._channel = open_channel(target, tls, api_key, insecure=insecure)
         self._stub = PolicyDecisionServiceStub(self._channel)
+        self._queries = AccessQueryServiceStub(self._channel)
         self._closed = threading.Event()
         self._cache: DecisionCache[tuple[Decision, Decision]] | None = None
         if cache:
@@ -70,6 +89,20 @@ class Asking:
         one = cls.__new__(cls)
         vars(one).update(vars(other))
         return one
+
+    @property
+    def cache_status(self) -> CacheStatus | None:
+        """How the cache is doing; None without `cache=True`."""
+        cache = self._cache
+        if cache is None:
+            return None
+        return CacheStatus(
+            live=cache.live,
+            entries=cache.size,
+            in_flight=cache.in_flight,
+            revision=cache.position[1],
+            lease_ends_at=cache.lease_ends_at,
+        )
 
     def _end(self) -> None:
         if self._cache is not None:

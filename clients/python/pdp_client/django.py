@@ -13,6 +13,8 @@
     @requires("course:edit", course)  # course(request): the Resource that it is about
     def edit(request, course_id): ...
 
+Lists: `Course.objects.filter(q(plan, Course))`, see `pdp_client.django_orm`.
+
 The actor is `request.actor`. `PDP_SESSION_COOKIE` names another cookie than `__session`.
 """
 
@@ -40,10 +42,13 @@ from pdp_client.adapting import (
     wsgi_token,
 )
 from pdp_client.aio import AsyncGuard
+from pdp_client.django_orm import q, register, resource_of
 from pdp_client.errors import GuardError
 from pdp_client.guard import Guard
 from pdp_client.headers import SESSION_COOKIE
 from pdp_client.values import Question
+
+__all__ = ["GuardMiddleware", "q", "register", "requires", "resource_of"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 

@@ -11,13 +11,19 @@ from pdp_client.asking import Asking, Attempts
 from pdp_client.cache import Fresh, key_of
 from pdp_client.errors import actor_of
 from pdp_client.messages import (
+    as_list,
     batch_request,
     check_request,
     decision_from_check,
     decisions_from_batch,
     fresh_from_check,
+    permissions_from_answer,
+    permissions_request,
+    plan_from_answer,
+    plan_request,
 )
 from pdp_client.permissions import PermissionSet, permission_set
+from pdp_client.plans import Plan
 from pdp_client.values import Actor, Attributes, Decision, Question, Resource, Token
 
 RequestT = TypeVar("RequestT")
@@ -123,6 +129,61 @@ class Guard(Asking):
         A refused token holds nothing. Raises what `batch` raises.
         """
         return permission_set(questions, self.batch(token, questions) if questions else [])
+
+    def permissions(
+        self,
+        token: str | Token,
+        resources: Resource | Sequence[Resource],
+        context: Attributes | None = None,
+        *,
+        at_least_revision: int = 0,
+    ) -> PermissionSet:
+        """All declared permissions that the actor has on one resource, or on each of several, for
+        a user interface to show. It guards nothing.
+
+        A permission holds on a resource that is given twice if it does so both times. A refused
+        token holds nothing. All resources together have at most 1,000 declared permissions of
+        their types. Raises what `check` raises; ValueError for more than 1,000 resources.
+        """
+        asked = as_list(resources)
+        if not asked:
+            return PermissionSet()
+        secret = Token.of(token)
+        request = permissions_request(secret, asked, context, at_least_revision)
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = self._ask(self._queries.ListAllowedPermissions, request, attempts)
+        return permissions_from_answer(answer, asked)
+
+    def plan(
+        self,
+        token: str | Token,
+        permission: str,
+        resource_type: str,
+        context: Attributes | None = None,
+        *,
+        allow_superset: bool = False,
+        at_least_revision: int = 0,
+    ) -> Plan:
+        """Which rows of a type the actor may use a permission on, as a filter for a query: see
+        `pdp_client.sqlalchemy` and `pdp_client.django`.
+
+        It equals `check` of each row at the same revision. Use it for one query, at once. A refused
+        actor has none. If a condition cannot be expressed: with `allow_superset` the filter takes
+        more, and each row must be checked; otherwise PdpRefused names rule and operator. Raises
+        what `check` raises.
+        """
+        secret = Token.of(token)
+        request = plan_request(
+            secret,
+            permission,
+            resource_type,
+            context,
+            at_least_revision,
+            allow_superset=allow_superset,
+        )
+        attempts = Attempts(secret, self._deadline_seconds)
+        answer = self._ask(self._queries.PlanResources, request, attempts)
+        return plan_from_answer(answer, request)
 
     def _ask(
         self,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.struct_pb2 import Struct
-from pdpapi.v1 import core_pb2, decision_service_pb2
+from pdpapi.v1 import access_query_service_pb2, core_pb2, decision_service_pb2
 
 from pdp_client.attributes import to_struct
 from pdp_client.cache import Fresh, Touched
 from pdp_client.errors import PdpUnavailable
+from pdp_client.permissions import Held, PermissionSet
+from pdp_client.plans import Plan, PlanInvalid, plan_from_message
 from pdp_client.values import (
     Actor,
     AnswerSource,
@@ -123,6 +125,89 @@ def decisions_from_batch(
     return [_decision(one, actor) for one in answer.results]
 
 
+def as_list(resources: Resource | Sequence[Resource]) -> Sequence[Resource]:
+    """One resource as a list of it."""
+    return [resources] if isinstance(resources, Resource) else resources
+
+
+def plan_request(
+    token: Token,
+    permission: str,
+    resource_type: str,
+    context: Attributes | None,
+    at_least_revision: int,
+    *,
+    allow_superset: bool,
+) -> access_query_service_pb2.PlanResourcesRequest:
+    """The message that asks for a plan."""
+    return access_query_service_pb2.PlanResourcesRequest(
+        actor_token=_sendable(token),
+        permission=permission,
+        resource_type=resource_type,
+        context=_struct(context, "context"),
+        at_least_revision=at_least_revision,
+        allow_superset=allow_superset,
+    )
+
+
+def plan_from_answer(
+    answer: access_query_service_pb2.PlanResourcesResponse,
+    request: access_query_service_pb2.PlanResourcesRequest,
+) -> Plan:
+    """The plan of an answer. Raises PdpUnavailable for what is not the answer to the request."""
+    try:
+        plan = plan_from_message(answer.plan)
+    except PlanInvalid as error:
+        raise PdpUnavailable(f"the plan is not understood: {error}") from None
+    asked = (request.permission, request.resource_type)
+    is_refused = answer.HasField("refusal") or not answer.HasField("actor")
+    if (
+        (plan.permission, plan.resource_type) != asked
+        or (is_refused and not plan.nothing)
+        or (plan.check_each_row and not request.allow_superset)
+    ):
+        raise PdpUnavailable("the plan contradicts the question or itself")
+    return plan
+
+
+def permissions_request(
+    token: Token,
+    resources: Sequence[Resource],
+    context: Attributes | None,
+    at_least_revision: int,
+) -> access_query_service_pb2.ListAllowedPermissionsRequest:
+    """The message that asks for permissions. Raises ValueError for more than 1,000 resources."""
+    if len(resources) > BATCH_QUESTIONS_MAX:
+        raise ValueError(f"at most {BATCH_QUESTIONS_MAX} resources, not {len(resources)}")
+    return access_query_service_pb2.ListAllowedPermissionsRequest(
+        actor_token=_sendable(token),
+        resources=[_resource_message(one) for one in resources],
+        context=_struct(context, "context"),
+        at_least_revision=at_least_revision,
+    )
+
+
+def permissions_from_answer(
+    answer: access_query_service_pb2.ListAllowedPermissionsResponse, resources: Sequence[Resource]
+) -> PermissionSet:
+    """What an answer says of these resources, or PdpUnavailable where it contradicts itself."""
+    if len(answer.results) != len(resources):
+        raise _no_answer(f"{len(answer.results)} results for {len(resources)} resources")
+    if answer.HasField("refusal") and answer.refusal.denial_kind not in _DENIAL_KINDS:
+        raise _no_answer(f"a refusal of unknown kind {answer.refusal.denial_kind}")
+    may = _actor(answer) is not None and not answer.HasField("refusal")
+    held, denied = set[Held](), set[Held]()
+    for resource, result in zip(resources, answer.results, strict=True):
+        if result.allowed and not may:
+            raise _no_answer("a permission of nobody")
+        for permission in result.allowed:
+            if not permission.startswith(f"{resource.type}:") or permission in result.denied:
+                raise _no_answer("a permission of another type, or one that is denied too")
+            held.add((permission, resource.type, resource.id))
+        denied.update((permission, resource.type, resource.id) for permission in result.denied)
+    return PermissionSet(frozenset(held - denied))
+
+
 def _sendable(token: Token) -> str:
     """A token that is not Unicode text cannot be sent. It proves nothing either, so the empty token
     goes in its place: the PDP denies it and puts the denial on record."""
@@ -143,8 +228,10 @@ def _item(question: Question) -> decision_service_pb2.CheckItem:
 
 
 def _resource(resource: Resource | None) -> core_pb2.Resource | None:
-    if resource is None:
-        return None
+    return None if resource is None else _resource_message(resource)
+
+
+def _resource_message(resource: Resource) -> core_pb2.Resource:
     parent = resource.parent
     return core_pb2.Resource(
         type=resource.type,
@@ -160,7 +247,9 @@ def _struct(attributes: Attributes | None, name: str) -> Struct | None:
 
 
 def _actor(
-    answer: decision_service_pb2.CheckResponse | decision_service_pb2.BatchCheckResponse,
+    answer: decision_service_pb2.CheckResponse
+    | decision_service_pb2.BatchCheckResponse
+    | access_query_service_pb2.ListAllowedPermissionsResponse,
 ) -> Actor | None:
     if not answer.HasField("actor"):
         return None

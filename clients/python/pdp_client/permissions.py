@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from pdp_client.values import Decision, Question, Resource
 
-_Held = tuple[str, str | None, str | None]
+Held = tuple[str, str | None, str | None]
 """Permission, type and id of the resource."""
 
 
 @dataclass(frozen=True, slots=True)
 class PermissionSet:
-    """Which of the questions given to `can` hold. A question that was not asked does not."""
+    """Which permissions hold, of those that `can` or `permissions` asked for. No other does."""
 
-    _held: frozenset[_Held] = frozenset()
+    _held: frozenset[Held] = frozenset()
 
     def holds(self, permission: str, resource: Resource | None = None) -> bool:
         """Whether the permission holds on the resource, of which type and id count; None: without
@@ -42,7 +42,7 @@ def permission_set(questions: Sequence[Question], decisions: Sequence[Decision])
     return PermissionSet(frozenset(asked) - denied)
 
 
-def _of(permission: str, resource: Resource | None) -> _Held:
+def _of(permission: str, resource: Resource | None) -> Held:
     return (
         (permission, None, None) if resource is None else (permission, resource.type, resource.id)
     )

@@ -79,6 +79,9 @@ def test_an_answer_has_the_outcome(
 
     def outcome(method: str) -> Any:
         try:
+            if "resources" in case:
+                resources = [Resource("case", case["name"])] * case["resources"]
+                return ask(target, "permissions", token, resources, context, **options)
             if "questions" in case:
                 questions = [Question(permission, None, context)] * case["questions"]
                 return ask(target, "batch", token, questions, **options)
@@ -89,7 +92,9 @@ def test_an_answer_has_the_outcome(
     found = outcome("require")
     calls = ask(target, "check", token, f"calls:{case['name']}", None, context).revision
     assert calls == expect.get("calls", calls)
-    if expect["outcome"] == "answered":
+    if "permissions" in expect:
+        assert [one["permission"] for one in found.to_json()] == expect["permissions"]
+    elif expect["outcome"] == "answered":
         assert [one.allowed for one in found] == expect["allowed"]
     elif expect["outcome"] == "allowed":
         assert found == Actor(**{"session_id": "", **expect["actor"]})
@@ -98,24 +103,24 @@ def test_an_answer_has_the_outcome(
         assert found.http_status == expect["http_status"]
         if isinstance(found, Denied):
             assert found.decision.step_up == step_up_of(expect)
-        told = found.decision if isinstance(found, Denied) else found
-        check_what_is_told(told, expect, "deadline_ms" in case)
+        result = found.decision if isinstance(found, Denied) else found
+        check_result(result, expect, "deadline_ms" in case)
         text = "".join(traceback.format_exception(found)) + repr(vars(found))
         assert token not in f"{text} {refusal_of(found)} {caplog.text}"
     if expect["outcome"] == "allowed" and expect.get("calls", 1) == 1:
-        told = outcome("check")
-        assert told.allowed is True
-        check_what_is_told(told, expect, False)
+        result = outcome("check")
+        assert result.allowed is True
+        check_result(result, expect, False)
 
 
-def check_what_is_told(told: Any, expect: Mapping[str, Any], slow: bool) -> None:
+def check_result(result: Any, expect: Mapping[str, Any], slow: bool) -> None:
     for name in ("decision_id", "reason", "code"):
-        wanted = {expect[name]} if name in expect else {getattr(told, name, None)}
+        wanted = {expect[name]} if name in expect else {getattr(result, name, None)}
         if slow and name == "code":
             wanted.add("DEADLINE_EXCEEDED")
-        assert getattr(told, name, None) in wanted
+        assert getattr(result, name, None) in wanted
     if "violations" in expect:
-        found = [{"field": one.field, "description": one.description} for one in told.violations]
+        found = [{"field": one.field, "description": one.description} for one in result.violations]
         assert found == expect["violations"]
 
 
@@ -136,8 +141,8 @@ def test_a_real_pdp_decides(harness: Mapping[str, Any], ask: Ask, case: Mapping[
     except GuardError as error:
         assert type(error) is OUTCOMES[expect["outcome"]]
         assert error.http_status == expect["http_status"]
-        told = error.decision if isinstance(error, Denied) else error
-        assert told.reason == expect["reason"]
+        result = error.decision if isinstance(error, Denied) else error
+        assert result.reason == expect["reason"]
     else:
         assert expect["outcome"] == "allowed"
 
@@ -160,6 +165,27 @@ def test_a_set_of_permissions_holds_what_is_allowed(
     assert len(found.to_json()) == len({json.dumps(one) for one in found.to_json()})
     with pytest.raises(TypeError, match="no truth value"):
         bool(found)
+
+
+@cases("decisions", "permissions")
+def test_all_permissions_on_resources(
+    harness: Mapping[str, Any], ask: Ask, case: Mapping[str, Any]
+):
+    resources = [resource_of({"resource": one}) for one in case["resources"]]
+    found = ask(
+        harness["pdp"],
+        "permissions",
+        harness["tokens"][case["token"]],
+        resources,
+        case.get("context"),
+        api_key=harness["api_key"],
+        deadline_seconds=10,
+    )
+    names = ("course:delete", "course:edit", "course:view", "page:view", "admin:access")
+    assert [
+        [name for name in names if found.holds(name, resource)] for resource in resources
+    ] == case["holds"]
+    assert not any(found.holds(name) for name in names)
 
 
 def resource_of(case: Mapping[str, Any]) -> Resource | None:

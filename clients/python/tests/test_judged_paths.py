@@ -1,7 +1,7 @@
-"""A handler runs only where the route that was judged is its own, whatever prefix there is.
+"""A handler runs only if the guard judged its own route, whatever the prefix.
 
-The handlers are in the real router of each framework (`routers.py`), and whatever the map asks is
-allowed: so the permission that was asked about tells which route was judged.
+The handlers are in the real router of each framework (`routers.py`), and the PDP allows
+everything: so the permission of the request shows which route the guard judged.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from pdp_client import Guard
 from pdp_client.django import GuardMiddleware
 from pdp_client.starlette import _RequestUnchanged
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.routers import Case, forget, ran, send
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.routers import Case, forget, ran, send
 from tests.kit import soak
 
 FRAMEWORKS = ["starlette", "fastapi", "flask", "django", "django-asgi"]

@@ -1,11 +1,20 @@
 // The guard: ask, bounded by a deadline, and say what came of it.
 
+import type { DescMethod } from "@bufbuild/protobuf";
 import { type Client, type ClientUnaryCall, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 
 import { type Denied, Forbidden, PdpUnavailable, Unauthenticated } from "./errors.js";
 import { failureOf } from "./failures.js";
 import { headersOf, type RequestLike, SESSION_COOKIE, sessionToken } from "./headers.js";
-import { batchRequest, checkRequest, decisionFromCheck, decisionsFromBatch } from "./messages.js";
+import {
+  batchRequest,
+  checkRequest,
+  decisionFromCheck,
+  decisionsFromBatch,
+  permissionsFromAnswer,
+  permissionsRequest,
+} from "./messages.js";
+import { AccessQueryService } from "./pdpapi/v1/access_query_service_pb.js";
 import { PolicyDecisionService } from "./pdpapi/v1/decision_service_pb.js";
 import { PermissionSet, permissionSet } from "./permissions.js";
 import { type ConnectionOptions, callerMetadata, connect } from "./transport.js";
@@ -97,7 +106,7 @@ export class Guard {
     const about = asking.length > 0 ? { resource } : {};
     const question = { permission, ...about, context: context ?? null } as Question;
     const request = checkRequest(secret, question, wishOf(options));
-    return decisionFromCheck(await this.#ask(PolicyDecisionService.method.check.name, request, secret));
+    return decisionFromCheck(await this.#ask(pathOf(PolicyDecisionService.method.check), request, secret));
   }
 
   /**
@@ -128,7 +137,7 @@ export class Guard {
     const request = batchRequest(secret, questions, wishOf(options));
     const count = questions.length;
     return decisionsFromBatch(
-      await this.#ask(PolicyDecisionService.method.batchCheck.name, request, secret),
+      await this.#ask(pathOf(PolicyDecisionService.method.batchCheck), request, secret),
       count,
     );
   }
@@ -143,9 +152,28 @@ export class Guard {
     return permissionSet(asked, await this.batch(token, asked));
   }
 
+  /**
+   * All declared permissions that the actor has on one resource, or on each of several, for a user interface to show.
+   * It guards nothing. A permission holds on a resource that is given twice if it does so both times. A refused token
+   * holds nothing. All resources together have at most 1,000 declared permissions of their types. Throws what `check`
+   * throws.
+   */
+  async permissions(
+    token: string | Token,
+    resources: Resource | readonly Resource[],
+    context?: Attributes | null,
+    options?: AskOptions,
+  ): Promise<PermissionSet> {
+    const secret = Token.of(token);
+    const asked: readonly Resource[] = Array.isArray(resources) ? [...resources] : [resources as Resource];
+    if (asked.length === 0) return new PermissionSet();
+    const request = permissionsRequest(secret, asked, context ?? null, wishOf(options));
+    const method = AccessQueryService.method.listAllowedPermissions;
+    return permissionsFromAnswer(await this.#ask(pathOf(method), request, secret), asked);
+  }
+
   /** Calls until there is an answer, an error that will stay, or no time left. Repeating changes nothing. */
-  async #ask(method: string, request: Uint8Array, token: Token): Promise<Uint8Array> {
-    const path = `/${PolicyDecisionService.typeName}/${method}`;
+  async #ask(path: string, request: Uint8Array, token: Token): Promise<Uint8Array> {
     const ends = performance.now() + this.#deadlineMs;
     let longest = RETRY_MS_FIRST;
     let failure: ServiceError | null = null;
@@ -213,9 +241,22 @@ export class RequestGuard {
   can(questions: readonly Question[]): Promise<PermissionSet> {
     return this.#guard.can(this.#token, questions);
   }
+
+  permissions(
+    resources: Resource | readonly Resource[],
+    context?: Attributes | null,
+    options?: AskOptions,
+  ): Promise<PermissionSet> {
+    return this.#guard.permissions(this.#token, resources, context, options);
+  }
 }
 
 type Outcome = { answer: Uint8Array; error: null } | { answer: null; error: ServiceError };
+
+/** The HTTP `:path` of a method. */
+function pathOf(method: DescMethod): string {
+  return `/${method.parent.typeName}/${method.name}`;
+}
 
 function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -7,8 +7,10 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 import { toStruct } from "./attributes.js";
 import { PdpUnavailable } from "./errors.js";
+import * as queries from "./pdpapi/v1/access_query_service_pb.js";
 import * as core from "./pdpapi/v1/core_pb.js";
 import * as service from "./pdpapi/v1/decision_service_pb.js";
+import { type Held, PermissionSet } from "./permissions.js";
 import {
   type Actor,
   type AnswerSource,
@@ -17,6 +19,7 @@ import {
   type Factor,
   nameOf,
   type Question,
+  type Resource,
   type ResourceRef,
   type StepUp,
   type Token,
@@ -84,6 +87,26 @@ export function batchRequest(
   );
 }
 
+/** The bytes that ask for all permissions on resources. Throws RangeError for more than 1,000, and what checkRequest
+ * throws. */
+export function permissionsRequest(
+  token: Token,
+  resources: readonly Resource[],
+  context: unknown,
+  atLeastRevision: bigint | number,
+): Uint8Array {
+  if (resources.length > BATCH_QUESTIONS_MAX) {
+    throw new RangeError(`at most ${BATCH_QUESTIONS_MAX} resources, not ${resources.length}`);
+  }
+  const message = create(queries.ListAllowedPermissionsRequestSchema, {
+    actorToken: sendable(token),
+    resources: Array.from(resources, resourceOf),
+    atLeastRevision: revisionOf(atLeastRevision),
+  });
+  addStruct(message, queries.ListAllowedPermissionsRequestSchema.field.context, context);
+  return toBinary(queries.ListAllowedPermissionsRequestSchema, message);
+}
+
 /** A token that is not Unicode text cannot be sent. It proves nothing either: the empty one goes in its place. */
 function sendable(token: Token): string {
   const text = token.reveal();
@@ -101,6 +124,11 @@ function itemOf(question: Question): { permission: string; resource?: core.Resou
   }
   const { resource } = question;
   if (resource === undefined || resource === null) return { permission };
+  return { permission, resource: resourceOf(resource) };
+}
+
+function resourceOf(resource: Resource): core.Resource {
+  if (resource === null) throw new TypeError("a resource is an object with type and id, not null");
   const message = create(core.ResourceSchema, {
     ...refOf(resource, "resource"),
     organizationId: textOf(resource.organizationId ?? "", "resource.organizationId"),
@@ -109,7 +137,7 @@ function itemOf(question: Question): { permission: string; resource?: core.Resou
     message.parent = create(core.ResourceRefSchema, refOf(resource.parent, "resource.parent"));
   }
   addStruct(message, core.ResourceSchema.field.attributes, resource.attributes);
-  return { permission, resource: message };
+  return message;
 }
 
 function refOf(resource: ResourceRef, path: string): { type: string; id: string } {
@@ -155,6 +183,36 @@ export function decisionsFromBatch(bytes: Uint8Array, count: number): Decision[]
   }
   const actor = actorOf(answer.actor);
   return answer.results.map((one) => decisionOf(one, actor));
+}
+
+/** What holds on each of these resources, by an answer; or PdpUnavailable where it contradicts itself. */
+export function permissionsFromAnswer(bytes: Uint8Array, resources: readonly Resource[]): PermissionSet {
+  const answer = decoded(() => fromBinary(queries.ListAllowedPermissionsResponseSchema, bytes));
+  const { results, refusal } = answer;
+  if (results.length !== resources.length) {
+    throw noAnswer(`${results.length} results for ${resources.length} resources`);
+  }
+  if (refusal !== undefined && !DENIAL_KINDS.has(refusal.denialKind)) {
+    throw noAnswer(`a refusal of unknown kind ${refusal.denialKind}`);
+  }
+  const may = actorOf(answer.actor) !== null && refusal === undefined;
+  const held: Held[] = [];
+  const denied: Held[] = [];
+  results.forEach((result, index) => {
+    const { type, id } = resources[index] as Resource;
+    if (result.allowed.length > 0 && !may) throw noAnswer("a permission of nobody");
+    for (const permission of result.allowed) {
+      if (!permission.startsWith(`${type}:`) || result.denied.includes(permission)) {
+        throw noAnswer("a permission of another type, or one that is denied too");
+      }
+      held.push({ permission, type, id });
+    }
+    for (const permission of result.denied) denied.push({ permission, type, id });
+  });
+  const refused = new PermissionSet(denied);
+  return new PermissionSet(
+    held.filter(({ permission, type = "", id = "" }) => !refused.holds(permission, { type, id })),
+  );
 }
 
 function decoded<T>(decode: () => T): T {

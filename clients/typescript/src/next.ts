@@ -17,7 +17,7 @@ import { Denied, GuardError } from "./errors.js";
 import type { Guard } from "./guard.js";
 import { type Log, logRefusal } from "./logging.js";
 import type { PermissionSet } from "./permissions.js";
-import type { Actor, Question, Resource, Token } from "./values.js";
+import type { Actor, Attributes, Question, Resource, Token } from "./values.js";
 
 /** What a guard of Next.js is made with. */
 export interface NextGuardOptions {
@@ -124,6 +124,15 @@ export class NextGuard {
   /** Which questions hold for who sent the current request, for a server component to show. It guards nothing. */
   async can(questions: readonly Question[]): Promise<PermissionSet> {
     return this.#guard.can(await this.token(), questions);
+  }
+
+  /** All permissions on one resource, or on each of several, that who sent the current request has; for a server
+   * component to show. It guards nothing. */
+  async permissions(
+    resources: Resource | readonly Resource[],
+    context?: Attributes | null,
+  ): Promise<PermissionSet> {
+    return this.#guard.permissions(await this.token(), resources, context);
   }
 
   /** The token of the current request. */

@@ -10,7 +10,7 @@ export interface Held {
   readonly id?: string;
 }
 
-/** Which of the questions given to `can` hold. A question that was not asked does not. */
+/** Which permissions hold, of those that `can` or `permissions` asked for. No other does. */
 export class PermissionSet {
   readonly #held: ReadonlyMap<string, Held>;
 

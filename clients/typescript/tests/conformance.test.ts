@@ -15,6 +15,7 @@ import {
   GuardError,
   PdpRefused,
   PdpUnavailable,
+  PermissionSet,
   type Question,
   type Resource,
   RouteMapInvalid,
@@ -38,6 +39,7 @@ interface Expected {
   readonly code?: string;
   readonly calls?: number;
   readonly allowed?: boolean[];
+  readonly permissions?: string[];
   readonly actor?: Readonly<Record<string, string>>;
   readonly violations?: unknown[];
   readonly step_up?: WrittenStepUp;
@@ -118,26 +120,36 @@ interface OutcomeCase {
   readonly name: string;
   readonly deadline_ms?: number;
   readonly questions?: number;
+  readonly resources?: number;
   readonly expect: Expected;
 }
 
 describe("whatever a PDP answers, the outcome is the one of docs/guards.md", { skip: SKIP, concurrency: 8 }, () => {
   const { cases: all } = cases<{ cases: OutcomeCase[] }>("outcomes");
   assert.ok(all.length > 0);
-  for (const { name, deadline_ms, questions, expect } of all) {
+  for (const { name, deadline_ms, questions, resources, expect } of all) {
     test(name, async (t) => {
       const guard = new Guard(servers.scripted, { deadlineMs: deadline_ms ?? 10_000 });
       t.after(() => guard.close());
       const permission = `case:${name}`;
       const context = { run: randomUUID() };
       let expected = expect;
-      const came = questions
-        ? await outcomeOf(guard.batch(CANARY, Array(questions).fill({ permission, context })))
-        : await outcomeOf(guard.require(CANARY, permission, null, context));
+      const ask = (): Promise<unknown> => {
+        if (resources) return guard.permissions(CANARY, Array(resources).fill({ type: "case", id: name }), context);
+        if (questions) return guard.batch(CANARY, Array(questions).fill({ permission, context }));
+        return guard.require(CANARY, permission, null, context);
+      };
+      const came = await outcomeOf(ask());
       if ("error" in came) {
         const slow = deadline_ms !== undefined && (came.error as PdpUnavailable).code === "DEADLINE_EXCEEDED";
         if (slow) expected = { outcome: expect.outcome, http_status: expect.http_status };
         compareError(came.error, expected);
+      } else if (came.answer instanceof PermissionSet) {
+        assert.equal(expect.outcome, "answered");
+        assert.deepEqual(
+          came.answer.toJSON().map((one) => one.permission),
+          expect.permissions,
+        );
       } else if (Array.isArray(came.answer)) {
         assert.equal(expect.outcome, "answered");
         assert.deepEqual(
@@ -188,9 +200,17 @@ interface CanCase {
   readonly holds: boolean[];
 }
 
+interface PermissionsCase {
+  readonly name: string;
+  readonly token: string;
+  readonly resources: WrittenResource[];
+  readonly context?: Record<string, number>;
+  readonly holds: string[][];
+}
+
 describe("a real PDP is asked", { skip: SKIP }, () => {
-  const suite = cases<{ cases: DecisionCase[]; can: CanCase[] }>("decisions");
-  assert.ok(suite.cases.length > 0 && suite.can.length > 0);
+  const suite = cases<{ cases: DecisionCase[]; can: CanCase[]; permissions: PermissionsCase[] }>("decisions");
+  assert.ok(suite.cases.length > 0 && suite.can.length > 0 && suite.permissions.length > 0);
   let guard: Guard;
   before(() => {
     guard = patient(servers.pdp, { apiKey: servers.api_key });
@@ -225,6 +245,16 @@ describe("a real PDP is asked", { skip: SKIP }, () => {
       const found = questions.map(({ permission, resource }) => set.holds(permission, resource));
       assert.deepEqual(found, holds);
       assert.equal(set.holds("course:never-asked"), false);
+    });
+  }
+  for (const { name, token, resources: written, context, holds } of suite.permissions) {
+    test(`permissions: ${name}`, async () => {
+      const resources = written.map((one) => resourceOf(one) as Resource);
+      const set = await guard.permissions(servers.tokens[token] as string, resources, context);
+      const declared = ["course:delete", "course:edit", "course:view", "page:view", "admin:access"];
+      const found = resources.map((one) => declared.filter((permission) => set.holds(permission, one)));
+      assert.deepEqual(found, holds);
+      assert.ok(!declared.some((permission) => set.holds(permission)));
     });
   }
   test("without the API key", async (t) => {

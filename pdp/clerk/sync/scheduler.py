@@ -4,7 +4,6 @@ Of all processes on one database one syncs at a time (`lease`), and all of them 
 complete sync found, whoever ran it: `pdp clerk sync`, too.
 """
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -14,9 +13,11 @@ from pdp.clerk.directory import Directory
 from pdp.clerk.sync.lease import Last, NotOurTurn, is_due, read_last
 from pdp.clerk.sync.sync import Sync
 from pdp.clock import Clock
+from pdp.concurrency.background import BackgroundTask
 from pdp.errors import ClerkError, DatabaseUnavailable, ShuttingDown
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import forget_old
+from pdp.gauges import Gauges
 from pdp.settings import ClerkSettings
 
 log = structlog.get_logger("pdp.clerk")
@@ -59,17 +60,36 @@ class Reconciler:
         self._last = Last()
         self._failures = 0
         self._forget_at = self._retry_at = -float("inf")  # by the monotonic clock
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
+        self._look_seconds = min(LOOK_SECONDS, settings.reconcile_seconds or LOOK_SECONDS)
+        self._task = BackgroundTask(
+            "clerk",
+            self._turn,
+            retry_seconds=(self._look_seconds, self._look_seconds),
+            log=log,
+            failed="clerk_reconciler_fails",
+        )
 
     def start(self) -> None:
         """Begins. Neither Clerk nor the database need be in reach."""
-        self._thread.start()
+        self._task.start()
 
     def stop(self) -> None:
         """Ends before the next request or transaction; what is under way is not waited for long."""
-        self._stopping.set()
-        self._thread.join(STOP_SECONDS_MAX)
+        self._task.stop(STOP_SECONDS_MAX)
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_clerk_drift": (
+                "Differences that the last complete sync with Clerk found.",
+                self.drift,
+            ),
+            "pdp_clerk_reconciled_timestamp_seconds": (
+                "When the last complete sync with Clerk ended; 0: never.",
+                self.reconciled_at,
+            ),
+            "pdp_clerk_sync_failures": ("Syncs with Clerk that failed.", self.failures),
+        }
 
     def drift(self) -> float:
         """How many differences the last complete sync found."""
@@ -83,18 +103,10 @@ class Reconciler:
         """How many syncs have failed in this process."""
         return self._failures
 
-    def _run(self) -> None:
-        interval = self._settings.reconcile_seconds
-        look_seconds = min(LOOK_SECONDS, interval or LOOK_SECONDS)
-        while not self._stopping.is_set():
-            try:
-                self._forget()
-                self._look()
-            except DatabaseUnavailable:
-                pass  # readiness tells of it
-            except Exception:  # a bug must not end the thread
-                log.exception("clerk_reconciler_fails")
-            self._stopping.wait(look_seconds)
+    def _turn(self) -> float:
+        self._forget()
+        self._look()
+        return self._look_seconds
 
     def _look(self) -> None:
         state, self._last = read_last(self._store)
@@ -110,7 +122,7 @@ class Reconciler:
             self._store,
             self._directory,
             clock=self._clock,
-            pause=self._pause,
+            pause=self._task.sleep,
         )
         began = time.monotonic()
         self._retry_at = began + min(RETRY_SECONDS, self._settings.reconcile_seconds)
@@ -126,10 +138,6 @@ class Reconciler:
         self._on_synced()
         seconds = round(time.monotonic() - began, 1)
         log.info("clerk_synced", run=summary.run, drift=summary.drift, seconds=seconds)
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise ShuttingDown("the process is ending")
 
     def _forget(self) -> None:
         if time.monotonic() < self._forget_at:

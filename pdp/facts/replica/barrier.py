@@ -106,7 +106,8 @@ class Barriers:
                 # It restarted, was restored or failed over: what was waited for may not be in it.
                 raise RevisionNotReached(
                     "the database began a new epoch meanwhile; read what it holds, and ask again",
-                    revision=str(state.revision),
+                    wanted=revision,
+                    seen=state.revision,
                 )
             query = select(replicas.id).where(replicas.acknowledged < revision)
             return set(connection.execute(query).scalars())
@@ -121,5 +122,6 @@ def _bounds(connection: Connection) -> dict[str, float]:
 def _not_reached(revision: int, state: State) -> RevisionNotReached:
     return RevisionNotReached(
         f"revision {revision} is not in the database, which is at {state.revision}",
-        revision=str(state.revision),
+        wanted=revision,
+        seen=state.revision,
     )

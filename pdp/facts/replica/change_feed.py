@@ -121,9 +121,11 @@ class History:
             if epoch != self._epoch or after < self._before:
                 return None
             if after > self._revision():
+                seen = self._revision()
                 raise RevisionNotReached(
-                    f"revision {after} is not reached: this process is at {self._revision()}",
-                    revision=str(self._revision()),
+                    f"revision {after} is not reached: this process is at {seen}",
+                    wanted=after,
+                    seen=seen,
                 )
             return self._first + bisect.bisect_right(
                 self._steps, after, key=lambda step: step.revision
@@ -186,9 +188,14 @@ class Watch:
         """
         # First of all: a snapshot that is older than the history confirms nothing of what is newer.
         snapshot = self._cell.current
-        left_seconds = snapshot.confirmed_at + self._staleness_seconds_max - time.monotonic()
+        age_seconds = time.monotonic() - snapshot.confirmed_at
+        left_seconds = self._staleness_seconds_max - age_seconds
         if left_seconds <= 0:
-            raise FactsStale("every change was not confirmed as seen in time")
+            raise FactsStale(
+                "every change was not confirmed as seen in time",
+                age_seconds=age_seconds,
+                bound_seconds=self._staleness_seconds_max,
+            )
         start_over = self._place is None and not self._find()
         found = None if self._place is None else self._history.since(self._place)
         if self._place is not None and found is None:

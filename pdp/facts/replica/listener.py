@@ -3,16 +3,13 @@
 A hint and no more: what is lost, late or refused (connection poolers may) is found by the poll.
 """
 
-import random
-import threading
-import time
 from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
 
+from pdp.concurrency.background import BackgroundTask
 from pdp.database.engine import listening
-from pdp.errors import DatabaseUnavailable
 from pdp.facts.store.changelog import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -35,48 +32,31 @@ class Listener:
     def __init__(self, engine: Engine, changed: Callable[[], None]) -> None:
         self._engine = engine
         self._changed = changed
-        self._retry_seconds = RETRY_SECONDS_MIN
-        self._failing = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+        self._task = BackgroundTask(
+            "listener",
+            self._listen,
+            retry_seconds=(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX),
+            log=log,
+            failed="not_listening",
+            on_recovered=lambda: log.info("listening_again"),
+        )
 
     def start(self) -> None:
         """Begins to listen; returns at once. The database need not be in reach."""
         if self._engine.dialect.name == "postgresql":
-            self._thread.start()
+            self._task.start()
 
     def stop(self) -> None:
         """Ends within STOP_SECONDS_MAX."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_SECONDS_MAX)
+        self._task.stop(STOP_SECONDS_MAX)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                self._listen()
-            except DatabaseUnavailable as error:
-                if not self._failing:
-                    log.warning("not_listening", error=error.message)
-                self._failing = True
-            except Exception:
-                # A bug here must not end the thread unseen.
-                log.exception("not_listening")
-                self._failing = True
-            if time.monotonic() - began > RETRY_SECONDS_MAX:
-                self._retry_seconds = RETRY_SECONDS_MIN
-            # Processes that lost the database together must not come back together.
-            self._stopping.wait(self._retry_seconds * random.uniform(0.5, 1))  # noqa: S311
-            self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
-
-    def _listen(self) -> None:
+    def _listen(self) -> float:
+        """Listens until the connection is lost or the task is to end."""
         with listening(self._engine, CHANNEL) as announced:
-            if self._failing:
-                log.info("listening_again")
-            self._failing = False
+            self._task.works()
             self._changed()
-            while not self._stopping.is_set():
+            while not self._task.stopping:
                 if announced(WAIT_SECONDS):
                     self._changed()
-                    self._stopping.wait(SPACING_SECONDS)
+                    self._task.sleep(SPACING_SECONDS)
+        return 0

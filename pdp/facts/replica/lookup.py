@@ -25,7 +25,8 @@ class Look:
         # What was just read at the snapshot's revision serves though a cache may have no room.
         usable = gathered is not None and snapshot.is_at(gathered)
         self._gathered = gathered if usable else None
-        self.wanted = Wanted()
+        self.wanted: Wanted | None = None
+        """What is neither cached nor gathered; None: nothing."""
 
     def user(self, user_id: str) -> UserFacts | None:
         entry = self._cached(self._caches.users, user_id)
@@ -33,7 +34,7 @@ class Look:
             return entry.value
         if self._gathered is not None and user_id in self._gathered.users:
             return self._gathered.users[user_id]
-        self.wanted.users.add(user_id)
+        self._want().users.add(user_id)
         return None
 
     def organization(self, organization_id: str | None) -> OrganizationFacts | None:
@@ -44,7 +45,7 @@ class Look:
             return entry.value
         if self._gathered is not None and organization_id in self._gathered.organizations:
             return self._gathered.organizations[organization_id]
-        self.wanted.organizations.add(organization_id)
+        self._want().organizations.add(organization_id)
         return None
 
     def chain(self, asked: Resource | None) -> tuple[ResourceFacts, ...]:
@@ -84,8 +85,13 @@ class Look:
             return entry.value
         if self._gathered is not None and key in self._gathered.resources:
             return self._gathered.resources[key]
-        self.wanted.resources.add(key)
+        self._want().resources.add(key)
         return None
+
+    def _want(self) -> Wanted:
+        if self.wanted is None:
+            self.wanted = Wanted()
+        return self.wanted
 
 
 def _merged(asked: Resource, known: ResourceFacts) -> ResourceFacts:

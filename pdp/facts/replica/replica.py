@@ -11,24 +11,26 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 
+from pdp.concurrency.background import BackgroundTask
 from pdp.concurrency.waiting import done_within
 from pdp.database.engine import take_time
 from pdp.decision import Policy
 from pdp.errors import (
     DatabaseUnavailable,
     FactsStale,
-    PdpError,
     RevisionNotReached,
 )
 from pdp.facts.replica.change_feed import History, Watch
 from pdp.facts.replica.lookup import Look
 from pdp.facts.replica.registration import Registration, Standing
 from pdp.facts.replica.snapshot import Snapshot, SnapshotCell
+from pdp.facts.replica.survey import Survey
+from pdp.facts.replica.view import View
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.facts.store.loader import (
     Claim,
@@ -40,7 +42,8 @@ from pdp.facts.store.loader import (
 )
 from pdp.facts.store.state import State
 from pdp.facts.store.store import Reader, Store
-from pdp.model import OrganizationFacts, Resource, ResourceFacts, UserFacts
+from pdp.gauges import Gauges
+from pdp.model import Resource
 
 log = structlog.get_logger(__name__)
 
@@ -55,20 +58,6 @@ RETRY_SECONDS_MAX = 0.2
 """After a look that failed: the connection may have been dead, and the database be there."""
 REVISIONS_TO_FOLLOW_MAX = 1_000
 """Further behind, everything is read again."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What decisions are made from, all of it at one revision."""
-
-    policy: Policy
-    user: UserFacts | None
-    organization: OrganizationFacts | None
-    """None where no organization is active."""
-    chains: Sequence[tuple[ResourceFacts, ...]]
-    """One per asked resource: itself, then its ancestors nearest first; empty for no resource."""
-    revision: int
-    snapshot: Snapshot = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,33 +84,39 @@ class Replica:
         self._one_catches_up = threading.Lock()
         self._readers = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="facts-reader")
         self._reads_queued = 0
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._polls_lock = threading.Lock()
         self._polls_begun = 0
         self._poll_waiters: list[_PollWaiter] = []
-        self._thread: threading.Thread | None = None
-        self.problem: str | None = None
-        """Why the database could not be followed the last time; None: it was."""
+        retry_seconds = min(poll_seconds, RETRY_SECONDS_MAX)
+        self._task = BackgroundTask(
+            "replica",
+            self._turn,
+            retry_seconds=(retry_seconds, retry_seconds),
+            log=log,
+            failed="facts_not_followed",
+            on_recovered=lambda: log.info("facts_followed_again", revision=self.revision),
+            at_end=self._leave,
+        )
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begins to follow the database; returns at once. See `ready`."""
-        self._thread = threading.Thread(target=self._follow, name="replica", daemon=True)
-        self._thread.start()
+        self._task.start()
 
     def stop(self) -> None:
         """Ends the follower. To be called when nothing is answered any more."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(LOAD_WAIT_SECONDS_MAX)
+        self._task.stop(LOAD_WAIT_SECONDS_MAX)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def poke(self) -> None:
         """Something was written: catch up now instead of at the next poll."""
-        self._wake.set()
+        self._task.wake()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the database could not be followed the last time; None: it was."""
+        return self._task.problem
 
     def ready(self) -> bool:
         """Whether policy and facts are loaded and confirmed within the bound."""
@@ -132,6 +127,16 @@ class Replica:
         if not self._cell.loaded:
             return float("inf")
         return time.monotonic() - self._cell.current.confirmed_at
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_revision": ("Revision that is served.", lambda: self.revision),
+            "pdp_staleness_seconds": (
+                "Time since every change was confirmed as seen.",
+                self.staleness_seconds,
+            ),
+        }
 
     @property
     def policy(self) -> Policy:
@@ -180,7 +185,7 @@ class Replica:
                 RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
             InvalidRequest: an identifier cannot be stored.
         """
-        if at_least_revision > self.revision:
+        if at_least_revision and at_least_revision > self.revision:
             await self._reach(at_least_revision)
 
         def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
@@ -189,7 +194,7 @@ class Replica:
             user = found.user(user_id)
             organization = found.organization(organization_id)
             chains = [found.chain(resource) for resource in resources]
-            if found.wanted:
+            if found.wanted is not None:
                 return found.wanted
             return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
 
@@ -203,10 +208,42 @@ class Replica:
                 await self._await_poll()
         # What is wanted changes faster than two transactions can agree: one transaction for all.
         wanted = _all_wanted(user_id, organization_id, resources)
-        view = look(*await _outcome(self._submit(lambda: self._catch_up_and_read(wanted))))
+        caught_up = self._submit(
+            lambda: self._catch_up_and_read(lambda reader: gather(reader, wanted))
+        )
+        view = look(*await _outcome(caught_up))
         if isinstance(view, View):
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
+
+    async def survey(self, read: Callable[[Survey], T], at_least_revision: int = 0) -> T:
+        """What `read` returns, called in a thread of the pool with a transaction that is at the
+        revision that is served.
+
+        Raises what `view` raises, and what `read` raises.
+        """
+        if at_least_revision > self.revision:
+            await self._reach(at_least_revision)
+
+        def attempt() -> Survey | tuple[T]:
+            with self._store.read() as reader:
+                survey = Survey(reader, self._cell.current)
+                return (read(survey),) if survey.agrees else survey
+
+        for _ in range(ATTEMPTS_MAX):
+            done = await _outcome(self._submit(attempt))
+            if isinstance(done, tuple):
+                return done[0]
+            await self.await_revision(done.revision)
+        # It changes faster than is polled: nothing is applied while this is read.
+        _, found = await _outcome(
+            self._submit(
+                lambda: self._catch_up_and_read(
+                    lambda reader: read(Survey(reader, self._cell.current))
+                )
+            )
+        )
+        return found
 
     def confirm(self, view: View) -> None:
         """Called after the evaluation: that what the answer stands on is still within the bound.
@@ -233,12 +270,15 @@ class Replica:
 
     def require_fresh(self, snapshot: Snapshot) -> None:
         """Raises FactsStale where nothing is to be answered from it any more."""
-        if time.monotonic() - snapshot.confirmed_at >= self._staleness_seconds_max:
+        age_seconds = time.monotonic() - snapshot.confirmed_at
+        if age_seconds >= self._staleness_seconds_max:
             raise FactsStale(
                 "policy and facts were not confirmed as current within "
-                f"{self._staleness_seconds_max:g} s"
+                f"{self._staleness_seconds_max:g} s",
+                age_seconds=age_seconds,
+                bound_seconds=self._staleness_seconds_max,
             )
-        if self._cell.is_retired(snapshot):
+        if snapshot.number < self._cell.oldest:
             raise FactsStale("a barrier ended all answers from before a change")
 
     async def _load(self, wanted: Wanted) -> Gathered | None:
@@ -298,19 +338,21 @@ class Replica:
 
         return self._readers.submit(run)
 
-    def _catch_up_and_read(self, wanted: Wanted) -> tuple[Snapshot, Gathered]:
+    def _catch_up_and_read(self, read: Callable[[Reader], T]) -> tuple[Snapshot, T]:
         with self._one_catches_up:
             asked_at = time.monotonic()
             with self._store.read() as reader:
                 self._registration.require(reader.connection)
                 self._catch_up(reader, asked_at)
-                return self._cell.current, gather(reader, wanted)
+                return self._cell.current, read(reader)
 
     async def _reach(self, revision: int) -> None:
         if not await self.await_revision(revision):
+            seen = self.revision
             raise RevisionNotReached(
-                f"revision {revision} is not reached: this process is at {self.revision}",
-                revision=str(self.revision),
+                f"revision {revision} is not reached: this process is at {seen}",
+                wanted=revision,
+                seen=seen,
             )
 
     async def _await_poll(self, revision: float = float("inf")) -> None:
@@ -320,7 +362,7 @@ class Replica:
         with self._polls_lock:
             waiter = _PollWaiter(self._polls_begun + 1, revision, done)
             self._poll_waiters.append(waiter)
-        self._wake.set()
+        self._task.wake()
         try:
             await done_within(done, CATCH_UP_SECONDS_MAX)
         finally:
@@ -339,29 +381,7 @@ class Replica:
 
     # --- following ------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        failing = False
-        while not self._stopping.is_set():
-            wait_seconds = min(self._poll_seconds, RETRY_SECONDS_MAX)
-            try:
-                wait_seconds = self._turn()
-            except PdpError as error:
-                if not failing or error.message != self.problem:
-                    log.warning("facts_not_followed", error=error.message)
-                self.problem = error.message
-                failing = True
-            except Exception:
-                # A bug here must not end the thread unseen; until it works, nothing is confirmed.
-                log.exception("facts_not_followed")
-                self.problem = "an internal error, which the log has"
-                failing = True
-            else:
-                self.problem = None
-                if failing:
-                    log.info("facts_followed_again", revision=self.revision)
-                failing = False
-            self._wake.wait(wait_seconds)
-            self._wake.clear()
+    def _leave(self) -> None:
         # Nobody answers any more; watchers may, for as long as their leases last.
         time.sleep(max(0.0, self._history.leases.end() - time.monotonic()))
         self._registration.leave()

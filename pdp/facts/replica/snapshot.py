@@ -93,7 +93,8 @@ class SnapshotCell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._current: Snapshot | None = None
-        self._oldest = 0
+        self.oldest = 0
+        """Nothing is answered any more from a snapshot with a smaller number, however fresh."""
 
     @property
     def loaded(self) -> bool:
@@ -114,11 +115,7 @@ class SnapshotCell:
 
     def retire(self) -> None:
         """From now on nothing is answered any more from snapshots before the current one."""
-        self._oldest = self.current.number
-
-    def is_retired(self, snapshot: Snapshot) -> bool:
-        """Whether nothing is to be answered from it any more, however fresh it is."""
-        return snapshot.number < self._oldest
+        self.oldest = self.current.number
 
     def fill(self, gathered: Gathered) -> None:
         """Stores what was read, unless a later revision was applied meanwhile (rule 1)."""

@@ -1,17 +1,19 @@
 """Reads facts and policy out of one transaction. No caches here: what is read is what is stored."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select, tuple_
+from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select
 
 from pdp.decision import Policy, PolicyEntity, build_policy
 from pdp.facts.store import tables
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.store.keys import key_parameter, key_table
 from pdp.facts.store.organization_roles import read_organization_permissions
 from pdp.facts.store.rows import check_text, grant_from_row, resource_from_row, user_from_row
 from pdp.facts.store.store import Reader
@@ -224,11 +226,11 @@ def _resources(
         check_text(type_, "resource.type")
         check_text(resource_id, "resource.id")
     grants: dict[tuple[str, str], list[Grant]] = {}
-    for row in _matching(reader, _RESOURCE_GRANTS, keys):
+    for row in _with_keys(reader, _resource_grants, keys):
         key = (row["resource_type"], row["resource_id"])
         grants.setdefault(key, []).append(grant_from_row(row))
     stored: dict[tuple[str, str], Resource] = {}
-    for row in _matching(reader, _RESOURCES, keys):
+    for row in _with_keys(reader, _stored_resources, keys):
         stored[row["type"], row["id"]] = resource_from_row(row)
     return {
         key: ResourceFacts(
@@ -243,6 +245,15 @@ def _matching(reader: Reader, query: Select[Any], keys: Iterable[Any]) -> Iterat
         yield from reader.connection.execute(query, {"keys": chunk}).mappings()
 
 
+def _with_keys(
+    reader: Reader, query: Callable[[str], Select[Any]], keys: Iterable[tuple[str, str]]
+) -> Iterator[RowMapping]:
+    statement = query(reader.connection.dialect.name)
+    for chunk in _chunks(keys):
+        parameters = {"keys": key_parameter(chunk)}
+        yield from reader.connection.execute(statement, parameters).mappings()
+
+
 def _by_id(grants: Iterable[Grant]) -> tuple[Grant, ...]:
     return tuple(sorted(grants, key=lambda grant: grant.id))
 
@@ -253,9 +264,8 @@ def _chunks(values: Iterable[T]) -> Iterator[Sequence[T]]:
         yield chunk
 
 
-def _where_in(table: Table, *columns: Column[Any]) -> Select[Any]:
-    left = columns[0] if len(columns) == 1 else tuple_(*columns)
-    return select(table).where(left.in_(bindparam("keys", expanding=True)))
+def _where_in(table: Table, column: Column[Any]) -> Select[Any]:
+    return select(table).where(column.in_(bindparam("keys", expanding=True)))
 
 
 # Made once: to make one costs more than to execute it.
@@ -267,10 +277,20 @@ _BARRED_USERS = _where_in(tables.clerk_objects, tables.clerk_objects.c.id).where
 _MEMBERSHIPS = _where_in(tables.memberships, tables.memberships.c.user_id)
 _REVOKED_SESSIONS = _where_in(tables.revoked_sessions, tables.revoked_sessions.c.user_id)
 _USER_GRANTS = _where_in(tables.grants, tables.grants.c.user_id)
-_RESOURCES = _where_in(tables.resources, tables.resources.c.type, tables.resources.c.id)
 # To organization roles only: those to users, of which there may be very many, are with the user.
 _TO_ROLES = tables.grants.c.organization_role.is_not(None)
 _ORGANIZATION_GRANTS = _where_in(tables.grants, tables.grants.c.organization_id).where(_TO_ROLES)
-_RESOURCE_GRANTS = _where_in(
-    tables.grants, tables.grants.c.resource_type, tables.grants.c.resource_id
-).where(_TO_ROLES)
+
+
+@functools.cache
+def _stored_resources(dialect: str) -> Select[Any]:
+    resources, keys = tables.resources, key_table(dialect)
+    same = (resources.c.type == keys.c.type) & (resources.c.id == keys.c.id)
+    return select(resources).join(keys, same)
+
+
+@functools.cache
+def _resource_grants(dialect: str) -> Select[Any]:
+    grants, keys = tables.grants, key_table(dialect)
+    same = (grants.c.resource_type == keys.c.type) & (grants.c.resource_id == keys.c.id)
+    return select(grants).join(keys, same).where(_TO_ROLES)

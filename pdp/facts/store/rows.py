@@ -50,7 +50,6 @@ _OPTIONAL = "optional"
 class Kind:
     """How one kind of entity is stored."""
 
-    name: str
     table: Table
     from_row: Callable[[Row], Any]
     """Roles come without `inherits`, which has a table of its own."""
@@ -260,14 +259,14 @@ def _attributes(text: str) -> Attributes:
 
 
 KINDS: Mapping[type, Kind] = {
-    Permission: Kind("permission", tables.permissions, lambda row: Permission(**row)),
-    ResourceType: Kind("resource_type", tables.resource_types, _resource_type_from_row),
-    Role: Kind("role", tables.roles, lambda row: Role(**row)),
-    Rule: Kind("rule", tables.rules, _rule_from_row),
-    Grant: Kind("grant", tables.grants, grant_from_row),
-    Route: Kind("route", tables.routes, _route_from_row),
-    User: Kind("user", tables.users, user_from_row),
-    Organization: Kind("organization", tables.organizations, lambda row: Organization(**row)),
-    Membership: Kind("membership", tables.memberships, lambda row: Membership(**row)),
-    Resource: Kind("resource", tables.resources, resource_from_row),
+    Permission: Kind(tables.permissions, lambda row: Permission(**row)),
+    ResourceType: Kind(tables.resource_types, _resource_type_from_row),
+    Role: Kind(tables.roles, lambda row: Role(**row)),
+    Rule: Kind(tables.rules, _rule_from_row),
+    Grant: Kind(tables.grants, grant_from_row),
+    Route: Kind(tables.routes, _route_from_row),
+    User: Kind(tables.users, user_from_row),
+    Organization: Kind(tables.organizations, lambda row: Organization(**row)),
+    Membership: Kind(tables.memberships, lambda row: Membership(**row)),
+    Resource: Kind(tables.resources, resource_from_row),
 }

@@ -37,6 +37,7 @@ from pdp.facts.store.changelog import (
 )
 from pdp.facts.store.rows import KINDS, check_row, check_text, key_text, to_row
 from pdp.facts.store.state import read_state
+from pdp.kinds import kind_of
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, key_of
 
 log = structlog.get_logger(__name__)
@@ -173,7 +174,7 @@ class Transaction(Reader):
         """
         kind = KINDS[type(entity)]
         if not self.insert_new(kind.table, to_row(entity), _names_nothing(entity)):
-            raise AlreadyExists(kind.name, key_text(key_of(entity)))
+            raise AlreadyExists(kind_of(entity), key_text(key_of(entity)))
         if isinstance(entity, Role):
             self._inherit([entity])
         self._touch(entity)
@@ -190,7 +191,7 @@ class Transaction(Reader):
         row = to_row(entity)
         before = self.get(type(entity), key)
         if before is None:
-            raise NotFound(kind.name, key_text(key))
+            raise NotFound(kind_of(entity), key_text(key))
         where = (column == part for column, part in zip(kind.key, key, strict=True))
         self._write(update(kind.table).where(*where).values(row), None, _names_nothing(entity))
         if isinstance(entity, Role):
@@ -210,7 +211,9 @@ class Transaction(Reader):
         stored = KINDS[kind]
         where = (column == part for column, part in zip(stored.key, key, strict=True))
         name = key_text(key)
-        broken = BrokenReference(f"the {stored.name} {name!r} is still named", stored.name, name)
+        broken = BrokenReference(
+            f"the {kind_of(kind)} {name!r} is still named", kind_of(kind), name
+        )
         self._write(delete(stored.table).where(*where), None, broken)
         self._touch(before)
         return True
@@ -342,7 +345,7 @@ class Transaction(Reader):
 
 
 def _names_nothing(entity: Entity) -> BrokenReference:
-    kind, key = KINDS[type(entity)].name, key_text(key_of(entity))
+    kind, key = kind_of(entity), key_text(key_of(entity))
     return BrokenReference(f"the {kind} {key!r} names a role that does not exist", kind, key)
 
 

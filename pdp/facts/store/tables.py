@@ -171,7 +171,7 @@ resources = Table(
     Column("attributes", text, nullable=False),  # a JSON object
     CheckConstraint("(parent_type IS NULL) = (parent_id IS NULL)", name="whole_parent"),
     Index(None, "parent_type", "parent_id"),
-    Index(None, "organization_id"),
+    Index(None, "organization_id", "type", "id"),
 )
 
 revoked_sessions = Table(

@@ -2,13 +2,17 @@
 a bound on what a stranger sends."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.limits import ATTRIBUTE_BYTES_MAX, ATTRIBUTE_DEPTH_MAX, ATTRIBUTE_NODES_MAX
 from pdp.model import Attributes
+
+ReadAttributes: TypeAlias = Callable[[Struct, str], Attributes]
+"""Reads the attributes that a Struct holds; raises as `attributes_of`."""
 
 
 def attributes_of(struct: Struct, field: str) -> dict[str, Any]:
@@ -35,8 +39,13 @@ def _mapping(struct: Struct, field: str, depth: int, nodes: list[int]) -> dict[s
     """The recursion ends at ATTRIBUTE_DEPTH_MAX; `nodes` counts what was read of one Struct."""
     fields = struct.fields
     _enter(len(fields), field, depth, nodes)
+    attributes = {}
     # By key, because the items() of a protobuf map is a generator in Python.
-    return {_text(name, field): _value(fields[name], field, depth, nodes) for name in fields}
+    for name in fields:
+        if "\0" in name:
+            raise _nul(field)
+        attributes[name] = _value(fields[name], field, depth, nodes)
+    return attributes
 
 
 def _list(values: ListValue, field: str, depth: int, nodes: list[int]) -> list[Any]:
@@ -44,11 +53,9 @@ def _list(values: ListValue, field: str, depth: int, nodes: list[int]) -> list[A
     return [_value(value, field, depth, nodes) for value in values.values]
 
 
-def _text(text: str, field: str) -> str:
+def _nul(field: str) -> InvalidRequest:
     # The runtime of conditions would take what stands before it for the whole.
-    if "\0" in text:
-        raise InvalidRequest(Violation(field, "holds a NUL character"))
-    return text
+    return InvalidRequest(Violation(field, "holds a NUL character"))
 
 
 def _enter(children: int, field: str, depth: int, nodes: list[int]) -> None:
@@ -63,7 +70,10 @@ def _enter(children: int, field: str, depth: int, nodes: list[int]) -> None:
 def _value(value: Value, field: str, depth: int, nodes: list[int]) -> Any:
     match value.WhichOneof("kind"):
         case "string_value":
-            return _text(value.string_value, field)
+            text = value.string_value
+            if "\0" in text:
+                raise _nul(field)
+            return text
         case "number_value":
             if not math.isfinite(value.number_value):
                 raise InvalidRequest(Violation(field, "holds NaN or an infinity"))

@@ -7,7 +7,7 @@ from pdpapi.v1 import core_pb2
 
 from pdp import model
 from pdp.errors import InvalidRequest, Violation
-from pdp.wire.convert.attributes import attributes_of, struct_of
+from pdp.wire.convert.attributes import ReadAttributes, attributes_of, struct_of
 from pdp.wire.convert.times import seconds_of, set_time
 
 _EFFECTS = {pb.EFFECT_ALLOW: model.Effect.ALLOW, pb.EFFECT_DENY: model.Effect.DENY}
@@ -174,15 +174,13 @@ def ref_message(ref: model.ResourceRef) -> core_pb2.ResourceRef:
     return core_pb2.ResourceRef(type=ref.type, id=ref.id)
 
 
-def resource_of(message: core_pb2.Resource) -> model.Resource:
+def resource_of(message: core_pb2.Resource, read: ReadAttributes = attributes_of) -> model.Resource:
     return model.Resource(
         message.type,
         message.id,
         message.organization_id or None,
         ref_of(message.parent) if message.HasField("parent") else None,
-        attributes_of(message.attributes, "resource.attributes")
-        if message.HasField("attributes")
-        else {},
+        read(message.attributes, "resource.attributes") if message.HasField("attributes") else {},
     )
 
 

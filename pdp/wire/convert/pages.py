@@ -1,9 +1,16 @@
 """Page tokens: where a list goes on. Signed, and bound to the query they belong to, so that a
 forged, altered or transplanted token is INVALID_ARGUMENT and never reaches SQL."""
 
+import base64
 import hashlib
+import hmac
+import json
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import Message
 from itsdangerous import BadData, URLSafeSerializer
 
@@ -12,7 +19,9 @@ from pdp.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 
 CURSOR_CHARACTERS_MAX = 512
 """More than any has; what is longer is cut off and so not genuine."""
-_PAGE_FIELDS = ("page_size", "page_token")
+_PAGE_FIELDS = ("page_size", "page_token", "actor_token", "at_least_revision")
+"""What may differ from page to page of one query: tokens of an actor live for a minute."""
+_NONCE_BYTES = 12
 
 
 class Pages:
@@ -51,19 +60,57 @@ class Pages:
         try:
             key = self._signer(request).loads(token)
         except BadData:
-            raise InvalidRequest(Violation("page_token", "is not a token of this query")) from None
+            raise _not_genuine() from None
         return tuple(key)
+
+    def seal(self, request: Message, place: Sequence[str | None]) -> str:
+        """A token as `token` makes, which nobody can read: a place may be a resource that the
+        actor must not hear of."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._cipher(request).encrypt(nonce, json.dumps(list(place)).encode(), None)
+        return base64.urlsafe_b64encode(nonce + sealed).decode("ascii")
+
+    def unseal(self, request: Message) -> tuple[Any, ...] | None:
+        """The place that was sealed for this query; None: the first page.
+
+        Raises InvalidRequest for a token that was not made for this query.
+        """
+        token: str = request.page_token  # type: ignore[attr-defined]
+        if not token:
+            return None
+        try:
+            raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
+            place = self._cipher(request).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], None)
+        except (ValueError, InvalidTag):
+            raise _not_genuine() from None
+        return tuple(json.loads(place))
+
+    def _cipher(self, request: Message) -> AESGCM:
+        # A key for each query, so that random nonces never come near to meeting.
+        return AESGCM(
+            hmac.digest(self._secret(), f"sealed:{_query_of(request)}".encode(), "sha256")
+        )
 
     def _cursor_signer(self) -> URLSafeSerializer:
         return _serializer(self._secret(), "pdpapi.v1.AuditService:cursor")
 
     def _signer(self, request: Message) -> URLSafeSerializer:
-        query = type(request)()
-        query.CopyFrom(request)
-        for name in _PAGE_FIELDS:
+        return _serializer(self._secret(), _query_of(request))
+
+
+def _query_of(request: Message) -> str:
+    """Names a query: all fields of the request that are the same for all of its pages."""
+    query = type(request)()
+    query.CopyFrom(request)
+    for name in _PAGE_FIELDS:
+        if name in request.DESCRIPTOR.fields_by_name:
             query.ClearField(name)
-        digest = hashlib.sha256(query.SerializeToString(deterministic=True)).hexdigest()
-        return _serializer(self._secret(), f"{request.DESCRIPTOR.full_name}:{digest}")
+    digest = hashlib.sha256(query.SerializeToString(deterministic=True)).hexdigest()
+    return f"{request.DESCRIPTOR.full_name}:{digest}"
+
+
+def _not_genuine() -> InvalidRequest:
+    return InvalidRequest(Violation("page_token", "is not a token of this query"))
 
 
 def _serializer(secret: bytes, salt: str) -> URLSafeSerializer:

@@ -1,7 +1,6 @@
 """PolicyAdministrationService: five methods for each kind of entity, made from one table, and
 RevokeSession, Apply, Export and Barrier."""
 
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pdp.administrator import Administrator
 from pdp.document import Action, parse_document
 from pdp.errors import LimitExceeded
 from pdp.facts import Barriers
+from pdp.kinds import kind_of
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert import entities
@@ -24,7 +24,6 @@ from pdp.wire.services.exports import Exports
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
 
-_WORD_BEGINS = re.compile("(?<=[a-z])(?=[A-Z])")
 EXPORT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
 """Of a document in one message, as every client takes it by default; StreamExport has no such
 bound."""
@@ -40,48 +39,47 @@ _ACTIONS = {
 class _Kind:
     """One kind of entity, on both sides of the wire."""
 
-    name: str
-    plural: str
     entity: type[model.Entity]
     read: Callable[[Any], model.Entity]
     write: Callable[[Any], Message]
 
     @property
     def field(self) -> str:
-        return _WORD_BEGINS.sub("_", self.name).lower()
+        return kind_of(self.entity)
+
+    @property
+    def name(self) -> str:
+        """As methods and messages name it: `ResourceType`."""
+        return self.field.title().replace("_", "")
+
+    @property
+    def plural(self) -> str:
+        return f"{self.name}s"
 
 
 _KINDS = (
     _Kind(
-        "Permission",
-        "Permissions",
         model.Permission,
         entities.permission_of,
         entities.permission_message,
     ),
     _Kind(
-        "ResourceType",
-        "ResourceTypes",
         model.ResourceType,
         entities.resource_type_of,
         entities.resource_type_message,
     ),
-    _Kind("Role", "Roles", model.Role, entities.role_of, entities.role_message),
-    _Kind("Rule", "Rules", model.Rule, entities.rule_of, entities.rule_message),
-    _Kind("Grant", "Grants", model.Grant, entities.grant_of, entities.grant_message),
-    _Kind("Route", "Routes", model.Route, entities.route_of, entities.route_message),
-    _Kind("Resource", "Resources", model.Resource, entities.resource_of, entities.resource_message),
-    _Kind("User", "Users", model.User, entities.user_of, entities.user_message),
+    _Kind(model.Role, entities.role_of, entities.role_message),
+    _Kind(model.Rule, entities.rule_of, entities.rule_message),
+    _Kind(model.Grant, entities.grant_of, entities.grant_message),
+    _Kind(model.Route, entities.route_of, entities.route_message),
+    _Kind(model.Resource, entities.resource_of, entities.resource_message),
+    _Kind(model.User, entities.user_of, entities.user_message),
     _Kind(
-        "Organization",
-        "Organizations",
         model.Organization,
         entities.organization_of,
         entities.organization_message,
     ),
     _Kind(
-        "Membership",
-        "Memberships",
         model.Membership,
         entities.membership_of,
         entities.membership_message,

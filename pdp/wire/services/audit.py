@@ -186,6 +186,7 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
         source=_SOURCES[record.source],
         reported_by=record.reported_by or "",
         request=record.request or "",
+        query=record.query or "",
         occurrences=record.occurrences,
     )
     if record.actor is not None:

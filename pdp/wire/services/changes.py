@@ -21,6 +21,7 @@ from pdpapi.v1.change_service_pb2 import ChangeKind as WireKind
 from pdp.errors import InvalidRequest, Overloaded, Violation
 from pdp.facts import ChangeKind, News, Replica, Step, Watch
 from pdp.facts.replica.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
+from pdp.gauges import Gauges
 from pdp.wire.callers import Caller
 from pdp.wire.convert.times import set_duration
 from pdp.wire.methods import StreamMethod
@@ -47,6 +48,12 @@ class Watchers:
         self._replica = replica
         self._lock = threading.Lock()
         self.count = 0
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_watchers": ("Streams of changes that are open.", lambda: self.count),
+        }
 
     def methods(self) -> Sequence[StreamMethod]:
         """The methods of ChangeService."""

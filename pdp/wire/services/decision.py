@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from pdpapi.v1 import core_pb2, decision_service_pb2
 from pdpapi.v1.core_pb2 import DecisionReason, DenialKind
 from pdpapi.v1.decision_service_pb2 import (
@@ -30,7 +31,7 @@ from pdp.limits import (
 )
 from pdp.wire.callers import Caller
 from pdp.wire.convert import entities
-from pdp.wire.convert.attributes import attributes_of
+from pdp.wire.convert.attributes import ReadAttributes, attributes_of
 from pdp.wire.convert.times import set_duration, set_time
 from pdp.wire.methods import Method
 
@@ -115,7 +116,8 @@ async def _batch_response(ruling: Ruling) -> BatchCheckResponse:
         result.CopyFrom(answer)
         result.decision_id = ruling.decision_ids[index]
         _write_ancestors(result, ruling, index)
-        await pace.give_way()
+        if pace.is_over():
+            await pace.give_way()
     if isinstance(ruling.token, model.VerifiedToken):
         write_actor(response.actor, ruling.token.actor)
     return response
@@ -128,42 +130,65 @@ async def _questions(request: BatchCheckRequest) -> list[model.Question]:
     if not items:
         raise InvalidRequest(Violation("items", "must hold at least one question"))
     questions: list[model.Question] = []
-    pace = Pace()
+    read, pace = _reading_once(), Pace()
     try:
         for item in request.items:
-            questions.append(question_of(item))
-            await pace.give_way()
+            questions.append(question_of(item, read))
+            if pace.is_over():
+                await pace.give_way()
     except InvalidRequest as error:
         raise error.within(f"items[{len(questions)}]") from None
     return questions
 
 
-def question_of(item: CheckRequest | CheckItem | ExplainRequest) -> model.Question:
+def _reading_once() -> ReadAttributes:
+    """Reads attributes, equal ones once: the items of a batch often differ in their ids only."""
+    known: dict[bytes, model.Attributes] = {}
+
+    def read(struct: Struct, field: str) -> model.Attributes:
+        raw = struct.SerializeToString()
+        attributes = known.get(raw)
+        if attributes is None:
+            attributes = known[raw] = attributes_of(struct, field)
+        return attributes
+
+    return read
+
+
+def question_of(
+    item: CheckRequest | CheckItem | ExplainRequest, read: ReadAttributes = attributes_of
+) -> model.Question:
     """The question of a request. Raises InvalidRequest."""
     permission = item.permission
-    # A permission of any other form is simply not declared: a denial, not an error.
-    if not permission or len(permission) > IDENTIFIER_CHARACTERS_MAX:
-        raise InvalidRequest(
-            Violation("permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
-        )
+    wrong = check_permission(permission)
+    if wrong is not None:
+        raise InvalidRequest(wrong)
     return model.Question(
         permission,
-        _resource(item.resource) if item.HasField("resource") else None,
-        attributes_of(item.context, "context") if item.HasField("context") else {},
+        checked_resource(item.resource, read) if item.HasField("resource") else None,
+        read(item.context, "context") if item.HasField("context") else {},
     )
 
 
-def _resource(message: core_pb2.Resource) -> model.Resource:
-    resource = entities.resource_of(message)
-    wrong = _check_type(resource.type, "resource.type")
-    wrong = wrong or names.check_identifier(resource.id, "resource.id")
-    if resource.organization_id is not None:
-        wrong = wrong or names.check_identifier(
-            resource.organization_id, "resource.organization_id"
-        )
-    if resource.parent is not None:
-        wrong = wrong or _check_type(resource.parent.type, "resource.parent.type")
-        wrong = wrong or names.check_identifier(resource.parent.id, "resource.parent.id")
+def check_permission(permission: str) -> Violation | None:
+    """A permission of any other form is simply not declared: a denial, not an error."""
+    if permission and len(permission) <= IDENTIFIER_CHARACTERS_MAX:
+        return None
+    return Violation("permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
+
+
+def checked_resource(
+    message: core_pb2.Resource, read: ReadAttributes = attributes_of
+) -> model.Resource:
+    """The resource of a question. Raises InvalidRequest for names that no resource can have."""
+    resource = entities.resource_of(message, read)
+    type_, id_, organization_id, parent, _ = resource
+    wrong = _check_type(type_, "resource.type") or names.check_identifier(id_, "resource.id")
+    if organization_id is not None:
+        wrong = wrong or names.check_identifier(organization_id, "resource.organization_id")
+    if parent is not None:
+        wrong = wrong or _check_type(parent.type, "resource.parent.type")
+        wrong = wrong or names.check_identifier(parent.id, "resource.parent.id")
     if wrong is not None:
         raise InvalidRequest(wrong)
     return resource

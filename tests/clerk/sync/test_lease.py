@@ -1,4 +1,4 @@
-"""Whose turn it is to sync, and where a sync goes on."""
+"""The sync lease: which process syncs, and where a sync continues."""
 
 import threading
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ import pytest
 from pdp.clerk.sync.lease import LEASE_SECONDS, RESUME_SECONDS, Last, NotOurTurn, read_last
 from pdp.clerk.sync.sync import Progress
 from pdp.errors import ClerkUnavailable
-from tests.clerk.worlds import NOW, PAGE_ITEMS, World, add_school
-from tests.kit.clerk_api import Answer, ClerkApiServer, Request, too_many
+from tests.kit.clerk.api_server import Answer, ClerkApiServer, Request, too_many
+from tests.kit.clerk.worlds import NOW, PAGE_ITEMS, World, add_school
 
 
-def test_a_sync_that_broke_off_goes_on_where_it_was(
+def test_an_interrupted_sync_continues_where_it_was(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk, 2 * PAGE_ITEMS)
@@ -39,7 +39,7 @@ def test_a_sync_that_broke_off_goes_on_where_it_was(
     assert small_world.progress[0] == Progress("users", 2 * PAGE_ITEMS + 2, 2 * PAGE_ITEMS)
 
 
-def test_a_sync_that_broke_off_long_ago_begins_anew(
+def test_a_sync_that_was_interrupted_long_ago_starts_from_the_beginning(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk)
@@ -52,7 +52,7 @@ def test_a_sync_that_broke_off_long_ago_begins_anew(
     assert clerk.asked("/users") == 2
 
 
-def test_a_dry_run_neither_goes_on_with_a_sync_nor_is_gone_on_with(
+def test_a_dry_run_neither_continues_a_sync_nor_is_continued(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk)

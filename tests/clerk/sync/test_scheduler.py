@@ -1,5 +1,6 @@
 """The periodic sync of a serving process."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,10 +20,10 @@ from pdp.database.migrations import migrate
 from pdp.facts import Store
 from pdp.facts.store import tables
 from pdp.settings import ClerkSettings
-from tests.clerk.worlds import add_school
-from tests.e2e.test_check import reason_of
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, too_many
-from tests.kit.clerk_events import INSTANCE_ID, T0, user
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer, too_many
+from tests.kit.clerk.events import INSTANCE_ID, T0, user
+from tests.kit.clerk.worlds import add_school
+from tests.kit.school import reason_of
 from tests.kit.server import running_server, token_of
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
@@ -90,7 +91,7 @@ def test_of_several_processes_one_syncs_and_all_tell_of_it(
     assert sum(one.failures() for one in processes) == 0
 
 
-def test_who_syncs_from_cron_finds_it_in_the_metrics_of_the_server(
+def test_a_sync_from_cron_shows_in_the_metrics_of_the_server(
     engine: Engine, clerk: ClerkApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pdp.clerk.sync.scheduler.LOOK_SECONDS", 0.05)
@@ -132,10 +133,11 @@ def test_it_stops_while_clerk_has_it_wait(
     clerk.answer_next(too_many("100"), path="/users")
     reconciler = start(open_engine(sqlite_url))
     eventually(lambda: clerk.asked("/users") == 1)
+    [thread] = (thread for thread in threading.enumerate() if thread.name == "clerk")
     watch = Stopwatch()
     reconciler.stop()
     assert watch.seconds < 1
-    assert not reconciler._thread.is_alive()
+    assert not thread.is_alive()
     # The next process goes on at once.
     other = start(open_engine(sqlite_url))
     eventually(lambda: other.reconciled_at() > 0)
@@ -146,7 +148,7 @@ def test_it_stops_while_clerk_has_it_wait(
 def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
     engine: Engine, start: Start, lifetime: float
 ) -> None:
-    """Also where nothing is synced."""
+    """Even if nothing is synced."""
     now = time.time()
     kept = max(KEEP_SECONDS, lifetime + DAY_SECONDS)
     ages = {"old": kept + 60, "young": kept - 60}
@@ -169,8 +171,8 @@ def test_messages_and_sessions_are_forgotten_when_no_token_can_need_them(
     eventually(lambda: left() == ({"msg_young"}, {"young", "undated"}))
 
 
-def test_a_ban_that_no_webhook_told_of_is_denied(tmp_path: Path, clerk: ClerkApiServer) -> None:
-    """Incident F19, from end to end: with `reconcile_seconds` alone."""
+def test_a_banned_user_is_denied_without_a_webhook(tmp_path: Path, clerk: ClerkApiServer) -> None:
+    """Fault F19, from end to end: with `reconcile_seconds` alone."""
     settings = {
         "instance_id": INSTANCE_ID,
         "secret_key": SECRET_KEY,

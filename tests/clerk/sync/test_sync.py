@@ -1,4 +1,4 @@
-"""A database that is held against Clerk's account over a real socket."""
+"""A database is compared with Clerk's account over a real socket."""
 
 import random
 
@@ -11,9 +11,9 @@ from pdp.clerk.sync.sync import Sync
 from pdp.errors import ClerkRefused
 from pdp.model import Membership, Organization, User
 from pdp.settings import ClerkSettings
-from tests.clerk.worlds import NOW, PAGE_ITEMS, World, add_school, live
-from tests.kit.clerk_api import SECRET_KEY, Answer, ClerkApiServer, Request
-from tests.kit.clerk_events import INSTANCE_ID, T0, membership, organization, user
+from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer, Request
+from tests.kit.clerk.events import INSTANCE_ID, T0, membership, organization, user
+from tests.kit.clerk.worlds import NOW, PAGE_ITEMS, World, add_school, live
 
 # --- what it makes of an account ----------------------------------------------------------------
 
@@ -32,37 +32,37 @@ def test_a_backfill_of_several_pages_makes_the_database_equal_to_the_account(
     assert world.revision() == revision
 
 
-def test_a_dry_run_writes_no_fact_and_tells_each_difference_once(
+def test_a_dry_run_writes_no_fact_and_reports_each_difference_once(
     world: World, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk, 2 * PAGE_ITEMS)
     revision, facts = world.revision(), world.facts()
     first = world.sync(dry_run=True)
-    told = list(world.found)
-    assert first.drift == len(told) == len(set(told)) == len(clerk.objects)
+    reported = list(world.found)
+    assert first.drift == len(reported) == len(set(reported)) == len(clerk.objects)
     assert world.sync(dry_run=True).drift == first.drift
     assert (world.revision(), world.facts()) == (revision, facts)
 
     world.sync()
-    assert sorted(map(repr, world.found)) == sorted(map(repr, told))
+    assert sorted(map(repr, world.found)) == sorted(map(repr, reported))
 
     clerk.remove("org_1", "user_00001")
     clerk.add(user("user_00002", banned=True, updated_at=T0 + 1))
     facts = world.facts()
     world.sync(dry_run=True)
-    told = list(world.found)
+    reported = list(world.found)
     assert world.facts() == facts
     world.sync()
-    assert sorted(map(repr, world.found)) == sorted(map(repr, told))
-    assert Difference("user", "user_00002", Drift.DIFFERENT) in told
-    assert Difference("membership", "org_1/user_00001", Drift.EXTRA) in told
+    assert sorted(map(repr, world.found)) == sorted(map(repr, reported))
+    assert Difference("user", "user_00002", Drift.DIFFERENT) in reported
+    assert Difference("membership", "org_1/user_00001", Drift.EXTRA) in reported
     assert world.facts() == world.account()
 
 
 def test_what_lost_webhooks_left_behind_is_healed(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
-    """Incident F19: a tenth of the events never arrives."""
+    """A tenth of the webhooks never arrives."""
     chance = random.Random(19)
     lost = 0
     for seen in live(clerk, chance, 300):
@@ -165,18 +165,18 @@ def test_what_clerk_does_not_answer_for_is_not_deleted(
     assert small_world.facts() == small_world.account()
 
 
-def test_who_was_heard_of_only_since_the_sync_began_is_judged_by_the_next(
+def test_a_user_reported_since_the_sync_began_is_left_to_the_next_sync(
     small_world: World, clerk: ClerkApiServer
 ) -> None:
-    """Clerk may send a message before its API knows what the message tells of."""
+    """Clerk may send a message before its API knows the object of the message."""
     add_school(clerk)
     small_world.sync()
     began = int(NOW * 1000)
-    newcomers = [
+    new_users = [
         UserSeen(id="user_before", updated_at=began, noticed_at=began - 1),
         UserSeen(id="user_since", updated_at=began, noticed_at=began + 1),
     ]
-    small_world.directory.observe(newcomers)
+    small_world.directory.observe(new_users)
     small_world.sync()
     users = small_world.facts()["users"]
     assert "user_since" in users

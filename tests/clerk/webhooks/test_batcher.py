@@ -23,8 +23,13 @@ def message(number: int) -> Message:
     )
 
 
+def waiting(line: Line) -> int:
+    """How many messages wait for the transaction before theirs."""
+    return len(line._waiting)
+
+
 class Database:
-    """A directory whose transactions are held up until told to go on."""
+    """A directory whose transactions wait until the test lets them continue."""
 
     def __init__(self, url: str) -> None:
         store = Store(open_engine(url))
@@ -57,7 +62,7 @@ def test_those_that_wait_are_written_in_one_transaction(database: Database) -> N
         first = pool.submit(line.write, message(0))
         eventually(lambda: database.sizes == [1])
         others = [pool.submit(line.write, message(number)) for number in range(1, 1 + count)]
-        eventually(lambda: len(line._waiting) == count)
+        eventually(lambda: waiting(line) == count)
         database.may_go_on.set()
         assert first.result().revision == 1
         assert {one.result().revision for one in others} == {2, 3}
@@ -73,7 +78,7 @@ def test_one_that_cannot_be_stored_does_not_keep_the_others_out(database: Databa
         eventually(lambda: database.sizes == [1])
         good = [pool.submit(line.write, message(number)) for number in (1, 2)]
         bad = pool.submit(line.write, unstorable)
-        eventually(lambda: len(line._waiting) == 3)
+        eventually(lambda: waiting(line) == 3)
         database.may_go_on.set()
         assert [one.result().duplicate for one in (first, *good)] == [False] * 3
         with pytest.raises(InvalidRequest):
@@ -81,7 +86,7 @@ def test_one_that_cannot_be_stored_does_not_keep_the_others_out(database: Databa
     assert len(database.administrator.list(User)) == 3
 
 
-def test_a_database_that_is_away_is_told_to_all_who_wait() -> None:
+def test_all_waiting_messages_fail_if_the_database_is_unavailable() -> None:
     def away(messages: Sequence[Message]) -> Sequence[Observed]:
         sizes.append(len(messages))
         may_go_on.wait(10)
@@ -94,7 +99,7 @@ def test_a_database_that_is_away_is_told_to_all_who_wait() -> None:
         first = pool.submit(line.write, message(0))
         eventually(lambda: sizes == [1])
         others = [pool.submit(line.write, message(number)) for number in (1, 2)]
-        eventually(lambda: len(line._waiting) == 2)
+        eventually(lambda: waiting(line) == 2)
         may_go_on.set()
         for one in (first, *others):
             with pytest.raises(DatabaseUnavailable):
@@ -102,7 +107,7 @@ def test_a_database_that_is_away_is_told_to_all_who_wait() -> None:
     assert sizes == [1, 2]
 
 
-def test_who_waits_too_long_is_told_so_and_is_not_written_later(
+def test_a_message_that_waits_too_long_fails_and_is_not_written_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pdp.clerk.webhooks.batcher.WAIT_SECONDS_MAX", 0.05)

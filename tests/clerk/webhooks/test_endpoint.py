@@ -14,9 +14,9 @@ from pdp.clerk.webhooks.events import TYPES
 from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Membership, Organization, User
-from tests.clerk.webhooks.endpoints import Endpoint, running_endpoint
-from tests.kit import clerk_events as clerk
-from tests.kit.clerk_events import T0, event, signed
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import T0, event, signed
+from tests.kit.clerk.webhook_endpoints import Endpoint, running_endpoint
 from tests.kit.waiting import eventually, run
 
 SIGNED_400 = (400, "malformed\n")
@@ -131,7 +131,7 @@ def test_an_event_of_another_instance_is_refused(on_sqlite: Endpoint) -> None:
     assert on_sqlite.everything() == before
 
 
-def test_while_the_database_is_away_clerk_is_told_to_try_again(endpoint: Endpoint) -> None:
+def test_while_the_database_is_unavailable_clerk_is_asked_to_retry(endpoint: Endpoint) -> None:
     body = event("user.created", clerk.user())
     move_away, move_back = (
         text(f"ALTER TABLE {one} RENAME TO {other}")

@@ -1,4 +1,4 @@
-"""One reading of every part that is read, whatever stands beside it."""
+"""Every part has one meaning, whatever else the message contains."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from pdp.clerk.objects import MalformedObject
 from pdp.clerk.observations import UserSeen
 from pdp.clerk.webhooks.event_json import DEPTH_MAX
 from pdp.clerk.webhooks.events import observation_of, parse_event
-from tests.kit import clerk_events as clerk
-from tests.kit.clerk_events import event
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import event
 
 AWKWARD = [
     "1e999",
@@ -62,7 +62,7 @@ def test_what_has_no_single_reading_is_no_envelope_and_no_data(value: str) -> No
 
 
 @pytest.mark.parametrize("levels", [DEPTH_MAX - 4, DEPTH_MAX + 4])
-def test_what_stands_behind_something_deep_is_read(levels: int) -> None:
+def test_fields_after_a_deeply_nested_value_are_read(levels: int) -> None:
     deep: Any = "deep"
     for _ in range(levels):
         deep = [deep]

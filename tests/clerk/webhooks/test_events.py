@@ -21,8 +21,8 @@ from pdp.clerk.observations import (
 )
 from pdp.clerk.webhooks.events import TYPES, observation_of, parse_event
 from pdp.facts.store.clerk_objects import ClerkKind
-from tests.kit import clerk_events as clerk
-from tests.kit.clerk_events import INSTANCE_ID, T0, event
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import INSTANCE_ID, T0, event
 
 
 def seen(type_: str, data: Any, *, at: int = T0 + 7) -> Observation | None:

@@ -13,7 +13,7 @@ from pdp.clerk.webhooks.signatures import (
     check_headers,
     verify,
 )
-from tests.kit.clerk_events import OTHER_SECRET, SECRET, event, signature, signed, user
+from tests.kit.clerk.events import OTHER_SECRET, SECRET, event, signature, signed, user
 
 NOW = 1_790_000_000
 BODY = event("user.updated", user())

@@ -16,7 +16,7 @@ from pdp.facts.replica.barrier import BARRIERS_MAX
 from pdp.facts.replica.registration import Registration
 from pdp.facts.store.tables import replicas
 from pdp.model import RevokedSession, User
-from tests.facts.replica.test_replica import NEVER, write
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
@@ -59,7 +59,7 @@ def leave_a_row(engine: Engine, staleness_seconds_max: float) -> None:
 def test_after_a_barrier_no_replica_answers_from_before(
     store: Store, start: Starter, barriers: Barriers
 ) -> None:
-    """Not even who was at an answer already."""
+    """Not even a replica that was about to answer."""
     write(store, User("user_1"))
     three = [start(0.1) for _ in range(3)]
     stopwatch = Stopwatch()
@@ -102,7 +102,7 @@ def test_the_row_of_a_dead_process_is_waited_for_and_then_removed_by_others(
     barriers: Barriers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those of the living are not, and none of it is a revision."""
+    """Rows of live replicas stay, and none of it raises the revision."""
     monkeypatch.setattr(registration, "REFRESH_SECONDS", 0.05)
     monkeypatch.setattr(registration, "QUIET_SECONDS", 0.5)
     revision = write(store, User("user_1"))
@@ -122,7 +122,7 @@ def test_the_row_of_a_dead_process_is_waited_for_and_then_removed_by_others(
 def test_a_barrier_outlasts_every_lease_that_was_given_before(
     store: Store, start: Starter, barriers: Barriers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F24: a watcher that is cut off, or has left, gives kept answers until its lease ends."""
+    """F24: a watcher that is cut off, or has left, serves from its cache until its lease ends."""
     monkeypatch.setattr(leases, "LEASE_SECONDS_MAX", LEASE)
     write(store, User("user_1"))
     replica = start()
@@ -192,7 +192,7 @@ def test_writes_that_go_on_do_not_put_a_barrier_off(
         watch.close()
 
 
-def test_who_finds_its_row_gone_confirms_nothing_until_it_is_registered_again(
+def test_a_replica_without_its_row_confirms_nothing_until_it_is_registered_again(
     engine: Engine, store: Store, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     revision = write(store, User("user_1"))
@@ -207,13 +207,13 @@ def test_who_finds_its_row_gone_confirms_nothing_until_it_is_registered_again(
             run(replica.view("user_1", None, []))
         assert rows(engine) == {}
     eventually(replica.ready)
-    # What it answered before is not vouched for by that it is back.
+    # Its return does not confirm what it answered before.
     assert rows(engine) == {row: 0}
     assert Barriers(engine).wait(revision) == Passed(revision, replicas=1, silent=0)
     assert rows(engine) == {row: revision}
 
 
-def test_who_cannot_refresh_its_row_stops_before_others_may_remove_it(
+def test_a_replica_that_cannot_refresh_its_row_stops_before_others_may_remove_it(
     engine: Engine, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it sees that the row is there."""
@@ -248,10 +248,10 @@ def test_a_long_writer_does_not_keep_replicas_from_confirming(
             time.sleep(0.01)
 
 
-def test_who_stops_takes_its_row_away_once_the_leases_have_run_out(
+def test_a_replica_that_stops_removes_its_row_once_the_leases_have_run_out(
     engine: Engine, store: Store, start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F5: a watcher that did not hear of the end still gives kept answers."""
+    """F5: a watcher that missed the end of the process still serves from its cache."""
     monkeypatch.setattr(leases, "LEASE_SECONDS_MAX", LEASE)
     revision = write(store, User("user_1"))
     replica = start()
@@ -266,6 +266,11 @@ def test_who_stops_takes_its_row_away_once_the_leases_have_run_out(
     assert Barriers(engine).wait(revision) == Passed(revision, replicas=0, silent=0)
 
 
+def free_places(barriers: Barriers) -> int:
+    """For how many more waits there is room."""
+    return barriers._room._value
+
+
 def test_as_many_barriers_as_there_is_room_for_wait_at_once(
     engine: Engine, store: Store, barriers: Barriers, pool: ThreadPoolExecutor
 ) -> None:
@@ -275,11 +280,11 @@ def test_as_many_barriers_as_there_is_room_for_wait_at_once(
     waiting: list[Future[Passed]] = [
         pool.submit(barriers.wait, revision) for _ in range(BARRIERS_MAX)
     ]
-    eventually(lambda: barriers._room._value == 0)
+    eventually(lambda: free_places(barriers) == 0)
     with pytest.raises(Overloaded):
         barriers.wait(revision)
     assert {one.result(10) for one in waiting} == {Passed(revision, replicas=1, silent=1)}
-    assert barriers._room._value == BARRIERS_MAX
+    assert free_places(barriers) == BARRIERS_MAX
 
 
 @pytest.mark.parametrize("beyond", [1, 2**63, 2**64 - 1])

@@ -1,4 +1,4 @@
-"""A watcher is told each change, once and in order, or that it must start over; never neither."""
+"""A watcher receives each change, once and in order, or the order to resync; never neither."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ from pdp.facts.replica import change_feed
 from pdp.facts.replica.change_feed import CHANGES_AT_ONCE_MAX, History
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.model import Permission, User
-from tests.facts.replica.test_replica import NEVER, write
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually
 
 Starter = Callable[..., Replica]
@@ -25,7 +25,7 @@ def user(name: object) -> Change:
     return Change(ChangeKind.USER, (str(name),))
 
 
-def told(news: News) -> list[tuple[int, tuple[str, ...]]]:
+def received(news: News) -> list[tuple[int, tuple[str, ...]]]:
     return [(step.revision, change.key) for step in news.steps for change in step.changes]
 
 
@@ -50,11 +50,11 @@ def settled(watch: Watch) -> News:
     return found[0]
 
 
-def test_what_is_written_is_told_with_exactly_its_keys(store: Store, start: Starter) -> None:
+def test_a_write_is_announced_with_exactly_its_keys(store: Store, start: Starter) -> None:
     replica = start(NEVER)
     watch = replica.watch("", 0)
     first = watch.news()
-    assert (first.start_over, told(first), first.revision) == (False, [], 0)
+    assert (first.start_over, received(first), first.revision) == (False, [], 0)
     assert first.left_seconds is not None
     write(store, User("user_1"), User("user_2"))
     write(store, Permission("course:edit"))
@@ -68,7 +68,7 @@ def test_what_is_written_is_told_with_exactly_its_keys(store: Store, start: Star
     assert not watch.news().steps
 
 
-def test_who_comes_back_goes_on_where_they_were(store: Store, start: Starter) -> None:
+def test_a_watcher_that_comes_back_continues_where_it_was(store: Store, start: Starter) -> None:
     replica = start(NEVER)
     epoch = replica.watch("", 0).news().epoch
     for n in range(4):
@@ -77,7 +77,7 @@ def test_who_comes_back_goes_on_where_they_were(store: Store, start: Starter) ->
     for after in range(5):
         news = replica.watch(epoch, after).news()
         assert not news.start_over
-        assert told(news) == [(n + 1, (f"user_{n}",)) for n in range(after, 4)]
+        assert received(news) == [(n + 1, (f"user_{n}",)) for n in range(after, 4)]
         assert news.revision == 4
 
 
@@ -91,7 +91,7 @@ def test_a_listener_is_called_for_each_change(store: Store, start: Starter) -> N
 
 
 @pytest.mark.parametrize("what", ["another epoch", "before the start", "pruned", "everything"])
-def test_a_past_that_is_not_at_hand_is_a_reason_to_start_over(
+def test_changes_that_are_not_kept_are_a_reason_to_resync(
     engine: Engine, store: Store, start: Starter, what: str
 ) -> None:
     write(store, User("user_1"))
@@ -116,16 +116,16 @@ def test_a_past_that_is_not_at_hand_is_a_reason_to_start_over(
     assert news.start_over
     assert not news.steps
     assert (news.epoch, news.revision) == (epoch, replica.revision)
-    # From there on it is told like everybody.
+    # From there on it receives what all do.
     write(store, User("user_5"))
     caught_up(store, replica)
-    assert told(settled(asked)) == [(replica.revision, ("user_5",))]
+    assert received(settled(asked)) == [(replica.revision, ("user_5",))]
 
 
-def test_a_restored_database_makes_everybody_start_over(
+def test_a_restored_database_makes_every_watcher_resync(
     engine: Engine, store: Store, start: Starter
 ) -> None:
-    """Also where its revisions are the same numbers, of another history."""
+    """Even if its revisions are the same numbers, from another history."""
     write(store, User("user_1"))
     replica = start(NEVER)
     watch = replica.watch("", 0)
@@ -153,7 +153,7 @@ def test_a_revision_that_another_process_has_seen_is_waited_for(
         eventually(lambda: never.news().steps, seconds=2)
 
 
-def test_what_is_kept_is_bounded_and_what_is_gone_is_known_to_be_gone(
+def test_the_history_is_bounded_and_dropped_changes_demand_a_resync(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(change_feed, "REVISIONS_KEPT_MAX", 10)
@@ -187,8 +187,8 @@ def test_a_revision_of_many_changes_comes_in_parts_and_is_reached_with_the_last(
     parts = [settled(watch) for _ in range(3)]
     assert [(news.revision, news.behind) for news in parts] == [(0, True), (0, True), (1, False)]
     assert [news.left_seconds is None for news in parts] == [True, True, False]
-    assert [key for news in parts for _, (key,) in told(news)] == names
-    # Who was cut off between the parts is told them all again.
+    assert [key for news in parts for _, (key,) in received(news)] == names
+    # A watcher that was cut off between the parts receives them all again.
     assert replica.watch(epoch, 0).news().behind
     assert not replica.watch(epoch, 1).news().steps
 
@@ -202,8 +202,10 @@ def test_the_time_that_is_left_runs_out_and_then_there_is_no_news(
     assert left is not None
     assert left <= 0.3
     eventually(lambda: (now := watch.news().left_seconds) is not None and now < left - 0.05)
-    with pytest.raises(FactsStale):
+    with pytest.raises(FactsStale) as stale:
         eventually(lambda: watch.news() is None, seconds=2)
+    assert stale.value.metadata["bound_ms"] == "300"
+    assert int(stale.value.metadata["age_ms"]) >= 300
 
 
 Written = dict[str, list[tuple[int, str]]]
@@ -257,11 +259,11 @@ def keep_watching(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nobody_is_told_too_little_whatever_happens_meanwhile(
+def test_no_watcher_misses_a_change_whatever_happens_meanwhile(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """A writer that never pauses; watchers that come back, and are left behind. Each was told all
-    that happened since it last started over, in order and once."""
+    """A writer that never pauses; watchers that come back, and fall behind. Each receives all
+    changes since its last resync, in order and once."""
     monkeypatch.setattr(change_feed, "REVISIONS_KEPT_MAX", 40)
     monkeypatch.setattr(change_feed, "CHANGES_AT_ONCE_MAX", 7)
     history = History()

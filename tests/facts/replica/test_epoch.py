@@ -12,8 +12,8 @@ from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store, migrate
 from pdp.model import User
-from tests.facts.replica.test_replica import NEVER, write
 from tests.kit.clusters import Cluster, started_cluster
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.server import ServerProcess
 from tests.kit.waiting import eventually, run
 
@@ -59,7 +59,7 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     lost = write(store, User("user_1", name="lost"), User("user_2"))
     replica = start(NEVER)
     watch = replica.watch("", 0)
-    told = watch.news()
+    first = watch.news()
     assert run(replica.view("user_1", None, [])).user.user.name == "lost"
     view = run(replica.view("user_2", None, []))
     assert view.user is not None
@@ -70,13 +70,13 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     eventually(lambda: reachable(store))
     assert write(store, User("user_3")) == lost
     replica.poke()
-    eventually(lambda: epoch(store) == replica._cell.current.epoch)
+    eventually(lambda: epoch(store) == replica.snapshot.epoch)
     assert run(replica.view("user_1", None, [])).user.user.name == "before"
     assert run(replica.view("user_2", None, [])).user is None
     news = watch.news()
     assert (news.start_over, news.revision) == (True, lost)
-    assert news.epoch != told.epoch
-    asked_again = replica.watch(told.epoch, lost).news()
+    assert news.epoch != first.epoch
+    asked_again = replica.watch(first.epoch, lost).news()
     assert asked_again.start_over
 
 
@@ -94,7 +94,7 @@ def reachable(store: Store) -> bool:
 def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
     cluster: Cluster, engine: Engine, store: Store
 ) -> None:
-    """F38; also where a pooler leads to it, which does not look for a server that takes writes."""
+    """F38; also through a pooler, which does not look for a server that takes writes."""
     write(store, User("user_1"))
     database = engine.url.database
     with cluster.standby() as standby:
@@ -103,7 +103,7 @@ def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
         pooled = create_engine(url)
         for one in (looking, pooled):
             eventually(lambda one=one: "standby" in refusal(Store(one)))
-        # Of several hosts the one that takes writes.
+        # Of several hosts, the one that takes writes.
         both = [make_url(each).query["host"] for each in (standby.url, cluster.url)]
         several = open_engine(
             url.update_query_dict({"host": both}).render_as_string(hide_password=False)

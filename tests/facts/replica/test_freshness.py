@@ -11,6 +11,7 @@ from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, FactsStale, Unavailable
 from pdp.facts import Replica, Store
 from pdp.model import User
+from tests.kit.facts.outage import Outage
 from tests.kit.proxy import proxied
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
@@ -25,28 +26,6 @@ def store(postgresql_url: str) -> Iterator[Store]:
     engine.dispose()
 
 
-class Outage:
-    """Takes one database of the server away, and gives it back."""
-
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url).set(drivername="postgresql")
-        assert parsed.database is not None
-        self._name = parsed.database
-        self._url = parsed.set(database="postgres").render_as_string(hide_password=False)
-
-    def begin(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(f'ALTER DATABASE "{self._name}" WITH ALLOW_CONNECTIONS false')
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-                (self._name,),
-            )
-
-    def end(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(f'ALTER DATABASE "{self._name}" WITH ALLOW_CONNECTIONS true')
-
-
 def test_answers_end_with_the_bound_when_the_database_is_gone_and_come_back_with_it(
     postgresql_url: str, store: Store
 ) -> None:
@@ -58,15 +37,17 @@ def test_answers_end_with_the_bound_when_the_database_is_gone_and_come_back_with
         outage = Outage(postgresql_url)
         outage.begin()
         watch = Stopwatch()
-        # What is in memory still answers within the bound; what is not, does not.
+        # Facts in memory still answer within the bound; others do not.
         with pytest.raises(Unavailable):
             run(replica.view("user_2", None, []))
         eventually(lambda: not replica.ready(), seconds=3)
         assert watch.seconds < 0.5 + 0.5
         with pytest.raises(FactsStale):
             run(replica.view("user_1", None, []))
-        with pytest.raises(FactsStale):
+        with pytest.raises(FactsStale) as stale:
             replica.confirm(view)
+        assert stale.value.metadata["bound_ms"] == "500"
+        assert int(stale.value.metadata["age_ms"]) >= 500
         outage.end()
         eventually(replica.ready)
         replica.confirm(run(replica.view("user_1", None, [])))
@@ -126,7 +107,7 @@ def test_a_statement_that_hangs_is_ended_after_five_seconds(
 
 
 def test_a_pause_after_reading_is_noticed_though_the_process_has_caught_up(store: Store) -> None:
-    """The test stands after the evaluation, and it is about what the answer was made from: that
+    """The check comes after the evaluation, and concerns the view behind the answer: that
     the process is current again does not make an old view new."""
     replica = Replica(store, staleness_seconds_max=0.3, poll_seconds=0.02)
     replica.start()

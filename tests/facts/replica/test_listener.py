@@ -33,7 +33,7 @@ Listen = Callable[[Engine, Callable[[], None]], Listener]
 
 @pytest.fixture
 def engine(postgresql_url: str) -> Iterator[Engine]:
-    """Of the process that reads. PostgreSQL only, unlike elsewhere in this room."""
+    """The engine of the process that reads. PostgreSQL only, unlike elsewhere in this room."""
     opened = open_engine(postgresql_url)
     yield opened
     opened.dispose()
@@ -158,20 +158,20 @@ def test_only_what_raised_the_revision_is_announced_after_its_commit_and_on_its_
             transaction.insert(User("user_2"))
             _ = 1 // 0
         write(other)
-        # What announced goes on as a connection with transactions.
+        # The announcing connection can be used for transactions afterwards.
         with pytest.raises(ZeroDivisionError), other.write() as transaction:  # noqa: PT012
             transaction.insert(User("user_2"))
             _ = 1 // 0
-        (heard,) = hearing.notifies(timeout=5, stop_after=1)
-        assert (heard.channel, heard.payload) == (CHANNEL, "")
+        (notification,) = hearing.notifies(timeout=5, stop_after=1)
+        assert (notification.channel, notification.payload) == (CHANNEL, "")
         assert not list(hearing.notifies(timeout=0))
     with other.read() as reader:
         assert (reader.revision, [user.id for user in reader.list(User)]) == (1, ["user_1"])
     mine = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pdp' AND datname = %s"
-    assert [(heard.pid,)] == server.execute(mine, (server.info.dbname,)).fetchall()
+    assert [(notification.pid,)] == server.execute(mine, (server.info.dbname,)).fetchall()
 
 
-def test_on_sqlite_nothing_is_said_and_nothing_listens(sqlite_url: str, listen: Listen) -> None:
+def test_on_sqlite_nothing_is_logged_and_nothing_listens(sqlite_url: str, listen: Listen) -> None:
     engine = open_engine(sqlite_url)
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
@@ -200,9 +200,9 @@ def test_a_listener_that_was_terminated_comes_back_and_meanwhile_polling_serves(
             server.execute("SELECT pg_terminate_backend(%s)", (before,))
             assert reaches(replica, write(other)) < POLL_SECONDS + A_MOMENT
             eventually(lambda before=before: listeners(server) not in ([], [before]))
-        heard = len(calls)
+        before = len(calls)
         write(other)
-        eventually(lambda: len(calls) > heard)
+        eventually(lambda: len(calls) > before)
     assert events(logs) == ["not_listening", "listening_again"] * 2
     assert "terminat" not in str(logs)
 
@@ -210,7 +210,7 @@ def test_a_listener_that_was_terminated_comes_back_and_meanwhile_polling_serves(
 def test_a_listener_that_hears_nothing_any_more_leaves_it_to_polling(
     start: Starter, listen: Listen, way: tuple[Proxy, Engine], other: Store
 ) -> None:
-    """The network swallows everything, and no end of the connection is told."""
+    """The network drops everything, and the connection does not end."""
     replica = start(POLL_SECONDS)
     calls: list[None] = []
     proxy, engine = way
@@ -225,7 +225,7 @@ def test_a_listener_that_hears_nothing_any_more_leaves_it_to_polling(
 
 
 @pytest.mark.parametrize("answer", [refusal("0A000"), None], ids=["an error", "a reset"])
-def test_where_a_pooler_refuses_to_listen_it_is_said_once_and_polling_serves(
+def test_if_a_pooler_refuses_to_listen_it_is_logged_once_and_polling_serves(
     start: Starter,
     listen: Listen,
     way: tuple[Proxy, Engine],
@@ -248,7 +248,7 @@ def test_where_a_pooler_refuses_to_listen_it_is_said_once_and_polling_serves(
     assert events(logs) == ["not_listening", "listening_again"]
 
 
-def test_without_the_database_it_is_said_once_without_the_password_and_ends_promptly(
+def test_without_the_database_it_logs_once_without_the_password_and_ends_promptly(
     listen: Listen,
 ) -> None:
     """SpiceDB CVE-2023-46255 and CVE-2026-40091: the DSN with its password in logs."""
@@ -286,7 +286,7 @@ def test_a_write_is_committed_though_the_queue_of_notifications_is_full(
         assert events(logs) == ["changes_not_announced"]
     with other.read() as reader:
         assert reader.revision == revisions[-1] == 2
-    # Who held it is gone: this also forgets what nobody will take.
+    # The holder is gone: this also drops what no listener will take.
     server.execute("SELECT pg_notification_queue_usage()")
     with capture_logs() as logs:
         write(other)
@@ -306,7 +306,7 @@ def test_a_write_is_committed_though_its_connection_ends_before_it_is_announced(
         assert reader.revision == 2
 
 
-def test_a_write_does_not_wait_for_who_holds_the_lock_on_notifications(
+def test_a_write_does_not_wait_for_the_lock_on_notifications(
     postgresql_url: str, server: psycopg.Connection, other: Store
 ) -> None:
     """PostgreSQL has one such lock for all databases of a server, held while a transaction that
@@ -326,7 +326,7 @@ def test_a_write_does_not_wait_for_who_holds_the_lock_on_notifications(
         over = threading.Event()
 
         def commit_on() -> None:
-            # The checkpointer tells the others of the setting, some time after it was read.
+            # The checkpointer passes the setting on to the others some time after it was read.
             number = 0
             while not over.is_set():
                 slow.execute(f"CREATE TABLE t{number} (); NOTIFY elsewhere")

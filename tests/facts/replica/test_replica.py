@@ -31,19 +31,11 @@ from pdp.model import (
     ToUser,
     User,
 )
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
-NEVER = 3_600.0
-"""A poll interval: only `poke` wakes the follower."""
-
 Starter = Callable[..., Replica]
-
-
-def write(store: Store, *entities) -> int:
-    with store.write() as transaction:
-        transaction.apply_many(entities)
-    return transaction.revision
 
 
 def test_a_view_holds_all_that_is_stored_about_actor_organization_and_resource(
@@ -111,7 +103,7 @@ def test_an_organization_or_parent_that_is_sent_for_a_stored_resource_is_ignored
         assert chain == (ResourceFacts(bare._replace(attributes={"a": 1.0}), (), stored=True),)
 
 
-def test_what_is_said_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
+def test_a_change_of_a_resource_type_is_followed(store: Store, start: Starter) -> None:
     replica = start()
 
     def said() -> dict[str, ResourceType]:
@@ -227,8 +219,9 @@ def test_a_revision_that_the_database_does_not_have_is_refused_soon(
     replica = start(NEVER)
     write(store, User("user_1"))
     watch = Stopwatch()
-    with pytest.raises(RevisionNotReached):
+    with pytest.raises(RevisionNotReached) as refused:
         run(replica.view("user_1", None, [], 1 + beyond))
+    assert refused.value.metadata == {"wanted": str(1 + beyond), "seen": "1"}
     assert watch.seconds < 1
     assert run(replica.view("user_1", None, [], 1)).revision == 1
 
@@ -301,9 +294,9 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
         transaction.insert(Route("/{c}/1", PUBLIC))
     with capture_logs() as logs:
         assert needs("/c/1") == needs("/x") == "no_route"
-    (told,) = (one for one in logs if one["event"] == "all_routes_refused")
-    assert "/c/{id}" in told["problem"]
-    assert "/{c}/1" in told["problem"]
+    (logged,) = (one for one in logs if one["event"] == "all_routes_refused")
+    assert "/c/{id}" in logged["problem"]
+    assert "/{c}/1" in logged["problem"]
     with store.write() as transaction:
         transaction.delete(Route, ("/c/{id}",))
     assert needs("/c/1") is PUBLIC
@@ -311,7 +304,7 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
 
 
 def test_grants_follow_their_subject_and_scope(store: Store, start: Starter) -> None:
-    """Whom a grant is taken from loses it at the same revision at which another gets it."""
+    """One user loses a grant at the same revision at which another gets it."""
     write(store, Role("R"), User("user_1"), User("user_2"))
     replica = start(NEVER)
     subjects_and_scopes = [
@@ -465,7 +458,7 @@ def test_a_revision_from_the_past_drops_everything(
     assert run(replica.view("user_1", None, [])).user.user.name == "new"
 
 
-def test_changes_that_are_no_longer_told_are_a_reason_to_read_all_anew(
+def test_changes_that_are_no_longer_kept_are_a_reason_to_reload_everything(
     engine: Engine, store: Store, start: Starter
 ) -> None:
     write(store, User("user_1", name="old"))

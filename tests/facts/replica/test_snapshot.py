@@ -11,7 +11,7 @@ from pdp.facts.replica.lookup import Look
 from pdp.facts.replica.snapshot import SnapshotCell
 from pdp.facts.store.loader import Gathered, Wanted, gather
 from pdp.model import Resource, ResourceRef, User
-from tests.kit.waiting import run
+from tests.kit.waiting import eventually, run
 
 
 class Unguarded(SnapshotCell):
@@ -32,17 +32,28 @@ def interleavings(*threads: Sequence[str]) -> Iterator[tuple[str, ...]]:
                 yield (thread[0], *tail)
 
 
-def read_facts(replica: Replica, wanted: Wanted) -> Gathered:
-    with replica._store.read() as reader:
+def read_facts(store: Store, wanted: Wanted) -> Gathered:
+    with store.read() as reader:
         return gather(reader, wanted)
 
 
-def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> list[object]:
-    """Runs the steps one by one; after each, what the caches answer is held against what the
-    database held at the revision that the answer is of."""
+def loaded_replica(store: Store, cell: SnapshotCell) -> Replica:
+    """A replica without its thread. It keeps its snapshots in `cell`, and has loaded one."""
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
     replica._cell = cell
+    catch_up(replica)
+    return replica
+
+
+def catch_up(replica: Replica) -> None:
+    """What the thread of a replica does at each poll."""
     replica._turn()
+
+
+def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> list[object]:
+    """Runs the steps one by one; after each, compares what the caches answer with what the
+    database held at the revision that the answer is of."""
+    replica = loaded_replica(store, cell)
     with store.read() as reader:
         truth = {reader.revision: reader.get(User, ("user_1",))}
     read: dict[str, Gathered] = {}
@@ -50,7 +61,7 @@ def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> lis
     for step in steps:
         action, who = step[0], step[1:]
         if action == "r":
-            read[who] = read_facts(replica, Wanted({"user_1"}, {"org_1"}, {("course", "1")}))
+            read[who] = read_facts(store, Wanted({"user_1"}, {"org_1"}, {("course", "1")}))
         elif action == "f":
             cell.fill(read[who])
         elif action == "w":
@@ -61,14 +72,15 @@ def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> lis
                 transaction.apply_many([changed, Resource("course", "1", changed.name)])
             truth[transaction.revision] = changed
         elif action == "a":
-            replica._turn()
+            catch_up(replica)
         look = Look(cell.current, None)
         user = look.user("user_1")
         chain = look.chain(Resource("course", "1"))
         true = truth[cell.current.revision]
-        if not look.wanted.users and (user and user.user) != true:
+        wanted = look.wanted or Wanted()
+        if not wanted.users and (user and user.user) != true:
             wrong.append((step, cell.current.revision, user))
-        if not look.wanted.resources and chain[0].resource.organization_id != (
+        if not wanted.resources and chain[0].resource.organization_id != (
             true.name if true else None
         ):
             wrong.append((step, cell.current.revision, chain))
@@ -112,28 +124,28 @@ def test_control_without_the_rule_some_orders_do_leave_one(engine: Engine) -> No
 def test_an_entry_of_a_later_revision_is_passed_over(engine: Engine) -> None:
     """It would be right, but not at the revision of the rest of the view."""
     store = Store(engine)
-    replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
-    replica._turn()
+    cell = SnapshotCell()
+    replica = loaded_replica(store, cell)
     with store.write() as transaction:
         transaction.insert(User("user_1"))
-    replica._cell.fill(read_facts(replica, Wanted({"user_1", "user_2"})))
-    look = Look(replica._cell.current, None)
+    cell.fill(read_facts(store, Wanted({"user_1", "user_2"})))
+    look = Look(cell.current, None)
     assert look.user("user_1") is None
     assert look.user("user_2") is None
-    assert look.wanted.users == {"user_1", "user_2"}
-    replica._turn()
-    look = Look(replica._cell.current, None)
+    assert look.wanted == Wanted({"user_1", "user_2"})
+    catch_up(replica)
+    look = Look(cell.current, None)
     look.user("user_2")
     assert not look.wanted
 
 
 def test_what_was_read_in_another_epoch_is_not_stored(engine: Engine) -> None:
     store = Store(engine)
-    replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
-    replica._turn()
-    gathered = read_facts(replica, Wanted({"user_1"}))
-    replica._cell.fill(replace(gathered, epoch="another"))
-    look = Look(replica._cell.current, None)
+    cell = SnapshotCell()
+    loaded_replica(store, cell)
+    gathered = read_facts(store, Wanted({"user_1"}))
+    cell.fill(replace(gathered, epoch="another"))
+    look = Look(cell.current, None)
     look.user("user_1")
     assert look.wanted
 
@@ -152,13 +164,13 @@ def test_the_caches_are_bounded_and_a_view_larger_than_them_is_still_whole(
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=3600)
     replica.start()
     try:
-        run(replica._await_poll())
+        eventually(replica.ready)
         for n in range(5):
             view = run(
                 replica.view(f"user_{n}", None, [Resource("t", str(n)) for n in range(1, 21)])
             )
             assert [len(chain) for chain in view.chains] == [n.bit_length() for n in range(1, 21)]
-        caches = replica._cell.current.caches
+        caches = replica.snapshot.caches
         assert (len(caches.resources), len(caches.users)) == (3, 2)
     finally:
         replica.stop()

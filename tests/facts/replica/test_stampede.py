@@ -11,7 +11,7 @@ from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
 from pdp.facts.replica.replica import READERS_MAX
 from pdp.model import User
-from tests.facts.replica.test_replica import NEVER, write
+from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually, run
 
 REPLICAS = 10
@@ -20,7 +20,7 @@ USERS = [f"user_{number}" for number in range(50)]
 
 
 def test_ten_replicas_that_know_nothing_read_each_fact_about_once(postgresql_url: str) -> None:
-    """F20, F21: each is asked by many at once for the same people; and then all forget at once."""
+    """F20, F21: many ask each replica for the same users at once; then all caches are emptied."""
     writer = open_engine(postgresql_url)
     write(Store(writer), *map(User, USERS))
     engines = [open_engine(postgresql_url) for _ in range(REPLICAS)]
@@ -45,7 +45,7 @@ def test_ten_replicas_that_know_nothing_read_each_fact_about_once(postgresql_url
             ask_all(replicas)
             assert len(USERS) <= min(read.values())
             assert max(read.values()) <= len(USERS) * 1.2
-        # Those of the readers, of the one who follows, and of who set those up.
+        # The connections of the readers, of the follower, and of the setup.
         assert max(opened.values()) <= READERS_MAX + 2
     finally:
         for replica in replicas:
@@ -64,7 +64,7 @@ def watch_over(engine, on_read: Callable[[], None], on_open: Callable[[], None])
 
 
 def ask_all(replicas: list[Replica]) -> None:
-    """Every thread asks for everybody, all of them at the same time and in the same order."""
+    """Every thread asks for every user, all of them at the same time and in the same order."""
     together = threading.Barrier(REPLICAS * THREADS)
 
     def ask(replica: Replica) -> int:

@@ -1,4 +1,4 @@
-"""What Clerk has said reaches a view: who is barred, and what organization roles carry."""
+"""Clerk's reports reach a view: barred users, and the permissions of organization roles."""
 
 from collections.abc import Callable, Mapping
 
@@ -52,7 +52,7 @@ def deleted(kind: ClerkKind, object_id: str) -> ClerkObject:
 
 @pytest.mark.parametrize("standing", [ClerkStanding.BARRED, ClerkStanding.DELETED])
 @pytest.mark.parametrize("stored", [True, False])
-def test_whom_clerk_bars_or_has_deleted_is_disabled_cold_and_warm(
+def test_a_user_that_clerk_bars_or_deletes_is_disabled_cold_and_warm(
     store: Store, start: Starter, standing: ClerkStanding, stored: bool
 ) -> None:
     """A deleted user is known as one that is gone: never unknown, so never taken for a new one."""
@@ -77,7 +77,7 @@ def test_whom_clerk_bars_or_has_deleted_is_disabled_cold_and_warm(
         assert found.revoked_sessions == {"sess_1"}
 
 
-def test_whom_clerk_no_longer_bars_is_active_unless_the_administrator_disabled_them(
+def test_a_user_that_clerk_no_longer_bars_is_active_unless_the_administrator_disabled_them(
     store: Store, start: Starter
 ) -> None:
     with store.write() as transaction:
@@ -98,7 +98,7 @@ def test_whom_clerk_no_longer_bars_is_active_unless_the_administrator_disabled_t
     assert status(say(store, user(ClerkStanding.ACTIVE, "4"))) is UserStatus.DISABLED
 
 
-def test_what_is_said_of_one_user_is_not_said_of_another_object_of_that_id(
+def test_a_message_about_a_user_does_not_affect_another_object_with_that_id(
     store: Store, start: Starter
 ) -> None:
     with store.write() as transaction:
@@ -113,7 +113,7 @@ def test_organization_roles_carry_what_clerk_says_now(store: Store, start: Start
     warm = start(NEVER)
 
     def carried(*objects: ClerkObject) -> Mapping[str, tuple[str, ...]]:
-        """What the roles carry after this, to one who followed and to one who begins."""
+        """The permissions of the roles after this, in a running replica and in a new one."""
         revision = say(store, *objects)
         warm.poke()
         eventually(lambda: warm.revision == revision)

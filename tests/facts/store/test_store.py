@@ -41,7 +41,7 @@ DISTINCT = [
 ]  # fmt: skip
 
 HOSTILE = [
-    # What sqlmap and its kin send first.
+    # The first probes of sqlmap and similar tools.
     "'", '"', "`", "\\", "\\'", "%", "_", "';--", "' OR '1'='1", "') OR ('1'='1",
     "1; DROP TABLE users", "' UNION SELECT page_secret FROM state--", "%s", "%(id)s", ":id",
     "?", "$1", "{0}", "${x}",
@@ -129,7 +129,7 @@ def test_a_taken_key_a_missing_entity_and_a_missing_role_are_typed_errors(store:
         assert reader.revision == 1
 
 
-def test_a_transaction_that_goes_on_after_a_refused_statement_is_not_committed(
+def test_a_transaction_that_continues_after_a_refused_statement_is_not_committed(
     store: Store,
 ) -> None:
     with pytest.raises(RuntimeError), store.write() as transaction:  # noqa: PT012
@@ -170,7 +170,7 @@ def test_every_commit_raises_the_revision_by_one_and_names_what_it_touched(store
     assert sorted(changes) == [1, 2, 3]
     assert changes[2] == [Change(ChangeKind.USER, ("user_2",))]
     assert changes[3] == [
-        # Of whom the grant was, and whose it is.
+        # The user who had the grant, and the one who has it now.
         Change(ChangeKind.USER, ("user_1",)),
         Change(ChangeKind.USER, ("user_9",)),
         Change(ChangeKind.ORGANIZATION, ("org_1",)),
@@ -185,7 +185,7 @@ def test_a_write_that_touches_very_much_is_one_change_of_everything(store: Store
         assert len(reader.list(User)) == 10_001
 
 
-def test_replacing_a_grant_in_bulk_touches_whom_it_is_taken_from(store: Store) -> None:
+def test_replacing_a_grant_in_bulk_touches_the_user_who_loses_it(store: Store) -> None:
     with store.write() as transaction:
         transaction.apply_many([Role("A"), Grant("g", "A", ToUser("user_1"))])
     with store.write() as transaction:

@@ -1,6 +1,10 @@
 """Page tokens: only the query that a token was made for accepts it."""
 
+import base64
+from typing import Any
+
 import pytest
+from pdpapi.v1.access_query_service_pb2 import ListAllowedResourcesRequest
 from pdpapi.v1.administration_service_pb2 import ListRolesRequest, ListUsersRequest
 from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 
@@ -59,6 +63,59 @@ def test_a_token_of_another_query_method_or_deployment_is_refused() -> None:
         pages.after(ListUsersRequest(page_token=roles))
 
 
+LIST = ListAllowedResourcesRequest(permission="course:view", resource_type="course")
+PLACE = ("user_1", None, "secret-id")
+
+
+def sealed(**changes: Any) -> ListAllowedResourcesRequest:
+    """The request for the page behind PLACE."""
+    request = ListAllowedResourcesRequest(page_token=pages.seal(LIST, PLACE))
+    request.MergeFrom(LIST)
+    for name, value in changes.items():
+        setattr(request, name, value)
+    return request
+
+
+def test_a_sealed_token_leads_back_to_its_place_with_another_token_of_the_actor() -> None:
+    """A session token lives for a minute."""
+    assert pages.unseal(sealed(actor_token="next", page_size=5, at_least_revision=7)) == PLACE
+    assert pages.unseal(LIST) is None
+
+
+def test_nobody_reads_in_a_sealed_token_which_resource_was_looked_at_last() -> None:
+    token = sealed().page_token
+    assert b"secret-id" not in base64.urlsafe_b64decode(token)
+    assert token != sealed().page_token
+
+
+def test_no_altered_sealed_token_is_accepted() -> None:
+    token = sealed().page_token
+    altered = [token[:index] + "~" + token[index + 1 :] for index in range(len(token))]
+    altered += [token[:cut] for cut in range(1, len(token))]
+    raw = base64.urlsafe_b64decode(token)
+    for index in range(len(raw)):
+        flipped = raw[:index] + bytes((raw[index] ^ 1,)) + raw[index + 1 :]
+        altered.append(base64.urlsafe_b64encode(flipped).decode())
+    for other in (*altered, "\u00e9", pages.token(LIST, ["a"])):
+        with pytest.raises(InvalidRequest):
+            pages.unseal(sealed(page_token=other))
+
+
+def test_a_sealed_token_of_another_query_or_deployment_is_refused() -> None:
+    for changes in (
+        {"permission": "course:edit"},
+        {"resource_type": "lesson"},
+    ):
+        with pytest.raises(InvalidRequest):
+            pages.unseal(sealed(**changes))
+    with_context = sealed()
+    with_context.context["place"] = "office"
+    with pytest.raises(InvalidRequest):
+        pages.unseal(with_context)
+    with pytest.raises(InvalidRequest):
+        Pages(lambda: b"t" * 32).unseal(sealed())
+
+
 @pytest.mark.parametrize("size", [-1, 1001])
 def test_a_page_size_out_of_bounds_is_refused(size: int) -> None:
     with pytest.raises(InvalidRequest, match="page_size"):
@@ -76,7 +133,7 @@ def test_a_cursor_leads_back_to_its_place_for_every_query_and_is_short() -> None
 
 
 def test_a_forged_or_transplanted_cursor_is_refused() -> None:
-    """D1: Keto CVE-2026-33505, SpiceDB GHSA-vhvq: tokens of pages that somebody else has made."""
+    """Keto CVE-2026-33505, SpiceDB GHSA-vhvq: tokens of pages that somebody else has made."""
     genuine = pages.cursor((1, 2, "x"))
     request = ListDecisionsRequest()
     page = pages.token(request, ("1", "2", "x"))

@@ -1,4 +1,4 @@
-"""Streams where they take long or go wrong: what a watcher is told, and what a client sees."""
+"""Streams that take long or fail: what a watcher receives, and what a client sees."""
 
 import hashlib
 import time
@@ -20,12 +20,12 @@ from pdp.wire.callers import Callers, Proof
 from pdp.wire.methods import StreamMethod, Subscription
 from pdp.wire.pipeline import PROTO, Pipeline, Refusal, Stream
 from pdp.wire.services import changes
-from tests.e2e.test_check import error_info, refusal
-from tests.facts.replica.test_replica import write
-from tests.kit.listening import listening
+from tests.kit.facts.writing import write
 from tests.kit.waiting import eventually
-from tests.wire.test_callers import KEY
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.listening import listening
 
+KEY = "pdp_a-key-of-a-caller"
 SOMEBODY = Proof((f"Bearer {KEY}".encode(),), None)
 STRANGER = Proof((), None)
 
@@ -54,7 +54,7 @@ def watchers(replica: Replica) -> Watchers:
 def opened(
     watchers: Watchers, request: WatchRequest, proof: Proof = SOMEBODY, *may: str
 ) -> Stream | Refusal:
-    """What comes of a request of a caller who may do this."""
+    """The result of a request of a caller with this capability."""
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     caller = CallerSettings.model_validate(
         {"name": "somebody", "api_key_sha256": digest, "may": may or ("decide",)}
@@ -100,7 +100,7 @@ def test_a_stream_ends_in_time_though_there_is_always_something_to_say(
     assert len(keys) > 10
 
 
-def test_who_may_not_decide_may_not_watch_and_takes_no_place(watchers: Watchers) -> None:
+def test_a_caller_that_may_not_decide_may_not_watch_and_takes_no_place(watchers: Watchers) -> None:
     for proof, may, code in (
         (STRANGER, (), grpc.StatusCode.UNAUTHENTICATED),
         (SOMEBODY, ("administer", "audit", "report"), grpc.StatusCode.PERMISSION_DENIED),
@@ -120,7 +120,7 @@ def test_a_place_that_is_left_is_free_again(
     assert isinstance(second, Stream)
     assert isinstance(third, Refusal)
     assert third.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    # Said to be over by two at once, as where a client leaves while its stream ends.
+    # Ended from two sides at once, as when a client leaves while its stream ends.
     first.close("OK")
     first.close("CANCELLED")
     assert watchers.count == 1
@@ -145,7 +145,7 @@ class Counting:
 
 
 class Method:
-    """What of these was opened and closed."""
+    """The streams that were opened and closed."""
 
     def __init__(self) -> None:
         self.opened: list[Counting] = []
@@ -157,16 +157,13 @@ class Method:
 
 
 @contextmanager
-def served(method: Method) -> Iterator[grpc.Channel]:
-    """A listener in this process, and a channel to it."""
+def served(method: Method) -> Iterator[str]:
+    """The address of a listener in this process."""
     listen = lambda _: None  # noqa: E731
     stream = StreamMethod("s.S", "Watch", "decide", WatchRequest, method.open, listen, 1_000)
     application = Application(Callers(()), [stream], lambda *_: None, rpcs_max=8, streams_share=512)
-    with (
-        listening(application) as port,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-    ):
-        yield channel
+    with listening(application) as port:
+        yield f"127.0.0.1:{port}"
 
 
 def call(channel: grpc.Channel, request: WatchRequest) -> Any:
@@ -175,28 +172,29 @@ def call(channel: grpc.Channel, request: WatchRequest) -> Any:
 
 def test_a_bug_ends_its_stream_as_such_and_no_other() -> None:
     method = Method()
-    with served(method) as channel:
+    with served(method) as target, grpc.insecure_channel(target) as channel:
         healthy = call(channel, WatchRequest())
         next(healthy)
-        error = refusal(lambda: next(call(channel, WatchRequest(epoch="bug"))))
+        error = rpc_error(lambda: next(call(channel, WatchRequest(epoch="bug"))))
         assert error.code() is grpc.StatusCode.INTERNAL
         assert "assert" not in str(error.details())
         for _ in range(100):
             next(healthy)
         malformed = channel.unary_stream("/s.S/Watch")(b"\xff", timeout=20)
-        error = refusal(lambda: next(malformed))
+        error = rpc_error(lambda: next(malformed))
         assert error_info(error).reason == "REQUEST_INVALID"
     assert len(method.opened) == 2
 
 
-def test_whoever_opens_and_leaves_as_fast_as_can_be_leaves_nothing_behind() -> None:
+def test_a_client_that_opens_and_leaves_in_a_hurry_leaves_nothing_behind() -> None:
     """Left before, while and after it is opened; by many clients, so that none of them is taken for
     a rapid reset (CVE-2023-44487)."""
     method = Method()
-    with served(method) as channel, ExitStack() as stack:
+    with served(method) as target, ExitStack() as stack:
         alone = (("grpc.use_local_subchannel_pool", 1),)
-        target = channel._channel.target().decode()
-        clients = [stack.enter_context(grpc.insecure_channel(target, alone)) for _ in range(30)]
+        channel, *clients = [
+            stack.enter_context(grpc.insecure_channel(target, alone)) for _ in range(31)
+        ]
 
         def open_and_leave(number: int) -> None:
             one = call(clients[number % len(clients)], WatchRequest())

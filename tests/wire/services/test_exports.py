@@ -40,7 +40,7 @@ def method(administrator: Administrator, name: str) -> Method | StreamMethod:
 
 
 def drained(feed: Subscription, wake: threading.Event) -> tuple[str, set[int]]:
-    """All that a stream sends, and the revisions that its messages name."""
+    """The text that a stream sends, and the revisions that its messages name."""
     parts: list[str] = []
     revisions: set[int] = set()
     while True:
@@ -96,7 +96,7 @@ def test_the_answer_names_some_changes_and_counts_all(administrator: Administrat
 
 
 class Halting:
-    """An administrator whose export waits, and then does what it is told to."""
+    """An administrator whose export waits, and then does what the test says."""
 
     def __init__(self, do: Callable[[], tuple[str, int]]) -> None:
         self.go_on = threading.Event()

@@ -1,4 +1,4 @@
-"""What Envoy tells -> what is asked, and a ruling -> what Envoy is told."""
+"""A request of Envoy becomes a question, and a ruling becomes Envoy's response."""
 
 import json
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 class Asked:
-    """Stands where the authorizer does: keeps what it was asked, and says what it is told to."""
+    """Takes the place of the authorizer: keeps its questions, and answers what the test says."""
 
     def __init__(self, ruling: Ruling | Exception | None = None) -> None:
         self.ruling = ruling
@@ -67,7 +67,7 @@ def allowed(actor: Actor = ACTOR) -> Ruling:
 
 
 def joined(headers: Headers) -> HttpRequestMessage:
-    """As Envoy tells headers: names in lower case, what came twice joined."""
+    """Headers as Envoy sends them: names in lower case, repeated ones joined."""
     values: dict[str, str] = {}
     for name, value in headers:
         key, between = name.lower(), "; " if name.lower() == "cookie" else ","
@@ -80,7 +80,7 @@ def joined(headers: Headers) -> HttpRequestMessage:
 
 
 def raw(headers: Headers) -> HttpRequestMessage:
-    """As Envoy tells them where it is told to encode_raw_headers."""
+    """Headers as Envoy sends them with encode_raw_headers."""
     entries = [
         HeaderMap.Header(key=name.lower().encode(), raw_value=value.encode("latin-1"))
         for name, value in headers
@@ -102,17 +102,17 @@ def check(
 
 
 @pytest.mark.parametrize("case", TOKENS, ids=lambda case: case["name"])
-@pytest.mark.parametrize("told", [joined, raw])
-def test_the_token_is_that_of_the_guards(case: dict[str, Any], told: Any) -> None:
+@pytest.mark.parametrize("sent", [joined, raw])
+def test_the_token_is_that_of_the_guards(case: dict[str, Any], sent: Any) -> None:
     asked = Asked()
     headers = [tuple(pair) for pair in case["headers"]]
-    check(asked, told(headers), case.get("cookie_name", "__session"))
-    # Envoy tells of two headers as of one with a comma. So a comma is two; no token has one.
+    check(asked, sent(headers), case.get("cookie_name", "__session"))
+    # Envoy sends two headers as one with a comma. So a comma is two; no token has one.
     commas = any(name == "Authorization" and "," in value for name, value in headers)
     assert asked.token == ("" if commas else case["token"])
 
 
-def test_the_path_as_it_came_counts_where_envoy_tells_it() -> None:
+def test_the_original_path_counts_if_envoy_sends_it() -> None:
     asked = Asked()
     http = raw([(":path", "/\xff?q"), ("x", "y")])
     http.path = b"/!?q"
@@ -162,7 +162,7 @@ IDENTITY = [
 ]
 
 
-def test_an_allow_sets_who_it_is_and_removes_what_is_not_set() -> None:
+def test_an_allow_sets_the_headers_of_the_actor_and_removes_the_others() -> None:
     response = check(Asked(allowed()))
     assert response.status.code == 0
     options = response.ok_response.headers
@@ -195,18 +195,18 @@ def test_what_is_public_passes_as_nobody() -> None:
         *("x-method-override", "x-http-method", "x.http.method", "x-original-url", "X_Rewrite_URL"),
     ],
 )
-@pytest.mark.parametrize("told", [joined, raw])
+@pytest.mark.parametrize("sent", [joined, raw])
 @pytest.mark.parametrize("said", [None, allowed(Actor("u", "s"))], ids=["public", "allowed"])
 def test_what_an_upstream_could_take_for_ours_is_removed(
-    name: str, told: Any, said: Ruling | None
+    name: str, sent: Any, said: Ruling | None
 ) -> None:
-    response = check(Asked(said), told([(name, "1"), (name, "2")]))
+    response = check(Asked(said), sent([(name, "1"), (name, "2")]))
     set_by_us = {one.header.key for one in response.ok_response.headers}
     assert name.lower() in set_by_us | set(response.ok_response.headers_to_remove)
 
 
 @pytest.mark.parametrize("value", ["Upgrade, X-Pdp-Impersonator-Id", "x_pdp_user_id,upgrade"])
-def test_a_proxy_behind_envoy_is_not_told_to_remove_who_it_is(value: str) -> None:
+def test_a_proxy_behind_envoy_keeps_the_headers_of_the_actor(value: str) -> None:
     response = check(Asked(allowed()), raw([("connection", value)]))
     headers = {one.header.key: one.header.value for one in response.ok_response.headers}
     assert headers["connection"] == "upgrade"
@@ -277,7 +277,7 @@ def test_an_allow_of_nobody_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "denied"),
     [
         (AuditUnavailable("x"), True),
         (BrokenReference("x", "resource", "y"), True),
@@ -288,13 +288,13 @@ def test_an_allow_of_nobody_is_none() -> None:
     ],
     ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
 )
-def test_what_has_no_answer_is_said_as_a_denial_but_to_who_asks_wrongly(
-    error: Exception, said: bool
+def test_an_error_becomes_a_denial_unless_the_caller_asks_wrongly(
+    error: Exception, denied: bool
 ) -> None:
     [method] = external_authorization_methods(cast(Any, Asked()), lambda _: None, "__session")
     assert method.in_place_of is not None
     response = method.in_place_of(error)
-    assert (response is not None) is said
+    assert (response is not None) is denied
     if isinstance(response, CheckResponse):
         assert response.status.code == code_pb2.UNAVAILABLE
         assert response.denied_response.status.code == 503

@@ -123,6 +123,10 @@ type DecisionRecord struct {
 	Occurrences uint64 `protobuf:"varint,19,opt,name=occurrences,proto3" json:"occurrences,omitempty"`
 	// When the last of them was decided; absent: there is one.
 	LastDecidedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=last_decided_at,json=lastDecidedAt,proto3" json:"last_decided_at,omitempty"`
+	// The method of AccessQueryService, e.g. "ListAllowedResources"; empty: not a query. Such a record
+	// says that somebody asked, and whether the actor was refused; `decision` is about the query as a
+	// whole. `permission` may be "course:*" or "*", and `resource` may have no id.
+	Query         string `protobuf:"bytes,21,opt,name=query,proto3" json:"query,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +299,13 @@ func (x *DecisionRecord) GetLastDecidedAt() *timestamppb.Timestamp {
 		return x.LastDecidedAt
 	}
 	return nil
+}
+
+func (x *DecisionRecord) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
 }
 
 // Every filter that is set must hold; empty ones do not filter.
@@ -1102,7 +1113,7 @@ var File_pdpapi_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xc0\x06\n" +
+	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xd6\x06\n" +
 	"\x0eDecisionRecord\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x129\n" +
@@ -1130,7 +1141,8 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"reportedBy\x12\x18\n" +
 	"\arequest\x18\x12 \x01(\tR\arequest\x12 \n" +
 	"\voccurrences\x18\x13 \x01(\x04R\voccurrences\x12B\n" +
-	"\x0flast_decided_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rlastDecidedAt\"\xf4\x03\n" +
+	"\x0flast_decided_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rlastDecidedAt\x12\x14\n" +
+	"\x05query\x18\x15 \x01(\tR\x05query\"\xf4\x03\n" +
 	"\x14ListDecisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +

@@ -192,6 +192,8 @@ const (
 	DecisionReason_DECISION_REASON_UNSPECIFIED DecisionReason = 0
 	// An allow rule applies, and no deny rule does.
 	DecisionReason_DECISION_REASON_ALLOWED_BY_RULE DecisionReason = 1
+	// Only in records of the decision log: a query of AccessQueryService was answered.
+	DecisionReason_DECISION_REASON_QUERY_ANSWERED DecisionReason = 2
 	// The token is absent, too long, or not a JSON Web Token of strict form.
 	DecisionReason_DECISION_REASON_TOKEN_MALFORMED DecisionReason = 10
 	// The header asks for an algorithm or a feature that is not accepted (only RS256 is).
@@ -258,6 +260,7 @@ var (
 	DecisionReason_name = map[int32]string{
 		0:  "DECISION_REASON_UNSPECIFIED",
 		1:  "DECISION_REASON_ALLOWED_BY_RULE",
+		2:  "DECISION_REASON_QUERY_ANSWERED",
 		10: "DECISION_REASON_TOKEN_MALFORMED",
 		11: "DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED",
 		12: "DECISION_REASON_TOKEN_NOT_A_SESSION",
@@ -291,6 +294,7 @@ var (
 	DecisionReason_value = map[string]int32{
 		"DECISION_REASON_UNSPECIFIED":                   0,
 		"DECISION_REASON_ALLOWED_BY_RULE":               1,
+		"DECISION_REASON_QUERY_ANSWERED":                2,
 		"DECISION_REASON_TOKEN_MALFORMED":               10,
 		"DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED":   11,
 		"DECISION_REASON_TOKEN_NOT_A_SESSION":           12,
@@ -597,10 +601,12 @@ const file_pdpapi_v1_core_proto_rawDesc = "" +
 	"\fAnswerSource\x12\x1d\n" +
 	"\x19ANSWER_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ANSWER_SOURCE_CACHED\x10\x01\x12\x1d\n" +
-	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\xe9\t\n" +
+	"\x19ANSWER_SOURCE_STAYED_OPEN\x10\x02*\x8d\n" +
+	"\n" +
 	"\x0eDecisionReason\x12\x1f\n" +
 	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12#\n" +
-	"\x1fDECISION_REASON_ALLOWED_BY_RULE\x10\x01\x12#\n" +
+	"\x1fDECISION_REASON_ALLOWED_BY_RULE\x10\x01\x12\"\n" +
+	"\x1eDECISION_REASON_QUERY_ANSWERED\x10\x02\x12#\n" +
 	"\x1fDECISION_REASON_TOKEN_MALFORMED\x10\n" +
 	"\x12/\n" +
 	"+DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED\x10\v\x12'\n" +

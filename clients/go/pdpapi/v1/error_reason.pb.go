@@ -66,11 +66,14 @@ const (
 	//
 	//	ErrorInfo{reason: "DATABASE_UNAVAILABLE"}
 	ErrorReason_ERROR_REASON_DATABASE_UNAVAILABLE ErrorReason = 9
-	// UNAVAILABLE. The process cannot confirm that it has seen every change.
+	// UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
+	// it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
+	// time is the reason, which the message names.
 	//
 	//	ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
 	ErrorReason_ERROR_REASON_FACTS_STALE ErrorReason = 10
-	// UNAVAILABLE. The revision that was asked for has not been seen here in time.
+	// UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
+	// one that has.
 	//
 	//	ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
 	ErrorReason_ERROR_REASON_REVISION_NOT_REACHED ErrorReason = 11
@@ -116,13 +119,18 @@ const (
 	// RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
 	// RetryInfo says when to ask again.
 	//
-	//	ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+	//	ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
 	ErrorReason_ERROR_REASON_SHARE_EXCEEDED ErrorReason = 21
 	// DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
 	// arrive in time. Nothing was answered.
 	//
 	//	ErrorInfo{reason: "DEADLINE_EXCEEDED"}
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 22
+	// FAILED_PRECONDITION. A condition has a part that no filter expresses. The message names all such
+	// parts, the metadata the first.
+	//
+	//	ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", ...}}
+	ErrorReason_ERROR_REASON_FILTER_UNSUPPORTED ErrorReason = 23
 )
 
 // Enum value maps for ErrorReason.
@@ -151,6 +159,7 @@ var (
 		20: "ERROR_REASON_ROUTE_CONFLICT",
 		21: "ERROR_REASON_SHARE_EXCEEDED",
 		22: "ERROR_REASON_DEADLINE_EXCEEDED",
+		23: "ERROR_REASON_FILTER_UNSUPPORTED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -176,6 +185,7 @@ var (
 		"ERROR_REASON_ROUTE_CONFLICT":         20,
 		"ERROR_REASON_SHARE_EXCEEDED":         21,
 		"ERROR_REASON_DEADLINE_EXCEEDED":      22,
+		"ERROR_REASON_FILTER_UNSUPPORTED":     23,
 	}
 )
 
@@ -210,7 +220,7 @@ var File_pdpapi_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1cpdpapi/v1/error_reason.proto\x12\tpdpapi.v1*\x9b\x06\n" +
+	"\x1cpdpapi/v1/error_reason.proto\x12\tpdpapi.v1*\xc0\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_REQUEST_INVALID\x10\x01\x12\x1f\n" +
@@ -235,7 +245,8 @@ const file_pdpapi_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_REVISION_CHANGED\x10\x13\x12\x1f\n" +
 	"\x1bERROR_REASON_ROUTE_CONFLICT\x10\x14\x12\x1f\n" +
 	"\x1bERROR_REASON_SHARE_EXCEEDED\x10\x15\x12\"\n" +
-	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x16B\x89\x01\n" +
+	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x16\x12#\n" +
+	"\x1fERROR_REASON_FILTER_UNSUPPORTED\x10\x17B\x89\x01\n" +
 	"\rcom.pdpapi.v1B\x10ErrorReasonProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
 

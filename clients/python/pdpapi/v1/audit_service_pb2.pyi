@@ -71,6 +71,7 @@ class DecisionRecord(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     OCCURRENCES_FIELD_NUMBER: _builtins.int
     LAST_DECIDED_AT_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7."""
     decision: _core_pb2.Decision.ValueType
@@ -108,6 +109,11 @@ class DecisionRecord(_message.Message):
     occurrences: _builtins.int
     """How many equal denials the record stands for; all were answered with its decision id. Denials are
     equal when all fields but id and time are. Grows for some seconds after the first.
+    """
+    query: _builtins.str
+    """The method of AccessQueryService, e.g. "ListAllowedResources"; empty: not a query. Such a record
+    says that somebody asked, and whether the actor was refused; `decision` is about the query as a
+    whole. `permission` may be "course:*" or "*", and `resource` may have no id.
     """
     @_builtins.property
     def decided_at(self) -> _timestamp_pb2.Timestamp:
@@ -148,10 +154,11 @@ class DecisionRecord(_message.Message):
         request: _builtins.str = ...,
         occurrences: _builtins.int = ...,
         last_decided_at: _timestamp_pb2.Timestamp | None = ...,
+        query: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "last_decided_at", b"last_decided_at", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "last_decided_at", b"last_decided_at", "occurrences", b"occurrences", "permission", b"permission", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "last_decided_at", b"last_decided_at", "occurrences", b"occurrences", "permission", b"permission", "query", b"query", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

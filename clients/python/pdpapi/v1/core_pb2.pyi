@@ -104,6 +104,8 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """Never sent."""
     DECISION_REASON_ALLOWED_BY_RULE: _DecisionReason.ValueType  # 1
     """An allow rule applies, and no deny rule does."""
+    DECISION_REASON_QUERY_ANSWERED: _DecisionReason.ValueType  # 2
+    """Only in records of the decision log: a query of AccessQueryService was answered."""
     DECISION_REASON_TOKEN_MALFORMED: _DecisionReason.ValueType  # 10
     """The token is absent, too long, or not a JSON Web Token of strict form."""
     DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED: _DecisionReason.ValueType  # 11
@@ -172,6 +174,8 @@ DECISION_REASON_UNSPECIFIED: DecisionReason.ValueType  # 0
 """Never sent."""
 DECISION_REASON_ALLOWED_BY_RULE: DecisionReason.ValueType  # 1
 """An allow rule applies, and no deny rule does."""
+DECISION_REASON_QUERY_ANSWERED: DecisionReason.ValueType  # 2
+"""Only in records of the decision log: a query of AccessQueryService was answered."""
 DECISION_REASON_TOKEN_MALFORMED: DecisionReason.ValueType  # 10
 """The token is absent, too long, or not a JSON Web Token of strict form."""
 DECISION_REASON_TOKEN_ALGORITHM_NOT_ALLOWED: DecisionReason.ValueType  # 11

@@ -11,7 +11,7 @@ export default async function CoursePage({ params }: { params: Promise<{ id: str
   const actor = await requireForPage("course:view", course(id));
   const found = courseOf(id);
   if (found === null) notFound();
-  const permissions = await pdp.can([{ permission: "course:edit", resource: course(id) }]);
+  const permissions = await pdp.permissions(course(id));
   return (
     <PermissionsProvider permissions={permissions.toJSON()}>
       <p className="crumb">

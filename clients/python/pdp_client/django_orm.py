@@ -1,0 +1,453 @@
+"""Lists with Django: a plan becomes one `filter` of a queryset.
+
+    register(
+        Course, "course",
+        id="id", organization="organization_id", parent="catalog",
+        attributes={"owner": "owner_id", "tags": Many("tags", "name")},
+    )
+    plan = guard.plan(token, "course:view", "course")
+    courses = Course.objects.filter(q(plan, Course))
+
+Columns and relations are named as in the model. The invariants are those of
+`pdp_client.sqlalchemy`: one description for the filter and for the question, `EXISTS` instead of
+joins, texts byte for byte on PostgreSQL and SQLite, and anything else refused by name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import NotSupportedError, models
+from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
+from django.db.models.functions import Cast
+from django.db.models.lookups import In, IsNull
+from pdp_filters import Kind, Operator, TextTest
+
+from pdp_client.lowering import (
+    ABSENT,
+    Absent,
+    Attributes,
+    Column,
+    Many,
+    NullAsValue,
+    One,
+    Reference,
+    ResourceMap,
+    lower,
+)
+from pdp_client.plans import FilterUnsupported, Plan
+from pdp_client.values import Resource
+
+__all__ = [
+    "ABSENT",
+    "FilterUnsupported",
+    "Many",
+    "NullAsValue",
+    "One",
+    "Reference",
+    "q",
+    "register",
+    "resource_of",
+]
+
+_described: WeakKeyDictionary[type, ResourceMap] = WeakKeyDictionary()
+
+
+def register(
+    model: type,
+    resource_type: str,
+    *,
+    id: str = "pk",  # noqa: A002  # the word of the contract
+    organization: str | None = None,
+    parent: str | Reference | None = None,
+    attributes: Attributes | None = None,
+    stored: bool = False,
+) -> None:
+    """Says how the rows of a model are resources. Once for each model.
+
+    The arguments mean what they mean in `pdp_client.sqlalchemy.register`, with the names of fields
+    (`owner_id` for the column of a foreign key) and of relations.
+    """
+    _described[model] = ResourceMap(
+        model, resource_type, id, organization, parent, attributes or {}, stored
+    )
+
+
+def q(plan: Plan, model: type) -> Q:
+    """The condition for the rows of a registered model.
+
+    Raises:
+        FilterUnsupported: the plan is for another type, or this cannot be done exactly.
+        django.db.NotSupportedError: later, if the query is for another database than PostgreSQL or
+            SQLite.
+    """
+    described = _description(model)
+    if described.type != plan.resource_type:
+        raise FilterUnsupported(
+            f"the plan is for resources of type {plan.resource_type}, and the model's are"
+            f" {described.type}"
+        )
+    return lower(plan.filter, _Target(), _Rows(model, 0), described)
+
+
+def resource_of(row: models.Model) -> Resource:
+    """The resource that a row is, to ask about: `guard.check(token, permission, resource_of(row))`.
+
+    Loads the relations that its description names. Raises FilterUnsupported if its model is not
+    registered.
+    """
+    described = _description(type(row))
+    parent = described.parent
+    above = None
+    if isinstance(parent, Reference):
+        value = getattr(row, parent.id)
+        above = None if value is None else Resource(parent.type, str(value))
+    elif parent is not None and (related := getattr(row, parent)) is not None:
+        above_described = _description(type(related))
+        above = Resource(above_described.type, str(getattr(related, above_described.id)))
+    organization = None if described.organization is None else getattr(row, described.organization)
+    return Resource(
+        described.type,
+        str(getattr(row, described.id)),
+        organization_id="" if organization is None else str(organization),
+        parent=above,
+        attributes=_attributes(row, described.attributes),
+    )
+
+
+def _description(model: type) -> ResourceMap:
+    try:
+        return _described[model]
+    except KeyError:
+        raise FilterUnsupported(f"{model.__name__} is not registered") from None
+
+
+def _attributes(row: Any, fields: Attributes) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in fields.items():
+        match field:
+            case Absent():
+                continue
+            case One(relation, inner):
+                related = getattr(row, relation, None)  # a reverse relation without a row raises
+                if related is not None:
+                    found[name] = _attributes(related, inner)
+            case Many(relation, each):
+                found[name] = [
+                    _attributes(one, each) if isinstance(each, Mapping) else _scalar(one, each)
+                    for one in getattr(row, relation).all()
+                ]
+            case NullAsValue(column):
+                found[name] = _scalar(row, column)
+            case column:
+                value = _scalar(row, column)
+                if value is not None:
+                    found[name] = value
+    return found
+
+
+def _scalar(row: Any, column: str) -> Any:
+    value = getattr(row, column)
+    return value if value is None or isinstance(value, str | bool) else float(value)
+
+
+# --- what Django does -----------------------------------------------------------------------------
+
+_TEXTS: Final = (models.CharField, models.TextField, models.SlugField, models.EmailField)
+_INTEGERS: Final = (
+    *(models.IntegerField, models.BigIntegerField, models.SmallIntegerField),
+    *(models.PositiveIntegerField, models.PositiveBigIntegerField),
+    *(models.PositiveSmallIntegerField, models.AutoField, models.BigAutoField),
+    models.SmallAutoField,
+)
+_KINDS: Final[dict[type, Kind]] = {
+    **dict.fromkeys((*_TEXTS, models.URLField), Kind.TEXT),
+    **dict.fromkeys((*_INTEGERS, models.FloatField, models.DecimalField), Kind.NUMBER),
+    models.BooleanField: Kind.BOOL,
+}
+"""Fields whose values reach a question unchanged. Exactly these: a field of the application's own
+may store something else than it shows."""
+_INT64: Final = range(-(2**63), 2**63)
+
+
+class _Rows:
+    """The rows of a model, within so many subqueries."""
+
+    def __init__(self, model: type, depth: int) -> None:
+        self.model: Any = model
+        self.depth = depth
+
+
+class _Reference:
+    """A column as it is declared, with the depth of its rows."""
+
+    def __init__(self, rows: _Rows, field: Any) -> None:
+        self.depth = rows.depth
+        self.name = field.attname
+        while field.remote_field is not None:
+            field = field.target_field
+        self.field = field
+        self.is_integer = type(field) in _INTEGERS
+
+
+class _Target:
+    """Writes single conditions for `pdp_client.lowering`. Made for one filter."""
+
+    true = Q(Value(value=True, output_field=models.BooleanField()))
+    false = Q(Value(value=False, output_field=models.BooleanField()))
+
+    def __init__(self) -> None:
+        self._depth = 0
+        """How many subqueries are around what is written now."""
+
+    def all(self, parts: list[Q]) -> Q:
+        return Q(*parts)
+
+    def any(self, parts: list[Q]) -> Q:
+        return Q(*parts, _connector=Q.OR)
+
+    def column(self, rows: _Rows, column: str, *, is_identifier: bool) -> Column:
+        reference = _Reference(rows, _field(rows.model, column))
+        kind = _KINDS.get(type(reference.field))
+        name = f"{rows.model.__name__}.{column}"
+        if is_identifier and type(reference.field) is models.UUIDField:
+            return Column(reference, Kind.TEXT, name, parse=_uuid)
+        if is_identifier and reference.is_integer:
+            return Column(reference, Kind.TEXT, name, parse=_integer)
+        if kind is None or (is_identifier and kind is not Kind.TEXT):
+            type_name = type(reference.field).__name__
+            raise FilterUnsupported(f"the column {name} of type {type_name}")
+        return Column(reference, kind, name)
+
+    def is_null(self, column: Column, *, wanted: bool) -> Q:
+        is_null = Q(IsNull(self._read(column), wanted))
+        if not column.blank_is_absent:
+            return is_null
+        operator = Operator.EQUAL if wanted else Operator.NOT_EQUAL
+        blank = Q(_compared(operator, self._text(column, operator), Value("")))
+        return is_null | blank if wanted else is_null & blank
+
+    def compare(self, operator: Operator, column: Column, value: Any) -> Q:
+        read = self._read(column)
+        if column.parse is not None:
+            field = column.expression.field
+            return Q(_compared(operator, read, Value(value, output_field=field)))
+        if column.kind is Kind.NUMBER:
+            if column.expression.is_integer and value.is_integer() and int(value) in _INT64:
+                return Q(_compared(operator, read, Value(int(value))))
+            return Q(_compared(operator, _double(read), _double(Value(value))))
+        if column.kind is Kind.BOOL:
+            return Q(_compared(operator, read, Value(value)))
+        return Q(_compared(operator, self._text(column, operator), Value(value)))
+
+    def compare_columns(self, operator: Operator, left: Column, right: Column) -> Q:
+        if left.kind is Kind.TEXT:
+            sides = [self._text(column, operator) for column in (left, right)]
+        elif left.kind is Kind.NUMBER:
+            sides = [_double(self._read(column)) for column in (left, right)]
+        else:
+            sides = [self._read(column) for column in (left, right)]
+        return Q(_compared(operator, *sides))
+
+    def one_of(self, column: Column, values: list[Any], *, negated: bool) -> Q:
+        operator = Operator.NOT_EQUAL if negated else Operator.EQUAL
+        if column.kind is not Kind.TEXT:
+            parts = [self.compare(operator, column, value) for value in values]
+            return self.all(parts) if negated else self.any(parts)
+        parsed = column.parse is not None
+        left = self._read(column) if parsed else self._text(column, operator)
+        found = In(left, values)
+        return Q(_Not(found)) if negated else Q(found)
+
+    def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> Q:
+        escaped = text
+        for character in ("\\", "%", "_"):
+            escaped = escaped.replace(character, "\\" + character)
+        before = "" if test is TextTest.PREFIX else "%"
+        after = "" if test is TextTest.SUFFIX else "%"
+        found = _MATCHES[test](
+            self._read(column), Value(before + escaped + after), Value(text), Value(text)
+        )
+        return Q(_Not(found)) if negated else Q(found)
+
+    def exists(
+        self, rows: _Rows, relation: str, condition: Callable[[_Rows], Q], *, wanted: bool
+    ) -> Q:
+        field = _relation(rows.model, relation)
+        self._depth += 1
+        related = _Rows(field.related_model, self._depth)
+        if field.many_to_many:
+            reverse = field.remote_field.name if field.auto_created else field.related_query_name()
+            joined = {reverse: self._outer(rows, "pk")}
+        elif field.one_to_many or (field.one_to_one and field.auto_created):
+            key = field.remote_field
+            joined = {key.attname: self._outer(rows, key.target_field.attname)}
+        else:
+            joined = {field.target_field.attname: self._outer(rows, field.attname)}
+        query = field.related_model._base_manager.filter(**joined).filter(condition(related))  # noqa: SLF001
+        self._depth -= 1
+        return Q(Exists(query)) if wanted else Q(~Exists(query))
+
+    def not_true(self, condition: Q) -> Q:
+        case = Case(When(condition, then=Value(value=False)), default=Value(value=True))
+        return Q(case)
+
+    def has_no_parent(self, rows: _Rows, relation: str) -> Q:
+        field = _relation(rows.model, relation)
+        return Q(IsNull(self._at_depth(rows.depth, field.attname), True))
+
+    def described(self, below: ResourceMap, relation: str) -> ResourceMap:
+        field = _relation(below.model, relation)
+        if not field.concrete or field.many_to_many:
+            raise FilterUnsupported(f"the parent {relation} is not a foreign key")
+        return _description(field.related_model)
+
+    def _read(self, column: Column) -> Any:
+        reference = column.expression
+        return self._at_depth(reference.depth, reference.name)
+
+    def _text(self, column: Column, operator: Operator) -> Any:
+        is_equality = operator in (Operator.EQUAL, Operator.NOT_EQUAL)
+        is_plain = is_equality and column.expression.field.db_collation is None
+        return (_Equality if is_plain else _Bytes)(self._read(column))
+
+    def _outer(self, rows: _Rows, name: str) -> Any:
+        return self._at_depth(rows.depth, name)
+
+    def _at_depth(self, depth: int, name: str) -> Any:
+        found: Any = name
+        for _ in range(self._depth - depth):
+            found = OuterRef(found)
+        return F(name) if found is name else found
+
+
+def _field(model: Any, name: str) -> Any:
+    if name == "pk":
+        return model._meta.pk  # noqa: SLF001
+    for field in model._meta.concrete_fields:  # noqa: SLF001
+        if name == field.attname:
+            return field
+    raise FilterUnsupported(f"{model.__name__} has no column {name}")
+
+
+def _relation(model: Any, name: str) -> Any:
+    try:
+        field = model._meta.get_field(name)  # noqa: SLF001
+    except FieldDoesNotExist:
+        field = next(
+            (
+                one
+                for one in model._meta.related_objects  # noqa: SLF001
+                if one.get_accessor_name() == name
+            ),
+            None,
+        )
+    if field is None or not field.is_relation or field.related_model is None:
+        raise FilterUnsupported(f"{model.__name__} has no relation {name}")
+    return field
+
+
+def _integer(text: str) -> int | None:
+    try:
+        value = int(text)
+    except ValueError:
+        return None
+    return value if str(value) == text and value in _INT64 else None
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        value = UUID(text)
+    except ValueError:
+        return None
+    return value if str(value) == text else None
+
+
+def _double(expression: Any) -> Any:
+    return Cast(expression, models.FloatField())
+
+
+def _compared(operator: Operator, left: Any, right: Any) -> Func:
+    symbol = {Operator.EQUAL: "=", Operator.NOT_EQUAL: "<>"}.get(operator, operator.value)
+    return _Comparison(left, right, arg_joiner=f" {symbol} ")
+
+
+class _Comparison(Func):  # type: ignore[misc]  # Django has no types
+    template = "(%(expressions)s)"
+    output_field = models.BooleanField()
+
+
+class _Not(Func):  # type: ignore[misc]
+    template = "(NOT %(expressions)s)"
+    output_field = models.BooleanField()
+
+
+class _Exact(Func):  # type: ignore[misc]
+    """Known on PostgreSQL and SQLite only."""
+
+    on_postgresql = ""
+    on_sqlite = ""
+
+    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> Any:
+        raise NotSupportedError(
+            "filters of the policy decision point are exact on PostgreSQL and SQLite; this is"
+            f" {connection.vendor}"
+        )
+
+    def as_postgresql(self, compiler: Any, connection: Any, **_: Any) -> Any:
+        return self._written(self.on_postgresql, compiler)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> Any:
+        return self._written(self.on_sqlite, compiler)
+
+    def _written(self, template: str, compiler: Any) -> Any:
+        """`{0}` is the first operand; each may be there once, in order."""
+        sides = [compiler.compile(one) for one in self.get_source_expressions()]
+        used = [index for index in range(len(sides)) if f"{{{index}}}" in template]
+        parameters = [value for index in used for value in sides[index][1]]
+        return template.format(*(sql for sql, _ in sides)), tuple(parameters)
+
+
+class _Equality(_Exact):
+    """A text whose equality is that of its bytes, in a column without a collation of its own."""
+
+    output_field = models.TextField()
+    on_postgresql = "{0}"
+    on_sqlite = "({0} COLLATE BINARY)"
+
+
+class _Bytes(_Exact):
+    """A text whose order and equality are those of its bytes."""
+
+    output_field = models.TextField()
+    on_postgresql = '({0} COLLATE "C")'
+    on_sqlite = "({0} COLLATE BINARY)"
+
+
+class _Match(_Exact):
+    """Operands: the text, the pattern of LIKE, what is looked for, twice."""
+
+    output_field = models.BooleanField()
+    on_postgresql = "({0} COLLATE \"C\" LIKE {1} ESCAPE '\\')"
+
+
+# LIKE folds the case of ASCII on SQLite.
+class _Prefix(_Match):
+    on_sqlite = "(substr({0}, 1, length({2})) = {3} COLLATE BINARY)"
+
+
+class _Suffix(_Match):
+    on_sqlite = "(substr({0}, -length({2})) = {3} COLLATE BINARY)"
+
+
+class _Contains(_Match):
+    on_sqlite = "(instr({0}, {2}) > 0)"
+
+
+_MATCHES: Final = {
+    TextTest.PREFIX: _Prefix,
+    TextTest.SUFFIX: _Suffix,
+    TextTest.CONTAINS: _Contains,
+}

@@ -1,0 +1,636 @@
+"""From a filter to a query, for any target that has columns, NULL, and `EXISTS`.
+
+In:  a filter, a description of the rows, and a `Target` that writes single conditions.
+Out: a condition of the target that is true for exactly the rows that the filter takes.
+
+An adapter says how one column compares and how a subquery is made. What is absent, null or of
+another kind, and what a chain of parents comes to, is decided here, once for all targets. Of what a
+target writes, NULL may always stand for false.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from pdp_filters import (
+    And,
+    Chain,
+    Compare,
+    Every,
+    Field,
+    Filter,
+    Kind,
+    KindIs,
+    Match,
+    OneOf,
+    Operator,
+    Or,
+    Scalar,
+    Some,
+    Stored,
+    TextTest,
+)
+from pdp_filters.ir import ORDERED, kind_of
+
+from pdp_client.plans import FilterUnsupported
+
+CHAIN_DEPTH_MAX: Final = 17
+"""Resources of a chain: what is deeper has no answer from the decision point."""
+
+C = TypeVar("C")
+"""A condition of the target."""
+E = TypeVar("E")
+"""Rows of the target: a table or an alias of one, within some subqueries."""
+
+
+# --- descriptions, as an application declares them ----------------------------------------------
+
+
+class Absent:
+    """An attribute that no row has."""
+
+
+ABSENT: Final = Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class NullAsValue:
+    """A column of which NULL is sent as null. Without this, NULL means that the attribute is
+    absent. Conditions tell the two apart: `has(resource.attributes.x)`."""
+
+    column: Any
+
+
+@dataclass(frozen=True, slots=True)
+class One:
+    """A relation to at most one row, sent as a map; absent without a row."""
+
+    relation: Any
+    fields: "Attributes"
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """A relation to any number of rows, sent as a list: of the values of one column, or of maps."""
+
+    relation: Any
+    each: "Any | Attributes"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The parent, of which only the id is known here, and which the decision point does not
+    store."""
+
+    type: str
+    id: Any
+
+
+Attributes = Mapping[str, Any]
+"""By name: a column, or one of the classes above."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceMap:
+    """How the rows of one model are resources."""
+
+    model: Any
+    type: str
+    id: Any
+    organization: Any
+    parent: Any
+    """A relation to the rows of another described model, a `Reference`, or None."""
+    attributes: Attributes
+    stored: bool
+    """Whether the decision point stores each row as it is here."""
+
+
+# --- what a target does ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of some rows."""
+
+    expression: Any
+    kind: Kind
+    name: str
+    """For messages."""
+    null: Kind = Kind.ABSENT
+    """What NULL means: ABSENT or NULL."""
+    blank_is_absent: bool = False
+    """Whether an empty text means the same."""
+    parse: Callable[[str], Any] | None = None
+    """For a text that is not stored as one: the stored value, or None where no row has it."""
+
+
+class Target(Protocol[C, E]):
+    """What an adapter has to know."""
+
+    true: C
+    false: C
+
+    def all(self, parts: list[C]) -> C:
+        """Conjunction."""
+
+    def any(self, parts: list[C]) -> C:
+        """Disjunction."""
+
+    def column(self, rows: E, column: Any, *, is_identifier: bool) -> Column:
+        """A column of these rows. Raises FilterUnsupported for a type with no exact comparison."""
+
+    def is_null(self, column: Column, *, wanted: bool) -> C:
+        """Whether it is NULL (or, if that means the same, an empty text)."""
+
+    def compare(self, operator: Operator, column: Column, value: Any) -> C:
+        """Against a constant of the column's kind; for a `parse`d text, its stored value."""
+
+    def compare_columns(self, operator: Operator, left: Column, right: Column) -> C:
+        """Against a column of the same kind."""
+
+    def one_of(self, column: Column, values: list[Any], *, negated: bool) -> C:
+        """Against constants of the column's kind; at least one."""
+
+    def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> C:
+        """Of a column of kind TEXT."""
+
+    def exists(self, rows: E, relation: Any, condition: Callable[[E], C], *, wanted: bool) -> C:
+        """Whether a related row exists for which the condition is true; or that none does."""
+
+    def not_true(self, condition: C) -> C:
+        """True where the condition is false or NULL."""
+
+    def has_no_parent(self, rows: E, relation: Any) -> C:
+        """Whether the columns of a relation to one row are NULL."""
+
+    def described(self, below: ResourceMap, relation: Any) -> ResourceMap:
+        """The description of the rows that a relation of described rows leads to. Raises
+        FilterUnsupported."""
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The resource."""
+
+    rows: Any
+    described: ResourceMap
+
+
+@dataclass(frozen=True, slots=True)
+class _InChain:
+    """A resource of the chain."""
+
+    type: str
+    id: Column
+    organization: Column | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A map that is there."""
+
+    rows: Any
+    fields: Attributes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A list that is there."""
+
+    rows: Any
+    many: Many
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A constant."""
+
+    value: str
+
+
+_Value = Any
+"""One of the above, or a Column."""
+
+
+def lower(plan_filter: Filter, target: Target[C, E], rows: E, described: ResourceMap) -> C:
+    """The condition that takes the rows that the filter takes.
+
+    Raises FilterUnsupported for what the target cannot do exactly.
+    """
+    return _Lowering(target).condition(plan_filter, (_Row(rows, described),))
+
+
+class _Lowering(Generic[C, E]):
+    def __init__(self, target: Target[C, E]) -> None:
+        self._target = target
+
+    def condition(self, node: Filter, levels: tuple[_Value, ...]) -> C:  # noqa: PLR0911
+        target = self._target
+        match node:
+            case And(parts):
+                return self._all([self.condition(part, levels) for part in parts])
+            case Or(parts):
+                return self._any([self.condition(part, levels) for part in parts])
+            case Compare(operator, left, right):
+                return self._comparison(operator, left, right, levels)
+            case OneOf(field, values, negated):
+                return self._field(
+                    field, levels, lambda value: self._one_of(value, values, negated=negated)
+                )
+            case KindIs(field, kinds):
+                return self._field(
+                    field,
+                    levels,
+                    lambda value: self._kind_is(value, kinds),
+                    if_absent=Kind.ABSENT in kinds,
+                )
+            case Match(test, field, text, negated):
+
+                def match(value: _Value) -> C:
+                    if isinstance(value, _Known):
+                        return self._known(_passes(test, value.value, text) is not negated)
+                    if not isinstance(value, Column) or value.kind is not Kind.TEXT:
+                        return target.false
+                    _refuse_parsed(value, test.value)
+                    return target.match(test, value, text, negated=negated)
+
+                return self._field(field, levels, match)
+            case Some(over, body) | Every(over, body):
+                wanted = isinstance(node, Some)
+                if isinstance(over, Chain):
+                    row = levels[0]
+                    return self._chain(row.rows, row.described, body, levels, 1, some=wanted)
+                return self._field(
+                    over,
+                    levels,
+                    lambda value: self._elements(value, over, body, levels, some=wanted),
+                )
+            case Stored(types):
+                return self._stored(levels[0].described, types, 1)
+        raise TypeError(f"{type(node).__name__} is not part of a filter")
+
+    def _comparison(
+        self, operator: Operator, left: Field, right: Field | Scalar, levels: tuple[_Value, ...]
+    ) -> C:
+        if not isinstance(right, Field):
+            return self._field(left, levels, lambda value: self._compare(operator, value, right))
+        return self._field(
+            left,
+            levels,
+            lambda one: self._field(
+                right, levels, lambda other: self._compare_two(operator, one, other)
+            ),
+        )
+
+    # --- fields -----------------------------------------------------------------------------------
+
+    def _field(
+        self,
+        field: Field,
+        levels: tuple[_Value, ...],
+        then: Callable[[_Value], C],
+        *,
+        if_absent: bool = False,
+    ) -> C:
+        """The condition `then` for the value of a field. What it says of a column holds also where
+        that is NULL; where nothing is reached, `if_absent` says what holds."""
+        return self._at(levels[field.level], field.path, then, if_absent=if_absent)
+
+    def _at(  # noqa: PLR0911  # a kind of value each
+        self,
+        value: _Value,
+        path: tuple[str, ...],
+        then: Callable[[_Value], C],
+        *,
+        if_absent: bool,
+    ) -> C:
+        target = self._target
+        match value:
+            case _Row(rows, described) if path == ("id",):
+                return then(self._id(rows, described))
+            case _Row(rows, described) if path == ("organization",):
+                return self._organization(rows, described, then, 1, if_absent=if_absent)
+            case _Row(rows, described) if path[:1] == ("attributes",):
+                attributes = _Map(rows, described.attributes, described.type)
+                return self._at(attributes, path[1:], then, if_absent=if_absent)
+            case _InChain(type_, id_, organization):
+                found = {"type": _Known(type_), "id": id_, "organization": organization}
+                inner = found.get(path[0]) if len(path) == 1 else None
+                return self._known(if_absent) if inner is None else then(inner)
+            case _ if not path:
+                return then(value)
+            case _Map(rows, fields, name):
+                key, rest = path[0], path[1:]
+                name = f"{name}.{key}"
+                if key not in fields:
+                    raise FilterUnsupported(
+                        f"the attribute {name} is not described: add it, or ABSENT if no row has it"
+                    )
+                match fields[key]:
+                    case Absent():
+                        return self._known(if_absent)
+                    case One(relation, inner_fields):
+                        reached = target.exists(
+                            rows,
+                            relation,
+                            lambda related: self._at(
+                                _Map(related, inner_fields, name), rest, then, if_absent=if_absent
+                            ),
+                            wanted=True,
+                        )
+                        if not if_absent:
+                            return reached
+                        missing = target.exists(rows, relation, lambda _: target.true, wanted=False)
+                        return self._any([reached, missing])
+                    case Many() as many:
+                        return self._at(_List(rows, many, name), rest, then, if_absent=if_absent)
+                    case column:
+                        found_column = self._column(rows, column, name)
+                        return self._at(found_column, rest, then, if_absent=if_absent)
+        return self._known(if_absent)  # neither a column nor a list has keys
+
+    def _column(self, rows: E, column: Any, name: str) -> Column:
+        null = Kind.ABSENT
+        if isinstance(column, NullAsValue):
+            column, null = column.column, Kind.NULL
+        return replace(self._target.column(rows, column, is_identifier=False), name=name, null=null)
+
+    def _id(self, rows: E, described: ResourceMap) -> Column:
+        column = self._target.column(rows, described.id, is_identifier=True)
+        return replace(column, name=f"the id of {described.type}")
+
+    def _own_organization(self, rows: E, described: ResourceMap) -> Column | None:
+        if described.organization is None:
+            return None
+        column = self._target.column(rows, described.organization, is_identifier=True)
+        name = f"the organization of {described.type}"
+        return replace(column, name=name, blank_is_absent=column.parse is None)
+
+    def _organization(
+        self,
+        rows: E,
+        described: ResourceMap,
+        then: Callable[[_Value], C],
+        depth: int,
+        *,
+        if_absent: bool,
+    ) -> C:
+        """Of the resource, or of the nearest above it that has one."""
+        own = self._own_organization(rows, described)
+        parent = described.parent
+        if parent is None or isinstance(parent, Reference):
+            return self._known(if_absent) if own is None else then(own)
+        target = self._target
+        above = [target.has_no_parent(rows, parent)] if if_absent else []
+        if depth < CHAIN_DEPTH_MAX:
+            above_described = target.described(described, parent)
+            above.append(
+                target.exists(
+                    rows,
+                    parent,
+                    lambda related: self._organization(
+                        related, above_described, then, depth + 1, if_absent=if_absent
+                    ),
+                    wanted=True,
+                )
+            )
+        inherited = self._any(above)
+        if own is None:
+            return inherited
+        return self._any(
+            [
+                self._all([target.is_null(own, wanted=False), then(own)]),
+                self._all([target.is_null(own, wanted=True), inherited]),
+            ]
+        )
+
+    # --- predicates -------------------------------------------------------------------------------
+
+    def _kind_is(self, value: _Value, kinds: frozenset[Kind]) -> C:
+        if not isinstance(value, Column):
+            kind = {_Map: Kind.MAP, _List: Kind.LIST, _Known: Kind.TEXT}[type(value)]
+            return self._known(kind in kinds)
+        if value.kind in kinds and value.null in kinds:
+            return self._target.true
+        parts = []
+        if value.kind in kinds:
+            parts.append(self._target.is_null(value, wanted=False))
+        if value.null in kinds:
+            parts.append(self._target.is_null(value, wanted=True))
+        return self._any(parts)
+
+    def _compare(self, operator: Operator, value: _Value, constant: Scalar) -> C:
+        target = self._target
+        if isinstance(value, _Known):
+            return self._known(_compared(operator, value.value, constant))
+        if operator is Operator.NOT_EQUAL:
+            return self._one_of(value, (constant,), negated=True)
+        if not isinstance(value, Column):
+            return target.false
+        if operator is Operator.EQUAL:
+            return self._one_of(value, (constant,), negated=False)
+        if kind_of(constant) is not value.kind:
+            return target.false
+        _refuse_parsed(value, operator.value)
+        return target.compare(operator, value, constant)
+
+    def _one_of(self, value: _Value, values: tuple[Scalar, ...], *, negated: bool) -> C:
+        target = self._target
+        if isinstance(value, _Known):
+            return self._known((value.value in values) is not negated)
+        if not isinstance(value, Column):
+            return self._known(negated)  # a list or a map is there, and equals no constant
+        fitting = [one for one in values if kind_of(one) is value.kind]
+        if value.blank_is_absent:
+            fitting = [one for one in fitting if one != ""]
+        if value.parse is not None:
+            parsed = (value.parse(str(one)) for one in fitting)
+            fitting = [one for one in parsed if one is not None]
+        null_counts = value.null is Kind.NULL and (None in values) is not negated
+        parts = [target.is_null(value, wanted=True)] if null_counts else []
+        if negated:
+            there = [target.is_null(value, wanted=False)]
+            different = [self._equals(value, fitting, negated=True)] if fitting else []
+            parts.append(self._all([*there, *different]))
+        elif fitting:
+            parts.append(self._equals(value, fitting, negated=False))
+        return self._any(parts)
+
+    def _equals(self, column: Column, values: list[Any], *, negated: bool) -> C:
+        if len(values) > 1:
+            return self._target.one_of(column, values, negated=negated)
+        operator = Operator.NOT_EQUAL if negated else Operator.EQUAL
+        return self._target.compare(operator, column, values[0])
+
+    def _compare_two(self, operator: Operator, left: _Value, right: _Value) -> C:
+        if isinstance(left, _Known) or isinstance(right, _Known):
+            raise FilterUnsupported("a comparison with the type of a resource")
+        if not isinstance(left, Column) or not isinstance(right, Column):
+            return self._compare_with_collection(operator, left, right)
+        target = self._target
+        for column in (left, right):
+            _refuse_parsed(column, f"{operator.value} with another field")
+        same_kind = left.kind is right.kind
+        if operator not in (Operator.EQUAL, Operator.NOT_EQUAL):
+            ordered = same_kind and left.kind in ORDERED
+            return target.compare_columns(operator, left, right) if ordered else target.false
+        both_null = left.null is Kind.NULL and right.null is Kind.NULL
+        if operator is Operator.EQUAL:
+            parts = [target.compare_columns(operator, left, right)] if same_kind else []
+            if both_null:
+                parts.append(self._all([target.is_null(one, wanted=True) for one in (left, right)]))
+            return self._any(parts)
+        if same_kind:
+            parts = [target.compare_columns(operator, left, right)]
+        else:
+            parts = [self._all([target.is_null(one, wanted=False) for one in (left, right)])]
+        for null, other in ((left, right), (right, left)):
+            if null.null is Kind.NULL:  # null is there, and equals nothing else
+                is_null = target.is_null(null, wanted=True)
+                parts.append(self._all([is_null, target.is_null(other, wanted=False)]))
+        return self._any(parts)
+
+    def _compare_with_collection(self, operator: Operator, left: _Value, right: _Value) -> C:
+        columns = [one for one in (left, right) if isinstance(one, Column)]
+        if not columns and type(left) is type(right):
+            raise FilterUnsupported(f"{operator.value} between {left.name} and {right.name}")
+        if operator is not Operator.NOT_EQUAL:
+            return self._target.false
+        return self._all([self._present(column) for column in columns])
+
+    def _present(self, column: Column) -> C:
+        if column.null is Kind.NULL:
+            return self._target.true
+        return self._target.is_null(column, wanted=False)
+
+    # --- quantifiers ------------------------------------------------------------------------------
+
+    def _elements(
+        self, value: _Value, over: Field, body: Filter, levels: tuple[_Value, ...], *, some: bool
+    ) -> C:
+        if isinstance(value, _Map):
+            raise FilterUnsupported(f"a search through the keys of {over}, which is a map")
+        if not isinstance(value, _List):
+            return self._target.false
+        many = value.many
+
+        def condition(related: E) -> C:
+            if isinstance(many.each, Mapping):
+                element: _Value = _Map(related, many.each, value.name)
+            else:
+                # An element cannot be absent.
+                element = replace(self._column(related, many.each, value.name), null=Kind.NULL)
+            inner = self.condition(body, (*levels, element))
+            return inner if some else self._target.not_true(inner)
+
+        return self._target.exists(value.rows, many.relation, condition, wanted=some)
+
+    def _chain(
+        self,
+        rows: E,
+        described: ResourceMap,
+        body: Filter,
+        levels: tuple[_Value, ...],
+        depth: int,
+        *,
+        some: bool,
+    ) -> C:
+        own = self._own_organization(rows, described)
+        here = _InChain(described.type, self._id(rows, described), own)
+        parts = [self.condition(body, (*levels, here))]
+        parent = described.parent
+        if isinstance(parent, Reference):
+            column = self._target.column(rows, parent.id, is_identifier=True)
+            bare = _InChain(parent.type, replace(column, name=f"the id of {parent.type}"), None)
+            above = self._all(
+                [
+                    self._target.is_null(bare.id, wanted=False),
+                    self.condition(body, (*levels, bare)),
+                ]
+            )
+            no_parent = self._target.is_null(bare.id, wanted=True)
+            parts.append(above if some else self._any([no_parent, above]))
+        elif parent is not None:
+            above_parts = [] if some else [self._target.has_no_parent(rows, parent)]
+            if depth < CHAIN_DEPTH_MAX:
+                above_described = self._target.described(described, parent)
+                above_parts.append(
+                    self._target.exists(
+                        rows,
+                        parent,
+                        lambda related: self._chain(
+                            related, above_described, body, levels, depth + 1, some=some
+                        ),
+                        wanted=True,
+                    )
+                )
+            parts.append(self._any(above_parts))
+        return self._any(parts) if some else self._all(parts)
+
+    def _stored(self, described: ResourceMap, types: tuple[str, ...], depth: int) -> C:
+        if described.type in types and not described.stored:
+            raise FilterUnsupported(
+                f"resources of type {described.type} must be stored in the decision point, and they"
+                " are not described as such: register them with stored=True"
+            )
+        parent = described.parent
+        if isinstance(parent, Reference):
+            if parent.type in types:
+                raise FilterUnsupported(
+                    f"resources of type {parent.type} must be stored in the decision point, and a"
+                    f" Reference to one is a parent that is not: describe the relation instead"
+                )
+        elif parent is not None and depth < CHAIN_DEPTH_MAX:
+            return self._stored(self._target.described(described, parent), types, depth + 1)
+        return self._target.true
+
+    # --- junctions --------------------------------------------------------------------------------
+
+    def _known(self, value: bool) -> C:  # a condition that is settled
+        return self._target.true if value else self._target.false
+
+    def _all(self, parts: list[C]) -> C:
+        target = self._target
+        if any(part is target.false for part in parts):
+            return target.false
+        parts = [part for part in parts if part is not target.true]
+        return target.all(parts) if parts else target.true
+
+    def _any(self, parts: list[C]) -> C:
+        target = self._target
+        if any(part is target.true for part in parts):
+            return target.true
+        parts = [part for part in parts if part is not target.false]
+        return target.any(parts) if parts else target.false
+
+
+def _passes(test: TextTest, value: str, text: str) -> bool:
+    match test:
+        case TextTest.PREFIX:
+            return value.startswith(text)
+        case TextTest.SUFFIX:
+            return value.endswith(text)
+    return text in value
+
+
+def _compared(operator: Operator, value: str, constant: Scalar) -> bool:
+    if operator in (Operator.EQUAL, Operator.NOT_EQUAL):
+        return (value == constant) is (operator is Operator.EQUAL)
+    if not isinstance(constant, str):
+        return False
+    is_less, is_equal = value < constant, value == constant
+    return {
+        Operator.LESS: is_less,
+        Operator.LESS_OR_EQUAL: is_less or is_equal,
+        Operator.GREATER: not is_less and not is_equal,
+    }.get(operator, not is_less)
+
+
+def _refuse_parsed(column: Column, operator: str) -> None:
+    if column.parse is not None:
+        raise FilterUnsupported(f"{operator} of {column.name}, which is not stored as text")

@@ -1,0 +1,231 @@
+"""`pdp allowed`: what an actor may do, what they may use, and who may."""
+
+import enum
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pdp.cli.output import HELP_STYLE, emit, fail, note, read_input, show_table
+from pdp.cli.remote import (
+    DEFAULT_SERVER,
+    ApiKey,
+    Ca,
+    Certificate,
+    Key,
+    Server,
+    asked,
+    method_of,
+)
+
+if TYPE_CHECKING:
+    from pdpapi.v1 import access_query_service_pb2 as pb
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=HELP_STYLE,
+    help="What an actor may do, what they may use, and who may.",
+)
+
+TABLE_ROWS = 100
+PAGE_ITEMS = 500
+
+
+class Output(enum.Enum):
+    """How an answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Token = Annotated[
+    str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
+]
+Context = Annotated[str, typer.Option(help="Context, a JSON object.")]
+As = Annotated[Output, typer.Option("-o", "--output", help="A table, or one JSON object a line.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} rows, all as JSON."),
+]
+
+
+@app.command("permissions")
+def permissions(
+    resources: Annotated[list[str], typer.Argument(help="TYPE:ID, e.g. course:algebra")],
+    token: Token = "-",
+    context: Context = "{}",
+    output: As = Output.TABLE,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Lists the declared permissions on resources, and which of them an actor has.
+
+    Exit status: 0 answered, 1 the actor is refused, 2 no answer.
+    """
+    from pdpapi.v1 import access_query_service_pb2 as pb
+    from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
+
+    request = pb.ListAllowedPermissionsRequest(actor_token=_read_token(token))
+    _write_context(request, context)
+    for text in resources:
+        type_, _, id_ = text.partition(":")
+        request.resources.add(type=type_, id=id_)
+    with asked(server, api_key, ca, certificate, key) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedPermissions, api_key)
+        response = ask(request)
+    rows = zip(resources, response.results, strict=True)
+    if output is Output.JSON:
+        for text, result in rows:
+            names = {"allowed": list(result.allowed), "denied": list(result.denied)}
+            _emit({"resource": text, **names, "revision": response.revision})
+    else:
+        found = (
+            (text, name, "yes" if name in result.allowed else "no")
+            for text, result in rows
+            for name in sorted((*result.allowed, *result.denied))
+        )
+        show_table(("resource", "permission", "allowed"), found, heading=True)
+    _exit_if_refused(response)
+
+
+@app.command("resources")
+def resources(
+    permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
+    resource_type: Annotated[
+        str, typer.Argument(metavar="TYPE", help="Default: that of the permission.")
+    ] = "",
+    token: Token = "-",
+    context: Context = "{}",
+    limit: Limit = None,
+    output: As = Output.TABLE,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Lists the stored resources on which an actor has a permission.
+
+    Exit status: 0 answered, 1 the actor is refused, 2 no answer.
+    """
+    from pdpapi.v1 import access_query_service_pb2 as pb
+    from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
+
+    request = pb.ListAllowedResourcesRequest(
+        actor_token=_read_token(token),
+        permission=permission,
+        resource_type=resource_type or permission.partition(":")[0],
+        page_size=PAGE_ITEMS,
+    )
+    _write_context(request, context)
+    response = pb.ListAllowedResourcesResponse()
+
+    def found() -> Iterator[str]:
+        for page in _pages(ask, request):
+            response.CopyFrom(page)
+            yield from page.resource_ids
+
+    with asked(server, api_key, ca, certificate, key) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, api_key)
+        if output is Output.JSON:
+            for id_ in islice(found(), limit):
+                _emit({"type": request.resource_type, "id": id_, "revision": response.revision})
+        else:
+            _show(("id",), ((id_,) for id_ in found()), limit)
+    _exit_if_refused(response)
+
+
+@app.command("actors")
+def actors(
+    permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
+    resource: Annotated[
+        str, typer.Argument(metavar="TYPE:ID", help="Default: the permission in general.")
+    ] = "",
+    limit: Limit = None,
+    output: As = Output.TABLE,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Lists who has a permission on a resource: through which role, grant and rule, and under
+    which condition. It takes the capability `audit`.
+
+    Exit status: 0 answered, 2 no answer.
+    """
+    from google.protobuf.json_format import MessageToDict
+    from pdpapi.v1 import access_query_service_pb2 as pb
+    from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
+
+    request = pb.ListAllowedActorsRequest(permission=permission, page_size=PAGE_ITEMS)
+    if resource:
+        request.resource.type, _, request.resource.id = resource.partition(":")
+    with asked(server, api_key, ca, certificate, key) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, api_key)
+        found = (actor for page in _pages(ask, request) for actor in page.actors)
+        if output is Output.JSON:
+            for actor in islice(found, limit):
+                _emit(MessageToDict(actor, preserving_proto_field_name=True))
+            return
+        columns = ("user", "organization", "effect", "role", "grant", "rule", "condition", "until")
+        _show(columns, (row for actor in found for row in _rows(actor)), limit)
+
+
+def _rows(actor: "pb.AllowedActor") -> Iterator[tuple[str, ...]]:
+    ways = [("allow", path) for path in actor.allowed_by]
+    ways += [("deny", path) for path in actor.denied_by]
+    for effect, path in ways:
+        until = path.expires_at.ToJsonString() if path.HasField("expires_at") else ""
+        yield (
+            *(actor.user_id, actor.organization_id, effect),
+            *(path.role, path.grant_id, path.rule_id, path.condition, until),
+        )
+
+
+def _pages(ask: Callable[[Any], Any], request: Any) -> Iterator[Any]:
+    """Page after page, as they are read."""
+    while True:
+        page = ask(request)
+        yield page
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
+
+
+def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int | None) -> None:
+    found = iter(rows)
+    shown = list(islice(found, limit or TABLE_ROWS))
+    show_table(columns, shown, heading=True)
+    if next(found, None) is not None:
+        note(f"there are more than these {len(shown)}: --limit shows more, -o json all")
+
+
+def _emit(fields: dict[str, Any]) -> None:
+    emit(json.dumps(fields) + "\n")
+
+
+def _read_token(token: str) -> str:
+    if token == "-":  # noqa: S105
+        return read_input("a session token (or give --token or PDP_TOKEN)").strip()
+    return token
+
+
+def _write_context(request: Any, text: str) -> None:
+    from pdp.cli.ask import mapping
+
+    request.context.update(mapping(text, "--context"))
+
+
+def _exit_if_refused(response: Any) -> None:
+    from pdpapi.v1.core_pb2 import DecisionReason
+
+    if response.HasField("refusal"):
+        reason = DecisionReason.Name(response.refusal.reason).removeprefix("DECISION_REASON_")
+        fail(f"{reason}: {response.refusal.message}")
+        raise typer.Exit(1)

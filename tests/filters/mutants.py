@@ -1,0 +1,256 @@
+"""Wrong compilers, of the kinds that others have shipped. The oracle finds each of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pdp_client import lowering
+from pdp_client import sqlalchemy as adapter
+from pdp_filters import TRUE, Kind, Operator, TextTest, any_of, complement, ir
+from sqlalchemy.orm import aliased
+
+from pdp.decision import partial, residual
+from pdp.decision.residual import Forms
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: dict[str, tuple[Mutation, int]] = {}
+"""By name: what to change, and a seed that is known to find it, to look there first."""
+
+
+def mutant(*, found_at: int) -> Callable[[Mutation], Mutation]:
+    def add(mutation: Mutation) -> Mutation:
+        MUTANTS[mutation.__name__] = (mutation, found_at)
+        return mutation
+
+    return add
+
+
+def _forms(change: Callable[[Forms], Forms]) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = partial.forms_of
+        patch.setattr(partial, "forms_of", lambda *a, **k: change(original(*a, **k)))
+
+    return mutate
+
+
+# --- from rules to a filter -----------------------------------------------------------------------
+
+
+@mutant(found_at=2)
+def value_first_comparisons_are_not_mirrored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Operator, "mirrored", property(lambda self: self))
+
+
+@mutant(found_at=26)
+def the_opposite_of_less_is_greater(patch: pytest.MonkeyPatch) -> None:
+    wrong = {**ir._OPPOSITES, Operator.LESS: Operator.GREATER}
+    patch.setattr(ir, "_OPPOSITES", wrong)
+
+
+@mutant(found_at=1)
+def not_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Forms, "negated", lambda self: self)
+
+
+@mutant(found_at=2)
+def an_error_under_not_is_true(patch: pytest.MonkeyPatch) -> None:
+    def negated(self: Forms) -> Forms:
+        try:
+            return Forms(complement(self.true), self.true)
+        except ValueError:
+            return Forms(self.false, self.true)
+
+    patch.setattr(Forms, "negated", negated)
+
+
+@mutant(found_at=2)
+def an_error_in_a_deny_rule_spares(patch: pytest.MonkeyPatch) -> None:
+    def lenient(forms: Forms) -> Forms:
+        try:
+            return Forms(forms.true, complement(forms.true))
+        except ValueError:
+            return forms
+
+    _forms(lenient)(patch)
+
+
+@mutant(found_at=5)
+def has_is_folded_to_always(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(residual, "present", lambda _: TRUE)
+
+
+@mutant(found_at=3)
+def an_absent_list_is_an_empty_one(patch: pytest.MonkeyPatch) -> None:
+    original = ir.every
+    patch.setattr(
+        residual, "every", lambda over, body: any_of(ir.absent(over), original(over, body))
+    )
+
+
+@mutant(found_at=0)
+def exists_and_all_are_mixed_up(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(residual, "some", ir.every)
+
+
+@mutant(found_at=0)
+def and_is_or(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(residual, "all_of", any_of)
+
+
+@mutant(found_at=46)
+def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(residual._TESTS, "startsWith", TextTest.CONTAINS)
+
+
+@mutant(found_at=1)
+def deny_rules_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partial, "_nowhere", lambda *_: TRUE)
+
+
+@mutant(found_at=2)
+def organizations_are_no_walls(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partial, "_within_reach", lambda *_: TRUE)
+
+
+@mutant(found_at=2)
+def an_unknown_organization_is_the_active_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partial, "_belongs", lambda _: TRUE)
+
+
+@mutant(found_at=53)
+def grants_hold_at_all_times(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partial, "holds", lambda *_: True)
+
+
+@mutant(found_at=15)
+def grants_to_others_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partial, "is_to_actor", lambda *_: True)
+
+
+@mutant(found_at=8)
+def a_resource_without_tenants_has_no_organization_to_read(patch: pytest.MonkeyPatch) -> None:
+    original = residual._Residual
+
+    def made(values: Any, *, has_no_tenants: bool) -> Any:
+        return original(values, has_no_tenants=False)
+
+    patch.setattr(residual, "_Residual", made)
+
+
+# --- from a filter to SQL -------------------------------------------------------------------------
+
+
+@mutant(found_at=6)
+def null_is_under_a_not(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(adapter._Target, "not_true", lambda _, condition: sa.not_(condition))
+
+
+@mutant(found_at=14)
+def null_is_always_absent(patch: pytest.MonkeyPatch) -> None:
+    original = lowering.replace
+
+    def replaced(column: Any, **changes: Any) -> Any:
+        return original(
+            column, **{**changes, "null": Kind.ABSENT} if "null" in changes else changes
+        )
+
+    patch.setattr(lowering, "replace", replaced)
+
+
+@mutant(found_at=2)
+def the_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lowering, "CHAIN_DEPTH_MAX", 1)
+
+
+@mutant(found_at=2)
+def whoever_has_a_parent_has_none(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(adapter._Target, "has_no_parent", lambda *_: sa.true())
+
+
+@mutant(found_at=4)
+def an_empty_organization_is_one(patch: pytest.MonkeyPatch) -> None:
+    original = lowering._Lowering._own_organization
+
+    def own(self: Any, rows: Any, described: Any) -> Any:
+        found = original(self, rows, described)
+        return lowering.replace(found, blank_is_absent=False)
+
+    patch.setattr(lowering._Lowering, "_own_organization", own)
+
+
+@mutant(found_at=20)
+def a_fraction_is_cut_off(patch: pytest.MonkeyPatch) -> None:
+    def number(expression: Any, value: float) -> tuple[Any, Any]:
+        return expression, adapter._bound(int(value), sa.BigInteger())
+
+    patch.setattr(adapter, "_number", number)
+
+
+@mutant(found_at=2)
+def null_is_present(patch: pytest.MonkeyPatch) -> None:
+    original = adapter._Target.is_null
+
+    def is_null(self: Any, column: Any, *, wanted: bool) -> Any:
+        return original(self, column, wanted=True) if wanted else sa.true()
+
+    patch.setattr(adapter._Target, "is_null", is_null)
+
+
+def _compiled(kind: type, dialect: str, text: Callable[..., str]) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        dispatcher = kind.__dict__["_compiler_dispatcher"]
+        patch.setitem(dispatcher.specs, dialect, text)
+
+    return mutate
+
+
+def _like(element: Any, compiler: Any, **options: Any) -> str:
+    column, pattern, _ = element.clauses
+    return (
+        f"({compiler.process(column, **options)} LIKE"
+        f" {compiler.process(pattern, **options)} ESCAPE '\\')"
+    )
+
+
+def _plain(element: Any, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(next(iter(element.clauses)), **options))
+
+
+@mutant(found_at=11)
+def like_folds_case_on_sqlite(patch: pytest.MonkeyPatch) -> None:
+    for kind in (adapter._Prefix, adapter._Suffix, adapter._Contains):
+        _compiled(kind, "sqlite", _like)(patch)
+
+
+@mutant(found_at=41)
+def the_collation_of_a_column_counts(patch: pytest.MonkeyPatch) -> None:
+    _compiled(adapter._Bytes, "sqlite", _plain)(patch)
+
+
+@mutant(found_at=26)
+def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
+    original = adapter._Match.__init__
+
+    def made(self: Any, column: Any, text: str, before: str, after: str) -> None:
+        original(self, column, text, before, after)
+        clauses = list(self.clauses)
+        clauses[1] = adapter._bound(before + text.replace("\\", "\\\\") + after, sa.String())
+        adapter.FunctionElement.__init__(self, *clauses)
+
+    patch.setattr(adapter._Match, "__init__", made)
+
+
+@mutant(found_at=2)
+def relations_are_joined(patch: pytest.MonkeyPatch) -> None:
+    original = adapter._Target.exists
+
+    def exists(self: Any, rows: Any, relation: Any, condition: Any, *, wanted: bool) -> Any:
+        if not wanted or not relation.property.uselist:
+            return original(self, rows, relation, condition, wanted=wanted)
+        related = aliased(relation.property.mapper.class_)
+        pairs = relation.property.local_remote_pairs
+        joined = (getattr(rows, one.key) == getattr(related, other.key) for one, other in pairs)
+        return sa.and_(*joined, condition(related))
+
+    patch.setattr(adapter._Target, "exists", exists)
