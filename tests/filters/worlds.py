@@ -406,13 +406,13 @@ ATOMS: list[Callable[[Random], str]] = [
 def plan_of(case: Case) -> Plan:
     """What the core plans."""
     policy = policy_of(case.world)
-    standing = standing_of(case.world, policy, case.token, case.now)
+    principal = standing_of(case.world, policy, case.token, case.now)
     role_grants = [
         grant
         for grant in case.world.grants
         if isinstance(grant.subject, ToOrganizationRole) and isinstance(grant.scope, OnResource)
     ]
-    return plan_for(standing, case.permission, "lesson", case.context, role_grants)
+    return plan_for(principal, case.permission, "lesson", case.context, role_grants)
 
 
 def received(plan: Plan, case: Case) -> ClientPlan:
@@ -424,14 +424,14 @@ def received(plan: Plan, case: Case) -> ClientPlan:
 def decisions_of(case: Case) -> list[Decision]:
     """What Check says of each row."""
     policy = policy_of(case.world)
-    standing = standing_of(case.world, policy, case.token, case.now)
+    principal = standing_of(case.world, policy, case.token, case.now)
     decisions = []
     for row in case.rows:
         chain = [resource_facts(case.world, row)]
         while (parent := chain[-1].resource.parent) is not None:
             chain.append(resource_facts(case.world, case.world.resources[parent]))
         question = Question(case.permission, row, case.context)
-        decisions.append(decide(standing, question, tuple(chain)))
+        decisions.append(decide(principal, question, tuple(chain)))
     return decisions
 
 
