@@ -1,6 +1,7 @@
 """Wrong compilers, of the kinds that others have shipped. The oracle finds each of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,7 +161,8 @@ def null_is_always_absent(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=2)
 def the_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lowering, "CHAIN_DEPTH_MAX", 1)
+    original = adapter._description
+    patch.setattr(adapter, "_description", lambda model: replace(original(model), parent=None))
 
 
 @mutant(found_at=2)

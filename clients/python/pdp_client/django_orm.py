@@ -111,7 +111,7 @@ def resource_of(row: models.Model) -> Resource:
     return Resource(
         described.type,
         str(getattr(row, described.id)),
-        organization_id="" if organization is None else str(organization),
+        organization_id=None if organization in (None, "") else str(organization),
         parent=above,
         attributes=_attributes(row, described.attributes),
     )

@@ -127,7 +127,7 @@ def resource_of(row: object) -> Resource:
     return Resource(
         described.type,
         str(_value(row, described.id)),
-        organization_id="" if organization is None else str(organization),
+        organization_id=None if organization in (None, "") else str(organization),
         parent=above,
         attributes=_attributes(row, described.attributes),
     )
