@@ -35,14 +35,8 @@ from pdp_filters.ir import absent, every, some
 from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.decide import actor_values, reach_of
-from pdp.decision.residual import (
-    Forms,
-    Unexpressed,
-    check_size,
-    cost_max,
-    forms_of,
-    parts_of,
-)
+from pdp.decision.forms import Forms, Unexpressed
+from pdp.decision.residual import check_size, cost_max, forms_of, parts_of
 from pdp.decision.shortcuts import Values
 from pdp.decision.standing import (
     ANY_ORGANIZATION,
