@@ -1,7 +1,7 @@
 # `make help` lists the targets. Needs make and Python 3.11 or newer; everything else is installed
 # into .venv from requirements/, which pins every package by hash. The guards for Go and TypeScript
-# need Go with gcc, and Node 20 with npm, and the example a Chromium: what is not installed is left
-# out, aloud, but where CI is set that is a failure.
+# need Go with gcc, and Node 20 with npm, and the example a Chromium. Targets whose toolchain is missing
+# are skipped with a message; if CI is set, that is a failure.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,10 +10,10 @@ TYPESCRIPT := clients/typescript
 EXAMPLE := examples/next-courses
 HAS_GO = command -v go >/dev/null && command -v gcc >/dev/null
 HAS_NPM = command -v npm >/dev/null
-left_out = { echo "LEFT OUT: $(1)"; test -z "$$CI"; }
-NO_GO = $(call left_out,the guard for Go (go and gcc are not both installed))
-NO_PROTOCOLS = $(call left_out,the protocol suites (go is not installed))
-NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not installed))
+skipped = { echo "SKIPPED: $(1)"; test -z "$$CI"; }
+NO_GO = $(call skipped,the guard for Go (go and gcc are not both installed))
+NO_PROTOCOLS = $(call skipped,the protocol suites (go is not installed))
+NO_NPM = $(call skipped,the guard for TypeScript and its example (npm is not installed))
 
 .DEFAULT_GOAL := help
 
@@ -21,7 +21,7 @@ NO_NPM = $(call left_out,the guard for TypeScript and its example (npm is not in
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-# Installs what files of requirements list, by hash, and says how far it is.
+# Installs the packages of requirements files by hash, and reports its progress.
 pip_install = ( $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-compile --no-deps \
 	--require-hashes $(foreach file,$(1),-r $(file)) || echo failed ) | { \
 	all=$$(cat $(1) | grep -c '^[a-z].*=='); n=0; \
@@ -50,6 +50,18 @@ $(VENV)/.installed: $(VENV)/.runtime requirements/dev.txt
 .PHONY: install
 install: $(VENV)/.installed ## Install the project and the tools for development into .venv.
 
+$(VENV)/.docs: $(VENV)/.installed requirements/docs.txt
+	@echo "Installing the generator of the documentation into $(VENV): some seconds, once."
+	@$(call pip_install,requirements/docs.txt)
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the documentation as a site into build/docs, and fail on a dead link or anchor.
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --jobs auto \
+		--conf-dir docs . build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: demo
 demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
@@ -62,12 +74,12 @@ demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, 
 test: test-python test-go test-typescript test-example ## Run the tests of every language.
 
 .PHONY: test-python
-# Not by number of tests: else files with few tests, which take long, come last, on one worker.
+# Not ordered by number of tests: otherwise slow files with few tests come last, on one worker.
 test-python: install ## Run the tests in Python.
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: coverage
-coverage: ## Run the tests in Python, and say what they do not reach (takes half as long again).
+coverage: ## Run the tests in Python with coverage (takes half as long again).
 	@$(MAKE) --no-print-directory test-python \
 		ARGS="--cov --cov-report=term:skip-covered $(ARGS)"
 
@@ -89,10 +101,10 @@ test-example: install ## Drive the example for Next.js in a Chromium.
 		&& cd $(EXAMPLE) && npm test --silent; else $(NO_NPM); fi
 
 .PHONY: check
-check: install lint types house proto-check test protocols ## Exactly what CI runs.
+check: install lint words types house proto-check docs test protocols ## Exactly what CI runs.
 
 .PHONY: protocols
-protocols: h2spec connect-conformance ## Hold the listener against HTTP/2, gRPC and Connect.
+protocols: h2spec connect-conformance ## Test the listener with the suites of HTTP/2, gRPC and Connect.
 
 # Suites in Go, pinned by hash in tests/protocols/tools.
 PROTOCOLS := build/protocols
@@ -125,6 +137,10 @@ lint: install ## Lint the code and the contract.
 	@if $(HAS_NPM); then \
 		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
 		&& cd $(TYPESCRIPT) && npm run --silent lint; else $(NO_NPM); fi
+
+.PHONY: words
+words: install ## Check that texts use the field's words (tests/words/words.yaml).
+	@$(BIN)/python -m tests.words
 
 .PHONY: types
 types: install ## Check the types.
@@ -162,7 +178,7 @@ STUBS := clients/python/pdpapi clients/go/pdpapi $(TYPESCRIPT)/src/pdpapi $(TYPE
 	pdp/wire/external_auth_pb2.py pdp/wire/external_auth_pb2.pyi
 
 .PHONY: proto-check
-proto-check: install ## Fail where the generated stubs are stale.
+proto-check: install ## Fail if the generated stubs are stale.
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(MAKE) --no-print-directory proto OUT=build/proto
 	@for stubs in $(STUBS); do \
@@ -173,14 +189,13 @@ proto-check: install ## Fail where the generated stubs are stale.
 	done
 
 .PHONY: bench
-bench: install ## Measure this PDP beside its peers (about 15 minutes; PEERS=all: OPA and OpenFGA too).
+bench: install ## Measure this PDP next to its peers (about 15 minutes; PEERS=all: OPA and OpenFGA too).
 	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Fuzz both ports, draw 20,000 worlds for queries, and look for stale answers under faults.
-	@FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest -q tests/e2e/test_wire_fuzz.py
-	@QUERY_WORLDS=20000 $(BIN)/python -m pytest -q tests/access_queries/test_oracle.py -k "random_worlds or actors_who_may"
-	@$(BIN)/python -m tests.history --operations 100000 $(ARGS)
+soak: install ## Run all cases of the large oracles, and 100,000 operations under faults (an hour or two).
+	@SOAK=1 $(BIN)/python -m pytest -q -m soak -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m tests.history --operations 100000
 
 .PHONY: lock
 lock: install ## Pin the newest version of every dependency, by hash.
@@ -190,6 +205,9 @@ lock: install ## Pin the newest version of every dependency, by hash.
 			--no-header --no-emit-index-url --no-emit-find-links --no-emit-package pdp-client \
 			--upgrade $$group pyproject.toml -o requirements/$$kind.txt || exit 1; \
 	done
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links -c requirements/dev.txt \
+		--upgrade --group docs -o requirements/docs.txt
 	@printf 'editables\nhatchling\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--upgrade - -o requirements/build.txt

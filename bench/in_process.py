@@ -13,8 +13,8 @@ from typing import Any
 
 from bench.load import GRPC_HEADERS
 from bench.pdp import expect
-from pdp.app import Service
-from pdp.logs import configure_logs
+from pdp.process.app import Service
+from pdp.process.logs import configure_logs
 from pdp.settings import Settings
 
 _ROUND = 200

@@ -25,10 +25,10 @@ from bench import plan
 from bench.load import Target, write_grpc
 from bench.processes import BenchError, free_port, pinned, wait_until
 from bench.signer import ISSUER, Signer
+from pdp.database.engine import open_engine
 from pdp.document import PolicyDocument, parse_document
 from pdp.facts import Store, migrate
 from pdp.model import Entity, Permission, Rule
-from pdp.sql import open_engine
 
 CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 BATCH_CHECK = "/pdpapi.v1.PolicyDecisionService/BatchCheck"

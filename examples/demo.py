@@ -48,13 +48,14 @@ def run(directory: Path) -> None:
     def pdp(*arguments: str) -> str:
         done = subprocess.run(
             [*PDP, *arguments],
+            check=False,
             cwd=directory,
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=None if arguments[0] != "token" else subprocess.DEVNULL,
+            capture_output=True,
             text=True,
-            check=True,
         )
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
         return done.stdout.strip()
 
     def token(user: str, seconds: int = 60) -> str:
@@ -66,30 +67,34 @@ def run(directory: Path) -> None:
         applied = pool.submit(pdp, "apply", str(POLICY))
         ivan = token("user_ivan")  # the first token makes the key
         print(applied.result().splitlines()[-1], flush=True)
-    server = subprocess.Popen([*PDP, "serve"], cwd=directory, env=environment)
+    log = directory / "server.log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [*PDP, "serve"], cwd=directory, env=environment, stdout=stream, stderr=stream
+        )
     try:
         with ThreadPoolExecutor() as pool:
             sam, old = pool.map(token, ("user_sam", "user_sam"), (60, -60))
         tokens = {"ivan": ivan, "sam": sam, "old": old}
-        wait_until_ready(http_port, server)
+        wait_until_ready(http_port, server, log)
         with Guard(f"127.0.0.1:{grpc_port}", deadline_seconds=5) as guard:
             algebra = Resource("course", "algebra")
             step("2. Ivan, INSTRUCTOR, edits the course that he owns: the owner condition holds")
             ask(guard, tokens["ivan"], "course:edit", algebra)
-            step("3. Sam sends a token that expired a minute ago: who asks is not proven")
+            step("3. Sam sends a token that expired a minute ago: it proves nothing")
             ask(guard, tokens["old"], "course:view", algebra)
-            step("4. Sam, STUDENT, wants to edit the course: known, and not allowed")
+            step("4. Sam, STUDENT, wants to edit the course: known, but not allowed")
             ask(guard, tokens["sam"], "course:edit", algebra)
-            step("5. Clerk says that Ivan's session was revoked; the token he holds is still good")
+            step("5. Clerk reports that Ivan's session was revoked; his token has not expired")
             session = {"id": "sess_user_ivan", "user_id": "user_ivan", "status": "revoked"}
             deliver(http_port, "session.revoked", session)
             ask(guard, tokens["ivan"], "course:edit", algebra)
-        step("6. What the security team sees: the denials, on disk before they were answered")
+        step("6. The security team sees the denials, which were on disk before they were answered")
         print(pdp("audit", "list"))
     finally:
         server.terminate()
         server.wait(30)
-    print("\nThat was one process on SQLite. README.md says how to point it at a Clerk instance.")
+    print("\nThat was one process on SQLite. docs/quickstart.md connects it to a Clerk instance.")
 
 
 def ask(guard: Guard, token: str, permission: str, resource: Resource) -> None:
@@ -127,18 +132,18 @@ def step(text: str) -> None:
     print(f"\n{text}", flush=True)
 
 
-def wait_until_ready(port: int, server: "subprocess.Popen[bytes]") -> None:
+def wait_until_ready(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise SystemExit("the server ended before it was ready")
+            raise SystemExit(f"The server ended before it was ready:\n{log.read_text()}")
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1)
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
         else:
             return
-    raise SystemExit(f"the server was not ready within {START_SECONDS} s")
+    raise SystemExit(f"The server was not ready within {START_SECONDS} s:\n{log.read_text()}")
 
 
 def free_port() -> int:

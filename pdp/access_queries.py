@@ -15,6 +15,7 @@ from pdp_filters import FALSE
 from pdp.audit import Recorder, new_decision_id
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
+from pdp.concurrency.pacing import Pace
 from pdp.decision import (
     AccessPaths,
     Plan,
@@ -46,7 +47,6 @@ from pdp.model import (
     UserFacts,
     VerifiedToken,
 )
-from pdp.pacing import Pace
 
 CANDIDATES_MAX: Final = 1_000
 """How many resources are looked at for one page."""

@@ -9,9 +9,9 @@ import asyncio
 
 import structlog
 
-from pdp.app import Service
 from pdp.errors import PdpError
-from pdp.logs import configure_logs
+from pdp.process.app import Service
+from pdp.process.logs import configure_logs
 from pdp.settings import Settings
 from pdp.wire import Receive, Scope, Send
 

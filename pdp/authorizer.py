@@ -8,10 +8,11 @@ What is in memory is answered in one go.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
+from pdp.concurrency.pacing import Pace
 from pdp.decision import decide, prepare, target_of
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
@@ -30,7 +31,6 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from pdp.pacing import Pace
 
 Provision = Callable[[VerifiedToken], Awaitable[int]]
 """Creates the user, organization and membership named in a verified token, unless Clerk has already
@@ -39,8 +39,7 @@ reported them. Returns a revision at which that is stored. Raises `errors.Unavai
 ROUTING_ATTEMPTS_MAX = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(NamedTuple):
     """The answers to the questions of one actor. Its denials are in the audit log."""
 
     token: VerifiedToken | RefusedToken
@@ -125,8 +124,11 @@ class Authorizer:
         refusal: Reason | None = None,
     ) -> Ruling:
         """`refusal`: denies to everybody, for this reason unless the actor gives another."""
-        token = await self._verifier.verify(token_text)
         now = self._clock()
+        token: VerifiedToken | RefusedToken | None = self._verifier.known(token_text, now)
+        if token is None:
+            token = await self._verifier.verify(token_text)
+            now = self._clock()
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
             refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
@@ -140,7 +142,8 @@ class Authorizer:
             decisions, pace = [], Pace()
             for question, chain in zip(questions, view.chains, strict=True):
                 decisions.append(decide(standing, question, chain))
-                await pace.give_way()
+                if pace.is_over():
+                    await pace.give_way()
         return Ruling(token, decisions, ids, view.revision, now, view)
 
     async def view(
@@ -196,7 +199,7 @@ def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
         next(denied) if decision.effect is Effect.DENY else decision_id
         for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True)
     ]
-    return replace(ruling, decision_ids=decision_ids)
+    return ruling._replace(decision_ids=decision_ids)
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:

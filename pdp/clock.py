@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pdp.gauges import Gauges
+
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
@@ -27,6 +29,7 @@ AHEAD_SECONDS_MAX = 60.0
 TAKEN_BACK_SECONDS = 3600.0
 """For so long after a step forward a step back is taken as its correction."""
 _PAUSE_SECONDS = 0.05
+_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def wall_clock() -> float:
@@ -37,9 +40,7 @@ def wall_clock() -> float:
 def elapsed_clock() -> float:
     """Seconds since some moment in the past: no step changes it, and it goes on while the machine
     is suspended, where the system has such a clock (Linux: CLOCK_BOOTTIME, clock_gettime(2))."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 class DecisionClock:
@@ -71,9 +72,12 @@ class DecisionClock:
             if after - before <= _PAUSE_SECONDS:  # else the difference is a pause of the process
                 self._observe(wall, before)
             passed = max(0.0, before - self._at)
+            # Each so that a pause between the readings adds nothing to what has passed.
+            if wall >= self._now + passed:
+                self._now, self._at, self._ahead, self._taken_back = wall, after, 0.0, False
+                return wall
             small = self._now + passed - wall < STEP_SECONDS
             running_on = self._now + passed * (1 - SLEW if small else 1)
-            # Each so that a pause between the readings adds nothing to what has passed.
             self._now, self._at = (wall, after) if wall >= running_on else (running_on, before)
             self._ahead = self._now - wall
             if not self._ahead:
@@ -84,6 +88,19 @@ class DecisionClock:
     def steps(self) -> int:
         """Steps of the wall clock that were seen, either way."""
         return self._steps
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_clock_steps": (
+                "Steps of the wall clock that were seen, either way.",
+                lambda: self.steps,
+            ),
+            "pdp_clock_ahead_seconds": (
+                "By how much decision time is ahead of the wall clock.",
+                self.ahead_seconds,
+            ),
+        }
 
     def ahead_seconds(self) -> float:
         """By how much decision time is ahead of the wall clock."""

@@ -35,6 +35,7 @@
 No message of these may hold a token, a key or a text that a driver wrote.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -184,9 +185,38 @@ class DatabaseUnavailable(Unavailable):
 class FactsStale(Unavailable):
     """The process cannot confirm that it has seen every change."""
 
+    def __init__(
+        self, message: str, *, age_seconds: float | None = None, bound_seconds: float = 0
+    ) -> None:
+        """Creates the error.
+
+        Args:
+            message: Why.
+            age_seconds: Time since the last confirmation, if that is the reason.
+            bound_seconds: The longest time that an answer may be given after a confirmation.
+        """
+        if age_seconds is None:
+            super().__init__(message)
+            return
+        super().__init__(
+            message,
+            age_ms=str(math.ceil(age_seconds * 1000)),
+            bound_ms=str(round(bound_seconds * 1000)),
+        )
+
 
 class RevisionNotReached(Unavailable):
     """The revision that was asked for has not been seen here in time."""
+
+    def __init__(self, message: str, *, wanted: int, seen: int) -> None:
+        """Creates the error.
+
+        Args:
+            message: Why.
+            wanted: The revision that was asked for.
+            seen: The newest revision that was seen here, in memory or in the database.
+        """
+        super().__init__(message, wanted=str(wanted), seen=str(seen))
 
 
 class KeysUnavailable(Unavailable):

@@ -1,4 +1,6 @@
-"""The vocabulary: frozen values that every room shares. No I/O, and no dependencies but on values.
+"""The vocabulary: frozen values that every room shares. No I/O.
+
+Its one dependency is `pdp_routes`, a pure package that the guards share.
 
 Times are seconds since 1970-01-01 UTC. Attribute values are what JSON knows, with every number a
 float (as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compare byte for byte.

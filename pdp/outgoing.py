@@ -9,7 +9,7 @@ here.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -27,14 +27,12 @@ def open_client(
     seconds_max: float,
     bytes_max: int,
     headers: Mapping[str, str] | None = None,
-    on_response: Callable[[httpx.Response], None] | None = None,
 ) -> Client:
     """A client whose every exchange ends within `seconds_max`, with at most `bytes_max` bytes of
     body (as sent: before any decoding).
 
     Redirects are not followed. Proxies and certificates named by the environment are not used:
-    settings own it. Safe to share between threads; not across a fork. `on_response` is called
-    with each answer, in the thread that asked.
+    settings own it. Safe to share between threads; not across a fork.
     """
     return Client(
         transport=_BoundedTransport(seconds_max, bytes_max),
@@ -42,7 +40,6 @@ def open_client(
         follow_redirects=False,
         trust_env=False,
         headers=headers,
-        event_hooks={"response": [on_response] if on_response else []},
     )
 
 

@@ -1,4 +1,4 @@
-"""Requests that routes turn into questions: by which policy, and what of them is on record."""
+"""Requests that routes turn into questions: by which policy, and what of them is logged."""
 
 import asyncio
 import time
@@ -11,8 +11,9 @@ import pytest
 from pdp_routes import PUBLIC, Needs, Requirement
 
 from pdp.audit import Recorder
-from pdp.audit.building import REQUEST_CHARACTERS_MAX
+from pdp.audit.record_building import REQUEST_CHARACTERS_MAX
 from pdp.authorizer import Authorizer
+from pdp.database.engine import open_engine
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import (
@@ -36,9 +37,8 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from pdp.sql import open_engine
-from tests.audit.logs import records_of
-from tests.identity.build import verifier
+from tests.kit.audit.logs import records_of
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 
@@ -56,6 +56,9 @@ class Hooked:
     def __init__(self) -> None:
         self.verifier = verifier(clock=time.time)
         self.before: Callable[[], None] = lambda: None
+
+    def known(self, text: str, now: float) -> None:
+        """Nothing is remembered: every token is verified."""
 
     async def verify(self, text: str) -> Any:
         self.before()
@@ -137,7 +140,7 @@ def test_a_request_is_asked_what_its_route_needs(world: World) -> None:
 
 
 def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(world: World) -> None:
-    """Neither from the path, its query, nor the active organization of who asks."""
+    """Neither from the path, its query, nor the active organization of the actor."""
     with world.store.write() as transaction:
         transaction.apply_many([User("user_9"), Organization("org_1")])
         transaction.insert(Membership("org_1", "user_9", "org:admin"))
@@ -170,14 +173,14 @@ def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(wor
 
 
 @pytest.mark.parametrize("path", ["/courses/1", "/nothing", "/courses//1"])
-def test_who_is_refused_is_so_whatever_the_path(world: World, path: str) -> None:
+def test_a_refused_token_is_refused_on_every_path(world: World, path: str) -> None:
     assert world.reason(path, user="") == "TOKEN_MALFORMED"
     assert world.reason(path, user="user_2") == "ACTOR_DISABLED"
     assert world.reason(path, user="user_3") == "ACTOR_UNKNOWN"
 
 
 def test_a_part_of_a_path_that_no_resource_can_be_called_is_a_denial(world: World) -> None:
-    """An error is what a client could bring an Envoy that was told to let errors pass to."""
+    """A client could provoke an error in front of an Envoy that lets requests pass on errors."""
     assert world.reason("/courses/" + "x" * 256) == "ALLOWED_BY_RULE"
     assert world.reason("/courses/" + "x" * 257) == "ROUTE_UNKNOWN"
 
@@ -199,7 +202,7 @@ def test_a_part_of_a_path_that_no_resource_can_be_called_is_a_denial(world: Worl
 def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
     world: World, before: Requirement | None, after: Requirement | None, reason: str
 ) -> None:
-    """The process stands still between the two: only the policy that decides counts."""
+    """The process is paused between the two: only the policy that decides counts."""
     if before is not None:
         world.write({"GET /moving": before})
 
@@ -212,12 +215,12 @@ def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
 
     world.verifier.before = turn
     assert world.reason("/moving") == reason
-    # What an older map would have denied is not on record: it was no answer.
+    # A denial by an older map is not logged: it was no answer.
     denials = [] if reason in {"ALLOWED_BY_RULE", "public"} else [reason]
     assert [one.reason.name for one in world.records()] == denials
 
 
-def test_routes_that_never_stand_still_give_no_answer(world: World) -> None:
+def test_routes_that_change_all_the_time_give_no_answer(world: World) -> None:
     needs = [Needs("course:view"), Needs("admin:access")]
 
     def turn() -> None:
@@ -249,7 +252,7 @@ def test_a_map_that_cannot_be_used_lets_nothing_pass(world: World) -> None:
 # --- the record -----------------------------------------------------------------------------------
 
 
-def test_a_denial_is_on_record_with_its_method_and_path(world: World) -> None:
+def test_a_denial_is_logged_with_its_method_and_path(world: World) -> None:
     world.reason("/admin/users?token=secret", method="DELETE")
     world.reason("/nothing?token=secret#x")
     world.reason("/courses/1", user="")

@@ -25,25 +25,25 @@ class Machine:
     """A wall clock that can be stepped, and the time that passes."""
 
     def __init__(self) -> None:
-        self.wall = NOON
+        self.wall_time = NOON
         self.elapsed = 1000.0
         self.pauses: list[float] = []
-        """Of the process, each between two readings."""
+        """Pauses of the process, each between two readings."""
         self.clock = DecisionClock(self._read_wall, self._read_elapsed)
 
     def passes(self, seconds: float) -> float:
-        self.wall += seconds
+        self.wall_time += seconds
         self.elapsed += seconds
         return self.clock()
 
     def steps(self, seconds: float) -> float:
-        self.wall += seconds
+        self.wall_time += seconds
         return self.clock()
 
     def _read_wall(self) -> float:
-        wall = self.wall
+        wall_time = self.wall_time
         self._pause()
-        return wall
+        return wall_time
 
     def _read_elapsed(self) -> float:
         elapsed = self.elapsed
@@ -52,7 +52,7 @@ class Machine:
 
     def _pause(self) -> None:
         seconds = self.pauses.pop() if self.pauses else 0.0
-        self.wall += seconds
+        self.wall_time += seconds
         self.elapsed += seconds
 
 
@@ -63,7 +63,7 @@ def machine() -> Machine:
 
 def test_without_steps_it_is_the_wall_clock(machine: Machine) -> None:
     for seconds in (0, 0.001, 1, 59, 3600, 86_400):
-        assert machine.passes(seconds) == machine.wall
+        assert machine.passes(seconds) == machine.wall_time
     assert (machine.clock.steps, machine.clock.ahead_seconds()) == (0, 0)
     assert machine.clock.holds()
 
@@ -72,7 +72,7 @@ def test_after_a_step_back_it_runs_on_and_what_has_expired_stays_expired(machine
     expires_at = NOON + 60
     assert machine.passes(61) > expires_at
     assert machine.steps(-14) == NOON + 61
-    assert machine.wall < expires_at  # the control: the wall clock would allow it again
+    assert machine.wall_time < expires_at  # the control: the wall clock would allow it again
     assert machine.passes(100) == NOON + 161
     assert machine.clock.ahead_seconds() == 14
     assert machine.clock.steps == 1
@@ -147,7 +147,7 @@ def test_a_leap_second_is_no_step_and_is_made_up_for(machine: Machine) -> None:
     assert 0 < machine.clock.ahead_seconds() < 1
     for _ in range(100):
         machine.passes(1)
-    assert machine.clock() == machine.wall
+    assert machine.clock() == machine.wall_time
     assert machine.clock.steps == 0
 
 
@@ -155,7 +155,7 @@ def test_a_clock_that_is_slewed_has_no_steps(machine: Machine) -> None:
     """NTP slews by 500 ppm at most. A month of it, a look every minute, either way."""
     for rate in (-0.0005, 0.0005):
         for _ in range(30 * 24 * 60):
-            machine.wall += 60 * rate
+            machine.wall_time += 60 * rate
             machine.passes(60)
     assert machine.clock.steps == 0
     assert machine.clock.ahead_seconds() < STEP_SECONDS
@@ -178,7 +178,7 @@ def test_a_pause_between_two_readings_is_no_step(machine: Machine, pauses: list[
     while machine.pauses:
         machine.clock()
     last = machine.clock()
-    assert machine.passes(1) == machine.wall > last
+    assert machine.passes(1) == machine.wall_time > last
     assert machine.clock.steps == 0
     assert machine.clock.ahead_seconds() == 0
 
@@ -190,7 +190,7 @@ def test_a_suspended_machine_wakes_without_a_step(machine: Machine) -> None:
 
 def test_a_machine_that_was_frozen_whole_follows_the_correction(machine: Machine) -> None:
     """A paused virtual machine counts neither way; its wall clock is then set."""
-    assert machine.steps(8 * 3600) == machine.wall
+    assert machine.steps(8 * 3600) == machine.wall_time
     assert machine.clock.steps == 1
     assert machine.clock.holds()
 
@@ -211,9 +211,9 @@ def test_it_never_goes_back_and_is_never_behind(moves: list[tuple[float, float]]
     for passed, step in moves:
         machine.passes(passed)
         now = machine.steps(step)
-        assert now >= machine.wall
+        assert now >= machine.wall_time
         assert now >= last
-        if passed and now > machine.wall:  # it runs on: at least at 99 %
+        if passed and now > machine.wall_time:  # it runs on: at least at 99 %
             assert now - last >= 0.98 * passed - 1e-3
         last = now
 
@@ -235,9 +235,9 @@ def test_threads_see_one_time_that_never_goes_back() -> None:
     for thread in threads:
         thread.start()
     for step in range(300):
-        machine.wall += (-1) ** step * 50
+        machine.wall_time += (-1) ** step * 50
         machine.elapsed += 0.01
-        machine.wall += 0.01
+        machine.wall_time += 0.01
     stop.set()
     for thread in threads:
         thread.join()

@@ -1,33 +1,43 @@
-"""What the documents list is what there is: settings, metrics, commands, make targets."""
+"""The documents list exactly what exists: settings, metrics, commands, make targets."""
 
+import itertools
 import json
 import re
 import subprocess
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pdp.http import Metrics
 from pdp.model import Decision, Effect, Reason
+from pdp.process.metrics import Metrics
 from pdp.settings import ClerkSettings, Settings, SidecarSettings
 
 ROOT = Path(__file__).parents[1]
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+DOCS = ROOT / "docs"
 
 
-def rows(heading: str) -> list[str]:
-    """The first column of the table under a heading."""
-    section = OPERATIONS.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+def rows(page: str, heading: str) -> list[str]:
+    """The first column of the table under a heading of a page."""
+    text = (DOCS / page).read_text()
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
 
 
+def gauges_in(files: str) -> set[str]:
+    """The gauges that these files declare."""
+    source = "".join(path.read_text() for path in ROOT.glob(files))
+    return set(re.findall(r'"(pdp_[a-z_]+)": \(', source))
+
+
 def test_every_setting_is_documented_and_no_other() -> None:
-    assert sorted(rows("Settings")) == sorted(Settings.model_fields)
+    assert sorted(rows("settings.md", "The table")) == sorted(Settings.model_fields)
 
 
 def test_every_setting_of_clerk_is_documented_once_and_no_other() -> None:
-    tables = re.findall(r"^\| key of `clerk` .*\n\|.*\n((?:\| `.*\n)+)", OPERATIONS, re.MULTILINE)
+    page = (DOCS / "clerk.md").read_text()
+    tables = re.findall(r"^\| key of `clerk` .*\n\|.*\n((?:\| `.*\n)+)", page, re.MULTILINE)
     keys = [
         key for table in tables for key in re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
     ]
@@ -35,18 +45,14 @@ def test_every_setting_of_clerk_is_documented_once_and_no_other() -> None:
 
 
 def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> None:
-    named = set(rows("Sidecars"))
-    metrics = {name for name in named if name.startswith("pdp_")}
-    assert named - metrics == set(SidecarSettings.model_fields)
-    source = (ROOT / "pdp" / "sidecar" / "app.py").read_text()
-    gauges = set(re.findall(r'"(pdp_[a-z_]+)": \(', source))
-    assert metrics == gauges - set(rows("Metrics"))
+    assert set(rows("sidecar.md", "Settings")) == set(SidecarSettings.model_fields)
+    metrics = set(rows("sidecar.md", "Metrics"))
+    assert metrics == gauges_in("pdp/sidecar/*.py") - set(rows("metrics.md", "Metrics"))
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    source = (ROOT / "pdp" / "app.py").read_text()
-    gauges = {name: ("", lambda: 0.0) for name in re.findall(r'"(pdp_[a-z_]+)": \(', source)}
-    metrics = Metrics(gauges)
+    declared = gauges_in("pdp/**/*.py") - gauges_in("pdp/sidecar/*.py") | {"pdp_ready"}
+    metrics = Metrics({name: ("", lambda: 0.0) for name in declared})
     metrics.observe_rpc("Check", "OK", 0.001)
     decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))
     metrics.count_decisions([decision])
@@ -58,7 +64,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
         for sample in family.samples
         if not sample.name.endswith(("_bucket", "_sum", "_created"))
     }
-    assert sorted(rows("Metrics")) == sorted(exposed)
+    assert sorted(rows("metrics.md", "Metrics")) == sorted(exposed)
 
 
 def test_the_demo_installs_what_it_runs_and_the_tests_add_the_tools(tmp_path: Path) -> None:
@@ -96,9 +102,41 @@ def test_ci_runs_make_check_and_check_runs_the_test_command_of_the_readme() -> N
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-def test_the_files_that_the_readme_links_to_are_there() -> None:
-    for name in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / name).exists(), name
+def test_all_packages_have_the_version_of_the_newest_release() -> None:
+    def project(path: str) -> str:
+        text: str = tomllib.loads((ROOT / path).read_text())["project"]["version"]
+        return text
+
+    def package(path: str) -> str:
+        text: str = json.loads((ROOT / path).read_text())["version"]
+        return text
+
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.+)$", changes, re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    release = re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d", headings[1])
+    assert release is not None
+    manifests = ("deploy/kubernetes/kustomization.yaml", "docker-compose.yaml")
+    images = [
+        re.findall(r"(?:newTag: |pdp:)(\d\S+)", (ROOT / path).read_text()) for path in manifests
+    ]
+    assert {
+        project("pyproject.toml"),
+        project("clients/python/pyproject.toml"),
+        package("clients/typescript/package.json"),
+        package("clients/typescript/package-lock.json"),
+        version("pdp"),
+        *itertools.chain(*images),
+    } == {release[1]}
+
+
+def test_the_readme_has_the_figure_of_the_last_bench() -> None:
+    page = (DOCS / "performance.md").read_text()
+    measured = re.search(r"^\| Check, requests/s, to Cerbos \| ([0-9.]+)x \|", page, re.MULTILINE)
+    assert measured is not None
+    said = re.search(r"answers ([0-9.]+) times as many questions", (ROOT / "README.md").read_text())
+    assert said is not None
+    assert float(said[1]) == round(float(measured[1]), 1)
 
 
 def test_every_package_comes_with_the_license() -> None:

@@ -1,4 +1,4 @@
-"""What is shown to people of a text that strangers wrote."""
+"""Untrusted text is shown to people without control characters."""
 
 import logging
 import sys
@@ -8,8 +8,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.logs import configure_logs
 from pdp.printable import printable
+from pdp.process.logs import configure_logs
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def waited_by(pid: int) -> float:
-    return sum(seconds for (process, _), seconds in stall._waited().items() if process == pid)
+    return sum(seconds for (process, _), seconds in stall.waited().items() if process == pid)
 
 
 BUSY = "import os; os.sched_setaffinity(0, {%d}); print(flush=True)\nwhile True: pass"

@@ -25,9 +25,9 @@ from bench.plan import Plan
 from bench.postgresql import postgresql
 from bench.processes import BenchError, free_port, pinned, wait_until
 from bench.signer import Signer
+from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import RevokedSession
-from pdp.sql import open_engine
 
 _KIND = plan.asked_kind(plan.RULES)
 _PERMISSION = f"{_KIND}:{plan.ACTION}"

@@ -16,9 +16,9 @@ from bench.plan import Plan
 from bench.postgresql import postgresql
 from bench.processes import resident_mib
 from bench.signer import Signer
+from pdp.database.engine import open_engine
 from pdp.facts import Store, migrate
 from pdp.model import Entity, Grant, ToUser, User
-from pdp.sql import open_engine
 
 _CALLERS = 4
 

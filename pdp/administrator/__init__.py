@@ -1,7 +1,7 @@
 """The write side: validate, write in one transaction, say which revision holds it.
 
-In: entities and policy documents, from the administration service, the command line and Clerk's
-events. Out: entities as stored, changes, revisions.
+In: entities and policy documents, from the administration service and the command line.
+Out: entities as stored, changes, revisions.
 
 Never: knows gRPC or SQL; decides who may write (the wire does).
 
@@ -13,37 +13,5 @@ Invariants:
 """
 
 from pdp.administrator.administrator import Administrator
-from pdp.administrator.observations import (
-    Arrival,
-    DeletionSeen,
-    Difference,
-    Drift,
-    MembershipGone,
-    MembershipSeen,
-    Message,
-    Observation,
-    Observed,
-    OrganizationSeen,
-    PermissionSeen,
-    RoleSeen,
-    SessionEnded,
-    UserSeen,
-)
 
-__all__ = [
-    "Administrator",
-    "Arrival",
-    "DeletionSeen",
-    "Difference",
-    "Drift",
-    "MembershipGone",
-    "MembershipSeen",
-    "Message",
-    "Observation",
-    "Observed",
-    "OrganizationSeen",
-    "PermissionSeen",
-    "RoleSeen",
-    "SessionEnded",
-    "UserSeen",
-]
+__all__ = ["Administrator"]

@@ -5,14 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from pdp.administrator import mirror
+from pdp import names
 from pdp.administrator.integrity import check_expected, check_references, dependents
-from pdp.administrator.observations import Arrival, Message, Observation, Observed
-from pdp.clock import Clock, wall_clock
-from pdp.decision import names
 from pdp.document import (
-    KINDS,
-    SECTIONS,
     VERSION_LINE,
     Action,
     Change,
@@ -22,7 +17,6 @@ from pdp.document import (
     derived_rule_id,
     differences,
     display_key,
-    kind_of,
     lint,
     parse_document,
     reference_violations,
@@ -32,9 +26,9 @@ from pdp.document import (
     same_entity,
 )
 from pdp.errors import InvalidRequest, LimitExceeded, NotFound, Violation
-from pdp.facts import Barriers, Passed, Reader, Store, Transaction
-from pdp.facts.clerk_objects import SyncState, note_message, write_sync
-from pdp.facts.references import find_referrers, grants_on_resources
+from pdp.facts import Reader, Store, Transaction
+from pdp.facts.store.references import find_referrers, grants_on_resources
+from pdp.kinds import KINDS, SECTIONS, kind_of
 from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Entity, Grant, Key, RevokedSession, Role, Rule, key_of
 
@@ -54,23 +48,12 @@ which are read and rendered in pages."""
 class Administrator:
     """Changes what the decision point decides from. Every method may raise DatabaseUnavailable.
 
-    `on_write` is called with the revision of every change, after it was committed. `default_role`
-    is granted everywhere to each user who becomes known through Clerk.
+    `on_write` is called with the revision of every change, after it was committed.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        on_write: Callable[[int], None],
-        *,
-        clock: Clock = wall_clock,
-        default_role: str | None = None,
-    ) -> None:
+    def __init__(self, store: Store, on_write: Callable[[int], None]) -> None:
         self._store = store
         self._on_write = on_write
-        self._clock = clock
-        self._default_role = default_role
-        self._barriers = Barriers(store.engine)
 
     def create(self, entity: E) -> tuple[E, int]:
         """Adds an entity; a rule or a grant without an id gets one that follows from its content.
@@ -155,86 +138,6 @@ class Administrator:
             self._on_write(revision)
         return revision
 
-    def observe_messages(self, messages: Sequence[Message]) -> Sequence[Observed]:
-        """Makes the facts follow from messages, all or none in one transaction. Neither repetition
-        nor order matters: a message that was handled before does nothing.
-
-        Returns what came of each; those that are new share their differences. Raises
-        InvalidRequest.
-        """
-        with self._store.write() as transaction:
-            before = transaction.revision
-            handled_at = self._clock()
-            new = {
-                number
-                for number, message in enumerate(messages)
-                if note_message(transaction, message.id, handled_at)
-            }
-            differences = mirror.mirror(
-                transaction,
-                [messages[number].observation for number in sorted(new)],
-                now=self._clock(),
-                default_role=self._default_role,
-            )
-            revision = transaction.revision
-        if revision != before:
-            self._on_write(revision)
-        return [
-            Observed(revision, differences) if number in new else Observed(revision, duplicate=True)
-            for number in range(len(messages))
-        ]
-
-    def observe(
-        self,
-        observations: Sequence[Observation],
-        *,
-        run: int = 0,
-        progress: SyncState | None = None,
-        dry_run: bool = False,
-    ) -> Observed:
-        """Makes the facts follow from what was seen of Clerk's account, all or nothing. Neither
-        repetition nor order matters.
-
-        `run` is the sync that saw it, and `progress` how far that has come: written in the same
-        transaction. With `dry_run` only the progress is written. Raises InvalidRequest.
-        """
-        with self._store.write() as transaction:
-            before = transaction.revision
-            differences = mirror.mirror(
-                transaction,
-                observations,
-                now=self._clock(),
-                run=run,
-                default_role=self._default_role,
-            )
-            if dry_run:
-                transaction.abandon()
-            elif progress is not None:
-                write_sync(transaction, progress)
-            revision = before if dry_run else transaction.revision
-        if dry_run and progress is not None:
-            with self._store.write() as transaction:
-                mirror.mark_met(transaction, observations, run)
-                write_sync(transaction, progress)
-        if revision != before:
-            self._on_write(revision)
-        return Observed(revision, differences)
-
-    def admit(self, arrival: Arrival, noticed_at: int) -> int:
-        """Creates the user that a valid token proves, and the active organization and the
-        membership with it, as far as nobody has spoken of them before.
-
-        `noticed_at` is when the token was issued, in milliseconds. Returns the revision that holds
-        them, which is the current one where there was nothing to create. Raises InvalidRequest.
-        """
-        with self._store.write() as transaction:
-            before = transaction.revision
-            mirror.admit(transaction, arrival, noticed_at, self._default_role)
-            revision = transaction.revision
-        if revision != before:
-            self._on_write(revision)
-        return revision
-
     def apply(
         self, document: str | PolicyDocument, dry_run: bool = False, expected_revision: int = 0
     ) -> tuple[int, Sequence[Change]]:
@@ -281,7 +184,7 @@ class Administrator:
     def export(self, sections: Sequence[str] = SECTIONS) -> tuple[str, int]:
         """The database as a policy document, and the revision that was read.
 
-        `sections` are some of `document.SECTIONS`; those left out are left alone when the document
+        `sections` are some of `kinds.SECTIONS`; those left out are left alone when the document
         is applied. It holds the text and a page of entities in memory, never all entities.
         Raises LimitExceeded if the document would be longer than `apply` takes.
         """
@@ -296,13 +199,6 @@ class Administrator:
                         raise LimitExceeded("document_bytes_max", DOCUMENT_BYTES_MAX, size)
             revision = reader.revision
         return "".join(parts), revision
-
-    def await_everywhere(self, revision: int) -> Passed:
-        """Waits until nobody anywhere can answer from before a revision; 0: the last one.
-
-        Raises RevisionNotReached, Overloaded.
-        """
-        return self._barriers.wait(revision)
 
 
 # --- one entity ---------------------------------------------------------------------------------

@@ -9,18 +9,11 @@ from collections.abc import Iterator, Mapping
 
 from pdp_routes import ROUTES_MAX, Needs, RouteMapInvalid, Routes
 
-from pdp.document import (
-    KINDS,
-    Declared,
-    PolicyDocument,
-    display_key,
-    kind_of,
-    parent_problem,
-    role_problems,
-)
+from pdp.document import Declared, PolicyDocument, display_key, parent_problem, role_problems
 from pdp.errors import BrokenReference, LimitExceeded, RevisionChanged, RouteConflict
 from pdp.facts import ChangeKind, Reader
-from pdp.facts.references import find_inheritor, find_referrers
+from pdp.facts.store.references import find_inheritor, find_referrers
+from pdp.kinds import KINDS, kind_of
 from pdp.limits import RESOURCE_DEPTH_MAX
 from pdp.model import (
     Entity,

@@ -21,10 +21,10 @@ Never: sees a token (records hold its fingerprint only), repeats what a driver s
 deletes a segment that does not hold (it is kept for people), knows facts, identity or the wire.
 """
 
-from pdp.audit.building import build_records
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.order import Cursor
 from pdp.audit.queries import DecisionFilter, DecisionLog, Followed
+from pdp.audit.record_building import build_records
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
 from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports

@@ -11,7 +11,7 @@ from pdp.audit.records import MalformedRecordError
 from pdp.audit.rows import Row, gap_row, record_row
 from pdp.audit.segments import KIND_RECORD, Frame, Log, Place
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
-from pdp.sql import begin_read, begin_write
+from pdp.database.engine import begin_read, begin_write
 
 
 class Refusal(NamedTuple):

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, text, update
 
 from pdp.audit.tables import audit_order, audit_shipping
+from pdp.database.engine import begin_read, begin_write
 from pdp.errors import InvalidRequest, Violation
-from pdp.sql import begin_read, begin_write
 
 _MARK_DIGITS: Final = 16
 _LOGS_MAX: Final = 1_000

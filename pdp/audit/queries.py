@@ -9,9 +9,9 @@ from pdp.audit.order import Cursor, Range, end_of_order, number_new, ranges_from
 from pdp.audit.records import decode
 from pdp.audit.rows import filterable, row_key
 from pdp.audit.tables import audit_records
+from pdp.database.engine import begin_read
 from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
-from pdp.sql import begin_read
 
 FOLLOW_RANGES_MAX = 100
 FOLLOW_LOOK_MAX = 10_000

@@ -6,7 +6,6 @@ refuses those of callers that have used up their share of the log.
 """
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections import Counter
@@ -19,13 +18,14 @@ import structlog
 
 from pdp.audit.counts import encode_count
 from pdp.audit.folding import Fold, Folds
-from pdp.audit.queue import Entry, Item, RecordQueue
 from pdp.audit.records import encode_with_key
 from pdp.audit.segments import FRAME_OVERHEAD, KIND_GAP, KIND_RECORD, check_origin
 from pdp.audit.shares import Shares
+from pdp.audit.write_queue import Entry, Item, RecordQueue, settle, wake
 from pdp.audit.writer import LogWriter, Synced
 from pdp.clock import Clock, wall_clock
 from pdp.errors import AuditUnavailable, ShareExceeded
+from pdp.gauges import Gauges
 from pdp.model import DecisionRecord, Effect
 
 WAIT_SECONDS_MAX: Final = 0.25
@@ -152,23 +152,13 @@ class Recorder:
         if not records:
             return ()
         loop = asyncio.get_running_loop()
-        in_time: asyncio.Future[bool] = loop.create_future()
-
-        def say(answer: bool) -> None:
-            if not in_time.done():
-                in_time.set_result(answer)
-
-        def tell() -> None:
-            # The loop may be gone where the process is ending.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(say, True)
-
-        entry = _entry(records, waits=True, when_done=tell)
+        waiter: asyncio.Future[bool] = loop.create_future()
+        entry = _entry(records, waiter)
         self._queue.put(entry, time.monotonic())
         # Cheaper than asyncio.timeout, which many denials a second would notice.
-        timer = loop.call_later(WAIT_SECONDS_MAX, say, False)
+        timer = loop.call_later(WAIT_SECONDS_MAX, settle, (waiter,), False)
         try:
-            if not await in_time:
+            if not await waiter:
                 self._queue.withdraw(entry)
                 raise AuditUnavailable(_LATE)
         finally:
@@ -181,7 +171,7 @@ class Recorder:
         Raises AuditUnavailable after `stop`.
         """
         if records:
-            self._queue.offer(_entry(records, waits=False))
+            self._queue.offer(_entry(records))
 
     def ready(self) -> bool:
         """Whether there is a segment to write into and the writer lives."""
@@ -216,6 +206,31 @@ class Recorder:
             refused=self._refused,
         )
 
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_audit_waiting_records": (
+                "Decisions that wait to be written.",
+                lambda: self.counts().waiting,
+            ),
+            "pdp_audit_dropped_records": (
+                "Allows that were not recorded; the log says so itself.",
+                lambda: self.counts().dropped,
+            ),
+            "pdp_audit_write_failures": (
+                "Writes of the log that failed, and segments that others moved or changed.",
+                lambda: self.counts().failures,
+            ),
+            "pdp_audit_folded_records": (
+                "Denials that were counted at the record of an equal one.",
+                lambda: self.counts().folded,
+            ),
+            "pdp_audit_share_refusals": (
+                "Denials not given, because their caller's share of the log was used up.",
+                lambda: self.counts().refused,
+            ),
+        }
+
     # --- the writer ------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -246,6 +261,7 @@ class Recorder:
             self._recorded += sum(body.startswith(KIND_RECORD) for body in bodies)
         for entry, ids in admitted:
             entry.finish(ids, None if written else AuditUnavailable(_NOT_WRITTEN))
+        wake(entry for entry, _ in admitted)
         if written and bodies:
             self._on_synced()
         if self._writer.is_open and self._writer.synced.place.byte_offset >= self._segment_bytes:
@@ -261,10 +277,12 @@ class Recorder:
         bodies: list[bytes] = []
         counted: dict[str, Fold] = {}
         admitted: list[tuple[Entry, list[str]]] = []
+        refused: list[Entry] = []
         for entry in entries:
             refusal = self._refusal(entry, now)
             if refusal is not None:
                 entry.finish((), refusal)
+                refused.append(entry)
                 continue
             size = 0
             ids: list[str] = []
@@ -286,6 +304,7 @@ class Recorder:
             if self._shares is not None and entry.waits:
                 self._shares.charge(entry.caller, size, now)
             admitted.append((entry, ids))
+        wake(refused)
         for fold in counted.values():
             count = encode_count(fold.decision_id, fold.occurrences, fold.last_decided_at)
             bodies.append(KIND_GAP + count)
@@ -335,17 +354,14 @@ class Recorder:
 
 
 def _entry(
-    records: Sequence[DecisionRecord],
-    *,
-    waits: bool,
-    when_done: Callable[[], None] | None = None,
+    records: Sequence[DecisionRecord], waiter: "asyncio.Future[bool] | None" = None
 ) -> Entry:
     """Raises AuditUnavailable where a record cannot be written down."""
     try:
         items = [_item(record) for record in records]
     except ValueError as error:
         raise AuditUnavailable(f"the decision cannot be recorded: {error}") from None
-    return Entry(records[0].caller, items, waits=waits, when_done=when_done)
+    return Entry(records[0].caller, items, waiter=waiter)
 
 
 def _item(record: DecisionRecord) -> Item:

@@ -36,10 +36,10 @@ from pdp.audit.segments import (
 )
 from pdp.audit.tables import audit_gaps, audit_records
 from pdp.clock import Clock
+from pdp.database.engine import begin_read, begin_write
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded, Violation
 from pdp.limits import REPORT_FRAMES_MAX, REPORT_RECORD_BYTES_MAX
 from pdp.model import AnswerSource, Effect, Reason
-from pdp.sql import begin_read, begin_write
 
 AHEAD_SECONDS_MAX: Final = 60.0
 """How far ahead of the clock here a record may be. Further ahead it would stand above all that is

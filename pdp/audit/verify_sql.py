@@ -29,7 +29,7 @@ from pdp.audit.segments import (
     next_frame,
 )
 from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
-from pdp.sql import all_the_time, begin_read
+from pdp.database.engine import all_the_time, begin_read
 
 ROWS_AT_ONCE: Final = 500
 EMPTY_SEGMENTS_MAX: Final = 10_000

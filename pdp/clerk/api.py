@@ -1,18 +1,17 @@
-"""Clerk's Backend API through Clerk's own SDK: lists in pages, single objects, metadata.
+"""Clerk's Backend API: lists in pages, single objects, metadata.
 
-Source: Clerk's specification of the Backend API, in the version that the SDK asks for (2025-11-10):
-`/users` is a bare array, the others are `{"data": [...], "total_count": n}`; up to 500 a page; 429
-with `Retry-After` past 1,000 requests in 10 s (100 in a development instance).
+Source: Clerk's specification of the Backend API, version 2025-11-10: `/users` is a bare array, the
+other lists are `{"data": [...], "total_count": n}`; up to 500 a page; 429 with `Retry-After` past
+1,000 requests in 10 s (100 in a development instance).
 
-The SDK builds the requests. Its models do not read the answers: they refuse a whole page for one
-value that they do not know, e.g. a new kind of verification of one user. The retries are our own
-too: the SDK's do not know 429, sleep however long `Retry-After` says, and cannot be woken.
+Plain HTTP and not Clerk's SDK. Its models refuse a whole page for one value that they do not know,
+e.g. a new kind of verification of one user. Its retries do not know 429, sleep however long
+`Retry-After` says, and cannot be woken.
 """
 
 import contextlib
 import email.utils
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from pdp.settings import ClerkSettings
 
 log = structlog.get_logger("pdp.clerk")
 
+API_VERSION = "2025-11-10"
 PAGE_ITEMS = 500
 """Clerk's maximum."""
 OVERLAP_ITEMS = 100
@@ -78,25 +78,17 @@ class ClerkApi:
         wait: Callable[[float], object] = time.sleep,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        # Imported here, for it takes 0.4 s that most commands can do without.
-        from clerk_backend_api import Clerk, models  # noqa: PLC0415
-
-        self._models = models
         self._wait = wait
         self._patience_seconds = patience_seconds
-        self._received = threading.local()
+        self._url = api_url.rstrip("/")
         self._client = open_client(
             seconds_max=REQUEST_SECONDS_MAX,
             bytes_max=ANSWER_BYTES_MAX,
-            on_response=self._keep,
-        )
-        self._sdk = Clerk(
-            bearer_auth=secret_key,
-            server_url=api_url,
-            client=self._client,
-            # Never used. Left out, the SDK makes one, and an event loop to close it.
-            async_client=httpx.AsyncClient(trust_env=False),
-            retry_config=None,
+            headers={
+                "Accept": "application/json",
+                "Authorization": f"Bearer {secret_key}",
+                "Clerk-API-Version": API_VERSION,
+            },
         )
 
     def close(self) -> None:
@@ -107,7 +99,7 @@ class ClerkApi:
 
     def instance_id(self) -> str:
         """`ins_...`: to which the secret key belongs."""
-        instance = self._ask("the instance", self._sdk.instance_settings.get)
+        instance = self._ask("the instance", "/instance")
         if not isinstance(instance, dict) or not isinstance(instance.get("id"), str):
             raise _nonsense("the instance")
         found: str = instance["id"]
@@ -115,7 +107,7 @@ class ClerkApi:
 
     def count_users(self) -> int:
         """How many users there are."""
-        counted = self._ask("the number of users", lambda: self._sdk.users.count(request={}))
+        counted = self._ask("the number of users", "/users/count")
         if not isinstance(counted, dict) or not isinstance(counted.get("total_count"), int):
             raise _nonsense("the number of users")
         total: int = counted["total_count"]
@@ -124,15 +116,10 @@ class ClerkApi:
     def users(self, cursor: str = "") -> Page:
         """A page of users. Where users go meanwhile, no other is left out."""
         after, offset = (int(part) for part in (cursor or "0 0").split())
-        request = self._models.GetUserListRequest(
-            order_by="created_at",
-            # The SDK knows no cursor: the time of creation is one, and the offset counts those
-            # who were created in the same millisecond.
-            created_at_after=after or None,
-            limit=PAGE_ITEMS,
-            offset=offset,
-        )
-        users = _objects("users", self._ask("users", lambda: self._sdk.users.list(request=request)))
+        # There is no cursor: the time of creation is one, and the offset counts those who were
+        # created in the same millisecond.
+        query = _range(offset) | ({"created_at_after": after} if after else {})
+        users = _objects("users", self._ask("users", "/users", query))
         if len(users) < PAGE_ITEMS:
             return Page(users, "")
         created_at = users[-1].get("created_at")
@@ -142,83 +129,43 @@ class ClerkApi:
 
     def organizations(self, cursor: str = "") -> Page:
         """A page of organizations. Raises OrganizationsOff."""
-        return self._page(
-            "organizations",
-            lambda offset: self._sdk.organizations.list(
-                order_by="created_at", limit=PAGE_ITEMS, offset=offset
-            ),
-            cursor,
-        )
+        return self._page("organizations", "/organizations", cursor)
 
     def memberships(self, cursor: str = "") -> Page:
         """A page of the memberships of all organizations. Raises OrganizationsOff."""
-        return self._page(
-            "memberships",
-            lambda offset: self._sdk.users.get_instance_organization_memberships(
-                order_by="created_at", limit=PAGE_ITEMS, offset=offset
-            ),
-            cursor,
-        )
+        return self._page("memberships", "/organization_memberships", cursor)
 
     def roles(self, cursor: str = "") -> Page:
         """A page of organization roles, with their permissions. Raises OrganizationsOff."""
-        return self._page(
-            "organization roles",
-            lambda offset: self._sdk.organization_roles.list(
-                order_by="created_at", limit=PAGE_ITEMS, offset=offset
-            ),
-            cursor,
-        )
+        return self._page("organization roles", "/organization_roles", cursor)
 
     def permissions(self, cursor: str = "") -> Page:
         """A page of organization permissions. Raises OrganizationsOff."""
-        return self._page(
-            "organization permissions",
-            lambda offset: self._sdk.organization_permissions.list(
-                order_by="created_at", limit=PAGE_ITEMS, offset=offset
-            ),
-            cursor,
-        )
+        return self._page("organization permissions", "/organization_permissions", cursor)
 
     # --- single objects: None where Clerk says that there is no such ------------------------------
 
     def user(self, user_id: str) -> Object | None:
-        return self._one("the user", user_id, lambda: self._sdk.users.get(user_id=user_id))
+        return self._one("the user", "/users", user_id)
 
     def organization(self, organization_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        return self._one(
-            "the organization",
-            organization_id,
-            lambda: self._sdk.organizations.get(organization_id=organization_id),
-        )
+        return self._one("the organization", "/organizations", organization_id)
 
     def role(self, role_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        return self._one(
-            "the organization role",
-            role_id,
-            lambda: self._sdk.organization_roles.get(organization_role_id=role_id),
-        )
+        return self._one("the organization role", "/organization_roles", role_id)
 
     def permission(self, permission_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        return self._one(
-            "the organization permission",
-            permission_id,
-            lambda: self._sdk.organization_permissions.get(permission_id=permission_id),
-        )
+        return self._one("the organization permission", "/organization_permissions", permission_id)
 
     def membership(self, organization_id: str, user_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
         if not (_may_be_clerks(organization_id) and _may_be_clerks(user_id)):
             return None
-        answer = self._ask(
-            "the membership",
-            lambda: self._sdk.organization_memberships.list(
-                organization_id=organization_id, user_id=[user_id], limit=1
-            ),
-        )
+        path = f"/organizations/{organization_id}/memberships"
+        answer = self._ask("the membership", path, {"user_id": user_id, "limit": 1})
         if answer is None:
             return None
         found = _objects("the membership", _data_of("the membership", answer))
@@ -232,19 +179,20 @@ class ClerkApi:
     def merge_public_metadata(self, user_id: str, values: Mapping[str, Any]) -> bool:
         """Writes keys of a user's `public_metadata` and leaves the others; a key that is None goes.
         False where there is no such user."""
-        updated = self._one(
-            "the user's metadata",
-            user_id,
-            lambda: self._sdk.users.update_metadata(user_id=user_id, public_metadata=dict(values)),
-        )
+        what = "the user's metadata"
+        if not _may_be_clerks(user_id):
+            return False
+        body = {"public_metadata": dict(values)}
+        updated = self._ask(what, f"/users/{user_id}/metadata", body=body)
+        _require_id(what, updated, user_id)
         return updated is not None
 
-    def _page(self, what: str, ask: Callable[[int], object], cursor: str) -> Page:
+    def _page(self, what: str, path: str, cursor: str) -> Page:
         """A page by its offset, which overlaps the one before. Where the last object of that one is
         missing in it, too many may have moved up: the next page then begins earlier."""
         offset_text, _, last = cursor.partition(" ")
         offset = int(offset_text or 0)
-        answer = self._ask(what, lambda: ask(offset))
+        answer = self._ask(what, path, _range(offset))
         if answer is None:
             raise _nonsense(what)
         objects = _objects(what, _data_of(what, answer))
@@ -257,27 +205,35 @@ class ClerkApi:
         following = offset + PAGE_ITEMS - OVERLAP_ITEMS
         return replace(page, cursor=f"{following} {objects[-1].get('id')}")
 
-    def _one(self, what: str, wanted: str, call: Callable[[], object]) -> Object | None:
+    def _one(self, what: str, path: str, wanted: str) -> Object | None:
         if not _may_be_clerks(wanted):
             return None
-        found = self._ask(what, call)
-        if found is not None and (not isinstance(found, dict) or found.get("id") != wanted):
-            raise _nonsense(what)
-        return found
+        found = self._ask(what, f"{path}/{wanted}")
+        _require_id(what, found, wanted)
+        return found  # type: ignore[no-any-return]
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def _keep(self, response: httpx.Response) -> None:
-        self._received.response = response
+    def _ask(
+        self,
+        what: str,
+        path: str,
+        query: Mapping[str, str | int] | None = None,
+        *,
+        body: Object | None = None,
+    ) -> Any:
+        """The JSON of the answer; None if Clerk has nothing there (404).
 
-    def _ask(self, what: str, call: Callable[[], object]) -> Any:
-        """The JSON of the answer; None where Clerk has nothing there (404)."""
+        Without `body` it is a GET, with one a PATCH.
+        """
         began = time.monotonic()
         pause = PAUSE_SECONDS
         while True:
             problem, asked_to_wait = "", None
             try:
-                response = self._send(call)
+                response = self._client.request(
+                    "GET" if body is None else "PATCH", self._url + path, params=query, json=body
+                )
             except httpx.RequestError as error:
                 ours = isinstance(error, BoundExceeded)
                 problem = str(error) if ours else type(error).__name__
@@ -301,17 +257,6 @@ class ClerkApi:
             log.info("clerk_is_asked_again", what=what, why=problem, seconds=round(pause_now, 1))
             self._wait(pause_now)
             pause = min(2 * pause, PAUSE_SECONDS_MAX)
-
-    def _send(self, call: Callable[[], object]) -> httpx.Response:
-        """The answer as it came. Raises httpx.RequestError."""
-        self._received.response = None
-        # It judges the answer by its models and statuses; that is done here.
-        with contextlib.suppress(self._models.ClerkBaseError):
-            call()
-        response: httpx.Response | None = self._received.response
-        if response is None:
-            raise httpx.ReadError("no answer")
-        return response
 
 
 @contextlib.contextmanager
@@ -386,8 +331,19 @@ def _objects(what: str, found: Any) -> Sequence[Object]:
 
 
 def _may_be_clerks(identifier: str) -> bool:
-    """Whether this may be an id of Clerk. The SDK puts ids into addresses as they are."""
+    """Whether this may be an id of Clerk. Ids are put into addresses as they are."""
     return re.fullmatch(r"[A-Za-z]+_[0-9A-Za-z_]{1,128}", identifier) is not None
+
+
+def _range(offset: int) -> dict[str, str | int]:
+    """The parameters of a page: oldest first."""
+    return {"order_by": "created_at", "limit": PAGE_ITEMS, "offset": offset}
+
+
+def _require_id(what: str, found: Any, wanted: str) -> None:
+    """Raises ClerkUnavailable if another object was answered."""
+    if found is not None and (not isinstance(found, dict) or found.get("id") != wanted):
+        raise _nonsense(what)
 
 
 def _nonsense(what: str) -> ClerkUnavailable:

@@ -15,7 +15,9 @@ from typing import Any
 
 import structlog
 
-from pdp.administrator import (
+from pdp import names
+from pdp.attributes import normalise_attributes
+from pdp.clerk.observations import (
     DeletionSeen,
     MembershipSeen,
     OrganizationSeen,
@@ -24,9 +26,8 @@ from pdp.administrator import (
     SessionEnded,
     UserSeen,
 )
-from pdp.decision import names, normalise_attributes
 from pdp.errors import InvalidRequest, LimitExceeded
-from pdp.facts.clerk_objects import ClerkKind
+from pdp.facts.store.clerk_objects import ClerkKind
 from pdp.model import NO_ATTRIBUTES, Attributes
 
 log = structlog.get_logger("pdp.clerk")

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from cachetools import FIFOCache
 
-from pdp.administrator import Arrival
-from pdp.decision import names
+from pdp import names
+from pdp.clerk.observations import Arrival
+from pdp.concurrency.waiting import done_within
 from pdp.errors import DatabaseUnavailable
 from pdp.model import VerifiedToken
-from pdp.waiting import done_within
 
 SETTLED_SECONDS = 10
 SETTLED_MAX = 10_000
@@ -29,7 +29,7 @@ class _Settled(NamedTuple):
 
 
 class Provisioner:
-    """Admits the people behind tokens. Thread-safe. `admit` is `Administrator.admit`.
+    """Admits the people behind tokens. Thread-safe. `admit` is `Directory.admit`.
 
     With `instance_id` only those of that Clerk instance, whose id is the `kid` of its tokens:
     people of another issuer would be unknown to the next sync, which removes them forever.

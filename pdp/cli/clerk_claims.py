@@ -14,7 +14,7 @@ from pdp.cli.output import progress_bars, say
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from pdp.clerk.claims import Outcome
+    from pdp.clerk.role_claims import Outcome
     from pdp.facts import Store
 
 
@@ -30,10 +30,10 @@ def push_claims(
 ) -> None:
     """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
     from pdp.clerk.api import open_api
-    from pdp.clerk.claims import push_users
+    from pdp.clerk.role_claims import push_users
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
-    from pdp.logs import configure_logs
+    from pdp.process.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)
@@ -51,9 +51,9 @@ def push_claims(
 
 
 def _differing(store: "Store", bar: "Progress") -> Iterator[str]:
-    from pdp.clerk.claims import find_differences
+    from pdp.clerk.role_claims import find_differences
     from pdp.clock import wall_clock
-    from pdp.facts.user_grants import count_users
+    from pdp.facts.store.user_grants import count_users
 
     with store.read() as reader:
         task = bar.add_task("users", total=count_users(reader))
@@ -71,7 +71,7 @@ def _told(pushed: "Iterable[tuple[str, Outcome]]") -> "Counter[Outcome]":
 
 
 def _show(store: "Store", user_ids: Iterable[str]) -> "Counter[Outcome]":
-    from pdp.clerk.claims import Outcome, read_claim
+    from pdp.clerk.role_claims import Outcome, read_claim
     from pdp.clock import wall_clock
 
     counts: Counter[Outcome] = Counter()

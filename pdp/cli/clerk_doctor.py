@@ -22,9 +22,9 @@ def doctor(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
     """Checks the configuration from end to end. Exit status 1 where something failed."""
-    from pdp.clerk.doctor import examine
     from pdp.clock import wall_clock
-    from pdp.logs import configure_logs
+    from pdp.doctor.checks import examine
+    from pdp.process.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from pdp.administrator import Difference
-    from pdp.clerk.sync import Progress
+    from pdp.clerk.observations import Difference
+    from pdp.clerk.sync.sync import Progress
 
 ROWS_MAX = 1_000
 """How many differences are printed; all are counted."""
@@ -34,11 +34,11 @@ def sync(
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """
-    from pdp.administrator import Administrator
-    from pdp.clerk.sync import Sync
+    from pdp.clerk.directory import Directory
+    from pdp.clerk.sync.sync import Sync
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
-    from pdp.logs import configure_logs
+    from pdp.process.logs import configure_logs
     from pdp.settings import Settings
 
     settings = Settings.load(config)
@@ -51,7 +51,7 @@ def sync(
         summary = Sync(
             settings.clerk,
             store,
-            Administrator(store, lambda _: None, default_role=settings.clerk.default_role),
+            Directory(store, lambda _: None, default_role=settings.clerk.default_role),
             clock=wall_clock,
             on_progress=_Shown(bars),
             on_difference=told,

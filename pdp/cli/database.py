@@ -23,10 +23,10 @@ def open_store(settings: "DatabaseSettings", *, create: bool = True) -> "Store":
     """
     import structlog
 
+    from pdp.database.engine import database_name, open_engine
+    from pdp.database.migrations import schema_problem
     from pdp.facts import Store, migrate
-    from pdp.logs import configure_logs
-    from pdp.migrations import schema_problem
-    from pdp.sql import database_name, open_engine
+    from pdp.process.logs import configure_logs
 
     if not structlog.is_configured():  # else log lines go to standard output, maybe a document
         configure_logs("warning", "console")

@@ -22,6 +22,7 @@ from pdp.cli.output import (
 if TYPE_CHECKING:
     from pdp.administrator import Administrator
     from pdp.document import Described, PolicyDocument
+    from pdp.facts import Store
 
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 
@@ -32,9 +33,9 @@ so what deletes them is confirmed."""
 
 def migrate_database(config: Config = None) -> None:
     """Brings the database's schema up to this version."""
+    from pdp.database.engine import database_name, open_engine
     from pdp.facts import migrate
     from pdp.settings import DatabaseSettings
-    from pdp.sql import database_name, open_engine
 
     url = DatabaseSettings.load(config).database_url.get_secret_value()
     engine = open_engine(url)
@@ -68,7 +69,8 @@ def apply(
     from pdp.errors import InvalidPolicy
 
     text = _read(file)
-    administrator = _administrator(config, create=not dry_run)
+    store = _store(config, create=not dry_run)
+    administrator = _administrator(store)
     asks = not (dry_run or yes) and is_asked_on_terminal(input_is_document=file == "-")
     try:
         document = parse_document(text)
@@ -93,7 +95,7 @@ def apply(
     for warning in administrator.lint(document):
         warn(warning.located("stdin" if file == "-" else file) if warning.line else str(warning))
     if everywhere:
-        _wait_everywhere(administrator, revision)
+        _wait_everywhere(store, revision)
 
 
 def export(
@@ -107,7 +109,7 @@ def export(
     config: Config = None,
 ) -> None:
     """Writes the database as a policy document, which `pdp apply` takes."""
-    administrator = _administrator(config, create=False)
+    administrator = _administrator(_store(config, create=False))
     named = [name.strip() for name in sections.split(",")] if sections else []
     # All of it before the first byte: part of a document, applied, would delete what is missing.
     document, _ = administrator.export(administrator.check_sections(named))
@@ -123,12 +125,16 @@ def _read(file: str) -> str:
         raise ValueError(f"{file}: is not UTF-8 text") from None
 
 
-def _administrator(config: Path | None, *, create: bool) -> "Administrator":
-    from pdp.administrator import Administrator
+def _store(config: Path | None, *, create: bool) -> "Store":
     from pdp.cli.database import open_store
     from pdp.settings import DatabaseSettings
 
-    store = open_store(DatabaseSettings.load(config), create=create)
+    return open_store(DatabaseSettings.load(config), create=create)
+
+
+def _administrator(store: "Store") -> "Administrator":
+    from pdp.administrator import Administrator
+
     return Administrator(store, on_write=lambda _: None)
 
 
@@ -163,9 +169,11 @@ def _show(lines: "Sequence[Described]") -> None:
         say(line.text)
 
 
-def _wait_everywhere(administrator: "Administrator", revision: int) -> None:
+def _wait_everywhere(store: "Store", revision: int) -> None:
+    from pdp.facts import Barriers
+
     began = time.monotonic()
-    passed = administrator.await_everywhere(revision)
+    passed = Barriers(store.engine).wait(revision)
     seconds = time.monotonic() - began
     say(f"in force everywhere after {seconds:.2f} s, at {passed.replicas} processes")
     if passed.silent:

@@ -1,9 +1,7 @@
 """`pdp serve`."""
 
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +21,10 @@ def serve(
     worker: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Answers Check over gRPC, until SIGTERM."""
-    from pdp.logs import configure_logs
-    from pdp.scheduling import prefer_batches
+    from pdp.process.logs import configure_logs
+    from pdp.process.scheduling import prefer_batches
+    from pdp.process.supervisor import METRICS_VARIABLE, supervise
     from pdp.settings import Settings, check_free, check_tls
-    from pdp.supervisor import METRICS_VARIABLE, supervise
 
     overrides: dict[str, Any] = {}
     if listen is not None:
@@ -43,22 +41,14 @@ def serve(
         return
     origin = "pdp" if worker is None else f"pdp-{worker}"
     # prometheus_client decides at import whether processes share their metrics.
-    from pdp.app import Service
+    from pdp.process.app import Service
+    from pdp.process.lifecycle import run_until_stopped
 
     prefer_batches()
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     service = Service(
         settings,
         origin=origin,
         metrics_directory=os.environ.get(METRICS_VARIABLE),  # noqa: TID251
     )
-    try:
-        service.start()
-        # In turns: a signal that was given to another thread wakes nobody who waits.
-        while not stopping.wait(0.2):
-            if not service.listens():
-                raise typer.Exit(1)  # for whoever supervises the process to start it again
-    finally:
-        service.stop()
+    if not run_until_stopped(service):
+        raise typer.Exit(1)

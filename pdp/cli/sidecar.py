@@ -1,7 +1,5 @@
 """`pdp sidecar`."""
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,8 +40,8 @@ def sidecar(
     ] = False,
 ) -> None:
     """Answers Check beside a service, from answers that are still good, until SIGTERM."""
-    from pdp.logs import configure_logs
-    from pdp.scheduling import prefer_batches
+    from pdp.process.logs import configure_logs
+    from pdp.process.scheduling import prefer_batches
     from pdp.settings import SidecarSettings, check_certificate, check_free, check_tls
 
     tls = {"ca_file": ca, "certificate_file": certificate, "private_key_file": key}
@@ -69,18 +67,9 @@ def sidecar(
             "upstream_tls",
         )
     check_free(settings.listen, shared=False)
+    from pdp.process.lifecycle import run_until_stopped
     from pdp.sidecar.app import Sidecar
 
     prefer_batches()
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    process = Sidecar(settings)
-    try:
-        process.start()
-        # In turns: a signal that was given to another thread wakes nobody who waits.
-        while not stopping.wait(0.2):
-            if not process.listens():
-                raise typer.Exit(1)  # for whoever supervises the process to start it again
-    finally:
-        process.stop()
+    if not run_until_stopped(Sidecar(settings)):
+        raise typer.Exit(1)

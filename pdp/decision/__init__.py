@@ -17,20 +17,18 @@ Invariants:
    (compiled conditions, rules found in a policy, grants sorted by resource) is bounded and belongs
    to immutable values.
 
-A `Policy` and a `Condition` may be shared between threads, a `Standing` is for one. `decide.py` has
-the order of refusals and reasons, `conditions.py` what a condition may be, `names.py` the grammar
-of names.
+A `Policy` and a `Condition` may be shared between threads, a `Standing` is for one. `evaluate.py`
+has the order of refusals and reasons, `conditions.py` what a condition may be.
 """
 
-from pdp.decision.attributes import normalise_attributes
 from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
-from pdp.decision.decide import decide
+from pdp.decision.evaluate import decide
 from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.principal import Standing, prepare
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
-from pdp.decision.standing import Standing, prepare
 
 __all__ = [
     "AccessPath",
@@ -48,7 +46,6 @@ __all__ = [
     "build_policy",
     "compile_condition",
     "decide",
-    "normalise_attributes",
     "plan_for",
     "prepare",
     "search_for",

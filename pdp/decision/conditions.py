@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from pdp import limits
-from pdp.decision.checked_expression import Constant, Kind, Node, Tree, part_of, read, tree_of
+from pdp.decision.cel_ast import Constant, Kind, Node, Tree, part_of, read, tree_of
 from pdp.decision.constants import is_zoned, problem_of
 from pdp.decision.cost import (
     BINDING_MAX,
@@ -42,7 +42,7 @@ from pdp.decision.cost import (
     estimate_of,
     measured,
 )
-from pdp.decision.shortcuts import Shortcut, Values, shortcut_of
+from pdp.decision.fast_path import Shortcut, Values, shortcut_of
 from pdp.decision.suggestions import with_suggestion
 from pdp.model import Reason
 
@@ -193,6 +193,13 @@ class Condition:
             _check_constants(program.tree, self.source)
             self._acceptable = True
 
+    def evaluate_plain(self, values: Values) -> bool | None:
+        """What `evaluate` says, if that needs no runtime: of a plain condition and plain values."""
+        program = self._program or self._compiled()
+        if isinstance(program, ConditionInvalid) or program.shortcut is None:
+            return None
+        return program.shortcut(values)
+
     def evaluate(self, values: Values, budget: Budget | None = None) -> bool | Reason:
         """True, False, or why there is no answer: ATTRIBUTE_MISSING or CONDITION_FAILED.
 
@@ -200,13 +207,12 @@ class Condition:
         is not a condition (it was never checked) fails. So does what may cost more than is left of
         the budget, which then says so; without one it has a whole budget for itself.
         """
-        program = self._program or self._compiled()
+        answer = self.evaluate_plain(values)
+        if answer is not None:
+            return answer
+        program = self._compiled()
         if isinstance(program, ConditionInvalid):
             return Reason.CONDITION_FAILED
-        if program.shortcut is not None:
-            answer = program.shortcut(values)
-            if answer is not None:
-                return answer
         return self._evaluate_fully(program, values, budget or Budget())
 
     def _evaluate_fully(self, program: _Program, values: Values, budget: Budget) -> bool | Reason:

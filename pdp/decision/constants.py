@@ -9,7 +9,7 @@ negative index.
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
-from pdp.decision.checked_expression import Kind, Node, Tree, read
+from pdp.decision.cel_ast import Kind, Node, Tree, read
 
 ErrorOf = Callable[[memoryview], str | None]
 """Evaluates a constant expression: the runtime's error, or None."""

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Final, NamedTuple
 
 from pdp import limits
-from pdp.decision.checked_expression import Kind, Node, Tree, read
+from pdp.decision.cel_ast import Kind, Node, Tree, read
 from pdp.decision.patterns import pattern_size
 
 _STEP: Final = 0.03  # a constant, a variable, a logical operator

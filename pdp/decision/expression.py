@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from pdp.decision.checked_expression import Constant, Kind, Tree, read
+from pdp.decision.cel_ast import Constant, Kind, Tree, read
 from pdp.decision.conditions import Failed, condition_of, evaluator_of
-from pdp.decision.shortcuts import Values
+from pdp.decision.fast_path import Values
 
 _EXPRESSIONS_KEPT: Final = 2_048
 _VARIABLES: Final = {"actor": 0, "now": 0, "context": 1, "resource": 1}

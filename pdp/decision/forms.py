@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pdp_filters import FALSE, TRUE, Compare, Field, Filter, Kind, Operator, all_of, any_of
 
-from pdp.decision.checked_expression import Kind as Syntax
+from pdp.decision.cel_ast import Kind as Syntax
 from pdp.decision.conditions import Failed
 from pdp.decision.expression import Expression
 

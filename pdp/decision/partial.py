@@ -34,11 +34,10 @@ from pdp_filters.ir import absent, every, some
 
 from pdp import limits
 from pdp.decision.conditions import Condition
-from pdp.decision.decide import actor_values, reach_of
+from pdp.decision.evaluate import actor_values, reach_of
+from pdp.decision.fast_path import Values
 from pdp.decision.forms import Forms, Unexpressed
-from pdp.decision.residual import check_size, cost_max, forms_of, parts_of
-from pdp.decision.shortcuts import Values
-from pdp.decision.standing import (
+from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
     Standing,
@@ -46,6 +45,7 @@ from pdp.decision.standing import (
     holds,
     is_to_actor,
 )
+from pdp.decision.residual import check_size, cost_max, forms_of, parts_of
 from pdp.model import Attributes, Grant, InOrganization, OnResource, Reason
 
 # Of a resource of the chain.

@@ -6,8 +6,8 @@ Conditions are not evaluated, for they may read a token and a request that are n
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pdp.decision.decide import applicable
-from pdp.decision.standing import Candidate, Standing
+from pdp.decision.evaluate import applicable
+from pdp.decision.principal import Candidate, Standing
 from pdp.model import Grant, ResourceFacts
 
 

@@ -8,12 +8,12 @@ permission, so the number of rules does not matter to a decision.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+from immutables import Map
 from pdp_routes import RouteMapInvalid, Routes
 
 from pdp.decision.conditions import Condition, condition_of
-from pdp.decision.persistent_map import PersistentMap
 from pdp.model import (
     EVERYWHERE,
     Effect,
@@ -29,6 +29,9 @@ from pdp.model import (
     ToOrganizationRole,
     key_of,
 )
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 PolicyEntity = Permission | ResourceType | Role | Rule | Grant | Route
 """What a policy is made of. Of grants only those to organization roles that hold everywhere."""
@@ -65,12 +68,12 @@ class Policy:
     """A snapshot. Make it with `build_policy`, change it with `with_changes`."""
 
     revision: int
-    permissions: PersistentMap[str, Permission]
-    roles: PersistentMap[str, Role]
-    rules: PersistentMap[str, Rule]
-    grants: PersistentMap[str, Grant]
+    permissions: Map[str, Permission]
+    roles: Map[str, Role]
+    rules: Map[str, Rule]
+    grants: Map[str, Grant]
     """By id: those to organization roles that hold everywhere."""
-    resource_types: PersistentMap[str, ResourceType]
+    resource_types: Map[str, ResourceType]
     """By name: those of which the policy says something."""
     organization_permissions: Mapping[str, tuple[str, ...]]
     """What Clerk's organization roles carry, for conditions: by the role's key, sorted. A role of
@@ -79,11 +82,11 @@ class Policy:
     """What a request needs. Takes none where what is stored does not go together."""
     routes_problem: str | None
     """Why it takes none, where it should."""
-    _routes: PersistentMap[str, Route]
+    _routes: Map[str, Route]
     """As they are stored."""
-    _rules_by_place: PersistentMap[tuple[str, str], tuple[Rule, ...]]
+    _rules_by_place: Map[tuple[str, str], tuple[Rule, ...]]
     """By role and permission pattern."""
-    _grants_by_role: PersistentMap[str, tuple[Grant, ...]]
+    _grants_by_role: Map[str, tuple[Grant, ...]]
     """By organization role, ordered by id."""
     _memo: _Memo = field(default_factory=_Memo, compare=False, repr=False)
 
@@ -180,18 +183,18 @@ class Policy:
         grants: dict[str, Grant | None] = {
             key: grant for key, grant in touched[Grant].items() if grant or key in self.grants
         }
-        stored_routes = self._routes.updated(routes)
+        stored_routes = _updated(self._routes, routes)
         compiled, routes_problem = (
             _compiled(stored_routes) if routes else (self.routes, self.routes_problem)
         )
         return replace(
             self,
             revision=revision,
-            permissions=self.permissions.updated(touched[Permission]),
-            resource_types=self.resource_types.updated(touched[ResourceType]),
-            roles=self.roles.updated(roles),
-            rules=self.rules.updated(rules),
-            grants=self.grants.updated(grants),
+            permissions=_updated(self.permissions, touched[Permission]),
+            resource_types=_updated(self.resource_types, touched[ResourceType]),
+            roles=_updated(self.roles, roles),
+            rules=_updated(self.rules, rules),
+            grants=_updated(self.grants, grants),
             organization_permissions=(
                 self.organization_permissions
                 if organization_permissions is None
@@ -230,26 +233,37 @@ def build_policy(
     by_role: dict[str, list[Grant]] = {}
     for grant in grants:
         by_role.setdefault(_organization_role(grant), []).append(grant)
-    stored_routes = PersistentMap((route.route, route) for route in routes)
+    stored_routes = Map((route.route, route) for route in routes)
     return Policy(
         revision,
-        PersistentMap((permission.name, permission) for permission in permissions),
-        PersistentMap((role.name, role) for role in roles),
-        PersistentMap((rule.id, rule) for rule in rules),
-        PersistentMap((grant.id, grant) for grant in grants),
-        PersistentMap((one.name, one) for one in resource_types),
+        Map((permission.name, permission) for permission in permissions),
+        Map((role.name, role) for role in roles),
+        Map((rule.id, rule) for rule in rules),
+        Map((grant.id, grant) for grant in grants),
+        Map((one.name, one) for one in resource_types),
         organization_permissions,
         *_compiled(stored_routes),
         stored_routes,
-        PersistentMap((place, tuple(some)) for place, some in by_place.items()),
-        PersistentMap(
+        Map((place, tuple(some)) for place, some in by_place.items()),
+        Map(
             (role, tuple(sorted(some, key=lambda grant: grant.id)))
             for role, some in by_role.items()
         ),
     )
 
 
-def _compiled(stored: PersistentMap[str, Route]) -> tuple[Routes, str | None]:
+def _updated(current: Map[K, V], changes: Mapping[K, V | None]) -> Map[K, V]:
+    """The map with these values; None removes a key. Costs what changes, not what there is."""
+    draft = current.mutate()
+    for key, value in changes.items():
+        if value is None:
+            draft.pop(key, None)
+        else:
+            draft[key] = value
+    return draft.finish()
+
+
+def _compiled(stored: Map[str, Route]) -> tuple[Routes, str | None]:
     """The routes to be asked. A map that cannot be used takes nothing, and is no reason to end."""
     try:
         return Routes({key: route.needs for key, route in stored.items()}), None
@@ -268,7 +282,7 @@ def _organization_role(grant: Grant) -> str:
 
 def _replaced_rules(
     policy: Policy, changes: dict[str, Rule | None]
-) -> PersistentMap[tuple[str, str], tuple[Rule, ...]]:
+) -> Map[tuple[str, str], tuple[Rule, ...]]:
     places: dict[tuple[str, str], dict[str, Rule]] = {}
 
     def at(rule: Rule) -> dict[str, Rule]:
@@ -283,14 +297,15 @@ def _replaced_rules(
             at(old).pop(key, None)
         if rule is not None:
             at(rule)[key] = rule
-    return policy._rules_by_place.updated(  # noqa: SLF001
-        {place: tuple(some.values()) or None for place, some in places.items()}
+    return _updated(
+        policy._rules_by_place,  # noqa: SLF001
+        {place: tuple(some.values()) or None for place, some in places.items()},
     )
 
 
 def _replaced_grants(
     policy: Policy, changes: dict[str, Grant | None]
-) -> PersistentMap[str, tuple[Grant, ...]]:
+) -> Map[str, tuple[Grant, ...]]:
     roles: dict[str, dict[str, Grant]] = {}
 
     def at(grant: Grant) -> dict[str, Grant]:
@@ -305,9 +320,10 @@ def _replaced_grants(
             at(old).pop(key, None)
         if grant is not None:
             at(grant)[key] = grant
-    return policy._grants_by_role.updated(  # noqa: SLF001
+    return _updated(
+        policy._grants_by_role,  # noqa: SLF001
         {
             role: tuple(sorted(some.values(), key=lambda grant: grant.id)) or None
             for role, some in roles.items()
-        }
+        },
     )

@@ -7,7 +7,7 @@ Out: two filters: where the condition is definitely true, and where it is defini
 What does not depend on the resource is evaluated by the CEL runtime itself. What a filter cannot
 express becomes an `Unexpressed` node, which may still vanish: `false && x.matches("a")`.
 
-See docs/adr/0025-one-neutral-filter.md.
+See docs/adr/0026-one-neutral-filter.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,9 +31,10 @@ from pdp_filters import (
 from pdp_filters.ir import absent, every, present, some
 
 from pdp import limits
-from pdp.decision.checked_expression import Kind as Syntax
+from pdp.decision.cel_ast import Kind as Syntax
 from pdp.decision.conditions import Condition
 from pdp.decision.expression import Expression, expression_of, is_declared
+from pdp.decision.fast_path import Values
 from pdp.decision.forms import (
     ERROR,
     NO,
@@ -53,7 +54,6 @@ from pdp.decision.forms import (
     unexpressed_forms,
 )
 from pdp.decision.operators import COMPARISONS, TEXT_TESTS, any_equal, binary
-from pdp.decision.shortcuts import Values
 from pdp.errors import LimitExceeded
 
 _ATTRIBUTES: Final = Field(("attributes",))

@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 from pdp_routes import PUBLIC, RouteRefused
 
-from pdp.decision import names
+from pdp import names
 from pdp.decision.policy import Policy
 from pdp.model import HttpRequest, Question, Reason, Resource
 

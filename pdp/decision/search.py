@@ -10,9 +10,9 @@ organization, or all of them to none (`administrator/integrity.py`).
 
 from dataclasses import dataclass
 
-from pdp.decision.decide import reach_of
+from pdp.decision.evaluate import reach_of
 from pdp.decision.policy import Policy
-from pdp.decision.standing import ANY_ORGANIZATION, Standing, holds
+from pdp.decision.principal import ANY_ORGANIZATION, Standing, holds
 from pdp.model import ResourceFacts, ResourceRef, ToOrganizationRole
 
 

@@ -16,24 +16,22 @@ Invariants:
   `derived_grant_id`), so the same content twice is the same entity.
 """
 
-from pdp.document.changes import Action, Change, differences, same_entity
-from pdp.document.describing import Described, described
-from pdp.document.entities import KINDS, checked, display_key, kind_of
+from pdp.document.describe import Described, described
+from pdp.document.diff import Action, Change, differences, same_entity
 from pdp.document.ids import derived_grant_id, derived_rule_id
 from pdp.document.lint import lint
-from pdp.document.parsing import parse_document, refuse
-from pdp.document.policy_document import SECTIONS, Place, PolicyDocument
+from pdp.document.parse import parse_document, refuse
+from pdp.document.policy_document import Place, PolicyDocument
 from pdp.document.references import (
     Declared,
     parent_problem,
     reference_violations,
     role_problems,
 )
-from pdp.document.rendering import VERSION_LINE, render_document, render_more, render_sections
+from pdp.document.render import VERSION_LINE, render_document, render_more, render_sections
+from pdp.document.validate import checked, display_key
 
 __all__ = [
-    "KINDS",
-    "SECTIONS",
     "VERSION_LINE",
     "Action",
     "Change",
@@ -47,7 +45,6 @@ __all__ = [
     "described",
     "differences",
     "display_key",
-    "kind_of",
     "lint",
     "parent_problem",
     "parse_document",

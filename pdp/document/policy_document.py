@@ -29,20 +29,6 @@ class Place:
     column: int
 
 
-SECTIONS = (
-    "permissions",
-    "resource_types",
-    "roles",
-    "grants",
-    "routes",
-    "users",
-    "organizations",
-    "memberships",
-    "resources",
-)
-"""As a document names and orders them. `roles` holds the rules too."""
-
-
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
     """Sections of entities. None: the document does not speak of them; empty: there are none.

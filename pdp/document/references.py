@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pdp_routes import Needs, RouteMapInvalid, Routes
 
-from pdp.document.entities import display_key
 from pdp.document.policy_document import PolicyDocument
+from pdp.document.validate import display_key
 from pdp.errors import Violation
 from pdp.limits import RESOURCE_DEPTH_MAX, ROLE_DEPTH_MAX, VIOLATIONS_MAX
 from pdp.model import Key, Permission, Resource, key_of

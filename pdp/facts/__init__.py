@@ -1,6 +1,6 @@
 """Room 3: SQL -> facts at one revision.
 
-In:  a database (`pdp.sql.open_engine`), identifiers of actors and resources.
+In:  a database (`pdp.database.engine.open_engine`), identifiers of actors and resources.
 Out: entities (`Store`), and all facts that a decision needs (`Replica.view`), each time exactly as
      they were at one revision.
 
@@ -18,16 +18,16 @@ Invariants:
 6. No text of a driver and nothing of the database's URL leaves the room.
 """
 
-from pdp.facts.barrier import Barriers, Passed
-from pdp.facts.changes import Change, ChangeKind
-from pdp.facts.listener import Listener
-from pdp.facts.replica import Replica
-from pdp.facts.state import renew_epoch
-from pdp.facts.store import Reader, Store, Transaction
-from pdp.facts.survey import Survey
-from pdp.facts.view import View
-from pdp.facts.watching import News, Step, Watch
-from pdp.migrations import migrate
+from pdp.database.migrations import migrate
+from pdp.facts.replica.barrier import Barriers, Passed
+from pdp.facts.replica.change_feed import News, Step, Watch
+from pdp.facts.replica.listener import Listener
+from pdp.facts.replica.replica import Replica
+from pdp.facts.replica.survey import Survey
+from pdp.facts.replica.view import View
+from pdp.facts.store.changelog import Change, ChangeKind
+from pdp.facts.store.state import renew_epoch
+from pdp.facts.store.store import Reader, Store, Transaction
 
 __all__ = [
     "Barriers",

@@ -4,8 +4,7 @@ In: GET requests of probes and scrapers; POST requests, which it bounds and hand
 text. Never a setting, a secret or a name of an actor.
 """
 
+from pdp.http.application import WEBHOOK_PATH, http_application
 from pdp.http.bounded_post import PostHandler
-from pdp.http.metrics import Metrics
-from pdp.http.server import WEBHOOK_PATH, http_application
 
-__all__ = ["WEBHOOK_PATH", "Metrics", "PostHandler", "http_application"]
+__all__ = ["WEBHOOK_PATH", "PostHandler", "http_application"]

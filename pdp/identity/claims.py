@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pdp.identity.json_strict import is_number
 from pdp.identity.organization_claims import (
     OrganizationClaims,
     OrganizationClaimsInvalid,
@@ -17,6 +16,7 @@ from pdp.identity.organization_claims import (
     is_identifier,
 )
 from pdp.model import Actor, Reason
+from pdp.strict_json import is_number
 
 _FACTORS = 2
 _NEVER = -1

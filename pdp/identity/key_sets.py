@@ -18,6 +18,7 @@ from typing import Protocol
 import httpx
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from pdp.concurrency.waiting import done_within
 from pdp.errors import KeysUnavailable
 from pdp.identity.keys import (
     KEY_SET_BYTES_MAX,
@@ -29,7 +30,6 @@ from pdp.identity.keys import (
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
 from pdp.outgoing import BoundExceeded, Client, open_client
 from pdp.settings import IssuerSettings
-from pdp.waiting import done_within
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from pdp.identity.json_strict import parse_object
 from pdp.limits import IDENTIFIER_CHARACTERS_MAX
 from pdp.settings import IssuerSettings
+from pdp.strict_json import parse_object
 
 KEY_SET_KEYS_MAX = 64
 KEY_SET_BYTES_MAX = 256 * 1024

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
 from pdp.clock import Clock
+from pdp.gauges import Gauges
 from pdp.identity.claims import (
     ClaimRules,
     actor_of,
@@ -24,13 +25,13 @@ from pdp.identity.claims import (
     starts_at,
     token_id_of,
 )
-from pdp.identity.json_strict import NotStrictJson, parse_object, with_numbers_as_floats
 from pdp.identity.key_sets import KeyFetches, KeySource, PemKey, RemoteKeySet, key_set_url
 from pdp.identity.keys import KeyRefused, parse_pem, pem_of
 from pdp.identity.organization_claims import without_look_alikes
 from pdp.limits import ATTRIBUTE_DEPTH_MAX, TOKEN_BYTES_MAX
 from pdp.model import Reason, RefusedToken, VerifiedToken
 from pdp.settings import IssuerSettings
+from pdp.strict_json import NotStrictJson, parse_object, with_numbers_as_floats
 
 _ALGORITHM = "RS256"
 _FINGERPRINT_DIGITS = 16
@@ -126,9 +127,23 @@ class Verifier:
         return any(issuer.keys.ready() for issuer in self._issuers.values())
 
     @property
+    def cached_tokens(self) -> int:
+        """How many verified tokens are in memory; at most `token_cache_size`."""
+        return len(self._cache)
+
+    @property
     def key_fetches(self) -> Mapping[str, KeyFetches]:
         """Counts of key set fetches, by issuer."""
         return {name: issuer.keys.fetches for name, issuer in self._issuers.items()}
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_key_fetch_failures": (
+                "Key set fetches that failed.",
+                lambda: sum(fetches.failed for fetches in self.key_fetches.values()),
+            ),
+        }
 
     async def verify(self, token: str) -> VerifiedToken | RefusedToken:
         """Who a token speaks for, or why it proves nothing.
@@ -140,12 +155,20 @@ class Verifier:
             # Before the cache: only so much is hashed as may be long, and that is no key.
             start = hashlib.sha256(token[:TOKEN_BYTES_MAX].encode("utf-8", "surrogatepass"))
             return RefusedToken(Reason.TOKEN_MALFORMED, start.hexdigest()[:_FINGERPRINT_DIGITS])
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        return self.known(token, self._clock()) or await self._verify(token, _digest(token))
+
+    def known(self, token: str, now: float) -> VerifiedToken | None:
+        """A token that was verified before and still holds; None: `verify` has to say.
+
+        `now` is the clock's, in seconds since 1970-01-01 UTC.
+        """
+        if len(token) > TOKEN_BYTES_MAX:
+            return None
+        digest = _digest(token)
         try:
             entry = self._cache[digest]
         except KeyError:
-            return await self._verify(token, digest)
-        now = self._clock()
+            return None
         if (
             entry.token.expires_at > now - self._skew
             and entry.starts_at <= now + self._skew
@@ -154,7 +177,7 @@ class Verifier:
             return entry.token
         with self._cache_lock:
             self._cache.pop(digest, None)
-        return await self._verify(token, digest)
+        return None
 
     async def _verify(self, token: str, digest: bytes) -> VerifiedToken | RefusedToken:
         fingerprint = digest.hex()[:_FINGERPRINT_DIGITS]
@@ -217,6 +240,10 @@ def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] |
         return _parse(header), _parse(payload)
     except _Refused:
         return None
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _key_source(

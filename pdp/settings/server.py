@@ -21,7 +21,7 @@ class DatabaseSettings(Loaded):
 
 
 class Settings(DatabaseSettings):
-    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+    """All settings. docs/settings.md lists them; a test holds the list against this class."""
 
     model_config = SettingsConfigDict(extra="forbid")
 

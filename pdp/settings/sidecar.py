@@ -51,7 +51,7 @@ class StayOpenSettings(Frozen):
 
 
 class SidecarSettings(Loaded):
-    """All settings. docs/operations.md lists them; a test holds the list against this class."""
+    """All settings. docs/sidecar.md lists them; a test holds the list against this class."""
 
     model_config = SettingsConfigDict(env_prefix="PDP_SIDECAR_", extra="forbid")
     default_file: ClassVar[str] = "pdp-sidecar.toml"

@@ -18,17 +18,17 @@ from pdpapi.v1.core_pb2 import ANSWER_SOURCE_STAYED_OPEN, DECISION_DENY
 
 from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
+from pdp.concurrency.waiting import in_pool
 from pdp.errors import LimitExceeded
+from pdp.gauges import Gauges
 from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
 from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
-from pdp.sidecar.passing import passed_on_methods
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
-from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
-from pdp.wire.decision import SERVICE
 from pdp.wire.methods import Method
+from pdp.wire.services.decision import SERVICE
 
 STAYED_OPEN = (
     "allowed before; the sidecar is cut off, and its settings let this stay open for a while"
@@ -62,13 +62,35 @@ class Answering:
         self._upstreams = upstreams
         self._recorder = recorder
         self._clock = clock
-        self._asking = ThreadPoolExecutor(settings.threads, thread_name_prefix="upstream")
+        self.asking = ThreadPoolExecutor(settings.threads, thread_name_prefix="upstream")
+        """Where upstream is asked."""
         self.counts = Counts()
 
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_sidecar_hits": (
+                "Requests that were answered from what is kept.",
+                lambda: self.counts.hits,
+            ),
+            "pdp_sidecar_misses": (
+                "Requests that upstream answered.",
+                lambda: self.counts.misses,
+            ),
+            "pdp_sidecar_stayed_open": (
+                "Requests that were answered without a lease, as the settings let it.",
+                lambda: self.counts.stayed_open,
+            ),
+            "pdp_sidecar_live": (
+                "1 while there is a lease: kept answers are given.",
+                lambda: float(self._cache.live),
+            ),
+            "pdp_sidecar_entries": ("Answers that are kept.", lambda: self._cache.size),
+        }
+
     def methods(self) -> Sequence[Method]:
-        """The methods of PolicyDecisionService, and those that are passed on."""
-        passed_on = passed_on_methods(self._upstreams, self._asking)
-        return self._method(CHECK), self._method(BATCH), *passed_on
+        """The methods of PolicyDecisionService."""
+        return self._method(CHECK), self._method(BATCH)
 
     def _method(self, exchange: Exchange) -> Method:
         async def answer(request: Any, caller: Caller) -> Message:
@@ -111,7 +133,7 @@ class Answering:
         if found is not None:
             given = Given(found, cached=True)
         else:
-            given = await in_pool(self._asking, get_or_ask)
+            given = await in_pool(self.asking, get_or_ask)
         kept, again = given.answer, None
         if given.cached and not kept.denies:
             again = kept.again
@@ -119,7 +141,7 @@ class Answering:
             again = await self._again(exchange, request, kept, caller, AnswerSource.CACHED)
             # The write took time. An answer that may no longer be given is asked for again.
             if self._cache.find(key) is not kept:
-                fresh = await in_pool(self._asking, ask)
+                fresh = await in_pool(self.asking, ask)
                 kept, again = fresh.answer, None
         if again is None:
             self.counts.misses += 1

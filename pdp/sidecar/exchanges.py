@@ -27,7 +27,7 @@ from pdp.errors import UpstreamUnavailable
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.model import Actor, Reason
 from pdp.sidecar.upstreams import Answer, NoAnswer
-from pdp.wire.decision import CHECK_BYTES_MAX, SERVICE
+from pdp.wire.services.decision import CHECK_BYTES_MAX, SERVICE
 
 REASONS = {DecisionReason.Value(f"DECISION_REASON_{reason.name}"): reason for reason in Reason}
 

@@ -7,13 +7,13 @@ from typing import Any
 from google.protobuf.message import Message
 from pdpapi.v1 import access_query_service_pb2 as pb
 
+from pdp.concurrency.waiting import in_pool
 from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
-from pdp.waiting import in_pool
-from pdp.wire.access_queries import SERVICE
 from pdp.wire.callers import Caller
-from pdp.wire.decision import CHECK_BYTES_MAX
 from pdp.wire.methods import Method
+from pdp.wire.services.access_queries import SERVICE
+from pdp.wire.services.decision import CHECK_BYTES_MAX
 
 
 def passed_on_methods(upstreams: Upstreams, pool: ThreadPoolExecutor) -> Sequence[Method]:

@@ -10,9 +10,25 @@ from collections.abc import Callable, Sequence
 
 from pdpapi.v1.audit_service_pb2 import ReportDecisionsRequest, ReportDecisionsResponse
 
-from pdp.audit import Frame, Log, Place, Refusal
+from pdp.audit import Frame, Log, Place, Refusal, Shipper
 from pdp.errors import AuditUnavailable
-from pdp.wire.log_frames import frame_message, place_message, place_of
+from pdp.gauges import Gauges
+from pdp.wire.convert.log_frames import frame_message, place_message, place_of
+
+
+def gauges(shipper: Shipper) -> Gauges:
+    """For metrics: how far the log has come upstream."""
+    return {
+        "pdp_sidecar_unreported_bytes": (
+            "Decisions on disk that upstream has not taken yet.",
+            shipper.waiting_bytes,
+        ),
+        "pdp_sidecar_report_failures": (
+            "Attempts to bring the log upstream that failed.",
+            lambda: shipper.counts().failures,
+        ),
+    }
+
 
 Report = Callable[[ReportDecisionsRequest], ReportDecisionsResponse]
 """Calls AuditService.ReportDecisions, of whichever upstream. Raises PdpError where that has no

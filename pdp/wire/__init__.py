@@ -5,18 +5,18 @@ The only room that knows grpc and the generated code; it parses and checks reque
 no room behind it has to. It decides nothing and reads no database.
 """
 
-from pdp.wire.access_queries import access_query_methods
-from pdp.wire.administration import administration_methods
 from pdp.wire.application import Application, Receive, Scope, Send
-from pdp.wire.audit import audit_methods
 from pdp.wire.callers import Callers
-from pdp.wire.changes import Watchers
-from pdp.wire.decision import decision_methods
-from pdp.wire.external_authorization import external_authorization_methods
-from pdp.wire.health import Health
+from pdp.wire.convert.pages import Pages
 from pdp.wire.methods import AnyMethod
-from pdp.wire.pages import Pages
-from pdp.wire.reflection import reflection_methods
+from pdp.wire.services.access_queries import access_query_methods
+from pdp.wire.services.administration import administration_methods
+from pdp.wire.services.audit import audit_methods
+from pdp.wire.services.changes import Watchers
+from pdp.wire.services.decision import decision_methods
+from pdp.wire.services.external_authorization import external_authorization_methods
+from pdp.wire.services.health import Health
+from pdp.wire.services.reflection import reflection_methods
 from pdp.wire.shares import Rate
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The ASGI application: gRPC and Connect for every method of the table, on one port.
 
-Any ASGI server with HTTP/2 and trailers can carry it; `listener.py` does so with h2corn.
+Any ASGI server with HTTP/2 and trailers can carry it; `pdp.process.listener` does so with h2corn.
 """
 
 import asyncio
@@ -125,19 +125,23 @@ class Application:
             return await self._dialog(method, head, receive, send)
         try:
             timeout = checked_timeout(head)
-            raw = await self._read(method, head, receive)
+            chunk, more = await _chunk(receive)
+            if more:
+                raw = await self._read(method, head, receive, chunk)
+            else:
+                raw = message_of(chunk, method.request_bytes_max, head.encoding)
         except PdpError as error:
             return self._pipeline.refuse(method, error)
         if isinstance(method, StreamMethod):
             return self._pipeline.open(method, raw, head.proof, PROTO)
         return await self._pipeline.answer(method, raw, head.proof, PROTO, timeout)
 
-    async def _read(self, method: Method | StreamMethod, head: Head, receive: Receive) -> bytes:
-        """The one message of a request. If it did not come at once, the caller is authenticated
+    async def _read(
+        self, method: Method | StreamMethod, head: Head, receive: Receive, chunk: bytes
+    ) -> bytes:
+        """The one message of a request that did not come at once. The caller is authenticated
         first: a stranger fills no memory."""
-        chunk, more = await _chunk(receive)
-        if not more:
-            return message_of(chunk, method.request_bytes_max, head.encoding)
+        more = True
         reader = MessageReader(method.request_bytes_max, head.encoding)
         self._pipeline.admit(method, reader.feed(chunk), head.proof)
         try:

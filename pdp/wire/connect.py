@@ -27,9 +27,9 @@ from pdp.errors import (
     PdpError,
     Violation,
 )
-from pdp.identity.json_strict import NotStrictJson, parse_object
 from pdp.limits import ATTRIBUTE_DEPTH_MAX
 from pdp.settings import is_loopback
+from pdp.strict_json import NotStrictJson, parse_object
 from pdp.wire.framing import ENCODINGS, GZIP, inflate
 from pdp.wire.head import Head, checked_timeout
 from pdp.wire.methods import AnyMethod, Method

@@ -4,20 +4,20 @@ A method that is not in the table does not exist. The functions take and return 
 nothing of gRPC, Connect or HTTP.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
+from pdp.concurrency.waiting import in_pool
 from pdp.settings import Capability
-from pdp.waiting import in_pool
 from pdp.wire.callers import Caller
 
 Access = Capability | Literal["anybody", "caller"]
 """The callers that may use a method: those with a capability, all, or all configured ones."""
-Answerer = Callable[[Any, Caller], Awaitable[Message]]
+Answerer = Callable[[Any, Caller], Coroutine[Any, Any, Message]]
 
 
 @dataclass(frozen=True, slots=True)

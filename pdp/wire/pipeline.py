@@ -7,9 +7,9 @@ protocol, so that a message that does not parse is INVALID_ARGUMENT everywhere.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from pdp.audit import new_decision_id
+from pdp.concurrency.waiting import resumed
 from pdp.errors import (
     CallerNotAllowed,
     CallerUnauthenticated,
@@ -200,7 +201,11 @@ class Pipeline:
         if access == "anybody":
             caller = ANONYMOUS
         else:
-            caller = self._identify(proof)
+            try:
+                caller = self._callers.identify(proof)
+            except CallerUnauthenticated:
+                self._strangers.note(proof)
+                raise
             if access != "caller" and access not in caller.may:
                 raise CallerNotAllowed(
                     f"the caller lacks the capability {access!r}",
@@ -210,13 +215,6 @@ class Pipeline:
         if length > method.request_bytes_max:
             raise LimitExceeded("request_bytes_max", method.request_bytes_max, length)
         return caller
-
-    def _identify(self, proof: Proof) -> Caller:
-        try:
-            return self._callers.identify(proof)
-        except CallerUnauthenticated:
-            self._strangers.note(proof)
-            raise
 
     def _take_place(self, caller: str) -> None:
         """Raises Overloaded, or ShareExceeded if the caller alone takes too many places."""
@@ -277,11 +275,20 @@ PROTO = Codec(_parse_proto, _serialize_proto)
 """Protobuf's binary format."""
 
 
-async def _within(seconds: float, answer: Awaitable[Message]) -> Message:
-    """Raises DeadlineExceeded if the answer takes longer."""
+async def _within(seconds: float, answer: Coroutine[Any, Any, Message]) -> Message:
+    """Raises DeadlineExceeded if the answer waits beyond so many seconds from now.
+
+    A timeout costs more than most answers, so there is none until the answer has to wait.
+    """
+    ends_at = asyncio.get_running_loop().time() + seconds
     try:
-        async with asyncio.timeout(seconds) as deadline:
-            return await answer
+        awaited = answer.send(None)
+    except StopIteration as end:
+        message: Message = end.value
+        return message
+    try:
+        async with asyncio.timeout_at(ends_at) as deadline:
+            return await resumed(answer, awaited)
     except TimeoutError:
         if deadline.expired():
             raise DeadlineExceeded("the deadline of the request has passed") from None

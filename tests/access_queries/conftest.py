@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.access_queries.service import QueryService, query_service
+from tests.kit.access_queries.service import QueryService, query_service
 
 
 @pytest.fixture

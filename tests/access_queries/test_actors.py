@@ -23,7 +23,7 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from tests.access_queries.service import CALLER, QueryService
+from tests.kit.access_queries.service import CALLER, QueryService
 from tests.kit.waiting import run
 
 ALGEBRA = Resource("course", "algebra", "org_1")

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from pdp.decision import decide, search
-from pdp.decision.decide import applicable
-from pdp.facts import candidates
+from pdp.decision.evaluate import applicable
+from pdp.facts.store import candidates
 from pdp.model import Effect
-from tests.access_queries.oracle import (
+from tests.kit.access_queries.oracle import (
     WORLDS,
     Difference,
     compare_actors,
@@ -16,20 +16,23 @@ from tests.access_queries.oracle import (
     compare_resources,
     search_worlds,
 )
-from tests.access_queries.service import QueryService
+from tests.kit.access_queries.service import QueryService
 
 
+@pytest.mark.soak
 def test_lists_equal_check_in_random_worlds(service: QueryService) -> None:
     met = search_worlds(service, range(WORLDS), compare_resources)
     # Worlds in which everything or nothing is allowed would prove little.
     assert min(met["some"], met["none"], met["all"]) > WORLDS / 2
 
 
+@pytest.mark.soak
 def test_permissions_equal_check_in_random_worlds(service: QueryService) -> None:
     met = search_worlds(service, range(WORLDS), compare_permissions)
     assert min(met.values()) > WORLDS / 2
 
 
+@pytest.mark.soak
 def test_the_actors_who_may_are_those_whom_check_allows(service: QueryService) -> None:
     met = search_worlds(service, range(WORLDS), compare_actors)
     assert min(met["allowed"], met["depends"], met["not listed"]) > WORLDS / 5
@@ -76,12 +79,12 @@ MUTANTS = {
     "no grants everywhere": resources(everything=lambda _: False),
     "no descendants": (
         compare_resources,
-        "pdp.facts.candidates._below_roots",
+        "pdp.facts.store.candidates._below_roots",
         lambda _, found, __: {(root.type, root.id) for root in found.roots},
     ),
     "order of a language": (
         compare_resources,
-        "pdp.facts.candidates.sorted",
+        "pdp.facts.store.candidates.sorted",
         lambda found: sorted(found, key=lambda one: str(one).casefold()),
     ),
     "whatever is found is allowed": (
@@ -91,7 +94,7 @@ MUTANTS = {
     ),
     "one candidate too few": (
         compare_resources,
-        "pdp.facts.survey.find_candidates",
+        "pdp.facts.replica.survey.find_candidates",
         lambda reader, found, after, limit: candidates.find_candidates(reader, found, after, limit)[
             : limit - 1
         ],

@@ -19,7 +19,7 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from tests.access_queries.service import CALLER, QueryService, token_of
+from tests.kit.access_queries.service import CALLER, QueryService, token_of
 from tests.kit.waiting import run
 
 MINE = Resource("course", "mine", "org_1")

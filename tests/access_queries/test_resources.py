@@ -29,8 +29,8 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from tests.access_queries.oracle import listed
-from tests.access_queries.service import CALLER, QueryService, token_of
+from tests.kit.access_queries.oracle import listed
+from tests.kit.access_queries.service import CALLER, QueryService, token_of
 from tests.kit.tokens import SESSION_ID
 from tests.kit.waiting import run
 

@@ -29,11 +29,11 @@ from pdp.audit.counts import count_of, encode_count
 from pdp.audit.folding import FOLD_SECONDS, FOLDS_MAX, Folds
 from pdp.audit.segments import next_frame, segment_path
 from pdp.audit.tables import audit_counts, audit_gaps
+from pdp.database.engine import begin_read
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
-from pdp.sql import begin_read
-from tests.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 EQUAL = decision_record(resource_organization_id=None)
@@ -87,7 +87,7 @@ OTHER = {
 }
 
 
-def test_every_field_but_id_and_time_tells_denials_apart(
+def test_denials_that_differ_in_a_field_besides_id_and_time_are_not_folded(
     tmp_path: Path, recorder: Recorder
 ) -> None:
     told_by_no_digest = {"decision_id", "decided_at", "effect"}
@@ -165,7 +165,7 @@ def test_each_of_many_threads_is_counted(tmp_path: Path, recorder: Recorder) -> 
     assert (report.records, report.dropped) == (3, 0)
 
 
-def test_after_a_failed_write_no_count_goes_on_from_what_was_not_written(
+def test_after_a_failed_write_no_count_continues_from_an_unwritten_record(
     tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = again()
@@ -210,7 +210,7 @@ def test_a_folded_denial_is_found_in_sql_by_its_id_with_its_count(
 def test_sql_says_which_frames_of_a_log_were_counts(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
-    """Who verifies the chain in SQL must not take them for records that were deleted."""
+    """Verification in SQL must not mistake them for deleted records."""
     for _ in range(3):
         for number in range(3):
             run(recorder.record([again(permission=f"course:{number}")]))

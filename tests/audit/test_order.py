@@ -9,17 +9,17 @@ from sqlalchemy import Engine, text
 from pdp.audit import Cursor, DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
 from pdp.audit import queries as audit_queries
 from pdp.audit.order import number_new
+from pdp.database.engine import begin_write
 from pdp.errors import InvalidRequest
-from pdp.sql import begin_write
-from tests.audit.logs import frames_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import frames_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 ALL = DecisionFilter()
 
 
 class Replica:
-    """A process with a log of its own, which ships when it is told to."""
+    """A process with a log of its own, which ships when the test says so."""
 
     def __init__(self, directory: Path, engine: Engine, origin: str) -> None:
         self.directory = directory / origin
@@ -80,8 +80,8 @@ def test_the_cursor_of_each_record_is_the_place_behind_it(tmp_path: Path, engine
 def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
     tmp_path: Path, postgresql_url: str
 ) -> None:
-    """Where a sequence or a time said what is new, the later of the two would hide the earlier."""
-    from pdp.sql import open_engine
+    """Ordered by a sequence or a time, the later of the two would hide the earlier."""
+    from pdp.database.engine import open_engine
 
     engine = open_engine(postgresql_url)
     log = DecisionLog(engine)
@@ -168,7 +168,7 @@ def test_a_filter_that_finds_nothing_still_moves_on_in_bounded_steps(
 
 
 def test_a_cursor_of_another_history_is_refused(tmp_path: Path, engine: Engine) -> None:
-    """After a restore the numbers are given again: going on would leave out what has them now."""
+    """After a restore the numbers are used twice: going on would leave out the new records."""
     one = Replica(tmp_path, engine, "one")
     log = DecisionLog(engine)
     one.record(2)

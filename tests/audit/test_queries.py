@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from pdp.audit import DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
 from pdp.errors import NotFound
 from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 
@@ -59,8 +59,10 @@ WANTED = {
 }
 
 
-def test_each_filter_keeps_out_what_differs_in_it_alone(tmp_path: Path, engine: Engine) -> None:
-    """D3: OpenFGA CVE-2026-55170; twins by case or by a blank are others, on both engines."""
+def test_each_filter_excludes_records_that_differ_in_it_alone(
+    tmp_path: Path, engine: Engine
+) -> None:
+    """OpenFGA CVE-2026-55170; twins by case or by a blank are others, on both engines."""
     log = put(tmp_path, engine, DENIAL, *OTHERS.values())
     for name, other in OTHERS.items():
         found = log.list(DecisionFilter(**{name: WANTED[name]}), None, 100)
@@ -86,9 +88,7 @@ def test_a_refused_token_without_actor_and_resource_is_found(
 
 
 @pytest.mark.parametrize("decision_id", ["", "x", "\0", "\ud800", "' OR 1=1 --", "%"])
-def test_an_id_that_is_nobodys_is_not_found(
-    tmp_path: Path, engine: Engine, decision_id: str
-) -> None:
+def test_an_unknown_id_is_not_found(tmp_path: Path, engine: Engine, decision_id: str) -> None:
     log = put(tmp_path, engine, decision_record())
     with pytest.raises(NotFound):
         log.get(decision_id)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pdp.audit import Recorder, verify_segments
-from pdp.audit.queue import QUEUE_RECORDS_MAX
 from pdp.audit.segments import list_segments, segment_path
+from pdp.audit.write_queue import QUEUE_RECORDS_MAX
 from pdp.errors import AuditUnavailable
 from pdp.model import Actor
-from tests.audit.logs import ORIGIN, gaps_of, ids_of, write_log
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of, write_log
+from tests.kit.audit.records import decision_record
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
@@ -50,7 +50,7 @@ def held(directory: Path) -> tuple[Recorder, Gate]:
 def test_records_are_readable_when_record_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rule 8: a denial that was answered is on record."""
+    """Rule 8: a denial that was answered is in the log."""
     # It is not about how fast this machine is.
     monkeypatch.setattr("pdp.audit.recorder.WAIT_SECONDS_MAX", 30.0)
     recorder = Recorder(tmp_path, ORIGIN)
@@ -203,7 +203,7 @@ def test_segments_are_for_their_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_token_cannot_reach_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """J14: gRPC-Go GHSA-xr7q. A record has no place for a token: only its fingerprint."""
+    """GRPC-Go GHSA-xr7q. A record has no place for a token: only its fingerprint."""
     canary = "eyJhbGciOiJSUzI1NiJ9.canary-token-canary.signature"
     fingerprint = hashlib.sha256(canary.encode()).hexdigest()[:16]
     recorder = Recorder(tmp_path, ORIGIN)
@@ -221,7 +221,7 @@ def test_a_token_cannot_reach_the_log(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_ids_that_imitate_records_stay_one_record(tmp_path: Path) -> None:
-    """G5: envoy-gateway CVE-2025-25294."""
+    """Envoy-gateway CVE-2025-25294."""
     value = '\n{"decision_id":"x","effect":"ALLOW"}\r\n\x1b[2J\0\u2028'
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
@@ -241,8 +241,8 @@ directory = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(directory)], check=True)
 from pdp.audit import Recorder, verify_segments
 from pdp.errors import AuditUnavailable
-from tests.audit.logs import gaps_of, ids_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import gaps_of, ids_of
+from tests.kit.audit.records import decision_record
 ballast = directory / "ballast"
 ballast.write_bytes(bytes(32768))
 recorder = Recorder(directory / "audit", "one")
@@ -295,10 +295,10 @@ from sqlalchemy import text
 from pdp.audit import Recorder, Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments
 from pdp.errors import AuditUnavailable
-from pdp.migrations import migrate
-from pdp.sql import begin_write, open_engine
-from tests.audit.test_shipper import shipped_ids
-from tests.kit.decisions import decision_record
+from pdp.database.migrations import migrate
+from pdp.database.engine import begin_write, open_engine
+from tests.kit.audit.shipped import shipped_ids
+from tests.kit.audit.records import decision_record
 url = f"sqlite:///{sys.argv[2]}"
 migrate(url)
 engine = open_engine(url)

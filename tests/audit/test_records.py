@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pdp.audit import MalformedRecordError, decode, encode, new_decision_id
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 
 texts = st.text(st.characters(), max_size=20)  # surrogates and NUL included
 optional = st.none() | texts
@@ -62,7 +62,7 @@ def test_bytes_are_canonical_json_on_one_line_of_ascii(record: DecisionRecord) -
     ],
 )
 def test_what_an_id_holds_cannot_begin_another_record(value: str) -> None:
-    """G5: envoy-gateway CVE-2025-25294 (log injection)."""
+    """Envoy-gateway CVE-2025-25294 (log injection)."""
     record = decision_record(
         permission=value,
         caller=value,
@@ -93,13 +93,13 @@ def test_what_an_id_holds_cannot_begin_another_record(value: str) -> None:
     ],
 )
 def test_other_bytes_are_refused_as_malformed(payload: bytes) -> None:
-    """G6: Rekor CVE-2026-23831 (a nil entry panics the reader)."""
+    """Rekor CVE-2026-23831 (a nil entry panics the reader)."""
     with pytest.raises(MalformedRecordError):
         decode(payload)
 
 
 def test_what_was_decided_has_the_bytes_that_it_always_had() -> None:
-    """Only what a sidecar answered says where the answer came from; nobody says who reported it."""
+    """Only records of a sidecar have a source; no record names its own reporter."""
     plain = decision_record()
     assert b'"source"' not in encode(plain)
     for source in (AnswerSource.CACHED, AnswerSource.STAYED_OPEN):

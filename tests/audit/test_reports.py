@@ -1,4 +1,4 @@
-"""What callers report into the log: theirs, once, and in nobody's way."""
+"""Reports of callers: logged under their own name, once, and without affecting other records."""
 
 import threading
 from collections.abc import Iterator
@@ -26,16 +26,16 @@ from pdp.audit import (
     new_decision_id,
 )
 from pdp.audit.tables import audit_gaps
+from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
-from pdp.sql import begin_read, begin_write, open_engine
-from pdp.wire.audit import audit_methods
 from pdp.wire.callers import ANONYMOUS
-from pdp.wire.pages import Pages
+from pdp.wire.convert.pages import Pages
+from pdp.wire.services.audit import audit_methods
 from pdp.wire.shares import Rate
-from tests.audit.logs import ORIGIN
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import eventually, run
 
 LOG = Log(ORIGIN, "0" * 32)
@@ -65,7 +65,7 @@ def take(
     return place, list(refusals)
 
 
-def test_a_report_is_on_record_once_and_says_whose_it_is(engine: Engine, reports: Reports) -> None:
+def test_a_report_is_logged_once_and_names_its_reporter(engine: Engine, reports: Reports) -> None:
     records = [reported(), reported(source=AnswerSource.STAYED_OPEN)]
     for _ in range(2):  # F7: the first answer was lost
         place, refusals = take(reports, *records)
@@ -81,7 +81,7 @@ def test_a_report_is_on_record_once_and_says_whose_it_is(engine: Engine, reports
 def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
     tmp_path: Path, engine: Engine, reports: Reports
 ) -> None:
-    """Who was answered knows the decision id before it is in SQL, and can be there first."""
+    """A caller knows the decision id before it is in SQL, and can report it first."""
     genuine = decision_record()
     lie = reported(
         decision_id=genuine.decision_id, effect=Effect.ALLOW, reason=Reason.ALLOWED_BY_RULE
@@ -94,7 +94,7 @@ def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
     Shipper(tmp_path, SqlDestination(engine)).ship()
     log = DecisionLog(engine)
     assert log.get(genuine.decision_id) == [genuine, of(lie, "edge")]
-    # Nor does it hide it at the edge of a page.
+    # It does not hide it at the edge of a page either.
     first = log.list(ALL, None, 1)
     assert first + log.list(ALL, log.key(first[0]), 1) == [of(lie, "edge"), genuine]
 
@@ -123,14 +123,14 @@ def test_a_reported_log_is_not_the_log_of_a_process_of_that_name(
             take(reports, reported(), log=Log(origin, LOG.log_id))
 
 
-def test_of_two_records_under_one_id_the_first_stands(engine: Engine, reports: Reports) -> None:
+def test_of_two_records_under_one_id_the_first_counts(engine: Engine, reports: Reports) -> None:
     record, other = reported(), reported()
     take(reports, record)
     lie = replace(record, permission="course:view")
     twice = replace(other, permission="course:view")
     place, refusals = take(reports, lie, other, twice)
     assert [refusal.position for refusal in refusals] == [0, 2]
-    # Not moved: the refused are met again by whoever did not come to set them aside.
+    # The place does not move: a sidecar that did not set the refused aside meets them again.
     assert reports.place("edge", LOG) != place
     assert DecisionLog(engine).list(ALL, None, 10) == [of(other, "edge"), of(record, "edge")]
 
@@ -175,10 +175,10 @@ HOSTILE_GAPS = {
 }
 
 
-def test_what_could_not_be_told_again_is_refused_and_holds_up_nothing(
+def test_a_record_that_could_not_be_returned_is_refused_and_delays_nothing(
     engine: Engine, reports: Reports
 ) -> None:
-    """G6: one record that a reader cannot bear would hide all others from it."""
+    """One record that a reader cannot bear would hide all others from it."""
     good = [reported(decided_at=NOW + 59), reported(decided_at=0.0)]
     contents = [(KIND_RECORD, encode(good[0]))]
     contents += [(KIND_RECORD, payload) for payload in HOSTILE.values()]
@@ -220,7 +220,7 @@ def waiting_engine(sqlite_url: str) -> Iterator[Engine]:
 def test_reports_never_hold_up_more_than_a_few_threads_nor_one_caller_the_others(
     waiting_engine: Engine,
 ) -> None:
-    """F3 where reports are concerned: those who ask for decisions need the threads."""
+    """F3 for reports: decisions need the threads."""
     reports = Reports(waiting_engine, clock=lambda: NOW)
     outcomes: list[tuple[str, str]] = []
 

@@ -13,7 +13,7 @@ from pdp.audit.segments import (
     read_header,
     segment_path,
 )
-from tests.audit.logs import ORIGIN, frames_of, ids_of, write_log
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, write_log
 
 
 def frame_ends(path: Path) -> list[int]:
@@ -76,7 +76,7 @@ def test_a_segment_that_was_not_finished_is_none(tmp_path: Path) -> None:
 
 
 def test_a_damaged_header_is_kept_and_a_new_log_begins_behind_it(tmp_path: Path) -> None:
-    """G7: Yeti2022, one flipped bit and the log is dead."""
+    """Yeti2022, one flipped bit and the log is dead."""
     write_log(tmp_path, 1)
     path = segment_path(tmp_path / ORIGIN, 1)
     damaged = bytearray(path.read_bytes())

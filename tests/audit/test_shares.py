@@ -7,8 +7,8 @@ import pytest
 
 from pdp.audit import Recorder, Shares
 from pdp.errors import ShareExceeded
-from tests.audit.logs import ORIGIN, ids_of
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, ids_of
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 

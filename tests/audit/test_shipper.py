@@ -1,12 +1,11 @@
 """From segments into SQL, once each, on both engines."""
 
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, select, text
 
 from pdp.audit import (
     DecisionFilter,
@@ -18,11 +17,12 @@ from pdp.audit import (
 )
 from pdp.audit.segments import list_segments, segment_path
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
+from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.model import Actor
-from pdp.sql import begin_read, begin_write, open_engine
-from tests.audit.logs import ORIGIN, frames_of, ids_of, records_of, write_log
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, records_of, write_log
+from tests.kit.audit.records import decision_record
+from tests.kit.audit.shipped import shipped_count, shipped_ids
 from tests.kit.waiting import eventually, run
 
 
@@ -32,26 +32,6 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     recorder.start()
     yield recorder
     recorder.stop()
-
-
-def shipped_ids(engine: Engine) -> list[str]:
-    with begin_read(engine) as connection:
-        statement = select(audit_records.c.decision_id).order_by(audit_records.c.decision_id)
-        return list(connection.execute(statement).scalars())
-
-
-def shipped_occurrences(engine: Engine, ids: Sequence[str]) -> Counter[str]:
-    with begin_read(engine) as connection:
-        column = audit_records.c
-        statement = select(column.decision_id, column.occurrences).where(
-            column.decision_id.in_(ids)
-        )
-        return Counter({row.decision_id: row.occurrences for row in connection.execute(statement)})
-
-
-def shipped_count(engine: Engine) -> int:
-    with begin_read(engine) as connection:
-        return connection.execute(select(func.count()).select_from(audit_records)).scalar_one()
 
 
 def test_records_arrive_in_sql_as_they_were_recorded(
@@ -162,7 +142,7 @@ def test_nothing_behind_what_is_synced_is_shipped(
     assert second.payload in path.read_bytes()
 
 
-def test_shipping_goes_on_where_another_process_stopped(tmp_path: Path, engine: Engine) -> None:
+def test_shipping_continues_where_another_process_stopped(tmp_path: Path, engine: Engine) -> None:
     recorder = Recorder(tmp_path, ORIGIN)
     recorder.start()
     run(recorder.record([decision_record() for _ in range(10)]))
@@ -176,7 +156,7 @@ def test_shipping_goes_on_where_another_process_stopped(tmp_path: Path, engine: 
 
 
 def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_url: str) -> None:
-    """F1, F2 where audit is concerned: segments keep the records until the database is back."""
+    """F1, F2 for the audit: segments keep the records until the database is back."""
     engine = open_engine(database_url)
     with begin_write(engine) as connection:
         connection.execute(text("ALTER TABLE audit_shipping RENAME TO away"))
@@ -200,10 +180,10 @@ def test_a_database_that_is_out_of_reach_loses_nothing(tmp_path: Path, database_
     engine.dispose()
 
 
-def test_no_password_of_the_database_is_said(
+def test_the_password_of_the_database_is_not_logged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """D5: SpiceDB CVE-2023-46255, CVE-2026-40091 (the URL with its password in the log)."""
+    """SpiceDB CVE-2023-46255, CVE-2026-40091 (the URL with its password in the log)."""
     write_log(tmp_path, 1)
     engine = open_engine("postgresql://someone:canary-password@127.0.0.1:1/canary-database")
     shipper = Shipper(tmp_path, SqlDestination(engine))
@@ -232,7 +212,7 @@ def test_a_stop_ships_what_was_recorded_before(
 def test_a_damaged_segment_is_shipped_as_far_as_it_holds_and_kept(
     tmp_path: Path, engine: Engine
 ) -> None:
-    """G7: Yeti2022, a single flipped bit must cost one record and not the log."""
+    """Yeti2022, a single flipped bit must cost one record and not the log."""
     ids = write_log(tmp_path, 10)
     ids += write_log(tmp_path, 1)
     path = segment_path(tmp_path / ORIGIN, 1)
@@ -250,7 +230,7 @@ def test_a_damaged_segment_is_shipped_as_far_as_it_holds_and_kept(
 def test_a_directory_put_back_from_a_backup_is_noticed_and_nothing_new_is_lost(
     tmp_path: Path, engine: Engine
 ) -> None:
-    """G7: restore an old backup and append: the database is ahead of the directory."""
+    """Restore an old backup and append: the database is ahead of the directory."""
     directory = tmp_path / "audit"
     recorder = Recorder(directory, ORIGIN)
     recorder.start()
@@ -285,7 +265,7 @@ def test_an_emptied_directory_starts_a_log_of_its_own(tmp_path: Path, engine: En
 
 
 def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engine: Engine) -> None:
-    """D2 where audit is concerned: NUL, lone surrogates, 64 KB, quotes."""
+    """NUL, lone surrogates, 64 KB, quotes."""
     values = ["\0", "a\0b", "\ud800", "x" * 65536, "';DROP TABLE audit_records;--", "%", "\\"]
     records = [decision_record(actor=Actor(value, value, value)) for value in values]
     recorder = Recorder(tmp_path, ORIGIN)

@@ -11,12 +11,12 @@ import pytest
 
 from pdp.audit import verify_segments
 from pdp.audit.segments import LENGTH, read_frames, read_header, segment_path
-from tests.audit.logs import ORIGIN, write_log
+from tests.kit.audit.logs import ORIGIN, write_log
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """The path of a segment of 40 records, with a successor that says where it ends."""
+    """The path of a segment of 40 records, with a successor that names its end."""
     write_log(tmp_path, 20, 20)
     write_log(tmp_path, 1)
     assert verify_segments(tmp_path).records == 41
@@ -40,7 +40,7 @@ def first_problem(path: Path) -> int | None:
 
 
 def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
-    """G7: Yeti2022, a single flipped bit."""
+    """Yeti2022, a single flipped bit."""
     header, frames = split(log)
     content = header + b"".join(frames)
     starts = [len(header) + sum(map(len, frames[:i])) for i in range(len(frames))]
@@ -55,7 +55,7 @@ def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
 
 
 def test_each_flipped_bit_of_one_frame_is_found(log: Path) -> None:
-    """G7, and the last frame: nothing stands behind it."""
+    """The last frame: no frame follows it."""
     header, frames = split(log)
     last = frames[-1]
     for bit in [*range(37 * 8), *range(37 * 8, len(last) * 8, 11)]:
@@ -66,7 +66,7 @@ def test_each_flipped_bit_of_one_frame_is_found(log: Path) -> None:
 
 
 def test_dropped_duplicated_and_swapped_records_are_found(log: Path) -> None:
-    """G7: Oak2022, rows lost on the way; TrustAsia2021, rows that differ."""
+    """Oak2022, rows lost on the way; TrustAsia2021, rows that differ."""
     header, frames = split(log)
     for i in range(len(frames) - 1):
         log.write_bytes(header + b"".join(frames[:i] + frames[i + 1 :]))
@@ -88,7 +88,7 @@ def test_a_missing_segment_is_found(tmp_path: Path) -> None:
 
 
 def test_a_segment_put_in_anothers_place_is_found(tmp_path: Path) -> None:
-    """G7: restore of an old backup."""
+    """Restore of an old backup."""
     write_log(tmp_path, *[1] * 30, segment_bytes=4096)
     shutil.copyfile(segment_path(tmp_path / ORIGIN, 1), segment_path(tmp_path / ORIGIN, 2))
     assert not verify_segments(tmp_path).whole
@@ -110,7 +110,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE.keys())
 def test_garbage_is_an_error_and_never_a_crash(tmp_path: Path, content: bytes) -> None:
-    """G6: Rekor CVE-2026-23831, CVE-2026-33199 (panics on empty entries)."""
+    """Rekor CVE-2026-23831, CVE-2026-33199 (panics on empty entries)."""
     path = segment_path(tmp_path / ORIGIN, 1)
     path.parent.mkdir()
     path.write_bytes(content)
@@ -119,14 +119,13 @@ def test_garbage_is_an_error_and_never_a_crash(tmp_path: Path, content: bytes) -
 
 @pytest.mark.parametrize("length", [0, 1, 2**20 + 1, 2**20 + 2, 2**31, 2**32 - 1])
 def test_a_false_length_is_an_error(log: Path, length: int) -> None:
-    """G6: CVE-2026-48702 (a small entry that asks for much memory)."""
+    """CVE-2026-48702 (a small entry that asks for much memory)."""
     header, frames = split(log)
     log.write_bytes(header + LENGTH.pack(length) + b"".join(frames)[4:])
     assert first_problem(log) == 0
 
 
 def test_random_bytes_behind_a_good_header_are_an_error(log: Path) -> None:
-    """G6."""
     header, _ = split(log)
     chance = random.Random(2)
     for _ in range(200):
@@ -135,7 +134,7 @@ def test_random_bytes_behind_a_good_header_are_an_error(log: Path) -> None:
 
 
 def test_a_segment_that_is_large_needs_little_memory(tmp_path: Path) -> None:
-    """G6: never more than 64 MB, here for 256 MB of frames as long as they may be."""
+    """Never more than 64 MB, here for 256 MB of frames as long as they may be."""
     write_log(tmp_path, 1)
     path = segment_path(tmp_path / ORIGIN, 1)
     frame = LENGTH.pack(2**20 + 1) + bytes(32) + b"R" + bytes(2**20)

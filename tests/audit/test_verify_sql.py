@@ -1,4 +1,4 @@
-"""What is done to the decision log in SQL is found, and named."""
+"""Tampering with the decision log in SQL is found, and named."""
 
 import shutil
 from pathlib import Path
@@ -9,9 +9,9 @@ from sqlalchemy import Engine, text
 from pdp.audit import Shipper, SqlDestination, shipped_places, verify_segments, verify_sql
 from pdp.audit.recorder import Recorder
 from pdp.audit.segments import Log, Place, next_frame
-from pdp.sql import begin_read, begin_write
-from tests.audit.logs import ORIGIN, write_log
-from tests.kit.decisions import decision_record
+from pdp.database.engine import begin_read, begin_write
+from tests.kit.audit.logs import ORIGIN, write_log
+from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 
 
@@ -21,10 +21,10 @@ def problems(engine: Engine, directory: Path | None = None) -> list[str]:
     on_disk = None if directory is None else verify_segments(directory, shipped_places(engine))
     if on_disk is not None:
         found += [problem.what for problem in on_disk.problems]
-    told: list[str] = []
-    report = verify_sql(engine, told.append, {} if on_disk is None else on_disk.headers)
-    assert report.problems == len(told)
-    return found + [one.partition(": ")[2] for one in told]
+    reported: list[str] = []
+    report = verify_sql(engine, reported.append, {} if on_disk is None else on_disk.headers)
+    assert report.problems == len(reported)
+    return found + [one.partition(": ")[2] for one in reported]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_an_impossible_segment_is_found_and_takes_no_time(log: Engine) -> None:
     assert any("names segment" in one for one in problems(log))
 
 
-def test_who_computes_all_digests_again_is_found_where_a_segment_is_left(
+def test_an_attacker_who_recomputes_all_digests_is_found_if_a_segment_is_left(
     engine: Engine, tmp_path: Path
 ) -> None:
     """The chain is not signed: in SQL alone it can be written again as a whole."""

@@ -1,4 +1,4 @@
-"""What others do to the files of a log that is being written."""
+"""Other programs move, delete or change the files of a log while it is written."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from sqlalchemy import Engine, text
 from pdp.audit import Recorder, Shipper, SqlDestination, verify_segments
 from pdp.audit.locks import LOCK_NAME
 from pdp.audit.segments import list_segments, segment_path
+from pdp.database.engine import begin_write, open_engine
 from pdp.errors import AuditUnavailable, DatabaseUnavailable
-from pdp.sql import begin_write, open_engine
-from tests.audit.logs import ORIGIN, gaps_of, ids_of
-from tests.audit.test_shipper import shipped_ids
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of
+from tests.kit.audit.records import decision_record
+from tests.kit.audit.shipped import shipped_ids
 from tests.kit.waiting import eventually, run
 
 

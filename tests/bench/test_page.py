@@ -1,4 +1,4 @@
-"""What the bench writes into docs/performance.md."""
+"""The tables that the bench writes into docs/performance.md."""
 
 from xml.etree import ElementTree
 

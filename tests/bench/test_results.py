@@ -1,4 +1,4 @@
-"""What the bench concludes from its figures."""
+"""The conclusions of the bench from its figures."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_check_beside_batches_has_a_bound(p99: float, reached: bool):
     assert target.reached is reached
 
 
-def test_denials_are_held_against_the_allows_of_the_same_rounds():
+def test_denials_are_compared_with_the_allows_of_the_same_rounds():
     allows = series(PDP, ALLOWS, measurement(100), measurement(1_000))
     denials = series(PDP, DENIALS, measurement(80), measurement(800))
     target = _target(Results(content(allows, denials)), "durable denials/s, to this PDP's allows")

@@ -1,14 +1,15 @@
-"""Fixtures: Clerk's Backend API with small pages, and databases that are held against it."""
+"""Fixtures: Clerk's Backend API with small pages, and databases to compare with it."""
 
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine
 
-from pdp.clerk import api, steps
-from pdp.sql import open_engine
-from tests.clerk.worlds import PAGE_ITEMS, World
-from tests.kit.clerk_api import ClerkApiServer
+from pdp.clerk import api
+from pdp.clerk.sync import phases
+from pdp.database.engine import open_engine
+from tests.kit.clerk.api_server import ClerkApiServer
+from tests.kit.clerk.worlds import PAGE_ITEMS, World
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def clerk(server: ClerkApiServer, monkeypatch: pytest.MonkeyPatch) -> ClerkApiSe
     """Its pages are small."""
     monkeypatch.setattr(api, "PAGE_ITEMS", PAGE_ITEMS)
     monkeypatch.setattr(api, "OVERLAP_ITEMS", 5)
-    monkeypatch.setattr(steps, "CONFIRM_ITEMS", 10)
+    monkeypatch.setattr(phases, "CONFIRM_ITEMS", 10)
     server.reset()
     return server
 
@@ -34,7 +35,7 @@ def world(engine: Engine, clerk: ClerkApiServer) -> World:
 
 @pytest.fixture
 def small_world(sqlite_url: str, clerk: ClerkApiServer) -> Iterator[World]:
-    """On SQLite alone, where the database makes no difference."""
+    """On SQLite only, for tests that do not depend on the database."""
     engine = open_engine(sqlite_url)
     yield World(engine, clerk)
     engine.dispose()

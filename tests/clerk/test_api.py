@@ -1,9 +1,11 @@
 """Clerk's Backend API, asked over a real socket.
 
-Incident F19 (webhooks lost) needs all of it: every object in the pages, whatever goes wrong.
+A sync repairs what lost webhooks left behind, so it needs every object of every page, whatever
+fails on the way.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +13,7 @@ from structlog.testing import capture_logs
 from pdp.clerk import api as module
 from pdp.clerk.api import OVERLAP_ITEMS, PAGE_ITEMS, ClerkApi, OrganizationsOff, Page
 from pdp.errors import ClerkError, ClerkRefused, ClerkUnavailable, ShuttingDown
-from tests.kit.clerk_api import (
+from tests.kit.clerk.api_server import (
     SECRET_KEY,
     Answer,
     ClerkApiServer,
@@ -19,7 +21,7 @@ from tests.kit.clerk_api import (
     too_many,
     too_many_until,
 )
-from tests.kit.clerk_events import (
+from tests.kit.clerk.events import (
     INSTANCE_ID,
     T0,
     membership,
@@ -33,7 +35,7 @@ from tests.kit.stall import Stopwatch
 
 @pytest.fixture(scope="module")
 def shared_api(server: ClerkApiServer) -> Iterator[ClerkApi]:
-    api = ClerkApi(SECRET_KEY, server.url)
+    api = ClerkApi(SECRET_KEY, server.url, patience_seconds=5)
     yield api
     api.close()
 
@@ -46,7 +48,6 @@ def clerk(server: ClerkApiServer) -> ClerkApiServer:
 
 @pytest.fixture
 def api(clerk: ClerkApiServer, shared_api: ClerkApi) -> Iterator[ClerkApi]:
-    shared_api._patience_seconds = 5
     yield shared_api
     assert not clerk.instead, "an answer was never asked for"
 
@@ -151,7 +152,9 @@ def test_a_value_that_the_sdk_does_not_know_does_not_stop_the_page(
 # --- single objects -----------------------------------------------------------------------------
 
 
-def test_what_is_not_there_is_told_from_what_is(clerk: ClerkApiServer, api: ClerkApi) -> None:
+def test_a_missing_object_differs_from_one_that_exists(
+    clerk: ClerkApiServer, api: ClerkApi
+) -> None:
     clerk.add(user(), organization(), membership(), role(), permission())
     assert (api.user("user_1") or {})["id"] == "user_1"
     assert (api.organization("org_1") or {})["id"] == "org_1"
@@ -226,12 +229,12 @@ def test_retry_after_is_waited_for_in_seconds_and_as_a_date(
 
 
 @pytest.mark.parametrize("text", ["3600", "121", "999999999"])
-def test_what_is_too_long_to_wait_for_is_told_at_once(
-    clerk: ClerkApiServer, api: ClerkApi, text: str
-) -> None:
+def test_a_pause_beyond_the_patience_is_an_error_at_once(clerk: ClerkApiServer, text: str) -> None:
     clerk.answer_next(too_many(text))
-    api._patience_seconds = 1e12
-    with pytest.raises(ClerkUnavailable, match=f"asks to wait {text} s"):
+    with (
+        closing(ClerkApi(SECRET_KEY, clerk.url, patience_seconds=1e12)) as api,
+        pytest.raises(ClerkUnavailable, match=f"asks to wait {text} s"),
+    ):
         api.instance_id()
     assert len(clerk.requests) == 1
 
@@ -304,7 +307,7 @@ def test_what_does_not_pass_is_given_up_after_a_while(
         nobody.instance_id()
 
 
-def test_who_waits_can_be_woken(clerk: ClerkApiServer) -> None:
+def test_a_pause_can_be_interrupted(clerk: ClerkApiServer) -> None:
     def stop(seconds: float) -> None:
         assert seconds == 100
         raise ShuttingDown("the process is ending")
@@ -314,7 +317,7 @@ def test_who_waits_can_be_woken(clerk: ClerkApiServer) -> None:
         ClerkApi(SECRET_KEY, clerk.url, wait=stop).instance_id()
 
 
-def test_a_wrong_key_is_told_without_the_key(clerk: ClerkApiServer) -> None:
+def test_a_wrong_key_is_reported_without_the_key(clerk: ClerkApiServer) -> None:
     wrong = "sk_test_thiskeyiswrong"
     with pytest.raises(ClerkRefused, match="does not accept the secret key") as caught:
         ClerkApi(wrong, clerk.url).users()
@@ -326,7 +329,7 @@ def test_a_wrong_key_is_told_without_the_key(clerk: ClerkApiServer) -> None:
     assert len(clerk.requests) == 1
 
 
-def test_an_instance_without_organizations_is_told_from_a_wrong_key(
+def test_an_instance_without_organizations_differs_from_a_wrong_key(
     clerk: ClerkApiServer, api: ClerkApi
 ) -> None:
     clerk.organizations_enabled = False

@@ -1,4 +1,4 @@
-"""What went wrong in other receivers of webhooks, each as a test of this one."""
+"""Incidents of other receivers of webhooks, each as a test of this one."""
 
 import base64
 import gzip
@@ -11,24 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.clerk.signatures import verify
+from pdp.clerk.webhooks.signatures import verify
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
 from pdp.http import bounded_post
-from pdp.migrations import migrate
-from pdp.sql import open_engine
-from tests.clerk.endpoints import Endpoint, exchange, running_endpoint
-from tests.kit import clerk_events as clerk
-from tests.kit.clerk_events import OTHER_SECRET, SECRET, event, signature, signed
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import OTHER_SECRET, SECRET, event, signature, signed
+from tests.kit.clerk.webhook_endpoints import Endpoint, exchange, running_endpoint
 
 BODY = event("user.created", clerk.user("user_mallory"))
 MESSAGE = "msg_0123456789abcdef"
 Headers = list[tuple[str, str]]
 CUT_OFF_OR = {status: (0, status) for status in (400, 413, 431)}
-"""Who sends on after the answer may find the connection reset, and the answer with it."""
+"""A client that keeps sending after the answer may lose it to a reset of the connection."""
 
 
 @pytest.fixture(scope="module")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Endpoint, Endpoint]]:
-    """Of two instances of Clerk, each with a secret and a database of its own."""
+    """The endpoints of two instances of Clerk, each with its own secret and database."""
     directory = tmp_path_factory.mktemp("endpoints")
     a, b = (open_endpoint_database(directory / f"{name}.db") for name in ("a", "b"))
     with (
@@ -134,7 +134,7 @@ def test_w2_a_body_that_is_not_utf8_is_refused(
     ["", "msg_short", "msg_" + "a" * 65, f"{MESSAGE}.1", 'msg_{"a":1}xxxxx', f"{MESSAGE}é", "x"],
 )
 def test_w3_an_id_that_could_be_read_otherwise_is_refused(endpoint: Endpoint, id_: str) -> None:
-    """What is signed is id.timestamp.body, without lengths: a dot in the id moves the borders."""
+    """The signed text is id.timestamp.body, without lengths: a dot in the id moves the borders."""
     now = dict(headers())["svix-timestamp"]
     mac = signature(BODY, id_, now)
     assert endpoint.post(headers(id=id_, signature=mac), BODY) == (400, "id_malformed\n")
@@ -204,9 +204,9 @@ def test_w6_a_body_past_the_bound_is_refused_whatever_its_headers_say(endpoint: 
     large = b" " * (10 * 1024 * 1024)
     head = "".join(f"{name}: {value}\r\n" for name, value in headers(body=large))
     start = f"POST {clerk.PATH} HTTP/1.1\r\nHost: pdp\r\n{head}"
-    told = f"{start}Content-Length: {len(large)}\r\n\r\n".encode()
-    assert exchange(endpoint.port, told)[0] == 413
-    assert exchange(endpoint.port, told + large)[0] in CUT_OFF_OR[413]
+    head = f"{start}Content-Length: {len(large)}\r\n\r\n".encode()
+    assert exchange(endpoint.port, head)[0] == 413
+    assert exchange(endpoint.port, head + large)[0] in CUT_OFF_OR[413]
     most = bounded_post.BODY_BYTES_MAX
     chunk = f"{start}Transfer-Encoding: chunked\r\n\r\n{len(large):x}\r\n".encode()
     assert exchange(endpoint.port, chunk + large[: most + 1])[0] == 413
@@ -271,7 +271,7 @@ def test_w7_a_message_for_another_endpoint_is_refused(
     a, b = endpoints
     before = b.everything()
     assert b.deliver(BODY, signed(BODY)) == (400, "signature_wrong\n")
-    # Two endpoints may share a secret by mistake: the instance still tells them apart.
+    # Two endpoints may share a secret by mistake: the instance still distinguishes them.
     assert b.deliver(BODY, signed(BODY, secret=OTHER_SECRET)) == (400, "other_instance\n")
     assert b.everything() == before
     body = event("user.created", clerk.user("user_b"), instance_id="ins_b")
@@ -314,6 +314,6 @@ def test_bodies_that_never_end_keep_neither_probes_nor_messages_out(endpoint: En
         assert exchange(endpoint.port, b"GET /healthz HTTP/1.1\r\nHost: pdp\r\n\r\n")[0] == 200
     for sender in senders:
         sender.join()
-    # Of a body that stands still the server itself closes the connection after 5 seconds.
+    # If a body stops arriving, the server itself closes the connection after 5 seconds.
     assert set(answers) <= {(408, "too_slow\n"), (0, "")}
     assert answers.count((408, "too_slow\n")) >= 10

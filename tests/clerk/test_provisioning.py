@@ -14,15 +14,18 @@ import pytest
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from pdp.administrator import Administrator, Observation
+from pdp.administrator import Administrator
 from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
+from pdp.clerk.directory import Directory
+from pdp.clerk.observations import Observation
 from pdp.clerk.provisioning import Provisioner, arrival_of
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store
-from pdp.facts.clerk_objects import ClerkKind
-from pdp.facts.references import find_referrers
+from pdp.facts.store.clerk_objects import ClerkKind
+from pdp.facts.store.references import find_referrers
 from pdp.model import (
     Actor,
     Decision,
@@ -35,10 +38,9 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
-from pdp.sql import open_engine
-from tests.administration import accounts
-from tests.facts.test_freshness import Outage
-from tests.identity.build import verifier
+from tests.kit.clerk import accounts
+from tests.kit.facts.outage import Outage
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run
 
@@ -46,7 +48,7 @@ POLICY = """
 permissions: [course:view, course:edit]
 roles:
   STUDENT: {allow: [course:view]}
-  NEWCOMER: {allow: [course:edit]}
+  NEW_USER: {allow: [course:edit]}
 grants:
   - {role: STUDENT, organization_role: "org:member"}
 """
@@ -56,27 +58,28 @@ NEVER = 3_600.0
 
 @dataclass(frozen=True)
 class Process:
-    """What a serving process has, but for its doors."""
+    """What a serving process consists of, without its listeners."""
 
     engine: Engine
     store: Store
     administrator: Administrator
+    clerk: Directory
     replica: Replica
     authorizer: Authorizer
 
     def check(self, token: str, permission: str = "course:view") -> Decision:
-        """What is decided now, with all seen that was written."""
+        """The decision now, after the replica has seen all writes."""
         rule = self.authorizer.rule
         ruling = run(rule(token, [Question(permission)], "test", self.revision()))
         return ruling.decisions[0]
 
     def check_at_once(self, token: str) -> Decision:
-        """What is decided by what this process has seen."""
+        """The decision by the facts that this process has seen."""
         return run(self.authorizer.rule(token, [Question("course:view")], "test")).decisions[0]
 
     def observe(self, *seen: Observation) -> None:
         """Clerk says this, by a webhook."""
-        self.administrator.observe(seen)
+        self.clerk.observe(seen)
 
     def revision(self) -> int:
         with self.store.read() as reader:
@@ -121,7 +124,8 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
     engine = open_engine(url)
     store = Store(engine)
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=NEVER)
-    administrator = Administrator(store, lambda _: replica.poke(), default_role=default_role)
+    administrator = Administrator(store, lambda _: replica.poke())
+    clerk = Directory(store, lambda _: replica.poke(), default_role=default_role)
     administrator.apply(POLICY)
     recorder = Recorder(directory / "audit", origin)
     recorder.start()
@@ -134,9 +138,9 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
             recorder,
             clock=time.time,
             record_allows=False,
-            provision=Provisioner(administrator.admit),
+            provision=Provisioner(clerk.admit),
         )
-        yield Process(engine, store, administrator, replica, authorizer)
+        yield Process(engine, store, administrator, clerk, replica, authorizer)
     finally:
         replica.stop()
         recorder.stop()
@@ -219,7 +223,7 @@ def test_two_hundred_first_tokens_at_once_make_one_revision(process: Process) ->
     assert len(writes) == 1
 
 
-def test_two_processes_that_meet_one_newcomer_both_answer_and_one_creates(start: Start) -> None:
+def test_two_processes_that_meet_one_new_user_both_answer_and_one_creates(start: Start) -> None:
     """The one that comes second finds nothing to create, and still sees what the first created."""
     processes = [start(), start()]
     before = processes[0].revision()
@@ -237,9 +241,9 @@ def test_two_processes_that_meet_one_newcomer_both_answer_and_one_creates(start:
 
 
 def test_the_default_role_is_granted_once_and_everywhere(start: Start) -> None:
-    process = start(default_role="NEWCOMER")
+    process = start(default_role="NEW_USER")
     assert process.check(token(), "course:edit").reason is Reason.ALLOWED_BY_RULE
-    assert process.people()[3] == ["NEWCOMER"]
+    assert process.people()[3] == ["NEW_USER"]
     with process.store.read() as reader:
         (grant,) = find_referrers(reader, Grant, user_id="user_a")
     process.administrator.delete(Grant, (grant.id,))
@@ -248,7 +252,7 @@ def test_the_default_role_is_granted_once_and_everywhere(start: Start) -> None:
     assert process.people()[3] == []
 
 
-def test_a_default_role_that_does_not_exist_is_said_in_the_log_and_stops_nothing(
+def test_a_missing_default_role_is_logged_and_stops_nothing(
     start: Start,
 ) -> None:
     process = start(default_role="NOBODY_MADE_IT")
@@ -272,7 +276,7 @@ def test_without_a_role_that_can_be_one_nobody_becomes_a_member(
     assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
 
 
-def test_under_impersonation_the_user_is_created_and_not_who_impersonates(
+def test_under_impersonation_the_user_is_created_and_not_the_impersonator(
     process: Process,
 ) -> None:
     impersonated = token(claims={"act": {"sub": "user_support", "sid": "sess_9"}})
@@ -281,11 +285,11 @@ def test_under_impersonation_the_user_is_created_and_not_who_impersonates(
     assert process.people("support")[0] is None
 
 
-# --- what Clerk has said stands -------------------------------------------------------------------
+# --- provisioning never overrides Clerk -----------------------------------------------------------
 
 
-def test_in_whatever_order_token_and_webhooks_come_the_webhooks_stand(process: Process) -> None:
-    """W4: also an older `user.updated` that arrives after the token wins over it."""
+def test_in_any_order_of_token_and_webhooks_the_webhooks_win(process: Process) -> None:
+    """Also an older `user.updated` that arrives after the token wins over it."""
     arrivals: dict[str, Callable[[str], object]] = {
         "token": lambda name: process.check(token(name)),
         "older": lambda name: process.observe(accounts.user(name, 1, email="old@example.test")),
@@ -315,10 +319,10 @@ def test_in_whatever_order_token_and_webhooks_come_the_webhooks_stand(process: P
         accounts.user("a", 2, barred=True),
     ],
 )
-def test_a_token_that_still_lives_never_brings_back_whom_clerk_deleted_or_barred(
+def test_a_live_token_never_brings_back_a_deleted_or_barred_user(
     process: Process, said: Observation, known: bool
 ) -> None:
-    """Known before, or never heard of but for this."""
+    """Known before, or unknown until this message."""
     if known:
         process.observe(accounts.user("a", 1))
         assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
@@ -334,7 +338,7 @@ def test_a_token_of_before_the_deletion_does_not_undo_it_where_the_replica_is_be
 ) -> None:
     """The database has the last word, not what this process saw when it was asked."""
     assert run(process.replica.view("user_a", "org_a", [])).user is None
-    elsewhere = Administrator(process.store, lambda _: None)
+    elsewhere = Directory(process.store, lambda _: None)
     elsewhere.observe([accounts.end_of(ClerkKind.USER, "user_a", 2)])
     assert process.check_at_once(token()).reason is Reason.ACTOR_DISABLED
     assert process.people()[0] is None
@@ -362,14 +366,14 @@ def test_nobody_joins_an_organization_that_clerk_deleted(process: Process) -> No
     assert process.people() == (User("user_a"), None, None, [])
 
 
-def test_whom_the_administrator_disabled_stays_disabled(process: Process) -> None:
+def test_a_user_disabled_by_the_administrator_stays_disabled(process: Process) -> None:
     process.administrator.create(User("user_a", status=UserStatus.DISABLED))
     before = process.revision()
     assert process.check(token()).reason is Reason.ACTOR_DISABLED
     assert process.revision() == before
 
 
-def test_whom_the_administrator_deleted_stays_deleted(start: Start) -> None:
+def test_a_user_deleted_by_the_administrator_stays_deleted(start: Start) -> None:
     process = start()
     assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
     process.administrator.delete(User, ("user_a",))

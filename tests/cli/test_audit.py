@@ -9,8 +9,7 @@ from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
 from pdp.cli import audit, follow
 from tests.cli.running import Run
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ask
+from tests.kit.school import POLICY, ask
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server, stubs_on
 from tests.kit.waiting import eventually
 
@@ -45,7 +44,7 @@ def test_nothing_is_left_out_in_silence(
         assert more == "there are more than these 100: --limit shows more, --json all"
         assert len(run("audit", "list", "--limit", "130").out.splitlines()) == 1 + 130
 
-        # What one command prints, another takes.
+        # The output of one command is the input of another.
         (first,) = listed("--permission", "course:n0")
         spellings = (first["reason"], first["reason"].removeprefix("DECISION_REASON_").lower())
         for reason in spellings:
@@ -69,7 +68,7 @@ def test_nothing_is_left_out_in_silence(
             assert (done.status, "INVALID_ARGUMENT" in done.err) == (2, True)
 
 
-def test_a_follower_goes_on_after_a_restart_without_loss_or_repetition(
+def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ServerProcess(tmp_path)
@@ -107,7 +106,7 @@ def test_a_follower_goes_on_after_a_restart_without_loss_or_repetition(
     assert [json.loads(line)["decision_id"] for line in rest.out.splitlines()] == ids[4:]
     server.stop()
     alone = run("audit", "list", "--follow")
-    assert (alone.status, alone.out) == (2, ""), "who has never been answered is told so"
+    assert (alone.status, alone.out) == (2, ""), "a caller that was never answered gets an error"
 
 
 def test_what_was_listed_first_is_not_repeated(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from pdp.clerk.api import PAGE_ITEMS
-from pdp.migrations import migrate
-from tests.clerk.worlds import add_school
-from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer, Request
-from tests.kit.clerk_events import INSTANCE_ID
+from pdp.database.migrations import migrate
+from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer, Request
+from tests.kit.clerk.events import INSTANCE_ID
+from tests.kit.clerk.worlds import add_school
 from tests.kit.server import PDP
 
 MEMBERS = 2 * PAGE_ITEMS
@@ -74,7 +74,7 @@ def shell(tmp_path: Path, clerk: ClerkApiServer) -> Shell:
 
 
 def hold_at_the_third_page(clerk: ClerkApiServer) -> tuple[threading.Event, threading.Event]:
-    """Of users: an event for that it was asked for, and one that lets the answer go."""
+    """For the list of users: an event when it is requested, and one that releases the answer."""
     asked, let_go = threading.Event(), threading.Event()
 
     def hold(request: Request) -> None:
@@ -86,7 +86,7 @@ def hold_at_the_third_page(clerk: ClerkApiServer) -> tuple[threading.Event, thre
     return asked, let_go
 
 
-def test_a_sync_that_was_killed_goes_on_where_it_was(
+def test_a_killed_sync_continues_where_it_was(
     shell: Shell, clerk: ClerkApiServer, tmp_path: Path
 ) -> None:
     add_school(clerk, MEMBERS)

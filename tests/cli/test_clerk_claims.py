@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from pdp.administrator import Administrator
+from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import Grant, Role, ToUser, User
-from pdp.sql import open_engine
-from tests.kit.clerk_api import SECRET_KEY, ClerkApiServer
-from tests.kit.clerk_events import INSTANCE_ID, user
+from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer
+from tests.kit.clerk.events import INSTANCE_ID, user
 from tests.kit.server import ServerProcess
 
 

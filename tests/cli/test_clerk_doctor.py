@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.kit.clerk_events import OTHER_SECRET, SECRET
+from tests.kit.clerk.events import OTHER_SECRET, SECRET
 from tests.kit.server import ISSUER, ServerProcess
 from tests.kit.tokens import session_token
 
@@ -35,7 +35,7 @@ def test_a_line_each_and_the_exit_status_says_whether_something_failed(
     assert "failed   user user_1: is not known here" in unknown.stdout
 
 
-def test_no_secret_is_told_whatever_is_wrong(tmp_path: Path) -> None:
+def test_no_error_contains_a_secret(tmp_path: Path) -> None:
     clerk = {
         "webhook_secrets": [SECRET, SECRET],
         "instance_id": "ins_main",

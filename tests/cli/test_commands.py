@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import POLICY
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, running_server
 from tests.kit.waiting import eventually
 
@@ -74,7 +74,7 @@ def test_a_policy_that_does_not_hold_together_is_refused_with_its_lines(
         (("nothing",), "nothing"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_words_and_exits_with_2(
+def test_an_error_is_explained_and_exits_with_2(
     machine: ServerProcess, arguments: tuple[str, ...], said: str
 ) -> None:
     done = machine.pdp(*arguments)
@@ -159,7 +159,7 @@ def test_apply_warns_of_what_is_likely_to_be_meant_otherwise(machine: ServerProc
             applied.stderr,
             re.MULTILINE,
         )
-    # Also of what is stored, where a later document makes it so.
+    # Also for stored entities, if a later document causes it.
     later = machine.pdp("apply", "-", stdin="resource_types: {b: {tenancy: none}}")
     assert "stored route /a/{id}: needs" in later.stderr
     assert "stdin:1:18: resource_types.b: no permission is declared for 'b'" in later.stderr
@@ -175,7 +175,7 @@ def test_a_key_for_a_caller_is_shown_once_with_its_digest(machine: ServerProcess
 
 
 def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> None:
-    from tests.e2e.test_check import ask
+    from tests.kit.school import ask
 
     with running_server(tmp_path, POLICY) as (server, stubs):
         follower = subprocess.Popen(

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect, make_url
 
-from pdp.sql import database_name, open_engine
+from pdp.database.engine import database_name, open_engine
 from tests.kit.clusters import administer
-from tests.kit.server import ServerProcess, free_port
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess
 
 READING = {
     "export": ("export",),

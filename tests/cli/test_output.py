@@ -13,11 +13,11 @@ import pytest
 
 from pdp import cli
 from pdp.audit import Recorder, Shipper, SqlDestination
+from pdp.database.engine import open_engine
 from pdp.model import Actor, ResourceRef
-from pdp.sql import open_engine
 from tests.cli.running import Done, Run
 from tests.kit import waiting
-from tests.kit.decisions import decision_record
+from tests.kit.audit.records import decision_record
 from tests.kit.server import PDP, ServerProcess
 
 MARKUP = ["\\[/x]", "[conceal]x", "[link=//e]x[/link]", "a:skull:b", "[/]", "\\"]

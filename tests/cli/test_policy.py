@@ -10,9 +10,9 @@ import pytest
 
 from pdp.administrator import Administrator
 from pdp.cli import output, policy
+from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import User
-from pdp.sql import open_engine
 from tests.cli.running import Run
 from tests.kit.server import PDP
 
@@ -113,7 +113,9 @@ def test_on_a_terminal_it_asks_before_it_deletes_people(run: Run, tmp_path: Path
     assert shown.count("delete user user_2\n") == 1
 
 
-def test_it_asks_nobody_who_is_not_there_or_has_said_yes(run: Run, tmp_path: Path) -> None:
+def test_it_asks_for_confirmation_only_on_a_terminal_and_without_yes(
+    run: Run, tmp_path: Path
+) -> None:
     assert run("apply", "-", stdin=POLICY).status == 0
     (tmp_path / "none.yaml").write_text("grants: []\nusers: []\n")
     assert run("apply", "none.yaml").status == 0
@@ -126,7 +128,7 @@ def test_it_asks_nobody_who_is_not_there_or_has_said_yes(run: Run, tmp_path: Pat
 def test_what_was_not_shown_is_not_applied(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else writes while the question stands."""
+    """Another writer changes the policy while the question waits for its answer."""
     assert run("apply", "-", stdin=POLICY).status == 0
     (tmp_path / "none.yaml").write_text("users: []\n")
 

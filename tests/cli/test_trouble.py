@@ -2,17 +2,19 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
+from pdp.database.engine import begin_read, open_engine
+from pdp.database.migrations import migrate
 from pdp.errors import DatabaseUnavailable
-from pdp.migrations import migrate
-from pdp.sql import begin_read, open_engine
-from tests.e2e.test_callers import Authority, tls_server
-from tests.kit.server import ServerProcess, free_port
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess
 from tests.kit.waiting import eventually
+from tests.kit.wire.tls import Authority, tls_server
 
 CANARY = "canary-s3cret"
 
@@ -55,7 +57,7 @@ SQLITE: dict[str, tuple[Callable[[Path], str], str]] = {
 
 
 @pytest.mark.parametrize(("url", "said"), POSTGRESQL.values(), ids=POSTGRESQL)
-def test_what_is_wrong_with_postgresql_is_said_without_a_word_of_the_url(
+def test_an_error_of_postgresql_is_explained_without_the_url(
     postgresql_server: str, url: Callable[[str], str], said: str
 ) -> None:
     engine = open_engine(url(postgresql_server))
@@ -78,7 +80,7 @@ def test_the_command_line_says_what_is_wrong_and_which_database_it_asked(
 
 
 @pytest.mark.parametrize(("url", "said"), SQLITE.values(), ids=SQLITE)
-def test_what_is_wrong_with_sqlite_is_said(
+def test_an_error_of_sqlite_is_explained(
     tmp_path: Path, url: Callable[[Path], str], said: str
 ) -> None:
     (tmp_path / "text").write_text("some other file, which is long enough to be looked at" * 9)
@@ -207,26 +209,37 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def asked(server: ServerProcess, *options: str) -> str:
-    done = server.pdp("check", "course:view", "--token", "x", "--api-key", "pdp_x", *options)
-    listed = server.pdp("audit", "list", "--api-key", "pdp_x", *options)
-    assert done.returncode == listed.returncode == 2
-    assert done.stderr.splitlines()[-1] == listed.stderr.splitlines()[-1]
-    return done.stderr
+    """The error of two commands, which wait for the server until their deadline, is the same."""
+    commands = [("check", "course:view", "--token", "x"), ("audit", "list")]
+    with ThreadPoolExecutor(2) as pool:
+        checked, listed = pool.map(
+            lambda command: server.pdp(*command, "--api-key", "pdp_x", *options), commands
+        )
+    assert checked.returncode == listed.returncode == 2
+    assert checked.stderr.splitlines()[-1] == listed.stderr.splitlines()[-1]
+    return checked.stderr
 
 
-def test_tls_that_only_one_side_speaks_is_said(tls: ServerProcess, tmp_path: Path) -> None:
-    said = asked(tls)
-    assert f"127.0.0.1:{tls.port} expects TLS: name its authority with --ca" in said
+def test_tls_on_one_side_only_is_explained(tls: ServerProcess, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     other.write_bytes(Authority("two").certificate)
-    assert "is not accepted" in asked(tls, "--ca", str(other))
     clear = ServerProcess(tmp_path)
     clear.start()
     try:
-        clear_said = asked(clear, "--ca", str(tls.directory / "ca.pem"))
-        assert f"127.0.0.1:{clear.port} does not speak TLS" in clear_said
+        with ThreadPoolExecutor(3) as pool:
+            without, wrong, unwanted = pool.map(
+                lambda arguments: asked(*arguments),
+                [
+                    (tls,),
+                    (tls, "--ca", str(other)),
+                    (clear, "--ca", str(tls.directory / "ca.pem")),
+                ],
+            )
     finally:
         clear.stop()
+    assert f"127.0.0.1:{tls.port} expects TLS: name its authority with --ca" in without
+    assert "is not accepted" in wrong
+    assert f"127.0.0.1:{clear.port} does not speak TLS" in unwanted
     assert "Connection refused; is `pdp serve` running?" in asked(clear)
 
 

@@ -1,1 +1,1 @@
-"""What the guards of every language are tested against: clients/conformance/README.md."""
+"""The servers for the tests of the guards of every language: clients/conformance/README.md."""

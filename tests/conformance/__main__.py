@@ -1,7 +1,7 @@
 """`python -m tests.conformance`: a real PDP and a scripted one, until stdin is closed.
 
-Prints one line of JSON, which clients/conformance/README.md describes. stdin is also closed when
-whoever started this is killed; and when this is killed, nothing is left behind either.
+Prints one line of JSON, which clients/conformance/README.md describes. stdin also closes when
+the parent is killed; and when this process is killed, no other stays behind.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.certificates import Authority
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.certificates import Authority
 from tests.conformance.scripted import Script
 from tests.kit.server import ServerProcess, token_of
 from tests.kit.tokens import ISSUER, PARTY, SigningKey, signing_key

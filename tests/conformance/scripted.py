@@ -17,12 +17,14 @@ from pdpapi.v1.access_query_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, BatchCheckResponse, CheckResponse
 
-from clients.python.tests.answerer import allowed, status
+from clients.python.tests.kit.answerer import allowed, status
 
 
 class Script:
-    """What a scripted server says. The i-th call of one case and one `context.run` gets the i-th
-    answer, later ones the last; `calls:<case>` an allow whose revision is how many there were."""
+    """The answers of a scripted server.
+
+    Call number i of one case and one `context.run` gets answer number i, later calls get the last
+    one. `calls:<case>` gets an allow whose revision is the number of calls."""
 
     def __init__(self, cases: list[Mapping[str, Any]]) -> None:
         self._answers = {case["name"]: case["answers"] for case in cases}

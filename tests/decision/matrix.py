@@ -1,66 +1,155 @@
-"""The golden decision matrix: who may do what to which, as a table that people read.
+"""The golden matrix: each permission of the example policies, for each role and resource.
 
-`python -m tests.decision.matrix` writes it again; a test compares it with what is decided.
+`python -m tests.decision.matrix` writes the page again; a test compares it with what is decided.
 """
 
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pdp.document import parse_document
-from pdp.model import Actor, Effect, Question, Resource
-from tests.kit.cases import Asked, decide_document
+from pdp.document import PolicyDocument, parse_document
+from pdp.model import (
+    Actor,
+    Grant,
+    InOrganization,
+    Membership,
+    Question,
+    Reason,
+    Resource,
+    ToUser,
+    User,
+)
+from tests.kit.decision.cases import Asked, decide_document
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-POLICY = GOLDEN / "demo_policy.yaml"
-MATRIX = GOLDEN / "decision_matrix.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "tests" / "golden" / "decision_matrix.md"
+POLICIES = {
+    name: ROOT / path
+    for name, path in {
+        "courses": "examples/courses.yaml",
+        "next-courses": "examples/next-courses/pdp.yaml",
+        "situations": "tests/golden/demo_policy.yaml",
+    }.items()
+}
+ORGANIZATION = "org_school"
+NO_ROLE = "no role"
+MARKS = {
+    Reason.ALLOWED_BY_RULE: ("✓", "allowed"),
+    Reason.PERMISSION_NOT_GRANTED: ("·", "no role of the actor grants the permission"),
+    Reason.CONDITION_NOT_MET: ("c", "the rule's condition is false"),
+    Reason.ATTRIBUTE_MISSING: ("a", "a condition reads an attribute that is absent"),
+    Reason.DENIED_BY_RULE: ("✗", "a deny rule applies"),
+    Reason.WRONG_ORGANIZATION: ("o", "the resource is in another organization"),
+    Reason.RESOURCE_ORGANIZATION_UNKNOWN: ("?", "the resource's organization is unknown"),
+    Reason.RESOURCE_UNKNOWN: ("u", "the resource has to be stored, and is not"),
+}
+NOT_STORED = "not-stored"
 
-USERS = {
-    "ADMIN": "user_admin",
-    "INSTRUCTOR": "user_instructor",
-    "STUDENT": "user_student",
-    "no role": "user_nobody",
-}
-COURSES = {
-    "own": "the instructor's own",
-    "archived": "the instructor's own, archived",
-    "of-another": "somebody else's",
-    "without-attributes": "without attributes",
-    "elsewhere": "in another organization",
-    "of-nobody": "stored without an organization",
-    "not-stored": "not stored",
-}
-COURSE_PERMISSIONS = ("course:view", "course:create", "course:edit", "course:delete")
+
+@dataclass(frozen=True)
+class Cell:
+    """One decision of the matrix."""
+
+    permission: str
+    resource: str
+    role: str
+    reason: Reason
+
+
+def cells_of(document: PolicyDocument) -> Iterator[Cell]:
+    """Every permission x resource of its type x role, decided by the core."""
+    holders = {role.name: f"user_of_{role.name}" for role in document.roles or ()}
+    for grant in document.grants or ():
+        # The policy's own users first: conditions compare their ids with attributes.
+        if isinstance(grant.subject, ToUser):
+            holders[grant.role] = grant.subject.user_id
+    document = _with_holders(document, holders)
+    for permission in document.permissions or ():
+        for label, resource in _resources_of(document, permission.name):
+            for role, user_id in {**holders, NO_ROLE: "user_without_role"}.items():
+                asked = Asked(
+                    Actor(user_id, "sess_1", ORGANIZATION), Question(permission.name, resource)
+                )
+                decision = decide_document(document, (), asked)
+                yield Cell(permission.name, label, role, decision.reason)
+
+
+def _with_holders(document: PolicyDocument, holders: dict[str, str]) -> PolicyDocument:
+    """Adds a member for each role that no user holds, and one without any."""
+    stored = {user.id for user in document.users or ()}
+    added = {user_id: role for role, user_id in holders.items() if user_id not in stored}
+    members = [*added, "user_without_role"]
+    return replace(
+        document,
+        users=(*(document.users or ()), *map(User, members)),
+        memberships=(
+            *(document.memberships or ()),
+            *(Membership(ORGANIZATION, user_id, "org:guest") for user_id in members),
+        ),
+        grants=(
+            *(document.grants or ()),
+            *(
+                Grant(f"of-{role}", role, ToUser(user_id), InOrganization(ORGANIZATION))
+                for user_id, role in added.items()
+            ),
+        ),
+    )
+
+
+def _resources_of(
+    document: PolicyDocument, permission: str
+) -> Iterator[tuple[str, Resource | None]]:
+    kind = permission.partition(":")[0]
+    yield "no resource", None
+    stored = [one.id for one in document.resources or () if one.type == kind]
+    for id_ in [*stored, NOT_STORED] if stored else ():
+        yield f"{kind} {id_}", Resource(kind, id_)
 
 
 def render() -> str:
-    """The matrix as Markdown."""
-    document = parse_document(POLICY.read_text(encoding="utf-8"))
-    rows = [
-        (permission, label, Resource("course", course_id))
-        for permission in COURSE_PERMISSIONS
-        for course_id, label in COURSES.items()
-    ]
-    rows.insert(len(COURSES), ("course:create", "none named", None))
-    rows.append(("lesson:view", "first lesson", Resource("lesson", "first")))
+    """The page, as Markdown."""
     lines = [
         "# Who may do what",
         "",
-        "Decisions of the example policy (`demo_policy.yaml` beside this page). A denial names its",
-        "reason. Everyone acts for the organization `org_school` and is a member of it.",
+        "Decisions of the example policies. All actors act for the organization `org_school`. Each",
+        "column is an actor with that role alone, and each row one or more resources with equal",
+        "decisions.",
         "",
-        "| permission | course | " + " | ".join(USERS) + " |",
-        "|---|---|" + "---|" * len(USERS),
+        "| mark | reason | meaning |",
+        "|---|---|---|",
+        *(f"| {mark} | {reason.name} | {meaning} |" for reason, (mark, meaning) in MARKS.items()),
     ]
-    for permission, label, resource in rows:
-        cells = []
-        for user_id in USERS.values():
-            actor = Actor(user_id, "sess_1", "org_school")
-            question = Question(permission, resource)
-            decision = decide_document(document, (), Asked(actor, question))
-            allowed = decision.effect is Effect.ALLOW
-            cells.append("**allow**" if allowed else decision.reason.name.lower().replace("_", " "))
-        lines.append(f"| {permission} | {label} | " + " | ".join(cells) + " |")
+    for name, path in POLICIES.items():
+        document = parse_document(path.read_text(encoding="utf-8"))
+        lines += ["", f"## {name}: `{path.relative_to(ROOT)}`", *_table(list(cells_of(document)))]
     return "\n".join(lines) + "\n"
 
 
+def _table(cells: list[Cell]) -> Iterator[str]:
+    roles = list(dict.fromkeys(cell.role for cell in cells))
+    rows: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for cell in cells:
+        rows[cell.permission, cell.resource].append(MARKS[cell.reason][0])
+    grouped: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for (permission, resource), marks in rows.items():
+        grouped[permission, " | ".join(marks)].append(resource)
+    yield from ("", f"| permission | resource | {' | '.join(roles)} |")
+    yield "|---|---|" + ":-:|" * len(roles)
+    for (permission, marks), resources in grouped.items():
+        yield f"| {permission} | {', '.join(resources)} | {marks} |"
+
+
+def undecided(cells: list[Cell]) -> set[str]:
+    """Permissions and roles of which the matrix shows no allow, or no denial."""
+    allowed = Counter[str]()
+    denied = Counter[str]()
+    for cell in cells:
+        counter = allowed if cell.reason is Reason.ALLOWED_BY_RULE else denied
+        counter.update((cell.permission, cell.role))
+    names = {name for cell in cells for name in (cell.permission, cell.role)}
+    return {name for name in names if not allowed[name] or not denied[name]}
+
+
 if __name__ == "__main__":
-    MATRIX.write_text(render(), encoding="utf-8")
+    PAGE.write_text(render(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a condition may be, what it answers, and what it can never do."""
+"""Conditions: which texts are valid, what they answer, and what they can never do."""
 
 import sys
 import threading
@@ -14,7 +14,9 @@ from pdp.decision.conditions import condition_of
 from pdp.decision.cost import Budget
 from pdp.limits import CONDITION_CHARACTERS_MAX
 from pdp.model import Effect, Question, Reason, User, UserFacts
-from tests.decision.builders import GRANT, NOW, TOKEN, ask, policy_with, rule
+from tests.kit import soak
+from tests.kit.decision.builders import GRANT, NOW, TOKEN, ask, policy_with, rule
+from tests.kit.decision.programs import program_of
 
 ACTOR = {
     "actor.id": "user_1",
@@ -156,7 +158,7 @@ def test_only_true_allows(source, value):
         ("'\ud800' == ''", 1, 1, "surrogate"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(source, line, column, message):
+def test_an_error_names_its_place(source, line, column, message):
     with pytest.raises(ConditionInvalid) as caught:
         compile_condition(source)
     assert (caught.value.line, caught.value.column) == (line, column)
@@ -210,7 +212,7 @@ def test_a_text_is_never_cut_off_at_nul(source, context):
     assert evaluate(source, context=context) is Reason.CONDITION_FAILED
 
 
-def test_a_shortcut_tells_texts_apart_behind_nul():
+def test_a_shortcut_distinguishes_texts_after_nul():
     assert evaluate("context.role == 'admin'", context={"role": "admin\0"}) is False
 
 
@@ -234,7 +236,7 @@ def test_a_key_named_like_a_dunder_is_only_a_key():
     ],
 )
 def test_a_pattern_is_a_literal_re2_expression(source):
-    """GHSA-rq2q-4r55-9877 and its like (ReDoS): nobody who asks chooses a pattern."""
+    """GHSA-rq2q-4r55-9877 and its like (ReDoS): no caller can choose a pattern."""
     with pytest.raises(ConditionInvalid, match="matches"):
         compile_condition(source)
 
@@ -303,7 +305,7 @@ def test_texts_and_lists_cannot_grow_in_a_loop(source):
         "(context.l + ['c']).exists(x, x == 'c')",
     ],
 )
-def test_macros_gather_and_numbers_add_in_a_loop(source):
+def test_macros_collect_and_numbers_add_in_a_loop(source):
     assert evaluate(source, context={"l": ["a", "b"]}) is True
 
 
@@ -323,7 +325,7 @@ def test_only_the_keys_that_are_read_are_bound():
 
     small = cost("resource.attributes.level > 3.0", {"level": 4.0})
     assert cost("resource.attributes.level > 3.0", large) < 4 * small
-    # Positive control: where the whole map is read, it does cost.
+    # Positive control: reading the whole map does cost.
     assert cost("resource.attributes.size() > 3", large) > 4 * small
 
 
@@ -400,8 +402,14 @@ values = st.sampled_from(["x", "user_1", "", True, False, 1.0, None, ["x"], {"a"
 maps = st.dictionaries(st.sampled_from(["a", "b"]), values)
 
 
+@pytest.mark.soak
 @given(sources, maps, maps, st.booleans())
-@settings(max_examples=1_500, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=soak.count(20_000, sample=800),
+    deadline=None,
+    derandomize=not soak.SOAK,
+    database=None,
+)
 def test_a_shortcut_answers_what_the_runtime_answers(source, attributes, context, with_resource):
     try:
         condition = compile_condition(source)
@@ -410,7 +418,7 @@ def test_a_shortcut_answers_what_the_runtime_answers(source, attributes, context
     question = {"context": context}
     if with_resource:
         question |= {"resource.id": "x", "resource.attributes": attributes}
-    program = condition._compiled()
+    program = program_of(condition)
     shortcut = program.shortcut
     if shortcut is None:
         return
@@ -430,7 +438,7 @@ def test_the_plain_conditions_do_have_shortcuts():
         "resource.attributes.absent == actor.id": None,
         "resource.attributes.owner == actor.id || resource.attributes.absent == 'x'": True,
     }.items():
-        assert compile_condition(source)._compiled().shortcut((ACTOR, question)) is wanted
+        assert program_of(compile_condition(source)).shortcut((ACTOR, question)) is wanted
 
 
 def test_an_absent_factor_is_never_fresh():

@@ -4,10 +4,11 @@ import pytest
 
 from pdp.decision import ConditionInvalid, compile_condition
 from pdp.decision.conditions import condition_of
-from pdp.document.parsing import parse_document
+from pdp.document.parse import parse_document
 from pdp.errors import InvalidPolicy
 from pdp.model import Effect, Reason
-from tests.decision.builders import NOW, ask, policy_with, rule
+from tests.kit.decision.builders import NOW, ask, policy_with, rule
+from tests.kit.decision.programs import program_of
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_constants_that_can_be_evaluated_are_accepted(source: str) -> None:
     compile_condition(source)
 
 
-def test_a_document_says_where_the_constant_stands() -> None:
+def test_an_error_names_the_place_of_the_constant() -> None:
     document = """
 permissions: [course:edit]
 roles:
@@ -109,7 +110,7 @@ roles:
 
 @pytest.mark.parametrize("effect", list(Effect))
 def test_what_an_earlier_version_stored_still_never_allows(effect: Effect) -> None:
-    """Stored conditions are not judged again: they fail where the constant is evaluated."""
+    """Stored conditions are not checked again: they fail when the constant is evaluated."""
     source = 'now - timestamp(context.at) < duration("30d")'
     assert condition_of(source).evaluate(({"now": NOW}, {"context": {}})) in (
         Reason.ATTRIBUTE_MISSING,
@@ -126,9 +127,9 @@ def test_checking_many_constants_takes_time_in_proportion() -> None:
     """A condition of 4,096 characters is at most some hundred constants, each evaluated once."""
     evaluated = 0
     source = " && ".join(f"{number} == {number}" for number in range(300))
-    from pdp.decision import conditions, constants
+    from pdp.decision import constants
 
-    tree = conditions.condition_of(source)._compiled().tree
+    tree = program_of(source).tree
 
     def error_of(part: memoryview) -> None:
         nonlocal evaluated

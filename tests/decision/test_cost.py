@@ -1,4 +1,4 @@
-"""What a condition may cost: estimated when it is written, bounded when it is evaluated."""
+"""The cost of conditions: estimated when written, bounded when evaluated."""
 
 import random
 import threading
@@ -15,8 +15,9 @@ from pdp.decision.conditions import condition_of
 from pdp.decision.cost import Budget, measured
 from pdp.decision.patterns import pattern_size
 from pdp.model import Effect, Reason
-from tests.decision.adversary import ATTRIBUTES_MAX, conditions, data_of, estimated, questions
-from tests.decision.builders import ask, policy_with, rule
+from tests.kit.decision.adversary import ATTRIBUTES_MAX, conditions, data_of, estimated, questions
+from tests.kit.decision.builders import ask, policy_with, rule
+from tests.kit.decision.programs import program_of
 
 SEARCH = "context.words.exists(w, resource.attributes.text.contains(w))"
 
@@ -71,7 +72,7 @@ def test_a_refusal_says_the_estimate_and_the_bound() -> None:
 )
 def test_ordinary_conditions_are_never_charged(source: str) -> None:
     """Whatever is stored or sent: no evaluation of theirs pays for an estimate."""
-    assert compile_condition(source)._compiled().estimate is None
+    assert program_of(compile_condition(source)).estimate is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_ordinary_conditions_are_never_charged(source: str) -> None:
     ],
 )
 def test_useful_conditions_that_may_grow_are_accepted_and_charged(source: str) -> None:
-    assert compile_condition(source)._compiled().estimate is not None
+    assert program_of(compile_condition(source)).estimate is not None
 
 
 # --- when it is evaluated -------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def test_the_documented_sizes_are_affordable(
 
 @pytest.mark.parametrize("effect", list(Effect))
 def test_what_is_too_expensive_never_allows_and_never_frees(effect: Effect) -> None:
-    """Whoever chooses the values gains nothing by choosing long ones."""
+    """An attacker who chooses the values gains nothing by long ones."""
     rules = [rule(f"!{SEARCH}", effect=effect, rule_id="slow")]
     if effect is Effect.DENY:
         rules.append(rule(rule_id="allow"))
@@ -187,10 +188,10 @@ def test_deep_values_are_too_expensive_to_measure() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_condition_outgrows_what_it_was_taken_for(seed: int) -> None:
-    """What is not charged costs little with the largest values that attributes may have, too."""
+    """Uncharged conditions cost little even with the largest values of attributes."""
     chance = random.Random(seed)
     for source in conditions(chance, 60):
-        program = condition_of(source)._compiled()
+        program = program_of(source)
         if program.estimate is not None:
             continue
         for asked in questions(chance, 3, ATTRIBUTES_MAX):
@@ -228,13 +229,13 @@ RATIO_MAX = 5
 
 def ratios(chance: random.Random, number: int) -> Iterator[tuple[str, float]]:
     """Accepted evaluations, and how much longer each takes for its cost than a plain loop."""
-    loop = condition_of("context.l.all(x, x == 'a' || x == 'b')")._compiled()
+    loop = program_of("context.l.all(x, x == 'a' || x == 'b')")
     values = ({}, {"context": {"l": ["b"] * 900}})
     seconds_a_unit = min(run(loop, data_of(loop, values)) for _ in range(20)) / estimated(
         loop, values
     )
     for source in [*conditions(chance, number), SEARCH]:
-        program = condition_of(source)._compiled()
+        program = program_of(source)
         searches = [question(100, 5_000), question(900, 500), question(2, 60_000)]
         asks = [
             ({}, {"context": one["context"], "resource.attributes": one["attributes"]})

@@ -2,16 +2,37 @@
 
 import pytest
 
+from pdp.document import parse_document
 from pdp.model import Effect
 from tests.decision import matrix
-from tests.kit.cases import Answer, ask_core, load_cases, run_case
+from tests.kit.decision.cases import Answer, ask_core, load_cases, run_case
 
 CASES = load_cases()
 
 
 def test_the_decision_matrix_is_what_is_decided():
     """Changed on purpose? `python -m tests.decision.matrix` writes it again; review the diff."""
-    assert matrix.MATRIX.read_text(encoding="utf-8") == matrix.render()
+    assert matrix.PAGE.read_text(encoding="utf-8") == matrix.render()
+
+
+UNDECIDED = {
+    "courses": {matrix.NO_ROLE},
+    "next-courses": {matrix.NO_ROLE},
+    "situations": {matrix.NO_ROLE, "EVERYBODY"},
+}
+"""Roles that allow nothing. The list may only shrink."""
+
+
+@pytest.mark.parametrize("name", matrix.POLICIES)
+def test_the_matrix_shows_an_allow_and_a_denial_of_each_permission_and_role(name: str):
+    document = parse_document(matrix.POLICIES[name].read_text(encoding="utf-8"))
+    cells = list(matrix.cells_of(document))
+    assert {cell.permission for cell in cells} == {one.name for one in document.permissions}
+    assert {cell.role for cell in cells} == {
+        matrix.NO_ROLE,
+        *(role.name for role in document.roles),
+    }
+    assert matrix.undecided(cells) == UNDECIDED[name]
 
 
 def test_there_are_cases():

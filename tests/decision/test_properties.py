@@ -24,9 +24,10 @@ from pdp.model import (
     Tenancy,
     ToUser,
 )
-from tests.decision import reference
-from tests.decision.engine import ask, chain_of, policy_of, standing_of
-from tests.decision.worlds import (
+from tests.kit import soak
+from tests.kit.decision import reference
+from tests.kit.decision.engine import ask, chain_of, policy_of, standing_of
+from tests.kit.decision.worlds import (
     ORGANIZATIONS,
     PATTERNS,
     REFS,
@@ -37,12 +38,15 @@ from tests.decision.worlds import (
 )
 
 seeds = st.integers(0, 2**63)
-worlds_10_000 = settings(max_examples=10_000, deadline=None, derandomize=True, database=None)
-worlds_500 = settings(worlds_10_000, max_examples=500)
+worlds_500 = settings(max_examples=500, deadline=None, derandomize=True, database=None)
+many_worlds = settings(
+    worlds_500, max_examples=soak.count(100_000, sample=4_000), derandomize=not soak.SOAK
+)
 
 
+@pytest.mark.soak
 @given(seeds)
-@worlds_10_000
+@many_worlds
 def test_every_decision_is_that_of_the_reference_evaluator(seed):
     """CVE-2024-42473, CVE-2025-25196, CVE-2025-48371 (OpenFGA), CVE-2024-38361 (SpiceDB): the
     answer is the one that a slow, obviously right evaluator gives, field for field."""
@@ -76,7 +80,7 @@ def test_the_random_worlds_meet_every_reason():
     ("rule", "answer"), [("reaches_to_allow", True), ("depends_on_organization", False)]
 )
 def test_a_wrong_evaluator_is_found_out(monkeypatch, rule, answer):
-    """Positive control: with a part of the tenant's wall taken out of the reference, it differs."""
+    """Positive control: the reference differs if it lacks a part of the tenant isolation."""
     monkeypatch.setattr(reference, rule, lambda *_, **__: answer)
     differences = 0
     for seed in range(2_000):
@@ -121,7 +125,7 @@ def test_one_more_deny_rule_never_allows(seed):
 @given(seeds)
 @worlds_500
 def test_what_is_not_known_of_the_organization_never_allows(seed):
-    """Who leaves the organization of a resource out is allowed nothing that is refused for any
+    """A question without the organization of a resource is never allowed if it is refused for any
     organization that it could have. (But for a grant to the user on that very resource.)"""
     random = Random(seed)
     world = random_world(random)
@@ -159,7 +163,7 @@ def test_a_stricter_resource_type_never_allows(seed):
 @given(seeds)
 @worlds_500
 def test_one_grant_less_never_allows_unless_it_denied(seed):
-    """CVE-2025-25196, CVE-2025-48371 (OpenFGA): what is taken away cannot open a door."""
+    """CVE-2025-25196, CVE-2025-48371 (OpenFGA): removing a grant cannot allow anything."""
     random = Random(seed)
     world = random_world(random)
     world = replace(world, rules=[rule for rule in world.rules if rule.effect is Effect.ALLOW])
@@ -173,7 +177,7 @@ def test_one_grant_less_never_allows_unless_it_denied(seed):
 @given(seeds)
 @worlds_500
 def test_one_more_role_without_deny_rules_never_denies(seed):
-    """CVE-2025-25196 (OpenFGA): what is added denies only where it says so."""
+    """CVE-2025-25196 (OpenFGA): an added rule denies only what it names."""
     random = Random(seed)
     world = random_world(random)
     asked = random_question(random)

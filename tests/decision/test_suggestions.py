@@ -1,4 +1,4 @@
-"""Unknown names in conditions are told with what was meant."""
+"""The error for an unknown name in a condition suggests the right name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What deployment files say, as our own classes read it: commands, variables, settings."""
+"""Deployment files, read by our own classes: commands, variables, settings."""
 
 import base64
 import os
@@ -140,7 +140,7 @@ class Cluster:
         return str(self.named("Secret", name)["stringData"][key])
 
     def config(self, name: str) -> Mapping[str, str]:
-        """What a ConfigMap holds; nothing, where somebody else makes it."""
+        """The content of a ConfigMap; empty if another program makes it."""
         found = [
             one["data"] for one in self.of_kind("ConfigMap") if one["metadata"]["name"] == name
         ]
@@ -175,7 +175,7 @@ def containers(pod: Document) -> list[Document]:
 
 
 def kustomized(directory: Path) -> Cluster:
-    """What `kubectl apply -k` sends, but for the names of generated ConfigMaps."""
+    """The objects that `kubectl apply -k` sends, except for the names of generated ConfigMaps."""
     (kustomization,) = documents(directory / "kustomization.yaml")
     objects = [one for name in kustomization["resources"] for one in documents(directory / name)]
     for generated in kustomization["configMapGenerator"]:

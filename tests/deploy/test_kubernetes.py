@@ -15,9 +15,9 @@ import kubernetes_validate
 import pytest
 from pdp_client.transport import _OPTIONS as GUARD_OPTIONS
 
-from pdp.http.server import WEBHOOK_PATH
+from pdp.database.engine import POOL_CONNECTIONS_MAX
+from pdp.http.application import WEBHOOK_PATH
 from pdp.settings import Settings, SidecarSettings, is_loopback_address
-from pdp.sql import POOL_CONNECTIONS_MAX
 from tests.deploy.manifests import (
     ROOT,
     Cluster,
@@ -37,7 +37,7 @@ EXAMPLES = sorted((KUBERNETES / "examples").glob("*.yaml"))
 SERVICE = kustomized(KUBERNETES)
 ALL = Cluster([*SERVICE.objects, *(one for path in EXAMPLES for one in documents(path))])
 PAGES = re.findall(
-    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL
+    r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL
 )
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
 """The oldest for which the files are meant, and the newest that the wheel knows."""
@@ -176,7 +176,7 @@ def test_the_sidecar_asks_the_service_and_may(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("pod", "container", "part"), PARTS, ids=name_of)
 def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: Part) -> None:
-    source = (ROOT / "pdp" / "http" / "server.py").read_text()
+    source = (ROOT / "pdp" / "http" / "application.py").read_text()
     ports = {one["name"] for one in container.get("ports", ())}
     probes = {kind: container[kind] for kind in container if kind.endswith("Probe")}
     for probe in probes.values():
@@ -184,7 +184,7 @@ def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: 
         assert probe["httpGet"]["port"] in ports
     if probes:
         assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        # What is not ready must not be restarted for it: the database may be away.
+        # A pod that is not ready must not be restarted for it: the database may be away.
         assert {probes[one]["httpGet"]["path"] for one in probes if one != "readinessProbe"} == {
             "/healthz"
         }
@@ -271,7 +271,7 @@ def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None
         assert mounted == there
 
 
-def test_what_pods_refer_to_is_here_or_said_to_be_made_by_somebody_else() -> None:
+def test_what_pods_refer_to_exists_or_is_documented_as_made_elsewhere() -> None:
     here = {one["metadata"]["name"] for one in ALL.of_kind("ConfigMap", "Secret")}
     text = json.dumps([pod for _, pod in PODS])
     wanted = set(

@@ -79,7 +79,7 @@ def test_a_surrogate_pair_is_one_character_and_half_of_one_is_refused() -> None:
         ('{"users": ', 1, 11, "ends too early"),
     ],
 )
-def test_what_is_no_json_is_told_with_its_line_and_column(
+def test_invalid_json_is_reported_with_its_line_and_column(
     text: str, line: int, column: int, said: str
 ) -> None:
     assert is_json(text)
@@ -91,7 +91,7 @@ def test_what_is_no_json_is_told_with_its_line_and_column(
     assert wrong.description.startswith("is not JSON: ")
 
 
-def test_keys_written_twice_are_told_and_the_first_counts() -> None:
+def test_duplicate_keys_are_reported_and_the_first_counts() -> None:
     text = '{"users": [{"id": "a",\n  "id": "b"}],\n "users": []}'
     with pytest.raises(InvalidPolicy) as caught:
         parse_document(text)

@@ -1,4 +1,4 @@
-"""What holds together and is likely to surprise: warned of, and nothing else is."""
+"""Valid policies that are likely to surprise get a warning, and others do not."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ ONE_COURSE = "grants: [{role: EDITOR, user: u, resource: {type: course, id: c}, 
             ],
         ),
         (
-            # What the route needs is not what the grant gives.
+            # The route needs another permission than the grant gives.
             f"{ONE_COURSE}\nroutes: {{/reports: report:view}}",
             [],
         ),
@@ -60,7 +60,7 @@ def test_a_policy_is_warned_of_what_has_no_effect_or_no_resource(more, warnings)
 
 
 @pytest.mark.parametrize("permission", ["course:edit", "course:view"])
-def test_a_grant_on_one_course_is_said_not_to_apply_where_no_course_is_named(permission):
+def test_a_finding_says_that_a_grant_on_one_course_does_not_apply_without_a_course(permission):
     """Also through a role that the granted one inherits."""
     (warning,) = lint(
         parse_document(

@@ -8,7 +8,7 @@ from pdp.limits import VIOLATIONS_MAX
 
 
 def attribute(text: str):
-    """What an attribute is after it was written like this."""
+    """The value of an attribute that is written like this."""
     (user,) = parse_document(f"users: [{{id: u, attributes: {{a: {text}}}}}]").users or ()
     return user.attributes["a"]
 
@@ -82,7 +82,7 @@ def test_what_is_no_document_is_an_invalid_policy_and_nothing_else(text: str):
 
 
 def test_a_thousand_million_laughs_stay_ten_lines():
-    """T10, after CVE-2025-6203: aliases are refused, so nothing expands."""
+    """After CVE-2025-6203: aliases are refused, so nothing expands."""
     lines = ["a0: &a0 [x]"] + [
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)
     ]
@@ -98,7 +98,7 @@ def test_a_thousand_million_laughs_stay_ten_lines():
         f'roles:\n  ? "{"k" * 100_000}"\n  : {{allow: [' + "1, " * 2_000 + "]}",
     ],
 )
-def test_what_is_said_of_a_bad_document_is_bounded(text: str) -> None:
+def test_the_errors_of_a_bad_document_are_bounded(text: str) -> None:
     with pytest.raises(InvalidPolicy) as raised:
         parse_document(text)
     assert len(raised.value.violations) <= VIOLATIONS_MAX + 1

@@ -1,13 +1,11 @@
 """One server for the tests that only ask."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server
-
-POLICY = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ DIRECT = 10
 
 @dataclass
 class Tally:
-    """What came of it."""
+    """The results."""
 
     checks: int = 0
     allowed: int = 0
@@ -51,20 +51,20 @@ class Tally:
     answers_of_new: int = 0
     """Decisions that a replica gave from its start on, asked directly."""
     wrong_of_new: int = 0
-    """Those that did not know of what was revoked while it was away."""
+    """Answers that ignore what was revoked while the replica was away."""
 
 
 class Load:
-    """Guards, each with a thread, that ask whether a user may who is granted it now and then."""
+    """Guards, each with a thread, that check a permission that is granted and revoked in turn."""
 
     def __init__(self, guards: Sequence[Guard], pids: Sequence[int]) -> None:
-        """`pids`: the processes that ask the replicas, this one or a sidecar."""
+        """`pids`: the processes that connect to the replicas, this one or a sidecar."""
         self.tally = Tally()
         self._pids = pids
         self.revoked_at: float | None = None
-        """Since when nobody may be allowed, on the monotonic clock; None: they may be."""
+        """Monotonic time since which no check may be allowed; None: checks may be allowed."""
         self.phase = ""
-        """What happens to a replica now."""
+        """What a replica is doing now."""
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -82,8 +82,8 @@ class Load:
                 thread.join()
 
     def is_connected_to(self, replica: ServerProcess) -> bool:
-        """Whether all are back, who look again 2.4 s after they found nobody there, at the latest
-        (`grpc.max_reconnect_backoff_ms` and its jitter). A rollout has to leave them the time."""
+        """Whether all are connected again. They retry 2.4 s after a failure at the latest
+        (`grpc.max_reconnect_backoff_ms` and its jitter). A rollout has to leave them this time."""
         return all(
             any(
                 one.raddr
@@ -97,7 +97,7 @@ class Load:
     def _ask(self, guard: Guard) -> None:
         token = lasting_token()
         while not self._stopping.wait(PAUSE_SECONDS):
-            # Every other one is new, so that whoever keeps answers has to go and ask.
+            # Every other question is new, so that a cache has to ask upstream.
             number = next(self._numbers)
             context = {"number": number} if number % 2 else None
             revoked_at, phase, sent_at = self.revoked_at, self.phase, time.monotonic()

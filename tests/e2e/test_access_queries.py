@@ -23,12 +23,12 @@ from pdpapi.v1.core_pb2 import (
     Resource,
 )
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_callers import digest
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, error_info, refusal
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.sidecar import running_sidecar
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.tls import digest
 
 Pair = tuple[ServerProcess, Stubs]
 
@@ -48,7 +48,7 @@ def view(**changes: object) -> ListAllowedResourcesRequest:
 
 def is_invalid(stubs: Stubs, request: ListAllowedResourcesRequest) -> bool:
     """Whether the request is refused as malformed."""
-    error = refusal(lambda: stubs.queries.ListAllowedResources(request, timeout=10))
+    error = rpc_error(lambda: stubs.queries.ListAllowedResources(request, timeout=10))
     return (error.code(), error_info(error).reason) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         "REQUEST_INVALID",

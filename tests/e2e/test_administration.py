@@ -13,11 +13,11 @@ from grpc_status import rpc_status
 from pdpapi.v1 import administration_service_pb2 as pb
 from pdpapi.v1 import core_pb2
 
+from pdp.database.engine import open_engine
 from pdp.facts import Store, migrate
 from pdp.model import User
-from pdp.sql import open_engine
-from tests.e2e.test_check import error_info, refusal
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on
+from tests.kit.wire.errors import error_info, rpc_error
 
 ATTRIBUTES = {"level": 3.0, "tags": ["a", {"b": None}], "open": True}
 
@@ -132,7 +132,7 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
 
     created = call(stubs, f"Create{kind}", **{field: first})
     assert getattr(created, field) == first
-    again = refusal(lambda: call(stubs, f"Create{kind}", **{field: first}))
+    again = rpc_error(lambda: call(stubs, f"Create{kind}", **{field: first}))
     assert again.code() is grpc.StatusCode.ALREADY_EXISTS
     assert error_info(again).metadata["kind"] == field
     assert getattr(call(stubs, f"Get{kind}", **key), field) == first
@@ -147,7 +147,7 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
         (f"Delete{kind}", key),
         (f"Update{kind}", {field: second}),
     ):
-        error = refusal(lambda name=name, request=request: call(stubs, name, **request))
+        error = rpc_error(lambda name=name, request=request: call(stubs, name, **request))
         assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -182,7 +182,7 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
 def test_what_is_malformed_is_refused_by_the_name_of_its_field(
     administered: Stubs, name: str, fields: dict[str, Any], wrong: str
 ) -> None:
-    error = refusal(lambda: call(administered, name, **fields))
+    error = rpc_error(lambda: call(administered, name, **fields))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     assert status is not None
@@ -237,7 +237,7 @@ def test_pages_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
             for size in (1, 16, 100):
                 first = pages(page(size), "users")
                 assert [next(first).id for _ in range(3 * size)] == wanted[: 3 * size]
-            # What is written between two pages neither shifts nor hides the rest.
+            # A write between two pages neither shifts nor hides the rest.
             walk = pages(page(1000), "users")
             start = [next(walk).id for _ in range(1000)]
             call(stubs, "DeleteUser", id="user_000000")
@@ -254,7 +254,7 @@ def test_a_barrier_returns_when_the_server_is_past_the_revision(administered: St
     for asked in (revision, 0):
         passed = call(administered, "Barrier", revision=asked)
         assert (passed.revision, passed.replicas, passed.silent) == (revision, 1, 0)
-    error = refusal(lambda: call(administered, "Barrier", revision=2**64 - 1))
+    error = rpc_error(lambda: call(administered, "Barrier", revision=2**64 - 1))
     assert error_info(error).reason == "REVISION_NOT_REACHED"
 
 

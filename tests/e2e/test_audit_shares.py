@@ -9,11 +9,11 @@ from pdpapi.v1.audit_service_pb2 import GetDecisionRequest, ListDecisionsRequest
 from pdpapi.v1.core_pb2 import Decision
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem, CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, error_info, refusal
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY
 from tests.kit.server import running_server, token_of
 from tests.kit.sidecar import metric
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
 
 
 def test_equal_denials_share_a_record_and_floods_that_vary_are_refused(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_equal_denials_share_a_record_and_floods_that_vary_are_refused(tmp_path:
                 answer = stubs.decision.Check(asked, timeout=10)
                 assert answer.decision == Decision.DECISION_DENY
 
-        error = refusal(flood)
+        error = rpc_error(flood)
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         info = error_info(error)
         assert info.reason == "SHARE_EXCEEDED"

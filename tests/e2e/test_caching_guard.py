@@ -20,6 +20,7 @@ from pdpapi.v1.administration_service_pb2 import (
     ListGrantsRequest,
 )
 
+from clients.python.tests.kit.caches import status
 from tests.kit.proxy import Proxy
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.waiting import eventually
@@ -88,7 +89,7 @@ def decisions_counted(server: ServerProcess) -> float:
 
 
 def fill(guard: Guard, token: str) -> None:
-    """Until an allow is given again."""
+    """Asks until an allow is cached."""
     eventually(lambda: is_kept(guard.check(token, "course:edit", COURSE)))
 
 
@@ -97,7 +98,7 @@ def is_kept(decision: Decision) -> bool:
 
 
 def is_denied(guard: Guard, token: str) -> bool:
-    """False where there is no answer; an allow fails the test."""
+    """False if there is no answer; an allow fails the test."""
     try:
         assert not guard.check(token, "course:edit", COURSE).allowed
     except PdpUnavailable:
@@ -140,16 +141,14 @@ def test_a_revocation_drops_what_it_touches_and_nothing_else(
 ) -> None:
     tom = teaching.grant("user_tom")
     with caching(running[0].port) as guard:
-        assert guard._cache is not None
-        cache = guard._cache
         theirs, others = token_of("user_tess"), token_of("user_tom")
         fill(guard, theirs)
         fill(guard, others)
-        assert cache.size == 2
+        assert status(guard).entries == 2
         revision = teaching.revoke(tess)
-        eventually(lambda: cache.position[1] >= revision, seconds=5)
+        eventually(lambda: status(guard).revision >= revision, seconds=5)
         assert not guard.check(theirs, "course:edit", COURSE).allowed
-        assert cache.size == 1
+        assert status(guard).entries == 1
         fill(guard, others)
         # And what is granted again is allowed again: no denial was kept.
         teaching.revoke(tom)
@@ -159,7 +158,7 @@ def test_a_revocation_drops_what_it_touches_and_nothing_else(
 
 
 def test_after_the_servers_sudden_death_allows_end_with_the_lease(tmp_path: Path) -> None:
-    """Incident F24, by SIGKILL."""
+    """The server dies by SIGKILL."""
     with running_server(tmp_path, POLICY) as (server, stubs):
         Teaching(stubs).grant("user_tess")
         with caching(server.port, deadline_seconds=0.25) as guard:
@@ -174,11 +173,11 @@ def test_after_the_servers_sudden_death_allows_end_with_the_lease(tmp_path: Path
 def test_cut_off_without_a_word_allows_end_with_the_lease(
     proxy: Proxy, teaching: Teaching, tess: str, silence: str
 ) -> None:
-    """Incidents F24 and F26: nothing arrives any more, in both directions or only in one, and
+    """Nothing arrives any more, in both directions or only in one, and
     nobody closes a connection."""
     with caching(proxy.port, deadline_seconds=0.25) as guard:
         token = token_of("user_tess")
-        eventually(lambda: guard._cache is not None and guard._cache.live)
+        eventually(lambda: status(guard).live)
         fill(guard, token)
         getattr(proxy, silence)()
         cut_at = time.monotonic()
@@ -208,38 +207,37 @@ with Guard(target, deadline_seconds=0.25, cache=True) as guard:
 def test_a_process_that_was_paused_does_not_allow_what_was_revoked_meanwhile(
     running: tuple[ServerProcess, Stubs], teaching: Teaching, tess: str, tmp_path: Path
 ) -> None:
-    """Incident F6: for the paused process no time has passed."""
+    """For the paused process no time has passed."""
     command = [sys.executable, "-c", ASKING, f"127.0.0.1:{running[0].port}", token_of("user_tess")]
-    heard: list[tuple[float, str]] = []
+    answers: list[tuple[float, str]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as child:
 
         def read() -> None:
             assert child.stdout is not None
             for line in child.stdout:
                 began, said = line.rstrip().split(" ", 1)
-                heard.append((float(began), said))
+                answers.append((float(began), said))
 
         reading = threading.Thread(target=read)
         reading.start()
         try:
-            eventually(lambda: heard and heard[-1][1] == "allow cached")
+            eventually(lambda: answers and answers[-1][1] == "allow cached")
             os.kill(child.pid, signal.SIGSTOP)
             stopped_at = time.monotonic()
             teaching.revoke(tess)
             eventually(lambda: time.monotonic() > stopped_at + LEASE_SECONDS + 0.2)
             resumed_at = time.monotonic()
             os.kill(child.pid, signal.SIGCONT)
-            eventually(lambda: heard[-1][1] == "deny decided")
+            eventually(lambda: answers[-1][1] == "deny decided")
         finally:
             child.kill()
             reading.join(10)
-    assert "allow" not in {said.split()[0] for began, said in heard if began > resumed_at}
+    assert "allow" not in {said.split()[0] for began, said in answers if began > resumed_at}
 
 
 def test_of_many_threads_with_one_question_at_most_two_ask(
     running: tuple[ServerProcess, Stubs], tess: str
 ) -> None:
-    """Incident F20."""
     count = 200
 
     def stampede() -> float:
@@ -250,7 +248,7 @@ def test_of_many_threads_with_one_question_at_most_two_ask(
             barrier.wait(30)
             return guard.check(token, "course:edit", COURSE).allowed
 
-        eventually(lambda: guard._cache is not None and guard._cache.live)
+        eventually(lambda: status(guard).live)
         before = decisions_counted(running[0])
         allowed = [pool.submit(ask) for _ in range(count)]
         assert all(one.result(60) for one in allowed)
@@ -261,12 +259,11 @@ def test_of_many_threads_with_one_question_at_most_two_ask(
         assert any(stampede() <= 2 for _ in range(5))
 
 
-def test_nothing_is_given_again_after_the_end_of_the_token(
+def test_nothing_comes_from_the_cache_after_the_end_of_the_token(
     running: tuple[ServerProcess, Stubs], tess: str
 ) -> None:
-    """Incident F17."""
     with caching(running[0].port) as guard:
-        eventually(lambda: guard._cache is not None and guard._cache.live)
+        eventually(lambda: status(guard).live)
         ends = int(time.time()) + 2
         token = token_of("user_tess", claims={"exp": ends})
         fill(guard, token)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pdpapi.v1.administration_service_pb2 import ApplyRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ask, reason_of, refusal
-from tests.kit.server import ServerProcess, free_port, stubs_on
+from tests.kit.ports import free_port
+from tests.kit.school import POLICY, ask, reason_of
+from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import rpc_error
 
 
 def test_another_server_carries_the_same_application(tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_another_server_carries_the_same_application(tmp_path: Path) -> None:
                 lambda: reason_of(ask(stubs, "user_ivan", "course:edit")) == "ALLOWED_BY_RULE"
             )
             assert reason_of(ask(stubs, "user_sam", "course:edit")) != "ALLOWED_BY_RULE"
-            error = refusal(lambda: stubs.administration.Apply(ApplyRequest(document="x: 1")))
+            error = rpc_error(lambda: stubs.administration.Apply(ApplyRequest(document="x: 1")))
             assert "INVALID_ARGUMENT" in str(error.code())
         assert '"event": "serving"' in server.log()
     finally:

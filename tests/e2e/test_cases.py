@@ -19,8 +19,8 @@ from pdp.model import (
     Resource,
     ResourceRef,
 )
-from pdp.wire.attributes import struct_of
-from tests.kit.cases import Answer, Asked, Case, Given, load_cases, run_case
+from pdp.wire.convert.attributes import struct_of
+from tests.kit.decision.cases import Answer, Asked, Case, Given, load_cases, run_case
 from tests.kit.server import Stubs, running_server, token_of
 
 

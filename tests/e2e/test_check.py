@@ -1,7 +1,6 @@
 """Check and BatchCheck through a real server process."""
 
 import time
-from collections.abc import Callable
 
 import grpc
 import pytest
@@ -9,49 +8,18 @@ from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from pdpapi.v1.audit_service_pb2 import GetDecisionRequest
-from pdpapi.v1.core_pb2 import Decision, DecisionReason, DenialKind, Resource
+from pdpapi.v1.core_pb2 import Decision, DenialKind, Resource
 from pdpapi.v1.decision_service_pb2 import (
     BatchCheckRequest,
     CheckItem,
     CheckRequest,
-    CheckResponse,
 )
 
+from tests.kit.school import ALGEBRA, ORGANIZATION, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, token_of
 from tests.kit.tokens import signing_key
 from tests.kit.waiting import eventually
-
-ALGEBRA = Resource(type="course", id="algebra")
-ORGANIZATION = "org_school"
-
-
-def ask(stubs: Stubs, user: str, permission: str, resource: Resource = ALGEBRA) -> CheckResponse:
-    return stubs.decision.Check(
-        CheckRequest(
-            actor_token=token_of(user, organization_id=ORGANIZATION),
-            permission=permission,
-            resource=resource,
-        ),
-        timeout=10,
-    )
-
-
-def reason_of(response: CheckResponse) -> str:
-    return DecisionReason.Name(response.reason).removeprefix("DECISION_REASON_")
-
-
-def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    assert status is not None
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)
-    return info
-
-
-def refusal(call: Callable[[], object]) -> grpc.RpcError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value
+from tests.kit.wire.errors import error_info, rpc_error
 
 
 def test_an_instructor_edits_the_course_that_is_theirs(stubs: Stubs) -> None:
@@ -129,7 +97,7 @@ def test_another_organization_is_out_of_reach(stubs: Stubs) -> None:
     assert reason_of(ask(stubs, "user_sam", "course:view", elsewhere)) == "WRONG_ORGANIZATION"
 
 
-def test_a_resource_of_which_nobody_says_whose_it_is_is_in_nobodys_organization(
+def test_a_resource_without_a_known_organization_is_in_no_organization(
     server: ServerProcess, stubs: Stubs
 ) -> None:
     """A misspelled id, or another tenant's: the message says what to store or to send, and a metric
@@ -222,7 +190,7 @@ def test_a_thousand_items_are_answered_and_one_more_is_refused(stubs: Stubs) -> 
     response = stubs.decision.BatchCheck(BatchCheckRequest(actor_token=token, items=items))
     assert {r.decision for r in response.results} == {Decision.DECISION_ALLOW}
     too_many = BatchCheckRequest(actor_token=token, items=[*items, items[0]])
-    error = refusal(lambda: stubs.decision.BatchCheck(too_many))
+    error = rpc_error(lambda: stubs.decision.BatchCheck(too_many))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     info = error_info(error)
     assert info.reason == "LIMIT_EXCEEDED"
@@ -230,7 +198,7 @@ def test_a_thousand_items_are_answered_and_one_more_is_refused(stubs: Stubs) -> 
 
 
 def test_an_empty_batch_is_malformed(stubs: Stubs) -> None:
-    error = refusal(lambda: stubs.decision.BatchCheck(BatchCheckRequest(actor_token="x")))
+    error = rpc_error(lambda: stubs.decision.BatchCheck(BatchCheckRequest(actor_token="x")))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -249,7 +217,7 @@ def test_an_empty_batch_is_malformed(stubs: Stubs) -> None:
 def test_a_malformed_question_names_the_field(
     stubs: Stubs, request_: CheckRequest, field: str
 ) -> None:
-    error = refusal(lambda: stubs.decision.Check(request_))
+    error = rpc_error(lambda: stubs.decision.Check(request_))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     assert status is not None
@@ -265,12 +233,12 @@ def test_a_revision_that_does_not_exist_is_unavailable_soon(stubs: Stubs) -> Non
         resource=ALGEBRA,
         at_least_revision=2**63 - 1,
     )
-    error = refusal(lambda: stubs.decision.Check(question, timeout=5))
+    error = rpc_error(lambda: stubs.decision.Check(question, timeout=5))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert error_info(error).reason == "REVISION_NOT_REACHED"
 
 
-def test_every_denial_is_on_record_and_says_what_was_answered(stubs: Stubs) -> None:
+def test_every_denial_is_logged_with_its_answer(stubs: Stubs) -> None:
     response = ask(stubs, "user_sam", "course:delete")
 
     def is_on_record() -> bool:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from cryptography import x509
 from pdpapi.v1.core_pb2 import Decision, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
-from tests.e2e.test_callers import SPIFFE, Authority, tls_server
-from tests.e2e.test_check import ORGANIZATION
-from tests.kit.curl import Answer, body_of, curl, is_installed
+from tests.kit.school import ORGANIZATION
 from tests.kit.server import ServerProcess, running_server, token_of
+from tests.kit.wire.curl import Answer, body_of, curl, is_installed
+from tests.kit.wire.tls import SPIFFE, Authority, tls_server
 
 pytestmark = pytest.mark.skipif(
     not is_installed() and "CI" not in os.environ, reason="curl is not installed"
@@ -308,7 +309,7 @@ def test_a_request_of_a_web_page_is_refused(
 
 
 def exchanged(server: ServerProcess, *lines: str, body: bytes = b"") -> bytes:
-    """All that is answered to bytes, until the server closes the connection."""
+    """The whole answer to these bytes, until the server closes the connection."""
     head = "\r\n".join([f"POST {CHECK} HTTP/1.1", "Content-Type: application/json", *lines, "", ""])
     return sent(server, head.encode() + body)
 
@@ -361,15 +362,18 @@ def test_the_target_does_not_name_another_host(server: ServerProcess) -> None:
 
 def test_a_length_that_lies_is_not_believed(server: ServerProcess) -> None:
     data = body_of(question())
-    longer = exchanged(server, HOST, f"Content-Length: {len(data) + 10}", body=data)
+    with ThreadPoolExecutor(2) as pool:  # the server waits some seconds for the rest of each
+        longer, shorter = pool.map(
+            lambda length: exchanged(server, HOST, f"Content-Length: {length}", body=data),
+            (len(data) + 10, len(data) - 1),
+        )
     assert b" 200 " not in longer.split(b"\r\n")[0], "a body that never ends is not answered"
-    shorter = exchanged(server, HOST, f"Content-Length: {len(data) - 1}", body=data)
     first, *others = shorter.split(b"HTTP/1.1 ")[1:]
     assert first.startswith(b"400 ")
     assert all(other.startswith(b"400 ") for other in others), "the rest is no request"
 
 
-def test_who_waits_before_sending_the_body_is_told_to_go_on(server: ServerProcess) -> None:
+def test_a_client_that_waits_before_the_body_gets_100_continue(server: ServerProcess) -> None:
     for version in ("--http1.1", H2C):
         assert asked(server, version, "-H", "Expect: 100-continue").status == 200
 

@@ -104,11 +104,11 @@ def test_small_questions_beside_expensive_batches_are_answered_soon(
         rounds: list[float] = []
         while len(rounds) < 4 and min(rounds, default=bound + 1) > bound:
             took = []
-            for _ in range(200):
+            for _ in range(80):
                 watch = Stopwatch()
                 stubs.decision.Check(small, timeout=10)
                 took.append(watch.seconds)
-            rounds.append(sorted(took)[-3])
+            rounds.append(sorted(took)[-2])
     finally:
         stop.set()
         for caller in callers:

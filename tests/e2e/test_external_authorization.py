@@ -1,4 +1,4 @@
-"""A real Envoy, with the configuration that we ship, before a real service: who passes, as whom."""
+"""A real Envoy with the configuration that we ship, in front of a real service: who passes."""
 
 import copy
 import hashlib
@@ -23,7 +23,11 @@ from pdpapi.v1.audit_service_pb2 import DecisionRecord, ListDecisionsRequest
 from pdpapi.v1.core_pb2 import DecisionReason
 
 from pdp.wire.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse
-from tests.kit.front_envoy import (
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, stubs_on, token_of
+from tests.kit.stall import Stopwatch
+from tests.kit.waiting import eventually
+from tests.kit.wire.front_envoy import (
     Headers,
     echo_service,
     running_envoy,
@@ -31,9 +35,6 @@ from tests.kit.front_envoy import (
     send_http2,
     send_upgrade,
 )
-from tests.kit.server import ServerProcess, free_port, stubs_on, token_of
-from tests.kit.stall import Stopwatch
-from tests.kit.waiting import eventually
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "envoy" / "ext-authz.yaml"
 KEY = "pdp_key-of-envoy"
@@ -199,7 +200,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 
 @pytest.fixture(params=["shipped", "bare", "asgi"])
 def port(front: Front, request: pytest.FixtureRequest) -> int:
-    """Of listeners that let pass what may."""
+    """The port of a listener that lets allowed requests pass."""
     found: int = getattr(front, request.param)
     return found
 
@@ -230,7 +231,7 @@ def put_on_record(front: Front, request: str, pdp: ServerProcess | None = None) 
 # --- who it is ------------------------------------------------------------------------------------
 
 
-def test_what_passes_says_who_it_is(port: int) -> None:
+def test_an_allowed_request_carries_its_actor(port: int) -> None:
     seen = send(port, "/courses/1?x=y", signed_in()).seen
     assert seen.target == "/courses/1?x=y"
     assert seen.values("x-pdp-user-id") == ["user_sam"]
@@ -244,7 +245,7 @@ def test_what_passes_says_who_it_is(port: int) -> None:
     assert send(port, "/courses/1", acting).seen.values("x-pdp-impersonator-id") == ["user_eve"]
 
 
-def test_who_does_not_prove_who_they_are_is_told_so(port: int) -> None:
+def test_a_request_without_a_valid_token_gets_401(port: int) -> None:
     answer = send(port, "/courses/1")
     assert (answer.status, answer.passed) == (401, False)
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -255,7 +256,7 @@ def test_who_does_not_prove_who_they_are_is_told_so(port: int) -> None:
     assert send(port, "/nothing").status == send(port, "/a//b").status == 401
 
 
-def test_who_may_not_is_told_so(port: int) -> None:
+def test_a_denied_actor_gets_403(port: int) -> None:
     for target in ("/admin/users", "/nothing", "/courses/1/", "/Courses/1", "/admin"):
         answer = send(port, target, signed_in())
         assert (answer.status, answer.json()["error"], answer.passed) == (403, "forbidden", False)
@@ -298,10 +299,10 @@ OVERRIDES = ("X-HTTP-Method-Override", "X-Http-Method", "X-Method-Override", "X-
 
 @pytest.mark.parametrize("target", ["/healthz", "/courses/1"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_headers_that_say_who_it_is_are_never_the_clients(
+def test_headers_of_the_actor_never_come_from_the_client(
     port: int, target: str, spelling: Callable[[str], str]
 ) -> None:
-    """G1: identity headers of a gateway that a client could send, in one spelling or another."""
+    """Identity headers of a gateway that a client could send, in one spelling or another."""
     names = [spelling(name) for name in (*(f"x-pdp-{one}" for one in OURS), *OVERRIDES)]
     forged = [(name, "user_eve") for name in names]
     answer = send(port, target, [*signed_in(), *forged, *forged])
@@ -404,7 +405,7 @@ OF_SAM = {"course:view", "file:read", "chat:join"}
 
 
 def lax(target: str) -> str:
-    """What the most careless of services makes of a path."""
+    """The path as the most careless service reads it."""
     path = target
     for _ in range(3):
         path = unquote(path.partition("?")[0].partition("#")[0], "latin-1")
@@ -414,7 +415,7 @@ def lax(target: str) -> str:
 
 @pytest.mark.parametrize("target", [*PASSING, *TRICKS])
 def test_what_the_service_sees_is_what_was_allowed(port: int, target: str) -> None:
-    """G3. Whatever becomes of a path on the way: the service sees only what this user may, also
+    """Whatever becomes of a path on the way: the service sees only what this user may, also
     if it reads paths with less care. With Envoy's normalisation and without."""
     answer = send(port, target, signed_in())
     if target in PASSING:
@@ -468,7 +469,7 @@ def test_a_route_is_for_its_method(port: int, method: str, target: str, passes: 
         assert answer.seen.method == method
 
 
-def test_a_websocket_is_opened_for_who_may(port: int) -> None:
+def test_a_websocket_opens_for_an_allowed_actor(port: int) -> None:
     answer, echo = send_upgrade(port, "/chat", signed_in(), b"hello")
     assert (answer.status, echo) == (101, b"hello")
     assert answer.seen.values("x-pdp-user-id") == ["user_sam"]
@@ -486,8 +487,8 @@ def test_a_websocket_is_opened_for_who_may(port: int) -> None:
 
 @pytest.mark.parametrize("listener", ["down", "slow", "strange", "careless"])
 def test_without_an_answer_nothing_passes(front: Front, listener: str) -> None:
-    """Not in reach; silent; asked without a key; without its database, behind an Envoy that was
-    told to let errors pass."""
+    """Unreachable; silent; asked without a key; without its database, behind an Envoy that lets
+    requests pass on errors."""
     watch = Stopwatch()
     for target, headers in (("/courses/1", signed_in()), ("/healthz", ()), ("/courses/1", ())):
         answer = send(getattr(front, listener), target, headers)
@@ -495,7 +496,7 @@ def test_without_an_answer_nothing_passes(front: Front, listener: str) -> None:
         if listener == "careless":
             assert answer.json() == {"error": "unavailable"}
             assert answer.headers["retry-after"] == "1"
-            # Whoever watches the PDP sees it, though Envoy was told a denial.
+            # A watcher of the PDP sees the failure, although Envoy got a denial.
             counted = 'pdp_rpc_seconds_count{code="UNAVAILABLE",method="Authorization/Check"}'
             assert counted in front.no_database.http("/metrics")[1]
     assert watch.seconds < 5
@@ -522,8 +523,8 @@ def test_a_denial_is_in_the_audit_log(front: Front) -> None:
         assert "secret" not in str(front.records(pdp))
 
 
-def test_who_leaves_at_any_moment_leaves_nothing_behind(front: Front) -> None:
-    """G4: an authorization that ends before its answer was taken."""
+def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind(front: Front) -> None:
+    """An authorization that ends before its answer was taken."""
     moments = [moment / 4000 for moment in range(24)]
     for port, pdp in ((front.shipped, front.pdp), (front.asgi, front.asgi_pdp)):
         for number, moment in enumerate(moments):
@@ -549,7 +550,7 @@ def leave(port: int, target: str, after_seconds: float) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_a_denial_that_was_told_is_on_record_though_the_pdp_is_killed(tmp_path: Path) -> None:
+def test_an_answered_denial_is_in_the_log_although_the_pdp_is_killed(tmp_path: Path) -> None:
     pdp = server(tmp_path / "pdp")
     pdp.start()
     http = AttributeContext.HttpRequest(method=b"GET", path=b"/killed", host=b"x")
@@ -568,10 +569,10 @@ def test_a_denial_that_was_told_is_on_record_though_the_pdp_is_killed(tmp_path: 
         with pdp.channel() as channel:
             audit = stubs_on(channel).audit
 
-            def told() -> bool:
+            def notified() -> bool:
                 listed = audit.ListDecisions(ListDecisionsRequest(), metadata=bearer(KEY))
                 return [one.request for one in listed.decisions] == ["GET /killed"]
 
-            eventually(told)
+            eventually(notified)
     finally:
         pdp.stop()

@@ -1,4 +1,4 @@
-"""What users of gRPC expect of any server, by a real client: reflection, health, deadlines,
+"""Features that clients of gRPC expect of any server: reflection, health, deadlines,
 compression, and an orderly end."""
 
 import contextlib
@@ -17,12 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem, CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, error_info, reason_of, refusal
-from tests.kit.http2 import GOAWAY, connected, settings
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY, reason_of
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, token_of
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.http2 import GOAWAY, connected, settings
 
 SLOW = "https://slow.clerk.example.test"
 SERVICE = "pdpapi.v1.PolicyDecisionService"
@@ -36,7 +36,7 @@ class Reflection:
     """A tool that knows no stubs, as grpcurl does."""
 
     def __init__(self, channel: grpc.Channel, version: str) -> None:
-        self._ask = channel.stream_stream(
+        self.stream = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
@@ -44,14 +44,16 @@ class Reflection:
         self._channel = channel
 
     def ask(self, **request: Any) -> reflection_pb2.ServerReflectionResponse:
-        [answer] = self._ask(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10)
+        [answer] = self.stream(
+            iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10
+        )
         return answer
 
     def list(self) -> set[str]:
         return {one.name for one in self.ask(list_services="").list_services_response.service}
 
     def describe(self, symbol: str) -> descriptor_pool.DescriptorPool:
-        """All that the file of a symbol needs."""
+        """The descriptors that the file of a symbol needs."""
         pool, known = descriptor_pool.DescriptorPool(), set()
 
         def add(raw: bytes) -> None:
@@ -104,8 +106,8 @@ def test_a_tool_without_stubs_lists_describes_and_calls(stubs: Stubs, version: s
 def test_a_stream_of_reflection_requests_is_answered_in_order(stubs: Stubs) -> None:
     names = ["a.proto", SERVICE, "b.proto"]
     requests = (reflection_pb2.ServerReflectionRequest(file_containing_symbol=n) for n in names)
-    ask = Reflection(stubs.channel, "v1")._ask
-    answers = list(ask(requests, timeout=10))
+    stream = Reflection(stubs.channel, "v1").stream
+    answers = list(stream(requests, timeout=10))
     kinds = [answer.WhichOneof("message_response") for answer in answers]
     assert kinds == ["error_response", "file_descriptor_response", "error_response"]
 
@@ -120,7 +122,7 @@ def test_health_is_checked_and_watched_until_the_process_ends(tmp_path: Path) ->
         whole = health_pb2.HealthCheckRequest()
         eventually(lambda: health.Check(whole, timeout=10).status == status.SERVING)
         unknown = health_pb2.HealthCheckRequest(service="pdpapi.v1.Nothing")
-        assert refusal(lambda: health.Check(unknown)).code() is grpc.StatusCode.NOT_FOUND
+        assert rpc_error(lambda: health.Check(unknown)).code() is grpc.StatusCode.NOT_FOUND
         assert next(health.Watch(unknown, timeout=10)).status == status.SERVICE_UNKNOWN
         watch = health.Watch(whole, timeout=60)
         assert next(watch).status == status.SERVING
@@ -149,7 +151,7 @@ def test_a_deadline_ends_a_call_at_the_client_and_at_the_server(tmp_path: Path) 
                 grpc.channel_ready_future(channel).result(timeout=30)
                 token = session_token(now=time.time(), user_id="user_ivan", issuer=SLOW)
                 request = CheckRequest(actor_token=token, permission="course:edit")
-                error = refusal(lambda: stubs_on(channel).decision.Check(request, timeout=0.5))
+                error = rpc_error(lambda: stubs_on(channel).decision.Check(request, timeout=0.5))
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             eventually(lambda: given_up(server), what="the server gives the work up")
         finally:
@@ -178,7 +180,7 @@ def test_compressed_requests_are_read(server: ServerProcess, compression: grpc.C
 
 def test_an_encoding_that_is_not_read_is_named(server: ServerProcess) -> None:
     with server.channel() as channel:
-        error = refusal(
+        error = rpc_error(
             lambda: stubs_on(channel).decision.Check(
                 CheckRequest(permission="x" * 2_000), compression=grpc.Compression.Deflate
             )
@@ -191,7 +193,7 @@ def test_an_encoding_that_is_not_read_is_named(server: ServerProcess) -> None:
 def test_what_is_compressed_is_bounded_as_it_was(server: ServerProcess) -> None:
     with server.channel() as channel:
         request = CheckRequest(permission="x" * 10_000_000)
-        error = refusal(
+        error = rpc_error(
             lambda: stubs_on(channel).decision.Check(request, compression=grpc.Compression.Gzip)
         )
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

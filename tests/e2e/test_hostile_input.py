@@ -8,9 +8,10 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, ask, reason_of, refusal
+from tests.kit.school import ALGEBRA, ORGANIZATION, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, token_of
 from tests.kit.stall import Stopwatch
+from tests.kit.wire.errors import rpc_error
 
 CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 
@@ -44,7 +45,7 @@ def _still_answers(stubs: Stubs, server: ServerProcess) -> object:
 )
 def test_a_path_that_is_not_a_method_exactly_is_unimplemented(stubs: Stubs, path: str) -> None:
     """gRPC-Go CVE-2026-33186: paths that deny rules did not see."""
-    error = refusal(lambda: send(stubs, b"", path))
+    error = rpc_error(lambda: send(stubs, b"", path))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -86,26 +87,26 @@ def varint(number: int) -> bytes:
 def test_bytes_that_are_no_question_are_an_invalid_argument(stubs: Stubs, raw: bytes) -> None:
     """CVE-2025-4565 and CVE-2026-0994 (recursion), Envoy CVE-2023-27488 (not UTF-8)."""
     watch = Stopwatch()
-    error = refusal(lambda: send(stubs, raw))
+    error = rpc_error(lambda: send(stubs, raw))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert watch.seconds < 2
 
 
 def test_a_context_too_deep_or_too_wide_is_refused_by_name(stubs: Stubs) -> None:
     """CVE-2022-1941: many small keys."""
-    error = refusal(lambda: send(stubs, b"\x12\x03a:b" + nested_values(20)))
+    error = rpc_error(lambda: send(stubs, b"\x12\x03a:b" + nested_values(20)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     wide = Struct()
     wide.update({f"k{i}": True for i in range(2_000)})
-    error = refusal(lambda: stubs.decision.Check(CheckRequest(permission="a:b", context=wide)))
+    error = rpc_error(lambda: stubs.decision.Check(CheckRequest(permission="a:b", context=wide)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_check_larger_than_its_bound_is_refused(stubs: Stubs) -> None:
     """CVE-2024-11407 was in the handling of large messages; ours are bounded and copied."""
-    error = refusal(lambda: send(stubs, b"\x0a" + varint(300_000) + b"x" * 300_000))
+    error = rpc_error(lambda: send(stubs, b"\x0a" + varint(300_000) + b"x" * 300_000))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    error = refusal(lambda: send(stubs, b"x" * (4 * 1024 * 1024 + 1)))
+    error = rpc_error(lambda: send(stubs, b"x" * (4 * 1024 * 1024 + 1)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -117,7 +118,7 @@ def test_a_token_longer_than_its_bound_is_a_denial(stubs: Stubs) -> None:
 
 
 def test_metadata_larger_than_its_bound_is_refused(stubs: Stubs) -> None:
-    error = refusal(
+    error = rpc_error(
         lambda: stubs.decision.Check(
             CheckRequest(permission="a:b"), metadata=(("x-large", "y" * 64_000),)
         )

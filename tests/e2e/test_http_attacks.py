@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pdp.http import Metrics, http_application
-from tests.kit.clerk_events import INSTANCE_ID, SECRET, deliver, event, signed
-from tests.kit.listening import listening
+from pdp.http import http_application
+from pdp.process.metrics import Metrics
+from tests.kit.clerk.events import INSTANCE_ID, SECRET, deliver, event, signed
 from tests.kit.server import ServerProcess, running_server
 from tests.kit.waiting import eventually
+from tests.kit.wire.listening import listening
 
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: pdp\r\nConnection: close\r\n\r\n"
 START = b"POST /webhooks/clerk HTTP/1.1\r\nHost: pdp\r\nContent-Length: 1000\r\n"
@@ -128,7 +129,7 @@ def test_bodies_that_trickle_keep_no_probe_and_no_webhook_out(attacked: ServerPr
 
 
 def test_at_its_bound_of_connections_a_port_closes_those_that_are_idle() -> None:
-    """Those that were answered and ask nothing more make room within some seconds."""
+    """Idle connections that were answered make room within some seconds."""
     application = http_application(Metrics({}), list)
     with listening(application, connections_max=20) as port:
         keep_alive = PROBE.replace(b"Connection: close\r\n", b"")

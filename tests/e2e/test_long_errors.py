@@ -8,8 +8,8 @@ from pdpapi.v1 import administration_service_pb2 as pb
 from pdpapi.v1.audit_service_pb2 import GetDecisionRequest
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
-from tests.e2e.test_check import refusal
 from tests.kit.server import Stubs
+from tests.kit.wire.errors import rpc_error
 
 # Percent-encoded in `grpc-message`, it is 6 to 12 times as long.
 LONG = {"ascii": "x" * 4_000, "control": "\x01%" * 2_000, "emoji": "\U0001f600" * 4_000}
@@ -30,7 +30,7 @@ def test_sixty_misspelled_permissions_are_named_as_far_as_they_fit_and_the_rest_
 ) -> None:
     rules = ", ".join(f"'course:misspelled-{number:03d}'" for number in range(60))
     document = f"permissions: {{}}\nroles:\n  ADMIN:\n    allow: [{rules}]\n"
-    error = refusal(lambda: stubs.administration.Apply(pb.ApplyRequest(document=document)))
+    error = rpc_error(lambda: stubs.administration.Apply(pb.ApplyRequest(document=document)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     found = detail(error, error_details_pb2.BadRequest).field_violations
     assert found[0].field == "roles.ADMIN.allow[0].permission"
@@ -46,7 +46,7 @@ def test_sixty_misspelled_permissions_are_named_as_far_as_they_fit_and_the_rest_
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_long_decision_id_is_not_found(stubs: Stubs, text: str) -> None:
-    error = refusal(lambda: stubs.audit.GetDecision(GetDecisionRequest(decision_id=text)))
+    error = rpc_error(lambda: stubs.audit.GetDecision(GetDecisionRequest(decision_id=text)))
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert detail(error, error_details_pb2.ErrorInfo).reason == "NOT_FOUND"
     assert (error.details() or "").endswith("more bytes)")
@@ -68,13 +68,13 @@ def test_a_long_id_of_an_entity_is_refused_as_what_it_is(stubs: Stubs, text: str
         ),
     }
     for name, call in calls.items():
-        code = refusal(call).code()
+        code = rpc_error(call).code()
         assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}, name
 
 
 def test_a_long_batch_with_long_ids_is_refused_for_its_first_bad_item(stubs: Stubs) -> None:
     item = CheckItem(permission=LONG["emoji"])
-    error = refusal(
+    error = rpc_error(
         lambda: stubs.decision.BatchCheck(BatchCheckRequest(actor_token="x", items=[item] * 9))
     )
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

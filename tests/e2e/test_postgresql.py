@@ -9,8 +9,7 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, reason_of
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY, reason_of
 from tests.kit.server import ServerProcess, stubs_on, token_of
 from tests.kit.waiting import eventually
 
@@ -39,7 +38,7 @@ def test_two_servers_on_one_postgresql_answer_alike(tmp_path: Path, postgresql_u
             created = stubs_on(first).administration.CreateGrant(
                 CreateGrantRequest(grant=Grant(role="ADMIN", user_id="user_sam")), timeout=10
             )
-            # What was written through one is seen through the other, which is asked to wait.
+            # A write through one server is visible through the other, which is asked to wait.
             request.at_least_revision = created.revision
             answer = stubs_on(second).decision.Check(request, timeout=10)
             assert reason_of(answer) == "ALLOWED_BY_RULE"

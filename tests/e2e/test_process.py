@@ -17,10 +17,10 @@ from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 from pdpapi.v1.core_pb2 import Decision
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, ask, error_info, reason_of, refusal
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, token_of
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
 
 
 def recorded_ids(stubs: Stubs) -> Counter[str]:
@@ -95,7 +95,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
             eventually(lambda: answers > 100)
             assert server.stop() == 0
             stopped.set()
-    # What came after the door was closed was refused as such; nothing was cut off in the middle.
+    # Requests after the listener was closed were refused; none was cut off in the middle.
     assert {error.code() for error in failures} <= {grpc.StatusCode.UNAVAILABLE}
     assert "Traceback" not in server.log()
 
@@ -148,7 +148,9 @@ def test_without_its_database_the_process_is_alive_and_says_so(tmp_path: Path) -
         with server.channel() as channel:
             stubs = stubs_on(channel)
             request = CheckRequest(actor_token=token_of("user_sam"), permission="course:view")
-            error = refusal(lambda: stubs.decision.Check(request, timeout=10, wait_for_ready=True))
+            error = rpc_error(
+                lambda: stubs.decision.Check(request, timeout=10, wait_for_ready=True)
+            )
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert error_info(error).reason in {"DATABASE_UNAVAILABLE", "FACTS_STALE"}
         # SpiceDB CVE-2023-46255: a database URL with its password in the log.

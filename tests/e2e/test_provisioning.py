@@ -1,4 +1,4 @@
-"""Provisioning at the first request, through both doors."""
+"""Provisioning at the first request, over gRPC and Connect."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 from pdpapi.v1.administration_service_pb2 import ListGrantsRequest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, ask, reason_of
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
 
 
@@ -19,7 +18,7 @@ def test_where_it_is_off_the_first_token_of_somebody_unknown_is_denied(stubs: St
 def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_process(
     tmp_path: Path, postgresql_url: str
 ) -> None:
-    """Two servers on one PostgreSQL meet the same newcomers at the same moment."""
+    """Two servers on one PostgreSQL meet the same new users at the same moment."""
     servers = []
     for name in ("one", "two"):
         directory = tmp_path / name
@@ -30,14 +29,14 @@ def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_p
         }
         servers.append(ServerProcess(directory, settings))
     assert servers[0].pdp("apply", "-", stdin=POLICY).returncode == 0
-    newcomers = [f"user_nina{number}" for number in range(20)]
+    new_users = [f"user_nina{number}" for number in range(20)]
     requests = [
         CheckRequest(
             actor_token=token_of(user, organization_id=ORGANIZATION),
             permission="course:view",
             resource=ALGEBRA,
         )
-        for user in newcomers
+        for user in new_users
     ]
     try:
         for server in servers:
@@ -57,8 +56,8 @@ def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_p
             ]
             assert {reason_of(one.result()) for one in asked} == {"ALLOWED_BY_RULE"}
             grants = second.administration.ListGrants(ListGrantsRequest(page_size=1000)).grants
-            granted = [grant.user_id for grant in grants if grant.user_id in newcomers]
-            assert sorted(granted) == sorted(newcomers)
+            granted = [grant.user_id for grant in grants if grant.user_id in new_users]
+            assert sorted(granted) == sorted(new_users)
     finally:
         for server in servers:
             if server.process is not None:

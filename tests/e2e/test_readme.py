@@ -1,5 +1,5 @@
-"""What the README says of Clerk, told to a real server by real messages: webhook in, Check changes
-its answer to the very same token. The table is read out of the README: each of its rows holds."""
+"""What the README says about Clerk, with a real server and real messages: after a webhook, Check
+answers the same token differently. The table is read out of the README: each of its rows holds."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ import pytest
 from pdpapi.v1.core_pb2 import Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.kit import clerk_events as clerk
-from tests.kit.asking import reason_on_record
-from tests.kit.clerk_events import INSTANCE_ID, SECRET, T0
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import INSTANCE_ID, SECRET, T0
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
+from tests.kit.wire.recorded import logged_reason
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ROLES = """
@@ -61,7 +61,7 @@ class Student:
             self.user_id, organization_id=self.organization_id, session_id=self.session_id
         )
 
-    def told(self, event: str) -> None:
+    def notify(self, event: str) -> None:
         """Clerk delivers one event of this account."""
         type_, _, word = event.partition(", ")
         data = self._object(type_, word)
@@ -71,7 +71,7 @@ class Student:
     def answer(self) -> str:
         course = Resource(type="course", id="algebra", organization_id=self.organization_id)
         request = CheckRequest(actor_token=self._token, permission="course:view", resource=course)
-        return reason_on_record(self._stubs, request)
+        return logged_reason(self._stubs, request)
 
     def _object(self, type_: str, word: str) -> dict[str, object]:
         kind, _, what = type_.partition(".")
@@ -95,14 +95,14 @@ def test_what_clerk_says_changes_the_next_answer_to_the_same_token(
     student = Student(*school, CASES.index((event, answer, reason)))
     before: Callable[[], None] = {
         "user.created": lambda: None,
-        "organizationMembership.created": lambda: student.told("user.created"),
-    }.get(event, lambda: [*map(student.told, ("user.created", "organizationMembership.created"))])
+        "organizationMembership.created": lambda: student.notify("user.created"),
+    }.get(event, lambda: [*map(student.notify, ("user.created", "organizationMembership.created"))])
     before()
     if answer == "is denied":
         assert student.answer() == "ALLOWED_BY_RULE"
-        student.told(event)
+        student.notify(event)
         assert student.answer() == reason
     else:
         assert student.answer() == reason
-        student.told(event)
+        student.notify(event)
         assert student.answer() != reason

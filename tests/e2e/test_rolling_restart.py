@@ -1,13 +1,16 @@
-"""Replicas are restarted in turn, and nobody who asks notices (F5)."""
+"""Replicas are restarted in turn, and no caller notices (F5)."""
 
 import os
 from pathlib import Path
 
+import pytest
 from pdp_client import Guard
 
 from tests.e2e.rolling import Load, replicas_on, restart_in_turn, sidecar_of, target_of
+from tests.kit import soak
 
-CYCLES = 4
+CYCLES = soak.count(6, sample=2)
+"""In two, each replica is restarted once."""
 DEADLINE_SECONDS = 2.0
 """A replica that starts takes a core of this machine away. `python -m tests.e2e.rolling` says what
 the default deadline gives."""
@@ -15,6 +18,7 @@ FRESH_SECONDS = 1.0
 """A lease: after that nobody may be allowed any more."""
 
 
+@pytest.mark.soak
 def test_no_check_fails_and_no_revoked_one_is_allowed_while_replicas_are_restarted(
     tmp_path: Path, postgresql_url: str
 ) -> None:

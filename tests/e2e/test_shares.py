@@ -19,10 +19,10 @@ from pdpapi.v1.audit_service_pb2 import (
 from pdpapi.v1.change_service_pb2 import WatchRequest
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
-from tests.e2e.test_callers import QUESTION, bearer, digest
-from tests.e2e.test_check import error_info, refusal
 from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.sidecar import metric, running_sidecar
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.tls import QUESTION, bearer, digest
 
 GREEDY, OTHER = "pdp_key-of-the-greedy", "pdp_key-of-the-other"
 CALLERS = [
@@ -69,7 +69,7 @@ def test_eleven_hundred_streams_of_one_caller_keep_no_sidecar_of_another_from_be
             assert asked.decision_id
 
 
-def test_a_caller_that_reports_more_than_its_share_is_told_when_to_come_again(
+def test_a_caller_that_reports_more_than_its_share_gets_a_time_to_retry(
     server: ServerProcess,
 ) -> None:
     frames = [LogFrame(kind=FRAME_KIND_RECORD, payload=b"nonsense")] * 60
@@ -86,7 +86,7 @@ def test_a_caller_that_reports_more_than_its_share_is_told_when_to_come_again(
             return audit.ReportDecisions(request, metadata=bearer(OTHER), timeout=10)
 
         report()
-        error = refusal(report)
+        error = rpc_error(report)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error_info(error).reason == "SHARE_EXCEEDED"
     assert error_info(error).metadata["limit"] == "reports_share"

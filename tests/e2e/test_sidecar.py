@@ -1,4 +1,4 @@
-"""A sidecar between real clients and real servers: what it gives again, and what it never does."""
+"""A sidecar between real clients and real servers: what it serves from its cache, and what not."""
 
 import functools
 import hashlib
@@ -37,14 +37,14 @@ from pdpapi.v1.decision_service_pb2 import (
     CheckResponse,
 )
 
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_callers import Authority, digest
-from tests.e2e.test_check import ALGEBRA, ORGANIZATION, error_info, refusal
-from tests.faults.table import FAULTS
+from tests.kit.faults.table import FAULTS
 from tests.kit.proxy import Proxy
+from tests.kit.school import ALGEBRA, ORGANIZATION, POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, token_of
 from tests.kit.sidecar import metric, running_sidecar, set_status
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
+from tests.kit.wire.tls import Authority, digest
 
 CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 BIOLOGY = Resource(type="course", id="biology")
@@ -118,7 +118,7 @@ def ask_until_cached(stubs: Stubs, request: CheckRequest) -> CheckResponse:
             return False
         return found[-1].source == ANSWER_SOURCE_CACHED
 
-    eventually(is_cached, what="the answer is given again")
+    eventually(is_cached, what="the answer comes from the cache")
     return found[-1]
 
 
@@ -129,7 +129,7 @@ def on_record(stubs: Stubs, permission: str, user: str) -> dict[str, DecisionRec
     return {one.decision_id: one for one in listed.decisions}
 
 
-# --- what is given again -----------------------------------------------------------------------
+# --- what comes from the cache -----------------------------------------------------------------
 
 
 def test_an_equal_question_is_answered_again_without_asking_upstream(
@@ -161,7 +161,7 @@ def test_a_revocation_empties_what_was_answered_to_that_user_and_nothing_else(
     eventually(lambda: ask(beside[1], sam).decision == DECISION_ALLOW, seconds=2)
 
 
-def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
+def test_cached_denials_are_decisions_of_their_own_and_logged_upstream(
     upstream: Pair, beside: Pair
 ) -> None:
     request = question("user_sam", "course:delete")
@@ -174,7 +174,7 @@ def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
         records = on_record(upstream[1], "course:delete", "user_sam")
         return again <= Counter({one.decision_id: one.occurrences for one in records.values()})
 
-    eventually(arrived, what="the denials are on record upstream")
+    eventually(arrived, what="the denials are in the log upstream")
     eventually(lambda: metric(beside[0], "pdp_sidecar_unreported_bytes") == 0)
     records = on_record(upstream[1], "course:delete", "user_sam")
     token = hashlib.sha256(request.actor_token.encode()).hexdigest()
@@ -189,9 +189,7 @@ def test_denials_given_again_are_decisions_of_their_own_and_on_record_upstream(
         assert token.startswith(record.token_fingerprint)
 
 
-def test_a_batch_is_given_again_as_a_whole_and_its_denials_are_new(
-    upstream: Pair, beside: Pair
-) -> None:
+def test_a_batch_is_cached_as_a_whole_and_its_denials_are_new(upstream: Pair, beside: Pair) -> None:
     token = token_of("user_sam", organization_id=ORGANIZATION)
     items = [
         CheckItem(permission=permission, resource=resource)
@@ -254,7 +252,7 @@ def test_a_refused_token_is_asked_about_every_time(beside: Pair) -> None:
         assert (answer.decision, answer.source) == (DECISION_DENY, ANSWER_SOURCE_UNSPECIFIED)
 
 
-def test_many_who_ask_the_same_at_once_are_one_question_to_upstream(
+def test_equal_questions_at_the_same_time_are_one_question_to_upstream(
     upstream: Pair, beside: Pair
 ) -> None:
     """F20."""
@@ -279,7 +277,7 @@ def test_many_who_ask_the_same_at_once_are_one_question_to_upstream(
 
 
 def test_calls_that_never_go_on_keep_nobody_from_asking_for_long(beside: Pair) -> None:
-    """Whoever may connect can hold a thread by headers alone, or by asking what there is to ask."""
+    """A local client can occupy a thread by headers alone, or by asking for reflection."""
     never: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     request = question("user_held")
@@ -315,7 +313,7 @@ def test_what_upstream_refuses_comes_through_as_it_is(upstream: Pair, beside: Pa
     for path, raw in requests:
         said = []
         for stubs in (upstream[1], beside[1]):
-            error = refusal(functools.partial(stubs.channel.unary_unary(path), raw, timeout=20))
+            error = rpc_error(functools.partial(stubs.channel.unary_unary(path), raw, timeout=20))
             status = rpc_status.from_call(error)
             assert status is not None
             bad_request = error_details_pb2.BadRequest()
@@ -330,10 +328,10 @@ def test_what_upstream_refuses_comes_through_as_it_is(upstream: Pair, beside: Pa
 
 
 @pytest.mark.parametrize("how", ["blackhole", "mute"])
-def test_a_sidecar_that_is_cut_off_gives_nothing_again_after_a_second(
+def test_a_sidecar_that_is_cut_off_serves_nothing_from_its_cache_after_a_second(
     proxy: Proxy, cut_off: Pair, how: str
 ) -> None:
-    """F24: nothing arrives any more. F26: nothing comes back any more, and nobody is told."""
+    """F24: nothing arrives any more. F26: nothing comes back any more, without an error."""
     sidecar, stubs = cut_off
     request = question()
     ask_until_cached(stubs, request)
@@ -397,7 +395,7 @@ def test_a_sidecar_that_was_paused_does_not_answer_from_before_its_pause(
         set_status(upstream[1], "user_sam", active=True)
 
 
-def test_what_may_stay_open_does_so_for_a_while_and_says_so(
+def test_a_fail_open_window_ends_and_its_answers_are_marked(
     proxy: Proxy, upstream: Pair, cut_off: Pair
 ) -> None:
     sidecar, stubs = cut_off
@@ -411,7 +409,7 @@ def test_what_may_stay_open_does_so_for_a_while_and_says_so(
     eventually(lambda: not sidecar.is_live())
     ended_at = time.monotonic()
     for request in (denied, other):
-        refused = refusal(lambda request=request: ask(stubs, request))
+        refused = rpc_error(lambda request=request: ask(stubs, request))
         assert error_info(refused).reason == "UPSTREAM_UNAVAILABLE"
     open_answers = []
     while time.monotonic() < ended_at + 2.5:
@@ -428,7 +426,7 @@ def test_what_may_stay_open_does_so_for_a_while_and_says_so(
         assert not answer.HasField("reusable_until")
         assert asked_at <= ended_at + 1.5
     else:
-        pytest.fail("it stayed open without an end")
+        pytest.fail("the fail-open window did not end")
     assert open_answers
     assert metric(sidecar, "pdp_sidecar_stayed_open") == counted + len(open_answers)
     proxy.forward()
@@ -438,7 +436,7 @@ def test_what_may_stay_open_does_so_for_a_while_and_says_so(
     def arrived() -> bool:
         return ids <= on_record(upstream[1], "lesson:view", "user_sam").keys()
 
-    eventually(arrived, what="what stayed open is on record upstream")
+    eventually(arrived, what="the fail-open decisions are in the log upstream")
     records = on_record(upstream[1], "lesson:view", "user_sam")
     for decision_id in ids:
         assert records[decision_id].source == ANSWER_SOURCE_STAYED_OPEN
@@ -480,7 +478,7 @@ def test_the_next_upstream_takes_over_without_a_failed_check(tmp_path: Path) -> 
             killed_at = time.monotonic()
             eventually(lambda: metric(two, "pdp_watchers") == 1, seconds=5)
             followed_in = time.monotonic() - killed_at
-            assert ask(stubs, kept).source == ANSWER_SOURCE_CACHED, "it did not start over"
+            assert ask(stubs, kept).source == ANSWER_SOURCE_CACHED, "it did not resync"
             stopping.set()
             for each in asking:
                 each.result()
@@ -512,7 +510,7 @@ EXPIRY = "pdp_certificate_expiry_timestamp_seconds"
 def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
     tmp_path: Path,
 ) -> None:
-    """What upstream says of the sidecar's credentials is not told to local callers as theirs."""
+    """An error about the sidecar's credentials does not reach local callers as one about theirs."""
     authority = Authority("one")
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
@@ -555,7 +553,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
                 return bool(answer.source == ANSWER_SOURCE_CACHED)
 
             eventually(is_cached)
-            error = refusal(lambda: ask(stubs, request))
+            error = rpc_error(lambda: ask(stubs, request))
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED
             for process, certificate in (
                 (server, "server"),
@@ -566,7 +564,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
                 ends = metric(process, EXPIRY, certificate=certificate)
                 assert time.time() < ends < time.time() + 3600
             assert sidecar.stop() == 0
-        # It has ended, and so all that it had put on record is here.
+        # It has ended, and so everything that it had logged is here.
         with server.channel() as channel:
             listing = stubs_on(channel).audit.ListDecisions(ListDecisionsRequest(), timeout=10)
         reported = [one for one in listing.decisions if one.source == ANSWER_SOURCE_CACHED]
@@ -579,7 +577,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
             API_KEY="of somebody else".replace(" ", "-"),
         ) as (sidecar, stubs):
             for _ in range(3):
-                error = refusal(lambda: ask(stubs, request))
+                error = rpc_error(lambda: ask(stubs, request))
                 assert error.code() is UNAVAILABLE
                 assert error_info(error).reason == "UPSTREAM_REFUSED"
             assert not sidecar.is_live()
@@ -596,7 +594,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
 # --- the process -------------------------------------------------------------------------------
 
 
-def test_denials_survive_the_end_of_everybody_who_knew_of_them(tmp_path: Path) -> None:
+def test_denials_survive_the_end_of_sidecar_and_server(tmp_path: Path) -> None:
     """The server is gone, then the sidecar is killed; what it answered is on its disk."""
     for name in ("server", "sidecar"):
         (tmp_path / name).mkdir()
@@ -618,7 +616,7 @@ def test_denials_survive_the_end_of_everybody_who_knew_of_them(tmp_path: Path) -
         def arrived() -> bool:
             return given <= on_record(at_server, "course:delete", "user_sam").keys()
 
-        eventually(arrived, what="the denials are on record upstream")
+        eventually(arrived, what="the denials are in the log upstream")
         assert sidecar.stop() == 0
 
 
@@ -644,7 +642,7 @@ def test_it_starts_without_upstream_and_on_a_socket_that_was_left_behind(tmp_pat
             answer = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-        error = refusal(lambda: ask(stubs, question()))
+        error = rpc_error(lambda: ask(stubs, question()))
         assert error_info(error).reason == "UPSTREAM_UNAVAILABLE"
         assert not serves()
         assert sidecar.http("/healthz")[0] == 200

@@ -23,8 +23,11 @@ import pytest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from pdp.limits import STREAMS_MAX
-from tests.e2e.test_check import ask, reason_of, refusal
-from tests.kit.http2 import (
+from tests.kit.school import ask, reason_of
+from tests.kit.server import ServerProcess, Stubs, stubs_on
+from tests.kit.waiting import eventually
+from tests.kit.wire.errors import rpc_error
+from tests.kit.wire.http2 import (
     CHECK,
     CONTINUATION,
     DATA,
@@ -46,13 +49,11 @@ from tests.kit.http2 import (
     request_headers,
     settings,
 )
-from tests.kit.server import ServerProcess, Stubs, stubs_on
-from tests.kit.waiting import eventually
 
 MEBIBYTE = 1024
 GROWTH_KIB_MAX = 64 * MEBIBYTE
 LEFT_KIB_MAX = 32 * MEBIBYTE
-"""What an attack may leave behind: freed memory that the allocator keeps."""
+"""Memory that may stay in use after an attack: freed, but kept by the allocator."""
 P99_SECONDS_MAX = 0.15
 STALLS_MAX = 5
 """A Check waits for so many threads at most; each may find the machine stalled."""
@@ -261,8 +262,8 @@ def test_headers_that_grow_when_they_are_decoded_are_bounded(
 
 def test_peers_that_do_not_go_on_are_cut_off_in_time(server: ServerProcess, stubs: Stubs) -> None:
     """Slowloris (CVE-2007-6750) in HTTP/2: nothing, half a preface, half a header block, half a
-    message; and CVE-2019-9517 and CVE-2019-9511: who asks and takes no answer. All at once, since
-    each takes seconds."""
+    message; CVE-2019-9517 and CVE-2019-9511: requests whose answers nobody reads. All at once,
+    since each takes seconds."""
     [(stream, block)] = calls(1)
     start = PREFACE + settings()
     half_a_message = frame(HEADERS, END_HEADERS, stream, block) + frame(
@@ -365,7 +366,7 @@ def test_a_message_of_many_small_fields_does_not_eat_the_memory(
         lambda: _raw(stubs, "/pdpapi.v1.PolicyDecisionService/BatchCheck", unknown),
     ]
     for call in calls:
-        error = refusal(call)
+        error = rpc_error(call)
         assert error.code() in {
             grpc.StatusCode.INVALID_ARGUMENT,
             grpc.StatusCode.RESOURCE_EXHAUSTED,

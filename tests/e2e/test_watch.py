@@ -1,4 +1,4 @@
-"""Watchers of a real server: what they are told, how long that holds, and how a stream ends."""
+"""Watchers of a real server: what they receive, how long that holds, and how a stream ends."""
 
 import itertools
 import queue
@@ -15,16 +15,16 @@ from pdpapi.v1.administration_service_pb2 import RevokeSessionRequest
 from pdpapi.v1.change_service_pb2 import ChangeKind, Heartbeat, WatchRequest, WatchResponse
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
+from pdp.database.engine import open_engine
 from pdp.facts import Change, Store
 from pdp.facts import ChangeKind as Kind
-from pdp.sql import open_engine
-from tests.e2e.conftest import POLICY
-from tests.e2e.test_check import ask, error_info, reason_of, refusal
-from tests.facts.test_freshness import Outage
+from tests.kit.facts.outage import Outage
 from tests.kit.proxy import Proxy
+from tests.kit.school import POLICY, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import error_info, rpc_error
 
 WATCH = "/pdpapi.v1.ChangeService/Watch"
 WATCHERS_MAX = 1_024
@@ -42,8 +42,8 @@ class Watching:
     request: WatchRequest = field(default_factory=WatchRequest)
 
     def __post_init__(self) -> None:
-        self.told: list[tuple[float, WatchResponse]] = []
-        """What came, and when: time.monotonic()."""
+        self.received: list[tuple[float, WatchResponse]] = []
+        """The messages, with their times of arrival (time.monotonic())."""
         self.error: grpc.RpcError | None = None
         self.ended_at: float | None = None
         self.t0 = time.monotonic()
@@ -53,7 +53,7 @@ class Watching:
     def _read(self) -> None:
         try:
             for message in self.call:
-                self.told.append((time.monotonic(), message))
+                self.received.append((time.monotonic(), message))
         except grpc.RpcError as error:
             self.error = error
         self.ended_at = time.monotonic()
@@ -66,7 +66,7 @@ class Watching:
 
     @property
     def messages(self) -> list[WatchResponse]:
-        return [message for _, message in self.told]
+        return [message for _, message in self.received]
 
     @property
     def heartbeats(self) -> list[Heartbeat]:
@@ -85,7 +85,7 @@ class Watching:
         """When each heartbeat arrived, and when its lease ends, by this process' clock."""
         return [
             (at, self.t0 + seconds(one.heartbeat.elapsed) + seconds(one.heartbeat.lease))
-            for at, one in self.told
+            for at, one in self.received
             if one.HasField("heartbeat")
         ]
 
@@ -146,7 +146,7 @@ def watching(stubs: Stubs) -> Iterator[Watching]:
         yield one
 
 
-def test_a_watcher_is_told_at_once_and_exactly_what_was_touched(
+def test_a_watcher_receives_exactly_the_touched_keys_at_once(
     server: ServerProcess, watching: Watching
 ) -> None:
     """By another process than ours, so that it is found by polling, every 200 ms."""
@@ -160,21 +160,25 @@ def test_a_watcher_is_told_at_once_and_exactly_what_was_touched(
     revision = note(server, *changes)
     eventually(lambda: watching.heartbeats[-1].revision == revision)
     assert watching.keys[-3:] == [(one.kind.name, *one.key) for one in changes]
-    [*_, (at, told)] = [(at, one.changed) for at, one in watching.told if one.HasField("changed")]
-    assert told.revision == revision
+    [*_, (at, last)] = [
+        (at, one.changed) for at, one in watching.received if one.HasField("changed")
+    ]
+    assert last.revision == revision
     assert at - begun_at < 2
     assert {one.epoch for one in watching.heartbeats} == {first.epoch}
 
 
-def test_what_is_written_here_is_told_within_milliseconds(stubs: Stubs, watching: Watching) -> None:
-    """No poll, no rest and no other stream stands between a commit and its telling."""
+def test_a_local_write_reaches_watchers_within_milliseconds(
+    stubs: Stubs, watching: Watching
+) -> None:
+    """No poll, no pause and no other stream delays the message about a commit."""
     watching.lease()
     waited = []
     for number in range(6):
         begun_at = time.monotonic()
         revoke(stubs)
         eventually(lambda number=number: len(watching.keys) > number)
-        waited.append(watching.told[-1][0] - begun_at)
+        waited.append(watching.received[-1][0] - begun_at)
     assert set(watching.keys) == {("USER", "user_sam")}
     assert min(waited) < 0.1
 
@@ -183,9 +187,9 @@ def test_a_lease_is_renewed_in_time_and_never_longer_than_a_second(watching: Wat
     eventually(lambda: len(watching.heartbeats) > 3)
     leases = watching.leases()
     assert all(ends_at <= at + 1 for at, ends_at in leases)
-    # Each holds beyond the next: who is told nothing new answers without a gap.
+    # Each lasts beyond the next: without news, a cache serves without a gap.
     assert all(ends_at > at for (_, ends_at), (at, _) in itertools.pairwise(leases))
-    # What two clocks may run apart by is taken off.
+    # The allowance for two clocks that run apart is subtracted.
     for one in watching.heartbeats:
         assert seconds(one.lease) <= 1 - seconds(one.elapsed) / 1_001
 
@@ -204,7 +208,7 @@ def test_a_message_that_comes_late_gives_no_lease_beyond_its_time(server: Server
             held_up_at = time.monotonic()
             eventually(lambda: time.monotonic() > held_up_at + 1.2)
             count = len(watching.heartbeats)
-            # So for a second and a bit nobody was told anything, and every lease has ended.
+            # For more than a second no message arrived, and every lease has ended.
             assert all(ends_at < time.monotonic() for _, ends_at in watching.leases())
             proxy.forward()
             eventually(lambda: len(watching.heartbeats) > count + 4)
@@ -216,7 +220,7 @@ def test_a_message_that_comes_late_gives_no_lease_beyond_its_time(server: Server
     assert leases[count][1] < leases[count][0]
 
 
-def test_who_comes_back_is_told_what_happened_meanwhile(
+def test_a_watcher_that_comes_back_receives_what_it_missed(
     server: ServerProcess, stubs: Stubs
 ) -> None:
     with Watching(stubs.channel) as before:
@@ -228,7 +232,7 @@ def test_who_comes_back_is_told_what_happened_meanwhile(
         assert after.keys == [("USER", "user_away")]
 
 
-def test_of_another_history_there_is_nothing_to_tell_but_to_start_over(stubs: Stubs) -> None:
+def test_a_watcher_from_another_history_has_to_resync(stubs: Stubs) -> None:
     with Watching(stubs.channel, WatchRequest(epoch="another", after_revision=1)) as watching:
         heartbeat = watching.lease()
         [start_over] = [one.start_over for one in watching.messages if one.HasField("start_over")]
@@ -244,7 +248,7 @@ def test_a_revision_of_the_future_is_not_waited_for_longer_than_a_second(
     request = WatchRequest(epoch=known.epoch, after_revision=known.revision + 1_000_000)
     with Watching(stubs.channel, request) as ahead:
         assert code_and_reason(ahead.end()) == ("UNAVAILABLE", "REVISION_NOT_REACHED")
-        assert ahead.told == []
+        assert ahead.received == []
         assert ahead.ended_at is not None
         assert 1 < ahead.ended_at - ahead.t0 < 3
 
@@ -267,10 +271,10 @@ def test_a_request_that_is_too_long_is_refused(stubs: Stubs) -> None:
         assert code_and_reason(watching.end()) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
 
 
-def test_who_does_not_read_is_cut_off_and_costs_nobody_else_anything(
+def test_a_watcher_that_does_not_read_is_cut_off_and_delays_no_other(
     server: ServerProcess, watching: Watching
 ) -> None:
-    """What is sent to them waits with them; the server keeps next to nothing of it."""
+    """Messages to them wait on their side; the server buffers next to nothing."""
     watching.lease()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
         stub = ChangeServiceStub(channel)
@@ -293,9 +297,12 @@ def test_who_does_not_read_is_cut_off_and_costs_nobody_else_anything(
                 for message in call:
                     read += message.ByteSize()
 
-            assert code_and_reason(refusal(read_on)) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
+            assert code_and_reason(rpc_error(read_on)) == ("RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED")
             assert read < 2_000_000
-    eventually(lambda: len(watching.keys) == written * 1_000, what="who reads is told everything")
+    eventually(
+        lambda: len(watching.keys) == written * 1_000,
+        what="it receives everything",
+    )
     assert watching.ended_at is None
 
 
@@ -355,7 +362,7 @@ def test_calls_whose_message_does_not_come_keep_nobody_from_watching(
 
 
 @pytest.mark.parametrize("way", ["cancels", "closes"])
-def test_who_leaves_in_the_middle_of_a_message_is_forgotten(
+def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_forgotten(
     server: ServerProcess, way: str
 ) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
@@ -370,7 +377,7 @@ def test_who_leaves_in_the_middle_of_a_message_is_forgotten(
     eventually(lambda: open_watches(server) == 0)
 
 
-def test_a_process_that_ends_says_so_and_the_next_one_to_start_over(tmp_path: Path) -> None:
+def test_a_process_announces_its_end_and_the_next_one_demands_a_resync(tmp_path: Path) -> None:
     with running_server(tmp_path, POLICY) as (server, stubs):
         many_watching = [Watching(stubs.channel) for _ in range(50)]
         with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
@@ -414,7 +421,7 @@ def test_cut_off_from_its_database_a_replica_gives_no_lease_beyond_its_bound(
 
         def goes_on() -> bool:
             with Watching(stubs.channel, request) as again:
-                eventually(lambda: again.told or again.ended_at)
+                eventually(lambda: again.received or again.ended_at)
                 return bool(again.heartbeats) and not again.messages[0].HasField("start_over")
 
-        eventually(goes_on, what="leases are given again")
+        eventually(goes_on, what="leases are granted again")

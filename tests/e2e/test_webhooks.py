@@ -18,11 +18,11 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import make_url
 
 from pdp.http.bounded_post import READING_MAX
-from tests.kit import clerk_events as clerk
-from tests.kit.asking import reason_on_record
-from tests.kit.clerk_events import INSTANCE_ID, OTHER_SECRET, SECRET, T0, deliver, event, signed
+from tests.kit.clerk import events as clerk
+from tests.kit.clerk.events import INSTANCE_ID, OTHER_SECRET, SECRET, T0, deliver, event, signed
 from tests.kit.server import ServerProcess, Stubs, running_server, token_of
 from tests.kit.waiting import eventually
+from tests.kit.wire.recorded import logged_reason
 
 POLICY = """
 version: 1
@@ -39,7 +39,7 @@ COURSE = Resource(type="course", id="algebra", organization_id="org_1")
 
 
 class School:
-    """A server that was told of people by Clerk only."""
+    """A server that knows its users from Clerk only."""
 
     def __init__(self, server: ServerProcess, stubs: Stubs) -> None:
         self.server, self.stubs = server, stubs
@@ -56,7 +56,7 @@ class School:
         """With a fresh token, and nothing to wait for but a disk that takes its time."""
         token = token_of(user_id, session_id=session_id, organization_id="org_1")
         request = CheckRequest(actor_token=token, permission="course:view", resource=COURSE)
-        return reason_on_record(self.stubs, request)
+        return logged_reason(self.stubs, request)
 
     def metric(self, name: str) -> float:
         lines = self.server.http("/metrics")[1].splitlines()
@@ -85,7 +85,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
 
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
-    """For what has nothing to do with the door."""
+    """A server for tests that do not attack its listener."""
     with running_school(tmp_path_factory.mktemp("answering")) as one:
         yield one
 
@@ -125,7 +125,7 @@ def test_slow_bodies_hold_nobody_up(
 # --- what is decided afterwards -------------------------------------------------------------------
 
 
-def test_who_was_announced_may_and_who_was_not_is_unknown(school: School) -> None:
+def test_a_user_in_a_webhook_is_allowed_and_any_other_is_unknown(school: School) -> None:
     assert school.check("user_new") == "ACTOR_UNKNOWN"
     school.tell("organizationMembership.created", membership_of("user_new"))  # before the user
     assert school.check("user_new") == "ACTOR_UNKNOWN"

@@ -1,25 +1,25 @@
 """Any bytes, on both ports: no exception is left uncaught, and the process lives.
 
-Short and the same each time; `make soak` runs FUZZ_EXAMPLES other ones.
+Few and the same each time in `make test`; many others in `make soak`.
 """
 
-import os
 import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 import hpack
+import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.e2e.test_check import ask, reason_of
-from tests.kit.http2 import PREFACE, frame, message, request_headers, settings
+from tests.kit import soak
+from tests.kit.school import ask, reason_of
 from tests.kit.server import ServerProcess, Stubs
+from tests.kit.wire.http2 import PREFACE, frame, message, request_headers, settings
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 READ_SECONDS = 0.02
 
 streams = st.one_of(st.integers(0, 9), st.integers(0, 2**31 - 1))
@@ -85,7 +85,7 @@ bodies = st.one_of(
 
 
 Part = Callable[[int], bytes]
-"""What is sent, for the number of a stream that is not used yet."""
+"""The bytes to send, for an unused stream number."""
 
 
 @st.composite
@@ -143,14 +143,15 @@ anything = st.one_of(http2, http2, http1, st.binary(max_size=200), st.just(PREFA
 
 LEFT = re.compile(
     r'"level":"error","event":"failed","pid":\d+,"subject":"request",'
-    r'"detail":"stream channel was closed"'
+    r'"detail":"(stream channel|connection writer) was closed"'
 )
-"""What h2corn logs as an error of its own: the peer left while its answer was written."""
+"""An error that h2corn logs itself: the peer left while a response was written."""
 
 
+@pytest.mark.soak
 @hypothesis_settings(
-    max_examples=EXAMPLES or 120,
-    derandomize=not EXAMPLES,
+    max_examples=soak.count(20_000, sample=120),
+    derandomize=not soak.SOAK,
     database=None,
     deadline=None,
     phases=(Phase.generate,),

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from pdp.facts import Replica, Store, leases
+from pdp.facts import Replica, Store
+from pdp.facts.replica import leases
 from tests.kit.waiting import eventually
 
 
@@ -28,7 +29,7 @@ def start(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
         return replica
 
     yield begin
-    # Nobody holds a lease of the watches that are left open.
+    # No lease depends on the watches that are left open.
     monkeypatch.setattr(leases, "LEASE_SECONDS_MAX", 0.0)
     for replica in started:
         replica.stop()

@@ -18,12 +18,12 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import make_url
 
-from pdp.migrations import migrate
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import Asked, ask_once, asking, question
-from tests.faults.table import FAULTS, Fault
+from pdp.database.migrations import migrate
 from tests.kit.clusters import Cluster, started_cluster
+from tests.kit.faults.load import Asked, ask_once, asking, question
+from tests.kit.faults.table import FAULTS, Fault
 from tests.kit.proxy import Proxy, proxied
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, Stubs, stubs_on
 from tests.kit.waiting import eventually
 
@@ -154,7 +154,7 @@ def test_what_is_in_memory_is_answered_as_ever_while_the_database_is_slow(
 def test_cut_off_from_the_database_but_not_from_callers_answers_end_with_the_bound(
     proxy: Proxy, server: ServerProcess, stubs: Stubs
 ) -> None:
-    """Nothing arrives any more, and no end of a connection is told."""
+    """Nothing arrives any more, and no connection ends."""
     fault = FAULTS["F25"]
     with asking(stubs, question()) as log:
         eventually(lambda: len(log.allows()) > 20)
@@ -167,7 +167,7 @@ def test_cut_off_from_the_database_but_not_from_callers_answers_end_with_the_bou
 
 
 def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: Stubs) -> None:
-    """The connection is reset before or after the COMMIT arrives; whoever wrote is not told."""
+    """The connection is reset before or after COMMIT arrives; the writer does not learn which."""
     fault, dice = FAULTS["F4"], random.Random(4)
     seen: set[tuple[str, str]] = set()
 
@@ -201,7 +201,7 @@ def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: S
     before = administration.Export(ExportRequest(), timeout=20).revision
     grants = 60
     for number in range(grants):
-        # Every second one is named by whoever creates it, the others by their content.
+        # The caller names every second one; the others get an id from their content.
         name = f"mine-{number}" if number % 2 else ""
         grant = Grant(id=name, role="STUDENT", user_id=f"new_{number}")
         create = CreateGrantRequest(grant=grant)

@@ -1,4 +1,4 @@
-"""Everybody asks at once: what is beyond the bound is told to come again, when there is room."""
+"""All clients ask at once: those beyond the bound are asked to retry, and succeed later."""
 
 import signal
 from collections import Counter
@@ -9,24 +9,25 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import ask_once, question
-from tests.faults.table import FAULTS, Fault, reason_of_error
+from tests.kit.faults.load import ask_once, question
+from tests.kit.faults.table import FAULTS, Fault
+from tests.kit.school import POLICY
 from tests.kit.server import running_server
 from tests.kit.waiting import eventually
+from tests.kit.wire.errors import reason_of_error
 
 PEERS = 200
 RPCS_MAX = 32
-"""Of one thread."""
+"""Requests of one thread."""
 ALONE = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 """A channel with a connection of its own."""
 
 
-def test_of_a_herd_as_many_are_answered_as_there_is_room_for_and_the_rest_told_when_to_come(
+def test_of_a_herd_as_many_as_fit_are_answered_and_the_rest_get_a_time_to_retry(
     tmp_path: Path,
 ) -> None:
     fault = FAULTS["F21"]
-    # What waits for the disk: allows from memory would be gone as fast as they come.
+    # Denials, which wait for the disk: allows from memory would end as fast as they come.
     denied = question(permission="course:edit")
     with running_server(tmp_path, POLICY, THREADS="1") as (server, stubs):
         channels = [grpc.insecure_channel(f"127.0.0.1:{server.port}", ALONE) for _ in range(PEERS)]

@@ -1,4 +1,4 @@
-"""The process stands still for longer than the bound between reading the facts and answering, as a
+"""The process is paused for longer than the bound between reading the facts and answering, as a
 garbage collector, a debugger or a starved machine makes it."""
 
 import time
@@ -10,12 +10,12 @@ import pytest
 from pdp import authorizer as corridor
 from pdp.audit import Recorder
 from pdp.authorizer import Authorizer
+from pdp.database.engine import open_engine
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import Effect, Grant, Permission, Question, Role, Rule, ToUser, User
-from pdp.sql import open_engine
-from tests.faults.table import FAULTS
-from tests.identity.build import verifier
+from tests.kit.faults.table import FAULTS
+from tests.kit.identity.verifiers import verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 

@@ -18,10 +18,10 @@ from pdpapi.v1.administration_service_pb2 import (
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import make_url
 
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import ask_once, question
-from tests.faults.table import FAULTS
 from tests.kit.clusters import administer
+from tests.kit.faults.load import ask_once, question
+from tests.kit.faults.table import FAULTS
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
@@ -104,12 +104,12 @@ def test_a_bad_policy_is_rolled_back_by_applying_the_one_before(
     assert good.revision < bad < back
     again = writer.administration.Export(ExportRequest(), timeout=20)
     assert (again.document, again.revision) == (good.document, back)
-    # Who still has the export of before in hand does not take the rollback back unseen.
+    # An edit of the earlier export does not undo the rollback by accident.
     stale = ApplyRequest(document=everybody_denied, expected_revision=good.revision)
     with pytest.raises(grpc.RpcError) as refused:
         writer.administration.Apply(stale, timeout=20)
     FAULTS["F34"].expect(refused.value)
-    # What waits for the rollback sees it wherever it asks.
+    # A question that waits for the rollback sees it on every replica.
     at_least = CheckRequest()
     at_least.CopyFrom(request)
     at_least.at_least_revision = back

@@ -1,4 +1,4 @@
-"""What a change costs a replica does not grow with what it serves: `make bench` loads a million
+"""The cost of a change does not grow with the facts of a replica: `make bench` loads a million
 users, and here the statements and rows that one change takes are counted."""
 
 from collections import Counter
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
 from pdp.model import Effect, Entity, Grant, Permission, Role, Rule, ToUser, User
-from pdp.sql import open_engine
-from tests.faults.table import FAULTS
+from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0

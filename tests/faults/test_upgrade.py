@@ -18,12 +18,12 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import event
 
-from pdp import migrations
-from pdp.sql import begin_read, begin_write, open_engine
-from tests.e2e.conftest import POLICY
-from tests.faults.asking import ask_once, asking, question
-from tests.faults.table import FAULTS, ROOT
+from pdp.database import migrations
+from pdp.database.engine import begin_read, begin_write, open_engine
 from tests.kit.clusters import administer
+from tests.kit.faults.load import ask_once, asking, question
+from tests.kit.faults.table import FAULTS, ROOT
+from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.waiting import eventually
 
@@ -59,7 +59,7 @@ def server_of(directory: Path, url: str, sources: Path | None = None) -> ServerP
 
 @pytest.fixture
 def empty_url(postgresql_url: str) -> str:
-    """Of a database without any tables."""
+    """The URL of a database without any tables."""
     administer(postgresql_url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
     return postgresql_url
 
@@ -99,7 +99,7 @@ def test_the_version_before_serves_and_writes_while_and_after_the_schema_is_migr
                 migrated_at = time.monotonic()
                 new.wait_until_ready()
                 assert time.monotonic() - migrated_at < fault.healed_within()
-                # What one writes the other sees, both ways.
+                # Each sees the writes of the other.
                 of_old.administration.CreateGrant(grant, timeout=20)
                 eventually(lambda: ask_once(of_new, request).allowed)
                 eventually(lambda: ask_once(of_old, request).allowed)

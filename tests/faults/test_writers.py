@@ -13,16 +13,17 @@ from contextlib import ExitStack, suppress
 import grpc
 import psycopg
 import pytest
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import make_url
 
 from pdp.administrator import Administrator
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, RevisionChanged
 from pdp.facts import Replica, Store
-from pdp.facts.store import Reader, Transaction
+from pdp.facts.store.store import Transaction
 from pdp.model import User
-from pdp.sql import open_engine
 from pdp.wire.statuses import status_of
-from tests.faults.table import FAULTS
+from tests.kit.facts import sequences
+from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 WRITERS = 50
@@ -31,7 +32,7 @@ WRITES = 6
 
 @pytest.fixture
 def stores(postgresql_url: str) -> Iterator[list[Store]]:
-    """Of four processes: each has connections for 16."""
+    """The stores of four processes: each has connections for 16 requests."""
     with ExitStack() as opened:
         engines = [open_engine(postgresql_url) for _ in range(4)]
         for engine in engines:
@@ -51,28 +52,19 @@ def replica(postgresql_url: str) -> Iterator[Replica]:
 
 
 def number_by_sequence(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
-    """Writers take their number without waiting for each other; the last thing that they do is to
-    say that it is the newest, unless a later one has."""
+    """Writers take their numbers without waiting for each other, and announce them at the end."""
     finish = Transaction.finish
 
-    def begin(transaction: Transaction, connection: Connection) -> None:
-        number = connection.execute(text("SELECT nextval('revisions')")).scalar_one()
-        Reader.__init__(transaction, connection)
-        transaction._revision = number
-        transaction._changes = {}
-        transaction._kept = transaction._abandoned = transaction._failed = False
-
-    def say(transaction: Transaction) -> bool:
+    def finish_and_announce(transaction: Transaction) -> bool:
         done = finish(transaction)
-        newest = "UPDATE state SET revision = greatest(revision, :mine)"
-        transaction.connection.execute(text(newest), {"mine": transaction._revision})
+        sequences.announce(transaction)
         return done
 
     with store.write() as transaction:
-        transaction.connection.execute(text("CREATE SEQUENCE revisions"))
+        sequences.create_sequence(transaction.connection)
         transaction.keep()
-    monkeypatch.setattr(Transaction, "__init__", begin)
-    monkeypatch.setattr(Transaction, "finish", say)
+    monkeypatch.setattr(Transaction, "__init__", sequences.begin)
+    monkeypatch.setattr(Transaction, "finish", finish_and_announce)
 
 
 def missing(store: Store) -> set[int]:
@@ -86,7 +78,7 @@ def knows(replica: Replica, user_id: str) -> bool:
 
 
 @pytest.mark.parametrize("by_sequence", [False, True], ids=["one row", "control: a sequence"])
-def test_who_began_first_and_commits_last_is_missed_by_nobody(
+def test_no_reader_misses_a_writer_that_began_first_and_commits_last(
     postgresql_url: str,
     stores: list[Store],
     replica: Replica,
@@ -170,7 +162,7 @@ def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replic
     assert facts.user.attributes == {"n": float(total)}
 
 
-def test_of_two_who_edit_one_export_the_second_is_told_and_overwrites_nothing(
+def test_of_two_edits_of_one_export_the_second_fails_and_overwrites_nothing(
     postgresql_url: str,
 ) -> None:
     """Two documents from one export: without `expected_revision` the later one takes back, without
@@ -192,7 +184,7 @@ def test_of_two_who_edit_one_export_the_second_is_told_and_overwrites_nothing(
     document, revision = administrator.export()
     assert "course:edit" in document.partition("roles:")[2]
     assert revision == applied
-    # What is not there yet is not what was expected either.
+    # An entity that does not exist yet is not the expected one either.
     with pytest.raises(RevisionChanged):
         administrator.apply(yours, expected_revision=applied + 1)
     # Users were written since, and this document names them.

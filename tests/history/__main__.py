@@ -11,7 +11,7 @@ from tests.kit.clusters import started_cluster
 
 
 def main() -> int:
-    """1 where the checker finds something."""
+    """Returns 1 if the checker finds a violation."""
     parser = argparse.ArgumentParser(prog="python -m tests.history", description=__doc__)
     parser.add_argument("--operations", type=int, default=10_000, help="at least so many")
     parser.add_argument("--seconds", type=float, default=20, help="at least so long")

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 
 
 class Outcome(enum.Enum):
-    """What a check brought."""
+    """The outcome of a check."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -38,7 +38,7 @@ class Outcome(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What is wrong with an answer."""
+    """The fault of an answer."""
 
     STALE = "stale"
     BARRIER = "barrier"
@@ -57,7 +57,7 @@ class Write:
     returned: float | None
     """None: nobody knows whether it happened."""
     revision: int | None
-    """The one that holds it, where it has returned."""
+    """The revision that holds it, if the write has returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ class Check:
     """The one that the answer names."""
     at_least_revision: int = 0
     cached: bool = False
-    """Whether it was given again from a cache. For the summary: it excuses nothing."""
+    """Whether it came from a cache. For the summary: it excuses nothing."""
     said: str = ""
     """The reason of the answer or the error, for who looks into a violation."""
 
 
 @dataclass(slots=True)
 class History:
-    """What the clients saw."""
+    """The operations as the clients saw them."""
 
     writes: list[Write] = field(default_factory=list)
     barriers: list[Barrier] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a history."""
+    """The result of checking a history."""
 
     violations: Sequence[Violation]
     staleness: Mapping[str, Sequence[float]]
@@ -247,7 +247,7 @@ def _must_hold(writes: Sequence[Write]) -> _Spans:
     begun: Write | None = None
     for write in writes:
         if begun is not None and (write.returned is None or not write.holds):
-            # Where nobody knows whether it ended, no later revision is known to hold it.
+            # If it is unknown whether the write happened, no later revision is known to hold it.
             last = _revision(begun) + 1 if write.returned is None else _revision(write)
             spans.append(_Span(_returned(begun), write.invoked, _revision(begun), last))
             begun = None
@@ -290,7 +290,7 @@ def _require_one_after_the_other(writes: Sequence[Write]) -> None:
 
 
 def _revision(write: Write) -> float:
-    # Of one that may have happened: later than whatever is known.
+    # A write that may have happened: later than any known one.
     return math.inf if write.revision is None else write.revision
 
 

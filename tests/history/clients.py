@@ -33,7 +33,7 @@ REPETITIONS_MAX = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What a process of clients shall do."""
+    """The work of a process of clients."""
 
     seed: str
     subjects: Sequence[str]
@@ -41,7 +41,7 @@ class Plan:
     key: str
     """The issuer's private key as PEM."""
     ready: Write
-    """Of a fact that holds since the policy was applied."""
+    """The write of a fact that holds since the policy was applied."""
     administrations: Sequence[str]
     places: Sequence[Place]
     output: Path
@@ -55,7 +55,7 @@ class Plan:
     """For how long a fact is taken away; mostly near the lower."""
     back_seconds: tuple[float, float] = (0.1, 1.5)
     barriers: float = 0.2
-    """Of how many revocations a barrier is asked for."""
+    """The share of revocations that are followed by a barrier."""
     tampered: Sequence[str] = ()
     """Words for `weaken`."""
     weights: dict[str, int] = field(default_factory=lambda: dict(WEIGHTS))
@@ -128,7 +128,7 @@ class Clients:
         self.history.writes.append(Write(fact, True, ready.invoked, ready.returned, ready.revision))
 
     def _toggle(self, subject: Subject, rng: random.Random) -> bool:
-        """Takes a fact away, or gives it back; False where nobody knows whether that happened."""
+        """Takes a fact away, or gives it back; False if it is unknown whether that happened."""
         name, holds = subject.focus, subject.taken
         if name == "session" and holds:
             self._hold_from_the_start(subject.begin_session())
@@ -197,7 +197,7 @@ class Clients:
     def _ask_again_and_again(
         self, subject: Subject, place: str, ask: Ask, rng: random.Random
     ) -> None:
-        """The same question, so that who keeps answers has something to give again."""
+        """The same question, so that caches have something to serve."""
         question = self._question(subject, rng)
         at_least = subject.revision if rng.random() < 0.1 else 0
         number, token = subject.session
@@ -221,7 +221,7 @@ class Clients:
                 )
             )
             if answer.outcome is Outcome.NO_ANSWER:
-                # What fails at once shall not be most of the history.
+                # Errors come at once, and should not become most of the history.
                 self.stopping.wait(0.1)
                 return
             self._pause(rng)

@@ -1,4 +1,4 @@
-"""Where one can ask: a replica, a sidecar, a guard, a guard that keeps answers."""
+"""Where clients ask: a replica, a sidecar, a guard, a caching guard."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """The answer."""
 
     outcome: Outcome
     revision: int = 0
@@ -59,7 +59,7 @@ Ask = Callable[[Asked], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a process of clients is told of a place. `kind`: "wire" (a replica or a sidecar),
+    """What a process of clients knows of a place. `kind`: "wire" (a replica or a sidecar),
     "batch" (the same, by BatchCheck), "guard", "caching guard"."""
 
     name: str

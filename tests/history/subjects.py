@@ -65,7 +65,7 @@ class Subject:
         """Whether it is away."""
 
     def facts(self) -> Sequence[str]:
-        """All that hold at first."""
+        """The facts that hold at first."""
         return [self.fact(name) for name in WEIGHTS]
 
     def fact(self, name: str, session: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What a run came to, for people."""
+"""The summary of a run, for people."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -91,7 +91,7 @@ def test_an_allow_from_before_a_barrier_is_explained_while_the_barrier_has_not_r
     assert kinds(GRANTED, REVOKED, barrier, allow(12.4, 10)) == set()
 
 
-def test_staleness_is_told_place_by_place() -> None:
+def test_staleness_is_reported_place_by_place() -> None:
     found = verdict(GRANTED, REVOKED, allow(5, 10), allow(12, 10), allow(11.5, 10))
     assert found.staleness == {"somewhere": [0.5, 1.0]}
 

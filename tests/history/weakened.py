@@ -9,8 +9,8 @@ The words: what the checker must notice when it is gone,
     lease                 a replica answers however long ago it was last confirmed as current
     in-order revisions    a sequence numbers revisions, so that commits overtake each other
     barrier               a barrier returns at once
-    edge revision check   a guard keeps answers from before what it was told
-    edge lease            a guard gives kept answers for as long as it likes
+    edge revision check   a guard caches answers from before the changes that it knows
+    edge lease            a guard serves from its cache without a lease
 
 and what it must not notice:
 
@@ -52,16 +52,16 @@ def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
     """Between reading a value and storing it, and between writing and the commit."""
     from pdp_client.cache import DecisionCache
 
-    from pdp.facts.snapshot import SnapshotCell
-    from pdp.facts.store import Transaction
+    from pdp.facts.replica.snapshot import SnapshotCell
+    from pdp.facts.store.store import Transaction
 
     _pause_before(SnapshotCell, "fill", store_seconds_max)
     _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)
-    _pause_before(DecisionCache, "_keep", store_seconds_max)
+    _pause_before(DecisionCache, "keep", store_seconds_max)
 
 
 def _without_revision_check() -> None:
-    from pdp.facts.snapshot import SnapshotCell
+    from pdp.facts.replica.snapshot import SnapshotCell
 
     fill = SnapshotCell.fill
 
@@ -73,7 +73,7 @@ def _without_revision_check() -> None:
 
 
 def _without_lease() -> None:
-    from pdp.facts.replica import Replica
+    from pdp.facts.replica.replica import Replica
 
     Replica.require_fresh = lambda *_: None  # type: ignore[method-assign]
 
@@ -85,7 +85,7 @@ def _without_order() -> None:
 
 
 def _without_barrier() -> None:
-    from pdp.facts.barrier import Barriers, Passed
+    from pdp.facts.replica.barrier import Barriers, Passed
 
     def return_at_once(self: Any, revision: int) -> Passed:
         _, revision, bounds = self._raise(revision)
@@ -97,12 +97,12 @@ def _without_barrier() -> None:
 def _without_edge_revision_check() -> None:
     from pdp_client.cache import DecisionCache
 
-    keep = DecisionCache._keep
+    keep = DecisionCache.keep
 
     def keep_always(self: Any, key: bytes, fresh: Any) -> None:
         keep(self, key, replace(fresh, revision=sys.maxsize))
 
-    DecisionCache._keep = keep_always  # type: ignore[method-assign]
+    DecisionCache.keep = keep_always  # type: ignore[method-assign]
     _delay(RACE_SECONDS_MAX)
 
 

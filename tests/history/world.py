@@ -1,4 +1,4 @@
-"""A world to check: PostgreSQL, replicas, sidecars and processes of clients; and what befalls them.
+"""A world to check: PostgreSQL, replicas, sidecars and processes of clients; and their faults.
 
 with started_world(seed="7", cluster=cluster) as world:
     world.start_everything(10_000)
@@ -28,14 +28,14 @@ from pdpapi.v1.administration_service_pb2 import ApplyRequest
 from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
 from sqlalchemy import make_url
 
-from pdp.migrations import migrate
-from pdp.sql import open_engine
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
 from tests.history.checker import History, Write
 from tests.history.clients import Plan
 from tests.history.places import Place, channel_to
-from tests.history.sequences import create_sequence
 from tests.history.subjects import key_as_pem, policy_of
 from tests.kit.clusters import Cluster
+from tests.kit.facts.sequences import create_sequence
 from tests.kit.proxy import Proxy, proxied
 from tests.kit.server import ServerProcess
 from tests.kit.sidecar import SidecarProcess
@@ -101,9 +101,9 @@ class World:
         self.databases: list[Proxy] = []
         """One before each replica: its way to PostgreSQL."""
         self.ways: list[Sequence[Proxy]] = []
-        """For each who asks replicas on behalf of others: the ways there."""
+        """For each guard and sidecar: the ways to its replicas."""
         self.sidecar_ways: list[Sequence[Proxy]] = []
-        """Those of them that are of sidecars."""
+        """The ways of the sidecars among them."""
         self.places: list[Place] = []
         self._clients: list[_ClientProcess] = []
         self._ready: Write | None = None
@@ -128,7 +128,7 @@ class World:
         *,
         tampered: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """So many replicas, each with a way of its own to the database; all of them ready."""
+        """Starts replicas, each with its own way to the database, and waits until all are ready."""
         migrate(self._url)
         with open_engine(self._url).begin() as connection:
             create_sequence(connection)
@@ -233,20 +233,20 @@ class World:
 
     @property
     def operations(self) -> int:
-        """So many so far, about."""
+        """About how many operations there were so far."""
         return sum(clients.operations for clients in self._clients)
 
     def run(
         self,
         *,
-        seconds: float,
+        seconds: float = 0,
         operations: int = 0,
         seconds_max: float = 300,
         faults: Mapping[str, Fault] | None = None,
     ) -> None:
-        """For so long, and until there are so many operations and each kind of fault has befallen,
-        but not longer than `seconds_max`. Each kind befalls once before any does again; in which
-        order, when and whom says the seed."""
+        """Runs for `seconds`, and on until there are as many operations and each kind of fault has
+        happened, but no longer than `seconds_max`. Each kind happens once before any does again.
+        The seed determines in which order, when and to which process."""
         rng = random.Random(f"{self.seed} faults")
         eventually(
             lambda: all(clients.operations > WARM_OPERATIONS for clients in self._clients),
@@ -256,7 +256,9 @@ class World:
         began = time.monotonic()
         deck: list[str] = []
         while time.monotonic() < began + seconds_max and (
-            time.monotonic() < began + seconds or self.operations < operations or deck
+            time.monotonic() < began + seconds
+            or self.operations < operations
+            or len(self.befell) < len(faults or ())
         ):
             if faults:
                 if not deck:
@@ -267,7 +269,7 @@ class World:
             time.sleep(rng.uniform(0.3, 1.0))
 
     def history(self) -> History:
-        """What the clients saw. Ends them."""
+        """Ends the clients; the history that they saw."""
         whole = History()
         for clients in self._clients:
             part = clients.end()
@@ -276,7 +278,7 @@ class World:
             whole.checks += part.checks
         return whole
 
-    # --- what befalls -----------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------
 
     def faults(self) -> Mapping[str, Fault]:
         """All kinds."""
@@ -336,7 +338,7 @@ class World:
         rng.choice(self._connections()).reset()
 
     def slow_connections(self, rng: random.Random) -> None:
-        """What is heard is old, and more so with each message."""
+        """Messages arrive late, and later with each one."""
         slow = rng.choice(self._connections())
         slow.latency_seconds = rng.uniform(0.1, 0.5)
         time.sleep(rng.uniform(0.5, 3.5))
@@ -426,7 +428,7 @@ def _pause(pids: Callable[[], Sequence[int]], seconds: float) -> None:
 
 
 def silence(proxies: Sequence[Proxy], seconds: float) -> None:
-    """Nothing passes, and nobody is told."""
+    """Nothing passes, and no connection ends."""
     for proxy in proxies:
         proxy.blackhole()
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""What went wrong in other verifiers, each as a test of this one."""
+"""Incidents of other verifiers, each as a test of this one."""
 
 import base64
 import gc
@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from pdp.errors import KeysUnavailable
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings, Settings
-from tests.identity.build import NOW, accepted, pem_issuer, reason, running, verifier
-from tests.kit.key_server import KeyServer, Mode
+from tests.kit.identity.key_server import KeyServer, Mode
+from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, running, verifier
 from tests.kit.tokens import (
     ISSUER,
     PARTY,

@@ -13,8 +13,8 @@ from pdp.errors import KeysUnavailable
 from pdp.identity.key_sets import WAIT_SECONDS_MAX
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings
-from tests.identity.build import NOW, accepted, reason, running, verifier
-from tests.kit.key_server import KeyServer, Mode
+from tests.kit.identity.key_server import KeyServer, Mode
+from tests.kit.identity.verifiers import NOW, accepted, reason, running, verifier
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run
 

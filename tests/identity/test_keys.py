@@ -146,7 +146,7 @@ def test_keys_that_share_a_kid_are_all_skipped() -> None:
     assert set(content.ignored) == {("ins_twice", "is there more than once")}
 
 
-def test_of_an_ignored_key_it_is_said_which_and_why() -> None:
+def test_an_ignored_key_is_logged_with_the_reason() -> None:
     content = read_key_set(
         _set(KEY.jwk(alg="RS512"), OTHER.jwk(kid=None), OTHER.jwk(d="AQAB")),
     )

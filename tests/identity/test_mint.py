@@ -1,4 +1,4 @@
-"""Development tokens: good where their key is configured, marked, and nowhere else."""
+"""Development tokens: marked as such, and valid only if their key is configured."""
 
 import json
 
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pdp.identity import generate_key_pair, mint_development_token
 from pdp.model import Reason
 from pdp.settings import IssuerSettings
-from tests.identity.build import NOW, accepted, reason, verifier
+from tests.kit.identity.verifiers import NOW, accepted, reason, verifier
 from tests.kit.tokens import ISSUER
 from tests.kit.waiting import run
 

@@ -33,7 +33,7 @@ def decode_v2(fea: Any = None, per: Any = None, fpm: Any = None) -> list[str]:
         ("o:a", "read,edit", "1,3", ["a:read"]),
         ("o:a", "read,edit", "0002", ["a:edit"]),
         ("o:a,o:b", "read,edit", "0,3", ["b:edit", "b:read"]),
-        # the readings disagree where a user feature comes first: what both grant
+        # the readings disagree if a user feature comes first: only what both grant
         ("u:gold,o:a", "read,edit", "0,3", []),
         ("u:gold,o:a", "read,edit", "3", []),
         ("u:gold,o:a", "read,edit", "1,3", ["a:read"]),
@@ -88,7 +88,7 @@ def test_a_version_2_role_gets_its_prefix_once(role: str | None, wanted: str | N
     assert decoded == OrganizationClaims(id="org_a", role=wanted)
 
 
-def test_version_1_is_read_as_it_stands() -> None:
+def test_version_1_is_read_as_it_is() -> None:
     claims = {
         "org_id": "org_a",
         "org_slug": "a",

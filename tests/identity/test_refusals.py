@@ -1,7 +1,7 @@
-"""What a session token's verifier must refuse, kind by kind, each with its own reason.
+"""Tokens that the verifier must refuse, kind by kind, each with its own reason.
 
-The numbers are those of the room's list of attacks: 1 to 8 are the header, 9 to 12 the class of
-token, 13 to 18 issuer, party and time, 19 to 22 the claims, 28 and 29 the shape.
+In the order of the checks: the header, the class of the token, issuer, party and time, the claims,
+the shape.
 """
 
 import base64
@@ -10,9 +10,9 @@ import math
 
 import pytest
 
-from pdp.identity.json_strict import with_numbers_as_floats
 from pdp.model import Reason, RefusedToken
-from tests.identity.build import NOW, accepted, pem_issuer, reason, verifier
+from pdp.strict_json import with_numbers_as_floats
+from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, verifier
 from tests.kit.tokens import (
     IGNORED_CATEGORY,
     ISSUER,
@@ -60,12 +60,12 @@ def test_typ_and_cat_may_be_absent(absent: str) -> None:
 @pytest.mark.parametrize(
     ("header", "wanted"),
     [
-        # 1: no algorithm
+        # no algorithm
         ({"alg": "none"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": "None"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": ""}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": None}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
-        # 2, 3: another algorithm
+        # another algorithm
         ({"alg": "HS256"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": "PS256"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": "ES256"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
@@ -73,22 +73,22 @@ def test_typ_and_cat_may_be_absent(absent: str) -> None:
         ({"alg": "RS512"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": "rs256"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"alg": ["RS256"]}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
-        # 5: kid
+        # kid
         ({"kid": 7}, R.TOKEN_MALFORMED),
         ({"kid": None}, R.TOKEN_MALFORMED),
         ({"kid": ["ins_main"]}, R.TOKEN_MALFORMED),
-        # 6: a token may not bring or name its key
+        # a token may not bring or name its key
         ({"jku": "https://evil.example/jwks.json"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"x5u": "https://evil.example/cert.pem"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"jwk": signing_key("evil").jwk()}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"x5c": ["AAAA"]}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
-        # 7: extensions
+        # extensions
         ({"crit": ["x"], "x": 1}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"crit": ["b64"], "b64": False}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"b64": False}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"b64": True}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ({"zip": "DEF"}, R.TOKEN_ALGORITHM_NOT_ALLOWED),
-        # 8: typ
+        # typ
         ({"typ": "at+jwt"}, R.TOKEN_NOT_A_SESSION),
         ({"typ": "application/at+jwt"}, R.TOKEN_NOT_A_SESSION),
         ({"typ": "AT+JWT"}, R.TOKEN_NOT_A_SESSION),
@@ -96,7 +96,7 @@ def test_typ_and_cat_may_be_absent(absent: str) -> None:
         ({"typ": ""}, R.TOKEN_NOT_A_SESSION),
         ({"typ": None}, R.TOKEN_NOT_A_SESSION),
         ({"typ": ["JWT"]}, R.TOKEN_NOT_A_SESSION),
-        # 9: cat
+        # cat
         ({"cat": TEMPLATE_CATEGORY}, R.TOKEN_NOT_A_SESSION),
         ({"cat": MACHINE_CATEGORY}, R.TOKEN_NOT_A_SESSION),
         ({"cat": "whatever"}, R.TOKEN_NOT_A_SESSION),
@@ -137,7 +137,7 @@ def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("claims", "without", "wanted"),
     [
-        # 10: sub
+        # sub
         ({}, ["sub"], R.TOKEN_CLAIM_INVALID),
         ({"sub": 7}, [], R.TOKEN_CLAIM_INVALID),
         ({"sub": None}, [], R.TOKEN_CLAIM_INVALID),
@@ -150,18 +150,18 @@ def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
         ({"sub": "user_1\n"}, [], R.TOKEN_CLAIM_INVALID),
         ({"sub": "user_\u0430"}, [], R.TOKEN_CLAIM_INVALID),
         ({"sub": "user_" + "1" * 300}, [], R.TOKEN_CLAIM_INVALID),
-        # 11: sid
+        # sid
         ({}, ["sid"], R.TOKEN_NOT_A_SESSION),
         ({"sid": None}, [], R.TOKEN_CLAIM_INVALID),
         ({"sid": "mt_1"}, [], R.TOKEN_NOT_A_SESSION),
         ({"sid": "sess_"}, [], R.TOKEN_CLAIM_INVALID),
-        # 13: issuer
+        # issuer
         ({}, ["iss"], R.TOKEN_ISSUER_MISMATCH),
         ({"iss": None}, [], R.TOKEN_ISSUER_MISMATCH),
         ({"iss": [ISSUER]}, [], R.TOKEN_ISSUER_MISMATCH),
         ({"iss": {}}, [], R.TOKEN_ISSUER_MISMATCH),
         ({"iss": "https://clerk.other.test"}, [], R.TOKEN_ISSUER_MISMATCH),
-        # 16: exp
+        # exp
         ({}, ["exp"], R.TOKEN_CLAIM_INVALID),
         ({"exp": str(int(NOW) + 60)}, [], R.TOKEN_CLAIM_INVALID),
         ({"exp": True}, [], R.TOKEN_CLAIM_INVALID),
@@ -169,7 +169,7 @@ def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
         ({"exp": [NOW + 60]}, [], R.TOKEN_CLAIM_INVALID),
         ({"exp": NOW - 5}, [], R.TOKEN_EXPIRED),
         ({"exp": -1}, [], R.TOKEN_EXPIRED),
-        # 17: nbf, iat
+        # nbf, iat
         ({"nbf": NOW + 5.001}, [], R.TOKEN_NOT_YET_VALID),
         ({"iat": NOW + 5.001}, [], R.TOKEN_NOT_YET_VALID),
         ({"nbf": "soon"}, [], R.TOKEN_CLAIM_INVALID),
@@ -178,25 +178,25 @@ def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
         ({"iat": "now"}, [], R.TOKEN_CLAIM_INVALID),
         ({"iat": True}, [], R.TOKEN_CLAIM_INVALID),
         ({}, ["iat"], R.TOKEN_CLAIM_INVALID),
-        # 18: minted for years
+        # minted for years
         ({"exp": NOW + 3601}, [], R.TOKEN_LIFETIME_TOO_LONG),
         ({"exp": NOW + 315_360_000}, [], R.TOKEN_LIFETIME_TOO_LONG),
         ({"exp": 10**300}, [], R.TOKEN_LIFETIME_TOO_LONG),
         ({"iat": -(10**9)}, [], R.TOKEN_LIFETIME_TOO_LONG),
-        # 19: sts
+        # sts
         ({"sts": "pending"}, [], R.SESSION_PENDING),
         ({"sts": "Active"}, [], R.SESSION_PENDING),
         ({"sts": ""}, [], R.SESSION_PENDING),
         ({"sts": None}, [], R.SESSION_PENDING),
         ({"sts": ["active"]}, [], R.SESSION_PENDING),
-        # 20: v
+        # v
         ({"v": 3}, [], R.TOKEN_CLAIM_INVALID),
         ({"v": 1}, [], R.TOKEN_CLAIM_INVALID),
         ({"v": "2"}, [], R.TOKEN_CLAIM_INVALID),
         ({"v": True}, [], R.TOKEN_CLAIM_INVALID),
         ({"v": 2.0}, [], R.TOKEN_CLAIM_INVALID),
         ({"v": None}, [], R.TOKEN_CLAIM_INVALID),
-        # 21: organization
+        # organization
         ({"o": []}, [], R.TOKEN_CLAIM_INVALID),
         ({"o": "org_a"}, [], R.TOKEN_CLAIM_INVALID),
         ({"o": None}, [], R.TOKEN_CLAIM_INVALID),
@@ -205,7 +205,7 @@ def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
         ({"o": {"id": 7}}, [], R.TOKEN_CLAIM_INVALID),
         ({"o": {"id": "org a"}}, [], R.TOKEN_CLAIM_INVALID),
         ({"o": {"id": "org_a"}}, ["v"], R.TOKEN_CLAIM_INVALID),
-        # 25: an impersonator without a name
+        # an impersonator without a name
         ({"act": {}}, [], R.TOKEN_CLAIM_INVALID),
         ({"act": None}, [], R.TOKEN_CLAIM_INVALID),
         ({"act": "user_9"}, [], R.TOKEN_CLAIM_INVALID),
@@ -272,7 +272,7 @@ def test_14_a_token_without_a_party_is_refused_for_a_reason_of_its_own(
     token = session_token(now=NOW, claims=claims, without=without)
     one = verifier(pem_issuer(authorized_parties=(PARTY,)))
     assert reason(run(one.verify(token))) is R.TOKEN_PARTY_MISSING
-    accepted(run(verifier().verify(token)))  # where no parties are configured, azp is not checked
+    accepted(run(verifier().verify(token)))  # without configured parties, azp is not checked
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_28_json_that_is_not_strict_is_refused(payload: bytes) -> None:
     assert reason(run(verifier().verify(raw_token(header, payload, key)))) is R.TOKEN_MALFORMED
     assert reason(run(verifier().verify(raw_token(payload, b"{}", key)))) in (
         R.TOKEN_MALFORMED,
-        # What is a JSON object has no algorithm.
+        # A JSON object without an algorithm.
         R.TOKEN_ALGORITHM_NOT_ALLOWED,
     )
 

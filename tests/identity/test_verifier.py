@@ -12,8 +12,8 @@ from pdp.identity.key_sets import PemKey
 from pdp.limits import TOKEN_BYTES_MAX
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings
-from tests.identity.build import NOW, accepted, pem_issuer, reason, running, verifier
-from tests.kit.key_server import KeyServer
+from tests.kit.identity.key_server import KeyServer
+from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, running, verifier
 from tests.kit.tokens import raw_token, session_claims, session_token, signing_key
 from tests.kit.waiting import eventually, run
 
@@ -62,8 +62,10 @@ def test_a_cached_token_is_judged_by_the_time_of_the_question(
     for now in moments:
         clock.now = now
         cold = verifier(clock=clock, clock_skew_seconds=skew)
+        known = warm.known(token, now)
         verdict = run(warm.verify(token))
         assert verdict == run(cold.verify(token))
+        assert known in (None, verdict)
         if now - skew >= NOW + 60:
             assert reason(verdict) is Reason.TOKEN_EXPIRED
 
@@ -72,6 +74,16 @@ def test_a_hit_returns_the_same_value_without_verifying_again() -> None:
     one = verifier()
     token = session_token(now=NOW)
     assert run(one.verify(token)) is run(one.verify(token))
+
+
+def test_only_a_token_that_was_verified_is_known() -> None:
+    one = verifier()
+    token = session_token(now=NOW)
+    assert one.known(token, NOW) is None
+    assert one.known("x" * (TOKEN_BYTES_MAX + 1), NOW) is None
+    verified = accepted(run(one.verify(token)))
+    assert one.known(token, NOW) is verified
+    assert one.known(token + "x", NOW) is None
 
 
 def test_tokens_with_one_signature_and_other_payloads_are_not_mixed_up() -> None:
@@ -101,7 +113,7 @@ def test_refusals_are_not_cached() -> None:
     one = verifier(clock=(clock := FakeClock(NOW - 100)))
     token = session_token(now=NOW)
     assert reason(run(one.verify(token))) is Reason.TOKEN_NOT_YET_VALID
-    assert len(one._cache) == 0
+    assert one.cached_tokens == 0
     clock.now = NOW
     accepted(run(one.verify(token)))
 
@@ -139,7 +151,7 @@ def test_a_hit_that_no_longer_holds_leaves_the_cache() -> None:
     accepted(run(one.verify(token)))
     clock.now = NOW + 66
     assert reason(run(one.verify(token))) is Reason.TOKEN_EXPIRED
-    assert len(one._cache) == 0
+    assert one.cached_tokens == 0
 
 
 def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
@@ -156,7 +168,7 @@ def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
         assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
         accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer, key=new))))
 
-        # Control: an entry that is not held against the current key is served forever.
+        # Control: an entry that is not compared with the current key is served forever.
         unchecked = PemKey(entry.key)
         one._cache[digest_of(token)] = type(entry)(
             entry.token, unchecked, entry.kid, entry.key, entry.starts_at
@@ -270,7 +282,7 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(one._cache) <= 4
+    assert one.cached_tokens <= 4
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))

@@ -33,7 +33,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Of its first database, from which others are made."""
+        """The URL of its first database, the template of the others."""
         url: str = self._server.get_uri()
         return url
 
@@ -48,7 +48,7 @@ class Cluster:
         """Returns at once, and none of it does anything any more."""
         postmaster = psutil.Process(self._server.get_pid())
         self._killed = [*postmaster.children(recursive=True), postmaster]
-        postmaster.suspend()  # it would start over what it loses
+        postmaster.suspend()  # it would restart what it loses
         for process in self._killed:
             process.kill()
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, make_url
 
-from pdp.migrations import migrate
-from pdp.sql import open_engine
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
 from tests.kit.clusters import administer, started_cluster
 
 __all__ = [

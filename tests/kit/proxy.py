@@ -1,13 +1,13 @@
-"""What networks and poolers do to connections: delay, silence, resets, refusals.
+"""A proxy that does to connections what networks and poolers do: delays, silence, resets, refusals.
 
 with proxied(postgresql_url) as (proxy, url):
     engine = open_engine(url)    # the way to the database leads through the proxy
-    proxy.blackhole()            # nothing arrives any more, and nobody is told
+    proxy.blackhole()            # nothing arrives any more, without an error
     proxy.mute()                 # what clients send arrives, and no answer to it
     proxy.forward()              # what was held up arrives
     proxy.forget()               # as blackhole, forever, for the connections that there are
     proxy.reset()                # RST on every connection
-    proxy.instead[b"COMMIT"] = None             # RST where a client says so; it never arrives
+    proxy.instead[b"COMMIT"] = None             # RST when a client sends this; it never arrives
     proxy.instead[b"LISTEN"] = refusal("0A000") # and here the proxy answers by itself
     proxy.once_arrived.add(b"COMMIT")           # RST too, but this arrives
     proxy.latency_seconds = 0.1
@@ -33,9 +33,9 @@ class Proxy:
     def __init__(self, upstream: Address) -> None:
         self.latency_seconds = 0.0
         self.instead: dict[bytes, bytes | None] = {}
-        """What a client sends -> what it gets for an answer; None: a reset."""
+        """Bytes in a message of the client -> the answer that it gets; None: a reset."""
         self.once_arrived: set[bytes] = set()
-        """What a client sends, whose answer it does not get: a reset, once it was sent on."""
+        """Bytes in a message of the client. Once they are sent on, the connection is reset."""
         self._upstream = upstream
         self._writers: set[StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -129,20 +129,20 @@ class Proxy:
     async def _pump(
         self, reader: StreamReader, writer: StreamWriter, asking: StreamWriter | None
     ) -> None:
-        """Carries bytes one way; `asking` is the client where they are the client's."""
+        """Carries bytes one way; `asking` is the client if the bytes come from it."""
         gate = self._open
         while data := await reader.read(65_536):
             await asyncio.sleep(self.latency_seconds)
             await gate.wait()
             if not asking:
                 await self._heard.wait()
-            said = next((said for said in list(self.instead) if asking and said in data), None)
-            if said is None or asking is None:
+            wanted = next((text for text in list(self.instead) if asking and text in data), None)
+            if wanted is None or asking is None:
                 writer.write(data)
                 await writer.drain()
-                if asking and any(said in data for said in list(self.once_arrived)):
+                if asking and any(text in data for text in list(self.once_arrived)):
                     _reset(asking)
-            elif (answer := self.instead[said]) is not None:
+            elif (answer := self.instead[wanted]) is not None:
                 asking.write(answer)
             else:
                 _reset(asking)

@@ -2,16 +2,14 @@
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServic
 from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 
+from tests.kit.ports import free_port, listens
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually
 
@@ -81,7 +80,8 @@ class ServerProcess:
         def is_ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"the server ended: {self.log()}"
-            return self.http("/readyz")[0] == 200
+            # Another server may have taken the port, and answer in place of this one.
+            return self.http("/readyz")[0] == 200 and listens(self.process.pid, self.http_port)
 
         eventually(is_ready, seconds=seconds, what="the server is ready")
 
@@ -208,13 +208,3 @@ def has_stopped(pid: int) -> bool:
         thread.read_text().rpartition(")")[2].split()[0] in "TtZ"
         for thread in Path(f"/proc/{pid}/task").glob("*/stat")
     )
-
-
-def free_port() -> int:
-    """A port that nobody listens on, below those that the system gives to outgoing connections: one
-    of them would be taken by the next connection of whatever else runs."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

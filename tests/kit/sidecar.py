@@ -16,7 +16,8 @@ from pdpapi.v1.administration_service_pb2 import (
     UserStatus,
 )
 
-from tests.kit.server import ServerProcess, Stubs, free_port, stubs_on
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, Stubs, stubs_on
 
 
 @dataclass

@@ -31,7 +31,7 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self._waited = _waited()
+        self._waited = waited()
         self._lost: dict[int, float] = {}
         self._began = time.monotonic()
 
@@ -44,7 +44,7 @@ class Stopwatch:
     def stalled(self) -> float:
         """Seconds that were lost. What has ended counts as it was when somebody last asked."""
         lost = self._lost
-        for (pid, thread), seconds in _waited().items():
+        for (pid, thread), seconds in waited().items():
             more = seconds - self._waited.get((pid, thread), 0.0)
             lost[pid] = max(lost.get(pid, 0.0), more)
         return sum(lost.values())
@@ -56,15 +56,16 @@ class Stopwatch:
         return max(elapsed - self.stalled, elapsed / STRETCH_MAX)
 
 
-def _waited() -> dict[tuple[int, str], float]:
-    """How long each thread has waited for a processor."""
-    waited = {}
+def waited() -> dict[tuple[int, str], float]:
+    """How long each thread of this process and those below it has waited for a processor: seconds,
+    by process and thread."""
+    seconds = {}
     for pid in _processes():
         for thread in _entries(_PROC / str(pid) / "task"):
             numbers = _read(_PROC / str(pid) / "task" / thread / "schedstat").split()
             if numbers:
-                waited[pid, thread] = int(numbers[1]) / 1e9
-    return waited
+                seconds[pid, thread] = int(numbers[1]) / 1e9
+    return seconds
 
 
 def _processes() -> Iterator[int]:

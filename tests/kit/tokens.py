@@ -72,7 +72,7 @@ def signing_key(name: str = "main", *, bits: int = 2048) -> SigningKey:
     return _generated_key(name, bits)
 
 
-@functools.cache  # takes its arguments one way only: it tells f(), f("main") and f(name=) apart
+@functools.cache  # f(), f("main") and f(name="main") would be three entries
 def _generated_key(name: str, bits: int) -> SigningKey:
     return SigningKey(
         kid=f"ins_{name}", private=rsa.generate_private_key(public_exponent=65537, key_size=bits)

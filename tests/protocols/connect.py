@@ -20,7 +20,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-from pdp.listener import EventLoop
+from pdp.process.listener import EventLoop
 from tests.protocols import known_failures
 
 HERE = Path(__file__).parent

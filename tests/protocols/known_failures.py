@@ -21,7 +21,7 @@ def read(path: Path) -> Mapping[str, str]:
 
 
 def differences(run: Set[str], failed: Set[str], known: Mapping[str, str]) -> list[str]:
-    """What is wrong with a run of the cases `run`, of which `failed` failed; empty: nothing."""
+    """The problems of a run of the cases `run`, of which `failed` failed; empty: none."""
     return [
         *(f"{case}: failed, and is not known to fail" for case in sorted(failed - known.keys())),
         *(f"{case}: passed, but is listed as failing" for case in sorted(known.keys() - failed)),

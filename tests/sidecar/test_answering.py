@@ -1,4 +1,4 @@
-"""What a sidecar makes of what upstream says, of time, and of a disk that does not write."""
+"""A sidecar with all kinds of upstream answers, over time, and with a failing disk."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ from pdpapi.v1.decision_service_pb2 import (
 )
 from structlog.testing import capture_logs
 
-from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve
+from clients.python.tests.kit.answerer import ACTOR, Answerer, allowed, denied, serve
 from pdp.audit import Recorder
 from pdp.clock import wall_clock
 from pdp.errors import AuditUnavailable, LimitExceeded, UpstreamRefused, UpstreamUnavailable
@@ -115,7 +115,7 @@ def upstream(answerers: tuple[Answerer, Answerer]) -> Answerer:
         allowed(source=9),
     ],
 )
-def test_what_is_no_answer_is_unavailable_and_not_kept(
+def test_an_invalid_answer_is_unavailable_and_not_cached(
     world: World, upstream: Answerer, said: Message | bytes
 ) -> None:
     if isinstance(said, CheckResponse):
@@ -148,10 +148,10 @@ def test_a_batch_with_another_number_of_answers_is_unavailable(
         {"reason": 999},
     ],
 )
-def test_an_answer_that_may_not_be_given_again_is_not(
+def test_an_answer_that_may_not_be_reused_is_not_reused(
     world: World, upstream: Answerer, changes: dict[str, Any]
 ) -> None:
-    """Among them: whose age nobody knows, and whose denial could not be put on record again."""
+    """Among them: answers of unknown age, and denials that could not be logged a second time."""
     upstream.says(denied(**{**KEPT, **changes}))
     for _ in range(2):
         world.check(REQUEST)
@@ -187,7 +187,7 @@ def test_a_batch_is_dropped_by_a_change_of_any_of_its_resources(
     assert world.batch(request).results[1].source == ANSWER_SOURCE_UNSPECIFIED
 
 
-def test_a_denial_that_cannot_be_recorded_is_not_given_again(
+def test_a_denial_that_cannot_be_logged_does_not_come_from_the_cache(
     world: World, upstream: Answerer
 ) -> None:
     upstream.says(denied(**KEPT))
@@ -197,10 +197,10 @@ def test_a_denial_that_cannot_be_recorded_is_not_given_again(
         world.check(REQUEST)
 
 
-def test_a_batch_whose_lease_ended_while_it_was_put_on_record_is_asked_anew(
+def test_a_batch_whose_lease_ended_while_it_was_logged_is_asked_again(
     world: World, upstream: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it allows beside the denial would be from the past."""
+    """The allows beside the denial would be from the past."""
     yes, no = allowed(**KEPT), denied(**KEPT)
     yes.ClearField("actor")
     no.ClearField("actor")
@@ -238,12 +238,12 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
         (grpc.StatusCode.UNAVAILABLE, "FACTS_STALE", True),
         (grpc.StatusCode.CANCELLED, "", True),  # how a server that ends leaves what it accepted
         (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", True),
-        # What becomes of a denial that could not be recorded.
+        # The result of a denial that could not be recorded.
         (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE", False),
         (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED", False),
         (grpc.StatusCode.UNAVAILABLE, "OF_THE_FUTURE", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", False),
-        # What becomes of a denial whose caller has used up its share.
+        # The result of a denial whose caller has used up its share.
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "SHARE_EXCEEDED", False),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
         (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", False),
@@ -253,7 +253,7 @@ def test_a_batch_of_more_questions_than_are_answered_is_not_worth_a_question(
         (grpc.StatusCode.UNIMPLEMENTED, "", False),
     ],
 )
-def test_only_where_nothing_was_decided_an_allow_stays_open(
+def test_a_fail_open_window_needs_an_upstream_that_did_not_decide(
     world: World, upstream: Answerer, code: grpc.StatusCode, reason: str, stays_open: bool
 ) -> None:
     world.check(REQUEST)
@@ -288,7 +288,7 @@ def test_only_where_nothing_was_decided_an_allow_stays_open(
     ],
     ids=["denied", "token refused", "denied, not recorded", "sidecar refused"],
 )
-def test_what_upstream_said_no_to_since_does_not_stay_open(
+def test_a_later_denial_by_upstream_ends_a_fail_open_window(
     world: World, upstream: Answerer, since: CheckResponse | tuple[grpc.StatusCode, str]
 ) -> None:
     """The stream is lost first, upstream later: what it said in between is the newer word."""
@@ -306,7 +306,7 @@ def test_what_upstream_said_no_to_since_does_not_stay_open(
         world.check(REQUEST)
 
 
-def test_a_kept_denial_does_not_turn_into_anything_when_upstream_is_away(
+def test_a_cached_denial_stays_a_denial_when_upstream_is_unavailable(
     world: World, upstream: Answerer
 ) -> None:
     upstream.says(denied(**KEPT))
@@ -342,7 +342,7 @@ def test_another_upstream_is_asked_where_the_first_has_no_answer(
 def test_one_that_hangs_takes_its_share_of_the_deadline_and_is_left(
     answerers: tuple[Answerer, Answerer],
 ) -> None:
-    """Incident F25: a server whose answers wait for something, though its stream goes on."""
+    """A server whose answers wait for something, though its stream goes on."""
     hangs, answers = answerers
     come = threading.Event()
 
@@ -375,7 +375,7 @@ def test_a_question_that_is_wrong_is_asked_once(
     assert not answerers[1].requests
 
 
-def test_that_no_upstream_answers_is_said_once_of_each_and_not_with_each_question() -> None:
+def test_an_unreachable_upstream_is_logged_once_and_not_with_each_question() -> None:
     """A thousand questions a second would be as many lines, just when somebody reads the log."""
     away = ["127.0.0.1:1", "127.0.0.1:2"]
     upstreams = Upstreams(away, Credentials(), deadline_seconds=10)

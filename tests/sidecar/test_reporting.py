@@ -21,22 +21,22 @@ from sqlalchemy import Engine
 from pdp.audit import DecisionFilter, DecisionLog, Recorder, Reports, Shipper
 from pdp.audit.segments import list_segments, segment_path
 from pdp.clock import wall_clock
+from pdp.database.engine import open_engine
 from pdp.errors import AuditUnavailable, PdpError, Unavailable
 from pdp.limits import REPORT_BYTES_MAX
 from pdp.model import AnswerSource
 from pdp.sidecar.reporting import Report, UpstreamDestination
-from pdp.sql import open_engine
 from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller
-from tests.audit.logs import ORIGIN, write_log
-from tests.e2e.test_check import error_info, refusal
-from tests.kit.decisions import decision_record
+from tests.kit.audit.logs import ORIGIN, write_log
+from tests.kit.audit.records import decision_record
 from tests.kit.server import PDP, running_server
 from tests.kit.waiting import eventually, run
+from tests.kit.wire.errors import error_info, rpc_error
 
 CACHED = {"source": AnswerSource.CACHED}
 SEGMENT_BYTES = 2000
-"""Of a few records."""
+"""The size of a few records."""
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_sidecar_that_dies_at_any_report_loses_nothing_and_doubles_nothing(
 
 
 def test_an_acknowledgement_that_was_lost_doubles_nothing(tmp_path: Path, upstream: Engine) -> None:
-    """F4 where reports are concerned: two of three answers are lost, one of them with its call."""
+    """F4 for reports: two of three answers are lost, one of them with its call."""
     report = report_to(upstream)
     calls = 0
 
@@ -237,7 +237,7 @@ def test_a_sidecar_killed_while_something_is_refused_still_keeps_it(
 
 
 def test_around_a_flipped_bit_everything_is_reported(tmp_path: Path, upstream: Engine) -> None:
-    """G7: as into SQL. The chain goes on behind the record that does not hold."""
+    """As into SQL. The chain goes on behind the record that does not hold."""
     ids = write_log(tmp_path, 10, **CACHED)
     ids += write_log(tmp_path, 1, **CACHED)
     path = segment_path(tmp_path / ORIGIN, 1)
@@ -318,18 +318,18 @@ def test_a_sidecar_reports_to_a_server_and_auditors_see_it(tmp_path: Path) -> No
 
         # Only who may report does, and not more than fits.
         for key in (AUDITOR_KEY, BACKEND_KEY):
-            error = refusal(lambda key=key: report(ReportDecisionsRequest(), key))
+            error = rpc_error(lambda key=key: report(ReportDecisionsRequest(), key))
             assert error.code() is grpc.StatusCode.PERMISSION_DENIED
             assert error_info(error).metadata["capability"] == "report"
-        error = refusal(lambda: report(ReportDecisionsRequest(origin="x" * REPORT_BYTES_MAX)))
+        error = rpc_error(lambda: report(ReportDecisionsRequest(origin="x" * REPORT_BYTES_MAX)))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        error = refusal(lambda: report(ReportDecisionsRequest(origin="a/b")))
+        error = rpc_error(lambda: report(ReportDecisionsRequest(origin="a/b")))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @contextmanager
 def following(listed_by: dict[str, str]) -> Iterator[Callable[[], dict[str, str]]]:
-    """What `pdp audit list --follow` says, line by line, of what comes from now on."""
+    """The lines of `pdp audit list --follow` about later records."""
     command = [*PDP, "audit", "list", "--follow", "--json", "--api-key", AUDITOR_KEY]
     follower = subprocess.Popen(command, env=listed_by, stdout=subprocess.PIPE, text=True)
     try:

@@ -90,7 +90,7 @@ def test_the_key_for_upstream_does_not_show_and_may_end_with_a_line_break(tmp_pa
         ("", 0),
     ],
 )
-def test_the_nearest_pattern_says_for_how_long_a_permission_stays_open(
+def test_the_nearest_pattern_determines_the_fail_open_window(
     permission: str, seconds: float
 ) -> None:
     patterns = [

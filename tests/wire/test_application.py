@@ -23,7 +23,7 @@ from pdp.settings import CallerSettings
 from pdp.wire import Application, Callers, Health
 from pdp.wire.callers import Caller
 from pdp.wire.methods import Method, StreamMethod, blocking
-from tests.wire.test_callers import SPIFFE, certificate, uri
+from tests.kit.wire.caller_certificates import SPIFFE, certificate, uri
 
 BYTES_MAX = 100_000
 PATH = "/pdpapi.v1.PolicyDecisionService/Check"
@@ -35,7 +35,7 @@ KEY = "pdp_key"
 
 @dataclass
 class Response:
-    """What came back over HTTP."""
+    """An answer over HTTP."""
 
     http_status: int
     headers: dict[bytes, bytes]

@@ -1,21 +1,17 @@
-"""Who calls: an API key or a certificate's one URI, and nothing else."""
+"""The identity of a caller: an API key or the one URI of a certificate, and nothing else."""
 
-import datetime
 import hashlib
 from collections.abc import Sequence
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pdp.errors import CallerUnauthenticated
 from pdp.settings import CallerSettings
 from pdp.wire.callers import ANONYMOUS, Callers, Proof
+from tests.kit.wire.caller_certificates import SPIFFE, certificate, uri
 
 KEY = "pdp_a-key-of-a-caller"
-SPIFFE = "spiffe://example.test/courses"
 callers = Callers(
     [
         CallerSettings(name="courses", api_key_sha256=hashlib.sha256(KEY.encode()).hexdigest()),
@@ -27,28 +23,6 @@ callers = Callers(
 def identify(*metadata: tuple[str, str], certificate: bytes | None = None) -> str:
     values = [value.encode() for key, value in metadata if key == "authorization"]
     return callers.identify(Proof(values, certificate)).name
-
-
-def certificate(*names: x509.GeneralName, common_name: str = "any") -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-    )
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-def uri(text: str) -> x509.UniformResourceIdentifier:
-    return x509.UniformResourceIdentifier(text)
 
 
 def test_an_api_key_names_its_caller() -> None:

@@ -18,7 +18,6 @@ from pdp import model
 from pdp.facts import ChangeKind
 from pdp.wire import (
     Watchers,
-    access_queries,
     access_query_methods,
     administration_methods,
     audit_methods,
@@ -26,15 +25,16 @@ from pdp.wire import (
     external_auth_pb2,
     external_authorization_methods,
 )
-from pdp.wire.changes import KINDS
 from pdp.wire.methods import AnyMethod
+from pdp.wire.services import access_queries
+from pdp.wire.services.changes import KINDS
 
 NOBODY = cast(Any, None)
 METHODS: list[AnyMethod] = [
     *decision_methods(NOBODY, NOBODY),
     *access_query_methods(NOBODY, NOBODY, NOBODY),
     *external_authorization_methods(NOBODY, NOBODY, ""),
-    *administration_methods(NOBODY, NOBODY, NOBODY),
+    *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
@@ -59,7 +59,7 @@ def test_the_table_holds_every_method_of_the_contract_and_no_other() -> None:
     assert len(METHODS) == len(contract)
 
 
-def test_who_may_call_what() -> None:
+def test_each_capability_allows_its_methods() -> None:
     """A golden table: what a caller with one capability reaches."""
     reached: dict[str, set[str]] = {}
     for method in METHODS:
@@ -80,7 +80,7 @@ def test_who_may_call_what() -> None:
     }
 
 
-# What of a question reaches facts and decision, by message. A field that is added to the contract
+# The fields that reach facts and decision, by message. A field that is added to the contract
 # must be placed here, after it was made sure that every cache that it concerns knows it.
 READ = {
     "pdpapi.v1.CheckRequest": {
@@ -125,7 +125,7 @@ def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
 
 
 def test_every_kind_of_change_has_a_name_on_the_wire() -> None:
-    """But the one that is told as `start_over`."""
+    """Except the one that is sent as `start_over`."""
     wire = set(change_service_pb2.ChangeKind.values()) - {0}
     assert set(KINDS) == set(ChangeKind) - {ChangeKind.EVERYTHING}
     assert sorted(KINDS.values()) == sorted(wire)

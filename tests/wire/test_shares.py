@@ -51,7 +51,7 @@ def test_threads_that_take_at_once_get_no_more_than_the_share() -> None:
     assert len(taken) == places.taken == 50
 
 
-def test_who_spends_too_much_waits_as_long_as_it_is_told() -> None:
+def test_a_caller_beyond_its_share_is_served_after_the_announced_wait() -> None:
     now = 100.0
     rate = Rate("reports_share", 1_000, lambda: now)
     for _ in range(10):
@@ -66,7 +66,7 @@ def test_who_spends_too_much_waits_as_long_as_it_is_told() -> None:
     assert 900 < refused.value.retry_after_ms <= 1_001
 
 
-def test_who_asks_again_at_once_does_not_wait_the_longer_for_it() -> None:
+def test_a_retry_too_early_does_not_make_the_wait_longer() -> None:
     now = 0.0
     rate = Rate("reports_share", 10, lambda: now)
     rate.spend("one", 10 * int(RATE_SECONDS) + 5)

@@ -1,6 +1,8 @@
 """Every error has its status, and no text of a bug gets out."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -23,15 +25,19 @@ EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
     errors.InvalidRequest: errors.InvalidRequest(errors.Violation("permission", "is empty")),
     errors.InvalidPolicy: errors.InvalidPolicy(errors.Violation("roles.A", "is odd", line=3)),
     errors.LimitExceeded: errors.LimitExceeded("batch_items_max", 1000, 1001),
-    errors.Overloaded: errors.Overloaded("watchers_max", 10_000),
-    errors.ShareExceeded: errors.ShareExceeded("watch_streams_share", 64, 3_000),
+    errors.Overloaded: errors.Overloaded("concurrent_rpcs_max", 1024),
+    errors.ShareExceeded: errors.ShareExceeded("streams_share", 64, 3_000),
     errors.RevisionChanged: errors.RevisionChanged(11, 12),
     errors.FilterUnsupported: errors.FilterUnsupported([("rule", "matches", 1, 20)]),
     errors.NotFound: errors.NotFound("role", "ADMIN"),
     errors.AlreadyExists: errors.AlreadyExists("role", "ADMIN"),
     errors.RouteConflict: errors.RouteConflict("/a/{x}", "/{y}/b", "could take the same path"),
     errors.BrokenReference: errors.BrokenReference("is granted", "role", "ADMIN"),
+    errors.CallerNotAllowed: errors.CallerNotAllowed("no", method="/a/B", capability="administer"),
+    errors.FactsStale: errors.FactsStale("stale", age_seconds=5.1, bound_seconds=5),
+    errors.RevisionNotReached: errors.RevisionNotReached("not yet", wanted=12, seen=11),
 }
+CONTRACT = Path(__file__).parents[2] / "proto" / "pdpapi" / "v1" / "error_reason.proto"
 
 
 def example(error: type[errors.PdpError]) -> errors.PdpError:
@@ -59,6 +65,42 @@ def test_every_status_says_its_reason_and_domain(error: type[errors.PdpError]) -
     assert code.value[0] == status.code
 
 
+def worked_examples() -> dict[str, tuple[str, dict[str, str]]]:
+    """Reason -> (gRPC code, metadata), as the contract's comments show them."""
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    code, example = "", re.compile(r'ErrorInfo\{reason: "(\w+)"(?:, metadata: \{(.*)\})?')
+    for line in CONTRACT.read_text().splitlines():
+        if (match := re.match(r"  // ([A-Z_]+)\. ", line)) is not None:
+            code = match[1]
+        if (match := example.search(line)) is not None:
+            found[match[1]] = code, dict(re.findall(r'(\w+): "([^"]*)"', match[2] or ""))
+    return found
+
+
+def test_the_contract_shows_an_example_of_every_reason() -> None:
+    reasons = {f"ERROR_REASON_{reason}" for reason in worked_examples()}
+    assert reasons == set(ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+
+
+@pytest.mark.parametrize("error", sorted(STATUSES, key=lambda e: e.__name__))
+def test_the_examples_of_the_contract_are_what_is_sent(error: type[errors.PdpError]) -> None:
+    code, status = status_of(example(error))
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    shown_code, shown = worked_examples()[info.reason]
+    assert code.name == shown_code
+    assert set(info.metadata) == set(shown)
+    for name, value in shown.items():
+        assert value in {info.metadata[name], "..."}
+
+
+def test_the_example_of_a_bug_is_what_is_sent() -> None:
+    code, status = bug_status("0190")
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    assert (code.name, set(info.metadata)) == ("INTERNAL", set(worked_examples()["INTERNAL"][1]))
+
+
 @pytest.mark.parametrize("error", sorted(leaves(errors.Unavailable), key=lambda e: e.__name__))
 def test_what_is_unavailable_says_when_to_ask_again(error: type[errors.PdpError]) -> None:
     code, status = status_of(example(error))
@@ -72,13 +114,13 @@ def test_a_herd_is_not_asked_to_come_back_at_one_moment() -> None:
     assert len({retry_milliseconds(status) for _, status in said}) > 9
 
 
-def test_a_caller_without_a_share_is_told_which_and_when_there_is_room_again() -> None:
+def test_an_exhausted_share_is_named_with_a_time_to_retry() -> None:
     code, status = status_of(example(errors.ShareExceeded))
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert info.reason == "SHARE_EXCEEDED"
-    assert info.metadata == {"limit": "watch_streams_share", "maximum": "64"}
+    assert info.metadata == {"limit": "streams_share", "maximum": "64"}
     assert 3_050 <= retry_milliseconds(status) <= 3_200
 
 
@@ -106,7 +148,7 @@ LONG = ("x" * 9_000, "\U0001f600" * 9_000, "\x01%" * 9_000, "\ud83d" * 9_000)
 
 
 def trailer_bytes(status: status_pb2.Status) -> int:
-    """What a client counts of a status: `grpc-message` and the details, as HTTP/2 carries them."""
+    """The size of a status for a client: `grpc-message` and the details, as HTTP/2 carries them."""
     headers = status_headers(Refusal(grpc.StatusCode.UNKNOWN, status))
     return sum(len(name) + len(value) + 32 for name, value in headers)
 
@@ -140,7 +182,7 @@ def test_no_status_is_longer_than_a_client_takes(
     assert len(again.details) == len(status.details)
 
 
-def test_what_fits_is_said_whole() -> None:
+def test_a_short_message_is_sent_in_full() -> None:
     violations = [errors.Violation(f"roles.A.allow[{n}]", "is odd", n) for n in range(9)]
     _, status = status_of(errors.InvalidPolicy(*violations))
     bad, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()

@@ -20,6 +20,7 @@ Invariants:
 """
 
 from pdp_client.aio import AsyncGuard
+from pdp_client.asking import CacheStatus
 from pdp_client.errors import (
     Denied,
     Forbidden,
@@ -53,6 +54,7 @@ __all__ = [
     "Actor",
     "AnswerSource",
     "AsyncGuard",
+    "CacheStatus",
     "Decision",
     "DenialKind",
     "Denied",

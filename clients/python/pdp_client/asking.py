@@ -4,6 +4,7 @@ import math
 import random
 import threading
 import time
+from dataclasses import dataclass
 from typing import Self
 
 import grpc
@@ -21,6 +22,22 @@ _RETRY_SECONDS_FIRST = 0.025
 _RETRY_SECONDS_MAX = 1.0
 # A server that ends cancels what it has accepted and not begun; nothing here cancels a call.
 _ASK_AGAIN = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The cache of a guard at one moment, e.g. for metrics."""
+
+    live: bool
+    """Whether it may answer now. If not for long, the change stream is lost or refused."""
+    entries: int
+    """How many decisions it holds."""
+    in_flight: int
+    """For how many questions the PDP is being asked now."""
+    revision: int
+    """All changes up to this revision are known."""
+    lease_ends_at: float
+    """`time.monotonic()` at which the lease ends or ended; minus infinity: there was none."""
 
 
 class Asking:
@@ -72,6 +89,20 @@ class Asking:
         one = cls.__new__(cls)
         vars(one).update(vars(other))
         return one
+
+    @property
+    def cache_status(self) -> CacheStatus | None:
+        """How the cache is doing; None without `cache=True`."""
+        cache = self._cache
+        if cache is None:
+            return None
+        return CacheStatus(
+            live=cache.live,
+            entries=cache.size,
+            in_flight=cache.in_flight,
+            revision=cache.position[1],
+            lease_ends_at=cache.lease_ends_at,
+        )
 
     def _end(self) -> None:
         if self._cache is not None:

@@ -20,7 +20,7 @@ What empties it:
 
 Whoever looks takes the lease first, the entry second and the clock last; whoever is told drops
 first and grants the new lease after. So no entry is given by a lease that knows better, and a
-process that was paused in between finds the lease over (incident F6). A new start puts a new object
+process that was paused in between finds the lease over. A new start puts a new object
 in the place of entries and lease at once: no entry is given by the lease of another start.
 
 A hit takes no lock. No error is ever kept.
@@ -186,9 +186,24 @@ class DecisionCache(Generic[T]):
         return len(self._kept.entries)
 
     @property
+    def weight(self) -> int:
+        """For how many answers the entries count; at most `entries_max`."""
+        return self._kept.weight
+
+    @property
+    def in_flight(self) -> int:
+        """How many keys are being asked for now."""
+        return len(self._asking)
+
+    @property
+    def lease_ends_at(self) -> float:
+        """When the lease ends or ended (seconds of the clock); minus infinity: there was none."""
+        return self._kept.lease_ends_at
+
+    @property
     def live(self) -> bool:
         """Whether there is a lease now."""
-        return self._clock() < self._kept.lease_ends_at
+        return self._clock() < self.lease_ends_at
 
     @property
     def position(self) -> tuple[str, int]:
@@ -253,10 +268,6 @@ class DecisionCache(Generic[T]):
                 del self._asking[key]
         asking.set_result(None)
 
-    def keep(self, key: bytes, fresh: Fresh[T]) -> None:
-        """Keeps what was asked without `get_or_ask`, if the rules let it."""
-        self._keep(key, fresh)
-
     def forget(self, key: bytes) -> None:
         """Drops the answer to one question."""
         with self._lock:
@@ -264,10 +275,11 @@ class DecisionCache(Generic[T]):
 
     def _ask(self, key: bytes, ask: Callable[[], Fresh[T]]) -> Given[T]:
         fresh = ask()
-        self._keep(key, fresh)
+        self.keep(key, fresh)
         return Given(fresh.answer, cached=False)
 
-    def _keep(self, key: bytes, fresh: Fresh[T]) -> None:
+    def keep(self, key: bytes, fresh: Fresh[T]) -> None:
+        """Keeps an answer if the rules allow it."""
         seconds = fresh.reusable_seconds or 0.0
         ends_at = fresh.sent_at + min(seconds, self._age_seconds_max)
         with self._lock:

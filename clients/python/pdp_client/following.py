@@ -24,7 +24,7 @@ log = logging.getLogger("pdp_client")
 
 LEASE_SECONDS_MAX = 1.0
 SILENCE_SECONDS_MAX = 1.0
-"""Four heartbeats. A connection whose other end is gone says nothing either (incident F26)."""
+"""Four heartbeats. A connection whose other end is gone says nothing either."""
 LATE_SECONDS_MAX = 0.7
 """A word that comes later has no lease that lasts to the next. As `began` stays, so does the delay:
 a stream whose request was held up for long is of no use as long as it lasts."""

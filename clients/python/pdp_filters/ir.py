@@ -1,8 +1,8 @@
 """The neutral form of a filter: `and`, `or`, and total predicates. There is no `not`.
 
-A condition of the policy has three outcomes: true, false, error. Whoever makes a filter writes two
-trees for it, one that is true where the condition is definitely true, one that is true where it is
-definitely false; an error makes neither true. The opposite of `equal` is therefore `present and not
+A condition of the policy has three outcomes: true, false, error. A filter has two trees for it: one
+is true if the condition is definitely true, the other if it is definitely false. An error makes
+neither true. The opposite of `equal` is therefore `present and not
 equal`, and has its own operator here.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pdp_client import Guard
 
-from clients.python.tests.answerer import Answerer, serve
+from clients.python.tests.kit.answerer import Answerer, serve
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def answerer() -> Iterator[Answerer]:
 
 @pytest.fixture
 def teller() -> Iterator[Answerer]:
-    """A peer that also tells what changes."""
+    """A peer that also has a change stream."""
     one = Answerer(watches=True)
     server = serve(one, "127.0.0.1:0")
     yield one

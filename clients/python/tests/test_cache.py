@@ -1,4 +1,4 @@
-"""The cache of decisions by itself: what is kept, until when, and who asks."""
+"""The cache of decisions by itself: what it caches, until when, and which caller asks the PDP."""
 
 import threading
 import time
@@ -76,10 +76,10 @@ def names_in(cache: DecisionCache[str]) -> int:
     return sum(len(keys) for keys in cache._kept.by_name.values())
 
 
-# --- what is kept, and until when -----------------------------------------------------------------
+# --- what is cached, and until when ---------------------------------------------------------------
 
 
-def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
+def test_an_answer_is_served_from_the_cache(cache: DecisionCache[str]):
     first = cache.get_or_ask(b"k", fresh)
     again = cache.get_or_ask(b"k", lambda: pytest.fail("asked again"))
     assert (first.answer, first.cached) == ("yes", False)
@@ -96,13 +96,13 @@ def test_what_was_asked_is_given_again(cache: DecisionCache[str]):
         pytest.param(fresh(seconds=float("nan")), id="reusable for no number"),
         pytest.param(fresh(epoch="f"), id="of another epoch"),
         pytest.param(fresh(epoch=""), id="of no epoch"),
-        pytest.param(fresh(revision=6), id="from before what was told"),
+        pytest.param(fresh(revision=6), id="from before the last change"),
         pytest.param(fresh(sent_at=30.0), id="too old"),
         pytest.param(fresh(touched=Touched("", "", frozenset())), id="of no actor"),
         pytest.param(fresh(weight=11), id="larger than there is room"),
     ],
 )
-def test_what_may_not_be_given_again_is_not_kept(cache: DecisionCache[str], one: Fresh[str]):
+def test_an_answer_that_may_not_be_reused_is_not_cached(cache: DecisionCache[str], one: Fresh[str]):
     assert cache.get_or_ask(b"k", lambda: one).answer == "yes"
     assert cache.find(b"k") is None
     assert cache.size == 0
@@ -183,7 +183,7 @@ def test_a_change_drops_what_it_touches_and_what_is_not_understood_drops_all(
 # --- what the stream says, in every order ---------------------------------------------------------
 
 
-def test_an_answer_from_before_what_was_told_is_not_kept(cache: DecisionCache[str]):
+def test_an_answer_from_before_a_change_is_not_cached(cache: DecisionCache[str]):
     cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=["user_9"])], 8)
     keep(cache, one=fresh(revision=7))
     assert cache.find(b"k") is None
@@ -191,7 +191,9 @@ def test_an_answer_from_before_what_was_told_is_not_kept(cache: DecisionCache[st
     assert cache.find(b"k")
 
 
-def test_an_answer_from_before_a_revision_that_is_half_told_is_not_kept(cache: DecisionCache[str]):
+def test_an_answer_from_before_a_revision_that_has_half_arrived_is_not_cached(
+    cache: DecisionCache[str],
+):
     cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=["user_1"])], 7)  # 8, its first part
     cache.renew(7, "e", 101)
     keep(cache, one=fresh(revision=7))
@@ -202,7 +204,7 @@ def test_an_answer_from_before_a_revision_that_is_half_told_is_not_kept(cache: D
     assert cache.find(b"k")
 
 
-def test_a_message_without_changes_keeps_nothing_out(cache: DecisionCache[str]):
+def test_a_message_without_changes_prevents_no_caching(cache: DecisionCache[str]):
     cache.changed([], 7)
     keep(cache)
     assert cache.find(b"k")
@@ -216,10 +218,10 @@ def test_a_lease_that_is_over_ends_the_one_before(cache: DecisionCache[str], end
     assert not cache.live
 
 
-def test_a_lease_for_an_earlier_revision_than_was_told_grants_nothing(cache: DecisionCache[str]):
+def test_a_lease_for_an_earlier_revision_than_the_last_grants_nothing(cache: DecisionCache[str]):
     keep(cache)
     cache.renew(6, "e", 500)
-    assert cache._kept.lease_ends_at == 101
+    assert cache.lease_ends_at == 101
     assert cache.position == ("e", 7)
 
 
@@ -277,34 +279,34 @@ def test_entries_and_what_leads_to_them_stay_bounded_under_churn(
     assert len(cache._kept.by_name) == names_in(cache) == 30
     assert cache.find(b"4999")
     assert cache.find(b"100") is None
-    assert not cache._asking
+    assert cache.in_flight == 0
 
 
 def test_what_ended_is_let_go_of_without_being_asked_for(cache: DecisionCache[str], clock: Clock):
     keep(cache)
     clock.now = 130
     lease_until(cache, 131)
-    assert (cache.size, len(cache._kept.by_name), cache._kept.weight) == (0, 0, 0)
+    assert (cache.size, len(cache._kept.by_name), cache.weight) == (0, 0, 0)
 
 
 def test_a_batch_counts_for_as_many_answers_as_it_has(cache: DecisionCache[str]):
     for n in range(4):
         keep(cache, str(n).encode(), fresh(weight=3))
     assert cache.size == 3
-    assert cache._kept.weight == 9
+    assert cache.weight == 9
 
 
-def test_asking_twice_at_once_keeps_one(cache: DecisionCache[str]):
+def test_two_answers_to_one_question_leave_one_entry(cache: DecisionCache[str]):
     def ask() -> Fresh[str]:
-        cache._keep(b"k", fresh("first"))
+        cache.keep(b"k", fresh("first"))
         return fresh("second")
 
     cache.get_or_ask(b"k", ask)
     assert cache.find(b"k") == "second"
-    assert (cache.size, names_in(cache), cache._kept.weight) == (1, 4, 1)
+    assert (cache.size, names_in(cache), cache.weight) == (1, 4, 1)
 
 
-# --- who asks -------------------------------------------------------------------------------------
+# --- which caller asks ----------------------------------------------------------------------------
 
 
 def test_a_hit_takes_no_lock(cache: DecisionCache[str]):
@@ -318,14 +320,14 @@ def test_a_hit_takes_no_lock(cache: DecisionCache[str]):
             cache._lock.release()
 
 
-def test_an_error_passes_and_is_not_kept(cache: DecisionCache[str]):
+def test_an_error_passes_and_is_not_cached(cache: DecisionCache[str]):
     def fail() -> Fresh[str]:
         raise OSError("gone")
 
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
             cache.get_or_ask(b"k", fail)
-    assert not cache._asking
+    assert cache.in_flight == 0
     assert cache.get_or_ask(b"k", fresh).cached is False
 
 
@@ -356,8 +358,8 @@ def waiting_for(cache: DecisionCache[str], key: bytes) -> int:
     return len(asking._waiters) if asking else -1
 
 
-def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):
-    """Incident F20."""
+def test_concurrent_threads_with_one_key_ask_once(real: DecisionCache[str]):
+    """Fault F20."""
     ask = Asking(lambda: fresh(sent_at=time.monotonic()))
     with ThreadPoolExecutor(50) as pool:
         given = [pool.submit(real.get_or_ask, b"k", ask) for _ in range(50)]
@@ -367,7 +369,7 @@ def test_of_many_who_want_one_key_one_asks(real: DecisionCache[str]):
     assert ask.times == 1
 
 
-def test_who_waited_asks_again_if_something_was_told_meanwhile(real: DecisionCache[str]):
+def test_a_thread_that_waited_asks_again_after_a_change(real: DecisionCache[str]):
     """The answer in the air is from before a revocation; who came after it must not get it."""
     ask = Asking(lambda: fresh("allow", sent_at=time.monotonic(), revision=7))
     later = Asking(lambda: fresh("deny", sent_at=time.monotonic(), revision=8))
@@ -383,7 +385,7 @@ def test_who_waited_asks_again_if_something_was_told_meanwhile(real: DecisionCac
         assert second.result(10).answer == "deny"
 
 
-def test_who_waited_for_an_error_asks(real: DecisionCache[str]):
+def test_a_thread_that_waited_for_an_error_asks(real: DecisionCache[str]):
     def fail() -> Fresh[str]:
         raise OSError("gone")
 
@@ -429,7 +431,7 @@ def test_threads_that_keep_drop_and_find_at_once_leave_it_in_order(real: Decisio
         list(pool.map(ask_and_drop, range(4)))
     kept = real._kept
     assert names_in(real) == 2 * real.size
-    assert kept.weight == real.size
+    assert real.weight == real.size
     assert {key for keys in kept.by_name.values() for key in keys} == set(kept.entries)
 
 

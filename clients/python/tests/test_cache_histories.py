@@ -1,8 +1,8 @@
 """Whatever happens in whatever order, an answer given from the cache was true within the lease.
 
-A world of facts, a server that tells of it, and one who asks, all in one thread on one clock; what
+A world of facts, a server that streams it, and a caller, all in one thread on one clock. What
 is drawn is the order of what happens, also while a question is under way and between the steps of
-`find` (a paused process, incident F6). Each protection, switched off, must be caught by the same
+`find` (a process that was paused). Each protection, switched off, must be caught by the same
 test: otherwise the test would prove nothing.
 """
 
@@ -49,7 +49,7 @@ Happening = tuple[object, ...]
 
 @dataclass(frozen=True)
 class State:
-    """What was true from `since` on."""
+    """The facts from `since` on."""
 
     epoch: str
     revision: int
@@ -125,7 +125,7 @@ class World:
     def restore(self, back: int) -> None:
         """The database as it was, in another epoch."""
         last = self.history[-1]
-        # Versions never come twice: what was undone is told from what is written next.
+        # Versions are never used twice, so a lost change differs from the next one.
         earlier = self.history[max(0, len(self.history) - 1 - back)]
         self.edges += 1
         facts = {t: 100 * self.edges + v for t, v in earlier.facts.items()}
@@ -148,7 +148,7 @@ class World:
             self.waiting.popleft()()
 
     def open_stream(self) -> None:
-        """The stream is cut, what was not heard is lost, and the next begins where it was heard."""
+        """The stream is cut, messages under way are lost; the next begins after the last one."""
         self.waiting.clear()
         epoch, revision = self.cache.position
         last = self.history[-1]
@@ -249,7 +249,7 @@ class Draw:
 
     def _meanwhile(self) -> list[Happening]:
         if self._chance(0.2):
-            # What a paused process wakes up to: time has passed, and it is told of it.
+            # A process after a pause: time has passed, and a message says so.
             return [("commit", self._things(), False), ("tick", 1.5), ("beat",), ("hear", 9)]
         return self._some(2)
 
@@ -264,7 +264,7 @@ RUNS = 4_000
 
 
 def first_wrong(kind: type[DecisionCache[object]]) -> tuple[list[str], list[Happening]] | None:
-    """What was wrong in the first run where something was, and that run."""
+    """The first wrong answer of the first run that has one, and that run."""
     for seed in range(RUNS):
         run = Draw(seed).run()
         world = World(kind)
@@ -284,13 +284,13 @@ def test_no_answer_is_given_that_was_not_true_within_the_lease():
 class KeepsTheOld(DecisionCache[object]):
     """Without the revision check."""
 
-    def _keep(self, key: bytes, fresh: Fresh[object]) -> None:
-        super()._keep(key, replace(fresh, revision=10**9))
+    def keep(self, key: bytes, fresh: Fresh[object]) -> None:
+        super().keep(key, replace(fresh, revision=10**9))
 
 
 class MixesEpochs(DecisionCache[object]):
-    def _keep(self, key: bytes, fresh: Fresh[object]) -> None:
-        super()._keep(key, replace(fresh, epoch=self.position[0]))
+    def keep(self, key: bytes, fresh: Fresh[object]) -> None:
+        super().keep(key, replace(fresh, epoch=self.position[0]))
 
 
 class HearsOnlyWholeRevisions(DecisionCache[object]):
@@ -316,9 +316,9 @@ class DropsOnlyWhatItKnows(DecisionCache[object]):
 class KnowsNothingAbove(DecisionCache[object]):
     """A resource above is not what an answer depends on."""
 
-    def _keep(self, key: bytes, fresh: Fresh[object]) -> None:
+    def keep(self, key: bytes, fresh: Fresh[object]) -> None:
         asked = frozenset(one for one in fresh.touched.resources if one[0] == "course")
-        super()._keep(key, replace(fresh, touched=replace(fresh.touched, resources=asked)))
+        super().keep(key, replace(fresh, touched=replace(fresh.touched, resources=asked)))
 
 
 class NeverStartsOver(DecisionCache[object]):

@@ -25,7 +25,8 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse
 
-from clients.python.tests.answerer import ACTOR, Answerer, Stream, changed, denied, reusable
+from clients.python.tests.kit.answerer import ACTOR, Answerer, Stream, changed, denied, reusable
+from clients.python.tests.kit.caches import status
 from tests.kit.waiting import eventually
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
@@ -44,10 +45,9 @@ def caching(teller: Answerer) -> Iterator[Guard]:
 
 def lease(teller: Answerer, guard: Guard, revision: int = 7) -> Stream:
     """A lease for a second from about now."""
-    assert guard._cache is not None
-    before = guard._cache._kept.lease_ends_at
+    before = status(guard).lease_ends_at
     teller.streams[-1].lease(revision)
-    eventually(lambda: guard._cache and guard._cache._kept.lease_ends_at > before)
+    eventually(lambda: status(guard).lease_ends_at > before)
     return teller.streams[-1]
 
 
@@ -92,7 +92,7 @@ def test_any_difference_in_what_is_sent_is_another_question(teller: Answerer, ca
         pytest.param(denied(epoch="e", reusable_for={"seconds": 60}), id="a denial"),
         pytest.param(reusable(epoch="f"), id="of another epoch"),
         pytest.param(reusable(source=core_pb2.ANSWER_SOURCE_CACHED), id="another's kept one"),
-        pytest.param(reusable(source=core_pb2.ANSWER_SOURCE_STAYED_OPEN), id="stayed open"),
+        pytest.param(reusable(source=core_pb2.ANSWER_SOURCE_STAYED_OPEN), id="fail-open window"),
         pytest.param(denied(decision=1, denial_kind=0, epoch="e"), id="without reusable_for"),
     ],
 )
@@ -112,7 +112,7 @@ def test_an_answer_of_a_source_that_is_not_known_is_none(teller: Answerer, cachi
         caching.check(TOKEN, "course:edit")
 
 
-def test_an_error_is_never_kept_and_never_answered_by_what_was_kept(
+def test_an_error_is_never_cached_and_never_answered_from_the_cache(
     teller: Answerer, caching: Guard
 ):
     teller.fails(grpc.StatusCode.INTERNAL)
@@ -158,7 +158,7 @@ def test_a_change_of_something_else_drops_nothing(teller: Answerer, caching: Gua
 
 def test_without_a_lease_it_asks(teller: Answerer, caching: Guard):
     kept(caching, teller, "course:edit")
-    eventually(lambda: caching._cache and not caching._cache.live)
+    eventually(lambda: not status(caching).live)
     assert caching.check(TOKEN, "course:edit").source is AnswerSource.DECIDED
 
 
@@ -166,7 +166,7 @@ def test_without_a_lease_it_asks(teller: Answerer, caching: Guard):
 def test_the_end_of_the_answer_is_counted_on_a_clock_that_nobody_sets(
     teller: Answerer, caching: Guard, off: int
 ):
-    """Incident F17: by the PDP's wall clock the answer ends an hour from here, or has ended."""
+    """By the PDP's wall clock the answer ends an hour from here, or has ended."""
     answer = reusable(reusable_until={"seconds": int(time.time()) + off})
     answer.reusable_for.FromMilliseconds(300)
     teller.says(answer)
@@ -201,19 +201,23 @@ def test_a_closed_guard_gives_nothing_from_before(teller: Answerer, caching: Gua
     caching.close()
     with pytest.raises(ValueError, match="closed"):
         caching.check(TOKEN, "course:edit")
+    assert (status(caching).entries, status(caching).live) == (0, False)
 
 
-def test_a_peer_that_tells_of_no_changes_is_asked_each_time(answerer: Answerer):
+def test_a_peer_without_a_change_stream_is_asked_each_time(
+    answerer: Answerer, caplog: pytest.LogCaptureFixture
+):
     answerer.says(reusable())
     with Guard(answerer.address, deadline_seconds=10, cache=True) as guard:
-        eventually(lambda: guard._follower._refused)
+        eventually(lambda: "the change stream is refused" in caplog.text)
         for _ in range(2):
             assert guard.check(TOKEN, "course:edit").source is AnswerSource.DECIDED
 
 
-def test_a_guard_keeps_nothing_unless_it_is_told_to(teller: Answerer):
+def test_a_guard_caches_nothing_by_default(teller: Answerer):
     teller.says(reusable())
     with Guard(teller.address, deadline_seconds=10) as guard:
+        assert guard.cache_status is None
         for _ in range(2):
             assert guard.check(TOKEN, "course:edit").source is AnswerSource.DECIDED
     assert teller.streams == []
@@ -241,11 +245,9 @@ def slow(teller: Answerer) -> threading.Event:
     return come
 
 
-def test_of_many_who_await_one_key_one_asks(
+def test_concurrent_tasks_with_one_key_ask_once(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
-    """Incident F20."""
-
     async def ask() -> list[Decision]:
         tasks = await crowd(AsyncGuard.of(caching), teller, 200)
         slow.set()
@@ -257,7 +259,7 @@ def test_of_many_who_await_one_key_one_asks(
     assert sources.count(AnswerSource.CACHED) == 199
 
 
-def test_where_the_one_who_asks_is_cancelled_another_asks(
+def test_if_the_asking_task_is_cancelled_another_asks(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
     async def ask() -> list[Decision]:
@@ -271,11 +273,10 @@ def test_where_the_one_who_asks_is_cancelled_another_asks(
 
     assert all(decision.allowed for decision in asyncio.run(ask()))
     assert len(teller.requests) > 1
-    assert caching._cache is not None
-    assert not caching._cache._asking
+    assert status(caching).in_flight == 0
 
 
-def test_who_awaited_asks_if_something_was_told_meanwhile(
+def test_a_task_that_waited_asks_again_after_a_change(
     teller: Answerer, caching: Guard, slow: threading.Event
 ):
     """The answer in the air is from before a revocation; who came after it must not get it."""
@@ -283,10 +284,9 @@ def test_who_awaited_asks_if_something_was_told_meanwhile(
     async def ask() -> list[Decision]:
         guard = AsyncGuard.of(caching)
         [first] = await crowd(guard, teller, 1)
-        assert caching._cache is not None
         teller.streams[-1].tell(changed(8, CHANGE_KIND_USER, "user_1"))
         async with asyncio.timeout(10):
-            while caching._cache.position[1] < 8:
+            while status(caching).revision < 8:
                 await asyncio.sleep(0.005)
         second = asyncio.create_task(guard.check(TOKEN, "course:edit", COURSE))
         await asyncio.sleep(0)

@@ -99,24 +99,24 @@ def test_an_answer_has_the_outcome(
     else:
         assert type(found) is OUTCOMES[expect["outcome"]]
         assert found.http_status == expect["http_status"]
-        told = found.decision if isinstance(found, Denied) else found
-        check_what_is_told(told, expect, "deadline_ms" in case)
+        result = found.decision if isinstance(found, Denied) else found
+        check_result(result, expect, "deadline_ms" in case)
         text = "".join(traceback.format_exception(found)) + repr(vars(found))
         assert token not in f"{text} {refusal_of(found)} {caplog.text}"
     if expect["outcome"] == "allowed" and expect.get("calls", 1) == 1:
-        told = outcome("check")
-        assert told.allowed is True
-        check_what_is_told(told, expect, False)
+        result = outcome("check")
+        assert result.allowed is True
+        check_result(result, expect, False)
 
 
-def check_what_is_told(told: Any, expect: Mapping[str, Any], slow: bool) -> None:
+def check_result(result: Any, expect: Mapping[str, Any], slow: bool) -> None:
     for name in ("decision_id", "reason", "code"):
-        wanted = {expect[name]} if name in expect else {getattr(told, name, None)}
+        wanted = {expect[name]} if name in expect else {getattr(result, name, None)}
         if slow and name == "code":
             wanted.add("DEADLINE_EXCEEDED")
-        assert getattr(told, name, None) in wanted
+        assert getattr(result, name, None) in wanted
     if "violations" in expect:
-        found = [{"field": one.field, "description": one.description} for one in told.violations]
+        found = [{"field": one.field, "description": one.description} for one in result.violations]
         assert found == expect["violations"]
 
 
@@ -137,8 +137,8 @@ def test_a_real_pdp_decides(harness: Mapping[str, Any], ask: Ask, case: Mapping[
     except GuardError as error:
         assert type(error) is OUTCOMES[expect["outcome"]]
         assert error.http_status == expect["http_status"]
-        told = error.decision if isinstance(error, Denied) else error
-        assert told.reason == expect["reason"]
+        result = error.decision if isinstance(error, Denied) else error
+        assert result.reason == expect["reason"]
     else:
         assert expect["outcome"] == "allowed"
 

@@ -1,9 +1,7 @@
 """Preflights are answered by the real CORS layers, and open no other way: in every framework."""
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from wsgiref.util import setup_testing_defaults
 
 import flask
 import flask_cors
@@ -28,8 +26,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from clients.python.tests.answerer import Answerer, denied
-from clients.python.tests.webs import django_setup
+from clients.python.tests.kit.answerer import Answerer, denied
+from clients.python.tests.kit.in_process import App, on_asgi, on_wsgi
+from clients.python.tests.kit.webs import django_setup
 
 ORIGIN = "https://app.example"
 ROUTES = Routes({"/**": "app:use"})
@@ -49,8 +48,6 @@ CORS_OF_STARLETTE: dict[str, Any] = {"allow_origins": [ORIGIN], "allow_methods":
 CORS_OF_DJANGO = "corsheaders.middleware.CorsMiddleware"
 GUARD_OF_DJANGO = "pdp_client.django.GuardMiddleware"
 
-App = Callable[[str, str, dict[str, str]], tuple[int, dict[str, str]]]
-"""Method, path, headers -> status, headers."""
 ran: list[str] = []
 
 
@@ -60,39 +57,6 @@ def note(request: Any) -> str:
 
 
 # --- applications with a handler of GET /x, and of OPTIONS /own ---------------------------------
-
-
-def on_asgi(app: Any) -> App:
-    def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
-        sent: list[dict[str, Any]] = []
-        messages = [{"type": "http.request"}]
-        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": method, "path": path, "headers": pairs}
-
-        async def receive() -> dict[str, Any]:
-            return messages.pop() if messages else await asyncio.Future()
-
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-
-        asyncio.run(app({"query_string": b"", **scope}, receive, send))
-        found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], found
-
-    return ask
-
-
-def on_wsgi(app: Any) -> App:
-    def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
-        environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path}
-        for name, value in headers.items():
-            environ["HTTP_" + name.upper().replace("-", "_")] = value
-        setup_testing_defaults(environ)
-        said: list[Any] = []
-        b"".join(app(environ, lambda status, headers, _=None: said.extend((status, headers))))
-        return int(said[0].partition(" ")[0]), {name.lower(): value for name, value in said[1]}
-
-    return ask
 
 
 async def endpoint(request: Request) -> PlainTextResponse:
@@ -217,7 +181,9 @@ def test_positive_control_without_a_guard_it_reaches_one(setup: str, guard: Guar
 
 
 @pytest.mark.parametrize("setup", DOCUMENTED + WITHOUT)
-def test_a_handler_of_options_is_reached_by_who_may(setup: str, guard: Guard, answerer: Answerer):
+def test_an_allowed_actor_reaches_a_handler_of_options(
+    setup: str, guard: Guard, answerer: Answerer
+):
     headers = {"Origin": ORIGIN, "Authorization": "Bearer token"}
     assert make(setup, guard)("OPTIONS", "/own", headers)[0] == 200
     assert ran == ["OPTIONS /own"]

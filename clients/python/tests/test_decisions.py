@@ -1,4 +1,4 @@
-"""What comes of an answer."""
+"""How the guard handles answers."""
 
 import pickle
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from pdp_client import (
 from pdpapi.v1 import core_pb2
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse
 
-from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied
+from clients.python.tests.kit.answerer import ACTOR, Answerer, allowed, denied
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
 

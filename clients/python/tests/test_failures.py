@@ -25,8 +25,8 @@ from pdp_client import (
 from pdpapi.v1 import core_pb2
 from pdpapi.v1.decision_service_pb2 import BatchCheckResponse, CheckResponse
 
-from clients.python.tests.answerer import ACTOR, Answerer, allowed, denied, serve, status
-from clients.python.tests.names import name_server
+from clients.python.tests.kit.answerer import ACTOR, Answerer, allowed, denied, serve, status
+from clients.python.tests.kit.names import name_server
 from tests.kit.stall import Stopwatch
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
@@ -50,7 +50,7 @@ def test_there_are_16_codes_that_are_not_ok():
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
 def test_no_status_code_but_ok_is_an_answer(answerer: Answerer, code: grpc.StatusCode):
-    """T9: Envoy GHSA-9g5w-hqr3-w2ph / CVE-2023-27488."""
+    """Envoy GHSA-9g5w-hqr3-w2ph / CVE-2023-27488."""
     answerer.fails(code)
     expected = PdpRefused if code.name in REFUSED else PdpUnavailable
     # These are asked again until the deadline, so there it must come soon.
@@ -92,7 +92,7 @@ NOT_ANSWERS = {
 def test_what_is_not_an_answer_is_an_error(
     answerer: Answerer, guard: Guard, said: CheckResponse | bytes
 ):
-    """T9: Envoy GHSA-9g5w-hqr3-w2ph / CVE-2023-27488."""
+    """Envoy GHSA-9g5w-hqr3-w2ph / CVE-2023-27488."""
     answerer.says(said)
     for ask in (guard.check, guard.require):
         with pytest.raises(PdpUnavailable) as raised:

@@ -1,6 +1,7 @@
-"""One who follows the change stream, and servers that do not do as they should."""
+"""A follower of the change stream, and servers that misbehave."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
-from clients.python.tests.answerer import Answerer, Stream, beat, changed, start_over
+from clients.python.tests.kit.answerer import Answerer, Stream, beat, changed, start_over
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
@@ -74,9 +75,9 @@ def filled(teller: Answerer, cache: DecisionCache[str], number: int = 0) -> Stre
 
 @pytest.mark.usefixtures("follower")
 class TestFollowing:
-    """What a follower does with what it hears."""
+    """How a follower handles messages."""
 
-    def test_it_begins_from_now_on_and_is_told_what_changes(
+    def test_it_starts_at_the_current_revision_and_receives_changes(
         self, teller: Answerer, cache: DecisionCache[str]
     ):
         one = filled(teller, cache)
@@ -117,7 +118,7 @@ class TestFollowing:
     ):
         stream(teller, 0).tell(message)
         eventually(lambda: cache.live)
-        assert cache._kept.lease_ends_at <= time.monotonic() + 1
+        assert cache.lease_ends_at <= time.monotonic() + 1
 
     def test_a_lease_counts_from_before_the_stream_was_asked_for(
         self, teller: Answerer, cache: DecisionCache[str]
@@ -126,8 +127,8 @@ class TestFollowing:
         eventually(lambda: time.monotonic() > one.began + 0.3)
         one.tell(beat())  # held up for 0.3 s: it says that nothing has elapsed
         eventually(lambda: cache.position == ("e", 7))
-        eventually(lambda: cache._kept.lease_ends_at > 0)
-        assert cache._kept.lease_ends_at < one.began + 1
+        eventually(lambda: cache.lease_ends_at > 0)
+        assert cache.lease_ends_at < one.began + 1
 
     @pytest.mark.parametrize("lease", [0.0, -5.0])
     def test_a_lease_of_nothing_is_none(
@@ -142,7 +143,7 @@ class TestFollowing:
         [
             pytest.param(b"", id="nothing"),
             pytest.param(b"\x7a\x02hi", id="a field that is not known"),
-            pytest.param(start_over("f", 3).SerializeToString(), id="start over"),
+            pytest.param(start_over("f", 3).SerializeToString(), id="resync"),
             pytest.param(
                 changed(8, CHANGE_KIND_ROLE, "R").SerializeToString(), id="a kind that means all"
             ),
@@ -150,7 +151,7 @@ class TestFollowing:
             pytest.param(b"\xff\xff\xff", id="no message at all"),
         ],
     )
-    def test_what_is_not_understood_or_says_so_drops_everything_and_it_goes_on(
+    def test_an_unknown_message_or_a_resync_drops_everything_and_it_continues(
         self, teller: Answerer, cache: DecisionCache[str], message: bytes
     ):
         one = filled(teller, cache)
@@ -176,7 +177,7 @@ class TestFollowing:
     def test_a_stream_that_is_silent_is_cut(
         self, teller: Answerer, cache: DecisionCache[str], lost: list[grpc.StatusCode]
     ):
-        """Incident F26: what is on the other end cannot say that it is gone."""
+        """The other end is gone, and no packet says so."""
         filled(teller, cache)
         watch = Stopwatch()
         two = stream(teller, 1)
@@ -200,7 +201,7 @@ class TestFollowing:
         assert len(teller.streams) == 2
         assert lost == [grpc.StatusCode.CANCELLED]
 
-    def test_a_storm_of_new_starts_keeps_nothing_and_passes(
+    def test_a_storm_of_resyncs_caches_nothing_and_passes(
         self, teller: Answerer, cache: DecisionCache[str]
     ):
         one = stream(teller, 0)
@@ -212,7 +213,7 @@ class TestFollowing:
         keep(cache)
 
 
-def test_who_is_refused_asks_rarely_and_says_so_once_without_its_key(
+def test_a_refused_follower_retries_rarely_and_logs_it_once_without_its_key(
     teller: Answerer,
     follower: Follower,
     lost: list[grpc.StatusCode],
@@ -249,19 +250,29 @@ def test_one_whose_streams_end_at_once_does_not_ask_in_a_loop(teller: Answerer, 
     assert 2 <= len(teller.streams) <= 40
 
 
+FOLLOWING = {"pdp-follow", "pdp-cut_silence"}
+"""The threads of a follower."""
+
+
 @pytest.mark.parametrize("silent", [True, False])
-def test_stopping_takes_a_moment_and_drops_what_was_kept(
-    teller: Answerer, follower: Follower, cache: DecisionCache[str], silent: bool
+def test_stopping_takes_a_moment_and_drops_the_cache(
+    teller: Answerer,
+    follower: Follower,
+    cache: DecisionCache[str],
+    caplog: pytest.LogCaptureFixture,
+    silent: bool,
 ):
     one = filled(teller, cache)
     if not silent:
         one.fails(grpc.StatusCode.PERMISSION_DENIED)
-        eventually(lambda: follower._current is None)
+        eventually(lambda: "the change stream is refused" in caplog.text)
+    threads = [one for one in threading.enumerate() if one.name in FOLLOWING]
+    assert {thread.name for thread in threads} == FOLLOWING
     watch = Stopwatch()
     follower.stop()
     assert watch.seconds < 2
     assert cache.size == 0
-    assert not any(thread.is_alive() for thread in follower._threads)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_what_cannot_be_opened_is_tried_again_and_named_without_its_text(

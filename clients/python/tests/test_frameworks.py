@@ -1,4 +1,4 @@
-"""What is special about a framework."""
+"""Tests of single frameworks."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from clients.python.tests.webs import (
+from clients.python.tests.kit.webs import (
     Editor,
     course_of_connection,
     django_wsgi,
@@ -124,7 +124,7 @@ Message = dict[str, Any]
 def ask(
     app: Any, method: str, path: str, headers: Mapping[str, str] = {}, **scope: Any
 ) -> list[Message]:
-    """What an application sends to an ASGI server. Each time in a new event loop."""
+    """The messages of an application to an ASGI server. Each time in a new event loop."""
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": pairs, **scope}
     sent: list[Message] = []

@@ -129,16 +129,16 @@ def channel(serve: Any, harness: Mapping[str, Any]) -> Iterator[grpc.Channel]:
 
 
 def served(serve: Any, guard: Guard) -> Iterator[grpc.Channel]:
-    stop, told, ports = threading.Event(), threading.Event(), []
+    stop, started, ports = threading.Event(), threading.Event(), []
 
     def tell(port: int) -> None:
         ports.append(port)
-        told.set()
+        started.set()
 
     thread = threading.Thread(target=serve, args=(guard, stop, tell))
     thread.start()
     try:
-        assert told.wait(20)
+        assert started.wait(20)
         with grpc.insecure_channel(f"127.0.0.1:{ports[0]}") as channel:
             yield channel
     finally:
@@ -184,7 +184,7 @@ def test_a_call_of_every_kind_passes_as_the_verified_actor(call: Callable[..., l
 
 
 @pytest.mark.parametrize("method", ["Edit", "Watch", "Upload", "Chat"])
-def test_a_call_of_every_kind_is_refused_to_who_may_not(
+def test_a_denied_caller_cannot_make_a_call_of_any_kind(
     call: Callable[..., list[str]], method: str
 ):
     assert refusal(call, method, "student", b"algebra") is grpc.StatusCode.PERMISSION_DENIED

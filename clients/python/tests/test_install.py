@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clients.python.tests.answerer import Answerer
-from clients.python.tests.test_readme import EXAMPLES, README
+from clients.python.tests.kit.answerer import Answerer
+from clients.python.tests.kit.readme import COMMANDS, EXAMPLES
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)[0]
 ASK = 'print(edit_course("token", "c1"))'
 
 
@@ -34,7 +33,7 @@ def test_the_commands_of_the_readme_install_a_guard_that_works(tmp_path: Path, a
     }
     said = subprocess.run(
         ["sh", "-e"],
-        input=f"{COMMANDS}\npython ask.py\n",
+        input=f"{COMMANDS[0]}\npython ask.py\n",
         cwd=checkout,
         env=environment,
         capture_output=True,

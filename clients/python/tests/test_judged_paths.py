@@ -1,7 +1,7 @@
-"""A handler runs only where the route that was judged is its own, whatever prefix there is.
+"""A handler runs only if the guard judged its own route, whatever the prefix.
 
-The handlers are in the real router of each framework (`routers.py`), and whatever the map asks is
-allowed: so the permission that was asked about tells which route was judged.
+The handlers are in the real router of each framework (`routers.py`), and the PDP allows
+everything: so the permission of the request shows which route the guard judged.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,9 @@ from pdp_client import Guard
 from pdp_client.django import GuardMiddleware
 from pdp_client.starlette import _RequestUnchanged
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.routers import Case, forget, ran, send
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.routers import Case, forget, ran, send
+from tests.kit import soak
 
 FRAMEWORKS = ["starlette", "fastapi", "flask", "django", "django-asgi"]
 PREFIXES = st.sampled_from(["", "", "", "/api", "/admin", "/mnt"])
@@ -114,11 +115,12 @@ def outcome(case: Case, guard: Guard, answerer: Answerer) -> tuple[list[str], li
     return list(ran), judged or ["open"]  # what is public is not asked about
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_handler_runs_only_if_the_route_that_was_judged_is_its_own(
     framework: str, guard: Guard, answerer: Answerer
 ):
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=soak.count(2_000, sample=60), deadline=None, database=None)
     @given(cases(framework))
     def holds(case: Case) -> None:
         handlers, judged = outcome(case, guard, answerer)

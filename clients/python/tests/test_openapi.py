@@ -14,8 +14,8 @@ from pdp_routes import PUBLIC, Routes
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from clients.python.tests.answerer import Answerer
-from clients.python.tests.test_cors import on_asgi
+from clients.python.tests.kit.answerer import Answerer
+from clients.python.tests.kit.in_process import on_asgi
 
 BEARER = [{"ClerkSession": []}]
 ROUTES = Routes(

@@ -1,20 +1,16 @@
 """The README's examples run."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import grpc
 from starlette.testclient import TestClient
 
-from clients.python.tests.answerer import Answerer, denied
-
-README = Path(__file__).parents[1] / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+from clients.python.tests.kit.answerer import Answerer, denied
+from clients.python.tests.kit.readme import EXAMPLES
 
 
 def run(example: str, answerer: Answerer) -> dict[str, Any]:
-    """What it defines, where the PDP is `answerer`."""
+    """The names that the example defines, with `answerer` as its PDP."""
     names: dict[str, Any] = {}
     # Ten seconds, so that a slow machine does not change what the example does.
     call = f'Guard("{answerer.address}", deadline_seconds=10)'

@@ -1,4 +1,4 @@
-"""What the guard writes into the log about a request that its route map does not let pass."""
+"""The guard logs requests that its route map refuses."""
 
 import logging
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from pdp_client import RouteRefused
 from pdp_client.adapting import routed
 from pdp_routes import Routes
 
-from clients.python.tests.answerer import Answerer, denied
-from clients.python.tests.routers import Case, send
+from clients.python.tests.kit.answerer import Answerer, denied
+from clients.python.tests.kit.routers import Case, send
 
 ROUTES = Routes({"/admin/**": "admin:access"})
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"

@@ -39,7 +39,7 @@ def _routes(written: Mapping[str, Any]) -> Routes:
 
 
 def _matched(routes: Routes, method: str, path: str) -> Any:
-    """What a case expects."""
+    """The result that a case expects."""
     try:
         asked = routes.match(method, path)
     except RouteRefused:
@@ -80,7 +80,7 @@ def test_a_refusal_says_whether_the_map_or_the_path_is_the_reason():
         assert caught.value.reason == reason
 
 
-def test_all_problems_of_a_map_are_told_at_once():
+def test_all_problems_of_a_map_are_reported_at_once():
     with pytest.raises(RouteMapInvalid) as caught:
         Routes({"x": "a:b", "/a": "no", "/b/{x}": "a:b", "/{y}/c": "a:b"})
     assert [set(one.routes) for one in caught.value.problems] == [

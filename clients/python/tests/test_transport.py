@@ -1,4 +1,4 @@
-"""Who the guard talks to, and in what."""
+"""The connection of a guard: its targets, TLS and keys."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from pdp_client import Guard, PdpUnavailable, TlsOptions
 from pdp_client.transport import is_loopback_target
 
-from clients.python.tests.answerer import Answerer, serve
-from clients.python.tests.certificates import Authority
+from clients.python.tests.kit.answerer import Answerer, serve
+from clients.python.tests.kit.certificates import Authority
 
 TOKEN = "a.b.c"
 
@@ -75,7 +75,7 @@ def test_clear_text_beyond_loopback_is_refused(target: str, key: str | None):
         Guard(target, api_key=key)
 
 
-def test_clear_text_beyond_loopback_is_possible_when_said():
+def test_clear_text_beyond_loopback_needs_an_option():
     Guard("dns:///pdp.internal:50051", api_key="key", insecure=True).close()
 
 

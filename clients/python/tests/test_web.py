@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pdp_client import AsyncGuard, Guard
 
-from clients.python.tests.webs import django_wsgi, flask_app, on_wsgiref, passed, send, serving
+from clients.python.tests.kit.webs import django_wsgi, flask_app, on_wsgiref, passed, send, serving
 
 FRAMEWORKS = ["starlette", "fastapi", "flask", "django", "django-asgi"]
 REFUSALS = {
@@ -29,7 +29,7 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def port(framework: str, harness: Mapping[str, Any]) -> Iterator[int]:
-    # The one for threads where the server is asyncio's, and the other way round.
+    # The guard for threads with a server of asyncio, and the other way round.
     kind = Guard if framework in {"starlette", "fastapi", "django-asgi"} else AsyncGuard
     guard = kind(harness["pdp"], api_key=harness["api_key"], deadline_seconds=10)
     with serving(framework, guard) as one:
@@ -64,7 +64,7 @@ def is_refusal(answered: tuple[HTTPResponse, str], outcome: str) -> bool:
     return passed == []
 
 
-def test_who_may_passes_as_the_verified_actor(web: Web):
+def test_an_allowed_user_passes_as_the_verified_actor(web: Web):
     assert web("GET", "/courses/algebra?x=//../", "student")[0].status == 200
     assert web("PUT", "/courses/algebra", "instructor")[0].status == 200
     assert web("POST", "/admin/users", "admin")[0].status == 200
@@ -79,7 +79,7 @@ def test_the_token_may_be_in_the_session_cookie(web: Web, harness: Mapping[str, 
     cookie = ("Cookie", f"a=1; __session={harness['tokens']['student']}")
     assert web("GET", "/courses/algebra", "", cookie)[0].status == 200
     passed.clear()
-    # What is in the header counts, whatever it is.
+    # The header counts, even if its value is invalid.
     bearer = ("Authorization", "Bearer nonsense")
     assert is_refusal(web("GET", "/courses/algebra", "", cookie, bearer), "unauthenticated")
 
@@ -89,11 +89,11 @@ def test_an_id_is_decoded_once(web: Web):
 
 
 @pytest.mark.parametrize("token", ["", "expired", "forged"])
-def test_who_proves_nothing_is_unauthenticated(web: Web, token: str):
+def test_a_request_without_a_valid_token_is_unauthenticated(web: Web, token: str):
     assert is_refusal(web("GET", "/courses/algebra", token), "unauthenticated")
 
 
-def test_who_may_not_is_forbidden(web: Web):
+def test_a_denied_user_is_forbidden(web: Web):
     assert is_refusal(web("PUT", "/courses/algebra", "student"), "forbidden")
     assert is_refusal(web("GET", "/courses/algebra", "other_organization"), "forbidden")
     assert is_refusal(web("GET", "/courses/algebra", "banned"), "forbidden")
@@ -152,7 +152,7 @@ def is_sent(framework: str, request_line: str) -> bool:
     scope="module",
 )
 def test_what_no_route_names_or_has_two_readings_passes_nobody(web: Web, request_line: str):
-    """G3. Some of these a server refuses by itself, and says so with another status."""
+    """Some of these a server refuses by itself, and says so with another status."""
     method, target = request_line.split(" ")
     answer, text = web(method, target, "student")
     assert passed == []

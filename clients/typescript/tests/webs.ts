@@ -126,7 +126,7 @@ const TRICKS = [
   .join(" ")
   .split(" ");
 
-/** G3: no trick of a path comes to a handler. Some of these a server refuses by itself. */
+/** No trick of a path comes to a handler. Some of these a server refuses by itself. */
 export async function refusesTricks(web: Web): Promise<void> {
   for (const path of TRICKS) {
     for (const method of ["GET", "POST", "OPTIONS", "HEAD", "get", "TRACE"]) {

@@ -1,4 +1,4 @@
-// Stands for your database. It is global because Next.js may load a module once for pages and once for handlers.
+// In place of your database. It is global because Next.js may load a module once for pages and once for handlers.
 import type { Course } from "./course";
 
 const TITLE_CHARACTERS_MAX = 80;

@@ -66,11 +66,14 @@ const (
 	//
 	//	ErrorInfo{reason: "DATABASE_UNAVAILABLE"}
 	ErrorReason_ERROR_REASON_DATABASE_UNAVAILABLE ErrorReason = 9
-	// UNAVAILABLE. The process cannot confirm that it has seen every change.
+	// UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
+	// it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
+	// time is the reason, which the message names.
 	//
 	//	ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
 	ErrorReason_ERROR_REASON_FACTS_STALE ErrorReason = 10
-	// UNAVAILABLE. The revision that was asked for has not been seen here in time.
+	// UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
+	// one that has.
 	//
 	//	ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
 	ErrorReason_ERROR_REASON_REVISION_NOT_REACHED ErrorReason = 11
@@ -116,7 +119,7 @@ const (
 	// RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
 	// RetryInfo says when to ask again.
 	//
-	//	ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+	//	ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
 	ErrorReason_ERROR_REASON_SHARE_EXCEEDED ErrorReason = 21
 	// DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
 	// arrive in time. Nothing was answered.

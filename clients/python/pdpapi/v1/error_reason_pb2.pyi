@@ -63,11 +63,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
       ErrorInfo{reason: "DATABASE_UNAVAILABLE"}
     """
     ERROR_REASON_FACTS_STALE: _ErrorReason.ValueType  # 10
-    """UNAVAILABLE. The process cannot confirm that it has seen every change.
+    """UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
+    it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
+    time is the reason, which the message names.
       ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
     """
     ERROR_REASON_REVISION_NOT_REACHED: _ErrorReason.ValueType  # 11
-    """UNAVAILABLE. The revision that was asked for has not been seen here in time.
+    """UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
+    one that has.
       ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
     """
     ERROR_REASON_KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 12
@@ -112,7 +115,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SHARE_EXCEEDED: _ErrorReason.ValueType  # 21
     """RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
     RetryInfo says when to ask again.
-      ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+      ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 22
     """DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not
@@ -167,11 +170,14 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 9
   ErrorInfo{reason: "DATABASE_UNAVAILABLE"}
 """
 ERROR_REASON_FACTS_STALE: ErrorReason.ValueType  # 10
-"""UNAVAILABLE. The process cannot confirm that it has seen every change.
+"""UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
+it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
+time is the reason, which the message names.
   ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
 """
 ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 11
-"""UNAVAILABLE. The revision that was asked for has not been seen here in time.
+"""UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
+one that has.
   ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
 """
 ERROR_REASON_KEYS_UNAVAILABLE: ErrorReason.ValueType  # 12
@@ -216,7 +222,7 @@ ERROR_REASON_ROUTE_CONFLICT: ErrorReason.ValueType  # 20
 ERROR_REASON_SHARE_EXCEEDED: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
 RetryInfo says when to ask again.
-  ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "audit_records_share", maximum: "6000"}}
+  ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22
 """DEADLINE_EXCEEDED. The deadline that the client set has passed, or its request's message did not

@@ -1,0 +1,1 @@
+"""The periodic comparison of the database with Clerk's Backend API."""

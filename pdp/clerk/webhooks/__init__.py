@@ -1,0 +1,1 @@
+"""Webhook messages of Clerk: verified, read, written in batches, answered."""

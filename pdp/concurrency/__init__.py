@@ -1,0 +1,1 @@
+"""How coroutines wait for threads and for each other."""

@@ -1,0 +1,122 @@
+"""Background work: a named thread that takes turns until it is stopped."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pdp.errors import PdpError, ShuttingDown
+
+
+class BackgroundTask:
+    """Calls `turn` again and again in a daemon thread.
+
+    A turn returns the seconds until the next one (None: until `wake`). A turn that fails is
+    repeated after a pause that doubles up to a bound. The pauses are jittered, because processes
+    that lost something together must not come back together.
+
+    A failure is logged when it begins or changes, and its end once. A bug (anything but a PdpError)
+    is logged each time with its traceback; it does not end the thread.
+
+        self._task = BackgroundTask(
+            "listener", self._turn, retry_seconds=(0.5, 30), log=log, failed="not_listening"
+        )
+    """
+
+    def __init__(
+        self,
+        name: str,
+        turn: Callable[[], float | None],
+        *,
+        retry_seconds: tuple[float, float],
+        log: Any,
+        failed: str,
+        on_recovered: Callable[[], object] = lambda: None,
+        at_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Creates the task; `start` starts it.
+
+        Args:
+            name: Name of the thread.
+            turn: Does a piece of work. It may take long if it looks at `stopping`.
+            retry_seconds: The shortest and the longest pause after a failure.
+            log: Logger of the owner.
+            failed: Event of a turn that failed.
+            on_recovered: Called when a turn works after one that failed.
+            at_end: Called in the thread after the last turn.
+        """
+        self._turn = turn
+        self._retry_seconds = retry_seconds
+        self._log = log
+        self._failed = failed
+        self._on_recovered = on_recovered
+        self._at_end = at_end
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.problem: str | None = None
+        """Why the last turn failed; None: it did not."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the task is to end."""
+        return self._stopping.is_set()
+
+    def start(self) -> None:
+        """Begins with the first turn; returns at once. Call it after a fork, not before."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Ends after the turn that is under way. Waits `seconds` for that at most."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+
+    def wake(self) -> None:
+        """Begins the next turn now, and ends `wait`. Never waits."""
+        self._wake.set()
+
+    def wait(self, seconds: float | None) -> None:
+        """For the turn: waits until `wake`, the end of the task or of the time."""
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def sleep(self, seconds: float) -> None:
+        """For the turn: waits, whatever happens. Raises ShuttingDown if the task is to end."""
+        if self._stopping.wait(seconds):
+            raise ShuttingDown("the process is ending")
+
+    def works(self) -> None:
+        """For a turn that takes long: from here on it has not failed."""
+        if self.problem is not None:
+            self.problem = None
+            self._on_recovered()
+
+    def _run(self) -> None:
+        shortest, longest = self._retry_seconds
+        retry = shortest
+        while not self.stopping:
+            began = time.monotonic()
+            try:
+                pause = self._turn()
+            except ShuttingDown:
+                break
+            except PdpError as error:
+                if error.message != self.problem:
+                    self._log.warning(self._failed, error=error.message)
+                self.problem = error.message
+            except Exception:  # noqa: BLE001  # a bug must not end the thread unseen
+                self._log.exception(self._failed)
+                self.problem = "an internal error, which the log has"
+            else:
+                self.works()
+                retry = shortest
+                self.wait(pause)
+                continue
+            if time.monotonic() - began > longest:
+                retry = shortest
+            self._stopping.wait(retry * random.uniform(0.5, 1))  # noqa: S311  # no secret
+            retry = min(2 * retry, longest)
+        self._at_end()

@@ -1,0 +1,1 @@
+"""Checks of a deployment: settings, database, issuers, clock, Clerk, and one token."""

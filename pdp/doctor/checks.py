@@ -1,0 +1,306 @@
+"""Whether the settings hold together with what is out there: database, issuers, Clerk, a token.
+
+In: settings that are valid, and at most one token. Out: findings, in the order in which one thing
+stands on another. Nothing is written, and no finding holds a secret.
+"""
+
+import email.utils
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from pdp.clerk.api import ANSWER_BYTES_MAX, REQUEST_SECONDS_MAX, ClerkApi
+from pdp.clock import Clock
+from pdp.database.engine import database_name, open_engine
+from pdp.database.migrations import schema_problem
+from pdp.doctor.findings import Finding, failed, fine, warning
+from pdp.doctor.token import examine_token
+from pdp.errors import ClerkError, ClerkRefused, DatabaseUnavailable
+from pdp.facts import Store
+from pdp.identity import KeysReport, examine_keys
+from pdp.model import Role
+from pdp.outgoing import open_client
+from pdp.settings import (
+    ClerkSettings,
+    Settings,
+    development_beside_production,
+    is_development,
+    is_loopback,
+)
+
+CLOCK_WARNING_SECONDS = 2.0
+SECRET_KEYS = ("sk_live_", "sk_test_")
+DEVELOPMENT_KEY = "sk_test_"
+
+Reports = Mapping[str, KeysReport]
+"""By issuer."""
+
+
+def examine(settings: Settings, token: str | None, clock: Clock) -> Iterator[Finding]:
+    """All checks, one after the other. Where one has failed, those that need it are left out."""
+    store, finding = _open_database(settings)
+    yield finding
+    reports: dict[str, KeysReport] = {}
+    deviations: list[float] = []
+    for issuer in settings.issuers:
+        asked_at = clock()
+        report = reports[issuer.issuer] = examine_keys(issuer)
+        deviations += _deviations(report.headers, asked_at, clock())
+        yield from _keys(issuer.issuer, report)
+        if not issuer.authorized_parties:
+            yield warning(
+                f"issuer {issuer.issuer}",
+                "authorized_parties is empty: a token made for any front end is accepted",
+                "set authorized_parties to the origins of your front ends",
+            )
+    both = development_beside_production(settings.issuers)
+    if both is not None:
+        yield warning(
+            "issuers",
+            f"{both[0]} is a development instance beside {both[1]}",
+            "take one of them away: each issuer speaks for every user id",
+        )
+    yield from _instance_id(settings.clerk, reports)
+    yield from _secret_key(settings)
+    if not deviations and settings.clerk.secret_key is not None:
+        deviations = _deviations_of_api(settings.clerk.api_url, clock)
+    yield _clock(deviations, settings.clock_skew_seconds)
+    yield _webhooks(settings.clerk)
+    yield from _ways(settings.clerk)
+    if store is not None:
+        yield from _default_role(settings.clerk, store)
+    if token is not None:
+        yield from examine_token(token, settings, reports, store, clock)
+
+
+# --- database -------------------------------------------------------------------------------------
+
+
+def _open_database(settings: Settings) -> tuple[Store | None, Finding]:
+    try:
+        engine = open_engine(settings.database_url.get_secret_value())
+        problem = schema_problem(engine)
+        if problem is not None:
+            advice = "run `pdp migrate`; SQLite is also migrated by `pdp serve`"
+            return None, failed("database", problem, advice)
+        store = Store(engine)
+        with store.read() as reader:
+            name = database_name(settings.database_url.get_secret_value())
+            return store, fine(
+                "database", f"{name} answers, migrated, at revision {reader.revision}"
+            )
+    except ValueError as error:
+        return None, failed("database", str(error), "correct database_url")
+    except DatabaseUnavailable as error:
+        return None, failed("database", error.message, "check database_url and the server")
+
+
+def _default_role(clerk: ClerkSettings, store: Store) -> Iterator[Finding]:
+    if clerk.default_role is None:
+        return
+    subject = "clerk.default_role"
+    try:
+        with store.read() as reader:
+            known = reader.get(Role, (clerk.default_role,)) is not None
+    except DatabaseUnavailable as error:
+        yield failed(subject, error.message, "check the database")
+        return
+    if known:
+        yield fine(subject, f"there is a role {clerk.default_role}")
+    else:
+        yield failed(
+            subject,
+            f"there is no role {clerk.default_role}: new users are created without it",
+            "add the role to the policy, or correct the setting",
+        )
+
+
+# --- issuers --------------------------------------------------------------------------------------
+
+
+def _keys(issuer: str, report: KeysReport) -> Iterator[Finding]:
+    subject = f"issuer {issuer}"
+    if report.problem:
+        advice = "correct public_key or public_key_file"
+        if report.source != "PEM":
+            advice = "check the issuer (Clerk's Frontend API URL), jwks_url, and the way there"
+        yield failed(subject, f"{report.source}: {report.problem}", advice)
+    elif report.source == "PEM":
+        yield fine(subject, "the PEM key parses")
+    else:
+        count = "1 usable key" if len(report.kids) == 1 else f"{len(report.kids)} usable keys"
+        yield fine(subject, f"{report.source} answers with {count}: {', '.join(report.kids)}")
+    for name, why in report.ignored:
+        advice = "nothing, if its tokens are not meant for the PDP"
+        yield warning(subject, f"the key {name} is ignored: {why}", advice)
+
+
+def _instance_id(clerk: ClerkSettings, reports: Reports) -> Iterator[Finding]:
+    """Clerk publishes an instance's key under the instance's own id."""
+    subject = "clerk.instance_id"
+    kids = sorted({kid for report in reports.values() for kid in report.kids})
+    of_clerk = [kid for kid in kids if kid.startswith("ins_")]
+    if clerk.instance_id is None:
+        found = f" to {of_clerk[0]}, the kid of its key" if len(of_clerk) == 1 else ""
+        yield warning(
+            subject, "is not set: webhooks and sync cannot know their instance", f"set it{found}"
+        )
+    elif clerk.instance_id in kids:
+        yield fine(subject, f"{clerk.instance_id} is the kid of an issuer's key")
+    elif kids:
+        yield failed(
+            subject,
+            f"is {clerk.instance_id}, but the issuers' keys belong to {', '.join(kids)}",
+            "let instance_id and issuers name the same Clerk instance",
+        )
+
+
+# --- Backend API ----------------------------------------------------------------------------------
+
+
+def _secret_key(settings: Settings) -> Iterator[Finding]:
+    clerk, subject = settings.clerk, "clerk.secret_key"
+    if clerk.secret_key is None:
+        yield warning(
+            subject,
+            "is not set: no sync, no reconciliation, no push-claims",
+            "set it to the instance's secret key",
+        )
+        return
+    key = clerk.secret_key.get_secret_value()
+    if not key.startswith(SECRET_KEYS):
+        what = "is a publishable key" if key.startswith("pk_") else "is not of the form of one"
+        yield failed(subject, what, "copy the secret key: sk_live_... or sk_test_...")
+        return
+    yield from _environment(settings, development=key.startswith(DEVELOPMENT_KEY))
+    yield _instance_of_key(clerk, key)
+
+
+def _environment(settings: Settings, *, development: bool) -> Iterator[Finding]:
+    for issuer in settings.issuers:
+        host = urlsplit(issuer.issuer).hostname or ""
+        if is_loopback(host) or is_development(issuer.issuer) == development:
+            continue
+        key, other = ("development", "production") if development else ("production", "development")
+        yield warning(
+            "clerk.secret_key",
+            f"is a {key} key, and {issuer.issuer} looks like a {other} instance",
+            "take the key and the issuer from the same instance",
+        )
+
+
+def _instance_of_key(clerk: ClerkSettings, key: str) -> Finding:
+    subject = "clerk.secret_key"
+    api = ClerkApi(key, clerk.api_url, patience_seconds=0)
+    try:
+        found = api.instance_id()
+    except ClerkRefused as error:
+        return failed(subject, error.message, "copy the secret key again; is it of this instance?")
+    except ClerkError as error:
+        return failed(subject, error.message, f"check the way to {clerk.api_url}, or try again")
+    finally:
+        api.close()
+    if clerk.instance_id not in (None, found):
+        return failed(
+            subject,
+            f"belongs to {found}, and clerk.instance_id is {clerk.instance_id}",
+            "take both from the same instance",
+        )
+    return fine(subject, f"works, and belongs to {found}")
+
+
+# --- clock ----------------------------------------------------------------------------------------
+
+
+def _deviations(headers: Mapping[str, str], asked_at: float, answered_at: float) -> list[float]:
+    """By how many seconds our clock is provably ahead (or, negative, behind) of the server's, which
+    says whole seconds. Nothing where it says no time, or a cache says it."""
+    if headers.get("age", "0") != "0":
+        return []
+    try:
+        date = email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        return []
+    return [max(0.0, asked_at - (date + 1)) + min(0.0, answered_at - date)]
+
+
+def _deviations_of_api(url: str, clock: Clock) -> list[float]:
+    asked_at = clock()
+    try:
+        with open_client(seconds_max=REQUEST_SECONDS_MAX, bytes_max=ANSWER_BYTES_MAX) as client:
+            headers = client.get(url).headers
+    except httpx.HTTPError:
+        return []
+    return _deviations(headers, asked_at, clock())
+
+
+def _clock(deviations: list[float], skew_seconds: float) -> Finding:
+    """One server that agrees is enough: others may be wrong themselves."""
+    if not deviations:
+        return warning(
+            "clock",
+            "no server told its time",
+            "make sure that this machine's clock is kept by NTP",
+        )
+    deviation = min(deviations, key=abs)
+    said = f"{abs(deviation):.1f} s {'ahead of' if deviation > 0 else 'behind'} the servers asked"
+    advice = "let NTP keep this machine's clock"
+    if abs(deviation) > skew_seconds:
+        tolerated = f"more than clock_skew_seconds ({skew_seconds:g})"
+        return failed("clock", f"{said}, {tolerated}: good tokens are refused", advice)
+    if abs(deviation) > CLOCK_WARNING_SECONDS:
+        return warning("clock", said, advice)
+    return fine("clock", "agrees with the servers asked")
+
+
+# --- how people become known ----------------------------------------------------------------------
+
+
+def _webhooks(clerk: ClerkSettings) -> Finding:
+    """That each secret is well formed, and that instance_id is set, the settings see to."""
+    subject, secrets = "clerk.webhook_secrets", [_plain(one) for one in clerk.webhook_secrets]
+    if not secrets:
+        return warning(
+            subject,
+            "is empty: webhooks are not answered",
+            "add the endpoint <PDP>/webhooks/clerk in Clerk's dashboard; set its secret here",
+        )
+    if len(set(secrets)) < len(secrets):
+        return warning(
+            subject, "holds the same secret twice", "leave one out; two are for rotation"
+        )
+    if len(secrets) > 1:
+        return fine(
+            subject,
+            f"{len(secrets)} well-formed secrets: a rotation; remove the old one when it is over",
+        )
+    return fine(subject, "1 well-formed secret")
+
+
+def _ways(clerk: ClerkSettings) -> Iterator[Finding]:
+    """How people become known, and whether what is lost on one way is found on another."""
+    if not (clerk.webhook_secrets or clerk.reconcile_seconds):
+        said = "users become known only through the administration service and policy documents"
+        if clerk.provisioning:
+            said = "users become known at their first request; what becomes of them is not heard of"
+        yield warning("clerk", said, "set webhook_secrets or reconcile_seconds")
+    elif not clerk.reconcile_seconds:
+        yield warning(
+            "clerk.reconcile_seconds",
+            "is 0: what a lost webhook would have said stays unknown",
+            "set it, e.g. to 900, or run `pdp clerk sync` regularly",
+        )
+    else:
+        yield fine("clerk.reconcile_seconds", f"every {clerk.reconcile_seconds:g} s")
+    if clerk.push_claims and not (clerk.webhook_secrets or clerk.reconcile_seconds):
+        yield warning(
+            "clerk.push_claims",
+            "what was pushed is never heard of here, so each full push writes it again",
+            "set webhook_secrets or reconcile_seconds",
+        )
+
+
+def _plain(secret: SecretStr) -> str:
+    return secret.get_secret_value().removeprefix("whsec_")

@@ -1,0 +1,189 @@
+"""Finds the stored resources or users that a search covers, a bounded number at a time.
+
+Resources are found by an index, and a bounded number of rows is read: those of a type in an
+organization by key, those below granted resources by their parents. What is below more than
+WALK_MAX resources is not walked; all resources of the organizations concerned are candidates
+instead.
+"""
+
+import functools
+from collections.abc import Collection
+from typing import Final
+
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
+
+from pdp.decision import ActorSearch, Search
+from pdp.facts.store import tables
+from pdp.facts.store.keys import Key, key_parameter, key_table
+from pdp.facts.store.rows import check_text, grant_from_row
+from pdp.facts.store.store import Reader
+from pdp.model import Grant
+
+WALK_MAX: Final = 10_000
+
+
+def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> list[str]:
+    """The first ids, in bytewise order, behind `after`. Fewer than `limit`: there are no more.
+    One that is granted by name is among them also if nothing is stored of it.
+
+    Raises:
+        InvalidRequest: the resource type cannot be stored.
+        DatabaseUnavailable: the database does not answer.
+    """
+    check_text(search.resource_type, "resource_type")
+    if search.everything:
+        return _ids(reader, search.resource_type, after, limit)
+    organizations = set(search.organizations)
+    remaining = search.root_organizations - organizations
+    found: set[str] = set()
+    if remaining:
+        below = _below_roots(reader, search, remaining)
+        if below is None:
+            organizations |= remaining
+        else:
+            found = {id_ for type_, id_ in below if type_ == search.resource_type and id_ > after}
+    resources = tables.resources.c
+    for organization in organizations:
+        belongs = (
+            resources.organization_id.is_(None)
+            if organization is None
+            else resources.organization_id == organization
+        )
+        found.update(_ids(reader, search.resource_type, after, limit, belongs))
+    return sorted(found)[:limit]
+
+
+def grants_on_resources(reader: Reader, organization_role: str, limit: int) -> list[Grant]:
+    """Grants to an organization role on single resources, up to a number of them.
+
+    Raises DatabaseUnavailable.
+    """
+    grants = tables.grants
+    query = (
+        select(grants)
+        .where(grants.c.organization_role == organization_role, grants.c.resource_type.is_not(None))
+        .limit(limit)
+    )
+    return [grant_from_row(row) for row in reader.connection.execute(query).mappings()]
+
+
+def find_actors(reader: Reader, search: ActorSearch, first: str, limit: int) -> list[str]:
+    """The first ids of users, in bytewise order, from `first` on. Fewer than `limit`: there are no
+    more. One to whom something is granted is among them also if nothing is stored of them.
+
+    Raises DatabaseUnavailable.
+    """
+    if not search.roles:
+        return []
+    grants, memberships = tables.grants.c, tables.memberships.c
+    within = search.organizations
+    somewhere = grants.organization_id.is_not(None)
+    scopes: list[ColumnElement[bool]] = [
+        grants.organization_id.is_(None) & grants.resource_type.is_(None),
+        somewhere if within is None else grants.organization_id.in_(within),
+        *(
+            (grants.resource_type == ref.type) & (grants.resource_id == ref.id)
+            for ref in search.resources
+        ),
+    ]
+    inside = [] if within is None else [memberships.organization_id.in_(within)]
+    granted_there = (
+        select(grants.id)
+        .where(
+            grants.organization_id == memberships.organization_id,
+            grants.organization_role == memberships.role,
+            grants.role.in_(search.roles),
+        )
+        .exists()
+    )
+    queries = (
+        select(grants.user_id).where(grants.role.in_(search.roles), or_(*scopes)),
+        select(memberships.user_id).where(
+            *inside, or_(memberships.role.in_(search.organization_roles), granted_there)
+        ),
+    )
+    found: set[str] = set()
+    for query in queries:
+        (user_id,) = query.selected_columns
+        page = query.where(user_id >= first).distinct().order_by(user_id).limit(limit)
+        found.update(reader.connection.execute(page).scalars())
+    return sorted(found)[:limit]
+
+
+def _ids(
+    reader: Reader, type_: str, after: str, limit: int, *conditions: ColumnElement[bool]
+) -> list[str]:
+    resources = tables.resources.c
+    query = (
+        select(resources.id)
+        .where(resources.type == type_, resources.id > after, *conditions)
+        .order_by(resources.id)
+        .limit(limit)
+    )
+    return list(reader.connection.execute(query).scalars())
+
+
+def _below_roots(
+    reader: Reader, search: Search, organizations: Collection[str | None]
+) -> set[Key] | None:
+    """The roots in these organizations and all below them; None: more than WALK_MAX."""
+    roots = {(root.type, root.id) for root in search.roots}
+    most = WALK_MAX + 1
+    if search.roles:
+        granted = {
+            "organization_role": search.organization_role,
+            "roles": list(search.roles),
+            "most": most,
+        }
+        roots.update((type_, id_) for type_, id_ in reader.connection.execute(_GRANTED, granted))
+    if not roots:
+        return set()
+    if len(roots) > WALK_MAX:
+        return None
+    walk = _walk(reader.connection.dialect.name, in_none=None in organizations)
+    parameters = {
+        "keys": key_parameter(roots),
+        "organizations": [one for one in organizations if one is not None],
+        "most": most,
+    }
+    found = {(type_, id_) for type_, id_ in reader.connection.execute(walk, parameters)}
+    return None if len(found) > WALK_MAX else found
+
+
+_grants = tables.grants.c
+# Made once, as below: to make one costs more than to execute it.
+_GRANTED = (
+    select(_grants.resource_type, _grants.resource_id)
+    .where(
+        _grants.organization_role == bindparam("organization_role"),
+        _grants.resource_type.is_not(None),
+        _grants.role.in_(bindparam("roles", expanding=True)),
+    )
+    .limit(bindparam("most"))
+)
+
+
+@functools.cache
+def _walk(dialect: str, *, in_none: bool) -> Select[str, str]:
+    """What is at or below `keys`, at most `most`. Of the keys those count that belong to one of
+    `organizations`, or, if `in_none`, to none."""
+    keys, resources = key_table(dialect), tables.resources
+    belongs = or_(
+        # A root that is not stored may have stored resources below it.
+        resources.c.id.is_(None),
+        resources.c.organization_id.in_(bindparam("organizations", expanding=True)),
+        *([resources.c.organization_id.is_(None)] if in_none else []),
+    )
+    stored = (resources.c.type == keys.c.type) & (resources.c.id == keys.c.id)
+    first = (
+        select(keys.c.type, keys.c.id)
+        .select_from(keys.outerjoin(resources, stored))
+        .where(belongs)
+        .cte("below", recursive=True)
+    )
+    children = select(resources.c.type, resources.c.id).join(
+        first,
+        (resources.c.parent_type == first.c.type) & (resources.c.parent_id == first.c.id),
+    )
+    below = first.union(children)
+    return select(below.c.type, below.c.id).limit(bindparam("most"))

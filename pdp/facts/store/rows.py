@@ -1,0 +1,272 @@
+"""Entities as rows, and back. Nothing that a database cannot hold passes here."""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pdp_routes import PUBLIC, Needs
+from sqlalchemy import Column, RowMapping, Table
+
+from pdp.errors import InvalidRequest, Violation
+from pdp.facts.store import tables
+from pdp.limits import IDENTIFIER_CHARACTERS_MAX
+from pdp.model import (
+    EVERYWHERE,
+    Attributes,
+    Effect,
+    Entity,
+    Grant,
+    InOrganization,
+    Key,
+    Membership,
+    OnResource,
+    Organization,
+    Permission,
+    Resource,
+    ResourceRef,
+    ResourceType,
+    Role,
+    Route,
+    Rule,
+    Scope,
+    Tenancy,
+    ToOrganizationRole,
+    ToUser,
+    User,
+    UserStatus,
+)
+
+Row = Mapping[str, Any] | RowMapping
+
+_NO_ATTRIBUTES: Attributes = {}
+_REQUIRED = "required"
+_OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of entity is stored."""
+
+    table: Table
+    from_row: Callable[[Row], Any]
+    """Roles come without `inherits`, which has a table of its own."""
+
+    @property
+    def key(self) -> Sequence[Column[Any]]:
+        return list(self.table.primary_key.columns)
+
+
+def to_row(entity: Entity) -> dict[str, Any]:
+    """The columns of an entity's row.
+
+    Raises:
+        InvalidRequest: a text, number or attribute cannot be stored as it is.
+    """
+    row: dict[str, Any]
+    match entity:
+        case Permission(name, description):
+            row = {"name": name, "description": description}
+        case ResourceType(name, tenancy, required):
+            stored = _REQUIRED if required else _OPTIONAL
+            row = {"name": name, "tenancy": tenancy.value, "stored": stored}
+        case Role(name, description):
+            row = {"name": name, "description": description}
+        case Rule():
+            row = {
+                "id": entity.id,
+                "role": entity.role,
+                "effect": entity.effect.value,
+                "permission": entity.permission,
+                "condition": entity.condition,
+                "description": entity.description,
+            }
+        case Grant():
+            row = _grant_row(entity)
+        case Route(route, Needs(permission, resource)):
+            row = {"route": route, "needs": permission, "resource": resource}
+        case Route(route):
+            row = {"route": route, "needs": PUBLIC.value, "resource": None}
+        case User():
+            row = {
+                "id": entity.id,
+                "email": entity.email,
+                "name": entity.name,
+                "status": entity.status.value,
+                "attributes": _attributes_text(entity.attributes),
+            }
+        case Organization():
+            row = {"id": entity.id, "slug": entity.slug, "name": entity.name}
+        case Membership():
+            row = {
+                "organization_id": entity.organization_id,
+                "user_id": entity.user_id,
+                "role": entity.role,
+            }
+        case Resource():
+            row = {
+                "type": entity.type,
+                "id": entity.id,
+                "organization_id": entity.organization_id,
+                "parent_type": entity.parent.type if entity.parent else None,
+                "parent_id": entity.parent.id if entity.parent else None,
+                "attributes": _attributes_text(entity.attributes),
+            }
+    check_row(KINDS[type(entity)].table, row)
+    return row
+
+
+def _grant_row(grant: Grant) -> dict[str, Any]:
+    resource = grant.scope.resource if isinstance(grant.scope, OnResource) else None
+    scope = grant.scope
+    return {
+        "id": grant.id,
+        "role": grant.role,
+        "user_id": grant.subject.user_id if isinstance(grant.subject, ToUser) else None,
+        "organization_role": (
+            grant.subject.organization_role
+            if isinstance(grant.subject, ToOrganizationRole)
+            else None
+        ),
+        "organization_id": scope.organization_id if isinstance(scope, InOrganization) else None,
+        "resource_type": resource.type if resource else None,
+        "resource_id": resource.id if resource else None,
+        "not_before": grant.not_before,
+        "expires_at": grant.expires_at,
+    }
+
+
+def check_row(table: Table, row: Row) -> None:
+    """Refuses what the engines would refuse with an error of their own, cut off, or alter.
+
+    Raises:
+        InvalidRequest: NUL, a lone surrogate, an identifier past its bound, a number that is none.
+    """
+    indexed = _indexed(table)
+    for field, value in row.items():
+        if isinstance(value, str):
+            check_text(value, field, identifier=field in indexed)
+        elif isinstance(value, float) and not math.isfinite(value):
+            # SQLite stores NaN as NULL, which for an expiry would mean: never.
+            raise InvalidRequest(Violation(field, "must be a finite number"))
+
+
+@functools.cache
+def _indexed(table: Table) -> frozenset[str]:
+    indexes = [*(index.columns for index in table.indexes), table.primary_key.columns]
+    return frozenset(column.name for columns in indexes for column in columns)
+
+
+def check_text(value: str, field: str, *, identifier: bool = True) -> None:
+    """Refuses a text that cannot be stored or compared as it is.
+
+    Raises:
+        InvalidRequest: see `check_row`.
+    """
+    if identifier and len(value) > IDENTIFIER_CHARACTERS_MAX:
+        # Entries of a PostgreSQL index are bounded.
+        most = f"must have at most {IDENTIFIER_CHARACTERS_MAX} characters"
+        raise InvalidRequest(Violation(field, most))
+    if value.isascii():
+        storable = "\0" not in value
+    else:
+        storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    if not storable:
+        raise InvalidRequest(Violation(field, "must not hold NUL or a lone surrogate"))
+
+
+def key_text(key: Key) -> str:
+    """A key for people and for error metadata."""
+    return "/".join(key)
+
+
+def grant_from_row(row: Row) -> Grant:
+    scope: Scope = EVERYWHERE
+    if row["organization_id"] is not None:
+        scope = InOrganization(row["organization_id"])
+    elif row["resource_type"] is not None:
+        scope = OnResource(ResourceRef(row["resource_type"], row["resource_id"]))
+    return Grant(
+        id=row["id"],
+        role=row["role"],
+        subject=(
+            ToUser(row["user_id"])
+            if row["user_id"] is not None
+            else ToOrganizationRole(row["organization_role"])
+        ),
+        scope=scope,
+        not_before=row["not_before"],
+        expires_at=row["expires_at"],
+    )
+
+
+def _resource_type_from_row(row: Row) -> ResourceType:
+    return ResourceType(row["name"], Tenancy(row["tenancy"]), row["stored"] == _REQUIRED)
+
+
+def _route_from_row(row: Row) -> Route:
+    public = row["needs"] == PUBLIC.value
+    return Route(row["route"], PUBLIC if public else Needs(row["needs"], row["resource"]))
+
+
+def user_from_row(row: Row) -> User:
+    return User(
+        id=row["id"],
+        email=row["email"],
+        name=row["name"],
+        status=UserStatus(row["status"]),
+        attributes=_attributes(row["attributes"]),
+    )
+
+
+def resource_from_row(row: Row) -> Resource:
+    parent = row["parent_type"]
+    return Resource(
+        type=row["type"],
+        id=row["id"],
+        organization_id=row["organization_id"],
+        parent=ResourceRef(parent, row["parent_id"]) if parent is not None else None,
+        attributes=_attributes(row["attributes"]),
+    )
+
+
+def _rule_from_row(row: Row) -> Rule:
+    return Rule(
+        id=row["id"],
+        role=row["role"],
+        effect=Effect(row["effect"]),
+        permission=row["permission"],
+        condition=row["condition"],
+        description=row["description"],
+    )
+
+
+def _attributes_text(attributes: Attributes) -> str:
+    # ASCII only: NUL and lone surrogates in attributes are escapes, which any text column holds.
+    try:
+        return json.dumps(attributes, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidRequest(Violation("attributes", "must be a JSON object")) from None
+
+
+def _attributes(text: str) -> Attributes:
+    if text == "{}":
+        return _NO_ATTRIBUTES  # one for all: most have none, and none is ever changed in place
+    value: Attributes = json.loads(text, parse_int=float)
+    return value
+
+
+KINDS: Mapping[type, Kind] = {
+    Permission: Kind(tables.permissions, lambda row: Permission(**row)),
+    ResourceType: Kind(tables.resource_types, _resource_type_from_row),
+    Role: Kind(tables.roles, lambda row: Role(**row)),
+    Rule: Kind(tables.rules, _rule_from_row),
+    Grant: Kind(tables.grants, grant_from_row),
+    Route: Kind(tables.routes, _route_from_row),
+    User: Kind(tables.users, user_from_row),
+    Organization: Kind(tables.organizations, lambda row: Organization(**row)),
+    Membership: Kind(tables.memberships, lambda row: Membership(**row)),
+    Resource: Kind(tables.resources, resource_from_row),
+}

@@ -1,0 +1,1 @@
+"""The server as a process: composition root, listener, supervisor, logs, metrics, scheduling."""

@@ -1,0 +1,296 @@
+"""The composition root: settings -> rooms -> listeners, and the order in which they start and stop.
+
+A process starts whatever is out of reach: without its database or a key set it is alive and not
+ready, and becomes ready by itself.
+"""
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from pdp.access_queries import AccessQueries
+from pdp.administrator import Administrator
+from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
+from pdp.authorizer import Authorizer
+from pdp.clerk.directory import Directory
+from pdp.clerk.provisioning import Provisioner
+from pdp.clerk.role_claims_push import Pusher
+from pdp.clerk.sync.scheduler import Reconciler
+from pdp.clerk.webhooks.endpoint import Webhooks
+from pdp.clock import DecisionClock, elapsed_clock, wall_clock
+from pdp.database.engine import database_name, open_engine
+from pdp.facts import Barriers, Listener, Replica, Store, migrate
+from pdp.http import WEBHOOK_PATH, PostHandler, http_application
+from pdp.http.bounded_post import BODY_BYTES_MAX
+from pdp.identity import Verifier
+from pdp.limits import RPCS_PER_THREAD_MAX
+from pdp.process.certificates import examine_certificates
+from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
+from pdp.process.listener import HttpListener
+from pdp.process.metrics import Metrics
+from pdp.settings import Settings, development_beside_production
+from pdp.wire import (
+    Application,
+    Callers,
+    Health,
+    Pages,
+    Rate,
+    Watchers,
+    access_query_methods,
+    administration_methods,
+    audit_methods,
+    decision_methods,
+    external_authorization_methods,
+    reflection_methods,
+)
+
+log = structlog.get_logger("pdp.process.app")
+
+READINESS_SECONDS = 0.2
+CLOCK_OBSTACLE = "the wall clock went back: check the clock, then restart this process"
+
+
+class Service:
+    """One serving process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        origin: str = "pdp",
+        metrics_directory: str | None = None,
+        carried: bool = False,
+    ) -> None:
+        """`carried`: another server owns the gRPC port and calls `application`."""
+        self._settings = settings
+        url = settings.database_url.get_secret_value()
+        self._engine = open_engine(url)
+        if url.startswith("sqlite"):
+            migrate(self._engine)
+        store = Store(self._engine)
+        self._clock = DecisionClock(wall_clock, elapsed_clock)
+        self._verifier = Verifier(
+            settings.issuers,
+            clock=self._clock,
+            clock_skew_seconds=settings.clock_skew_seconds,
+            token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
+            jwks_refresh_seconds=settings.jwks_refresh_seconds,
+            jwks_cooldown_seconds=settings.jwks_cooldown_seconds,
+        )
+        self._replica = Replica(
+            store,
+            staleness_seconds_max=settings.staleness_seconds_max,
+            poll_seconds=settings.poll_seconds,
+        )
+        self._listener = Listener(self._engine, self._replica.poke)
+        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
+        self._recorder = Recorder(
+            settings.audit_directory, origin, clock=self._clock, shares=shares
+        )
+        self._shipper = Shipper(
+            settings.audit_directory, SqlDestination(self._engine), self._recorder
+        )
+        self._pusher: Pusher | None = None
+        # Pusher and reconciler keep the wall clock: they share their schedule with other processes.
+        if settings.clerk.push_claims:
+            self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
+        administrator = Administrator(store, on_write=self._on_write)
+        directory = Directory(
+            store,
+            on_write=self._on_write,
+            clock=self._clock,
+            default_role=settings.clerk.default_role,
+        )
+        self._reconciler = Reconciler(
+            settings.clerk,
+            store,
+            directory,
+            clock=wall_clock,
+            token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
+            on_synced=self._on_synced,
+        )
+        watchers = Watchers(self._replica)
+        self._metrics = Metrics(
+            {"pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles()))},
+            self._replica.gauges(),
+            self._clock.gauges(),
+            watchers.gauges(),
+            self._verifier.gauges(),
+            self._recorder.gauges(),
+            {
+                "pdp_audit_shipping_failures": (
+                    "Attempts to copy the log into SQL that failed.",
+                    lambda: self._shipper.counts().failures,
+                ),
+            },
+            self._reconciler.gauges(),
+            directory=metrics_directory,
+        )
+        authorizer = Authorizer(
+            self._verifier,
+            self._replica,
+            self._recorder,
+            clock=self._clock,
+            record_allows=settings.audit_allows,
+            provision=self._provisioner(directory),
+        )
+        queries = AccessQueries(
+            authorizer,
+            self._verifier,
+            self._replica,
+            self._recorder,
+            clock=self._clock,
+            note_too_expensive=self._metrics.count_too_expensive,
+        )
+        pages = Pages(functools.cache(lambda: _page_secret(store)))
+        self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
+        health = Health()
+        methods = (
+            *decision_methods(authorizer, self._metrics.count_decisions),
+            *access_query_methods(queries, pages, self._blocking),
+            *external_authorization_methods(
+                authorizer, self._metrics.count_decisions, settings.session_cookie
+            ),
+            *administration_methods(administrator, Barriers(self._engine), pages, self._blocking),
+            *audit_methods(
+                DecisionLog(self._engine),
+                Reports(self._engine, clock=self._clock),
+                pages,
+                Rate("reports_share", settings.reports_share),
+                self._blocking,
+            ),
+            *watchers.methods(),
+            *health.methods(),
+        )
+        self.application = Application(
+            Callers(settings.callers),
+            (*methods, *reflection_methods(method.service for method in methods)),
+            self._metrics.observe_rpc,
+            rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
+            streams_share=settings.streams_share,
+        )
+        """What the gRPC port answers with; an ASGI application."""
+        shared = settings.processes > 1
+        self._listener_grpc = HttpListener(
+            self.application,
+            listen=settings.listen,
+            shared=shared,
+            tls=settings.tls,
+            policies=[(method.path, method.request_bytes_max) for method in methods],
+            drain_seconds=settings.shutdown_seconds,
+        )
+        self._listener_http = HttpListener(
+            http_application(self._metrics, self.obstacles, self._webhook(directory)),
+            listen=settings.http_listen,
+            shared=shared,
+            policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)],
+            drain_seconds=1,
+        )
+        self._life = Lifecycle(
+            self.application,
+            health,
+            self._metrics,
+            grpc=None if carried else self._listener_grpc,
+            http=self._listener_http,
+            checks=self._checks,
+            drain_seconds=settings.shutdown_seconds,
+            readiness_seconds=READINESS_SECONDS,
+            log=log,
+        )
+
+    def obstacles(self) -> list[str]:
+        """Why the process does not answer now; empty: it does."""
+        return self._life.obstacles()
+
+    def _checks(self) -> Sequence[Check]:
+        return (
+            (self._replica.ready, self._not_current()),
+            (self._verifier.ready, "no key set of an issuer is at hand"),
+            (self._recorder.ready, "decisions cannot be put on record"),
+            (self._clock.holds, CLOCK_OBSTACLE),
+        )
+
+    def _not_current(self) -> str:
+        problem = self._replica.problem
+        why = "" if problem is None else f": {problem}"
+        return f"policy and facts are not confirmed as current{why}"
+
+    def start(self) -> int:
+        """Starts everything, the gRPC port last. Returns the number of that port.
+
+        Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
+        stops what has.
+        """
+        tls = self._settings.tls
+        if tls is not None:
+            files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
+            self._metrics.set_certificates(examine_certificates(files, self._clock()))
+        pusher = self._pusher
+        self._life.start(
+            Part(self._verifier.start, self._verifier.stop),
+            audit_part(self._recorder, self._shipper),
+            Part(self._replica.start, self._replica.stop),
+            Part(self._listener.start, self._listener.stop),
+            *([Part(pusher.start, pusher.stop)] if pusher is not None else []),
+            Part(self._reconciler.start, self._reconciler.stop),
+            Part(lambda: None, self._blocking.shutdown),
+        )
+        if not all(one.authorized_parties for one in self._settings.issuers):
+            log.warning("authorized_parties_not_configured", advice="set authorized_parties")
+        both = development_beside_production(self._settings.issuers)
+        if both is not None:
+            log.warning("development_issuer_accepted", development=both[0], production=both[1])
+        log.info(
+            "serving",
+            database=database_name(self._settings.database_url.get_secret_value()),
+            listen=self._settings.listen,
+            port=self._listener_grpc.port,
+            http_port=self._listener_http.port,
+            tls=self._settings.tls is not None,
+            callers=len(self._settings.callers),
+        )
+        return self._listener_grpc.port
+
+    def listens(self) -> bool:
+        """Whether both ports are open. A listener that ended does not come back by itself."""
+        return self._life.listens()
+
+    def stop(self) -> None:
+        """Stops taking requests, finishes those in flight, and leaves no record behind."""
+        self._life.stop()
+        self._engine.dispose()
+
+    def _on_write(self, revision: int) -> None:
+        self._replica.poke()
+        if self._pusher is not None:
+            self._pusher.tell(revision)
+
+    def _on_synced(self) -> None:
+        if self._pusher is not None:
+            self._pusher.sweep()
+
+    def _provisioner(self, directory: Directory) -> Provisioner | None:
+        clerk = self._settings.clerk
+        if not clerk.provisioning:
+            return None
+        return Provisioner(directory.admit, instance_id=clerk.instance_id)
+
+    def _webhook(self, directory: Directory) -> PostHandler | None:
+        clerk = self._settings.clerk
+        if not clerk.webhook_secrets or clerk.instance_id is None:
+            return None
+        return Webhooks(
+            directory,
+            instance_id=clerk.instance_id,
+            secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
+            clock=self._clock,
+            await_revision=self._replica.await_revision,
+            count=self._metrics.count_webhook,
+        )
+
+
+def _page_secret(store: Store) -> bytes:
+    with store.read() as reader:
+        return reader.page_secret()

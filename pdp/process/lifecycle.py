@@ -1,0 +1,181 @@
+"""What every serving process has: two ports, readiness, and an order of starting and stopping.
+
+A process starts whatever is out of reach, is alive and not ready, and becomes ready by itself.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from pdp.audit import Recorder, Shipper
+from pdp.concurrency.background import BackgroundTask
+from pdp.process.gc import freeze_gc
+from pdp.process.listener import EventLoop, HttpListener
+from pdp.process.metrics import Metrics
+from pdp.wire import Application, Health
+
+STOP_SECONDS_MAX = 2.0
+_SIGNAL_SECONDS = 0.2
+
+Check = tuple[Callable[[], bool], str]
+"""Whether one part lets the process answer, and a sentence for when it does not."""
+
+
+class Part(NamedTuple):
+    """A part of a process that starts and stops with it."""
+
+    start: Callable[[], object]
+    stop: Callable[[], object]
+
+
+def audit_part(recorder: Recorder, shipper: Shipper) -> Part:
+    """The decision log."""
+
+    def start() -> None:
+        recorder.start()
+        shipper.start()
+
+    def stop() -> None:
+        # In this order: the shipper's last pass takes what the recorder wrote last.
+        recorder.stop()
+        shipper.stop()
+
+    return Part(start, stop)
+
+
+class Lifecycle:
+    """Starts and stops the parts of one process and its ports, and tells whether it answers."""
+
+    def __init__(
+        self,
+        application: Application,
+        health: Health,
+        metrics: Metrics,
+        *,
+        grpc: HttpListener | None,
+        http: HttpListener,
+        checks: Callable[[], Sequence[Check]],
+        drain_seconds: float,
+        readiness_seconds: float,
+        log: Any,
+    ) -> None:
+        """Creates the lifecycle; `start` starts it.
+
+        Args:
+            application: Answers on the gRPC port.
+            health: Told when readiness changes.
+            metrics: Refreshed as often as readiness is looked at.
+            grpc: The gRPC port; None: another server owns it.
+            http: The port of probes, metrics and webhooks.
+            checks: What lets the process answer, in the order in which obstacles are shown.
+            drain_seconds: How long requests in flight may take when the process stops.
+            readiness_seconds: Between two looks at readiness.
+            log: Logger of the process.
+        """
+        self._application = application
+        self._health = health
+        self._metrics = metrics
+        self._grpc = grpc
+        self._http = http
+        self._checks = checks
+        self._drain_seconds = drain_seconds
+        self._readiness_seconds = readiness_seconds
+        self._log = log
+        self._loop = EventLoop()
+        self._serving = False
+        self._stopping = False
+        self._started = contextlib.ExitStack()
+        """What `stop` has to stop, latest first."""
+        self._readiness = BackgroundTask(
+            "readiness",
+            self._look,
+            retry_seconds=(readiness_seconds, readiness_seconds),
+            log=log,
+            failed="readiness_unknown",
+        )
+
+    def obstacles(self) -> list[str]:
+        """Why the process does not answer now; empty: it does."""
+        found = ["shutting down"] if self._stopping else []
+        found += [sentence for holds, sentence in self._checks() if not holds()]
+        if self._grpc is not None and not self._grpc.is_open():
+            found.append("the port is not open")
+        return found
+
+    def start(self, *parts: Part) -> None:
+        """Starts the HTTP port, the parts in this order, and the gRPC port.
+
+        Raises OSError, RuntimeError or AuditUnavailable if something cannot start; `stop` then
+        stops what has.
+        """
+        started = self._started
+        self._loop.start()
+        started.callback(self._loop.stop)
+        self._loop.run(self._http.open())
+        started.callback(lambda: self._loop.run(self._http.close()))
+        for part in parts:
+            part.start()
+            started.callback(part.stop)
+        if self._grpc is not None:
+            self._loop.run(self._grpc.open())
+            started.callback(lambda: self._loop.run(self._close_grpc()))
+        self._readiness.start()
+
+    def listens(self) -> bool:
+        """Whether both ports are open. A listener that ended does not come back by itself."""
+        return (self._grpc is None or self._grpc.is_open()) and self._http.is_open()
+
+    def stop(self) -> None:
+        """Stops taking requests, finishes those in flight, and stops the parts, latest first."""
+        self._log.info("stopping")
+        self._stopping = True
+        self._readiness.stop(STOP_SECONDS_MAX)
+        self._started.close()
+        self._log.info("stopped")
+
+    async def _close_grpc(self) -> None:
+        """Answers what was accepted, then tells clients to connect elsewhere."""
+        self._health.set_serving(serving=False)
+        await self._application.drain(self._drain_seconds)
+        if self._grpc is not None:
+            await self._grpc.close()
+
+    def _look(self) -> float:
+        obstacles = self.obstacles()
+        if not self._stopping and self._serving == bool(obstacles):
+            self._serving = not obstacles
+            self._health.set_serving(serving=self._serving)
+            self._log.info("readiness", ready=self._serving, obstacles=obstacles)
+            if self._serving:
+                freeze_gc()
+        self._metrics.refresh()
+        return self._readiness_seconds
+
+
+class Process(Protocol):
+    """A server or a sidecar."""
+
+    def start(self) -> object: ...
+
+    def listens(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+def run_until_stopped(process: Process) -> bool:
+    """Runs a process until SIGTERM or SIGINT. False if a port closed by itself: whoever supervises
+    the process should start it again."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        process.start()
+        # In short waits: a signal that another thread receives does not end a wait.
+        while not stopping.wait(_SIGNAL_SECONDS):
+            if not process.listens():
+                return False
+    finally:
+        process.stop()
+    return True

@@ -1,0 +1,121 @@
+"""What operators watch. Names are listed in docs/metrics.md; labels are bounded sets."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from pdp.gauges import Gauges
+from pdp.model import Decision, Effect, Reason
+
+_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+
+_RULES_MAX = 100
+_OTHER_RULES = "other"
+"""The label of rules beyond the first `_RULES_MAX`: a metric has few series."""
+
+
+class Metrics:
+    """The metrics of one process; with `directory`, of all processes that share it."""
+
+    def __init__(self, *gauges: Gauges, directory: str | None = None) -> None:
+        self._registry = CollectorRegistry()
+        self._exposed = self._registry
+        if directory is not None:
+            self._exposed = CollectorRegistry()
+            MultiProcessCollector(self._exposed, path=directory)  # type: ignore[no-untyped-call]
+        self._rpcs = Histogram(
+            "pdp_rpc_seconds",
+            "Time from a received request to its answer.",
+            ("method", "code"),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._decisions = prometheus_client.Counter(
+            "pdp_decisions",
+            "Decisions given.",
+            ("effect", "reason"),
+            registry=self._registry,
+        )
+        self._too_expensive = prometheus_client.Counter(
+            "pdp_conditions_too_expensive",
+            "Conditions that were not evaluated because it would have cost too much.",
+            ("rule",),
+            registry=self._registry,
+        )
+        self._webhooks = prometheus_client.Counter(
+            "pdp_webhooks",
+            "Webhook requests answered.",
+            ("type", "outcome"),
+            registry=self._registry,
+        )
+        self._gauges = [
+            # In several processes, the worst of them is what matters.
+            (Gauge(name, meaning, registry=self._registry, multiprocess_mode="livemax"), read)
+            for declared in gauges
+            for name, (meaning, read) in declared.items()
+        ]
+        self._certificates = Gauge(
+            "pdp_certificate_expiry_timestamp_seconds",
+            "When a certificate in use ends.",
+            ("certificate",),
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        # `labels()` validates and locks at each call; the hot path looks its child up here.
+        self._rpc_children: dict[tuple[str, str], Any] = {}
+        self._decision_children: dict[tuple[Effect, Reason], Any] = {}
+        self._too_expensive_rules: set[str] = set()
+
+    def observe_rpc(self, method: str, code: str, seconds: float) -> None:
+        """Counts one RPC."""
+        child = self._rpc_children.get((method, code))
+        if child is None:
+            child = self._rpc_children[method, code] = self._rpcs.labels(method, code)
+        child.observe(seconds)
+
+    def count_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Counts the decisions of one request."""
+        for decision in decisions:
+            for rule in decision.too_expensive:
+                self.count_too_expensive(rule)
+        if len(decisions) == 1:
+            self._count(decisions[0].effect, decisions[0].reason, 1)
+            return
+        for (effect, reason), times in Counter([(d.effect, d.reason) for d in decisions]).items():
+            self._count(effect, reason, times)
+
+    def _count(self, effect: Effect, reason: Reason, times: int) -> None:
+        child = self._decision_children.get((effect, reason))
+        if child is None:
+            child = self._decisions.labels(effect.value, reason.name)
+            self._decision_children[effect, reason] = child
+        child.inc(times)
+
+    def count_too_expensive(self, rule: str) -> None:
+        rules = self._too_expensive_rules
+        if len(rules) < _RULES_MAX:
+            rules.add(rule)
+        self._too_expensive.labels(rule if rule in rules else _OTHER_RULES).inc()
+
+    def count_webhook(self, type_: str, outcome: str) -> None:
+        """Counts one webhook request. Both come from fixed sets."""
+        self._webhooks.labels(type_, outcome).inc()
+
+    def set_certificates(self, ends: Mapping[str, float]) -> None:
+        """When the certificates in use end, by name; the names come from a fixed set."""
+        for name, ends_at in ends.items():
+            self._certificates.labels(name).set(ends_at)
+
+    def refresh(self) -> None:
+        """Reads the gauges; called often enough by the process that owns them."""
+        for gauge, read in self._gauges:
+            gauge.set(read())
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' exposition format."""
+        self.refresh()
+        return generate_latest(self._exposed)

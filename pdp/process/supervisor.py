@@ -1,0 +1,63 @@
+"""Several processes on one port: each a whole `pdp serve` of its own, sharing ports by
+SO_REUSEPORT. A process that dies is started again; a signal to stop reaches all of them."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from pdp.settings import Settings
+
+log = structlog.get_logger("pdp.process.supervisor")
+
+RESTART_SECONDS = 1.0
+START_SECONDS_MAX = 60.0
+STATUS_FAILED = 2
+"""How a command ends that has said on standard error what is wrong."""
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def supervise(settings: Settings, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Runs `command --worker N` for each of `settings.processes` until SIGTERM or SIGINT.
+
+    Raises RuntimeError where one of the first processes cannot start: another would not either.
+    """
+    stopping = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    metrics = tempfile.mkdtemp(prefix="pdp-metrics-")
+    shared = {**environment, METRICS_VARIABLE: metrics}
+
+    def start(worker: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, "--worker", str(worker)], env=shared)  # noqa: S603
+
+    workers = {number: start(number) for number in range(settings.processes)}
+    started_at = time.monotonic()
+    first = dict(workers)
+    try:
+        while not stopping.wait(0.2):
+            for number, process in workers.items():
+                status = process.poll()
+                if status is not None:
+                    log.error("worker_ended", worker=number, status=status)
+                    early = time.monotonic() < started_at + START_SECONDS_MAX
+                    if early and status == STATUS_FAILED and process is first[number]:
+                        raise RuntimeError(f"process {number} did not start: it says why, above")
+                    if stopping.wait(RESTART_SECONDS):
+                        break
+                    workers[number] = start(number)
+    finally:
+        for process in workers.values():
+            process.terminate()
+        deadline = time.monotonic() + settings.shutdown_seconds + 10
+        for process in workers.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        shutil.rmtree(metrics, ignore_errors=True)

@@ -1,0 +1,197 @@
+"""AuditService: the decision log, filtered and paged, and what sidecars report into it."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pdpapi.v1 import audit_service_pb2, core_pb2
+from pdpapi.v1.audit_service_pb2 import (
+    FollowDecisionsRequest,
+    FollowDecisionsResponse,
+    GetDecisionRequest,
+    GetDecisionResponse,
+    ListDecisionsRequest,
+    ListDecisionsResponse,
+    ReportDecisionsRequest,
+    ReportDecisionsResponse,
+)
+
+from pdp import model
+from pdp.audit import Cursor, DecisionFilter, DecisionLog, Log, Reports
+from pdp.errors import InvalidRequest, Violation
+from pdp.limits import MESSAGE_BYTES_MAX, REPORT_BYTES_MAX
+from pdp.wire.callers import Caller
+from pdp.wire.convert import entities
+from pdp.wire.convert.log_frames import contents_of, place_message, place_of
+from pdp.wire.convert.pages import Pages, page_size
+from pdp.wire.convert.times import seconds_of, set_time
+from pdp.wire.methods import Method, blocking
+from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, write_actor
+from pdp.wire.shares import Rate
+
+SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+
+PAGE_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+
+_EFFECT_OF = {value: effect for effect, value in EFFECTS.items()}
+_REASON_OF = {value: reason for reason, value in REASONS.items()}
+_SOURCES = {
+    model.AnswerSource.DECIDED: core_pb2.ANSWER_SOURCE_UNSPECIFIED,
+    model.AnswerSource.CACHED: core_pb2.ANSWER_SOURCE_CACHED,
+    model.AnswerSource.STAYED_OPEN: core_pb2.ANSWER_SOURCE_STAYED_OPEN,
+}
+
+
+def audit_methods(
+    decision_log: DecisionLog,
+    reports: Reports,
+    pages: Pages,
+    reported: Rate,
+    pool: ThreadPoolExecutor,
+) -> Sequence[Method]:
+    """The methods of AuditService. They block in threads of `pool`.
+
+    `reported`: shares in the records that callers report.
+    """
+
+    def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
+        size = page_size(request)
+        after = pages.after(request)
+        found = decision_log.list(_filter(request), after[0] if after else None, size + 1)
+        response = ListDecisionsResponse()
+        # What callers report may be long: a page that could not be sent would hide all of it.
+        room = PAGE_BYTES_MAX
+        for index, record in enumerate(found):
+            message = record_message(record)
+            room -= message.ByteSize()
+            if index == size or (index and room < 0):
+                last = decision_log.key(found[index - 1])
+                response.next_page_token = pages.token(request, (last,))
+                break
+            response.decisions.append(message)
+        return response
+
+    def follow(request: FollowDecisionsRequest, _: Caller) -> FollowDecisionsResponse:
+        if request.from_end:
+            return FollowDecisionsResponse(cursor=pages.cursor(decision_log.end()))
+        cursor = Cursor(*pages.place(request.cursor)) if request.cursor else Cursor()  # type: ignore[arg-type]
+        found = decision_log.follow(_filter(request.query), cursor, page_size(request.query))
+        response = FollowDecisionsResponse(cursor=pages.cursor(found.cursor), more=found.more)
+        room = PAGE_BYTES_MAX
+        for record, behind in found.decisions:
+            message = record_message(record)
+            room -= message.ByteSize()
+            if response.decisions and room < 0:
+                response.cursor, response.more = response.decisions[-1].cursor, True
+                break
+            response.decisions.add(decision=message, cursor=pages.cursor(behind))
+        return response
+
+    def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
+        first, *others = map(record_message, decision_log.get(request.decision_id))
+        return GetDecisionResponse(decision=first, others=others)
+
+    def report(request: ReportDecisionsRequest, caller: Caller) -> ReportDecisionsResponse:
+        log = Log(request.origin, request.log_id)
+        if not request.frames:
+            known = reports.place(caller.name, log)
+            return ReportDecisionsResponse(place=None if known is None else place_message(known))
+        reported.spend(caller.name, len(request.frames))
+        start, contents = place_of(request.start), contents_of(request.frames)
+        place, refusals = reports.take(caller.name, log, start, contents)
+        return ReportDecisionsResponse(
+            place=place_message(place),
+            refusals=[
+                audit_service_pb2.FrameRefusal(position=one.position, description=one.what)
+                for one in refusals
+            ],
+        )
+
+    return (
+        Method(
+            SERVICE,
+            "ListDecisions",
+            "audit",
+            ListDecisionsRequest,
+            blocking(pool, list_decisions),
+            MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
+            "FollowDecisions",
+            "audit",
+            FollowDecisionsRequest,
+            blocking(pool, follow),
+            MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
+            "GetDecision",
+            "audit",
+            GetDecisionRequest,
+            blocking(pool, get_decision),
+            MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
+            "ReportDecisions",
+            "report",
+            ReportDecisionsRequest,
+            blocking(pool, report),
+            REPORT_BYTES_MAX,
+        ),
+    )
+
+
+def _filter(request: ListDecisionsRequest) -> DecisionFilter:
+    if request.decision and request.decision not in _EFFECT_OF:
+        raise InvalidRequest(Violation("decision", f"{request.decision} is not a decision"))
+    if request.reason and request.reason not in _REASON_OF:
+        raise InvalidRequest(Violation("reason", f"{request.reason} is not a reason"))
+    return DecisionFilter(
+        user_id=request.user_id or None,
+        permission=request.permission or None,
+        resource_type=request.resource.type or None,
+        resource_id=request.resource.id or None,
+        effect=_EFFECT_OF[request.decision] if request.decision else None,
+        reason=_REASON_OF[request.reason] if request.reason else None,
+        organization_id=request.organization_id or None,
+        caller=request.caller or None,
+        reported_by=request.reported_by or None,
+        not_before=_seconds(request, "not_before", request.not_before),
+        before=_seconds(request, "before", request.before),
+    )
+
+
+def _seconds(request: ListDecisionsRequest, field: str, value: Timestamp) -> float | None:
+    return seconds_of(value, field) if request.HasField(field) else None  # type: ignore[arg-type]
+
+
+def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRecord:
+    """A record, as the wire says it."""
+    message = audit_service_pb2.DecisionRecord(
+        decision_id=record.decision_id,
+        decision=EFFECTS[record.effect],
+        denial_kind=KINDS[record.reason.denial_kind],
+        reason=REASONS[record.reason],
+        permission=record.permission,
+        resource=None if record.resource is None else entities.ref_message(record.resource),
+        resource_organization_id=record.resource_organization_id or "",
+        caller=record.caller,
+        rule_id=record.rule_id or "",
+        grant_id=record.grant_id or "",
+        revision=record.revision,
+        token_fingerprint=record.token_fingerprint,
+        token_id=record.token_id or "",
+        source=_SOURCES[record.source],
+        reported_by=record.reported_by or "",
+        request=record.request or "",
+        query=record.query or "",
+        occurrences=record.occurrences,
+    )
+    if record.actor is not None:
+        write_actor(message.actor, record.actor)
+    set_time(message.decided_at, record.decided_at)
+    if record.last_decided_at is not None:
+        set_time(message.last_decided_at, record.last_decided_at)
+    return message

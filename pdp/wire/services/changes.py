@@ -1,0 +1,145 @@
+"""ChangeService: what a replica applied -> WatchResponse. How a lease is counted is said in
+`proto/pdpapi/v1/change_service.proto`."""
+
+import functools
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from pdpapi.v1 import change_service_pb2
+from pdpapi.v1.change_service_pb2 import (
+    Changed,
+    ChangedKey,
+    Heartbeat,
+    StartOver,
+    WatchRequest,
+    WatchResponse,
+)
+from pdpapi.v1.change_service_pb2 import ChangeKind as WireKind
+
+from pdp.errors import InvalidRequest, Overloaded, Violation
+from pdp.facts import ChangeKind, News, Replica, Step, Watch
+from pdp.facts.replica.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
+from pdp.gauges import Gauges
+from pdp.wire.callers import Caller
+from pdp.wire.convert.times import set_duration
+from pdp.wire.methods import StreamMethod
+
+SERVICE = change_service_pb2.DESCRIPTOR.services_by_name["ChangeService"].full_name
+REQUEST_BYTES_MAX = 1024
+EPOCH_CHARACTERS_MAX = 256
+WATCHERS_MAX = 1_024
+HEARTBEAT_SECONDS = 0.25
+LIFE_SECONDS_MAX = 300.0
+RETRY_SECONDS = 0.02
+
+KINDS: Mapping[ChangeKind, WireKind.ValueType] = {
+    kind: WireKind.Value(f"CHANGE_KIND_{kind.name}")
+    for kind in ChangeKind
+    if kind is not ChangeKind.EVERYTHING
+}
+
+
+class Watchers:
+    """Those who watch this process, counted."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def gauges(self) -> Gauges:
+        """For metrics."""
+        return {
+            "pdp_watchers": ("Streams of changes that are open.", lambda: self.count),
+        }
+
+    def methods(self) -> Sequence[StreamMethod]:
+        """The methods of ChangeService."""
+        watch = StreamMethod(
+            SERVICE,
+            "Watch",
+            "decide",
+            WatchRequest,
+            self._open,
+            self._replica.on_change,
+            REQUEST_BYTES_MAX,
+        )
+        return (watch,)
+
+    def leave(self) -> None:
+        """One of them has gone."""
+        with self._lock:
+            self.count -= 1
+
+    def _open(self, request: WatchRequest, _: Caller) -> "Watcher":
+        _check(request)
+        with self._lock:
+            if self.count >= WATCHERS_MAX:
+                raise Overloaded("watchers_max", WATCHERS_MAX)
+            self.count += 1
+        return Watcher(self._replica.watch(request.epoch, request.after_revision), self)
+
+
+class Watcher:
+    """A `Subscription`: changes as they come, heartbeats, and an end after LIFE_SECONDS_MAX."""
+
+    def __init__(self, watch: Watch, watchers: Watchers) -> None:
+        self._watch = watch
+        self._watchers = watchers
+        self._began = self.due_at = time.monotonic()
+        # Not all at the same time: those who came together would come back together.
+        self._ends_at = self._began + LIFE_SECONDS_MAX * random.uniform(0.8, 1)  # noqa: S311
+
+    def take(self) -> Sequence[bytes] | None:
+        """See `Subscription`."""
+        # Before anything is read: what is said of this moment holds at every later one.
+        now = time.monotonic()
+        if now >= self._ends_at:
+            return None
+        news = self._watch.news()
+        messages = []
+        if news.start_over:
+            start = StartOver(epoch=news.epoch, revision=news.revision)
+            messages.append(WatchResponse(start_over=start).SerializeToString())
+        if news.steps:
+            messages.append(_changed(*news.steps))
+        # Who starts over holds nothing: not for longer than it takes.
+        if news.start_over or now >= self.due_at:
+            self.due_at = now + (HEARTBEAT_SECONDS if news.left_seconds else RETRY_SECONDS)
+            if news.left_seconds:
+                messages.append(self._heartbeat(news, news.left_seconds, now))
+        return messages
+
+    def close(self) -> None:
+        """See `Subscription`."""
+        self._watch.close()
+        self._watchers.leave()
+
+    def _heartbeat(self, news: News, left_seconds: float, now: float) -> bytes:
+        elapsed = now - self._began
+        lease = min(LEASE_SECONDS_MAX, left_seconds) - elapsed * CLOCK_DRIFT
+        heartbeat = Heartbeat(revision=news.revision, epoch=news.epoch)
+        set_duration(heartbeat.lease, max(0.0, lease))
+        set_duration(heartbeat.elapsed, elapsed)
+        return WatchResponse(heartbeat=heartbeat).SerializeToString()
+
+
+def _check(request: WatchRequest) -> None:
+    if len(request.epoch) > EPOCH_CHARACTERS_MAX:
+        raise InvalidRequest(Violation("epoch", f"has more than {EPOCH_CHARACTERS_MAX} characters"))
+    if request.after_revision and not request.epoch:
+        raise InvalidRequest(Violation("epoch", "is missing: a revision is of one epoch"))
+
+
+# Watchers are told the same, most of them at the same time.
+@functools.lru_cache(maxsize=16)
+def _changed(*steps: Step) -> bytes:
+    keys = [
+        ChangedKey(kind=KINDS[change.kind], key=change.key)
+        for step in steps
+        for change in step.changes
+    ]
+    changed = Changed(revision=steps[-1].reached, changes=keys)
+    return WatchResponse(changed=changed).SerializeToString()

@@ -1,0 +1,163 @@
+"""Compares what queries list with what Check answers, over random worlds."""
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from unittest.mock import patch
+
+from pdp.access_queries import AllowedActor
+from pdp.model import Effect, Question, Resource
+from tests.kit import soak
+from tests.kit.access_queries.service import CALLER, QueryService, token_of
+from tests.kit.access_queries.worlds import (
+    ORGANIZATIONS,
+    PERMISSIONS,
+    TYPES,
+    USERS,
+    World,
+    random_world,
+)
+from tests.kit.waiting import run
+
+WORLDS = soak.count(20_000, sample=25)
+PAGES_MAX = 200
+
+Compare = Callable[[QueryService, World, Random], Counter[str]]
+
+
+class Difference(AssertionError):
+    """A query and Check disagree."""
+
+
+def listed(
+    service: QueryService, token: str, permission: str, resource_type: str, size: int
+) -> list[str]:
+    """All pages of ListAllowedResources."""
+    ids: list[str] = []
+    place = None
+    for _ in range(PAGES_MAX):
+        _, page = run(
+            service.queries.resources(
+                token, permission, resource_type, {}, CALLER, size=size, place=place
+            )
+        )
+        ids += page.ids
+        place = page.goes_on
+        if place is None:
+            return ids
+    raise Difference("the pages do not end")
+
+
+def compare_resources(service: QueryService, world: World, random: Random) -> Counter[str]:
+    """Lists with small bounds, so that every way of finding candidates is taken. Returns how many
+    lists held nothing, something and everything. Raises Difference."""
+    met: Counter[str] = Counter()
+    for token in world.tokens:
+        for permission in PERMISSIONS:
+            type_ = random.choice(TYPES)
+            stored = [one for one in world.resources if one.type == type_]
+            expected = sorted(one.id for one in service.allowed(token, permission, stored))
+            size = random.randint(1, 5)
+            with (
+                patch("pdp.facts.store.candidates.WALK_MAX", random.choice([1, 3, 10_000])),
+                patch("pdp.access_queries.CANDIDATES_MAX", random.randint(size, 8)),
+            ):
+                found = listed(service, token, permission, type_, size)
+            if found != expected:
+                raise Difference(f"{permission} on {type_}: {found}, Check allows {expected}")
+            met["all" if len(found) == len(stored) else "some" if found else "none"] += 1
+    return met
+
+
+def compare_permissions(service: QueryService, world: World, random: Random) -> Counter[str]:
+    """All permissions on stored and other resources, against Check for each. Raises Difference."""
+    met: Counter[str] = Counter()
+    others = [Resource("course", "sent", "org_1", None, {"owner": "user_1"}), Resource("note", "1")]
+    resources = [*random.sample(world.resources, 3), *others]
+    context = {"place": random.choice(["office", "home"])}
+    for token in world.tokens:
+        _, results = run(service.queries.permissions(token, resources, context, CALLER))
+        for resource, result in zip(resources, results, strict=True):
+            names = [name for name in PERMISSIONS if name.startswith(f"{resource.type}:")]
+            questions = [Question(name, resource, context) for name in names]
+            ruling = run(service.authorizer.rule(token, questions, CALLER)) if names else None
+            decisions = ruling.decisions if ruling else ()
+            expected: tuple[list[str], list[str]] = ([], [])
+            for name, decision in zip(names, decisions, strict=True):
+                expected[decision.effect is not Effect.ALLOW].append(name)
+            if (list(result.allowed), list(result.denied)) != expected:
+                raise Difference(f"{resource}: {result}, Check says {expected}")
+            met["some" if all(expected) else "all" if expected[0] else "none"] += 1
+    return met
+
+
+def compare_actors(service: QueryService, world: World, random: Random) -> Counter[str]:
+    """Who may, against Check for each user in each organization. Raises Difference."""
+    met: Counter[str] = Counter()
+    for resource in random.sample([None, *world.resources], 2):
+        permission = random.choice(PERMISSIONS)
+        actors: dict[tuple[str, str], AllowedActor] = {}
+        after: tuple[str, str] | None = ("", "")
+        for _ in range(PAGES_MAX):
+            with patch("pdp.access_queries.CANDIDATES_MAX", random.randint(1, 4)):
+                _, page = run(
+                    service.queries.actors(
+                        permission, resource, CALLER, size=random.randint(1, 3), after=after
+                    )
+                )
+            actors |= {(one.user_id, one.organization_id): one for one in page.actors}
+            after = page.goes_on
+            if after is None:
+                break
+        else:
+            raise Difference("the pages do not end")
+        for user in USERS:
+            for active in ("", *ORGANIZATIONS):
+                met[_compare_actor(service, permission, resource, (user, active), actors)] += 1
+        if list(actors) != sorted(actors):
+            raise Difference("the actors are not in order")
+    return met
+
+
+def _compare_actor(
+    service: QueryService,
+    permission: str,
+    resource: Resource | None,
+    session: tuple[str, str],
+    actors: dict[tuple[str, str], AllowedActor],
+) -> str:
+    """How an actor was met. Check asks by a token without claims and by a context that meets the
+    conditions of the context."""
+    user, active = session
+    question = Question(permission, resource, {"place": "office"})
+    ruling = run(service.authorizer.rule(token_of(user, active or None), [question], CALLER))
+    decision = ruling.decisions[0]
+    listed_as = actors.get(session)
+    if decision.effect is Effect.ALLOW:
+        paths = listed_as.paths.allowed_by if listed_as else ()
+        if (decision.rule_id, decision.grant_id) not in {(p.rule_id, p.grant.id) for p in paths}:
+            raise Difference(f"{permission} on {resource}: {session} may, and is not listed so")
+        return "allowed"
+    if listed_as is None:
+        return "not listed"
+    paths = listed_as.paths
+    if all(path.condition for path in paths.allowed_by) or paths.denied_by:
+        return "depends"
+    raise Difference(f"{permission} on {resource}: {session} may not, and is listed")
+
+
+def search_worlds(service: QueryService, seeds: range, compare: Compare) -> Counter[str]:
+    """Compares all worlds of these seeds, and counts what was met.
+
+    Raises Difference, which names the seed.
+    """
+    met: Counter[str] = Counter()
+    for seed in seeds:
+        random = Random(seed)
+        world = random_world(random)
+        service.replace_all(world.entities)
+        try:
+            met += compare(service, world, random)
+        except Difference as error:
+            raise Difference(f"seed {seed}: {error}") from None
+    return met

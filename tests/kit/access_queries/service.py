@@ -1,0 +1,113 @@
+"""Queries and Check side by side in one process, on a real database."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, delete
+
+from pdp.access_queries import AccessQueries
+from pdp.audit import Recorder
+from pdp.authorizer import Authorizer
+from pdp.facts import Replica, Store
+from pdp.facts.store import tables
+from pdp.facts.store.changelog import EVERYTHING
+from pdp.model import DecisionRecord, Effect, Entity, Question, Resource
+from tests.kit.audit.logs import records_of
+from tests.kit.identity.verifiers import verifier
+from tests.kit.tokens import session_token
+from tests.kit.waiting import eventually, run
+
+CALLER = "backend"
+_STORED = (
+    *(tables.grants, tables.rules, tables.role_inheritance, tables.roles, tables.permissions),
+    *(tables.resource_types, tables.resources, tables.memberships, tables.users),
+    *(tables.organizations, tables.revoked_sessions),
+)
+
+
+@dataclass
+class QueryService:
+    """An authorizer and the queries on one replica."""
+
+    store: Store
+    replica: Replica
+    recorder: Recorder
+    authorizer: Authorizer
+    queries: AccessQueries
+    too_expensive: list[str]
+    """Ids of rules that a query could not afford."""
+
+    def write(self, *entities: Entity) -> int:
+        """Stores entities; returns once they are served."""
+        with self.store.write() as transaction:
+            transaction.apply_many(entities)
+        self.follow(transaction.revision)
+        return transaction.revision
+
+    def replace_all(self, entities: Sequence[Entity]) -> None:
+        """Stores these entities and nothing else; returns once they are served."""
+        with self.store.write() as transaction:
+            for table in _STORED:
+                transaction.connection.execute(delete(table))
+            transaction.apply_many(entities)
+            transaction.note(EVERYTHING)
+        self.follow(transaction.revision)
+
+    def delete(self, kind: type[Entity], *key: str) -> None:
+        """Removes an entity; returns once that is served."""
+        with self.store.write() as transaction:
+            assert transaction.delete(kind, key)
+        self.follow(transaction.revision)
+
+    def follow(self, revision: int) -> None:
+        self.replica.poke()
+        eventually(lambda: self.replica.revision >= revision, what="the write is served")
+
+    def allowed(self, token: str, permission: str, resources: Sequence[Resource]) -> list[Resource]:
+        """Those on which Check allows it."""
+        questions = [Question(permission, resource) for resource in resources]
+        if not questions:
+            return []
+        decisions = run(self.authorizer.rule(token, questions, CALLER)).decisions
+        return [
+            resource
+            for resource, decision in zip(resources, decisions, strict=True)
+            if decision.effect is Effect.ALLOW
+        ]
+
+    def records(self) -> list[DecisionRecord]:
+        return records_of(self.recorder.directory)
+
+
+def token_of(user: str = "user_1", organization: str | None = None, **more: Any) -> str:
+    return session_token(now=time.time(), user_id=user, organization_id=organization, **more)
+
+
+@contextmanager
+def query_service(engine: Engine, directory: Path) -> Iterator[QueryService]:
+    store = Store(engine)
+    replica = Replica(store, staleness_seconds_max=60, poll_seconds=0.02)
+    recorder = Recorder(directory, "one")
+    recorder.start()
+    replica.start()
+    verifying = verifier(clock=time.time)
+    authorizer = Authorizer(verifying, replica, recorder, clock=time.time, record_allows=False)
+    too_expensive: list[str] = []
+    queries = AccessQueries(
+        authorizer,
+        verifying,
+        replica,
+        recorder,
+        clock=time.time,
+        note_too_expensive=too_expensive.append,
+    )
+    try:
+        eventually(replica.ready)
+        yield QueryService(store, replica, recorder, authorizer, queries, too_expensive)
+    finally:
+        recorder.stop()
+        replica.stop()

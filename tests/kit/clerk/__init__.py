@@ -1,0 +1,1 @@
+"""Clerk as seen from outside: its Backend API, its webhooks, accounts and their databases."""

@@ -1,0 +1,1 @@
+"""The table of faults, and load while one of them happens."""

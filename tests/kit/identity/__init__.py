@@ -1,0 +1,1 @@
+"""Verifiers of tokens, and a server of key sets."""
