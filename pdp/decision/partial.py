@@ -36,6 +36,7 @@ from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.evaluate import actor_values, reach_of
 from pdp.decision.fast_path import Values
+from pdp.decision.forms import Forms, Unexpressed
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -44,14 +45,7 @@ from pdp.decision.principal import (
     holds,
     is_to_actor,
 )
-from pdp.decision.residual import (
-    Forms,
-    Unexpressed,
-    check_size,
-    cost_max,
-    forms_of,
-    parts_of,
-)
+from pdp.decision.residual import check_size, cost_max, forms_of, parts_of
 from pdp.model import Attributes, Grant, InOrganization, OnResource, Reason
 
 # Of a resource of the chain.

@@ -20,7 +20,7 @@ from pdp.model import (
     ToUser,
     User,
 )
-from tests.access_queries.service import CALLER, QueryService, token_of
+from tests.kit.access_queries.service import CALLER, QueryService, token_of
 from tests.kit.waiting import run
 
 ROWS = [

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import Connection, create_engine, make_url
 
-from tests.filters.tables import Base
 from tests.kit.clusters import started_cluster
+from tests.kit.filters.tables import Base
 
 
 @pytest.fixture(scope="package")

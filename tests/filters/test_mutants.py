@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from sqlalchemy import Connection
 
-from tests.filters.mutants import MUTANTS
-from tests.filters.oracle import differences
+from tests.kit.filters.mutants import MUTANTS
+from tests.kit.filters.oracle import differences
 
 ROUNDS_MAX = 60
 """Of ten worlds each."""

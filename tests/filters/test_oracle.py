@@ -11,13 +11,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from tests.filters.oracle import (
+from tests.kit.clusters import started_cluster
+from tests.kit.filters.oracle import (
     CASES_PER_ROWS,
     assert_not_degenerate,
     differences,
     wild_differences,
 )
-from tests.kit.clusters import started_cluster
 
 WORLDS = int(os.environ.get("FILTER_WORLDS", "150"))
 
@@ -38,7 +38,7 @@ def test_a_queryset_takes_what_a_decision_allows(tmp_path: Path) -> None:
     with started_cluster() as cluster:
         arguments = [str(tmp_path), cluster.database(), str(WORLDS)]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.filters.django_oracle", *arguments],
+            [sys.executable, "-m", "tests.kit.filters.django_oracle", *arguments],
             capture_output=True,
             text=True,
             check=False,

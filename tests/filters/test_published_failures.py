@@ -27,9 +27,9 @@ from pdp_filters import (
 from sqlalchemy import Connection
 
 from pdp.model import EVERYWHERE, Effect, Grant, Resource, ResourceRef, Rule, ToUser
-from tests.filters.oracle import _differences
-from tests.filters.tables import Lesson, put
-from tests.filters.worlds import Case, plan_of, random_case, random_rows, received, row_of
+from tests.kit.filters.oracle import _differences
+from tests.kit.filters.tables import Lesson, put
+from tests.kit.filters.worlds import Case, plan_of, random_case, random_rows, received, row_of
 
 ABOVE = {
     ResourceRef("catalog", "k1"): Resource("catalog", "k1", "o1"),

@@ -25,7 +25,9 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import In, IsNull
 from pdp_filters import Kind, Operator, TextTest
 
-from pdp_client.lowering import (
+from pdp_client.lowering import lower
+from pdp_client.plans import FilterUnsupported, Plan
+from pdp_client.resource_maps import (
     ABSENT,
     Absent,
     Attributes,
@@ -35,9 +37,7 @@ from pdp_client.lowering import (
     One,
     Reference,
     ResourceMap,
-    lower,
 )
-from pdp_client.plans import FilterUnsupported, Plan
 from pdp_client.values import Resource
 
 __all__ = [
@@ -111,7 +111,7 @@ def resource_of(row: models.Model) -> Resource:
     return Resource(
         described.type,
         str(getattr(row, described.id)),
-        organization_id="" if organization is None else str(organization),
+        organization_id=None if organization in (None, "") else str(organization),
         parent=above,
         attributes=_attributes(row, described.attributes),
     )

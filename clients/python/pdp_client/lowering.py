@@ -10,7 +10,7 @@ target writes, NULL may always stand for false.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from pdp_filters import (
     And,
@@ -33,139 +33,22 @@ from pdp_filters import (
 from pdp_filters.ir import ORDERED, kind_of
 
 from pdp_client.plans import FilterUnsupported
+from pdp_client.resource_maps import (
+    Absent,
+    Attributes,
+    C,
+    Column,
+    E,
+    Many,
+    NullAsValue,
+    One,
+    Reference,
+    ResourceMap,
+    Target,
+)
 
-CHAIN_DEPTH_MAX: Final = 17
-"""Resources of a chain: what is deeper has no answer from the decision point."""
-
-C = TypeVar("C")
-"""A condition of the target."""
-E = TypeVar("E")
-"""Rows of the target: a table or an alias of one, within some subqueries."""
-
-
-# --- descriptions, as an application declares them ----------------------------------------------
-
-
-class Absent:
-    """An attribute that no row has."""
-
-
-ABSENT: Final = Absent()
-
-
-@dataclass(frozen=True, slots=True)
-class NullAsValue:
-    """A column of which NULL is sent as null. Without this, NULL means that the attribute is
-    absent. Conditions tell the two apart: `has(resource.attributes.x)`."""
-
-    column: Any
-
-
-@dataclass(frozen=True, slots=True)
-class One:
-    """A relation to at most one row, sent as a map; absent without a row."""
-
-    relation: Any
-    fields: "Attributes"
-
-
-@dataclass(frozen=True, slots=True)
-class Many:
-    """A relation to any number of rows, sent as a list: of the values of one column, or of maps."""
-
-    relation: Any
-    each: "Any | Attributes"
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The parent, of which only the id is known here, and which the decision point does not
-    store."""
-
-    type: str
-    id: Any
-
-
-Attributes = Mapping[str, Any]
-"""By name: a column, or one of the classes above."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceMap:
-    """How the rows of one model are resources."""
-
-    model: Any
-    type: str
-    id: Any
-    organization: Any
-    parent: Any
-    """A relation to the rows of another described model, a `Reference`, or None."""
-    attributes: Attributes
-    stored: bool
-    """Whether the decision point stores each row as it is here."""
-
-
-# --- what a target does ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of some rows."""
-
-    expression: Any
-    kind: Kind
-    name: str
-    """For messages."""
-    null: Kind = Kind.ABSENT
-    """What NULL means: ABSENT or NULL."""
-    blank_is_absent: bool = False
-    """Whether an empty text means the same."""
-    parse: Callable[[str], Any] | None = None
-    """For a text that is not stored as one: the stored value, or None where no row has it."""
-
-
-class Target(Protocol[C, E]):
-    """What an adapter has to know."""
-
-    true: C
-    false: C
-
-    def all(self, parts: list[C]) -> C:
-        """Conjunction."""
-
-    def any(self, parts: list[C]) -> C:
-        """Disjunction."""
-
-    def column(self, rows: E, column: Any, *, is_identifier: bool) -> Column:
-        """A column of these rows. Raises FilterUnsupported for a type with no exact comparison."""
-
-    def is_null(self, column: Column, *, wanted: bool) -> C:
-        """Whether it is NULL (or, if that means the same, an empty text)."""
-
-    def compare(self, operator: Operator, column: Column, value: Any) -> C:
-        """Against a constant of the column's kind; for a `parse`d text, its stored value."""
-
-    def compare_columns(self, operator: Operator, left: Column, right: Column) -> C:
-        """Against a column of the same kind."""
-
-    def one_of(self, column: Column, values: list[Any], *, negated: bool) -> C:
-        """Against constants of the column's kind; at least one."""
-
-    def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> C:
-        """Of a column of kind TEXT."""
-
-    def exists(self, rows: E, relation: Any, condition: Callable[[E], C], *, wanted: bool) -> C:
-        """Whether a related row exists for which the condition is true; or that none does."""
-
-    def not_true(self, condition: C) -> C:
-        """True where the condition is false or NULL."""
-
-    def has_no_parent(self, rows: E, relation: Any) -> C:
-        """Whether the columns of a relation to one row are NULL."""
-
-    def described(self, below: ResourceMap, relation: Any) -> ResourceMap:
-        """The description of the rows that a relation of described rows leads to. Raises
-        FilterUnsupported."""
+_Below = tuple[ResourceMap, ...]
+"""The descriptions of the rows below, from the resource on."""
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -264,14 +147,14 @@ class _Lowering(Generic[C, E]):
                 wanted = isinstance(node, Some)
                 if isinstance(over, Chain):
                     row = levels[0]
-                    return self._chain(row.rows, row.described, body, levels, 1, some=wanted)
+                    return self._chain(row.rows, row.described, body, levels, (), some=wanted)
                 return self._field(
                     over,
                     levels,
                     lambda value: self._elements(value, over, body, levels, some=wanted),
                 )
             case Stored(types):
-                return self._stored(levels[0].described, types, 1)
+                return self._stored(levels[0].described, types, ())
         raise TypeError(f"{type(node).__name__} is not part of a filter")
 
     def _comparison(
@@ -314,7 +197,7 @@ class _Lowering(Generic[C, E]):
             case _Row(rows, described) if path == ("id",):
                 return then(self._id(rows, described))
             case _Row(rows, described) if path == ("organization",):
-                return self._organization(rows, described, then, 1, if_absent=if_absent)
+                return self._organization(rows, described, then, (), if_absent=if_absent)
             case _Row(rows, described) if path[:1] == ("attributes",):
                 attributes = _Map(rows, described.attributes, described.type)
                 return self._at(attributes, path[1:], then, if_absent=if_absent)
@@ -376,7 +259,7 @@ class _Lowering(Generic[C, E]):
         rows: E,
         described: ResourceMap,
         then: Callable[[_Value], C],
-        depth: int,
+        below: _Below,
         *,
         if_absent: bool,
     ) -> C:
@@ -386,20 +269,15 @@ class _Lowering(Generic[C, E]):
         if parent is None or isinstance(parent, Reference):
             return self._known(if_absent) if own is None else then(own)
         target = self._target
-        above = [target.has_no_parent(rows, parent)] if if_absent else []
-        if depth < CHAIN_DEPTH_MAX:
-            above_described = target.described(described, parent)
-            above.append(
-                target.exists(
-                    rows,
-                    parent,
-                    lambda related: self._organization(
-                        related, above_described, then, depth + 1, if_absent=if_absent
-                    ),
-                    wanted=True,
-                )
-            )
-        inherited = self._any(above)
+        above, below = self._above(described, below)
+        inherited = target.exists(
+            rows,
+            parent,
+            lambda related: self._organization(related, above, then, below, if_absent=if_absent),
+            wanted=True,
+        )
+        if if_absent:
+            inherited = self._any([target.has_no_parent(rows, parent), inherited])
         if own is None:
             return inherited
         return self._any(
@@ -536,7 +414,7 @@ class _Lowering(Generic[C, E]):
         described: ResourceMap,
         body: Filter,
         levels: tuple[_Value, ...],
-        depth: int,
+        below: _Below,
         *,
         some: bool,
     ) -> C:
@@ -556,23 +434,21 @@ class _Lowering(Generic[C, E]):
             no_parent = self._target.is_null(bare.id, wanted=True)
             parts.append(above if some else self._any([no_parent, above]))
         elif parent is not None:
-            above_parts = [] if some else [self._target.has_no_parent(rows, parent)]
-            if depth < CHAIN_DEPTH_MAX:
-                above_described = self._target.described(described, parent)
-                above_parts.append(
-                    self._target.exists(
-                        rows,
-                        parent,
-                        lambda related: self._chain(
-                            related, above_described, body, levels, depth + 1, some=some
-                        ),
-                        wanted=True,
-                    )
-                )
-            parts.append(self._any(above_parts))
+            above_described, below = self._above(described, below)
+            found = self._target.exists(
+                rows,
+                parent,
+                lambda related: self._chain(
+                    related, above_described, body, levels, below, some=some
+                ),
+                wanted=True,
+            )
+            if not some:
+                found = self._any([self._target.has_no_parent(rows, parent), found])
+            parts.append(found)
         return self._any(parts) if some else self._all(parts)
 
-    def _stored(self, described: ResourceMap, types: tuple[str, ...], depth: int) -> C:
+    def _stored(self, described: ResourceMap, types: tuple[str, ...], below: _Below) -> C:
         if described.type in types and not described.stored:
             raise FilterUnsupported(
                 f"resources of type {described.type} must be stored in the decision point, and they"
@@ -585,9 +461,22 @@ class _Lowering(Generic[C, E]):
                     f"resources of type {parent.type} must be stored in the decision point, and a"
                     f" Reference to one is a parent that is not: describe the relation instead"
                 )
-        elif parent is not None and depth < CHAIN_DEPTH_MAX:
-            return self._stored(self._target.described(described, parent), types, depth + 1)
+        elif parent is not None:
+            above, below = self._above(described, below)
+            return self._stored(above, types, below)
         return self._target.true
+
+    def _above(self, described: ResourceMap, below: _Below) -> tuple[ResourceMap, _Below]:
+        """The description of the parents, and all descriptions below them."""
+        above = self._target.described(described, described.parent)
+        below = (*below, described)
+        if any(above is one for one in below):
+            # To look up to 16 levels up takes nested subqueries that no database plans.
+            raise FilterUnsupported(
+                f"the parent of {described.type} leads to {above.type} again, so that there is no"
+                " fixed number of levels"
+            )
+        return above, below
 
     # --- junctions --------------------------------------------------------------------------------
 

@@ -32,7 +32,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from sqlalchemy.sql.functions import FunctionElement
 
-from pdp_client.lowering import (
+from pdp_client.lowering import lower
+from pdp_client.plans import FilterUnsupported, Plan
+from pdp_client.resource_maps import (
     ABSENT,
     Absent,
     Attributes,
@@ -42,9 +44,7 @@ from pdp_client.lowering import (
     One,
     Reference,
     ResourceMap,
-    lower,
 )
-from pdp_client.plans import FilterUnsupported, Plan
 from pdp_client.values import Resource
 
 __all__ = [
@@ -127,7 +127,7 @@ def resource_of(row: object) -> Resource:
     return Resource(
         described.type,
         str(_value(row, described.id)),
-        organization_id="" if organization is None else str(organization),
+        organization_id=None if organization in (None, "") else str(organization),
         parent=above,
         attributes=_attributes(row, described.attributes),
     )

@@ -1,7 +1,7 @@
 """Holds Django's querysets against decisions, in a process of its own: Django's settings are made
 once in each.
 
-    python -m tests.filters.django_oracle DIRECTORY POSTGRESQL_URL WORLDS
+    python -m tests.kit.filters.django_oracle DIRECTORY POSTGRESQL_URL WORLDS
 """
 
 import sys
@@ -13,9 +13,9 @@ from django.conf import settings
 from sqlalchemy import create_engine, make_url
 
 from pdp.model import Effect
-from tests.filters.oracle import CASES_PER_ROWS, assert_not_degenerate
-from tests.filters.tables import Base, put
-from tests.filters.worlds import decisions_of, plan_of, random_case, random_rows, received
+from tests.kit.filters.oracle import CASES_PER_ROWS, assert_not_degenerate
+from tests.kit.filters.tables import Base, put
+from tests.kit.filters.worlds import decisions_of, plan_of, random_case, random_rows, received
 
 
 def main(directory: str, postgresql: str, worlds: int) -> None:
@@ -23,7 +23,7 @@ def main(directory: str, postgresql: str, worlds: int) -> None:
     url = make_url(postgresql)
     server = {"NAME": url.database, "USER": url.username, "HOST": url.query.get("host", url.host)}
     settings.configure(
-        INSTALLED_APPS=["tests.filters"],
+        INSTALLED_APPS=["tests.kit.filters"],
         DATABASES={
             "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": file},
             "postgresql": {"ENGINE": "django.db.backends.postgresql", **server},
@@ -32,7 +32,7 @@ def main(directory: str, postgresql: str, worlds: int) -> None:
     django.setup()
     from pdp_client.django_orm import q
 
-    from tests.filters.django_models import Lesson
+    from tests.kit.filters.django_models import Lesson
 
     engines = [
         create_engine(f"sqlite:///{file}"),

@@ -10,8 +10,8 @@ from pdp_filters import evaluate
 from sqlalchemy import Connection, select
 
 from pdp.model import Effect, Resource
-from tests.filters.tables import Lesson, put
-from tests.filters.worlds import (
+from tests.kit.filters.tables import Lesson, put
+from tests.kit.filters.worlds import (
     Case,
     decisions_of,
     plan_of,

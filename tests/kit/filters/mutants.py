@@ -1,6 +1,7 @@
 """Wrong compilers, of the kinds that others have shipped. The oracle finds each of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from pdp_client import sqlalchemy as adapter
 from pdp_filters import TRUE, Kind, Operator, TextTest, any_of, complement, ir
 from sqlalchemy.orm import aliased
 
-from pdp.decision import partial, residual
-from pdp.decision.residual import Forms
+from pdp.decision import operators, partial, residual
+from pdp.decision.forms import Forms
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 MUTANTS: dict[str, tuple[Mutation, int]] = {}
@@ -77,15 +78,17 @@ def an_error_in_a_deny_rule_spares(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=5)
 def has_is_folded_to_always(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(residual, "present", lambda _: TRUE)
+    for module in (operators, residual):
+        patch.setattr(module, "present", lambda _: TRUE)
 
 
 @mutant(found_at=3)
 def an_absent_list_is_an_empty_one(patch: pytest.MonkeyPatch) -> None:
-    original = ir.every
-    patch.setattr(
-        residual, "every", lambda over, body: any_of(ir.absent(over), original(over, body))
-    )
+    def every(over: Any, body: Any) -> Any:
+        return any_of(ir.absent(over), ir.every(over, body))
+
+    for module in (operators, residual):
+        patch.setattr(module, "every", every)
 
 
 @mutant(found_at=0)
@@ -100,7 +103,7 @@ def and_is_or(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=46)
 def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(residual._TESTS, "startsWith", TextTest.CONTAINS)
+    patch.setitem(operators.TEXT_TESTS, "startsWith", TextTest.CONTAINS)
 
 
 @mutant(found_at=1)
@@ -160,7 +163,8 @@ def null_is_always_absent(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=2)
 def the_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lowering, "CHAIN_DEPTH_MAX", 1)
+    original = adapter._description
+    patch.setattr(adapter, "_description", lambda model: replace(original(model), parent=None))
 
 
 @mutant(found_at=2)
