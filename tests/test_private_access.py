@@ -15,7 +15,7 @@ ACCESSES = {
     "tests/cli/running.py": 2,
     "tests/cli/test_policy.py": 1,
     "tests/decision/test_conditions.py": 1,
-    "tests/decision/test_policy.py": 2,
+    "tests/decision/test_policy.py": 1,
     "tests/deploy/manifests.py": 1,
     "tests/facts/replica/test_barrier.py": 4,
     "tests/facts/replica/test_snapshot.py": 2,
@@ -36,8 +36,13 @@ def accesses_in(root: Path, *folders: str) -> dict[str, int]:
     return Counter(file.relative_to(root).as_posix() for file in files)
 
 
+MUTANTS = "tests/kit/filters/mutants.py"
+"""Replaces parts of the adapters by wrong ones: what it changes is private."""
+
+
 def test_no_further_private_member_is_read() -> None:
-    assert accesses_in(ROOT, "tests", "clients/python/tests") == ACCESSES
+    found = accesses_in(ROOT, "tests", "clients/python/tests")
+    assert {file: count for file, count in found.items() if file != MUTANTS} == ACCESSES
 
 
 def test_an_access_is_found(tmp_path: Path) -> None:

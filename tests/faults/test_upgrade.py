@@ -124,8 +124,10 @@ def schema_of(url: str) -> str:
 
 
 ADDS = re.compile(
-    r"CREATE (TABLE|(UNIQUE )?INDEX) |ALTER TABLE \w+ ADD COLUMN |UPDATE alembic_version |SELECT "
+    r"CREATE (TABLE|(UNIQUE )?INDEX) |DROP INDEX |ALTER TABLE \w+ ADD COLUMN "
+    r"|UPDATE alembic_version |SELECT "
 )
+"""The version before needs no index that a wider one replaces."""
 
 
 def test_the_newest_step_of_the_schema_only_adds_what_may_be_left_out(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_the_newest_step_of_the_schema_only_adds_what_may_be_left_out(tmp_path: 
     step("head")
     engine.dispose()
     ours = [one for one in statements if not one.startswith(("PRAGMA", "BEGIN"))]
-    assert any(one.startswith(("ALTER TABLE", "CREATE TABLE")) for one in ours)
+    assert any(one.startswith(("ALTER TABLE", "CREATE ")) for one in ours)
     for statement in ours:
         assert ADDS.match(statement), statement
         if "ADD COLUMN" in statement and "NOT NULL" in statement:

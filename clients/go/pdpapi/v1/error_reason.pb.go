@@ -129,7 +129,7 @@ const (
 	// FAILED_PRECONDITION. A condition has a part that no filter expresses. The message names all such
 	// parts, the metadata the first.
 	//
-	//	ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", ...}}
+	//	ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", line: "1", column: "20"}}
 	ErrorReason_ERROR_REASON_FILTER_UNSUPPORTED ErrorReason = 23
 )
 

@@ -125,7 +125,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FILTER_UNSUPPORTED: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION. A condition has a part that no filter expresses. The message names all such
     parts, the metadata the first.
-      ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", ...}}
+      ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", line: "1", column: "20"}}
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -232,6 +232,6 @@ arrive in time. Nothing was answered.
 ERROR_REASON_FILTER_UNSUPPORTED: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION. A condition has a part that no filter expresses. The message names all such
 parts, the metadata the first.
-  ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", ...}}
+  ErrorInfo{reason: "FILTER_UNSUPPORTED", metadata: {rule: "...", operator: "matches", line: "1", column: "20"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
