@@ -29,7 +29,7 @@ from pdp.audit.segments import (
     next_frame,
 )
 from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
-from pdp.database.engine import all_the_time, begin_read
+from pdp.database.engine import begin_read, extended_timeouts
 
 ROWS_AT_ONCE: Final = 500
 EMPTY_SEGMENTS_MAX: Final = 10_000
@@ -98,7 +98,7 @@ def verify_sql(
         DatabaseUnavailable: the database cannot be reached, or is lost.
     """
     counts = _Counts(on_problem)
-    with begin_read(engine) as connection, all_the_time(connection):
+    with begin_read(engine) as connection, extended_timeouts(connection):
         places = _places(connection)
         logs = groupby(_frames(connection), key=lambda frame: frame.log)
         for log, frames in logs:

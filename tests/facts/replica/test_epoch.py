@@ -58,8 +58,8 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     eventually(lambda: reachable(store))
     lost = write(store, User("user_1", name="lost"), User("user_2"))
     replica = start(NEVER)
-    watch = replica.watch("", 0)
-    first = watch.news()
+    subscription = replica.subscribe("", 0)
+    first = subscription.next_batch()
     assert run(replica.view("user_1", None, [])).user.user.name == "lost"
     view = run(replica.view("user_2", None, []))
     assert view.user is not None
@@ -73,11 +73,11 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     eventually(lambda: epoch(store) == replica.snapshot.epoch)
     assert run(replica.view("user_1", None, [])).user.user.name == "before"
     assert run(replica.view("user_2", None, [])).user is None
-    news = watch.news()
-    assert (news.start_over, news.revision) == (True, lost)
-    assert news.epoch != first.epoch
-    asked_again = replica.watch(first.epoch, lost).news()
-    assert asked_again.start_over
+    batch = subscription.next_batch()
+    assert (batch.resync, batch.revision) == (True, lost)
+    assert batch.epoch != first.epoch
+    asked_again = replica.subscribe(first.epoch, lost).next_batch()
+    assert asked_again.resync
 
 
 def postmaster(data: str) -> int:

@@ -150,10 +150,10 @@ def test_only_what_raised_the_revision_is_announced_after_its_commit_and_on_its_
         with other.write():
             pass
         with other.write() as transaction:
-            transaction.keep()
+            transaction.mark_written()
         with other.write() as transaction:
             transaction.insert(User("user_2"))
-            transaction.abandon()
+            transaction.discard()
         with pytest.raises(ZeroDivisionError), other.write() as transaction:  # noqa: PT012
             transaction.insert(User("user_2"))
             _ = 1 // 0

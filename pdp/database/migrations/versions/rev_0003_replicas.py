@@ -1,4 +1,4 @@
-"""Which processes answer, and who waits for them; who reported a decision."""
+"""The replicas and the barrier; who reported a decision."""
 
 import sqlalchemy as sa
 from alembic import op
