@@ -1,4 +1,4 @@
-"""One entity at a time: what is refused, what goes along, and which revision holds it."""
+"""Writes of single entities: refusals, dependents, and the revision."""
 
 import dataclasses
 

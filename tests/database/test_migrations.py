@@ -85,7 +85,7 @@ def test_processes_may_migrate_one_database_at_the_same_time(tmp_path: Path) -> 
 def test_a_migration_may_take_longer_than_a_statement_of_the_service(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F35: an index of a large decision log is built for minutes, and nobody is cut off for it."""
+    """F35: building an index of a large decision log takes minutes and is not interrupted."""
     monkeypatch.setattr("pdp.database.engine.STATEMENT_SECONDS_MAX", 1)
     engine = open_engine(postgresql_url)
     with begin_write(engine) as connection, extended_timeouts(connection):

@@ -3,7 +3,7 @@
 In: what the replica has applied. Out: the row in `replicas`, refreshed and verified.
 
 A replica confirms a revision only if the same transaction saw its row. So no row means: no replica
-answers. A replica removes its row once nobody can answer because of it any more. Other replicas
+answers. A replica removes its row once no answer can depend on it any more. Other replicas
 remove the row if it was not refreshed for SILENT_SECONDS_MAX plus the replica's own bound; long
 before that, after UNREFRESHED_SECONDS_MAX, the replica itself confirms nothing. Each replica
 measures this on its own monotonic clock, from what it saw itself. `seen_at` is only compared with
@@ -125,7 +125,7 @@ class Registration:
             raise FactsStale("this process is not registered")
 
     def acknowledge(self, revision: int, epoch: str) -> None:
-        """Records that nobody answers from before this revision because of this replica.
+        """Records that no answer from before this revision depends on this replica any more.
 
         Raises:
             DatabaseUnavailable: It was not recorded; the next call may succeed.
@@ -139,7 +139,7 @@ class Registration:
                 )
 
     def leave(self) -> None:
-        """Removes the row. Call it once nobody answers because of this replica."""
+        """Removes the row. Call it once no answer depends on this replica any more."""
         if self._refreshed_at != _NEVER:
             replicas = tables.replicas
             with suppress(DatabaseUnavailable), self._transaction(write=True) as connection:

@@ -283,7 +283,9 @@ def test_as_many_barriers_as_there_is_room_for_wait_at_once(
     eventually(lambda: free_places(barriers) == 0)
     with pytest.raises(Overloaded):
         barriers.wait(revision)
-    assert {one.result(10) for one in waiting} == {BarrierResult(revision, replicas=1, silent=1)}
+    assert {barrier.result(10) for barrier in waiting} == {
+        BarrierResult(revision, replicas=1, silent=1)
+    }
     assert free_places(barriers) == BARRIERS_MAX
 
 
@@ -317,7 +319,7 @@ def test_a_barrier_does_not_outlast_the_history_that_its_revision_is_of(
 def test_what_was_applied_of_one_history_is_not_acknowledged_in_another(
     engine: Engine, store: Store, start: Starter
 ) -> None:
-    """F37: a replica is about to say it as the database is restored."""
+    """F37: the database is restored just before a replica acknowledges."""
     revision = write(store, User("user_1"))
     replica = start(NEVER)
     with store.read() as reader:

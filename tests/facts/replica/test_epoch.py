@@ -1,4 +1,4 @@
-"""F37, F38: what comes of a database that went back in time, or is another one."""
+"""F37, F38: a database that went back in time, or was replaced by another one."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -101,8 +101,8 @@ def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
         url = make_url(standby.url).set(database=database, drivername="postgresql+psycopg")
         looking = open_engine(url.render_as_string(hide_password=False))
         pooled = create_engine(url)
-        for one in (looking, pooled):
-            eventually(lambda one=one: "standby" in refusal(Store(one)))
+        for engine_ in (looking, pooled):
+            eventually(lambda engine_=engine_: "standby" in refusal(Store(engine_)))
         # Of several hosts, the one that takes writes.
         both = [make_url(each).query["host"] for each in (standby.url, cluster.url)]
         several = open_engine(
@@ -111,8 +111,8 @@ def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
         assert epoch(Store(several)) == epoch(store)
         standby.promote()
         assert epoch(Store(looking)) != epoch(store)
-        for one in (looking, pooled, several):
-            one.dispose()
+        for engine_ in (looking, pooled, several):
+            engine_.dispose()
 
 
 def refusal(store: Store) -> str:

@@ -15,7 +15,7 @@ from tests.kit.waiting import eventually, run
 
 
 class Unguarded(SnapshotCell):
-    """The control: believes that whatever is stored was read just now."""
+    """The control: treats every batch as if it was read at the current revision."""
 
     def fill(self, batch: FactBatch) -> None:
         super().fill(replace(batch, revision=self.current.revision))
@@ -51,8 +51,8 @@ def catch_up(replica: Replica) -> None:
 
 
 def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> list[object]:
-    """Runs the steps one by one; after each, compares what the caches answer with what the
-    database held at the revision that the answer is of."""
+    """Runs the steps one by one; after each, compares the answer of the caches with the
+    database at the revision of the answer."""
     replica = loaded_replica(store, cell)
     with store.read() as reader:
         truth = {reader.revision: reader.get(User, ("user_1",))}

@@ -16,18 +16,18 @@ from pdp.model import Grant, Membership, RevokedSession, Role, ToUser, User, Use
 from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
-"""A poll interval: only `poke` wakes the follower."""
+"""A poll interval in seconds: only `poke` wakes the replica."""
 
 Starter = Callable[..., Replica]
 
 
 def say(store: Store, *objects: ClerkObject) -> int:
-    """Clerk's newest word on these."""
+    """Stores newer states of objects; returns the revision."""
     with store.write() as transaction:
         before = {
-            (kind, one.id): one
+            (kind, stored.id): stored
             for kind in ClerkKind
-            for one in read_objects(transaction, kind, [one.id for one in objects]).values()
+            for stored in read_objects(transaction, kind, [new.id for new in objects]).values()
         }
         write_objects(transaction, objects, before)
     return transaction.revision
@@ -38,7 +38,7 @@ def user(status: ClerkStatus, version: str = "1") -> ClerkObject:
 
 
 def role(role_id: str, key: str, *permissions: tuple[str, str], **changes: object) -> ClerkObject:
-    content = {"key": key, "permissions": [list(one) for one in permissions]}
+    content = {"key": key, "permissions": [list(pair) for pair in permissions]}
     return ClerkObject(ClerkKind.ROLE, role_id, "1", content=content, **changes)
 
 
