@@ -186,7 +186,7 @@ class Authorizer:
 
         effects = {decision.effect for decision in ruling.decisions}
         if self._record_allows and Effect.ALLOW in effects:
-            self._recorder.offer(records(Effect.ALLOW))
+            self._recorder.try_write(records(Effect.ALLOW))
         if Effect.DENY in effects:
             ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))
         if ruling.view is not None:

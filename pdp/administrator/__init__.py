@@ -1,15 +1,15 @@
-"""The write side: validate, write in one transaction, say which revision holds it.
+"""Policy writes: validate, write in one transaction, return the revision.
 
 In: entities and policy documents, from the administration service and the command line.
 Out: entities as stored, changes, revisions.
 
-Never: knows gRPC or SQL; decides who may write (the wire does).
+Never: knows gRPC or SQL; checks who may write (the wire does).
 
 Invariants:
-- Every entity that is stored was validated here, and what it refers to was checked inside the
-  transaction that wrote it. Writers stand in a line, so nothing changes between the two.
-- A write is all or nothing; its revision is named only once it is committed.
-- What changes nothing raises no revision, and applying an export changes nothing.
+- Every stored entity was validated here, and its references were checked inside the transaction
+  that wrote it. Writers wait for each other, so nothing changes between check and write.
+- A write is atomic; its revision is returned only after the commit.
+- A write without changes raises no revision, and applying an export changes nothing.
 """
 
 from pdp.administrator.administrator import Administrator

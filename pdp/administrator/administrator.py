@@ -1,4 +1,4 @@
-"""The administrator, who writes; what may stand together is judged in `integrity`."""
+"""Writes entities and policy documents; `integrity` checks references."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -41,29 +41,39 @@ _WHOLE_SECTIONS = {
     "roles": ("role", "rule"),
     "routes": ("route",),
 }
-"""Sections that are rendered at once, with their kinds. The others are lists of one kind each,
-which are read and rendered in pages."""
+"""Sections that are rendered as a whole, with their kinds. The others are lists of one kind, which
+are read and rendered in pages."""
 
 
 class Administrator:
-    """Changes what the decision point decides from. Every method may raise DatabaseUnavailable.
-
-    `on_write` is called with the revision of every change, after it was committed.
-    """
+    """Writes policy, entities and revoked sessions. Every method may raise DatabaseUnavailable."""
 
     def __init__(self, store: Store, on_write: Callable[[int], None]) -> None:
+        """Writes to `store`.
+
+        Args:
+            store: The database.
+            on_write: Called with the revision of every change, after the commit.
+        """
         self._store = store
         self._on_write = on_write
 
     def create(self, entity: E) -> tuple[E, int]:
-        """Adds an entity; a rule or a grant without an id gets one that follows from its content.
+        """Adds an entity; a rule or grant without an id gets one that is derived from its content.
 
-        Returns it as stored, and the revision that holds it.
-        Raises InvalidRequest, AlreadyExists, BrokenReference, RouteConflict.
+        Returns:
+            The entity as stored, and its revision.
+
+        Raises:
+            InvalidRequest: The entity is not valid.
+            AlreadyExists: Its key is taken.
+            BrokenReference: It names a role, permission or parent that does not exist.
+            RouteConflict: It is a route that conflicts with another one.
+            LimitExceeded: There are ROUTES_MAX routes.
         """
-        entity = _valid(entity)
+        entity = _validated(entity)
         with self._store.write() as transaction:
-            entity = _apart_from_others(transaction, entity)
+            entity = _with_id(transaction, entity)
             check_references(transaction, entity)
             transaction.insert(entity)
             revision = transaction.revision
@@ -71,24 +81,30 @@ class Administrator:
         return entity, revision
 
     def get(self, kind: type[E], key: Key) -> E:
-        """One entity. Raises NotFound."""
+        """Returns the entity with this key. Raises NotFound."""
         with self._store.read() as reader:
             return _existing(reader, kind, key)
 
     def list(
         self, kind: type[E], after: Key | None = None, limit: int | None = None
     ) -> Sequence[E]:
-        """Entities by the bytewise order of their keys, from the one behind `after` on."""
+        """Returns up to `limit` entities in the bytewise order of their keys, after `after`."""
         with self._store.read() as reader:
             return reader.list(kind, after, limit)
 
     def update(self, entity: E) -> tuple[E, int]:
-        """Replaces the entity that has this key.
+        """Replaces the entity with the same key.
 
-        Returns it as stored and the revision that holds it, which is the current one where nothing
-        changes. Raises InvalidRequest, NotFound, BrokenReference, RouteConflict.
+        Returns:
+            The entity as stored, and its revision: the current one if nothing changed.
+
+        Raises:
+            InvalidRequest: The entity is not valid.
+            NotFound: No entity has this key.
+            BrokenReference: It names a role, permission or parent that does not exist.
+            RouteConflict: It is a route that conflicts with another one.
         """
-        entity = _valid(entity)
+        entity = _validated(entity)
         with self._store.write() as transaction:
             before = _existing(transaction, type(entity), key_of(entity))
             changed = not same_entity(before, entity)
@@ -101,13 +117,18 @@ class Administrator:
         return entity, revision
 
     def delete(self, kind: type[Entity], key: Key) -> int:
-        """Removes an entity and what has no meaning without it: a role's rules; a user's
-        memberships and grants; an organization's memberships and the grants within it; the grants
-        on a resource. A user's revoked sessions stay revoked: the user may come back while a token
-        of theirs still lives.
+        """Deletes an entity and its dependents: a role's rules; a user's memberships and grants; an
+        organization's memberships and the grants within it; the grants on a resource.
 
-        Returns the revision from which on it is gone. Raises NotFound, and BrokenReference where
-        something that is left would refer to nothing.
+        A user's revoked sessions stay revoked: the user may be created again while one of their
+        tokens is still valid.
+
+        Returns:
+            The revision of the deletion.
+
+        Raises:
+            NotFound: No entity has this key.
+            BrokenReference: Another entity still refers to it.
         """
         with self._store.write() as transaction:
             _existing(transaction, kind, key)
@@ -119,9 +140,13 @@ class Administrator:
         return revision
 
     def revoke_session(self, session_id: str, user_id: str) -> int:
-        """Refuses a session from now on, forever: at Clerk it may go on. Repeating it is harmless.
+        """Revokes a session permanently, although it may stay active at Clerk. Idempotent.
 
-        Returns the revision from which on it is refused. Raises InvalidRequest.
+        Returns:
+            The revision from which on the session is refused.
+
+        Raises:
+            InvalidRequest: An identifier is not valid.
         """
         checks = (
             names.check_identifier(session_id, "session_id"),
@@ -141,21 +166,30 @@ class Administrator:
     def apply(
         self, document: str | PolicyDocument, dry_run: bool = False, expected_revision: int = 0
     ) -> tuple[int, Sequence[Change]]:
-        """Makes the database equal to a policy document (its text, or parsed), all or nothing, for
-        the sections that it names; with `dry_run` only says what would change. With
-        `expected_revision` only if nothing of their kinds was written since.
+        """Makes the database equal to a policy document, atomically, for the sections in it.
 
-        Returns the revision that holds the document and the changes; nothing changed: the revision
-        is the current one. Raises InvalidPolicy, LimitExceeded, RevisionChanged.
+        Args:
+            document: The document, as text or parsed.
+            dry_run: Only returns what would change.
+            expected_revision: Fails if an entity of these sections was written after this
+                revision; 0: no such check.
+
+        Returns:
+            The revision, which is the current one if nothing changed, and the changes.
+
+        Raises:
+            InvalidPolicy: The document, or the policy that would result, is not valid.
+            LimitExceeded: The document is too large.
+            RevisionChanged: See `expected_revision`.
         """
         wanted = parse_document(document) if isinstance(document, str) else document
         if dry_run:
             with self._store.read() as reader:
                 check_expected(reader, wanted, expected_revision)
-                return reader.revision, _judged_changes(reader, wanted)[1]
+                return reader.revision, _validated_changes(reader, wanted)[1]
         with self._store.write() as transaction:
             check_expected(transaction, wanted, expected_revision)
-            stored, changes = _judged_changes(transaction, wanted)
+            stored, changes = _validated_changes(transaction, wanted)
             _write(transaction, wanted, stored, changes)
             revision = transaction.revision
         if changes:
@@ -163,8 +197,8 @@ class Administrator:
         return revision, changes
 
     def lint(self, document: PolicyDocument) -> Sequence[Violation]:
-        """Warnings about the policy as it is once a document is applied: what holds together and
-        is nevertheless likely to surprise."""
+        """Returns warnings about the policy that would result from a document: it is valid, but
+        likely to surprise."""
         kinds = ("permission", "resource_type", "role", "rule", "route")
         with self._store.read() as reader:
             sections = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}
@@ -174,7 +208,7 @@ class Administrator:
 
     @staticmethod
     def check_sections(sections: Sequence[str]) -> Sequence[str]:
-        """The sections of an export; none named: all. Raises InvalidRequest for an unknown one."""
+        """Returns the sections to export; empty: all. Raises InvalidRequest if one is unknown."""
         for name in sections:
             if name not in SECTIONS:
                 known = ", ".join(SECTIONS)
@@ -182,17 +216,24 @@ class Administrator:
         return sections or SECTIONS
 
     def export(self, sections: Sequence[str] = SECTIONS) -> tuple[str, int]:
-        """The database as a policy document, and the revision that was read.
+        """Exports the database as a policy document.
 
-        `sections` are some of `kinds.SECTIONS`; those left out are left alone when the document
-        is applied. It holds the text and a page of entities in memory, never all entities.
-        Raises LimitExceeded if the document would be longer than `apply` takes.
+        Holds the text and one page of entities in memory, never all entities.
+
+        Args:
+            sections: Some of `kinds.SECTIONS`. To apply the document does not change the others.
+
+        Returns:
+            The text, and the revision that was read.
+
+        Raises:
+            LimitExceeded: The document would be larger than `apply` accepts.
         """
         parts = [VERSION_LINE]
         size = 0
         with self._store.read() as reader:
             for name in SECTIONS:
-                for part in _rendered(reader, name) if name in sections else ():
+                for part in _render_section(reader, name) if name in sections else ():
                     parts.append(part)
                     size += len(part.encode())
                     if size > DOCUMENT_BYTES_MAX:
@@ -204,8 +245,8 @@ class Administrator:
 # --- one entity ---------------------------------------------------------------------------------
 
 
-def _valid(entity: E) -> E:
-    """As it is stored. Raises InvalidRequest; an id that is still to be derived is left empty."""
+def _validated(entity: E) -> E:
+    """Returns the entity as stored; an id to be derived stays empty. Raises InvalidRequest."""
     derived = isinstance(entity, Rule | Grant) and not entity.id
     stored, problems = checked(entity)
     violations = [
@@ -225,8 +266,8 @@ def _existing(reader: Reader, kind: type[E], key: Key) -> E:
     return entity
 
 
-def _apart_from_others(reader: Reader, entity: E) -> E:
-    """With an id. Equal content gives an equal id, which `insert` then finds taken."""
+def _with_id(reader: Reader, entity: E) -> E:
+    """Adds a derived id. Equal content gives an equal id, which `insert` then refuses."""
     match entity:
         case Grant(id=""):
             return dataclasses.replace(entity, id=derived_grant_id(entity))
@@ -248,18 +289,18 @@ def _apart_from_others(reader: Reader, entity: E) -> E:
 # --- documents ----------------------------------------------------------------------------------
 
 
-def _judged_changes(
+def _validated_changes(
     reader: Reader, wanted: PolicyDocument
 ) -> tuple[PolicyDocument, Sequence[Change]]:
-    """What is stored of the sections that matter, and what would change. Raises InvalidPolicy
-    where the result would not hold together."""
+    """Returns the stored entities of the sections concerned, and the changes. Raises InvalidPolicy
+    if the resulting policy would not be valid."""
     stored = _stored(reader, wanted)
     changes = differences(stored, wanted)
     violations = reference_violations(wanted.over(stored))
     if wanted.grants is None:
         for change in changes:
             if change.kind == "role" and change.action is Action.DELETE:
-                violations += _grants_of_deleted(reader, change.key[0])
+                violations += _violations_of_grants(reader, change.key[0])
     refuse(violations)
     return stored, changes
 
@@ -276,7 +317,7 @@ def _stored(reader: Reader, wanted: PolicyDocument) -> PolicyDocument:
     return PolicyDocument(**sections)  # type: ignore[arg-type]
 
 
-def _grants_of_deleted(reader: Reader, role: str) -> Sequence[Violation]:
+def _violations_of_grants(reader: Reader, role: str) -> Sequence[Violation]:
     return [
         Violation("roles", f"leaves out {role!r}, which the stored grant {grant.id!r} names")
         for grant in find_referrers(reader, Grant, limit=1, role=role)
@@ -289,24 +330,25 @@ def _write(
     stored: PolicyDocument,
     changes: Sequence[Change],
 ) -> None:
-    deleted = {(one.kind, one.key) for one in changes if one.action is Action.DELETE}
-    written = {(one.kind, one.key) for one in changes} - deleted
+    deleted = {(change.kind, change.key) for change in changes if change.action is Action.DELETE}
+    written = {(change.kind, change.key) for change in changes} - deleted
     transaction.apply_many(
         entity
         for kind in KINDS
         for entity in wanted.section(kind) or ()
         if (kind, key_of(entity)) in written
     )
-    # roles that go inherit nothing first: they may then go in any order
+    # first without `inherits`, so that roles can be deleted in any order
     transaction.apply_many(
         dataclasses.replace(role, inherits=())
         for role in stored.roles or ()
         if role.inherits and ("role", (role.name,)) in deleted
     )
-    for kind, gone in groupby(
-        (one for one in changes if one.action is Action.DELETE), key=lambda one: one.kind
+    for kind, deletions in groupby(
+        (change for change in changes if change.action is Action.DELETE),
+        key=lambda change: change.kind,
     ):
-        keys = [one.key for one in gone]
+        keys = [change.key for change in deletions]
         if kind != "role":
             transaction.delete_many(KINDS[kind], keys)
             continue
@@ -314,8 +356,8 @@ def _write(
             transaction.delete(Role, key)
 
 
-def _rendered(reader: Reader, section: str) -> Iterator[str]:
-    """The text of a section, in parts."""
+def _render_section(reader: Reader, section: str) -> Iterator[str]:
+    """Yields the text of a section, in parts."""
     kinds = _WHOLE_SECTIONS.get(section)
     if kinds is not None:
         whole: dict[str, Any] = {f"{kind}s": tuple(reader.list(KINDS[kind])) for kind in kinds}

@@ -1,8 +1,8 @@
-"""What may stand in the database together: checks of one write against what is stored.
+"""Checks the references between entities: of one write against the stored entities.
 
-Runs inside the transaction that writes. Users, organizations and memberships arrive in any order
-and resources need not be stored at all, so a grant or a membership may name one that is not there;
-roles, permissions and parents must be.
+Runs inside the transaction that writes. Users, organizations and memberships arrive in any order,
+and resources need not be stored. So grants and memberships may name unknown ones; roles,
+permissions and parents must exist.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ from pdp.model import (
     key_of,
 )
 
-_WRITTEN: Mapping[ChangeKind, set[str]] = {
+_KINDS_WRITTEN: Mapping[ChangeKind, set[str]] = {
     ChangeKind.PERMISSION: {"permission"},
     ChangeKind.RESOURCE_TYPE: {"resource_type"},
     ChangeKind.ROLE: {"role"},
@@ -44,31 +44,48 @@ _WRITTEN: Mapping[ChangeKind, set[str]] = {
     ChangeKind.ORGANIZATION_ROLE: set(),
     ChangeKind.EVERYTHING: set(KINDS),
 }
-"""The kinds of entities of which some may have been written, where this was touched."""
+"""The kinds of entities that a write with this change may have written."""
 
-# --- what was written meanwhile -------------------------------------------------------------------
+# --- concurrent writes ----------------------------------------------------------------------------
 
 
 def check_expected(reader: Reader, wanted: PolicyDocument, expected: int) -> None:
-    """Raises RevisionChanged where something of the kinds that the document names may have been
-    written after the expected revision; 0: nothing is expected."""
+    """Checks that no entity in the sections of a document was written after a revision.
+
+    Args:
+        reader: The transaction.
+        wanted: The document.
+        expected: The revision; 0: no check.
+
+    Raises:
+        RevisionChanged: One may have been written.
+    """
     if not expected or reader.revision == expected:
         return
     found = reader.changes(expected)
-    written = {kind for some in found.values() for one in some for kind in _WRITTEN[one.kind]}
+    written = {
+        kind
+        for changes in found.values()
+        for change in changes
+        for kind in _KINDS_WRITTEN[change.kind]
+    }
     named = {kind for kind in KINDS if wanted.section(kind) is not None}
-    # Revisions that are missing were forgotten; and one from the future is another history's.
+    # Missing revisions were pruned. A revision from the future belongs to another epoch.
     if len(found) != reader.revision - expected or written & named:
         raise RevisionChanged(expected, reader.revision)
 
 
-# --- what a write names ---------------------------------------------------------------------------
+# --- references of a write ------------------------------------------------------------------------
 
 
 def check_references(reader: Reader, entity: Entity) -> None:
-    """Raises BrokenReference where the entity would refer to nothing, in a circle, or too deep;
-    RouteConflict where it is a route that does not go together with another; LimitExceeded where
-    there are ROUTES_MAX."""
+    """Checks what an entity refers to.
+
+    Raises:
+        BrokenReference: The target does not exist, or references form a cycle or are too deep.
+        RouteConflict: The entity is a route that conflicts with another one.
+        LimitExceeded: There are ROUTES_MAX routes.
+    """
     problem: str | None = None
     match entity:
         case Role() if entity.inherits:
@@ -90,7 +107,7 @@ def check_references(reader: Reader, entity: Entity) -> None:
 
 
 def _inheritance_problem(reader: Reader, role: Role) -> str | None:
-    inherits = {one.name: one.inherits for one in reader.list(Role)}
+    inherits = {stored.name: stored.inherits for stored in reader.list(Role)}
     inherits[role.name] = role.inherits
     problems = role_problems(inherits)
     if role.name in problems:
@@ -103,25 +120,25 @@ def _role_problem(reader: Reader, name: str) -> str | None:
 
 
 def _declared(reader: Reader, pattern: str) -> Declared:
-    """The declared permissions, as far as they can match the pattern."""
+    """Returns the declared permissions that can match the pattern."""
     if not pattern.endswith(":*"):
         found = reader.get(Permission, (pattern,))
         return Declared.of([found] if found else [])
-    # keys are ordered byte for byte: what starts with `type:` stands right behind it
+    # keys are in bytewise order: those that start with `type:` come right after it
     return Declared.of(reader.list(Permission, (pattern.removesuffix("*"),), 1))
 
 
 def _check_route(reader: Reader, route: Route) -> None:
-    routes = {one.route: one.needs for one in (*reader.list(Route), route)}
+    routes = {stored.route: stored.needs for stored in (*reader.list(Route), route)}
     if len(routes) > ROUTES_MAX:
         raise LimitExceeded("routes_max", ROUTES_MAX, len(routes))
     try:
         Routes(routes)
     except RouteMapInvalid as error:
         for problem in error.problems:
-            # What others have between them is not put right by refusing this one.
+            # A conflict between other routes is no reason to refuse this one.
             if route.route in problem.routes:
-                other = next(one for one in problem.routes if one != route.route)
+                other = next(name for name in problem.routes if name != route.route)
                 raise RouteConflict(route.route, other, problem.text) from None
 
 
@@ -156,11 +173,15 @@ def _children(reader: Reader, ref: ResourceRef, limit: int | None = None) -> lis
     return list(find_referrers(reader, Resource, limit, parent_type=ref.type, parent_id=ref.id))
 
 
-# --- what names a deletion ------------------------------------------------------------------------
+# --- references to a deletion ---------------------------------------------------------------------
 
 
 def dependents(reader: Reader, kind: type[Entity], key: Key) -> Iterator[Entity]:
-    """What is deleted before an entity. Raises BrokenReference where the entity must stay."""
+    """Yields the entities to delete before an entity.
+
+    Raises:
+        BrokenReference: Another entity refers to it, so that it must stay.
+    """
     if kind is Permission:
         _check_permission_unused(reader, key[0])
     elif kind is Role:
@@ -190,7 +211,9 @@ def _check_permission_unused(reader: Reader, name: str) -> None:
         raise _broken(Permission, (name,), f"the rule {rule.id!r} names it")
     for route in find_referrers(reader, Route, 1, needs=name):
         raise _broken(Permission, (name,), f"the route {route.route!r} needs it")
-    others = [one.name for one in reader.list(Permission, (pattern.removesuffix("*"),), 2)]
+    others = [
+        permission.name for permission in reader.list(Permission, (pattern.removesuffix("*"),), 2)
+    ]
     if any(
         Declared.of([Permission(other)]).problem(pattern) is None
         for other in others

@@ -1,24 +1,24 @@
-"""Room 5: decisions on record.
+"""Room 5: the decision log.
 
-In:  decision records (`Recorder.record`, `Recorder.offer`), a directory, a SQL engine; what other
-     recorders' shippers bring (`Reports`).
-Out: the same records in SQL (`Shipper`, `SqlDestination`), found again there (`DecisionLog`);
+In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
+     that sidecars report (`Reports`).
+Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`);
      reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
-Holds:
+Invariants:
 - When `record` returns, its records are on disk and survive SIGKILL and a loss of power.
-- What was not synced is never taken for recorded: a failed sync ends its segment and its waiters
-  get AuditUnavailable, which is no answer, not a silent denial.
-- What `offer` had to drop is in the log itself, as a gap with a count.
-- Equal denials soon after each other share a record, and a synced count says how many they are.
-- No caller fills more of the log than its share: it gets ShareExceeded, and no decision.
-- What others do to the files is noticed before the next batch is acknowledged.
-- Each recorded decision is in SQL once, and its segment stays until it is.
-- What a caller reports bears its name, and takes the place of nothing.
-- Nothing here waits without a bound, and no queue grows without one.
+- Unsynced records never count as recorded: a failed sync ends its segment, and its callers get
+  AuditUnavailable, which is no answer, not a silent denial.
+- Records that `try_write` had to drop are in the log as a gap with a count.
+- Equal denials within a short time share a record, and a synced count states their number.
+- No caller writes more of the log than its share: it gets ShareExceeded and no decision.
+- Changes to the files by other processes are detected before the next acknowledgement.
+- Each recorded decision is in SQL exactly once. Its segment is deleted only after that.
+- A caller's reports carry its name and cannot replace other records.
+- Every wait and every queue is bounded.
 
-Never: sees a token (records hold its fingerprint only), repeats what a driver said, alters or
-deletes a segment that does not hold (it is kept for people), knows facts, identity or the wire.
+Never: sees a token (records hold its fingerprint only), repeats texts of a driver, changes or
+deletes a damaged segment (operators inspect it), knows facts, identity or the wire.
 """
 
 from pdp.audit.destinations import Destination, Refusal, SqlDestination

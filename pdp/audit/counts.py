@@ -1,7 +1,7 @@
-"""Frames that say how often a record has occurred, and what becomes of them in SQL.
+"""Count frames, which state how often a record has occurred, and their effect in SQL.
 
-A count frame is of the kind of gaps, with nothing dropped: programs that know no counts read it as
-a gap of 0 records, and go on.
+A count frame has the kind of a gap, with 0 dropped records: a version that does not know counts
+reads it as an empty gap.
 """
 
 import json
@@ -20,7 +20,7 @@ _OCCURRENCES_MAX: Final = (1 << 63) - 1
 
 
 class Count(NamedTuple):
-    """How often a record had occurred when its log said so."""
+    """The number of occurrences of a record, at the time of the count frame."""
 
     decision_id: str
     occurrences: int
@@ -28,7 +28,7 @@ class Count(NamedTuple):
 
 
 def encode_count(decision_id: str, occurrences: int, last_decided_at: float) -> bytes:
-    """The canonical payload of a count frame."""
+    """Returns the canonical payload of a count frame."""
     return (
         f'{{"count":{occurrences:d},"decision_id":{json.dumps(decision_id)},"dropped":0,'
         f'"noticed_at":{last_decided_at!r}}}'
@@ -36,7 +36,7 @@ def encode_count(decision_id: str, occurrences: int, last_decided_at: float) -> 
 
 
 def count_of(payload: bytes) -> Count | None:
-    """The count in the payload of a gap frame; None: it is a gap. Raises MalformedRecordError."""
+    """Decodes a count; None: the payload is a gap. Raises MalformedRecordError."""
     try:
         data = json.loads(payload)
         if "count" not in data:
@@ -61,11 +61,11 @@ class Counts:
     log: Log
     reported_by: str | None = None
     _latest: dict[str, tuple[Count, int]] = field(default_factory=dict)
-    """By the key of the record's row: the highest count, and its frame's position."""
+    """By key of the record's row: the highest count, and the position of its frame."""
     _runs: list[Row] = field(default_factory=list)
 
     def add(self, frame: Frame, count: Count) -> None:
-        """Takes the next count frame of the log."""
+        """Adds the next count frame of the log."""
         key = row_key(filterable(count.decision_id), self.reported_by)
         known = self._latest.get(key)
         if known is None or known[0].occurrences < count.occurrences:
@@ -87,15 +87,16 @@ class Counts:
         )
 
     def write(self, connection: Connection) -> list[tuple[int, str]]:
-        """Raises the counts of the records' rows, and notes which frames of the log were counts.
+        """Updates the counts of the records' rows, and stores which frames were counts.
 
-        Returns the positions of the counts whose record is not there, and what to say of them.
+        Returns:
+            Position and problem of each count whose record is missing.
         """
         if not self._latest:
             return []
-        _put_runs(connection, self._runs)
+        _write_runs(connection, self._runs)
         column = audit_records.c
-        # A count that is shipped again, or late, lowers nothing.
+        # A count that is shipped twice or late must not lower a higher one.
         statement = (
             update(audit_records)
             .where(column.decision_id == bindparam("key"), column.occurrences < bindparam("n"))
@@ -112,7 +113,7 @@ class Counts:
         return [(self._latest[key][1], "counts a record that is not here") for key in missing]
 
 
-def _put_runs(connection: Connection, runs: list[Row]) -> None:
+def _write_runs(connection: Connection, runs: list[Row]) -> None:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(audit_counts)
     new = statement.excluded

@@ -1,4 +1,4 @@
-"""Where a shipper brings a log: the seam, and SQL, which is where every log ends."""
+"""Destinations of a shipper: the protocol, and SQL, where every log ends."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -15,23 +15,27 @@ from pdp.database.engine import begin_read, begin_write
 
 
 class Refusal(NamedTuple):
-    """A frame that was not taken, and will not be."""
+    """A frame that the destination refused permanently."""
 
     position: int
     what: str
 
 
 class Destination(Protocol):
-    """Takes logs. Whatever is brought again, after a crash or an answer that was lost, is there
-    once."""
+    """Accepts logs. Idempotent: frames that are sent again, after a crash or a lost response, are
+    stored once."""
 
     def place(self, log: Log) -> Place | None:
-        """How far this log is here; None: nothing of it is. Only saves work. Raises PdpError."""
+        """Returns how far a log is stored; None: not at all. Saves work only. Raises PdpError."""
 
     def commit(self, log: Log, frames: Sequence[Frame]) -> Sequence[Refusal]:
-        """Takes frames that follow one on another, all in one transaction with the place behind
-        them. Where some are refused, the place is not moved, so that they are met again should
-        nobody have come to set their segment aside. Raises PdpError: try again.
+        """Stores consecutive frames and the place after them, in one transaction.
+
+        If some are refused, the place does not move: they are sent again, should the shipper stop
+        before it sets their segment aside.
+
+        Raises:
+            PdpError: Nothing was stored; try again.
         """
 
 
@@ -42,12 +46,12 @@ class SqlDestination:
         self._engine = engine
 
     def place(self, log: Log) -> Place | None:
-        """Raises DatabaseUnavailable."""
+        """See `Destination.place`. Raises DatabaseUnavailable."""
         with begin_read(self._engine) as connection:
             return read_place(connection, log)
 
     def commit(self, log: Log, frames: Sequence[Frame]) -> Sequence[Refusal]:
-        """Raises DatabaseUnavailable."""
+        """See `Destination.commit`. Raises DatabaseUnavailable."""
         records: list[Row] = []
         gaps: list[Row] = []
         counts = Counts(log)
@@ -65,14 +69,14 @@ class SqlDestination:
         with begin_write(self._engine) as connection:
             insert_new(connection, audit_records, records)
             insert_new(connection, audit_gaps, gaps)
-            refusals += (Refusal(*one) for one in counts.write(connection))
+            refusals += (Refusal(*problem) for problem in counts.write(connection))
             if not refusals:
                 put_place(connection, log, frames[-1].after)
         return refusals
 
 
 def read_place(connection: Connection, log: Log) -> Place | None:
-    """How far a log is in SQL."""
+    """Reads how far a log is stored in SQL."""
     table = audit_shipping.c
     statement = select(table.segment, table.byte_offset, table.position, table.digest).where(
         table.origin == log.origin, table.log_id == log.log_id
@@ -82,7 +86,7 @@ def read_place(connection: Connection, log: Log) -> Place | None:
 
 
 def put_place(connection: Connection, log: Log, place: Place) -> None:
-    """Notes how far a log is in SQL."""
+    """Stores how far a log is stored in SQL."""
     values = {
         "segment": place.sequence,
         "byte_offset": place.byte_offset,
@@ -99,10 +103,10 @@ def put_place(connection: Connection, log: Log, place: Place) -> None:
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> bool:
-    """Inserts the rows whose key is not there yet; whether that were all of them.
+    """Inserts the rows whose key is new; returns whether all were.
 
-    They go to the driver as they are: SQLAlchemy would take as long to look at each parameter as
-    all the rest of the shipping.
+    The rows go directly to the driver: in SQLAlchemy, the processing of parameters would take as
+    long as the rest of the shipping.
     """
     if not rows:
         return True

@@ -1,4 +1,4 @@
-"""Locks on files, and whether a file that is open is still the one of its name."""
+"""Locks files, and checks whether an open file still has its name."""
 
 import fcntl
 import os
@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Final
 
 LOCK_NAME: Final = "lock"
-"""Of the file in an origin's directory that its process has locked."""
+"""Name of the file in an origin's directory that the process locks."""
 
 
 def take_lock(directory: Path, seconds_max: float) -> int | None:
-    """Takes an origin for this process; None where another one keeps it. Close to give it back.
+    """Locks an origin for this process.
 
-    Waits a little: a shipper takes the origin of a process that is gone for a moment at a time.
-    Raises OSError.
+    Waits up to `seconds_max`: a shipper locks the origin of an ended process for short times.
+
+    Returns:
+        A descriptor, to close for the release; None: another process holds the lock.
+
+    Raises:
+        OSError: The lock file cannot be opened.
     """
     descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + seconds_max
@@ -27,10 +32,10 @@ def take_lock(directory: Path, seconds_max: float) -> int | None:
 
 
 def lock(descriptor: int) -> bool:
-    """Locks an open file for as long as it is open; False if another process has. Raises OSError.
+    """Locks an open file until it is closed; False: another process holds it. Raises OSError.
 
-    A recorder locks its live segment too: the lock file may be deleted by a cleaner, and then
-    another process could take the log of a living one.
+    A recorder locks its current segment too. Otherwise, if a cleaner deletes the lock file, another
+    process could take the log of a running one.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +45,7 @@ def lock(descriptor: int) -> bool:
 
 
 def is_named(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one that `path` names. Raises OSError."""
+    """Returns whether `path` names an open file. Raises OSError."""
     try:
         found = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,15 +1,17 @@
-"""One order of all records in SQL, for those who read the decision log from a cursor on.
+"""Defines one order of all records in SQL, for readers that follow the decision log by a cursor.
 
-Each log is in order, but logs arrive apart: replicas ship at their own pace, a sidecar reports when
-it is no longer cut off, and transactions commit in another order than they began. So neither the
-time of a decision nor a sequence of the database says what a reader has not seen yet. The places in
-`audit_shipping` do: what is below them is committed. Each time somebody reads, what was committed
-since gets the next numbers, in ranges of positions of one log, under a lock that is held until
-these numbers are committed. Whoever sees a number therefore sees every number below it, and a
-cursor (a number, and a position within its range) stays small however many logs there are.
+Each log has an order, but logs arrive independently: replicas ship at their own pace, a sidecar
+reports once it is connected again, and transactions commit in another order than they began. So
+neither the time of a decision nor a sequence of the database shows what a reader has not seen. The
+places in `audit_shipping` do: all records below them are committed.
 
-Records that were committed beside refused ones follow with the next record of their log, because
-only that moves its place.
+At each read, the records that were committed since get the next numbers, as ranges of positions of
+one log. A lock is held until these numbers are committed. So a reader that sees a number sees every
+smaller number too, and a cursor (a number and a position in its range) is small for any number of
+logs.
+
+If some frames of a commit were refused, its other records follow with the next record of their log,
+because the place of the log moves only then.
 """
 
 import hashlib
@@ -23,18 +25,18 @@ from pdp.errors import InvalidRequest, Violation
 
 _MARK_DIGITS: Final = 16
 _LOGS_MAX: Final = 1_000
-"""How many logs are numbered in one transaction; the others follow in the next."""
+"""Logs that one transaction numbers; the next one numbers the others."""
 
 
 class Cursor(NamedTuple):
-    """A place in the order. All zero: before the first record."""
+    """A position in the order. All zero: before the first record."""
 
     number: int = 0
     position: int = 0
-    """In the log of this number: of the next record."""
+    """Position of the next record, in the log of this number."""
     mark: str = ""
-    """Digits of the digest over what the number stands for: after a restore from a backup the
-    numbers are given again, to other ranges."""
+    """Digits of a digest of the range. After a restore from a backup, other ranges get the same
+    numbers."""
 
 
 class Range(NamedTuple):
@@ -47,14 +49,14 @@ class Range(NamedTuple):
     end: int
 
     def at(self, position: int) -> Cursor:
-        """The cursor in front of the record at this position."""
+        """Returns the cursor before the record at this position."""
         content = f"{self.number}\n{self.origin}\n{self.log_id}\n{self.first}"
         mark = hashlib.sha256(content.encode()).hexdigest()[:_MARK_DIGITS]
         return Cursor(self.number, position, mark)
 
 
 def number_new(engine: Engine) -> None:
-    """Gives numbers to what was committed since the last time. Raises DatabaseUnavailable."""
+    """Numbers the records that were committed since the last call. Raises DatabaseUnavailable."""
     shipping = audit_shipping.c
     grown = (
         select(shipping.origin, shipping.log_id, shipping.position, shipping.numbered)
@@ -67,9 +69,9 @@ def number_new(engine: Engine) -> None:
             return
     with begin_write(engine) as connection:
         if connection.dialect.name == "postgresql":
-            # SQLite's write lock is held already.
+            # On SQLite, the write lock is already held.
             connection.execute(text("LOCK TABLE audit_order IN SHARE ROW EXCLUSIVE MODE"))
-        # A log that is just being written to is numbered the next time.
+        # Skips a log that another transaction is writing to: the next call numbers it.
         rows = connection.execute(grown.with_for_update(skip_locked=True)).mappings().all()
         if not rows:
             return
@@ -98,7 +100,7 @@ def number_new(engine: Engine) -> None:
 
 
 def end_of_order(connection: Connection) -> Cursor:
-    """Behind everything that has a number."""
+    """Returns the cursor after all numbered records."""
     row = (
         connection.execute(select(audit_order).order_by(audit_order.c.number.desc()).limit(1))
         .mappings()
@@ -111,14 +113,15 @@ def end_of_order(connection: Connection) -> Cursor:
 
 
 def ranges_from(connection: Connection, cursor: Cursor, limit: int) -> list[tuple[Range, int]]:
-    """The ranges from a cursor on, `limit` at the most, each with the position at which to begin.
+    """Returns up to `limit` ranges from a cursor on, each with the position to begin at.
 
-    Raises InvalidRequest for a cursor that is not of this order.
+    Raises:
+        InvalidRequest: The cursor is not of this order.
     """
     order = audit_order.c
     statement = select(audit_order).where(order.number >= cursor.number).order_by(order.number)
     ranges = [_range(row) for row in connection.execute(statement.limit(limit)).mappings()]
-    starts = [one.first for one in ranges]
+    starts = [range_.first for range_ in ranges]
     if cursor.number:
         if not ranges or ranges[0].at(cursor.position) != cursor:
             problem = "is of another history of this log, or its place was removed"

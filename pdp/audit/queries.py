@@ -1,4 +1,4 @@
-"""Reads the decision log from SQL: what the shippers of all processes have brought there."""
+"""Reads the decision log from SQL, where the shippers of all processes write it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +14,15 @@ from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
 
 FOLLOW_RANGES_MAX = 100
-FOLLOW_LOOK_MAX = 10_000
-"""How many positions one question looks at: a filter that finds nothing must not read it all."""
+FOLLOW_POSITIONS_MAX = 10_000
+"""Positions that one call reads: a filter without matches must not read the whole log."""
 REPORTERS_MAX = 100
-"""How many records of one decision id are told."""
+"""Records that are returned for one decision id."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionFilter:
-    """Every one that is set must hold. Identifiers compare byte for byte."""
+    """A record matches if every field that is set matches. Identifiers compare byte for byte."""
 
     user_id: str | None = None
     permission: str | None = None
@@ -42,18 +42,18 @@ class DecisionFilter:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What follows a cursor."""
+    """The records after a cursor."""
 
     decisions: Sequence[tuple[DecisionRecord, Cursor]]
-    """Each with the cursor behind it."""
+    """Each with the cursor after it."""
     cursor: Cursor
-    """Behind everything that was looked at, which the filter may have left out."""
+    """The cursor after all records that were read, matching or not."""
     more: bool
-    """Whether there is more to look at now."""
+    """Whether there are more records now."""
 
 
 class DecisionLog:
-    """The decision log. A decision is in it a moment after it was answered: see Shipper."""
+    """The decision log. A decision appears shortly after its answer: see `Shipper`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -61,10 +61,15 @@ class DecisionLog:
     def list(
         self, where: DecisionFilter, after: str | None, limit: int
     ) -> "list[DecisionRecord]":  # quoted: inside the class, `list` is this method
-        """Up to `limit` decisions, newest first by id, from behind `after` on, which `key` tells of
-        the last one that was seen.
+        """Lists decisions, newest first by id.
 
-        Raises DatabaseUnavailable.
+        Args:
+            where: The filter.
+            after: The `key` of the last decision of the page before; None: the first page.
+            limit: The largest number of decisions.
+
+        Raises:
+            DatabaseUnavailable: The database does not answer.
         """
         statement = (
             select(*_RECORD)
@@ -78,23 +83,25 @@ class DecisionLog:
             return [_record(*row) for row in connection.execute(statement)]
 
     def end(self) -> Cursor:
-        """The cursor behind what is on the log now. Raises DatabaseUnavailable."""
+        """Returns the cursor at the end of the log. Raises DatabaseUnavailable."""
         number_new(self._engine)
         with begin_read(self._engine) as connection:
             return end_of_order(connection)
 
     def follow(self, where: DecisionFilter, cursor: Cursor, limit: int) -> "Followed":
-        """Up to `limit` decisions, from the cursor on, in the order in which they came into SQL.
+        """Returns up to `limit` decisions after the cursor, in the order of their arrival in SQL.
 
-        Raises InvalidRequest for a cursor of another history, DatabaseUnavailable.
+        Raises:
+            InvalidRequest: The cursor is not of this log.
+            DatabaseUnavailable: The database does not answer.
         """
         number_new(self._engine)
         column = audit_records.c
         found: list[tuple[DecisionRecord, Cursor]] = []
-        looked_at = 0
+        positions_read = 0
         with begin_read(self._engine) as connection:
             for part, first, end in _windows(ranges_from(connection, cursor, FOLLOW_RANGES_MAX)):
-                if looked_at >= FOLLOW_LOOK_MAX:
+                if positions_read >= FOLLOW_POSITIONS_MAX:
                     return Followed(found, cursor, more=True)
                 statement = (
                     select(*_RECORD, column.position)
@@ -109,18 +116,23 @@ class DecisionLog:
                     found.append((_record(*fields), cursor))
                 if len(found) == limit:
                     return Followed(found, cursor, more=True)
-                looked_at += end - first
+                positions_read += end - first
                 cursor = part.at(end)
             more = end_of_order(connection).number > cursor.number
         return Followed(found, cursor, more=more)
 
     def key(self, record: DecisionRecord) -> str:
-        """Where a record stands in the list."""
+        """Returns the key of a record in `list`."""
         return row_key(filterable(record.decision_id), record.reported_by)
 
     def get(self, decision_id: str) -> Sequence[DecisionRecord]:
-        """What is on record under this id: the decision point's own first, then what callers have
-        reported. Raises NotFound, DatabaseUnavailable."""
+        """Returns the records with this id: first that of a decision point, then those that callers
+        reported.
+
+        Raises:
+            NotFound: There is none.
+            DatabaseUnavailable: The database does not answer.
+        """
         key = filterable(decision_id)
         column = audit_records.c
         reported = (column.decision_id >= row_key(key, "")) & (
@@ -144,10 +156,10 @@ _RECORD = (_column.record, _column.reported_by, _column.occurrences, _column.las
 
 
 def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, int]]:
-    """The ranges in parts of FOLLOW_LOOK_MAX positions at the most: first, and before end."""
+    """Splits ranges into parts of at most FOLLOW_POSITIONS_MAX: range, first and end position."""
     for part, start in ranges:
-        for first in range(start, part.end, FOLLOW_LOOK_MAX):
-            yield part, first, min(part.end, first + FOLLOW_LOOK_MAX)
+        for first in range(start, part.end, FOLLOW_POSITIONS_MAX):
+            yield part, first, min(part.end, first + FOLLOW_POSITIONS_MAX)
 
 
 def _record(
@@ -175,7 +187,7 @@ def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
         column.reported_by: where.reported_by,
     }
     conditions: list[ColumnElement[bool]] = [
-        one == filterable(text) for one, text in texts.items() if text is not None
+        column_ == filterable(text) for column_, text in texts.items() if text is not None
     ]
     if where.not_before is not None:
         conditions.append(column.decided_at >= where.not_before)

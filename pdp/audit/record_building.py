@@ -1,4 +1,4 @@
-"""Decisions -> the records that the audit log keeps of them."""
+"""Builds the records of decisions."""
 
 import re
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ def build_records(
     decided_at: float,
     request: HttpRequest | None = None,
 ) -> list[DecisionRecord]:
-    """Records of the decisions with this effect, in order.
+    """Builds records of the decisions with this effect, in order.
 
     Args:
-        effect: Decisions with another effect are left out.
-        token: The token that all questions came with.
+        effect: Decisions with another effect are skipped.
+        token: The token of the request.
         questions: `questions[i]` was answered by `decisions[i]` under `decision_ids[i]`.
         decisions: The answers.
         decision_ids: UUIDv7 of each answer.
-        caller: Name of the backend that asked.
-        revision: At which all were decided.
+        caller: Name of the backend that sent the request.
+        revision: The revision of the decisions.
         decided_at: Seconds since 1970-01-01 UTC.
         request: The HTTP request, if its route chose the question.
     """
@@ -73,7 +73,7 @@ def build_records(
 
 
 def _text(request: HttpRequest) -> str:
-    """Method and path as the log keeps them: without the query, one line of printable ASCII."""
+    """Formats method and path: without the query, as one line of printable ASCII."""
     path = request.path.partition("?")[0]
     method, path = (
         _NOT_PLAIN.sub(lambda found: f"\\x{ord(found[0]):02x}", part)

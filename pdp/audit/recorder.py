@@ -1,8 +1,8 @@
 """Writes decision records to segments; returns only once they survive a crash.
 
-One thread writes. It takes what is waiting, writes and syncs it at once, and only then lets those
-go who wait for it: the more wait, the more share one sync. On the way it folds equal denials, and
-refuses those of callers that have used up their share of the log.
+One thread writes. It takes all waiting records, writes and syncs them together, and then wakes the
+callers: under load, more callers share one sync. It also folds equal denials, and refuses denials
+of callers that have used up their share of the log.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ WATCH_SECONDS: Final = 1.0
 STEADY_SECONDS: Final = 1.0
 STOP_SECONDS_MAX: Final = 5.0
 COUNT_BYTES: Final = 128 + FRAME_OVERHEAD
-"""What a count frame is taken to be long, at a caller's expense."""
+"""The size of a count frame that a caller is charged."""
 
 _LATE: Final = "the decision could not be recorded in time"
 _NOT_WRITTEN: Final = "the decision could not be recorded"
@@ -45,20 +45,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecorderCounts:
-    """For metrics; all but `waiting` only ever grow."""
+    """Counters for metrics; `waiting` is a gauge."""
 
     recorded: int
-    """Records synced."""
+    """Records that were synced."""
     dropped: int
-    """Allows not recorded; the log says so itself, as gaps."""
+    """Allows that were not recorded; gaps in the log count them."""
     failures: int
-    """Writes, syncs and new segments that failed, and segments that others moved or changed."""
+    """Failed writes, syncs and new segments, and segments that others moved or changed."""
     waiting: int
     """Records in the queue."""
     folded: int
-    """Denials that were counted at an equal one's record."""
+    """Denials that were folded into the record of an equal one."""
     refused: int
-    """Denials that were refused because their caller's share was used up."""
+    """Denials that were refused because the share of their caller was used up."""
 
 
 class Recorder:
@@ -77,14 +77,17 @@ class Recorder:
         segment_bytes: int = SEGMENT_BYTES,
         shares: Shares | None = None,
     ) -> None:
-        """Raises ValueError where `origin` cannot name a directory.
+        """Creates nothing on disk yet; see `start`.
 
         Args:
-            directory: Where origins have their directories.
-            origin: This one's name.
-            clock: For gaps.
-            segment_bytes: Where a segment ends and the next begins.
-            shares: How much each caller may write; None: without a bound.
+            directory: The parent of the directories of all origins.
+            origin: The name of this origin.
+            clock: The time of gaps.
+            segment_bytes: The size at which the next segment begins.
+            shares: How much each caller may write; None: no limit.
+
+        Raises:
+            ValueError: `origin` cannot be the name of a directory.
         """
         self.directory: Final = directory / check_origin(origin)
         self.origin: Final = origin
@@ -93,26 +96,27 @@ class Recorder:
 
         self._queue = RecordQueue()
         self._thread: threading.Thread | None = None
-        # The writing thread's own from here on.
+        # Only the writer thread uses the following.
         self._writer = LogWriter(self.directory, origin, clock)
         self._folds = Folds("")
         self._shares = shares
-        self._over: Counter[str] = Counter()
-        """Callers that have used up their share, and how much of theirs was refused."""
+        self._over_share: Counter[str] = Counter()
+        """Callers that have used up their share, and the number of their refused records."""
         self._failing = False
-        """Whether there was no segment to write into when that was last looked at."""
+        """Whether there was no segment to write to at the last check."""
         self._retry_at = 0.0
         self._failed_at = 0.0
-        self._said: set[str] = set()
-        """What of the failure that lasts was logged."""
+        self._logged: set[str] = set()
+        """The events of the current failure that were logged."""
         self._recorded = self._failures = self._folded = self._refused = 0
 
     # --- for the rest of the process ------------------------------------------------------------
 
     def start(self) -> None:
-        """Takes the origin, recovers what the last process left, and begins a new segment.
+        """Locks the origin, recovers the log of the last process, and begins a new segment.
 
-        Raises AuditUnavailable: another process has the origin, or the directory cannot be used.
+        Raises:
+            AuditUnavailable: Another process has the origin, or the directory cannot be used.
         """
         try:
             self._writer.open()
@@ -126,27 +130,28 @@ class Recorder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Writes what is waiting and ends. Later records raise AuditUnavailable."""
+        """Writes the waiting records and stops. Later calls raise AuditUnavailable."""
         self._queue.close()
         if self._thread is None:
             return
         self._thread.join(STOP_SECONDS_MAX)
         if self._thread.is_alive():
-            # The device hangs. The lock stays until the process ends: the thread may still write.
+            # The device hangs. The lock is held until the process ends: the thread may still write.
             _log.error("audit_recorder_hangs", origin=self.origin)
             return
         self._thread = None
 
     async def record(self, records: Sequence[DecisionRecord]) -> Sequence[str]:
-        """Records decisions of one caller. Returns once all of them are synced; waits on the event
-        loop, without a thread.
+        """Records decisions of one caller; returns once all of them are synced. Suspends without
+        occupying a thread.
 
         Returns:
-            For each, the decision id to answer with: that of an equal denial if it was folded.
+            For each record, the decision id to answer with: that of an equal denial if it was
+            folded.
 
         Raises:
-            AuditUnavailable: there is no room, the write failed, or it takes longer than 250 ms;
-                the records may then be in the log or not.
+            AuditUnavailable: The queue is full, the write failed, or it takes longer than 250 ms.
+                The records may be in the log or not.
             ShareExceeded: The caller has used up its share; nothing is recorded.
         """
         if not records:
@@ -155,7 +160,7 @@ class Recorder:
         waiter: asyncio.Future[bool] = loop.create_future()
         entry = _entry(records, waiter)
         self._queue.put(entry, time.monotonic())
-        # Cheaper than asyncio.timeout, which many denials a second would notice.
+        # Cheaper than asyncio.timeout, which matters at many denials per second.
         timer = loop.call_later(WAIT_SECONDS_MAX, settle, (waiter,), False)
         try:
             if not await waiter:
@@ -165,38 +170,40 @@ class Recorder:
             timer.cancel()
         return entry.outcome()
 
-    def offer(self, records: Sequence[DecisionRecord]) -> None:
-        """Records soon, if there is room, and never waits. What is dropped is counted in the log.
+    def try_write(self, records: Sequence[DecisionRecord]) -> None:
+        """Queues records without waiting. If the queue is full, they are dropped and counted in a
+        gap.
 
-        Raises AuditUnavailable after `stop`.
+        Raises:
+            AuditUnavailable: `stop` was called.
         """
         if records:
-            self._queue.offer(_entry(records))
+            self._queue.try_write(_entry(records))
 
     def ready(self) -> bool:
-        """Whether there is a segment to write into and the writer lives."""
+        """Returns whether there is a segment to write to and the writer thread runs."""
         thread = self._thread
         return thread is not None and thread.is_alive() and not self._failing
 
     def synced(self) -> Synced:
-        """How far the log is known to be on disk. Nothing behind it may be read as part of it."""
+        """Returns how far the log is synced. Bytes after that are not part of it."""
         return self._writer.synced
 
     def on_synced(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called, quickly, by the writer after each sync."""
+        """Calls `callback` after each sync, on the writer thread. It must return quickly."""
         self._on_synced = callback
 
-    def note_shipped(self, log_id: str, position: int) -> None:
-        """Notes that all frames of a log before `position` are at its destination."""
-        self._writer.note_shipped(log_id, position)
+    def mark_shipped(self, log_id: str, position: int) -> None:
+        """Records that all frames of a log before `position` are shipped."""
+        self._writer.mark_shipped(log_id, position)
 
-    def note_gone(self, log_id: str, position: int) -> None:
-        """Notes that a log's segments before `position` are gone. What of them was not shipped
-        becomes a gap with a count."""
-        self._writer.note_gone(log_id, position)
+    def mark_deleted(self, log_id: str, position: int) -> None:
+        """Records that a log's segments before `position` are deleted. Their unshipped frames
+        become a gap with a count."""
+        self._writer.mark_deleted(log_id, position)
 
     def counts(self) -> RecorderCounts:
-        """For metrics."""
+        """Returns the counters for metrics."""
         return RecorderCounts(
             recorded=self._recorded,
             dropped=self._queue.dropped,
@@ -207,7 +214,7 @@ class Recorder:
         )
 
     def gauges(self) -> Gauges:
-        """For metrics."""
+        """Returns the gauges for metrics."""
         return {
             "pdp_audit_waiting_records": (
                 "Decisions that wait to be written.",
@@ -236,13 +243,13 @@ class Recorder:
     def _run(self) -> None:
         goes_on = True
         while goes_on:
-            # While there is no segment, it looks by itself whether one can be made again.
+            # Without a segment, retries to create one.
             patience = WATCH_SECONDS if self._writer.is_open else REOPEN_SECONDS
             entries, dropped, goes_on = self._queue.take(patience)
             if entries or dropped:
                 self._write(entries, dropped)
             elif goes_on and self._has_segment():
-                self._attempt("audit_segment_not_restored", self._writer.watch)
+                self._attempt("audit_segment_not_restored", self._writer.check_files)
                 self._failing = not self._writer.is_open
         self._writer.close()
 
@@ -254,8 +261,8 @@ class Recorder:
                 "audit_write_failed", lambda: self._writer.append(bodies, dropped)
             )
         if not written:
-            self._folds = Folds("")  # counts went up that are not in the log
-            self._queue.not_written([entry for entry, _ in admitted], dropped)
+            self._folds = Folds("")  # increased counts are not in the log
+            self._queue.mark_unwritten([entry for entry, _ in admitted], dropped)
             self._has_segment()
         if written:
             self._recorded += sum(body.startswith(KIND_RECORD) for body in bodies)
@@ -269,8 +276,8 @@ class Recorder:
             self._failing = not self._writer.is_open
 
     def _compose(self, entries: list[Entry]) -> tuple[list[bytes], list[tuple[Entry, list[str]]]]:
-        """The frames of a batch, and which entries they are of with the ids of their records.
-        Entries whose caller has used up its share are finished here."""
+        """Returns the frames of a batch, and its entries with the ids of their records. Finishes
+        the entries of callers that have used up their share."""
         now = time.monotonic()
         if self._folds.log_id != self._writer.log_id:
             self._folds = Folds(self._writer.log_id)
@@ -311,44 +318,44 @@ class Recorder:
         return bodies, admitted
 
     def _refusal(self, entry: Entry, now: float) -> ShareExceeded | None:
-        """Why an entry's caller may not write now. Those who do not wait may: they are dropped
-        and counted where there is no room."""
+        """Returns why the caller of an entry may not write now. Entries without a waiter may: the
+        queue drops and counts them if it is full."""
         if self._shares is None or not entry.waits:
             return None
         caller = entry.caller
         try:
             self._shares.require(caller, now)
         except ShareExceeded as error:
-            if caller not in self._over:
+            if caller not in self._over_share:
                 _log.warning("audit_share_exceeded", caller=caller, maximum=error.metadata)
-            self._over[caller] += len(entry.items)
+            self._over_share[caller] += len(entry.items)
             self._refused += len(entry.items)
             return error
-        if caller in self._over and self._shares.is_half_full(caller, now):
-            _log.info("audit_share_left_again", caller=caller, refused=self._over.pop(caller))
+        if caller in self._over_share and self._shares.is_half_full(caller, now):
+            _log.info("audit_share_left_again", caller=caller, refused=self._over_share.pop(caller))
         return None
 
     def _has_segment(self) -> bool:
         writer = self._writer
         due = not writer.is_open and time.monotonic() >= self._retry_at
-        if due and not self._attempt("audit_segment_not_created", writer.watch):
+        if due and not self._attempt("audit_segment_not_created", writer.check_files):
             self._retry_at = time.monotonic() + REOPEN_SECONDS
         self._failing = not writer.is_open
         return writer.is_open
 
     def _attempt(self, event: str, write: Callable[[], None]) -> bool:
-        """Whether `write` worked. A failure that lasts is logged when it begins and ends."""
+        """Returns whether `write` succeeded. Logs the begin and the end of a failure once."""
         try:
             write()
         except OSError as error:
             self._failures += 1
             self._failed_at = time.monotonic()
-            if event not in self._said:
-                self._said.add(event)
+            if event not in self._logged:
+                self._logged.add(event)
                 _log.error(event, origin=self.origin, errno=error.errno, error=str(error))
             return False
-        if self._said and time.monotonic() - self._failed_at > STEADY_SECONDS:
-            self._said.clear()
+        if self._logged and time.monotonic() - self._failed_at > STEADY_SECONDS:
+            self._logged.clear()
             _log.info("audit_writes_again", origin=self.origin)
         return True
 
@@ -356,7 +363,7 @@ class Recorder:
 def _entry(
     records: Sequence[DecisionRecord], waiter: "asyncio.Future[bool] | None" = None
 ) -> Entry:
-    """Raises AuditUnavailable where a record cannot be written down."""
+    """Raises AuditUnavailable if a record cannot be encoded."""
     try:
         items = [_item(record) for record in records]
     except ValueError as error:
@@ -366,6 +373,6 @@ def _entry(
 
 def _item(record: DecisionRecord) -> Item:
     payload, key = encode_with_key(record)
-    # Of a query too: its pages are equal.
+    # Queries are folded too: the records of their pages are equal.
     folds = record.effect is Effect.DENY or record.query is not None
     return Item(payload, record.decision_id, record.decided_at, key if folds else None)

@@ -1,9 +1,8 @@
 """Decision records as canonical bytes, and their ids.
 
-Canonical: JSON with sorted keys, no spaces, everything beyond ASCII escaped, what is None left
-out, and so is the source of what was decided for its own request. One record is one line whatever
-its ids hold, and equal records have equal bytes. Who reported a record is not in them: that is
-what others know of it.
+Canonical: JSON with sorted keys and without spaces; non-ASCII characters are escaped; fields that
+are None are left out, and so is the source DECIDED. A record is always one line, and equal records
+have equal bytes. `reported_by` is not part of them: the receiver of a report adds it.
 """
 
 import json
@@ -17,7 +16,7 @@ from uuid_utils import uuid7
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
 
 RECORD_BYTES_MAX = 1 << 20
-"""No record is longer; a reader that meets a longer one knows that it is not one."""
+"""The largest record; a reader takes anything larger for damage."""
 
 
 class MalformedRecordError(ValueError):
@@ -25,27 +24,29 @@ class MalformedRecordError(ValueError):
 
 
 def new_decision_id() -> str:
-    """A UUIDv7 in canonical text: sorts by the time of its making, also within a millisecond."""
+    """Returns a UUIDv7 as text: sorts by creation time, also within a millisecond."""
     return str(uuid7())
 
 
 def encode(record: DecisionRecord) -> bytes:
-    """The canonical bytes of a record.
+    """Returns the canonical bytes of a record.
 
-    Raises ValueError where `decided_at` is not finite or the record passes RECORD_BYTES_MAX.
+    Raises:
+        ValueError: `decided_at` is not finite, or the record is larger than RECORD_BYTES_MAX.
     """
     return encode_with_key(record)[0]
 
 
 def encode_with_key(record: DecisionRecord) -> tuple[bytes, bytes]:
-    """The canonical bytes of a record, and a digest of all its fields but id and time.
+    """Returns the canonical bytes of a record, and a digest of all fields except id and time.
 
-    Raises ValueError as `encode` does.
+    Raises:
+        ValueError: As `encode`.
     """
     decided_at = float(record.decided_at)
     if not math.isfinite(decided_at):
         raise ValueError("decided_at must be finite")
-    # Written out by hand, in the order of the keys: json.dumps costs three times as much.
+    # By hand, in the order of the keys: json.dumps takes three times as long.
     before = f'"caller":{_quote(record.caller)}'
     if record.actor is not None:
         before = f"{_encode_actor(record.actor)},{before}"
@@ -92,9 +93,10 @@ def _encode_actor(actor: Actor) -> str:
 
 
 def decode(payload: bytes | str) -> DecisionRecord:
-    """The record of these bytes; keys that it does not know are ignored.
+    """Decodes a record; unknown keys are ignored.
 
-    Raises MalformedRecordError.
+    Raises:
+        MalformedRecordError: The bytes are not a record.
     """
     try:
         data: dict[str, Any] = json.loads(payload)
@@ -129,7 +131,7 @@ def decode(payload: bytes | str) -> DecisionRecord:
             query=_text_or_none(data.get("query")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        # Without its cause: that would quote the payload.
+        # From None: the cause would quote the payload.
         raise MalformedRecordError("not a decision record") from None
 
 

@@ -1,12 +1,12 @@
-"""Takes the logs of sidecars, as they report them, into SQL.
+"""Stores the logs that sidecars report.
 
-A caller that reports is believed about itself only. Its rows bear its name, in their key (see
-`rows.row_key`) and in `reported_by`, and so do its logs: nothing that it sends can take the place
-of a decision point's record, nor of another caller's. Within its own rows the first word stands.
-It decides nothing, so it reports nothing as decided.
+A reporter is trusted for its own records only. Its rows carry its name in their key (see
+`rows.row_key`) and in `reported_by`, and so do its logs. So it can replace neither the record of a
+decision point nor that of another caller. Of its own records with one id, the first is kept. It
+makes no decisions, so it must not report any as decided.
 
-The digests are worked out here, from the place where the caller says that its frames begin. They
-end where the caller's own chain does, or something was lost or altered on the way.
+The digests are computed here, from the place at which the reporter says that its frames begin. If
+the result differs from the reporter's own chain, frames were lost or altered on the way.
 """
 
 import json
@@ -42,11 +42,11 @@ from pdp.limits import REPORT_FRAMES_MAX, REPORT_RECORD_BYTES_MAX
 from pdp.model import AnswerSource, Effect, Reason
 
 AHEAD_SECONDS_MAX: Final = 60.0
-"""How far ahead of the clock here a record may be. Further ahead it would stand above all that is
-decided until then. Into the past there is no bound: a sidecar may have been cut off for long."""
-AT_ONCE_MAX: Final = 4
-AT_ONCE_EACH_MAX: Final = 2
-"""Of one caller: who reports without end does not keep out what others report."""
+"""How far in the future a record may be: it would be listed before all later decisions. The past is
+not bounded: a sidecar may have been disconnected for long."""
+CONCURRENT_REPORTS_MAX: Final = 4
+CONCURRENT_REPORTS_EACH_MAX: Final = 2
+"""For one caller: a busy reporter must not block the others."""
 YIELD_FRAMES: Final = 16
 YIELD_SECONDS: Final = 0.0002
 _NUMBER_MAX: Final = (1 << 63) - 1
@@ -60,45 +60,62 @@ _log = structlog.get_logger(__name__)
 
 
 class Reports:
-    """What callers report. Thread-safe."""
+    """Accepts reports of callers. Thread-safe."""
 
     def __init__(self, engine: Engine, *, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        # Those who answer questions must not all be held up by a database that is slow.
+        # A slow database must not occupy all threads that answer requests.
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
 
     def place(self, reporter: str, log: Log) -> Place | None:
-        """How far a log of this caller is here; None: nothing of it is.
+        """Returns how far a log of this caller is stored; None: not at all.
 
-        Raises InvalidRequest, AuditUnavailable (too many report at once), DatabaseUnavailable.
+        Raises:
+            InvalidRequest: The log's name is not valid.
+            AuditUnavailable: Too many reports run concurrently.
+            DatabaseUnavailable: The database does not answer.
         """
         log = _own(reporter, log)
-        with self._turn(reporter), begin_read(self._engine) as connection:
+        with self._slot(reporter), begin_read(self._engine) as connection:
             return read_place(connection, log)
 
     def take(
         self, reporter: str, log: Log, start: Place, contents: Sequence[tuple[bytes, bytes]]
     ) -> tuple[Place, Sequence[Refusal]]:
-        """Takes frames (kind and payload) of a log, which follow one on another from `start` on.
-        Returns, once all is committed, the place behind them, and what was refused of them.
+        """Stores consecutive frames of a log.
 
-        Raises InvalidRequest and LimitExceeded (sent again, they would be again), AuditUnavailable
-        (too many report at once), DatabaseUnavailable.
+        Args:
+            reporter: The name of the caller.
+            log: The log.
+            start: The place of the first frame.
+            contents: Kind and payload of each frame.
+
+        Returns:
+            The place after the frames, once they are committed, and the refused frames.
+
+        Raises:
+            InvalidRequest: An argument is not valid; a retry does not help.
+            LimitExceeded: There are more than REPORT_FRAMES_MAX frames; a retry does not help.
+            AuditUnavailable: Too many reports run concurrently.
+            DatabaseUnavailable: The database does not answer.
         """
         if len(contents) > REPORT_FRAMES_MAX:
             raise LimitExceeded("report_frames_max", REPORT_FRAMES_MAX, len(contents))
         _check_place(start)
         log = _own(reporter, log)
-        with self._turn(reporter):
+        with self._slot(reporter):
             return self._take(reporter, log, start, contents)
 
     @contextmanager
-    def _turn(self, reporter: str) -> Iterator[None]:
-        """Raises AuditUnavailable where there is none."""
+    def _slot(self, reporter: str) -> Iterator[None]:
+        """Occupies one of the slots. Raises AuditUnavailable if none is free."""
         with self._lock:
-            if self._busy.total() >= AT_ONCE_MAX or self._busy[reporter] >= AT_ONCE_EACH_MAX:
+            if (
+                self._busy.total() >= CONCURRENT_REPORTS_MAX
+                or self._busy[reporter] >= CONCURRENT_REPORTS_EACH_MAX
+            ):
                 raise AuditUnavailable("too many report at once")
             self._busy[reporter] += 1
         try:
@@ -133,7 +150,7 @@ class Reports:
             if not insert_new(connection, audit_records, records):
                 refusals += _contradictions(connection, records)
             insert_new(connection, audit_gaps, gaps)
-            refusals += (Refusal(*one) for one in counts.write(connection))
+            refusals += (Refusal(*problem) for problem in counts.write(connection))
             if not refusals:
                 put_place(connection, log, place)
         if refusals:
@@ -148,7 +165,7 @@ class Reports:
 
 
 def _own(reporter: str, log: Log) -> Log:
-    """The log under the caller's name. No origin of a decision point holds a slash."""
+    """Prefixes the origin with the caller's name. A decision point's origin holds no slash."""
     try:
         check_origin(log.origin)
     except ValueError as error:
@@ -172,17 +189,17 @@ def _check_place(place: Place) -> None:
 
 
 def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
-    """The row of a record that can be believed of a reporter, and be read and told again: one that
-    could not would be in the way of all others. Raises MalformedRecordError."""
+    """Converts a record that a reporter may write and that `decode` can read: an unreadable record
+    would break every list that contains it. Raises MalformedRecordError."""
     if len(frame.payload) > REPORT_RECORD_BYTES_MAX:
         raise MalformedRecordError("the record is too long")
     if not frame.payload.isascii():
         raise MalformedRecordError("not a decision record")
-    record = decode(frame.payload.decode())  # as text: of bytes, JSON would guess the encoding
+    record = decode(frame.payload.decode())  # as text: from bytes, JSON would guess the encoding
     if not _DECISION_ID.match(record.decision_id):
         raise MalformedRecordError("the decision id is not a UUIDv7")
     if record.source is AnswerSource.DECIDED:
-        raise MalformedRecordError("only a decision point puts on record what was decided")
+        raise MalformedRecordError("only a decision point may report a decision as decided")
     if record.query is not None or record.reason is Reason.QUERY_ANSWERED:
         raise MalformedRecordError("only a decision point answers queries")
     if (record.effect is Effect.ALLOW) != (record.reason is Reason.ALLOWED_BY_RULE):
@@ -214,7 +231,7 @@ def _gap_row(frame: Frame, log: Log, latest: float) -> Row:
 
 
 def _is_unicode(payload: bytes) -> bool:
-    """Whether JSON holds no half of a surrogate pair, which no protocol buffer can hold."""
+    """Returns whether JSON holds no lone surrogate: protocol buffers cannot."""
     try:
         json.dumps(json.loads(payload), ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):
@@ -223,7 +240,7 @@ def _is_unicode(payload: bytes) -> bool:
 
 
 def _contradictions(connection: Connection, records: Sequence[Row]) -> list[Refusal]:
-    """The records whose id this caller has already reported another record under."""
+    """Returns the records whose id this caller has already used for another record."""
     column = audit_records.c
     keys = [row["decision_id"] for row in records]
     statement = select(column.decision_id, column.record).where(column.decision_id.in_(keys))

@@ -1,4 +1,4 @@
-"""Frames as rows of the decision log."""
+"""Converts frames to rows of the decision log."""
 
 import json
 import re
@@ -14,25 +14,29 @@ Row = dict[str, Any]
 
 
 def filterable(text: str) -> str:
-    """A text as the columns that serve to filter hold it: without what PostgreSQL cannot store,
-    and short enough for an index. Rows are found by the same alteration."""
+    """Alters a text so that PostgreSQL can store and index it. Filters alter their texts alike."""
     if len(text) <= _CHARACTERS_MAX and text.isascii() and "\0" not in text:
         return text
     return _UNSTORABLE.sub("\ufffd", text[:_CHARACTERS_MAX])
 
 
 def row_key(decision_id: str, reported_by: str | None) -> str:
-    """The primary key of a record's row. What a caller reports stands under its own name: it can
-    neither be in the way of a decision point's record nor of what another one reports. Sorts as
-    the decision id does; no name of a caller holds a slash."""
+    """Returns the primary key of a record's row; sorts as the decision id does.
+
+    The key of a reported record includes the reporter: it cannot collide with the record of a
+    decision point or of another reporter. A caller's name holds no slash.
+    """
     return decision_id if reported_by is None else f"{decision_id}/{reported_by}"
 
 
 def record_row(frame: Frame, log: Log, reported_by: str | None = None) -> Row:
-    """The row of a record. Raises MalformedRecordError.
+    """Converts a record to a row.
 
-    Reads no more of the record than the columns need: a record of a newer release, whose reason
-    this one does not know, is shipped all the same.
+    Reads only what the columns need. So a record of a newer version, with a reason that this one
+    does not know, is shipped too.
+
+    Raises:
+        MalformedRecordError: The payload is not a record.
     """
     try:
         data = json.loads(frame.payload)
@@ -59,7 +63,7 @@ def record_row(frame: Frame, log: Log, reported_by: str | None = None) -> Row:
             "last_decided_at": None,
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        # Without its cause: that would quote the payload.
+        # From None: the cause would quote the payload.
         raise MalformedRecordError("not a decision record") from None
 
 
@@ -68,7 +72,7 @@ def _filterable_or_none(text: str | None) -> str | None:
 
 
 def gap_row(frame: Frame, log: Log) -> Row:
-    """The row of a gap. Raises MalformedRecordError."""
+    """Converts a gap to a row. Raises MalformedRecordError."""
     try:
         gap = json.loads(frame.payload)
         dropped, noticed_at = int(gap["dropped"]), float(gap["noticed_at"])

@@ -2,12 +2,12 @@
 
     segment = magic, header frame, frame...
     frame   = length: u32 big-endian | digest: 32 bytes | kind: 1 byte | payload
-    kind    = R: a record | G: how many records were dropped, or how often one has occurred
+    kind    = R: a record | G: a number of dropped records, or a count of occurrences
 
-`length` counts kind and payload; `digest` is SHA-256 over the digest of the frame before, kind and
-payload. The chain runs on from segment to segment: a header holds the last digest of the segment
-before it and how many bytes of that one are believed. What stands after those bytes (a batch whose
-sync failed, a write that a crash tore) was acknowledged to nobody and is not part of the log.
+`length` is that of kind and payload; `digest` is SHA-256 over the digest of the previous frame,
+kind and payload. The chain continues across segments: a header holds the last digest of the
+previous segment and the number of its valid bytes. Bytes after those (a batch whose sync failed, a
+torn write of a crash) were never acknowledged and are not part of the log.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ KIND_HEADER: Final = b"H"
 KIND_RECORD: Final = b"R"
 KIND_GAP: Final = b"G"
 KINDS: Final = frozenset((KIND_RECORD, KIND_GAP))
-"""Of the frames behind a header."""
+"""The kinds of frames after a header."""
 LENGTH: Final = struct.Struct(">I")
 FRAME_OVERHEAD: Final = LENGTH.size + DIGEST_BYTES
 _SUFFIX: Final = ".segment"
@@ -40,15 +40,15 @@ _ORIGIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 
 
 class Log(NamedTuple):
-    """Names one log: what one process after another has written in one directory."""
+    """Identifies a log, which successive processes write in one directory."""
 
     origin: str
     log_id: str
-    """A new one where a directory starts empty: two logs of one origin never mix."""
+    """New if a directory starts empty, so that two logs of one origin never mix."""
 
 
 class DamagedSegmentError(Exception):
-    """A segment whose header cannot be read: nothing in it can be placed."""
+    """The header of a segment cannot be read, so its frames have no known position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,20 @@ class Header:
     log_id: str
     sequence: int
     position: int
-    """Of the segment's first frame after the header, counted over the whole log."""
+    """Position in the log of the first frame after the header."""
     previous_digest: bytes
     previous_bytes: int
-    """How much of the segment before this one is part of the log; 0: there is none."""
+    """Number of valid bytes of the previous segment; 0: there is none."""
 
     @property
     def log(self) -> Log:
+        """The log of the segment."""
         return Log(self.origin, self.log_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place between two frames: where a reader may go on."""
+    """A place between two frames, at which a reader can continue."""
 
     sequence: int
     byte_offset: int
@@ -81,17 +82,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame whose digest holds."""
+    """A frame whose digest is correct."""
 
     kind: bytes
     payload: bytes
     position: int
     after: Place
     previous: bytes
-    """The digest that this one's continues."""
+    """The digest of the previous frame."""
 
     @property
     def before(self) -> Place:
+        """The place before the frame."""
         length = FRAME_OVERHEAD + len(self.kind) + len(self.payload)
         after = self.after
         return Place(after.sequence, after.byte_offset - length, self.position, self.previous)
@@ -99,7 +101,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """From here bytes do not hold; a reader goes on with the next frame that does, if any."""
+    """Damaged bytes; a reader continues with the next valid frame, if any."""
 
     position: int
     byte_offset: int
@@ -107,36 +109,38 @@ class Damage:
 
 
 def check_origin(origin: str) -> str:
-    """The origin, if it can name a directory. Raises ValueError."""
+    """Returns the origin if it can be the name of a directory. Raises ValueError."""
     if not _ORIGIN.match(origin):
         raise ValueError("an audit origin is 1 to 128 letters, digits, '.', '_' and '-'")
     return origin
 
 
 def segment_path(directory: Path, sequence: int) -> Path:
+    """Returns the path of a segment."""
     return directory / f"{sequence:010d}{_SUFFIX}"
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """The segments of one origin, oldest first. Raises OSError."""
+    """Lists the segments of an origin, oldest first. Raises OSError."""
     with os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries if _NAME.match(entry.name))
     return [(int(name[: -len(_SUFFIX)]), directory / name) for name in names]
 
 
 def new_log_id() -> str:
+    """Returns a random id of a log: 32 hexadecimal digits."""
     return uuid.uuid4().hex
 
 
 def encode_frame(previous: bytes, kind: bytes, payload: bytes) -> tuple[bytes, bytes]:
-    """A frame's bytes and its digest."""
+    """Returns the bytes and the digest of a frame."""
     body = kind + payload
     digest = hashlib.sha256(previous + body).digest()
     return LENGTH.pack(len(body)) + digest + body, digest
 
 
 def next_frame(before: Place, kind: bytes, payload: bytes) -> Frame:
-    """The frame that holds this at this place."""
+    """Returns the frame with this content at a place."""
     content, digest = encode_frame(before.digest, kind, payload)
     offset = before.byte_offset + len(content)
     after = Place(before.sequence, offset, before.position + 1, digest)
@@ -144,7 +148,7 @@ def next_frame(before: Place, kind: bytes, payload: bytes) -> Frame:
 
 
 def encode_header(header: Header) -> tuple[bytes, bytes]:
-    """The first bytes of a segment, and the digest that its chain starts with."""
+    """Returns the first bytes of a segment, and the digest that its chain starts with."""
     payload = json.dumps(
         {
             "log_id": header.log_id,
@@ -162,7 +166,7 @@ def encode_header(header: Header) -> tuple[bytes, bytes]:
 
 
 def read_header(path: Path) -> tuple[Header, Place]:
-    """The header of a segment and the place after it. Raises DamagedSegmentError, OSError."""
+    """Reads the header of a segment and the place after it. Raises DamagedSegmentError, OSError."""
     with path.open("rb") as file:
         return _read_header(file)
 
@@ -192,10 +196,13 @@ def _read_header(file: BinaryIO) -> tuple[Header, Place]:
 
 
 def read_frames(path: Path, start: Place, end: int | None = None) -> Iterator[Frame | Damage]:
-    """The frames from `start` up to byte `end` (None: as far as the file goes), one at a time.
+    """Yields the frames from `start` up to byte `end` (None: the end of the file).
 
-    Where a frame does not hold, yields one Damage and goes on behind it as long as lengths lead
-    to further frames, so that one flipped bit does not hide what follows. Raises OSError.
+    At a damaged frame, yields one `Damage` and continues after it, as long as lengths lead to
+    further frames: a flipped bit must not hide the rest.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         end = os.fstat(file.fileno()).st_size if end is None else end
@@ -226,7 +233,7 @@ def read_frames(path: Path, start: Place, end: int | None = None) -> Iterator[Fr
 
 
 def _read_frame(file: BinaryIO) -> tuple[bytes, bytes] | str:
-    """A frame's digest and body, or why there is none. Reads at most a record's bytes."""
+    """Reads the digest and body of a frame, or returns the problem. Reads a bounded length."""
     prefix = file.read(FRAME_OVERHEAD)
     if len(prefix) < FRAME_OVERHEAD:
         return "the frame is cut off"
@@ -243,10 +250,14 @@ def _digest(previous: bytes, body: bytes) -> bytes:
     return hashlib.sha256(previous + body).digest()
 
 
-def believed_bytes(header: Header, after: Path | None) -> int | None:
-    """How much of a segment the one `after` it believes; None where none follows on it.
+def valid_bytes(header: Header, after: Path | None) -> int | None:
+    """Returns how many bytes of a segment are valid, according to the segment after it.
 
-    Raises OSError.
+    Returns:
+        None: No segment of the same log follows.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     if after is None:
         return None
@@ -259,7 +270,7 @@ def believed_bytes(header: Header, after: Path | None) -> int | None:
 
 
 def find_end(path: Path) -> tuple[Header, Place]:
-    """The place after the last frame that holds. Raises DamagedSegmentError, OSError."""
+    """Returns header and end of the last valid frame. Raises DamagedSegmentError, OSError."""
     header, end = read_header(path)
     for item in read_frames(path, end):
         if isinstance(item, Frame):
@@ -268,10 +279,13 @@ def find_end(path: Path) -> tuple[Header, Place]:
 
 
 def create_segment(directory: Path, header: Header) -> tuple[int, Place]:
-    """Makes a segment that is there whole or not at all, synced and locked; returns its
-    descriptor, open for reading and appending, and the place after its header.
+    """Creates a segment atomically, synced and locked.
 
-    Raises OSError, having left nothing to be trusted.
+    Returns:
+        Its descriptor, open for reading and appending, and the place after its header.
+
+    Raises:
+        OSError: There is no new segment.
     """
     content, digest = encode_header(header)
     path = segment_path(directory, header.sequence)
@@ -280,10 +294,15 @@ def create_segment(directory: Path, header: Header) -> tuple[int, Place]:
 
 
 def put_file(path: Path, fill: Callable[[int], None]) -> int:
-    """Makes a file that is under its name whole, synced and locked, or not at all.
+    """Creates a file atomically, synced and locked.
 
-    What has the name already is not ours: it is set aside as `.foreign`. Returns the descriptor,
-    open for reading and appending. Raises OSError.
+    A file that has the name already was not written by this process; it is renamed to `.foreign`.
+
+    Returns:
+        The descriptor, open for reading and appending.
+
+    Raises:
+        OSError: There is no new file.
     """
     new = path.with_suffix(".new")
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -307,7 +326,7 @@ def put_file(path: Path, fill: Callable[[int], None]) -> int:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Writes all of it, in one call where the system lets it. Raises OSError."""
+    """Writes all bytes, in one call if possible. Raises OSError."""
     written = os.write(descriptor, content)
     while written < len(content):
         content = content[written:]
@@ -315,7 +334,7 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Makes a directory and what is missing above it, to last. Raises OSError."""
+    """Creates a directory and its parents, durably. Raises OSError."""
     if not directory.is_dir():
         make_directory(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -323,7 +342,7 @@ def make_directory(directory: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes names that were created in, or moved into, a directory survive a crash."""
+    """Syncs a directory, so that new and moved names survive a crash."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How much of the log each caller may fill: token buckets of bytes, keyed by the caller's name."""
+"""Limits how much of the log each caller may write: token buckets of bytes, by caller name."""
 
 from typing import Final, NamedTuple
 
@@ -9,23 +9,23 @@ SHARE: Final = "audit_share_bytes_per_second"
 
 class _Bucket(NamedTuple):
     balance: float
-    """Bytes; below 0 after a batch that was larger than what was left."""
+    """Bytes; negative after a batch that was larger than the balance."""
     at: float
 
 
 class Shares:
-    """The shares of all callers. Pure but for its own state; for one thread.
+    """The shares of all callers. No side effects outside of its state; for one thread.
 
-    A caller whose balance is positive may write, whatever the size, and pays afterwards. So one
-    request can always be answered, and its excess is paid for by waiting.
+    A caller with a positive balance may write a batch of any size and is charged afterwards. So a
+    single request always succeeds, and the caller waits later until its balance is positive again.
     """
 
     def __init__(self, bytes_per_second: int, burst_bytes: int) -> None:
         """Creates full buckets.
 
         Args:
-            bytes_per_second: What each caller gets back every second.
-            burst_bytes: What a caller that was silent may write at once.
+            bytes_per_second: Refill rate of each caller.
+            burst_bytes: Capacity of a bucket: what an idle caller may write at once.
         """
         self._rate = bytes_per_second
         self._burst = burst_bytes
@@ -47,7 +47,7 @@ class Shares:
         self._buckets[caller] = _Bucket(self._balance(caller, now) - size, now)
 
     def is_half_full(self, caller: str, now: float) -> bool:
-        """Whether a caller has half of its burst again."""
+        """Returns whether the bucket of a caller is at least half full."""
         return self._balance(caller, now) >= self._burst / 2
 
     def _balance(self, caller: str, now: float) -> float:

@@ -1,9 +1,8 @@
-"""Brings segments to their destination, and deletes them once they are there completely.
+"""Ships segments to their destination, and deletes them once they are stored completely.
 
-A destination takes each record once, however often it is brought, so whatever is shipped again
-(after a crash, by two shippers at once, from a directory put back from a backup) is there once.
-The place that it remembers only saves work. A segment is deleted only by the pass that saw all of
-it committed.
+A destination is idempotent: a record that is shipped again (after a crash, by two shippers at once,
+from a restored directory) is stored once. The place that it remembers only saves work. Only a pass
+that saw all of a segment committed deletes the segment.
 """
 
 import contextlib
@@ -28,18 +27,18 @@ from pdp.audit.segments import (
     Frame,
     Header,
     Place,
-    believed_bytes,
     list_segments,
     read_frames,
     read_header,
     segment_path,
+    valid_bytes,
 )
 from pdp.audit.writer import Synced
 from pdp.errors import PdpError
 
 RUN_FRAMES_MAX: Final = 1000
 RUN_BYTES_MAX: Final = 1 << 20
-GATHER_SECONDS: Final = 0.1
+COLLECT_SECONDS: Final = 0.1
 YIELD_FRAMES: Final = 16
 YIELD_SECONDS: Final = 0.0002
 IDLE_SECONDS: Final = 2.0
@@ -52,21 +51,21 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ShipperCounts:
-    """For metrics; all but `failing` only ever grow."""
+    """Counters for metrics; `failing` is a state."""
 
     shipped: int
-    """Records committed, or found to be there."""
+    """Records that are stored at the destination."""
     failures: int
-    """Passes that the destination or a file ended."""
+    """Passes that failed because of the destination or a file."""
     damages: int
-    """Segments that do not hold or were not taken whole, and logs older than their destination."""
+    """Segments that are damaged or partly refused, and logs behind their destination."""
     failing: bool
-    """Whether the last pass failed: records wait in segments."""
+    """Whether the last pass failed, so that records wait in segments."""
 
 
 class Shipper:
-    """Ships the recorder's own log as it grows, and the logs under `directory` that no process
-    holds any more. Without a recorder: only those."""
+    """Ships the recorder's own log as it grows, and the logs below `directory` that no process
+    holds. Without a recorder: only the latter."""
 
     def __init__(
         self, directory: Path, destination: Destination, recorder: Recorder | None = None
@@ -78,23 +77,23 @@ class Shipper:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._done: dict[Path, Place] = {}
-        """How far each file was seen to hold and to be committed."""
-        self._kept: set[Path] = set()
-        """Segments for people, never deleted."""
-        self._through: set[Path] = set()
-        """Those of them that are shipped as far as they go."""
+        """How far each file is verified and committed."""
+        self._damaged: set[Path] = set()
+        """Segments that are set aside for inspection and never deleted."""
+        self._finished: set[Path] = set()
+        """Those of them that are shipped as far as possible."""
         self._shipped = self._failures = self._damages = 0
         self._failing = False
         if recorder is not None:
             recorder.on_synced(self._wake.set)
 
     def start(self) -> None:
-        """Begins to ship. The destination may be out of reach."""
+        """Starts to ship, even if the destination is not reachable."""
         self._thread = threading.Thread(target=self._run, name="audit-shipper", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ships what is there, if the destination answers, and ends. Stop the recorder first."""
+        """Ships the rest, if the destination answers, and stops. Stop the recorder first."""
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
@@ -102,23 +101,25 @@ class Shipper:
             self._thread = None
 
     def counts(self) -> ShipperCounts:
-        """For metrics."""
+        """Returns the counters for metrics."""
         failing = self._failing or (self._thread is not None and not self._thread.is_alive())
         return ShipperCounts(self._shipped, self._failures, self._damages, failing)
 
     def waiting_bytes(self) -> int:
-        """How much of what is on disk the destination is not known to have. For metrics."""
+        """Returns the bytes on disk that are not known to be stored. For metrics."""
         done, waiting = dict(self._done), 0
         for path in self._directory.glob("*/*.segment"):
-            with contextlib.suppress(FileNotFoundError):  # it has just been shipped
+            with contextlib.suppress(FileNotFoundError):  # it was just shipped
                 place = done.get(path)
                 waiting += path.stat().st_size - (place.byte_offset if place else 0)
         return waiting
 
     def ship(self) -> None:
-        """Ships all that is there now.
+        """Ships everything that is there now.
 
-        Raises PdpError and OSError; what was committed by then stays.
+        Raises:
+            PdpError: The destination failed; committed frames stay committed.
+            OSError: A file cannot be read.
         """
         recorder = self._recorder
         if recorder is not None:
@@ -129,8 +130,8 @@ class Shipper:
             if recorder is not None and directory == recorder.directory:
                 continue
             while (directory / LOCK_NAME).is_file() and self._adopt(directory):
-                # A process that starts now must find the log free for a moment.
-                if self._stopping.wait(GATHER_SECONDS):
+                # Leaves the log unlocked for a moment, for a process that starts now.
+                if self._stopping.wait(COLLECT_SECONDS):
                     return
 
     # --- the thread ------------------------------------------------------------------------------
@@ -152,8 +153,8 @@ class Shipper:
             else:
                 self._failing, backoff = False, BACKOFF_SECONDS_MIN
                 if not last:
-                    # A transaction for each sync would cost more than the syncs.
-                    self._stopping.wait(GATHER_SECONDS)
+                    # One transaction for each sync would cost more than the syncs.
+                    self._stopping.wait(COLLECT_SECONDS)
                     self._wake.wait(IDLE_SECONDS)
             if last:
                 return
@@ -161,14 +162,14 @@ class Shipper:
     # --- one log ---------------------------------------------------------------------------------
 
     def _adopt(self, directory: Path) -> bool:
-        """Ships the oldest segment of a log that no process holds; whether there was one."""
-        if all(path in self._through for _, path in list_segments(directory)):
+        """Ships the oldest segment of a log that no process holds; False: there was none."""
+        if all(path in self._finished for _, path in list_segments(directory)):
             return False
         origin = take_lock(directory, 0)
         if origin is None:
             return False
         try:
-            segments = [item for item in list_segments(directory) if item[1] not in self._through]
+            segments = [item for item in list_segments(directory) if item[1] not in self._finished]
             if not segments or _is_written(list_segments(directory)[-1][1]):
                 return False
             for (_, path), after in zip(segments[:1], [*segments[1:2], None], strict=False):
@@ -178,7 +179,7 @@ class Shipper:
         return True
 
     def _ship_own(self, recorder: Recorder) -> None:
-        """Ships the recorder's log up to where it is known to be on disk."""
+        """Ships the synced part of the recorder's log."""
         synced = recorder.synced()
         segments = [
             (sequence, path)
@@ -187,21 +188,24 @@ class Shipper:
         ]
         for (sequence, path), after in zip_longest(segments, segments[1:]):
             if sequence == synced.place.sequence and path.stat().st_size < synced.place.byte_offset:
-                return  # somebody has shortened it: the recorder will notice
+                return  # another process truncated it: the recorder will notice
             self._ship_segment(path, after and after[1], synced)
 
     def _ship_segment(self, path: Path, after: Path | None, own: Synced | None) -> None:
-        """Ships what is new in a segment, and deletes it where it is closed, whole and shipped.
+        """Ships the rest of a segment, and deletes it if it is closed, intact and shipped.
 
-        `own`: it is of the recorder's log, which is on disk as far as that.
+        Args:
+            path: The segment.
+            after: The next segment of the directory, if any.
+            own: How far the recorder's log is synced; None: the log of another process.
         """
         try:
             header, start = read_header(path)
         except DamagedSegmentError as error:
-            self._keep(path, str(error))
-            self._through.add(path)
+            self._set_aside(path, str(error))
+            self._finished.add(path)
             return
-        end, is_live = believed_bytes(header, after), False
+        end, is_live = valid_bytes(header, after), False
         if own is not None and own.place.sequence == header.sequence:
             end, is_live = own.place.byte_offset, not own.closed
         place = self._done.get(path) or self._resume(path, header, start, end)
@@ -210,14 +214,14 @@ class Shipper:
             self._report_back(self._recorder, path, header)
         if damage is not None:
             if end is None and damage.byte_offset >= self._done[path].byte_offset:
-                # Nothing holds behind it: a write that a crash tore, acknowledged to nobody.
+                # Nothing valid follows: a torn write of a crash, which was never acknowledged.
                 _log.warning("audit_torn_tail_cut", segment=path.name, what=damage.what)
             else:
-                self._keep(path, f"record {damage.position}: {damage.what}")
+                self._set_aside(path, f"record {damage.position}: {damage.what}")
         if is_live:
             return
-        if self._is_kept(path):
-            self._through.add(path)
+        if self._is_set_aside(path):
+            self._finished.add(path)
         else:
             path.unlink(missing_ok=True)
             del self._done[path]
@@ -225,7 +229,7 @@ class Shipper:
     def _ship_frames(
         self, path: Path, header: Header, place: Place, end: int | None
     ) -> Damage | None:
-        """Commits the frames from `place` on, in runs without damage between; the first met."""
+        """Commits the frames from `place` on, in undamaged runs; returns the first damage."""
         run: list[Frame] = []
         size = 0
         damage: Damage | None = None
@@ -237,7 +241,7 @@ class Shipper:
                 run, size = [], 0
                 continue
             if item.position % YIELD_FRAMES == 0:
-                # Those who answer requests would wait for the interpreter, 5 ms at a time.
+                # Otherwise request threads wait for the interpreter lock, 5 ms at a time.
                 time.sleep(YIELD_SECONDS)
             if len(run) == RUN_FRAMES_MAX or size + len(item.payload) > RUN_BYTES_MAX:
                 self._commit(path, header, run)
@@ -252,7 +256,7 @@ class Shipper:
             return
         refusals = self._destination.commit(header.log, frames)
         for refusal in refusals:
-            self._keep(path, f"record {refusal.position}: {refusal.what}")
+            self._set_aside(path, f"record {refusal.position}: {refusal.what}")
         self._done[path] = frames[-1].after
         refused = {refusal.position for refusal in refusals}
         self._shipped += sum(
@@ -260,53 +264,53 @@ class Shipper:
         )
 
     def _report_back(self, recorder: Recorder, path: Path, header: Header) -> None:
-        """Tells the recorder how far its log is shipped, and which of it others have deleted."""
+        """Informs the recorder how far its log is shipped, and which segments are missing."""
         if not segment_path(path.parent, header.sequence - 1).exists():
-            recorder.note_gone(header.log_id, header.position)
-        recorder.note_shipped(header.log_id, self._done[path].position)
+            recorder.mark_deleted(header.log_id, header.position)
+        recorder.mark_shipped(header.log_id, self._done[path].position)
 
     def _resume(self, path: Path, header: Header, start: Place, end: int | None) -> Place:
-        """Where to go on in a file that this process has not read yet: where the destination is,
-        if the chain leads there, or else at the start."""
+        """Returns where to continue in a file that this process has not read yet: at the place of
+        the destination, if the chain leads there, otherwise at the start."""
         known = self._destination.place(header.log)
         if known is None or known.sequence < header.sequence:
             return start
         if known.sequence > header.sequence:
             newest, _ = list_segments(path.parent)[-1]
-            if known.sequence <= newest or self._is_kept(path):
+            if known.sequence <= newest or self._is_set_aside(path):
                 return start
         elif known == start or any(
             isinstance(item, Frame) and item.after == known
             for item in read_frames(path, start, end)
         ):
             return known
-        # A directory put back from a backup: everything goes in again, once, by its id.
+        # A directory that was restored from a backup: ship everything again.
         self._damages += 1
         _log.error("audit_log_behind_destination", origin=header.origin, segment=path.name)
         return start
 
-    def _keep(self, path: Path, what: str) -> None:
-        """Sets a segment aside, for people: it is never deleted. They delete the note with it."""
-        if not self._is_kept(path):
-            # Where it cannot be written, this process remembers.
+    def _set_aside(self, path: Path, what: str) -> None:
+        """Marks a segment, by a note, as never to be deleted. An operator deletes both."""
+        if not self._is_set_aside(path):
+            # If the note cannot be written, this process remembers.
             with contextlib.suppress(OSError):
                 _note(path).write_text(what + "\n")
-            self._say_kept(path, what)
+            self._log_set_aside(path, what)
 
-    def _is_kept(self, path: Path) -> bool:
-        if path not in self._kept and _note(path).is_file():
-            self._say_kept(path, "set aside before")
-        return path in self._kept
+    def _is_set_aside(self, path: Path) -> bool:
+        if path not in self._damaged and _note(path).is_file():
+            self._log_set_aside(path, "set aside before")
+        return path in self._damaged
 
-    def _say_kept(self, path: Path, what: str) -> None:
-        self._kept.add(path)
+    def _log_set_aside(self, path: Path, what: str) -> None:
+        self._damaged.add(path)
         self._damages += 1
         _log.error("audit_segment_damaged", segment=str(path), what=what)
 
 
 def _is_written(path: Path) -> bool:
-    """Whether a living process writes this segment: then its lock file was deleted, or it would
-    not have been found free."""
+    """Returns whether a running process writes this segment although the lock file is free: the
+    lock file was deleted."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         return not lock(descriptor)
@@ -315,5 +319,5 @@ def _is_written(path: Path) -> bool:
 
 
 def _note(path: Path) -> Path:
-    """Where stands why a segment is kept."""
+    """Returns the path of the note that states why a segment is set aside."""
     return path.with_suffix(".kept")

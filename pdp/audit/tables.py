@@ -1,8 +1,8 @@
 """The tables of the decision log. `migrations/` creates the same ones.
 
-`audit_records.record` is the evidence: the canonical bytes of the record, as the segment held them.
-The columns beside it only serve to filter; a text that a database cannot hold or index as it is
-(NUL, lone surrogates, more than 256 characters) stands there altered.
+`audit_records.record` is the evidence: the canonical bytes of the record, as in the segment. The
+other columns are for filters only. A text that a database cannot store or index unchanged (NUL,
+lone surrogates, more than 256 characters) is altered there.
 """
 
 from sqlalchemy import (
@@ -22,14 +22,14 @@ metadata = MetaData()
 
 
 def _text() -> TypeEngine[str]:
-    """Text that compares byte for byte on both engines (SQLite does so by itself)."""
+    """Text that compares byte for byte on both engines (the default on SQLite)."""
     return Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 
 audit_records = Table(
     "audit_records",
     metadata,
-    # Of what was reported: the decision id, a slash, and who reported it. See rows.row_key.
+    # For reported records: decision id, slash, reporter. See rows.row_key.
     Column("decision_id", _text(), primary_key=True),
     Column("decided_at", Double, nullable=False),
     Column("effect", _text(), nullable=False),
@@ -41,15 +41,15 @@ audit_records = Table(
     Column("resource_type", _text()),
     Column("resource_id", _text()),
     Column("record", Text, nullable=False),
-    # Who put it on record in place of a decision point: a caller's name, or none.
+    # The caller that reported the record; NULL: a decision point wrote it.
     Column("reported_by", _text()),
-    # Where the record stands in the chain of the process that wrote it.
+    # The place of the record in the chain of the process that wrote it.
     Column("origin", _text(), nullable=False),
     Column("log_id", _text(), nullable=False),
     Column("segment", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
-    # How many equal denials the record stands for, and when the last of them was decided.
+    # The number of equal denials that the record counts, and the time of the last one.
     Column("occurrences", BigInteger, nullable=False, server_default="1"),
     Column("last_decided_at", Double),
     Index("ix_audit_records_decided_at", "decided_at"),
@@ -63,7 +63,7 @@ audit_records = Table(
     Index("ix_audit_records_place", "origin", "log_id", "position"),
 )
 
-# What was not recorded: `dropped` records between the records around this position.
+# Records that were dropped, between the records around this position.
 audit_gaps = Table(
     "audit_gaps",
     metadata,
@@ -76,8 +76,8 @@ audit_gaps = Table(
     Column("digest", LargeBinary, nullable=False),
 )
 
-# Frames that said how often a record had occurred: `frames` of them, from `position` on. They have
-# no row of their own. `digest` is that of the last one, which the frame after them continues.
+# Runs of count frames: `frames` of them, from `position` on. They have no rows of their own.
+# `digest` is that of the last one, which the next frame continues.
 audit_counts = Table(
     "audit_counts",
     metadata,
@@ -89,7 +89,7 @@ audit_counts = Table(
     Column("digest", LargeBinary, nullable=False),
 )
 
-# How far each log is shipped: the next frame to ship starts at `byte_offset` of `segment`.
+# The progress of each log: the next frame to ship starts at `byte_offset` of `segment`.
 audit_shipping = Table(
     "audit_shipping",
     metadata,
@@ -99,7 +99,7 @@ audit_shipping = Table(
     Column("byte_offset", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
-    # How far the log has numbers in `audit_order`.
+    # The position up to which the log has numbers in `audit_order`.
     Column("numbered", BigInteger, nullable=False, server_default="0"),
 )
 

@@ -1,4 +1,4 @@
-"""Checks segments offline: does the chain hold, and if not, where does it break first?"""
+"""Verifies the hash chain of segments offline, and finds where it breaks first."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,49 +15,57 @@ from pdp.audit.segments import (
     Header,
     Log,
     Place,
-    believed_bytes,
     list_segments,
     read_frames,
     read_header,
+    valid_bytes,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that does not hold."""
+    """A violation of the chain."""
 
     path: Path
     position: int | None
-    """Of the first bad record of the segment, counted over its log; None: the header."""
+    """Position in its log of the first bad record of the segment; None: the header is bad."""
     byte_offset: int
     what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. A process that is writing at the time, or that was killed and not started
-    again, may show as a last frame that is cut off."""
+    """The result. If a process is writing, or was killed and not restarted, the last frame may be
+    truncated."""
 
     segments: int
     records: int
-    """Records whose place in the chain holds."""
+    """Records whose digest is correct."""
     dropped: int
-    """Records that the log itself says were dropped."""
+    """Records that the log states as dropped."""
     problems: tuple[Problem, ...]
-    """At most one for each segment: its first; by path."""
+    """The first problem of each segment, by path."""
     headers: Mapping[tuple[Log, int], bytes]
-    """(log, number of a segment) -> digest of its header: what leads there must end in it."""
+    """(log, number of a segment) -> digest of its header, which the rows before must lead to."""
 
     @property
     def whole(self) -> bool:
+        """Whether there is no problem."""
         return not self.problems
 
 
 def verify_segments(directory: Path, shipped: Mapping[Log, Place] | None = None) -> Report:
-    """Reads every segment in `directory` and in the directories of origins below it.
+    """Verifies every segment in `directory` and in the directories of origins below it.
 
-    `shipped` says how far SQL has each log: without it, records deleted from the end of the newest
-    segment do not show. Needs memory for one record. Raises OSError.
+    Needs memory for one record.
+
+    Args:
+        directory: The audit directory.
+        shipped: How far SQL has each log. Without it, records that were deleted from the end of the
+            newest segment are not detected.
+
+    Raises:
+        OSError: A file cannot be read.
     """
     totals = [0, 0, 0]
     problems: list[Problem] = []
@@ -85,7 +93,7 @@ def _verify_origin(
             continue
         headers[header.log, header.sequence] = start.digest
         problem = _against_previous(path, header, previous)
-        end = believed_bytes(header, after)
+        end = valid_bytes(header, after)
         place, damage = _verify_frames(path, header, start, end, totals)
         if problem is None and damage is None:
             problem = _against_shipped(path, start, end, shipped.get(header.log))
@@ -138,7 +146,7 @@ def _against_previous(
 def _against_shipped(
     path: Path, start: Place, end: int | None, shipped: Place | None
 ) -> Problem | None:
-    """Whether the segment has the place up to which it was shipped."""
+    """Checks that the segment contains the place up to which it was shipped."""
     if shipped is None or shipped.sequence != start.sequence or shipped == start:
         return None
     for item in read_frames(path, start, end):

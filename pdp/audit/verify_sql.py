@@ -1,9 +1,9 @@
-"""Checks the decision log in SQL: is each row what was shipped, and is every row there?
+"""Verifies the decision log in SQL: each row is unchanged, and no row is missing.
 
-The digests that the segments had are stored with the rows. So the chain can be computed again from
-the rows alone, the headers of segments included: those hold nothing that does not follow from the
-frames before them. Whoever can write SQL can also compute every digest again; that shows only where
-a segment on disk, or the place that was shipped of it, is there to compare with.
+The rows hold the digests of their frames. So the chain can be recomputed from the rows alone,
+including the headers of segments, whose content follows from the frames before them. An attacker
+who can write SQL can also recompute every digest. That is detected only by comparison with a
+segment on disk or with the place up to which it was shipped.
 """
 
 import heapq
@@ -29,15 +29,15 @@ from pdp.audit.segments import (
     next_frame,
 )
 from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
-from pdp.database.engine import all_the_time, begin_read
+from pdp.database.engine import begin_read, extended_timeouts
 
 ROWS_AT_ONCE: Final = 500
 EMPTY_SEGMENTS_MAX: Final = 10_000
-"""A row that skips more segments than that is none of the log's."""
+"""A row that skips more segments does not belong to the log."""
 FIRST_SEGMENTS_MAX: Final = 64
 
 _KIND_COUNTS: Final = b"C"
-"""Stands here for a run of count frames, of which SQL keeps the last digest only."""
+"""A run of count frames; SQL holds only the digest of the last one."""
 
 HeaderDigests = Mapping[tuple[Log, int], bytes]
 """(log, number of a segment) -> digest of its header, of segments that are on disk."""
@@ -45,21 +45,21 @@ HeaderDigests = Mapping[tuple[Log, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class SqlReport:
-    """What was found in SQL."""
+    """The result of a verification."""
 
     logs: int
     records: int
     gaps: int
     problems: int
     unlinked: int
-    """Rows whose own digest could not be checked, because what stands before them is not there."""
+    """Rows whose digest could not be checked, because the row before them is missing."""
     counts: int
-    """Frames that only count folded denials. What they said is not kept, so it is not checked."""
+    """Count frames. Their content is not stored, so it is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A frame, as SQL has it."""
+    """A frame as SQL holds it."""
 
     log: Log
     segment: int
@@ -79,7 +79,7 @@ class _Stored:
 
 
 def shipped_places(engine: Engine) -> dict[Log, Place]:
-    """How far each log was shipped. Raises DatabaseUnavailable."""
+    """Returns how far each log was shipped. Raises DatabaseUnavailable."""
     with begin_read(engine) as connection:
         return _places(connection)
 
@@ -87,18 +87,18 @@ def shipped_places(engine: Engine) -> dict[Log, Place]:
 def verify_sql(
     engine: Engine, on_problem: Callable[[str], None], on_disk: HeaderDigests
 ) -> SqlReport:
-    """Reads the whole decision log in SQL, a log at a time, in one snapshot; memory for some rows.
+    """Verifies the whole decision log, log by log, in one snapshot. Needs memory for some rows.
 
     Args:
         engine: The database.
         on_problem: Called with a sentence for each problem, in order.
-        on_disk: What segments on disk say of the rows before them.
+        on_disk: The headers of the segments on disk.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached, or is lost.
+        DatabaseUnavailable: The database does not answer.
     """
     counts = _Counts(on_problem)
-    with begin_read(engine) as connection, all_the_time(connection):
+    with begin_read(engine) as connection, extended_timeouts(connection):
         places = _places(connection)
         logs = groupby(_frames(connection), key=lambda frame: frame.log)
         for log, frames in logs:
@@ -109,7 +109,7 @@ def verify_sql(
             walk.end(places.pop(log, None))
         for log, place in places.items():
             if place.position:
-                counts.say(log, f"all {place.position} rows are missing")
+                counts.report(log, f"all {place.position} rows are missing")
     return SqlReport(
         counts.logs, counts.records, counts.gaps, counts.problems, counts.unlinked, counts.counts
     )
@@ -120,40 +120,40 @@ class _Counts:
         self._on_problem = on_problem
         self.logs = self.records = self.gaps = self.problems = self.unlinked = self.counts = 0
 
-    def say(self, log: Log, what: str) -> None:
+    def report(self, log: Log, what: str) -> None:
         self.problems += 1
         self._on_problem(f"log {log.origin} {log.log_id}: {what}")
 
 
 class _Walk:
-    """One log, from its first row to its last."""
+    """Verifies one log, from its first row to its last."""
 
     def __init__(self, log: Log, counts: _Counts, on_disk: HeaderDigests) -> None:
         self._log = log
         self._counts = counts
         self._on_disk = on_disk
         self._end = Place(0, 0, 0, NO_DIGEST)
-        """Behind the row before. Its `byte_offset` means nothing: see `_offsets`."""
+        """After the previous row. Its `byte_offset` is meaningless: see `_offsets`."""
         self._offsets: list[int] = []
-        """Where in its segment that row may have ended: one, where all bytes of the segment are
-        known; a few, where only the length of its header is not; none, where rows are missing."""
+        """Possible ends of that row in its segment: one, if all bytes of the segment are known; a
+        few, if the length of its header is unknown; none, if rows are missing."""
 
     def take(self, frame: _Stored) -> None:
-        """The next row."""
+        """Verifies the next row."""
         end = self._end
         if frame.kind == _KIND_COUNTS and frame.position < end.position:
-            # Counts that were shipped again may overlap. A row for each run, the longest last.
+            # Runs of counts that were shipped again may overlap; the longest run comes last.
             if frame.position + frame.frames > end.position:
                 self._counts.counts += frame.position + frame.frames - end.position
                 self._offsets = []
                 self._end = Place(frame.segment, 0, frame.position + frame.frames, frame.digest)
             return
         if frame.position < end.position:
-            self._say(f"{frame.name} is one too many at its place: it was inserted or copied")
+            self._report(f"{frame.name} is one too many at its place: it was inserted or copied")
             return
         missing = frame.position - end.position
         if missing:
-            self._say(
+            self._report(
                 f"{missing} row{'s' * (missing > 1)} before {frame.name} "
                 f"{'are' if missing > 1 else 'is'} missing: deleted, or never shipped"
             )
@@ -172,54 +172,54 @@ class _Walk:
             self._counts.gaps += 1
 
     def end(self, shipped: Place | None) -> None:
-        """After the last row: is it the last that was shipped, and do segments on disk go on?"""
+        """Checks that the last row was shipped last, and that segments on disk continue it."""
         end = self._end
         if shipped is None:
-            self._say("is none that was shipped: its rows were inserted")
+            self._report("is none that was shipped: its rows were inserted")
         elif shipped.position > end.position:
             missing = shipped.position - end.position
-            self._say(f"the last {missing} row{'s' * (missing > 1)} of it are missing")
+            self._report(f"the last {missing} row{'s' * (missing > 1)} of it are missing")
         elif shipped.position < end.position or shipped.digest != end.digest:
-            self._say("does not end where shipping ended: its end was rewritten or added to")
+            self._report("does not end where shipping ended: its end was rewritten or added to")
         newest = max((number for log, number in self._on_disk if log == self._log), default=0)
         if len(self._offsets) == 1 and 0 < newest - end.sequence <= EMPTY_SEGMENTS_MAX:
             self._compare(list(self._headers(end, self._offsets[0], newest)))
 
     def _link(self, frame: _Stored) -> bool:
-        """Whether a row continues the one before it, as far as that can be known. Notes where in
-        its segment it may have ended."""
+        """Returns whether a row continues the previous one, as far as that can be known. Updates
+        `_offsets`."""
         end = self._end
         if frame.segment == end.sequence:
             after = next_frame(end, frame.kind, frame.payload).after
-            self._offsets = [one + after.byte_offset for one in self._offsets]
+            self._offsets = [offset + after.byte_offset for offset in self._offsets]
             return self._holds(frame, after)
         if not 0 < frame.segment - end.sequence <= EMPTY_SEGMENTS_MAX:
-            self._say(f"{frame.name} names segment {frame.segment}, behind {end.sequence}")
+            self._report(f"{frame.name} names segment {frame.segment}, behind {end.sequence}")
             return False
-        for headers in self._ways(frame):
+        for headers in self._candidates(frame):
             after = next_frame(headers[-1], frame.kind, frame.payload).after
             if after.digest == frame.digest:
                 self._compare(headers)
                 self._offsets = [after.byte_offset]
                 return True
         if end.position and not self._offsets:
-            # A header holds how long the segment before was, which is not known. How long the
-            # header itself is follows from that, but for the digits of one number.
+            # A header holds the length of the previous segment, which is unknown. So the length of
+            # the header itself is known, except for the digits of that number.
             self._counts.unlinked += 1
             lengths = {len(self._header(end, 10**digits)[0]) for digits in range(10)}
             length = next_frame(end, frame.kind, frame.payload).after.byte_offset
-            self._offsets = [one + length for one in lengths]
+            self._offsets = [header_length + length for header_length in lengths]
             return True
         return self._holds(frame, None)
 
-    def _ways(self, frame: _Stored) -> Iterator[list[Place]]:
-        """Places behind the headers that may lead to the segment of a row; segments between are
-        empty."""
+    def _candidates(self, frame: _Stored) -> Iterator[list[Place]]:
+        """Yields the places after the headers that may lead to the segment of a row; the segments
+        between are empty."""
         end = self._end
         for offset in self._offsets:
             yield list(self._headers(end, offset, frame.segment))
         if not end.position:
-            # A log begins with segment 1, or behind one that was damaged.
+            # A log begins with segment 1, or after a damaged segment.
             firsts = {frame.segment, *range(1, min(frame.segment, FIRST_SEGMENTS_MAX) + 1)}
             for first in sorted(firsts, reverse=True):
                 beginning = Place(first - 1, 0, 0, NO_DIGEST)
@@ -233,10 +233,10 @@ class _Walk:
             yield place
 
     def _header(self, place: Place, offset: int) -> tuple[bytes, bytes]:
-        """The header of the segment behind a place: its bytes and its digest."""
+        """Returns the header of the segment after a place: bytes and digest."""
         return encode_header(
             Header(
-                origin=self._log.origin.rpartition("/")[2],  # of reports: behind the reporter
+                origin=self._log.origin.rpartition("/")[2],  # without the reporter
                 log_id=self._log.log_id,
                 sequence=place.sequence + 1,
                 position=place.position,
@@ -249,7 +249,7 @@ class _Walk:
         for place in headers:
             found = self._on_disk.get((self._log, place.sequence), place.digest)
             if found != place.digest:
-                self._say(
+                self._report(
                     f"segment {place.sequence} on disk does not continue these rows: they were "
                     "rewritten"
                 )
@@ -257,11 +257,11 @@ class _Walk:
     def _holds(self, frame: _Stored, after: Place | None) -> bool:
         if after is not None and after.digest == frame.digest:
             return True
-        self._say(f"{frame.name} is not what was shipped: edited, swapped or inserted")
+        self._report(f"{frame.name} is not what was shipped: edited, swapped or inserted")
         return False
 
     def _check_columns(self, frame: _Stored) -> None:
-        """The columns beside the record serve to filter: they must say what it says."""
+        """Checks that the other columns, which filters use, agree with the record."""
         if frame.kind != KIND_RECORD:
             return
         place = Place(frame.segment, 0, frame.position + 1, frame.digest)
@@ -269,14 +269,14 @@ class _Walk:
         try:
             want = record_row(shipped, frame.log, frame.row["reported_by"])
         except MalformedRecordError:
-            self._say(f"{frame.name} does not hold a decision record")
+            self._report(f"{frame.name} does not hold a decision record")
             return
         wrong = [name for name, value in want.items() if frame.row[name] != value]
         if wrong:
-            self._say(f"{frame.name}: not as its record says: {', '.join(wrong)}")
+            self._report(f"{frame.name}: not as its record says: {', '.join(wrong)}")
 
-    def _say(self, what: str) -> None:
-        self._counts.say(self._log, what)
+    def _report(self, what: str) -> None:
+        self._counts.report(self._log, what)
 
 
 # --- SQL ------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def _places(connection: Connection) -> dict[Log, Place]:
 
 
 def _frames(connection: Connection) -> Iterator[_Stored]:
-    """All frames of all logs, each log in its order."""
+    """Yields all frames of all logs, each log in order."""
     return heapq.merge(
         _rows(connection, audit_records, KIND_RECORD, _record_payload),
         _rows(connection, audit_gaps, KIND_GAP, _gap_payload),
@@ -316,12 +316,12 @@ def _rows(
 
 
 def _record_payload(row: RowMapping) -> bytes:
-    # What is not ASCII was never shipped, and has another digest.
+    # A text that is not ASCII was never shipped; its digest differs.
     content: bytes = row["record"].encode("utf-8", "backslashreplace")
     return content
 
 
 def _gap_payload(row: RowMapping) -> bytes:
-    """As the recorder writes it."""
+    """Encodes a gap as the recorder does."""
     gap = {"dropped": row["dropped"], "noticed_at": row["noticed_at"]}
     return json.dumps(gap, separators=(",", ":")).encode("ascii")

@@ -1,4 +1,4 @@
-"""The bounded queue between those who record and the one thread that writes."""
+"""The bounded queue between callers and the single writer thread."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,17 @@ QUEUE_BYTES_MAX: Final = 8 << 20
 
 
 class Item(NamedTuple):
-    """One record to be written."""
+    """One record to write."""
 
     payload: bytes
     decision_id: str
     decided_at: float
     key: bytes | None
-    """Digest of all fields but id and time; None: it is not folded."""
+    """Digest of all fields except id and time; None: the record is not folded."""
 
 
 class Entry:
-    """What one call put into the queue: written whole, in one batch."""
+    """The records of one call, which are written together in one batch."""
 
     __slots__ = ("_ids", "_refusal", "caller", "items", "size", "waiter", "waits")
 
@@ -37,8 +37,14 @@ class Entry:
         *,
         waiter: "asyncio.Future[bool] | None" = None,
     ) -> None:
-        """`waiter` becomes True once the outcome is known, False if that takes too long; None:
-        nobody waits."""
+        """Creates an entry without an outcome.
+
+        Args:
+            caller: The name of the caller.
+            items: Its records.
+            waiter: Becomes True once the outcome is known, False after a timeout; None: the caller
+                does not wait.
+        """
         self.caller: Final = caller
         self.items: Final = items
         self.size: Final = sum(len(item.payload) for item in items)
@@ -48,86 +54,90 @@ class Entry:
         self._refusal: PdpError | None = None
 
     def finish(self, ids: Sequence[str], refusal: PdpError | None) -> None:
-        """Sets the outcome; `wake` then lets the one who waits go on.
+        """Sets the outcome; `wake` then wakes the caller.
 
         Args:
-            ids: For each item, the decision id of the record that stands for it.
-            refusal: Why nothing was written; None: it was.
+            ids: For each item, the decision id of its record, which may be that of an equal denial.
+            refusal: Why nothing was written; None: the records are written.
         """
         self._ids = ids
         self._refusal = refusal
 
     def outcome(self) -> Sequence[str]:
-        """The ids that `finish` was given, or raises its refusal."""
+        """Returns the ids of `finish`, or raises its refusal."""
         if self._refusal is not None:
             raise self._refusal
         return self._ids
 
 
 def wake(entries: Iterable[Entry]) -> None:
-    """Lets those go on who wait for finished entries, from any thread.
+    """Wakes the callers of finished entries; from any thread.
 
-    Each event loop is called once for all of its entries: a call costs as much as a small record.
+    Makes one call for each event loop: a call costs as much as a small record.
     """
     waiters: dict[asyncio.AbstractEventLoop, list[asyncio.Future[bool]]] = {}
     for entry in entries:
         if entry.waiter is not None:
             waiters.setdefault(entry.waiter.get_loop(), []).append(entry.waiter)
-    for loop, some in waiters.items():
-        # The loop may be gone where the process is ending.
+    for loop, loop_waiters in waiters.items():
+        # The loop may be closed if the process is stopping.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, some, True)
+            loop.call_soon_threadsafe(settle, loop_waiters, True)
 
 
 def settle(waiters: Iterable["asyncio.Future[bool]"], answer: bool) -> None:
-    """Answers waiters that have no answer yet. To be called on their event loop."""
+    """Sets the result of waiters that have none yet. Call it on their event loop."""
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(answer)
 
 
 class RecordQueue:
-    """Entries in the order of their coming. Holds at most QUEUE_RECORDS_MAX records, or one entry.
+    """A first-in, first-out queue of entries: at most QUEUE_RECORDS_MAX records, or one entry.
 
-    Many threads put, one takes. A queue that is closed takes nothing more in.
+    Many threads put, one takes. A closed queue refuses entries.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
+        self._space = threading.Condition(self._lock)
         self._entries: deque[Entry] = deque()
         self._bytes = 0
         self._open = False
         self._taker_waits = False
         self._dropped_since = 0
         self.records = 0
-        """Waiting now."""
+        """Records in the queue."""
         self.dropped = 0
-        """Not taken in, or not written though nobody waited for them; ever."""
+        """Records without a waiter that were refused or not written, in total."""
 
     def open(self) -> None:
-        """Lets entries in."""
+        """Accepts entries."""
         with self._lock:
             self._open = True
 
     def close(self) -> None:
-        """Lets nothing more in, and wakes whoever waits."""
+        """Refuses further entries, and wakes all waiting threads."""
         with self._lock:
             self._open = False
             self._work.notify()
-            self._room.notify_all()
+            self._space.notify_all()
 
     def put(self, entry: Entry, deadline: float) -> None:
-        """Waits for room until `deadline`. Raises AuditUnavailable: there was none, or closed."""
+        """Adds an entry; waits for space until `deadline` (monotonic seconds).
+
+        Raises:
+            AuditUnavailable: The queue is full or closed.
+        """
         with self._lock:
             while self._open and not self._fits(entry):
-                if not self._room.wait(max(0.0, deadline - time.monotonic())):
+                if not self._space.wait(max(0.0, deadline - time.monotonic())):
                     raise AuditUnavailable("too many decisions are waiting to be recorded")
             self._append(entry)
 
-    def offer(self, entry: Entry) -> None:
-        """Drops and counts the entry where there is no room. Raises AuditUnavailable if closed."""
+    def try_write(self, entry: Entry) -> None:
+        """Adds an entry, or drops and counts it if it is full. Raises AuditUnavailable: closed."""
         with self._lock:
             if self._open and not self._fits(entry):
                 self._drop(entry)
@@ -135,16 +145,18 @@ class RecordQueue:
                 self._append(entry)
 
     def withdraw(self, entry: Entry) -> None:
-        """Takes an entry back that nobody waits for any more, unless the writer has it already."""
+        """Removes an entry whose caller waits no more, unless the writer has taken it already."""
         with self._lock:
             if entry in self._entries:
                 self._entries.remove(entry)
-                self._leave(entry)
+                self._subtract(entry)
 
     def take(self, seconds_max: float | None) -> tuple[list[Entry], int, bool]:
-        """What to write next: entries, how many records were dropped, and whether it goes on.
+        """Takes the next batch; waits up to `seconds_max` (None: without a limit) for entries.
 
-        Waits, `seconds_max` at most (None: as long as it takes), while there is nothing to write.
+        Returns:
+            The entries, the number of records that were dropped since the last call, and whether
+            to call again.
         """
         with self._lock:
             if not self._entries and self._open:
@@ -158,13 +170,13 @@ class RecordQueue:
                 if taken and records > BATCH_RECORDS_MAX:
                     break
                 entry = self._entries.popleft()
-                self._leave(entry)
+                self._subtract(entry)
                 taken.append(entry)
             dropped, self._dropped_since = self._dropped_since, 0
             return taken, dropped, self._open or bool(taken)
 
-    def not_written(self, entries: list[Entry], dropped: int) -> None:
-        """Counts again what `take` gave out and could not be put on record."""
+    def mark_unwritten(self, entries: list[Entry], dropped: int) -> None:
+        """Counts as dropped what `take` returned and could not be written."""
         with self._lock:
             self._dropped_since += dropped
             for entry in entries:
@@ -189,10 +201,10 @@ class RecordQueue:
             self._taker_waits = False
             self._work.notify()
 
-    def _leave(self, entry: Entry) -> None:
+    def _subtract(self, entry: Entry) -> None:
         self.records -= len(entry.items)
         self._bytes -= entry.size
-        self._room.notify()
+        self._space.notify()
 
     def _drop(self, entry: Entry) -> None:
         self.dropped += len(entry.items)

@@ -1,18 +1,18 @@
-"""Writes one origin's log: its directory, its lock, and the segment that is being written.
+"""Writes the log of one origin: its directory, its lock, and the current segment.
 
-A batch counts as written once it is synced and the segment is still the file of its name, exactly
-as long as it must be. Otherwise somebody has moved, deleted or changed the file meanwhile (a log
-rotator, a cleaner of temporary files), and nobody would find the batch again:
+A batch counts as written once it is synced and the segment still has its name and the right size.
+Otherwise another process has moved, deleted or changed the file (a log rotator, a cleaner of
+temporary files), and no reader would find the batch:
 
-- A file that was moved, deleted or replaced is still open here. Its bytes are put back under its
-  name, and the log goes on in it: nothing is lost.
-- A file that was shortened has lost bytes that are nowhere else. It is cut to whole frames, and a
-  new log begins behind it. A gap in that log says how many frames were lost that had not been
-  shipped. (The old log cannot go on: its next positions are taken by what was shipped.)
-- What was added to a file by others is cut off.
+- A file that was moved, deleted or replaced is still open here. It is restored under its name, and
+  the log continues in it: nothing is lost.
+- A file that was truncated has lost bytes for good. It is cut to whole frames, and a new log begins
+  after it. A gap in that log states how many lost frames had not been shipped. (The old log cannot
+  continue: shipped frames have its next positions.)
+- Bytes that others appended to a file are cut off.
 
-A write or sync that failed ends its segment. It is never repeated and then believed: a second fsync
-may succeed though the pages are lost.
+A failed write or sync ends its segment. It is never retried: a second fsync may succeed although
+the pages are lost.
 """
 
 import errno
@@ -56,20 +56,20 @@ _log = structlog.get_logger(__name__)
 
 
 class Synced(NamedTuple):
-    """How far a log is known to be on disk."""
+    """How far a log is synced to disk."""
 
     place: Place
-    """Nothing behind it is part of the log."""
+    """The end of the log."""
     closed: bool
-    """Whether nothing more will be written into its segment."""
+    """Whether its segment is complete."""
 
 
 class LostSegmentError(OSError):
-    """The segment is no longer what was written."""
+    """The current segment was moved, deleted or changed."""
 
 
 class LogWriter:
-    """The log of one origin, for one thread. `synced` and `log_id` may be read by others."""
+    """The log of one origin. For one thread; others may read `synced` and `log_id`."""
 
     def __init__(self, directory: Path, origin: str, clock: Clock) -> None:
         self.directory: Final = directory
@@ -78,34 +78,37 @@ class LogWriter:
         self.log_id = ""
         self.synced = Synced(Place(0, 0, 0, NO_DIGEST), closed=True)
         self.losses = 0
-        """How often a segment or the lock was lost."""
+        """Number of lost segments and locks."""
         self._lock: int | None = None
         self._descriptor: int | None = None
         self._path = directory
         self._identity = (0, 0)
         """Device and inode of the segment at `_path`."""
         self._lost = False
-        """Whether the open segment is no longer the file of its name."""
+        """Whether the open segment no longer has its name."""
         self._begins_log = False
-        """Whether the next segment begins a log of its own."""
+        """Whether the next segment begins a new log."""
         self._first_position = 0
-        """Of the first frame in the segment."""
+        """Position of the first frame in the segment."""
         self._shipped_position = 0
-        self._gone = self._missing = 0
-        """Frames that were lost, as noticed by the shipper's thread and by this one."""
-        self._told = 0
-        """How many of them gaps have counted."""
+        self._deleted = self._missing = 0
+        """Lost frames, as noticed by the shipper's thread and by this one."""
+        self._counted = 0
+        """How many of them are counted by gaps."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a segment to write into."""
+        """Whether there is a segment to write to."""
         return self._descriptor is not None and not self._lost
 
     def open(self) -> None:
-        """Takes the origin, recovers what the last process left, and begins a new segment.
+        """Locks the origin, recovers the log of the last process, and begins a new segment.
 
-        Where the disk is full there is none yet: what is shipped makes room. Raises OSError, and
-        AuditUnavailable: another process has the origin.
+        On a full disk there is no segment yet: shipping frees space.
+
+        Raises:
+            OSError: The directory cannot be used.
+            AuditUnavailable: Another process has the origin.
         """
         make_directory(self.directory)
         self._lock = take_lock(self.directory, LOCK_SECONDS_MAX)
@@ -124,14 +127,14 @@ class LogWriter:
             raise
 
     def append(self, bodies: Sequence[bytes], dropped: int = 0) -> None:
-        """Writes frames, each given as its kind and payload, and syncs them.
+        """Writes and syncs frames.
 
         Args:
-            bodies: The frames.
-            dropped: How many records a gap before them has to count.
+            bodies: Kind and payload of each frame.
+            dropped: Number of records for a gap before them; 0: no gap.
 
         Raises:
-            OSError: None of them is part of the log.
+            OSError: None of the frames is part of the log.
         """
         try:
             self._append(bodies, dropped)
@@ -139,56 +142,56 @@ class LogWriter:
             log_id = self.log_id
             self._replace(lost)
             if self.log_id != log_id:
-                # Counts among the frames may be of records that were lost.
+                # Counts among the frames may refer to lost records.
                 raise
             self._append(bodies, dropped)
 
-    def watch(self) -> None:
-        """Sees to it that there is a segment, that it is the file of its name, and that the lock
-        is ours. Raises OSError."""
+    def check_files(self) -> None:
+        """Ensures that there is a segment, that it has its name, and that this process holds the
+        lock. Raises OSError."""
         self._require_segment()
         try:
             self._require_named(self.synced.place.byte_offset)
         except LostSegmentError as lost:
             self._replace(lost)
         self._keep_lock()
-        if self._gone + self._missing > self._told:
+        if self._deleted + self._missing > self._counted:
             self._append((), 0)
 
     def rotate(self) -> None:
-        """Ends the segment and begins the next. Raises OSError: there is none."""
+        """Ends the segment and begins the next. Raises OSError: there is no next one."""
         self._end_segment()
         self._open_next()
 
     def close(self) -> None:
-        """Lets go of segment and origin."""
+        """Closes the segment and unlocks the origin."""
         if self._descriptor is not None:
             try:
-                self.watch()
+                self.check_files()
             except OSError as error:
                 _log.error("audit_segment_not_restored", origin=self._origin, errno=error.errno)
             os.close(self._descriptor)
             self._descriptor = None
         self._release_lock()
 
-    def note_shipped(self, log_id: str, position: int) -> None:
-        """Notes that all frames of a log before `position` are at its destination."""
+    def mark_shipped(self, log_id: str, position: int) -> None:
+        """Records that all frames of a log before `position` are shipped."""
         if log_id == self.log_id:
             self._shipped_position = max(position, self._shipped_position)
 
-    def note_gone(self, log_id: str, position: int) -> None:
-        """Notes that a log's segments before `position` are gone, shipped or not. For the thread
-        that calls `note_shipped`."""
+    def mark_deleted(self, log_id: str, position: int) -> None:
+        """Records that a log's segments before `position` are deleted, shipped or not. For the
+        thread that calls `mark_shipped`."""
         if log_id == self.log_id:
-            self._gone += self._not_shipped_before(position)
+            self._deleted += self._count_unshipped(position)
 
     # --- frames ----------------------------------------------------------------------------------
 
     def _append(self, bodies: Sequence[bytes], dropped: int) -> None:
         descriptor = self._require_segment()
-        lost = self._gone + self._missing
-        if dropped or lost > self._told:
-            bodies = [KIND_GAP + self._encode_gap(dropped + lost - self._told), *bodies]
+        lost = self._deleted + self._missing
+        if dropped or lost > self._counted:
+            bodies = [KIND_GAP + self._encode_gap(dropped + lost - self._counted), *bodies]
         end = self.synced.place
         digest, pack = end.digest, LENGTH.pack
         parts: list[bytes] = []
@@ -212,7 +215,7 @@ class LogWriter:
                 self._lost = True
             raise
         self.synced = Synced(after, closed=False)
-        self._told = lost
+        self._counted = lost
 
     def _encode_gap(self, dropped: int) -> bytes:
         gap = {"dropped": dropped, "noticed_at": float(self._clock())}
@@ -222,7 +225,7 @@ class LogWriter:
 
     def _require_segment(self) -> int:
         if self._lost:
-            self._heal()
+            self._repair()
         if self._descriptor is None:
             self._open_next()
         assert self._descriptor is not None  # noqa: S101  # narrows the type
@@ -255,8 +258,8 @@ class LogWriter:
         self._descriptor = descriptor
 
     def _end_segment(self) -> None:
-        """Lets go of the segment. What stands in it behind the log's end is cut off if possible;
-        the next header says where it ended in any case."""
+        """Closes the segment. Bytes after the end of the log are cut off if possible; in any case,
+        the next header states where it ended."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
@@ -270,7 +273,7 @@ class LogWriter:
             self.synced = Synced(place, closed=True)
 
     def _recover(self) -> None:
-        """Finds where the log ends. Bytes behind that were never acknowledged."""
+        """Finds the end of the log. Bytes after it were never acknowledged."""
         for leftover in self.directory.glob("*.new"):
             leftover.unlink()
         self.log_id = new_log_id()
@@ -278,7 +281,7 @@ class LogWriter:
         if not segments:
             return
         sequence, path = segments[-1]
-        # It may be in memory only: it must be on disk before a header says that it is there.
+        # It may be in memory only. Sync it before a header refers to it.
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if not lock(descriptor):
@@ -286,7 +289,7 @@ class LogWriter:
             try:
                 header, end = find_end(path)
             except DamagedSegmentError as error:
-                # Kept as it is, for people. A log of its own goes on behind it.
+                # It stays unchanged, for inspection. A new log begins after it.
                 _log.error("audit_segment_damaged", segment=path.name, what=str(error))
                 self.synced = Synced(Place(sequence, 0, 0, NO_DIGEST), closed=True)
                 return
@@ -300,10 +303,10 @@ class LogWriter:
         self.log_id, self.synced = header.log_id, Synced(end, closed=True)
         self._shipped_position = _first_position(segments[0][1], header.log_id, end.position)
 
-    # --- what others do to the files -------------------------------------------------------------
+    # --- interference of other processes ---------------------------------------------------------
 
     def _require_named(self, size: int) -> None:
-        """Raises LostSegmentError where the segment is not the file of its name and `size`."""
+        """Raises LostSegmentError if the segment has lost its name or does not have this size."""
         try:
             found = self._path.stat(follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -318,17 +321,17 @@ class LogWriter:
         self.losses += 1
         _log.error("audit_segment_lost", segment=str(self._path), what=str(lost))
         self._lost = True
-        self._heal()
+        self._repair()
 
-    def _heal(self) -> None:
-        """Goes on after the segment was lost. Raises OSError: not yet, it is to be tried again."""
+    def _repair(self) -> None:
+        """Recovers from the loss of the segment. Raises OSError: not yet, try again later."""
         assert self._descriptor is not None  # noqa: S101  # narrows the type
         make_directory(self.directory)
         self._keep_lock()
         end = self.synced.place
-        holds = self._what_holds(self._descriptor)
-        if holds != end:
-            self._begin_log(holds)
+        intact = self._intact_until(self._descriptor)
+        if intact != end:
+            self._begin_log(intact)
             return
         if is_named(self._descriptor, self._path):
             os.ftruncate(self._descriptor, end.byte_offset)
@@ -337,19 +340,19 @@ class LogWriter:
         self._lost = False
 
     def _put_back(self) -> None:
-        """Writes the segment under its name again, out of the file that is still open."""
+        """Restores the segment under its name from the file that is still open."""
         path, lost, size = self._path, self._descriptor, self.synced.place.byte_offset
         assert lost is not None  # noqa: S101  # narrows the type
         self._use(put_file(path, lambda copy: _copy(lost, copy, size)))
         os.close(lost)
         if list_segments(self.directory)[0][1] == path:
-            # The whole directory was deleted, perhaps with segments that were not shipped.
-            self._missing += self._not_shipped_before(self._first_position)
+            # The whole directory was deleted, perhaps with unshipped segments.
+            self._missing += self._count_unshipped(self._first_position)
         _log.warning("audit_segment_restored", segment=str(path), bytes=size)
 
-    def _what_holds(self, descriptor: int) -> Place | None:
-        """How far the open segment is what was written; None: not even its header is."""
-        path = Path(f"/dev/fd/{descriptor}")  # whatever its name is by now, if it has one
+    def _intact_until(self, descriptor: int) -> Place | None:
+        """Returns how far the open segment is intact; None: even its header is damaged."""
+        path = Path(f"/dev/fd/{descriptor}")  # works without a name
         try:
             _, place = read_header(path)
         except DamagedSegmentError:
@@ -360,29 +363,29 @@ class LogWriter:
             place = item.after
         return place
 
-    def _begin_log(self, holds: Place | None) -> None:
-        """Begins a log of its own behind a segment that has lost what is behind `holds`."""
+    def _begin_log(self, intact: Place | None) -> None:
+        """Begins a new log after a segment that is intact up to `intact` only."""
         assert self._descriptor is not None  # noqa: S101  # narrows the type
         end = self.synced.place
-        self.note_shipped(self.log_id, self._first_position)
-        if self._is_named() and holds is not None and holds.position > self._shipped_position:
-            os.ftruncate(self._descriptor, holds.byte_offset)
+        self.mark_shipped(self.log_id, self._first_position)
+        if self._is_named() and intact is not None and intact.position > self._shipped_position:
+            os.ftruncate(self._descriptor, intact.byte_offset)
             os.fsync(self._descriptor)
-            self.synced = Synced(holds, closed=True)
-            self.note_shipped(self.log_id, holds.position)  # soon
+            self.synced = Synced(intact, closed=True)
+            self.mark_shipped(self.log_id, intact.position)  # soon
         else:
-            # Nothing is left in it that was not shipped.
+            # Everything that is left in it is shipped.
             if self._is_named():
                 self._path.unlink()
             self.synced = Synced(Place(end.sequence, 0, 0, NO_DIGEST), closed=True)
-        self._missing += self._not_shipped_before(end.position)
+        self._missing += self._count_unshipped(end.position)
         os.close(self._descriptor)
         self._descriptor, self._lost = None, False
         self.log_id, self._begins_log, self._shipped_position = new_log_id(), True, 0
         self._open_next()
 
-    def _not_shipped_before(self, position: int) -> int:
-        """How many frames before a position are lost, where none of them is on disk any more."""
+    def _count_unshipped(self, position: int) -> int:
+        """Counts the frames before a position that are neither on disk nor shipped."""
         frames = position - self._shipped_position
         if frames <= 0:
             return 0
@@ -392,7 +395,7 @@ class LogWriter:
         return frames
 
     def _is_named(self) -> bool:
-        """Whether the segment is the file of its name, as far as that can be found out."""
+        """Returns whether the segment has its name; True if that is unknown."""
         try:
             return self._descriptor is not None and is_named(self._descriptor, self._path)
         except OSError:
@@ -401,8 +404,8 @@ class LogWriter:
     # --- the lock --------------------------------------------------------------------------------
 
     def _keep_lock(self) -> None:
-        """Takes the origin again if its lock file was deleted. Raises OSError: another process
-        has it now."""
+        """Locks the origin again if its lock file was deleted. Raises OSError: another process
+        has locked it."""
         path = self.directory / LOCK_NAME
         if self._lock is not None and is_named(self._lock, path):
             return
@@ -436,7 +439,7 @@ def _copy(source: int, target: int, size: int) -> None:
 
 
 def _first_position(oldest: Path, log_id: str, end: int) -> int:
-    """Of the first frame of a log that is still on disk: those before it are shipped."""
+    """Returns the position of the oldest frame on disk: those before it are shipped."""
     try:
         header, _ = read_header(oldest)
     except DamagedSegmentError:

@@ -6,7 +6,7 @@ from pdp.clerk import projection
 from pdp.clerk.observations import Arrival, Message, Observation, Observed
 from pdp.clock import Clock, wall_clock
 from pdp.facts import Store
-from pdp.facts.store.clerk_objects import SyncState, note_message, write_sync
+from pdp.facts.store.clerk_objects import SyncState, record_message, write_sync
 
 
 class Directory:
@@ -42,7 +42,7 @@ class Directory:
             new = {
                 number
                 for number, message in enumerate(messages)
-                if note_message(transaction, message.id, handled_at)
+                if record_message(transaction, message.id, handled_at)
             }
             differences = projection.mirror(
                 transaction,
@@ -82,7 +82,7 @@ class Directory:
                 default_role=self._default_role,
             )
             if dry_run:
-                transaction.abandon()
+                transaction.discard()
             elif progress is not None:
                 write_sync(transaction, progress)
             revision = before if dry_run else transaction.revision

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.model import Attributes
 
 NOTICED = 3
@@ -161,12 +161,12 @@ class Arrival:
     """`org:member`; None: the token does not say as what."""
 
 
-def standing_of(seen: Seen) -> ClerkStanding:
+def standing_of(seen: Seen) -> ClerkStatus:
     """What the object may still do."""
     if isinstance(seen, DeletionSeen):
-        return ClerkStanding.DELETED
+        return ClerkStatus.DELETED
     barred = isinstance(seen, UserSeen) and seen.barred
-    return ClerkStanding.BARRED if barred else ClerkStanding.ACTIVE
+    return ClerkStatus.BARRED if barred else ClerkStatus.ACTIVE
 
 
 def life_of(version: str) -> int:

@@ -31,7 +31,7 @@ from pdp.facts import Transaction
 from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkObject,
-    ClerkStanding,
+    ClerkStatus,
     mark_seen,
     read_memberships_of,
     read_objects,
@@ -117,7 +117,7 @@ def admit(
     if user is None and state:
         return  # Clerk has spoken of this user: deleted, or removed here by an administrator
     said = state.get((ClerkKind.USER, user_id))
-    if said is not None and said.standing is not ClerkStanding.ACTIVE:
+    if said is not None and said.status is not ClerkStatus.ACTIVE:
         return
     new: list[ClerkObject] = []
     if user is None:
@@ -135,7 +135,7 @@ def _admit_organization(
     organization_id, role = arrival.organization_id, arrival.organization_role
     assert organization_id is not None  # noqa: S101  # for the type checker
     said = _known(transaction, {(ClerkKind.ORGANIZATION, organization_id)})
-    if any(one.standing is ClerkStanding.DELETED for one in said.values()):
+    if any(one.status is ClerkStatus.DELETED for one in said.values()):
         return []
     new = []
     if transaction.get(Organization, (organization_id,)) is None:
@@ -179,7 +179,7 @@ def _write_users(
         user = stored.get((id_,))
         if isinstance(one, UserSeen):
             said = before.get((ClerkKind.USER, id_))
-            moved = said is not None and said.standing is not standing_of(one)
+            moved = said is not None and said.status is not standing_of(one)
             now = replace(
                 user or User(id_), email=one.email, name=one.name, attributes=one.attributes
             )
@@ -280,12 +280,12 @@ def _standing_memberships(
     gone = {
         key
         for key, one in {**_known(transaction, owners), **state}.items()
-        if one.standing is ClerkStanding.DELETED
+        if one.status is ClerkStatus.DELETED
     }
     return {
         (organization_id, user_id): Membership(organization_id, user_id, one.content["role"])
         for (organization_id, user_id), one in newest.items()
-        if one.standing is ClerkStanding.ACTIVE
+        if one.status is ClerkStatus.ACTIVE
         and (ClerkKind.ORGANIZATION, organization_id) not in gone
         and (ClerkKind.USER, user_id) not in gone
     }
@@ -306,8 +306,8 @@ def _catalogue_differences(
         old = before.get(key)
         if one.kind not in (ClerkKind.ROLE, ClerkKind.PERMISSION) or one is old:
             continue
-        if one.standing is ClerkStanding.DELETED:
-            if old is not None and old.standing is not ClerkStanding.DELETED:
+        if one.status is ClerkStatus.DELETED:
+            if old is not None and old.status is not ClerkStatus.DELETED:
                 differences.append(Difference(one.kind.value, one.id, Drift.EXTRA))
         elif old is None:
             differences.append(Difference(one.kind.value, one.id, Drift.MISSING))

@@ -1,4 +1,4 @@
-"""SQL databases: how one is opened, what its errors become, and the history of the schema.
+"""SQL databases: opening them, translating their errors, and the migrations of the schema.
 
-Shared by `facts` and `audit`, whose tables are in one database.
+Used by `facts` and `audit`, whose tables are in the same database.
 """

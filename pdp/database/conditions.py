@@ -1,6 +1,6 @@
-"""What is wrong with a database, in words of our own, by what its driver raised.
+"""Describes what is wrong with a database, from the error that its driver raised.
 
-Nothing that a driver wrote is repeated: it may hold parts of the URL.
+The texts of a driver are never repeated: they may hold parts of the URL.
 """
 
 import sqlite3
@@ -66,15 +66,15 @@ _CONNECT_CONDITIONS = (
     ("closed", "the connection was lost"),
     ("lost", "the connection was lost"),
 )
-"""Words of psycopg, libpq and the server (in English; others give no condition) -> condition. The
-first that fits holds."""
+"""Words in errors of psycopg, libpq and the server -> condition. The first match wins. Only English
+errors match; errors in other languages give no condition."""
 
 
 def condition_of(error: BaseException, code: str) -> str | None:
-    """What is wrong; None: it cannot be told.
+    """Returns what is wrong; None: unknown.
 
     Args:
-        error: What the driver raised.
+        error: The error of the driver.
         code: Its SQLSTATE, or SQLite's extended result code; empty: it has none.
     """
     if isinstance(error, sqlite3.Error):
@@ -82,6 +82,6 @@ def condition_of(error: BaseException, code: str) -> str | None:
         return _SQLITE_CONDITIONS.get(int(code) & 0xFF) if code else None
     if code:
         return _SQLSTATES.get(code) or _SQLSTATE_CLASSES.get(code[:2])
-    # A connection that was not made has no SQLSTATE: libpq gives only a text.
+    # A failed connection has no SQLSTATE: libpq gives only a text.
     text = str(error).lower()
     return next((condition for words, condition in _CONNECT_CONDITIONS if words in text), None)

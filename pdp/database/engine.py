@@ -1,7 +1,7 @@
-"""How a SQL database is opened, and what its errors become.
+"""Opens SQL databases and translates their errors.
 
-Used by the rooms `facts` and `audit` and by `migrations`. Nothing that a driver wrote and nothing
-of the URL leaves this module: messages carry the class of the error and its SQLSTATE only.
+Used by `facts`, `audit` and `migrations`. No text of a driver and no part of the URL leaves this
+module: messages hold only the class of the error and its SQLSTATE.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ STATEMENT_SECONDS_MAX = 5
 POOL_CONNECTIONS_MAX = 16
 ANNOUNCE_SECONDS_MAX = 0.25
 SILENCE_SECONDS_MAX = STATEMENT_SECONDS_MAX + 1
-"""After that a server that should have ended the statement by itself is taken for gone."""
+"""A server that is silent for longer is gone: its own timeout would have ended the statement."""
 POLL_SECONDS_MAX = 1
 POLL_SILENCE_SECONDS_MAX = 1.5
 MIGRATION_SECONDS_MAX = 24 * 60 * 60
 TABLE_WAIT_SECONDS_MAX = 2
 LOCK_SECONDS_MAX = 0.25
-"""How long a poll waits for SQLite's one writer."""
+"""How long a poll waits for the write lock of SQLite."""
 _BUSY_SECONDS = 0.01
 WRITE = "pdp_write"
 """Execution option of a connection whose next transaction writes."""
@@ -55,11 +55,12 @@ _READ_ONLY = ("25006", "session is read-only", "server is in hot standby mode")
 
 
 def database_name(url: str) -> str:
-    """The database of a URL, for people: no password, and nothing else that may be secret.
+    """Returns the database of a URL for messages, without password and other secrets.
 
-    Raises ValueError as `open_engine`.
+    Raises:
+        ValueError: As `open_engine`.
     """
-    parsed = _parsed(url)
+    parsed = _parse(url)
     if parsed.drivername.startswith("sqlite"):
         return f"sqlite:///{Path(parsed.database or '').absolute()}"
     hosts = parsed.query.get("host", ())
@@ -75,17 +76,17 @@ def open_engine(url: str) -> Engine:
     Call it in the process that uses it: connections do not survive a fork.
 
     Raises:
-        ValueError: not a URL of one of the two (the message does not repeat the URL).
+        ValueError: It is neither (the message does not repeat the URL).
     """
-    parsed = _parsed(url)
+    parsed = _parse(url)
     is_sqlite = parsed.drivername.startswith("sqlite")
     return _open_sqlite(parsed) if is_sqlite else _open_postgresql(parsed)
 
 
-def _parsed(url: str) -> URL:
+def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
+    except (ArgumentError, ValueError):  # ValueError: the port is not a number
         raise ValueError("the database URL cannot be read") from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
@@ -95,7 +96,7 @@ def _parsed(url: str) -> URL:
 
 def _open_sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        # A database in memory belongs to one connection; every thread would see another one.
+        # A database in memory belongs to one connection; every thread would see its own.
         raise ValueError("the SQLite database must be a file: sqlite:///pdp.db")
     engine = create_engine(
         url,
@@ -110,18 +111,18 @@ def _open_sqlite(url: URL) -> Engine:
 
     def connecting(*_: object) -> None:
         with lock:
-            _keep_private(Path(url.database or ""))
+            _make_private(Path(url.database or ""))
 
     def connected(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver would begin transactions late and by guess: BEGIN is sent in `begun`.
+        # The driver would begin transactions late and implicitly: `begun` sends BEGIN.
         connection.isolation_level = None
         cursor = connection.cursor()
-        _keep_write_ahead_log(cursor)
+        _enable_write_ahead_log(cursor)
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     def begun(connection: Connection) -> None:
-        # A writer takes the lock at once: one that reads first could find that it cannot write.
+        # A writer takes the lock at once: if it read first, it could fail to write later.
         write = connection.get_execution_options().get(WRITE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -131,29 +132,29 @@ def _open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def _keep_private(file: Path) -> None:
-    """Makes the file for its owner alone, whatever the umask, and takes the rights of others away
-    where it is there already. SQLite gives `-wal` and `-shm` the mode of the file itself."""
-    with contextlib.suppress(OSError):  # what keeps it from being opened, SQLite says itself
+def _make_private(file: Path) -> None:
+    """Creates the file for its owner only, whatever the umask. If it exists, removes the rights of
+    others. SQLite gives `-wal` and `-shm` the mode of the file itself."""
+    with contextlib.suppress(OSError):  # SQLite reports why it cannot be opened
         made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         os.fchmod(made, 0o600)
         os.close(made)
     for suffix in ("", "-wal", "-shm"):
-        one = file.with_name(file.name + suffix)
+        path = file.with_name(file.name + suffix)
         try:
-            # By name: to close a descriptor of the file would end SQLite's locks on it.
-            mode = stat.S_IMODE(one.stat().st_mode)
+            # By name: to close a descriptor of the file would release SQLite's locks on it.
+            mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
-                one.chmod(mode & 0o700)
-                log.warning("database_file_made_private", file=str(one), mode=f"{mode:04o}")
+                path.chmod(mode & 0o700)
+                log.warning("database_file_made_private", file=str(path), mode=f"{mode:04o}")
         except FileNotFoundError:
             continue
         except OSError as error:
-            log.warning("database_file_not_private", file=str(one), errno=error.errno)
+            log.warning("database_file_not_private", file=str(path), errno=error.errno)
 
 
-def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:
-    # On a new file, processes that switch at the same moment are told "busy" without any waiting.
+def _enable_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    # On a new file, SQLite does not wait: concurrent switches to WAL fail at once with "busy".
     deadline = time.monotonic() + STATEMENT_SECONDS_MAX
     while True:
         try:
@@ -166,8 +167,10 @@ def _keep_write_ahead_log(cursor: sqlite3.Cursor) -> None:
 
 
 class _Connection(psycopg.Connection[Any]):
-    """One that waits for no answer forever: what lies between may be cut, or hold everything, and
-    acknowledge all that is sent. Then it closes."""
+    """A connection that closes if the server is silent for `silence_seconds_max`.
+
+    The network may be cut, or a proxy may acknowledge everything and forward nothing.
+    """
 
     silence_seconds_max: float = SILENCE_SECONDS_MAX
 
@@ -191,9 +194,9 @@ def _open_postgresql(url: URL) -> Engine:
             "connect_timeout": CONNECT_SECONDS_MAX,
             "client_encoding": "utf8",
             "application_name": "pdp",
-            # Of several hosts the one that takes writes; a standby may be behind by any time.
+            # Of several hosts, the primary: a standby may lag by any time.
             "target_session_attrs": "read-write",
-            # A server that vanished without a word must not hold a thread for minutes.
+            # A server that vanished must not block a thread for minutes.
             "tcp_user_timeout": STATEMENT_SECONDS_MAX * 1000,
             "keepalives_idle": STATEMENT_SECONDS_MAX,
             "keepalives_interval": 1,
@@ -205,14 +208,14 @@ def _open_postgresql(url: URL) -> Engine:
     )
 
     def connected(connection: psycopg.Connection, _record: object) -> None:
-        # By statement and not by startup options, which connection poolers refuse; outside a
-        # transaction, which would undo it.
+        # By statements: connection poolers refuse startup options. Outside a transaction: a
+        # rollback would undo them.
         connection.autocommit = True
         connection.execute(f"SET statement_timeout = {STATEMENT_SECONDS_MAX * 1000}")
         connection.execute("SET idle_in_transaction_session_timeout = '60s'")
         connection.autocommit = False
 
-    # Otherwise they would be of the driver's own class.
+    # Otherwise connections would have the driver's own class.
     engine.dialect.connect = _Connection.connect  # type: ignore[method-assign,assignment]
     event.listen(engine, "connect", connected)
     return engine
@@ -220,10 +223,10 @@ def _open_postgresql(url: URL) -> Engine:
 
 @contextmanager
 def begin_read(engine: Engine) -> Iterator[Connection]:
-    """One read-only transaction in which every statement sees the same snapshot.
+    """Begins a read-only transaction in which every statement sees the same snapshot.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached or does not answer in time.
+        DatabaseUnavailable: The database cannot be reached or does not answer in time.
     """
     with database_errors(), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
@@ -236,10 +239,10 @@ def begin_read(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def begin_write(engine: Engine) -> Iterator[Connection]:
-    """One transaction that writes; commits when the block ends, rolls back when it raises.
+    """Begins a transaction that writes; commits if the block ends, rolls back if it raises.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in time.
+        DatabaseUnavailable: The database cannot be reached, is busy, or does not answer in time.
     """
     with connect_to_write(engine) as connection, connection.begin():
         yield connection
@@ -247,10 +250,10 @@ def begin_write(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def connect_to_write(engine: Engine) -> Iterator[Connection]:
-    """A connection whose transactions write.
+    """Opens a connection whose transactions write.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in time.
+        DatabaseUnavailable: The database cannot be reached, is busy, or does not answer in time.
     """
     with database_errors(), engine.connect() as connection:
         connection.execution_options(**{WRITE: True})
@@ -258,9 +261,10 @@ def connect_to_write(engine: Engine) -> Iterator[Connection]:
 
 
 def connect_to_poll(engine: Engine) -> Connection:
-    """A connection of its own, which nothing else can use up, for `begin_poll`.
+    """Opens a connection for `begin_poll`, outside the pool, which requests can exhaust.
 
-    Raises SQLAlchemyError; see `database_errors`.
+    Raises:
+        SQLAlchemyError: See `database_errors`.
     """
     connection = engine.connect()
     if engine.dialect.name == "postgresql":
@@ -276,75 +280,84 @@ def connect_to_poll(engine: Engine) -> Connection:
 
 @contextmanager
 def begin_poll(connection: Connection, *, write: bool = False) -> Iterator[None]:
-    """A transaction in which every statement sees the same snapshot, for what is asked again and
-    again and must not wait: neither for a lock nor for a server that says nothing.
+    """Begins a short transaction in which every statement sees the same snapshot.
 
-    Raises SQLAlchemyError; see `database_errors`.
+    It waits neither for a lock nor for a silent server: polls repeat.
+
+    Raises:
+        SQLAlchemyError: See `database_errors`.
     """
     connection.execution_options(**{WRITE: write})
-    _be_patient(connection, POLL_SILENCE_SECONDS_MAX)
+    _set_silence_limit(connection, POLL_SILENCE_SECONDS_MAX)
     with connection.begin():
         yield
 
 
-def take_time(connection: Connection) -> None:
-    """The rest of a transaction of `begin_poll` may take as long as others may.
+def allow_long_statements(connection: Connection) -> None:
+    """Gives the rest of a transaction of `begin_poll` the usual timeouts.
 
-    Raises SQLAlchemyError; see `database_errors`.
+    Raises:
+        SQLAlchemyError: See `database_errors`.
     """
     if connection.dialect.name == "postgresql":
         milliseconds = STATEMENT_SECONDS_MAX * 1000
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
-    _be_patient(connection, SILENCE_SECONDS_MAX)
+    _set_silence_limit(connection, SILENCE_SECONDS_MAX)
 
 
 @contextmanager
-def all_the_time(connection: Connection) -> Iterator[None]:
-    """What a transaction does within may take a day: an index of a large table is built there. It
-    does not wait long for a table, because whoever reads that would wait behind it.
+def extended_timeouts(connection: Connection) -> Iterator[None]:
+    """Allows the statements of a block MIGRATION_SECONDS_MAX, to build an index of a large table.
 
-    Raises SQLAlchemyError; see `database_errors`.
+    The wait for a table lock stays short: readers of the table would queue behind it.
+
+    Raises:
+        SQLAlchemyError: See `database_errors`.
     """
     if connection.dialect.name == "postgresql":
         milliseconds = MIGRATION_SECONDS_MAX * 1000
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {TABLE_WAIT_SECONDS_MAX * 1000}")
-    _be_patient(connection, MIGRATION_SECONDS_MAX)
+    _set_silence_limit(connection, MIGRATION_SECONDS_MAX)
     try:
         yield
     finally:
-        _be_patient(connection, SILENCE_SECONDS_MAX)
+        _set_silence_limit(connection, SILENCE_SECONDS_MAX)
 
 
-def _be_patient(connection: Connection, seconds: float) -> None:
+def _set_silence_limit(connection: Connection, seconds: float) -> None:
     driver: object = connection.connection.dbapi_connection
     if isinstance(driver, _Connection):
         driver.silence_seconds_max = seconds
 
 
 def announce(connection: Connection, channel: str) -> None:
-    """Wakes those who listen on a channel: PostgreSQL only, and outside of transactions, whose
-    commit a NOTIFY could make fail (its queue is full) or wait (one lock for the whole server).
+    """Notifies the listeners of a channel. Does nothing on SQLite.
+
+    Call it outside a transaction: NOTIFY could make the commit fail (its queue is full) or wait
+    (one lock for the whole server).
 
     Raises:
-        DatabaseUnavailable: nobody was woken.
+        DatabaseUnavailable: The notification was not sent.
     """
     if connection.dialect.name != "postgresql":
         return
     milliseconds = int(ANNOUNCE_SECONDS_MAX * 1000)
     with database_errors():
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        # The lock is waited for in the commit, which `statement_timeout` does not bound.
+        # The commit waits for the lock, and `statement_timeout` does not limit that.
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}; NOTIFY {channel}")
 
 
 @contextmanager
 def listening(engine: Engine, channel: str) -> Iterator[Callable[[float], bool]]:
-    """Listens on a channel, on PostgreSQL, with a connection of its own. What it yields waits for
-    so many seconds at most, and returns whether something was announced, once or many times.
+    """Listens on a channel of PostgreSQL, with its own connection.
+
+    Yields:
+        A function that waits up to the given seconds and returns whether a notification came.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached, refuses, or is lost.
+        DatabaseUnavailable: The database cannot be reached, refuses, or is lost.
     """
     with database_errors():
         pooled = engine.raw_connection()
@@ -358,16 +371,16 @@ def listening(engine: Engine, channel: str) -> Iterator[Callable[[float], bool]]
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turns what SQLAlchemy and the drivers raise into `errors.DatabaseUnavailable`."""
+    """Converts errors of SQLAlchemy and the drivers to `errors.DatabaseUnavailable`."""
     try:
         yield
     except (SQLAlchemyError, psycopg.Error) as error:
-        # From None: a traceback would print the driver's text.
+        # From None: a traceback would print the text of the driver.
         raise _unavailable(error) from None
 
 
 def breaks_reference(error: SQLAlchemyError) -> bool:
-    """Whether a foreign key refused the statement."""
+    """Returns whether a foreign key refused the statement."""
     return isinstance(error, IntegrityError) and _code(error) in _FOREIGN_KEY_CODES
 
 
@@ -375,15 +388,15 @@ def _unavailable(error: Exception) -> DatabaseUnavailable:
     code = _code(error)
     if code in _NO_TABLE_CODES or "no such table" in str(getattr(error, "orig", "")):
         return DatabaseUnavailable("the database lacks tables of this version: run `pdp migrate`")
-    if code in _READ_ONLY or any(said in str(error) for said in _READ_ONLY):
+    if code in _READ_ONLY or any(marker in str(error) for marker in _READ_ONLY):
         return DatabaseUnavailable("the database server takes no writes: a standby, or read-only")
-    said = type(error).__name__ + (f" {code}" if code else "")
+    name = type(error).__name__ + (f" {code}" if code else "")
     condition = condition_of(getattr(error, "orig", error), code)
     if isinstance(error, PoolTimeoutError):
         condition = "all connections of this process are in use"
     if condition is None:
-        return DatabaseUnavailable(f"the database does not answer ({said})")
-    return DatabaseUnavailable(f"the database does not answer: {condition} ({said})")
+        return DatabaseUnavailable(f"the database does not answer ({name})")
+    return DatabaseUnavailable(f"the database does not answer: {condition} ({name})")
 
 
 def _code(error: Exception) -> str:

@@ -16,8 +16,8 @@ from pdp.clock import Clock
 from pdp.doctor.findings import Finding, failed, fine, warning
 from pdp.errors import DatabaseUnavailable, KeysUnavailable
 from pdp.facts import Store
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
-from pdp.facts.store.loader import Wanted, gather
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus, read_objects
+from pdp.facts.store.loader import FactKeys, load_facts
 from pdp.identity import KeysReport, Verifier, read_unverified
 from pdp.limits import TOKEN_BYTES_MAX
 from pdp.model import Actor, Reason, RefusedToken, User, UserFacts, UserStatus, VerifiedToken
@@ -206,8 +206,8 @@ def _known(actor: Actor, settings: Settings, store: Store) -> Iterator[Finding]:
         with store.read() as reader:
             user = reader.get(User, (actor.user_id,))
             said = read_objects(reader, ClerkKind.USER, [actor.user_id]).get(actor.user_id)
-            standing = said.standing if said is not None else ClerkStanding.ACTIVE
-            facts = gather(reader, Wanted({actor.user_id})).users[actor.user_id]
+            standing = said.status if said is not None else ClerkStatus.ACTIVE
+            facts = load_facts(reader, FactKeys({actor.user_id})).users[actor.user_id]
     except DatabaseUnavailable as error:
         yield failed("user", error.message, "check the database")
         return
@@ -216,11 +216,11 @@ def _known(actor: Actor, settings: Settings, store: Store) -> Iterator[Finding]:
         yield from _session_and_membership(actor, facts, settings)
 
 
-def _user(actor: Actor, user: User | None, standing: ClerkStanding, settings: Settings) -> Finding:
+def _user(actor: Actor, user: User | None, standing: ClerkStatus, settings: Settings) -> Finding:
     subject = f"user {actor.user_id}"
-    if standing is ClerkStanding.DELETED:
+    if standing is ClerkStatus.DELETED:
         return failed(subject, "was deleted at Clerk: ACTOR_DISABLED", "nothing: that is forever")
-    if standing is ClerkStanding.BARRED:
+    if standing is ClerkStatus.BARRED:
         advice = "unban or unlock the user in Clerk's dashboard, if they may come back"
         return failed(
             subject, "is banned, locked or deprovisioned at Clerk: ACTOR_DISABLED", advice

@@ -14,7 +14,7 @@ def store(engine: Engine) -> Store:
 
 @pytest.fixture
 def written() -> list[int]:
-    """The revisions that the administrator said were written."""
+    """The revisions that the administrator reported as written."""
     return []
 
 

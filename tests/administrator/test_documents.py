@@ -86,7 +86,7 @@ def test_a_section_that_is_left_out_is_left_alone(administrator: Administrator):
     administrator.apply(POLICY)
     administrator.apply("users: [{id: user_1}]")
     _, changes = administrator.apply("grants: []")
-    assert [(one.action, one.kind) for one in changes] == [(Action.DELETE, "grant")]
+    assert [(change.action, change.kind) for change in changes] == [(Action.DELETE, "grant")]
     assert len(administrator.list(Role)) == 3
     assert administrator.list(User) == [User("user_1")]
 
@@ -122,7 +122,7 @@ def test_the_result_must_hold_together_with_what_is_stored(
     for dry_run in (True, False):
         with pytest.raises(InvalidPolicy) as caught:
             administrator.apply(document, dry_run=dry_run)
-        assert path in [one.field for one in caught.value.violations]
+        assert path in [violation.field for violation in caught.value.violations]
     assert written == [1]
 
 
@@ -233,7 +233,7 @@ def test_the_rollback_of_fifty_thousand_users_is_one_document(sqlite_url: str):
 def test_rules_that_differ_have_different_ids(administrator: Administrator):
     administrator.apply("permissions: [a:b]\nroles: {R: {allow: [a:b]}}")
     _, changes = administrator.apply("roles: {R: {allow: [{permission: a:b, when: 'true'}]}}\n")
-    assert [(one.action, one.kind) for one in changes] == [
+    assert [(change.action, change.kind) for change in changes] == [
         (Action.CREATE, "rule"),
         (Action.DELETE, "rule"),
     ]

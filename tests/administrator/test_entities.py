@@ -1,4 +1,4 @@
-"""One entity at a time: what is refused, what goes along, and which revision holds it."""
+"""Writes of single entities: refusals, dependents, and the revision."""
 
 import dataclasses
 
@@ -69,44 +69,46 @@ def create(administrator: Administrator, *entities: Entity) -> int:
 def test_every_kind_is_created_read_listed_updated_and_deleted(
     administrator: Administrator, written: list[int]
 ):
-    for one, _ in ENTITIES:
-        assert administrator.create(one) == (one, len(written))
-    for one, other in ENTITIES:
-        kind, key = type(one), key_of(one)
-        assert administrator.get(kind, key) == one
-        assert administrator.list(kind, None, 10) == [one]
+    for entity, _ in ENTITIES:
+        assert administrator.create(entity) == (entity, len(written))
+    for entity, other in ENTITIES:
+        kind, key = type(entity), key_of(entity)
+        assert administrator.get(kind, key) == entity
+        assert administrator.list(kind, None, 10) == [entity]
         assert administrator.list(kind, key, 10) == []
         assert administrator.update(other) == (other, len(written))
         assert administrator.get(kind, key) == other
-    for one, _ in reversed(ENTITIES):
-        if isinstance(one, Grant | Rule | Route):
-            assert administrator.delete(type(one), key_of(one)) == len(written)
+    for entity, _ in reversed(ENTITIES):
+        if isinstance(entity, Grant | Rule | Route):
+            assert administrator.delete(type(entity), key_of(entity)) == len(written)
     for kind, key in [(Resource, key_of(ENTITIES[-1][0])), (Membership, ("o", "u"))]:
         assert administrator.delete(kind, key) == len(written)
-    for one, _ in ENTITIES:
-        if isinstance(one, User | Organization | Role | ResourceType | Permission):
-            assert administrator.delete(type(one), key_of(one)) == len(written)
+    for entity, _ in ENTITIES:
+        if isinstance(entity, User | Organization | Role | ResourceType | Permission):
+            assert administrator.delete(type(entity), key_of(entity)) == len(written)
     assert written == list(range(1, 31))
-    for one, _ in ENTITIES:
-        assert administrator.list(type(one)) == []
+    for entity, _ in ENTITIES:
+        assert administrator.list(type(entity)) == []
 
 
-@pytest.mark.parametrize("one", [one for one, _ in ENTITIES], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "entity", [entity for entity, _ in ENTITIES], ids=lambda entity: type(entity).__name__
+)
 def test_what_is_there_is_not_created_and_what_is_not_there_not_changed(
-    administrator: Administrator, one: Entity, written: list[int]
+    administrator: Administrator, entity: Entity, written: list[int]
 ):
     with pytest.raises(NotFound) as missing:
-        administrator.update(one)
-    assert missing.value.metadata["key"] == display_key(key_of(one))
+        administrator.update(entity)
+    assert missing.value.metadata["key"] == display_key(key_of(entity))
     for refuse in (administrator.get, administrator.delete):
         with pytest.raises(NotFound):
-            refuse(type(one), key_of(one))
-    if isinstance(one, Rule | Grant | Route):
+            refuse(type(entity), key_of(entity))
+    if isinstance(entity, Rule | Grant | Route):
         create(administrator, Permission("course:edit"), Role("R"))
-    create(administrator, one)
+    create(administrator, entity)
     count = len(written)
     with pytest.raises(AlreadyExists):
-        administrator.create(one)
+        administrator.create(entity)
     assert len(written) == count
 
 
@@ -155,7 +157,7 @@ def test_a_malformed_entity_is_refused_with_its_field(
     for write in (administrator.create, administrator.update):
         with pytest.raises(InvalidRequest) as caught:
             write(entity)
-        assert [one.field for one in caught.value.violations] == [field]
+        assert [violation.field for violation in caught.value.violations] == [field]
     assert written == []
 
 
@@ -394,7 +396,7 @@ def test_a_session_is_revoked_once(administrator: Administrator, written: list[i
     assert written == [1]
     with pytest.raises(InvalidRequest) as caught:
         administrator.revoke_session("", "\x00")
-    assert [one.field for one in caught.value.violations] == ["session_id", "user_id"]
+    assert [violation.field for violation in caught.value.violations] == ["session_id", "user_id"]
 
 
 INJECTIONS = ["' OR '1'='1", "'; DROP TABLE users; --", '" OR ""="', "%", "_", "\\", "a\\'b", "$1",

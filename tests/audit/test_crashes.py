@@ -79,7 +79,7 @@ class Runner:
         }
         self._parent.stdin.write(json.dumps(order) + "\n")
         pid = int(self._parent.stdout.readline())
-        options = [part for one in expressions for part in ("-e", one)]
+        options = [part for expression in expressions for part in ("-e", expression)]
         strace = subprocess.Popen(
             ["strace", "-f", "-p", str(pid), "-o", str(trace), *options],
             stderr=subprocess.DEVNULL,
@@ -197,7 +197,9 @@ def test_a_failed_sync_or_write_is_not_believed_and_the_next_record_is_safe(
 ) -> None:
     """F9: one failure. No acknowledgement between it and the new segment."""
     run = runner.run(tmp_path, f"trace={call}", f"inject={call}:error={error}:when=3", records=6)
-    assert [one.split()[0] for one in run.outcomes] == ["ack"] * 2 + ["refused"] + ["ack"] * 3
+    assert [outcome.split()[0] for outcome in run.outcomes] == ["ack"] * 2 + ["refused"] + [
+        "ack"
+    ] * 3
     assert set(run.acked) <= set(ids_of(tmp_path / ORIGIN))
     assert not set(run.refused) & set(ids_of(tmp_path / ORIGIN))
     assert verify_segments(tmp_path).whole
@@ -242,7 +244,7 @@ def test_while_no_segment_can_be_made_nothing_is_acknowledged(
 
 
 def test_a_sync_that_hangs_refuses_in_time(tmp_path: Path, runner: Runner) -> None:
-    """F10: 250 ms, then no answer; what was refused may be in the log, what was acknowledged is."""
+    """F10: no answer after 250 ms. Refused records may be in the log, acknowledged ones are."""
     run = runner.run(
         tmp_path,
         "trace=fdatasync",

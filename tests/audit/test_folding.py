@@ -104,8 +104,8 @@ def test_denials_that_differ_in_a_field_besides_id_and_time_are_not_folded(
 def test_allows_are_never_folded(tmp_path: Path, recorder: Recorder) -> None:
     allow = {"effect": Effect.ALLOW, "reason": Reason.ALLOWED_BY_RULE}
     records = [again(**allow) for _ in range(3)]
-    assert run(recorder.record(records)) == [one.decision_id for one in records]
-    recorder.offer([again(**allow) for _ in range(3)])
+    assert run(recorder.record(records)) == [record.decision_id for record in records]
+    recorder.try_write([again(**allow) for _ in range(3)])
     recorder.stop()
     assert len(ids_of(tmp_path / ORIGIN)) == 6
 
@@ -255,8 +255,8 @@ def test_a_reporter_raises_counts_of_its_own_records_only(
     place, refusals = reports.take("edge", LOG, START, contents)
     assert [refusal.position for refusal in refusals] == [3]
     log = DecisionLog(engine)
-    assert [one.occurrences for one in log.get(own.decision_id)] == [6]
-    assert [one.occurrences for one in log.get(genuine.decision_id)] == [1]
+    assert [record.occurrences for record in log.get(own.decision_id)] == [6]
+    assert [record.occurrences for record in log.get(genuine.decision_id)] == [1]
     # The caller's own chain includes its counts.
     expected = START
     for kind, payload in contents:

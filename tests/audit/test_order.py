@@ -19,7 +19,7 @@ ALL = DecisionFilter()
 
 
 class Replica:
-    """A process with a log of its own, which ships when the test says so."""
+    """A process with its own log, which ships when the test calls it."""
 
     def __init__(self, directory: Path, engine: Engine, origin: str) -> None:
         self.directory = directory / origin
@@ -30,7 +30,7 @@ class Replica:
     def record(self, count: int = 1, **changes: object) -> list[str]:
         records = [decision_record(**changes) for _ in range(count)]
         run(self.recorder.record(records))
-        return [one.decision_id for one in records]
+        return [record.decision_id for record in records]
 
 
 def read(log: DecisionLog, cursor: Cursor, limit: int = 3, where: DecisionFilter = ALL):
@@ -97,7 +97,9 @@ def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
                 from pdp.audit.rows import record_row
                 from pdp.audit.tables import audit_records
 
-                insert_new(connection, audit_records, [record_row(one, log_) for one in frames_])
+                insert_new(
+                    connection, audit_records, [record_row(frame, log_) for frame in frames_]
+                )
                 put_place(connection, log_, frames_[-1].after)
                 inserted.set()
                 assert go_on.wait(30)
@@ -139,7 +141,7 @@ def test_readers_beside_writers_see_every_record_once(tmp_path: Path, engine: En
             if last:
                 return
 
-    writers = [threading.Thread(target=write, args=(one,)) for one in replicas]
+    writers = [threading.Thread(target=write, args=(replica,)) for replica in replicas]
     readers = [threading.Thread(target=follow, args=(n,)) for n in seen]
     for thread in (*readers, *writers):
         thread.start()
@@ -155,7 +157,7 @@ def test_readers_beside_writers_see_every_record_once(tmp_path: Path, engine: En
 def test_a_filter_that_finds_nothing_still_moves_on_in_bounded_steps(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_queries, "FOLLOW_LOOK_MAX", 10)
+    monkeypatch.setattr(audit_queries, "FOLLOW_POSITIONS_MAX", 10)
     one = Replica(tmp_path, engine, "one")
     one.record(35)
     wanted = one.record(1, permission="course:rare")

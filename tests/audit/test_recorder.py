@@ -113,7 +113,7 @@ def test_a_full_queue_refuses_in_time_and_stays_bounded(tmp_path: Path) -> None:
     """F10: never more than 4,096 records wait."""
     recorder, gate = held(tmp_path)
     for _ in range(2 * QUEUE_RECORDS_MAX):
-        recorder.offer([decision_record()])
+        recorder.try_write([decision_record()])
     assert recorder.counts().waiting == QUEUE_RECORDS_MAX
     watch = Stopwatch()
     with pytest.raises(AuditUnavailable, match="too many"):
@@ -134,7 +134,7 @@ def test_a_batch_larger_than_the_queue_is_recorded(tmp_path: Path) -> None:
 
 
 def test_a_hanging_sink_refuses_in_time_and_what_gave_up_is_forgotten(tmp_path: Path) -> None:
-    """F10: the deadline is 250 ms, and those who gave up leave nothing behind in the queue."""
+    """F10: the deadline is 250 ms, and calls that timed out leave nothing in the queue."""
     recorder, gate = held(tmp_path)
     refused = decision_record()
     watch = Stopwatch()
@@ -150,10 +150,10 @@ def test_a_hanging_sink_refuses_in_time_and_what_gave_up_is_forgotten(tmp_path: 
 
 
 def test_dropped_allows_are_in_the_log_as_a_gap_with_a_count(tmp_path: Path) -> None:
-    """F8: what was not recorded is known."""
+    """F8: the log counts dropped records."""
     recorder, gate = held(tmp_path)
     for _ in range(QUEUE_RECORDS_MAX // 100 + 3):
-        recorder.offer([decision_record() for _ in range(100)])
+        recorder.try_write([decision_record() for _ in range(100)])
     gate.open()
     eventually(lambda: recorder.counts().waiting == 0)
     recorder.stop()
@@ -168,7 +168,7 @@ def test_dropped_allows_are_in_the_log_as_a_gap_with_a_count(tmp_path: Path) -> 
 def test_after_a_stop_nothing_is_taken_and_everything_taken_is_written(tmp_path: Path) -> None:
     recorder, gate = held(tmp_path)
     for _ in range(1000):
-        recorder.offer([decision_record()])
+        recorder.try_write([decision_record()])
     gate.open()
     recorder.stop()
     assert len(ids_of(tmp_path / ORIGIN)) == 1001
@@ -176,7 +176,7 @@ def test_after_a_stop_nothing_is_taken_and_everything_taken_is_written(tmp_path:
     with pytest.raises(AuditUnavailable, match="closed"):
         run(recorder.record([decision_record()]))
     with pytest.raises(AuditUnavailable, match="closed"):
-        recorder.offer([decision_record()])
+        recorder.try_write([decision_record()])
 
 
 def test_a_record_that_cannot_be_written_down_is_unavailable_not_silent(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ while recorder.ready() and time.monotonic() < deadline:
     except AuditUnavailable:
         pass
 assert not recorder.ready()
-recorder.offer([decision_record() for _ in range(50)])
+recorder.try_write([decision_record() for _ in range(50)])
 while recorder.counts().waiting:
     time.sleep(0.01)
 ballast.unlink()
@@ -356,7 +356,7 @@ print("held")
 
 
 def run_on_a_small_disk(script: str, directory: Path, *arguments: str) -> str:
-    """Runs a script that mounts a file system of its own in a directory; what it said."""
+    """Runs a script that mounts its own file system in a directory; returns its output."""
     command = ["unshare", "--user", "--map-root-user", "--mount"]
     try:
         can = subprocess.run(
@@ -387,7 +387,7 @@ def test_a_full_disk_refuses_and_recovers_within_a_second(tmp_path: Path) -> Non
 
 def test_a_disk_smaller_than_a_segment_heals_as_soon_as_it_is_shipped(tmp_path: Path) -> None:
     """F8: 64 KB, filled while the database takes nothing. What is shipped makes room, though it is
-    the last segment; the log says once that it fails, and once that it works again."""
+    the last segment; the failure and the recovery are each logged once."""
     disk = tmp_path / "disk"
     disk.mkdir()
     said = run_on_a_small_disk(HEALING_DISK, disk, str(tmp_path / "pdp.db"))

@@ -256,7 +256,7 @@ def test_reports_never_hold_up_more_than_a_few_threads_nor_one_caller_the_others
 def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
     engine: Engine, reports: Reports
 ) -> None:
-    """Otherwise one who reports could hide the log, their own part and that of all others."""
+    """Otherwise a reporter could hide the log, its own part and that of all others."""
     records = [reported(caller="x" * 15_000) for _ in range(300)]
     for begin in range(0, len(records), 100):
         take(reports, *records[begin : begin + 100])
@@ -270,8 +270,8 @@ def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
         page = run(list_decisions.answer(request, ANONYMOUS))
         assert isinstance(page, ListDecisionsResponse)
         assert page.ByteSize() < MESSAGE_BYTES_MAX
-        seen += [one.decision_id for one in page.decisions]
+        seen += [record.decision_id for record in page.decisions]
         request.page_token = page.next_page_token
         if not request.page_token:
             break
-    assert seen == sorted((one.decision_id for one in records), reverse=True)
+    assert seen == sorted((record.decision_id for record in records), reverse=True)

@@ -22,7 +22,7 @@ def frame_ends(path: Path) -> list[int]:
 
 
 def test_a_tail_torn_at_any_byte_is_cut_and_nothing_before_it_is_lost(tmp_path: Path) -> None:
-    """F7, F11: what a crash leaves behind is a prefix of what was written."""
+    """F7, F11: after a crash, a prefix of the written bytes is left."""
     ids = write_log(tmp_path / "whole", 1, 1)
     path = segment_path(tmp_path / "whole" / ORIGIN, 1)
     content, (_, start), ends = path.read_bytes(), read_header(path), frame_ends(path)
@@ -40,7 +40,7 @@ def test_a_tail_torn_at_any_byte_is_cut_and_nothing_before_it_is_lost(tmp_path: 
 
 @pytest.mark.parametrize("tail", [bytes(1), bytes(4096), b"\xff" * 100, b"\0\0\1\0" + bytes(300)])
 def test_a_tail_of_other_bytes_is_cut(tmp_path: Path, tail: bytes) -> None:
-    """F11: a file system may leave zeros or old blocks behind what was synced."""
+    """F11: a file system may leave zeros or old blocks after the synced bytes."""
     ids = write_log(tmp_path, 3)
     with segment_path(tmp_path / ORIGIN, 1).open("ab") as file:
         file.write(tail)

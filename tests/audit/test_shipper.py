@@ -127,7 +127,7 @@ def test_a_closed_segment_goes_and_the_one_being_written_stays(
 def test_nothing_behind_what_is_synced_is_shipped(
     tmp_path: Path, engine: Engine, recorder: Recorder
 ) -> None:
-    """F9: what was written and not synced may vanish; it was acknowledged to nobody."""
+    """F9: unsynced bytes may vanish; they were never acknowledged."""
     run(recorder.record([decision_record()]))
     other = tmp_path / "other"
     write_log(other, 2)
@@ -281,14 +281,14 @@ def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engin
 
 
 def test_gaps_are_shipped_with_their_counts(tmp_path: Path, engine: Engine) -> None:
-    """F8: what was dropped stays known after its segment is gone."""
+    """F8: the number of dropped records is known after the segment is deleted."""
     recorder = Recorder(tmp_path, ORIGIN, clock=lambda: 1790000000.5)
     recorder.start()
     release = threading.Event()
     recorder.on_synced(lambda: release.wait(10) and None)  # holds the writer between two batches
     run(recorder.record([decision_record()]))
     for _ in range(5000):
-        recorder.offer([decision_record()])
+        recorder.try_write([decision_record()])
     release.set()
     eventually(lambda: recorder.counts().waiting == 0)
     recorder.stop()

@@ -24,7 +24,7 @@ def problems(engine: Engine, directory: Path | None = None) -> list[str]:
     reported: list[str] = []
     report = verify_sql(engine, reported.append, {} if on_disk is None else on_disk.headers)
     assert report.problems == len(reported)
-    return found + [one.partition(": ")[2] for one in reported]
+    return found + [problem.partition(": ")[2] for problem in reported]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_an_edited_row_is_found_and_named(log: Engine, position: int) -> None:
     execute(log, f"UPDATE audit_records SET record = {FORGED} WHERE position = {position}")
     said = problems(log)
     assert f"{name} is not what was shipped: edited, swapped or inserted" in said
-    assert all(name in one for one in said)
+    assert all(name in problem for problem in said)
 
 
 @pytest.mark.parametrize("column", ["effect", "user_id", "caller", "reason", "permission"])
@@ -117,7 +117,7 @@ def test_swapped_rows_are_found(log: Engine) -> None:
     said = problems(log)
     swapped = [names[0].replace("row 4", "row 6"), names[1].replace("row 6", "row 4")]
     for name in swapped:
-        assert any(one.startswith(name) for one in said), (name, said)
+        assert any(problem.startswith(name) for problem in said), (name, said)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_an_inserted_row_is_found(log: Engine, place: str, said: str) -> None:
         f"INSERT INTO audit_records ({INTO}) SELECT {COPY.format(new=new)}, {place}, digest "
         "FROM audit_records WHERE position = 31",
     )
-    assert any(one.endswith(said) for one in problems(log))
+    assert any(problem.endswith(said) for problem in problems(log))
 
 
 def test_a_log_that_nobody_shipped_is_found(log: Engine) -> None:
@@ -144,7 +144,7 @@ def test_a_log_that_nobody_shipped_is_found(log: Engine) -> None:
 
 def test_an_impossible_segment_is_found_and_takes_no_time(log: Engine) -> None:
     execute(log, f"UPDATE audit_records SET segment = {2**62} WHERE position = 31")
-    assert any("names segment" in one for one in problems(log))
+    assert any("names segment" in problem for problem in problems(log))
 
 
 def test_an_attacker_who_recomputes_all_digests_is_found_if_a_segment_is_left(
@@ -163,7 +163,9 @@ def test_an_attacker_who_recomputes_all_digests_is_found_if_a_segment_is_left(
     assert problems(engine) == [], "SQL alone does not show it"
     said = problems(engine, directory)
     recorder.stop()
-    assert any("rewritten" in one or "another one than was shipped" in one for one in said), said
+    assert any(
+        "rewritten" in problem or "another one than was shipped" in problem for problem in said
+    ), said
 
 
 def rewrite_everything(engine: Engine) -> None:
@@ -217,14 +219,14 @@ def test_gaps_are_part_of_the_chain(engine: Engine, tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "audit", ORIGIN)
     recorder.start()
     recorder._queue.dropped += 3
-    recorder._queue.not_written([], 3)
+    recorder._queue.mark_unwritten([], 3)
     run(recorder.record([decision_record()]))
     recorder.stop()
     Shipper(tmp_path / "audit", SqlDestination(engine)).ship()
     report = verify_sql(engine, print, {})
     assert (report.records, report.gaps, report.problems) == (1, 1, 0)
     execute(engine, "UPDATE audit_gaps SET dropped = 1")
-    assert any("(a gap) is not what was shipped" in one for one in problems(engine))
+    assert any("(a gap) is not what was shipped" in problem for problem in problems(engine))
 
 
 def test_memory_does_not_grow_with_the_log(engine: Engine, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def sqlite_engine(sqlite_url: str) -> Iterator[Engine]:
 
 
 def deny(recorder: Recorder, times: int = 1) -> list[str]:
-    return [one for _ in range(times) for one in run(recorder.record([decision_record()]))]
+    return [id_ for _ in range(times) for id_ in run(recorder.record([decision_record()]))]
 
 
 def moved(path: Path) -> None:
@@ -94,7 +94,7 @@ LOST = (
 )
 
 
-@pytest.mark.parametrize("lose", LOST, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("lose", LOST, ids=lambda lose: lose.__name__)
 def test_a_segment_that_is_lost_is_put_back_and_every_answered_denial_is_in_the_log(
     tmp_path: Path,
     engine: Engine,
@@ -173,7 +173,7 @@ def test_while_a_lost_segment_cannot_be_put_back_no_denial_is_answered_and_then_
 def test_after_a_truncation_in_place_records_are_shipped_and_chains_hold(
     tmp_path: Path, sqlite_engine: Engine, recorder: Recorder, left: str, shipped: bool
 ) -> None:
-    """logrotate's copytruncate. The bytes are gone: what was not shipped becomes a gap."""
+    """logrotate's copytruncate. The bytes are lost: unshipped frames become a gap."""
     engine = sqlite_engine
     shipper = Shipper(tmp_path / "audit", SqlDestination(engine), recorder)
     path = segment_path(recorder.directory, 1)
@@ -240,7 +240,7 @@ def test_segments_that_are_deleted_before_they_are_shipped_become_a_gap(
 def test_while_a_process_lives_no_other_takes_its_log_though_its_lock_was_deleted(
     tmp_path: Path, sqlite_engine: Engine, recorder: Recorder
 ) -> None:
-    """A cleaner of temporary files deletes what is old, and the lock is never written."""
+    """A cleaner of temporary files deletes old files, and the lock file is never written."""
     acked = deny(recorder, 2)
     (recorder.directory / LOCK_NAME).unlink()
     with pytest.raises(AuditUnavailable, match="another process records as 'one'"):

@@ -26,9 +26,9 @@ from pdp.errors import NotFound
 from pdp.facts import ChangeKind, Store
 from pdp.facts.store.clerk_objects import (
     ClerkKind,
-    ClerkStanding,
+    ClerkStatus,
     SyncState,
-    forget_old,
+    delete_expired,
     read_objects,
     read_objects_not_seen,
     read_sync,
@@ -180,7 +180,7 @@ def test_a_deleted_user_does_not_come_back_by_any_later_update(
         administrator.get(User, ("user_ann",))
     with store.read() as reader:
         known = read_objects(reader, ClerkKind.USER, ["user_ann"])["user_ann"]
-        assert known.standing is ClerkStanding.DELETED
+        assert known.status is ClerkStatus.DELETED
 
 
 def test_of_two_updates_of_one_moment_the_stricter_wins(store: Store, directory: Directory) -> None:
@@ -190,7 +190,7 @@ def test_of_two_updates_of_one_moment_the_stricter_wins(store: Store, directory:
             directory.observe([user(name, T, barred=locked)])
     with store.read() as reader:
         found = read_objects(reader, ClerkKind.USER, ["user_ann", "user_bob"])
-    assert {one.standing for one in found.values()} == {ClerkStanding.BARRED}
+    assert {one.status for one in found.values()} == {ClerkStatus.BARRED}
 
 
 def test_a_lock_without_a_new_update_time_is_ordered_by_when_it_was_noticed(
@@ -202,7 +202,7 @@ def test_a_lock_without_a_new_update_time_is_ordered_by_when_it_was_noticed(
     directory.observe([user("ann", T, noticed_at=T + 3, barred=False)])
     with store.read() as reader:
         known = read_objects(reader, ClerkKind.USER, ["user_ann"])["user_ann"]
-    assert known.standing is ClerkStanding.BARRED
+    assert known.status is ClerkStatus.BARRED
 
 
 def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_alike(
@@ -226,7 +226,7 @@ def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_al
         with store.read() as reader:
             assert state_of(reader, name) == (
                 ("", "Anna", UserStatus.ACTIVE, {}),
-                ClerkStanding.ACTIVE,
+                ClerkStatus.ACTIVE,
                 None,
                 None,
                 [],
@@ -425,7 +425,7 @@ def test_an_administrator_does_not_lift_a_ban_of_clerk(
     administrator.update(User("user_ann", status=UserStatus.ACTIVE, name="changed"))
     with store.read() as reader:
         known = read_objects(reader, ClerkKind.USER, ["user_ann"])["user_ann"]
-    assert known.standing is ClerkStanding.BARRED
+    assert known.status is ClerkStatus.BARRED
 
 
 def test_a_ban_alone_is_a_change_of_its_user(directory: Directory, store: Store) -> None:
@@ -568,9 +568,9 @@ def test_handled_messages_and_revoked_sessions_are_forgotten_when_they_are_old(
     message = Message("msg_1", session_end("ann"))
     directory.observe_messages([message])
     with store.write() as transaction:
-        assert forget_old(transaction, before=now) == 0
+        assert delete_expired(transaction, before=now) == 0
     with store.write() as transaction:
-        assert forget_old(transaction, before=now + 1) == 2
+        assert delete_expired(transaction, before=now + 1) == 2
     assert not directory.observe_messages([message])[0].duplicate
 
 
@@ -581,7 +581,7 @@ def test_a_session_that_an_administrator_revoked_is_never_forgotten(store: Store
     revision = administrator.revoke_session("sess_ann1", "user_ann")
     directory.observe([session_end("ann", "2")])
     with store.write() as transaction:
-        assert forget_old(transaction, before=1e9) == 1
+        assert delete_expired(transaction, before=1e9) == 1
     assert administrator.revoke_session("sess_ann1", "user_ann") == revision + 1
 
 

@@ -191,12 +191,12 @@ def test_what_others_may_read_of_a_sqlite_database_is_taken_from_them_and_logged
             with begin_read(second):
                 pass
         assert set(modes(tmp_path).values()) == {0o600}
-    said = [one for one in logs if one["event"] == "database_file_made_private"]
-    assert {one["mode"] for one in said} == {"0666"}
-    assert len(said) == 3
+    entries = [entry for entry in logs if entry["event"] == "database_file_made_private"]
+    assert {entry["mode"] for entry in entries} == {"0666"}
+    assert len(entries) == 3
     first.dispose()
     second.dispose()
 
 
 def modes(directory: Path) -> dict[str, int]:
-    return {one.name: one.stat().st_mode & 0o777 for one in directory.iterdir()}
+    return {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}

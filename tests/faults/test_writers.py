@@ -62,7 +62,7 @@ def number_by_sequence(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
 
     with store.write() as transaction:
         sequences.create_sequence(transaction.connection)
-        transaction.keep()
+        transaction.mark_written()
     monkeypatch.setattr(Transaction, "__init__", sequences.begin)
     monkeypatch.setattr(Transaction, "finish", finish_and_announce)
 

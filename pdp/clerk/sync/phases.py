@@ -27,10 +27,10 @@ from pdp.facts import Store
 from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkObject,
-    ClerkStanding,
-    read_memberships_unsaid,
+    ClerkStatus,
     read_objects,
     read_objects_not_seen,
+    read_unreported_memberships,
 )
 
 log = structlog.get_logger("pdp.clerk")
@@ -132,7 +132,7 @@ def _unsaid_memberships(sources: Sources, place: Place) -> Seen:
     """Those that stand here though Clerk has never spoken of them: a token proved them, perhaps."""
     organization_id, user_id = json.loads(place.cursor or '["", ""]')
     with sources.store.read() as reader:
-        unsaid = read_memberships_unsaid(reader, (organization_id, user_id), CONFIRM_ITEMS)
+        unsaid = read_unreported_memberships(reader, (organization_id, user_id), CONFIRM_ITEMS)
     seen: list[Observation] = []
     for organization_id, user_id in unsaid:
         sources.hold()
@@ -195,7 +195,7 @@ def _ended_owners(store: Store, memberships: Iterable[ClerkObject]) -> set[str]:
             **read_objects(reader, ClerkKind.ORGANIZATION, organizations),
             **read_objects(reader, ClerkKind.USER, users),
         }
-    return {id_ for id_, one in owners.items() if one.standing is ClerkStanding.DELETED}
+    return {id_ for id_, one in owners.items() if one.status is ClerkStatus.DELETED}
 
 
 def _parsed(parse: _Parse, objects: Iterable[Object], noticed_at: int) -> list[Observation]:

@@ -16,7 +16,7 @@ from pdp.clock import Clock
 from pdp.concurrency.background import BackgroundTask
 from pdp.errors import ClerkError, DatabaseUnavailable, ShuttingDown
 from pdp.facts import Store
-from pdp.facts.store.clerk_objects import forget_old
+from pdp.facts.store.clerk_objects import delete_expired
 from pdp.gauges import Gauges
 from pdp.settings import ClerkSettings
 
@@ -143,7 +143,7 @@ class Reconciler:
         if time.monotonic() < self._forget_at:
             return
         with self._store.write() as transaction:
-            dropped = forget_old(transaction, self._clock() - self._keep_seconds)
+            dropped = delete_expired(transaction, self._clock() - self._keep_seconds)
         self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
         if dropped:
             log.info("forgotten", rows=dropped)

@@ -1,5 +1,5 @@
-"""The schema's history (Alembic). Every revision is *expand, then contract*: the program before
-and the program after it both run on the schema between.
+"""The migrations of the schema (Alembic). Every revision follows *expand, then contract*: the
+version before it and the version after it both run on the new schema.
 
 In: an engine. Out: a database with every table of `facts` and `audit`.
 """
@@ -12,18 +12,18 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
-from pdp.database.engine import all_the_time, begin_read, begin_write, open_engine
+from pdp.database.engine import begin_read, begin_write, extended_timeouts, open_engine
 
 
 def migrate(database: Engine | str) -> None:
-    """Brings a database (an engine, or a URL) to the newest revision of the schema.
+    """Migrates a database (an engine or a URL) to the newest revision of the schema.
 
     Processes that migrate at the same time wait for each other.
 
     Raises:
-        DatabaseUnavailable: the database cannot be reached or does not answer in time.
-        ValueError: the URL is not one that `pdp.database.engine.open_engine` knows.
-        RuntimeError: a newer version of this program has migrated it.
+        DatabaseUnavailable: The database cannot be reached or does not answer in time.
+        ValueError: The URL is not one that `pdp.database.engine.open_engine` knows.
+        RuntimeError: A newer version of this program has migrated it.
     """
     if isinstance(database, str):
         engine = open_engine(database)
@@ -39,23 +39,24 @@ def migrate(database: Engine | str) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(7165432198)"))
         found = MigrationContext.configure(connection).get_current_revision()
         scripts = ScriptDirectory.from_config(config)
-        if found not in {None, *(one.revision for one in scripts.walk_revisions())}:
+        if found not in {None, *(script.revision for script in scripts.walk_revisions())}:
             raise RuntimeError(
                 f"the database's schema is {found}, of a newer version than this one, which works "
                 f"on {scripts.get_current_head()}"
             )
         config.attributes["connection"] = connection
-        with all_the_time(connection):
+        with extended_timeouts(connection):
             command.upgrade(config, "head")
 
 
 def schema_problem(engine: Engine) -> str | None:
-    """What keeps this version from working on the database, in words; None: nothing does.
+    """Returns why this version cannot work on the database; None: it can.
 
-    Raises DatabaseUnavailable.
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-        return "the file is not there yet"  # to look further would make it
+        return "the file is not there yet"  # to connect would create it
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     with begin_read(engine) as connection:
         found = MigrationContext.configure(connection).get_current_revision()

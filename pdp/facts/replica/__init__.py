@@ -1,1 +1,1 @@
-"""The memory half of the room: policy and facts at one revision, and who follows the changes."""
+"""Policy and facts in memory at one revision, and subscriptions to their changes."""

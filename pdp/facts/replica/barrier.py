@@ -1,11 +1,11 @@
-"""Waiting, after a write, until nobody anywhere can answer from before it.
+"""Waits, after a write, until no replica can answer from before it.
 
-    state.barrier (raised by who waits) -> every replica, at its next poll -> replicas.acknowledged
+    state.barrier (raised by the caller) -> every replica, at its next poll -> replicas.acknowledged
 
-A replica that does not acknowledge cannot have answered from before for longer than its own bound:
-it may be stopped, cut off, or dead. So whoever waits never waits longer than the longest bound of
-the rows that there are once the barrier is raised; rows that come later belong to replicas that
-have confirmed nothing from before. ADR 12 has the whole argument.
+A replica that does not acknowledge (stopped, cut off, dead) can answer from before the write only
+for its own staleness bound. So a caller waits at most for the longest bound of the rows that exist
+when it raises the barrier. A row that is inserted later belongs to a replica that has confirmed
+nothing from before. ADR 12 has the whole argument.
 """
 
 import threading
@@ -24,64 +24,69 @@ from pdp.facts.store.changelog import CHANNEL
 from pdp.facts.store.state import State, read_state
 
 BARRIERS_MAX = 8
-LOOK_SECONDS_MIN = 0.005
-LOOK_SECONDS_MAX = 0.1
+PAUSE_SECONDS_MIN = 0.005
+PAUSE_SECONDS_MAX = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """Nobody answers from before `revision` any more."""
+class BarrierResult:
+    """No replica answers from before `revision` any more."""
 
     revision: int
     replicas: int
-    """How many there were."""
+    """Number of replicas when the barrier was raised."""
     silent: int
-    """How many of them did not say so, and could not have answered for longer than was waited."""
+    """Number of replicas that did not acknowledge; their staleness bounds have passed."""
 
 
 class Barriers:
-    """Those of one process. Thread-safe. No connection is held while one waits."""
+    """The barriers of one process. Thread-safe. Holds no connection while it waits."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._room = threading.BoundedSemaphore(BARRIERS_MAX)
+        self._slots = threading.BoundedSemaphore(BARRIERS_MAX)
 
-    def wait(self, revision: int) -> Passed:
-        """Waits until nobody answers from before a revision; 0: the one that is committed last.
+    def wait(self, revision: int) -> BarrierResult:
+        """Waits until no replica answers from before a revision.
+
+        Args:
+            revision: A committed revision; 0: the latest one.
 
         Raises:
-            RevisionNotReached: it is not committed, or no longer: the database was restored.
-            Overloaded: BARRIERS_MAX wait already.
-            DatabaseUnavailable: the barrier could not be raised.
+            RevisionNotReached: The database does not hold it, or was restored meanwhile.
+            Overloaded: BARRIERS_MAX calls wait already.
+            DatabaseUnavailable: The barrier could not be raised.
         """
-        if not self._room.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise Overloaded("barriers_max", BARRIERS_MAX)
         try:
             return self._wait(revision)
         finally:
-            self._room.release()
+            self._slots.release()
 
-    def _wait(self, revision: int) -> Passed:
+    def _wait(self, revision: int) -> BarrierResult:
         state, revision, bounds = self._raise(revision)
-        # Whoever answers from before has confirmed that before this moment.
+        # An answer from before was confirmed before this moment.
         began = time.monotonic()
         waiting = set(bounds)
         silent = 0
-        pause = LOOK_SECONDS_MIN
+        pause = PAUSE_SECONDS_MIN
         while waiting:
             time.sleep(pause)
-            pause = min(pause * 1.5, LOOK_SECONDS_MAX)
-            with suppress(DatabaseUnavailable):  # time passes for replicas without it too
+            pause = min(pause * 1.5, PAUSE_SECONDS_MAX)
+            with suppress(
+                DatabaseUnavailable
+            ):  # the bounds of replicas pass without the database too
                 waiting &= self._unacknowledged(revision, state.epoch)
             passed = time.monotonic() - began
-            over = {one for one in waiting if passed > bounds[one] * (1 + CLOCK_DRIFT)}
+            over = {replica for replica in waiting if passed > bounds[replica] * (1 + CLOCK_DRIFT)}
             silent += len(over)
             waiting -= over
-        return Passed(revision, len(bounds), silent)
+        return BarrierResult(revision, len(bounds), silent)
 
     def _raise(self, revision: int) -> tuple[State, int, Mapping[str, float]]:
-        """The state, the revision that is meant, and how long each replica that there is may answer
-        from what it confirmed last."""
+        """Returns the state, the revision to wait for, and the staleness bound of each replica, in
+        seconds."""
         table = tables.state
         with connect_to_write(self._engine) as connection:
             with connection.begin():
@@ -93,7 +98,7 @@ class Barriers:
                     update(table).where(table.c.barrier < revision).values(barrier=revision)
                 )
                 bounds = _bounds(connection)
-            # What fails here is found by polling.
+            # If this fails, the replicas find the barrier by polling.
             with suppress(DatabaseUnavailable):
                 announce(connection, CHANNEL)
         return state, revision, bounds
@@ -103,7 +108,7 @@ class Barriers:
         with begin_read(self._engine) as connection:
             state = read_state(connection)
             if state.epoch != epoch:
-                # It restarted, was restored or failed over: what was waited for may not be in it.
+                # It restarted, was restored or failed over: the revision may be lost.
                 raise RevisionNotReached(
                     "the database began a new epoch meanwhile; read what it holds, and ask again",
                     wanted=revision,

@@ -1,9 +1,9 @@
-"""What was applied lately, kept in memory for those who watch: watching costs no SQL.
+"""The recent changes of a replica, in memory for subscribers: a subscription costs no SQL.
 
-    replica -> History (one a process, bounded) <- Watch (one a watcher: a place in the history)
+    replica -> History (one for each process, bounded) <- ChangeSubscription (one position each)
 
-A watch holds nothing but its place and is asked, without waiting, for what came after; so a watcher
-that asks slowly costs no memory, and one that falls off the end of the history starts over.
+A subscription holds only its position. It returns, without waiting, the changes behind it. So a
+slow subscriber costs no memory, and one that falls behind the start of the history must resync.
 """
 
 import bisect
@@ -18,104 +18,104 @@ from pdp.facts.replica.leases import Leases
 from pdp.facts.replica.snapshot import Snapshot, SnapshotCell
 from pdp.facts.store.changelog import Change
 
-REVISIONS_KEPT_MAX = 10_000
-CHANGES_KEPT_MAX = 100_000
-CHANGES_AT_ONCE_MAX = 1_000
-"""Of one `News`, and so of one message."""
+HISTORY_REVISIONS_MAX = 10_000
+HISTORY_CHANGES_MAX = 100_000
+CHANGES_PER_BATCH_MAX = 1_000
+"""In one `ChangeBatch`, and so in one message."""
 REACH_SECONDS_MAX = 1.0
 
 
-# Compared as itself: a step is a place in one history, and its changes are many.
+# Compared by identity: to compare many changes would be slow.
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """Changes of one revision; all of them, or a part."""
+class RevisionPart:
+    """All changes of one revision, or some of them."""
 
     revision: int
     changes: Sequence[Change]
     is_last: bool
-    """Whether no other part of this revision follows."""
+    """Whether this is the last part of its revision."""
 
     @property
     def reached(self) -> int:
-        """The revision up to which everything is known, once this is."""
+        """The latest revision that is complete once this part is processed."""
         return self.revision if self.is_last else self.revision - 1
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What came after the news before."""
+class ChangeBatch:
+    """The changes since the previous batch."""
 
-    start_over: bool
-    """What came in between is not at hand, or too much to tell; `steps` go on behind that."""
-    steps: Sequence[Step]
-    behind: bool
-    """Whether there is more to be told."""
+    resync: bool
+    """Changes were lost or are too many: the subscriber must drop everything. `parts` follow."""
+    parts: Sequence[RevisionPart]
+    has_more: bool
+    """Whether the next batch is available already."""
     epoch: str
     revision: int
-    """All changes up to here have been told with this."""
-    left_seconds: float | None
-    """How much longer the replica may answer from this revision; None: it does not now."""
+    """The subscriber knows all changes up to here once it has processed this batch."""
+    fresh_seconds: float | None
+    """How much longer the replica may serve this revision; None: it serves another one."""
 
 
 class History:
-    """The latest steps of one replica, in order. One thread writes, any may read.
+    """The latest changes of one replica, in order. One thread writes, any thread may read.
 
-    Steps are numbered, and no number is given twice: a place is the number of the step that is to
-    come, and whatever was before the first step that is kept is too old.
+    Parts are numbered, and no number is used twice. A position is the number of the next part. A
+    position before the first part in memory is too old.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._steps: deque[Step] = deque()
+        self._parts: deque[RevisionPart] = deque()
         self._first = 0
         self._changes = 0
         self._before = 0
-        """The revision before the first step."""
+        """The revision before the first part."""
         self._epoch = ""
         self.leases = Leases()
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Has `listener` called, and not waited for long, each time that there is news."""
+        """Calls `listener` after each change. It must return quickly."""
         self._listeners = (*self._listeners, listener)
 
     def publish(self, found: Mapping[int, Sequence[Change]]) -> None:
-        """The replica has applied these revisions, which follow the last one without a gap."""
+        """Appends applied revisions, which follow the last one without a gap."""
         with self._lock:
             for revision, changes in found.items():
-                for step in _steps(revision, changes):
-                    self._steps.append(step)
-                    self._changes += len(step.changes)
-            while len(self._steps) > REVISIONS_KEPT_MAX or self._changes > CHANGES_KEPT_MAX:
-                step = self._steps.popleft()
+                for part in _split(revision, changes):
+                    self._parts.append(part)
+                    self._changes += len(part.changes)
+            while len(self._parts) > HISTORY_REVISIONS_MAX or self._changes > HISTORY_CHANGES_MAX:
+                part = self._parts.popleft()
                 self._first += 1
-                self._before = step.revision
-                self._changes -= len(step.changes)
+                self._before = part.revision
+                self._changes -= len(part.changes)
         self.leases.applied(self._revision())
-        self._tell()
+        self._notify()
 
     def restart(self, epoch: str, revision: int) -> None:
-        """The replica has started over at this revision, whatever was before."""
+        """Empties the history: the replica has reloaded everything at this revision."""
         with self._lock:
-            # One number is passed over: no place from before is at hand any more.
-            self._first += len(self._steps) + 1
-            self._steps.clear()
+            # Skips one number, so that every earlier position is too old.
+            self._first += len(self._parts) + 1
+            self._parts.clear()
             self._changes = 0
             self._before = revision
             self._epoch = epoch
         self.leases.restarted(revision)
-        self._tell()
+        self._notify()
 
     def end(self) -> tuple[str, int, int]:
-        """Epoch, revision and place behind everything that is known."""
+        """Returns epoch, revision and position of the end of the history."""
         with self._lock:
-            return self._epoch, self._revision(), self._first + len(self._steps)
+            return self._epoch, self._revision(), self._first + len(self._parts)
 
     def find(self, epoch: str, after: int) -> int | None:
-        """The place behind all steps of this revision; None where what follows is not at hand.
+        """Returns the position after a revision; None: the changes after it are not in memory.
 
         Raises:
-            RevisionNotReached: it is later than what is known.
+            RevisionNotReached: The revision is later than the end of the history.
         """
         with self._lock:
             if epoch != self._epoch or after < self._before:
@@ -128,38 +128,38 @@ class History:
                     seen=seen,
                 )
             return self._first + bisect.bisect_right(
-                self._steps, after, key=lambda step: step.revision
+                self._parts, after, key=lambda part: part.revision
             )
 
-    def since(self, place: int) -> tuple[Sequence[Step], bool] | None:
-        """The next steps from a place on, and whether there are more; None: they are gone."""
+    def since(self, position: int) -> tuple[Sequence[RevisionPart], bool] | None:
+        """Returns the parts from a position on, and whether there are more; None: it is too old."""
         with self._lock:
-            index = place - self._first
+            index = position - self._first
             if index < 0:
                 return None
-            steps: list[Step] = []
-            room = CHANGES_AT_ONCE_MAX
-            while index < len(self._steps):
-                step = self._steps[index]
-                room -= len(step.changes)
+            parts: list[RevisionPart] = []
+            room = CHANGES_PER_BATCH_MAX
+            while index < len(self._parts):
+                part = self._parts[index]
+                room -= len(part.changes)
                 if room < 0:
-                    return steps, True
-                steps.append(step)
+                    return parts, True
+                parts.append(part)
                 index += 1
-            return steps, False
+            return parts, False
 
     def _revision(self) -> int:
-        return self._steps[-1].revision if self._steps else self._before
+        return self._parts[-1].revision if self._parts else self._before
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener()
 
 
-class Watch:
-    """A place in the history of a replica. Without an epoch it begins behind everything.
+class ChangeSubscription:
+    """A position in the history of a replica. Without an epoch it begins at the end.
 
-    For one thread at a time. Nothing here waits. Whoever has one closes it, once.
+    For one thread at a time. No method waits. The owner calls `close` exactly once.
     """
 
     def __init__(
@@ -176,73 +176,73 @@ class Watch:
         self._staleness_seconds_max = staleness_seconds_max
         self._epoch = epoch
         self._revision = after_revision
-        self._place: int | None = None
+        self._position: int | None = None
         self._began = time.monotonic()
 
-    def news(self) -> News:
-        """What came since the last call.
+    def next_batch(self) -> ChangeBatch:
+        """Returns the changes since the last call.
 
         Raises:
-            FactsStale: the newest revision is not known within the bound.
-            RevisionNotReached: the one to begin after was not seen within a second.
+            FactsStale: The newest revision was not confirmed within the bound.
+            RevisionNotReached: The revision to begin after was not seen within REACH_SECONDS_MAX.
         """
-        # First of all: a snapshot that is older than the history confirms nothing of what is newer.
+        # Read before the history: an older snapshot confirms nothing about later changes.
         snapshot = self._cell.current
         age_seconds = time.monotonic() - snapshot.confirmed_at
-        left_seconds = self._staleness_seconds_max - age_seconds
-        if left_seconds <= 0:
+        fresh_seconds = self._staleness_seconds_max - age_seconds
+        if fresh_seconds <= 0:
             raise FactsStale(
                 "every change was not confirmed as seen in time",
                 age_seconds=age_seconds,
                 bound_seconds=self._staleness_seconds_max,
             )
-        start_over = self._place is None and not self._find()
-        found = None if self._place is None else self._history.since(self._place)
-        if self._place is not None and found is None:
-            start_over = True
+        resync = self._position is None and not self._find()
+        found = None if self._position is None else self._history.since(self._position)
+        if self._position is not None and found is None:
+            resync = True
             self._go_to_end()
-        steps, behind = found or ((), False)
-        if steps and self._place is not None:
-            self._place += len(steps)
-            self._revision = steps[-1].reached
-        return News(
-            start_over,
-            steps,
-            behind,
+        parts, has_more = found or ((), False)
+        if parts and self._position is not None:
+            self._position += len(parts)
+            self._revision = parts[-1].reached
+        return ChangeBatch(
+            resync,
+            parts,
+            has_more,
             self._epoch,
             self._revision,
-            left_seconds if self._place is not None and self._is_at(snapshot) else None,
+            fresh_seconds if self._position is not None and self._is_at(snapshot) else None,
         )
 
     def close(self) -> None:
-        """Nobody asks any more. Until then a barrier waits for the watcher's lease."""
+        """Ends the subscription. Until then a barrier waits for the lease of the subscriber."""
         self._history.leases.leave()
 
     def _find(self) -> bool:
-        """Looks for the place to begin at; False where what follows is not at hand."""
+        """Finds the position to begin at; False: the changes after it are not in memory."""
         if not self._epoch:
             self._go_to_end()
             return True
         try:
-            self._place = self._history.find(self._epoch, self._revision)
+            self._position = self._history.find(self._epoch, self._revision)
         except RevisionNotReached:
-            # Another process of the service was ahead of this one; it will not be for long.
+            # Another process was ahead of this one; this one will catch up soon.
             if time.monotonic() - self._began > REACH_SECONDS_MAX:
                 raise
             return True
-        if self._place is None:
+        if self._position is None:
             self._go_to_end()
             return False
         return True
 
     def _go_to_end(self) -> None:
-        self._epoch, self._revision, self._place = self._history.end()
+        self._epoch, self._revision, self._position = self._history.end()
 
     def _is_at(self, snapshot: Snapshot) -> bool:
         return snapshot.revision == self._revision and snapshot.epoch == self._epoch
 
 
-def _steps(revision: int, changes: Sequence[Change]) -> Iterator[Step]:
-    for begin in range(0, len(changes), CHANGES_AT_ONCE_MAX):
-        end = begin + CHANGES_AT_ONCE_MAX
-        yield Step(revision, tuple(changes[begin:end]), end >= len(changes))
+def _split(revision: int, changes: Sequence[Change]) -> Iterator[RevisionPart]:
+    for begin in range(0, len(changes), CHANGES_PER_BATCH_MAX):
+        end = begin + CHANGES_PER_BATCH_MAX
+        yield RevisionPart(revision, tuple(changes[begin:end]), end >= len(changes))

@@ -1,13 +1,13 @@
-"""Until when watchers may still give answers from before a revision.
+"""Computes until when subscribers may serve cached decisions from before a revision.
 
-A watcher may give an answer again while it holds a lease, which is given at most LEASE_SECONDS_MAX
-at a time and only by a replica that serves the revision that the watcher knows. So the last lease
-from before a revision has run out LEASE_SECONDS_MAX after that revision was in place, or after the
-last watcher left.
+A subscriber may serve from its cache while it holds a lease. A lease lasts at most
+LEASE_SECONDS_MAX, and a replica grants it only if it serves the revision that the subscriber knows.
+So the last lease from before a revision ends LEASE_SECONDS_MAX after that revision was applied, or
+after the last subscriber left.
 
-It counts on two orders. A watch is counted before it reads a snapshot: one that is not counted yet
-once a revision is in place will see that revision. And who gives a lease counts it from a clock
-that was read before the snapshot was.
+This relies on two orders. A subscription is counted before it reads a snapshot: if it is not
+counted when a revision is applied, it will see that revision. And a lease is measured from a clock
+that was read before the snapshot.
 """
 
 import threading
@@ -16,32 +16,32 @@ from collections import deque
 
 LEASE_SECONDS_MAX = 1.0
 CLOCK_DRIFT = 0.001
-"""How much two clocks may run apart: NTP steers each by half of that at most."""
+"""Largest relative difference of two clock rates: NTP slews each by half of it at most."""
 
 
 class Leases:
-    """Those that the watchers of one replica may hold. Thread-safe."""
+    """The leases that the subscribers of one replica may hold. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
         self._left_at = float("-inf")
         self._applied: deque[tuple[int, float]] = deque()
-        """Revisions and since when they are in place: those that are not settled, and one more."""
+        """Revisions and when they were applied: those that are not settled, and one more."""
 
     def enter(self) -> None:
-        """One more watcher is here. To be called before anything is read for it."""
+        """Counts one more subscriber. Call it before anything is read for it."""
         with self._lock:
             self._open += 1
 
     def leave(self) -> None:
-        """One of them has gone."""
+        """Counts one subscriber less."""
         with self._lock:
             self._open -= 1
             self._left_at = time.monotonic()
 
     def applied(self, revision: int) -> None:
-        """From now on no lease is given to who does not know this revision."""
+        """Records that, from now on, only subscribers that know this revision get a lease."""
         now = time.monotonic()
         with self._lock:
             while len(self._applied) > 1 and self._end(self._applied[1][1]) <= now:
@@ -49,13 +49,13 @@ class Leases:
             self._applied.append((revision, now))
 
     def restarted(self, revision: int) -> None:
-        """The same, where revisions count another history now."""
+        """Does the same for the first revision of a new epoch."""
         with self._lock:
             self._applied.clear()
         self.applied(revision)
 
     def settled(self) -> int:
-        """The latest revision from before which no watcher holds a lease; 0: none is."""
+        """Returns the latest revision before which no lease is valid any more; 0: none."""
         now = time.monotonic()
         with self._lock:
             for revision, since in reversed(self._applied):
@@ -64,13 +64,15 @@ class Leases:
         return 0
 
     def end(self, revision: int | None = None) -> float:
-        """time.monotonic() of when a revision will be settled; None: of when every lease that was
-        given until now has run out."""
+        """Returns the time.monotonic() at which a revision is settled; None: at which every lease
+        that was granted so far has ended."""
         now = time.monotonic()
         with self._lock:
             if revision is None:
                 return self._end(now)
-            return self._end(next((at for one, at in self._applied if one >= revision), now))
+            return self._end(
+                next((at for applied, at in self._applied if applied >= revision), now)
+            )
 
     def _end(self, since: float) -> float:
         last_given = since if self._open else min(since, self._left_at)

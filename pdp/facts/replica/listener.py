@@ -1,6 +1,7 @@
-"""Hears from PostgreSQL that somebody wrote, so that a replica need not wait for its next poll.
+"""Listens for PostgreSQL's notifications of writes, so that a replica polls at once.
 
-A hint and no more: what is lost, late or refused (connection poolers may) is found by the poll.
+They are hints only. If one is lost or late, or a connection pooler refuses LISTEN, the next poll
+finds the change.
 """
 
 from collections.abc import Callable
@@ -15,16 +16,16 @@ from pdp.facts.store.changelog import CHANNEL
 log = structlog.get_logger(__name__)
 
 SPACING_SECONDS = 0.02
-"""Between two calls: many writes at once are one."""
+"""Pause between two calls: writes in quick succession cause one call."""
 WAIT_SECONDS = 0.2
-"""How late the end of the process may be noticed."""
+"""How long `stop` may go unnoticed."""
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 2.0
 
 
 class Listener:
-    """Calls `changed` after each write of any process, and whenever it begins to listen (again).
+    """Calls `changed` after each write of any process, and after each (re)connection.
 
     Does nothing on SQLite. Start it after a fork, not before.
     """
@@ -42,16 +43,16 @@ class Listener:
         )
 
     def start(self) -> None:
-        """Begins to listen; returns at once. The database need not be in reach."""
+        """Starts to listen; returns at once, even if the database is not reachable."""
         if self._engine.dialect.name == "postgresql":
             self._task.start()
 
     def stop(self) -> None:
-        """Ends within STOP_SECONDS_MAX."""
+        """Stops within STOP_SECONDS_MAX."""
         self._task.stop(STOP_SECONDS_MAX)
 
     def _listen(self) -> float:
-        """Listens until the connection is lost or the task is to end."""
+        """Listens until the connection is lost or the task is stopped."""
         with listening(self._engine, CHANNEL) as announced:
             self._task.works()
             self._changed()

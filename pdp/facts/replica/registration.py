@@ -1,14 +1,13 @@
-"""The row by which those who wait at a barrier know of a replica.
+"""The row in `replicas` that lets a waiting barrier know of a replica.
 
-In: what the replica has applied. Out: the row in `replicas`, kept fresh and seen to be there.
+In: what the replica has applied. Out: the row in `replicas`, refreshed and verified.
 
-A replica confirms nothing unless its row was there in the same look at the database, so who sees
-no row knows that nobody stands behind it. A row is removed by its replica once nobody can give an
-answer because of it any more; and by others once it was not refreshed for QUIET_SECONDS and the
-replica's own bound, while a replica that could not refresh its row for UNREFRESHED_SECONDS_MAX
-confirms nothing. Each of them counts that on its own monotonic clock from what it saw itself:
-`seen_at` is only compared with itself, so that no clock that jumps can matter. ADR 12 has the
-whole argument.
+A replica confirms a revision only if the same transaction saw its row. So no row means: no replica
+answers. A replica removes its row once no answer can depend on it any more. Other replicas
+remove the row if it was not refreshed for SILENT_SECONDS_MAX plus the replica's own bound; long
+before that, after UNREFRESHED_SECONDS_MAX, the replica itself confirms nothing. Each replica
+measures this on its own monotonic clock, from what it saw itself. `seen_at` is only compared with
+itself, so a clock that jumps does not matter. ADR 12 has the whole argument.
 """
 
 import time
@@ -36,7 +35,7 @@ from pdp.facts.store.state import State, read_state, state_columns, state_of
 
 REFRESH_SECONDS = 10.0
 UNREFRESHED_SECONDS_MAX = 30.0
-QUIET_SECONDS = 60.0
+SILENT_SECONDS_MAX = 60.0
 
 _NOW: Mapping[str, ColumnElement[float]] = {
     "postgresql": literal_column("extract(epoch FROM clock_timestamp())"),
@@ -46,8 +45,8 @@ _NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where the database stands, and the row of this replica, in one transaction."""
+class PollResult:
+    """The state of the database and the row of this replica, as one transaction sees them."""
 
     state: State
     acknowledged: int
@@ -55,9 +54,11 @@ class Standing:
 
 
 class Registration:
-    """The row of one replica, and the connection with which it follows the database: its own, so
-    that no load of requests can keep a replica from knowing that it is current. For one thread at
-    a time, but for `require`."""
+    """The row of one replica, and the connection that polls the database.
+
+    The connection is not of the pool, so that no load of requests can delay a poll. For one thread
+    at a time, except `require`.
+    """
 
     def __init__(self, engine: Engine, staleness_seconds_max: float) -> None:
         self._engine = engine
@@ -65,10 +66,10 @@ class Registration:
         self._staleness_seconds_max = staleness_seconds_max
         self._connection: Connection | None = None
         self._refreshed_at = _NEVER
-        """time.monotonic() before the row was last written; never: it has to be made."""
-        self._has_stood = False
+        """time.monotonic() before the row was last written; _NEVER: it must be inserted."""
+        self._was_registered = False
         self._others: dict[tuple[str, float], float] = {}
-        """Id and `seen_at` of other rows -> since when they are known to have been so."""
+        """Id and `seen_at` of other rows -> time.monotonic() when this pair was first seen."""
         dialect = engine.dialect.name
         self._now = _NOW[dialect]
         self._query = select(*state_columns(dialect), tables.replicas.c.acknowledged).select_from(
@@ -76,10 +77,11 @@ class Registration:
         )
 
     def refresh(self) -> None:
-        """Makes or refreshes the row where it is time to.
+        """Inserts or refreshes the row if it is due. A failure is retried at the next call.
 
-        Raises DatabaseUnavailable where it could not for so long that nothing may be confirmed;
-        before that it is tried again the next time.
+        Raises:
+            DatabaseUnavailable: The row is older than UNREFRESHED_SECONDS_MAX, so that nothing may
+                be confirmed.
         """
         now = time.monotonic()
         if now < self._refreshed_at + REFRESH_SECONDS:
@@ -88,18 +90,18 @@ class Registration:
             with self._transaction(write=True) as connection:
                 self._write(connection)
             self._refreshed_at = now
-            self._remove_quiet()
+            self._remove_silent()
         except DatabaseUnavailable:
             if now >= self._refreshed_at + UNREFRESHED_SECONDS_MAX:
                 raise
 
     @contextmanager
-    def look(self) -> Iterator[Standing]:
-        """One look at the database.
+    def poll(self) -> Iterator[PollResult]:
+        """Reads the state of the database, in a transaction that lasts as long as the block.
 
         Raises:
-            FactsStale: the row is not there; the next `refresh` makes it.
-            DatabaseUnavailable: the database cannot be reached or does not answer soon.
+            FactsStale: The row is missing; the next `refresh` inserts it.
+            DatabaseUnavailable: The database cannot be reached or does not answer soon.
         """
         with self._transaction() as connection:
             row = connection.execute(self._query, {"replica": self._id}).mappings().one()
@@ -108,31 +110,36 @@ class Registration:
             if acknowledged is None:
                 self._refreshed_at = _NEVER
                 raise FactsStale("this process is not registered")
-            self._has_stood = True
-            yield Standing(state, acknowledged, connection)
+            self._was_registered = True
+            yield PollResult(state, acknowledged, connection)
 
     def require(self, connection: Connection) -> None:
-        """The same, for another thread and in its own transaction. Raises FactsStale."""
+        """Checks that the row exists, in the transaction of another thread.
+
+        Raises:
+            FactsStale: It is missing or was not refreshed in time.
+        """
         replicas = tables.replicas.c
         row = connection.execute(select(replicas.id).where(replicas.id == self._id)).first()
         if row is None or time.monotonic() >= self._refreshed_at + UNREFRESHED_SECONDS_MAX:
             raise FactsStale("this process is not registered")
 
     def acknowledge(self, revision: int, epoch: str) -> None:
-        """Says that nobody gives answers from before this revision because of this replica.
+        """Records that no answer from before this revision depends on this replica any more.
 
-        Raises DatabaseUnavailable; the next one may say it.
+        Raises:
+            DatabaseUnavailable: It was not recorded; the next call may succeed.
         """
         replicas = tables.replicas
         with self._transaction(write=True) as connection:
-            # The database may have been restored since that was true of it.
+            # The database may have been restored meanwhile.
             if read_state(connection).epoch == epoch:
                 connection.execute(
                     update(replicas).where(replicas.c.id == self._id).values(acknowledged=revision)
                 )
 
     def leave(self) -> None:
-        """Removes the row. To be called when nobody gives answers because of this replica."""
+        """Removes the row. Call it once no answer depends on this replica any more."""
         if self._refreshed_at != _NEVER:
             replicas = tables.replicas
             with suppress(DatabaseUnavailable), self._transaction(write=True) as connection:
@@ -145,9 +152,9 @@ class Registration:
         if self._refreshed_at != _NEVER:
             connection.execute(update(replicas).where(own).values(seen_at=self._now))
             return
-        # Who has never answered cannot have from before; who has, may.
-        acknowledged = 0 if self._has_stood else read_state(connection).revision
-        # It may be there: that it was made is not always heard.
+        # A replica that never served starts at the current revision; one that did starts at 0.
+        acknowledged = 0 if self._was_registered else read_state(connection).revision
+        # The row may exist: the confirmation of an earlier insert may have been lost.
         connection.execute(delete(replicas).where(own))
         connection.execute(
             insert(replicas).values(
@@ -158,7 +165,7 @@ class Registration:
             )
         )
 
-    def _remove_quiet(self) -> None:
+    def _remove_silent(self) -> None:
         replicas = tables.replicas.c
         with self._transaction() as connection:
             rows = connection.execute(
@@ -172,7 +179,7 @@ class Registration:
         }
         for row in rows:
             since = self._others.get((row.id, row.seen_at), now)
-            if now > since + QUIET_SECONDS + row.staleness_seconds_max:
+            if now > since + SILENT_SECONDS_MAX + row.staleness_seconds_max:
                 quiet = delete(tables.replicas).where(
                     replicas.id == row.id, replicas.seen_at == row.seen_at
                 )

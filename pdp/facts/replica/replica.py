@@ -1,9 +1,9 @@
 """Serves policy and facts at one revision from memory, and follows the changes.
 
-What is in memory is answered without suspending; a bounded pool of threads reads the rest. One
-thread polls the database. Nothing per user is loaded at start. Freshness has a bound: each answer
-is checked, after it was made, against the moment at which its revision was last confirmed to be the
-newest. A row in the database lets writers at a barrier know of this replica.
+Facts in memory are returned without suspending; a bounded pool of threads loads the others. One
+thread polls the database. Facts about users are loaded on demand. Freshness has a bound: each
+answer is checked, after the evaluation, against the time at which its revision was last confirmed
+as the newest. A row in the database lets a waiting barrier know of this replica.
 """
 
 import threading
@@ -18,25 +18,25 @@ import structlog
 
 from pdp.concurrency.background import BackgroundTask
 from pdp.concurrency.waiting import done_within
-from pdp.database.engine import take_time
+from pdp.database.engine import allow_long_statements
 from pdp.decision import Policy
 from pdp.errors import (
     DatabaseUnavailable,
     FactsStale,
     RevisionNotReached,
 )
-from pdp.facts.replica.change_feed import History, Watch
-from pdp.facts.replica.lookup import Look
-from pdp.facts.replica.registration import Registration, Standing
+from pdp.facts.replica.change_feed import ChangeSubscription, History
+from pdp.facts.replica.lookup import Lookup
+from pdp.facts.replica.registration import PollResult, Registration
 from pdp.facts.replica.snapshot import Snapshot, SnapshotCell
 from pdp.facts.replica.survey import Survey
 from pdp.facts.replica.view import View
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.facts.store.loader import (
-    Claim,
-    Gathered,
-    Wanted,
-    gather,
+    FactBatch,
+    FactKey,
+    FactKeys,
+    load_facts,
     read_policy,
     read_policy_changes,
 )
@@ -55,14 +55,14 @@ READERS_MAX = 8
 READS_QUEUED_MAX = 256
 LOAD_WAIT_SECONDS_MAX = 10.0
 RETRY_SECONDS_MAX = 0.2
-"""After a look that failed: the connection may have been dead, and the database be there."""
+"""After a failed poll: the connection may be dead although the database is reachable."""
 REVISIONS_TO_FOLLOW_MAX = 1_000
-"""Further behind, everything is read again."""
+"""A replica that is further behind reloads everything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PollWaiter:
-    """Waits until so many polls are done, or a revision is served."""
+    """Waits until poll number `polls` is done or `revision` is served."""
 
     polls: int
     revision: float
@@ -70,7 +70,15 @@ class _PollWaiter:
 
 
 class Replica:
-    """The facts of one process. Thread-safe. Start it after a fork, not before."""
+    """The policy and facts that one process decides from. Thread-safe.
+
+    Start it after a fork, not before. `view` loads what an evaluation needs, and `confirm` checks
+    afterwards that the view is still fresh:
+
+        view = await replica.view("user_1", "org_1", [Resource("course", "algebra")])
+        decision = ...  # pure evaluation
+        replica.confirm(view)
+    """
 
     def __init__(self, store: Store, *, staleness_seconds_max: float, poll_seconds: float) -> None:
         self._store = store
@@ -79,9 +87,9 @@ class Replica:
         self._cell = SnapshotCell()
         self._history = History()
         self._registration = Registration(store.engine, staleness_seconds_max)
-        self._loading: dict[Claim, Future[None]] = {}
+        self._loading: dict[FactKey, Future[None]] = {}
         self._loading_lock = threading.Lock()
-        self._one_catches_up = threading.Lock()
+        self._catch_up_lock = threading.Lock()
         self._readers = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="facts-reader")
         self._reads_queued = 0
         self._polls_lock = threading.Lock()
@@ -90,32 +98,32 @@ class Replica:
         retry_seconds = min(poll_seconds, RETRY_SECONDS_MAX)
         self._task = BackgroundTask(
             "replica",
-            self._turn,
+            self._poll,
             retry_seconds=(retry_seconds, retry_seconds),
             log=log,
             failed="facts_not_followed",
             on_recovered=lambda: log.info("facts_followed_again", revision=self.revision),
-            at_end=self._leave,
+            at_end=self._deregister,
         )
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begins to follow the database; returns at once. See `ready`."""
+        """Starts to poll the database; returns at once. See `ready`."""
         self._task.start()
 
     def stop(self) -> None:
-        """Ends the follower. To be called when nothing is answered any more."""
+        """Stops to poll. Call it once this process answers no request any more."""
         self._task.stop(LOAD_WAIT_SECONDS_MAX)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def poke(self) -> None:
-        """Something was written: catch up now instead of at the next poll."""
+        """Polls now instead of later; called after a write."""
         self._task.wake()
 
     @property
     def problem(self) -> str | None:
-        """Why the database could not be followed the last time; None: it was."""
+        """Why the last poll failed; None: it succeeded."""
         return self._task.problem
 
     def ready(self) -> bool:
@@ -123,7 +131,7 @@ class Replica:
         return self.staleness_seconds() < self._staleness_seconds_max
 
     def staleness_seconds(self) -> float:
-        """Time since the served revision was last confirmed as the newest; infinite at first."""
+        """Seconds since the served revision was last confirmed as the newest; infinite at first."""
         if not self._cell.loaded:
             return float("inf")
         return time.monotonic() - self._cell.current.confirmed_at
@@ -140,12 +148,20 @@ class Replica:
 
     @property
     def policy(self) -> Policy:
-        """The policy that is served. Raises FactsStale before the first load."""
+        """The policy that is served.
+
+        Raises:
+            FactsStale: Nothing was loaded yet.
+        """
         return self._cell.current.policy
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is served. Raises FactsStale before the first load."""
+        """The snapshot that is served.
+
+        Raises:
+            FactsStale: Nothing was loaded yet.
+        """
         return self._cell.current
 
     @property
@@ -154,9 +170,9 @@ class Replica:
         return self._cell.current.revision if self._cell.loaded else 0
 
     async def await_revision(self, revision: int) -> bool:
-        """Whether this process serves this revision or a later one; waits for a second at most."""
+        """Waits up to CATCH_UP_SECONDS_MAX for a revision; returns whether it is served."""
         if self.revision < revision:
-            # A poll that begins now sees whatever was committed before: one is enough.
+            # One poll is enough: if it begins now, it sees everything that was committed before.
             await self._await_poll(revision)
         return self.revision >= revision
 
@@ -169,58 +185,68 @@ class Replica:
         resources: Sequence[Resource | None],
         at_least_revision: int = 0,
     ) -> View:
-        """All that decisions about one actor need, at one revision.
+        """Returns everything that decisions about one actor need, at one revision.
 
-        Suspends only if something is not in memory, or `at_least_revision` is not served yet.
+        Suspends only if a fact is not in memory or `at_least_revision` is not served yet.
 
-        What is stored about a resource wins over what the request says: its organization and
-        parent whole, its attributes one by one.
+        The stored organization and parent of a resource replace those of the request. Attributes
+        are merged; a stored attribute replaces one of the same name.
+
+        Args:
+            user_id: Clerk's id of the actor.
+            organization_id: The organization that is active in the token; None: none is.
+            resources: The resources of the request; None: a check without a resource.
+            at_least_revision: The view is of this revision or a later one.
 
         Raises:
-            FactsStale: the newest revision is not known within the bound.
-            RevisionNotReached: `at_least_revision` is later than what the database holds, or was
-                not seen within a second.
-            DatabaseUnavailable: what is not in memory cannot be read.
-            BrokenReference: the ancestors of a resource go in a circle or deeper than
-                RESOURCE_DEPTH_MAX. What is above would be unknown, so there is no answer.
-            InvalidRequest: an identifier cannot be stored.
+            FactsStale: The newest revision was not confirmed within the bound.
+            RevisionNotReached: The database does not hold `at_least_revision`, or this process
+                did not see it within CATCH_UP_SECONDS_MAX.
+            DatabaseUnavailable: A fact that is not in memory cannot be read.
+            BrokenReference: The ancestors of a resource form a cycle or are deeper than
+                RESOURCE_DEPTH_MAX. The ancestors above would be unknown, so there is no answer.
+            InvalidRequest: An identifier cannot be stored.
         """
         if at_least_revision and at_least_revision > self.revision:
             await self._reach(at_least_revision)
 
-        def look(snapshot: Snapshot, gathered: Gathered | None) -> View | Wanted:
+        def find(snapshot: Snapshot, batch: FactBatch | None) -> View | FactKeys:
             self.require_fresh(snapshot)
-            found = Look(snapshot, gathered)
-            user = found.user(user_id)
-            organization = found.organization(organization_id)
-            chains = [found.chain(resource) for resource in resources]
-            if found.wanted is not None:
-                return found.wanted
+            lookup = Lookup(snapshot, batch)
+            user = lookup.user(user_id)
+            organization = lookup.organization(organization_id)
+            chains = [lookup.chain(resource) for resource in resources]
+            if lookup.missing is not None:
+                return lookup.missing
             return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
 
-        gathered: Gathered | None = None
+        batch: FactBatch | None = None
         for _ in range(ATTEMPTS_MAX):
-            view = look(self._cell.current, gathered)
+            view = find(self._cell.current, batch)
             if isinstance(view, View):
                 return view
-            gathered = await self._load(view) or gathered
-            if gathered is not None and not self._cell.current.is_at(gathered):
+            batch = await self._load(view) or batch
+            if batch is not None and not self._cell.current.is_at(batch):
                 await self._await_poll()
-        # What is wanted changes faster than two transactions can agree: one transaction for all.
-        wanted = _all_wanted(user_id, organization_id, resources)
+        # The facts change faster than two transactions can agree: one transaction for all.
+        keys = _all_keys(user_id, organization_id, resources)
         caught_up = self._submit(
-            lambda: self._catch_up_and_read(lambda reader: gather(reader, wanted))
+            lambda: self._catch_up_and_read(lambda reader: load_facts(reader, keys))
         )
-        view = look(*await _outcome(caught_up))
+        view = find(*await _outcome(caught_up))
         if isinstance(view, View):
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
 
     async def survey(self, read: Callable[[Survey], T], at_least_revision: int = 0) -> T:
-        """What `read` returns, called in a thread of the pool with a transaction that is at the
-        revision that is served.
+        """Calls `read` in a thread of the pool, with a transaction at the served revision.
 
-        Raises what `view` raises, and what `read` raises.
+        Returns:
+            What `read` returns.
+
+        Raises:
+            FactsStale: As in `view`, as are RevisionNotReached and DatabaseUnavailable. Errors of
+                `read` are passed on.
         """
         if at_least_revision > self.revision:
             await self._reach(at_least_revision)
@@ -235,7 +261,7 @@ class Replica:
             if isinstance(done, tuple):
                 return done[0]
             await self.await_revision(done.revision)
-        # It changes faster than is polled: nothing is applied while this is read.
+        # The revision changes faster than it is polled: hold the lock, so that none is applied.
         _, found = await _outcome(
             self._submit(
                 lambda: self._catch_up_and_read(
@@ -246,30 +272,41 @@ class Replica:
         return found
 
     def confirm(self, view: View) -> None:
-        """Called after the evaluation: that what the answer stands on is still within the bound.
+        """Checks, after the evaluation, that the view is still within the staleness bound.
 
-        It is the view's own revision that counts: a pause during which the process caught up with
-        the world does not make the answer newer.
+        The revision of the view counts: if the process caught up during a pause, that does not
+        make the answer newer.
 
         Raises:
-            FactsStale: it is not.
+            FactsStale: The view is too old.
         """
         self.require_fresh(view.snapshot)
 
-    # --- watching -------------------------------------------------------------------------------
+    # --- subscriptions --------------------------------------------------------------------------
 
-    def watch(self, epoch: str, after_revision: int) -> Watch:
-        """What changed after a revision, to be asked for again and again. No epoch: from now on."""
+    def subscribe(self, epoch: str, after_revision: int) -> ChangeSubscription:
+        """Subscribes to the changes after a revision.
+
+        Args:
+            epoch: The epoch of `after_revision`; empty: changes from now on.
+            after_revision: The last revision that the subscriber has processed.
+        """
         if after_revision > self.revision:
             self.poke()
-        return Watch(self._cell, self._history, self._staleness_seconds_max, epoch, after_revision)
+        return ChangeSubscription(
+            self._cell, self._history, self._staleness_seconds_max, epoch, after_revision
+        )
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Has `listener` called when there may be news to watches. It must not wait."""
+        """Calls `listener` when subscriptions may have changes to return. It must not block."""
         self._history.listen(listener)
 
     def require_fresh(self, snapshot: Snapshot) -> None:
-        """Raises FactsStale where nothing is to be answered from it any more."""
+        """Checks that answers may still be given from a snapshot.
+
+        Raises:
+            FactsStale: It is too old, or a barrier has retired it.
+        """
         age_seconds = time.monotonic() - snapshot.confirmed_at
         if age_seconds >= self._staleness_seconds_max:
             raise FactsStale(
@@ -281,49 +318,49 @@ class Replica:
         if snapshot.number < self._cell.oldest:
             raise FactsStale("a barrier ended all answers from before a change")
 
-    async def _load(self, wanted: Wanted) -> Gathered | None:
-        """Reads what nobody is reading already, and waits for what others read."""
+    async def _load(self, keys: FactKeys) -> FactBatch | None:
+        """Loads the keys that no other request loads, and waits for the others to be loaded."""
         done: Future[None] = Future()
         others: set[Future[None]] = set()
-        mine: list[Claim] = []
+        mine: list[FactKey] = []
         with self._loading_lock:
-            for claim in wanted.claims():
-                busy = self._loading.setdefault(claim, done)
+            for fact_key in keys.single_keys():
+                busy = self._loading.setdefault(fact_key, done)
                 if busy is done:
-                    mine.append(claim)
+                    mine.append(fact_key)
                 else:
                     others.add(busy)
 
-        def read_mine() -> Gathered:
-            # In the thread, to the end: others wait for it even if the caller is cancelled.
+        def read_mine() -> FactBatch:
+            # Runs to the end in its thread: others wait for it even if this caller is cancelled.
             try:
                 with self._store.read() as reader:
-                    gathered = gather(reader, Wanted.of(mine))
-                self._cell.fill(gathered)
-                return gathered
+                    batch = load_facts(reader, FactKeys.of(mine))
+                self._cell.fill(batch)
+                return batch
             finally:
-                self._loaded(mine, done)
+                self._finish_loading(mine, done)
 
-        gathered = None
+        batch = None
         if mine:
             try:
                 reading = self._submit(read_mine)
             except DatabaseUnavailable:
-                self._loaded(mine, done)
+                self._finish_loading(mine, done)
                 raise
-            gathered = await _outcome(reading)
+            batch = await _outcome(reading)
         for other in others:
             await done_within(other, LOAD_WAIT_SECONDS_MAX)
-        return gathered
+        return batch
 
-    def _loaded(self, claims: Sequence[Claim], done: "Future[None]") -> None:
+    def _finish_loading(self, fact_keys: Sequence[FactKey], done: "Future[None]") -> None:
         with self._loading_lock:
-            for claim in claims:
-                del self._loading[claim]
+            for fact_key in fact_keys:
+                del self._loading[fact_key]
         done.set_result(None)
 
     def _submit(self, read: Callable[[], T]) -> "Future[T]":
-        """Starts a read in the pool. Raises DatabaseUnavailable if too many wait there."""
+        """Starts a read in the pool. Raises DatabaseUnavailable if READS_QUEUED_MAX are queued."""
         with self._loading_lock:
             if self._reads_queued >= READS_QUEUED_MAX:
                 raise DatabaseUnavailable("too many requests wait for the database")
@@ -339,7 +376,7 @@ class Replica:
         return self._readers.submit(run)
 
     def _catch_up_and_read(self, read: Callable[[Reader], T]) -> tuple[Snapshot, T]:
-        with self._one_catches_up:
+        with self._catch_up_lock:
             asked_at = time.monotonic()
             with self._store.read() as reader:
                 self._registration.require(reader.connection)
@@ -356,8 +393,8 @@ class Replica:
             )
 
     async def _await_poll(self, revision: float = float("inf")) -> None:
-        """Waits until a poll that begins from now on is done, or this revision is served, or a
-        second has passed."""
+        """Waits until the next poll is done, this revision is served, or CATCH_UP_SECONDS_MAX have
+        passed. A poll that is under way does not count."""
         done: Future[None] = Future()
         with self._polls_lock:
             waiter = _PollWaiter(self._polls_begun + 1, revision, done)
@@ -379,48 +416,48 @@ class Replica:
                 else:
                     self._poll_waiters.append(waiter)
 
-    # --- following ------------------------------------------------------------------------------
+    # --- polling --------------------------------------------------------------------------------
 
-    def _leave(self) -> None:
-        # Nobody answers any more; watchers may, for as long as their leases last.
+    def _deregister(self) -> None:
+        # This process answers no more; subscribers may, until their leases end.
         time.sleep(max(0.0, self._history.leases.end() - time.monotonic()))
         self._registration.leave()
 
-    def _turn(self) -> float:
-        """Looks once, and applies what it finds. Returns in how many seconds to look again."""
+    def _poll(self) -> float:
+        """Polls once and applies the changes. Returns the seconds until the next poll."""
         with self._polls_lock:
             self._polls_begun += 1
             poll = self._polls_begun
         self._registration.refresh()
-        with self._one_catches_up:
+        with self._catch_up_lock:
             asked_at = time.monotonic()
-            with self._registration.look() as standing:
-                if not self._confirm(standing.state, asked_at):
-                    take_time(standing.connection)
-                    self._catch_up(Reader(standing.connection), asked_at)
+            with self._registration.poll() as result:
+                if not self._confirm(result.state, asked_at):
+                    allow_long_statements(result.connection)
+                    self._catch_up(Reader(result.connection), asked_at)
         self._poll_done(poll)
-        return self._acknowledge(standing)
+        return self._acknowledge(result)
 
-    def _acknowledge(self, standing: Standing) -> float:
-        """Where somebody waits to hear that this replica is past a revision: says so, if it is.
-        Returns in how many seconds to look again."""
-        state = standing.state
-        wanted = min(state.barrier, state.revision)
-        if standing.acknowledged >= wanted:
+    def _acknowledge(self, result: PollResult) -> float:
+        """If a barrier waits for a revision, records that this replica has passed it, once it has.
+        Returns the seconds until the next poll."""
+        state = result.state
+        target = min(state.barrier, state.revision)
+        if result.acknowledged >= target:
             return self._poll_seconds
-        with self._one_catches_up:
+        with self._catch_up_lock:
             leases = self._history.leases
             settled = leases.settled()
-            if settled < wanted:
-                return min(self._poll_seconds, max(0.0, leases.end(wanted) - time.monotonic()))
-            # First of all: who is still at an answer from before will not give it.
+            if settled < target:
+                return min(self._poll_seconds, max(0.0, leases.end(target) - time.monotonic()))
+            # First: an evaluation that still runs on an older snapshot will be refused.
             self._cell.retire()
-            with suppress(DatabaseUnavailable):  # or at the next poll, which finds it unsaid
+            with suppress(DatabaseUnavailable):  # the next poll tries again
                 self._registration.acknowledge(settled, self._cell.current.epoch)
         return self._poll_seconds
 
     def _confirm(self, state: State, asked_at: float) -> bool:
-        """Notes that what is served is the newest, if it is. The caller holds `_one_catches_up`."""
+        """Confirms the snapshot if it is the newest. The caller holds `_catch_up_lock`."""
         current = self._cell.current if self._cell.loaded else None
         if current and current.epoch == state.epoch and current.revision == state.revision:
             current.confirmed_at = asked_at
@@ -428,7 +465,7 @@ class Replica:
         return False
 
     def _catch_up(self, reader: Reader, asked_at: float) -> None:
-        """Applies what was committed since. The caller holds `_one_catches_up`."""
+        """Applies the revisions since the snapshot. The caller holds `_catch_up_lock`."""
         revision, epoch = reader.revision, reader.epoch
         if self._confirm(reader.state, asked_at):
             return
@@ -436,19 +473,19 @@ class Replica:
         behind = revision - current.revision if current else 0
         if current and current.epoch == epoch and 0 < behind <= REVISIONS_TO_FOLLOW_MAX:
             found = reader.changes(current.revision)
-            changes = [change for some in found.values() for change in some]
-            # Every commit names what it touched: a revision without changes was pruned.
+            changes = [change for revision_changes in found.values() for change in revision_changes]
+            # Every commit records changes: a revision without them was pruned.
             if len(found) == behind and EVERYTHING not in changes:
                 policy = read_policy_changes(reader, current.policy, changes)
                 self._cell.advance(policy, revision, changes, asked_at)
-                # Told only now: who then asks is answered from what they were told.
+                # Only now: a subscriber that then sends a check gets an answer from these changes.
                 self._history.publish(found)
                 return
         if current and (current.epoch != epoch or behind < 0):
             log.warning("epoch_changed", before=current.epoch, after=epoch, revision=revision)
-        # The first time, another epoch, a revision from the past, or too much to tell.
+        # First load, a new epoch, an earlier revision, or too many changes.
         policy = read_policy(reader)
-        # Forgotten before: who confirms by the new snapshot knows that there is a new history.
+        # The history first: a subscriber must not confirm the old one by the new snapshot.
         self._history.restart(epoch, revision)
         self._cell.restart(policy, revision, epoch, asked_at)
 
@@ -459,13 +496,13 @@ async def _outcome(reading: "Future[T]") -> T:
     return reading.result()
 
 
-def _all_wanted(
+def _all_keys(
     user_id: str, organization_id: str | None, resources: Sequence[Resource | None]
-) -> Wanted:
-    wanted = Wanted({user_id}, set() if organization_id is None else {organization_id})
-    for asked in resources:
-        if asked is not None:
-            wanted.resources.add((asked.type, asked.id))
-            if asked.parent is not None:
-                wanted.resources.add((asked.parent.type, asked.parent.id))
-    return wanted
+) -> FactKeys:
+    keys = FactKeys({user_id}, set() if organization_id is None else {organization_id})
+    for resource in resources:
+        if resource is not None:
+            keys.resources.add((resource.type, resource.id))
+            if resource.parent is not None:
+                keys.resources.add((resource.parent.type, resource.parent.id))
+    return keys

@@ -2,23 +2,23 @@
 
 Three caches, each bounded, first in first out, and keyed by all that was read:
 
-    cache          key              an entry is all that is stored about  emptied by a change of
-    users          user id          a user, or that there is none         USER
-    organizations  organization id  an organization's role grants         ORGANIZATION
-    resources      (type, id)       a resource and its role grants, or    RESOURCE
-                                    that there is none
+    cache          key              value                                 invalidated by a change of
+    users          user id          the facts about a user, or None       USER
+    organizations  organization id  the role grants of an organization    ORGANIZATION
+    resources      (type, id)       a resource, if it is stored, and its  RESOURCE
+                                    role grants
 
-Every entry carries the revision that it was read at. The rules that hold:
+Every entry has the revision at which it was read. The rules:
 
 1. An entry is stored, under the lock, only if no later revision was applied since it was read.
-2. To apply a revision is, under the same lock, first to drop the keys that it touched and then to
-   put the new snapshot in place.
-3. A new epoch, a gap in the changes, or a change of EVERYTHING begins new caches.
+2. A revision is applied under the same lock: first the keys that it touched are dropped, then the
+   new snapshot becomes the current one.
+3. A new epoch, a gap in the changes, or a change of EVERYTHING begins with empty caches.
 
-From 1 and 2: what a cache holds at any moment, was it read at or before the snapshot's revision, is
-what the database held at the snapshot's revision. So a reader takes no lock: it takes the snapshot
-first, then entries, and passes over those that were read at a later revision than its snapshot's.
-An entry that is dropped while it looks is merely missing, or was still true at its snapshot.
+From 1 and 2 follows: if an entry was read at or before the revision of a snapshot, it is what the
+database held at that revision. So a reader needs no lock. It takes the snapshot first, then the
+entries, and ignores those that were read after the revision of its snapshot. An entry that is
+dropped meanwhile is either missing, or was still true at the snapshot.
 """
 
 import threading
@@ -31,7 +31,7 @@ from cachetools import FIFOCache
 from pdp.decision import Policy
 from pdp.errors import FactsStale
 from pdp.facts.store.changelog import Change, ChangeKind
-from pdp.facts.store.loader import Gathered
+from pdp.facts.store.loader import FactBatch
 from pdp.model import OrganizationFacts, ResourceFacts, UserFacts
 
 T = TypeVar("T")
@@ -42,15 +42,15 @@ RESOURCES_MAX = 50_000
 
 
 class Entry(NamedTuple, Generic[T]):
-    """A value as it was at a revision."""
+    """A value and the revision at which it was read."""
 
     revision: int
     value: T
 
 
-# First in first out, because then reading changes nothing and needs no lock.
+# First in, first out: so a read changes nothing and needs no lock.
 class Caches:
-    """The caches that snapshots of one epoch share."""
+    """The caches of one epoch, which its snapshots share."""
 
     __slots__ = ("organizations", "resources", "users")
 
@@ -71,7 +71,7 @@ class Caches:
 
 @dataclass(slots=True, eq=False)
 class Snapshot:
-    """What holds at one revision. Only `confirmed_at` changes, and only while it is current."""
+    """The policy and caches at one revision. `confirmed_at` changes while it is the current one."""
 
     policy: Policy
     revision: int
@@ -80,21 +80,21 @@ class Snapshot:
     confirmed_at: float
     """time.monotonic() before the last query that showed this to be the newest revision."""
     number: int = 0
-    """Counts the snapshots of this process, whatever revisions and epochs they are of."""
+    """Counts the snapshots of this process, across revisions and epochs."""
 
-    def is_at(self, gathered: Gathered) -> bool:
-        """Whether what was read is of exactly this revision."""
-        return self.revision == gathered.revision and self.epoch == gathered.epoch
+    def is_at(self, batch: FactBatch) -> bool:
+        """Whether a batch was read at exactly this revision."""
+        return self.revision == batch.revision and self.epoch == batch.epoch
 
 
 class SnapshotCell:
-    """Holds the current snapshot; the one place where the rules above are kept."""
+    """Holds the current snapshot. Only this class enforces the rules above."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._current: Snapshot | None = None
         self.oldest = 0
-        """Nothing is answered any more from a snapshot with a smaller number, however fresh."""
+        """Snapshots with a smaller number are refused, however fresh."""
 
     @property
     def loaded(self) -> bool:
@@ -103,10 +103,10 @@ class SnapshotCell:
 
     @property
     def current(self) -> Snapshot:
-        """The newest snapshot that was applied.
+        """The current snapshot.
 
         Raises:
-            FactsStale: nothing was loaded yet.
+            FactsStale: Nothing was loaded yet.
         """
         current = self._current
         if current is None:
@@ -114,25 +114,21 @@ class SnapshotCell:
         return current
 
     def retire(self) -> None:
-        """From now on nothing is answered any more from snapshots before the current one."""
+        """Refuses, from now on, answers from snapshots before the current one."""
         self.oldest = self.current.number
 
-    def fill(self, gathered: Gathered) -> None:
-        """Stores what was read, unless a later revision was applied meanwhile (rule 1)."""
+    def fill(self, batch: FactBatch) -> None:
+        """Caches a batch, unless a later revision was applied meanwhile (rule 1)."""
         with self._lock:
             current = self._current
-            if (
-                current is None
-                or current.epoch != gathered.epoch
-                or current.revision > gathered.revision
-            ):
+            if current is None or current.epoch != batch.epoch or current.revision > batch.revision:
                 return
-            revision, caches = gathered.revision, current.caches
-            for user_id, user in gathered.users.items():
+            revision, caches = batch.revision, current.caches
+            for user_id, user in batch.users.items():
                 caches.users[user_id] = Entry(revision, user)
-            for organization_id, organization in gathered.organizations.items():
+            for organization_id, organization in batch.organizations.items():
                 caches.organizations[organization_id] = Entry(revision, organization)
-            for key, resource in gathered.resources.items():
+            for key, resource in batch.resources.items():
                 caches.resources[key] = Entry(revision, resource)
 
     def advance(
@@ -148,7 +144,7 @@ class SnapshotCell:
             )
 
     def restart(self, policy: Policy, revision: int, epoch: str, confirmed_at: float) -> None:
-        """Starts over, whatever was there (rule 3)."""
+        """Replaces the snapshot and begins with empty caches (rule 3)."""
         with self._lock:
             number = self._current.number + 1 if self._current else 0
             self._current = Snapshot(policy, revision, epoch, Caches(), confirmed_at, number)

@@ -1,17 +1,17 @@
-"""Reads many facts, and finds which, in one transaction beside a snapshot of the same revision.
+"""Finds and loads many facts in one transaction, at the revision of a snapshot.
 
-What it reads does not go into the caches: a list of a million rows would drop what Check needs.
+The facts do not enter the caches: a list of a million rows would evict what Check needs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from pdp.decision import ActorSearch, Policy, Search
-from pdp.facts.replica.lookup import Look
+from pdp.facts.replica.lookup import Lookup
 from pdp.facts.replica.snapshot import Snapshot
 from pdp.facts.replica.view import View
 from pdp.facts.store.candidates import find_actors, find_candidates, grants_on_resources
-from pdp.facts.store.loader import Gathered, gather
+from pdp.facts.store.loader import FactBatch, load_facts
 from pdp.facts.store.store import Reader
 from pdp.model import Grant, Resource, ResourceFacts, UserFacts
 
@@ -19,83 +19,92 @@ T = TypeVar("T")
 
 
 class Survey:
-    """For one thread, as long as its transaction lives. Every method raises DatabaseUnavailable."""
+    """For one thread, while its transaction lives. Every method raises DatabaseUnavailable."""
 
     def __init__(self, reader: Reader, snapshot: Snapshot) -> None:
         self._reader = reader
         self._snapshot = snapshot
-        self._gathered = Gathered(reader.revision, reader.epoch, {}, {}, {})
+        self._batch = FactBatch(reader.revision, reader.epoch, {}, {}, {})
 
     @property
     def agrees(self) -> bool:
-        """Whether transaction and snapshot are of one revision. Nothing may be read if not."""
-        return self._snapshot.is_at(self._gathered)
+        """Whether transaction and snapshot have the same revision. If not, nothing may be read."""
+        return self._snapshot.is_at(self._batch)
 
     @property
     def revision(self) -> int:
-        """That of the transaction."""
-        return self._gathered.revision
+        """The revision of the transaction."""
+        return self._batch.revision
 
     @property
     def policy(self) -> Policy:
-        """At this revision."""
+        """The policy at this revision."""
         return self._snapshot.policy
 
     def candidates(self, search: Search, after: str, limit: int) -> Sequence[Resource]:
-        """Up to `limit` resources that a search covers, in the bytewise order of their ids, from
-        behind `after` on; of each only its key. See `find_candidates`."""
+        """Returns up to `limit` resources that a search covers, with their keys only, in bytewise
+        order of their ids after `after`. See `find_candidates`."""
         found = find_candidates(self._reader, search, after, limit)
         return [Resource(search.resource_type, id_) for id_ in found]
 
     def actors(self, search: ActorSearch, first: str, limit: int) -> Sequence[str]:
-        """Up to `limit` ids of users that a search covers; see `find_actors`."""
+        """Returns up to `limit` ids of users that a search covers; see `find_actors`."""
         return find_actors(self._reader, search, first, limit)
 
     def grants_on_resources(self, organization_role: str, limit: int) -> Sequence[Grant]:
-        """Up to `limit` grants to an organization role on single resources."""
+        """Returns up to `limit` grants to an organization role on single resources."""
         return grants_on_resources(self._reader, organization_role, limit)
 
     def chain(self, resource: Resource | None) -> tuple[ResourceFacts, ...]:
-        """A resource and those above it, nearest first. Raises BrokenReference, InvalidRequest."""
-        return self._complete(lambda look: look.chain(resource))
+        """Returns a resource and its ancestors, nearest first.
+
+        Raises:
+            BrokenReference: The ancestors form a cycle or are too deep.
+            InvalidRequest: An identifier cannot be stored.
+        """
+        return self._complete(lambda lookup: lookup.chain(resource))
 
     def users(self, ids: Iterable[str]) -> Sequence[UserFacts | None]:
-        """What is stored about users, in this order."""
-        return self._complete(lambda look: [look.user(one) for one in ids])
+        """Returns the facts about users, in the order of `ids`; None: the user is unknown."""
+        return self._complete(lambda lookup: [lookup.user(user_id) for user_id in ids])
 
     def views(
         self, actors: Sequence[tuple[str, str | None]], resource: Resource | None
     ) -> Sequence[View]:
-        """`view` of each user while they act in an organization, on one resource."""
-        self._complete(lambda look: [look.organization(active) for _, active in actors])
+        """Returns the `view` of each (user id, organization id) on one resource."""
+        self._complete(lambda lookup: [lookup.organization(active) for _, active in actors])
         return [self.view(*actor, (resource,)) for actor in actors]
 
     def view(
         self, user_id: str, organization_id: str | None, resources: Sequence[Resource | None]
     ) -> View:
-        """What decisions about one actor are made from; see `Replica.view`. Raises BrokenReference,
-        InvalidRequest."""
+        """Returns the facts that decisions about one actor need; see `Replica.view`.
 
-        def all_of(look: Look) -> View:
+        Raises:
+            BrokenReference: The ancestors of a resource form a cycle or are too deep.
+            InvalidRequest: An identifier cannot be stored.
+        """
+
+        def all_of(lookup: Lookup) -> View:
             return View(
                 self._snapshot.policy,
-                look.user(user_id),
-                look.organization(organization_id),
-                [look.chain(resource) for resource in resources],
+                lookup.user(user_id),
+                lookup.organization(organization_id),
+                [lookup.chain(resource) for resource in resources],
                 self._snapshot.revision,
                 self._snapshot,
             )
 
         return self._complete(all_of)
 
-    def _complete(self, find: Callable[[Look], T]) -> T:
-        """What `find` finds once nothing that it looks for is missing."""
-        while True:  # each time more is gathered, so nothing is missing in the end
-            look = Look(self._snapshot, self._gathered)
-            found = find(look)
-            if not look.wanted:
+    def _complete(self, find: Callable[[Lookup], T]) -> T:
+        """Returns what `find` returns once all facts that it needs are loaded."""
+        while True:  # ends: each round loads more of the facts
+            lookup = Lookup(self._snapshot, self._batch)
+            found = find(lookup)
+            if not lookup.missing:
                 return found
-            more = gather(self._reader, look.wanted)
-            self._gathered.users.update(more.users)
-            self._gathered.organizations.update(more.organizations)
-            self._gathered.resources.update(more.resources)
+            more = load_facts(self._reader, lookup.missing)
+            self._batch.users.update(more.users)
+            self._batch.organizations.update(more.organizations)
+            self._batch.resources.update(more.resources)

@@ -1,4 +1,4 @@
-"""What decisions about one actor are made from."""
+"""The facts that decisions about one actor need."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from pdp.model import OrganizationFacts, ResourceFacts, UserFacts
 
 
 class View(NamedTuple):
-    """All of it at one revision."""
+    """Policy and facts, all at one revision."""
 
     policy: Policy
     user: UserFacts | None
     organization: OrganizationFacts | None
-    """None where no organization is active."""
+    """None: no organization is active."""
     chains: Sequence[tuple[ResourceFacts, ...]]
-    """One per asked resource: itself, then its ancestors nearest first; empty for no resource."""
+    """For each resource: itself, then its ancestors, nearest first; empty: no resource."""
     revision: int
     snapshot: Snapshot

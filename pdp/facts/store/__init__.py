@@ -1,1 +1,1 @@
-"""The SQL half of the room: tables, entities, the log of changes. It never imports `replica`."""
+"""The SQL part: tables, entities, the log of changes. It never imports `replica`."""

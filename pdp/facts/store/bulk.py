@@ -1,4 +1,4 @@
-"""Inserting or replacing many rows by one statement."""
+"""Inserts or replaces many rows with one statement."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,15 +10,15 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def upsert(dialect: str, table: Table, rows: Rows) -> tuple[Executable, Any]:
-    """The statement and its parameters. Of rows with the same key the last one counts."""
+    """Returns the statement and its parameters. Of two rows with one key the last one wins."""
     key = [column.name for column in table.primary_key.columns]
-    # PostgreSQL refuses to touch one row twice in a statement.
+    # PostgreSQL refuses a statement that changes one row twice.
     rows = list({tuple(row[name] for name in key): row for row in rows}.values())
     names = list(table.columns.keys())
     parameters: Any = rows
     inserting: postgresql.Insert | sqlite.Insert
     if dialect == "postgresql":
-        # One array per column: a tenth of the time that a statement per row takes.
+        # One array for each column: ten times as fast as one statement for each row.
         arrays = (func.unnest(bindparam(c.name, type_=ARRAY(c.type))) for c in table.columns)
         inserting = postgresql.insert(table).from_select(names, select(*arrays))
         parameters = {name: [row[name] for row in rows] for name in names}

@@ -1,9 +1,8 @@
 """Finds the stored resources or users that a search covers, a bounded number at a time.
 
-Resources are found by an index, and a bounded number of rows is read: those of a type in an
-organization by key, those below granted resources by their parents. What is below more than
-WALK_MAX resources is not walked; all resources of the organizations concerned are candidates
-instead.
+Every query uses an index and reads a bounded number of rows. Resources of an organization are found
+by key, resources below granted ones by their parents. If more than WALK_MAX resources lie below the
+granted ones, all resources of the organizations concerned are candidates instead.
 """
 
 import functools
@@ -23,12 +22,16 @@ WALK_MAX: Final = 10_000
 
 
 def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> list[str]:
-    """The first ids, in bytewise order, behind `after`. Fewer than `limit`: there are no more.
-    One that is granted by name is among them also if nothing is stored of it.
+    """Returns ids of resources in bytewise order after `after`.
+
+    A resource on which a grant is stored is found even if the resource itself is not stored.
+
+    Returns:
+        At most `limit` ids; fewer: there are no more.
 
     Raises:
-        InvalidRequest: the resource type cannot be stored.
-        DatabaseUnavailable: the database does not answer.
+        InvalidRequest: The resource type cannot be stored.
+        DatabaseUnavailable: The database does not answer.
     """
     check_text(search.resource_type, "resource_type")
     if search.everything:
@@ -54,9 +57,10 @@ def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> l
 
 
 def grants_on_resources(reader: Reader, organization_role: str, limit: int) -> list[Grant]:
-    """Grants to an organization role on single resources, up to a number of them.
+    """Returns up to `limit` grants to an organization role on single resources.
 
-    Raises DatabaseUnavailable.
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     grants = tables.grants
     query = (
@@ -68,10 +72,15 @@ def grants_on_resources(reader: Reader, organization_role: str, limit: int) -> l
 
 
 def find_actors(reader: Reader, search: ActorSearch, first: str, limit: int) -> list[str]:
-    """The first ids of users, in bytewise order, from `first` on. Fewer than `limit`: there are no
-    more. One to whom something is granted is among them also if nothing is stored of them.
+    """Returns ids of users in bytewise order, from `first` on.
 
-    Raises DatabaseUnavailable.
+    A user with a grant is found even if the user is not stored.
+
+    Returns:
+        At most `limit` ids; fewer: there are no more.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     if not search.roles:
         return []
@@ -126,7 +135,7 @@ def _ids(
 def _below_roots(
     reader: Reader, search: Search, organizations: Collection[str | None]
 ) -> set[Key] | None:
-    """The roots in these organizations and all below them; None: more than WALK_MAX."""
+    """Returns the roots in these organizations and all resources below; None: over WALK_MAX."""
     roots = {(root.type, root.id) for root in search.roots}
     most = WALK_MAX + 1
     if search.roles:
@@ -143,7 +152,7 @@ def _below_roots(
     walk = _walk(reader.connection.dialect.name, in_none=None in organizations)
     parameters = {
         "keys": key_parameter(roots),
-        "organizations": [one for one in organizations if one is not None],
+        "organizations": [id_ for id_ in organizations if id_ is not None],
         "most": most,
     }
     found = {(type_, id_) for type_, id_ in reader.connection.execute(walk, parameters)}
@@ -151,7 +160,7 @@ def _below_roots(
 
 
 _grants = tables.grants.c
-# Made once, as below: to make one costs more than to execute it.
+# Built once: to build a query costs more than to execute it.
 _GRANTED = (
     select(_grants.resource_type, _grants.resource_id)
     .where(
@@ -165,8 +174,8 @@ _GRANTED = (
 
 @functools.cache
 def _walk(dialect: str, *, in_none: bool) -> Select[str, str]:
-    """What is at or below `keys`, at most `most`. Of the keys those count that belong to one of
-    `organizations`, or, if `in_none`, to none."""
+    """Selects at most `most` resources at or below those `keys` that belong to one of
+    `organizations` or, if `in_none`, to no organization."""
     keys, resources = key_table(dialect), tables.resources
     belongs = or_(
         # A root that is not stored may have stored resources below it.

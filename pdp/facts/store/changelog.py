@@ -1,4 +1,4 @@
-"""What a write touched, as the `changes` table names it: which entries of a replica it empties."""
+"""The changes of a write, as in the table `changes`: which cache entries a replica must drop."""
 
 import enum
 import json
@@ -23,14 +23,14 @@ from pdp.model import (
 )
 
 CHANNEL = "pdp_changes"
-"""Where PostgreSQL is told that there are changes, and says it to who listens."""
+"""The channel on which PostgreSQL notifies listeners of changes."""
 
 CHANGES_PER_REVISION_MAX = 10_000
-"""A write that touched more is one change of EVERYTHING."""
+"""A write that touches more is stored as one change of EVERYTHING."""
 
 
 class ChangeKind(enum.Enum):
-    """What a change's key names."""
+    """The kinds of changes."""
 
     PERMISSION = "permission"
     RESOURCE_TYPE = "resource_type"
@@ -46,20 +46,20 @@ class ChangeKind(enum.Enum):
     RESOURCE = "resource"
     """A resource (type, id) with the grants to organization roles on it."""
     ORGANIZATION_ROLE = "organization_role"
-    """One of Clerk's organization roles, or a permission of one (by Clerk's id)."""
+    """An organization role of Clerk, or one of its permissions (by Clerk's id)."""
     EVERYTHING = "everything"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that a revision touched."""
+    """One key that a revision touched."""
 
     kind: ChangeKind
     key: Key
 
     @property
     def key_json(self) -> str:
-        """The key as the table keeps it."""
+        """The key as the table stores it."""
         return json.dumps(self.key)
 
 
@@ -67,7 +67,7 @@ EVERYTHING = Change(ChangeKind.EVERYTHING, ())
 
 
 def change_from_row(kind: str, key: str) -> Change:
-    """A row of the table. What a newer program wrote and this one does not know is EVERYTHING."""
+    """Reads a row of the table. A kind that only a newer version knows becomes EVERYTHING."""
     try:
         return Change(ChangeKind(kind), tuple(json.loads(key)))
     except ValueError:
@@ -75,7 +75,7 @@ def change_from_row(kind: str, key: str) -> Change:
 
 
 def change_of(entity: Entity) -> Change:
-    """What writing or deleting this entity touches."""
+    """Returns the change that a write or deletion of an entity causes."""
     match entity:
         case Permission(name):
             change = Change(ChangeKind.PERMISSION, (name,))

@@ -1,8 +1,7 @@
-"""What Clerk has said of its objects: the newest of each, and that a deleted one is gone.
+"""The newest state of each object that Clerk has reported; deleted objects stay as tombstones.
 
-Clerk's events come at least once and in any order. What is kept of an object is therefore always
-the greatest version that was seen, whoever brought it and when (see `ClerkObject.version`); the
-facts follow from that.
+Clerk delivers events at least once and in any order. So the greatest version of an object wins,
+whatever its source and time (see `ClerkObject.version`). The facts are derived from these states.
 """
 
 import enum
@@ -22,7 +21,7 @@ from pdp.facts.store.store import BATCH_ROWS, Reader, Transaction
 
 
 class ClerkKind(enum.Enum):
-    """Which of Clerk's objects are followed."""
+    """The kinds of objects that are copied from Clerk."""
 
     USER = "user"
     ORGANIZATION = "organization"
@@ -31,62 +30,68 @@ class ClerkKind(enum.Enum):
     PERMISSION = "permission"
 
 
-class ClerkStanding(enum.Enum):
-    """What Clerk says an object may still do."""
+class ClerkStatus(enum.Enum):
+    """The status of an object, as Clerk reported it."""
 
     ACTIVE = "active"
     BARRED = "barred"
-    """Of a user: banned, locked or deprovisioned."""
+    """A user that is banned, locked or deprovisioned."""
     DELETED = "deleted"
-    """For ever: nothing that is said later brings it back, except another life of a membership."""
+    """Permanent: no later event restores the object, except a membership that is created again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClerkObject:
-    """The newest of what was said of one object."""
+    """The newest reported state of one object."""
 
     kind: ClerkKind
     id: str
     version: str
-    """Of two, the greater (bytewise) stands. See `administrator.observations.version_of`."""
-    standing: ClerkStanding = ClerkStanding.ACTIVE
+    """The bytewise greater of two versions wins. See `pdp.clerk.observations.version_of`."""
+    status: ClerkStatus = ClerkStatus.ACTIVE
     organization_id: str | None = None
     user_id: str | None = None
-    """Of a membership: whose it is, as far as it was said."""
+    """Organization and user of a membership, if they were reported."""
     content: Mapping[str, Any] = field(default_factory=dict)
-    """What has no table of its own: of a membership `role`; of an organization role `key` and
-    `permissions` (pairs of id and key); of an organization permission `key`."""
+    """Fields without a table of their own. Membership: `role`. Organization role: `key` and
+    `permissions` (pairs of id and key). Organization permission: `key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """How far the sync has come."""
+    """The progress of the sync."""
 
     run: int
-    """Counts syncs."""
+    """Number of the sync."""
     step: str
-    """Empty: none is under way."""
+    """The current phase; empty: no sync is running."""
     cursor: str
     due_at: float
-    """When the next sync may begin, or another process may take over this one; Unix seconds."""
+    """When the next sync may begin, or another process may take this one over; Unix seconds."""
 
 
 # --- reading ------------------------------------------------------------------------------------
 
 
 def read_objects(reader: Reader, kind: ClerkKind, ids: Collection[str]) -> dict[str, ClerkObject]:
-    """Those of the objects with these ids of which something was said. Raises
-    DatabaseUnavailable."""
+    """Returns the objects with these ids that Clerk has reported, by id.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
     found: dict[str, ClerkObject] = {}
     for batch in _batches(ids):
         query = select(_OBJECTS).where(_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
-        found.update((one.id, one) for one in _objects(reader, query))
+        found.update((object_.id, object_) for object_ in _objects(reader, query))
     return found
 
 
 def read_memberships_of(reader: Reader, pairs: Collection[tuple[str, str]]) -> list[ClerkObject]:
-    """All that was said of the memberships of these (organization id, user id). Raises
-    DatabaseUnavailable."""
+    """Returns all reported memberships of these pairs (organization id, user id).
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
     found: list[ClerkObject] = []
     of = tuple_(_OBJECTS.c.organization_id, _OBJECTS.c.user_id)
     for batch in _batches(pairs):
@@ -98,15 +103,19 @@ def read_memberships_of(reader: Reader, pairs: Collection[tuple[str, str]]) -> l
 def read_objects_not_seen(
     reader: Reader, kind: ClerkKind, run: int, after: str, limit: int
 ) -> Sequence[ClerkObject]:
-    """Objects that still stand and that the sync `run` has not met, by id, behind `after`. Raises
-    DatabaseUnavailable."""
+    """Returns objects that are not deleted and that the sync `run` has not seen, by id, after
+    `after`.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
     query = (
         select(_OBJECTS)
         .where(
             _OBJECTS.c.kind == kind.value,
             _OBJECTS.c.seen_run < run,
             _OBJECTS.c.id > after,
-            _OBJECTS.c.standing != ClerkStanding.DELETED.value,
+            _OBJECTS.c.standing != ClerkStatus.DELETED.value,
         )
         .order_by(_OBJECTS.c.id)
         .limit(limit)
@@ -114,13 +123,19 @@ def read_objects_not_seen(
     return _objects(reader, query)
 
 
-def read_memberships_unsaid(
+def read_unreported_memberships(
     reader: Reader, after: tuple[str, str], limit: int
 ) -> Sequence[tuple[str, str]]:
-    """(organization id, user id) of memberships that are stored though Clerk has said nothing of
-    them while it has spoken of their user, in order, behind `after`. Raises DatabaseUnavailable."""
+    """Returns stored memberships that Clerk has not reported although it has reported their users.
+
+    Returns:
+        Pairs (organization id, user id), in order, after `after`.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
     stored = tables.memberships.c
-    said = select(_OBJECTS.c.id).where(
+    reported = select(_OBJECTS.c.id).where(
         _OBJECTS.c.organization_id == stored.organization_id,
         _OBJECTS.c.user_id == stored.user_id,
     )
@@ -130,7 +145,7 @@ def read_memberships_unsaid(
     key = tuple_(stored.organization_id, stored.user_id)
     query = (
         select(stored.organization_id, stored.user_id)
-        .where(key > tuple_(*after), ~said.exists(), known_user.exists())
+        .where(key > tuple_(*after), ~reported.exists(), known_user.exists())
         .order_by(stored.organization_id, stored.user_id)
         .limit(limit)
     )
@@ -138,7 +153,7 @@ def read_memberships_unsaid(
 
 
 def read_sync(reader: Reader) -> SyncState:
-    """Raises DatabaseUnavailable."""
+    """Returns the progress of the sync. Raises DatabaseUnavailable."""
     row = reader.connection.execute(select(tables.clerk_sync)).mappings().one()
     return SyncState(row["run"], row["step"], row["cursor"], row["due_at"])
 
@@ -152,51 +167,67 @@ def write_objects(
     before: Mapping[tuple[ClerkKind, str], ClerkObject],
     run: int = 0,
 ) -> None:
-    """Keeps objects; `before` holds what was kept of them. Touches what decisions read of them
-    directly: the standing of a user, organization roles and permissions."""
+    """Stores objects, and records changes to what decisions read directly: the status of a user,
+    organization roles and permissions.
+
+    Args:
+        transaction: The transaction to write in.
+        objects: The new states.
+        before: The stored states, by kind and id.
+        run: The sync that saw the objects; 0: a webhook or a token reported them.
+    """
     rows = []
-    for one in objects:
-        row = _row_of(one, run)
+    for object_ in objects:
+        row = _row_of(object_, run)
         check_row(_OBJECTS, row)
         rows.append(row)
-        if (change := _change_of(one, before.get((one.kind, one.id)))) is not None:
-            transaction.note(change)
+        if (change := _change_of(object_, before.get((object_.kind, object_.id)))) is not None:
+            transaction.record_change(change)
     for batch in _batches(rows):
         statement, parameters = upsert(transaction.connection.dialect.name, _OBJECTS, batch)
         transaction.connection.execute(statement, parameters)
-    transaction.keep()
+    transaction.mark_written()
 
 
 def mark_seen(transaction: Transaction, kind: ClerkKind, ids: Collection[str], run: int) -> None:
-    """The sync `run` has met these objects."""
+    """Records that the sync `run` has seen these objects."""
     for batch in _batches(ids):
         where = (_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
         transaction.connection.execute(update(_OBJECTS).where(*where).values(seen_run=run))
-    transaction.keep()
+    transaction.mark_written()
 
 
-def note_message(transaction: Transaction, message_id: str, handled_at: float) -> bool:
-    """Takes a message up; False where it was handled before."""
+def record_message(transaction: Transaction, message_id: str, handled_at: float) -> bool:
+    """Records a webhook message as handled; False: it was handled before."""
     row = {"id": message_id, "handled_at": handled_at}
     if not transaction.insert_new(tables.webhook_messages, row):
         return False
-    transaction.keep()
+    transaction.mark_written()
     return True
 
 
 def write_sync(transaction: Transaction, state: SyncState) -> None:
-    """Writes down how far the sync has come."""
+    """Stores the progress of the sync."""
     transaction.connection.execute(
         update(tables.clerk_sync).values(
             run=state.run, step=state.step, cursor=state.cursor, due_at=state.due_at
         )
     )
-    transaction.keep()
+    transaction.mark_written()
 
 
-def forget_old(transaction: Transaction, before: float) -> int:
-    """Drops messages that were handled, and sessions that ended at Clerk, before a moment (Unix
-    seconds); how many. A session that was revoked here is kept."""
+def delete_expired(transaction: Transaction, before: float) -> int:
+    """Deletes messages that were handled, and sessions that ended at Clerk, before a time.
+
+    A session that was revoked through this service is never deleted.
+
+    Args:
+        transaction: The transaction to write in.
+        before: Unix seconds.
+
+    Returns:
+        The number of deleted rows.
+    """
     messages, sessions = tables.webhook_messages, tables.revoked_sessions
     dropped = 0
     for statement in (
@@ -204,34 +235,34 @@ def forget_old(transaction: Transaction, before: float) -> int:
         delete(sessions).where(sessions.c.revoked_at < before),
     ):
         dropped += transaction.connection.execute(statement).rowcount
-    transaction.keep()
+    transaction.mark_written()
     return dropped
 
 
-def _change_of(one: ClerkObject, before: ClerkObject | None) -> Change | None:
-    match one.kind:
+def _change_of(object_: ClerkObject, before: ClerkObject | None) -> Change | None:
+    match object_.kind:
         case ClerkKind.USER:
-            was = before.standing if before else ClerkStanding.ACTIVE
-            return Change(ChangeKind.USER, (one.id,)) if one.standing is not was else None
+            was = before.status if before else ClerkStatus.ACTIVE
+            return Change(ChangeKind.USER, (object_.id,)) if object_.status is not was else None
         case ClerkKind.ROLE | ClerkKind.PERMISSION:
-            same = before is not None and (before.standing, before.content) == (
-                one.standing,
-                one.content,
+            same = before is not None and (before.status, before.content) == (
+                object_.status,
+                object_.content,
             )
-            return None if same else Change(ChangeKind.ORGANIZATION_ROLE, (one.id,))
+            return None if same else Change(ChangeKind.ORGANIZATION_ROLE, (object_.id,))
         case ClerkKind.ORGANIZATION | ClerkKind.MEMBERSHIP:
             return None
 
 
-def _row_of(one: ClerkObject, run: int) -> dict[str, Any]:
+def _row_of(object_: ClerkObject, run: int) -> dict[str, Any]:
     return {
-        "kind": one.kind.value,
-        "id": one.id,
-        "version": one.version,
-        "standing": one.standing.value,
-        "organization_id": one.organization_id,
-        "user_id": one.user_id,
-        "content": json.dumps(one.content, sort_keys=True, separators=(",", ":")),
+        "kind": object_.kind.value,
+        "id": object_.id,
+        "version": object_.version,
+        "standing": object_.status.value,
+        "organization_id": object_.organization_id,
+        "user_id": object_.user_id,
+        "content": json.dumps(object_.content, sort_keys=True, separators=(",", ":")),
         "seen_run": run,
     }
 
@@ -245,7 +276,7 @@ def _from_row(row: RowMapping) -> ClerkObject:
         ClerkKind(row["kind"]),
         row["id"],
         row["version"],
-        ClerkStanding(row["standing"]),
+        ClerkStatus(row["standing"]),
         row["organization_id"],
         row["user_id"],
         json.loads(row["content"]),

@@ -1,7 +1,7 @@
-"""Any number of keys of two texts as one parameter of a query.
+"""Passes any number of two-part keys as one parameter of a query.
 
-A parameter for each text would make another statement for each number of keys, which is compiled
-and planned anew.
+With one parameter for each part, every number of keys would be another statement to compile and
+plan.
 """
 
 import json
@@ -14,17 +14,17 @@ Key = tuple[str, str]
 
 
 def key_parameter(keys: Iterable[Key]) -> str:
-    """The value of the parameter `keys`."""
+    """Returns the value of the parameter `keys`."""
     return json.dumps(sorted(keys))
 
 
 def key_table(dialect: str) -> FromClause:
-    """The keys of the parameter `keys`, as a table of `type` and `id`."""
+    """Returns the parameter `keys` as a table with the columns `type` and `id`."""
     parameter = bindparam("keys", type_=Text)
     columns: list[ColumnElement[str]]
     if dialect == "postgresql":
         each = func.json_array_elements(cast(parameter, JSON)).table_valued("value", name="each")
-        # Else a recursive query would mix the default collation with that of the tables.
+        # Otherwise a recursive query would mix the default collation with that of the tables.
         columns = [each.c.value.op("->>")(place).collate("C") for place in (0, 1)]
     else:
         each = func.json_each(parameter).table_valued("value", name="each")

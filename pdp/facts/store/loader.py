@@ -1,4 +1,4 @@
-"""Reads facts and policy out of one transaction. No caches here: what is read is what is stored."""
+"""Loads facts and policy in one transaction, without caches."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select
 from pdp.decision import Policy, PolicyEntity, build_policy
 from pdp.facts.store import tables
 from pdp.facts.store.changelog import Change, ChangeKind
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.facts.store.keys import key_parameter, key_table
 from pdp.facts.store.organization_roles import read_organization_permissions
 from pdp.facts.store.rows import check_text, grant_from_row, resource_from_row, user_from_row
@@ -41,8 +41,8 @@ T = TypeVar("T")
 
 KEYS_PER_QUERY = 500
 
-Claim = tuple[str, str | tuple[str, str]]
-"""What one key names, and the key."""
+FactKey = tuple[str, str | tuple[str, str]]
+"""The kind of a fact, and its key."""
 
 _POLICY_KINDS: dict[ChangeKind, type[PolicyEntity]] = {
     ChangeKind.PERMISSION: Permission,
@@ -55,7 +55,7 @@ _POLICY_KINDS: dict[ChangeKind, type[PolicyEntity]] = {
 
 
 @dataclass(slots=True)
-class Wanted:
+class FactKeys:
     """Keys of facts: user ids, organization ids, (type, id) of resources."""
 
     users: set[str] = field(default_factory=set)
@@ -65,32 +65,35 @@ class Wanted:
     def __bool__(self) -> bool:
         return bool(self.users or self.organizations or self.resources)
 
-    def claims(self) -> list[Claim]:
-        """Each key by itself."""
+    def single_keys(self) -> list[FactKey]:
+        """Returns the keys one by one, each with its kind."""
         return [
-            *(("user", one) for one in self.users),
-            *(("organization", one) for one in self.organizations),
-            *(("resource", one) for one in self.resources),
+            *(("user", user_id) for user_id in self.users),
+            *(("organization", id_) for id_ in self.organizations),
+            *(("resource", key) for key in self.resources),
         ]
 
     @classmethod
-    def of(cls, claims: Sequence[Claim]) -> "Wanted":
-        """All keys of some claims."""
-        wanted = cls()
-        for kind, key in claims:
+    def of(cls, single_keys: Sequence[FactKey]) -> "FactKeys":
+        """Collects single keys."""
+        keys = cls()
+        for kind, key in single_keys:
             if isinstance(key, tuple):
-                wanted.resources.add(key)
+                keys.resources.add(key)
             elif kind == "user":
-                wanted.users.add(key)
+                keys.users.add(key)
             else:
-                wanted.organizations.add(key)
-        return wanted
+                keys.organizations.add(key)
+        return keys
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """Facts as they are at one revision of one epoch. Holds a value for each key that was wanted
-    (that there is nothing is a value too) and for the ancestors of each resource."""
+class FactBatch:
+    """Facts at one revision of one epoch.
+
+    Holds a value for each requested key and for the ancestors of each resource. The value of an
+    unknown user is None.
+    """
 
     revision: int
     epoch: str
@@ -99,16 +102,16 @@ class Gathered:
     resources: dict[tuple[str, str], ResourceFacts]
 
 
-def gather(reader: Reader, wanted: Wanted) -> Gathered:
-    """Reads what is wanted.
+def load_facts(reader: Reader, keys: FactKeys) -> FactBatch:
+    """Loads the facts of some keys, and the ancestors of the resources.
 
     Raises:
-        InvalidRequest: a key cannot be stored.
-        DatabaseUnavailable: the database does not answer.
+        InvalidRequest: A key cannot be stored.
+        DatabaseUnavailable: The database does not answer.
     """
     resources: dict[tuple[str, str], ResourceFacts] = {}
-    level = wanted.resources
-    # The asked resource and its ancestors. What is deeper is not looked at: `Replica` refuses it.
+    level = keys.resources
+    # Each resource and its ancestors. Deeper ones are not loaded: `Lookup` refuses them.
     for _ in range(RESOURCE_DEPTH_MAX + 1):
         if not level:
             break
@@ -116,17 +119,17 @@ def gather(reader: Reader, wanted: Wanted) -> Gathered:
         resources.update(found)
         parents = (known.resource.parent for known in found.values())
         level = {(parent.type, parent.id) for parent in parents if parent} - resources.keys()
-    return Gathered(
+    return FactBatch(
         reader.revision,
         reader.epoch,
-        _users(reader, wanted.users),
-        _organizations(reader, wanted.organizations),
+        _users(reader, keys.users),
+        _organizations(reader, keys.organizations),
         resources,
     )
 
 
 def read_policy(reader: Reader) -> Policy:
-    """The whole policy."""
+    """Loads the whole policy."""
     policy = build_policy(
         reader.revision,
         reader.list(Permission),
@@ -137,19 +140,19 @@ def read_policy(reader: Reader) -> Policy:
         routes=reader.list(Route),
         resource_types=reader.list(ResourceType),
     )
-    _tell_refused_routes(policy)
+    _log_refused_routes(policy)
     return policy
 
 
 def read_policy_changes(reader: Reader, policy: Policy, changes: Iterable[Change]) -> Policy:
-    """The policy as it is now, given what was touched since; reads only that."""
+    """Applies changes to an earlier policy; loads only the entities that they touched."""
     touched: dict[type[PolicyEntity], set[Key]] = {}
     organization_permissions = None
     for change in changes:
         if change.kind in _POLICY_KINDS:
             touched.setdefault(_POLICY_KINDS[change.kind], set()).add(change.key)
         elif change.kind is ChangeKind.ORGANIZATION_ROLE and organization_permissions is None:
-            # There are few, and what one says may depend on the others: all of them.
+            # There are few, and they depend on each other: load all of them.
             organization_permissions = read_organization_permissions(reader)
     changed: list[Any] = []
     removed: list[tuple[Any, Key]] = []
@@ -161,13 +164,13 @@ def read_policy_changes(reader: Reader, policy: Policy, changes: Iterable[Change
         reader.revision, changed, removed, organization_permissions=organization_permissions
     )
     if after.routes is not policy.routes:
-        _tell_refused_routes(after)
+        _log_refused_routes(after)
     return after
 
 
-def _tell_refused_routes(policy: Policy) -> None:
+def _log_refused_routes(policy: Policy) -> None:
     if policy.routes_problem is not None:
-        # No write makes such a map; another version of this program, or another hand, did.
+        # No write of this version makes such a map; another version, or manual SQL, did.
         log.error("all_routes_refused", problem=policy.routes_problem, revision=policy.revision)
 
 
@@ -182,11 +185,11 @@ def _policy_grants(reader: Reader) -> list[Grant]:
 
 
 def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
-    for one in ids:
-        check_text(one, "user_id")
+    for user_id in ids:
+        check_text(user_id, "user_id")
     found: dict[str, UserFacts | None] = dict.fromkeys(ids)
     users = {row["id"]: user_from_row(row) for row in _matching(reader, _USERS, ids)}
-    # Whom Clerk bars or has deleted is disabled, though nothing else is stored of them.
+    # A user that Clerk bars or has deleted is disabled, even without a row in `users`.
     for row in _matching(reader, _BARRED_USERS, ids):
         user = users.get(row["id"]) or User(row["id"])
         users[user.id] = replace(user, status=UserStatus.DISABLED)
@@ -211,12 +214,12 @@ def _users(reader: Reader, ids: Collection[str]) -> dict[str, UserFacts | None]:
 
 
 def _organizations(reader: Reader, ids: Collection[str]) -> dict[str, OrganizationFacts]:
-    for one in ids:
-        check_text(one, "organization_id")
-    grants: dict[str, list[Grant]] = {one: [] for one in ids}
+    for id_ in ids:
+        check_text(id_, "organization_id")
+    grants: dict[str, list[Grant]] = {id_: [] for id_ in ids}
     for row in _matching(reader, _ORGANIZATION_GRANTS, ids):
         grants[row["organization_id"]].append(grant_from_row(row))
-    return {one: OrganizationFacts(one, _by_id(some)) for one, some in grants.items()}
+    return {id_: OrganizationFacts(id_, _by_id(granted)) for id_, granted in grants.items()}
 
 
 def _resources(
@@ -268,16 +271,16 @@ def _where_in(table: Table, column: Column[Any]) -> Select[Any]:
     return select(table).where(column.in_(bindparam("keys", expanding=True)))
 
 
-# Made once: to make one costs more than to execute it.
+# Built once: to build a query costs more than to execute it.
 _USERS = _where_in(tables.users, tables.users.c.id)
 _BARRED_USERS = _where_in(tables.clerk_objects, tables.clerk_objects.c.id).where(
     tables.clerk_objects.c.kind == ClerkKind.USER.value,
-    tables.clerk_objects.c.standing != ClerkStanding.ACTIVE.value,
+    tables.clerk_objects.c.standing != ClerkStatus.ACTIVE.value,
 )
 _MEMBERSHIPS = _where_in(tables.memberships, tables.memberships.c.user_id)
 _REVOKED_SESSIONS = _where_in(tables.revoked_sessions, tables.revoked_sessions.c.user_id)
 _USER_GRANTS = _where_in(tables.grants, tables.grants.c.user_id)
-# To organization roles only: those to users, of which there may be very many, are with the user.
+# Only grants to organization roles. Grants to users may be very many; they belong to the user.
 _TO_ROLES = tables.grants.c.organization_role.is_not(None)
 _ORGANIZATION_GRANTS = _where_in(tables.grants, tables.grants.c.organization_id).where(_TO_ROLES)
 

@@ -1,4 +1,4 @@
-"""Which permissions Clerk's organization roles carry, as far as Clerk has said it."""
+"""The permissions of Clerk's organization roles, as far as Clerk has reported them."""
 
 import json
 from collections.abc import Mapping
@@ -6,34 +6,34 @@ from collections.abc import Mapping
 from sqlalchemy import select
 
 from pdp.facts.store import tables
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.facts.store.store import Reader
 
 
 def read_organization_permissions(reader: Reader) -> Mapping[str, tuple[str, ...]]:
-    """Organization role key (`org:editor`) -> the keys of its permissions, sorted. A role of which
-    nothing was said, or that is deleted, is not among them.
+    """Maps the key of each organization role (`org:editor`) to the sorted keys of its permissions.
 
-    A permission is known by its id: one that is deleted is gone from every role, and one that was
-    renamed has its new key in all of them. Where two roles go by one key, as one does after the
-    other while events are on their way, what both carry is carried.
+    Roles that are unreported or deleted are left out. Permissions are identified by id: a deleted
+    permission disappears from every role, and a renamed one has its new key in all of them. If two
+    roles have the same key (while events are in flight), only the permissions of both count.
 
-    Raises DatabaseUnavailable.
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     rows = reader.connection.execute(_ROLES_AND_PERMISSIONS).all()
     permissions = {
-        row.id: None if row.standing == ClerkStanding.DELETED.value else json.loads(row.content)
+        row.id: None if row.standing == ClerkStatus.DELETED.value else json.loads(row.content)
         for row in rows
         if row.kind == ClerkKind.PERMISSION.value
     }
     found: dict[str, frozenset[str]] = {}
     for row in rows:
-        if row.kind != ClerkKind.ROLE.value or row.standing == ClerkStanding.DELETED.value:
+        if row.kind != ClerkKind.ROLE.value or row.standing == ClerkStatus.DELETED.value:
             continue
         role = json.loads(row.content)
-        # The permission's own word on its key; the role's where it has not said anything.
-        said = (permissions.get(one, {"key": key}) for one, key in role["permissions"])
-        keys = frozenset(permission["key"] for permission in said if permission is not None)
+        # The key that the permission itself reports; if it reports none, that of the role.
+        reported = (permissions.get(id_, {"key": key}) for id_, key in role["permissions"])
+        keys = frozenset(permission["key"] for permission in reported if permission is not None)
         found[role["key"]] = found.get(role["key"], keys) & keys
     return {key: tuple(sorted(keys)) for key, keys in found.items()}
 

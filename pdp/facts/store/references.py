@@ -1,4 +1,4 @@
-"""Who refers to an entity: what a deletion must refuse, or take along."""
+"""Finds the entities that refer to another: a deletion is refused, or deletes them too."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -16,9 +16,10 @@ R = TypeVar("R", Rule, Grant, Route, Membership, Resource)
 def find_referrers(
     reader: Reader, kind: type[R], limit: int | None = None, **columns: str
 ) -> Sequence[R]:
-    """The entities of a kind whose columns have exactly these values, ordered by key.
+    """Returns the entities of a kind whose columns have exactly these values, ordered by key.
 
-    Raises DatabaseUnavailable.
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     stored = KINDS[kind]
     where = (stored.table.c[name] == value for name, value in columns.items())
@@ -27,9 +28,10 @@ def find_referrers(
 
 
 def grants_on_resources(reader: Reader) -> tuple[Grant, ...]:
-    """Of each role that is granted on single resources one such grant, with the smallest id.
+    """Returns one grant for each role that is granted on single resources: the smallest id.
 
-    Raises DatabaseUnavailable.
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     grants = tables.grants
     first = select(func.min(grants.c.id)).where(grants.c.resource_type.is_not(None))
@@ -39,7 +41,7 @@ def grants_on_resources(reader: Reader) -> tuple[Grant, ...]:
 
 
 def find_inheritor(reader: Reader, role: str) -> str | None:
-    """The first role that inherits from this one, if any does. Raises DatabaseUnavailable."""
+    """Returns the first role that inherits from `role`; None: none. Raises DatabaseUnavailable."""
     edges = tables.role_inheritance
     query = select(edges.c.role).where(edges.c.inherits == role).order_by(edges.c.role).limit(1)
     found: str | None = reader.connection.execute(query).scalar_one_or_none()

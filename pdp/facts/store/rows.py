@@ -1,4 +1,4 @@
-"""Entities as rows, and back. Nothing that a database cannot hold passes here."""
+"""Converts entities to rows and back. Refuses values that a database cannot store."""
 
 import functools
 import json
@@ -52,18 +52,19 @@ class Kind:
 
     table: Table
     from_row: Callable[[Row], Any]
-    """Roles come without `inherits`, which has a table of its own."""
+    """Leaves `inherits` of a role empty: it has its own table."""
 
     @property
     def key(self) -> Sequence[Column[Any]]:
+        """The columns of the primary key."""
         return list(self.table.primary_key.columns)
 
 
 def to_row(entity: Entity) -> dict[str, Any]:
-    """The columns of an entity's row.
+    """Converts an entity to a row.
 
     Raises:
-        InvalidRequest: a text, number or attribute cannot be stored as it is.
+        InvalidRequest: A text, number or attribute cannot be stored as it is.
     """
     row: dict[str, Any]
     match entity:
@@ -139,17 +140,18 @@ def _grant_row(grant: Grant) -> dict[str, Any]:
 
 
 def check_row(table: Table, row: Row) -> None:
-    """Refuses what the engines would refuse with an error of their own, cut off, or alter.
+    """Refuses values that an engine would refuse with its own error, truncate or alter.
 
     Raises:
-        InvalidRequest: NUL, a lone surrogate, an identifier past its bound, a number that is none.
+        InvalidRequest: A value holds NUL or a lone surrogate, is a too long identifier, or is not
+            a finite number.
     """
     indexed = _indexed(table)
     for field, value in row.items():
         if isinstance(value, str):
             check_text(value, field, identifier=field in indexed)
         elif isinstance(value, float) and not math.isfinite(value):
-            # SQLite stores NaN as NULL, which for an expiry would mean: never.
+            # SQLite stores NaN as NULL, and an expiry of NULL means never.
             raise InvalidRequest(Violation(field, "must be a finite number"))
 
 
@@ -160,13 +162,13 @@ def _indexed(table: Table) -> frozenset[str]:
 
 
 def check_text(value: str, field: str, *, identifier: bool = True) -> None:
-    """Refuses a text that cannot be stored or compared as it is.
+    """Refuses a text that an engine cannot store and compare unchanged.
 
     Raises:
-        InvalidRequest: see `check_row`.
+        InvalidRequest: It holds NUL or a lone surrogate, or is a too long identifier.
     """
     if identifier and len(value) > IDENTIFIER_CHARACTERS_MAX:
-        # Entries of a PostgreSQL index are bounded.
+        # PostgreSQL limits the size of index entries.
         most = f"must have at most {IDENTIFIER_CHARACTERS_MAX} characters"
         raise InvalidRequest(Violation(field, most))
     if value.isascii():
@@ -178,11 +180,12 @@ def check_text(value: str, field: str, *, identifier: bool = True) -> None:
 
 
 def key_text(key: Key) -> str:
-    """A key for people and for error metadata."""
+    """Formats a key for messages and error metadata."""
     return "/".join(key)
 
 
 def grant_from_row(row: Row) -> Grant:
+    """Converts a row of `grants`."""
     scope: Scope = EVERYWHERE
     if row["organization_id"] is not None:
         scope = InOrganization(row["organization_id"])
@@ -212,6 +215,7 @@ def _route_from_row(row: Row) -> Route:
 
 
 def user_from_row(row: Row) -> User:
+    """Converts a row of `users`."""
     return User(
         id=row["id"],
         email=row["email"],
@@ -222,6 +226,7 @@ def user_from_row(row: Row) -> User:
 
 
 def resource_from_row(row: Row) -> Resource:
+    """Converts a row of `resources`."""
     parent = row["parent_type"]
     return Resource(
         type=row["type"],
@@ -244,7 +249,7 @@ def _rule_from_row(row: Row) -> Rule:
 
 
 def _attributes_text(attributes: Attributes) -> str:
-    # ASCII only: NUL and lone surrogates in attributes are escapes, which any text column holds.
+    # ASCII only: it escapes NUL and lone surrogates, so that any text column can store them.
     try:
         return json.dumps(attributes, allow_nan=False, separators=(",", ":"), sort_keys=True)
     except (ValueError, TypeError, RecursionError):
@@ -253,7 +258,7 @@ def _attributes_text(attributes: Attributes) -> str:
 
 def _attributes(text: str) -> Attributes:
     if text == "{}":
-        return _NO_ATTRIBUTES  # one for all: most have none, and none is ever changed in place
+        return _NO_ATTRIBUTES  # shared: attributes are never changed in place
     value: Attributes = json.loads(text, parse_int=float)
     return value
 

@@ -1,9 +1,9 @@
-"""The one row that says where the database stands: revision, epoch, barrier.
+"""The single row with the state of the database: revision, epoch, barrier.
 
-The epoch names the history that revisions count. On PostgreSQL it holds, beside what is stored,
-when the server started: whatever takes committed revisions away (a restore from a backup, of any
-kind; a standby that takes over and had not received them) ends one server and starts another. A
-server that is merely restarted begins a new epoch too, which costs reading everything again.
+The epoch identifies the history that revisions count. On PostgreSQL it includes the start time of
+the server, because every event that loses committed revisions (a restore from a backup, a failover
+to a standby that lacks them) starts another server. A plain restart begins a new epoch too; it only
+costs a reload.
 """
 
 import secrets
@@ -32,17 +32,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """As one transaction sees it."""
+    """The state, as one transaction sees it."""
 
     revision: int
     epoch: str
-    """Names the history that revisions count: another one after a restore."""
+    """Identifies the history that revisions count; changes after a restore."""
     barrier: int
-    """The latest revision of which somebody waits to hear that every replica has applied it."""
+    """The latest revision that a caller waits for every replica to apply."""
 
 
 def state_columns(dialect: str) -> list[ColumnElement[Any]]:
-    """What `state_of` reads, of a query of `tables.state` on this engine."""
+    """Returns the columns that `state_of` needs, in a query of `tables.state`."""
     state = tables.state.c
     columns: list[ColumnElement[Any]] = [state.revision, state.epoch, state.barrier]
     if dialect == "postgresql":
@@ -51,7 +51,11 @@ def state_columns(dialect: str) -> list[ColumnElement[Any]]:
 
 
 def state_of(row: RowMapping) -> State:
-    """Raises DatabaseUnavailable where a standby was asked, which may be behind by any time."""
+    """Converts a row.
+
+    Raises:
+        DatabaseUnavailable: The server is a standby, which may lag by any time.
+    """
     if row.get("is_standby"):
         raise DatabaseUnavailable("the database server takes no writes: it is a standby")
     epoch = row["epoch"]
@@ -61,21 +65,27 @@ def state_of(row: RowMapping) -> State:
 
 
 def read_state(connection: Connection) -> State:
-    """Raises DatabaseUnavailable where a standby was asked, which may be behind by any time."""
+    """Reads the state.
+
+    Raises:
+        DatabaseUnavailable: The server is a standby, which may lag by any time.
+    """
     query = _ON_POSTGRESQL if connection.dialect.name == "postgresql" else _ON_SQLITE
     return state_of(connection.execute(query).mappings().one())
 
 
 def renew_epoch(engine: Engine) -> None:
-    """To be done after a restore that the database itself cannot tell: what anybody remembers of
-    the history before is dropped.
+    """Begins a new epoch, so that every replica and client drops what it remembers.
 
-    Raises DatabaseUnavailable.
+    Call it after a restore that the database itself cannot detect.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
     """
     with begin_write(engine) as connection:
         before = read_state(connection)
         connection.execute(update(tables.state).values(epoch=secrets.token_hex(16), barrier=0))
-        # What replicas acknowledged was of the other history.
+        # Replicas acknowledged revisions of the other history.
         connection.execute(update(tables.replicas).values(acknowledged=0))
         after = read_state(connection)
     log.warning("epoch_changed", before=before.epoch, after=after.epoch, revision=after.revision)
@@ -85,6 +95,6 @@ _STARTED_AT = literal_column(
     "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint", BigInteger
 ).label("started_at")
 _STANDBY = literal_column("pg_is_in_recovery()", Boolean).label("is_standby")
-# Made once: to make one costs more than to execute it.
+# Built once: to build a query costs more than to execute it.
 _ON_SQLITE = select(*state_columns("sqlite"))
 _ON_POSTGRESQL = select(*state_columns("postgresql"))

@@ -1,4 +1,4 @@
-"""Reading and writing entities, each in one transaction at one revision."""
+"""Reads and writes entities, in transactions at one revision."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ BATCH_ROWS = 1_000
 
 
 class Reader:
-    """Everything as it is at `revision`. Lives as long as its transaction.
+    """Reads the database at one revision, while its transaction lives.
 
     Every method raises `DatabaseUnavailable`, and `InvalidRequest` for keys that cannot be stored.
     """
@@ -61,11 +61,11 @@ class Reader:
 
     @property
     def revision(self) -> int:
-        """The number of the last change that this transaction sees."""
+        """The latest revision that this transaction sees."""
         return self._revision
 
     def get(self, kind: type[E], key: Key) -> E | None:
-        """The entity with this key (see `model.key_of`), if there is one."""
+        """Returns the entity with this key (see `model.key_of`); None: there is none."""
         stored = KINDS[kind]
         columns = stored.key
         for column, part in zip(columns, key, strict=True):
@@ -77,7 +77,7 @@ class Reader:
     def list(
         self, kind: type[E], after: Key | None = None, limit: int | None = None
     ) -> Sequence[E]:
-        """Entities in the bytewise order of their keys, from the one behind `after` on."""
+        """Returns up to `limit` entities in the bytewise order of their keys, after `after`."""
         stored = KINDS[kind]
         columns = stored.key
         query = select(stored.table).order_by(*columns).limit(limit)
@@ -88,7 +88,7 @@ class Reader:
         return self._entities(kind, [stored.from_row(row) for row in self._rows(query)])
 
     def get_many(self, kind: type[E], keys: Iterable[Key]) -> dict[Key, E]:
-        """Those of the entities with these keys that there are."""
+        """Returns the entities with these keys, by key, without those that do not exist."""
         stored = KINDS[kind]
         found: dict[Key, E] = {}
         iterator = iter(keys)
@@ -99,18 +99,18 @@ class Reader:
         return found
 
     def is_revoked(self, user_id: str, session_id: str) -> bool:
-        """Whether a session was revoked or has ended."""
+        """Returns whether a session was revoked or has ended."""
         sessions = tables.revoked_sessions.c
         where = (sessions.user_id == user_id, sessions.session_id == session_id)
         return self.connection.execute(select(sessions.user_id).where(*where)).first() is not None
 
     def page_secret(self) -> bytes:
-        """32 random bytes that only processes on this database know: they sign page tokens."""
+        """Returns the 32 random bytes that sign page tokens. Only the database holds them."""
         secret: bytes = self.connection.execute(select(tables.state.c.page_secret)).scalar_one()
         return secret
 
     def changes(self, after: int) -> Mapping[int, Sequence[Change]]:
-        """What each revision later than `after` touched."""
+        """Returns the changes of each revision later than `after`."""
         log = tables.changes
         query = (
             select(log.c.revision, log.c.kind, log.c.key)
@@ -126,7 +126,7 @@ class Reader:
         return self.connection.execute(query).mappings()
 
     def _entities(self, kind: type[E], found: Sequence[Any]) -> Sequence[E]:
-        """Completes roles with what they inherit."""
+        """Adds the inherited roles to roles."""
         if kind is not Role or not found:
             return found
         edges = tables.role_inheritance
@@ -139,11 +139,11 @@ class Reader:
 
 
 class Transaction(Reader):
-    """A reader that also writes. Its first statement raises the revision: the row's lock puts
-    writers in a line, so that the order of revisions is the order of commits.
+    """A reader that also writes.
 
-    A block that touched nothing leaves the revision as it was. After an error the block must be
-    left: nothing of it is kept.
+    The first statement raises the revision. The lock on that row serializes writers, so that the
+    order of revisions is the order of commits. A transaction without changes leaves the revision
+    unchanged. After an error the block must end; nothing of it is committed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -151,40 +151,40 @@ class Transaction(Reader):
         connection.execute(update(state).values(revision=state.c.revision + 1))
         super().__init__(connection)
         self._changes: dict[Change, None] = {}
-        self._kept = False
-        self._abandoned = False
+        self._written = False
+        self._discarded = False
         self._failed = False
 
     @property
     def revision(self) -> int:
-        """The one that will hold what was written so far; the one before while that is nothing."""
+        """The revision of the changes so far; without changes, the current revision."""
         return self._revision if self._changes else self._revision - 1
 
     @property
     def raises_revision(self) -> bool:
-        """Whether something was touched that decisions read."""
+        """Whether the transaction changes something that decisions read."""
         return bool(self._changes)
 
     def insert(self, entity: Entity) -> None:
         """Adds an entity.
 
         Raises:
-            AlreadyExists: its key is taken.
-            BrokenReference: a role that it names does not exist.
+            AlreadyExists: Its key is taken.
+            BrokenReference: It names a role that does not exist.
         """
         kind = KINDS[type(entity)]
-        if not self.insert_new(kind.table, to_row(entity), _names_nothing(entity)):
+        if not self.insert_new(kind.table, to_row(entity), _missing_role(entity)):
             raise AlreadyExists(kind_of(entity), key_text(key_of(entity)))
         if isinstance(entity, Role):
             self._inherit([entity])
         self._touch(entity)
 
     def update(self, entity: Entity) -> None:
-        """Replaces the entity that has this key.
+        """Replaces the entity with the same key.
 
         Raises:
-            NotFound: there is none.
-            BrokenReference: a role that it names does not exist.
+            NotFound: There is none.
+            BrokenReference: It names a role that does not exist.
         """
         kind = KINDS[type(entity)]
         key = key_of(entity)
@@ -193,17 +193,17 @@ class Transaction(Reader):
         if before is None:
             raise NotFound(kind_of(entity), key_text(key))
         where = (column == part for column, part in zip(kind.key, key, strict=True))
-        self._write(update(kind.table).where(*where).values(row), None, _names_nothing(entity))
+        self._write(update(kind.table).where(*where).values(row), None, _missing_role(entity))
         if isinstance(entity, Role):
             self._inherit([entity])
         self._touch(before)
         self._touch(entity)
 
     def delete(self, kind: type[Entity], key: Key) -> bool:
-        """Removes the entity with this key; False where there is none.
+        """Deletes the entity with this key; False: there is none.
 
         Raises:
-            BrokenReference: it is a role that a rule, a grant or another role still names.
+            BrokenReference: It is a role that a rule, a grant or another role still names.
         """
         before = self.get(kind, key)
         if before is None:
@@ -219,7 +219,7 @@ class Transaction(Reader):
         return True
 
     def delete_many(self, kind: type[E], keys: Iterable[Key]) -> Sequence[E]:
-        """Removes in bulk, of a kind that nothing refers to, and returns those that there were."""
+        """Deletes entities of a kind that nothing refers to; returns those that existed."""
         found = self.get_many(kind, keys)
         stored = KINDS[kind]
         remaining = iter(found)
@@ -230,7 +230,7 @@ class Transaction(Reader):
         return list(found.values())
 
     def revoke_session(self, revoked: RevokedSession) -> bool:
-        """Ends a session; False where it had ended before, and nothing is touched."""
+        """Revokes a session; False: it was revoked or had ended before, and nothing changes."""
         row = {
             "user_id": revoked.user_id,
             "session_id": revoked.session_id,
@@ -238,40 +238,45 @@ class Transaction(Reader):
         }
         if not self.insert_new(tables.revoked_sessions, row):
             return False
-        self.note(Change(ChangeKind.USER, (revoked.user_id,)))
+        self.record_change(Change(ChangeKind.USER, (revoked.user_id,)))
         return True
 
-    def note(self, change: Change) -> None:
-        """Something that decisions read was touched: the revision rises."""
+    def record_change(self, change: Change) -> None:
+        """Records a change of something that decisions read, which raises the revision."""
         if EVERYTHING not in self._changes:
             self._changes[change] = None
             if len(self._changes) > CHANGES_PER_REVISION_MAX:
                 self._changes = {EVERYTHING: None}
 
-    def keep(self) -> None:
-        """Something was written that no decision reads: it is committed, and alone raises no
-        revision."""
-        self._kept = True
+    def mark_written(self) -> None:
+        """Records a write of something that no decision reads: it is committed, but does not raise
+        the revision."""
+        self._written = True
 
-    def abandon(self) -> None:
-        """Nothing of this transaction is to be kept: it only tried what would happen."""
-        self._abandoned = True
+    def discard(self) -> None:
+        """Rolls the transaction back at its end: it was a dry run."""
+        self._discarded = True
 
     def insert_new(
         self, table: Table, row: Mapping[str, Any], broken: BrokenReference | None = None
     ) -> bool:
-        """Inserts a row; False where its key is taken (and the transaction goes on)."""
+        """Inserts a row; False: its key is taken (the transaction can continue)."""
         check_row(table, row)
         inserting = self._insert_or(table).on_conflict_do_nothing()
         counted = inserting.execution_options(preserve_rowcount=True)
         return bool(self._write(counted, row, broken).rowcount)
 
     def apply_many(self, entities: Iterable[Entity]) -> int:
-        """Adds or replaces entities in bulk and returns how many. Roles that inherit from one
-        another must stand side by side; a role stands before what names it.
+        """Inserts or replaces entities in bulk.
+
+        Args:
+            entities: Grouped by kind. Roles come before the entities that name them.
+
+        Returns:
+            The number of entities.
 
         Raises:
-            BrokenReference: a role that one of them names does not exist.
+            BrokenReference: An entity names a role that does not exist.
         """
         count = 0
         for kind, group in groupby(entities, key=type):
@@ -287,14 +292,14 @@ class Transaction(Reader):
     def _replace_batch(self, kind: type[Entity], batch: Sequence[Entity]) -> None:
         table = KINDS[kind].table
         if kind is Grant and EVERYTHING not in self._changes:
-            # Whom a grant is taken from is touched too.
+            # The previous subject of a replaced grant is touched too.
             ids = [key_of(grant)[0] for grant in batch]
             replaced = select(table).where(table.c.id.in_(ids))
             for row in self._rows(replaced):
                 self._touch(KINDS[kind].from_row(row))
         rows = [to_row(entity) for entity in batch]
         statement, parameters = upsert(self.connection.dialect.name, table, rows)
-        self._write(statement, parameters, _names_nothing(batch[0]))
+        self._write(statement, parameters, _missing_role(batch[0]))
         for entity in batch:
             self._touch(entity)
 
@@ -306,7 +311,7 @@ class Transaction(Reader):
         for row in rows:
             check_row(edges, row)
         if rows:
-            self._write(insert(edges), rows, _names_nothing(roles[0]))
+            self._write(insert(edges), rows, _missing_role(roles[0]))
 
     def _insert_or(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         if self.connection.dialect.name == "postgresql":
@@ -314,7 +319,7 @@ class Transaction(Reader):
         return sqlite.insert(table)
 
     def _write(self, statement: Any, rows: Any, broken: BrokenReference | None = None) -> Any:
-        """Executes; raises `broken` where a foreign key refuses."""
+        """Executes a statement; raises `broken` if a foreign key refuses it."""
         try:
             return self.connection.execute(statement, rows)
         except SQLAlchemyError as error:
@@ -324,13 +329,13 @@ class Transaction(Reader):
             raise
 
     def _touch(self, entity: Entity) -> None:
-        self.note(change_of(entity))
+        self.record_change(change_of(entity))
 
     def finish(self) -> bool:
-        """Writes what was touched; False where nothing is to be committed."""
+        """Writes the changes; returns whether to commit."""
         if self._failed:
             raise RuntimeError("a transaction went on after an error")
-        if self._abandoned:
+        if self._discarded:
             return False
         rows = [
             {"revision": self._revision, "position": n, "kind": c.kind.value, "key": c.key_json}
@@ -338,40 +343,41 @@ class Transaction(Reader):
         ]
         if rows:
             self.connection.execute(insert(tables.changes), rows)
-        elif self._kept:
-            # The row is still locked: nobody has seen the revision that is taken back.
+        elif self._written:
+            # The row is still locked: no other transaction has seen the revision.
             self.connection.execute(update(tables.state).values(revision=self._revision - 1))
-        return bool(rows) or self._kept
+        return bool(rows) or self._written
 
 
-def _names_nothing(entity: Entity) -> BrokenReference:
+def _missing_role(entity: Entity) -> BrokenReference:
     kind, key = kind_of(entity), key_text(key_of(entity))
     return BrokenReference(f"the {kind} {key!r} names a role that does not exist", kind, key)
 
 
 class Store:
-    """The database of policy and facts."""
+    """Access to the database of policy and facts."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._announcing_fails = False
+        self._announce_fails = False
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """A transaction that sees one revision.
+        """Begins a read-only transaction at one revision.
 
         Raises:
-            DatabaseUnavailable: the database cannot be reached or does not answer in time.
+            DatabaseUnavailable: The database cannot be reached or does not answer in time.
         """
         with begin_read(self.engine) as connection:
             yield Reader(connection)
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction that writes, one at a time; commits when the block ends without an error.
+        """Begins a transaction that writes. It commits if the block ends without an error. Writers
+        wait for each other.
 
         Raises:
-            DatabaseUnavailable: the database cannot be reached, is busy, or does not answer in
+            DatabaseUnavailable: The database cannot be reached, is busy, or does not answer in
                 time. The write may nevertheless have been committed.
         """
         with connect_to_write(self.engine) as connection:
@@ -385,14 +391,14 @@ class Store:
                 self._announce(connection)
 
     def _announce(self, connection: Connection) -> None:
-        """Wakes the replicas. What fails here is no failure of the write: polling finds it too."""
+        """Wakes the replicas. A failure does not matter to the write: polling finds it."""
         try:
             announce(connection, CHANNEL)
         except DatabaseUnavailable as error:
-            if not self._announcing_fails:
+            if not self._announce_fails:
                 log.warning("changes_not_announced", error=error.message)
-            self._announcing_fails = True
+            self._announce_fails = True
         else:
-            if self._announcing_fails:
+            if self._announce_fails:
                 log.info("changes_announced_again")
-            self._announcing_fails = False
+            self._announce_fails = False

@@ -35,7 +35,7 @@ state = Table(
     Column("revision", BigInteger, nullable=False),
     Column("epoch", text, nullable=False),
     Column("page_secret", LargeBinary, nullable=False),
-    # The latest revision of which somebody waits to hear that every replica has applied it.
+    # The latest revision that a caller waits for every replica to apply.
     Column("barrier", BigInteger, nullable=False, server_default=sa_text("0")),
     CheckConstraint("id = 1", name="one_row"),
 )
@@ -49,14 +49,14 @@ changes = Table(
     Column("key", text, nullable=False),  # a JSON list of strings
 )
 
-# The processes that answer. None does whose row is not here.
+# The replicas. A process without a row answers no request.
 replicas = Table(
     "replicas",
     metadata,
     Column("id", text, primary_key=True),
-    # Nobody answers from before this revision any more, because of this process.
+    # No answer from before this revision is given any more because of this replica.
     Column("acknowledged", BigInteger, nullable=False),
-    # How long it may go on answering from what it confirmed last.
+    # Its staleness bound: how long it may answer without a confirmation.
     Column("staleness_seconds_max", Double, nullable=False),
     # By the database's clock, in Unix seconds.
     Column("seen_at", Double, nullable=False),
@@ -129,7 +129,7 @@ routes = Table(
     "routes",
     metadata,
     Column("route", text, primary_key=True),
-    Column("needs", text, nullable=False),  # a permission, or `public`, which is none
+    Column("needs", text, nullable=False),  # a permission, or `public`
     Column("resource", text),
 )
 
@@ -179,22 +179,22 @@ revoked_sessions = Table(
     metadata,
     Column("user_id", text, primary_key=True),
     Column("session_id", text, primary_key=True),
-    Column("revoked_at", Double, index=True),  # NULL: it may go on at Clerk
+    Column("revoked_at", Double, index=True),  # NULL: it may still be active at Clerk
 )
 
-# --- what Clerk has said, beside the facts that follow from it -----------------------------------
+# --- the objects of Clerk, from which facts are derived ------------------------------------------
 
 clerk_objects = Table(
     "clerk_objects",
     metadata,
     Column("kind", text, primary_key=True),
     Column("id", text, primary_key=True),  # Clerk's own
-    Column("version", text, nullable=False),  # orders what was said of one object
+    Column("version", text, nullable=False),  # orders the states of one object
     Column("standing", text, nullable=False),
-    # Of a membership: whose it is, as far as it was said.
+    # Organization and user of a membership, if they were reported.
     Column("organization_id", text),
     Column("user_id", text),
-    Column("content", text, nullable=False),  # a JSON object: what has no table of its own
+    Column("content", text, nullable=False),  # a JSON object: fields without a table of their own
     Column("seen_run", BigInteger, nullable=False),  # the sync that saw it last
     Index(None, "organization_id", "user_id"),
     Index(None, "user_id"),
@@ -213,8 +213,8 @@ clerk_sync = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("run", BigInteger, nullable=False),
-    Column("step", text, nullable=False),  # empty: no sync is under way
+    Column("step", text, nullable=False),  # empty: no sync is running
     Column("cursor", text, nullable=False),
-    Column("due_at", Double, nullable=False),  # when the next one may begin, or take over
+    Column("due_at", Double, nullable=False),  # when the next sync may begin or take over
     CheckConstraint("id = 1", name="one_row"),
 )

@@ -1,4 +1,4 @@
-"""The grants to users, many users at a time."""
+"""Reads the grants of many users at once."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ from pdp.model import Grant
 
 
 def count_users(reader: Reader) -> int:
-    """How many users are stored. Raises DatabaseUnavailable."""
+    """Returns the number of stored users. Raises DatabaseUnavailable."""
     counted: int = reader.connection.execute(
         select(func.count()).select_from(tables.users)
     ).scalar_one()
@@ -19,8 +19,11 @@ def count_users(reader: Reader) -> int:
 
 
 def read_grants_to(reader: Reader, user_ids: Collection[str]) -> dict[str, list[Grant]]:
-    """By user, of at most BATCH_ROWS users; those without a grant are left out. Raises
-    DatabaseUnavailable."""
+    """Returns the grants of at most BATCH_ROWS users, by user id, without users that have none.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
     if len(user_ids) > BATCH_ROWS:
         raise ValueError(f"more than {BATCH_ROWS} users at once")
     grants = tables.grants

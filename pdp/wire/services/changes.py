@@ -19,7 +19,7 @@ from pdpapi.v1.change_service_pb2 import (
 from pdpapi.v1.change_service_pb2 import ChangeKind as WireKind
 
 from pdp.errors import InvalidRequest, Overloaded, Violation
-from pdp.facts import ChangeKind, News, Replica, Step, Watch
+from pdp.facts import ChangeBatch, ChangeKind, ChangeSubscription, Replica, RevisionPart
 from pdp.facts.replica.leases import CLOCK_DRIFT, LEASE_SECONDS_MAX
 from pdp.gauges import Gauges
 from pdp.wire.callers import Caller
@@ -79,14 +79,14 @@ class Watchers:
             if self.count >= WATCHERS_MAX:
                 raise Overloaded("watchers_max", WATCHERS_MAX)
             self.count += 1
-        return Watcher(self._replica.watch(request.epoch, request.after_revision), self)
+        return Watcher(self._replica.subscribe(request.epoch, request.after_revision), self)
 
 
 class Watcher:
     """A `Subscription`: changes as they come, heartbeats, and an end after LIFE_SECONDS_MAX."""
 
-    def __init__(self, watch: Watch, watchers: Watchers) -> None:
-        self._watch = watch
+    def __init__(self, subscription: ChangeSubscription, watchers: Watchers) -> None:
+        self._subscription = subscription
         self._watchers = watchers
         self._began = self.due_at = time.monotonic()
         # Not all at the same time: those who came together would come back together.
@@ -98,29 +98,29 @@ class Watcher:
         now = time.monotonic()
         if now >= self._ends_at:
             return None
-        news = self._watch.news()
+        batch = self._subscription.next_batch()
         messages = []
-        if news.start_over:
-            start = StartOver(epoch=news.epoch, revision=news.revision)
+        if batch.resync:
+            start = StartOver(epoch=batch.epoch, revision=batch.revision)
             messages.append(WatchResponse(start_over=start).SerializeToString())
-        if news.steps:
-            messages.append(_changed(*news.steps))
+        if batch.parts:
+            messages.append(_changed(*batch.parts))
         # Who starts over holds nothing: not for longer than it takes.
-        if news.start_over or now >= self.due_at:
-            self.due_at = now + (HEARTBEAT_SECONDS if news.left_seconds else RETRY_SECONDS)
-            if news.left_seconds:
-                messages.append(self._heartbeat(news, news.left_seconds, now))
+        if batch.resync or now >= self.due_at:
+            self.due_at = now + (HEARTBEAT_SECONDS if batch.fresh_seconds else RETRY_SECONDS)
+            if batch.fresh_seconds:
+                messages.append(self._heartbeat(batch, batch.fresh_seconds, now))
         return messages
 
     def close(self) -> None:
         """See `Subscription`."""
-        self._watch.close()
+        self._subscription.close()
         self._watchers.leave()
 
-    def _heartbeat(self, news: News, left_seconds: float, now: float) -> bytes:
+    def _heartbeat(self, batch: ChangeBatch, fresh_seconds: float, now: float) -> bytes:
         elapsed = now - self._began
-        lease = min(LEASE_SECONDS_MAX, left_seconds) - elapsed * CLOCK_DRIFT
-        heartbeat = Heartbeat(revision=news.revision, epoch=news.epoch)
+        lease = min(LEASE_SECONDS_MAX, fresh_seconds) - elapsed * CLOCK_DRIFT
+        heartbeat = Heartbeat(revision=batch.revision, epoch=batch.epoch)
         set_duration(heartbeat.lease, max(0.0, lease))
         set_duration(heartbeat.elapsed, elapsed)
         return WatchResponse(heartbeat=heartbeat).SerializeToString()
@@ -135,11 +135,11 @@ def _check(request: WatchRequest) -> None:
 
 # Watchers are told the same, most of them at the same time.
 @functools.lru_cache(maxsize=16)
-def _changed(*steps: Step) -> bytes:
+def _changed(*parts: RevisionPart) -> bytes:
     keys = [
         ChangedKey(kind=KINDS[change.kind], key=change.key)
-        for step in steps
-        for change in step.changes
+        for part in parts
+        for change in part.changes
     ]
-    changed = Changed(revision=steps[-1].reached, changes=keys)
+    changed = Changed(revision=parts[-1].reached, changes=keys)
     return WatchResponse(changed=changed).SerializeToString()

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, insert, select, text
 
 from pdp.errors import FactsStale, Overloaded, RevisionNotReached
-from pdp.facts import Barriers, Passed, Replica, Store, renew_epoch
+from pdp.facts import BarrierResult, Barriers, Replica, Store, renew_epoch
 from pdp.facts.replica import leases, registration
 from pdp.facts.replica.barrier import BARRIERS_MAX
 from pdp.facts.replica.registration import Registration
@@ -66,13 +66,13 @@ def test_after_a_barrier_no_replica_answers_from_before(
     for turn in range(5):
         before = [run(replica.view("user_1", None, [])) for replica in three]
         revision = revoke(store, f"sess_{turn}")
-        assert barriers.wait(revision) == Passed(revision, replicas=3, silent=0)
+        assert barriers.wait(revision) == BarrierResult(revision, replicas=3, silent=0)
         for replica, view in zip(three, before, strict=True):
             assert f"sess_{turn}" in run(replica.view("user_1", None, [])).user.revoked_sessions
             with pytest.raises(FactsStale):
                 replica.confirm(view)
     assert stopwatch.seconds < 5 * 1.0  # a few polls each
-    assert barriers.wait(0) == Passed(revision, replicas=3, silent=0)
+    assert barriers.wait(0) == BarrierResult(revision, replicas=3, silent=0)
 
 
 def test_a_replica_that_is_paused_is_waited_for_until_it_cannot_answer(
@@ -82,10 +82,10 @@ def test_a_replica_that_is_paused_is_waited_for_until_it_cannot_answer(
     write(store, User("user_1"))
     paused, other = start(staleness_seconds_max=1.0), start()
     run(paused.view("user_1", None, []))
-    with paused._one_catches_up:
+    with paused._catch_up_lock:
         revision = revoke(store, "sess_1")
         stopwatch = Stopwatch()
-        assert barriers.wait(revision) == Passed(revision, replicas=2, silent=1)
+        assert barriers.wait(revision) == BarrierResult(revision, replicas=2, silent=1)
         assert stopwatch.elapsed >= 1.0
         assert stopwatch.seconds < 1.0 + 0.6
         with pytest.raises(FactsStale):
@@ -104,19 +104,19 @@ def test_the_row_of_a_dead_process_is_waited_for_and_then_removed_by_others(
 ) -> None:
     """Rows of live replicas stay, and none of it raises the revision."""
     monkeypatch.setattr(registration, "REFRESH_SECONDS", 0.05)
-    monkeypatch.setattr(registration, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(registration, "SILENT_SECONDS_MAX", 0.5)
     revision = write(store, User("user_1"))
     leave_a_row(engine, 0.5)
     start(staleness_seconds_max=5.0), start(staleness_seconds_max=5.0)
     stopwatch = Stopwatch()
-    assert barriers.wait(revision) == Passed(revision, replicas=3, silent=1)
+    assert barriers.wait(revision) == BarrierResult(revision, replicas=3, silent=1)
     assert stopwatch.elapsed >= 0.5
     assert stopwatch.seconds < 0.5 + 0.6
     eventually(lambda: "dead" not in rows(engine))
     until = time.monotonic() + 0.7
     eventually(lambda: time.monotonic() > until)
     assert len(rows(engine)) == 2
-    assert barriers.wait(0) == Passed(revision, replicas=2, silent=0)
+    assert barriers.wait(0) == BarrierResult(revision, replicas=2, silent=0)
 
 
 def test_a_barrier_outlasts_every_lease_that_was_given_before(
@@ -131,14 +131,14 @@ def test_a_barrier_outlasts_every_lease_that_was_given_before(
 
     def watch_and_leave() -> None:
         while not stop.is_set():
-            watch = replica.watch("", 0)
+            subscription = replica.subscribe("", 0)
             for _ in range(5):
                 now = time.monotonic()
-                news = watch.news()
-                if news.left_seconds is not None:
-                    given.append((news.revision, now + min(LEASE, news.left_seconds)))
+                batch = subscription.next_batch()
+                if batch.fresh_seconds is not None:
+                    given.append((batch.revision, now + min(LEASE, batch.fresh_seconds)))
                 stop.wait(0.002)
-            watch.close()
+            subscription.close()
             stop.wait(0.005)
 
     watcher = threading.Thread(target=watch_and_leave)
@@ -170,7 +170,7 @@ def test_writes_that_go_on_do_not_put_a_barrier_off(
     monkeypatch.setattr(leases, "LEASE_SECONDS_MAX", LEASE)
     first = write(store, User("user_1"))
     replica = start()
-    watch = replica.watch("", 0)
+    subscription = replica.subscribe("", 0)
     stop = threading.Event()
 
     def go_on() -> None:
@@ -189,7 +189,7 @@ def test_writes_that_go_on_do_not_put_a_barrier_off(
     finally:
         stop.set()
         writer.join()
-        watch.close()
+        subscription.close()
 
 
 def test_a_replica_without_its_row_confirms_nothing_until_it_is_registered_again(
@@ -209,7 +209,7 @@ def test_a_replica_without_its_row_confirms_nothing_until_it_is_registered_again
     eventually(replica.ready)
     # Its return does not confirm what it answered before.
     assert rows(engine) == {row: 0}
-    assert Barriers(engine).wait(revision) == Passed(revision, replicas=1, silent=0)
+    assert Barriers(engine).wait(revision) == BarrierResult(revision, replicas=1, silent=0)
     assert rows(engine) == {row: revision}
 
 
@@ -255,20 +255,20 @@ def test_a_replica_that_stops_removes_its_row_once_the_leases_have_run_out(
     monkeypatch.setattr(leases, "LEASE_SECONDS_MAX", LEASE)
     revision = write(store, User("user_1"))
     replica = start()
-    watch = replica.watch("", 0)
-    assert watch.news().left_seconds
-    watch.close()
+    subscription = replica.subscribe("", 0)
+    assert subscription.next_batch().fresh_seconds
+    subscription.close()
     stopwatch = Stopwatch()
     replica.stop()
     assert stopwatch.elapsed > LEASE - 0.1
     assert stopwatch.seconds < LEASE + 1
     assert rows(engine) == {}
-    assert Barriers(engine).wait(revision) == Passed(revision, replicas=0, silent=0)
+    assert Barriers(engine).wait(revision) == BarrierResult(revision, replicas=0, silent=0)
 
 
 def free_places(barriers: Barriers) -> int:
     """For how many more waits there is room."""
-    return barriers._room._value
+    return barriers._slots._value
 
 
 def test_as_many_barriers_as_there_is_room_for_wait_at_once(
@@ -277,13 +277,15 @@ def test_as_many_barriers_as_there_is_room_for_wait_at_once(
     """None of them holds a connection meanwhile."""
     revision = write(store, User("user_1"))
     leave_a_row(engine, 1.0)
-    waiting: list[Future[Passed]] = [
+    waiting: list[Future[BarrierResult]] = [
         pool.submit(barriers.wait, revision) for _ in range(BARRIERS_MAX)
     ]
     eventually(lambda: free_places(barriers) == 0)
     with pytest.raises(Overloaded):
         barriers.wait(revision)
-    assert {one.result(10) for one in waiting} == {Passed(revision, replicas=1, silent=1)}
+    assert {barrier.result(10) for barrier in waiting} == {
+        BarrierResult(revision, replicas=1, silent=1)
+    }
     assert free_places(barriers) == BARRIERS_MAX
 
 
@@ -317,7 +319,7 @@ def test_a_barrier_does_not_outlast_the_history_that_its_revision_is_of(
 def test_what_was_applied_of_one_history_is_not_acknowledged_in_another(
     engine: Engine, store: Store, start: Starter
 ) -> None:
-    """F37: a replica is about to say it as the database is restored."""
+    """F37: the database is restored just before a replica acknowledges."""
     revision = write(store, User("user_1"))
     replica = start(NEVER)
     with store.read() as reader:
@@ -335,6 +337,6 @@ def test_a_barrier_from_the_future_does_not_hold_up_those_of_today(
     with engine.begin() as connection:
         connection.execute(text("UPDATE state SET barrier = 1000"))
     start(staleness_seconds_max=60.0)
-    assert barriers.wait(revision) == Passed(revision, replicas=1, silent=0)
+    assert barriers.wait(revision) == BarrierResult(revision, replicas=1, silent=0)
     revision = revoke(store, "sess_1")
-    assert barriers.wait(revision) == Passed(revision, replicas=1, silent=0)
+    assert barriers.wait(revision) == BarrierResult(revision, replicas=1, silent=0)

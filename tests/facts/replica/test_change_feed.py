@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from pdp.errors import FactsStale, RevisionNotReached
-from pdp.facts import Change, ChangeKind, News, Replica, Store, Watch
+from pdp.facts import Change, ChangeBatch, ChangeKind, ChangeSubscription, Replica, Store
 from pdp.facts.replica import change_feed
-from pdp.facts.replica.change_feed import CHANGES_AT_ONCE_MAX, History
+from pdp.facts.replica.change_feed import CHANGES_PER_BATCH_MAX, History
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.model import Permission, User
 from tests.kit.facts.writing import NEVER, write
@@ -25,8 +25,8 @@ def user(name: object) -> Change:
     return Change(ChangeKind.USER, (str(name),))
 
 
-def received(news: News) -> list[tuple[int, tuple[str, ...]]]:
-    return [(step.revision, change.key) for step in news.steps for change in step.changes]
+def received(batch: ChangeBatch) -> list[tuple[int, tuple[str, ...]]]:
+    return [(part.revision, change.key) for part in batch.parts for change in part.changes]
 
 
 def caught_up(store: Store, replica: Replica) -> int:
@@ -36,14 +36,14 @@ def caught_up(store: Store, replica: Replica) -> int:
         return reader.revision
 
 
-def settled(watch: Watch) -> News:
-    """The first news with something in it."""
-    found: list[News] = []
+def settled(subscription: ChangeSubscription) -> ChangeBatch:
+    """The first batch that is not empty."""
+    found: list[ChangeBatch] = []
 
     def has_some() -> bool:
-        news = watch.news()
-        if news.steps or news.start_over:
-            found.append(news)
+        batch = subscription.next_batch()
+        if batch.parts or batch.resync:
+            found.append(batch)
         return bool(found)
 
     eventually(has_some)
@@ -52,33 +52,33 @@ def settled(watch: Watch) -> News:
 
 def test_a_write_is_announced_with_exactly_its_keys(store: Store, start: Starter) -> None:
     replica = start(NEVER)
-    watch = replica.watch("", 0)
-    first = watch.news()
-    assert (first.start_over, received(first), first.revision) == (False, [], 0)
-    assert first.left_seconds is not None
+    subscription = replica.subscribe("", 0)
+    first = subscription.next_batch()
+    assert (first.resync, received(first), first.revision) == (False, [], 0)
+    assert first.fresh_seconds is not None
     write(store, User("user_1"), User("user_2"))
     write(store, Permission("course:edit"))
     caught_up(store, replica)
-    news = settled(watch)
-    assert [(step.revision, list(step.changes)) for step in news.steps] == [
+    batch = settled(subscription)
+    assert [(part.revision, list(part.changes)) for part in batch.parts] == [
         (1, [user("user_1"), user("user_2")]),
         (2, [Change(ChangeKind.PERMISSION, ("course:edit",))]),
     ]
-    assert (news.revision, news.epoch, news.behind) == (2, first.epoch, False)
-    assert not watch.news().steps
+    assert (batch.revision, batch.epoch, batch.has_more) == (2, first.epoch, False)
+    assert not subscription.next_batch().parts
 
 
 def test_a_watcher_that_comes_back_continues_where_it_was(store: Store, start: Starter) -> None:
     replica = start(NEVER)
-    epoch = replica.watch("", 0).news().epoch
+    epoch = replica.subscribe("", 0).next_batch().epoch
     for n in range(4):
         write(store, User(f"user_{n}"))
     caught_up(store, replica)
     for after in range(5):
-        news = replica.watch(epoch, after).news()
-        assert not news.start_over
-        assert received(news) == [(n + 1, (f"user_{n}",)) for n in range(after, 4)]
-        assert news.revision == 4
+        batch = replica.subscribe(epoch, after).next_batch()
+        assert not batch.resync
+        assert received(batch) == [(n + 1, (f"user_{n}",)) for n in range(after, 4)]
+        assert batch.revision == 4
 
 
 def test_a_listener_is_called_for_each_change(store: Store, start: Starter) -> None:
@@ -97,25 +97,25 @@ def test_changes_that_are_not_kept_are_a_reason_to_resync(
     write(store, User("user_1"))
     write(store, User("user_2"))
     replica = start(NEVER)
-    here = replica.watch("", 0)
-    epoch = here.news().epoch
+    here = replica.subscribe("", 0)
+    epoch = here.next_batch().epoch
     if what == "another epoch":
-        asked = replica.watch("other", 2)
+        asked = replica.subscribe("other", 2)
     elif what == "before the start":
-        asked = replica.watch(epoch, 1)
+        asked = replica.subscribe(epoch, 1)
     else:
         asked = here
         write(store, User("user_3"))
         with store.write() as transaction:
-            transaction.note(EVERYTHING if what == "everything" else user("user_4"))
+            transaction.record_change(EVERYTHING if what == "everything" else user("user_4"))
         if what == "pruned":
             with engine.begin() as pruned:
                 pruned.execute(text("DELETE FROM changes WHERE revision = 3"))
         caught_up(store, replica)
-    news = settled(asked)
-    assert news.start_over
-    assert not news.steps
-    assert (news.epoch, news.revision) == (epoch, replica.revision)
+    batch = settled(asked)
+    assert batch.resync
+    assert not batch.parts
+    assert (batch.epoch, batch.revision) == (epoch, replica.revision)
     # From there on it receives what all do.
     write(store, User("user_5"))
     caught_up(store, replica)
@@ -128,13 +128,13 @@ def test_a_restored_database_makes_every_watcher_resync(
     """Even if its revisions are the same numbers, from another history."""
     write(store, User("user_1"))
     replica = start(NEVER)
-    watch = replica.watch("", 0)
-    watch.news()
+    subscription = replica.subscribe("", 0)
+    subscription.next_batch()
     with engine.begin() as restored:
         restored.execute(text("UPDATE state SET epoch = 'another'"))
     replica.poke()
-    news = settled(watch)
-    assert (news.start_over, news.epoch.split(".")[0], news.revision) == (True, "another", 1)
+    batch = settled(subscription)
+    assert (batch.resync, batch.epoch.split(".")[0], batch.revision) == (True, "another", 1)
 
 
 def test_a_revision_that_another_process_has_seen_is_waited_for(
@@ -142,22 +142,22 @@ def test_a_revision_that_another_process_has_seen_is_waited_for(
 ) -> None:
     monkeypatch.setattr(change_feed, "REACH_SECONDS_MAX", 0.2)
     replica = start(NEVER)
-    epoch = replica.watch("", 0).news().epoch
+    epoch = replica.subscribe("", 0).next_batch().epoch
     revision = write(store, User("user_1"))
-    watch = replica.watch(epoch, revision)
-    eventually(lambda: watch.news().left_seconds is not None)
-    assert watch.news().revision == revision
-    never = replica.watch(epoch, revision + 1)
-    assert never.news().left_seconds is None
+    subscription = replica.subscribe(epoch, revision)
+    eventually(lambda: subscription.next_batch().fresh_seconds is not None)
+    assert subscription.next_batch().revision == revision
+    never = replica.subscribe(epoch, revision + 1)
+    assert never.next_batch().fresh_seconds is None
     with pytest.raises(RevisionNotReached):
-        eventually(lambda: never.news().steps, seconds=2)
+        eventually(lambda: never.next_batch().parts, seconds=2)
 
 
 def test_the_history_is_bounded_and_dropped_changes_demand_a_resync(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(change_feed, "REVISIONS_KEPT_MAX", 10)
-    monkeypatch.setattr(change_feed, "CHANGES_KEPT_MAX", 25)
+    monkeypatch.setattr(change_feed, "HISTORY_REVISIONS_MAX", 10)
+    monkeypatch.setattr(change_feed, "HISTORY_CHANGES_MAX", 25)
     history = History()
     history.restart("e", 0)
     for revision in range(1, 21):
@@ -179,31 +179,37 @@ def test_a_revision_of_many_changes_comes_in_parts_and_is_reached_with_the_last(
     store: Store, start: Starter
 ) -> None:
     replica = start(NEVER)
-    watch = replica.watch("", 0)
-    epoch = watch.news().epoch
-    names = [f"user_{n}" for n in range(2 * CHANGES_AT_ONCE_MAX + 1)]
+    subscription = replica.subscribe("", 0)
+    epoch = subscription.next_batch().epoch
+    names = [f"user_{n}" for n in range(2 * CHANGES_PER_BATCH_MAX + 1)]
     write(store, *map(User, names))
     caught_up(store, replica)
-    parts = [settled(watch) for _ in range(3)]
-    assert [(news.revision, news.behind) for news in parts] == [(0, True), (0, True), (1, False)]
-    assert [news.left_seconds is None for news in parts] == [True, True, False]
-    assert [key for news in parts for _, (key,) in received(news)] == names
+    parts = [settled(subscription) for _ in range(3)]
+    assert [(batch.revision, batch.has_more) for batch in parts] == [
+        (0, True),
+        (0, True),
+        (1, False),
+    ]
+    assert [batch.fresh_seconds is None for batch in parts] == [True, True, False]
+    assert [key for batch in parts for _, (key,) in received(batch)] == names
     # A watcher that was cut off between the parts receives them all again.
-    assert replica.watch(epoch, 0).news().behind
-    assert not replica.watch(epoch, 1).news().steps
+    assert replica.subscribe(epoch, 0).next_batch().has_more
+    assert not replica.subscribe(epoch, 1).next_batch().parts
 
 
 def test_the_time_that_is_left_runs_out_and_then_there_is_no_news(
     store: Store, start: Starter
 ) -> None:
     replica = start(NEVER, staleness_seconds_max=0.3)
-    watch = replica.watch("", 0)
-    left = watch.news().left_seconds
+    subscription = replica.subscribe("", 0)
+    left = subscription.next_batch().fresh_seconds
     assert left is not None
     assert left <= 0.3
-    eventually(lambda: (now := watch.news().left_seconds) is not None and now < left - 0.05)
+    eventually(
+        lambda: (now := subscription.next_batch().fresh_seconds) is not None and now < left - 0.05
+    )
     with pytest.raises(FactsStale) as stale:
-        eventually(lambda: watch.news() is None, seconds=2)
+        eventually(lambda: subscription.next_batch() is None, seconds=2)
     assert stale.value.metadata["bound_ms"] == "300"
     assert int(stale.value.metadata["age_ms"]) >= 300
 
@@ -250,12 +256,12 @@ def keep_watching(
             revision = step.reached
             place += 1
         if finishing and not found[0]:
-            assert known == [one for one in written[epoch] if one[0] > began]
+            assert known == [change for change in written[epoch] if change[0] > began]
             return
         if chance.random() < 0.1:
             again = history.find(epoch, revision)
             place = -1 if again is None else again
-            known = [one for one in known if one[0] <= revision]
+            known = [change for change in known if change[0] <= revision]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -264,8 +270,8 @@ def test_no_watcher_misses_a_change_whatever_happens_meanwhile(
 ) -> None:
     """A writer that never pauses; watchers that come back, and fall behind. Each receives all
     changes since its last resync, in order and once."""
-    monkeypatch.setattr(change_feed, "REVISIONS_KEPT_MAX", 40)
-    monkeypatch.setattr(change_feed, "CHANGES_AT_ONCE_MAX", 7)
+    monkeypatch.setattr(change_feed, "HISTORY_REVISIONS_MAX", 40)
+    monkeypatch.setattr(change_feed, "CHANGES_PER_BATCH_MAX", 7)
     history = History()
     history.restart("e0", 0)
     written: Written = {"e0": []}

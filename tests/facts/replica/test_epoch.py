@@ -1,4 +1,4 @@
-"""F37, F38: what comes of a database that went back in time, or is another one."""
+"""F37, F38: a database that went back in time, or was replaced by another one."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -58,8 +58,8 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     eventually(lambda: reachable(store))
     lost = write(store, User("user_1", name="lost"), User("user_2"))
     replica = start(NEVER)
-    watch = replica.watch("", 0)
-    first = watch.news()
+    subscription = replica.subscribe("", 0)
+    first = subscription.next_batch()
     assert run(replica.view("user_1", None, [])).user.user.name == "lost"
     view = run(replica.view("user_2", None, []))
     assert view.user is not None
@@ -73,11 +73,11 @@ def test_a_restored_database_is_another_history_though_its_revisions_are_the_sam
     eventually(lambda: epoch(store) == replica.snapshot.epoch)
     assert run(replica.view("user_1", None, [])).user.user.name == "before"
     assert run(replica.view("user_2", None, [])).user is None
-    news = watch.news()
-    assert (news.start_over, news.revision) == (True, lost)
-    assert news.epoch != first.epoch
-    asked_again = replica.watch(first.epoch, lost).news()
-    assert asked_again.start_over
+    batch = subscription.next_batch()
+    assert (batch.resync, batch.revision) == (True, lost)
+    assert batch.epoch != first.epoch
+    asked_again = replica.subscribe(first.epoch, lost).next_batch()
+    assert asked_again.resync
 
 
 def postmaster(data: str) -> int:
@@ -101,8 +101,8 @@ def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
         url = make_url(standby.url).set(database=database, drivername="postgresql+psycopg")
         looking = open_engine(url.render_as_string(hide_password=False))
         pooled = create_engine(url)
-        for one in (looking, pooled):
-            eventually(lambda one=one: "standby" in refusal(Store(one)))
+        for engine_ in (looking, pooled):
+            eventually(lambda engine_=engine_: "standby" in refusal(Store(engine_)))
         # Of several hosts, the one that takes writes.
         both = [make_url(each).query["host"] for each in (standby.url, cluster.url)]
         several = open_engine(
@@ -111,8 +111,8 @@ def test_a_standby_is_not_read_from_and_is_another_history_once_it_took_over(
         assert epoch(Store(several)) == epoch(store)
         standby.promote()
         assert epoch(Store(looking)) != epoch(store)
-        for one in (looking, pooled, several):
-            one.dispose()
+        for engine_ in (looking, pooled, several):
+            engine_.dispose()
 
 
 def refusal(store: Store) -> str:

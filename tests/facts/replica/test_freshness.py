@@ -77,7 +77,7 @@ def test_a_database_that_hangs_is_as_good_as_gone(postgresql_url: str, store: St
 def test_a_connection_that_died_in_silence_is_found_well_within_the_bound(
     postgresql_url: str, store: Store
 ) -> None:
-    """F3, F26: what is sent on it is acknowledged, and no answer comes; new ones work."""
+    """F3, F26: the connection acknowledges packets but never answers; new connections work."""
     with proxied(postgresql_url) as (proxy, url):
         engine = open_engine(url)
         replica = Replica(Store(engine), staleness_seconds_max=5, poll_seconds=0.05)

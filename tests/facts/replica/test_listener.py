@@ -1,5 +1,5 @@
-"""A committed write wakes every replica at once, where PostgreSQL can say so; polling needs nobody
-to say anything, and a write nobody to hear it."""
+"""A committed write wakes every replica at once through PostgreSQL's notifications. Polling works
+without them, and a write succeeds without listeners."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
-"""A poll interval: only what wakes the replica makes it look."""
+"""A poll interval in seconds: the replica polls only if something wakes it."""
 POLL_SECONDS = 0.2
 """The default one."""
 A_MOMENT = 1.0
@@ -150,10 +150,10 @@ def test_only_what_raised_the_revision_is_announced_after_its_commit_and_on_its_
         with other.write():
             pass
         with other.write() as transaction:
-            transaction.keep()
+            transaction.mark_written()
         with other.write() as transaction:
             transaction.insert(User("user_2"))
-            transaction.abandon()
+            transaction.discard()
         with pytest.raises(ZeroDivisionError), other.write() as transaction:  # noqa: PT012
             transaction.insert(User("user_2"))
             _ = 1 // 0

@@ -294,7 +294,7 @@ def test_routes_are_asked_as_they_are_and_none_where_they_do_not_go_together(
         transaction.insert(Route("/{c}/1", PUBLIC))
     with capture_logs() as logs:
         assert needs("/c/1") == needs("/x") == "no_route"
-    (logged,) = (one for one in logs if one["event"] == "all_routes_refused")
+    (logged,) = (entry for entry in logs if entry["event"] == "all_routes_refused")
     assert "/c/{id}" in logged["problem"]
     assert "/{c}/1" in logged["problem"]
     with store.write() as transaction:
@@ -322,9 +322,9 @@ def test_grants_follow_their_subject_and_scope(store: Store, start: Starter) -> 
         for user in ("user_1", "user_2"):
             for organization in ("o", "O"):
                 view = run(replica.view(user, organization, [Resource("t", "1")], revision))
-                found += [(user, one) for one in view.user.grants]
-                found += [(organization, one) for one in view.organization.role_grants]
-                found += [("t", one) for one in view.chains[0][0].role_grants]
+                found += [(user, grant) for grant in view.user.grants]
+                found += [(organization, grant) for grant in view.organization.role_grants]
+                found += [("t", grant) for grant in view.chains[0][0].role_grants]
         holder = subject.user_id if isinstance(subject, ToUser) else getattr(
             scope, "organization_id", "t"
         )  # fmt: skip

@@ -7,18 +7,18 @@ import pytest
 from sqlalchemy import Engine
 
 from pdp.facts import Replica, Store
-from pdp.facts.replica.lookup import Look
+from pdp.facts.replica.lookup import Lookup
 from pdp.facts.replica.snapshot import SnapshotCell
-from pdp.facts.store.loader import Gathered, Wanted, gather
+from pdp.facts.store.loader import FactBatch, FactKeys, load_facts
 from pdp.model import Resource, ResourceRef, User
 from tests.kit.waiting import eventually, run
 
 
 class Unguarded(SnapshotCell):
-    """The control: believes that whatever is stored was read just now."""
+    """The control: treats every batch as if it was read at the current revision."""
 
-    def fill(self, gathered: Gathered) -> None:
-        super().fill(replace(gathered, revision=self.current.revision))
+    def fill(self, batch: FactBatch) -> None:
+        super().fill(replace(batch, revision=self.current.revision))
 
 
 def interleavings(*threads: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -32,9 +32,9 @@ def interleavings(*threads: Sequence[str]) -> Iterator[tuple[str, ...]]:
                 yield (thread[0], *tail)
 
 
-def read_facts(store: Store, wanted: Wanted) -> Gathered:
+def read_facts(store: Store, missing: FactKeys) -> FactBatch:
     with store.read() as reader:
-        return gather(reader, wanted)
+        return load_facts(reader, missing)
 
 
 def loaded_replica(store: Store, cell: SnapshotCell) -> Replica:
@@ -47,21 +47,21 @@ def loaded_replica(store: Store, cell: SnapshotCell) -> Replica:
 
 def catch_up(replica: Replica) -> None:
     """What the thread of a replica does at each poll."""
-    replica._turn()
+    replica._poll()
 
 
 def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> list[object]:
-    """Runs the steps one by one; after each, compares what the caches answer with what the
-    database held at the revision that the answer is of."""
+    """Runs the steps one by one; after each, compares the answer of the caches with the
+    database at the revision of the answer."""
     replica = loaded_replica(store, cell)
     with store.read() as reader:
         truth = {reader.revision: reader.get(User, ("user_1",))}
-    read: dict[str, Gathered] = {}
+    read: dict[str, FactBatch] = {}
     wrong: list[object] = []
     for step in steps:
         action, who = step[0], step[1:]
         if action == "r":
-            read[who] = read_facts(store, Wanted({"user_1"}, {"org_1"}, {("course", "1")}))
+            read[who] = read_facts(store, FactKeys({"user_1"}, {"org_1"}, {("course", "1")}))
         elif action == "f":
             cell.fill(read[who])
         elif action == "w":
@@ -73,14 +73,14 @@ def stale_answers(store: Store, cell: SnapshotCell, steps: Iterable[str]) -> lis
             truth[transaction.revision] = changed
         elif action == "a":
             catch_up(replica)
-        look = Look(cell.current, None)
-        user = look.user("user_1")
-        chain = look.chain(Resource("course", "1"))
+        lookup = Lookup(cell.current, None)
+        user = lookup.user("user_1")
+        chain = lookup.chain(Resource("course", "1"))
         true = truth[cell.current.revision]
-        wanted = look.wanted or Wanted()
-        if not wanted.users and (user and user.user) != true:
+        missing = lookup.missing or FactKeys()
+        if not missing.users and (user and user.user) != true:
             wrong.append((step, cell.current.revision, user))
-        if not wanted.resources and chain[0].resource.organization_id != (
+        if not missing.resources and chain[0].resource.organization_id != (
             true.name if true else None
         ):
             wrong.append((step, cell.current.revision, chain))
@@ -128,26 +128,26 @@ def test_an_entry_of_a_later_revision_is_passed_over(engine: Engine) -> None:
     replica = loaded_replica(store, cell)
     with store.write() as transaction:
         transaction.insert(User("user_1"))
-    cell.fill(read_facts(store, Wanted({"user_1", "user_2"})))
-    look = Look(cell.current, None)
-    assert look.user("user_1") is None
-    assert look.user("user_2") is None
-    assert look.wanted == Wanted({"user_1", "user_2"})
+    cell.fill(read_facts(store, FactKeys({"user_1", "user_2"})))
+    lookup = Lookup(cell.current, None)
+    assert lookup.user("user_1") is None
+    assert lookup.user("user_2") is None
+    assert lookup.missing == FactKeys({"user_1", "user_2"})
     catch_up(replica)
-    look = Look(cell.current, None)
-    look.user("user_2")
-    assert not look.wanted
+    lookup = Lookup(cell.current, None)
+    lookup.user("user_2")
+    assert not lookup.missing
 
 
 def test_what_was_read_in_another_epoch_is_not_stored(engine: Engine) -> None:
     store = Store(engine)
     cell = SnapshotCell()
     loaded_replica(store, cell)
-    gathered = read_facts(store, Wanted({"user_1"}))
-    cell.fill(replace(gathered, epoch="another"))
-    look = Look(cell.current, None)
-    look.user("user_1")
-    assert look.wanted
+    batch = read_facts(store, FactKeys({"user_1"}))
+    cell.fill(replace(batch, epoch="another"))
+    lookup = Lookup(cell.current, None)
+    lookup.user("user_1")
+    assert lookup.missing
 
 
 def test_the_caches_are_bounded_and_a_view_larger_than_them_is_still_whole(

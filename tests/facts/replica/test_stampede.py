@@ -40,7 +40,7 @@ def test_ten_replicas_that_know_nothing_read_each_fact_about_once(postgresql_url
                 revision = write(Store(writer), *(User(f"new_{n}") for n in range(10_001)))
                 for replica in replicas:
                     replica.poke()
-                eventually(lambda at=revision: all(one.revision == at for one in replicas))
+                eventually(lambda at=revision: all(replica.revision == at for replica in replicas))
             read.clear()
             ask_all(replicas)
             assert len(USERS) <= min(read.values())
@@ -73,4 +73,4 @@ def ask_all(replicas: list[Replica]) -> None:
 
     with ThreadPoolExecutor(REPLICAS * THREADS) as pool:
         asking = [pool.submit(ask, replica) for replica in replicas for _ in range(THREADS)]
-        assert {one.result(60) for one in asking} == {len(USERS)}
+        assert {view.result(60) for view in asking} == {len(USERS)}

@@ -49,7 +49,7 @@ def test_a_survey_finds_what_a_view_holds(store: Store, start: Starter) -> None:
 
 
 def test_what_a_survey_reads_stays_out_of_the_caches(store: Store, start: Starter) -> None:
-    """A list must not drop what Check needs."""
+    """A list must not evict the cache entries that Check needs."""
     write(store, User("user_1"), *(Resource("course", str(number)) for number in range(50)))
     replica = start()
     assert len(run(replica.survey(look)).chains) == 50

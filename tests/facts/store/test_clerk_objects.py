@@ -8,7 +8,7 @@ from pdp.facts import Replica, Store
 from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkObject,
-    ClerkStanding,
+    ClerkStatus,
     read_objects,
     write_objects,
 )
@@ -16,29 +16,29 @@ from pdp.model import Grant, Membership, RevokedSession, Role, ToUser, User, Use
 from tests.kit.waiting import eventually, run
 
 NEVER = 3_600.0
-"""A poll interval: only `poke` wakes the follower."""
+"""A poll interval in seconds: only `poke` wakes the replica."""
 
 Starter = Callable[..., Replica]
 
 
 def say(store: Store, *objects: ClerkObject) -> int:
-    """Clerk's newest word on these."""
+    """Stores newer states of objects; returns the revision."""
     with store.write() as transaction:
         before = {
-            (kind, one.id): one
+            (kind, stored.id): stored
             for kind in ClerkKind
-            for one in read_objects(transaction, kind, [one.id for one in objects]).values()
+            for stored in read_objects(transaction, kind, [new.id for new in objects]).values()
         }
         write_objects(transaction, objects, before)
     return transaction.revision
 
 
-def user(standing: ClerkStanding, version: str = "1") -> ClerkObject:
-    return ClerkObject(ClerkKind.USER, "user_1", version, standing)
+def user(status: ClerkStatus, version: str = "1") -> ClerkObject:
+    return ClerkObject(ClerkKind.USER, "user_1", version, status)
 
 
 def role(role_id: str, key: str, *permissions: tuple[str, str], **changes: object) -> ClerkObject:
-    content = {"key": key, "permissions": [list(one) for one in permissions]}
+    content = {"key": key, "permissions": [list(pair) for pair in permissions]}
     return ClerkObject(ClerkKind.ROLE, role_id, "1", content=content, **changes)
 
 
@@ -47,13 +47,13 @@ def permission(permission_id: str, key: str) -> ClerkObject:
 
 
 def deleted(kind: ClerkKind, object_id: str) -> ClerkObject:
-    return ClerkObject(kind, object_id, "2", ClerkStanding.DELETED)
+    return ClerkObject(kind, object_id, "2", ClerkStatus.DELETED)
 
 
-@pytest.mark.parametrize("standing", [ClerkStanding.BARRED, ClerkStanding.DELETED])
+@pytest.mark.parametrize("status", [ClerkStatus.BARRED, ClerkStatus.DELETED])
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_user_that_clerk_bars_or_deletes_is_disabled_cold_and_warm(
-    store: Store, start: Starter, standing: ClerkStanding, stored: bool
+    store: Store, start: Starter, status: ClerkStatus, stored: bool
 ) -> None:
     """A deleted user is known as one that is gone: never unknown, so never taken for a new one."""
     with store.write() as transaction:
@@ -67,7 +67,7 @@ def test_a_user_that_clerk_bars_or_deletes_is_disabled_cold_and_warm(
     before = run(warm.view("user_1", None, [])).user
     assert (before and before.user.status) is (UserStatus.ACTIVE if stored else None)
 
-    revision = say(store, user(standing))
+    revision = say(store, user(status))
 
     for replica in (warm, start(NEVER)):
         found = run(replica.view("user_1", None, [], revision)).user
@@ -82,7 +82,7 @@ def test_a_user_that_clerk_no_longer_bars_is_active_unless_the_administrator_dis
 ) -> None:
     with store.write() as transaction:
         transaction.insert(User("user_1"))
-    say(store, user(ClerkStanding.BARRED))
+    say(store, user(ClerkStatus.BARRED))
     replica = start(NEVER)
 
     def status(revision: int) -> UserStatus:
@@ -91,11 +91,11 @@ def test_a_user_that_clerk_no_longer_bars_is_active_unless_the_administrator_dis
         return found.user.status
 
     assert status(0) is UserStatus.DISABLED
-    assert status(say(store, user(ClerkStanding.ACTIVE, "2"))) is UserStatus.ACTIVE
+    assert status(say(store, user(ClerkStatus.ACTIVE, "2"))) is UserStatus.ACTIVE
     with store.write() as transaction:
         transaction.update(User("user_1", status=UserStatus.DISABLED))
-    say(store, user(ClerkStanding.BARRED, "3"))
-    assert status(say(store, user(ClerkStanding.ACTIVE, "4"))) is UserStatus.DISABLED
+    say(store, user(ClerkStatus.BARRED, "3"))
+    assert status(say(store, user(ClerkStatus.ACTIVE, "4"))) is UserStatus.DISABLED
 
 
 def test_a_message_about_a_user_does_not_affect_another_object_with_that_id(

@@ -1,4 +1,4 @@
-"""The store keeps what it is given, byte for byte, at dense revisions, on both engines."""
+"""The store returns entities unchanged, byte for byte, at dense revisions, on both engines."""
 
 import json
 import threading
@@ -215,13 +215,13 @@ def test_identifiers_compare_byte_for_byte(store: Store) -> None:
         assert [user.id for user in reader.list(User)] == by_bytes
         for place, name in enumerate(by_bytes):
             found = reader.list(Resource, ("t", name), 3)
-            assert [one.id for one in found] == by_bytes[place + 1 : place + 4]
+            assert [entity.id for entity in found] == by_bytes[place + 1 : place + 4]
 
 
 def test_hostile_identifiers_are_stored_verbatim_and_only_as_bound_parameters(
     engine: Engine, store: Store
 ) -> None:
-    """SQL injection by identifiers (also Keto CVE-2026-33505, by what a page token carries)."""
+    """SQL injection by identifiers (also Keto CVE-2026-33505, by the content of a page token)."""
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     marker = "canaryvalue"
@@ -234,7 +234,7 @@ def test_hostile_identifiers_are_stored_verbatim_and_only_as_bound_parameters(
             transaction.update(Resource("t", name, name))
     with store.read() as reader:
         names = sorted((marker + name for name in HOSTILE), key=str.encode)
-        assert [one.id for one in reader.list(Resource)] == names
+        assert [resource.id for resource in reader.list(Resource)] == names
         for place, name in enumerate(names):
             assert reader.get(Resource, ("t", name)) == Resource("t", name, name)
             assert len(reader.list(Grant, (name,))) == len(names) - place - 1
@@ -242,7 +242,7 @@ def test_hostile_identifiers_are_stored_verbatim_and_only_as_bound_parameters(
         for name in names:
             assert transaction.delete(Resource, ("t", name))
     assert statements
-    assert not [one for one in statements if marker in one]
+    assert not [statement for statement in statements if marker in statement]
 
 
 @pytest.mark.parametrize("bad", ["\0", "a\0b", "\ud800", "a\udfff", "x" * 257, "x" * 65_536])
@@ -309,7 +309,7 @@ def test_any_text_is_stored_verbatim_or_refused(store: Store, names: list[str]) 
             else:
                 kept.append(name)
     with store.read() as reader:
-        assert [one.id for one in reader.list(User)] == sorted(kept, key=str.encode)
+        assert [user.id for user in reader.list(User)] == sorted(kept, key=str.encode)
         for name in kept:
             assert reader.get(User, (name,)) == User(name, attributes={"\0": name})
 

@@ -54,7 +54,7 @@ class QueryService:
             for table in _STORED:
                 transaction.connection.execute(delete(table))
             transaction.apply_many(entities)
-            transaction.note(EVERYTHING)
+            transaction.record_change(EVERYTHING)
         self.follow(transaction.revision)
 
     def delete(self, kind: type[Entity], *key: str) -> None:

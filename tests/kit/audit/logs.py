@@ -12,10 +12,10 @@ from pdp.audit.segments import (
     KIND_RECORD,
     Damage,
     Frame,
-    believed_bytes,
     list_segments,
     read_frames,
     read_header,
+    valid_bytes,
 )
 from pdp.model import DecisionRecord
 from tests.kit.audit.records import decision_record
@@ -48,7 +48,7 @@ def frames_of(directory: Path) -> list[Frame]:
     paths = [path for _, path in list_segments(directory)]
     for path, after in zip(paths, [*paths[1:], None], strict=True):
         header, start = read_header(path)
-        end = believed_bytes(header, after)
+        end = valid_bytes(header, after)
         for item in read_frames(path, start, end):
             if isinstance(item, Damage):
                 assert end is None, item  # only a torn tail

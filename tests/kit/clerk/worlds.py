@@ -13,7 +13,7 @@ from pdp.clerk.objects import deletion_seen, membership_seen, organization_seen,
 from pdp.clerk.observations import Difference, Observation
 from pdp.clerk.sync.sync import Progress, Summary, Sync
 from pdp.facts import Store
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding, read_objects
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus, read_objects
 from pdp.model import Membership, Organization, User
 from pdp.settings import ClerkSettings
 from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer
@@ -80,13 +80,13 @@ class World:
             }
         return {
             "users": users,
-            "barred": {i for i, one in said.items() if one.standing is ClerkStanding.BARRED},
+            "barred": {i for i, one in said.items() if one.status is ClerkStatus.BARRED},
             "organizations": organizations,
             "memberships": memberships,
             "catalogue": {
                 id_: one.content
                 for id_, one in catalogue.items()
-                if one.standing is not ClerkStanding.DELETED
+                if one.status is not ClerkStatus.DELETED
             },
         }
 

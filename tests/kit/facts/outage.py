@@ -1,11 +1,11 @@
-"""A database that is away for a while."""
+"""An outage of a database."""
 
 import psycopg
 from sqlalchemy import make_url
 
 
 class Outage:
-    """Takes one database of the server away, and gives it back."""
+    """Makes one database of the server unreachable, and reachable again."""
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url).set(drivername="postgresql")

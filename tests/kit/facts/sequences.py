@@ -25,7 +25,7 @@ def begin(self: Any, connection: Connection) -> None:
     Reader.__init__(self, connection)
     self._revision = connection.execute(text(f"SELECT nextval('{SEQUENCE}')")).scalar_one()
     self._changes = {}
-    self._kept = self._abandoned = self._failed = False
+    self._written = self._discarded = self._failed = False
 
 
 def announce(transaction: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""What Clerk has said, handled messages, the progress of a sync; when sessions were revoked."""
+"""The objects of Clerk, handled messages, the progress of a sync; when sessions were revoked."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which processes answer, and who waits for them; who reported a decision."""
+"""The replicas and the barrier; who reported a decision."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,7 +23,7 @@ def upgrade() -> None:
     )
     op.add_column("audit_records", sa.Column("reported_by", text, nullable=True))
     op.create_index("ix_audit_records_reported_by", "audit_records", ["reported_by", "decision_id"])
-    # Last: nobody can read this table, and so confirm anything, until all is committed.
+    # Last: no replica can read this table, and so confirm anything, before the commit.
     op.add_column(
         "state", sa.Column("barrier", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
     )

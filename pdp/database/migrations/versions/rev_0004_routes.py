@@ -1,4 +1,4 @@
-"""What requests need, by method and path."""
+"""The permissions that requests need, by method and path."""
 
 import sqlalchemy as sa
 from alembic import op

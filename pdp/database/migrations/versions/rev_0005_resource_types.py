@@ -1,4 +1,4 @@
-"""What the policy says of all resources of one type."""
+"""The properties of resource types."""
 
 import sqlalchemy as sa
 from alembic import op

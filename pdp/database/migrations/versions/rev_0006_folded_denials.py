@@ -1,4 +1,4 @@
-"""How many equal denials a record of the decision log stands for."""
+"""The number of equal denials that one record of the decision log counts."""
 
 import sqlalchemy as sa
 from alembic import op
