@@ -31,7 +31,7 @@ class ClerkKind(enum.Enum):
     PERMISSION = "permission"
 
 
-class ClerkStanding(enum.Enum):
+class ClerkStatus(enum.Enum):
     """What Clerk says an object may still do."""
 
     ACTIVE = "active"
@@ -49,7 +49,7 @@ class ClerkObject:
     id: str
     version: str
     """Of two, the greater (bytewise) stands. See `administrator.observations.version_of`."""
-    standing: ClerkStanding = ClerkStanding.ACTIVE
+    status: ClerkStatus = ClerkStatus.ACTIVE
     organization_id: str | None = None
     user_id: str | None = None
     """Of a membership: whose it is, as far as it was said."""
@@ -106,7 +106,7 @@ def read_objects_not_seen(
             _OBJECTS.c.kind == kind.value,
             _OBJECTS.c.seen_run < run,
             _OBJECTS.c.id > after,
-            _OBJECTS.c.standing != ClerkStanding.DELETED.value,
+            _OBJECTS.c.standing != ClerkStatus.DELETED.value,
         )
         .order_by(_OBJECTS.c.id)
         .limit(limit)
@@ -211,11 +211,11 @@ def forget_old(transaction: Transaction, before: float) -> int:
 def _change_of(one: ClerkObject, before: ClerkObject | None) -> Change | None:
     match one.kind:
         case ClerkKind.USER:
-            was = before.standing if before else ClerkStanding.ACTIVE
-            return Change(ChangeKind.USER, (one.id,)) if one.standing is not was else None
+            was = before.status if before else ClerkStatus.ACTIVE
+            return Change(ChangeKind.USER, (one.id,)) if one.status is not was else None
         case ClerkKind.ROLE | ClerkKind.PERMISSION:
-            same = before is not None and (before.standing, before.content) == (
-                one.standing,
+            same = before is not None and (before.status, before.content) == (
+                one.status,
                 one.content,
             )
             return None if same else Change(ChangeKind.ORGANIZATION_ROLE, (one.id,))
@@ -228,7 +228,7 @@ def _row_of(one: ClerkObject, run: int) -> dict[str, Any]:
         "kind": one.kind.value,
         "id": one.id,
         "version": one.version,
-        "standing": one.standing.value,
+        "standing": one.status.value,
         "organization_id": one.organization_id,
         "user_id": one.user_id,
         "content": json.dumps(one.content, sort_keys=True, separators=(",", ":")),
@@ -245,7 +245,7 @@ def _from_row(row: RowMapping) -> ClerkObject:
         ClerkKind(row["kind"]),
         row["id"],
         row["version"],
-        ClerkStanding(row["standing"]),
+        ClerkStatus(row["standing"]),
         row["organization_id"],
         row["user_id"],
         json.loads(row["content"]),

@@ -12,7 +12,7 @@ from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select
 from pdp.decision import Policy, PolicyEntity, build_policy
 from pdp.facts.store import tables
 from pdp.facts.store.changelog import Change, ChangeKind
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.facts.store.keys import key_parameter, key_table
 from pdp.facts.store.organization_roles import read_organization_permissions
 from pdp.facts.store.rows import check_text, grant_from_row, resource_from_row, user_from_row
@@ -272,7 +272,7 @@ def _where_in(table: Table, column: Column[Any]) -> Select[Any]:
 _USERS = _where_in(tables.users, tables.users.c.id)
 _BARRED_USERS = _where_in(tables.clerk_objects, tables.clerk_objects.c.id).where(
     tables.clerk_objects.c.kind == ClerkKind.USER.value,
-    tables.clerk_objects.c.standing != ClerkStanding.ACTIVE.value,
+    tables.clerk_objects.c.standing != ClerkStatus.ACTIVE.value,
 )
 _MEMBERSHIPS = _where_in(tables.memberships, tables.memberships.c.user_id)
 _REVOKED_SESSIONS = _where_in(tables.revoked_sessions, tables.revoked_sessions.c.user_id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from sqlalchemy import select
 
 from pdp.facts.store import tables
-from pdp.facts.store.clerk_objects import ClerkKind, ClerkStanding
+from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.facts.store.store import Reader
 
 
@@ -22,13 +22,13 @@ def read_organization_permissions(reader: Reader) -> Mapping[str, tuple[str, ...
     """
     rows = reader.connection.execute(_ROLES_AND_PERMISSIONS).all()
     permissions = {
-        row.id: None if row.standing == ClerkStanding.DELETED.value else json.loads(row.content)
+        row.id: None if row.standing == ClerkStatus.DELETED.value else json.loads(row.content)
         for row in rows
         if row.kind == ClerkKind.PERMISSION.value
     }
     found: dict[str, frozenset[str]] = {}
     for row in rows:
-        if row.kind != ClerkKind.ROLE.value or row.standing == ClerkStanding.DELETED.value:
+        if row.kind != ClerkKind.ROLE.value or row.standing == ClerkStatus.DELETED.value:
             continue
         role = json.loads(row.content)
         # The permission's own word on its key; the role's where it has not said anything.

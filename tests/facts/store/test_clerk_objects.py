@@ -8,7 +8,7 @@ from pdp.facts import Replica, Store
 from pdp.facts.store.clerk_objects import (
     ClerkKind,
     ClerkObject,
-    ClerkStanding,
+    ClerkStatus,
     read_objects,
     write_objects,
 )
@@ -33,7 +33,7 @@ def say(store: Store, *objects: ClerkObject) -> int:
     return transaction.revision
 
 
-def user(standing: ClerkStanding, version: str = "1") -> ClerkObject:
+def user(standing: ClerkStatus, version: str = "1") -> ClerkObject:
     return ClerkObject(ClerkKind.USER, "user_1", version, standing)
 
 
@@ -47,13 +47,13 @@ def permission(permission_id: str, key: str) -> ClerkObject:
 
 
 def deleted(kind: ClerkKind, object_id: str) -> ClerkObject:
-    return ClerkObject(kind, object_id, "2", ClerkStanding.DELETED)
+    return ClerkObject(kind, object_id, "2", ClerkStatus.DELETED)
 
 
-@pytest.mark.parametrize("standing", [ClerkStanding.BARRED, ClerkStanding.DELETED])
+@pytest.mark.parametrize("standing", [ClerkStatus.BARRED, ClerkStatus.DELETED])
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_user_that_clerk_bars_or_deletes_is_disabled_cold_and_warm(
-    store: Store, start: Starter, standing: ClerkStanding, stored: bool
+    store: Store, start: Starter, standing: ClerkStatus, stored: bool
 ) -> None:
     """A deleted user is known as one that is gone: never unknown, so never taken for a new one."""
     with store.write() as transaction:
@@ -82,7 +82,7 @@ def test_a_user_that_clerk_no_longer_bars_is_active_unless_the_administrator_dis
 ) -> None:
     with store.write() as transaction:
         transaction.insert(User("user_1"))
-    say(store, user(ClerkStanding.BARRED))
+    say(store, user(ClerkStatus.BARRED))
     replica = start(NEVER)
 
     def status(revision: int) -> UserStatus:
@@ -91,11 +91,11 @@ def test_a_user_that_clerk_no_longer_bars_is_active_unless_the_administrator_dis
         return found.user.status
 
     assert status(0) is UserStatus.DISABLED
-    assert status(say(store, user(ClerkStanding.ACTIVE, "2"))) is UserStatus.ACTIVE
+    assert status(say(store, user(ClerkStatus.ACTIVE, "2"))) is UserStatus.ACTIVE
     with store.write() as transaction:
         transaction.update(User("user_1", status=UserStatus.DISABLED))
-    say(store, user(ClerkStanding.BARRED, "3"))
-    assert status(say(store, user(ClerkStanding.ACTIVE, "4"))) is UserStatus.DISABLED
+    say(store, user(ClerkStatus.BARRED, "3"))
+    assert status(say(store, user(ClerkStatus.ACTIVE, "4"))) is UserStatus.DISABLED
 
 
 def test_a_message_about_a_user_does_not_affect_another_object_with_that_id(

@@ -84,7 +84,7 @@ def state_of(reader: Reader, name: str) -> Sequence[object]:
     grants = find_referrers(reader, Grant, user_id=user_id)
     return (
         found and (found.email, found.name, found.status, dict(found.attributes)),
-        known and known.standing,
+        known and known.status,
         place and (place.slug, place.name),
         member and member.role,
         sorted(grant.role for grant in grants),
