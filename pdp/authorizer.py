@@ -125,7 +125,7 @@ class Authorizer:
     ) -> Ruling:
         """`refusal`: denies to everybody, for this reason unless the actor gives another."""
         now = self._clock()
-        token: VerifiedToken | RefusedToken | None = self._verifier.known(token_text, now)
+        token: VerifiedToken | RefusedToken | None = self._verifier.cached(token_text, now)
         if token is None:
             token = await self._verifier.verify(token_text)
             now = self._clock()

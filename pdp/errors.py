@@ -1,38 +1,37 @@
-"""Errors: there is no answer. A denial is not one of them, it is a `model.Decision`.
+"""Errors: there is no answer. A denial is not an error but a `model.Decision`.
 
     PdpError
     +-- RequestError           the caller's request cannot be carried out
     |   +-- InvalidRequest     fields are malformed
-    |   +-- InvalidPolicy      a policy document does not hold together
-    |   +-- LimitExceeded      a bound of `limits.py` was passed
-    |   +-- NotFound           the named thing does not exist
-    |   +-- AlreadyExists      the named thing exists
-    |   +-- BrokenReference    would refer to nothing, or in a circle, or is still referred to
-    |   +-- RouteConflict      another route could take the same path
-    |   +-- FilterUnsupported  a condition has a part that no filter expresses
+    |   +-- InvalidPolicy      a policy document is not consistent
+    |   +-- LimitExceeded      a limit of `limits.py` was exceeded
+    |   +-- NotFound           the entity does not exist
+    |   +-- AlreadyExists      the entity exists
+    |   +-- BrokenReference    refers to a missing entity or in a circle, or is still referred to
+    |   +-- RouteConflict      another route could match the same path
+    |   +-- FilterUnsupported  a condition has a part that no filter can express
     |   +-- RevisionChanged    somebody else has written meanwhile
-    +-- CallerError            the caller may not ask
+    +-- CallerError            the caller may not call
     |   +-- CallerUnauthenticated
     |   +-- CallerNotAllowed
-    +-- Unavailable            no answer now; asking again may help
+    +-- Unavailable            no answer now; a retry may help
     |   +-- DatabaseUnavailable
     |   +-- FactsStale
     |   +-- RevisionNotReached
     |   +-- KeysUnavailable
     |   +-- AuditUnavailable
     |   +-- ShuttingDown
-    |   +-- UpstreamUnavailable a sidecar reaches no server that answers
-    |   +-- UpstreamRefused    a server does not let the sidecar itself ask
-    +-- Overloaded             full; asking again later may help
-    +-- DeadlineExceeded       the deadline that the caller set has passed
-    +-- ShareExceeded          the caller has used up its share; asking again later may help
-    +-- ClerkError             Clerk's Backend API did not do what it was asked; no RPC asks it
-        +-- ClerkUnavailable   it may, later
-        +-- ClerkRefused       it will not
+    |   +-- UpstreamUnavailable no server of a sidecar answers
+    |   +-- UpstreamRefused    a server refuses the sidecar's own credentials
+    +-- Overloaded             at capacity; a later retry may help
+    +-- DeadlineExceeded       the caller's deadline has passed
+    +-- ShareExceeded          the caller has used up its share; a later retry may help
+    +-- ClerkError             a request to Clerk's Backend API failed; no RPC makes one
+        +-- ClerkUnavailable   a later retry may help
+        +-- ClerkRefused       a retry does not help
 
-`wire/statuses.py` turns each but ClerkError into a gRPC status; anything else that escapes is a bug
-(INTERNAL).
-No message of these may hold a token, a key or a text that a driver wrote.
+`wire/statuses.py` turns each except ClerkError into a gRPC status; any other exception is a bug
+(INTERNAL). No message may contain a token, a key or the text of a driver.
 """
 
 import math
@@ -42,7 +41,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong: where, and what."""
+    """An invalid field: its path, and what is wrong."""
 
     field: str
     """Path of a request field (`resource.type`) or of a document (`roles.ADMIN.allow[0]`)."""
@@ -50,10 +49,10 @@ class Violation:
     line: int | None = None
     """Line of the document, from 1; None outside documents."""
     column: int | None = None
-    """Column in that line, from 1; None where only the line is known."""
+    """Column in that line, from 1; None if only the line is known."""
 
     def located(self, file: str) -> str:
-        """`file:line:column: field: description`, as far as the place is known."""
+        """`file:line:column: field: description`, without an unknown line or column."""
         place = [file, *(str(part) for part in (self.line, self.column) if part is not None)]
         return f"{':'.join(place)}: {self.field}: {self.description}"
 
@@ -63,7 +62,7 @@ class Violation:
 
 
 class PdpError(Exception):
-    """Base of all errors that leave a room. `metadata` goes to the caller as ErrorInfo metadata."""
+    """Base of all errors of the PDP. The caller gets `metadata` as ErrorInfo metadata."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -83,12 +82,12 @@ class InvalidRequest(RequestError):
         self.violations: Sequence[Violation] = violations
 
     def within(self, field: str) -> "InvalidRequest":
-        """The same, where the malformed message is the field `field` of another."""
+        """The same error for a malformed message that is the field `field` of another."""
         return InvalidRequest(*(replace(v, field=f"{field}.{v.field}") for v in self.violations))
 
 
 class InvalidPolicy(RequestError):
-    """A policy document does not hold together."""
+    """A policy document is not consistent."""
 
     def __init__(self, *violations: Violation) -> None:
         super().__init__("; ".join(map(str, violations)))
@@ -96,7 +95,7 @@ class InvalidPolicy(RequestError):
 
 
 class LimitExceeded(RequestError):
-    """A bound was passed."""
+    """A limit was exceeded."""
 
     def __init__(self, limit: str, maximum: int, value: int) -> None:
         super().__init__(
@@ -108,40 +107,42 @@ class LimitExceeded(RequestError):
 
 
 class NotFound(RequestError):
-    """The named thing does not exist."""
+    """The entity does not exist."""
 
     def __init__(self, kind: str, key: str) -> None:
         super().__init__(f"there is no {kind} {key!r}", kind=kind, key=key)
 
 
 class AlreadyExists(RequestError):
-    """The named thing exists."""
+    """The entity exists."""
 
     def __init__(self, kind: str, key: str) -> None:
         super().__init__(f"the {kind} {key!r} exists", kind=kind, key=key)
 
 
 class BrokenReference(RequestError):
-    """Would refer to nothing, or in a circle, or is still referred to."""
+    """An entity refers to a missing one or in a circle, or is still referred to."""
 
     def __init__(self, message: str, kind: str, key: str) -> None:
         super().__init__(message, kind=kind, key=key)
 
 
 class RouteConflict(RequestError):
-    """Two routes do not go together: for some path neither would be the one that stands."""
+    """Two routes conflict: for some path, neither is more specific than the other."""
 
     def __init__(self, route: str, other: str, problem: str) -> None:
         super().__init__(f"{route!r} and {other!r} {problem}", route=route, other=other)
 
 
 class FilterUnsupported(RequestError):
-    """A condition has a part that no filter expresses."""
+    """A condition has a part that no filter can express."""
 
     def __init__(self, parts: Sequence[tuple[str, str, int, int]]) -> None:
-        """`parts`: rule, operator, line and column of each; at least one."""
+        """Creates the error. `parts`: rule, operator, line and column of each part, not empty."""
         rule, operator, line, column = parts[0]
-        named = (f"{one[1]} in rule {one[0]} (line {one[2]}, column {one[3]})" for one in parts)
+        named = (
+            f"{part[1]} in rule {part[0]} (line {part[2]}, column {part[3]})" for part in parts
+        )
         super().__init__(
             f"a filter cannot express: {', '.join(named)}",
             rule=rule,
@@ -152,7 +153,7 @@ class FilterUnsupported(RequestError):
 
 
 class RevisionChanged(RequestError):
-    """Somebody else has written, since the revision that was expected, what is to be written."""
+    """Somebody else has written the same entity since the expected revision."""
 
     def __init__(self, expected: int, revision: int) -> None:
         super().__init__(
@@ -163,11 +164,11 @@ class RevisionChanged(RequestError):
 
 
 class CallerError(PdpError):
-    """The caller (not the actor) may not ask."""
+    """The caller (not the actor) may not call."""
 
 
 class CallerUnauthenticated(CallerError):
-    """The caller did not prove who it is."""
+    """The caller is not authenticated."""
 
 
 class CallerNotAllowed(CallerError):
@@ -175,7 +176,7 @@ class CallerNotAllowed(CallerError):
 
 
 class Unavailable(PdpError):
-    """No answer now; asking again may help."""
+    """No answer now; a retry may help."""
 
 
 class DatabaseUnavailable(Unavailable):
@@ -193,7 +194,7 @@ class FactsStale(Unavailable):
         Args:
             message: Why.
             age_seconds: Time since the last confirmation, if that is the reason.
-            bound_seconds: The longest time that an answer may be given after a confirmation.
+            bound_seconds: The longest time after a confirmation in which answers are allowed.
         """
         if age_seconds is None:
             super().__init__(message)
@@ -206,49 +207,48 @@ class FactsStale(Unavailable):
 
 
 class RevisionNotReached(Unavailable):
-    """The revision that was asked for has not been seen here in time."""
+    """The requested revision was not seen here in time."""
 
     def __init__(self, message: str, *, wanted: int, seen: int) -> None:
         """Creates the error.
 
         Args:
             message: Why.
-            wanted: The revision that was asked for.
-            seen: The newest revision that was seen here, in memory or in the database.
+            wanted: The requested revision.
+            seen: The newest revision seen here, in memory or in the database.
         """
         super().__init__(message, wanted=str(wanted), seen=str(seen))
 
 
 class KeysUnavailable(Unavailable):
-    """No key set of the token's issuer is at hand."""
+    """No key set of the token's issuer is available."""
 
 
 class AuditUnavailable(Unavailable):
-    """A decision could not be put on record."""
+    """A decision could not be written to the audit log."""
 
 
 class ShuttingDown(Unavailable):
-    """The process is ending."""
+    """The process is shutting down."""
 
 
 class UpstreamUnavailable(Unavailable):
-    """No server that a sidecar asks is in reach and answers."""
+    """No upstream server of a sidecar is reachable and answers."""
 
 
 class UpstreamRefused(Unavailable):
-    """A server does not let the sidecar itself ask: its API key or certificate will not do."""
+    """A server refuses the sidecar's own API key or certificate."""
 
 
 class Overloaded(PdpError):
-    """The process has taken on as much as it can hold: unlike LimitExceeded no fault of what was
-    asked."""
+    """The process is at capacity. Unlike LimitExceeded, the request is not at fault."""
 
     def __init__(self, limit: str, maximum: int) -> None:
         super().__init__(f"{limit} is reached: {maximum}", limit=limit, maximum=str(maximum))
 
 
 class DeadlineExceeded(PdpError):
-    """The deadline that the caller set has passed. Nothing was answered."""
+    """The caller's deadline has passed without an answer."""
 
 
 class ShareExceeded(PdpError):
@@ -271,12 +271,12 @@ class ShareExceeded(PdpError):
 
 
 class ClerkError(PdpError):
-    """Clerk's Backend API did not do what it was asked. No RPC asks it: it has no gRPC status."""
+    """A request to Clerk's Backend API failed. No RPC makes one, so it has no gRPC status."""
 
 
 class ClerkUnavailable(ClerkError):
-    """Clerk did not answer, or not with what its API is documented to answer; it may, later."""
+    """Clerk did not answer, or not as its API documents; a later retry may help."""
 
 
 class ClerkRefused(ClerkError):
-    """Clerk will not do it: a wrong secret key, another instance, a feature that is not enabled."""
+    """Clerk refuses: a wrong secret key, another instance, or a disabled feature."""

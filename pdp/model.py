@@ -1,9 +1,9 @@
-"""The vocabulary: frozen values that every room shares. No I/O.
+"""The vocabulary: frozen values that all packages share. No I/O.
 
-Its one dependency is `pdp_routes`, a pure package that the guards share.
+Its only dependency is `pdp_routes`, a pure package that the guards share.
 
-Times are seconds since 1970-01-01 UTC. Attribute values are what JSON knows, with every number a
-float (as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compare byte for byte.
+Times are seconds since 1970-01-01 UTC. Attribute values are JSON values with every number as float
+(as CEL reads JSON): None, bool, float, str, list, dict. Identifiers compare byte for byte.
 """
 
 import enum
@@ -19,12 +19,12 @@ NO_ATTRIBUTES: Attributes = {}
 
 
 class Effect(enum.Enum):
-    """What a rule does, and what a decision is."""
+    """The effect of a rule, and of a decision."""
 
     ALLOW = "allow"
     DENY = "deny"
 
-    # Members are singletons; the inherited hash is a Python function, on the way of each decision.
+    # Members are singletons; the inherited hash is a slow Python function in each decision.
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
@@ -32,19 +32,19 @@ class Effect(enum.Enum):
 
 
 class DenialKind(enum.Enum):
-    """What a guard turns a denial into."""
+    """The HTTP status class of a denial: 401 or 403."""
 
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
 
 
 class Reason(enum.Enum):
-    """Why a decision is what it is. The names are those of `DecisionReason` in the contract;
-    the value is the sentence for people."""
+    """The reason of a decision. The names are those of `DecisionReason` in the contract; the value
+    is a sentence for people."""
 
     ALLOWED_BY_RULE = "A rule allows it."
     QUERY_ANSWERED = "A query was answered."
-    """Only in the decision log, of queries; never the reason of a decision."""
+    """Only in the decision log, for queries; never the reason of a decision."""
 
     TOKEN_MALFORMED = "The token is not a well-formed session token."  # noqa: S105
     TOKEN_ALGORITHM_NOT_ALLOWED = "The token's header asks for what is not accepted."  # noqa: S105
@@ -87,20 +87,20 @@ class Reason(enum.Enum):
 
     @property
     def denial_kind(self) -> DenialKind | None:
-        """UNAUTHENTICATED where the token or the session is refused, FORBIDDEN for other denials,
-        None for an allow and for an answered query."""
+        """UNAUTHENTICATED if the token or session is refused, FORBIDDEN for other denials, None for
+        an allow and for an answered query."""
         if self in (Reason.ALLOWED_BY_RULE, Reason.QUERY_ANSWERED):
             return None
         unauthenticated = self.name.startswith("TOKEN_") or self.name.startswith("SESSION_")
         return DenialKind.UNAUTHENTICATED if unauthenticated else DenialKind.FORBIDDEN
 
 
-# --- who asks -----------------------------------------------------------------------------------
+# --- actors -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who a token speaks for."""
+    """The user and session of a token, its active organization, and an impersonator."""
 
     user_id: str
     session_id: str
@@ -110,7 +110,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token whose signature and claims hold. Never holds the token itself."""
+    """A token with a valid signature and valid claims. Does not contain the token itself."""
 
     actor: Actor
     issuer: str
@@ -121,14 +121,14 @@ class VerifiedToken:
     token_id: str | None = None
     """`jti`"""
     claimed_permissions: tuple[str, ...] = ()
-    """Organization permissions as the token claims them (`org:feature:action`), sorted. Never a
-    ground for a decision by themselves: conditions may read them."""
+    """Organization permissions as the token claims them (`org:feature:action`), sorted. Decisions
+    never rely on them alone; conditions may read them."""
     claimed_organization_role: str | None = None
     """`org:member`: the role in the active organization as the token claims it, with its prefix.
-    Never a ground for a decision; nor is the slug. Provisioning reads them, where it is on."""
+    Decisions do not read it, nor the slug. Provisioning does, if it is enabled."""
     claimed_organization_slug: str | None = None
     first_factor_minutes: float | None = None
-    """Minutes since the first factor was verified; None where `fva` does not say so."""
+    """Minutes since the first factor was verified; None if `fva` does not contain it."""
     second_factor_minutes: float | None = None
     fingerprint: str = ""
     """First 16 hexadecimal digits of the token's SHA-256."""
@@ -136,12 +136,12 @@ class VerifiedToken:
 
 @dataclass(frozen=True, slots=True)
 class RefusedToken:
-    """A token that proves nothing, and why."""
+    """A refused token, and why."""
 
     reason: Reason
     fingerprint: str
     actor: Actor | None = None
-    """Set only where the signature did verify (an expired token of a known actor)."""
+    """Set only if the signature is valid (e.g. of an expired token)."""
     token_id: str | None = None
 
 
@@ -150,6 +150,8 @@ class RefusedToken:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
+    """A declared permission, e.g. `course:view`."""
+
     name: str
     description: str = ""
 
@@ -165,24 +167,28 @@ class Tenancy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """What the policy says of all resources of one type. The defaults hold for other types."""
+    """Settings of the policy for a type of resources. Undeclared types have the defaults."""
 
     name: str
     tenancy: Tenancy = Tenancy.ORGANIZATION
     stored_required: bool = False
-    """Whether a question about a resource that is not stored is denied."""
+    """Whether questions about resources that are not stored are denied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
+    """A named set of rules that grants refer to."""
+
     name: str
     description: str = ""
     inherits: tuple[str, ...] = ()
-    """Names of the roles whose rules this one has too; sorted."""
+    """Names of the roles whose rules this role inherits; sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """Allows or denies a permission to the holders of a role."""
+
     id: str
     role: str
     effect: Effect
@@ -195,6 +201,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRef:
+    """The key of a resource."""
+
     type: str
     id: str
 
@@ -244,18 +252,20 @@ Subject = ToUser | ToOrganizationRole
 
 @dataclass(frozen=True, slots=True)
 class Grant:
+    """Gives a role to a subject within a scope."""
+
     id: str
     role: str
     subject: Subject
     scope: Scope = EVERYWHERE
     not_before: float | None = None
     expires_at: float | None = None
-    """Holds while not_before <= now < expires_at."""
+    """In force while not_before <= now < expires_at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request needs, by its method and path; of use only among all others."""
+    """What an HTTP request needs, by method and path. Only the set of all routes decides."""
 
     route: str
     """`[METHOD ]/path`, e.g. `GET /courses/{id}`."""
@@ -266,12 +276,16 @@ class Route:
 
 
 class UserStatus(enum.Enum):
+    """Whether an administrator has disabled a user."""
+
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
+    """A user, with the id that Clerk gave."""
+
     id: str
     email: str = ""
     name: str = ""
@@ -281,6 +295,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Organization:
+    """An organization of Clerk: a tenant."""
+
     id: str
     slug: str = ""
     name: str = ""
@@ -288,14 +304,16 @@ class Organization:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
+    """A user's membership in an organization."""
+
     organization_id: str
     user_id: str
     role: str
     """The Clerk organization role, e.g. `org:member`."""
 
 
-# The values that are made for each question are named tuples: as unchangeable as a frozen
-# dataclass, at a quarter of the cost of making one.
+# The values that are created for each question are named tuples: as immutable as a frozen
+# dataclass, at a quarter of the cost of creation.
 
 
 class Resource(NamedTuple):
@@ -310,10 +328,12 @@ class Resource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RevokedSession:
+    """A session whose tokens are refused."""
+
     session_id: str
     user_id: str
     revoked_at: float | None = None
-    """When Clerk said that it ended, in Unix seconds; None: it may go on there."""
+    """When Clerk reported its end, in Unix seconds; None: it may continue at Clerk."""
 
 
 Entity = (
@@ -328,12 +348,12 @@ Entity = (
     | Organization
     | Membership
 )
-"""What the administration service writes."""
+"""The entities that the administration service writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserFacts:
-    """All that is stored about one user."""
+    """All stored facts about a user."""
 
     user: User
     memberships: Mapping[str, str]
@@ -344,18 +364,18 @@ class UserFacts:
 
 
 class ResourceFacts(NamedTuple):
-    """What is known about one resource, without its ancestors."""
+    """The facts about a resource, without its ancestors."""
 
     resource: Resource
     role_grants: tuple[Grant, ...]
     """Grants to organization roles on exactly this resource, ordered by id."""
     stored: bool = False
-    """Whether the resource itself is stored; otherwise it is as the request describes it."""
+    """Whether the resource is stored; otherwise it is as the request describes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrganizationFacts:
-    """What is stored for the members of one organization."""
+    """The stored facts for all members of an organization."""
 
     organization_id: str
     role_grants: tuple[Grant, ...]
@@ -375,13 +395,13 @@ class Question(NamedTuple):
 
 
 class HttpRequest(NamedTuple):
-    """A request of which the routes of the policy say what it needs."""
+    """An HTTP request; the routes of the policy determine what it needs."""
 
     method: str
     path: str
-    """As it came, with its query; a character for each byte."""
+    """As received, with its query; one character for each byte."""
     context: Attributes
-    """What conditions may read of it."""
+    """The attributes that conditions may read."""
 
 
 class Factor(enum.Enum):
@@ -411,11 +431,11 @@ class Decision(NamedTuple):
     rule_id: str | None = None
     grant_id: str | None = None
     resource_organization_id: str | None = None
-    """The organization that the resource was found to belong to."""
+    """The organization of the resource."""
     reusable_until: float | None = None
-    """Until when the same question has the same answer if nothing is changed; None: not at all."""
+    """Until when the same question has the same answer if no data changes; None: not reusable."""
     too_expensive: tuple[str, ...] = ()
-    """Ids of rules whose condition failed because it would have cost too much to evaluate."""
+    """Ids of rules whose condition was not evaluated because of its cost."""
     step_up: StepUp | None = None
     """What would make this denial an allow; `pdp.decision.with_step_up` looks for it."""
 
@@ -424,20 +444,20 @@ class Decision(NamedTuple):
 
 
 class AnswerSource(enum.Enum):
-    """Where an answer comes from. The names are those of `AnswerSource` in the contract."""
+    """The source of an answer. The names are those of `AnswerSource` in the contract."""
 
     DECIDED = "decided"
     CACHED = "cached"
-    """A sidecar gave an earlier answer again, and held a lease to do so."""
+    """A sidecar served an earlier answer from its cache, within a lease."""
     STAYED_OPEN = "stayed_open"
-    """A sidecar gave an earlier answer again, without a lease, as its settings let it."""
+    """A sidecar served an earlier answer in the fail-open window, after a lease."""
 
     __hash__ = object.__hash__  # as of Effect
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A decision as the audit log keeps it."""
+    """A decision in the audit log."""
 
     decision_id: str
     """UUIDv7 in its canonical text form."""
@@ -456,14 +476,14 @@ class DecisionRecord:
     grant_id: str | None = None
     source: AnswerSource = AnswerSource.DECIDED
     reported_by: str | None = None
-    """The caller who put it on record in place of the decision point: a sidecar."""
+    """The caller that logged it instead of the decision point: a sidecar."""
     request: str | None = None
     """Method and path of a routed request, printable ASCII; never its query, which may hold
     secrets."""
     query: str | None = None
     """The method of AccessQueryService; None: the record is of a decision."""
     occurrences: int = 1
-    """How many equal denials it stands for: all have its decision id."""
+    """How many equal denials it represents: all have its decision id."""
     last_decided_at: float | None = None
     """When the last of them was decided; None: there is one."""
 

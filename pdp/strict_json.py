@@ -1,8 +1,8 @@
-"""JSON as strictly as a security decision wants it: one reading of every text.
+"""A strict JSON parser for security decisions: every accepted text has exactly one meaning.
 
-Refused, beside what is not JSON: duplicate keys (two readers could see two values), NaN, Infinity
-and numbers past a double (1e400), nesting deeper than a bound (found before the recursive parser
-sees the text), bytes that are not UTF-8, and escapes that make lone surrogates.
+Refused beside invalid JSON: duplicate keys (two readers could see two values), NaN, Infinity and
+numbers beyond a double (1e400), nesting deeper than a limit (checked before the recursive parser
+sees the text), bytes that are not UTF-8, and escapes that produce lone surrogates.
 """
 
 import json
@@ -10,20 +10,25 @@ import math
 import re
 from typing import Any, NoReturn
 
-# Also one that never ends, and possessive: who asks writes the text, so it must take linear time.
+# Also matches a string without an end. Possessive: the text is untrusted, so it must be linear.
 _STRING = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _INTEGER_DIGITS_MAX = 308
 """An integer of so many digits is still within a double."""
 
 
 class NotStrictJson(ValueError):
-    """The text is not JSON as it is accepted here. The message quotes nothing of it."""
+    """The text is not accepted as JSON. The message quotes nothing of it."""
 
 
 def parse_object(text: bytes, *, depth_max: int) -> dict[str, Any]:
-    """Parses a JSON object. Integers stay `int`, so that 2 and 2.0 can be told apart.
+    """Parses a JSON object. Integers stay `int`, so that 2 and 2.0 differ.
 
-    Raises NotStrictJson.
+    Args:
+        text: UTF-8.
+        depth_max: The deepest accepted nesting.
+
+    Raises:
+        NotStrictJson: The text is not accepted.
     """
     try:
         value = _parse(text.decode("utf-8"), depth_max)
@@ -37,7 +42,7 @@ def parse_object(text: bytes, *, depth_max: int) -> dict[str, Any]:
 
 
 def with_numbers_as_floats(value: Any) -> Any:
-    """The same JSON value with every number a float. Depth was bounded by the parser."""
+    """The same JSON value with every number as float. The parser has limited its depth."""
     if isinstance(value, dict):
         return {name: with_numbers_as_floats(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -48,12 +53,12 @@ def with_numbers_as_floats(value: Any) -> Any:
 
 
 def is_number(value: object) -> bool:
-    """Whether a parsed value is a JSON number (a bool is none)."""
+    """Whether a parsed value is a JSON number (a bool is not)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _parse(text: str, depth_max: int) -> object:
-    # Most texts have fewer brackets than they may have levels; only others are looked at closely.
+    # Most texts have fewer brackets than allowed levels; only others need the exact check.
     if text.count("{") + text.count("[") > depth_max and _is_deeper(text, depth_max):
         raise NotStrictJson("nested too deeply")
     value = _DECODER.decode(text)

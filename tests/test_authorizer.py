@@ -38,7 +38,7 @@ from pdp.model import (
     UserStatus,
 )
 from tests.kit.audit.logs import records_of
-from tests.kit.identity.verifiers import verifier
+from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 
@@ -54,10 +54,10 @@ class Hooked:
     """A verifier before which something happens."""
 
     def __init__(self) -> None:
-        self.verifier = verifier(clock=time.time)
+        self.verifier = make_verifier(clock=time.time)
         self.before: Callable[[], None] = lambda: None
 
-    def known(self, text: str, now: float) -> None:
+    def cached(self, text: str, now: float) -> None:
         """Nothing is remembered: every token is verified."""
 
     async def verify(self, text: str) -> Any:

@@ -1,16 +1,16 @@
-"""Clerk -> facts: who exists, as what, and which sessions have ended.
+"""Clerk -> facts: users, organizations, memberships, and sessions that have ended.
 
 In:  webhooks, Clerk's Backend API, and the first token of an unknown user.
 Out: observations, which `directory` writes; role names, which are pushed back to Clerk.
 
 Never: decides; knows SQL, gRPC or JSON Web Tokens; writes a secret anywhere.
 
-    observations -> versions -> projection -> directory    what was seen, and the facts that follow
+    observations -> versions -> projection -> directory    what Clerk reported, and the facts
     webhooks/        endpoint, signatures, events, event_json, batcher
     sync/            phases, lease, sync; scheduler runs it in a server
-    provisioning     creates the people whom a verified token names
-    role_claims      what is pushed back to Clerk; role_claims_push does it in a server
+    provisioning     creates the user that a verified token names
+    role_claims      the role names to push back to Clerk; role_claims_push pushes them in a server
 
-`objects` reads Clerk's objects, wherever they come from, and `api` asks for them. The ways in
-(webhooks, sync, provisioning) know nothing of each other, or of what is pushed back.
+`objects` parses Clerk's objects from every source, and `api` requests them. The inputs (webhooks,
+sync, provisioning) do not import each other, nor the part that pushes role names.
 """

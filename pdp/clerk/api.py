@@ -1,12 +1,12 @@
-"""Clerk's Backend API: lists in pages, single objects, metadata.
+"""Client of Clerk's Backend API: lists in pages, single objects, metadata.
 
 Source: Clerk's specification of the Backend API, version 2025-11-10: `/users` is a bare array, the
 other lists are `{"data": [...], "total_count": n}`; up to 500 a page; 429 with `Retry-After` past
 1,000 requests in 10 s (100 in a development instance).
 
-Plain HTTP and not Clerk's SDK. Its models refuse a whole page for one value that they do not know,
-e.g. a new kind of verification of one user. Its retries do not know 429, sleep however long
-`Retry-After` says, and cannot be woken.
+Plain HTTP instead of Clerk's SDK. The models of the SDK refuse a whole page for one unknown value,
+e.g. a new kind of verification. Its retries ignore 429, sleep as long as `Retry-After` says, and
+cannot be interrupted.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ API_VERSION = "2025-11-10"
 PAGE_ITEMS = 500
 """Clerk's maximum."""
 OVERLAP_ITEMS = 100
-"""How many of a page come again in the next. What goes while pages are read moves the rest up."""
+"""How many objects the next page repeats. Deletions while pages are read move the rest up."""
 REQUEST_SECONDS_MAX = 20.0
 """One exchange, from the name lookup to the last byte of a page."""
 ANSWER_BYTES_MAX = 64 << 20
@@ -53,21 +53,21 @@ class Page:
 
     objects: Sequence[Object]
     cursor: str
-    """Where the next page begins; empty: there is none."""
+    """Where the next page begins; empty: this is the last page."""
     position: int | None = None
-    """How many of the list lie before its end, where that is known."""
+    """How many objects of the list come before the end of this page, if known."""
     total: int | None = None
-    """Of the whole list, where Clerk says it."""
+    """Length of the whole list, if Clerk sends it."""
 
 
 class ClerkApi:
-    """Asks the instance that `secret_key` belongs to. May be used by several threads.
+    """Sends requests to the instance that `secret_key` belongs to. Thread-safe.
 
-    `wait` sleeps for some seconds; what it raises ends the request. A request is tried again, for
-    `patience_seconds` in all, where Clerk is busy or out of reach.
+    If Clerk is busy or not reachable, a request is retried for `patience_seconds` in total. `wait`
+    sleeps for a number of seconds; an exception that it raises ends the request.
 
-    Every method raises ClerkUnavailable, and ClerkRefused where the key is wrong or Clerk does not
-    want to. No message holds the key, or anything else that was sent or received.
+    Every method raises ClerkUnavailable, and ClerkRefused if the key is wrong or Clerk refuses the
+    request. No message contains the key, or anything else that was sent or received.
     """
 
     def __init__(
@@ -98,28 +98,28 @@ class ClerkApi:
     # --- the instance and its lists -------------------------------------------------------------
 
     def instance_id(self) -> str:
-        """`ins_...`: to which the secret key belongs."""
-        instance = self._ask("the instance", "/instance")
+        """The id (`ins_...`) of the instance that the secret key belongs to."""
+        instance = self._request("the instance", "/instance")
         if not isinstance(instance, dict) or not isinstance(instance.get("id"), str):
-            raise _nonsense("the instance")
+            raise _unexpected("the instance")
         found: str = instance["id"]
         return found
 
     def count_users(self) -> int:
-        """How many users there are."""
-        counted = self._ask("the number of users", "/users/count")
+        """The number of users of the instance."""
+        counted = self._request("the number of users", "/users/count")
         if not isinstance(counted, dict) or not isinstance(counted.get("total_count"), int):
-            raise _nonsense("the number of users")
+            raise _unexpected("the number of users")
         total: int = counted["total_count"]
         return total
 
     def users(self, cursor: str = "") -> Page:
-        """A page of users. Where users go meanwhile, no other is left out."""
+        """A page of users. Users deleted meanwhile cause no gap in the list."""
         after, offset = (int(part) for part in (cursor or "0 0").split())
-        # There is no cursor: the time of creation is one, and the offset counts those who were
-        # created in the same millisecond.
+        # The API has no cursor. The time of creation serves as one, with an offset among the users
+        # who were created in the same millisecond.
         query = _range(offset) | ({"created_at_after": after} if after else {})
-        users = _objects("users", self._ask("users", "/users", query))
+        users = _objects("users", self._request("users", "/users", query))
         if len(users) < PAGE_ITEMS:
             return Page(users, "")
         created_at = users[-1].get("created_at")
@@ -143,78 +143,84 @@ class ClerkApi:
         """A page of organization permissions. Raises OrganizationsOff."""
         return self._page("organization permissions", "/organization_permissions", cursor)
 
-    # --- single objects: None where Clerk says that there is no such ------------------------------
+    # --- single objects: None if Clerk has no such object ---------------------------------------
 
     def user(self, user_id: str) -> Object | None:
-        return self._one("the user", "/users", user_id)
+        """A user."""
+        return self._object_or_none("the user", "/users", user_id)
 
     def organization(self, organization_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        return self._one("the organization", "/organizations", organization_id)
+        return self._object_or_none("the organization", "/organizations", organization_id)
 
     def role(self, role_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        return self._one("the organization role", "/organization_roles", role_id)
+        return self._object_or_none("the organization role", "/organization_roles", role_id)
 
     def permission(self, permission_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        return self._one("the organization permission", "/organization_permissions", permission_id)
+        return self._object_or_none(
+            "the organization permission", "/organization_permissions", permission_id
+        )
 
     def membership(self, organization_id: str, user_id: str) -> Object | None:
         """Raises OrganizationsOff too."""
-        if not (_may_be_clerks(organization_id) and _may_be_clerks(user_id)):
+        if not (_is_clerk_id(organization_id) and _is_clerk_id(user_id)):
             return None
         path = f"/organizations/{organization_id}/memberships"
-        answer = self._ask("the membership", path, {"user_id": user_id, "limit": 1})
+        answer = self._request("the membership", path, {"user_id": user_id, "limit": 1})
         if answer is None:
             return None
         found = _objects("the membership", _data_of("the membership", answer))
-        for one in found:
-            user = one.get("public_user_data")
+        for membership in found:
+            user = membership.get("public_user_data")
             if not isinstance(user, dict) or user.get("user_id") != user_id:
-                # Another question was answered: this says nothing about the one that was asked.
-                raise _nonsense("the membership")
+                # Clerk answered another request: this proves nothing about ours.
+                raise _unexpected("the membership")
         return found[0] if found else None
 
     def merge_public_metadata(self, user_id: str, values: Mapping[str, Any]) -> bool:
-        """Writes keys of a user's `public_metadata` and leaves the others; a key that is None goes.
-        False where there is no such user."""
+        """Writes keys of a user's `public_metadata`; others stay. A value of None removes a key.
+
+        Returns:
+            Whether the user exists.
+        """
         what = "the user's metadata"
-        if not _may_be_clerks(user_id):
+        if not _is_clerk_id(user_id):
             return False
         body = {"public_metadata": dict(values)}
-        updated = self._ask(what, f"/users/{user_id}/metadata", body=body)
+        updated = self._request(what, f"/users/{user_id}/metadata", body=body)
         _require_id(what, updated, user_id)
         return updated is not None
 
     def _page(self, what: str, path: str, cursor: str) -> Page:
-        """A page by its offset, which overlaps the one before. Where the last object of that one is
-        missing in it, too many may have moved up: the next page then begins earlier."""
+        """A page by its offset, which overlaps the previous page. If the last object of that is not
+        in it, too many objects may have moved up: the next page then begins earlier."""
         offset_text, _, last = cursor.partition(" ")
         offset = int(offset_text or 0)
-        answer = self._ask(what, path, _range(offset))
+        answer = self._request(what, path, _range(offset))
         if answer is None:
-            raise _nonsense(what)
+            raise _unexpected(what)
         objects = _objects(what, _data_of(what, answer))
         total = answer.get("total_count")
         page = Page(objects, "", offset + len(objects), total if isinstance(total, int) else None)
-        if last and all(one.get("id") != last for one in objects):
+        if last and all(object_.get("id") != last for object_ in objects):
             return replace(page, cursor=f"{max(0, offset - PAGE_ITEMS)}")
         if len(objects) < PAGE_ITEMS:
             return page
         following = offset + PAGE_ITEMS - OVERLAP_ITEMS
         return replace(page, cursor=f"{following} {objects[-1].get('id')}")
 
-    def _one(self, what: str, path: str, wanted: str) -> Object | None:
-        if not _may_be_clerks(wanted):
+    def _object_or_none(self, what: str, path: str, wanted: str) -> Object | None:
+        if not _is_clerk_id(wanted):
             return None
-        found = self._ask(what, f"{path}/{wanted}")
+        found = self._request(what, f"{path}/{wanted}")
         _require_id(what, found, wanted)
         return found  # type: ignore[no-any-return]
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def _ask(
+    def _request(
         self,
         what: str,
         path: str,
@@ -222,9 +228,9 @@ class ClerkApi:
         *,
         body: Object | None = None,
     ) -> Any:
-        """The JSON of the answer; None if Clerk has nothing there (404).
+        """The JSON of the response; None if there is no such object (404).
 
-        Without `body` it is a GET, with one a PATCH.
+        Sends a GET, or a PATCH with `body`.
         """
         began = time.monotonic()
         pause = PAUSE_SECONDS
@@ -253,7 +259,7 @@ class ClerkApi:
                 or time.monotonic() + pause_now - began > self._patience_seconds
             ):
                 waits = f", and asks to wait {pause_now:.0f} s" if asked_to_wait is not None else ""
-                raise ClerkUnavailable(f"Clerk does not say {what}: {problem}{waits}")
+                raise ClerkUnavailable(f"Clerk does not return {what}: {problem}{waits}")
             log.info("clerk_is_asked_again", what=what, why=problem, seconds=round(pause_now, 1))
             self._wait(pause_now)
             pause = min(2 * pause, PAUSE_SECONDS_MAX)
@@ -261,10 +267,16 @@ class ClerkApi:
 
 @contextlib.contextmanager
 def open_api(settings: ClerkSettings, wait: Callable[[float], object]) -> Iterator[ClerkApi]:
-    """The API of the instance that the settings name, and of no other. `wait` as for `ClerkApi`.
+    """Opens the API of the instance that the settings name, and of no other.
 
-    Raises ValueError where the settings do not say which instance, and with which key; ClerkRefused
-    where the key is another instance's, and what else the API raises.
+    Args:
+        settings: Must hold `instance_id` and `secret_key`.
+        wait: As for `ClerkApi`.
+
+    Raises:
+        ValueError: The instance or the key is not set.
+        ClerkRefused: The key belongs to another instance, or is wrong.
+        ClerkUnavailable: Clerk does not answer.
     """
     key, wanted = settings.secret_key, settings.instance_id
     if key is None or wanted is None:
@@ -280,22 +292,22 @@ def open_api(settings: ClerkSettings, wait: Callable[[float], object]) -> Iterat
 
 
 def _content(what: str, response: httpx.Response) -> Any:
-    """Raises ClerkRefused, and ValueError where it is no JSON."""
+    """Raises ClerkRefused, and ValueError if the body is not JSON."""
     if response.status_code == httpx.codes.OK:
         return response.json()
     code = _error_code(response)
-    said = f"HTTP {response.status_code}{f', {code}' if code else ''}"
+    status = f"HTTP {response.status_code}{f', {code}' if code else ''}"
     if response.status_code == httpx.codes.NOT_FOUND and code:
-        return None  # without a code of Clerk it is somebody else who found nothing
+        return None  # a 404 without a code of Clerk comes from something in between
     if code == ORGANIZATIONS_OFF:
-        raise OrganizationsOff(f"Clerk does not say {what}: the instance has no organizations")
+        raise OrganizationsOff(f"Clerk does not return {what}: the instance has no organizations")
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        raise ClerkRefused(f"Clerk does not accept the secret key ({said})")
-    raise ClerkRefused(f"Clerk does not say {what} ({said})")
+        raise ClerkRefused(f"Clerk does not accept the secret key ({status})")
+    raise ClerkRefused(f"Clerk does not return {what} ({status})")
 
 
 def _error_code(response: httpx.Response) -> str:
-    """Clerk's own name of an error, e.g. `resource_not_found`; empty where it says none."""
+    """Clerk's error code, e.g. `resource_not_found`; empty if there is none."""
     try:
         code = response.json()["errors"][0]["code"]
     except (ValueError, LookupError, TypeError):
@@ -304,14 +316,14 @@ def _error_code(response: httpx.Response) -> str:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds to wait; None where it is not said. Source: RFC 9110, 10.2.3."""
+    """Seconds to wait; None if the header is missing or invalid. Source: RFC 9110, 10.2.3."""
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return float(text)
     try:
-        # Against the sender's own clock, for ours may differ.
+        # Compared with the sender's own clock, because ours may differ.
         then, now = (
-            email.utils.parsedate_to_datetime(one) for one in (text, headers.get("date", ""))
+            email.utils.parsedate_to_datetime(moment) for moment in (text, headers.get("date", ""))
         )
         return max(0.0, (then - now).total_seconds())
     except (ValueError, TypeError, OverflowError):
@@ -320,18 +332,18 @@ def _retry_after(headers: httpx.Headers) -> float | None:
 
 def _data_of(what: str, answer: Any) -> Any:
     if not isinstance(answer, dict):
-        raise _nonsense(what)
+        raise _unexpected(what)
     return answer.get("data")
 
 
 def _objects(what: str, found: Any) -> Sequence[Object]:
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise _nonsense(what)
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise _unexpected(what)
     return found
 
 
-def _may_be_clerks(identifier: str) -> bool:
-    """Whether this may be an id of Clerk. Ids are put into addresses as they are."""
+def _is_clerk_id(identifier: str) -> bool:
+    """Whether this can be a Clerk id. Ids become part of URLs without escaping."""
     return re.fullmatch(r"[A-Za-z]+_[0-9A-Za-z_]{1,128}", identifier) is not None
 
 
@@ -341,10 +353,10 @@ def _range(offset: int) -> dict[str, str | int]:
 
 
 def _require_id(what: str, found: Any, wanted: str) -> None:
-    """Raises ClerkUnavailable if another object was answered."""
+    """Raises ClerkUnavailable if the response is another object."""
     if found is not None and (not isinstance(found, dict) or found.get("id") != wanted):
-        raise _nonsense(what)
+        raise _unexpected(what)
 
 
-def _nonsense(what: str) -> ClerkUnavailable:
+def _unexpected(what: str) -> ClerkUnavailable:
     return ClerkUnavailable(f"Clerk's answer about {what} is not in the documented shape")

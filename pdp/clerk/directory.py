@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 
 from pdp.clerk import projection
-from pdp.clerk.observations import Arrival, Message, Observation, Observed
+from pdp.clerk.observations import Message, Observation, Observed, TokenIdentity
 from pdp.clock import Clock, wall_clock
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import SyncState, record_message, write_sync
 
 
 class Directory:
-    """Makes the facts follow from what Clerk reports. Every method may raise DatabaseUnavailable.
+    """Writes what Clerk reports to the facts. Every method may raise DatabaseUnavailable.
 
-    `on_write` is called with the revision of every change, after it was committed. `default_role`
-    is granted everywhere to each user who becomes known through Clerk.
+    `on_write` is called with the revision of each change, after the commit. `default_role` is
+    granted everywhere to each user that Clerk reports for the first time.
     """
 
     def __init__(
@@ -30,11 +30,14 @@ class Directory:
         self._default_role = default_role
 
     def observe_messages(self, messages: Sequence[Message]) -> Sequence[Observed]:
-        """Makes the facts follow from messages, all or none in one transaction. Neither repetition
-        nor order matters: a message that was handled before does nothing.
+        """Writes messages in one transaction, all or none. Duplicates and order do not matter: a
+        message that was handled before changes nothing.
 
-        Returns what came of each; those that are new share their differences. Raises
-        InvalidRequest.
+        Returns:
+            A result for each message; all new messages share their differences.
+
+        Raises:
+            InvalidRequest: A message cannot be stored.
         """
         with self._store.write() as transaction:
             before = transaction.revision
@@ -44,7 +47,7 @@ class Directory:
                 for number, message in enumerate(messages)
                 if record_message(transaction, message.id, handled_at)
             }
-            differences = projection.mirror(
+            differences = projection.project(
                 transaction,
                 [messages[number].observation for number in sorted(new)],
                 now=self._clock(),
@@ -66,15 +69,20 @@ class Directory:
         progress: SyncState | None = None,
         dry_run: bool = False,
     ) -> Observed:
-        """Makes the facts follow from what was seen of Clerk's account, all or nothing. Neither
-        repetition nor order matters.
+        """Writes observations in one transaction, all or none. Duplicates and order do not matter.
 
-        `run` is the sync that saw it, and `progress` how far that has come: written in the same
-        transaction. With `dry_run` only the progress is written. Raises InvalidRequest.
+        Args:
+            observations: In any order.
+            run: The sync that made them; 0 for none.
+            progress: The progress of that sync, written in the same transaction.
+            dry_run: Write the progress only.
+
+        Raises:
+            InvalidRequest: An observation cannot be stored.
         """
         with self._store.write() as transaction:
             before = transaction.revision
-            differences = projection.mirror(
+            differences = projection.project(
                 transaction,
                 observations,
                 now=self._clock(),
@@ -88,22 +96,29 @@ class Directory:
             revision = before if dry_run else transaction.revision
         if dry_run and progress is not None:
             with self._store.write() as transaction:
-                projection.mark_met(transaction, observations, run)
+                projection.mark_observed(transaction, observations, run)
                 write_sync(transaction, progress)
         if revision != before:
             self._on_write(revision)
         return Observed(revision, differences)
 
-    def admit(self, arrival: Arrival, noticed_at: int) -> int:
-        """Creates the user that a valid token proves, and the active organization and the
-        membership with it, as far as nobody has spoken of them before.
+    def admit(self, identity: TokenIdentity, noticed_at: int) -> int:
+        """Creates the user, organization and membership named in a verified token, unless Clerk has
+        already reported them.
 
-        `noticed_at` is when the token was issued, in milliseconds. Returns the revision that holds
-        them, which is the current one where there was nothing to create. Raises InvalidRequest.
+        Args:
+            identity: What the token proves.
+            noticed_at: When the token was issued, in milliseconds.
+
+        Returns:
+            The revision that contains them; the current one if nothing was created.
+
+        Raises:
+            InvalidRequest: An id cannot be stored.
         """
         with self._store.write() as transaction:
             before = transaction.revision
-            projection.admit(transaction, arrival, noticed_at, self._default_role)
+            projection.admit(transaction, identity, noticed_at, self._default_role)
             revision = transaction.revision
         if revision != before:
             self._on_write(revision)

@@ -1,10 +1,9 @@
-"""Clerk's objects, as webhooks and its Backend API show them -> what was seen. Pure but for logs.
+"""Clerk's objects, from webhooks and from the Backend API -> observations. Pure except for logs.
 
-Ids must be sound: all that is written hangs on them. Any other field costs at most itself: some are
-the user's own texts, which must not keep a ban from being seen. What cannot be stored is left out,
-and the log names the field.
+An object with an invalid id is refused. Any other invalid field is left out alone, and the log
+names it: some fields are texts that the user writes, and they must not hide a ban.
 
-`noticed_at` is when the event was made, or when the API was asked, in milliseconds.
+`noticed_at` is when the event was created, or when the API was requested, in milliseconds.
 
 Source: Clerk's OpenAPI documents `bapi` and `webhooks`, schemas User, Organization,
 OrganizationMembership, Role, Permission, Session and DeletedObject.
@@ -38,16 +37,20 @@ SESSION_ENDS = frozenset(("ended", "removed", "revoked", "expired", "abandoned",
 ROLE_PREFIX = "org:"
 
 Object = Mapping[str, Any]
-"""A JSON object of Clerk's."""
+"""A JSON object from Clerk."""
 
 
 class MalformedObject(ValueError):
-    """Not an object of Clerk's. The message names the field and quotes nothing."""
+    """Not a valid Clerk object. The message names the field and quotes nothing."""
 
 
 def user_seen(data: Object, noticed_at: int) -> UserSeen:
-    """A User. Of its metadata only `public_metadata` is read: `unsafe_metadata` is what the browser
-    wrote, `private_metadata` is nobody's business. Raises MalformedObject."""
+    """Parses a User. Of its metadata only `public_metadata` is read: the browser writes
+    `unsafe_metadata`, and `private_metadata` is not ours to read.
+
+    Raises:
+        MalformedObject: A required field is missing or invalid. The other functions here likewise.
+    """
     id_ = _identifier(data, "id")
     return UserSeen(
         id=id_,
@@ -61,7 +64,7 @@ def user_seen(data: Object, noticed_at: int) -> UserSeen:
 
 
 def organization_seen(data: Object, noticed_at: int) -> OrganizationSeen:
-    """An Organization. Raises MalformedObject."""
+    """Parses an Organization."""
     id_ = _identifier(data, "id")
     return OrganizationSeen(
         id=id_,
@@ -73,7 +76,7 @@ def organization_seen(data: Object, noticed_at: int) -> OrganizationSeen:
 
 
 def membership_seen(data: Object, noticed_at: int) -> MembershipSeen:
-    """An OrganizationMembership; `public_user_data` may be missing. Raises MalformedObject."""
+    """Parses an OrganizationMembership; `public_user_data` may be missing."""
     if data.get("created_at") is None:
         raise MalformedObject("created_at")
     return MembershipSeen(
@@ -88,7 +91,7 @@ def membership_seen(data: Object, noticed_at: int) -> MembershipSeen:
 
 
 def role_seen(data: Object, noticed_at: int) -> RoleSeen:
-    """A Role, with its permissions. Raises MalformedObject."""
+    """Parses a Role with its permissions."""
     permissions = data.get("permissions") or ()
     if not isinstance(permissions, list | tuple):
         raise MalformedObject("permissions")
@@ -100,8 +103,8 @@ def role_seen(data: Object, noticed_at: int) -> RoleSeen:
         permissions=tuple(
             sorted(
                 {
-                    (_identifier(one, "id"), _identifier(one, "key"))
-                    for one in map(_object, permissions)
+                    (_identifier(permission, "id"), _identifier(permission, "key"))
+                    for permission in map(_object, permissions)
                 }
             )
         ),
@@ -109,7 +112,7 @@ def role_seen(data: Object, noticed_at: int) -> RoleSeen:
 
 
 def permission_seen(data: Object, noticed_at: int) -> PermissionSeen:
-    """A Permission. Raises MalformedObject."""
+    """Parses a Permission."""
     return PermissionSeen(
         id=_identifier(data, "id"),
         updated_at=_time(data, "updated_at"),
@@ -119,8 +122,7 @@ def permission_seen(data: Object, noticed_at: int) -> PermissionSeen:
 
 
 def deletion_seen(kind: ClerkKind, data: Object, noticed_at: int) -> DeletionSeen:
-    """A DeletedObject, of which nothing but the id is needed; of a membership the whole. Raises
-    MalformedObject."""
+    """Parses a DeletedObject: its id, and of a membership also its owners and creation time."""
     membership = kind is ClerkKind.MEMBERSHIP
     began = data.get("created_at") if membership else None
     return DeletionSeen(
@@ -135,7 +137,7 @@ def deletion_seen(kind: ClerkKind, data: Object, noticed_at: int) -> DeletionSee
 
 
 def session_ended(data: Object) -> SessionEnded:
-    """A Session that has come to its end. Raises MalformedObject."""
+    """Parses a Session that has ended."""
     return SessionEnded(session_id=_identifier(data, "id"), user_id=_identifier(data, "user_id"))
 
 
@@ -156,7 +158,7 @@ def _identifier(data: Object, field: str) -> str:
 
 
 def _identifier_within(data: Object, field: str, name: str) -> str | None:
-    """The id of an object that may be left out, itself or by its id."""
+    """The id of an inner object; None if the object or its id is missing."""
     inner = data.get(field)
     if inner is None or (isinstance(inner, Mapping) and inner.get(name) is None):
         return None
@@ -164,13 +166,13 @@ def _identifier_within(data: Object, field: str, name: str) -> str | None:
 
 
 def _role_key(data: Object, field: str) -> str:
-    """With its prefix, which Clerk leaves out in places."""
+    """A role key with its prefix, which Clerk sometimes leaves out."""
     name = _identifier(data, field).removeprefix(ROLE_PREFIX)
     return _identifier({field: name and ROLE_PREFIX + name}, field)
 
 
 def _time(data: Object, field: str) -> int:
-    """Milliseconds; 0 where it was not said."""
+    """Milliseconds; 0 if the field is missing."""
     value = data.get(field)
     if value is None:
         return 0
@@ -184,19 +186,21 @@ def _primary_address(data: Object) -> Any:
     primary, addresses = data.get("primary_email_address_id"), data.get("email_addresses")
     if primary is None or not isinstance(addresses, list | tuple):
         return None
-    for one in addresses:
-        if isinstance(one, Mapping) and one.get("id") == primary:
-            return one.get("email_address")
+    for address in addresses:
+        if isinstance(address, Mapping) and address.get("id") == primary:
+            return address.get("email_address")
     return None
 
 
 def _name(data: Object) -> Any:
     parts = (data.get("first_name"), data.get("last_name"))
-    return " ".join(one for one in parts if isinstance(one, str) and one) or data.get("username")
+    return " ".join(part for part in parts if isinstance(part, str) and part) or data.get(
+        "username"
+    )
 
 
 def _prose(value: Any, id_: str, field: str) -> str:
-    """A text for people; empty where there is none, or none that can be stored."""
+    """A text for display; empty if it is missing or cannot be stored."""
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What was seen of Clerk's account, by a webhook or through its Backend API. Pure values.
+"""Observations of a Clerk account, from a webhook or from the Backend API. Pure values.
 
 Times are milliseconds since 1970-01-01 UTC, as Clerk writes them. Ids are Clerk's, never made here.
 """
@@ -14,26 +14,28 @@ from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.model import Attributes
 
 NOTICED = 3
-"""Which part of a version says when it was noticed."""
+"""Index of the part of a version that holds `noticed_at`."""
 TIME_MAX = 10**15
-"""Milliseconds that a version has room for: some 30,000 years."""
+"""The greatest time in milliseconds that fits into a version: some 30,000 years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """Which object, and how new that is."""
+    """Base of the observations of one object: its id, and how new the observation is."""
 
     id: str
     updated_at: int
-    """The object's own `updated_at`; 0 where it was not said."""
+    """The object's own `updated_at`; 0 if Clerk did not send it."""
     noticed_at: int
-    """When the event was made, or when the API was asked."""
+    """When the event was created, or when the API was requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSeen(Seen):
+    """A user exists at Clerk."""
+
     email: str = ""
-    """The primary address; empty where there is none."""
+    """The primary address; empty if there is none."""
     name: str = ""
     attributes: Attributes = field(default_factory=dict)
     """`public_metadata`"""
@@ -43,23 +45,29 @@ class UserSeen(Seen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganizationSeen(Seen):
+    """An organization exists at Clerk."""
+
     slug: str = ""
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembershipSeen(Seen):
+    """A user is a member of an organization at Clerk."""
+
     created_at: int
-    """Begins a life: a member who was removed and comes back has a later one."""
+    """Identifies the lifetime: a member who is removed and added again has a later one."""
     role: str
     """`org:member`"""
     organization_id: str | None = None
     user_id: str | None = None
-    """None where it was not said."""
+    """None if Clerk did not send it; `organization_id` likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSeen(Seen):
+    """An organization role exists at Clerk."""
+
     key: str
     """`org:editor`"""
     permissions: tuple[tuple[str, str], ...] = ()
@@ -68,21 +76,25 @@ class RoleSeen(Seen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionSeen(Seen):
+    """An organization permission exists at Clerk."""
+
     key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionSeen(Seen):
+    """An object was deleted at Clerk."""
+
     kind: ClerkKind
     created_at: int | None = None
-    """Of a membership: which life has ended; None: every one that began before `noticed_at`."""
+    """Of a membership: the lifetime that has ended; None: each that began before `noticed_at`."""
     organization_id: str | None = None
     user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembershipGone:
-    """A membership that is stored though Clerk has never spoken of it is not at Clerk."""
+    """A membership is stored, Clerk never reported it, and it does not exist at Clerk."""
 
     organization_id: str
     user_id: str
@@ -110,21 +122,21 @@ Observation = (
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one of Clerk's messages tells of."""
+    """One webhook message of Clerk and its observation."""
 
     id: str
-    """The same at each delivery."""
+    """`svix-id`: the same at each delivery."""
     observation: Observation
 
 
 class Drift(enum.Enum):
-    """How the database differed from what was seen."""
+    """How the database differed from Clerk."""
 
     MISSING = "missing"
-    """There, and not here."""
+    """At Clerk, not in the database."""
     DIFFERENT = "different"
     EXTRA = "extra"
-    """Here, and not there."""
+    """In the database, not at Clerk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,35 +146,35 @@ class Difference:
     kind: str
     """`user`, `organization`, `membership`, `role`, `permission` or `session`."""
     id: str
-    """Clerk's id; of a membership `organization/user`, where both were said."""
+    """Clerk's id; of a membership `organization/user`, if both are known."""
     drift: Drift
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What came of observations."""
+    """The result of writing observations."""
 
     revision: int
-    """From which on all of them hold."""
+    """The revision from which on the facts contain all of them."""
     differences: Sequence[Difference] = field(default_factory=tuple)
     duplicate: bool = False
     """The message had been handled before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """Who stands behind the first valid token of somebody who is not known."""
+class TokenIdentity:
+    """What a valid token proves about its user, and claims about the active organization."""
 
     user_id: str
     session_id: str
     organization_id: str | None = None
     organization_slug: str = ""
     organization_role: str | None = None
-    """`org:member`; None: the token does not say as what."""
+    """`org:member`; None: the token has no role."""
 
 
-def standing_of(seen: Seen) -> ClerkStatus:
-    """What the object may still do."""
+def status_of(seen: Seen) -> ClerkStatus:
+    """The state that the observation reports: active, barred or deleted."""
     if isinstance(seen, DeletionSeen):
         return ClerkStatus.DELETED
     barred = isinstance(seen, UserSeen) and seen.barred
@@ -170,22 +182,22 @@ def standing_of(seen: Seen) -> ClerkStatus:
 
 
 def life_of(version: str) -> int:
-    """When the life of a membership began that a version speaks of, in milliseconds."""
+    """When the membership lifetime of a version began, in milliseconds."""
     return int(version.partition(".")[0])
 
 
 def noticed_at_of(version: str) -> int:
-    """When what a version speaks of was noticed, in milliseconds."""
+    """`noticed_at` of a version, in milliseconds."""
     return int(version.split(".")[NOTICED])
 
 
 def version_of(seen: Seen, content: Mapping[str, Any]) -> str:
-    """A text whose bytewise order is the order of what was said of one object.
+    """A version of one object as text; of two versions, the bytewise greater wins.
 
-    First the life (of a membership; for all else there is one), in which a deletion is the last
-    word; then the object's own time of change, then when it was noticed. Where all that is equal,
-    the stricter stands, and at last whatever has the greater digest: the order in which
-    observations arrive never matters.
+    Compared in this order: the lifetime of a membership (0 for other kinds); a deletion, which ends
+    its lifetime; the object's own `updated_at`; `noticed_at`. If all of these are equal, the
+    stricter state wins, then the greater digest of the content. So the order in which observations
+    arrive never matters.
     """
     life, deleted, barred = 0, 0, 0
     match seen:
@@ -199,6 +211,6 @@ def version_of(seen: Seen, content: Mapping[str, Any]) -> str:
             barred = int(seen.barred)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    times = (min(max(one, 0), TIME_MAX) for one in (life, seen.updated_at, seen.noticed_at))
-    life_text, updated, noticed = (f"{one:016d}" for one in times)
+    times = (min(max(number, 0), TIME_MAX) for number in (life, seen.updated_at, seen.noticed_at))
+    life_text, updated, noticed = (f"{number:016d}" for number in times)
     return f"{life_text}.{deleted}.{updated}.{noticed}.{barred}.{digest}"

@@ -1,11 +1,11 @@
-"""Makes the facts follow from what was seen of Clerk's account.
+"""Derives the facts from observations of a Clerk account.
 
-The facts are a function of the *set* of observations: of each object the greatest version stands
-(`observations.version_of`), and whatever else is written follows from the versions that stand. So
-duplicates, reorderings and a crash between two messages cannot matter.
+The facts are a function of the *set* of observations: of each object the greatest version wins
+(`observations.version_of`), and all facts follow from these versions. So duplicates, reordering and
+a crash between two messages cannot matter.
 
-Whatever an administrator wrote beside it stays: a user's own status, grants, policy. Clerk's word
-on e-mail, name, attributes, memberships and existence wins.
+Data that an administrator wrote stays: a user's status, grants, policy. Clerk is authoritative for
+e-mail, name, attributes, memberships and existence.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,6 @@ from dataclasses import replace
 import structlog
 
 from pdp.clerk.observations import (
-    Arrival,
     Difference,
     Drift,
     MembershipGone,
@@ -22,8 +21,9 @@ from pdp.clerk.observations import (
     OrganizationSeen,
     Seen,
     SessionEnded,
+    TokenIdentity,
     UserSeen,
-    standing_of,
+    status_of,
 )
 from pdp.clerk.versions import ObjectKey, fold, kind_of, object_of, of_its_life
 from pdp.document import derived_grant_id, same_entity
@@ -55,7 +55,7 @@ log = structlog.get_logger("pdp.clerk")
 _Pair = tuple[str, str]
 
 
-def mirror(
+def project(
     transaction: Transaction,
     observations: Sequence[Observation],
     *,
@@ -63,15 +63,29 @@ def mirror(
     run: int = 0,
     default_role: str | None = None,
 ) -> list[Difference]:
-    """Writes what follows from the observations, and returns what that changed.
+    """Writes the facts that follow from observations.
 
-    `now` is in Unix seconds; `run` is the sync that saw them, 0 for none. Raises BrokenReference,
-    InvalidRequest and DatabaseUnavailable as a transaction does.
+    Args:
+        transaction: The open transaction.
+        observations: In any order.
+        now: Unix seconds.
+        run: The sync that made the observations; 0 for none.
+        default_role: A role granted everywhere to each new user.
+
+    Returns:
+        What changed.
+
+    Raises:
+        BrokenReference: As a transaction does.
+        InvalidRequest: As a transaction does.
+        DatabaseUnavailable: As a transaction does.
     """
-    seen: list[Seen] = [one for one in observations if isinstance(one, Seen)]
-    before = _known(transaction, {(kind_of(one), one.id) for one in seen})
+    seen: list[Seen] = [
+        observation for observation in observations if isinstance(observation, Seen)
+    ]
+    before = _known(transaction, {(kind_of(observation), observation.id) for observation in seen})
     if run:
-        seen = [of_its_life(one, before) for one in seen]
+        seen = [of_its_life(observation, before) for observation in seen]
     state = dict(before)
     newest = fold(state, seen, repeats=bool(run))
     differences = [
@@ -80,74 +94,82 @@ def mirror(
         *_write_memberships(transaction, seen, state),
         *_catalogue_differences(state, before),
     ]
-    for one in observations:
-        if isinstance(one, MembershipGone):
-            differences += _delete_unsaid(transaction, (one.organization_id, one.user_id))
-        elif isinstance(one, SessionEnded) and transaction.revoke_session(
-            RevokedSession(one.session_id, one.user_id, now)
+    for observation in observations:
+        if isinstance(observation, MembershipGone):
+            differences += _delete_unreported(
+                transaction, (observation.organization_id, observation.user_id)
+            )
+        elif isinstance(observation, SessionEnded) and transaction.revoke_session(
+            RevokedSession(observation.session_id, observation.user_id, now)
         ):
-            differences.append(Difference("session", one.session_id, Drift.MISSING))
-    changed = [one for key, one in state.items() if one is not before.get(key)]
+            differences.append(Difference("session", observation.session_id, Drift.MISSING))
+    changed = [new for key, new in state.items() if new is not before.get(key)]
     write_objects(transaction, changed, before, run)
     if run:
-        mark_met(transaction, observations, run)
+        mark_observed(transaction, observations, run)
     return differences
 
 
-def mark_met(transaction: Transaction, observations: Iterable[Observation], run: int) -> None:
-    """The sync `run` has met these objects."""
+def mark_observed(transaction: Transaction, observations: Iterable[Observation], run: int) -> None:
+    """Marks the observed objects as seen by the sync `run`."""
     for kind in ClerkKind:
-        met = {one.id for one in observations if isinstance(one, Seen) and kind_of(one) is kind}
-        if met:
-            mark_seen(transaction, kind, met, run)
+        seen = {
+            observation.id
+            for observation in observations
+            if isinstance(observation, Seen) and kind_of(observation) is kind
+        }
+        if seen:
+            mark_seen(transaction, kind, seen, run)
 
 
 def admit(
-    transaction: Transaction, arrival: Arrival, noticed_at: int, default_role: str | None
+    transaction: Transaction, identity: TokenIdentity, noticed_at: int, default_role: str | None
 ) -> None:
-    """Writes what a valid token proves of somebody who is not known: the least version there is,
-    which anything that Clerk says overrules. What Clerk has said already stays as it is. A session
-    that was revoked proves who the user is, so that it can be refused as that, and nothing else.
+    """Creates the user, organization and membership of a verified token, unless they are known.
+
+    They get the lowest version, which every report of Clerk overrides; what Clerk has reported
+    already is not changed. A revoked session creates the user only, so that the request is refused
+    with SESSION_REVOKED.
 
     `noticed_at` is when the token was issued, in milliseconds.
     """
-    user_id, organization_id = arrival.user_id, arrival.organization_id
+    user_id, organization_id = identity.user_id, identity.organization_id
     state = _known(transaction, {(ClerkKind.USER, user_id)})
     user = transaction.get(User, (user_id,))
     if user is None and state:
-        return  # Clerk has spoken of this user: deleted, or removed here by an administrator
-    said = state.get((ClerkKind.USER, user_id))
-    if said is not None and said.status is not ClerkStatus.ACTIVE:
+        return  # reported by Clerk before: deleted there, or here by an administrator
+    known = state.get((ClerkKind.USER, user_id))
+    if known is not None and known.status is not ClerkStatus.ACTIVE:
         return
     new: list[ClerkObject] = []
     if user is None:
         _create_users(transaction, [User(user_id)], default_role)
         new.append(object_of(UserSeen(id=user_id, updated_at=0, noticed_at=noticed_at)))
-    revoked = transaction.is_revoked(user_id, arrival.session_id)
+    revoked = transaction.is_revoked(user_id, identity.session_id)
     if organization_id is not None and not revoked:
-        new += _admit_organization(transaction, arrival, noticed_at)
+        new += _admit_organization(transaction, identity, noticed_at)
     write_objects(transaction, new, {})
 
 
 def _admit_organization(
-    transaction: Transaction, arrival: Arrival, noticed_at: int
+    transaction: Transaction, identity: TokenIdentity, noticed_at: int
 ) -> list[ClerkObject]:
-    organization_id, role = arrival.organization_id, arrival.organization_role
+    organization_id, role = identity.organization_id, identity.organization_role
     assert organization_id is not None  # noqa: S101  # for the type checker
-    said = _known(transaction, {(ClerkKind.ORGANIZATION, organization_id)})
-    if any(one.status is ClerkStatus.DELETED for one in said.values()):
+    known = _known(transaction, {(ClerkKind.ORGANIZATION, organization_id)})
+    if any(found.status is ClerkStatus.DELETED for found in known.values()):
         return []
     new = []
     if transaction.get(Organization, (organization_id,)) is None:
-        if said:
+        if known:
             return []  # removed here by an administrator
-        transaction.insert(Organization(organization_id, slug=arrival.organization_slug))
+        transaction.insert(Organization(organization_id, slug=identity.organization_slug))
         seen = OrganizationSeen(id=organization_id, updated_at=0, noticed_at=noticed_at)
         new.append(object_of(seen))
-    pair = (organization_id, arrival.user_id)
-    known = transaction.get(Membership, pair) or read_memberships_of(transaction, [pair])
-    if role is not None and not known:
-        transaction.insert(Membership(organization_id, arrival.user_id, role))
+    pair = (organization_id, identity.user_id)
+    stored = transaction.get(Membership, pair) or read_memberships_of(transaction, [pair])
+    if role is not None and not stored:
+        transaction.insert(Membership(organization_id, identity.user_id, role))
     return new
 
 
@@ -159,9 +181,9 @@ def _known(transaction: Transaction, keys: Iterable[ObjectKey]) -> dict[ObjectKe
     for kind, id_ in keys:
         wanted.setdefault(kind, set()).add(id_)
     return {
-        (kind, id_): one
+        (kind, id_): found
         for kind, ids in wanted.items()
-        for id_, one in read_objects(transaction, kind, ids).items()
+        for id_, found in read_objects(transaction, kind, ids).items()
     }
 
 
@@ -171,17 +193,22 @@ def _write_users(
     before: Mapping[ObjectKey, ClerkObject],
     default_role: str | None,
 ) -> list[Difference]:
-    seen = {id_: one for (kind, id_), one in newest.items() if kind is ClerkKind.USER}
+    seen = {
+        id_: observation for (kind, id_), observation in newest.items() if kind is ClerkKind.USER
+    }
     stored = transaction.get_many(User, [(id_,) for id_ in seen])
     created, changed, deleted = [], [], []
     differences = []
-    for id_, one in seen.items():
+    for id_, observation in seen.items():
         user = stored.get((id_,))
-        if isinstance(one, UserSeen):
-            said = before.get((ClerkKind.USER, id_))
-            moved = said is not None and said.status is not standing_of(one)
+        if isinstance(observation, UserSeen):
+            known = before.get((ClerkKind.USER, id_))
+            status_changed = known is not None and known.status is not status_of(observation)
             now = replace(
-                user or User(id_), email=one.email, name=one.name, attributes=one.attributes
+                user or User(id_),
+                email=observation.email,
+                name=observation.name,
+                attributes=observation.attributes,
             )
             if user is None:
                 created.append(now)
@@ -189,10 +216,10 @@ def _write_users(
             elif not same_entity(user, now):
                 changed.append(now)
                 differences.append(Difference("user", id_, Drift.DIFFERENT))
-            elif moved or (said is None and one.barred):
+            elif status_changed or (known is None and observation.barred):
                 differences.append(Difference("user", id_, Drift.DIFFERENT))
             continue
-        # Also where there is no user: what came before them goes with them.
+        # Also if there is no user: memberships and grants may have been written first.
         differences += _delete(transaction, find_referrers(transaction, Membership, user_id=id_))
         _delete(transaction, find_referrers(transaction, Grant, user_id=id_))
         if user is not None:
@@ -212,25 +239,29 @@ def _create_users(
         log.error("default_role_unknown", role=default_role, users=[user.id for user in users])
         return
     grants = [Grant(id="", role=default_role, subject=ToUser(user.id)) for user in users]
-    transaction.apply_many([replace(one, id=derived_grant_id(one)) for one in grants])
+    transaction.apply_many([replace(grant, id=derived_grant_id(grant)) for grant in grants])
 
 
 def _write_organizations(
     transaction: Transaction, newest: Mapping[ObjectKey, Seen]
 ) -> list[Difference]:
-    seen = {id_: one for (kind, id_), one in newest.items() if kind is ClerkKind.ORGANIZATION}
+    seen = {
+        id_: observation
+        for (kind, id_), observation in newest.items()
+        if kind is ClerkKind.ORGANIZATION
+    }
     stored = transaction.get_many(Organization, [(id_,) for id_ in seen])
     written, deleted, differences = [], [], []
-    for id_, one in seen.items():
+    for id_, observation in seen.items():
         organization = stored.get((id_,))
-        if isinstance(one, OrganizationSeen):
-            now = Organization(id_, one.slug, one.name)
+        if isinstance(observation, OrganizationSeen):
+            now = Organization(id_, observation.slug, observation.name)
             if now != organization:
                 written.append(now)
                 drift = Drift.MISSING if organization is None else Drift.DIFFERENT
                 differences.append(Difference("organization", id_, drift))
             continue
-        # Its resources stay, out of reach: nobody can make it the active organization again.
+        # Its resources stay, but no token can have it as its active organization again.
         differences += _delete(
             transaction, find_referrers(transaction, Membership, organization_id=id_)
         )
@@ -244,9 +275,9 @@ def _write_organizations(
 def _write_memberships(
     transaction: Transaction, seen: Sequence[Seen], state: dict[ObjectKey, ClerkObject]
 ) -> list[Difference]:
-    touched = [state[kind_of(one), one.id] for one in seen]
-    pairs = {pair for one in touched if (pair := _pair_of(one)) is not None}
-    wanted = _standing_memberships(transaction, pairs, state)
+    touched = [state[kind_of(observation), observation.id] for observation in seen]
+    pairs = {pair for membership in touched if (pair := _pair_of(membership)) is not None}
+    wanted = _current_memberships(transaction, pairs, state)
     stored = transaction.get_many(Membership, pairs)
     written, deleted, differences = [], [], []
     for pair in sorted(pairs):
@@ -261,64 +292,69 @@ def _write_memberships(
     return differences + _delete(transaction, deleted)
 
 
-def _standing_memberships(
+def _current_memberships(
     transaction: Transaction, pairs: set[_Pair], state: Mapping[ObjectKey, ClerkObject]
 ) -> dict[_Pair, Membership]:
-    """Of all lives of each membership the newest decides: an older one whose end was not heard of
-    yet has ended too. None outlives its user or organization."""
-    objects = {one.id: one for one in read_memberships_of(transaction, pairs)}
-    objects |= {id_: one for (kind, id_), one in state.items() if kind is ClerkKind.MEMBERSHIP}
+    """The memberships that exist now. Of each, the newest lifetime decides: an older one has ended,
+    even if its deletion was not reported yet. None outlives its user or organization."""
+    objects = {membership.id: membership for membership in read_memberships_of(transaction, pairs)}
+    objects |= {
+        id_: membership for (kind, id_), membership in state.items() if kind is ClerkKind.MEMBERSHIP
+    }
     newest: dict[_Pair, ClerkObject] = {}
-    for one in objects.values():
-        pair = _pair_of(one)
+    for membership in objects.values():
+        pair = _pair_of(membership)
         if pair in pairs and (
-            pair not in newest or (newest[pair].version, newest[pair].id) < (one.version, one.id)
+            pair not in newest
+            or (newest[pair].version, newest[pair].id) < (membership.version, membership.id)
         ):
-            newest[pair] = one
+            newest[pair] = membership
     owners = {(ClerkKind.ORGANIZATION, organization_id) for organization_id, _ in pairs}
     owners |= {(ClerkKind.USER, user_id) for _, user_id in pairs}
     gone = {
         key
-        for key, one in {**_known(transaction, owners), **state}.items()
-        if one.status is ClerkStatus.DELETED
+        for key, owner in {**_known(transaction, owners), **state}.items()
+        if owner.status is ClerkStatus.DELETED
     }
     return {
-        (organization_id, user_id): Membership(organization_id, user_id, one.content["role"])
-        for (organization_id, user_id), one in newest.items()
-        if one.status is ClerkStatus.ACTIVE
+        (organization_id, user_id): Membership(organization_id, user_id, membership.content["role"])
+        for (organization_id, user_id), membership in newest.items()
+        if membership.status is ClerkStatus.ACTIVE
         and (ClerkKind.ORGANIZATION, organization_id) not in gone
         and (ClerkKind.USER, user_id) not in gone
     }
 
 
-def _pair_of(one: ClerkObject) -> _Pair | None:
-    if one.kind is not ClerkKind.MEMBERSHIP or one.organization_id is None or one.user_id is None:
+def _pair_of(found: ClerkObject) -> _Pair | None:
+    if found.kind is not ClerkKind.MEMBERSHIP:
         return None
-    return one.organization_id, one.user_id
+    if found.organization_id is None or found.user_id is None:
+        return None
+    return found.organization_id, found.user_id
 
 
 def _catalogue_differences(
     state: Mapping[ObjectKey, ClerkObject], before: Mapping[ObjectKey, ClerkObject]
 ) -> list[Difference]:
-    """Of organization roles and permissions, which the objects themselves hold."""
+    """Differences of organization roles and permissions, which are stored as objects only."""
     differences = []
-    for key, one in state.items():
+    for key, new in state.items():
         old = before.get(key)
-        if one.kind not in (ClerkKind.ROLE, ClerkKind.PERMISSION) or one is old:
+        if new.kind not in (ClerkKind.ROLE, ClerkKind.PERMISSION) or new is old:
             continue
-        if one.status is ClerkStatus.DELETED:
+        if new.status is ClerkStatus.DELETED:
             if old is not None and old.status is not ClerkStatus.DELETED:
-                differences.append(Difference(one.kind.value, one.id, Drift.EXTRA))
+                differences.append(Difference(new.kind.value, new.id, Drift.EXTRA))
         elif old is None:
-            differences.append(Difference(one.kind.value, one.id, Drift.MISSING))
-        elif one.content != old.content:
-            differences.append(Difference(one.kind.value, one.id, Drift.DIFFERENT))
+            differences.append(Difference(new.kind.value, new.id, Drift.MISSING))
+        elif new.content != old.content:
+            differences.append(Difference(new.kind.value, new.id, Drift.DIFFERENT))
     return differences
 
 
-def _delete_unsaid(transaction: Transaction, pair: _Pair) -> list[Difference]:
+def _delete_unreported(transaction: Transaction, pair: _Pair) -> list[Difference]:
     if read_memberships_of(transaction, [pair]):
-        return []  # Clerk has spoken of it meanwhile
+        return []  # Clerk has reported it meanwhile
     return _delete(transaction, [Membership(*pair, role="")])
 
 
@@ -326,7 +362,8 @@ def _delete(transaction: Transaction, entities: Sequence[Entity]) -> list[Differ
     """Deletes entities of one kind."""
     if not entities:
         return []
-    gone = transaction.delete_many(type(entities[0]), [key_of(one) for one in entities])
+    gone = transaction.delete_many(type(entities[0]), [key_of(entity) for entity in entities])
     return [
-        Difference(type(one).__name__.lower(), "/".join(key_of(one)), Drift.EXTRA) for one in gone
+        Difference(type(entity).__name__.lower(), "/".join(key_of(entity)), Drift.EXTRA)
+        for entity in gone
     ]

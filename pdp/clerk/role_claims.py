@@ -1,10 +1,10 @@
 """Writes the names of a user's roles into their `public_metadata` at Clerk.
 
 For user interfaces: an application may put them into its session token. Decisions never read them
-there, for they may be as old as the token is, and whoever may change metadata may change them.
+there: they may be as old as the token, and anybody who may change metadata may change them.
 
-A user whose mirrored attributes already say what they should is left alone. That is what ends the
-circle of a push, the `user.updated` that Clerk sends for it, and the change which that makes here.
+A user whose stored attributes already hold the right names is skipped. This ends the cycle of a
+push, the `user.updated` that Clerk sends for it, and the change that this makes here.
 """
 
 import enum
@@ -24,41 +24,49 @@ PAGE_USERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a user's `public_metadata` should say, and what it was last heard to say."""
+    """The role names that a user's `public_metadata` should hold, and those it last held."""
 
     user_id: str
     wanted: Sequence[str]
     """Names of the roles that the user holds everywhere now, sorted."""
-    mirrored: Any
-    """Any JSON: others write metadata too. Without the key: no role."""
+    stored: Any
+    """Any JSON, because others write metadata too; an empty list if the key is missing."""
 
     @property
     def differs(self) -> bool:
-        return bool(self.wanted != self.mirrored)
+        """Whether the metadata must be written."""
+        return bool(self.wanted != self.stored)
 
 
 class Outcome(enum.Enum):
-    """What became of one user."""
+    """The result for one user."""
 
     WRITTEN = "written"
     DIFFERENT = "different"
-    """Of a dry run: would be written."""
+    """In a dry run: would be written."""
     SAME = "as it should be"
     UNKNOWN = "not known here"
     GONE = "not at Clerk"
 
 
 def read_claim(store: Store, user_id: str, clock: Clock) -> Claim | None:
-    """As it is now; None where the user is not known. Raises DatabaseUnavailable, and
-    InvalidRequest for what can be no id."""
+    """Reads the claim of a user; None if the user is not known.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+        InvalidRequest: `user_id` is not a valid id.
+    """
     with store.read() as reader:
         user = reader.get(User, (user_id,))
         return None if user is None else _claims(reader, [user], clock())[0]
 
 
 def find_differences(store: Store, clock: Clock) -> Iterator[tuple[int, Sequence[Claim]]]:
-    """Page by page of all users: how many were looked at, and those that differ. Raises
-    DatabaseUnavailable."""
+    """Reads all users in pages; yields the number read and the claims that differ.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
     after: Key | None = None
     while True:
         with store.read() as reader:
@@ -73,8 +81,8 @@ def find_differences(store: Store, clock: Clock) -> Iterator[tuple[int, Sequence
 def push_users(
     api: ClerkApi, store: Store, user_ids: Iterable[str], clock: Clock
 ) -> Iterator[tuple[str, Outcome]]:
-    """Writes what differs. Each user is read again at the last moment: much may have changed since
-    they were found. Raises what the API and `read_claim` raise."""
+    """Writes the claims that differ. Reads each user again right before writing, because much may
+    have changed since the list was made. Raises what the API and `read_claim` raise."""
     for user_id in user_ids:
         claim = read_claim(store, user_id, clock)
         if claim is None:
@@ -86,7 +94,7 @@ def push_users(
 
 
 def write_claim(api: ClerkApi, claim: Claim) -> Outcome:
-    """Raises what the API raises."""
+    """Writes a claim to Clerk. Raises what the API raises."""
     written = api.merge_public_metadata(claim.user_id, {ATTRIBUTE: list(claim.wanted)})
     return Outcome.WRITTEN if written else Outcome.GONE
 
@@ -104,7 +112,7 @@ def _claims(reader: Reader, users: Sequence[User], now: float) -> list[Claim]:
 
 
 def _roles(grants: Iterable[Grant], now: float) -> list[str]:
-    """Of those that hold everywhere: what holds in one organization, a token cannot say so."""
+    """Roles granted everywhere: a list of names cannot express a role in one organization."""
     return sorted(
         {
             grant.role

@@ -1,7 +1,8 @@
 """Pushes a user's role names to Clerk soon after their grants have changed.
 
-Each process pushes what it wrote itself. What is lost because a process ended, or because a grant
-began or ran out by itself, is found by the next sweep over all users: see `Pusher.sweep`.
+Each process pushes its own writes. A push that is lost because a process ended, or that is due
+because a grant began or expired by time, is found by the next sweep over all users
+(`Pusher.sweep`).
 """
 
 import heapq
@@ -32,7 +33,7 @@ log = structlog.get_logger("pdp.clerk")
 
 REVISIONS_MAX = 10_000
 USERS_MAX = 100_000
-UNHEARD_MAX = 10_000
+UNCONFIRMED_MAX = 10_000
 SPACING_SECONDS = 1.0
 """Between two pushes of one user: Clerk takes 10 changes of a user's metadata in 10 s."""
 RETRY_SECONDS = 10.0
@@ -40,15 +41,17 @@ STOP_SECONDS_MAX = 2.0
 
 
 class Pusher:
-    """Writes what differs of the users that were touched. `tell` and `sweep` never wait for Clerk
-    or the database, and may be called by any thread."""
+    """Pushes the claims that differ, of users whose grants changed. Thread-safe.
+
+    `notify` and `sweep` never wait for Clerk or the database.
+    """
 
     def __init__(self, settings: ClerkSettings, store: Store, *, clock: Clock) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
-        self._told: set[int] = set()
-        self._told_lock = threading.Lock()
+        self._revisions: set[int] = set()
+        self._revisions_lock = threading.Lock()
         self._sweep_wanted = threading.Event()
         self._task = BackgroundTask(
             "claims",
@@ -57,37 +60,37 @@ class Pusher:
             log=log,
             failed="claims_not_pushed",
         )
-        # The thread's own from here on. A user waits once, whatever happens to them meanwhile: what
-        # is to be written is read when their turn has come.
+        # From here on used by the thread only. A user is queued once, however often they change:
+        # the claim is read right before it is pushed.
         self._waiting: set[str] = set()
         self._queue: list[tuple[float, str]] = []
         """(not before, on the monotonic clock; user id), a heap."""
         self._pages: Iterator[tuple[int, Sequence[Claim]]] | None = None
-        """The rest of the sweep that is under way."""
+        """The remaining pages of the running sweep."""
         self._pushed_at: OrderedDict[str, float] = OrderedDict()
-        self._unheard: LRUCache[str, object] = LRUCache(UNHEARD_MAX)
-        """What was written and has not come back from Clerk yet: newer than the mirror."""
+        self._unconfirmed: LRUCache[str, object] = LRUCache(UNCONFIRMED_MAX)
+        """Claims that were written and not reported by Clerk yet: newer than the stored ones."""
 
     def start(self) -> None:
-        """Pushes from now on. Neither Clerk nor the database need be in reach."""
+        """Starts the thread. Neither Clerk nor the database needs to be reachable."""
         self._task.start()
 
     def stop(self) -> None:
-        """Ends within STOP_SECONDS_MAX; what waits is left to the next sweep."""
+        """Ends within STOP_SECONDS_MAX; queued users are left to the next sweep."""
         self._task.stop(STOP_SECONDS_MAX)
 
-    def tell(self, revision: int) -> None:
-        """A revision was committed."""
-        with self._told_lock:
-            has_room = len(self._told) < REVISIONS_MAX
+    def notify(self, revision: int) -> None:
+        """Reports that a revision was committed."""
+        with self._revisions_lock:
+            has_room = len(self._revisions) < REVISIONS_MAX
             if has_room:
-                self._told.add(revision)
+                self._revisions.add(revision)
         if not has_room:
-            self._lose(revision=revision, why="too many changes wait")
+            self._defer_to_sweep(revision=revision, why="too many changes wait")
         self._task.wake()
 
     def sweep(self) -> None:
-        """Looks at all users, beside what else is to be done."""
+        """Requests a check of all users; changes are pushed in between."""
         self._sweep_wanted.set()
         self._task.wake()
 
@@ -97,41 +100,41 @@ class Pusher:
         with open_api(self._settings, self._task.sleep) as api:
             self._task.works()
             while not self._task.stopping:
-                self._turn(api)
+                self._run_once(api)
         return 0
 
-    def _turn(self, api: ClerkApi) -> None:
-        """Takes up what was told; then pushes one user, or sweeps on, or waits."""
-        self._take_up()
+    def _run_once(self, api: ClerkApi) -> None:
+        """Reads committed changes; then pushes one user, or reads the next page, or waits."""
+        self._read_changes()
         seconds = self._queue[0][0] - time.monotonic() if self._queue else None
         if seconds is not None and seconds <= 0:
             user_id = heapq.heappop(self._queue)[1]
             self._waiting.discard(user_id)
             self._push(api, user_id)
-        elif len(self._waiting) > USERS_MAX - PAGE_USERS or not self._sweep_on():
+        elif len(self._waiting) > USERS_MAX - PAGE_USERS or not self._continue_sweep():
             self._task.wait(seconds)
 
-    def _take_up(self) -> None:
-        with self._told_lock:
-            told, self._told = self._told, set()
-        if not told:
+    def _read_changes(self) -> None:
+        with self._revisions_lock:
+            revisions, self._revisions = self._revisions, set()
+        if not revisions:
             return
         try:
             with self._store.read() as reader:
-                found = reader.changes(min(told) - 1)
+                found = reader.changes(min(revisions) - 1)
         except DatabaseUnavailable:
-            with self._told_lock:
-                self._told |= told
+            with self._revisions_lock:
+                self._revisions |= revisions
             raise
-        for revision in told:
+        for revision in revisions:
             for change in found.get(revision, ()):
                 if change.kind is ChangeKind.USER:
-                    self._let_wait(change.key[0])
+                    self._enqueue(change.key[0])
                 elif change.kind is ChangeKind.EVERYTHING:
-                    self._lose(revision=revision, why="it touched too much to tell")
+                    self._defer_to_sweep(revision=revision, why="it touched too much to tell")
 
-    def _sweep_on(self) -> bool:
-        """Takes up the next page of a sweep; False where none is wanted."""
+    def _continue_sweep(self) -> bool:
+        """Queues the users of the next page; False if no sweep is requested."""
         if self._pages is None:
             if not self._sweep_wanted.is_set():
                 return False
@@ -147,15 +150,15 @@ class Pusher:
             self._pages = None
         else:
             for claim in page[1]:
-                self._unheard.pop(claim.user_id, None)  # perhaps it never comes
-                self._let_wait(claim.user_id)
+                self._unconfirmed.pop(claim.user_id, None)  # perhaps Clerk never reports it
+                self._enqueue(claim.user_id)
         return True
 
-    def _let_wait(self, user_id: str, seconds: float = 0) -> None:
+    def _enqueue(self, user_id: str, seconds: float = 0) -> None:
         if user_id in self._waiting:
             return
         if len(self._waiting) >= USERS_MAX:
-            self._lose(user=user_id, why="too many users wait")
+            self._defer_to_sweep(user=user_id, why="too many users wait")
             return
         pushed_at = self._pushed_at.get(user_id, -SPACING_SECONDS)
         due_at = max(time.monotonic() + seconds, pushed_at + SPACING_SECONDS)
@@ -167,32 +170,32 @@ class Pusher:
             self._write(api, user_id)
         except (ClerkUnavailable, DatabaseUnavailable) as error:
             log.warning("claims_not_pushed", user=user_id, error=error.message)
-            self._let_wait(user_id, RETRY_SECONDS)
+            self._enqueue(user_id, RETRY_SECONDS)
         except ClerkError as error:
-            # To try again would be refused again: until the next change, or the next sweep.
+            # A retry would be refused again: wait for the next change, or the next sweep.
             log.warning("claims_refused", user=user_id, error=error.message)
 
     def _write(self, api: ClerkApi, user_id: str) -> None:
         claim = read_claim(self._store, user_id, self._clock)
         if claim is None:
             return
-        if self._unheard.get(user_id) == claim.mirrored:
-            del self._unheard[user_id]
-        if claim.wanted == self._unheard.get(user_id, claim.mirrored):
+        if self._unconfirmed.get(user_id) == claim.stored:
+            del self._unconfirmed[user_id]
+        if claim.wanted == self._unconfirmed.get(user_id, claim.stored):
             return
         outcome = write_claim(api, claim)
         if outcome is Outcome.WRITTEN:
-            self._unheard[user_id] = claim.wanted
-        self._note_time_of_push(user_id)
+            self._unconfirmed[user_id] = claim.wanted
+        self._note_push(user_id)
         log.debug("claims_pushed", user=user_id, outcome=outcome.value)
 
-    def _note_time_of_push(self, user_id: str) -> None:
+    def _note_push(self, user_id: str) -> None:
         now = time.monotonic()
         self._pushed_at[user_id] = now
         self._pushed_at.move_to_end(user_id)
         while next(iter(self._pushed_at.values())) < now - SPACING_SECONDS:
             self._pushed_at.popitem(last=False)
 
-    def _lose(self, **what: object) -> None:
+    def _defer_to_sweep(self, **what: object) -> None:
         log.warning("claims_left_to_a_sweep", **what)
         self.sweep()

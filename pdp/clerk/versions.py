@@ -1,4 +1,4 @@
-"""Of all that was seen of each object, the newest. Pure."""
+"""The last-writer-wins merge of observations: the newest version of each object. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from pdp.clerk.observations import (
     Seen,
     UserSeen,
     life_of,
-    standing_of,
+    status_of,
     version_of,
 )
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkObject
@@ -23,8 +23,11 @@ ObjectKey = tuple[ClerkKind, str]
 
 
 def of_its_life(seen: Seen, before: Mapping[ObjectKey, ClerkObject]) -> Seen:
-    """A sync that misses a membership ends the life that is known, whatever our clock says: a
-    later life must stand."""
+    """A membership deletion, limited to the lifetime that is stored; others are unchanged.
+
+    A sync that does not find a membership ends the lifetime that it knew, whatever our clock says:
+    a later lifetime must survive.
+    """
     known = before.get((kind_of(seen), seen.id))
     if isinstance(seen, DeletionSeen) and seen.kind is ClerkKind.MEMBERSHIP and known is not None:
         return replace(seen, created_at=life_of(known.version))
@@ -34,20 +37,26 @@ def of_its_life(seen: Seen, before: Mapping[ObjectKey, ClerkObject]) -> Seen:
 def fold(
     state: dict[ObjectKey, ClerkObject], seen: Sequence[Seen], *, repeats: bool
 ) -> dict[ObjectKey, Seen]:
-    """Brings `state` to the newest of each object. Returns the observations that hold now.
+    """Merges observations into `state`, in place: of each object the newest version wins.
 
-    With `repeats`, what only says again what stands is not written once more: a sync of a million
-    users would otherwise write a million rows to say that nothing has changed.
+    Args:
+        state: The stored objects.
+        seen: The new observations.
+        repeats: Whether `seen` comes from a sync. An observation with equal content is then not
+            written again: otherwise a sync of a million unchanged users writes a million rows.
+
+    Returns:
+        The observation of each object that won.
     """
     newest: dict[ObjectKey, Seen] = {}
-    for one in seen:
-        key = (kind_of(one), one.id)
-        new, old = object_of(one), state.get(key)
+    for observation in seen:
+        key = (kind_of(observation), observation.id)
+        new, old = object_of(observation), state.get(key)
         if old is None or new.version > old.version:
-            newest[key] = one
+            newest[key] = observation
             if old is not None:
                 new = _with_owner(new, old)
-                if repeats and _says_the_same(new, old):
+                if repeats and _has_same_content(new, old):
                     continue
             state[key] = new
         elif old.organization_id is None or old.user_id is None:
@@ -56,6 +65,7 @@ def fold(
 
 
 def object_of(seen: Seen) -> ClerkObject:
+    """The row to store for an observation."""
     content, digested = _content(seen)
     owner: tuple[str | None, str | None] = (None, None)
     if isinstance(seen, MembershipSeen | DeletionSeen):
@@ -64,14 +74,14 @@ def object_of(seen: Seen) -> ClerkObject:
         kind_of(seen),
         seen.id,
         version_of(seen, content | digested),
-        standing_of(seen),
+        status_of(seen),
         *owner,
         content,
     )
 
 
 def _content(seen: Seen) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is kept with the object, and what has a table of its own."""
+    """The content stored with the object, and the content that has a table of its own."""
     match seen:
         case UserSeen():
             return {}, {"email": seen.email, "name": seen.name, "attributes": seen.attributes}
@@ -80,7 +90,10 @@ def _content(seen: Seen) -> tuple[dict[str, Any], dict[str, Any]]:
         case MembershipSeen():
             return {"role": seen.role}, {}
         case RoleSeen():
-            return {"key": seen.key, "permissions": [list(one) for one in seen.permissions]}, {}
+            return {
+                "key": seen.key,
+                "permissions": [list(permission) for permission in seen.permissions],
+            }, {}
         case PermissionSeen():
             return {"key": seen.key}, {}
         case _:
@@ -88,6 +101,7 @@ def _content(seen: Seen) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def kind_of(seen: Seen) -> ClerkKind:
+    """The kind of the observed object."""
     match seen:
         case UserSeen():
             return ClerkKind.USER
@@ -104,18 +118,17 @@ def kind_of(seen: Seen) -> ClerkKind:
     raise TypeError(seen)
 
 
-def _with_owner(one: ClerkObject, other: ClerkObject) -> ClerkObject:
-    """The same, with whose it is taken from the other where this one does not say. `one` itself
-    where nothing is to be taken."""
-    organization_id = one.organization_id or other.organization_id
-    user_id = one.user_id or other.user_id
-    if (organization_id, user_id) == (one.organization_id, one.user_id):
-        return one
-    return replace(one, organization_id=organization_id, user_id=user_id)
+def _with_owner(target: ClerkObject, source: ClerkObject) -> ClerkObject:
+    """`target`, with a missing organization or user taken from `source`; itself if none is."""
+    organization_id = target.organization_id or source.organization_id
+    user_id = target.user_id or source.user_id
+    if (organization_id, user_id) == (target.organization_id, target.user_id):
+        return target
+    return replace(target, organization_id=organization_id, user_id=user_id)
 
 
-def _says_the_same(new: ClerkObject, old: ClerkObject) -> bool:
-    """Whether the two differ at most in when they were noticed."""
+def _has_same_content(new: ClerkObject, old: ClerkObject) -> bool:
+    """Whether the two differ at most in `noticed_at`."""
     parts, before = new.version.split("."), old.version.split(".")
     del parts[NOTICED], before[NOTICED]
     owners = (new.organization_id, new.user_id) == (old.organization_id, old.user_id)

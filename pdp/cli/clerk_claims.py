@@ -81,7 +81,7 @@ def _show(store: "Store", user_ids: Iterable[str]) -> "Counter[Outcome]":
             outcome, said = Outcome.UNKNOWN, Outcome.UNKNOWN.value
         elif claim.differs:
             outcome = Outcome.DIFFERENT
-            said = f"{json.dumps(claim.mirrored)} -> {json.dumps(claim.wanted)}"
+            said = f"{json.dumps(claim.stored)} -> {json.dumps(claim.wanted)}"
         else:
             outcome, said = Outcome.SAME, Outcome.SAME.value
         say(f"{user_id}: {said}")

@@ -36,6 +36,6 @@ def doctor(
         mark = finding.verdict.value
         counts[mark] += 1
         advice = f" -> {finding.advice}" if finding.advice else ""
-        say_marked(mark, _STYLES[mark], f"{finding.subject}: {finding.said}{advice}")
+        say_marked(mark, _STYLES[mark], f"{finding.subject}: {finding.message}{advice}")
     say(", ".join(f"{number} {mark}" for mark, number in counts.items()))
     raise typer.Exit(1 if counts["failed"] else 0)

@@ -89,15 +89,15 @@ class _Told:
 
 
 class _Shown:
-    """A bar for each step."""
+    """A bar for each phase."""
 
     def __init__(self, bars: "Bars") -> None:
         self._bars = bars
-        self._steps: dict[str, TaskID] = {}
+        self._phases: dict[str, TaskID] = {}
 
     def __call__(self, progress: "Progress") -> None:
-        if progress.step not in self._steps:
-            self._steps[progress.step] = self._bars.add_task(progress.step)
+        if progress.phase not in self._phases:
+            self._phases[progress.phase] = self._bars.add_task(progress.phase)
         total = progress.total or progress.done
         done = min(progress.done, total)
-        self._bars.update(self._steps[progress.step], completed=done, total=total)
+        self._bars.update(self._phases[progress.phase], completed=done, total=total)

@@ -1,4 +1,4 @@
-"""Background work: a named thread that takes turns until it is stopped."""
+"""Background work: a named thread that repeats a function until it is stopped."""
 
 import random
 import threading
@@ -10,24 +10,24 @@ from pdp.errors import PdpError, ShuttingDown
 
 
 class BackgroundTask:
-    """Calls `turn` again and again in a daemon thread.
+    """Calls `run` repeatedly in a daemon thread.
 
-    A turn returns the seconds until the next one (None: until `wake`). A turn that fails is
-    repeated after a pause that doubles up to a bound. The pauses are jittered, because processes
-    that lost something together must not come back together.
+    A run returns the seconds until the next one (None: until `wake`). A failed run is repeated
+    after a pause that doubles up to a limit. The pauses are jittered, so that processes that failed
+    together do not retry together.
 
-    A failure is logged when it begins or changes, and its end once. A bug (anything but a PdpError)
-    is logged each time with its traceback; it does not end the thread.
+    A failure is logged when it begins or changes. A bug (any exception but a PdpError) is logged
+    each time with its traceback; it does not end the thread.
 
         self._task = BackgroundTask(
-            "listener", self._turn, retry_seconds=(0.5, 30), log=log, failed="not_listening"
+            "listener", self._run_once, retry_seconds=(0.5, 30), log=log, failed="not_listening"
         )
     """
 
     def __init__(
         self,
         name: str,
-        turn: Callable[[], float | None],
+        run: Callable[[], float | None],
         *,
         retry_seconds: tuple[float, float],
         log: Any,
@@ -39,14 +39,14 @@ class BackgroundTask:
 
         Args:
             name: Name of the thread.
-            turn: Does a piece of work. It may take long if it looks at `stopping`.
+            run: Does a piece of work. It may take long if it checks `stopping`.
             retry_seconds: The shortest and the longest pause after a failure.
-            log: Logger of the owner.
-            failed: Event of a turn that failed.
-            on_recovered: Called when a turn works after one that failed.
-            at_end: Called in the thread after the last turn.
+            log: The owner's logger.
+            failed: Log event of a failed run.
+            on_recovered: Called when a run succeeds after a failed one.
+            at_end: Called in the thread after the last run.
         """
-        self._turn = turn
+        self._run_once = run
         self._retry_seconds = retry_seconds
         self._log = log
         self._failed = failed
@@ -56,40 +56,40 @@ class BackgroundTask:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.problem: str | None = None
-        """Why the last turn failed; None: it did not."""
+        """Why the last run failed; None: it succeeded."""
 
     @property
     def stopping(self) -> bool:
-        """Whether the task is to end."""
+        """Whether the task must end."""
         return self._stopping.is_set()
 
     def start(self) -> None:
-        """Begins with the first turn; returns at once. Call it after a fork, not before."""
+        """Starts the thread; returns at once. Call it after a fork, not before."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Ends after the turn that is under way. Waits `seconds` for that at most."""
+        """Ends the task after the current run. Waits at most `seconds` for it."""
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
     def wake(self) -> None:
-        """Begins the next turn now, and ends `wait`. Never waits."""
+        """Starts the next run now, and ends `wait`. Never waits."""
         self._wake.set()
 
     def wait(self, seconds: float | None) -> None:
-        """For the turn: waits until `wake`, the end of the task or of the time."""
+        """For the run: waits for `wake`, for the end of the task, or for `seconds`."""
         self._wake.wait(seconds)
         self._wake.clear()
 
     def sleep(self, seconds: float) -> None:
-        """For the turn: waits, whatever happens. Raises ShuttingDown if the task is to end."""
+        """For the run: waits for `seconds`. Raises ShuttingDown if the task must end."""
         if self._stopping.wait(seconds):
             raise ShuttingDown("the process is ending")
 
     def works(self) -> None:
-        """For a turn that takes long: from here on it has not failed."""
+        """For a long run: reports that it works, so an earlier failure is over."""
         if self.problem is not None:
             self.problem = None
             self._on_recovered()
@@ -100,7 +100,7 @@ class BackgroundTask:
         while not self.stopping:
             began = time.monotonic()
             try:
-                pause = self._turn()
+                pause = self._run_once()
             except ShuttingDown:
                 break
             except PdpError as error:

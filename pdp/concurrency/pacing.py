@@ -1,15 +1,15 @@
-"""Long work on an event loop that lets others have a turn, and can be cancelled in between."""
+"""Long work on an event loop that yields to other tasks, and can be cancelled in between."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
 SLICE_SECONDS = 0.002
-"""For so long a request keeps the event loop to itself at most."""
+"""The longest time that a request keeps the event loop."""
 
 
 class Pace:
-    """Says when a slice of time is used up, and suspends then. One per request."""
+    """Time slices of one request on the event loop."""
 
     __slots__ = ("_clock", "_ends_at")
 
@@ -25,7 +25,8 @@ class Pace:
     async def give_way(self) -> None:
         """Lets other requests run, and begins the next slice.
 
-        Raises asyncio.CancelledError if the request was cancelled meanwhile.
+        Raises:
+            asyncio.CancelledError: The request was cancelled meanwhile.
         """
         await asyncio.sleep(0)
         self._ends_at = self._clock() + SLICE_SECONDS

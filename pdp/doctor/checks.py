@@ -1,7 +1,7 @@
-"""Whether the settings hold together with what is out there: database, issuers, Clerk, a token.
+"""Checks the settings against the real systems: database, issuers, Clerk, a token.
 
-In: settings that are valid, and at most one token. Out: findings, in the order in which one thing
-stands on another. Nothing is written, and no finding holds a secret.
+In: valid settings, and at most one token. Out: findings; a check comes after those it depends on.
+Nothing is written, and no finding contains a secret.
 """
 
 import email.utils
@@ -39,7 +39,7 @@ Reports = Mapping[str, KeysReport]
 
 
 def examine(settings: Settings, token: str | None, clock: Clock) -> Iterator[Finding]:
-    """All checks, one after the other. Where one has failed, those that need it are left out."""
+    """Runs all checks in order. A check is skipped if another one that it needs has failed."""
     store, finding = _open_database(settings)
     yield finding
     reports: dict[str, KeysReport] = {}
@@ -125,7 +125,7 @@ def _keys(issuer: str, report: KeysReport) -> Iterator[Finding]:
     if report.problem:
         advice = "correct public_key or public_key_file"
         if report.source != "PEM":
-            advice = "check the issuer (Clerk's Frontend API URL), jwks_url, and the way there"
+            advice = "check the issuer (Clerk's Frontend API URL), jwks_url, and the network"
         yield failed(subject, f"{report.source}: {report.problem}", advice)
     elif report.source == "PEM":
         yield fine(subject, "the PEM key parses")
@@ -199,7 +199,9 @@ def _instance_of_key(clerk: ClerkSettings, key: str) -> Finding:
     except ClerkRefused as error:
         return failed(subject, error.message, "copy the secret key again; is it of this instance?")
     except ClerkError as error:
-        return failed(subject, error.message, f"check the way to {clerk.api_url}, or try again")
+        return failed(
+            subject, error.message, f"check the connection to {clerk.api_url}, or try again"
+        )
     finally:
         api.close()
     if clerk.instance_id not in (None, found):
@@ -215,8 +217,8 @@ def _instance_of_key(clerk: ClerkSettings, key: str) -> Finding:
 
 
 def _deviations(headers: Mapping[str, str], asked_at: float, answered_at: float) -> list[float]:
-    """By how many seconds our clock is provably ahead (or, negative, behind) of the server's, which
-    says whole seconds. Nothing where it says no time, or a cache says it."""
+    """Seconds by which our clock is provably ahead of (negative: behind) the server's, which sends
+    whole seconds. Empty if the response has no time, or comes from a cache."""
     if headers.get("age", "0") != "0":
         return []
     try:
@@ -241,26 +243,28 @@ def _clock(deviations: list[float], skew_seconds: float) -> Finding:
     if not deviations:
         return warning(
             "clock",
-            "no server told its time",
+            "no server sent its time",
             "make sure that this machine's clock is kept by NTP",
         )
     deviation = min(deviations, key=abs)
-    said = f"{abs(deviation):.1f} s {'ahead of' if deviation > 0 else 'behind'} the servers asked"
+    message = (
+        f"{abs(deviation):.1f} s {'ahead of' if deviation > 0 else 'behind'} the servers asked"
+    )
     advice = "let NTP keep this machine's clock"
     if abs(deviation) > skew_seconds:
         tolerated = f"more than clock_skew_seconds ({skew_seconds:g})"
-        return failed("clock", f"{said}, {tolerated}: good tokens are refused", advice)
+        return failed("clock", f"{message}, {tolerated}: good tokens are refused", advice)
     if abs(deviation) > CLOCK_WARNING_SECONDS:
-        return warning("clock", said, advice)
+        return warning("clock", message, advice)
     return fine("clock", "agrees with the servers asked")
 
 
-# --- how people become known ----------------------------------------------------------------------
+# --- how users become known -----------------------------------------------------------------------
 
 
 def _webhooks(clerk: ClerkSettings) -> Finding:
-    """That each secret is well formed, and that instance_id is set, the settings see to."""
-    subject, secrets = "clerk.webhook_secrets", [_plain(one) for one in clerk.webhook_secrets]
+    """Checks the number of secrets; the settings check their form, and that instance_id is set."""
+    subject, secrets = "clerk.webhook_secrets", [_plain(secret) for secret in clerk.webhook_secrets]
     if not secrets:
         return warning(
             subject,
@@ -280,16 +284,16 @@ def _webhooks(clerk: ClerkSettings) -> Finding:
 
 
 def _ways(clerk: ClerkSettings) -> Iterator[Finding]:
-    """How people become known, and whether what is lost on one way is found on another."""
+    """Checks how users become known, and whether a lost change is found later."""
     if not (clerk.webhook_secrets or clerk.reconcile_seconds):
-        said = "users become known only through the administration service and policy documents"
+        message = "users become known only through the administration service and policy documents"
         if clerk.provisioning:
-            said = "users become known at their first request; what becomes of them is not heard of"
-        yield warning("clerk", said, "set webhook_secrets or reconcile_seconds")
+            message = "users become known at their first request; later changes are not reported"
+        yield warning("clerk", message, "set webhook_secrets or reconcile_seconds")
     elif not clerk.reconcile_seconds:
         yield warning(
             "clerk.reconcile_seconds",
-            "is 0: what a lost webhook would have said stays unknown",
+            "is 0: the change of a lost webhook stays unknown",
             "set it, e.g. to 900, or run `pdp clerk sync` regularly",
         )
     else:
@@ -297,7 +301,7 @@ def _ways(clerk: ClerkSettings) -> Iterator[Finding]:
     if clerk.push_claims and not (clerk.webhook_secrets or clerk.reconcile_seconds):
         yield warning(
             "clerk.push_claims",
-            "what was pushed is never heard of here, so each full push writes it again",
+            "pushed claims are never reported back, so each full push writes them again",
             "set webhook_secrets or reconcile_seconds",
         )
 

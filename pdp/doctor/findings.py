@@ -1,37 +1,40 @@
-"""What a checkup says: one line for each thing that it looked at."""
+"""The findings of a checkup: one line for each check."""
 
 import enum
 from dataclasses import dataclass
 
 
 class Verdict(enum.Enum):
-    """How it is."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """Works, and is not as it should be."""
+    """Works, but should be corrected."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of a checkup. Holds no secret: ids, origins, addresses and our own words."""
+    """One line of a checkup. Contains no secret: ids, origins, addresses and our own text."""
 
     verdict: Verdict
     subject: str
-    """What was looked at, in the words of the settings where it is one."""
-    said: str
+    """What was checked: the name of the setting, if it is one."""
+    message: str
     advice: str = ""
     """What to do; empty: nothing."""
 
 
-def fine(subject: str, said: str) -> Finding:
-    return Finding(Verdict.OK, subject, said)
+def fine(subject: str, message: str) -> Finding:
+    """A check that passed."""
+    return Finding(Verdict.OK, subject, message)
 
 
-def warning(subject: str, said: str, advice: str) -> Finding:
-    return Finding(Verdict.WARNING, subject, said, advice)
+def warning(subject: str, message: str, advice: str) -> Finding:
+    """A check that found something to correct."""
+    return Finding(Verdict.WARNING, subject, message, advice)
 
 
-def failed(subject: str, said: str, advice: str) -> Finding:
-    return Finding(Verdict.FAILED, subject, said, advice)
+def failed(subject: str, message: str, advice: str) -> Finding:
+    """A check that failed."""
+    return Finding(Verdict.FAILED, subject, message, advice)

@@ -1,8 +1,8 @@
-"""Why a token is accepted or refused, and what is known of who holds it.
+"""Explains why a token is accepted or refused, and what is stored about its user.
 
-The token is judged by the verifier that the service runs. What a refused token states is read only
-to say what was found beside what was expected. Neither the token nor its signature is ever part of
-a finding, and of its claims only those that explain a refusal.
+The verifier of the service checks the token. The claims of a refused token are read only to show
+the found and the expected value. A finding never contains the token or its signature, and only
+those claims that explain a refusal.
 """
 
 import asyncio
@@ -43,8 +43,15 @@ def examine_token(
     store: Store | None,
     clock: Clock,
 ) -> Iterator[Finding]:
-    """What comes of a token, and then what is known of its user. `reports` say of each issuer which
-    keys it has; without `store` only the token is looked at."""
+    """Checks a token, and then what is stored about its user.
+
+    Args:
+        token: The text of the token.
+        settings: The settings of the service.
+        reports: The keys of each issuer.
+        store: The database; None: only the token is checked.
+        clock: The wall clock.
+    """
     try:
         reachable = any(not report.problem for report in reports.values())
         verdict = _verify(token, settings, clock, KEYS_SECONDS_MAX if reachable else 0)
@@ -57,8 +64,8 @@ def examine_token(
     if isinstance(verdict, RefusedToken):
         reason = verdict.reason
         detail = _detail(reason, token, settings, reports, clock())
-        said = f"{reason.name}: {reason.value}{f' {detail}' if detail else ''}"
-        yield failed("token", said, ERRORS_PAGE)
+        message = f"{reason.name}: {reason.value}{f' {detail}' if detail else ''}"
+        yield failed("token", message, ERRORS_PAGE)
     else:
         yield fine("token", _accepted(verdict, clock()))
         yield from _kid(verdict, settings)
@@ -79,7 +86,7 @@ def _verify(
     )
     verifier.start()
     try:
-        # A key set that is on its way is waited for in turns, each bounded by the verifier.
+        # The verifier limits each wait for a key set, so the wait is repeated until the deadline.
         deadline = time.monotonic() + patience_seconds
         pause = threading.Event()
         while True:
@@ -125,12 +132,15 @@ def _detail(
     reports: Mapping[str, KeysReport],
     now: float,
 ) -> str:
-    """What was found beside what was expected."""
+    """The found and the expected value."""
     stated = read_unverified(token)
     if stated is None:
         return _shape(token)
     header, claims = stated
-    issuer = next((one for one in settings.issuers if one.issuer == claims.get("iss")), None)
+    issuer = next(
+        (configured for configured in settings.issuers if configured.issuer == claims.get("iss")),
+        None,
+    )
     detail = ""
     match reason:
         case Reason.TOKEN_ALGORITHM_NOT_ALLOWED:
@@ -138,7 +148,7 @@ def _detail(
         case Reason.TOKEN_NOT_A_SESSION:
             detail = f"{_pairs(header, ('typ', 'cat'))}; {_pairs(claims, ('sub', 'sid'))}."
         case Reason.TOKEN_ISSUER_MISMATCH:
-            names = [one.issuer for one in settings.issuers]
+            names = [configured.issuer for configured in settings.issuers]
             detail = _found_and_configured("iss", claims, "issuers", names)
         case Reason.TOKEN_KEY_UNKNOWN:
             report = reports.get(issuer.issuer) if issuer is not None else None
@@ -163,11 +173,11 @@ def _detail(
 
 
 def _shape(token: str) -> str:
-    """Of what has not even the form of a token."""
+    """Explains why a text does not have the form of a token."""
     if not token:
         return "It is empty."
     if token[:7].lower() == "bearer ":
-        return "It begins with `Bearer`: give what stands behind it."
+        return "It begins with `Bearer`: give the text after it."
     if len(token) > TOKEN_BYTES_MAX:
         return f"It is longer than {TOKEN_BYTES_MAX} bytes."
     return f"Parts between dots: {token.count('.') + 1}; a session token has 3, of base64url JSON."
@@ -189,38 +199,40 @@ def _found_and_configured(name: str, claims: Claims, setting: str, configured: o
 
 
 def _pairs(values: Claims, names: Sequence[str]) -> str:
-    return ", ".join(f"{one}: {_shown(values[one]) if one in values else 'none'}" for one in names)
+    return ", ".join(
+        f"{name}: {_shown(values[name]) if name in values else 'none'}" for name in names
+    )
 
 
 def _shown(value: object) -> str:
-    """Text of strangers, bounded. The terminal is kept from its control characters by the CLI."""
+    """Untrusted text, limited in length. The CLI escapes its control characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."
 
 
-# --- who holds it ---------------------------------------------------------------------------------
+# --- the user of the token ------------------------------------------------------------------------
 
 
 def _known(actor: Actor, settings: Settings, store: Store) -> Iterator[Finding]:
     try:
         with store.read() as reader:
             user = reader.get(User, (actor.user_id,))
-            said = read_objects(reader, ClerkKind.USER, [actor.user_id]).get(actor.user_id)
-            standing = said.status if said is not None else ClerkStatus.ACTIVE
+            found = read_objects(reader, ClerkKind.USER, [actor.user_id]).get(actor.user_id)
+            status = found.status if found is not None else ClerkStatus.ACTIVE
             facts = load_facts(reader, FactKeys({actor.user_id})).users[actor.user_id]
     except DatabaseUnavailable as error:
         yield failed("user", error.message, "check the database")
         return
-    yield _user(actor, user, standing, settings)
+    yield _user(actor, user, status, settings)
     if user is not None and facts is not None:
         yield from _session_and_membership(actor, facts, settings)
 
 
-def _user(actor: Actor, user: User | None, standing: ClerkStatus, settings: Settings) -> Finding:
+def _user(actor: Actor, user: User | None, status: ClerkStatus, settings: Settings) -> Finding:
     subject = f"user {actor.user_id}"
-    if standing is ClerkStatus.DELETED:
-        return failed(subject, "was deleted at Clerk: ACTOR_DISABLED", "nothing: that is forever")
-    if standing is ClerkStatus.BARRED:
+    if status is ClerkStatus.DELETED:
+        return failed(subject, "was deleted at Clerk: ACTOR_DISABLED", "nothing: that is permanent")
+    if status is ClerkStatus.BARRED:
         advice = "unban or unlock the user in Clerk's dashboard, if they may come back"
         return failed(
             subject, "is banned, locked or deprovisioned at Clerk: ACTOR_DISABLED", advice

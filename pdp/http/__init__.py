@@ -1,7 +1,7 @@
-"""The HTTP side: health, readiness, metrics and webhooks. It answers no authorization question.
+"""The HTTP port: health, readiness, metrics and webhooks. It answers no authorization question.
 
-In: GET requests of probes and scrapers; POST requests, which it bounds and hands on unread. Out:
-text. Never a setting, a secret or a name of an actor.
+In: GET requests of probes and scrapers; POST requests, which it limits and passes on unparsed. Out:
+text. Never: returns a setting, a secret or the name of an actor.
 """
 
 from pdp.http.application import WEBHOOK_PATH, http_application

@@ -1,4 +1,4 @@
-"""The HTTP side as an ASGI application: /healthz, /readyz, /metrics and Clerk's webhooks."""
+"""The ASGI application of the HTTP port: /healthz, /readyz, /metrics and Clerk's webhooks."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,7 +14,7 @@ WEBHOOK_PATH = "/webhooks/clerk"
 
 
 class Metrics(Protocol):
-    """What is scraped, and counts requests."""
+    """The metrics to expose, and a counter of webhook requests."""
 
     def text(self) -> bytes:
         """All metrics in Prometheus' exposition format."""
@@ -26,8 +26,13 @@ class Metrics(Protocol):
 def http_application(
     metrics: Metrics, why_not_ready: Callable[[], list[str]], webhook: PostHandler | None = None
 ) -> Starlette:
-    """The application. `why_not_ready` returns sentences; none means ready. Without `webhook` there
-    is no `WEBHOOK_PATH`."""
+    """Creates the application.
+
+    Args:
+        metrics: For /metrics.
+        why_not_ready: Returns the obstacles as sentences; empty means ready.
+        webhook: Handles `WEBHOOK_PATH`; None: the path does not exist.
+    """
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("alive\n")

@@ -1,4 +1,4 @@
-"""POST requests of strangers, bounded in size, time and number."""
+"""POST requests from anybody, limited in size, time and number."""
 
 import asyncio
 from collections import Counter
@@ -14,39 +14,38 @@ log = structlog.get_logger("pdp.http")
 BODY_BYTES_MAX = 1024 * 1024
 BODY_SECONDS_MAX = 10
 READING_MAX = 32
-"""Bodies that are being read at once."""
+"""Bodies that are read at the same time."""
 HANDLING_MAX = 64
-"""Requests that have been read and are not answered yet."""
+"""Requests whose body is read and that are not answered yet."""
 LOG_SECONDS = 60
-"""At most one line about refused requests in this time."""
+"""At most one log line about refused requests per this time."""
 
 Headers = Sequence[tuple[str, str]]
 
 
 class PostHandler(Protocol):
-    """What a request is for."""
+    """Handles the requests of an endpoint."""
 
     def refusal(self, headers: Headers) -> str | None:
-        """Why a request is refused before its body is read; None: read it."""
+        """Why a request is refused before its body is read; None: read the body."""
 
     async def answer(self, headers: Headers, body: bytes) -> tuple[int, str]:
-        """The status and text of the answer to a whole request."""
+        """The status and text of the response to a complete request."""
 
 
 class BoundedPost:
-    """An endpoint for `handler`. Calls `refused` with the reason if a request does not get that
-    far. Lives on one event loop.
+    """An endpoint for `handler` on one event loop. Calls `refused` with the reason for each request
+    that does not reach the handler.
 
-    Anybody can send headers that look right and then a body a byte at a time. So if all places for
-    reading are taken, the request that has been read for the longest time loses its own: a genuine
-    body comes within milliseconds.
+    Anybody can send valid headers and then the body byte by byte. So if READING_MAX bodies are
+    being read, the oldest is aborted for a new one: a genuine body arrives within milliseconds.
     """
 
     def __init__(self, handler: PostHandler, refused: Callable[[str], None]) -> None:
         self._handler = handler
         self._refused = refused
         self._reading: dict[asyncio.Timeout, None] = {}
-        """The time limits of the bodies that are being read, oldest first."""
+        """The timeouts of the bodies that are being read, oldest first."""
         self._handling = 0
         self._not_logged: Counter[str] = Counter()
         self._log_at = 0.0
@@ -65,7 +64,7 @@ class BoundedPost:
         return body if isinstance(body, Response) else await self._handle(headers, body)
 
     async def _read(self, request: Request) -> bytes | Response:
-        """The body, or the refusal of one that is too large or does not come."""
+        """The body, or a refusal if it is too large or too slow."""
         if len(self._reading) >= READING_MAX:
             oldest = next(iter(self._reading))
             del self._reading[oldest]
@@ -99,7 +98,7 @@ class BoundedPost:
     def _refusal(self, status: int, why: str) -> Response:
         self._refused(why)
         self._note(why)
-        # What was not read yet of the body must not be taken for a request.
+        # The unread rest of the body must not be parsed as a request.
         return PlainTextResponse(f"{why}\n", status, {"Connection": "close"})
 
     def _note(self, why: str) -> None:
@@ -112,13 +111,13 @@ class BoundedPost:
 
 
 def _length(request: Request) -> int:
-    """As announced; 0 if it is not."""
+    """The announced length in bytes; 0 if there is none."""
     announced = request.headers.get("content-length", "")
     return int(announced) if announced.isdecimal() else 0
 
 
 async def _body(request: Request) -> bytes | None:
-    """None if it is too large, whatever its headers say."""
+    """The body; None if it is too large, whatever its headers say."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

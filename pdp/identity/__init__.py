@@ -1,27 +1,27 @@
-"""Room 2: a Clerk session token -> who asks.
+"""A Clerk session token -> the actor.
 
 In: the text of a token, the configured issuers. Out: `VerifiedToken`, or `RefusedToken` with the
-reason. The only room that imports jwt. `errors.KeysUnavailable` is raised where no answer can be
-given because the issuer's keys are not at hand: that is no refusal.
+reason. Only this package imports jwt. `errors.KeysUnavailable` is raised if the issuer's keys are
+not available: that is not a refusal.
 
-Never: follows a URL that a token names; accepts a token because a check is not configured to be
-possible; asks a database; logs, keeps or returns a token (its SHA-256 is kept as a cache key, 16
+Never: follows a URL from a token; accepts a token because a check is not possible with the
+configuration; reads a database; logs, stores or returns a token (its SHA-256 is a cache key, and 16
 digits of it are returned); trusts a role that a token claims.
 
 Invariants:
 
 - Order of the checks: shape and length, header, issuer and key, signature, claims. Before the
-  signature has verified, the payload is read for `iss` alone, to choose among configured issuers.
+  signature is verified, only `iss` is read from the payload, to choose a configured issuer.
 - Issuers share nothing: a key is looked up by (issuer, kid), never by kid alone. With a PEM key
-  the kid is not looked at.
+  the kid is ignored.
 - Only RS256 with RSA keys of 2048 to 8192 bits. Keys are parsed once, into key objects.
-- The library verifies the signature; every claim is checked here, each with a reason of its own,
-  and times compare as Clerk compares them: expired when exp <= now - skew, early when
-  nbf > now + skew or iat > now + skew.
-- Refusals are never cached. A cached token is returned only while it is in time and the key that
-  verified it is still the issuer's key of that kid.
-- A key set that was fetched once serves until a better one arrives; an unknown kid causes at most
-  one fetch per cooldown and issuer, however many tokens ask.
+- The library verifies the signature; every claim is checked here, with a reason for each, and times
+  are compared as Clerk does: expired if exp <= now - skew, not yet valid if nbf > now + skew or
+  iat > now + skew.
+- Refusals are never cached. A cached token is returned only while it is valid by time and the key
+  that verified it is still the issuer's key of that kid.
+- A fetched key set is used until a better one arrives; unknown kids cause at most one fetch per
+  cooldown and issuer, however many tokens name them.
 """
 
 from pdp.identity.examination import KeysReport, examine_keys

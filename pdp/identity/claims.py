@@ -1,6 +1,6 @@
 """The rules for a session token's claims. Pure: claims, rules and the time in, a reason out.
 
-Called only once the signature has verified. Source: clerk/javascript
+Called only after the signature is verified. Source: clerk/javascript
 `packages/backend/src/jwt/assertions.ts`, and the classes of token of `tokens/jwtCategories.ts`.
 """
 
@@ -24,7 +24,7 @@ _NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What an issuer's tokens are held against."""
+    """What an issuer's tokens are checked against."""
 
     authorized_parties: frozenset[str]
     """Empty: `azp` is not checked."""
@@ -35,7 +35,7 @@ class ClaimRules:
 
 
 def refusal_of(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Reason | None:
-    """Why a token with these claims is refused at `now` (seconds); None: it is not."""
+    """Why a token with these claims is refused at `now` (Unix seconds); None: it is accepted."""
     return (
         _class_refusal(claims)
         or _party_refusal(claims, rules)
@@ -45,8 +45,10 @@ def refusal_of(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Reas
 
 
 def actor_of(claims: Mapping[str, Any], organization: OrganizationClaims | None) -> Actor | None:
-    """Who the token speaks for, as far as it can be read; None where `sub` and `sid` are not a
-    session's. Of a refused token it is evidence for the audit, and nothing else."""
+    """The actor of a token; None if `sub` and `sid` are not those of a session.
+
+    The actor of a refused token is evidence for the audit log, and nothing else.
+    """
     if not _names_a_session(claims):
         return None
     act = claims.get("act")
@@ -60,7 +62,7 @@ def actor_of(claims: Mapping[str, Any], organization: OrganizationClaims | None)
 
 
 def organization_of(claims: Mapping[str, Any]) -> OrganizationClaims | None:
-    """The active organization, as far as it can be read."""
+    """The active organization; None if there is none, or its claims are malformed."""
     try:
         return decode_organization(claims)
     except OrganizationClaimsInvalid:
@@ -68,8 +70,8 @@ def organization_of(claims: Mapping[str, Any]) -> OrganizationClaims | None:
 
 
 def organization_role_of(organization: OrganizationClaims | None) -> str | None:
-    """The role that is claimed in the active organization, with its prefix (`org:admin`), which
-    version 1 may leave out; None where none is."""
+    """The claimed role in the active organization with its prefix (`org:admin`), which version 1
+    may leave out; None if there is none."""
     if organization is None or organization.role is None:
         return None
     name = organization.role.removeprefix("org:")
@@ -77,14 +79,17 @@ def organization_role_of(organization: OrganizationClaims | None) -> str | None:
 
 
 def token_id_of(claims: Mapping[str, Any]) -> str | None:
-    """`jti`, where it is an identifier."""
+    """`jti`; None if it is not an identifier."""
     value = claims.get("jti")
     return value if is_identifier(value) else None
 
 
 def factor_minutes_of(claims: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Minutes since the first and the second factor were verified (`fva`); None for a factor that
-    never was, and for both where the claim is absent or malformed: never fresh."""
+    """Minutes since the first and the second factor were verified (`fva`).
+
+    None, which is never fresh, for a factor that was not verified, and for both if the claim is
+    absent or malformed.
+    """
     value = claims.get("fva")
     if not isinstance(value, list) or len(value) != _FACTORS:
         return None, None
@@ -95,7 +100,7 @@ def factor_minutes_of(claims: Mapping[str, Any]) -> tuple[float | None, float | 
 
 
 def starts_at(claims: Mapping[str, Any]) -> float:
-    """The later of `iat` and `nbf`, of claims that were not refused."""
+    """The later of `iat` and `nbf` (Unix seconds). The claims must have been accepted."""
     return max(float(claims["iat"]), float(claims.get("nbf", -math.inf)))
 
 
@@ -125,7 +130,7 @@ def _party_refusal(claims: Mapping[str, Any], rules: ClaimRules) -> Reason | Non
 
 
 def _time_refusal(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Reason | None:
-    # `iat` is required though Clerk lets it be absent: without it the lifetime cannot be bounded.
+    # `iat` is required, although Clerk allows its absence: without it the lifetime has no bound.
     expires, issued, not_before = claims.get("exp"), claims.get("iat"), claims.get("nbf")
     if not is_number(expires) or not is_number(issued):
         return Reason.TOKEN_CLAIM_INVALID
@@ -148,7 +153,7 @@ def _state_refusal(claims: Mapping[str, Any]) -> Reason | None:
         decode_organization(claims)
     except OrganizationClaimsInvalid:
         return Reason.TOKEN_CLAIM_INVALID
-    if "act" in claims:  # an impersonator who cannot be named must not pass for the user
+    if "act" in claims:  # an impersonator without a valid id must not pass as the user
         act = claims["act"]
         if not isinstance(act, dict) or not is_identifier(act.get("sub")):
             return Reason.TOKEN_CLAIM_INVALID

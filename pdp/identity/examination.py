@@ -1,4 +1,4 @@
-"""What an issuer's keys look like from here, now: for people who set the service up."""
+"""Checks whether an issuer's keys can be read now: for `pdp clerk doctor`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from pdp.settings import IssuerSettings
 
 @dataclass(frozen=True, slots=True)
 class KeysReport:
-    """What became of one attempt to have an issuer's keys."""
+    """The result of one attempt to read an issuer's keys."""
 
     source: str
     """The URL of the key set, or `PEM`."""
     problem: str = ""
     """Why there is no usable key; empty: there is one."""
     kids: Sequence[str] = ()
-    """Of the usable keys of a key set. A PEM text has none."""
+    """The kids of the usable keys of a key set. A PEM text has none."""
     ignored: Sequence[tuple[str, str]] = ()
     """(kid or position, why it is not used)."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Of the HTTP answer, names in lower case; empty where there was none."""
+    """Headers of the HTTP response, names in lower case; empty if there was none."""
 
 
 def examine_keys(issuer: IssuerSettings) -> KeysReport:
@@ -39,9 +39,9 @@ def examine_keys(issuer: IssuerSettings) -> KeysReport:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         if isinstance(error, BoundExceeded):
             return KeysReport(url, problem=str(error))
-        # Of a connection that was not made, the text is the operating system's.
-        said = f": {error}" if isinstance(error, httpx.ConnectError) else ""
-        return KeysReport(url, problem=f"cannot be reached ({type(error).__name__}{said})")
+        # The text of a failed connection comes from the operating system.
+        detail = f": {error}" if isinstance(error, httpx.ConnectError) else ""
+        return KeysReport(url, problem=f"cannot be reached ({type(error).__name__}{detail})")
     problem = "" if content.keys else "holds no usable key"
     return KeysReport(url, problem, sorted(content.keys), content.ignored, headers)
 

@@ -1,10 +1,9 @@
-"""Where an issuer's keys come from: a PEM text (no network), or the issuer's key set over HTTPS.
+"""Sources of an issuer's keys: a PEM text (no network), or the issuer's key set over HTTPS.
 
-A key set is fetched by one background thread per issuer, so fetches are single-flight by
-construction: at start, every refresh interval, and early when a token names an unknown kid, for
-which at most one fetch per cooldown is spent. What was fetched last serves until a better set
-arrives; a fetch that fails, or brings no usable key, changes nothing. A kid that is gone from the
-newest set is unknown from then on.
+One background thread per issuer fetches a key set, so fetches are single-flight by construction: at
+the start, at every refresh interval, and early if a token names an unknown kid, at most once per
+cooldown. The last set is used until a better one arrives: a fetch that fails, or returns no usable
+key, changes nothing. A kid that is missing in the newest set is unknown from then on.
 """
 
 import logging
@@ -37,12 +36,12 @@ FETCH_SECONDS_MAX = 2.0
 """One fetch, from the name lookup to the last byte of the body."""
 WAIT_SECONDS_MAX = 1.0
 _RETRY_SECONDS = 1.0
-"""Between fetches while no set was ever fetched: nothing can be verified until then."""
+"""Pause between fetches until the first one succeeds: no token can be verified before."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFetches:
-    """What became of the fetches of one issuer's key set, since the start."""
+    """Counts of the fetches of one issuer's key set, since the start."""
 
     succeeded: int = 0
     failed: int = 0
@@ -54,29 +53,30 @@ class KeySource(Protocol):
     """The keys of one issuer."""
 
     def current(self, kid: str | None) -> RSAPublicKey | None:
-        """The key at hand for this kid. Never waits."""
+        """The key of this kid, from memory. Never waits."""
 
     async def find(self, kid: str | None) -> RSAPublicKey | None:
-        """The key for this kid, fetched if that is due; None: the issuer has no such key.
+        """The key of this kid, fetched if that is due; None: the issuer has no such key.
 
-        Raises errors.KeysUnavailable where that cannot be said now.
+        Raises:
+            KeysUnavailable: That cannot be determined now.
         """
 
     def ready(self) -> bool:
-        """Whether there are keys at hand."""
+        """Whether there are keys in memory."""
 
     def start(self) -> None:
-        """Begins to fetch, in the background. To be called once."""
+        """Starts fetching in the background. Call it once."""
 
     def stop(self) -> None:
-        """Lets the fetching end; a fetch in flight is not waited for."""
+        """Ends the fetching; does not wait for a fetch in flight."""
 
     @property
     def fetches(self) -> KeyFetches: ...
 
 
 class PemKey:
-    """One key from the settings. Clerk's PEM has no kid, so the token's is not looked at."""
+    """One key from the settings. Clerk's PEM has no kid, so the token's is ignored."""
 
     fetches = KeyFetches()
 
@@ -112,7 +112,7 @@ class RemoteKeySet:
         self._keys: Mapping[str, RSAPublicKey] | None = None  # swapped whole, read without a lock
         self._fetches = KeyFetches()
         self._failure = ""
-        """Why the last fetch failed; empty: it did not."""
+        """Why the last fetch failed; empty if it succeeded."""
         self._changed = threading.Condition()
         # Guarded by _changed:
         self._begun = 0
@@ -121,9 +121,9 @@ class RemoteKeySet:
         self._asked = False
         self._asked_at = -float("inf")
         self._in_flight: Future[None] = Future()
-        """Done when the fetch that is in flight, or was last, has ended."""
+        """Done when the fetch in flight, or else the last fetch, has ended."""
         self._next: Future[None] = Future()
-        """Done when the fetch after that has ended."""
+        """Done when the next fetch has ended."""
         self._stopping = False
 
     @property
@@ -156,9 +156,10 @@ class RemoteKeySet:
             self._changed.notify_all()
 
     async def _await_fetch(self) -> None:
-        """Returns once the set at hand is recent enough to say that a kid is unknown.
+        """Waits until the key set is recent enough to say that a kid is unknown.
 
-        Raises errors.KeysUnavailable where it is not within WAIT_SECONDS_MAX.
+        Raises:
+            KeysUnavailable: It is not within WAIT_SECONDS_MAX.
         """
         with self._changed:
             now = time.monotonic()
@@ -170,7 +171,7 @@ class RemoteKeySet:
                 self._asked, self._asked_at = True, now
                 self._changed.notify_all()
             # A fetch in flight may have been sent before the key was published, but it is the
-            # freshest knowledge that the cooldown allows.
+            # newest result that the cooldown allows.
             ended = self._in_flight if self._begun > self._ended else self._next
         if not await done_within(ended, WAIT_SECONDS_MAX):
             raise KeysUnavailable("the issuer's keys are being fetched", issuer=self._issuer)
@@ -203,11 +204,11 @@ class RemoteKeySet:
         count = self._fetches
         try:
             content = parse_key_set(_download(client, self._url))
-        except Exception as error:  # noqa: BLE001  # whatever it was, the next fetch must come
-            # Our own words, or the kind alone: a library's text may quote what the server sent.
+        except Exception as error:  # noqa: BLE001  # after any error the next fetch must follow
+            # Our own text, or the type alone: a library's text may quote what the server sent.
             ours = isinstance(error, KeyRefused | BoundExceeded)
             why = str(error) if ours else type(error).__name__
-            if why != self._failure:  # while it lasts, the metrics count it
+            if why != self._failure:  # logged once; the metrics count repetitions
                 log.warning("key set of %s could not be fetched: %s", self._issuer, why)
             self._failure = why
             self._fetches = KeyFetches(count.succeeded, count.failed + 1, count.keys_skipped)
@@ -222,8 +223,15 @@ class RemoteKeySet:
 
 
 def examine_key_set(url: str) -> tuple[KeySetContent, httpx.Headers]:
-    """The key set as it is served now, and the headers that came with it: for people who look for
-    what is wrong. Raises KeyRefused or httpx.HTTPError."""
+    """Fetches a key set once, for diagnosis.
+
+    Returns:
+        The key set and the headers of the response.
+
+    Raises:
+        KeyRefused: The response is not a key set.
+        httpx.HTTPError: The request failed.
+    """
     with _open_client() as client:
         headers = httpx.Headers()
         client.event_hooks = {"response": [lambda response: headers.update(response.headers)]}
@@ -231,7 +239,7 @@ def examine_key_set(url: str) -> tuple[KeySetContent, httpx.Headers]:
 
 
 def key_set_url(settings: IssuerSettings) -> str:
-    """Where the issuer's key set is."""
+    """The URL of the issuer's key set."""
     return settings.jwks_url or f"{settings.issuer}/.well-known/jwks.json"
 
 
@@ -246,8 +254,8 @@ def _open_client() -> Client:
 def _with_known_objects(
     fetched: Mapping[str, RSAPublicKey], known: Mapping[str, RSAPublicKey]
 ) -> Mapping[str, RSAPublicKey]:
-    """The fetched keys; a key that was known under its kid stays the same object, because cached
-    tokens remember the object that verified them."""
+    """The fetched keys. An unchanged key stays the same object, because cached tokens refer to the
+    object that verified them."""
     return {kid: known[kid] if known.get(kid) == key else key for kid, key in fetched.items()}
 
 

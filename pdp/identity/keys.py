@@ -1,7 +1,7 @@
 """Public keys: parsed once, from PEM or from a key set, into key objects. No network.
 
-Only RSA of 2048 to 8192 bits with an odd exponent from 65537 is a key here. Nothing that is quoted
-in an error is part of a key.
+Only RSA keys of 2048 to 8192 bits with an odd exponent from 65537 are accepted. Errors quote no
+part of a key.
 """
 
 import base64
@@ -46,7 +46,7 @@ class KeySetContent:
 
     keys: Mapping[str, RSAPublicKey]
     ignored: Sequence[tuple[str, str]]
-    """(kid, or position where there is none; why it was skipped)."""
+    """(kid, or position if there is none; why it was skipped)."""
 
     @property
     def skipped(self) -> int:
@@ -55,17 +55,18 @@ class KeySetContent:
 
 
 def pem_of(settings: IssuerSettings) -> str | None:
-    """The PEM text of an issuer's key; None where its key set is fetched. Raises OSError."""
+    """The PEM text of an issuer's key; None if its key set is fetched. Raises OSError."""
     if settings.public_key_file is not None:
         return settings.public_key_file.read_text(encoding="utf-8")
     return settings.public_key
 
 
 def parse_pem(text: str) -> RSAPublicKey:
-    """The key of a PEM text, in every form that Clerk's dashboard and SDKs pass around: as it is,
-    with CRLF, with its newlines escaped (`\\n`) or removed, or without its armour.
+    """Parses a PEM public key in every form that Clerk's dashboard and SDKs use: plain, with CRLF,
+    with newlines escaped (`\\n`) or removed, or without its header and footer.
 
-    Raises KeyRefused.
+    Raises:
+        KeyRefused: The text is not an acceptable key.
     """
     plain = text.removeprefix("\ufeff").replace("\\r", "").replace("\\n", "\n").strip()
     armoured = _PEM.fullmatch(plain)
@@ -84,10 +85,11 @@ def parse_pem(text: str) -> RSAPublicKey:
 
 
 def parse_key_set(text: bytes) -> KeySetContent:
-    """The keys of a JWKS document. An entry that is not an acceptable key is skipped and counted;
-    entries that share a kid are all skipped, because nobody can say which was meant.
+    """Parses a JWKS document. An entry that is not an acceptable key is skipped and counted;
+    entries with the same kid are all skipped, because they are ambiguous.
 
-    Raises KeyRefused where the document is no key set, has too many entries or no usable one.
+    Raises:
+        KeyRefused: The document is not a key set, has too many entries, or no usable one.
     """
     content = read_key_set(text)
     if not content.keys:
@@ -96,7 +98,7 @@ def parse_key_set(text: bytes) -> KeySetContent:
 
 
 def read_key_set(text: bytes) -> KeySetContent:
-    """The same, also where no entry is usable."""
+    """Parses a JWKS document, also one without a usable entry. Raises KeyRefused."""
     try:
         entries = parse_object(text, depth_max=_KEY_SET_DEPTH_MAX).get("keys")
     except ValueError:

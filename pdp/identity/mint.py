@@ -1,7 +1,7 @@
-"""Development tokens: session tokens as Clerk shapes them, signed with a key of one's own.
+"""Development tokens: session tokens in Clerk's form, signed with your own key.
 
-They are marked twice: `kid` is `ins_development` and the claim `pdp_development` is true. They
-verify only where the settings name the public half of the key, so never by accident.
+They are marked twice: `kid` is `ins_development` and the claim `pdp_development` is true. They are
+accepted only if the settings name the public key, so never by accident.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _EXPONENT = 65537
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """An RSA key pair as PEM texts. The private half does not show."""
+    """An RSA key pair as PEM texts. `repr` hides the private key."""
 
     private_pem: str = field(repr=False)
     public_pem: str
@@ -55,10 +55,12 @@ def mint_development_token(
     authorized_party: str | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> str:
-    """A version 2 session token, valid from `now` (seconds) for `lifetime_seconds`.
+    """Signs a version 2 session token, valid from `now` (Unix seconds) for `lifetime_seconds`.
 
-    `claims` are custom claims: like Clerk's, they cannot override the token's own. Raises
-    ValueError where the PEM is not an RSA private key.
+    `claims` are custom claims: as at Clerk, they cannot override the standard claims.
+
+    Raises:
+        ValueError: The PEM is not an RSA private key.
     """
     private = serialization.load_pem_private_key(private_pem.encode("utf-8"), password=None)
     if not isinstance(private, rsa.RSAPrivateKey):

@@ -1,20 +1,21 @@
-"""The active organization as a session token claims it, version 1 and version 2. Pure.
+"""Decodes the active organization that a session token claims, version 1 and 2. Pure.
 
 Version 2 packs permissions: `fea` lists features (`o:projects,u:gold`), `o.per` permission names,
 and `o.fpm` one decimal mask per feature, whose bit j (lowest first) grants `per[j]`. Clerk's own
-libraries disagree in the corners; what is granted here is what all of them would grant:
+libraries disagree in corner cases; only what all of them grant is granted here:
 
 - Mask i belongs to element i of the whole `fea` (Clerk's documentation, Go, Python), but
-  @clerk/backend counts organization features only. Both readings are taken, and what both grant
-  is granted; they differ only where a user feature comes before an organization one.
-- Scopes are exactly `o`, `u`, `ou`, `uo`; other elements keep their place and grant nothing. An
-  element without a colon voids all of `fea`.
-- Masks are ASCII digits. A bit past `per` voids that mask. Empty or padded names grant nothing.
+  @clerk/backend counts organization features only. Only what both readings grant is granted; they
+  differ only if a user feature comes before an organization feature.
+- Scopes are exactly `o`, `u`, `ou`, `uo`; other elements keep their index and grant nothing. An
+  element without a colon makes all of `fea` void.
+- Masks are ASCII digits. A bit beyond `per` makes the mask void. Empty or padded names grant
+  nothing.
 
 In version 2 the names of version 1 (`org_id` ...) can only be custom claims: they are never read,
-as in Clerk's own decoder, and `without_look_alikes` takes them out of what conditions see. In
-version 1 the name of version 2 (`o`) refuses the token: nobody needs such a custom claim, and read
-by the wrong version it is an organization.
+as in Clerk's own decoder, and `without_look_alikes` hides them from conditions. In version 1 a
+token with the name of version 2 (`o`) is refused: nobody needs such a custom claim, and a reader of
+the wrong version takes it for an organization.
 
 Source: docs of Clerk, session tokens; clerk/javascript `packages/shared/src/jwtPayloadParser.ts`;
 clerk/clerk-sdk-go `jwt/jwt.go`.
@@ -39,20 +40,21 @@ class OrganizationClaimsInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class OrganizationClaims:
-    """What the token says of the active organization. No ground for a decision by itself."""
+    """The active organization as the token claims it. Decisions never rely on it alone."""
 
     id: str
     slug: str | None = None
     role: str | None = None
-    """With its prefix in version 2 (`org:admin`); in version 1 as it stands in the token."""
+    """With its prefix in version 2 (`org:admin`); in version 1 as in the token."""
     permissions: tuple[str, ...] = ()
     """`org:feature:action`, sorted."""
 
 
 def decode_organization(claims: Mapping[str, Any]) -> OrganizationClaims | None:
-    """The organization in the claims of a session token; None where none is active.
+    """Decodes the active organization of a session token; None if none is active.
 
-    Raises OrganizationClaimsInvalid, also for a `v` that is neither absent nor the integer 2.
+    Raises:
+        OrganizationClaimsInvalid: A claim is malformed, or `v` is neither absent nor the integer 2.
     """
     if "v" not in claims:
         return _decode_v1(claims)
@@ -63,10 +65,10 @@ def decode_organization(claims: Mapping[str, Any]) -> OrganizationClaims | None:
 
 
 def without_look_alikes(claims: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The claims without those that look like an organization of the other version.
+    """The claims without custom claims that look like an organization of version 1.
 
-    A condition that was written for version 1 tokens, where Clerk itself sets `org_id`, must not
-    read an application's custom claim instead, which may hold what a user chose.
+    A condition written for version 1 tokens, in which Clerk sets `org_id`, must not read a custom
+    claim of the application instead, which a user may control.
     """
     if "v" not in claims:
         return claims
@@ -74,7 +76,7 @@ def without_look_alikes(claims: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_identifier(value: object) -> bool:
-    """Whether a value can be an id that Clerk gives out: visible ASCII of bounded length."""
+    """Whether a value can be an id of Clerk: visible ASCII of bounded length."""
     return (
         isinstance(value, str)
         and len(value) <= IDENTIFIER_CHARACTERS_MAX

@@ -38,11 +38,11 @@ _FINGERPRINT_DIGITS = 16
 _SHAPE = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 # Clerk's other credentials are opaque texts with these prefixes (an `eyJ...` never has one).
 _OPAQUE = re.compile(r"(?:mt|oat|ak|m2m|sk)_[^.]*", re.DOTALL)
-# Header parameters that would let a token choose its key, or change what is signed.
+# Header parameters that let a token choose its key, or change what is signed.
 _REFUSED_PARAMETERS = frozenset(("crit", "b64", "jku", "jwk", "x5u", "x5c", "zip", "enc"))
 _SESSION_CATEGORIES = frozenset(("cl_B7d4PD111AAA", "cl_I7d4PD111III"))
-# PyJWT's RS256 alone, without its token parser: that one reads the header again by rules of its
-# own, takes padded and differently spelled tokens, and costs more than the signature.
+# Only PyJWT's RS256, without its token parser: the parser reads the header again by other rules,
+# accepts padded and differently spelled tokens, and costs more than the signature.
 _RS256 = RSAAlgorithm(RSAAlgorithm.SHA256)
 
 
@@ -55,7 +55,7 @@ class _Issuer:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A verified token, and what a hit must check again."""
+    """A verified token, and what each cache hit must check again."""
 
     token: VerifiedToken
     keys: KeySource
@@ -64,16 +64,17 @@ class _Entry:
     starts_at: float
 
 
-class _Refused(Exception):  # a refusal on its way out of this file, not an error
+class _Refused(Exception):  # carries a refusal within this file; not an error
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.name)
         self.reason = reason
 
 
 class Verifier:
-    """Verifies the session tokens of the configured issuers. Safe to share between threads.
+    """Verifies the session tokens of the configured issuers. Thread-safe.
 
-    Raises ValueError at construction where a PEM key cannot be used.
+    Raises:
+        ValueError: At construction, if a PEM key cannot be used.
     """
 
     def __init__(
@@ -90,29 +91,29 @@ class Verifier:
         self._clock = clock
         self._skew = clock_skew_seconds
         self._issuers: Mapping[str, _Issuer] = {
-            one.issuer: _Issuer(
-                name=one.issuer,
-                keys=_key_source(one, jwks_refresh_seconds, jwks_cooldown_seconds),
+            settings.issuer: _Issuer(
+                name=settings.issuer,
+                keys=_key_source(settings, jwks_refresh_seconds, jwks_cooldown_seconds),
                 rules=ClaimRules(
-                    authorized_parties=frozenset(one.authorized_parties),
-                    audience=one.audience,
+                    authorized_parties=frozenset(settings.authorized_parties),
+                    audience=settings.audience,
                     clock_skew_seconds=clock_skew_seconds,
                     token_lifetime_seconds_max=token_lifetime_seconds_max,
                 ),
             )
-            for one in issuers
+            for settings in issuers
         }
         # Key: the SHA-256 of the token's bytes, whole: header, payload and signature, so issuer,
-        # kid and every claim are in it, and nothing else is read but the settings (which do not
-        # change), the clock and the issuer's keys (which every hit checks again).
-        # Emptied by: its bound (oldest first, which with tokens of one lifetime is soonest expired
-        # first), and by a hit that no longer holds. Refusals are never put in.
-        # Reading changes nothing in a FIFO cache, so a hit needs no lock; writing does.
+        # kid and every claim are in it. Beyond that only the settings (which do not change), the
+        # clock and the issuer's keys are read (which every hit checks again).
+        # Emptied by: its size limit (oldest first; with tokens of one lifetime these expire first),
+        # and by a hit that is no longer valid. Refusals are never cached.
+        # A read does not modify a FIFO cache, so a hit needs no lock; a write does.
         self._cache: FIFOCache[bytes, _Entry] = FIFOCache(token_cache_size)
         self._cache_lock = threading.Lock()
 
     def start(self) -> None:
-        """Begins to fetch key sets. Call it after the process has forked."""
+        """Starts fetching key sets. Call it after a fork, not before."""
         for issuer in self._issuers.values():
             issuer.keys.start()
 
@@ -122,13 +123,13 @@ class Verifier:
             issuer.keys.stop()
 
     def ready(self) -> bool:
-        """Whether the tokens of at least one issuer can be verified. Issuers share nothing: one
-        whose keys are out of reach must not keep the others from being served."""
+        """Whether the tokens of at least one issuer can be verified. Issuers share nothing: missing
+        keys of one issuer must not affect the others."""
         return any(issuer.keys.ready() for issuer in self._issuers.values())
 
     @property
     def cached_tokens(self) -> int:
-        """How many verified tokens are in memory; at most `token_cache_size`."""
+        """Number of cached tokens; at most `token_cache_size`."""
         return len(self._cache)
 
     @property
@@ -146,22 +147,22 @@ class Verifier:
         }
 
     async def verify(self, token: str) -> VerifiedToken | RefusedToken:
-        """Who a token speaks for, or why it proves nothing.
+        """Verifies a token. Suspends only while a key set is fetched.
 
-        Suspends only while a key set is fetched. Raises errors.KeysUnavailable if the issuer's
-        keys are not at hand.
+        Returns:
+            The verified token, or why it is refused.
+
+        Raises:
+            KeysUnavailable: The issuer's keys are not available.
         """
         if len(token) > TOKEN_BYTES_MAX:
-            # Before the cache: only so much is hashed as may be long, and that is no key.
+            # Refused before the cache: the digest of its beginning is not a cache key.
             start = hashlib.sha256(token[:TOKEN_BYTES_MAX].encode("utf-8", "surrogatepass"))
             return RefusedToken(Reason.TOKEN_MALFORMED, start.hexdigest()[:_FINGERPRINT_DIGITS])
-        return self.known(token, self._clock()) or await self._verify(token, _digest(token))
+        return self.cached(token, self._clock()) or await self._verify(token, _digest(token))
 
-    def known(self, token: str, now: float) -> VerifiedToken | None:
-        """A token that was verified before and still holds; None: `verify` has to say.
-
-        `now` is the clock's, in seconds since 1970-01-01 UTC.
-        """
+    def cached(self, token: str, now: float) -> VerifiedToken | None:
+        """The cached token, if it is still valid at `now` (Unix seconds); None: call `verify`."""
         if len(token) > TOKEN_BYTES_MAX:
             return None
         digest = _digest(token)
@@ -231,8 +232,10 @@ class Verifier:
 
 
 def read_unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """The header and the claims that a token states, for people who ask why it was refused:
-    nothing of it is proven. None where it is not of a token's form."""
+    """The header and claims of a token without verification, to explain a refusal.
+
+    None if it does not have the form of a token.
+    """
     if len(token) > TOKEN_BYTES_MAX:
         return None
     try:
@@ -272,7 +275,7 @@ def _segments(token: str) -> tuple[bytes, bytes, bytes]:
 
 
 def _decode(segment: str) -> bytes:
-    """Unpadded base64url, in its one canonical spelling (RFC 7515, section 2)."""
+    """Decodes unpadded base64url in its canonical spelling (RFC 7515, section 2)."""
     try:
         value = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except binascii.Error:
@@ -290,8 +293,8 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _check_header(header: Mapping[str, Any]) -> str | None:
-    """Refuses what is not a session token's header; returns its kid. Other parameters are
-    ignored, as Clerk asks (`oiat` and those to come)."""
+    """Refuses a header that is not of a session token; returns its kid. Other parameters are
+    ignored, as Clerk requires (`oiat` and future ones)."""
     if header.get("alg") != _ALGORITHM or not _REFUSED_PARAMETERS.isdisjoint(header):
         raise _Refused(Reason.TOKEN_ALGORITHM_NOT_ALLOWED)
     if header.get("typ", "JWT") != "JWT":

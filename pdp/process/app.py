@@ -1,6 +1,6 @@
-"""The composition root: settings -> rooms -> listeners, and the order in which they start and stop.
+"""The composition root: settings -> parts -> listeners, and the order in which they start and stop.
 
-A process starts whatever is out of reach: without its database or a key set it is alive and not
+A process starts even if nothing is reachable: without its database or a key set it is alive and not
 ready, and becomes ready by itself.
 """
 
@@ -65,7 +65,14 @@ class Service:
         metrics_directory: str | None = None,
         carried: bool = False,
     ) -> None:
-        """`carried`: another server owns the gRPC port and calls `application`."""
+        """Creates the service.
+
+        Args:
+            settings: The settings.
+            origin: The name of this process in the decision log.
+            metrics_directory: Shared by all processes of `pdp serve`; None: there is one.
+            carried: Whether another server owns the gRPC port and calls `application`.
+        """
         self._settings = settings
         url = settings.database_url.get_secret_value()
         self._engine = open_engine(url)
@@ -95,7 +102,7 @@ class Service:
             settings.audit_directory, SqlDestination(self._engine), self._recorder
         )
         self._pusher: Pusher | None = None
-        # Pusher and reconciler keep the wall clock: they share their schedule with other processes.
+        # Pusher and reconciler use the wall clock: they share a schedule with other processes.
         if settings.clerk.push_claims:
             self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
         administrator = Administrator(store, on_write=self._on_write)
@@ -183,7 +190,7 @@ class Service:
             rpcs_max=settings.threads * RPCS_PER_THREAD_MAX,
             streams_share=settings.streams_share,
         )
-        """What the gRPC port answers with; an ASGI application."""
+        """The ASGI application of the gRPC port."""
         shared = settings.processes > 1
         self._listener_grpc = HttpListener(
             self.application,
@@ -213,14 +220,14 @@ class Service:
         )
 
     def obstacles(self) -> list[str]:
-        """Why the process does not answer now; empty: it does."""
+        """Why the process is not ready; empty: it is."""
         return self._life.obstacles()
 
     def _checks(self) -> Sequence[Check]:
         return (
             (self._replica.ready, self._not_current()),
             (self._verifier.ready, "no key set of an issuer is at hand"),
-            (self._recorder.ready, "decisions cannot be put on record"),
+            (self._recorder.ready, "decisions cannot be logged"),
             (self._clock.holds, CLOCK_OBSTACLE),
         )
 
@@ -230,10 +237,10 @@ class Service:
         return f"policy and facts are not confirmed as current{why}"
 
     def start(self) -> int:
-        """Starts everything, the gRPC port last. Returns the number of that port.
+        """Starts all parts, the gRPC port last. Returns the number of that port.
 
-        Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
-        stops what has.
+        Raises OSError, RuntimeError or AuditUnavailable if a part cannot start; `stop` then stops
+        the parts that have started.
         """
         tls = self._settings.tls
         if tls is not None:
@@ -249,7 +256,7 @@ class Service:
             Part(self._reconciler.start, self._reconciler.stop),
             Part(lambda: None, self._blocking.shutdown),
         )
-        if not all(one.authorized_parties for one in self._settings.issuers):
+        if not all(issuer.authorized_parties for issuer in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")
         both = development_beside_production(self._settings.issuers)
         if both is not None:
@@ -266,18 +273,18 @@ class Service:
         return self._listener_grpc.port
 
     def listens(self) -> bool:
-        """Whether both ports are open. A listener that ended does not come back by itself."""
+        """Whether both ports are open. A listener that ended does not restart by itself."""
         return self._life.listens()
 
     def stop(self) -> None:
-        """Stops taking requests, finishes those in flight, and leaves no record behind."""
+        """Stops accepting requests, finishes those in flight, and ships the decision log."""
         self._life.stop()
         self._engine.dispose()
 
     def _on_write(self, revision: int) -> None:
         self._replica.poke()
         if self._pusher is not None:
-            self._pusher.tell(revision)
+            self._pusher.notify(revision)
 
     def _on_synced(self) -> None:
         if self._pusher is not None:

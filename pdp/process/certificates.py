@@ -1,4 +1,4 @@
-"""When the configured certificates end: a warning at the start, and what a metric says."""
+"""Expiry of the configured certificates: a warning at the start, and the value of a metric."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +10,20 @@ log = structlog.get_logger("pdp.process.certificates")
 
 SOON_SECONDS = 30 * 86_400.0
 SOON_PART = 1 / 3
-"""Of its lifetime: a certificate that lives for a day is not always about to end."""
+"""Part of the lifetime, so that a certificate of one day is not always about to expire."""
 
 
 def examine_certificates(files: Mapping[str, Path | None], now: float) -> Mapping[str, float]:
-    """Warns of certificates that are not valid at `now` (seconds since 1970-01-01 UTC), or not for
-    long. Returns when each file's certificates end, by the same names: of several in a file, the
-    first end.
+    """Logs a warning about certificates that are not valid at `now`, or expire soon.
 
-    A file that cannot be read is logged and left out: whoever needs it says so itself.
+    A file that cannot be read is logged and skipped: its user reports the error.
+
+    Args:
+        files: Certificate files by name.
+        now: Seconds since 1970-01-01 UTC.
+
+    Returns:
+        For each name the time when a certificate of the file expires first.
     """
     ends = {}
     for name, file in files.items():
@@ -29,13 +34,15 @@ def examine_certificates(files: Mapping[str, Path | None], now: float) -> Mappin
         except (OSError, ValueError) as error:
             log.warning("certificate_unreadable", certificate=name, file=str(file), why=str(error))
             continue
-        first = min(certificates, key=lambda one: one.not_valid_after_utc)
+        first = min(certificates, key=lambda certificate: certificate.not_valid_after_utc)
         ends[name] = first.not_valid_after_utc.timestamp()
         lifetime = ends[name] - first.not_valid_before_utc.timestamp()
         left = ends[name] - now
         if left <= 0:
             event, write = "certificate_expired", log.error
-        elif any(one.not_valid_before_utc.timestamp() > now for one in certificates):
+        elif any(
+            certificate.not_valid_before_utc.timestamp() > now for certificate in certificates
+        ):
             event, write = "certificate_not_yet_valid", log.error
         elif left < min(SOON_SECONDS, lifetime * SOON_PART):
             event, write = "certificate_expires_soon", log.warning

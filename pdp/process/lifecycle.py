@@ -1,6 +1,7 @@
-"""What every serving process has: two ports, readiness, and an order of starting and stopping.
+"""The parts of every serving process: two ports, readiness, and an order of start and stop.
 
-A process starts whatever is out of reach, is alive and not ready, and becomes ready by itself.
+A process starts even if nothing is reachable: it is alive and not ready, and becomes ready by
+itself.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ STOP_SECONDS_MAX = 2.0
 _SIGNAL_SECONDS = 0.2
 
 Check = tuple[Callable[[], bool], str]
-"""Whether one part lets the process answer, and a sentence for when it does not."""
+"""Whether a part is ready, and the sentence to show if it is not."""
 
 
 class Part(NamedTuple):
@@ -38,7 +39,7 @@ def audit_part(recorder: Recorder, shipper: Shipper) -> Part:
         shipper.start()
 
     def stop() -> None:
-        # In this order: the shipper's last pass takes what the recorder wrote last.
+        # In this order: the last pass of the shipper ships the last records of the recorder.
         recorder.stop()
         shipper.stop()
 
@@ -46,7 +47,7 @@ def audit_part(recorder: Recorder, shipper: Shipper) -> Part:
 
 
 class Lifecycle:
-    """Starts and stops the parts of one process and its ports, and tells whether it answers."""
+    """Starts and stops the parts and ports of a process, and reports its readiness."""
 
     def __init__(
         self,
@@ -64,15 +65,15 @@ class Lifecycle:
         """Creates the lifecycle; `start` starts it.
 
         Args:
-            application: Answers on the gRPC port.
-            health: Told when readiness changes.
-            metrics: Refreshed as often as readiness is looked at.
+            application: Serves the gRPC port.
+            health: The health service, set when readiness changes.
+            metrics: Refreshed whenever readiness is checked.
             grpc: The gRPC port; None: another server owns it.
             http: The port of probes, metrics and webhooks.
-            checks: What lets the process answer, in the order in which obstacles are shown.
+            checks: The conditions of readiness, in the order in which obstacles are shown.
             drain_seconds: How long requests in flight may take when the process stops.
-            readiness_seconds: Between two looks at readiness.
-            log: Logger of the process.
+            readiness_seconds: Time between two checks of readiness.
+            log: The logger of the process.
         """
         self._application = application
         self._health = health
@@ -87,17 +88,17 @@ class Lifecycle:
         self._serving = False
         self._stopping = False
         self._started = contextlib.ExitStack()
-        """What `stop` has to stop, latest first."""
+        """What `stop` must stop, last started first."""
         self._readiness = BackgroundTask(
             "readiness",
-            self._look,
+            self._check_readiness,
             retry_seconds=(readiness_seconds, readiness_seconds),
             log=log,
             failed="readiness_unknown",
         )
 
     def obstacles(self) -> list[str]:
-        """Why the process does not answer now; empty: it does."""
+        """Why the process is not ready; empty: it is."""
         found = ["shutting down"] if self._stopping else []
         found += [sentence for holds, sentence in self._checks() if not holds()]
         if self._grpc is not None and not self._grpc.is_open():
@@ -107,8 +108,8 @@ class Lifecycle:
     def start(self, *parts: Part) -> None:
         """Starts the HTTP port, the parts in this order, and the gRPC port.
 
-        Raises OSError, RuntimeError or AuditUnavailable if something cannot start; `stop` then
-        stops what has.
+        Raises OSError, RuntimeError or AuditUnavailable if a part cannot start; `stop` then stops
+        the parts that have started.
         """
         started = self._started
         self._loop.start()
@@ -124,11 +125,11 @@ class Lifecycle:
         self._readiness.start()
 
     def listens(self) -> bool:
-        """Whether both ports are open. A listener that ended does not come back by itself."""
+        """Whether both ports are open. A listener that ended does not restart by itself."""
         return (self._grpc is None or self._grpc.is_open()) and self._http.is_open()
 
     def stop(self) -> None:
-        """Stops taking requests, finishes those in flight, and stops the parts, latest first."""
+        """Stops accepting requests, finishes those in flight, and stops the parts, last first."""
         self._log.info("stopping")
         self._stopping = True
         self._readiness.stop(STOP_SECONDS_MAX)
@@ -136,13 +137,13 @@ class Lifecycle:
         self._log.info("stopped")
 
     async def _close_grpc(self) -> None:
-        """Answers what was accepted, then tells clients to connect elsewhere."""
+        """Finishes accepted requests, then sends GOAWAY to clients."""
         self._health.set_serving(serving=False)
         await self._application.drain(self._drain_seconds)
         if self._grpc is not None:
             await self._grpc.close()
 
-    def _look(self) -> float:
+    def _check_readiness(self) -> float:
         obstacles = self.obstacles()
         if not self._stopping and self._serving == bool(obstacles):
             self._serving = not obstacles
@@ -157,16 +158,22 @@ class Lifecycle:
 class Process(Protocol):
     """A server or a sidecar."""
 
-    def start(self) -> object: ...
+    def start(self) -> object:
+        """Starts all parts."""
 
-    def listens(self) -> bool: ...
+    def listens(self) -> bool:
+        """Whether all ports are open."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Stops all parts."""
 
 
 def run_until_stopped(process: Process) -> bool:
-    """Runs a process until SIGTERM or SIGINT. False if a port closed by itself: whoever supervises
-    the process should start it again."""
+    """Runs a process until SIGTERM or SIGINT.
+
+    Returns:
+        False if a port closed by itself: the supervisor of the process should restart it.
+    """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

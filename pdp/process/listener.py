@@ -1,4 +1,4 @@
-"""Carries an ASGI application to a port: h2corn's HTTP server on an event loop in a thread.
+"""Serves an ASGI application on a port: h2corn's HTTP server on an event loop in a thread.
 
 h2corn reads and writes HTTP/1.1, HTTP/2 and TLS in Rust; only requests reach the event loop.
 """
@@ -23,39 +23,39 @@ from pdp.settings import TlsSettings
 log = structlog.get_logger("pdp.process.listener")
 
 SOCKET_UMASK: Final = 0o117
-"""A unix socket is for processes of the same user or group."""
+"""Only processes of the same user or group may use a unix socket."""
 START_SECONDS_MAX: Final = 10.0
 BODY_IDLE_SECONDS_MAX: Final = 5.0
 STALL_SECONDS_MAX: Final = 10.0
 IDLE_SECONDS_MAX: Final = 600.0
 BODY_SLACK_BYTES: Final = limits.MESSAGE_BYTES_MAX
-"""Beyond a path's own bound, which the application enforces first, with a status that says so."""
+"""Above the limit of a path, which the application enforces first with a clear status."""
 FILES_RESERVED: Final = 256
-"""Of the files that a process may open: for the database, the decision log, key fetches."""
+"""Open files reserved for the database, the decision log and key fetches."""
 LISTENERS: Final = 2
-"""Of a process, which share the rest."""
+"""Listeners of a process, which share the remaining files."""
 CONNECTIONS_MIN: Final = 16
 FRAME_BYTES_MAX: Final = 16 * 1024
-"""The least that HTTP/2 allows, and what clients send unless told otherwise (RFC 9113, 6.5.2)."""
+"""The minimum of HTTP/2, and the default of clients (RFC 9113, 6.5.2)."""
 HEADER_BYTES_MAX: Final = 8 * limits.METADATA_BYTES_MAX
-"""Likewise. A larger header ends its connection."""
+"""A larger header closes its connection."""
 
 
 class EventLoop:
-    """An event loop in a thread of its own, for the listeners of a process."""
+    """An event loop in its own thread, for the listeners of a process."""
 
     def __init__(self) -> None:
         self._loop: Final = asyncio.new_event_loop()
-        if sys.version_info < (3, 12):  # from there on h2corn starts its tasks so
+        if sys.version_info < (3, 12):  # from 3.12 on h2corn does this itself
             self._loop.set_task_factory(_start_at_once)
         self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
 
     def start(self) -> None:
-        """Begins to run."""
+        """Starts the thread."""
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """The result of a coroutine that runs on the loop. Not to be called there."""
+        """Runs a coroutine on the loop and returns its result. Must not be called on the loop."""
         return self.submit(work).result()
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
@@ -63,7 +63,7 @@ class EventLoop:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def stop(self) -> None:
-        """Ends the loop, and what is still running there."""
+        """Stops the loop, and cancels its running tasks."""
         if self._thread.is_alive():
             self.run(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -76,7 +76,7 @@ class EventLoop:
 
 
 class HttpListener:
-    """One port, or unix socket, of a process."""
+    """A TCP port or unix socket of a process."""
 
     def __init__(
         self,
@@ -89,10 +89,19 @@ class HttpListener:
         connections_max: int = limits.CONNECTIONS_MAX,
         drain_seconds: float = 10,
     ) -> None:
-        """`listen`: `host:port` or `unix:PATH`. `shared`: other processes may bind the same port.
-        `policies`: the greatest body in bytes of each path.
+        """Creates the listener; `open` binds it.
 
-        Raises ValueError for an address that cannot be used.
+        Args:
+            application: The ASGI application.
+            listen: `host:port` or `unix:PATH`.
+            shared: Whether other processes may bind the same port.
+            tls: None: clear text.
+            policies: Paths, and for each the greatest body in bytes.
+            connections_max: Open connections.
+            drain_seconds: How long `close` waits for open requests.
+
+        Raises:
+            ValueError: The address cannot be used.
         """
         unix = listen.startswith("unix:")
         self._listen = f"unix:{listen.removeprefix('unix:').removeprefix('//')}" if unix else listen
@@ -151,7 +160,7 @@ class HttpListener:
         return int(self._server.addresses[0].rpartition(":")[2])
 
     def is_open(self) -> bool:
-        """Whether the port answers."""
+        """Whether the port is served."""
         return self._serving is not None and not self._serving.done()
 
     async def open(self) -> None:
@@ -172,7 +181,7 @@ class HttpListener:
             log.error("listener_ended", listen=self._listen, error=str(error))
 
     async def close(self) -> None:
-        """Takes no new connections, tells clients to go (GOAWAY), and waits for open requests."""
+        """Accepts no new connections, sends GOAWAY to clients, and waits for open requests."""
         if self._serving is None:
             return
         self._server.shutdown()
@@ -183,14 +192,14 @@ class HttpListener:
 
 
 def _start_at_once(loop: asyncio.AbstractEventLoop, coroutine: Any) -> "asyncio.Task[Any]":
-    """A task that has run to where it first waits, as by asyncio.eager_task_factory (Python 3.12).
+    """A task that has run until its first wait, as with asyncio.eager_task_factory (Python 3.12).
 
-    Most requests never wait: their tasks are done here, and cost no further turn of the loop.
+    Most requests never wait: their tasks complete here, without another iteration of the loop.
     """
     if not loop.is_running() or asyncio.current_task(loop) is not None:
         return asyncio.Task(coroutine, loop=loop)
     held: list[tuple[Callable[[], None], contextvars.Context]] = []
-    # A new task asks the loop to call its first step soon.
+    # A new task schedules its first step with call_soon.
     loop.call_soon = lambda step, *, context: held.append((step, context))  # type: ignore
     try:
         task = asyncio.Task(coroutine, loop=loop)
@@ -202,9 +211,9 @@ def _start_at_once(loop: asyncio.AbstractEventLoop, coroutine: Any) -> "asyncio.
 
 
 def _affordable(connections: int) -> int:
-    """So many connections, or fewer if the process may not open that many files.
+    """The number of connections, reduced if the process may not open that many files.
 
-    A connection too many would end the listener: h2corn takes an accept that fails for fatal.
+    One connection too many ends the listener: h2corn treats a failed accept as fatal.
     """
     needed = LISTENERS * connections + FILES_RESERVED
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,7 +9,12 @@ from pdp.printable import printable
 
 
 def configure_logs(level: str, form: str) -> None:
-    """Sets up structlog, and lets the warnings of libraries through the same door."""
+    """Sets up structlog, and sends the warnings of libraries through the same renderer.
+
+    Args:
+        level: The lowest level that is logged: `debug`, `info`, `warning` or `error`.
+        form: `json` or `console`.
+    """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
@@ -33,13 +38,13 @@ def configure_logs(level: str, form: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
     )
-    # Libraries speak of their own requests below WARNING, and those may carry tokens.
+    # Below WARNING libraries log their requests, which may contain tokens.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 class _PlainRenderer:
-    """Renders for people, with everything escaped that does not print: paths, ids and messages of
-    strangers are among the values."""
+    """Renders for a terminal, with non-printable characters escaped: some values (paths, ids,
+    messages) are untrusted."""
 
     def __init__(self, renderer: structlog.dev.ConsoleRenderer) -> None:
         self._renderer = renderer
@@ -56,10 +61,10 @@ class _PlainRenderer:
 
 
 def _plain(key: str, value: object) -> object:
-    """Of what is no text the renderer shows `repr`, which escapes by itself."""
+    """A value with its texts escaped. Other values are rendered with `repr`, which escapes."""
     if not isinstance(value, str):
         return value
     if key in {"exception", "stack"}:
-        # A traceback has lines. Its last ones repeat what strangers sent, so lines are indented.
+        # A traceback has lines. Its last ones repeat untrusted text, so lines are indented.
         return "\n  ".join(map(printable, value.split("\n")))
     return printable(value)

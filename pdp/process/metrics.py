@@ -1,4 +1,4 @@
-"""What operators watch. Names are listed in docs/metrics.md; labels are bounded sets."""
+"""The metrics of a process. docs/metrics.md lists the names; labels are bounded sets."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 
 _RULES_MAX = 100
 _OTHER_RULES = "other"
-"""The label of rules beyond the first `_RULES_MAX`: a metric has few series."""
+"""The label of rules beyond the first `_RULES_MAX`, to limit the number of series."""
 
 
 class Metrics:
-    """The metrics of one process; with `directory`, of all processes that share it."""
+    """The metrics of a process; with `directory`, of all processes that share it."""
 
     def __init__(self, *gauges: Gauges, directory: str | None = None) -> None:
         self._registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class Metrics:
             registry=self._registry,
         )
         self._gauges = [
-            # In several processes, the worst of them is what matters.
+            # Of several processes, the worst value counts.
             (Gauge(name, meaning, registry=self._registry, multiprocess_mode="livemax"), read)
             for declared in gauges
             for name, (meaning, read) in declared.items()
@@ -65,7 +65,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
-        # `labels()` validates and locks at each call; the hot path looks its child up here.
+        # `labels()` validates and locks at each call; the hot path uses these caches.
         self._rpc_children: dict[tuple[str, str], Any] = {}
         self._decision_children: dict[tuple[Effect, Reason], Any] = {}
         self._too_expensive_rules: set[str] = set()
@@ -96,6 +96,7 @@ class Metrics:
         child.inc(times)
 
     def count_too_expensive(self, rule: str) -> None:
+        """Counts a condition that was not evaluated because of its cost."""
         rules = self._too_expensive_rules
         if len(rules) < _RULES_MAX:
             rules.add(rule)
@@ -106,12 +107,12 @@ class Metrics:
         self._webhooks.labels(type_, outcome).inc()
 
     def set_certificates(self, ends: Mapping[str, float]) -> None:
-        """When the certificates in use end, by name; the names come from a fixed set."""
+        """Sets the expiry (Unix seconds) of the certificates in use, by name from a fixed set."""
         for name, ends_at in ends.items():
             self._certificates.labels(name).set(ends_at)
 
     def refresh(self) -> None:
-        """Reads the gauges; called often enough by the process that owns them."""
+        """Reads the gauges; the process that owns them calls it regularly."""
         for gauge, read in self._gauges:
             gauge.set(read())
 

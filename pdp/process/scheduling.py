@@ -1,15 +1,15 @@
-"""How the kernel schedules a process that serves."""
+"""The scheduling policy of a serving process."""
 
 import os
 import sys
 
 
 def prefer_batches() -> None:
-    """Runs this process, and threads that it starts from now on, under SCHED_BATCH.
+    """Runs this process, and the threads that it starts later, under SCHED_BATCH.
 
-    A woken thread then waits for its turn instead of interrupting the one that woke it, so threads
-    that share a core hand over several requests at a time: a quarter more requests per second.
-    Without effect where the system has no such policy or forbids it.
+    A woken thread then does not preempt the thread that woke it, so threads that share a core hand
+    over several requests at a time: a quarter more requests per second. No effect if the system has
+    no such policy or forbids it.
     """
     if sys.platform == "linux":
         try:

@@ -1,5 +1,7 @@
-"""Several processes on one port: each a whole `pdp serve` of its own, sharing ports by
-SO_REUSEPORT. A process that dies is started again; a signal to stop reaches all of them."""
+"""Runs several processes on one port: each is a complete `pdp serve`, with SO_REUSEPORT.
+
+A process that dies is restarted; a signal to stop is sent to all of them.
+"""
 
 import shutil
 import signal
@@ -18,14 +20,15 @@ log = structlog.get_logger("pdp.process.supervisor")
 RESTART_SECONDS = 1.0
 START_SECONDS_MAX = 60.0
 STATUS_FAILED = 2
-"""How a command ends that has said on standard error what is wrong."""
+"""Exit status of a command that wrote its error to standard error."""
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def supervise(settings: Settings, command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Runs `command --worker N` for each of `settings.processes` until SIGTERM or SIGINT.
 
-    Raises RuntimeError where one of the first processes cannot start: another would not either.
+    Raises:
+        RuntimeError: A first process cannot start, so its successor could not either.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -47,7 +50,7 @@ def supervise(settings: Settings, command: Sequence[str], environment: Mapping[s
                     log.error("worker_ended", worker=number, status=status)
                     early = time.monotonic() < started_at + START_SECONDS_MAX
                     if early and status == STATUS_FAILED and process is first[number]:
-                        raise RuntimeError(f"process {number} did not start: it says why, above")
+                        raise RuntimeError(f"process {number} did not start: see its error above")
                     if stopping.wait(RESTART_SECONDS):
                         break
                     workers[number] = start(number)

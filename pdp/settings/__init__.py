@@ -1,5 +1,6 @@
-"""Frozen settings objects, read once from variables or a TOML file. Nothing else reads the
-environment. Closed by default: without an issuer, or an upstream, nothing starts.
+"""Frozen settings objects, read once from variables or a TOML file. No other package reads the
+environment. Secure by default: a server without an issuer, or a sidecar without an upstream, does
+not start.
 """
 
 from pdp.settings.addresses import is_loopback, is_loopback_address, socket_address

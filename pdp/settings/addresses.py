@@ -1,4 +1,4 @@
-"""Addresses to listen on, URLs to ask, and which of them stay on this machine."""
+"""Addresses to listen on, URLs for requests, and which of them are on this machine."""
 
 import ipaddress
 import socket
@@ -10,7 +10,7 @@ PORTS = 65_536
 
 
 def https_or_loopback(url: str) -> str:
-    """The URL itself, where what is sent there stays secret. Raises ValueError."""
+    """The URL itself, if requests to it are confidential. Raises ValueError if not."""
     parts = urlsplit(url)
     loopback = is_loopback(parts.hostname or "")
     if not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
@@ -21,7 +21,7 @@ def https_or_loopback(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
+    """Whether a host name or address is on this machine."""
     if host in LOOPBACK_NAMES:
         return True
     try:
@@ -31,7 +31,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_address(address: str) -> bool:
-    """Whether `host:port` or `unix:...` can be reached from this machine only."""
+    """Whether only this machine can reach `host:port` or `unix:...`."""
     return address.startswith("unix:") or is_loopback(address.rpartition(":")[0])
 
 
@@ -45,9 +45,10 @@ def socket_address(listen: str) -> tuple[socket.AddressFamily, Any]:
 
 
 def listen_address(text: str, *, unix: bool) -> str:
-    """The text itself, where it is `host:port`, or `unix:path` if that will do.
+    """The text itself, if it is `host:port`, or with `unix` also `unix:path`.
 
-    Raises ValueError.
+    Raises:
+        ValueError: It is not.
     """
     host, _, port = text.rpartition(":")
     plain = host and "/" not in host and port.isdecimal() and int(port) < PORTS

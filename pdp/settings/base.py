@@ -1,8 +1,8 @@
-"""How settings are read: once, frozen, from variables and a TOML file. Nothing else reads the
+"""How settings are read: once, frozen, from variables and a TOML file. No other package reads the
 environment.
 
 Sources, strongest first: variables (lists and tables as JSON), then the TOML file that the variable
-`<prefix>CONFIG` names (or `default_file` in the working directory, where there is one).
+`<prefix>CONFIG` names (or `default_file` in the working directory, if it exists).
 """
 
 import json
@@ -22,11 +22,13 @@ from pydantic_settings import (
 
 
 class Frozen(BaseModel):
+    """Base of all tables of settings."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Loaded(BaseSettings):
-    """Settings that variables and a file bring."""
+    """Settings that are read from variables and a file."""
 
     model_config = SettingsConfigDict(
         env_prefix="PDP_", env_nested_delimiter="__", frozen=True, extra="ignore"
@@ -35,8 +37,17 @@ class Loaded(BaseSettings):
 
     @classmethod
     def load(cls, file: Path | None = None, **overrides: Any) -> Self:
-        """Reads the settings. Raises pydantic.ValidationError, which names each bad setting, and
-        OSError where a named file is not there."""
+        """Reads the settings.
+
+        Args:
+            file: A TOML file; None: the default.
+            overrides: Settings that take precedence.
+
+        Raises:
+            pydantic.ValidationError: Settings are invalid; it names each of them.
+            ValueError: A variable is not valid JSON.
+            FileNotFoundError: The named file does not exist.
+        """
         variable = f"{cls.model_config['env_prefix']}CONFIG"
         named = file or os.environ.get(variable)  # noqa: TID251
         path = Path(named or cls.default_file)
@@ -49,7 +60,7 @@ class Loaded(BaseSettings):
         try:
             settings: Self = FromFile(**overrides)
         except SettingsError as error:
-            # Its text names the setting; its cause holds the value.
+            # Its text names the setting; its cause contains the value.
             raise ValueError(f"settings: {error}: in variables lists and tables are JSON") from None
         return settings
 
@@ -66,7 +77,7 @@ class Loaded(BaseSettings):
 
 
 def listed(text: str) -> Sequence[Any]:
-    """What a variable lists: a JSON list, or texts separated by commas. Raises ValueError."""
+    """The list in a variable: a JSON list, or texts separated by commas. Raises ValueError."""
     if not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:

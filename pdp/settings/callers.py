@@ -1,4 +1,4 @@
-"""Who may call, over what, and where nobody has to say."""
+"""Callers, TLS, and the rule for when callers must authenticate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ ALL_CAPABILITIES: frozenset[Capability] = frozenset(("decide", "administer", "au
 
 
 class CallerSettings(Frozen):
-    """A backend that may call. Proves itself with an API key or with a client certificate."""
+    """A backend that may call. It authenticates with an API key or a client certificate."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     api_key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the API key, hexadecimal. `pdp key` makes a pair."""
     spiffe_id: Annotated[str, StringConstraints(pattern=r"^spiffe://[^/\s]+/\S+$")] | None = None
-    """The one URI subject alternative name of the client's certificate, exactly."""
+    """The only URI subject alternative name of the client's certificate, exactly."""
     may: frozenset[Capability] = frozenset(("decide",))
 
     @model_validator(mode="after")
@@ -42,7 +42,7 @@ class TlsSettings(Frozen):
 def require_safe_listening(
     listen: str, callers: Sequence[CallerSettings], tls: TlsSettings | None, *, insecure: bool
 ) -> None:
-    """Raises ValueError where a port would be open to those whom nobody knows."""
+    """Raises ValueError if unauthenticated callers could reach a port beyond loopback."""
     names = [caller.name for caller in callers]
     if len(set(names)) != len(names):
         raise ValueError("callers: names must differ")
@@ -66,7 +66,7 @@ def require_safe_listening(
 
 
 def _require_own(callers: Sequence[CallerSettings], proof: str) -> None:
-    """Raises ValueError where one key or certificate would be that of two callers."""
+    """Raises ValueError if two callers have the same key or certificate."""
     owners: dict[str, str] = {}
     for caller in callers:
         value = getattr(caller, proof)

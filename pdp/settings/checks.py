@@ -1,7 +1,7 @@
-"""What can be known before anything starts: are certificates and addresses usable?
+"""Checks before the start: are certificates and addresses usable?
 
-Said here in our own words, and before several processes are started: each of them would fail alike
-and be started again and again.
+They report errors in our own text, and before several processes start: each of them would fail in
+the same way and be restarted again and again.
 """
 
 import socket
@@ -16,15 +16,25 @@ from pdp.settings.callers import TlsSettings
 def check_certificate(
     certificate: Path, private_key: Path, authority: Path | None, name: str
 ) -> None:
-    """Raises ValueError or OSError where a certificate, its key and an authority (PEM files) do not
-    go together. `name` is the setting that names them."""
+    """Checks a certificate, its private key and an authority (PEM files).
+
+    Args:
+        certificate: The certificate chain.
+        private_key: Its private key, without a password.
+        authority: Certificates of authorities; None: no check.
+        name: The setting that names the files, for messages.
+
+    Raises:
+        ValueError: The files are invalid, or do not belong together.
+        OSError: A file cannot be read.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for file in (certificate, private_key, authority):
         if file is not None:
-            with file.open("rb"):  # whose error names the file
+            with file.open("rb"):  # the error of this names the file
                 pass
     try:
-        # An empty password: without one, a key that has one would be asked for on the terminal.
+        # The empty password avoids a prompt on the terminal for an encrypted key.
         context.load_cert_chain(certificate, private_key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -40,15 +50,20 @@ def check_certificate(
 
 
 def check_tls(tls: TlsSettings | None) -> None:
-    """The same for the TLS of a listener."""
+    """Checks the files of a listener's TLS. Raises as `check_certificate`."""
     if tls is not None:
         check_certificate(tls.certificate_file, tls.private_key_file, tls.client_ca_file, "tls")
 
 
 def check_free(listen: str, *, shared: bool) -> None:
-    """Raises OSError where an address (`host:port` or `unix:path`) is taken or cannot be used.
+    """Checks that an address can be bound.
 
-    `shared`: by several processes of one `pdp serve`.
+    Args:
+        listen: `host:port` or `unix:path`.
+        shared: Whether several processes of `pdp serve` share it.
+
+    Raises:
+        OSError: The address is in use or cannot be used.
     """
     family, address = socket_address(listen)
     with socket.socket(family) as probe:
@@ -71,7 +86,7 @@ def _check_authority(context: ssl.SSLContext, authority: Path | None, name: str)
 
 
 def _check_socket_file(probe: socket.socket, path: str) -> None:
-    """A file that a killed process left behind is replaced; a socket that answers is not."""
+    """Accepts the socket file of a killed process, but not a socket that answers."""
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(2, "its directory is not there")
     try:

@@ -1,4 +1,4 @@
-"""The Clerk instance that people come from, and its secrets."""
+"""The Clerk instance of the users, and its secrets."""
 
 import base64
 import re
@@ -15,22 +15,22 @@ WEBHOOK_SECRET_BYTES_MAX = 64
 
 
 class ClerkSettings(Frozen):
-    """The Clerk instance that people come from."""
+    """The Clerk instance of the users."""
 
     instance_id: Annotated[str, StringConstraints(pattern=r"^ins_[0-9A-Za-z]+$")] | None = None
-    """Whose webhooks and Backend API are believed; also the `kid` of the instance's tokens."""
+    """The instance whose webhooks and Backend API are trusted; also the `kid` of its tokens."""
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Signing secrets of the webhook endpoint (`whsec_...`): several while one is being replaced.
-    In the environment: separated by commas, or a JSON list. Empty: webhooks are not answered."""
+    In the environment: separated by commas, or a JSON list. Empty: no webhooks are accepted."""
     secret_key: SecretStr | None = None
     """`sk_live_...` or `sk_test_...`: for the Backend API."""
     api_url: str = "https://api.clerk.com/v1"
     provisioning: bool = False
     """Whether the first valid token of an unknown user creates the user."""
     default_role: str | None = None
-    """A role that new users are granted everywhere, however they become known."""
+    """A role that is granted everywhere to each new user, from every source."""
     reconcile_seconds: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """How often the database is held against the Backend API; 0: never."""
+    """How often the database is compared with the Backend API; 0: never."""
     push_claims: bool = False
     """Write a user's role names into Clerk's `public_metadata` whenever their grants change."""
 
@@ -42,7 +42,7 @@ class ClerkSettings(Frozen):
     @field_validator("secret_key")
     @classmethod
     def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
-        # A file that ends with a line break, as often as not: it cannot stand in a header.
+        # Often the line break at the end of a file, which a header cannot contain.
         if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
             raise ValueError("is empty, or holds a space, a line break or another odd character")
         return key
@@ -76,7 +76,7 @@ class ClerkSettings(Frozen):
 
 
 def webhook_secret_problem(secret: str) -> str | None:
-    """What is wrong with a webhook signing secret, without repeating it; None: it is well formed.
+    """What is wrong with a webhook signing secret, without quoting it; None: it is well formed.
 
     Source: Standard Webhooks, `whsec_` and the base64 of 24 to 64 bytes.
     """

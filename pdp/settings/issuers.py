@@ -1,4 +1,4 @@
-"""Whose session tokens are accepted."""
+"""The issuers whose session tokens are accepted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ Source: https://github.com/clerk/javascript/blob/main/packages/shared/src/consta
 
 
 class IssuerSettings(Frozen):
-    """One Clerk instance whose session tokens are accepted."""
+    """A Clerk instance whose session tokens are accepted."""
 
     issuer: str
     """`iss`, byte for byte, e.g. `https://clerk.example.com`. No trailing slash."""
@@ -34,7 +34,7 @@ class IssuerSettings(Frozen):
     """The instance's PEM public key (text): verification then needs no network."""
     public_key_file: Path | None = None
     jwks_url: str | None = None
-    """Where the key set is; by default `<issuer>/.well-known/jwks.json`."""
+    """URL of the key set; by default `<issuer>/.well-known/jwks.json`."""
     authorized_parties: tuple[str, ...] = ()
     """Accepted `azp`, byte for byte. Empty: not checked."""
     audience: str | None = None
@@ -57,22 +57,22 @@ class IssuerSettings(Frozen):
 
 
 def is_development(url: str) -> bool:
-    """Whether a URL is of a Clerk development instance, or of this machine."""
+    """Whether a URL belongs to a Clerk development instance, or to this machine."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     return is_loopback(host) or f".{host}".endswith(DEVELOPMENT_SUFFIXES)
 
 
 def development_beside_production(issuers: Sequence[IssuerSettings]) -> tuple[str, str] | None:
-    """A development instance (its issuer, or the URL of its keys) and an issuer of production, if
-    both are accepted."""
-    production = [one.issuer for one in issuers if not is_development(one.issuer)]
+    """A development instance (its issuer, or the URL of its keys) and a production issuer, if both
+    are accepted; otherwise None."""
+    production = [settings.issuer for settings in issuers if not is_development(settings.issuer)]
     development = [
         url
-        for one in issuers
-        for url in (one.issuer, one.jwks_url)
+        for settings in issuers
+        for url in (settings.issuer, settings.jwks_url)
         if url is not None
         and is_development(url)
-        # A key set on this machine is a copy; its keys are the issuer's all the same.
-        and not (url == one.jwks_url and is_loopback(urlsplit(url).hostname or ""))
+        # A key set on this machine is a copy of the issuer's keys.
+        and not (url == settings.jwks_url and is_loopback(urlsplit(url).hostname or ""))
     ]
     return (development[0], production[0]) if development and production else None

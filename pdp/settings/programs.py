@@ -1,4 +1,4 @@
-"""The programs that read variables, each with its prefix."""
+"""The programs that read variables, by prefix."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,5 @@ PROGRAMS: Mapping[str, type[BaseModel]] = {"PDP_": Settings, "PDP_SIDECAR_": Sid
 
 
 def variable_problems() -> Sequence[str]:
-    """A sentence about each variable of the environment that begins as ours and that nothing
-    reads."""
+    """A sentence about each variable of the environment that has our prefix and is not known."""
     return list(unknown_variables(os.environ, PROGRAMS).values())  # noqa: TID251

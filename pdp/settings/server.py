@@ -1,4 +1,4 @@
-"""The settings of `pdp serve`. Closed by default: without an issuer nothing starts."""
+"""The settings of `pdp serve`. Secure by default: without an issuer it does not start."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,14 +14,14 @@ from pdp.settings.issuers import IssuerSettings, development_beside_production
 
 
 class DatabaseSettings(Loaded):
-    """Where policy and facts are: all that the commands on the database need."""
+    """The database of policy and facts: the only setting that database commands need."""
 
     database_url: SecretStr = SecretStr("sqlite:///pdp.db")
     """A SQLAlchemy URL of SQLite or PostgreSQL."""
 
 
 class Settings(DatabaseSettings):
-    """All settings. docs/settings.md lists them; a test holds the list against this class."""
+    """All settings. docs/settings.md lists them; a test compares the list with this class."""
 
     model_config = SettingsConfigDict(extra="forbid")
 
@@ -29,7 +29,7 @@ class Settings(DatabaseSettings):
     """Accepted Clerk instances. In the environment: a JSON list, or one or more URLs
     separated by commas."""
     allow_development_issuers: bool = False
-    """Accept a development instance beside one of production, where anybody may sign up."""
+    """Accept a development instance, where anybody may sign up, beside a production one."""
     clock_skew_seconds: float = Field(5, ge=0, le=30, allow_inf_nan=False)
     token_lifetime_seconds_max: float = Field(3600, gt=0, allow_inf_nan=False)
     jwks_refresh_seconds: float = Field(60, ge=1, allow_inf_nan=False)
@@ -42,9 +42,9 @@ class Settings(DatabaseSettings):
     audit_allows: bool = False
     """Record allows too. Denials are always recorded."""
     audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
-    """What each caller's denials may add to the audit log of this process, every second."""
+    """Bytes per second that the denials of one caller may add to the audit log of a process."""
     audit_share_burst_bytes: int = Field(16 << 20, ge=1)
-    """What they may add at once."""
+    """Bytes that they may add at once."""
 
     listen: str = "127.0.0.1:50051"
     http_listen: str = "127.0.0.1:8080"
@@ -52,7 +52,7 @@ class Settings(DatabaseSettings):
     threads: int = Field(32, ge=1, le=1024)
     tls: TlsSettings | None = None
     clerk: ClerkSettings = ClerkSettings()
-    """Where people come from, beside the administration service and policy documents."""
+    """The source of users, beside the administration service and policy documents."""
     callers: tuple[CallerSettings, ...] = ()
     """Empty: every caller is `anonymous` and may do everything, on loopback only."""
     streams_share: int = Field(512, ge=1)
@@ -60,9 +60,9 @@ class Settings(DatabaseSettings):
     reports_share: int = Field(1_000, ge=1)
     """How many records one caller may report to one process a second."""
     session_cookie: str = Field("__session", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-    """Where a request that comes through Envoy has its token, if not in `Authorization`."""
+    """The cookie with the token of a request through Envoy, if `Authorization` has none."""
     insecure: bool = False
-    """Listen beyond loopback though callers do not authenticate or their keys cross in clear."""
+    """Listen beyond loopback although callers do not authenticate, or send keys in clear text."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -73,7 +73,7 @@ class Settings(DatabaseSettings):
     def _issuers_from_text(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return [{"issuer": one} if isinstance(one, str) else one for one in listed(value)]
+        return [{"issuer": item} if isinstance(item, str) else item for item in listed(value)]
 
     @field_validator("issuers")
     @classmethod
@@ -92,7 +92,7 @@ class Settings(DatabaseSettings):
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
-        issuers = [one.issuer for one in self.issuers]
+        issuers = [settings.issuer for settings in self.issuers]
         if len(set(issuers)) != len(issuers):
             raise ValueError("issuers: each may be named once")
         both = development_beside_production(self.issuers)

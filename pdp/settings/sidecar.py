@@ -1,4 +1,4 @@
-"""The settings of `pdp sidecar`. Closed by default: without an upstream nothing starts."""
+"""The settings of `pdp sidecar`. Secure by default: without an upstream it does not start."""
 
 import re
 from pathlib import Path
@@ -19,10 +19,10 @@ from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_liste
 
 
 class UpstreamTlsSettings(Frozen):
-    """TLS to upstream."""
+    """TLS of connections to upstream."""
 
     ca_file: Path | None = None
-    """Authorities that its certificate may come from; None: those of the system."""
+    """Authorities that may sign its certificate; None: those of the system."""
     certificate_file: Path | None = None
     """The sidecar's own certificate, for mTLS."""
     private_key_file: Path | None = None
@@ -35,7 +35,7 @@ class UpstreamTlsSettings(Frozen):
 
 
 class StayOpenSettings(Frozen):
-    """Permissions of which kept allows are given for a while after the sidecar was cut off."""
+    """Permissions that fail open: their cached allows serve for a while after a lease has ended."""
 
     permission: str
     """A permission, or all of one type: `course:view`, `course:*`."""
@@ -51,7 +51,7 @@ class StayOpenSettings(Frozen):
 
 
 class SidecarSettings(Loaded):
-    """All settings. docs/sidecar.md lists them; a test holds the list against this class."""
+    """All settings. docs/sidecar.md lists them; a test compares the list with this class."""
 
     model_config = SettingsConfigDict(env_prefix="PDP_SIDECAR_", extra="forbid")
     default_file: ClassVar[str] = "pdp-sidecar.toml"
@@ -60,36 +60,36 @@ class SidecarSettings(Loaded):
     """A sidecar has no streams."""
 
     upstreams: Annotated[tuple[str, ...], NoDecode] = Field((), validate_default=True)
-    """`host:port` of servers, the first that answers is asked. In the environment: separated by
+    """`host:port` of servers; the first that answers is used. In the environment: separated by
     commas, or a JSON list."""
     upstream_tls: UpstreamTlsSettings | None = None
     """None: clear text, on loopback only."""
     api_key: SecretStr | None = None
-    """By which the sidecar proves itself to upstream."""
+    """Authenticates the sidecar to upstream."""
     api_key_file: Path | None = None
     deadline_seconds: float = Field(0.2, gt=0, le=60, allow_inf_nan=False)
-    """For a question to upstream, the next upstreams included. Shorter than a guard's 0.25: where a
-    server hangs, who asked must still be there to hear that it may stay open."""
+    """For a request to upstream, all upstreams together. Shorter than the 0.25 s of a guard: if a
+    server hangs, the guard must still be waiting when the sidecar fails open."""
 
     entries_max: int = Field(10_000, ge=1)
     age_seconds_max: float = Field(30, gt=0, allow_inf_nan=False)
-    """For how long an answer is kept at most."""
+    """The longest time that an answer is cached."""
     stay_open: tuple[StayOpenSettings, ...] = ()
 
     audit_directory: Path = Path("sidecar-audit")
     audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
-    """What each caller's denials may add to the audit log of this process, every second."""
+    """Bytes per second that the denials of one caller may add to the audit log of a process."""
     audit_share_burst_bytes: int = Field(16 << 20, ge=1)
-    """What they may add at once."""
+    """Bytes that they may add at once."""
 
     listen: str = "127.0.0.1:50052"
     http_listen: str = "127.0.0.1:8081"
     threads: int = Field(32, ge=1, le=1024)
     tls: TlsSettings | None = None
     callers: tuple[CallerSettings, ...] = ()
-    """Empty: everybody who can connect may ask, on this machine only."""
+    """Empty: everybody on this machine who can connect may call."""
     insecure: bool = False
-    """Ask upstream in clear text, or listen beyond loopback without safe callers."""
+    """Call upstream in clear text, or listen beyond loopback without authenticated callers."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -108,8 +108,8 @@ class SidecarSettings(Loaded):
                 "none is configured; say --upstream HOST:PORT, or set PDP_SIDECAR_UPSTREAMS, e.g. "
                 "PDP_SIDECAR_UPSTREAMS=pdp.internal:50051"
             )
-        for one in value:
-            listen_address(one.removeprefix("dns:///"), unix=True)
+        for address in value:
+            listen_address(address.removeprefix("dns:///"), unix=True)
         if len(set(value)) != len(value):
             raise ValueError("each may be named once")
         return value
@@ -123,27 +123,27 @@ class SidecarSettings(Loaded):
     def _hold_together(self) -> Self:
         if self.api_key is not None and self.api_key_file is not None:
             raise ValueError("give one of api_key and api_key_file")
-        patterns = [one.permission for one in self.stay_open]
+        patterns = [rule.permission for rule in self.stay_open]
         if len(set(patterns)) != len(patterns):
             raise ValueError("stay_open: each permission may be named once")
         if self.upstream_tls is None and not self.insecure:
-            for one in self.upstreams:
-                if not is_loopback_address(one.removeprefix("dns:///")):
+            for address in self.upstreams:
+                if not is_loopback_address(address.removeprefix("dns:///")):
                     raise ValueError(
-                        f"upstreams: {one} is beyond loopback, tokens would cross in clear text; "
-                        "configure upstream_tls, or say --insecure"
+                        f"upstreams: {address} is beyond loopback, tokens would cross in clear "
+                        "text; configure upstream_tls, or say --insecure"
                     )
         require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
         return self
 
     def upstream_key(self) -> str | None:
-        """The API key for upstream, from wherever it is. Raises OSError."""
+        """The API key for upstream, from the setting or the file. Raises OSError."""
         if self.api_key_file is not None:
             return self.api_key_file.read_text().strip()
         return None if self.api_key is None else self.api_key.get_secret_value()
 
     def open_seconds(self, permission: str) -> float:
-        """For how long a kept allow of a permission is given without a lease; 0: not at all."""
-        seconds = {one.permission: one.seconds for one in self.stay_open}
+        """Length of the fail-open window of a permission in seconds; 0: none."""
+        seconds = {rule.permission: rule.seconds for rule in self.stay_open}
         every = f"{permission.partition(':')[0]}:*"
         return seconds.get(permission, seconds.get(every, 0.0))

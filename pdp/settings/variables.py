@@ -1,6 +1,6 @@
-"""Names of variables: which of those that are set does nothing know?
+"""Finds variables that are set and not known.
 
-A misspelled `PDP_DATBASE_URL` would leave a server on the default, an empty SQLite file.
+With a misspelled `PDP_DATBASE_URL` a server would use the default, an empty SQLite file.
 """
 
 import difflib
@@ -15,7 +15,7 @@ COMMAND_LINE = frozenset(
     f"{PREFIX}{name}"
     for name in ("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN")
 )
-"""What commands read that ask a server."""
+"""Variables of the commands that call a server."""
 OTHERS = frozenset(
     f"{PREFIX}{name}"
     for name in (
@@ -27,7 +27,7 @@ OTHERS = frozenset(
 _KUBERNETES = re.compile(
     r"PDP_(PORT|PORT_.*|SERVICE_.*|(.*_)?SERVICE_(HOST|PORT|PORT_.*)|.*_(TCP|UDP|SCTP)(_.*)?)"
 )
-"""What Kubernetes sets in each pod for a Service called `pdp`, or `pdp-...`.
+"""Variables that Kubernetes sets in each pod for a Service named `pdp` or `pdp-...`.
 
 Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 """
@@ -38,11 +38,11 @@ _CUTOFF = 0.7
 def unknown_variables(
     environment: Mapping[str, str], prefixes: Mapping[str, type[BaseModel]]
 ) -> dict[str, str]:
-    """Variables that begin as ours and that nothing reads -> a sentence about each.
+    """Finds variables with our prefix that are not known; returns a sentence about each.
 
     Args:
         environment: Names and values of all variables.
-        prefixes: Of each program's variables, and its settings.
+        prefixes: The settings of each program, by prefix.
     """
     known = COMMAND_LINE | OTHERS | set(_known(prefixes))
     found = {}
@@ -70,13 +70,13 @@ def _known(prefixes: Mapping[str, type[BaseModel]]) -> Iterator[str]:
         yield f"{prefix}CONFIG"
         for name, field in settings.model_fields.items():
             yield f"{prefix}{name.upper()}"
-            # A table; what a list of tables holds has no variables.
+            # Tables have variables; lists of tables have none.
             for inner in _tables(field.annotation):
                 yield from (f"{prefix}{name}__{key}".upper() for key in inner.model_fields)
 
 
 def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
     candidates = (annotation, *(get_args(annotation) if type(None) in get_args(annotation) else ()))
-    for one in candidates:
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            yield one
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            yield candidate

@@ -1,15 +1,15 @@
-"""The sidecar: answers the same questions beside a service, from answers that are still good.
+"""The sidecar: answers the questions of a local service from cached decisions.
 
-In: CheckRequest, BatchCheckRequest of local callers; the change stream of the servers upstream.
-Out: what upstream answered, now or before; a status. Its own decisions (denials given again, allows
-that stayed open) go to segments on its disk, and from there upstream.
+In: CheckRequest, BatchCheckRequest of local callers; the change stream of the upstream servers.
+Out: the answer of upstream, new or cached; or a status. Its own decisions (cached denials, and
+allows in the fail-open window) go to segments on its disk, and from there upstream.
 
-Holds:
-- An answer is given again to exactly the request that it was given to, only within a lease; or,
-  where the settings say so of its permission, for a while after one.
-- A new decision is on record before it goes out; what cannot be recorded is not answered.
-- What is no answer is never kept, and never becomes one.
+Invariants:
+- A cached answer serves exactly the request that it was given to, only within a lease; or, if the
+  settings name its permission, in the fail-open window after a lease.
+- A new decision is logged before it is sent; a decision that cannot be logged is not sent.
+- An error is never cached, and never becomes an answer.
 
-Never: decides, verifies a token, reads a database, tells a local caller that it is refused where it
-is the sidecar that is.
+Never: decides, verifies a token, reads a database, reports a refusal of the sidecar's own
+credentials as a refusal of the local caller.
 """

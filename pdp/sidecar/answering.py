@@ -1,9 +1,9 @@
-"""Answers Check and BatchCheck: from what is kept, or as upstream does, or not at all.
+"""Answers Check and BatchCheck: from the cache, or from upstream, or with an error.
 
-An answer is given again in two ways. As CACHED, within a lease: an allow keeps its decision id, a
-denial is a new decision. As STAYED_OPEN, for a while after the lease has ended, where no server is
-in reach and the settings say so of each permission asked about: allows only, each a new decision.
-What is a new decision is on record before it goes out.
+A cached answer is served in two ways. As CACHED, within a lease: an allow keeps its decision id, a
+denial is a new decision. As STAYED_OPEN, in the fail-open window after the lease, if no server is
+reachable and the settings name each permission of the request: allows only, each a new decision. A
+new decision is logged before it is sent.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ from pdp.gauges import Gauges
 from pdp.limits import BATCH_ITEMS_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
 from pdp.settings import SidecarSettings
-from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, Exchange, Kept, actor_of
+from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, CachedAnswer, Exchange, actor_of
 from pdp.sidecar.upstreams import NoAnswer, Upstreams
 from pdp.wire.callers import Caller
 from pdp.wire.methods import Method
 from pdp.wire.services.decision import SERVICE
 
-STAYED_OPEN = (
-    "allowed before; the sidecar is cut off, and its settings let this stay open for a while"
+FAIL_OPEN_MESSAGE = (
+    "allowed before; the sidecar is cut off, and its settings let this permission fail open"
 )
 _FINGERPRINT_DIGITS = 16
 
 
 @dataclass(slots=True)
 class Counts:
-    """For metrics; they only ever grow."""
+    """Counters for metrics."""
 
     hits: int = 0
     misses: int = 0
@@ -46,12 +46,12 @@ class Counts:
 
 
 class Answering:
-    """Lives on one event loop; upstream is asked in threads of a bounded pool."""
+    """Answers requests on one event loop; a bounded pool of threads calls upstream."""
 
     def __init__(
         self,
         settings: SidecarSettings,
-        cache: DecisionCache[Kept],
+        cache: DecisionCache[CachedAnswer],
         upstreams: Upstreams,
         recorder: Recorder,
         *,
@@ -63,14 +63,14 @@ class Answering:
         self._recorder = recorder
         self._clock = clock
         self.asking = ThreadPoolExecutor(settings.threads, thread_name_prefix="upstream")
-        """Where upstream is asked."""
+        """The threads that call upstream."""
         self.counts = Counts()
 
     def gauges(self) -> Gauges:
         """For metrics."""
         return {
             "pdp_sidecar_hits": (
-                "Requests that were answered from what is kept.",
+                "Requests that were answered from the cache.",
                 lambda: self.counts.hits,
             ),
             "pdp_sidecar_misses": (
@@ -78,14 +78,14 @@ class Answering:
                 lambda: self.counts.misses,
             ),
             "pdp_sidecar_stayed_open": (
-                "Requests that were answered without a lease, as the settings let it.",
+                "Requests that were answered in the fail-open window.",
                 lambda: self.counts.stayed_open,
             ),
             "pdp_sidecar_live": (
-                "1 while there is a lease: kept answers are given.",
+                "1 while there is a lease: the cache is used.",
                 lambda: float(self._cache.live),
             ),
-            "pdp_sidecar_entries": ("Answers that are kept.", lambda: self._cache.size),
+            "pdp_sidecar_entries": ("Cached answers.", lambda: self._cache.size),
         }
 
     def methods(self) -> Sequence[Method]:
@@ -95,7 +95,7 @@ class Answering:
     def _method(self, exchange: Exchange) -> Method:
         async def answer(request: Any, caller: Caller) -> Message:
             items = len(exchange.items(request))
-            # As upstream would say, and before anything is done with each of them.
+            # As upstream does, and before any item is processed.
             if items > BATCH_ITEMS_MAX:
                 raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
             key = key_of(exchange.path, request)
@@ -103,15 +103,15 @@ class Answering:
                 return await self._answer(exchange, key, request, caller)
             except NoAnswer as error:
                 failure = error
-            kept = None
+            entry = None
             if failure.out_of_reach:
-                kept = await self._stay_open(exchange, key, request, caller)
+                entry = await self._fail_open(exchange, key, request, caller)
             else:
-                # Somebody was in reach, and did not say yes: no older yes stays open after that.
+                # A server was reachable and did not allow it: an older allow must not fail open.
                 self._cache.forget(key)
-            if kept is None:
+            if entry is None:
                 raise failure.error
-            return kept
+            return entry
 
         return Method(
             SERVICE, exchange.name, "decide", exchange.request, answer, exchange.request_bytes_max
@@ -122,11 +122,11 @@ class Answering:
     ) -> Message:
         """Raises NoAnswer, AuditUnavailable."""
 
-        def ask() -> Fresh[Kept]:
+        def ask() -> Fresh[CachedAnswer]:
             answer = self._upstreams.ask(exchange.path, request, exchange.response)
             return exchange.fresh(request, answer)
 
-        def get_or_ask() -> Given[Kept]:
+        def get_or_ask() -> Given[CachedAnswer]:
             return self._cache.get_or_ask(key, ask, wait_seconds=self._settings.deadline_seconds)
 
         found = self._cache.find(key)
@@ -134,48 +134,55 @@ class Answering:
             given = Given(found, cached=True)
         else:
             given = await in_pool(self.asking, get_or_ask)
-        kept, again = given.answer, None
-        if given.cached and not kept.denies:
-            again = kept.again
+        entry, cached = given.answer, None
+        if given.cached and not entry.denies:
+            cached = entry.cached
         elif given.cached:
-            again = await self._again(exchange, request, kept, caller, AnswerSource.CACHED)
-            # The write took time. An answer that may no longer be given is asked for again.
-            if self._cache.find(key) is not kept:
+            cached = await self._record_cached(
+                exchange, request, entry, caller, AnswerSource.CACHED
+            )
+            # The write took time. If the entry is no longer valid meanwhile, upstream is called.
+            if self._cache.find(key) is not entry:
                 fresh = await in_pool(self.asking, ask)
-                kept, again = fresh.answer, None
-        if again is None:
+                entry, cached = fresh.answer, None
+        if cached is None:
             self.counts.misses += 1
         else:
             self.counts.hits += 1
-        message: Message = kept.fresh if again is None else again
+        message: Message = entry.fresh if cached is None else cached
         return message
 
-    async def _stay_open(
+    async def _fail_open(
         self, exchange: Exchange, key: bytes, request: Any, caller: Caller
     ) -> Message | None:
-        """The answer that was given before, where the settings let it stay open. Raises
-        AuditUnavailable."""
+        """The cached answer, if the settings let it fail open. Raises AuditUnavailable."""
         items = exchange.items(request)
-        seconds = min((self._settings.open_seconds(one.permission) for one in items), default=0.0)
+        seconds = min((self._settings.open_seconds(item.permission) for item in items), default=0.0)
         if not seconds:
             return None
-        kept = self._cache.find(key, overtime_seconds=seconds)
-        if kept is None or kept.denies:
+        entry = self._cache.find(key, overtime_seconds=seconds)
+        if entry is None or entry.denies:
             return None
-        again: Message = await self._again(
-            exchange, request, kept, caller, AnswerSource.STAYED_OPEN
+        cached: Message = await self._record_cached(
+            exchange, request, entry, caller, AnswerSource.STAYED_OPEN
         )
-        if self._cache.find(key, overtime_seconds=seconds) is not kept:
+        if self._cache.find(key, overtime_seconds=seconds) is not entry:
             return None
         self.counts.stayed_open += 1
-        return again
+        return cached
 
-    async def _again(
-        self, exchange: Exchange, request: Any, kept: Kept, caller: Caller, source: AnswerSource
+    async def _record_cached(
+        self,
+        exchange: Exchange,
+        request: Any,
+        entry: CachedAnswer,
+        caller: Caller,
+        source: AnswerSource,
     ) -> Any:
-        """A new answer, put on record: all that it denies, or all that stayed open."""
+        """Makes new decisions of a cached answer (all denials, or all that fail open), and logs
+        them."""
         message: Any = exchange.response()
-        message.CopyFrom(kept.again)
+        message.CopyFrom(entry.cached)
         token = hashlib.sha256(request.actor_token.encode()).hexdigest()[:_FINGERPRINT_DIGITS]
         actor = actor_of(message.actor)
         now = self._clock()
@@ -188,7 +195,7 @@ class Answering:
             result.decision_id = new_decision_id()
             if source is AnswerSource.STAYED_OPEN:
                 result.source = ANSWER_SOURCE_STAYED_OPEN
-                result.message = STAYED_OPEN
+                result.message = FAIL_OPEN_MESSAGE
                 result.ClearField("reusable_until")
             resource = item.resource
             results.append(result)

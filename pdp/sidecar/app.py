@@ -1,7 +1,7 @@
-"""The sidecar's composition root: settings -> its parts, and the order in which they start and end.
+"""The sidecar's composition root: settings -> parts, and the order in which they start and stop.
 
-It starts whatever is out of reach: without a server it is alive and not ready, and becomes ready by
-itself.
+It starts even if nothing is reachable: without a server it is alive and not ready, and becomes
+ready by itself.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from pdp.process.metrics import Metrics
 from pdp.settings import SidecarSettings
 from pdp.sidecar import reporting
 from pdp.sidecar.answering import Answering
-from pdp.sidecar.exchanges import Kept
-from pdp.sidecar.passing import passed_on_methods
+from pdp.sidecar.exchanges import CachedAnswer
+from pdp.sidecar.forwarding import forwarded_methods
 from pdp.sidecar.reporting import UpstreamDestination
 from pdp.sidecar.upstreams import Credentials, Upstreams
 from pdp.wire import Application, Callers, Health, reflection_methods
@@ -36,15 +36,15 @@ ORIGIN = "sidecar"
 
 
 class Sidecar:
-    """One process beside a service."""
+    """A sidecar process."""
 
     def __init__(self, settings: SidecarSettings) -> None:
-        """Raises ValueError or OSError for settings that do not hold."""
+        """Creates the sidecar. Raises ValueError or OSError for settings that cannot be used."""
         self._settings = settings
         self._upstreams = Upstreams(
             settings.upstreams, _credentials(settings), deadline_seconds=settings.deadline_seconds
         )
-        self._cache: DecisionCache[Kept] = DecisionCache(
+        self._cache: DecisionCache[CachedAnswer] = DecisionCache(
             entries_max=settings.entries_max, age_seconds_max=settings.age_seconds_max
         )
         self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
@@ -69,7 +69,7 @@ class Sidecar:
         health = Health()
         methods = (
             *self._answering.methods(),
-            *passed_on_methods(self._upstreams, self._answering.asking),
+            *forwarded_methods(self._upstreams, self._answering.asking),
             *health.methods(),
         )
         application = Application(
@@ -104,20 +104,20 @@ class Sidecar:
         )
 
     def obstacles(self) -> list[str]:
-        """Why the process does not answer as it should; empty: it does."""
+        """Why the process is not ready; empty: it is."""
         return self._life.obstacles()
 
     def _checks(self) -> Sequence[Check]:
         return (
             (lambda: self._cache.live, "the change stream is not live"),
-            (self._recorder.ready, "decisions cannot be put on record"),
+            (self._recorder.ready, "decisions cannot be logged"),
         )
 
     def start(self) -> None:
         """Starts everything, the gRPC port last.
 
-        Raises OSError, RuntimeError or AuditUnavailable where something cannot start; `stop` then
-        stops what has.
+        Raises OSError, RuntimeError or AuditUnavailable if a part cannot start; `stop` then stops
+        the parts that have started.
         """
         self._metrics.set_certificates(
             examine_certificates(_certificate_files(self._settings), self._clock())
@@ -137,18 +137,20 @@ class Sidecar:
         )
 
     def listens(self) -> bool:
-        """Whether both ports are open. A listener that ended does not come back by itself."""
+        """Whether both ports are open. A listener that ended does not restart by itself."""
         return self._life.listens()
 
     def stop(self) -> None:
-        """Stops taking requests, finishes those in flight, and reports what upstream takes."""
+        """Stops accepting requests, finishes those in flight, and ships the log if possible."""
         self._life.stop()
 
 
 def _credentials(settings: SidecarSettings) -> Credentials:
-    tls, one = None, settings.upstream_tls
-    if one is not None:
-        tls = TlsOptions(ca=one.ca_file, cert=one.certificate_file, key=one.private_key_file)
+    tls, configured = None, settings.upstream_tls
+    if configured is not None:
+        tls = TlsOptions(
+            ca=configured.ca_file, cert=configured.certificate_file, key=configured.private_key_file
+        )
     return Credentials(tls, settings.upstream_key(), settings.insecure)
 
 

@@ -1,4 +1,4 @@
-"""Check and BatchCheck as a sidecar sees them: what an answer depends on, and what is in it."""
+"""Check and BatchCheck for a sidecar: what an answer depends on, and what it contains."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,19 +36,19 @@ Results = Sequence[CheckResponse]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An answer of upstream, and how it is given again."""
+class CachedAnswer:
+    """An answer of upstream, and the form in which it is served from the cache."""
 
     fresh: Any
-    again: Any
-    """The same, marked as CACHED. Not to be altered."""
+    cached: Any
+    """The same, marked as CACHED. Must not be modified."""
     denies: bool
-    """Whether one of them is a denial."""
+    """Whether a result is a denial."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One of the two methods. They differ in whether there is one question or a list."""
+    """A method: Check with one question, or BatchCheck with a list."""
 
     name: str
     request: type[Message]
@@ -57,30 +57,30 @@ class Exchange:
     items: Callable[[Any], Items]
     results: Callable[[Any], Results]
     validate: Callable[[Any, int], object]
-    """Raises PdpUnavailable where a response is no answer to so many questions."""
+    """Raises PdpUnavailable if a response does not answer this number of questions."""
 
     @property
     def path(self) -> str:
         """The HTTP/2 `:path`, exactly."""
         return f"/{SERVICE}/{self.name}"
 
-    def fresh(self, request: Any, answer: Answer) -> Fresh[Kept]:
-        """What the cache has to know of an answer. Raises NoAnswer where it is none."""
+    def fresh(self, request: Any, answer: Answer) -> Fresh[CachedAnswer]:
+        """The cache entry of an answer. Raises NoAnswer if the response is not an answer."""
         message, items = answer.message, self.items(request)
         try:
             self.validate(message, len(items))
         except PdpUnavailable as error:
             raise NoAnswer(UpstreamUnavailable(error.message), out_of_reach=False) from None
-        again = self.response()
-        again.CopyFrom(message)
-        for result in self.results(again):
+        cached = self.response()
+        cached.CopyFrom(message)
+        for result in self.results(cached):
             result.source = ANSWER_SOURCE_CACHED
-            # It counts from when the question was sent: from an earlier moment than the next.
+            # Counted from when the request was sent, which is earlier than the next request.
             result.ClearField("reusable_for")
         results = self.results(message)
         denies = any(result.decision == DECISION_DENY for result in results)
         return Fresh(
-            Kept(message, again, denies),
+            CachedAnswer(message, cached, denies),
             answer.sent_at,
             results[0].epoch,
             min(result.revision for result in results),
@@ -123,8 +123,8 @@ def actor_of(message: WireActor) -> Actor | None:
 
 
 def _reusable_seconds(results: Results) -> float | None:
-    """For how long all of them hold; None: not at all, or it is not known, or they
-    cannot be put on record again."""
+    """Seconds for which all results can be reused; None: not at all, or unknown, or they cannot be
+    logged from the cache."""
     if any(
         not result.HasField("reusable_for")
         or result.source != ANSWER_SOURCE_UNSPECIFIED
@@ -133,12 +133,14 @@ def _reusable_seconds(results: Results) -> float | None:
         for result in results
     ):
         return None
-    return min(one.reusable_for.seconds + one.reusable_for.nanos / 1e9 for one in results)
+    return min(result.reusable_for.seconds + result.reusable_for.nanos / 1e9 for result in results)
 
 
 def _touched(actor: WireActor, items: Items, results: Results) -> Touched:
     resources = {
         (item.resource.type, item.resource.id) for item in items if item.HasField("resource")
     }
-    resources.update((one.type, one.id) for result in results for one in result.ancestors)
+    resources.update(
+        (ancestor.type, ancestor.id) for result in results for ancestor in result.ancestors
+    )
     return Touched(actor.user_id, actor.organization_id, frozenset(resources))

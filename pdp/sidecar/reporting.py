@@ -1,9 +1,8 @@
-"""Ships the sidecar's own decision log upstream: what it answered by itself.
+"""Ships the sidecar's own decision log upstream.
 
-The log is on disk before an answer goes out, and its segments stay until upstream has said that all
-of them is committed. What upstream refuses stays on disk for people, with a note of why beside it
-(see `pdp.audit.Shipper`). Each record has a decision id of its own: upstream takes one record for
-each.
+A decision is on disk before its answer is sent. Segments stay until upstream confirms that all of
+their records are committed. Refused records stay on disk with the reason, for an operator (see
+`pdp.audit.Shipper`). Each record has its own decision id: upstream takes one record for each.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,37 +16,37 @@ from pdp.wire.convert.log_frames import frame_message, place_message, place_of
 
 
 def gauges(shipper: Shipper) -> Gauges:
-    """For metrics: how far the log has come upstream."""
+    """Gauges of the shipping of the log."""
     return {
         "pdp_sidecar_unreported_bytes": (
-            "Decisions on disk that upstream has not taken yet.",
+            "Bytes of the log on disk that upstream has not confirmed.",
             shipper.waiting_bytes,
         ),
         "pdp_sidecar_report_failures": (
-            "Attempts to bring the log upstream that failed.",
+            "Attempts to ship the log upstream that failed.",
             lambda: shipper.counts().failures,
         ),
     }
 
 
 Report = Callable[[ReportDecisionsRequest], ReportDecisionsResponse]
-"""Calls AuditService.ReportDecisions, of whichever upstream. Raises PdpError where that has no
-answer, whatever the reason: the shipper tries again, with the log as it is."""
+"""Calls AuditService.ReportDecisions of an upstream. Raises PdpError for every failure: the shipper
+retries with the same log."""
 
 
 class UpstreamDestination:
-    """The decision log of the decision point, to which this process is a caller that reports."""
+    """The decision log of upstream, to which this process reports as a caller."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
 
     def place(self, log: Log) -> Place | None:
-        """Raises PdpError."""
+        """Where upstream expects the next record. Raises PdpError."""
         response = self._report(ReportDecisionsRequest(origin=log.origin, log_id=log.log_id))
         return place_of(response.place) if response.HasField("place") else None
 
     def commit(self, log: Log, frames: Sequence[Frame]) -> Sequence[Refusal]:
-        """Raises PdpError."""
+        """Sends frames; returns the refused ones. Raises PdpError."""
         response = self._report(
             ReportDecisionsRequest(
                 origin=log.origin,
@@ -58,4 +57,4 @@ class UpstreamDestination:
         )
         if place_of(response.place) != frames[-1].after:
             raise AuditUnavailable("upstream has not taken the log as it is")
-        return [Refusal(one.position, one.description) for one in response.refusals]
+        return [Refusal(refusal.position, refusal.description) for refusal in response.refusals]

@@ -1,7 +1,8 @@
-"""The servers behind a sidecar: whom it asks, whom it watches, and what their errors mean here.
+"""The upstream servers of a sidecar: failover, the change stream, and the meaning of their errors.
 
-One of them is the current one, which is watched, and asked first. Where it cannot be reached, or
-does not answer in its share of the time, the next is asked, and becomes the current one.
+One server is the current one: the sidecar watches it, and calls it first. If it is not reachable,
+or does not answer within its share of the time, the sidecar calls the next one, which becomes the
+current one.
 """
 
 import threading
@@ -30,41 +31,41 @@ _AUDIT = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 _CHANGES = change_service_pb2.DESCRIPTOR.services_by_name["ChangeService"].full_name
 _Code = grpc.StatusCode
 
-# The sidecar's own credentials will not do. To who asked the sidecar that is no news of theirs.
+# The sidecar's own credentials are refused. This is not a refusal of the sidecar's caller.
 _REFUSALS = frozenset((_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED))
-# A server has looked at the question, and no other will think otherwise.
+# A server has processed the request, and no other would answer differently.
 _VERDICTS = frozenset((_Code.INVALID_ARGUMENT, _Code.INTERNAL))
-# CANCELLED is how a server that ends leaves what it has accepted and not begun.
+# CANCELLED is the status of requests that a stopping server accepted and did not begin.
 _ABSENCES = frozenset((_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED, _Code.CANCELLED))
-# Of these without a word from the server itself: it is not there, or hangs.
+# These without ErrorInfo: the server is not reachable, or hangs.
 _LEFT_AFTER = frozenset((_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED))
-# A server did not get as far as to decide. Not among them: AUDIT_UNAVAILABLE, which is what becomes
-# of a denial that could not be recorded, and REVISION_NOT_REACHED, which asks for news.
+# A server did not decide. Not in the set: AUDIT_UNAVAILABLE, which also hides a denial that could
+# not be logged, and REVISION_NOT_REACHED, whose caller requires a newer revision.
 _UNDECIDED = frozenset(
     ("", "DATABASE_UNAVAILABLE", "FACTS_STALE", "KEYS_UNAVAILABLE", "SHUTTING_DOWN")
 )
-# How a stream ends that said nothing any more: the connection may be dead, and not know it.
+# How a silent stream ends: its connection may be dead without an error.
 _SILENCE = frozenset((_Code.CANCELLED, _Code.DEADLINE_EXCEEDED))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered."""
+    """The response of a server."""
 
     message: Any
     sent_at: float
-    """time.monotonic() before the question was sent."""
+    """time.monotonic() before the request was sent."""
 
 
 class NoAnswer(Exception):
-    """No server answered, or one will not."""
+    """No server answered, or a server refuses to."""
 
     def __init__(self, error: Exception, *, out_of_reach: bool) -> None:
         super().__init__(str(error))
         self.error = error
-        """What the caller is told."""
+        """The error for the caller."""
         self.out_of_reach = out_of_reach
-        """Whether nothing was decided because no server can be reached or can decide."""
+        """Whether no server was reachable and able to decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class _Failure:
     code: grpc.StatusCode
     status: status_pb2.Status
     reason: str
-    """Of its ErrorInfo; empty: gRPC's own, no server said it."""
+    """The reason of its ErrorInfo; empty: gRPC made the status, not a server."""
 
 
 @dataclass(slots=True)
@@ -80,17 +81,17 @@ class _Upstream:
     target: str
     channel: grpc.Channel
     retired: grpc.Channel | None = None
-    """Its channel before this one: what is in flight there still ends there."""
+    """The previous channel, for the calls in flight there."""
     refused: set[str] = field(default_factory=set)
-    """Which services of its do not let the sidecar in, as the log says."""
+    """Its services that refuse the sidecar, as logged."""
     left: bool = False
-    """Whether the log says that the next was asked instead, and it has not answered since: while
-    all are away, that happens with each question."""
+    """Whether the log says that the sidecar left it, and it has not answered since. Avoids a line
+    for each request while all servers are away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the sidecar shows to upstream."""
+    """The credentials of the sidecar for upstream."""
 
     tls: TlsOptions | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -98,13 +99,17 @@ class Credentials:
 
 
 class Upstreams:
-    """Thread-safe. It connects when it is first asked."""
+    """The upstream servers. Connects at the first call. Thread-safe."""
 
     def __init__(
         self, targets: Sequence[str], credentials: Credentials, *, deadline_seconds: float
     ) -> None:
-        """Raises ValueError where tokens would cross a network in clear text, OSError where a PEM
-        file cannot be read."""
+        """Creates the channels.
+
+        Raises:
+            ValueError: Tokens would cross a network in clear text.
+            OSError: A PEM file cannot be read.
+        """
         self._credentials = credentials
         self._deadline_seconds = deadline_seconds
         self._metadata = caller_metadata(credentials.api_key)
@@ -114,10 +119,12 @@ class Upstreams:
         self._watched = self._all[0]
 
     def ask(self, path: str, request: Message, response: type[Message]) -> Answer:
-        """Asks the current server, and where it has no answer the others, within the deadline, of
-        which each leaves those after it as much as it takes itself.
+        """Calls the current server and, while there is no answer, the others, within the deadline.
 
-        Raises NoAnswer.
+        Each server gets an equal share of the remaining time.
+
+        Raises:
+            NoAnswer: No server answered, or a server refuses to.
         """
         ends_at = time.monotonic() + self._deadline_seconds
         failures: list[_Failure] = []
@@ -155,7 +162,7 @@ class Upstreams:
         return call(request, metadata=self._metadata)
 
     def lost(self, code: grpc.StatusCode) -> None:
-        """The stream has ended: the next is another server's, unless this one meant well."""
+        """Notes that the stream has ended. Unless the status is OK, the next server is used."""
         if code is _Code.OK:
             return
         with self._lock:
@@ -167,9 +174,11 @@ class Upstreams:
         self._leave(upstream)
 
     def report(self, request: ReportDecisionsRequest) -> ReportDecisionsResponse:
-        """Brings a part of the sidecar's own log to the current server.
+        """Sends a part of the sidecar's own log to the current server.
 
-        Raises UpstreamRefused, UpstreamUnavailable.
+        Raises:
+            UpstreamRefused: The server does not accept the sidecar's credentials.
+            UpstreamUnavailable: The server does not answer.
         """
         upstream = self._current
         call = upstream.channel.unary_unary(
@@ -193,18 +202,20 @@ class Upstreams:
         raise UpstreamUnavailable(f"the server takes no report: {failure.code.name}")
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         for upstream in self._all:
             upstream.channel.close()
             if upstream.retired is not None:
                 upstream.retired.close()
 
     def _open(self, target: str) -> grpc.Channel:
-        one = self._credentials
-        return open_channel(target, one.tls, one.api_key, insecure=one.insecure)
+        credentials = self._credentials
+        return open_channel(
+            target, credentials.tls, credentials.api_key, insecure=credentials.insecure
+        )
 
     def _in_turn(self) -> Iterator[tuple[int, _Upstream]]:
-        """The current one and those after it, each with how many are left."""
+        """The servers from the current one on, each with the number of servers left."""
         first = self._all.index(self._current)
         in_turn = (*self._all[first:], *self._all[:first])
         return zip(range(len(in_turn), 0, -1), in_turn, strict=True)
@@ -226,21 +237,20 @@ class Upstreams:
             )
 
     def _leave(self, upstream: _Upstream) -> None:
-        """Makes the next the current one, if `upstream` is it and there is another."""
+        """Makes the next server the current one, if `upstream` is current and there is another."""
         with self._lock:
             if upstream is not self._current or len(self._all) == 1:
                 return
             following = self._all[(self._all.index(upstream) + 1) % len(self._all)]
-            self._current, said, upstream.left = following, upstream.left, True
-        if not said:
+            self._current, logged, upstream.left = following, upstream.left, True
+        if not logged:
             log.warning("upstream_left", upstream=upstream.target, current=following.target)
 
     def _renew(self, upstream: _Upstream) -> None:
-        """Opens a new connection: a connection that died in silence is not believed to be dead
-        for half a minute."""
+        """Opens a new connection: gRPC needs half a minute to notice that a silent one is dead."""
         try:
             channel = self._open(upstream.target)
-        except (OSError, ValueError) as error:  # its certificates are being replaced, perhaps
+        except (OSError, ValueError) as error:  # perhaps its certificates are being replaced
             log.warning("upstream_not_renewed", upstream=upstream.target, error=str(error))
             return
         if upstream.retired is not None:
@@ -249,7 +259,7 @@ class Upstreams:
 
 
 def _service(path: str) -> str:
-    """Of a method's path."""
+    """The service in a method's path."""
     return path.split("/")[1]
 
 
@@ -257,13 +267,17 @@ def _no_answer(failures: Sequence[_Failure]) -> NoAnswer:
     out_of_reach = bool(failures) and all(
         failure.code in _ABSENCES and failure.reason in _UNDECIDED for failure in failures
     )
-    said = next((one for one in failures if one.reason and one.code is _Code.UNAVAILABLE), None)
-    if said is not None:
-        return NoAnswer(PassedOn(said.code, said.status), out_of_reach=out_of_reach)
+    explained = next(
+        (failure for failure in failures if failure.reason and failure.code is _Code.UNAVAILABLE),
+        None,
+    )
+    if explained is not None:
+        status = PassedOn(explained.code, explained.status)
+        return NoAnswer(status, out_of_reach=out_of_reach)
     if any(failure.code in _REFUSALS for failure in failures):
         error = UpstreamRefused("the server does not let this sidecar ask")
         return NoAnswer(error, out_of_reach=False)
-    full = next((one for one in failures if one.code is _Code.RESOURCE_EXHAUSTED), None)
+    full = next((failure for failure in failures if failure.code is _Code.RESOURCE_EXHAUSTED), None)
     if full is not None:
         return NoAnswer(PassedOn(full.code, full.status), out_of_reach=False)
     unavailable = UpstreamUnavailable("no server is in reach and answers")
@@ -280,5 +294,5 @@ def _failure(error: grpc.Call) -> _Failure:
             if detail.Unpack(info):
                 return _Failure(code, status, info.reason)
     except (ValueError, DecodeError):
-        pass  # unreadable details: the code alone already says that there is no answer
+        pass  # unreadable details: the code is enough
     return _Failure(code, plain, "")

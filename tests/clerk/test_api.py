@@ -56,7 +56,7 @@ def all_ids(listed: "type[Page] | object") -> list[str]:
     ids, cursor = [], ""
     while True:
         page = listed(cursor)  # type: ignore[operator]
-        ids += [one["id"] for one in page.objects]
+        ids += [object_["id"] for object_ in page.objects]
         cursor = page.cursor
         if not cursor:
             return ids
@@ -99,14 +99,14 @@ def test_users_that_go_while_pages_are_read_hide_no_other(
 ) -> None:
     everybody = users(3 * PAGE_ITEMS)
     clerk.add(*everybody)
-    gone = [one["id"] for one in everybody[: PAGE_ITEMS - 1]]
+    gone = [user["id"] for user in everybody[: PAGE_ITEMS - 1]]
 
     def delete_after_the_first_page(request: Request) -> None:
         if clerk.asked("/users") == 1:
             clerk.remove(*gone)
 
     clerk.on_request = delete_after_the_first_page
-    assert set(all_ids(api.users)) == {one["id"] for one in everybody}
+    assert set(all_ids(api.users)) == {user["id"] for user in everybody}
 
 
 @pytest.mark.parametrize("count", [OVERLAP_ITEMS // 2, PAGE_ITEMS - 1, PAGE_ITEMS])
@@ -116,14 +116,14 @@ def test_memberships_that_go_while_pages_are_read_hide_no_other(
     total = 2 * PAGE_ITEMS
     everything = [membership(f"orgmem_{n:05d}", created_at=T0 + n) for n in range(total)]
     clerk.add(*everything)
-    gone = [one["id"] for one in everything[:count]]
+    gone = [object_["id"] for object_ in everything[:count]]
 
     def delete_after_the_first_page(request: Request) -> None:
         if clerk.asked("/organization_memberships") == 1:
             clerk.remove(*gone)
 
     clerk.on_request = delete_after_the_first_page
-    assert set(all_ids(api.memberships)) == {one["id"] for one in everything}
+    assert set(all_ids(api.memberships)) == {object_["id"] for object_ in everything}
 
 
 def test_organizations_roles_and_permissions_come_in_clerks_own_words(
@@ -145,7 +145,7 @@ def test_a_value_that_the_sdk_does_not_know_does_not_stop_the_page(
     odd["email_addresses"][0]["verification"] = {"status": "by_pigeon", "strategy": "feathers"}
     odd["object"] = "user"
     clerk.add(odd, user("user_even", has_image="perhaps"))
-    assert [one["id"] for one in api.users().objects] == ["user_odd", "user_even"]
+    assert [user["id"] for user in api.users().objects] == ["user_odd", "user_even"]
     assert api.user("user_odd") == odd
 
 
@@ -223,7 +223,7 @@ def test_retry_after_is_waited_for_in_seconds_and_as_a_date(
 ) -> None:
     clerk.answer_next(too_many("1"), too_many_until(1))
     assert api.instance_id() == INSTANCE_ID
-    first, second, third = (one.at for one in clerk.requests)
+    first, second, third = (request.at for request in clerk.requests)
     assert 1 <= second - first < 2
     assert 1 <= third - second < 2
 
@@ -267,7 +267,7 @@ def test_what_passes_is_asked_for_again(
     clerk.answer_next(answer, answer)
     with capture_logs() as logs:
         assert api.instance_id() == INSTANCE_ID
-    assert [(one["event"], one["what"]) for one in logs] == [
+    assert [(line["event"], line["what"]) for line in logs] == [
         ("clerk_is_asked_again", "the instance")
     ] * 2
 
@@ -289,7 +289,7 @@ def test_an_answer_that_trickles_is_given_up_and_asked_for_again(
     clerk.answer_next(Answer(body=b" " * 500, gap_seconds=0.05))
     with capture_logs() as logs:
         assert ClerkApi(SECRET_KEY, clerk.url).instance_id() == INSTANCE_ID
-    assert [one["why"] for one in logs] == ["took more than 0.4 s"]
+    assert [line["why"] for line in logs] == ["took more than 0.4 s"]
 
 
 def test_what_does_not_pass_is_given_up_after_a_while(

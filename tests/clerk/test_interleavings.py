@@ -46,7 +46,9 @@ class Account:
         """Messages that stood in the line together."""
         self._dies_at, self._read = dies_at, 0
         seen = [(id_, observation_of(parse_event(body))) for id_, body in delivered]
-        messages = [Message(id_, one) for id_, one in seen if one is not None]
+        messages = [
+            Message(id_, observation) for id_, observation in seen if observation is not None
+        ]
         self.directory.observe_messages(messages)
 
     def _clock(self) -> float:
@@ -160,8 +162,8 @@ def deliver_in_disorder(
         if chance.random() < 0.15:  # the process dies, before or after it has committed
             with contextlib.suppress(Crash):
                 account.deliver(*together, dies_at=chance.choice((0, 1, 2)))
-            for one in together:
-                waiting.insert(chance.randint(0, len(waiting)), one)
+            for message in together:
+                waiting.insert(chance.randint(0, len(waiting)), message)
         else:
             account.deliver(*together)
     return state(account, name)
@@ -190,7 +192,7 @@ def test_disorders_of_an_accounts_life_end_as_it_ends_in_order(sqlite_url: str) 
 
     account = account_on(engine)
     expected = {life: deliver_in_order(account, life, life.__name__) for life in LIVES}
-    assert len({repr(one) for one in expected.values()}) == len(LIVES)
+    assert len({repr(end) for end in expected.values()}) == len(LIVES)
     for number in range(soak.count(1_000, sample=200)):
         life = LIVES[number % len(LIVES)]
         found = deliver_in_disorder(account, life, f"n{number}", random.Random(number))
@@ -211,13 +213,13 @@ def test_the_ends_are_what_a_reader_expects(sqlite_url: str) -> None:
     """In order, so that the property above is not one of a program that stores nothing."""
     account = account_on(open_engine(sqlite_url))
     ends = {life.__name__: deliver_in_order(account, life, life.__name__) for life in LIVES}
-    for name, (user, standing, organization, role, grants, revoked) in ends.items():  # type: ignore[misc]
+    for name, (user, status, organization, role, grants, revoked) in ends.items():  # type: ignore[misc]
         assert revoked == 1, name
         assert (user is None) == (name == "is_deleted"), name
         assert (organization is None) == (name == "loses_the_organization"), name
         assert role == ("org:member" if name in ("stays", "is_banned") else None), name
         assert grants == ([] if name == "is_deleted" else ["READER"]), name
-        assert standing.value == {"is_deleted": "deleted", "is_banned": "barred"}.get(
+        assert status.value == {"is_deleted": "deleted", "is_banned": "barred"}.get(
             name, "active"
         ), name
     assert ends["stays"][0] == ("third@example.test", "Ann", ends["stays"][0][2], {})  # type: ignore[index]

@@ -90,9 +90,9 @@ def test_a_user_is_stored_as_clerk_describes_them(
     observed = directory.observe(
         [user("ann", T, email="ann@example.com", name="Ann", attributes={"plan": "pro"})]
     )
-    assert [(one.kind, one.id, one.drift) for one in observed.differences] == [
-        ("user", "user_ann", Drift.MISSING)
-    ]
+    assert [
+        (difference.kind, difference.id, difference.drift) for difference in observed.differences
+    ] == [("user", "user_ann", Drift.MISSING)]
     assert administrator.get(User, ("user_ann",)) == User(
         "user_ann", "ann@example.com", "Ann", UserStatus.ACTIVE, {"plan": "pro"}
     )
@@ -121,8 +121,8 @@ def test_messages_that_are_written_together_are_one_revision_in_any_order(
             Message("msg_3", user("ann", T, name="Eve")),
         ]
     )
-    assert [one.duplicate for one in observed] == [False, False, True, False]
-    assert {one.revision for one in observed} == set(written)
+    assert [result.duplicate for result in observed] == [False, False, True, False]
+    assert {result.revision for result in observed} == set(written)
     assert len(written) == 1
     assert administrator.get(User, ("user_ann",)).name == "Ann"
     assert administrator.get(Membership, ("org_ann", "user_ann"))
@@ -190,7 +190,7 @@ def test_of_two_updates_of_one_moment_the_stricter_wins(store: Store, directory:
             directory.observe([user(name, T, barred=locked)])
     with store.read() as reader:
         found = read_objects(reader, ClerkKind.USER, ["user_ann", "user_bob"])
-    assert {one.status for one in found.values()} == {ClerkStatus.BARRED}
+    assert {object_.status for object_ in found.values()} == {ClerkStatus.BARRED}
 
 
 def test_a_lock_without_a_new_update_time_is_ordered_by_when_it_was_noticed(
@@ -270,8 +270,8 @@ def test_a_removed_member_who_comes_back_is_a_member_whatever_the_order(
         membership("?", T + 9, "org:member", born=T + 9, life="2"),
     ]
     for number, order in enumerate(itertools.permutations(events)):
-        for one in order:
-            directory.observe([_renamed(one, f"n{number}")])
+        for observation in order:
+            directory.observe([_renamed(observation, f"n{number}")])
         found = administrator.get(Membership, (f"org_n{number}", f"user_n{number}"))
         assert found.role == "org:member", order
 
@@ -373,7 +373,7 @@ def test_deleting_an_organization_removes_its_memberships_and_grants_and_keeps_i
     administrator.create(Grant("everywhere", "ADMIN", ToUser("user_ann")))
     administrator.create(Resource("course", "algebra", "org_ann"))
     directory.observe([end_of(ClerkKind.ORGANIZATION, "org_ann", T + 1)])
-    assert [one.id for one in administrator.list(Grant)] == ["everywhere"]
+    assert [grant.id for grant in administrator.list(Grant)] == ["everywhere"]
     assert administrator.list(Membership) == []
     assert administrator.list(Organization) == []
     assert administrator.get(Resource, ("course", "algebra")).organization_id == "org_ann"
@@ -431,10 +431,10 @@ def test_an_administrator_does_not_lift_a_ban_of_clerk(
 def test_a_ban_alone_is_a_change_of_its_user(directory: Directory, store: Store) -> None:
     directory.observe([user("ann", T, name="Ann")])
     banned = directory.observe([user("ann", T + 1, name="Ann", barred=True)])
-    assert [one.drift for one in banned.differences] == [Drift.DIFFERENT]
+    assert [difference.drift for difference in banned.differences] == [Drift.DIFFERENT]
     with store.read() as reader:
         changes = reader.changes(banned.revision - 1)[banned.revision]
-    assert [(one.kind, one.key) for one in changes] == [(ChangeKind.USER, ("user_ann",))]
+    assert [(change.kind, change.key) for change in changes] == [(ChangeKind.USER, ("user_ann",))]
 
 
 # --- the default role -----------------------------------------------------------------------------
@@ -469,15 +469,17 @@ def test_a_role_and_a_permission_are_kept_by_their_ids(directory: Directory, sto
     )
     permission = PermissionSeen(id="perm_1", updated_at=T, noticed_at=T, key="org:posts:edit")
     observed = directory.observe([role, permission])
-    assert {(one.kind, one.id) for one in observed.differences} == {
+    assert {(difference.kind, difference.id) for difference in observed.differences} == {
         ("role", "role_1"),
         ("permission", "perm_1"),
     }
     with store.read() as reader:
         changes = reader.changes(observed.revision - 1)[observed.revision]
-        assert {one.kind for one in changes} == {ChangeKind.ORGANIZATION_ROLE}
+        assert {change.kind for change in changes} == {ChangeKind.ORGANIZATION_ROLE}
     gone = directory.observe([end_of(ClerkKind.PERMISSION, "perm_1", T + 1)])
-    assert [(one.kind, one.drift) for one in gone.differences] == [("permission", Drift.EXTRA)]
+    assert [(difference.kind, difference.drift) for difference in gone.differences] == [
+        ("permission", Drift.EXTRA)
+    ]
     assert list(directory.observe([permission]).differences) == []
 
 
@@ -491,7 +493,7 @@ def test_a_dry_run_says_what_would_change_and_changes_no_more_than_its_progress(
     observed = directory.observe(
         [user("ann", T), membership("ann", T, born=T)], run=7, progress=progress, dry_run=True
     )
-    assert [(one.kind, one.drift) for one in observed.differences] == [
+    assert [(difference.kind, difference.drift) for difference in observed.differences] == [
         ("user", Drift.MISSING),
         ("membership", Drift.MISSING),
     ]
@@ -506,7 +508,7 @@ def test_a_sync_knows_what_it_has_not_met(directory: Directory, store: Store) ->
     directory.observe([user("ann", T, noticed_at=T + 50)], run=1)
     with store.read() as reader:
         missed = read_objects_not_seen(reader, ClerkKind.USER, run=1, after="", limit=10)
-    assert [one.id for one in missed] == ["user_bob"]
+    assert [object_.id for object_ in missed] == ["user_bob"]
 
 
 def test_a_sync_restores_what_differs_though_clerk_has_nothing_newer(
@@ -523,7 +525,7 @@ def test_a_sync_restores_what_differs_though_clerk_has_nothing_newer(
         ],
         run=1,
     )
-    assert [(one.kind, one.drift) for one in observed.differences] == [
+    assert [(difference.kind, difference.drift) for difference in observed.differences] == [
         ("user", Drift.DIFFERENT),
         ("membership", Drift.MISSING),
     ]
@@ -554,7 +556,7 @@ def test_a_membership_that_clerk_never_spoke_of_goes_only_while_that_is_so(
         MembershipGone(organization_id="org_ann", user_id="user_ann"),
     ]
     directory.observe(gone, run=1)
-    assert [one.user_id for one in administrator.list(Membership)] == ["user_ann"]
+    assert [membership.user_id for membership in administrator.list(Membership)] == ["user_ann"]
 
 
 # --- housekeeping ---------------------------------------------------------------------------------
@@ -595,17 +597,17 @@ def test_grants_of_others_are_left_alone(
         assert len(find_referrers(reader, Grant, user_id="user_bob")) == 1
 
 
-def _renamed(one: object, name: str) -> object:
+def _renamed(observation: object, name: str) -> object:
     return dataclasses.replace(
-        one,  # type: ignore[type-var]
-        id=one.id.replace("?", name),  # type: ignore[attr-defined]
+        observation,  # type: ignore[type-var]
+        id=observation.id.replace("?", name),  # type: ignore[attr-defined]
         organization_id=f"org_{name}",
         user_id=f"user_{name}",
     )
 
 
-def _later(one: MembershipSeen, noticed_at: int) -> MembershipSeen:
-    return dataclasses.replace(one, noticed_at=noticed_at)
+def _later(observation: MembershipSeen, noticed_at: int) -> MembershipSeen:
+    return dataclasses.replace(observation, noticed_at=noticed_at)
 
 
 def _hurried(url: str) -> Store:

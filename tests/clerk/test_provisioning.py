@@ -20,7 +20,7 @@ from pdp.authorizer import Authorizer
 from pdp.clerk import provisioning
 from pdp.clerk.directory import Directory
 from pdp.clerk.observations import Observation
-from pdp.clerk.provisioning import Provisioner, arrival_of
+from pdp.clerk.provisioning import Provisioner, token_identity_of
 from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Replica, Store
@@ -40,7 +40,7 @@ from pdp.model import (
 )
 from tests.kit.clerk import accounts
 from tests.kit.facts.outage import Outage
-from tests.kit.identity.verifiers import verifier
+from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run
 
@@ -133,7 +133,7 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
     try:
         eventually(replica.ready)
         authorizer = Authorizer(
-            verifier(clock=time.time),
+            make_verifier(clock=time.time),
             replica,
             recorder,
             clock=time.time,
@@ -259,7 +259,7 @@ def test_a_missing_default_role_is_logged_and_stops_nothing(
     with capture_logs() as logs:
         assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
     assert process.people()[3] == []
-    assert [one["role"] for one in logs if one["event"] == "default_role_unknown"] == [
+    assert [line["role"] for line in logs if line["event"] == "default_role_unknown"] == [
         "NOBODY_MADE_IT"
     ]
 
@@ -378,8 +378,8 @@ def test_a_user_deleted_by_the_administrator_stays_deleted(start: Start) -> None
     assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
     process.administrator.delete(User, ("user_a",))
     before = process.revision()
-    for one in (process, start()):
-        assert one.check(token()).reason is Reason.ACTOR_UNKNOWN
+    for serving in (process, start()):
+        assert serving.check(token()).reason is Reason.ACTOR_UNKNOWN
     assert process.revision() == before
 
 
@@ -398,8 +398,8 @@ def test_nobody_joins_an_organization_that_the_administrator_deleted(start: Star
     process = start()
     assert process.check(token()).reason is Reason.ALLOWED_BY_RULE
     process.administrator.delete(Organization, ("org_a",))
-    for one in (process, start()):
-        assert one.check(token()).reason is Reason.MEMBERSHIP_UNKNOWN
+    for serving in (process, start()):
+        assert serving.check(token()).reason is Reason.MEMBERSHIP_UNKNOWN
     assert process.people() == (User("user_a"), None, None, [])
 
 
@@ -418,8 +418,8 @@ def test_a_token_that_is_refused_creates_nothing(process: Process) -> None:
         Reason.TOKEN_ALGORITHM_NOT_ALLOWED: token(header={"alg": "none"}),
     }
     with counted_writes(process) as writes:
-        for reason, one in refused.items():
-            assert process.check(one).reason is reason
+        for reason, refused_token in refused.items():
+            assert process.check(refused_token).reason is reason
     assert writes == []
     assert process.people() == (None, None, None, [])
 
@@ -476,8 +476,8 @@ def test_nobody_is_created_from_a_token_of_another_instance() -> None:
 
     provision = Provisioner(admit, instance_id="ins_ours")
     ours, theirs = (replace(of("user_1"), key_id=kid) for kid in ("ins_ours", "ins_theirs"))
-    assert [run(provision(one)) for one in (theirs, ours)] == [0, 7]
-    assert asked == [arrival_of(ours)]
+    assert [run(provision(verified)) for verified in (theirs, ours)] == [0, 7]
+    assert asked == [token_identity_of(ours)]
 
 
 def test_what_was_settled_is_asked_again_after_a_while_or_when_the_token_says_more(
@@ -491,9 +491,9 @@ def test_what_was_settled_is_asked_again_after_a_while_or_when_the_token_says_mo
 
     provision = Provisioner(admit)
     plain, member = of("user_1"), of("user_1", claimed_organization_role="org:member")
-    assert [run(provision(one)) for one in (plain, plain, member, member)] == [1, 1, 2, 2]
+    assert [run(provision(verified)) for verified in (plain, plain, member, member)] == [1, 1, 2, 2]
     monkeypatch.setattr(provisioning, "SETTLED_SECONDS", 0)
     other = of("user_2")
-    assert [run(provision(one)) for one in (other, other)] == [3, 4]
+    assert [run(provision(verified)) for verified in (other, other)] == [3, 4]
     # Noticed when the token was issued, in milliseconds.
-    assert asked[0] == (arrival_of(plain), 12_500)
+    assert asked[0] == (token_identity_of(plain), 12_500)

@@ -94,17 +94,17 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
         seen = UserSeen(id="user_1", updated_at=now, noticed_at=now, attributes=attributes)
         small_world.directory.observe([seen])
 
-    with small_world.pushing() as one:
+    with small_world.pushing() as pusher:
         small_world.grant("user_1", "A")
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]])
         hear("A")
-        eventually(lambda: not one._unheard)
+        eventually(lambda: not pusher._unconfirmed)
         hear("A", "ROOT")
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]] * 2)
         # What was pushed is newer than a message, until a message about the push has arrived: but
         # not forever, for its message may be lost.
         hear("ROOT")
-        one.sweep()
+        pusher.sweep()
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]] * 3)
 
 
@@ -159,14 +159,14 @@ def test_what_is_too_much_is_found_by_a_sweep(
     world = small_world
     ids = [f"user_{n}" for n in range(9)]
     world.add(*ids)
-    one = Pusher(world.settings, world.store, clock=world.clock)
+    pusher = Pusher(world.settings, world.store, clock=world.clock)
     for id_ in ids:
         world.grant(id_, "A")
     for revision in world.written:
-        one.tell(revision)
-    one.start()
+        pusher.notify(revision)
+    pusher.start()
     eventually(lambda: {id_ for id_, _ in world.clerk.written} == set(ids))
-    one.stop()
+    pusher.stop()
     assert len(world.clerk.written) == len(ids)
 
 
@@ -176,14 +176,14 @@ def test_each_periodic_sync_ends_with_a_sweep(small_world: World) -> None:
     world.now = time.time()
     world.add("user_1", roles=["A"])
     world.grant("user_1", "B", expires_at=world.now - 1)
-    with world.pushing() as one:
+    with world.pushing() as pusher:
         reconciler = Reconciler(
             world.settings.model_copy(update={"reconcile_seconds": 60}),
             world.store,
             world.directory,
             clock=wall_clock,
             token_lifetime_seconds_max=60,
-            on_synced=one.sweep,
+            on_synced=pusher.sweep,
         )
         reconciler.start()
         try:
@@ -246,7 +246,7 @@ class Circle:
         """`pdp_roles` as Clerk last reported it."""
         found = self._administration.GetUser(pb.GetUserRequest(id=user_id), timeout=10).user
         values = dict(found.attributes.fields)["pdp_roles"].list_value.values
-        return [one.string_value for one in values]
+        return [value.string_value for value in values]
 
     def await_rest(self) -> None:
         """Until whatever was waiting to be pushed has been: who was pushed now and then once more

@@ -1,4 +1,4 @@
-"""A background task goes on whatever its turns do, says so once, and ends when it is told to."""
+"""A background task continues after failures, logs each once, and ends when it is stopped."""
 
 import threading
 from collections.abc import Callable, Iterator

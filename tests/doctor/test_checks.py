@@ -80,11 +80,15 @@ class Checkup:
 
     def of(self, subject: str, token: str | None = None) -> Finding:
         """The last finding about a subject."""
-        return [one for one in self.findings(token) if one.subject == subject][-1]
+        return [finding for finding in self.findings(token) if finding.subject == subject][-1]
 
     def bad(self, token: str | None = None) -> dict[str, Verdict]:
         found = self.findings(token)
-        return {one.subject: one.verdict for one in found if one.verdict is not Verdict.OK}
+        return {
+            finding.subject: finding.verdict
+            for finding in found
+            if finding.verdict is not Verdict.OK
+        }
 
     def token(self, **arguments: Any) -> str:
         now = time.time() + self.seconds_ahead
@@ -104,8 +108,8 @@ def test_a_sound_configuration_has_nothing_to_complain_of(
     administrator.create(Role("NEW_USER"))
     checkup.clerk["default_role"] = "NEW_USER"
     findings = checkup.findings(checkup.token(organization_id="org_a"))
-    assert {one.verdict for one in findings} == {Verdict.OK}
-    assert {one.subject for one in findings} >= {
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
+    assert {finding.subject for finding in findings} >= {
         "database",
         f"issuer {checkup.issuer}",
         "clerk.instance_id",
@@ -133,7 +137,7 @@ def test_a_database_that_is_not_there_or_not_migrated_is_found(
     ):
         checkup.values["database_url"] = url
         found = checkup.of("database")
-        assert (found.verdict, said in found.said) == (Verdict.FAILED, True)
+        assert (found.verdict, said in found.message) == (Verdict.FAILED, True)
         assert "hunter2" not in str(checkup.findings(checkup.token()))
 
 
@@ -152,23 +156,23 @@ def test_an_issuer_without_a_key_set_is_found(
     keys.mode = mode
     found = checkup.of(f"issuer {checkup.issuer}")
     assert found.verdict is Verdict.FAILED
-    assert said in found.said
-    assert keys.jwks_url in found.said
+    assert said in found.message
+    assert keys.jwks_url in found.message
 
 
 def test_an_issuer_that_is_out_of_reach_is_found(checkup: Checkup) -> None:
     checkup.values["issuers"] = [{"issuer": "http://127.0.0.1:9", "authorized_parties": [PARTY]}]
-    assert "cannot be reached" in checkup.of("issuer http://127.0.0.1:9").said
+    assert "cannot be reached" in checkup.of("issuer http://127.0.0.1:9").message
 
 
 def test_ignored_keys_are_named_with_their_reason(checkup: Checkup, keys: KeyServer) -> None:
     keys.keys = [KEY.jwk(), OTHER.jwk(alg="RS512")]
     found = checkup.of(f"issuer {checkup.issuer}")
     assert found.verdict is Verdict.WARNING
-    assert found.said == f"the key {OTHER.kid} is ignored: made for another algorithm"
+    assert found.message == f"the key {OTHER.kid} is ignored: made for another algorithm"
     keys.keys = [OTHER.jwk(alg="RS512")]
     assert checkup.bad()[f"issuer {checkup.issuer}"] is Verdict.WARNING
-    assert any("holds no usable key" in one.said for one in checkup.findings())
+    assert any("holds no usable key" in finding.message for finding in checkup.findings())
 
 
 def test_a_pem_key_is_parsed(checkup: Checkup, tmp_path: Path) -> None:
@@ -205,7 +209,7 @@ def test_authorized_parties_are_asked_for(checkup: Checkup) -> None:
     checkup.values["issuers"] = [{"issuer": checkup.issuer}]
     found = checkup.of(f"issuer {checkup.issuer}")
     assert found.verdict is Verdict.WARNING
-    assert "authorized_parties" in found.said
+    assert "authorized_parties" in found.message
 
 
 @pytest.mark.parametrize(
@@ -222,12 +226,12 @@ def test_a_clock_that_is_wrong_is_found(checkup: Checkup, seconds: float, verdic
     checkup.seconds_ahead = seconds
     found = checkup.of("clock")
     assert found.verdict is verdict
-    assert seconds == 0 or ("ahead" in found.said) == (seconds > 0)
+    assert seconds == 0 or ("ahead" in found.message) == (seconds > 0)
 
 
 def test_webhook_secrets_are_counted_and_distinguished(checkup: Checkup) -> None:
     checkup.clerk["webhook_secrets"] = SECRETS
-    assert "rotation" in checkup.of("clerk.webhook_secrets").said
+    assert "rotation" in checkup.of("clerk.webhook_secrets").message
     checkup.clerk["webhook_secrets"] = [SECRETS[0], SECRETS[0].removeprefix("whsec_")]
     assert checkup.bad() == {"clerk.webhook_secrets": Verdict.WARNING}
     checkup.clerk["webhook_secrets"] = []
@@ -248,13 +252,13 @@ def test_a_secret_key_that_does_not_work_is_found_and_not_repeated(
     checkup.clerk["secret_key"] = key
     found = checkup.of("clerk.secret_key")
     assert found.verdict is Verdict.FAILED
-    assert said in found.said
+    assert said in found.message
     assert key not in str(checkup.findings())
 
 
 def test_an_api_that_does_not_answer_is_found(checkup: Checkup, clerk: ClerkApiServer) -> None:
     clerk.answer_next(Answer(503), path="/instance")
-    assert "HTTP 503" in checkup.of("clerk.secret_key").said
+    assert "HTTP 503" in checkup.of("clerk.secret_key").message
 
 
 def test_a_development_key_beside_a_production_issuer_is_a_warning(checkup: Checkup) -> None:
@@ -304,12 +308,12 @@ def test_a_refused_token_is_explained(
     found = checkup.of("token", token)
     assert found.verdict is Verdict.FAILED
     for part in said:
-        assert part in found.said
+        assert part in found.message
     assert_is_not_told(token, found)
 
 
 def test_the_seconds_since_a_token_expired_are_reported(checkup: Checkup) -> None:
-    said = checkup.of("token", checkup.token(now=time.time() - 1000)).said
+    said = checkup.of("token", checkup.token(now=time.time() - 1000)).message
     ago = re.search(r"It expired (\d+) s ago", said)
     assert ago is not None
     assert 940 <= int(ago[1]) < 950
@@ -330,13 +334,13 @@ def test_what_is_no_token_is_described_and_not_repeated(
 ) -> None:
     token = token.replace("{}", checkup.token())
     found = checkup.of("token", token)
-    assert said in found.said
+    assert said in found.message
     assert_is_not_told(token, found)
 
 
 def test_an_audience_is_compared(checkup: Checkup) -> None:
     checkup.values["issuers"][0]["audience"] = "https://api.example.test"
-    said = checkup.of("token", checkup.token(claims={"aud": "https://else.test"})).said
+    said = checkup.of("token", checkup.token(claims={"aud": "https://else.test"})).message
     assert "https://else.test" in said
     assert "https://api.example.test" in said
 
@@ -344,7 +348,7 @@ def test_an_audience_is_compared(checkup: Checkup) -> None:
 def test_keys_that_are_out_of_reach_are_no_refusal(checkup: Checkup) -> None:
     checkup.values["issuers"] = [{"issuer": "http://127.0.0.1:9", "authorized_parties": [PARTY]}]
     found = checkup.of("token", checkup.token(issuer="http://127.0.0.1:9"))
-    assert "cannot be verified" in found.said
+    assert "cannot be verified" in found.message
 
 
 def test_the_token_of_another_instance_than_the_followed_one_is_warned_of(
@@ -353,7 +357,7 @@ def test_the_token_of_another_instance_than_the_followed_one_is_warned_of(
     keys.keys.append(OTHER.jwk())
     found = checkup.of("token", checkup.token(key=OTHER))
     assert found.verdict is Verdict.WARNING
-    assert OTHER.kid in found.said
+    assert OTHER.kid in found.message
 
 
 @pytest.mark.parametrize(
@@ -380,7 +384,7 @@ def test_the_denial_of_a_user_is_explained(
     for token in (checkup.token(), checkup.token(now=time.time() - 1000)):
         found = checkup.of("user user_1", token)
         assert found.verdict is Verdict.FAILED
-        assert said in found.said
+        assert said in found.message
 
 
 def test_an_ended_session_and_a_missing_membership_are_found(
@@ -396,7 +400,7 @@ def test_a_user_that_would_be_provisioned_is_no_failure(checkup: Checkup) -> Non
     checkup.clerk["provisioning"] = True
     found = checkup.of("user user_1", checkup.token())
     assert found.verdict is Verdict.OK
-    assert "first request" in found.said
+    assert "first request" in found.message
 
 
 def assert_is_not_told(token: str, finding: Finding) -> None:

@@ -15,7 +15,7 @@ from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import Effect, Grant, Permission, Question, Role, Rule, ToUser, User
 from tests.kit.faults.table import FAULTS
-from tests.kit.identity.verifiers import verifier
+from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 
@@ -53,7 +53,7 @@ def test_what_was_revoked_during_a_pause_is_not_allowed_after_it(
     if not confirmed:
         monkeypatch.setattr(Replica, "confirm", lambda *_: None)
     asking = Authorizer(
-        verifier(clock=time.time), replica, recorder, clock=time.time, record_allows=False
+        make_verifier(clock=time.time), replica, recorder, clock=time.time, record_allows=False
     )
     token = session_token(now=time.time(), user_id="user_1")
     try:

@@ -19,7 +19,7 @@ from pdp.errors import KeysUnavailable
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings, Settings
 from tests.kit.identity.key_server import KeyServer, Mode
-from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, running, verifier
+from tests.kit.identity.verifiers import NOW, accepted, make_verifier, pem_issuer, reason, running
 from tests.kit.tokens import (
     ISSUER,
     PARTY,
@@ -75,7 +75,7 @@ def test_j1_a_token_maced_with_the_public_key_is_refused(form: str) -> None:
         ("HS256", R.TOKEN_ALGORITHM_NOT_ALLOWED),
         ("RS256", R.TOKEN_SIGNATURE_INVALID),
     ):
-        assert reason(run(verifier().verify(hmac_token(secret, algorithm)))) is wanted
+        assert reason(run(make_verifier().verify(hmac_token(secret, algorithm)))) is wanted
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,25 @@ def test_j2_a_differently_spelled_pem_is_the_same_key_and_no_hmac_secret(change)
     """CVE-2026-48526, CVE-2026-102273 and CVE-2026-102268 (PyJWT): a guard that compares texts
     misses a PEM with other whitespace. Here the PEM becomes a key object once, at the start."""
     pem = change(KEY.public_pem)
-    one = verifier(IssuerSettings(issuer=ISSUER, public_key=pem))
-    accepted(run(one.verify(session_token(now=NOW))))
+    verifier = make_verifier(IssuerSettings(issuer=ISSUER, public_key=pem))
+    accepted(run(verifier.verify(session_token(now=NOW))))
     for secret in (pem.encode(), pem.strip().encode(), KEY.public_pem.encode()):
-        assert reason(run(one.verify(hmac_token(secret)))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
-        assert reason(run(one.verify(hmac_token(secret, "RS256")))) is R.TOKEN_SIGNATURE_INVALID
+        assert reason(run(verifier.verify(hmac_token(secret)))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+        assert (
+            reason(run(verifier.verify(hmac_token(secret, "RS256")))) is R.TOKEN_SIGNATURE_INVALID
+        )
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "RS512", "RS384", "PS256", "ES256", "none", ""])
 def test_j3_the_algorithm_of_key_and_header_is_rs256_and_nothing_else(algorithm: str) -> None:
     """CVE-2026-48523 (PyJWT): the header's algorithm was checked, the JWK's was used."""
     odd = signing_key("other").jwk(alg=algorithm)
-    with KeyServer([KEY.jwk(), odd]) as server, running(server) as one:
+    with KeyServer([KEY.jwk(), odd]) as server, running(server) as verifier:
         token = session_token(now=NOW, issuer=server.issuer, key=signing_key("other"))
-        assert reason(run(one.verify(token))) is R.TOKEN_KEY_UNKNOWN
+        assert reason(run(verifier.verify(token))) is R.TOKEN_KEY_UNKNOWN
         token = session_token(now=NOW, issuer=server.issuer, header={"alg": algorithm})
-        assert reason(run(one.verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
-        accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer))))
+        assert reason(run(verifier.verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+        accepted(run(verifier.verify(session_token(now=NOW, issuer=server.issuer))))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_j3_the_algorithm_of_key_and_header_is_rs256_and_nothing_else(algorithm:
 def test_j4_critical_extensions_are_refused(header: dict) -> None:
     """CVE-2026-32597 (PyJWT), CVE-2025-59420 (Authlib)."""
     token = session_token(now=NOW, header=header)
-    assert reason(run(verifier().verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+    assert reason(run(make_verifier().verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_j4_critical_extensions_are_refused(header: dict) -> None:
 def test_j5_an_issuer_that_is_not_byte_for_byte_the_configured_one_is_refused(issuer) -> None:
     """CVE-2024-53861 (PyJWT): a partial match of `iss` was accepted."""
     token = session_token(now=NOW, claims={"iss": issuer})
-    assert reason(run(verifier().verify(token))) is R.TOKEN_ISSUER_MISMATCH
+    assert reason(run(make_verifier().verify(token))) is R.TOKEN_ISSUER_MISMATCH
 
 
 def test_j6_without_an_issuer_nothing_starts() -> None:
@@ -167,27 +169,27 @@ def test_j6_without_an_issuer_nothing_starts() -> None:
         with pytest.raises(ValidationError):
             Settings(issuers=(IssuerSettings(issuer=issuer),))
     with pytest.raises(ValueError, match="public key"):
-        verifier(IssuerSettings(issuer=ISSUER, public_key=""))
+        make_verifier(IssuerSettings(issuer=ISSUER, public_key=""))
 
 
 def test_j7_a_flood_of_unknown_kids_and_bad_signatures_costs_one_fetch() -> None:
     """GHSA-fhv5-28vv-h8m8 (PyJWKClient): a fetch for every unknown kid; and SDKs that fetch again
     for every bad signature."""
-    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=30) as one:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=30) as verifier:
         payload, signature = session_token(now=NOW, issuer=server.issuer).split(".")[1:]
         good_header = {"alg": "RS256", "typ": "JWT", "kid": KEY.kid}
         dice = random.Random(7)
         for i in range(10_000):
             header = json.dumps({**good_header, "kid": f"ins_{i}"}).encode()
             token = f"{base64url(header)}.{payload}.{signature}"
-            assert reason(run(one.verify(token))) is R.TOKEN_KEY_UNKNOWN
+            assert reason(run(verifier.verify(token))) is R.TOKEN_KEY_UNKNOWN
             forged = f"{base64url(json.dumps(good_header).encode())}.{payload}."
             forged += base64url(dice.randbytes(256))
-            assert reason(run(one.verify(forged))) is R.TOKEN_SIGNATURE_INVALID
+            assert reason(run(verifier.verify(forged))) is R.TOKEN_SIGNATURE_INVALID
             if i % 500 == 0:
                 accepted(
                     run(
-                        one.verify(
+                        verifier.verify(
                             session_token(now=NOW, issuer=server.issuer, user_id=f"user_{i}")
                         )
                     )
@@ -223,12 +225,12 @@ def test_j8_a_url_in_a_token_is_never_followed(parameter: str) -> None:
     with (
         KeyServer([evil.jwk()]) as attacker,
         KeyServer([KEY.jwk()]) as server,
-        running(server) as one,
+        running(server) as verifier,
     ):
         token = session_token(
             now=NOW, issuer=server.issuer, key=evil, header={parameter: attacker.jwks_url}
         )
-        assert reason(run(one.verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+        assert reason(run(verifier.verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
         assert attacker.fetches == 0
         assert server.fetches == 1
 
@@ -237,10 +239,10 @@ def test_j8_a_redirect_of_the_key_set_is_not_followed() -> None:
     """CVE-2026-24117 (Rekor)."""
     with KeyServer([KEY.jwk()]) as server:
         server.mode = Mode.REDIRECT
-        with running(server, wait=False) as one:
-            eventually(lambda: one.key_fetches[server.issuer].failed)
+        with running(server, wait=False) as verifier:
+            eventually(lambda: verifier.key_fetches[server.issuer].failed)
             with pytest.raises(KeysUnavailable):
-                run(one.verify(session_token(now=NOW, issuer=server.issuer)))
+                run(verifier.verify(session_token(now=NOW, issuer=server.issuer)))
         assert server.redirects_followed == 0
 
 
@@ -257,20 +259,20 @@ def test_j9_broken_keys_among_good_ones_are_skipped_and_counted() -> None:
         other.jwk(kid="ins_twice"),
         other.jwk(kid="ins_twice"),
     ]
-    with KeyServer([*broken, KEY.jwk()]) as server, running(server) as one:
-        accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer))))
-        assert one.key_fetches[server.issuer].keys_skipped == len(broken)
+    with KeyServer([*broken, KEY.jwk()]) as server, running(server) as verifier:
+        accepted(run(verifier.verify(session_token(now=NOW, issuer=server.issuer))))
+        assert verifier.key_fetches[server.issuer].keys_skipped == len(broken)
         for kid in ("ins_empty", "ins_e1", "ins_oct", "ins_okp", "ins_small", "ins_twice"):
             token = session_token(now=NOW, issuer=server.issuer, header={"kid": kid})
-            assert reason(run(one.verify(token))) is R.TOKEN_KEY_UNKNOWN
+            assert reason(run(verifier.verify(token))) is R.TOKEN_KEY_UNKNOWN
 
 
 def test_j9_ten_thousand_keys_are_no_key_set() -> None:
     """CVE-2026-102274 and the like (PyJWT)."""
-    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as verifier:
         server.keys = [{"kty": "RSA", "kid": str(i)} for i in range(10_000)]
-        eventually(lambda: one.key_fetches[server.issuer].failed)
-        accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer))))
+        eventually(lambda: verifier.key_fetches[server.issuer].failed)
+        accepted(run(verifier.verify(session_token(now=NOW, issuer=server.issuer))))
 
 
 def _hostile_tokens() -> dict[str, str]:
@@ -311,13 +313,13 @@ def test_j10_a_hostile_text_is_refused_before_any_cryptography(name: str, monkey
         raise AssertionError("the signature was looked at")
 
     monkeypatch.setattr("pdp.identity.verifier._check_signature", touched)
-    one = verifier()
+    verifier = make_verifier()
     token = _hostile_tokens()[name]
-    assert reason(run(one.verify(token))) in (R.TOKEN_MALFORMED, R.TOKEN_ALGORITHM_NOT_ALLOWED)
+    assert reason(run(verifier.verify(token))) in (R.TOKEN_MALFORMED, R.TOKEN_ALGORITHM_NOT_ALLOWED)
     best = math.inf
     for _ in range(20):  # the best of some: the machine may be busy
         start = time.perf_counter()
-        run(one.verify(token))
+        run(verifier.verify(token))
         best = min(best, time.perf_counter() - start)
     assert best < 0.001
 
@@ -327,7 +329,7 @@ def test_j10_a_wrong_exp_is_refused(value: str) -> None:
     """PyJWT before 2.15: CVE-2026-101918, exceptions out of malformed times."""
     body = json.dumps(session_claims(now=NOW, without=["exp"]))[:-1] + f',"exp":{value}}}'
     token = raw_token({"alg": "RS256", "typ": "JWT", "kid": KEY.kid}, body.encode(), KEY)
-    assert reason(run(verifier().verify(token))) in (
+    assert reason(run(make_verifier().verify(token))) in (
         R.TOKEN_CLAIM_INVALID,
         R.TOKEN_EXPIRED,
         R.TOKEN_LIFETIME_TOO_LONG,
@@ -341,7 +343,7 @@ def test_j11_a_token_of_another_instance_is_refused() -> None:
         KeyServer([KEY.jwk(kid="ins_same")]) as a,
         KeyServer([signing_key("other").jwk(kid="ins_same")]) as b,
     ):
-        both = verifier(IssuerSettings(issuer=a.issuer), IssuerSettings(issuer=b.issuer))
+        both = make_verifier(IssuerSettings(issuer=a.issuer), IssuerSettings(issuer=b.issuer))
         both.start()
         eventually(lambda: a.fetches and b.fetches)
         eventually(lambda: all(f.succeeded for f in both.key_fetches.values()))
@@ -376,9 +378,9 @@ def test_j12_a_clock_skew_that_turns_checks_off_is_refused(skew) -> None:
 def test_j12_a_configured_skew_of_zero_stays_zero() -> None:
     """clerk/javascript #8359."""
     assert Settings(issuers=(pem_issuer(),), clock_skew_seconds=0).clock_skew_seconds == 0
-    one = verifier(clock_skew_seconds=0)
+    verifier = make_verifier(clock_skew_seconds=0)
     token = session_token(now=NOW, claims={"exp": NOW})
-    assert reason(run(one.verify(token))) is R.TOKEN_EXPIRED
+    assert reason(run(verifier.verify(token))) is R.TOKEN_EXPIRED
 
 
 def test_j13_one_failing_claim_among_good_ones_refuses_the_token() -> None:
@@ -394,11 +396,11 @@ def test_j13_one_failing_claim_among_good_ones_refuses_the_token() -> None:
         "o": {"id": ""},
         "act": {},
     }
-    one = verifier(pem_issuer(authorized_parties=(PARTY,), audience="api"))
+    verifier = make_verifier(pem_issuer(authorized_parties=(PARTY,), audience="api"))
     for broken in itertools.product([False, True], repeat=len(breaks)):
         chosen = {n: v for (n, v), b in zip(breaks.items(), broken, strict=True) if b}
         token = session_token(now=NOW, claims={"aud": "api", **chosen})
-        assert isinstance(run(one.verify(token)), VerifiedToken) is not any(broken)
+        assert isinstance(run(verifier.verify(token)), VerifiedToken) is not any(broken)
 
 
 def test_j14_no_part_of_a_token_or_key_appears_in_logs_errors_or_values(caplog) -> None:
@@ -407,7 +409,7 @@ def test_j14_no_part_of_a_token_or_key_appears_in_logs_errors_or_values(caplog) 
     secrets: set[str] = set()
     seen: list[str] = []
     keys = [KEY.jwk(), KEY.jwk(kid="ins_twice"), KEY.jwk(kid="ins_twice")]
-    with KeyServer(keys) as server, running(server, jwks_refresh_seconds=0.05) as one:
+    with KeyServer(keys) as server, running(server, jwks_refresh_seconds=0.05) as verifier:
         for i in range(300):
             claims = {"canary": f"canary-{i}"}
             token = session_token(
@@ -419,13 +421,13 @@ def test_j14_no_part_of_a_token_or_key_appears_in_logs_errors_or_values(caplog) 
             )
             for text in (token, token[:-3], "Bearer " + token, token.replace(".", "!")):
                 try:
-                    seen.append(repr(run(one.verify(text))))
+                    seen.append(repr(run(verifier.verify(text))))
                 except KeysUnavailable as error:
                     seen.append(repr(error) + repr(error.metadata))
             secrets |= set(token.split("."))
         server.mode = Mode.BODY
         server.body = b'{"keys":[{"kid":"canary-body"}]}'
-        eventually(lambda: one.key_fetches[server.issuer].failed)
+        eventually(lambda: verifier.key_fetches[server.issuer].failed)
     texts = "\n".join([caplog.text, *seen])
     assert "could not be fetched" in caplog.text
     for secret in (*secrets, KEY.jwk()["n"], "canary-kid", "canary-body"):
@@ -435,11 +437,11 @@ def test_j14_no_part_of_a_token_or_key_appears_in_logs_errors_or_values(caplog) 
 
 def test_j14_the_verifier_keeps_no_token() -> None:
     """GHSA-xr7q: what is not kept cannot be shown by a dump either."""
-    one = verifier()
+    verifier = make_verifier()
     token = session_token(now=NOW)
-    accepted(run(one.verify(token)))
+    accepted(run(verifier.verify(token)))
     signature = token.rpartition(".")[2]
-    reached: list[object] = [one]
+    reached: list[object] = [verifier]
     known: set[int] = set()
     while reached:
         thing = reached.pop()

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pdp.identity import generate_key_pair, mint_development_token
 from pdp.model import Reason
 from pdp.settings import IssuerSettings
-from tests.kit.identity.verifiers import NOW, accepted, reason, verifier
+from tests.kit.identity.verifiers import NOW, accepted, make_verifier, reason
 from tests.kit.tokens import ISSUER
 from tests.kit.waiting import run
 
@@ -31,7 +31,7 @@ def mint(**arguments) -> str:
 
 
 def development_verifier(**settings):
-    return verifier(IssuerSettings(issuer=ISSUER, public_key=PAIR.public_pem, **settings))
+    return make_verifier(IssuerSettings(issuer=ISSUER, public_key=PAIR.public_pem, **settings))
 
 
 def test_a_development_token_verifies_and_is_marked() -> None:
@@ -41,8 +41,8 @@ def test_a_development_token_verifies_and_is_marked() -> None:
         authorized_party="https://app.example.test",
         claims={"team": "blue"},
     )
-    one = development_verifier(authorized_parties=("https://app.example.test",))
-    verified = accepted(run(one.verify(token)))
+    verifier = development_verifier(authorized_parties=("https://app.example.test",))
+    verified = accepted(run(verifier.verify(token)))
     assert verified.actor.user_id == "user_dev"
     assert verified.actor.organization_id == "org_a"
     assert verified.key_id == "ins_development"
@@ -53,7 +53,7 @@ def test_a_development_token_verifies_and_is_marked() -> None:
 
 
 def test_a_development_token_is_refused_where_its_key_is_not_configured() -> None:
-    assert reason(run(verifier().verify(mint()))) is Reason.TOKEN_SIGNATURE_INVALID
+    assert reason(run(make_verifier().verify(mint()))) is Reason.TOKEN_SIGNATURE_INVALID
 
 
 def test_custom_claims_cannot_override_the_tokens_own() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pdp.model import Reason, RefusedToken
 from pdp.strict_json import with_numbers_as_floats
-from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, verifier
+from tests.kit.identity.verifiers import NOW, accepted, make_verifier, pem_issuer, reason
 from tests.kit.tokens import (
     IGNORED_CATEGORY,
     ISSUER,
@@ -43,7 +43,7 @@ R = Reason
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_session_token_is_accepted(header: dict, version: int) -> None:
     token = session_token(now=NOW, version=version, organization_id="org_a", header=header)
-    verified = accepted(run(verifier().verify(token)))
+    verified = accepted(run(make_verifier().verify(token)))
     assert verified.actor.user_id == "user_1"
     assert verified.actor.session_id == "sess_1"
     assert verified.actor.organization_id == "org_a"
@@ -54,7 +54,7 @@ def test_a_session_token_is_accepted(header: dict, version: int) -> None:
 
 @pytest.mark.parametrize("absent", ["typ", "cat"])
 def test_typ_and_cat_may_be_absent(absent: str) -> None:
-    accepted(run(verifier().verify(session_token(now=NOW, without_header=[absent]))))
+    accepted(run(make_verifier().verify(session_token(now=NOW, without_header=[absent]))))
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ def test_typ_and_cat_may_be_absent(absent: str) -> None:
 )
 def test_a_header_that_is_not_a_session_tokens_is_refused(header: dict, wanted: Reason) -> None:
     token = session_token(now=NOW, header=header)
-    assert reason(run(verifier().verify(token))) is wanted
+    assert reason(run(make_verifier().verify(token))) is wanted
 
 
 def test_a_header_without_an_algorithm_is_refused() -> None:
     token = session_token(now=NOW, without_header=["alg"])
-    assert reason(run(verifier().verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+    assert reason(run(make_verifier().verify(token))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
 
 
 def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
-    one = verifier()
+    verifier = make_verifier()
     header, payload, signature = session_token(now=NOW).split(".")
     other_header, other_payload, _ = session_token(now=NOW, user_id="user_2").split(".")
     altered = "A" + signature[1:] if signature[0] != "A" else "B" + signature[1:]
@@ -129,9 +129,9 @@ def test_4_a_signature_that_is_not_over_these_bytes_is_refused() -> None:
         f"{header}.{other_payload}.{signature}",
         session_token(now=NOW, key=signing_key("other")),
     ):
-        assert reason(run(one.verify(token))) is R.TOKEN_SIGNATURE_INVALID
+        assert reason(run(verifier.verify(token))) is R.TOKEN_SIGNATURE_INVALID
     assert other_header == header
-    accepted(run(one.verify(f"{header}.{payload}.{signature}")))
+    accepted(run(verifier.verify(f"{header}.{payload}.{signature}")))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_claims_that_are_not_a_sessions_are_refused(
     claims: dict, without: list, wanted: Reason
 ) -> None:
     token = session_token(now=NOW, claims=claims, without=without)
-    assert reason(run(verifier().verify(token))) is wanted
+    assert reason(run(make_verifier().verify(token))) is wanted
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_claims_that_are_not_a_sessions_are_refused(
 )
 def test_16_a_number_that_no_double_holds_is_refused(text: str) -> None:
     payload = json.dumps(session_claims(now=NOW, without=["exp"]))[:-1] + f',"exp":{text}}}'
-    assert reason(run(verifier().verify(_raw(payload)))) is R.TOKEN_MALFORMED
+    assert reason(run(make_verifier().verify(_raw(payload)))) is R.TOKEN_MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_16_a_number_that_no_double_holds_is_refused(text: str) -> None:
     ],
 )
 def test_12_an_opaque_machine_token_is_no_session(token: str) -> None:
-    assert reason(run(verifier().verify(token))) is R.TOKEN_NOT_A_SESSION
+    assert reason(run(make_verifier().verify(token))) is R.TOKEN_NOT_A_SESSION
 
 
 @pytest.mark.parametrize(
@@ -257,10 +257,10 @@ def test_12_an_opaque_machine_token_is_no_session(token: str) -> None:
     ],
 )
 def test_14_a_party_that_is_not_authorized_is_refused(party: object, without: list) -> None:
-    one = verifier(pem_issuer(authorized_parties=(PARTY, "https://admin.example.test")))
+    verifier = make_verifier(pem_issuer(authorized_parties=(PARTY, "https://admin.example.test")))
     token = session_token(now=NOW, claims={"azp": party}, without=without)
-    assert reason(run(one.verify(token))) is R.TOKEN_PARTY_NOT_AUTHORIZED
-    accepted(run(one.verify(session_token(now=NOW))))
+    assert reason(run(verifier.verify(token))) is R.TOKEN_PARTY_NOT_AUTHORIZED
+    accepted(run(verifier.verify(session_token(now=NOW))))
 
 
 @pytest.mark.parametrize(
@@ -270,9 +270,9 @@ def test_14_a_token_without_a_party_is_refused_for_a_reason_of_its_own(
     claims: dict, without: list
 ) -> None:
     token = session_token(now=NOW, claims=claims, without=without)
-    one = verifier(pem_issuer(authorized_parties=(PARTY,)))
-    assert reason(run(one.verify(token))) is R.TOKEN_PARTY_MISSING
-    accepted(run(verifier().verify(token)))  # without configured parties, azp is not checked
+    verifier = make_verifier(pem_issuer(authorized_parties=(PARTY,)))
+    assert reason(run(verifier.verify(token))) is R.TOKEN_PARTY_MISSING
+    accepted(run(make_verifier().verify(token)))  # without configured parties, azp is not checked
 
 
 @pytest.mark.parametrize(
@@ -288,15 +288,15 @@ def test_14_a_token_without_a_party_is_refused_for_a_reason_of_its_own(
     ],
 )
 def test_15_a_token_for_another_audience_is_refused(audience: object, without: list) -> None:
-    one = verifier(pem_issuer(audience="api"))
+    verifier = make_verifier(pem_issuer(audience="api"))
     token = session_token(now=NOW, claims={"aud": audience}, without=without)
-    assert reason(run(one.verify(token))) is R.TOKEN_AUDIENCE_MISMATCH
-    accepted(run(one.verify(session_token(now=NOW, claims={"aud": "api"}))))
-    accepted(run(one.verify(session_token(now=NOW, claims={"aud": ["web", "api"]}))))
+    assert reason(run(verifier.verify(token))) is R.TOKEN_AUDIENCE_MISMATCH
+    accepted(run(verifier.verify(session_token(now=NOW, claims={"aud": "api"}))))
+    accepted(run(verifier.verify(session_token(now=NOW, claims={"aud": ["web", "api"]}))))
 
 
 def test_an_audience_is_not_looked_at_where_none_is_configured() -> None:
-    accepted(run(verifier().verify(session_token(now=NOW, claims={"aud": "somebody"}))))
+    accepted(run(make_verifier().verify(session_token(now=NOW, claims={"aud": "somebody"}))))
 
 
 def test_22_a_mask_that_is_no_plain_number_grants_nothing() -> None:
@@ -304,7 +304,7 @@ def test_22_a_mask_that_is_no_plain_number_grants_nothing() -> None:
         token = session_token(
             now=NOW, organization_id="org_a", features="o:a", permissions="read,edit", masks=mask
         )
-        assert accepted(run(verifier().verify(token))).claimed_permissions == ()
+        assert accepted(run(make_verifier().verify(token))).claimed_permissions == ()
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_the_claimed_role_has_its_prefix_in_both_versions(
     claims: dict[str, object], role: str | None, slug: str | None
 ) -> None:
     token = session_token(now=NOW, version=1 if "org_id" in claims else 2, claims=claims)
-    verified = accepted(run(verifier().verify(token)))
+    verified = accepted(run(make_verifier().verify(token)))
     assert verified.claimed_organization_role == role
     assert verified.claimed_organization_slug == slug
 
@@ -343,7 +343,7 @@ def test_21_custom_claims_with_the_names_of_version_1_are_never_read(
 ) -> None:
     own = session_claims(now=NOW, organization_id=organization)
     token = session_token(now=NOW, organization_id=organization, claims=custom | {"team": "blue"})
-    verified = accepted(run(verifier().verify(token)))
+    verified = accepted(run(make_verifier().verify(token)))
     assert verified.actor.organization_id == organization
     assert verified.claimed_organization_role == ("org:member" if organization else None)
     assert verified.claimed_organization_slug == ("a" if organization else None)
@@ -353,25 +353,25 @@ def test_21_custom_claims_with_the_names_of_version_1_are_never_read(
 
 def test_25_an_impersonator_is_named() -> None:
     token = session_token(now=NOW, claims={"act": {"sub": "user_9", "sid": "sess_9"}})
-    assert accepted(run(verifier().verify(token))).actor.impersonator_id == "user_9"
+    assert accepted(run(make_verifier().verify(token))).actor.impersonator_id == "user_9"
 
 
 def test_27_an_absent_or_malformed_fva_is_never_fresh() -> None:
-    one = verifier()
+    verifier = make_verifier()
     for fva in (None, 0, [], [0], [0, 0, 0], ["0", 0], [True, 0], [-2, 0], {"0": 0}):
-        verified = accepted(run(one.verify(session_token(now=NOW, claims={"fva": fva}))))
+        verified = accepted(run(verifier.verify(session_token(now=NOW, claims={"fva": fva}))))
         assert (verified.first_factor_minutes, verified.second_factor_minutes) == (None, None)
-    verified = accepted(run(one.verify(session_token(now=NOW, without=["fva"]))))
+    verified = accepted(run(verifier.verify(session_token(now=NOW, without=["fva"]))))
     assert (verified.first_factor_minutes, verified.second_factor_minutes) == (None, None)
-    verified = accepted(run(one.verify(session_token(now=NOW, claims={"fva": [3, -1]}))))
+    verified = accepted(run(verifier.verify(session_token(now=NOW, claims={"fva": [3, -1]}))))
     assert (verified.first_factor_minutes, verified.second_factor_minutes) == (3.0, None)
 
 
 def test_28_a_token_of_another_shape_is_refused() -> None:
-    one = verifier()
+    verifier = make_verifier()
     good = session_token(now=NOW)
     header, payload, signature = good.split(".")
-    accepted(run(one.verify(good)))
+    accepted(run(verifier.verify(good)))
     for token in (
         "",
         ".",
@@ -394,16 +394,16 @@ def test_28_a_token_of_another_shape_is_refused() -> None:
         "A" + good,
         good + "A" * 8192,
     ):
-        assert reason(run(one.verify(token))) is R.TOKEN_MALFORMED, token[:40]
+        assert reason(run(verifier.verify(token))) is R.TOKEN_MALFORMED, token[:40]
 
 
 def test_28_a_token_past_the_length_bound_is_refused_though_it_is_signed() -> None:
-    one = verifier()
+    verifier = make_verifier()
     assert (
-        reason(run(one.verify(session_token(now=NOW, claims={"x": "x" * 8192}))))
+        reason(run(verifier.verify(session_token(now=NOW, claims={"x": "x" * 8192}))))
         is R.TOKEN_MALFORMED
     )
-    accepted(run(one.verify(session_token(now=NOW, claims={"x": "x" * 5000}))))
+    accepted(run(verifier.verify(session_token(now=NOW, claims={"x": "x" * 5000}))))
 
 
 def test_28_another_spelling_of_the_same_signature_is_refused() -> None:
@@ -415,7 +415,7 @@ def test_28_another_spelling_of_the_same_signature_is_refused() -> None:
     assert base64.urlsafe_b64decode(twin.rpartition(".")[2] + "==") == base64.urlsafe_b64decode(
         good.rpartition(".")[2] + "=="
     )
-    assert reason(run(verifier().verify(twin))) is R.TOKEN_MALFORMED
+    assert reason(run(make_verifier().verify(twin))) is R.TOKEN_MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -439,8 +439,8 @@ def test_28_another_spelling_of_the_same_signature_is_refused() -> None:
 def test_28_json_that_is_not_strict_is_refused(payload: bytes) -> None:
     key = signing_key()
     header = {"alg": "RS256", "typ": "JWT", "kid": key.kid}
-    assert reason(run(verifier().verify(raw_token(header, payload, key)))) is R.TOKEN_MALFORMED
-    assert reason(run(verifier().verify(raw_token(payload, b"{}", key)))) in (
+    assert reason(run(make_verifier().verify(raw_token(header, payload, key)))) is R.TOKEN_MALFORMED
+    assert reason(run(make_verifier().verify(raw_token(payload, b"{}", key)))) in (
         R.TOKEN_MALFORMED,
         # A JSON object without an algorithm.
         R.TOKEN_ALGORITHM_NOT_ALLOWED,
@@ -451,38 +451,38 @@ def test_28_json_that_is_not_strict_is_refused(payload: bytes) -> None:
 def test_28_duplicate_claims_are_refused(twice: str) -> None:
     text = json.dumps(session_claims(now=NOW, organization_id="org_a"))
     payload = f'{text[:-1]},"{twice}":{json.dumps(json.loads(text)[twice])}}}'
-    assert reason(run(verifier().verify(_raw(payload)))) is R.TOKEN_MALFORMED
+    assert reason(run(make_verifier().verify(_raw(payload)))) is R.TOKEN_MALFORMED
 
 
 def test_29_an_authorization_header_is_no_token() -> None:
     good = session_token(now=NOW)
     for text in (f"Bearer {good}", f"bearer {good}", f"Bearer Bearer {good}", f"{good}, {good}"):
-        assert reason(run(verifier().verify(text))) is R.TOKEN_MALFORMED
+        assert reason(run(make_verifier().verify(text))) is R.TOKEN_MALFORMED
 
 
 def test_the_signature_is_judged_before_the_claims() -> None:
     token = session_token(now=NOW - 9999, key=signing_key("other"), claims={"sub": "mch_1"})
-    assert reason(run(verifier().verify(token))) is R.TOKEN_SIGNATURE_INVALID
+    assert reason(run(make_verifier().verify(token))) is R.TOKEN_SIGNATURE_INVALID
 
 
 def test_a_refused_token_names_its_actor_only_where_the_signature_verified() -> None:
-    one = verifier()
-    expired = run(one.verify(session_token(now=NOW - 100, organization_id="org_a")))
+    verifier = make_verifier()
+    expired = run(verifier.verify(session_token(now=NOW - 100, organization_id="org_a")))
     assert isinstance(expired, RefusedToken)
     assert expired.actor is not None
     assert (expired.actor.user_id, expired.actor.organization_id) == ("user_1", "org_a")
     assert expired.token_id == "0123456789abcdef"
-    forged = run(one.verify(session_token(now=NOW, key=signing_key("other"))))
+    forged = run(verifier.verify(session_token(now=NOW, key=signing_key("other"))))
     assert isinstance(forged, RefusedToken)
     assert (forged.actor, forged.token_id) == (None, None)
-    machine = run(one.verify(session_token(now=NOW, claims={"sub": "mch_1"})))
+    machine = run(verifier.verify(session_token(now=NOW, claims={"sub": "mch_1"})))
     assert isinstance(machine, RefusedToken)
     assert machine.actor is None
 
 
 def test_an_unsigned_token_is_refused_whatever_it_says() -> None:
     text = signing_input({"alg": "none", "typ": "JWT"}, session_claims(now=NOW))
-    assert reason(run(verifier().verify(f"{text}."))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
+    assert reason(run(make_verifier().verify(f"{text}."))) is R.TOKEN_ALGORITHM_NOT_ALLOWED
 
 
 def test_every_exception_of_the_library_is_a_refusal(monkeypatch) -> None:
@@ -490,12 +490,12 @@ def test_every_exception_of_the_library_is_a_refusal(monkeypatch) -> None:
         raise OverflowError
 
     monkeypatch.setattr("jwt.algorithms.RSAAlgorithm.verify", broken)
-    assert reason(run(verifier().verify(session_token(now=NOW)))) is R.TOKEN_SIGNATURE_INVALID
+    assert reason(run(make_verifier().verify(session_token(now=NOW)))) is R.TOKEN_SIGNATURE_INVALID
 
 
 def test_a_verified_tokens_claims_are_json_with_floats() -> None:
     token = session_token(now=NOW, claims={"level": 3, "ok": True, "deep": {"list": [1, "2"]}})
-    claims = accepted(run(verifier().verify(token))).claims
+    claims = accepted(run(make_verifier().verify(token))).claims
     assert type(claims["level"]) is float
     assert claims["ok"] is True
     assert claims["deep"] == {"list": [1.0, "2"]}

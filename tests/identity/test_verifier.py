@@ -13,7 +13,7 @@ from pdp.limits import TOKEN_BYTES_MAX
 from pdp.model import Reason, VerifiedToken
 from pdp.settings import IssuerSettings
 from tests.kit.identity.key_server import KeyServer
-from tests.kit.identity.verifiers import NOW, accepted, pem_issuer, reason, running, verifier
+from tests.kit.identity.verifiers import NOW, accepted, make_verifier, pem_issuer, reason, running
 from tests.kit.tokens import raw_token, session_claims, session_token, signing_key
 from tests.kit.waiting import eventually, run
 
@@ -39,8 +39,8 @@ def test_times_compare_as_clerk_compares_them(skew: float) -> None:
         (NOW + 60 + skew - 0.001, None),
         (NOW + 60 + skew, Reason.TOKEN_EXPIRED),
     ):
-        one = verifier(clock=FakeClock(now), clock_skew_seconds=skew)
-        verdict = run(one.verify(token))
+        verifier = make_verifier(clock=FakeClock(now), clock_skew_seconds=skew)
+        verdict = run(verifier.verify(token))
         assert (None if isinstance(verdict, VerifiedToken) else verdict.reason) is wanted
 
 
@@ -57,12 +57,12 @@ def test_a_cached_token_is_judged_by_the_time_of_the_question(
     passes once exp <= now - skew."""
     token = session_token(now=NOW)
     clock = FakeClock()
-    warm = verifier(clock=clock, clock_skew_seconds=skew)
+    warm = make_verifier(clock=clock, clock_skew_seconds=skew)
     accepted(run(warm.verify(token)))
     for now in moments:
         clock.now = now
-        cold = verifier(clock=clock, clock_skew_seconds=skew)
-        known = warm.known(token, now)
+        cold = make_verifier(clock=clock, clock_skew_seconds=skew)
+        known = warm.cached(token, now)
         verdict = run(warm.verify(token))
         assert verdict == run(cold.verify(token))
         assert known in (None, verdict)
@@ -71,60 +71,62 @@ def test_a_cached_token_is_judged_by_the_time_of_the_question(
 
 
 def test_a_hit_returns_the_same_value_without_verifying_again() -> None:
-    one = verifier()
+    verifier = make_verifier()
     token = session_token(now=NOW)
-    assert run(one.verify(token)) is run(one.verify(token))
+    assert run(verifier.verify(token)) is run(verifier.verify(token))
 
 
 def test_only_a_token_that_was_verified_is_known() -> None:
-    one = verifier()
+    verifier = make_verifier()
     token = session_token(now=NOW)
-    assert one.known(token, NOW) is None
-    assert one.known("x" * (TOKEN_BYTES_MAX + 1), NOW) is None
-    verified = accepted(run(one.verify(token)))
-    assert one.known(token, NOW) is verified
-    assert one.known(token + "x", NOW) is None
+    assert verifier.cached(token, NOW) is None
+    assert verifier.cached("x" * (TOKEN_BYTES_MAX + 1), NOW) is None
+    verified = accepted(run(verifier.verify(token)))
+    assert verifier.cached(token, NOW) is verified
+    assert verifier.cached(token + "x", NOW) is None
 
 
 def test_tokens_with_one_signature_and_other_payloads_are_not_mixed_up() -> None:
     """Cache-key twins: everything but one segment equal to a token that is in the cache."""
-    one = verifier()
+    verifier = make_verifier()
     good = session_token(now=NOW)
     header, payload, signature = good.split(".")
     other = session_token(now=NOW, user_id="user_2")
     _other_header, other_payload, other_signature = other.split(".")
-    accepted(run(one.verify(good)))
+    accepted(run(verifier.verify(good)))
     for twin in (
         f"{header}.{other_payload}.{signature}",
         f"{header}.{payload}.{other_signature}",
         f"{header}{payload[:1]}.{payload[1:]}.{signature}",
         f"{header}.{payload[:-1]}.{payload[-1:]}{signature}",
     ):
-        assert not isinstance(run(one.verify(twin)), VerifiedToken)
-    assert accepted(run(one.verify(other))).actor.user_id == "user_2"
-    assert accepted(run(one.verify(good))).actor.user_id == "user_1"
+        assert not isinstance(run(verifier.verify(twin)), VerifiedToken)
+    assert accepted(run(verifier.verify(other))).actor.user_id == "user_2"
+    assert accepted(run(verifier.verify(good))).actor.user_id == "user_1"
 
     # Control: with a key of the signature alone the twin would have been somebody else.
-    one._cache[digest_of(f"{header}.{other_payload}.{signature}")] = one._cache[digest_of(good)]
-    accepted(run(one.verify(f"{header}.{other_payload}.{signature}")))
+    verifier._cache[digest_of(f"{header}.{other_payload}.{signature}")] = verifier._cache[
+        digest_of(good)
+    ]
+    accepted(run(verifier.verify(f"{header}.{other_payload}.{signature}")))
 
 
 def test_refusals_are_not_cached() -> None:
-    one = verifier(clock=(clock := FakeClock(NOW - 100)))
+    verifier = make_verifier(clock=(clock := FakeClock(NOW - 100)))
     token = session_token(now=NOW)
-    assert reason(run(one.verify(token))) is Reason.TOKEN_NOT_YET_VALID
-    assert one.cached_tokens == 0
+    assert reason(run(verifier.verify(token))) is Reason.TOKEN_NOT_YET_VALID
+    assert verifier.cached_tokens == 0
     clock.now = NOW
-    accepted(run(one.verify(token)))
+    accepted(run(verifier.verify(token)))
 
 
 def test_the_cache_is_bounded_and_lets_the_oldest_go() -> None:
-    one = verifier(token_cache_size=3)
+    verifier = make_verifier(token_cache_size=3)
     tokens = [session_token(now=NOW, user_id=f"user_{i}") for i in range(5)]
     for token in tokens:
-        accepted(run(one.verify(token)))
-    assert set(one._cache) == {digest_of(token) for token in tokens[2:]}
-    accepted(run(one.verify(tokens[0])))
+        accepted(run(verifier.verify(token)))
+    assert set(verifier._cache) == {digest_of(token) for token in tokens[2:]}
+    accepted(run(verifier.verify(tokens[0])))
 
 
 def _padded(size: int, extra: int) -> str:
@@ -133,72 +135,72 @@ def _padded(size: int, extra: int) -> str:
 
 def test_a_cached_token_of_the_greatest_length_does_not_vouch_for_a_longer_text() -> None:
     """The cache key covers the whole text: what is longer than the bound is refused before it."""
-    one = verifier()
+    verifier = make_verifier()
     token = next(
         made
         for extra in range(1, 5)
         for size in range(5_560, 5_590)
         if len(made := _padded(size, extra)) == TOKEN_BYTES_MAX
     )
-    accepted(run(one.verify(token)))
-    assert reason(run(one.verify(token + "x"))) is Reason.TOKEN_MALFORMED
-    assert reason(run(one.verify(token + ".more"))) is Reason.TOKEN_MALFORMED
+    accepted(run(verifier.verify(token)))
+    assert reason(run(verifier.verify(token + "x"))) is Reason.TOKEN_MALFORMED
+    assert reason(run(verifier.verify(token + ".more"))) is Reason.TOKEN_MALFORMED
 
 
 def test_a_hit_that_no_longer_holds_leaves_the_cache() -> None:
-    one = verifier(clock=(clock := FakeClock()))
+    verifier = make_verifier(clock=(clock := FakeClock()))
     token = session_token(now=NOW)
-    accepted(run(one.verify(token)))
+    accepted(run(verifier.verify(token)))
     clock.now = NOW + 66
-    assert reason(run(one.verify(token))) is Reason.TOKEN_EXPIRED
-    assert one.cached_tokens == 0
+    assert reason(run(verifier.verify(token))) is Reason.TOKEN_EXPIRED
+    assert verifier.cached_tokens == 0
 
 
 def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
     old, new = signing_key("main"), signing_key("other")
     with (
         KeyServer([old.jwk(), new.jwk()]) as server,
-        running(server, jwks_refresh_seconds=0.05) as one,
+        running(server, jwks_refresh_seconds=0.05) as verifier,
     ):
         token = session_token(now=NOW, issuer=server.issuer, key=old)
-        accepted(run(one.verify(token)))
-        entry = one._cache[digest_of(token)]
+        accepted(run(verifier.verify(token)))
+        entry = verifier._cache[digest_of(token)]
         server.keys = [new.jwk()]
         eventually(lambda: entry.keys.current(old.kid) is None)
-        assert reason(run(one.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
-        accepted(run(one.verify(session_token(now=NOW, issuer=server.issuer, key=new))))
+        assert reason(run(verifier.verify(token))) is Reason.TOKEN_KEY_UNKNOWN
+        accepted(run(verifier.verify(session_token(now=NOW, issuer=server.issuer, key=new))))
 
         # Control: an entry that is not compared with the current key is served forever.
         unchecked = PemKey(entry.key)
-        one._cache[digest_of(token)] = type(entry)(
+        verifier._cache[digest_of(token)] = type(entry)(
             entry.token, unchecked, entry.kid, entry.key, entry.starts_at
         )
-        accepted(run(one.verify(token)))
+        accepted(run(verifier.verify(token)))
 
 
 def test_a_cached_token_is_refused_once_its_kid_means_another_key() -> None:
     old, new = signing_key("main"), signing_key("other")
-    with KeyServer([old.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as one:
+    with KeyServer([old.jwk()]) as server, running(server, jwks_refresh_seconds=0.05) as verifier:
         token = session_token(now=NOW, issuer=server.issuer, key=old)
-        accepted(run(one.verify(token)))
+        accepted(run(verifier.verify(token)))
         server.keys = [new.jwk(kid=old.kid)]
-        eventually(lambda: not isinstance(run(one.verify(token)), VerifiedToken))
-        assert reason(run(one.verify(token))) is Reason.TOKEN_SIGNATURE_INVALID
+        eventually(lambda: not isinstance(run(verifier.verify(token)), VerifiedToken))
+        assert reason(run(verifier.verify(token))) is Reason.TOKEN_SIGNATURE_INVALID
 
 
 def test_a_refresh_with_the_same_keys_keeps_the_cached_tokens() -> None:
     key = signing_key()
-    with KeyServer([key.jwk()]) as server, running(server, jwks_refresh_seconds=0.02) as one:
+    with KeyServer([key.jwk()]) as server, running(server, jwks_refresh_seconds=0.02) as verifier:
         token = session_token(now=NOW, issuer=server.issuer)
-        verified = accepted(run(one.verify(token)))
+        verified = accepted(run(verifier.verify(token)))
         eventually(lambda: server.fetches > 3)
-        assert run(one.verify(token)) is verified
+        assert run(verifier.verify(token)) is verified
 
 
 def test_issuers_share_nothing() -> None:
     """Two instances with one kid: neither's key vouches for the other's tokens."""
     first, second = "https://clerk.first.test", "https://clerk.second.test"
-    one = verifier(pem_issuer(first, key="main"), pem_issuer(second, key="other"))
+    verifier = make_verifier(pem_issuer(first, key="main"), pem_issuer(second, key="other"))
     for issuer, key, wanted in (
         (first, "main", None),
         (second, "other", None),
@@ -208,7 +210,7 @@ def test_issuers_share_nothing() -> None:
         token = session_token(
             now=NOW, issuer=issuer, key=signing_key(key), header={"kid": "ins_same"}
         )
-        verdict = run(one.verify(token))
+        verdict = run(verifier.verify(token))
         if wanted is None:
             assert accepted(verdict).issuer == issuer
         else:
@@ -217,25 +219,27 @@ def test_issuers_share_nothing() -> None:
 
 def test_each_issuer_has_its_own_authorized_parties() -> None:
     first, second = "https://clerk.first.test", "https://clerk.second.test"
-    one = verifier(
+    verifier = make_verifier(
         pem_issuer(first, authorized_parties=("https://app.example.test",)),
         pem_issuer(second, authorized_parties=("https://other.example.test",)),
     )
-    accepted(run(one.verify(session_token(now=NOW, issuer=first))))
+    accepted(run(verifier.verify(session_token(now=NOW, issuer=first))))
     assert (
-        reason(run(one.verify(session_token(now=NOW, issuer=second))))
+        reason(run(verifier.verify(session_token(now=NOW, issuer=second))))
         is Reason.TOKEN_PARTY_NOT_AUTHORIZED
     )
 
 
 def test_with_a_pem_key_the_kid_is_not_looked_at() -> None:
-    one = verifier()
-    assert accepted(run(one.verify(session_token(now=NOW, header={"kid": "anything"})))).key_id
-    assert accepted(run(one.verify(session_token(now=NOW, without_header=["kid"])))).key_id == ""
+    verifier = make_verifier()
+    assert accepted(run(verifier.verify(session_token(now=NOW, header={"kid": "anything"})))).key_id
+    assert (
+        accepted(run(verifier.verify(session_token(now=NOW, without_header=["kid"])))).key_id == ""
+    )
 
 
 def test_without_issuers_nothing_is_accepted() -> None:
-    one = Verifier(
+    verifier = Verifier(
         (),
         clock=FakeClock(),
         clock_skew_seconds=5,
@@ -243,27 +247,29 @@ def test_without_issuers_nothing_is_accepted() -> None:
         jwks_refresh_seconds=60,
         jwks_cooldown_seconds=30,
     )
-    assert reason(run(one.verify(session_token(now=NOW)))) is Reason.TOKEN_ISSUER_MISMATCH
-    assert one.ready() is False
+    assert reason(run(verifier.verify(session_token(now=NOW)))) is Reason.TOKEN_ISSUER_MISMATCH
+    assert verifier.ready() is False
 
 
 def test_a_key_that_cannot_be_used_stops_the_start(tmp_path) -> None:
     for text in ("", "not a key", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"):
         with pytest.raises(ValueError, match=r"public key of https://clerk\.example\.test"):
-            verifier(IssuerSettings(issuer="https://clerk.example.test", public_key=text))
+            make_verifier(IssuerSettings(issuer="https://clerk.example.test", public_key=text))
 
 
 def test_a_key_file_is_read_once_at_the_start(tmp_path) -> None:
     file = tmp_path / "clerk.pem"
     file.write_text(signing_key().public_pem)
-    one = verifier(IssuerSettings(issuer="https://clerk.example.test", public_key_file=file))
+    verifier = make_verifier(
+        IssuerSettings(issuer="https://clerk.example.test", public_key_file=file)
+    )
     file.unlink()
-    accepted(run(one.verify(session_token(now=NOW))))
+    accepted(run(verifier.verify(session_token(now=NOW))))
 
 
 def test_many_threads_get_the_answers_that_one_gets() -> None:
     """Hits, misses, evictions and refusals at once, with a cache too small for all of them."""
-    one = verifier(token_cache_size=4)
+    verifier = make_verifier(token_cache_size=4)
     tokens = [session_token(now=NOW, user_id=f"user_{i}") for i in range(8)]
     forged = session_token(now=NOW, key=signing_key("other"))
     wrong: list[object] = []
@@ -271,9 +277,9 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     def ask(offset: int) -> None:
         for turn in range(300):
             index = (turn * 7 + offset) % len(tokens)
-            if accepted(run(one.verify(tokens[index]))).actor.user_id != f"user_{index}":
+            if accepted(run(verifier.verify(tokens[index]))).actor.user_id != f"user_{index}":
                 wrong.append(index)
-            if turn % 50 == 0 and isinstance(run(one.verify(forged)), VerifiedToken):
+            if turn % 50 == 0 and isinstance(run(verifier.verify(forged)), VerifiedToken):
                 wrong.append(forged)
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
@@ -282,7 +288,7 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert one.cached_tokens <= 4
+    assert verifier.cached_tokens <= 4
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
@@ -312,6 +318,6 @@ def test_no_value_of_a_claim_makes_the_verifier_raise(name: str, value: object) 
     run(_SHARED.verify(token))
 
 
-_SHARED = verifier(
+_SHARED = make_verifier(
     IssuerSettings(issuer="https://clerk.example.test", public_key=signing_key().public_pem)
 )

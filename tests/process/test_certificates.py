@@ -56,7 +56,7 @@ def test_a_certificate_that_does_not_hold_for_long_is_warned_of(
     with capture_logs() as logs:
         ends = examine_certificates({"server": file, "client_ca": None}, NOW)
     assert ends == {"server": NOW + ends_in_days * DAY}
-    assert [(one["event"], one["certificate"]) for one in logs] == (
+    assert [(line["event"], line["certificate"]) for line in logs] == (
         [(event, "server")] if event else []
     )
 
@@ -66,7 +66,9 @@ def test_of_a_chain_the_first_end_counts(tmp_path: Path) -> None:
     file.write_bytes(pem(NOW - DAY, NOW + 90 * DAY) + pem(NOW - 60 * DAY, NOW + 5 * DAY))
     with capture_logs() as logs:
         assert examine_certificates({"server": file}, NOW) == {"server": NOW + 5 * DAY}
-    assert [(one["event"], one["days_left"]) for one in logs] == [("certificate_expires_soon", 5.0)]
+    assert [(line["event"], line["days_left"]) for line in logs] == [
+        ("certificate_expires_soon", 5.0)
+    ]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate", b"\xff"])
@@ -78,7 +80,7 @@ def test_an_unreadable_certificate_is_logged_and_stops_nothing(
         file.write_bytes(content)
     with capture_logs() as logs:
         assert examine_certificates({"server": file}, NOW) == {}
-    assert [one["event"] for one in logs] == ["certificate_unreadable"]
+    assert [line["event"] for line in logs] == ["certificate_unreadable"]
 
 
 def test_a_private_key_in_the_wrong_file_is_not_quoted(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class World:
 
     def __init__(self, directory: Path, *upstreams: Answerer) -> None:
         stay_open = [{"permission": "course:*", "seconds": 30}]
-        addresses = [one.address for one in upstreams]
+        addresses = [upstream.address for upstream in upstreams]
         settings = SidecarSettings.load(None, upstreams=addresses, stay_open=stay_open)
         self.cache: DecisionCache[Any] = DecisionCache()
         self.recorder = Recorder(directory, "sidecar")
@@ -84,7 +84,7 @@ class World:
 @pytest.fixture
 def answerers() -> Iterator[tuple[Answerer, Answerer]]:
     both = Answerer(), Answerer()
-    servers = [serve(one, "127.0.0.1:0") for one in both]
+    servers = [serve(answerer, "127.0.0.1:0") for answerer in both]
     yield both
     for server in servers:
         server.stop(None).wait()
@@ -93,9 +93,9 @@ def answerers() -> Iterator[tuple[Answerer, Answerer]]:
 @pytest.fixture
 def world(answerers: tuple[Answerer, Answerer], tmp_path: Path) -> Iterator[World]:
     answerers[0].says(allowed(**KEPT))
-    one = World(tmp_path, answerers[0])
-    yield one
-    one.close()
+    made = World(tmp_path, answerers[0])
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -177,8 +177,8 @@ def test_a_batch_is_dropped_by_a_change_of_any_of_its_resources(
     result.ClearField("actor")
     upstream.says(BatchCheckResponse(results=[result] * 2, actor=ACTOR))
     items = [
-        CheckItem(permission="course:view", resource=Resource(type="course", id=one))
-        for one in ("algebra", "biology")
+        CheckItem(permission="course:view", resource=Resource(type="course", id=course))
+        for course in ("algebra", "biology")
     ]
     request = BatchCheckRequest(actor_token="t", items=items)
     world.batch(request)
@@ -351,7 +351,7 @@ def test_one_that_hangs_takes_its_share_of_the_deadline_and_is_left(
         return allowed()
 
     hangs.answer = wait
-    addresses = [one.address for one in answerers]
+    addresses = [answerer.address for answerer in answerers]
     upstreams = Upstreams(addresses, Credentials(), deadline_seconds=2)
     try:
         for _ in range(3):
@@ -383,5 +383,5 @@ def test_an_unreachable_upstream_is_logged_once_and_not_with_each_question() -> 
         for _ in range(5):
             with pytest.raises(NoAnswer):
                 upstreams.ask(CHECK.path, REQUEST, CheckResponse)
-    assert [one["upstream"] for one in logs] == away
+    assert [line["upstream"] for line in logs] == away
     upstreams.close()

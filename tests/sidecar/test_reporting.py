@@ -52,7 +52,7 @@ def report_to(engine: Engine, name: str = "edge") -> Report:
     reported = Rate("reports_share", 1_000_000)
     pool = ThreadPoolExecutor(1)
     methods = audit_methods(DecisionLog(engine), reports, None, reported, pool)  # type: ignore[arg-type]
-    (method,) = (one for one in methods if one.name == "ReportDecisions")
+    (method,) = (method for method in methods if method.name == "ReportDecisions")
 
     def report(request: ReportDecisionsRequest) -> ReportDecisionsResponse:
         received = ReportDecisionsRequest.FromString(request.SerializeToString())

@@ -1,9 +1,9 @@
-"""Whose turn it is to sync: of all processes on one database one at a time, whom another replaces
-when it dies.
+"""The sync lease: of all processes on one database, one syncs at a time. If it dies, another takes
+over.
 
-The one row of `clerk_sync` says which sync is under way, how far it has come and until when its
-process is believed to be alive. A process that was paused and replaced finds another's word there.
-That both have read the same page meanwhile does no harm: what is seen twice changes nothing.
+The only row of `clerk_sync` holds the current sync, its progress, and when the lease of its process
+ends. A process that was paused and replaced finds the row of another there. That both have read the
+same page is harmless: a repeated observation changes nothing.
 """
 
 import json
@@ -16,69 +16,71 @@ from pdp.facts import Reader, Store
 from pdp.facts.store.clerk_objects import SyncState, read_sync, write_sync
 
 LEASE_SECONDS = 60.0
-"""How long a process is believed to be alive that says nothing: longer than a request takes."""
+"""How long a process holds the lease without renewing it: longer than a request takes."""
 RESUME_SECONDS = 3600.0
-"""How long after it broke off a sync goes on. Later it starts over: what it saw is too old."""
+"""How long an interrupted sync can be resumed. Later, a new one begins: the data is too old."""
 _BEGINNING = "beginning"
 _DRY_RUN = "dry run"
-"""Nobody goes on with a dry run: what it found was told to who started it."""
+"""A dry run is never resumed: its findings went to the process that started it."""
 
 
-class NotOurTurn(ClerkUnavailable):
-    """Another process syncs."""
+class LeaseNotHeld(ClerkUnavailable):
+    """Another process holds the lease, or no sync is due."""
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
-    """What became of the last complete sync."""
+class LastSync:
+    """The result of the last complete sync."""
 
     ended_at: float = 0
     """Unix seconds; 0: there was none."""
     drift: int = 0
-    """How many differences it found and healed."""
+    """How many differences it found and corrected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """How far a sync has come. Kept as JSON in `SyncState.cursor`."""
+class Position:
+    """The progress of a sync. Stored as JSON in `SyncState.cursor`."""
 
-    last: Last = Last()
+    last: LastSync = LastSync()
     cursor: str = ""
-    """Within the step."""
+    """Within the phase."""
     done: int = 0
-    """Objects that were read in the step."""
+    """Objects that were read in the phase."""
     total: int | None = None
-    """Of the step, where it is known."""
+    """Objects of the phase, if known."""
     drift: int = 0
     """Differences found so far."""
 
     @classmethod
     def of(cls, state: SyncState) -> Self:
+        """The position that a row holds."""
         if not state.cursor:
             return cls()
         parts = json.loads(state.cursor)
-        return cls(**{**parts, "last": Last(**parts["last"])})
+        return cls(**{**parts, "last": LastSync(**parts["last"])})
 
     def text(self) -> str:
+        """The position as JSON."""
         return json.dumps(asdict(self))
 
 
-def read_last(store: Store) -> tuple[SyncState, Last]:
+def read_last_sync(store: Store) -> tuple[SyncState, LastSync]:
     """The row, and the last complete sync. Raises DatabaseUnavailable."""
     with store.read() as reader:
         state = read_sync(reader)
-    return state, Place.of(state).last
+    return state, Position.of(state).last
 
 
 def is_due(state: SyncState, now: float, interval_seconds: float) -> bool:
-    """Whether a sync may begin, one at each interval, or another's be taken over."""
-    # A time further off than is ever written comes from a clock that was wrong, or from settings
+    """Whether the next sync may begin, or the sync of a dead process be taken over."""
+    # A time further in the future than is ever written comes from a wrong clock, or from settings
     # that have changed since.
     longest = LEASE_SECONDS if state.step else interval_seconds
     return not now < state.due_at <= now + longest
 
 
-class Turn:
+class Lease:
     """The right to sync, of one process at a time."""
 
     def __init__(
@@ -90,8 +92,19 @@ class Turn:
         when_due: bool = False,
         dry_run: bool = False,
     ) -> None:
-        """Takes the turn, to go on with what another broke off or to begin; with `when_due` only
-        if a sync is due. Raises NotOurTurn and DatabaseUnavailable."""
+        """Takes the lease, to resume an interrupted sync or to begin one.
+
+        Args:
+            store: The database.
+            clock: The wall clock, which all processes share.
+            interval_seconds: Time between two syncs.
+            when_due: Take the lease only if a sync is due.
+            dry_run: Write no facts.
+
+        Raises:
+            LeaseNotHeld: Another process holds the lease, or no sync is due.
+            DatabaseUnavailable: The database does not answer.
+        """
         self._store = store
         self._clock = clock
         self._interval_seconds = interval_seconds
@@ -103,77 +116,78 @@ class Turn:
             self._state = self._first_state()
             write_sync(transaction, self._state)
         self.run = self._state.run
-        self.step = self._state.step
-        """Where to go on, at `place`."""
-        self.place = Place.of(self._state)
+        self.phase = self._state.step
+        """Where to continue, at `position`."""
+        self.position = Position.of(self._state)
 
-    def hold(self) -> None:
-        """Makes sure that nobody else has the turn; to be called before each request.
+    def renew(self) -> None:
+        """Checks the lease, and renews it when half of it has passed. Call it before each request.
 
-        Raises NotOurTurn and DatabaseUnavailable.
+        Raises:
+            LeaseNotHeld: Another process has taken it over.
+            DatabaseUnavailable: The database does not answer.
         """
         now = self._clock()
         if now + LEASE_SECONDS / 2 < self._state.due_at:
             with self._store.read() as reader:
-                self._require_ours(reader)
+                self._require_held(reader)
         else:
             self._write(replace(self._state, due_at=now + LEASE_SECONDS))
 
-    def state_at(self, step: str, place: Place) -> SyncState:
-        """What is to be written together with what was seen up to there; then call `reached`."""
-        step = _DRY_RUN if self._dry_run else step
-        return SyncState(self.run, step, place.text(), self._clock() + LEASE_SECONDS)
+    def state_at(self, phase: str, position: Position) -> SyncState:
+        """The row to write in the transaction of a page's observations; then call `advance`."""
+        phase = _DRY_RUN if self._dry_run else phase
+        return SyncState(self.run, phase, position.text(), self._clock() + LEASE_SECONDS)
 
-    def reached(self, state: SyncState, drift: int) -> None:
-        """The state was written, and so many more differences were found: they are written down
-        with whatever is written next."""
+    def advance(self, state: SyncState, drift: int) -> None:
+        """Notes that the row was written, and `drift` more differences for the next row."""
         self._state = state
-        place = Place.of(state)
-        self.place = replace(place, drift=place.drift + drift)
+        position = Position.of(state)
+        self.position = replace(position, drift=position.drift + drift)
 
     def end(self) -> None:
-        """All was read. Raises NotOurTurn and DatabaseUnavailable."""
+        """Ends a complete sync. Raises LeaseNotHeld and DatabaseUnavailable."""
         if self._dry_run:
-            self.give_back()
+            self.release()
             return
         now = self._clock()
-        last = Place(Last(now, self.place.drift)).text()
+        last = Position(LastSync(now, self.position.drift)).text()
         self._write(SyncState(self.run, "", last, now + self._interval_seconds))
 
-    def give_back(self) -> None:
-        """Breaks off: whoever comes next may go on at once. Raises NotOurTurn and
-        DatabaseUnavailable."""
+    def release(self) -> None:
+        """Gives up the lease early, so that another process can resume at once. Raises LeaseNotHeld
+        and DatabaseUnavailable."""
         if not self._dry_run:
-            self._write(replace(self._state, cursor=self.place.text(), due_at=self._clock()))
+            self._write(replace(self._state, cursor=self.position.text(), due_at=self._clock()))
             return
-        last = Place(self.place.last).text()
+        last = Position(self.position.last).text()
         due_at = self._clock() if self._before.step else self._before.due_at
         self._write(SyncState(self.run, "", last, due_at))
 
     def _first_state(self) -> SyncState:
         before, now = self._before, self._clock()
-        broke_off = before.step not in ("", _DRY_RUN) and now - before.due_at < RESUME_SECONDS
-        if broke_off and not self._dry_run:
+        interrupted = before.step not in ("", _DRY_RUN) and now - before.due_at < RESUME_SECONDS
+        if interrupted and not self._dry_run:
             return replace(before, due_at=now + LEASE_SECONDS)
-        step = _DRY_RUN if self._dry_run else _BEGINNING
-        place = Place(Place.of(before).last)
-        return SyncState(before.run + 1, step, place.text(), now + LEASE_SECONDS)
+        phase = _DRY_RUN if self._dry_run else _BEGINNING
+        position = Position(Position.of(before).last)
+        return SyncState(before.run + 1, phase, position.text(), now + LEASE_SECONDS)
 
     def _require_due(self) -> None:
         if not is_due(self._before, self._clock(), self._interval_seconds):
             if not self._before.step:
-                raise NotOurTurn("no sync is due yet")
-            raise NotOurTurn(
+                raise LeaseNotHeld("no sync is due yet")
+            raise LeaseNotHeld(
                 f"a sync is under way, or its process died less than {LEASE_SECONDS:.0f} s ago"
             )
 
-    def _require_ours(self, reader: Reader) -> None:
+    def _require_held(self, reader: Reader) -> None:
         found = read_sync(reader)
         if (found.run, found.due_at) != (self._state.run, self._state.due_at):
-            raise NotOurTurn("another process has taken the sync over")
+            raise LeaseNotHeld("another process has taken the sync over")
 
     def _write(self, state: SyncState) -> None:
         with self._store.write() as transaction:
-            self._require_ours(transaction)
+            self._require_held(transaction)
             write_sync(transaction, state)
         self._state = state

@@ -1,7 +1,8 @@
-"""What a sync reads, step by step and page by page, and what it sees there.
+"""The phases of a sync: what it reads from Clerk, page by page, and the observations.
 
-First the lists. What stands here and was in none of them is then asked for by its id: only what
-Clerk says is not there counts as deleted. No more than a page is ever in memory.
+First it reads the lists. Then it requests each stored object that was in no list by its id: an
+object counts as deleted only if Clerk says that it does not exist. No more than a page is ever in
+memory.
 """
 
 import json
@@ -21,7 +22,7 @@ from pdp.clerk.objects import (
     user_seen,
 )
 from pdp.clerk.observations import DeletionSeen, MembershipGone, Observation, noticed_at_of
-from pdp.clerk.sync.lease import Place
+from pdp.clerk.sync.lease import Position
 from pdp.clock import Clock
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import (
@@ -36,30 +37,30 @@ from pdp.facts.store.clerk_objects import (
 log = structlog.get_logger("pdp.clerk")
 
 CONFIRM_ITEMS = 100
-"""How many objects that were in no list are asked for before what came of it is written."""
+"""How many objects are requested by id before the result is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a sync reads. `hold` is to be called before each request; `began_at` is in
-    milliseconds, by `clock`."""
+    """What a phase reads from. Call `renew` before each request. `began_at` is when the sync began,
+    in milliseconds by `clock`."""
 
     api: ClerkApi
     store: Store
     clock: Clock
     run: int
     began_at: int
-    hold: Callable[[], None]
+    renew: Callable[[], None]
 
     def now(self) -> int:
-        """In milliseconds. Asked before a request is sent: the answer is not older."""
+        """Milliseconds. Read before a request is sent, so the response is not older."""
         return int(self.clock() * 1000)
 
 
-Seen = tuple[Sequence[Observation], Place]
-"""What a page showed, and where the next begins: with an empty cursor, there is none."""
-Step = Callable[[Sources, Place], Seen]
-"""Raises ClerkError, DatabaseUnavailable and whatever `hold` raises."""
+Seen = tuple[Sequence[Observation], Position]
+"""The observations of a page, and the position of the next; an empty cursor ends the phase."""
+Phase = Callable[[Sources, Position], Seen]
+"""Reads one page. Raises ClerkError, DatabaseUnavailable and what `renew` raises."""
 _Parse = Callable[[Object, int], Observation]
 
 
@@ -67,85 +68,87 @@ def _list(
     read: Callable[[ClerkApi, str], Page],
     parse: _Parse,
     count: Callable[[ClerkApi], int] | None = None,
-) -> Step:
-    """All objects of a kind."""
+) -> Phase:
+    """A phase that lists all objects of a kind."""
 
-    def step(sources: Sources, place: Place) -> Seen:
-        total = place.total
+    def phase(sources: Sources, position: Position) -> Seen:
+        total = position.total
         if count is not None and total is None:
-            sources.hold()
+            sources.renew()
             total = count(sources.api)
-        sources.hold()
+        sources.renew()
         noticed_at = sources.now()
-        page = read(sources.api, place.cursor)
-        done = place.done + len(page.objects) if page.position is None else page.position
-        after = replace(place, cursor=page.cursor, done=done, total=page.total or total)
+        page = read(sources.api, position.cursor)
+        done = position.done + len(page.objects) if page.position is None else page.position
+        after = replace(position, cursor=page.cursor, done=done, total=page.total or total)
         return _parsed(parse, page.objects, noticed_at), after
 
-    return step
+    return phase
 
 
-def _missing(kind: ClerkKind, ask: Callable[[ClerkApi, str], Object | None], parse: _Parse) -> Step:
-    """The objects of a kind that stand here and were in no list.
+def _missing(
+    kind: ClerkKind, ask: Callable[[ClerkApi, str], Object | None], parse: _Parse
+) -> Phase:
+    """A phase that requests the stored objects of a kind that were in no list.
 
-    Of what was heard of only since this sync began, the next one judges: Clerk may tell of it in a
-    message before its API knows it, and a deletion is forever.
+    An object that was reported after this sync began is left to the next one: a webhook may report
+    it before the API knows it, and a deletion is permanent.
     """
 
-    def step(sources: Sources, place: Place) -> Seen:
-        missing = _not_seen(sources, kind, place)
+    def phase(sources: Sources, position: Position) -> Seen:
+        missing = _not_seen(sources, kind, position)
         seen: list[Observation] = []
-        for one in missing:
-            sources.hold()
+        for stored in missing:
+            sources.renew()
             noticed_at = sources.now()
-            found = ask(sources.api, one.id)
+            found = ask(sources.api, stored.id)
             if found is not None:
                 seen += _parsed(parse, [found], noticed_at)
-            elif noticed_at_of(one.version) <= sources.began_at:
-                seen.append(_gone(one, noticed_at))
-        return seen, _behind(place, missing, missing[-1].id if missing else "")
+            elif noticed_at_of(stored.version) <= sources.began_at:
+                seen.append(_gone(stored, noticed_at))
+        return seen, _after(position, missing, missing[-1].id if missing else "")
 
-    return step
+    return phase
 
 
-def _missing_memberships(sources: Sources, place: Place) -> Seen:
-    missing = _not_seen(sources, ClerkKind.MEMBERSHIP, place)
+def _missing_memberships(sources: Sources, position: Position) -> Seen:
+    missing = _not_seen(sources, ClerkKind.MEMBERSHIP, position)
     ended = _ended_owners(sources.store, missing)
     seen: list[Observation] = []
-    for one in missing:
+    for stored in missing:
         noticed_at = sources.now()
-        if one.organization_id is None or one.user_id is None:
-            continue  # never told whose it is: it cannot be asked for, and nothing follows from it
-        if {one.organization_id, one.user_id} & ended:
-            seen.append(_gone(one, noticed_at))
+        if stored.organization_id is None or stored.user_id is None:
+            continue  # owners unknown: it cannot be requested, and no fact follows from it
+        if {stored.organization_id, stored.user_id} & ended:
+            seen.append(_gone(stored, noticed_at))
             continue
-        sources.hold()
-        found = sources.api.membership(one.organization_id, one.user_id)
-        if found is None or found.get("id") != one.id:
-            seen.append(_gone(one, noticed_at))
+        sources.renew()
+        found = sources.api.membership(stored.organization_id, stored.user_id)
+        if found is None or found.get("id") != stored.id:
+            seen.append(_gone(stored, noticed_at))
         if found is not None:
             seen += _parsed(membership_seen, [found], noticed_at)
-    return seen, _behind(place, missing, missing[-1].id if missing else "")
+    return seen, _after(position, missing, missing[-1].id if missing else "")
 
 
-def _unsaid_memberships(sources: Sources, place: Place) -> Seen:
-    """Those that stand here though Clerk has never spoken of them: a token proved them, perhaps."""
-    organization_id, user_id = json.loads(place.cursor or '["", ""]')
+def _unsaid_memberships(sources: Sources, position: Position) -> Seen:
+    """Requests the stored memberships that Clerk never reported, e.g. those from a token."""
+    organization_id, user_id = json.loads(position.cursor or '["", ""]')
     with sources.store.read() as reader:
         unsaid = read_unreported_memberships(reader, (organization_id, user_id), CONFIRM_ITEMS)
     seen: list[Observation] = []
     for organization_id, user_id in unsaid:
-        sources.hold()
+        sources.renew()
         noticed_at = sources.now()
         found = sources.api.membership(organization_id, user_id)
         if found is None:
             seen.append(MembershipGone(organization_id=organization_id, user_id=user_id))
         else:
             seen += _parsed(membership_seen, [found], noticed_at)
-    return seen, _behind(place, unsaid, json.dumps(unsaid[-1]) if unsaid else "")
+    return seen, _after(position, unsaid, json.dumps(unsaid[-1]) if unsaid else "")
 
 
-STEPS: Mapping[str, Step] = {
+PHASES: Mapping[str, Phase] = {
     "permissions": _list(ClerkApi.permissions, permission_seen),
     "roles": _list(ClerkApi.roles, role_seen),
     "organizations": _list(ClerkApi.organizations, organization_seen),
@@ -160,55 +163,59 @@ STEPS: Mapping[str, Step] = {
     "missing memberships": _missing_memberships,
     "unsaid memberships": _unsaid_memberships,
 }
-"""In this order: what decisions need least is read first, so that a membership finds its user and
-organization, and what is not in the lists is judged when all of them are read."""
+"""In this order. Users and organizations come before memberships, which need them. Missing objects
+are requested when all lists are read. The names are stored in the database: do not change them."""
 
 
-def _not_seen(sources: Sources, kind: ClerkKind, place: Place) -> Sequence[ClerkObject]:
+def _not_seen(sources: Sources, kind: ClerkKind, position: Position) -> Sequence[ClerkObject]:
     with sources.store.read() as reader:
-        return read_objects_not_seen(reader, kind, sources.run, place.cursor, CONFIRM_ITEMS)
+        return read_objects_not_seen(reader, kind, sources.run, position.cursor, CONFIRM_ITEMS)
 
 
-def _behind(place: Place, read: Sequence[object], cursor: str) -> Place:
-    following = cursor if len(read) == CONFIRM_ITEMS else ""
-    return replace(place, cursor=following, done=place.done + len(read))
+def _after(position: Position, read: Sequence[object], cursor: str) -> Position:
+    next_cursor = cursor if len(read) == CONFIRM_ITEMS else ""
+    return replace(position, cursor=next_cursor, done=position.done + len(read))
 
 
-def _gone(one: ClerkObject, noticed_at: int) -> DeletionSeen:
+def _gone(stored: ClerkObject, noticed_at: int) -> DeletionSeen:
     return DeletionSeen(
-        kind=one.kind,
-        id=one.id,
+        kind=stored.kind,
+        id=stored.id,
         updated_at=0,
         noticed_at=noticed_at,
-        organization_id=one.organization_id,
-        user_id=one.user_id,
+        organization_id=stored.organization_id,
+        user_id=stored.user_id,
     )
 
 
 def _ended_owners(store: Store, memberships: Iterable[ClerkObject]) -> set[str]:
-    """Those of their users and organizations that Clerk has deleted, and the memberships with
+    """The users and organizations of memberships that Clerk has deleted, and their memberships with
     them."""
-    organizations = {one.organization_id for one in memberships if one.organization_id is not None}
-    users = {one.user_id for one in memberships if one.user_id is not None}
+    organizations = {
+        membership.organization_id
+        for membership in memberships
+        if membership.organization_id is not None
+    }
+    users = {membership.user_id for membership in memberships if membership.user_id is not None}
     with store.read() as reader:
         owners = {
             **read_objects(reader, ClerkKind.ORGANIZATION, organizations),
             **read_objects(reader, ClerkKind.USER, users),
         }
-    return {id_ for id_, one in owners.items() if one.status is ClerkStatus.DELETED}
+    return {id_ for id_, owner in owners.items() if owner.status is ClerkStatus.DELETED}
 
 
 def _parsed(parse: _Parse, objects: Iterable[Object], noticed_at: int) -> list[Observation]:
-    """What the objects show. One that cannot be read costs itself alone: it stays as it is here."""
+    """The observations of objects. A malformed object is skipped: the stored one stays."""
     seen = []
-    for one in objects:
+    for object_ in objects:
         try:
-            seen.append(parse(one, noticed_at))
+            seen.append(parse(object_, noticed_at))
         except MalformedObject as error:
             log.warning(
                 "clerk_object_malformed",
-                object=one.get("object"),
-                id=one.get("id"),
+                object=object_.get("object"),
+                id=object_.get("id"),
                 field=str(error),
             )
     return seen

@@ -1,7 +1,7 @@
-"""The periodic sync of a serving process, and what is forgotten with time.
+"""The periodic sync of a serving process, and the deletion of old rows.
 
-Of all processes on one database one syncs at a time (`lease`), and all of them report what the last
-complete sync found, whoever ran it: `pdp clerk sync`, too.
+Of all processes on one database, one syncs at a time (`lease`). All of them report the result of
+the last complete sync, also one of `pdp clerk sync`.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from pdp.clerk.directory import Directory
-from pdp.clerk.sync.lease import Last, NotOurTurn, is_due, read_last
+from pdp.clerk.sync.lease import LastSync, LeaseNotHeld, is_due, read_last_sync
 from pdp.clerk.sync.sync import Sync
 from pdp.clock import Clock
 from pdp.concurrency.background import BackgroundTask
@@ -22,23 +22,23 @@ from pdp.settings import ClerkSettings
 
 log = structlog.get_logger("pdp.clerk")
 
-LOOK_SECONDS = 5.0
-"""How often it is looked whether a sync is due, and what the last has found."""
+CHECK_SECONDS = 5.0
+"""How often the process checks whether a sync is due, and reads the last result."""
 RETRY_SECONDS = 60.0
-"""Before this process tries again what has failed."""
+"""Before this process retries a failed sync."""
 FORGET_EVERY_SECONDS = 3600.0
 KEEP_SECONDS = 30 * 86_400.0
-"""How long handled messages and revoked sessions are kept. Clerk repeats a message for 28 hours by
-itself, and later when somebody asks it to."""
+"""How long handled messages and revoked sessions are kept. Clerk retries a message for 28 hours,
+and later on request."""
 DAY_SECONDS = 86_400.0
 STOP_SECONDS_MAX = 2.0
 
 
 class Reconciler:
-    """A thread that syncs every `settings.reconcile_seconds`, where that is not 0, and forgets.
+    """A thread that syncs every `settings.reconcile_seconds` (0: never) and deletes old rows.
 
-    A session stays revoked for longer than a token of it can live. `on_synced` is called after each
-    complete sync of this process; it must not wait.
+    A revoked session is kept for longer than any of its tokens is valid. `on_synced` is called
+    after each complete sync of this process; it must not block.
     """
 
     def __init__(
@@ -57,24 +57,24 @@ class Reconciler:
         self._clock = clock
         self._on_synced = on_synced
         self._keep_seconds = max(KEEP_SECONDS, token_lifetime_seconds_max + DAY_SECONDS)
-        self._last = Last()
+        self._last = LastSync()
         self._failures = 0
         self._forget_at = self._retry_at = -float("inf")  # by the monotonic clock
-        self._look_seconds = min(LOOK_SECONDS, settings.reconcile_seconds or LOOK_SECONDS)
+        self._check_seconds = min(CHECK_SECONDS, settings.reconcile_seconds or CHECK_SECONDS)
         self._task = BackgroundTask(
             "clerk",
-            self._turn,
-            retry_seconds=(self._look_seconds, self._look_seconds),
+            self._run_once,
+            retry_seconds=(self._check_seconds, self._check_seconds),
             log=log,
             failed="clerk_reconciler_fails",
         )
 
     def start(self) -> None:
-        """Begins. Neither Clerk nor the database need be in reach."""
+        """Starts the thread. Neither Clerk nor the database needs to be reachable."""
         self._task.start()
 
     def stop(self) -> None:
-        """Ends before the next request or transaction; what is under way is not waited for long."""
+        """Ends before the next request or transaction, within STOP_SECONDS_MAX."""
         self._task.stop(STOP_SECONDS_MAX)
 
     def gauges(self) -> Gauges:
@@ -103,18 +103,18 @@ class Reconciler:
         """How many syncs have failed in this process."""
         return self._failures
 
-    def _turn(self) -> float:
+    def _run_once(self) -> float:
         self._forget()
-        self._look()
-        return self._look_seconds
+        self._check()
+        return self._check_seconds
 
-    def _look(self) -> None:
-        state, self._last = read_last(self._store)
+    def _check(self) -> None:
+        state, self._last = read_last_sync(self._store)
         interval = self._settings.reconcile_seconds
         due = interval and is_due(state, self._clock(), interval)
         if due and time.monotonic() >= self._retry_at:
             self._sync()
-            _, self._last = read_last(self._store)
+            _, self._last = read_last_sync(self._store)
 
     def _sync(self) -> None:
         sync = Sync(
@@ -128,7 +128,7 @@ class Reconciler:
         self._retry_at = began + min(RETRY_SECONDS, self._settings.reconcile_seconds)
         try:
             summary = sync.run(when_due=True)
-        except (ShuttingDown, NotOurTurn):
+        except (ShuttingDown, LeaseNotHeld):
             return
         except (ClerkError, DatabaseUnavailable) as error:
             self._failures += 1

@@ -1,7 +1,7 @@
-"""Holds the database against Clerk's Backend API, and makes the facts follow.
+"""Compares the database with Clerk's Backend API, and corrects the facts.
 
-What a page shows is written in one transaction together with how far the sync has come. A sync that
-broke off is gone on with there, by whichever process comes next.
+The observations of a page are written in one transaction with the progress of the sync. An
+interrupted sync resumes there, in whichever process takes the lease next.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from itertools import pairwise
 from pdp.clerk.api import ClerkApi, OrganizationsOff, open_api
 from pdp.clerk.directory import Directory
 from pdp.clerk.observations import Difference
-from pdp.clerk.sync.lease import LEASE_SECONDS, NotOurTurn, Place, Turn
-from pdp.clerk.sync.phases import STEPS, Seen, Sources
+from pdp.clerk.sync.lease import LEASE_SECONDS, Lease, LeaseNotHeld, Position
+from pdp.clerk.sync.phases import PHASES, Seen, Sources
 from pdp.clock import Clock, wall_clock
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Store
@@ -23,9 +23,9 @@ from pdp.settings import ClerkSettings
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a sync has come in one of its steps."""
+    """The progress of a sync in one of its phases."""
 
-    step: str
+    phase: str
     done: int
     total: int | None
     """None: not known."""
@@ -33,17 +33,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a complete sync came to."""
+    """The result of a complete sync."""
 
     run: int
     drift: int
-    """How many differences there were, since it began, in whatever process."""
+    """How many differences it found, in all processes that took part."""
 
 
 class Sync:
     """One sync in this process.
 
-    `pause` sleeps; before each request for no time. What it raises breaks the sync off.
+    `pause` sleeps, before each request for 0 seconds. What it raises interrupts the sync.
     """
 
     def __init__(
@@ -64,78 +64,80 @@ class Sync:
         self._pause = pause
         self._on_progress = on_progress
         self._on_difference = on_difference
-        self._turn: Turn | None = None
-        self._told: set[Difference] = set()
+        self._lease: Lease | None = None
+        self._reported: set[Difference] = set()
 
     def run(self, *, when_due: bool = False, dry_run: bool = False) -> Summary:
         """Reads everything. With `when_due` only if a sync is due; a dry run changes no fact.
 
-        Raises ClerkUnavailable, ClerkRefused and DatabaseUnavailable; NotOurTurn (see `lease`);
+        Raises ClerkUnavailable, ClerkRefused and DatabaseUnavailable; LeaseNotHeld (see `lease`);
         ValueError where the settings do not say which instance to read, and with which key.
         """
         with open_api(self._settings, self._wait) as api:
             interval = self._settings.reconcile_seconds
-            turn = Turn(self._store, self._clock, interval, when_due=when_due, dry_run=dry_run)
-            self._turn = turn
+            lease = Lease(self._store, self._clock, interval, when_due=when_due, dry_run=dry_run)
+            self._lease = lease
             try:
-                self._read_all(api, turn, dry_run)
-                turn.end()
+                self._read_all(api, lease, dry_run)
+                lease.end()
             except BaseException:
-                with contextlib.suppress(NotOurTurn, DatabaseUnavailable):
-                    turn.give_back()
+                with contextlib.suppress(LeaseNotHeld, DatabaseUnavailable):
+                    lease.release()
                 raise
-        return Summary(turn.run, turn.place.drift)
+        return Summary(lease.run, lease.position.drift)
 
-    def _read_all(self, api: ClerkApi, turn: Turn, dry_run: bool) -> None:
+    def _read_all(self, api: ClerkApi, lease: Lease, dry_run: bool) -> None:
         sources = Sources(
-            api, self._store, self._clock, turn.run, int(self._clock() * 1000), self._hold
+            api, self._store, self._clock, lease.run, int(self._clock() * 1000), self._renew
         )
-        step = turn.step if turn.step in STEPS else next(iter(STEPS))
-        while step:
-            seen, place = _read(step, sources, turn.place)
-            self._on_progress(Progress(step, place.done, place.total))
-            following = step
-            if not place.cursor:
-                following = _FOLLOWING[step]
-                place = Place(place.last, drift=place.drift)
-            turn.hold()  # it may have been long since the request
-            state = turn.state_at(following or step, place)
-            observed = self._directory.observe(seen, run=turn.run, progress=state, dry_run=dry_run)
-            turn.reached(state, self._tell(observed.differences, step, dry_run))
-            step = following
+        phase = lease.phase if lease.phase in PHASES else next(iter(PHASES))
+        while phase:
+            seen, position = _read(phase, sources, lease.position)
+            self._on_progress(Progress(phase, position.done, position.total))
+            next_phase = phase
+            if not position.cursor:
+                next_phase = _FOLLOWING[phase]
+                position = Position(position.last, drift=position.drift)
+            lease.renew()  # it may have been long since the request
+            state = lease.state_at(next_phase or phase, position)
+            observed = self._directory.observe(seen, run=lease.run, progress=state, dry_run=dry_run)
+            lease.advance(state, self._report(observed.differences, phase, dry_run))
+            phase = next_phase
 
-    def _tell(self, differences: Sequence[Difference], step: str, dry_run: bool) -> int:
-        """Tells of those that were not told of yet; how many."""
-        if dry_run and "memberships" not in step:
-            # They go with their user or organization, but not yet: they are found again.
-            differences = [one for one in differences if one.kind != "membership"]
-        # Pages overlap, and a dry run leaves everything as it is.
-        new = [one for one in differences if one not in self._told]
-        self._told = set(differences)
-        for one in new:
-            self._on_difference(one)
+    def _report(self, differences: Sequence[Difference], phase: str, dry_run: bool) -> int:
+        """Reports the differences that were not reported yet. Returns their number."""
+        if dry_run and "memberships" not in phase:
+            # Deleted with their owner, but not in a dry run: a later phase finds them.
+            differences = [
+                difference for difference in differences if difference.kind != "membership"
+            ]
+        # Pages overlap, and a dry run corrects nothing.
+        new = [difference for difference in differences if difference not in self._reported]
+        self._reported = set(differences)
+        for difference in new:
+            self._on_difference(difference)
         return len(new)
 
-    def _hold(self) -> None:
+    def _renew(self) -> None:
         self._pause(0)
-        if self._turn is not None:
-            self._turn.hold()
+        if self._lease is not None:
+            self._lease.renew()
 
     def _wait(self, seconds: float) -> None:
-        """As long as Clerk wants; the others must not believe meanwhile that this one died."""
+        """Waits as long as Clerk demands, and keeps the lease meanwhile."""
         while seconds > 0:
             part = min(seconds, LEASE_SECONDS / 4)
             self._pause(part)
-            self._hold()
+            self._renew()
             seconds -= part
 
 
-def _read(step: str, sources: Sources, place: Place) -> Seen:
+def _read(phase: str, sources: Sources, position: Position) -> Seen:
     try:
-        return STEPS[step](sources, place)
+        return PHASES[phase](sources, position)
     except OrganizationsOff:
-        # They may be on again tomorrow: nothing of them has gone.
-        return (), replace(place, cursor="")
+        # They may be enabled again later: nothing counts as deleted.
+        return (), replace(position, cursor="")
 
 
-_FOLLOWING = dict(pairwise([*STEPS, ""]))
+_FOLLOWING = dict(pairwise([*PHASES, ""]))

@@ -1,7 +1,7 @@
-"""Messages in a line before the database: those that wait are written together, in one transaction.
+"""The webhook batcher: messages that wait for the database are written in one transaction.
 
-The database takes one writer at a time, and most of a transaction costs the same for one message as
-for many. A lone message waits for nobody.
+The database takes one writer at a time, and a transaction costs almost the same for one message as
+for many. A single message is written at once.
 """
 
 import threading
@@ -13,36 +13,37 @@ from pdp.clerk.observations import Message, Observed
 from pdp.errors import DatabaseUnavailable, RequestError
 
 MESSAGES_MAX = 64
-"""In one transaction."""
+"""Per transaction."""
 WAIT_SECONDS_MAX = 3.0
 
 _Entry = tuple[Message, "Future[Observed]"]
 
 
-class Line:
-    """Thread-safe. Who is first in the line writes for all who stand in it."""
+class Batcher:
+    """Writes messages in batches. Thread-safe: one waiting thread writes for all of them."""
 
     def __init__(self, write: Callable[[Sequence[Message]], Sequence[Observed]]) -> None:
         self._write = write
         self._waiting: deque[_Entry] = deque()
-        self._turn = threading.Lock()
+        self._writing = threading.Lock()
 
     def write(self, message: Message) -> Observed:
-        """What came of a message, once it is committed.
+        """Writes a message and returns its result after the commit.
 
-        Raises DatabaseUnavailable, after which it may or may not have been written, and what else
-        the writing of this message alone raises.
+        Raises:
+            DatabaseUnavailable: The message may or may not have been written.
+            RequestError: This message cannot be stored.
         """
         entry: _Entry = (message, Future())
         self._waiting.append(entry)
-        if not self._turn.acquire(timeout=WAIT_SECONDS_MAX):
+        if not self._writing.acquire(timeout=WAIT_SECONDS_MAX):
             entry[1].cancel()
             raise DatabaseUnavailable("too many messages wait for the database")
         try:
             while not entry[1].done():
                 self._write_waiting()
         finally:
-            self._turn.release()
+            self._writing.release()
         return entry[1].result()
 
     def _write_waiting(self) -> None:
@@ -66,7 +67,7 @@ class Line:
         except RequestError:
             if len(batch) == 1:
                 raise
-            # One of them cannot be stored, which must not keep the others out.
+            # One of them cannot be stored; the others must be.
             for entry in batch:
                 self._write_alone(entry)
         else:

@@ -1,9 +1,8 @@
-"""The JSON of an event: one reading of every part that is read.
+"""The JSON of an event: every part that is read has exactly one meaning.
 
-A user writes parts of what Clerk says of them (names, `unsafe_metadata`). If such a text could make
-the whole event unreadable, as it would with `identity.json_strict`, the user could keep their own
-ban from being seen. So what has no single reading is UNREADABLE in its own place, where only who
-reads it there stumbles.
+A user writes some texts of an event (names, `unsafe_metadata`). If such a text could make the whole
+event invalid, as it would with `strict_json`, the user could hide their own ban. So an ambiguous
+value becomes UNREADABLE at its place, and only a reader of that place fails.
 """
 
 import enum
@@ -13,16 +12,16 @@ import re
 from typing import Any, NoReturn
 
 DEPTH_MAX = 64
-"""Levels; what lies deeper is left out. Attributes may have far fewer."""
+"""Levels; deeper values are left out. Attributes may have far fewer."""
 _INTEGER_DIGITS_MAX = 308
 """An integer of so many digits is still within a double."""
 
-# Strings also where one never ends, and possessive: linear time, whatever the text.
+# Also matches a string without an end; possessive, so it takes linear time for any text.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[][{}]', re.DOTALL)
 
 
 class Unreadable(enum.Enum):
-    """Stands for an object with duplicate keys and for a number past a double."""
+    """Replaces an object with duplicate keys, and a number beyond a double."""
 
     UNREADABLE = "unreadable"
 
@@ -31,8 +30,11 @@ UNREADABLE = Unreadable.UNREADABLE
 
 
 def parse_event_json(text: bytes) -> Any:
-    """A JSON text as a value. Texts may hold NUL and lone surrogates. Raises ValueError where it is
-    not JSON (as NaN is not)."""
+    """Parses a JSON text. Strings may contain NUL and lone surrogates.
+
+    Raises:
+        ValueError: The text is not JSON (NaN is not).
+    """
     try:
         return _DECODER.decode(_without_depths(text.decode("utf-8")))
     except ValueError:
@@ -40,7 +42,7 @@ def parse_event_json(text: bytes) -> Any:
 
 
 def _without_depths(text: str) -> str:
-    """With null for every value below `DEPTH_MAX` levels: the parser recurses."""
+    """The text with null for each value below `DEPTH_MAX` levels, because the parser recurses."""
     if text.count("{") + text.count("[") <= DEPTH_MAX:
         return text
     kept = []

@@ -1,4 +1,4 @@
-"""The body of a webhook message -> an event -> what was seen. Pure, as `objects` is.
+"""The body of a webhook message -> an event -> an observation. Pure, as `objects` is.
 
 Source: Clerk's OpenAPI document `webhooks` (45 types of events), clerk.com/docs/webhooks.
 """
@@ -24,12 +24,12 @@ from pdp.clerk.webhooks.event_json import parse_event_json
 from pdp.facts.store.clerk_objects import ClerkKind
 
 _SECONDS_MAX = 10**11
-"""A time below is in seconds: in milliseconds it would be in 1973, in seconds in the year 5138."""
+"""A smaller time is in seconds. As milliseconds this is in 1973, as seconds in the year 5138."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What every message says, whatever it is about."""
+    """The fields that every event has."""
 
     type: str
     """`user.updated`"""
@@ -38,7 +38,11 @@ class Event:
 
 
 def parse_event(body: bytes) -> Event:
-    """Raises MalformedObject."""
+    """Parses the body of a message.
+
+    Raises:
+        MalformedObject: The body is not an event.
+    """
     try:
         envelope = parse_event_json(body)
     except ValueError:
@@ -49,8 +53,12 @@ def parse_event(body: bytes) -> Event:
 
 
 def observation_of(event: Event) -> Observation | None:
-    """What was seen; None: nothing that matters. Raises KeyError for a type that is not in `TYPES`,
-    and MalformedObject."""
+    """The observation of an event; None: it changes nothing here.
+
+    Raises:
+        KeyError: The type is not in `TYPES`.
+        MalformedObject: The data is not valid.
+    """
     read = _READERS[event.type]
     data = event.envelope.get("data")
     if not isinstance(data, Mapping):
@@ -66,8 +74,8 @@ def _text(envelope: Object, field: str) -> str:
 
 
 def _made_at(envelope: Object) -> int:
-    """In milliseconds. Clerk documents milliseconds and shows seconds. A second counts as its own
-    end, so that what happened within it is not older than an object's time of change."""
+    """Milliseconds. Clerk documents milliseconds, and its examples show seconds. A second counts as
+    its end, so that an event is not older than the `updated_at` within that second."""
     timestamp = envelope.get("timestamp")
     if type(timestamp) is not int or timestamp < 0:
         raise MalformedObject("timestamp")
@@ -79,7 +87,7 @@ def _end_of_session(data: Object, _: int) -> Observation | None:
 
 
 def _state_of_session(data: Object, _: int) -> Observation | None:
-    """Of a session that begins: it may be over by now."""
+    """For a session that begins: it may have ended already."""
     status = data.get("status")
     over = isinstance(status, str) and status in SESSION_ENDS
     return session_ended(data) if over else None
@@ -108,4 +116,4 @@ _READERS: Mapping[str, Callable[[Object, int], Observation | None]] = {
     "session.revoked": _end_of_session,
 }
 TYPES = frozenset(_READERS)
-"""The events that are known; Clerk has others, which are accepted and ignored."""
+"""The known types of events. Others are accepted and ignored."""

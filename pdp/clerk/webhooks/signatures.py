@@ -1,7 +1,8 @@
-"""Is this webhook message what Clerk signed? Pure.
+"""Verifies the signature of a webhook message. Pure.
 
-The library computes the signature; headers are read here, strictly, because its own reading raises
-four kinds of errors and lets spellings pass that were never signed (`1.7e9`, junk behind base64).
+The library computes the signature. Headers are parsed here, strictly: the parser of the library
+raises four kinds of errors and accepts spellings that were never signed (`1.7e9`, junk after
+base64).
 
 Source: Standard Webhooks 1.0.0; docs.svix.com, "Verifying webhooks manually".
 """
@@ -28,11 +29,11 @@ _SVIX, _STANDARD = (
 )
 
 Headers = Sequence[tuple[str, str]]
-"""Names in any case, and values, as they came."""
+"""Names (in any case) and values, as received."""
 
 
 class Refusal(enum.Enum):
-    """Why a message is not believed. The value is a label of a metric."""
+    """Why a message is refused. The value is a label of a metric."""
 
     HEADER_MISSING = "header_missing"
     HEADER_REPEATED = "header_repeated"
@@ -46,7 +47,7 @@ class Refusal(enum.Enum):
 
 
 class Claim(NamedTuple):
-    """What well-formed headers say."""
+    """The content of well-formed headers."""
 
     message_id: str
     timestamp: str
@@ -54,14 +55,14 @@ class Claim(NamedTuple):
 
 
 def verify(headers: Headers, body: bytes, secrets: Sequence[str], now: float) -> str | Refusal:
-    """The message's id, if one of the secrets has signed exactly this body, at a time within
-    `TOLERANCE_SECONDS` of `now` (Unix seconds). Raises nothing, whatever is sent."""
+    """The message's id if one of the secrets signed exactly this body, at most `TOLERANCE_SECONDS`
+    from `now` (Unix seconds). Raises nothing, whatever the input."""
     claim = check_headers(headers, now)
     return claim if isinstance(claim, Refusal) else check_body(claim, body, secrets)
 
 
 def check_headers(headers: Headers, now: float) -> Claim | Refusal:
-    """What can be said before the body is read. Needs no secret, so it proves nothing."""
+    """Checks the headers before the body is read. Uses no secret, so it proves nothing."""
     claim = _claim(headers)
     if isinstance(claim, Refusal):
         return claim
@@ -69,7 +70,7 @@ def check_headers(headers: Headers, now: float) -> Claim | Refusal:
 
 
 def check_body(claim: Claim, body: bytes, secrets: Sequence[str]) -> str | Refusal:
-    """The message's id, if one of the secrets has signed the body."""
+    """The message's id if one of the secrets signed the body."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -80,7 +81,7 @@ def check_body(claim: Claim, body: bytes, secrets: Sequence[str]) -> str | Refus
 
 
 def _claim(headers: Headers) -> Claim | Refusal:
-    """The three headers in one spelling: Svix' own where any of them is there."""
+    """The three headers: with Svix' names if any of those is present."""
     given: dict[str, list[str]] = {}
     for name, value in headers:
         given.setdefault(name.lower(), []).append(value)
@@ -88,11 +89,11 @@ def _claim(headers: Headers) -> Claim | Refusal:
     values = [given.get(name, []) for name in names]
     if not all(values):
         return Refusal.HEADER_MISSING
-    if any(len(one) > 1 for one in values):
+    if any(len(found) > 1 for found in values):
         return Refusal.HEADER_REPEATED
-    if any(len(one[0]) > HEADER_CHARACTERS_MAX for one in values):
+    if any(len(found[0]) > HEADER_CHARACTERS_MAX for found in values):
         return Refusal.HEADER_TOO_LONG
-    return Claim(*(one[0] for one in values))
+    return Claim(*(found[0] for found in values))
 
 
 def _problem(claim: Claim, now: float) -> Refusal | None:
@@ -110,8 +111,8 @@ def _problem(claim: Claim, now: float) -> Refusal | None:
 def _is_signed(claim: Claim, text: str, secret: str) -> bool:
     signed_at = datetime.fromtimestamp(int(claim.timestamp), UTC)
     expected = Webhook(secret).sign(claim.message_id, signed_at, text).encode()
-    # As text, with its `v1,`: base64 that is spelled otherwise, shorter or longer is not equal.
+    # Compared as text with its `v1,`: base64 of another spelling or length is not equal.
     return any(
-        hmac.compare_digest(expected, one.encode("utf-8", "replace"))
-        for one in claim.signatures.split(" ")
+        hmac.compare_digest(expected, signature.encode("utf-8", "replace"))
+        for signature in claim.signatures.split(" ")
     )

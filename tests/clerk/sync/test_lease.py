@@ -6,7 +6,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from pdp.clerk.sync.lease import LEASE_SECONDS, RESUME_SECONDS, Last, NotOurTurn, read_last
+from pdp.clerk.sync.lease import (
+    LEASE_SECONDS,
+    RESUME_SECONDS,
+    LastSync,
+    LeaseNotHeld,
+    read_last_sync,
+)
 from pdp.clerk.sync.sync import Progress
 from pdp.errors import ClerkUnavailable
 from tests.kit.clerk.api_server import Answer, ClerkApiServer, Request, too_many
@@ -27,7 +33,7 @@ def test_an_interrupted_sync_continues_where_it_was(
         small_world.sync()
     clerk.on_request = lambda _: None
     clerk.requests.clear()
-    state, _ = read_last(small_world.store)
+    state, _ = read_last_sync(small_world.store)
 
     summary = small_world.sync()
     assert summary.run == state.run
@@ -46,7 +52,7 @@ def test_a_sync_that_was_interrupted_long_ago_starts_from_the_beginning(
     clerk.answer_next(Answer(body=b"{}"), path="/organization_memberships")
     with pytest.raises(ClerkUnavailable):
         small_world.sync()
-    run = read_last(small_world.store)[0].run
+    run = read_last_sync(small_world.store)[0].run
     small_world.now += RESUME_SECONDS
     assert small_world.sync().run == run + 1
     assert clerk.asked("/users") == 2
@@ -72,7 +78,7 @@ def held(world: World, clerk: ClerkApiServer, path: str) -> Iterator[list[BaseEx
     ended it is in the list then."""
     asked, let_go, ended = threading.Event(), threading.Event(), []
 
-    def hold(request: Request) -> None:
+    def renew(request: Request) -> None:
         if request.path == path and not asked.is_set():
             asked.set()
             let_go.wait(10)
@@ -84,7 +90,7 @@ def held(world: World, clerk: ClerkApiServer, path: str) -> Iterator[list[BaseEx
             ended.append(error)
 
     other = World(world.engine, clerk)
-    clerk.on_request = hold
+    clerk.on_request = renew
     thread = threading.Thread(target=run)
     thread.start()
     assert asked.wait(10)
@@ -97,7 +103,7 @@ def held(world: World, clerk: ClerkApiServer, path: str) -> Iterator[list[BaseEx
 def test_of_two_processes_one_syncs(world: World, clerk: ClerkApiServer) -> None:
     add_school(clerk)
     with held(world, clerk, "/users") as ended:
-        with pytest.raises(NotOurTurn):
+        with pytest.raises(LeaseNotHeld):
             world.sync()
         assert clerk.asked("/permissions") == 0
     assert ended == []
@@ -114,8 +120,8 @@ def test_a_process_that_says_nothing_for_long_is_replaced_and_stops(
         summary = world.sync()
         assert clerk.asked("/organizations") == 1  # it goes on with the same sync
         assert world.facts() == world.account()
-    assert [type(one) for one in ended] == [NotOurTurn]
-    assert read_last(world.store)[0].run == summary.run
+    assert [type(error) for error in ended] == [LeaseNotHeld]
+    assert read_last_sync(world.store)[0].run == summary.run
     assert world.facts() == world.account()
 
 
@@ -131,7 +137,7 @@ def test_a_process_that_waits_for_clerk_is_not_replaced(
         nonlocal refused
         small_world.now = other.now = small_world.now + seconds
         if seconds and clerk.asked("/users") == 1:
-            with pytest.raises(NotOurTurn):
+            with pytest.raises(LeaseNotHeld):
                 other.sync()
             refused += 1
 
@@ -147,7 +153,7 @@ def test_periodic_syncs_keep_their_interval_in_all_processes(
     add_school(clerk)
     small_world.sync(interval=900, when_due=True)
     small_world.now += 899
-    with pytest.raises(NotOurTurn):
+    with pytest.raises(LeaseNotHeld):
         small_world.sync(interval=900, when_due=True)
     small_world.now += 1
     assert small_world.sync(interval=900, when_due=True).drift == 0
@@ -162,12 +168,12 @@ def test_what_the_last_complete_sync_found_is_kept(
 ) -> None:
     add_school(clerk)
     small_world.sync()
-    assert read_last(small_world.store)[1] == Last(NOW, len(clerk.objects))
+    assert read_last_sync(small_world.store)[1] == LastSync(NOW, len(clerk.objects))
     small_world.now += 10
     clerk.answer_next(Answer(body=b"{}"), path="/organization_memberships")
     with pytest.raises(ClerkUnavailable):
         small_world.sync()
     small_world.sync(dry_run=True)
-    assert read_last(small_world.store)[1] == Last(NOW, len(clerk.objects))
+    assert read_last_sync(small_world.store)[1] == LastSync(NOW, len(clerk.objects))
     small_world.sync()
-    assert read_last(small_world.store)[1] == Last(NOW + 10, 0)
+    assert read_last_sync(small_world.store)[1] == LastSync(NOW + 10, 0)

@@ -80,21 +80,21 @@ def start(clerk: ClerkApiServer) -> Iterator[Start]:
 def test_of_several_processes_one_syncs_and_all_tell_of_it(
     engine: Engine, clerk: ClerkApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pdp.clerk.sync.scheduler.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("pdp.clerk.sync.scheduler.CHECK_SECONDS", 0.05)
     began = time.time()
     processes = [start(engine) for _ in range(3)]
-    for one in processes:
-        eventually(lambda one=one: one.reconciled_at() > 0)
-        assert one.drift() == len(clerk.objects)
-        assert began < one.reconciled_at() < time.time()
+    for process in processes:
+        eventually(lambda process=process: process.reconciled_at() > 0)
+        assert process.drift() == len(clerk.objects)
+        assert began < process.reconciled_at() < time.time()
     assert clerk.asked("/users") == 1
-    assert sum(one.failures() for one in processes) == 0
+    assert sum(process.failures() for process in processes) == 0
 
 
 def test_a_sync_from_cron_shows_in_the_metrics_of_the_server(
     engine: Engine, clerk: ClerkApiServer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pdp.clerk.sync.scheduler.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("pdp.clerk.sync.scheduler.CHECK_SECONDS", 0.05)
     server = start(engine, seconds=0)
     store = Store(engine)
     settings = ClerkSettings(

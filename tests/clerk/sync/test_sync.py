@@ -5,8 +5,8 @@ import random
 import pytest
 from pydantic import SecretStr
 
-from pdp.clerk.observations import Arrival, Difference, Drift, UserSeen
-from pdp.clerk.sync.lease import read_last
+from pdp.clerk.observations import Difference, Drift, TokenIdentity, UserSeen
+from pdp.clerk.sync.lease import read_last_sync
 from pdp.clerk.sync.sync import Sync
 from pdp.errors import ClerkRefused
 from pdp.model import Membership, Organization, User
@@ -25,7 +25,7 @@ def test_a_backfill_of_several_pages_makes_the_database_equal_to_the_account(
     summary = world.sync()
     assert world.facts() == world.account()
     assert summary.drift == len(world.found) == len(clerk.objects)
-    assert {one.drift for one in world.found} == {Drift.MISSING}
+    assert {difference.drift for difference in world.found} == {Drift.MISSING}
 
     revision = world.revision()
     assert world.sync().drift == 0
@@ -108,7 +108,7 @@ def test_an_object_that_cannot_be_read_costs_itself_alone(
     small_world.sync()
     broken = dict(clerk.objects["user_00001"], updated_at="yesterday", first_name="New")
     clerk.add(broken, user("user_9", email="new@example.test"))
-    assert [one.id for one in _found(small_world)] == ["user_9"]
+    assert [user.id for user in _found(small_world)] == ["user_9"]
     assert "user_00001" in small_world.facts()["users"]
 
 
@@ -128,7 +128,7 @@ def test_only_what_clerk_says_is_gone_is_deleted(world: World, clerk: ClerkApiSe
 
     clerk.remove("user_00000", "role_1", "orgmem_00001")
     world.sync()
-    assert sorted((one.kind, one.id) for one in world.found) == [
+    assert sorted((difference.kind, difference.id) for difference in world.found) == [
         ("membership", "org_1/user_00000"),
         ("membership", "org_1/user_00001"),
         ("role", "role_1"),
@@ -221,7 +221,7 @@ def test_a_membership_that_only_a_token_proved_is_asked_for(
 ) -> None:
     clerk.add(user("user_1"), user("user_2"), organization("org_1"))
     for n in (1, 2):
-        arrival = Arrival(
+        arrival = TokenIdentity(
             user_id=f"user_{n}",
             session_id="sess_1",
             organization_id="org_1",
@@ -246,8 +246,8 @@ def test_what_an_administrator_made_beside_clerk_stays(
         Organization("org_local"),
         Membership("org_local", "user_local", "x"),
     )
-    for one in made:
-        small_world.administrator.create(one)
+    for entity in made:
+        small_world.administrator.create(entity)
     small_world.sync()
     assert set(small_world.facts()["users"]) == {"user_local"}
     assert ("org_local", "user_local") in small_world.facts()["memberships"]
@@ -270,12 +270,12 @@ def test_the_key_of_another_instance_stops_before_anything_is_written(
 ) -> None:
     add_school(clerk)
     clerk.instance_id = "ins_another"
-    before = read_last(small_world.store)
+    before = read_last_sync(small_world.store)
     with pytest.raises(ClerkRefused, match="belongs to the instance ins_another"):
         small_world.sync()
     assert clerk.requests[-1].path == "/instance"
     assert len(clerk.requests) == 1
-    assert read_last(small_world.store) == before
+    assert read_last_sync(small_world.store) == before
     assert small_world.facts()["users"] == {}
 
 

@@ -24,8 +24,8 @@ SIGNED_400 = (400, "malformed\n")
 
 @pytest.fixture
 def endpoint(engine: Engine) -> Iterator[Endpoint]:
-    with running_endpoint(engine) as one:
-        yield one
+    with running_endpoint(engine) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def on_sqlite(
     file = tmp_path_factory.mktemp("endpoint") / "pdp.db"
     shutil.copyfile(sqlite_template, file)
     engine = open_engine(f"sqlite:///{file}")
-    with running_endpoint(engine) as one:
-        yield one
+    with running_endpoint(engine) as running:
+        yield running
     engine.dispose()
 
 
@@ -134,15 +134,15 @@ def test_an_event_of_another_instance_is_refused(on_sqlite: Endpoint) -> None:
 def test_while_the_database_is_unavailable_clerk_is_asked_to_retry(endpoint: Endpoint) -> None:
     body = event("user.created", clerk.user())
     move_away, move_back = (
-        text(f"ALTER TABLE {one} RENAME TO {other}")
-        for one, other in (("clerk_objects", "away"), ("away", "clerk_objects"))
+        text(f"ALTER TABLE {name} RENAME TO {other}")
+        for name, other in (("clerk_objects", "away"), ("away", "clerk_objects"))
     )
     with endpoint.engine.begin() as connection:
         connection.execute(move_away)
     with capture_logs() as logs:
         headers = signed(body, message_id="msg_00000001")
         assert endpoint.deliver(body, headers) == (503, "unavailable\n")
-    assert [(one["event"], one["message_id"]) for one in logs] == [
+    assert [(line["event"], line["message_id"]) for line in logs] == [
         ("webhook_postponed", "msg_00000001")
     ]
     assert "user_1" not in repr(logs)
@@ -162,7 +162,7 @@ def test_strangers_leave_nothing_in_the_log_and_clerk_no_secret_and_no_body(
     with capture_logs() as logs:
         assert on_sqlite.deliver(canary)[0] == 400
         assert on_sqlite.deliver(b"canary")[0] == 400
-    assert [one["event"] for one in logs] == ["webhook_of_another_instance", "webhook_malformed"]
+    assert [line["event"] for line in logs] == ["webhook_of_another_instance", "webhook_malformed"]
     assert "canary" not in repr(logs)
     assert "whsec" not in repr(logs)
 
@@ -174,7 +174,7 @@ def test_a_replica_that_does_not_follow_delays_the_answer_by_a_second_and_no_mor
     with running_endpoint(engine) as endpoint, capture_logs() as logs:
         endpoint.replica.stop()
         assert endpoint.deliver(event("user.created", clerk.user())) == (200, "applied\n")
-        assert [one["event"] for one in logs] == ["webhook_answered_early"]
+        assert [line["event"] for line in logs] == ["webhook_answered_early"]
         assert endpoint.administrator.get(User, ("user_1",)).id == "user_1"
     engine.dispose()
 
@@ -190,7 +190,9 @@ def test_few_messages_are_written_at_once(endpoint: Endpoint) -> None:
         most = max(most, len(out))
 
     sqlalchemy.event.listen(endpoint.engine, "checkout", checked_out)
-    sqlalchemy.event.listen(endpoint.engine, "checkin", lambda one, *_: out.discard(id(one)))
+    sqlalchemy.event.listen(
+        endpoint.engine, "checkin", lambda connection, *_: out.discard(id(connection))
+    )
     bodies = [event("user.created", clerk.user(f"user_{n}")) for n in range(12)]
     with ThreadPoolExecutor(len(bodies)) as pool:
         with Store(endpoint.engine).write():

@@ -343,7 +343,7 @@ def test_what_cannot_be_stored_is_left_out_and_named_and_the_ban_is_seen(
         found = user_seen(**{"email": "ada@example.test", "banned": True, **fields})
     assert found.barred
     assert "canary" not in repr(found)
-    assert [(one["event"], one["id"], one["field"]) for one in logs] == [
+    assert [(line["event"], line["id"], line["field"]) for line in logs] == [
         ("clerk_field_left_out", "user_1", field)
     ]
     assert "canary" not in repr(logs)

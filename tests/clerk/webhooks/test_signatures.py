@@ -48,8 +48,8 @@ def test_the_known_answer_of_standard_webhooks() -> None:
     ]
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     body = b'{"test": 2432232314}'
-    for one in (secret, secret.removeprefix("whsec_")):
-        assert verify(known, body, (one,), 1614265330) == known[0][1]
+    for spelling in (secret, secret.removeprefix("whsec_")):
+        assert verify(known, body, (spelling,), 1614265330) == known[0][1]
     assert verify(known, body + b" ", (secret,), 1614265330) is R.SIGNATURE_WRONG
 
 

@@ -17,7 +17,7 @@ from pdp.facts.store import tables
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.model import DecisionRecord, Effect, Entity, Question, Resource
 from tests.kit.audit.logs import records_of
-from tests.kit.identity.verifiers import verifier
+from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token
 from tests.kit.waiting import eventually, run
 
@@ -94,7 +94,7 @@ def query_service(engine: Engine, directory: Path) -> Iterator[QueryService]:
     recorder = Recorder(directory, "one")
     recorder.start()
     replica.start()
-    verifying = verifier(clock=time.time)
+    verifying = make_verifier(clock=time.time)
     authorizer = Authorizer(verifying, replica, recorder, clock=time.time, record_allows=False)
     too_expensive: list[str] = []
     queries = AccessQueries(

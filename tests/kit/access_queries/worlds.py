@@ -55,7 +55,7 @@ CONDITIONS = [
 
 @dataclass(frozen=True)
 class World:
-    """What is stored, and who asks."""
+    """The stored entities and the actor."""
 
     entities: list[Entity]
     tokens: list[str]

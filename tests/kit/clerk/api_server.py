@@ -123,26 +123,26 @@ class ClerkApiServer:
     def add(self, *objects: Object) -> None:
         """Creates or replaces objects (see `events`)."""
         with self._lock:
-            self.objects.update((one["id"], one) for one in objects)
+            self.objects.update((object_["id"], object_) for object_ in objects)
 
     def remove(self, *ids: str) -> None:
         """Deletes objects; memberships go with their user or organization."""
         with self._lock:
             for id_ in ids:
                 self.objects.pop(id_, None)
-            for one in self._all("organization_membership"):
-                if one["organization"]["id"] in ids or _member(one) in ids:
-                    del self.objects[one["id"]]
+            for membership in self._all("organization_membership"):
+                if membership["organization"]["id"] in ids or _member(membership) in ids:
+                    del self.objects[membership["id"]]
 
     def answer_next(self, *answers: Answer, path: str = "") -> None:
         """Gives these answers, in order, to the next requests of a path (behind `/v1`; empty: of
         any)."""
         with self._lock:
-            self.instead += [(path, one) for one in answers]
+            self.instead += [(path, answer) for answer in answers]
 
     def asked(self, path: str) -> int:
         """How often a path was asked for."""
-        return sum(one.path == path for one in self.requests)
+        return sum(request.path == path for request in self.requests)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -219,20 +219,20 @@ class ClerkApiServer:
         if not 1 <= limit <= _LIMIT_MAX or offset < 0 or order.strip("+-") != "created_at":
             return Answer(422, _errors("form_param_value_invalid"))
         found = [
-            one
-            for one in self._all(kind)
-            if one["created_at"] > int(query.get("created_at_after", "-1"))
-            and (not organization_id or one["organization"]["id"] == organization_id)
-            and ("user_id" not in query or _member(one) == query["user_id"])
+            object_
+            for object_ in self._all(kind)
+            if object_["created_at"] > int(query.get("created_at_after", "-1"))
+            and (not organization_id or object_["organization"]["id"] == organization_id)
+            and ("user_id" not in query or _member(object_) == query["user_id"])
         ]
-        found.sort(key=lambda one: one["created_at"], reverse=order.startswith("-"))
+        found.sort(key=lambda object_: object_["created_at"], reverse=order.startswith("-"))
         page = found[offset : offset + limit]
         if kind == "user":
             return _json(page)
         return _json({"data": page, "total_count": len(found)})
 
     def _all(self, kind: str) -> list[Object]:
-        return [one for one in self.objects.values() if one["object"] == kind]
+        return [object_ for object_ in self.objects.values() if object_["object"] == kind]
 
     def _merge(self, user: Object, body: Object) -> Object:
         merged = dict(user, updated_at=int(time.time() * 1000))

@@ -167,7 +167,7 @@ def role(
         "name": key.removeprefix("org:").title(),
         "description": None,
         "is_creator_eligible": False,
-        "permissions": [dict(one) for one in permissions],
+        "permissions": [dict(permission) for permission in permissions],
         "created_at": created_at,
         "updated_at": updated_at,
         **fields,

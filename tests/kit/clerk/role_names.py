@@ -44,7 +44,7 @@ class Clerk(ClerkApiServer):
         """Keeps the messages instead."""
 
     def of(self, user_id: str) -> list[Any]:
-        return [roles for one, roles in list(self.written) if one == user_id]
+        return [roles for pushed_id, roles in list(self.written) if pushed_id == user_id]
 
     def tell(self, body: bytes) -> None:
         assert self.endpoint is not None
@@ -107,11 +107,11 @@ class World:
     @contextlib.contextmanager
     def pushing(self) -> Iterator[Pusher]:
         """A pusher that is notified of later writes."""
-        one = Pusher(self.settings, self.store, clock=self.clock)
-        self.administrator = Administrator(self.store, on_write=one.tell)
-        self.directory = Directory(self.store, on_write=one.tell)
-        one.start()
+        pusher = Pusher(self.settings, self.store, clock=self.clock)
+        self.administrator = Administrator(self.store, on_write=pusher.notify)
+        self.directory = Directory(self.store, on_write=pusher.notify)
+        pusher.start()
         try:
-            yield one
+            yield pusher
         finally:
-            one.stop()
+            pusher.stop()

@@ -70,8 +70,13 @@ class World:
     def facts(self) -> dict[str, Any]:
         """The facts about users that decisions read."""
         with self.store.read() as reader:
-            users = {one.id: (one.email, one.name, one.attributes) for one in reader.list(User)}
-            organizations = {one.id: (one.slug, one.name) for one in reader.list(Organization)}
+            users = {
+                user.id: (user.email, user.name, user.attributes) for user in reader.list(User)
+            }
+            organizations = {
+                organization.id: (organization.slug, organization.name)
+                for organization in reader.list(Organization)
+            }
             memberships = {(m.organization_id, m.user_id): m.role for m in reader.list(Membership)}
             said = read_objects(reader, ClerkKind.USER, users)
             catalogue = {
@@ -80,34 +85,40 @@ class World:
             }
         return {
             "users": users,
-            "barred": {i for i, one in said.items() if one.status is ClerkStatus.BARRED},
+            "barred": {i for i, user in said.items() if user.status is ClerkStatus.BARRED},
             "organizations": organizations,
             "memberships": memberships,
             "catalogue": {
-                id_: one.content
-                for id_, one in catalogue.items()
-                if one.status is not ClerkStatus.DELETED
+                id_: object_.content
+                for id_, object_ in catalogue.items()
+                if object_.status is not ClerkStatus.DELETED
             },
         }
 
     def account(self) -> dict[str, Any]:
         """The same, as Clerk has it."""
         kinds: dict[str, list[Object]] = {}
-        for one in self.clerk.objects.values():
-            kinds.setdefault(one["object"], []).append(one)
+        for object_ in self.clerk.objects.values():
+            kinds.setdefault(object_["object"], []).append(object_)
         users, permissions = kinds.get("user", []), kinds.get("permission", [])
         return {
-            "users": {one["id"]: _person(one) for one in users},
-            "barred": {one["id"] for one in users if one["banned"] or one["locked"]},
+            "users": {user["id"]: _person(user) for user in users},
+            "barred": {user["id"] for user in users if user["banned"] or user["locked"]},
             "organizations": {
-                one["id"]: (one["slug"], one["name"]) for one in kinds.get("organization", [])
+                organization["id"]: (organization["slug"], organization["name"])
+                for organization in kinds.get("organization", [])
             },
             "memberships": {
-                (one["organization"]["id"], one["public_user_data"]["user_id"]): one["role"]
-                for one in kinds.get("organization_membership", [])
+                (
+                    membership["organization"]["id"],
+                    membership["public_user_data"]["user_id"],
+                ): membership["role"]
+                for membership in kinds.get("organization_membership", [])
             },
-            "catalogue": {one["id"]: {"key": one["key"]} for one in permissions}
-            | {one["id"]: _role(one) for one in kinds.get("role", [])},
+            "catalogue": {
+                permission["id"]: {"key": permission["key"]} for permission in permissions
+            }
+            | {role["id"]: _role(role) for role in kinds.get("role", [])},
         }
 
     def revision(self) -> int:
@@ -134,8 +145,8 @@ def live(clerk: ClerkApiServer, chance: random.Random, events: int) -> Iterator[
     """An account's life: changes it, and yields what a webhook would tell of each change."""
     for at in range(T0, T0 + events):
         kinds: dict[str, list[Object]] = {}
-        for one in clerk.objects.values():
-            kinds.setdefault(one["object"], []).append(one)
+        for object_ in clerk.objects.values():
+            kinds.setdefault(object_["object"], []).append(object_)
         what = chance.choice(("user", "user", "organization", "organization_membership"))
         known = kinds.get(what, [])
         if known and chance.random() < 0.25:
@@ -182,11 +193,11 @@ DELETABLE = {
 }
 
 
-def _person(one: Object) -> tuple[str, str, Any]:
-    primary = [a for a in one["email_addresses"] if a["id"] == one["primary_email_address_id"]]
+def _person(user: Object) -> tuple[str, str, Any]:
+    primary = [a for a in user["email_addresses"] if a["id"] == user["primary_email_address_id"]]
     address = primary[0]["email_address"] if primary else ""
-    return address, one["first_name"] or "", one["public_metadata"]
+    return address, user["first_name"] or "", user["public_metadata"]
 
 
-def _role(one: Object) -> Object:
-    return {"key": one["key"], "permissions": [[p["id"], p["key"]] for p in one["permissions"]]}
+def _role(role: Object) -> Object:
+    return {"key": role["key"], "permissions": [[p["id"], p["key"]] for p in role["permissions"]]}

@@ -18,7 +18,7 @@ def clock() -> float:
     return NOW
 
 
-def verifier(
+def make_verifier(
     *issuers: IssuerSettings,
     clock: Callable[[], float] = clock,
     clock_skew_seconds: float = 5,
@@ -45,14 +45,14 @@ def pem_issuer(issuer: str = ISSUER, *, key: str = "main", **settings: Any) -> I
 @contextlib.contextmanager
 def running(server: KeyServer, *, wait: bool = True, **arguments: Any) -> Iterator[Verifier]:
     """A started verifier of the server's issuer, which has fetched its keys once."""
-    one = verifier(IssuerSettings(issuer=server.issuer), **arguments)
-    one.start()
+    verifier = make_verifier(IssuerSettings(issuer=server.issuer), **arguments)
+    verifier.start()
     try:
         if wait:
-            eventually(one.ready, what="the first key set")
-        yield one
+            eventually(verifier.ready, what="the first key set")
+        yield verifier
     finally:
-        one.stop()
+        verifier.stop()
 
 
 def accepted(verdict: VerifiedToken | RefusedToken) -> VerifiedToken:

@@ -1,4 +1,4 @@
-"""Passes queries on to upstream. No answer is kept: nothing says which change would touch one."""
+"""Forwards queries to upstream. Answers are not cached: no event says which change affects one."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +16,11 @@ from pdp.wire.services.access_queries import SERVICE
 from pdp.wire.services.decision import CHECK_BYTES_MAX
 
 
-def passed_on_methods(upstreams: Upstreams, pool: ThreadPoolExecutor) -> Sequence[Method]:
-    """The methods of AccessQueryService that are about an actor's token.
+def forwarded_methods(upstreams: Upstreams, pool: ThreadPoolExecutor) -> Sequence[Method]:
+    """The methods of AccessQueryService that take an actor's token.
 
-    ListAllowedActors is not among them: it takes the capability `audit`, and a sidecar must not
-    lend its own to whoever asks it.
+    ListAllowedActors is not one of them: it needs the capability `audit`, and a sidecar must not
+    lend its own to its callers.
     """
 
     def method(
