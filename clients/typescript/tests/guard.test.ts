@@ -71,6 +71,7 @@ test("a decision tells what the PDP told, and can be printed as JSON", async (t)
     revision: "1152921504606846976",
     reusableUntil: until.toISOString(),
     source: "decided",
+    stepUp: null,
   });
   assert.equal(decision.revision, 2n ** 60n);
   assert.ok(Object.isFrozen(decision));
