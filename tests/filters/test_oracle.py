@@ -1,16 +1,14 @@
-"""Every filter takes exactly what a decision allows: in memory, on SQLite and on PostgreSQL.
+"""Every filter takes exactly what a decision allows: in memory, on SQLite and on PostgreSQL."""
 
-`FILTER_WORLDS` says how many worlds; `make soak` asks for 20,000.
-"""
-
-import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection
 
+from tests.kit import soak
 from tests.kit.clusters import started_cluster
 from tests.kit.filters.oracle import (
     CASES_PER_ROWS,
@@ -19,7 +17,8 @@ from tests.kit.filters.oracle import (
     wild_differences,
 )
 
-WORLDS = int(os.environ.get("FILTER_WORLDS", "150"))
+WORLDS = soak.count(20_000, sample=150)
+pytestmark = pytest.mark.soak
 
 
 def test_a_query_takes_what_a_decision_allows(connections: list[Connection]) -> None:
