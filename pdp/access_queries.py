@@ -1,8 +1,8 @@
 """The way of a query: verify the token, gather facts, decide each row, record once, confirm.
 
-What may an actor do, what may they use, and who may. Each row is decided by the evaluator that
-answers Check. A query is one record in the audit log, whatever it denies; like a denial, it is on
-disk before the answer is given.
+What an actor may do, which resources they may use, and which actors may use a resource. The
+evaluator of Check decides each row. A query is one record in the audit log, whatever it denies;
+like a denial, it is on disk before the answer is given.
 """
 
 from collections.abc import Callable, Sequence

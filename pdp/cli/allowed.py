@@ -1,4 +1,4 @@
-"""`pdp allowed`: what an actor may do, what they may use, and who may."""
+"""`pdp allowed`: an actor's permissions and resources, and a resource's actors."""
 
 import enum
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=HELP_STYLE,
-    help="What an actor may do, what they may use, and who may.",
+    help="What an actor may do, which resources they may use, and which actors may use a resource.",
 )
 
 TABLE_ROWS = 100

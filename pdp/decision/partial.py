@@ -1,4 +1,4 @@
-"""What an actor may do with resources that nobody has named yet: nothing, everything, or a filter.
+"""Plans which resources of a type an actor may use: nothing, everything, or those of a filter.
 
 The rules of `decide`, with the resource unknown: the same refusals, grants, reach of allow rules
 and deny rules. An allow rule counts where its condition is definitely true, a deny rule where it is

@@ -1,4 +1,4 @@
-"""AccessQueryService: what an actor may do, what they may use, and who may."""
+"""AccessQueryService: an actor's permissions and resources, and a resource's actors."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

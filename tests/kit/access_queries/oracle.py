@@ -92,7 +92,7 @@ def compare_permissions(service: QueryService, world: World, random: Random) -> 
 
 
 def compare_actors(service: QueryService, world: World, random: Random) -> Counter[str]:
-    """Who may, against Check for each user in each organization. Raises Difference."""
+    """Compares the listed actors with Check, by user and organization. Raises Difference."""
     met: Counter[str] = Counter()
     for resource in random.sample([None, *world.resources], 2):
         permission = random.choice(PERMISSIONS)

@@ -514,7 +514,7 @@ func (x *ListAllowedResourcesResponse) GetEpoch() string {
 	return ""
 }
 
-// Who may use this permission on this resource?
+// Which actors have this permission on this resource?
 type ListAllowedActorsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `resource-type:action`. No wildcards.

@@ -31,7 +31,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// What may this actor do, what may they use, and who may?
+// What may this actor do, which resources may they use, and which actors may use a resource?
 //
 // Every answer equals what Check answers for each of its rows at the same revision. It is for display
 // and review: what is done with a row is still guarded by Check. A query is one record in the decision
@@ -101,7 +101,7 @@ func (c *accessQueryServiceClient) PlanResources(ctx context.Context, in *PlanRe
 // All implementations must embed UnimplementedAccessQueryServiceServer
 // for forward compatibility.
 //
-// What may this actor do, what may they use, and who may?
+// What may this actor do, which resources may they use, and which actors may use a resource?
 //
 // Every answer equals what Check answers for each of its rows at the same revision. It is for display
 // and review: what is done with a row is still guarded by Check. A query is one record in the decision

@@ -281,7 +281,7 @@ Global___ListAllowedResourcesResponse: _TypeAlias = ListAllowedResourcesResponse
 
 @_typing.final
 class ListAllowedActorsRequest(_message.Message):
-    """Who may use this permission on this resource?"""
+    """Which actors have this permission on this resource?"""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccessQueryServiceStub:
-    """What may this actor do, what may they use, and who may?
+    """What may this actor do, which resources may they use, and which actors may use a resource?
 
     Every answer equals what Check answers for each of its rows at the same revision. It is for display
     and review: what is done with a row is still guarded by Check. A query is one record in the decision
@@ -63,7 +63,7 @@ class AccessQueryServiceStub:
 
 
 class AccessQueryServiceServicer:
-    """What may this actor do, what may they use, and who may?
+    """What may this actor do, which resources may they use, and which actors may use a resource?
 
     Every answer equals what Check answers for each of its rows at the same revision. It is for display
     and review: what is done with a row is still guarded by Check. A query is one record in the decision
@@ -132,7 +132,7 @@ def add_AccessQueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccessQueryService:
-    """What may this actor do, what may they use, and who may?
+    """What may this actor do, which resources may they use, and which actors may use a resource?
 
     Every answer equals what Check answers for each of its rows at the same revision. It is for display
     and review: what is done with a row is still guarded by Check. A query is one record in the decision

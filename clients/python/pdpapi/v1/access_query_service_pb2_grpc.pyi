@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccessQueryServiceStub:
-    """What may this actor do, what may they use, and who may?
+    """What may this actor do, which resources may they use, and which actors may use a resource?
 
     Every answer equals what Check answers for each of its rows at the same revision. It is for display
     and review: what is done with a row is still guarded by Check. A query is one record in the decision
@@ -52,7 +52,7 @@ class AccessQueryServiceStub:
 
 @_typing.type_check_only
 class AccessQueryServiceAsyncStub(AccessQueryServiceStub):
-    """What may this actor do, what may they use, and who may?
+    """What may this actor do, which resources may they use, and which actors may use a resource?
 
     Every answer equals what Check answers for each of its rows at the same revision. It is for display
     and review: what is done with a row is still guarded by Check. A query is one record in the decision
@@ -73,7 +73,7 @@ class AccessQueryServiceAsyncStub(AccessQueryServiceStub):
     """
 
 class AccessQueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What may this actor do, what may they use, and who may?
+    """What may this actor do, which resources may they use, and which actors may use a resource?
 
     Every answer equals what Check answers for each of its rows at the same revision. It is for display
     and review: what is done with a row is still guarded by Check. A query is one record in the decision

@@ -313,7 +313,7 @@ export const ListAllowedResourcesResponseSchema: GenMessage<ListAllowedResources
   messageDesc(file_pdpapi_v1_access_query_service, 5);
 
 /**
- * Who may use this permission on this resource?
+ * Which actors have this permission on this resource?
  *
  * @generated from message pdpapi.v1.ListAllowedActorsRequest
  */
@@ -632,7 +632,7 @@ export const PlanResourcesResponseSchema: GenMessage<PlanResourcesResponse> = /*
   messageDesc(file_pdpapi_v1_access_query_service, 11);
 
 /**
- * What may this actor do, what may they use, and who may?
+ * What may this actor do, which resources may they use, and which actors may use a resource?
  *
  * Every answer equals what Check answers for each of its rows at the same revision. It is for display
  * and review: what is done with a row is still guarded by Check. A query is one record in the decision
