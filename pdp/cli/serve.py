@@ -50,5 +50,5 @@ def serve(
         origin=origin,
         metrics_directory=os.environ.get(METRICS_VARIABLE),  # noqa: TID251
     )
-    if not run_until_stopped(service):
+    if not run_until_stopped(service, drain_seconds=settings.shutdown_seconds):
         raise typer.Exit(1)

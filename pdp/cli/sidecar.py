@@ -71,5 +71,5 @@ def sidecar(
     from pdp.sidecar.app import Sidecar
 
     prefer_batches()
-    if not run_until_stopped(Sidecar(settings)):
+    if not run_until_stopped(Sidecar(settings), drain_seconds=settings.shutdown_seconds):
         raise typer.Exit(1)

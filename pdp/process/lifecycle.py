@@ -5,8 +5,7 @@ itself.
 """
 
 import contextlib
-import signal
-import threading
+import faulthandler
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -15,9 +14,12 @@ from pdp.concurrency.background import BackgroundTask
 from pdp.process.gc import freeze_gc
 from pdp.process.listener import EventLoop, HttpListener
 from pdp.process.metrics import Metrics
+from pdp.process.signals import stop_signals
 from pdp.wire import Application, Health
 
 STOP_SECONDS_MAX = 2.0
+PARTS_SECONDS_MAX = 15.0
+"""Time to stop all parts after the ports are closed. More than this is a defect."""
 _SIGNAL_SECONDS = 0.2
 
 Check = tuple[Callable[[], bool], str]
@@ -168,21 +170,28 @@ class Process(Protocol):
         """Stops all parts."""
 
 
-def run_until_stopped(process: Process) -> bool:
+def run_until_stopped(process: Process, *, drain_seconds: float) -> bool:
     """Runs a process until SIGTERM or SIGINT.
+
+    A process that does not stop prints the stacks of its threads, and exits with 1.
+
+    Args:
+        process: The process.
+        drain_seconds: How long requests in flight may take when it stops.
 
     Returns:
         False if a port closed by itself: the supervisor of the process should restart it.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_requested = stop_signals()
     try:
         process.start()
         # In short waits: a signal that another thread receives does not end a wait.
-        while not stopping.wait(_SIGNAL_SECONDS):
+        while not stop_requested(_SIGNAL_SECONDS):
             if not process.listens():
                 return False
     finally:
+        # Requests are drained, then connections, then the parts stop.
+        faulthandler.dump_traceback_later(2 * drain_seconds + PARTS_SECONDS_MAX, exit=True)
         process.stop()
+        faulthandler.cancel_dump_traceback_later()
     return True

@@ -4,15 +4,14 @@ A process that dies is restarted; a signal to stop is sent to all of them.
 """
 
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 
 import structlog
 
+from pdp.process.signals import stop_signals
 from pdp.settings import Settings
 
 log = structlog.get_logger("pdp.process.supervisor")
@@ -30,9 +29,7 @@ def supervise(settings: Settings, command: Sequence[str], environment: Mapping[s
     Raises:
         RuntimeError: A first process cannot start, so its successor could not either.
     """
-    stopping = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
+    stop_requested = stop_signals()
     metrics = tempfile.mkdtemp(prefix="pdp-metrics-")
     shared = {**environment, METRICS_VARIABLE: metrics}
 
@@ -43,7 +40,7 @@ def supervise(settings: Settings, command: Sequence[str], environment: Mapping[s
     started_at = time.monotonic()
     first = dict(workers)
     try:
-        while not stopping.wait(0.2):
+        while not stop_requested(0.2):
             for number, process in workers.items():
                 status = process.poll()
                 if status is not None:
@@ -51,7 +48,7 @@ def supervise(settings: Settings, command: Sequence[str], environment: Mapping[s
                     early = time.monotonic() < started_at + START_SECONDS_MAX
                     if early and status == STATUS_FAILED and process is first[number]:
                         raise RuntimeError(f"process {number} did not start: see its error above")
-                    if stopping.wait(RESTART_SECONDS):
+                    if stop_requested(RESTART_SECONDS):
                         break
                     workers[number] = start(number)
     finally:

@@ -89,7 +89,11 @@ class ServerProcess:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(30)
+        try:
+            # Longer than the process itself allows: it then prints what it waits for.
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"the server does not stop: {self.log()}") from error
 
     def kill(self) -> None:
         """SIGKILL, to all that it consists of."""
