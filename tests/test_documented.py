@@ -50,6 +50,20 @@ def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> N
     assert metrics == gauges_in("pdp/sidecar/*.py") - set(rows("metrics.md", "Metrics"))
 
 
+def test_everything_is_where_the_architecture_says() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    section = page.partition("\n## Where to find things\n")[2].partition("\n## ")[0]
+    places = re.findall(r"^\| [^|]+ \| (.+) \|$", section, re.MULTILINE)[1:]
+    assert len(places) > 10
+    for place in places:
+        paths = re.findall(r"`(\S+\.py)`", place)
+        names = re.findall(r"`(\w+)`", place)
+        assert paths
+        sources = "".join((ROOT / path).read_text() for path in paths)
+        for name in names:
+            assert re.search(rf"^(class|def) {name}\b|^{name}\b.* =", sources, re.MULTILINE), name
+
+
 def test_every_metric_is_documented_and_no_other() -> None:
     declared = gauges_in("pdp/**/*.py") - gauges_in("pdp/sidecar/*.py") | {"pdp_ready"}
     metrics = Metrics({name: ("", lambda: 0.0) for name in declared})

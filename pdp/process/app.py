@@ -1,4 +1,4 @@
-"""The composition root: settings -> parts -> listeners, and the order in which they start and stop.
+"""The composition root: settings -> parts -> listeners. `lifecycle.py` starts and stops them.
 
 A process starts even if nothing is reachable: without its database or a key set it is alive and not
 ready, and becomes ready by itself.
