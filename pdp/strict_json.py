@@ -1,23 +1,36 @@
-"""A strict JSON parser for security decisions: every accepted text has exactly one meaning.
+"""A strict JSON parser for security decisions: everything that is read has exactly one meaning.
 
-Refused beside invalid JSON: duplicate keys (two readers could see two values), NaN, Infinity and
-numbers beyond a double (1e400), nesting deeper than a limit (checked before the recursive parser
-sees the text), bytes that are not UTF-8, and escapes that produce lone surrogates.
+Ambiguous are duplicate keys (two readers could see two values), numbers beyond a double (1e400),
+and nesting deeper than a limit (checked before the recursive parser sees the text).
+`parse_object` refuses a text that contains one of them, or a lone surrogate. `parse_tolerant`
+marks them, for texts of which an attacker writes a part. Both refuse NaN, Infinity and bytes that
+are not UTF-8.
 """
 
+import enum
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 # Also matches a string without an end. Possessive: the text is untrusted, so it must be linear.
-_STRING = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[][{}]', re.DOTALL)
 _INTEGER_DIGITS_MAX = 308
 """An integer of so many digits is still within a double."""
 
 
 class NotStrictJson(ValueError):
     """The text is not accepted as JSON. The message quotes nothing of it."""
+
+
+class Unreadable(enum.Enum):
+    """Replaces an object with duplicate keys, and a number beyond a double."""
+
+    UNREADABLE = "unreadable"
+
+
+UNREADABLE = Unreadable.UNREADABLE
 
 
 def parse_object(text: bytes, *, depth_max: int) -> dict[str, Any]:
@@ -41,6 +54,23 @@ def parse_object(text: bytes, *, depth_max: int) -> dict[str, Any]:
     return value
 
 
+def parse_tolerant(text: bytes, *, depth_max: int) -> Any:
+    """Parses a JSON text with UNREADABLE in place of each ambiguous value, so that only a reader
+    of that place fails. Strings may contain NUL and lone surrogates.
+
+    Args:
+        text: UTF-8.
+        depth_max: Values nested deeper are null.
+
+    Raises:
+        NotStrictJson: The text is not JSON.
+    """
+    try:
+        return _TOLERANT.decode(_without_deep_values(text.decode("utf-8"), depth_max))
+    except (ValueError, RecursionError):
+        raise NotStrictJson("not JSON") from None
+
+
 def with_numbers_as_floats(value: Any) -> Any:
     """The same JSON value with every number as float. The parser has limited its depth."""
     if isinstance(value, dict):
@@ -58,51 +88,67 @@ def is_number(value: object) -> bool:
 
 
 def _parse(text: str, depth_max: int) -> object:
-    # Most texts have fewer brackets than allowed levels; only others need the exact check.
-    if text.count("{") + text.count("[") > depth_max and _is_deeper(text, depth_max):
+    if next(_edges_of_deep_values(text, depth_max), None) is not None:
         raise NotStrictJson("nested too deeply")
-    value = _DECODER.decode(text)
+    value = _STRICT.decode(text)
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates fail here
     return value
 
 
-def _is_deeper(text: str, depth_max: int) -> bool:
+def _without_deep_values(text: str, depth_max: int) -> str:
+    edges = [0, *_edges_of_deep_values(text, depth_max), len(text)]
+    return "null".join(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=False))
+
+
+def _edges_of_deep_values(text: str, depth_max: int) -> Iterator[int]:
+    """Start and end of each value below `depth_max` levels. Found first: the parser recurses."""
+    # Most texts have fewer brackets than allowed levels; only others need the exact check.
+    if text.count("{") + text.count("[") <= depth_max:
+        return
     depth = 0
-    for character in _STRING.sub("", text):
-        if character in "{[":
+    for found in _STRING_OR_BRACKET.finditer(text):
+        if found[0] in "{[":
             depth += 1
-            if depth > depth_max:
-                return True
-        elif character in "}]":
+            if depth == depth_max + 1:
+                yield found.start()
+        elif found[0] in "}]":
+            if depth == depth_max + 1:
+                yield found.end()
             depth -= 1
-    return False
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise NotStrictJson("duplicate keys")
-    return value
+def _decoder(ambiguous: Callable[[str], Any]) -> json.JSONDecoder:
+    """A decoder that calls `ambiguous` with the reason for a value of two meanings."""
+
+    def object_of(pairs: list[tuple[str, Any]]) -> Any:
+        value = dict(pairs)
+        return value if len(value) == len(pairs) else ambiguous("duplicate keys")
+
+    def float_of(text: str) -> Any:
+        value = float(text)
+        return value if math.isfinite(value) else ambiguous("a number past a double")
+
+    def integer_of(text: str) -> Any:
+        return (
+            int(text) if len(text) <= _INTEGER_DIGITS_MAX else ambiguous("a number past a double")
+        )
+
+    return json.JSONDecoder(
+        object_pairs_hook=object_of,
+        parse_constant=_refuse_constant,
+        parse_float=float_of,
+        parse_int=integer_of,
+    )
 
 
-def _constant(_: str) -> NoReturn:
+def _refuse(reason: str) -> NoReturn:
+    raise NotStrictJson(reason)
+
+
+def _refuse_constant(_: str) -> NoReturn:
     raise NotStrictJson("not a number")
 
 
-def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise NotStrictJson("a number past a double")
-    return value
-
-
-def _integer(text: str) -> int:
-    if len(text) > _INTEGER_DIGITS_MAX:
-        raise NotStrictJson("a number past a double")
-    return int(text)
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_integer
-)
+_STRICT = _decoder(_refuse)
+_TOLERANT = _decoder(lambda _: UNREADABLE)

@@ -6,7 +6,7 @@ Out: observations, which `directory` writes; role names, which are pushed back t
 Never: decides; knows SQL, gRPC or JSON Web Tokens; writes a secret anywhere.
 
     observations -> versions -> projection -> directory    what Clerk reported, and the facts
-    webhooks/        endpoint, signatures, events, event_json, batcher
+    webhooks/        endpoint, signatures, events, batcher
     sync/            phases, lease, sync; scheduler runs it in a server
     provisioning     creates the user that a verified token names
     role_claims      the role names to push back to Clerk; role_claims_push pushes them in a server

@@ -1,5 +1,9 @@
 """The body of a webhook message -> an event -> an observation. Pure, as `objects` is.
 
+A user writes some texts of an event (names, `unsafe_metadata`). If such a text could make the whole
+event invalid, the user could hide their own ban. So an ambiguous value is unreadable at its place
+only.
+
 Source: Clerk's OpenAPI document `webhooks` (45 types of events), clerk.com/docs/webhooks.
 """
 
@@ -20,8 +24,11 @@ from pdp.clerk.objects import (
     user_seen,
 )
 from pdp.clerk.observations import Observation
-from pdp.clerk.webhooks.event_json import parse_event_json
 from pdp.facts.store.clerk_objects import ClerkKind
+from pdp.strict_json import NotStrictJson, parse_tolerant
+
+DEPTH_MAX = 64
+"""Levels; deeper values are left out. Attributes may have far fewer."""
 
 _SECONDS_MAX = 10**11
 """A smaller time is in seconds. As milliseconds this is in 1973, as seconds in the year 5138."""
@@ -44,8 +51,8 @@ def parse_event(body: bytes) -> Event:
         MalformedObject: The body is not an event.
     """
     try:
-        envelope = parse_event_json(body)
-    except ValueError:
+        envelope = parse_tolerant(body, depth_max=DEPTH_MAX)
+    except NotStrictJson:
         raise MalformedObject("not JSON") from None
     if not isinstance(envelope, Mapping):
         raise MalformedObject("not an object")

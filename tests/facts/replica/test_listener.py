@@ -94,9 +94,7 @@ def listeners(server: psycopg.Connection) -> list[int]:
 
 def reaches(replica: Replica, revision: int) -> float:
     """Seconds until the replica serves the revision."""
-    began = time.monotonic()
-    eventually(lambda: replica.revision == revision)
-    return time.monotonic() - began
+    return eventually(lambda: replica.revision == revision)
 
 
 def events(logs: list) -> list[str]:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from pdp.clerk.objects import MalformedObject
 from pdp.clerk.observations import UserSeen
-from pdp.clerk.webhooks.event_json import DEPTH_MAX
-from pdp.clerk.webhooks.events import observation_of, parse_event
+from pdp.clerk.webhooks.events import DEPTH_MAX, observation_of, parse_event
 from tests.kit.clerk import events as clerk
 from tests.kit.clerk.events import event
 
