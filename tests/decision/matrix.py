@@ -29,6 +29,7 @@ POLICIES = {
     for name, path in {
         "courses": "examples/courses.yaml",
         "next-courses": "examples/next-courses/pdp.yaml",
+        "fastapi-courses": "examples/fastapi-courses/pdp.yaml",
         "situations": "tests/golden/demo_policy.yaml",
     }.items()
 }
