@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pdp.document import Asked, PolicyDocument, parse_document
+from pdp.document.policy_tests import parse_tests
 from pdp.model import (
     Actor,
     Grant,
@@ -29,7 +30,7 @@ POLICIES = {
     for name, path in {
         "courses": "examples/courses.yaml",
         "next-courses": "examples/next-courses/pdp.yaml",
-        "fastapi-courses": "examples/fastapi-courses/pdp.yaml",
+        "fastapi-courses": "examples/fastapi-courses/pdp_test.yaml",
         "situations": "tests/golden/demo_policy.yaml",
     }.items()
 }
@@ -56,6 +57,14 @@ class Cell:
     resource: str
     role: str
     reason: Reason
+
+
+def document_of(path: Path) -> PolicyDocument:
+    """A policy; or the policy of a file of tests, with the facts of the tests."""
+    text = path.read_text(encoding="utf-8")
+    if not path.stem.endswith("_test"):
+        return parse_document(text)
+    return parse_tests(text, lambda name: (path.parent / name).read_text("utf-8")).document
 
 
 def cells_of(document: PolicyDocument) -> Iterator[Cell]:
@@ -122,7 +131,7 @@ def render() -> str:
         *(f"| {mark} | {reason.name} | {meaning} |" for reason, (mark, meaning) in MARKS.items()),
     ]
     for name, path in POLICIES.items():
-        document = parse_document(path.read_text(encoding="utf-8"))
+        document = document_of(path)
         lines += ["", f"## {name}: `{path.relative_to(ROOT)}`", *_table(list(cells_of(document)))]
     return "\n".join(lines) + "\n"
 
