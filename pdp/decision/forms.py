@@ -37,6 +37,8 @@ class Unexpressed(Filter):
 
 
 class Constant(NamedTuple):
+    """A value that is known without the resource."""
+
     value: Any
 
 

@@ -88,7 +88,7 @@ def _comparison(  # noqa: PLR0911  # a case each
 
 
 def _same_truth(forms: Forms, constant: Any) -> Forms:
-    """`has(resource.attributes.x) == false`"""
+    """Compares with a constant, as in `has(resource.attributes.x) == false`."""
     if isinstance(constant, bool):
         return forms if constant else forms.negated()
     return Forms(FALSE, any_of(forms.true, forms.false))

@@ -1,8 +1,9 @@
-"""What an RE2 pattern costs: a bound on the size of the program that RE2 compiles it to.
+r"""The cost of an RE2 pattern: a bound on the size of the program that RE2 compiles it to.
 
-RE2 matches in time linear in the text, but its program grows with counted repetition
-(`a{1000}`) and with Unicode classes (`\\pL`), and the runtime compiles a pattern at every use.
-Syntax: https://github.com/google/re2/wiki/Syntax. What is not understood counts as a literal.
+RE2 matches in time linear in the text, but its program grows with counted repetition (`a{1000}`)
+and with Unicode classes (`\pL`), and the runtime compiles a pattern at every use. Syntax:
+https://github.com/google/re2/wiki/Syntax. Syntax that this module does not recognise counts as a
+literal.
 """
 
 import re

@@ -1,9 +1,10 @@
-"""JSON text -> nodes with places, with one reading of every text.
+r"""Reads JSON text into nodes that know their place, with exactly one reading of every text.
 
-JSON (RFC 8259) is not read as YAML: in YAML `"\\ud83d\\ude00"` is no character, and a tab may not
-stand where JSON allows it. As strict as `yaml_text`: keys written twice, numbers that no double
-holds, lone surrogates and nesting past DOCUMENT_DEPTH_MAX are refused, each with its place. The
-standard library's parser keeps no places, so the tokens are found here and texts decoded there.
+The YAML parser does not read JSON (RFC 8259): in YAML `"\ud83d\ude00"` is not a character, and a
+tab is not allowed everywhere JSON allows it. This parser is as strict as `yaml_text`: it rejects
+duplicate keys, numbers that no double holds, lone surrogates and nesting past DOCUMENT_DEPTH_MAX,
+each with its place. The standard library's parser keeps no places, so this module finds the tokens
+and lets the library decode the texts.
 """
 
 import math

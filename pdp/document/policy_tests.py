@@ -71,6 +71,8 @@ class TestFile:
 
 
 class ActorShape(Shape):
+    """The actor of a question: the user, and what the session token claims."""
+
     user: str
     session: str = "sess_1"
     organization: str | None = None
@@ -82,6 +84,8 @@ class ActorShape(Shape):
 
 
 class ResourceShape(Shape):
+    """The resource of a question."""
+
     type: str
     id: str
     organization: str | None = None
@@ -90,6 +94,8 @@ class ResourceShape(Shape):
 
 
 class AskShape(Shape):
+    """The question of a check."""
+
     actor: Any
     permission: str
     resource: Any = None
@@ -98,6 +104,8 @@ class AskShape(Shape):
 
 
 class ExpectShape(Shape):
+    """The expected fields of the decision."""
+
     decision: Literal["allow", "deny"] | None = None
     reason: str | None = None
     kind: Literal["unauthenticated", "forbidden"] | None = None
@@ -107,6 +115,8 @@ class ExpectShape(Shape):
 
 
 class CheckShape(Shape):
+    """A single question with its expected decision."""
+
     name: str = ""
     ask: AskShape
     expect: Any = None
@@ -115,6 +125,8 @@ class CheckShape(Shape):
 
 
 class RowShape(Shape):
+    """A row of a table: a question, and the expected effect for each actor."""
+
     permission: str
     resource: Any = None
     context: Attributes = Field(default_factory=dict)
@@ -122,6 +134,8 @@ class RowShape(Shape):
 
 
 class TableShape(Shape):
+    """The same questions for several actors."""
+
     name: str = ""
     actors: list[Any]
     now: str | None = None
@@ -129,11 +143,15 @@ class TableShape(Shape):
 
 
 class SessionShape(Shape):
+    """A revoked session and its user."""
+
     session: str
     user: str
 
 
 class GivenShape(Shape):
+    """What the tests of a file share: policy, facts, named actors and the time."""
+
     policy: Any
     facts: dict[str, Any] = Field(default_factory=dict)
     revoked_sessions: list[SessionShape] = Field(default_factory=list)
@@ -142,6 +160,8 @@ class GivenShape(Shape):
 
 
 class FileShape(Shape):
+    """A whole test file."""
+
     description: str = ""
     given: GivenShape
     checks: list[Any] = Field(default_factory=list)

@@ -71,6 +71,7 @@ class Declared:
 
     @classmethod
     def of(cls, permissions: Iterable[Permission]) -> "Declared":
+        """Collects the names and resource types of the permissions."""
         names = frozenset(permission.name for permission in permissions)
         return cls(names, frozenset(name.partition(":")[0] for name in names))
 

@@ -14,10 +14,14 @@ def _nothing_is_empty(value: Any) -> Any:
 
 
 class Shape(BaseModel):
+    """Base of all shapes: rejects unknown fields and converts no types."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class RuleShape(Shape):
+    """A rule that is written as a mapping."""
+
     permission: str
     when: str = ""
     id: str = ""
@@ -25,6 +29,8 @@ class RuleShape(Shape):
 
 
 class RoleShape(Shape):
+    """A role with its rules."""
+
     description: str = ""
     inherits: list[str] = Field(default_factory=list)
     # Each is a RuleShape or a permission, and read by itself: one that is wrong hides no other.
@@ -33,21 +39,29 @@ class RoleShape(Shape):
 
 
 class ResourceTypeShape(Shape):
+    """What the policy says about a resource type."""
+
     tenancy: Literal["organization", "none"] = "organization"
     stored: Literal["optional", "required"] = "optional"
 
 
 class RouteShape(Shape):
+    """What a route requires."""
+
     permission: str
     resource: str | None = None
 
 
 class ResourceRefShape(Shape):
+    """The type and id of a resource."""
+
     type: str
     id: str
 
 
 class GrantShape(Shape):
+    """A grant: a role, a subject, a scope, and the time in which it holds."""
+
     role: str
     user: str | None = None
     organization_role: str | None = None
@@ -62,6 +76,8 @@ Attributes = Annotated[dict[str, Any], BeforeValidator(_nothing_is_empty)]
 
 
 class UserShape(Shape):
+    """A user with attributes."""
+
     id: str
     email: str = ""
     name: str = ""
@@ -70,18 +86,24 @@ class UserShape(Shape):
 
 
 class OrganizationShape(Shape):
+    """An organization."""
+
     id: str
     slug: str = ""
     name: str = ""
 
 
 class MembershipShape(Shape):
+    """A user's role in an organization."""
+
     organization: str
     user: str
     role: str
 
 
 class ResourceShape(Shape):
+    """A stored resource."""
+
     type: str
     id: str
     organization: str | None = None

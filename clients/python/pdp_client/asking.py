@@ -123,6 +123,7 @@ class Attempts:
 
     @property
     def seconds_left(self) -> float:
+        """Seconds until the question's deadline, at least 0."""
         return max(0.0, self._ends - time.monotonic())
 
     def failed(self, call: grpc.Call) -> float | None:

@@ -114,6 +114,7 @@ class GuardMiddleware:
         _warn_of_order(list(settings.MIDDLEWARE))
 
     def __call__(self, request: HttpRequest) -> Any:
+        """Answers the request itself if it is not allowed."""
         if iscoroutinefunction(self):
             return self._call_async(request)
         try:
@@ -130,6 +131,7 @@ class GuardMiddleware:
         return await self._get_response(request)
 
     def process_exception(self, _: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answers a `GuardError` of a view; Django handles every other exception."""
         return _answer(error) if isinstance(error, GuardError) else None
 
     def _process_view(self, request: HttpRequest, *_: Any) -> HttpResponse | None:

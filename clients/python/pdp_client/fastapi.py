@@ -51,6 +51,7 @@ class Requires(SecurityBase):
         self._resource = resource
 
     async def __call__(self, connection: HTTPConnection) -> Actor:
+        """Returns the actor if they are allowed. Raises GuardError."""
         guard: AsgiGuard = connection.app.state.pdp
         asked = question(self._permission, self._resource, connection)
         return await guard.require(connection.scope, asked)

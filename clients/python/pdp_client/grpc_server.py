@@ -74,6 +74,7 @@ class GuardInterceptor(grpc.ServerInterceptor):
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
+        """Returns the handler of the method with the check before it."""
         what = self._methods.get(handler_call_details.method)
         handler = None if what is None else continuation(handler_call_details)
         return _guarded(what, handler, self._guard, None)
@@ -89,6 +90,7 @@ class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
+        """Returns the handler of the method with the check before it."""
         what = self._methods.get(handler_call_details.method)
         handler = None if what is None else await continuation(handler_call_details)
         return _guarded(what, handler, Guard.of(self._guard), AsyncGuard.of(self._guard))

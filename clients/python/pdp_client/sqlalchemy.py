@@ -109,9 +109,9 @@ def where(plan: Plan, entity: Any) -> ColumnElement[bool]:
 
 
 def resource_of(row: object) -> Resource:
-    """The resource that a row is, to ask about: `guard.check(token, permission, resource_of(row))`.
+    """The resource that a row describes, to pass to `Guard.check`.
 
-    Loads the relations that its description names. Raises FilterUnsupported if its model is not
+    Loads the relations that the description names. Raises FilterUnsupported if the model is not
     registered.
     """
     described = _description(type(row))

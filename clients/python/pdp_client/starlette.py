@@ -122,6 +122,11 @@ class AsgiGuard:
     cookie_name: str
 
     async def require(self, scope: Scope, question: Question) -> Actor:
+        """Returns the actor if the bearer of the request's token is allowed.
+
+        Raises:
+            GuardError: the bearer is not allowed, or there is no decision.
+        """
         token = asgi_token(scope, self.cookie_name)
         return await self.guard.require(token, question.permission, question.resource)
 

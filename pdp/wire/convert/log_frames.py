@@ -12,10 +12,12 @@ _KIND_VALUES = {kind: value for value, kind in _KINDS.items()}
 
 
 def place_of(message: pb.LogPlace) -> Place:
+    """Reads a place in a decision log."""
     return Place(message.segment, message.byte_offset, message.position, message.digest)
 
 
 def place_message(place: Place) -> pb.LogPlace:
+    """Writes a place in a decision log."""
     return pb.LogPlace(
         segment=place.sequence,
         byte_offset=place.byte_offset,
@@ -36,4 +38,5 @@ def contents_of(messages: Sequence[pb.LogFrame]) -> list[tuple[bytes, bytes]]:
 
 
 def frame_message(frame: Frame) -> pb.LogFrame:
+    """Writes a frame of a decision log."""
     return pb.LogFrame(kind=_KIND_VALUES[frame.kind], payload=frame.payload)
