@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
-from pdp.decision import decide, prepare, target_of, with_step_up
+from pdp.decision import decide, resolve_principal, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
@@ -135,15 +135,15 @@ class Authorizer:
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
         resources = [question.resource for question in questions]
         view = await self.view(token, resources, at_least_revision)
-        standing = prepare(view.policy, token, view.user, view.organization, now)
+        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
         if refusal is not None:
-            decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
+            decisions = [Decision(Effect.DENY, principal.refusal or refusal)] * len(questions)
         else:
             decisions, pace = [], Pace()
             for question, chain in zip(questions, view.chains, strict=True):
-                decision = decide(standing, question, chain)
+                decision = decide(principal, question, chain)
                 if decision.effect is Effect.DENY:
-                    decision = with_step_up(decision, standing, question, chain)
+                    decision = with_step_up(decision, principal, question, chain)
                 decisions.append(decision)
                 if pace.is_over():
                     await pace.give_way()
