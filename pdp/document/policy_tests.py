@@ -1,7 +1,7 @@
-"""Policy tests: a policy with facts, questions about it, and the answers that are wanted.
+"""Policy tests: a policy with facts, questions about it, and the expected decisions.
 
-`docs/policy-tools.md` has the format. A file is read as strictly as a policy: what is misspelled is
-refused with its line, because a test that tests nothing is worse than none.
+`docs/policy-tools.md` documents the format. Test files are read as strictly as policies: a
+misspelled name is rejected with its line, because a test that tests nothing is worse than none.
 """
 
 import dataclasses
@@ -44,17 +44,17 @@ _EFFECTS: Final = {effect.value for effect in Effect}
 
 @dataclass(frozen=True, slots=True)
 class PolicyTest:
-    """One question, and what is wanted of the answer."""
+    """A question and its expected decision."""
 
     name: str
     line: int
     asked: Asked
     expect: Mapping[str, Any]
-    """Fields of `decision_fields`; what is left out may be anything."""
+    """Fields of `decision_fields`; an omitted field may have any value."""
     now: float | None
-    """Seconds since 1970; None: the present."""
+    """Seconds since 1970; None: the current time."""
     expect_audit: Mapping[str, Any] | None = None
-    """Fields of the record that a server keeps. Only for those who run a server."""
+    """Fields of the record in a server's audit log. Only tests against a server check them."""
     looks_at_audit: bool = False
 
 
@@ -169,15 +169,16 @@ class FileShape(Shape):
 
 
 def parse_tests(text: str, read_policy: Callable[[str], str]) -> TestFile:
-    """Reads a file of tests.
+    """Reads a test file.
 
     Args:
         text: the file, in YAML.
-        read_policy: the text of the policy that the file names, by the path as it is written there.
+        read_policy: returns the text of the policy file with the given path, as the test file has
+            it.
 
     Raises:
         InvalidPolicy: the file or its policy has problems; each has its place in its file.
-        OSError, ValueError: as `read_policy` does.
+        OSError, ValueError: as `read_policy` raises them.
     """
     root, problems = read_yaml(text)
     reader = _Reader(root)
@@ -187,7 +188,7 @@ def parse_tests(text: str, read_policy: Callable[[str], str]) -> TestFile:
 
 
 def decision_fields(decision: Decision) -> dict[str, Any]:
-    """What tests may expect of a decision."""
+    """The fields of a decision that tests may expect."""
     kind = decision.reason.denial_kind
     return {
         "decision": decision.effect.value,
@@ -200,7 +201,7 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads one file; the first problem ends it."""
+    """Reads a file; stops at the first problem."""
 
     def __init__(self, root: Node) -> None:
         self._root = root
@@ -216,7 +217,9 @@ class _Reader:
         tests = (*self._checks(), *self._tables())
         if not tests:
             raise self._wrong((), "has neither checks nor tables, so it tests nothing")
-        revoked = tuple(RevokedSession(one.session, one.user) for one in given.revoked_sessions)
+        revoked = tuple(
+            RevokedSession(revoked.session, revoked.user) for revoked in given.revoked_sessions
+        )
         return TestFile(shape.description, document, revoked, tests)
 
     def _document(self, given: GivenShape, read_policy: Callable[[str], str]) -> PolicyDocument:
@@ -333,7 +336,7 @@ class _Reader:
         )
 
     def _expect(self, written: Any, path: Path) -> dict[str, Any]:
-        """`allow`, `deny`, a reason, or a mapping of fields."""
+        """The expected fields; written as `allow`, `deny`, a reason, or a mapping of fields."""
         if written is None:
             return {}
         if isinstance(written, str):
