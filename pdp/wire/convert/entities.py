@@ -1,4 +1,5 @@
-"""Entities, from and to their messages. Nothing is judged here: the administrator validates."""
+"""Converts between entities and their messages. The administrator validates them, not this
+module."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pdp_routes import PUBLIC, Needs
@@ -47,7 +48,9 @@ def resource_type_of(message: pb.ResourceType) -> model.ResourceType:
     """Reads a resource type from its message. Raises InvalidRequest."""
     tenancy = _TENANCIES.get(message.tenancy)
     if tenancy is None:
-        raise InvalidRequest(Violation("resource_type.tenancy", f"{message.tenancy} is no tenancy"))
+        raise InvalidRequest(
+            Violation("resource_type.tenancy", f"{message.tenancy} is not a tenancy")
+        )
     return model.ResourceType(message.name, tenancy, message.stored_required)
 
 
@@ -164,7 +167,7 @@ def route_of(message: pb.Route) -> model.Route:
     if not message.public:
         raise InvalidRequest(Violation("route.needs", "must name a permission, or be public"))
     if resource is not None:
-        raise InvalidRequest(Violation("route.resource", "what is public has no resource"))
+        raise InvalidRequest(Violation("route.resource", "a public route has no resource"))
     return model.Route(message.route, PUBLIC)
 
 

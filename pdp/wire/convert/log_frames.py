@@ -1,4 +1,5 @@
-"""Parts of a decision log, as the wire says them: for those who take and those who report them."""
+"""Converts parts of a decision log to and from messages, for the exporting and the reporting
+side."""
 
 from collections.abc import Sequence
 
