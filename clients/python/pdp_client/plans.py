@@ -1,7 +1,6 @@
-"""Plans: which resources of one type an actor may use, read from a message or from JSON.
+"""Plans: the resources of a type that an actor may use, read from a message or from JSON.
 
-What is not known here is refused, never passed over: a filter without one of its nodes may allow
-more.
+Unknown parts are refused, never ignored: a filter that lacks a node may allow more.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -60,11 +59,11 @@ _TESTS: Final[Mapping[int, TextTest]] = {
 
 
 class PlanInvalid(ValueError):  # named like the errors of the guard
-    """A plan that this version does not understand in full, and so must not be used."""
+    """A plan that this version does not fully know, so it must not be used."""
 
 
 class FilterUnsupported(ValueError):  # as above
-    """A filter, or the way that a model is described, that cannot be lowered exactly.
+    """A filter, or a description of a model, that cannot be lowered exactly.
 
     The message names the field and the reason.
     """
@@ -72,7 +71,7 @@ class FilterUnsupported(ValueError):  # as above
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """A part of a condition that no filter expresses."""
+    """A part of a condition that no filter can express."""
 
     rule_id: str
     operator: str
@@ -82,17 +81,17 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which resources of a type the actor may use a permission on. Has no truth value: hand it to
-    an adapter, such as `pdp_client.sqlalchemy.where`."""
+    """The resources of a type on which the actor may use a permission. Has no truth value: pass it
+    to an adapter, such as `pdp_client.sqlalchemy.where`."""
 
     permission: str
     resource_type: str
     filter: Filter
     check_each_row: bool = False
-    """The filter takes more than is allowed: `check` each row that it takes. Only if that was asked
-    for."""
+    """The filter selects more than is allowed: `check` each row that it selects. Only if the caller
+    has asked for that."""
     unsupported: tuple[Unsupported, ...] = ()
-    """What the filter leaves out, and why each row must be checked."""
+    """The parts of conditions that the filter lacks; they are why each row must be checked."""
 
     def __bool__(self) -> bool:
         raise TypeError("a plan has no truth value: look at plan.nothing or plan.everything")
@@ -127,8 +126,8 @@ def plan_from_message(message: filter_pb2.ResourcePlan) -> Plan:
         outcome(),
         message.check_each_row,
         tuple(
-            Unsupported(one.rule_id, one.operator, one.line, one.column)
-            for one in message.unsupported
+            Unsupported(part.rule_id, part.operator, part.line, part.column)
+            for part in message.unsupported
         ),
     )
 
@@ -143,7 +142,7 @@ def plan_from_json(text: str) -> Plan:
 
 
 def _filter(message: filter_pb2.FilterNode, depth: int) -> Filter:
-    """`depth`: how many quantifiers are around it."""
+    """Reads a node. `depth`: the number of quantifiers around it."""
     kind = message.WhichOneof("node")
     if kind is None:
         raise PlanInvalid("a node of the filter is not known here")
