@@ -97,8 +97,8 @@ def _parenthesised(
 
 
 def _loop_text(tree: Tree, source: str, node: Node, text: Callable[[memoryview], str]) -> str:
-    """A macro such as `tags.exists(t, t == "x")`: its range, then the source up to the parenthesis
-    that closes it. The expanded form is not what anybody wrote."""
+    """A macro such as `tags.exists(t, t == "x")`: its range, then the source up to the closing
+    parenthesis. Nobody writes the expanded form."""
     opening = tree.offsets.get(node.id, 0)
     name = _LOOP.search(source[:opening])
     if name is None or source[opening : opening + 1] != "(":
@@ -107,7 +107,7 @@ def _loop_text(tree: Tree, source: str, node: Node, text: Callable[[memoryview],
 
 
 def _closing(source: str, opening: int) -> int:
-    """The place behind the parenthesis that closes the one at `opening`."""
+    """The offset after the parenthesis that closes the one at `opening`."""
     depth, quote, position = 0, "", opening
     while position < len(source):
         character = source[position]

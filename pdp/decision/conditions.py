@@ -83,7 +83,7 @@ _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
 _ENVIRONMENT: Final = cel.NewEnv(variables={**_ACTOR_VARIABLES, **_QUESTION_VARIABLES})
 _COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# An absent map key, and an absent variable (no resource, no second factor).
+# Errors of an absent map key, and of an absent variable (no resource, no second factor).
 _ABSENT = ("NOT_FOUND:", "UNKNOWN: No value with name")
 _CONDITIONS_KEPT: Final = 2_048
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
@@ -230,7 +230,7 @@ class Condition:
             return Reason.CONDITION_FAILED
         if result is True or result is False:
             return bool(result)
-        # The static type is bool, so anything else is the text of an error.
+        # The static type is bool, so any other value is the text of an error.
         if isinstance(result, str) and result.startswith(_ABSENT):
             return Reason.ATTRIBUTE_MISSING
         return Reason.CONDITION_FAILED

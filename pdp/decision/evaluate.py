@@ -68,8 +68,7 @@ def decide(
         principal: the actor with their grants.
         question: the question.
         chain: the resource of the question as stored, then its ancestors, nearest first; empty if
-            the
-            question names no resource.
+            the question names no resource.
         judge: receives what the decision depends on, and returns the result of `judge_rules` for
             it.
 
@@ -212,7 +211,7 @@ def judge_rules(
 
 
 class Outcomes:
-    """Evaluates each condition at most once for one question, all within one budget."""
+    """Evaluates each condition at most once for a question, all within the same budget."""
 
     __slots__ = (
         "_budget",

@@ -123,8 +123,7 @@ def plan_for(
         resource_type: the type of the resources; their ancestors may have any type.
         context: the values of the request that conditions may read.
         role_grants: all grants on single resources to the actor's organization role; grants to
-            others
-            are ignored.
+            others are ignored.
 
     Raises:
         LimitExceeded: the filter would have more than `PLAN_NODES_MAX` nodes and values.

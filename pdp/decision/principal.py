@@ -34,7 +34,7 @@ Candidates = tuple[list[Candidate], list[Candidate]]
 IN_ORGANIZATION: Final = 0
 """Resources in the active organization, and those whose type has no organization."""
 UNKNOWN_ORGANIZATION: Final = 1
-"""Also a resource whose organization is not known."""
+"""Also a resource whose organization is unknown."""
 ANY_ORGANIZATION: Final = 2
 """Also a resource of another organization."""
 

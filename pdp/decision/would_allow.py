@@ -64,9 +64,9 @@ class _Tried:
 
 
 def would_allow(situation: Situation) -> tuple[tuple[Change, ...], ...]:
-    """Sets of changes, each of which makes the decision ALLOW; all have the same, smallest size.
+    """Sets of changes that each make the decision ALLOW; all have the same, smallest size.
 
-    Within a set the order matters: a later change may depend on an earlier one.
+    The order within a set matters: a later change may depend on an earlier one.
     """
     start = account_of(situation)
     if start.decision.effect is Effect.ALLOW:

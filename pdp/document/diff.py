@@ -33,9 +33,9 @@ class Change:
 
 
 def differences(current: PolicyDocument, wanted: PolicyDocument) -> list[Change]:
-    """The changes that make `current` equal to `wanted`, for the sections that `wanted` names.
+    """The changes that make `current` equal to `wanted`, for the sections of `wanted`.
 
-    Creations and updates first, by kind and key; then deletions, kinds in reverse.
+    Creations and updates come first, by kind and key; then deletions, kinds in reverse.
     """
     written: list[Change] = []
     deleted: list[Change] = []

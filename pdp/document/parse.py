@@ -258,7 +258,8 @@ class _Reader:
         return by_key(found)
 
     def _items(self, name: str, types: Any) -> Iterator[tuple[Any, Any]] | None:
-        """The items of a section with their keys or indexes; None: the section is left out."""
+        """The items of a section with their keys or indexes; None: the document omits the
+        section."""
         if name not in self._tree:
             return None
         section = self._tree[name]

@@ -60,9 +60,9 @@ class PolicyTest:
 
 @dataclass(frozen=True, slots=True)
 class TestFile:
-    """All tests of one policy with its facts."""
+    """All tests of a policy with its facts."""
 
-    __test__ = False  # for pytest, which takes the name for a collection of its own
+    __test__ = False  # pytest would take a class of this name for tests of its own
 
     description: str
     document: PolicyDocument

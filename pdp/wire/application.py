@@ -1,6 +1,6 @@
-"""The ASGI application: gRPC and Connect for every method of the table, on one port.
+"""The ASGI application: gRPC and Connect for every method of the table, on the same port.
 
-Any ASGI server with HTTP/2 and trailers can carry it; `pdp.process.listener` does so with h2corn.
+Any ASGI server with HTTP/2 and trailers can run it; `pdp.process.listener` does so with h2corn.
 """
 
 import asyncio

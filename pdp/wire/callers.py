@@ -57,7 +57,7 @@ class Callers:
         self.several: Final = len(callers) > 1
 
     def identify(self, proof: Proof) -> Caller:
-        """The caller of this RPC. Raises CallerUnauthenticated."""
+        """Authenticates the caller of an RPC. Raises CallerUnauthenticated."""
         if self.open:
             return ANONYMOUS
         if self._by_spiffe_id and proof.certificate is not None:

@@ -21,8 +21,7 @@ def to_struct(attributes: Mapping[str, object], name: str) -> Struct:
         TypeError: a value without a form in JSON (dates, sets, bytes, Decimal, keys that are not
             str).
         ValueError: NaN, infinities, integers beyond 2**53, text that is not Unicode, and more than
-            16
-            levels.
+            16 levels.
     """
     struct = Struct()
     _fill_struct(struct, attributes, name, 1)

@@ -201,7 +201,7 @@ def permissions_from_answer(
     held, denied = set[Held](), set[Held]()
     for resource, result in zip(resources, answer.results, strict=True):
         if result.allowed and not may:
-            raise _no_answer("a permission of nobody")
+            raise _no_answer("permissions without an actor")
         for permission in result.allowed:
             if not permission.startswith(f"{resource.type}:") or permission in result.denied:
                 raise _no_answer("a permission of another type, or one that is denied too")
@@ -271,7 +271,7 @@ def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -
     if answer.decision == core_pb2.DECISION_ALLOW:
         effect = Effect.ALLOW
         if answer.denial_kind != core_pb2.DENIAL_KIND_UNSPECIFIED:
-            raise _no_answer("an allow that is a kind of denial")
+            raise _no_answer("an allow with a kind of denial")
         if actor is None:
             raise _no_answer("an allow without an actor")
     elif answer.decision == core_pb2.DECISION_DENY:
@@ -323,4 +323,4 @@ def _reusable_until(answer: decision_service_pb2.CheckResponse) -> datetime | No
 
 
 def _no_answer(what: str) -> PdpUnavailable:
-    return PdpUnavailable(f"what the PDP sent is not an answer: {what}")
+    return PdpUnavailable(f"the PDP sent an invalid answer: {what}")

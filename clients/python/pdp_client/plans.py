@@ -110,7 +110,7 @@ class Plan:
 def plan_from_message(message: filter_pb2.ResourcePlan) -> Plan:
     """Reads a plan. Raises PlanInvalid."""
     if message.version != FORMAT_VERSION:
-        raise PlanInvalid(f"version {message.version} of plans is not known here")
+        raise PlanInvalid(f"version {message.version} of plans is unknown to this version")
     outcomes: dict[int, Callable[[], Filter]] = {
         filter_pb2.PLAN_OUTCOME_NOTHING: lambda: FALSE,
         filter_pb2.PLAN_OUTCOME_EVERYTHING: lambda: TRUE,
@@ -145,7 +145,7 @@ def _filter(message: filter_pb2.FilterNode, depth: int) -> Filter:
     """Reads a node. `depth`: the number of quantifiers around it."""
     kind = message.WhichOneof("node")
     if kind is None:
-        raise PlanInvalid("a node of the filter is not known here")
+        raise PlanInvalid("a node of the filter is unknown to this version")
     return _NODES[kind](getattr(message, kind), depth)
 
 
@@ -179,7 +179,7 @@ def _over(message: filter_pb2.FilterQuantifier, depth: int) -> Field | Chain:
     if over == "field":
         return _field(message.field, depth)
     if over is None or not message.chain:
-        raise PlanInvalid("a quantifier of the filter is not known here")
+        raise PlanInvalid("a quantifier of the filter is unknown to this version")
     return CHAIN
 
 
@@ -202,7 +202,7 @@ def _known(values: Mapping[int, Any], number: int) -> Any:
     try:
         return values[number]
     except KeyError:
-        raise PlanInvalid(f"the value {number} is not known here") from None
+        raise PlanInvalid(f"the value {number} is unknown to this version") from None
 
 
 def _field(message: filter_pb2.FilterField, depth: int) -> Field:
@@ -220,6 +220,6 @@ def _scalar(value: Value) -> Scalar:
     if kind == "null_value":
         return None
     if kind not in ("bool_value", "number_value", "string_value"):
-        raise PlanInvalid("a constant of the filter is not known here")
+        raise PlanInvalid("a constant of the filter is unknown to this version")
     scalar: Scalar = getattr(value, kind)
     return scalar

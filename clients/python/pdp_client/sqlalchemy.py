@@ -79,14 +79,11 @@ def register(
         resource_type: the type of its rows, such as `course`.
         id: the column with the resource's id: a text, an integer or a UUID.
         organization: the column with the Clerk organization that owns the row; NULL and an empty
-            text
-            mean that it is unknown. None: it is unknown for all rows.
+            text mean that it is unknown. None: it is unknown for all rows.
         parent: a many-to-one relation to rows of a registered model, which the decision point
-            stores
-            with the same values; or a `Reference` to a parent that it does not store.
+            stores with the same values; or a `Reference` to a parent that it does not store.
         attributes: the contents of `resource.attributes`, by name. A plan that reads an attribute
-            that
-            is missing here is refused, unless it is `ABSENT`.
+            that is missing here is refused, unless it is `ABSENT`.
         stored: whether the decision point stores each row with the same values.
     """
     _described[model] = ResourceMap(
