@@ -19,11 +19,11 @@ from pdp.concurrency.pacing import Pace
 from pdp.decision import (
     AccessPaths,
     Plan,
-    Standing,
+    Principal,
     access_paths,
     decide,
     plan_for,
-    prepare,
+    resolve_principal,
     search_for,
     search_for_actors,
 )
@@ -167,17 +167,19 @@ class AccessQueries:
         items = sum(len(declared[resource.type]) for resource in resources)
         if items > BATCH_ITEMS_MAX:
             raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
-        standing = prepare(view.policy, token, view.user, view.organization, record.decided_at)
+        principal = resolve_principal(
+            view.policy, token, view.user, view.organization, record.decided_at
+        )
         results, pace = [], Pace()
         for resource, chain in zip(resources, view.chains, strict=True):
             allowed: list[str] = []
             denied: list[str] = []
             for name in declared[resource.type]:
-                holds = self._allows(standing, Question(name, resource, context), chain)
+                holds = self._allows(principal, Question(name, resource, context), chain)
                 (allowed if holds else denied).append(name)
                 await pace.give_way()
             results.append(PermissionsOn(allowed, denied))
-        return await self._finish(record, token, standing.refusal, view), results
+        return await self._finish(record, token, principal.refusal, view), results
 
     async def resources(
         self,
@@ -211,7 +213,7 @@ class AccessQueries:
             raise InvalidRequest(Violation("page_token", "is not a token of this actor"))
         # Provisions a new actor, as Check does.
         view = await self._authorizer.view(token, (), at_least_revision)
-        standing = prepare(view.policy, token, view.user, view.organization, now)
+        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
         after = "" if place is None else place.after
         allowed: list[str] = []
         snapshot, complete, pace = None, False, Pace()
@@ -219,8 +221,8 @@ class AccessQueries:
 
             def look(survey: Survey, after: str = after, limit: int = limit) -> View:
                 view = survey.view(*whose, ())
-                standing = prepare(view.policy, token, view.user, view.organization, now)
-                search = search_for(standing, permission, resource_type)
+                principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+                search = search_for(principal, permission, resource_type)
                 return survey.view(*whose, survey.candidates(search, after, limit))
 
             if complete or len(allowed) == size or limit <= 0:
@@ -229,20 +231,20 @@ class AccessQueries:
             if snapshot is not None and found.snapshot is not snapshot:
                 break
             view, snapshot = found, found.snapshot
-            standing = prepare(view.policy, token, view.user, view.organization, now)
+            principal = resolve_principal(view.policy, token, view.user, view.organization, now)
             looked_at = 0
             for chain in view.chains:
                 looked_at, after = looked_at + 1, chain[0].resource.id
                 question = Question(permission, Resource(resource_type, after), context)
                 # A grant may name a resource that is not stored.
-                if chain[0].stored and self._allows(standing, question, chain):
+                if chain[0].stored and self._allows(principal, question, chain):
                     allowed.append(after)
                     if len(allowed) == size:
                         break
                 await pace.give_way()
             complete = looked_at == len(view.chains) < limit
         goes_on = None if complete else Place(*whose, after)
-        answered = await self._finish(record, token, standing.refusal, view)
+        answered = await self._finish(record, token, principal.refusal, view)
         return answered, ResourcePage(allowed, goes_on)
 
     async def actors(
@@ -285,8 +287,10 @@ class AccessQueries:
         goes_on, pace = None if complete else pairs[-1], Pace()
         for (user_id, active), view in zip(pairs, views, strict=False):
             token = _unknown_token(user_id, active or None)
-            standing = prepare(view.policy, token, view.user, view.organization, record.decided_at)
-            paths = access_paths(standing, permission, view.chains[0])
+            principal = resolve_principal(
+                view.policy, token, view.user, view.organization, record.decided_at
+            )
+            paths = access_paths(principal, permission, view.chains[0])
             if paths is not None:
                 found.append(AllowedActor(user_id, active, paths))
                 if len(found) == size and (user_id, active) != pairs[-1]:
@@ -324,29 +328,29 @@ class AccessQueries:
         # Provisions a new actor, as Check does.
         view = await self._authorizer.view(token, (), at_least_revision)
         role_grants: Sequence[Grant] = ()
-        standing = prepare(view.policy, token, view.user, view.organization, now)
-        if standing.organization_role:
+        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+        if principal.organization_role:
 
             def look(survey: Survey) -> tuple[View, Sequence[Grant]]:
                 view = survey.view(actor.user_id, actor.organization_id, ())
-                standing = prepare(view.policy, token, view.user, view.organization, now)
-                role = standing.organization_role
+                principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+                role = principal.organization_role
                 return view, survey.grants_on_resources(role, PLAN_NODES_MAX + 1)
 
             view, role_grants = await self._replica.survey(look, view.revision)
-            standing = prepare(view.policy, token, view.user, view.organization, now)
+            principal = resolve_principal(view.policy, token, view.user, view.organization, now)
         if len(role_grants) > PLAN_NODES_MAX:
             raise LimitExceeded("plan_nodes_max", PLAN_NODES_MAX, len(role_grants))
-        plan = plan_for(standing, permission, resource_type, context, role_grants)
+        plan = plan_for(principal, permission, resource_type, context, role_grants)
         if plan.unsupported and not allow_superset:
             raise FilterUnsupported(plan.unsupported)
-        answered = await self._finish(record, token, standing.refusal, view)
+        answered = await self._finish(record, token, principal.refusal, view)
         return answered, plan, now
 
     def _allows(
-        self, standing: Standing, question: Question, chain: tuple[ResourceFacts, ...]
+        self, principal: Principal, question: Question, chain: tuple[ResourceFacts, ...]
     ) -> bool:
-        decision = decide(standing, question, chain)
+        decision = decide(principal, question, chain)
         for rule_id in decision.too_expensive:
             self._note_too_expensive(rule_id)
         return decision.effect is Effect.ALLOW

@@ -1,10 +1,10 @@
-"""The way of a request: verify the token, gather facts, decide, record, confirm.
+"""The path of a request: verify the token, load the facts, decide, record, confirm.
 
-Three outcomes that never mix: a `Ruling` (allow or deny), a typed error of `errors.py` (there is no
-answer), or a bug. An error is never an allow: nothing here catches one.
+There are three distinct outcomes: a `Ruling` (allow or deny), a typed error of `errors.py` (no
+answer), or a bug. An error is never an allow: this module catches none.
 
-An `await` suspends only if something has to be waited for: a key set, the database, the audit log.
-What is in memory is answered in one go.
+An `await` suspends only to wait for a key set, the database or the audit log. If everything is in
+memory, a question is answered without suspending.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
-from pdp.decision import decide, prepare, target_of, with_step_up
+from pdp.decision import decide, resolve_principal, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
@@ -40,7 +40,7 @@ ROUTING_ATTEMPTS_MAX = 3
 
 
 class Ruling(NamedTuple):
-    """The answers to the questions of one actor. Its denials are in the audit log."""
+    """The decisions on the questions of an actor. Its denials are in the audit log."""
 
     token: VerifiedToken | RefusedToken
     decisions: Sequence[Decision]
@@ -50,11 +50,19 @@ class Ruling(NamedTuple):
     decided_at: float
     """Seconds since 1970-01-01 UTC."""
     view: View | None
-    """The facts that were read; None if the token was refused, for then no fact was read."""
+    """The facts that were read; None: the token was refused before any fact was read."""
 
 
 class Authorizer:
-    """Answers questions. Keeps no state of its own."""
+    """Answers questions. Has no state of its own.
+
+    Example::
+
+        async def may_edit(authorizer: Authorizer, token: str) -> bool:
+            question = Question("course:edit", Resource("course", "c1"))
+            ruling = await authorizer.rule(token, [question], caller="backend")
+            return ruling.decisions[0].effect is Effect.ALLOW
+    """
 
     def __init__(
         self,
@@ -80,12 +88,13 @@ class Authorizer:
         caller: str,
         at_least_revision: int = 0,
     ) -> Ruling:
-        """Answers all questions at one revision; returns once every denial is in the audit log.
+        """Answers all questions at the same revision. Returns after every denial is in the audit
+        log.
 
         Raises:
-            errors.Unavailable: keys, database, freshness, revision or audit are out of reach.
+            errors.Unavailable: keys, database, freshness, revision or audit are unavailable.
             errors.ShareExceeded: the caller has used up its share of the audit log. There is no
-                answer, since a denial is given only once it is in the log.
+                answer, because a denial is returned only after it is in the log.
         """
         ruling = await self._decide(token_text, questions, at_least_revision)
         return await self._record(ruling, questions, caller)
@@ -93,10 +102,11 @@ class Authorizer:
     async def rule_request(
         self, token_text: str, request: HttpRequest, caller: str
     ) -> Ruling | None:
-        """Answers the question that a request's route asks, by the routes of the same policy that
-        decides. None: the route is public.
+        """Answers the question that a request's route asks. Routing and decision use the same
+        policy.
 
-        A token that is refused is refused whatever the path. Raises as `rule`.
+        Returns None if the route is public. A refused token is refused whatever the path. Raises as
+        `rule`.
         """
         for _ in range(ROUTING_ATTEMPTS_MAX):
             snapshot = self._replica.snapshot
@@ -123,7 +133,8 @@ class Authorizer:
         *,
         refusal: Reason | None = None,
     ) -> Ruling:
-        """`refusal`: denies to everybody, for this reason unless the actor gives another."""
+        """Decides without recording. `refusal`: deny for this reason, unless the principal has
+        another."""
         now = self._clock()
         token: VerifiedToken | RefusedToken | None = self._verifier.cached(token_text, now)
         if token is None:
@@ -135,15 +146,15 @@ class Authorizer:
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
         resources = [question.resource for question in questions]
         view = await self.view(token, resources, at_least_revision)
-        standing = prepare(view.policy, token, view.user, view.organization, now)
+        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
         if refusal is not None:
-            decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
+            decisions = [Decision(Effect.DENY, principal.refusal or refusal)] * len(questions)
         else:
             decisions, pace = [], Pace()
             for question, chain in zip(questions, view.chains, strict=True):
-                decision = decide(standing, question, chain)
+                decision = decide(principal, question, chain)
                 if decision.effect is Effect.DENY:
-                    decision = with_step_up(decision, standing, question, chain)
+                    decision = with_step_up(decision, principal, question, chain)
                 decisions.append(decision)
                 if pace.is_over():
                     await pace.give_way()
@@ -152,7 +163,7 @@ class Authorizer:
     async def view(
         self, token: VerifiedToken, resources: Sequence[Resource | None], at_least_revision: int
     ) -> View:
-        """The facts; of an unknown actor, after the actor was provisioned, if that is enabled.
+        """Loads the facts; provisions an unknown actor before, if that is enabled.
 
         Raises `errors.Unavailable`, and what `Replica.view` raises.
         """
@@ -190,13 +201,13 @@ class Authorizer:
         if Effect.DENY in effects:
             ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))
         if ruling.view is not None:
-            # Last, so that no pause between reading the facts and answering goes unnoticed.
+            # Last, so that a pause between reading the facts and answering cannot go unnoticed.
             self._replica.confirm(ruling.view)
         return ruling
 
 
 def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
-    """The ruling with the ids under which its denials are in the log: equal ones share a record."""
+    """Sets the ids under which the denials are in the log: equal denials share a record."""
     denied = iter(ids)
     decision_ids = [
         next(denied) if decision.effect is Effect.DENY else decision_id
@@ -206,8 +217,8 @@ def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
 
 
 def _is_new(actor: Actor, user: UserFacts | None) -> bool:
-    """Whether a token may prove of the actor what the database does not know. It may not for a
-    disabled user, nor for a revoked session."""
+    """Whether to provision facts that the token proves and the database lacks. Never for a disabled
+    user or a revoked session."""
     if user is None:
         return True
     return (

@@ -1,7 +1,9 @@
-"""The path of an explanation: verify or take the named actor, load facts, explain, confirm.
+"""The path of an explanation: verify the token or take the named actor, load facts, explain,
+confirm.
 
-The same rooms as in `authorizer`, but nothing is written: an explanation answers nobody, so it is
-not in the audit log, and an unknown user of a verified token is not provisioned.
+It uses the same rooms as `authorizer`, but writes nothing: an explanation is not an answer to a
+caller's question, so it is not in the audit log, and the unknown user of a verified token is not
+provisioned.
 """
 
 from collections.abc import Mapping
@@ -32,14 +34,14 @@ from pdp.model import (
 )
 
 ORGANIZATIONS_MAX: Final = 8
-"""Organizations besides the active one that are tried as the active one."""
+"""The most organizations, besides the active one, that are tried as the active one."""
 TOKEN_SECONDS: Final = 60.0
-"""The life of the token that a named actor is taken to have; that of Clerk's session tokens."""
+"""The assumed lifetime of a named actor's token; that of Clerk's session tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedActor:
-    """A user and session facts, in place of a token."""
+    """A user with session facts, in place of a token."""
 
     actor: Actor
     first_factor_minutes: float | None = None
@@ -48,7 +50,7 @@ class NamedActor:
     claimed_permissions: tuple[str, ...] = ()
 
     def token(self, now: float) -> VerifiedToken:
-        """The token that such an actor would have."""
+        """The token that this actor would have."""
         return VerifiedToken(
             self.actor,
             issuer="",
@@ -62,7 +64,7 @@ class NamedActor:
 
 
 class Difference(NamedTuple):
-    """A field of a decision that is not what it was."""
+    """A field of a decision that has changed."""
 
     field: str
     then: str
@@ -71,15 +73,15 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An explanation, and the revision that it holds at."""
+    """An explanation, and the revision of its facts."""
 
     explanation: Explanation
     revision: int
     recorded: DecisionRecord | None = None
-    """The recorded decision that was asked again."""
+    """The recorded decision that is compared."""
 
     def differences(self) -> list[Difference]:
-        """In what the decision of today differs from the recorded one."""
+        """The fields in which the present decision differs from the recorded one."""
         then, now = self.recorded, self.explanation.decision
         if then is None:
             return []
@@ -98,7 +100,7 @@ class Explained:
 
 
 class Explainer:
-    """Explains answers. Keeps no state of its own."""
+    """Explains answers. Has no state of its own."""
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class Explainer:
         *,
         clock: Clock,
     ) -> None:
-        """`pool`: threads to explain in, because it takes far longer than to decide."""
+        """`pool`: threads for explanations, which take far longer than decisions."""
         self._log = log
         self._verifier = verifier
         self._replica = replica
@@ -122,7 +124,7 @@ class Explainer:
         """Explains the answer to a question of a token's bearer, or of a named actor.
 
         Raises:
-            errors.Unavailable: keys, database, freshness or revision are out of reach.
+            errors.Unavailable: keys, database, freshness or revision are unavailable.
         """
         token: VerifiedToken | RefusedToken
         if isinstance(asking, NamedActor):
@@ -156,14 +158,14 @@ class Explainer:
         context: Attributes,
         at_least_revision: int = 0,
     ) -> Explained:
-        """Asks a recorded question again, by the policy and the facts of today.
+        """Decides a recorded question again, with the present policy and facts.
 
-        The log keeps neither claims and factors nor what the caller sent: claims and factors are
-        absent, `attributes` (of the resource) and `context` are given by the caller.
+        The log contains neither claims and factors nor the caller's input: claims and factors are
+        absent, and the caller supplies `attributes` (of the resource) and `context`.
 
         Raises:
             errors.NotFound: there is no such decision.
-            errors.InvalidRequest: the record is of a query, or of a request that had no route.
+            errors.InvalidRequest: the record is of a query, or of a request without a route.
             errors.Unavailable: as `explain`.
         """
         first, *_ = await in_pool(self._pool, lambda: self._log.get(decision_id))
@@ -179,7 +181,7 @@ class Explainer:
             return Explained(_refused(token), self._replica.revision, first)
         resource = None
         if first.resource is not None:
-            # Of a resource that is not stored, the log keeps the organization that was sent.
+            # For a resource that is not stored, the log has the organization that the caller sent.
             resource = Resource(
                 first.resource.type,
                 first.resource.id,
@@ -194,15 +196,15 @@ class Explainer:
         return replace(explained, recorded=first)
 
     async def _organizations(self, view: View, actor: Actor) -> Mapping[str, OrganizationFacts]:
-        """Facts of the active organization, and of others that might be active: those that the
-        resource belongs to first, then other memberships. Those that changed meanwhile are left
-        out, so that all is of one revision."""
+        """Facts of the active organization, and of others that might be active: first those of the
+        resource, then the actor's other memberships. Facts that changed meanwhile are dropped, so
+        that all have the same revision."""
         found = {}
         if view.organization is not None:
             found[view.organization.organization_id] = view.organization
         memberships = view.user.memberships if view.user is not None else {}
         owners = [facts.resource.organization_id for facts in view.chains[0]]
-        others = [one for one in (*owners, *sorted(memberships)) if one in memberships]
+        others = [id_ for id_ in (*owners, *sorted(memberships)) if id_ in memberships]
         for organization_id in list(dict.fromkeys(others))[:ORGANIZATIONS_MAX]:
             if organization_id is not None and organization_id not in found:
                 other = await self._replica.view(actor.user_id, organization_id, [])

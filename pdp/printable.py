@@ -2,10 +2,10 @@
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that does not print: controls (C0 and C1, so every escape
-    sequence), line breaks, bidirectional and other format characters, lone surrogates.
+    r"""Escapes everything that does not print: controls (C0 and C1, so every escape sequence), line
+    breaks, bidirectional and other format characters, lone surrogates.
 
-    What is escaped looks as in a Python literal: `\\n`, `\\x1b`, `\\u202e`.
+    The escapes look as in a Python literal: `\n`, `\x1b`, `\u202e`.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Room 4: from values to a decision. Pure.
+"""Room 4: makes a decision from values. Pure.
 
 In:  a policy, a verified token, facts, a question (values of `pdp.model`).
 Out: a `Decision`, always with its reason.
@@ -7,18 +7,18 @@ Never: I/O, a clock of its own, a logger, a cache of decisions, gRPC, SQL.
 
 Invariants:
 1. Default deny; deny wins.
-2. An error is never an allow: a condition that fails makes an allow rule not apply and a deny
-   rule apply. Only the boolean `True` allows.
-3. The token says who, the facts say what: no role or membership comes from a claim.
-4. On a resource of an organization that is not the active one, only a grant to the user that
-   holds everywhere can allow. On one whose organization is not known, only that or a grant to the
-   user on the resource.
-5. The answer depends on nothing but the arguments: same values, same decision. What is remembered
-   (compiled conditions, rules found in a policy, grants sorted by resource) is bounded and belongs
-   to immutable values.
+2. An error is never an allow: if a condition fails, its allow rule does not apply and its deny rule
+   does. Only the boolean `True` allows.
+3. The token proves the identity; roles and memberships come from the facts, never from a claim.
+4. If a resource belongs to an organization other than the active one, only a grant to the user that
+   holds everywhere can allow. If its organization is unknown, a grant to the user on the resource
+   can allow too.
+5. A decision depends on nothing but the arguments: same values, same decision. Memos (compiled
+   conditions, rules found in a policy, grants sorted by resource) are bounded and belong to
+   immutable values.
 
-A `Policy` and a `Condition` may be shared between threads, a `Standing` is for one. `evaluate.py`
-has the order of refusals and reasons, `conditions.py` what a condition may be.
+Threads may share a `Policy` and a `Condition`, but not a `Principal`. `evaluate.py` documents the
+order of refusals and reasons, `conditions.py` the language of conditions.
 """
 
 from pdp.decision.condition_reads import Reads, reads_of
@@ -30,7 +30,7 @@ from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
-from pdp.decision.principal import Standing, prepare
+from pdp.decision.principal import Principal, resolve_principal
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
 from pdp.decision.situation import Account, Situation, account_of
@@ -48,10 +48,10 @@ __all__ = [
     "Plan",
     "Policy",
     "PolicyEntity",
+    "Principal",
     "Reads",
     "Search",
     "Situation",
-    "Standing",
     "Step",
     "Target",
     "access_paths",
@@ -62,8 +62,8 @@ __all__ = [
     "decide",
     "explain",
     "plan_for",
-    "prepare",
     "reads_of",
+    "resolve_principal",
     "search_for",
     "search_for_actors",
     "target_of",

@@ -1,9 +1,9 @@
 """Reads a compiled CEL expression from its serialised form.
 
 The format is `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, the files checked.proto
-and syntax.proto in proto/cel/expr), which the runtime writes inside a `google.protobuf.Any`. Only
-the few fields that matter here are read, so no generated code is needed. Whoever walks a tree does
-so without recursion: a text of 4,096 characters can nest thousands of levels.
+and syntax.proto in proto/cel/expr), which the runtime writes inside a `google.protobuf.Any`. This
+module reads only the few fields that it needs, so it needs no generated code. Code that walks a
+tree must not recurse: a text of 4,096 characters can nest thousands of levels.
 """
 
 import enum
@@ -18,7 +18,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Kind(enum.IntEnum):
-    """What an expression is. The numbers are those of the fields of `Expr.expr_kind`."""
+    """The kind of an expression. The numbers are those of the fields of `Expr.expr_kind`."""
 
     NOTHING = 0
     CONSTANT = 3
@@ -34,21 +34,21 @@ Constant = str | bool | int | float | bytes | None
 
 
 class Node(NamedTuple):
-    """One expression; those inside are decoded when they are read themselves."""
+    """An expression. Its operands stay encoded until they are read."""
 
     kind: Kind
     id: int
     name: str = ""
-    """Of a variable, of the selected field, of the called function; of the accumulator of a
+    """Name of the variable, the selected field, the called function or the accumulator of a
     comprehension."""
     constant: Constant = None
-    """Of a constant."""
+    """The value of a constant."""
     tests: bool = False
-    """Whether a selection asks only if the field is there: `has(a.b)`."""
+    """Whether a selection only tests that the field is present: `has(a.b)`."""
     inner: tuple[memoryview, ...] = ()
-    """Operands: of a call, the target first."""
+    """The operands; the target of a call comes first."""
     element: str = ""
-    """The variable that a comprehension gives each element of its range."""
+    """The variable that a comprehension binds to each element of its range."""
     has_target: bool = False
     """Whether a call is written `first.name(...)`."""
 
@@ -58,15 +58,15 @@ class Tree(NamedTuple):
 
     root: memoryview
     overloads: dict[int, tuple[str, ...]]
-    """By the id of a call: the implementations that may be meant."""
+    """By the id of a call: the candidate implementations."""
     offsets: dict[int, int]
-    """By id: where in the source the expression stands, in characters."""
+    """By id: the offset of the expression in the source, in characters."""
     annotations: dict[int, bytes]
-    """By id: references and types, serialised."""
+    """By id: the serialised references and types."""
 
 
 def tree_of(serialised: bytes) -> Tree:
-    """Opens what `Expression.serialize` wrote. Raises ValueError where it is something else."""
+    """Parses the output of `Expression.serialize`. Raises ValueError for anything else."""
     checked = memoryview(b"")
     for number, value in _fields(memoryview(serialised)):
         if number == _ANY_VALUE and isinstance(value, memoryview):
@@ -99,7 +99,7 @@ def tree_of(serialised: bytes) -> Tree:
 
 
 def part_of(tree: Tree, expression: memoryview) -> bytes:
-    """One expression of a tree, serialised as `Expression.serialize` would."""
+    """Serialises an expression of a tree as `Expression.serialize` would."""
     body = b""
     pending = [expression]
     while pending:
@@ -111,7 +111,7 @@ def part_of(tree: Tree, expression: memoryview) -> bytes:
 
 
 def read(expression: memoryview) -> Node:
-    """Decodes one expression, not those inside."""
+    """Decodes an expression, but not its operands."""
     node_id = 0
     kind, body = Kind.NOTHING, memoryview(b"")
     for number, value in _fields(expression):
@@ -122,7 +122,7 @@ def read(expression: memoryview) -> Node:
     fields = [(number, value) for number, value in _fields(body)]
     if kind is Kind.CONSTANT:
         return Node(kind, node_id, constant=_constant(fields))
-    # Which fields of a message hold the operands, in order, and which one holds a name.
+    # The fields of a message that hold the operands, in order, and the field that holds a name.
     operands, name = _LAYOUT.get(kind, ((), 0))
     inner: list[memoryview] = []
     for wanted in operands:
@@ -177,7 +177,7 @@ def _text(value: int | memoryview | None) -> str:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Numbers and values (https://protobuf.dev/programming-guides/encoding)."""
+    """Yields field numbers and values (https://protobuf.dev/programming-guides/encoding)."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)

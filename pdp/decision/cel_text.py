@@ -1,4 +1,4 @@
-"""Writes a compiled CEL expression as text again, as people write it.
+"""Writes a compiled CEL expression as text, in the form that people write.
 
 The result is for people. It compiles to the same expression, except that a text past
 `VALUE_CHARACTERS_MAX` is shortened.
@@ -32,7 +32,7 @@ _LOOP: Final = re.compile(r"\.\s*([a-z_A-Z]+)\s*$")
 
 
 def text_of(tree: Tree, source: str, expression: memoryview) -> str:
-    """The text of one expression of a tree. `source` is the text that was compiled."""
+    """The text of an expression of a tree. `source` is the text that was compiled."""
 
     def text(inner: memoryview) -> str:
         return written(read(inner), text, lambda node: _loop_text(tree, source, node, text))
@@ -43,7 +43,7 @@ def text_of(tree: Tree, source: str, expression: memoryview) -> str:
 def written(  # noqa: PLR0911  # a line for each kind
     node: Node, operand: Callable[[memoryview], str], loop: Callable[[Node], str]
 ) -> str:
-    """One expression as text; `operand` writes the expressions inside, `loop` comprehensions."""
+    """Writes an expression; `operand` writes its operands, `loop` writes comprehensions."""
     match node.kind:
         case Kind.CONSTANT:
             return value_text(node.constant)
@@ -57,7 +57,7 @@ def written(  # noqa: PLR0911  # a line for each kind
         case Kind.LIST:
             return f"[{', '.join(map(operand, node.inner))}]"
         case Kind.STRUCT:
-            parts = [operand(one) for one in node.inner]
+            parts = [operand(inner) for inner in node.inner]
             pairs = zip(parts[::2], parts[1::2], strict=False)
             return "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
         case _:
@@ -77,9 +77,9 @@ def _call_text(node: Node, operand: Callable[[memoryview], str]) -> str:
     if name == "_[_]":
         return f"{operand(inner[0])}[{operand(inner[1])}]"
     if name == "_?_:_":
-        condition, yes, no = (_parenthesised(one, 0, operand) for one in inner)
+        condition, yes, no = (_parenthesised(part, 0, operand) for part in inner)
         return f"{condition} ? {yes} : {no}"
-    first, *arguments = (operand(one) for one in inner)
+    first, *arguments = (operand(part) for part in inner)
     if node.has_target:
         return f"{first}.{name}({', '.join(arguments)})"
     return f"{name}({', '.join((first, *arguments))})"
@@ -97,8 +97,8 @@ def _parenthesised(
 
 
 def _loop_text(tree: Tree, source: str, node: Node, text: Callable[[memoryview], str]) -> str:
-    """A macro such as `tags.exists(t, t == "x")`: its range, then the source up to the parenthesis
-    that closes it. The expanded form is not what anybody wrote."""
+    """A macro such as `tags.exists(t, t == "x")`: its range, then the source up to the closing
+    parenthesis. Nobody writes the expanded form."""
     opening = tree.offsets.get(node.id, 0)
     name = _LOOP.search(source[:opening])
     if name is None or source[opening : opening + 1] != "(":
@@ -107,7 +107,7 @@ def _loop_text(tree: Tree, source: str, node: Node, text: Callable[[memoryview],
 
 
 def _closing(source: str, opening: int) -> int:
-    """The place behind the parenthesis that closes the one at `opening`."""
+    """The offset after the parenthesis that closes the one at `opening`."""
     depth, quote, position = 0, "", opening
     while position < len(source):
         character = source[position]

@@ -1,4 +1,4 @@
-"""Values that a condition compares with: what to try, to make it come out otherwise."""
+"""Proposes values that could change the result of a condition: those that it compares with."""
 
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ from pdp.decision.fast_path import Values
 from pdp.model import Reason
 
 ABSENT: Final = object()
-"""In place of a value: the key is taken away."""
+"""The value of a removed key."""
 _ORDERED: Final = frozenset(("_<_", "_<=_", "_>_", "_>=_"))
 _ELEMENTS_MAX: Final = 8
 
@@ -22,7 +22,7 @@ class Path(NamedTuple):
 
 
 def proposals_of(condition: Condition, values: Values) -> Iterator[tuple[Path, Any]]:
-    """What to set to which value, each once. Whether it helps is for the caller to find out."""
+    """Paths with a value to try, each once. The caller finds out whether it helps."""
     parts = condition.parts(values)
     if parts is None:
         return
@@ -35,8 +35,8 @@ def proposals_of(condition: Condition, values: Values) -> Iterator[tuple[Path, A
 
 
 def distance(condition: Condition, values: Values, *, wanted: bool) -> int:
-    """How many parts of a condition keep it from being `wanted`: of `a && b` those that are not
-    true, or of `a || b` those that are not false. 0: it is as wanted."""
+    """How many parts of a condition keep it from being `wanted`: the parts of `a && b` that are not
+    true, or the parts of `a || b` that are not false. 0: it is as wanted."""
     if condition.evaluate(values) is wanted:
         return 0
     parts = condition.parts(values)
@@ -57,7 +57,7 @@ def distance(condition: Condition, values: Values, *, wanted: bool) -> int:
 def _proposals(
     parts: Parts, expression: memoryview, elements: dict[str, Path]
 ) -> Iterator[tuple[Path, Any]]:
-    """`elements`: the variables of the loops around, with the list that each goes through."""
+    """`elements`: the variables of the enclosing loops, each with the list that its loop visits."""
     node = read(expression)
     path = path_of(node)
     if path is not None:
@@ -99,7 +99,7 @@ def _compared(parts: Parts, node: Node, elements: dict[str, Path]) -> Iterator[t
 
 
 def _tries(function: str, value: Any, *, is_list: bool) -> Iterator[Any]:
-    """Values of one operand, so that a comparison with the other is true, or is false."""
+    """Values of an operand that make a comparison with the other operand true or false."""
     if function == "@in":
         if is_list:
             yield from ([value], [])
@@ -120,8 +120,8 @@ def _tries(function: str, value: Any, *, is_list: bool) -> Iterator[Any]:
 
 
 def path_of(node: Node) -> Path | None:
-    """What an expression reads, if it is no more than that: `context.place`, `context['place']`,
-    `has(context.place)`, or a variable that is no map."""
+    """The path that an expression reads, if it does nothing else: `context.place`,
+    `context['place']`, `has(context.place)`, or a variable that is not a map."""
     if node.kind is Kind.VARIABLE and "." in node.name:
         return Path(node.name, None)
     if node.kind is Kind.SELECT:

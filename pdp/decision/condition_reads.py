@@ -1,4 +1,4 @@
-"""What a condition reads, for those who judge policies."""
+"""The variables that a condition reads, for the checks of policies."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ _EQUALITY = ("_==_", "_!=_", "@in")
 
 
 class Reads(NamedTuple):
-    """What a condition reads."""
+    """The variables and keys that a condition reads."""
 
     paths: frozenset[Path]
-    """Variables and keys of which the value is read."""
+    """Variables and keys whose value is read."""
     tested: frozenset[Path]
-    """Keys that `has()` asks for."""
+    """Keys that `has()` tests."""
     compared: frozenset[tuple[Path, Path]]
-    """Pairs that are compared for equality, or of which one is looked up in the other."""
+    """Pairs that are compared for equality, or with the operator `in`."""
 
 
 def reads_of(condition: Condition) -> Reads:
-    """What a condition reads; nothing, if the text is not a condition."""
+    """The reads of a condition; none if the text is not a condition."""
     parts = condition.parts(({}, {}))
     paths: set[Path] = set()
     tested: set[Path] = set()

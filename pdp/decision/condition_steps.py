@@ -1,4 +1,4 @@
-"""The expressions of a condition that decided, each with its value."""
+"""The expressions that decided the result of a condition, each with its value."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,13 +12,14 @@ from pdp.model import Reason
 
 _DEPTH_MAX: Final = 12
 _JUNCTIONS: Final = {"_&&_": False, "_||_": True}
-"""With the value of a side that settles the result."""
+"""Each operator with the value of an operand that settles the result."""
 
 
 def condition_steps(
     condition: Condition, values: Values, outcome: bool | Reason
 ) -> tuple[Step, ...]:
-    """The condition, and inside it what decided. `outcome` is what `Condition.evaluate` said."""
+    """The condition as a step, with the deciding expressions as children. `outcome` is the result
+    of `Condition.evaluate`."""
     parts = condition.parts(values)
     if parts is None:
         text = f"{condition.source}: is not a condition of this version"
@@ -27,8 +28,8 @@ def condition_steps(
 
 
 def branches_of(condition: Condition, values: Values = ({}, {})) -> list[tuple[str, Any]]:
-    """The expressions that logical operators join, as text, each with its value (or the Reason why
-    it has none); of a condition without such operators itself."""
+    """The operands of the logical operators as text, each with its value, or with the Reason why it
+    has none. A condition without such operators yields itself."""
     parts = condition.parts(values)
     if parts is None:
         return []
@@ -48,7 +49,7 @@ def _joined(expression: memoryview) -> Iterator[memoryview]:
 
 
 class _Describer:
-    """Describes the expressions of one condition."""
+    """Describes the expressions of a condition."""
 
     def __init__(self, parts: Parts, source: str) -> None:
         self._parts = parts
@@ -110,7 +111,7 @@ def operands_reason(operands: dict[memoryview, Any]) -> Reason:
 
 
 def _operands(node: Node) -> Iterator[memoryview]:
-    """Those of a chain of equal operators: `a && b && c` has three."""
+    """The operands of a chain of equal operators: `a && b && c` has three."""
     for part in node.inner:
         inner = read(part)
         if inner.kind is Kind.CALL and inner.name == node.name:

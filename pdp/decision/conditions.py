@@ -1,19 +1,19 @@
 """Conditions: CEL expressions of type bool, checked when written, compiled once per text.
 
 The language is CEL (https://cel.dev) in Google's own runtime. Variables are declared with their
-types, so that a typo or a comparison of a number with a text is refused at write time. Values are
-bound, never spliced into the text, and only JSON values, times and texts are ever bound.
+types, so a typo or a comparison of a number with a text is rejected at write time. Values are
+bound, never spliced into the text. Only JSON values, times and texts are bound.
 
-The runtime's binding cuts a text off at its first NUL, so a value that holds one is never bound:
+The runtime's binding truncates a text at its first NUL, so a value that holds one is never bound:
 the condition fails.
 
-A condition is charged for what it may cost (`pdp.decision.cost`): what is too expensive for values
-of a modest size is refused when it is written, and what is too expensive with the values at hand
-fails before it is evaluated. A constant that cannot be evaluated is refused when it is written. A
-stored condition that an earlier version accepted is evaluated all the same, within the budget.
+Each condition has a cost (`pdp.decision.cost`). A condition that is too expensive for values of a
+modest size is rejected when it is written. A condition that is too expensive for the actual values
+fails before it is evaluated. A constant that cannot be evaluated is rejected at write time. A
+stored condition that an earlier version accepted is still evaluated, within the budget.
 
-An error inside `a || b` or `a && b` is absorbed where the other side settles the result, as the
-CEL specification says; an error that is left over is a failure, which never allows.
+As the CEL specification says, `a || b` and `a && b` absorb an error of one side if the other side
+settles the result. An error that is not absorbed is a failure, which never allows.
 """
 
 import enum
@@ -42,7 +42,7 @@ from pdp.decision.cost import (
     estimate_of,
     measured,
 )
-from pdp.decision.fast_path import Shortcut, Values, shortcut_of
+from pdp.decision.fast_path import FastPath, Values, fast_path_of
 from pdp.decision.suggestions import with_suggestion
 from pdp.model import Reason
 
@@ -73,7 +73,7 @@ _QUESTION_VARIABLES: Mapping[str, cel.Type] = {
 _PLACES: Mapping[str, int] = dict.fromkeys(_ACTOR_VARIABLES, 0) | dict.fromkeys(
     _QUESTION_VARIABLES, 1
 )
-# As values hold them -> as CEL knows them.
+# From the types that values have to the types that CEL accepts.
 _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
     "actor.organization_permissions": list,
     "actor.claimed_permissions": list,
@@ -83,16 +83,16 @@ _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
 _ENVIRONMENT: Final = cel.NewEnv(variables={**_ACTOR_VARIABLES, **_QUESTION_VARIABLES})
 _COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# An absent map key, and an absent variable (no resource, no second factor).
+# Errors of an absent map key, and of an absent variable (no resource, no second factor).
 _ABSENT = ("NOT_FOUND:", "UNKNOWN: No value with name")
 _CONDITIONS_KEPT: Final = 2_048
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
 _DEPTH_MAX: Final = 150
-"""Far more than anybody writes; what walks a tree may recurse so far."""
+"""Far more than real conditions need; code that walks a tree may recurse to this depth."""
 
 
 def _sizes(shape: Size, text: float) -> Sizes:
-    """Texts of so many bytes, lists and maps of this shape."""
+    """Sizes of the variables: `text` bytes for texts, `shape` for lists and maps."""
     variables = {**_ACTOR_VARIABLES, **_QUESTION_VARIABLES}
     scalars = (cel.Type.DOUBLE, cel.Type.TIMESTAMP)
     return {
@@ -106,7 +106,7 @@ _WORST: Final = tuple(_sizes(shape, limits.TOKEN_BYTES_MAX) for shape in WORST)
 
 
 class ConditionInvalid(ValueError):  # named like the errors of pdp.errors
-    """A text is not a condition. Line and column count from 1."""
+    """The text is not a condition. Line and column count from 1."""
 
     def __init__(self, message: str, column: int = 1, line: int = 1) -> None:
         super().__init__(message)
@@ -119,28 +119,28 @@ class _Read(NamedTuple):
     place: int
     name: str
     keys: tuple[str, ...] | None
-    """The keys that are read of a map; None: the whole value."""
+    """The keys of a map that are read; None: the whole value."""
     conversion: Callable[[Any], Any] | None
 
 
 class _Program(NamedTuple):
     expression: Any
     reads: tuple[_Read, ...]
-    shortcut: Shortcut | None
+    fast_path: FastPath | None
     tree: Tree
     estimate: Estimate | None
-    """What an evaluation costs; None: so little that nobody needs to ask."""
+    """The cost of an evaluation; None: too little to be charged."""
 
 
 class OpenCondition(NamedTuple):
-    """A compiled condition in parts."""
+    """The parts of a compiled condition."""
 
     tree: Tree
     reads: tuple[_Read, ...]
     estimate: Estimate | None
 
     def cost_max(self, values: Values) -> float:
-        """What it takes of the budget of a question at most, whatever the resource is; 0: it is not
+        """The most that it takes from the budget of a question, for any resource; 0: it is not
         charged. `values` lack those of the resource."""
         if self.estimate is None:
             return 0
@@ -148,13 +148,13 @@ class OpenCondition(NamedTuple):
         sizes = {name: size for name, (size, _) in known.items()}
         binding = sum(cost for _, cost in known.values())
         binding += sum(
-            BINDING_MAX for one in self.reads if one.name in _OPEN and one.name not in known
+            BINDING_MAX for read in self.reads if read.name in _OPEN and read.name not in known
         )
         # `_charge` counts the binding twice.
         return max(self.estimate({**worst, **sizes})[0] for worst in _WORST) + 2 * binding
 
     def holds_nul(self, values: Values) -> bool:
-        """Whether a value that it reads holds NUL, so that the runtime is not asked."""
+        """Whether a value that it reads holds NUL; then the runtime is not used."""
         return _holds_nul(_bound(self.reads, values))
 
 
@@ -165,10 +165,10 @@ class Failed(enum.Enum):
 
 
 class Condition:
-    """A condition, compiled at its first use. Safe to share between threads.
+    """A condition, compiled at its first use. Threads may share it.
 
-    Made by `condition_of`, so that many rules with one text, and the policies that follow each
-    other, share one compilation.
+    `condition_of` makes conditions, so rules with the same text, also in successive policies, share
+    a compilation.
     """
 
     __slots__ = ("_acceptable", "_program", "reads_now", "reads_resource", "source")
@@ -176,15 +176,15 @@ class Condition:
     def __init__(self, source: str) -> None:
         self.source = source
         self.reads_now = False
-        """Whether it may read the time; known once it was compiled."""
+        """Whether it may read the time; known after the compilation."""
         self.reads_resource = False
-        """Whether it reads anything of the resource; known once it was compiled."""
+        """Whether it reads the resource; known after the compilation."""
         self._program: _Program | ConditionInvalid | None = None
         self._acceptable = False
 
     def check(self) -> None:
-        """Raises ConditionInvalid where the text is not a condition, or none that may be written:
-        a constant in it cannot be evaluated, or it is too expensive."""
+        """Raises ConditionInvalid if the text is not a condition, or may not be written: it is too
+        expensive, or a constant in it cannot be evaluated."""
         program = self._compiled()
         if isinstance(program, ConditionInvalid):
             raise ConditionInvalid(program.message, program.column, program.line)
@@ -194,18 +194,19 @@ class Condition:
             self._acceptable = True
 
     def evaluate_plain(self, values: Values) -> bool | None:
-        """What `evaluate` says, if that needs no runtime: of a plain condition and plain values."""
+        """The result of `evaluate` if a fast path gives it; None: the runtime must evaluate."""
         program = self._program or self._compiled()
-        if isinstance(program, ConditionInvalid) or program.shortcut is None:
+        if isinstance(program, ConditionInvalid) or program.fast_path is None:
             return None
-        return program.shortcut(values)
+        return program.fast_path(values)
 
     def evaluate(self, values: Values, budget: Budget | None = None) -> bool | Reason:
-        """True, False, or why there is no answer: ATTRIBUTE_MISSING or CONDITION_FAILED.
+        """True, False, or why there is no result: ATTRIBUTE_MISSING or CONDITION_FAILED.
 
-        A variable that is absent from the values is an error only where it is read. A text that
-        is not a condition (it was never checked) fails. So does what may cost more than is left of
-        the budget, which then says so; without one it has a whole budget for itself.
+        A variable that is absent from the values is an error only if it is read. A text that is not
+        a condition (it was never checked) fails. A condition that may cost more than the budget has
+        left fails too, and the budget reports that; without a budget, the condition has a full one
+        for itself.
         """
         answer = self.evaluate_plain(values)
         if answer is not None:
@@ -229,18 +230,18 @@ class Condition:
             return Reason.CONDITION_FAILED
         if result is True or result is False:
             return bool(result)
-        # The static type is bool, so anything else is the text of an error.
+        # The static type is bool, so any other value is the text of an error.
         if isinstance(result, str) and result.startswith(_ABSENT):
             return Reason.ATTRIBUTE_MISSING
         return Reason.CONDITION_FAILED
 
     def parts(self, values: Values) -> "Parts | None":
-        """The condition taken apart, for explanations; None: the text is not a condition."""
+        """The parts with these values, for explanations; None: the text is not a condition."""
         program = self._compiled()
         return None if isinstance(program, ConditionInvalid) else Parts(program, values)
 
     def opened(self) -> "OpenCondition | None":
-        """What it is made of, for whoever takes it apart; None: the text is not a condition."""
+        """The compiled parts, for analysis; None: the text is not a condition."""
         program = self._program or self._compiled()
         if isinstance(program, ConditionInvalid):
             return None
@@ -249,22 +250,25 @@ class Condition:
     def _compiled(self) -> _Program | ConditionInvalid:
         program = self._program
         if program is None:
-            # Two threads may compile at once: the runtime allows it, and either result will do.
+            # Two threads may compile at the same time: the runtime allows it, and the results are
+            # equal.
             try:
                 program = _compile(self.source)
             except ConditionInvalid as error:
                 program = error.with_traceback(None)
             if isinstance(program, _Program):
-                self.reads_now = any(one.name == "now" for one in program.reads)
-                self.reads_resource = any(one.name.startswith("resource.") for one in program.reads)
+                self.reads_now = any(read.name == "now" for read in program.reads)
+                self.reads_resource = any(
+                    read.name.startswith("resource.") for read in program.reads
+                )
             self._program = program
         return program
 
 
 class Parts:
-    """The expressions inside a condition, evaluated one by one with the same values.
+    """The expressions inside a condition, evaluated separately with the same values.
 
-    All evaluations of one object share a budget, in which each costs as much as the condition.
+    All evaluations by an object share a budget. Each costs as much as the whole condition.
     """
 
     def __init__(self, program: _Program, values: Values) -> None:
@@ -275,8 +279,8 @@ class Parts:
         self._bindable = not _holds_nul(self._data)
 
     def evaluate(self, part: memoryview) -> Any:
-        """The value of an expression that is in no loop: what JSON knows, a time, a duration or
-        bytes; or the Reason why it has none, as `Condition.evaluate`."""
+        """The value of an expression outside of any loop: a JSON value, a time, a duration or
+        bytes; or the Reason why it has none, as in `Condition.evaluate`."""
         if self._estimate is not None and not self._budget.exceeded:
             _charge(self._estimate, self._data, self._budget)
         if self._budget.exceeded or not self._bindable:
@@ -294,9 +298,9 @@ class Parts:
 
 
 def evaluator_of(tree: Tree, part: memoryview) -> Callable[[Values], Any]:
-    """Evaluates one expression of a tree: gives its value as Python holds it, or FAILED.
+    """Makes an evaluator of an expression: it returns the value as a Python object, or FAILED.
 
-    For expressions that read no variable of a comprehension outside of them.
+    The expression must not read a variable of a comprehension that encloses it.
     """
     expression = _ENVIRONMENT.deserialize(part_of(tree, part))
     reads = _reads_of(_check(tree._replace(root=part)))
@@ -312,7 +316,7 @@ def evaluator_of(tree: Tree, part: memoryview) -> Callable[[Values], Any]:
 
 
 def _unwrapped(value: Any) -> Any:
-    """A value without the runtime's accessors, which it puts around what is in a list or map."""
+    """Removes the runtime's accessors, which wrap the elements of lists and maps."""
     if isinstance(value, Mapping):
         return {_unwrapped(key): _unwrapped(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -321,7 +325,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _bound(reads: tuple[_Read, ...], values: Values) -> dict[str, Any]:
-    """The values that an expression reads, as CEL knows them."""
+    """The values that an expression reads, in the types that CEL accepts."""
     data: dict[str, Any] = {}
     for place, name, keys, conversion in reads:
         value = values[place].get(name)
@@ -338,7 +342,7 @@ def _bound(reads: tuple[_Read, ...], values: Values) -> dict[str, Any]:
 def _charge(estimate: Estimate, data: Mapping[str, Any], budget: Budget) -> float:
     """Charges the budget for an evaluation with these values. Returns the cost.
 
-    Measuring them costs about what binding them does, and is charged whatever comes of it.
+    Measuring the values costs about as much as binding them. It is charged in every case.
     """
     sizes: dict[str, Size] = {}
     binding = 0.0
@@ -352,7 +356,8 @@ def _charge(estimate: Estimate, data: Mapping[str, Any], budget: Budget) -> floa
 
 
 def _holds_nul(data: Mapping[str, Any]) -> bool:
-    """Whether a text that would be bound holds NUL. Iterative: nothing here bounds the depth."""
+    """Whether a text that would be bound holds NUL. Iterative, because values may nest to any
+    depth."""
     pending: list[Any] = [data]
     while pending:
         value = pending.pop()
@@ -369,12 +374,13 @@ def _holds_nul(data: Mapping[str, Any]) -> bool:
 
 @lru_cache(maxsize=_CONDITIONS_KEPT)
 def condition_of(source: str) -> Condition:
-    """The condition with this text, not checked yet."""
+    """The condition with this text, not yet checked."""
     return Condition(source)
 
 
 def compile_condition(source: str) -> Condition:
-    """The condition with this text, checked as one that is written. Raises ConditionInvalid."""
+    """Checks a text that is about to be written, and returns its condition. Raises
+    ConditionInvalid."""
     condition = condition_of(source)
     condition.check()
     return condition
@@ -397,7 +403,7 @@ def _compile(source: str) -> _Program:
             raise ConditionInvalid("is not a CEL expression") from None
         line, column, message = found.groups()
         message = with_suggestion(message, _PLACES)
-        # The parser says -1 where it gave up as a whole.
+        # The parser reports -1 if it rejects the text as a whole.
         raise ConditionInvalid(message, max(1, int(column)), max(1, int(line))) from None
     if expression.return_type() != cel.Type.BOOL:
         type_name = expression.return_type().name().lower()
@@ -407,7 +413,7 @@ def _compile(source: str) -> _Program:
     estimate: Estimate | None = estimate_of(tree, tree.root)
     if estimate is not None and _costs_little(estimate, reads):
         estimate = None
-    return _Program(expression, reads, shortcut_of(tree, _PLACES), tree, estimate)
+    return _Program(expression, reads, fast_path_of(tree, _PLACES), tree, estimate)
 
 
 def _reads_of(keys: Mapping[str, set[str] | None]) -> tuple[_Read, ...]:
@@ -424,8 +430,8 @@ def _reads_of(keys: Mapping[str, set[str] | None]) -> tuple[_Read, ...]:
 
 
 def _costs_little(estimate: Estimate, reads: tuple[_Read, ...]) -> bool:
-    """Whether it does for whatever the limits of attributes let in."""
-    binding = sum(BINDING_MAX for one in reads if one.name in _OPEN)
+    """Whether it costs little for all values within the limits of attributes."""
+    binding = sum(BINDING_MAX for read in reads if read.name in _OPEN)
     worst = max(estimate(sizes)[0] for sizes in _WORST)
     return worst + binding <= limits.CONDITION_COST_UNCHARGED_MAX
 
@@ -465,8 +471,8 @@ def _is_unknown_zone(zone: str) -> bool:
 
 
 def _check(tree: Tree) -> dict[str, set[str] | None]:
-    """The variables that an expression reads, with the literal keys read of each (None: any use
-    of the whole value). Raises ConditionInvalid for what the iteration budget does not bound."""
+    """The variables that an expression reads, each with its literal keys (None: the whole value is
+    used). Raises ConditionInvalid for work that the iteration budget does not bound."""
     keys: dict[str, set[str] | None] = {}
     pending: list[tuple[memoryview, bool, int]] = [(tree.root, False, 1)]
     while pending:
@@ -480,7 +486,7 @@ def _check(tree: Tree) -> dict[str, set[str] | None]:
         elif node.kind is Kind.COMPREHENSION:
             # The range is evaluated once, the rest for every element.
             pending.append((inner[0], repeated, depth + 1))
-            pending += [(one, True, depth + 1) for one in inner[1:]]
+            pending += [(part, True, depth + 1) for part in inner[1:]]
             continue
         elif node.kind is Kind.CALL:
             _check_call(node, tree, repeated=repeated)
@@ -492,12 +498,12 @@ def _check(tree: Tree) -> dict[str, set[str] | None]:
                 if known is not None:
                     known.add(key)
                 continue
-        pending += [(one, repeated, depth + 1) for one in inner]
+        pending += [(part, repeated, depth + 1) for part in inner]
     return keys
 
 
 def _literal_key(node: Node) -> str | None:
-    """Of `map.key` and `map['key']`."""
+    """The key of `map.key` and `map['key']`."""
     if node.kind is Kind.SELECT:
         return node.name
     if node.kind is Kind.CALL and node.name == "_[_]":
@@ -509,11 +515,11 @@ def _literal_key(node: Node) -> str | None:
 def _check_call(node: Node, tree: Tree, *, repeated: bool) -> None:
     if node.name == "matches":
         _check_pattern(read(node.inner[-1]).constant)
-    # The runtime opens the file of a zone and keeps every name it was ever given.
+    # The runtime opens a file for each time zone and keeps every name it has seen.
     if is_zoned(node, tree) and not isinstance(read(node.inner[-1]).constant, str):
         raise ConditionInvalid(f"the time zone of {node.name}() must be a literal text")
-    # Texts that grow in a loop would take memory that no budget counts. Lists that a macro
-    # gathers are its own additions to an accumulator, whose name begins with "@".
+    # Texts that grow in a loop would take memory that no budget limits. A macro builds its result
+    # by adding to an accumulator, whose name begins with "@"; that is allowed.
     if (
         repeated
         and node.name == "_+_"
@@ -527,7 +533,7 @@ def _check_call(node: Node, tree: Tree, *, repeated: bool) -> None:
 
 
 def _check_pattern(pattern: Constant) -> None:
-    """Patterns are RE2 (linear time) and written by policy owners, never by who asks."""
+    """Patterns are RE2 (linear time). Policy owners write them; a request cannot supply one."""
     if not isinstance(pattern, str):
         raise ConditionInvalid("the pattern of matches() must be a literal text")
     trial = _PATTERN_TRIAL.eval(data={"context": {"pattern": pattern}}).value()

@@ -1,9 +1,9 @@
-"""What of an expression depends on no variable, and cannot be evaluated.
+"""Finds constants in an expression that cannot be evaluated.
 
-A constant that fails is refused wherever it stands, also in a branch that is never taken:
-`false && 1 / 0 == 1` is a mistake, whatever the runtime makes of it. So is a call of which a
-constant argument alone makes every evaluation fail: an unknown time zone, a division by zero, a
-negative index.
+A constant that fails is rejected wherever it occurs, also in a branch that is never taken: `false
+&& 1 / 0 == 1` is a mistake, whatever the runtime returns for it. The same holds for a call that
+fails at every evaluation because of a constant argument: an unknown time zone, a division by zero,
+a negative index.
 """
 
 from collections.abc import Callable, Collection
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from pdp.decision.cel_ast import Kind, Node, Tree, read
 
 ErrorOf = Callable[[memoryview], str | None]
-"""Evaluates a constant expression: the runtime's error, or None."""
+"""Evaluates a constant expression and returns the runtime's error, or None."""
 
 _LAZY: Final = frozenset(("_&&_", "_||_", "_?_:_"))
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -32,10 +32,10 @@ class Problem(NamedTuple):
 def problem_of(
     tree: Tree, variables: Collection[str], error_of: ErrorOf, zone_error: Callable[[str], bool]
 ) -> Problem | None:
-    """The first problem with a constant, if there is one.
+    """The first problem with a constant, or None.
 
-    `variables` are all that the environment declares; `zone_error` says whether the runtime does
-    not know a time zone. Recursive: the caller bounds the depth of the tree.
+    `variables` are all that the environment declares; `zone_error` returns whether the runtime
+    rejects a time zone. Recursive: the caller bounds the depth of the tree.
     """
     impossible = _impossible_call(tree, zone_error)
     if impossible is not None:
@@ -55,35 +55,35 @@ def _collect(
     variables: frozenset[str],
     parts: list[memoryview],
 ) -> frozenset[str]:
-    """The variables that an expression reads. To `parts` it adds the largest constant parts inside,
-    and those within them that the runtime may skip, inner ones first."""
+    """Returns the variables that an expression reads. Adds to `parts` the largest constant parts
+    inside, and the parts of those that the runtime may skip, inner parts first."""
     node = read(expression)
     if node.kind is Kind.VARIABLE:
-        # What is neither declared nor bound by a loop is the name of a type.
+        # A name that is neither declared nor bound by a loop is the name of a type.
         return frozenset((node.name,)) if node.name in bound or node.name in variables else _NOTHING
     loops = node.kind is Kind.COMPREHENSION
     own = frozenset((node.element, node.name)) if loops else _NOTHING
     free = _NOTHING
     constant: list[memoryview] = []
-    for index, one in enumerate(node.inner):
-        # The range and the initial value stand outside of the loop.
+    for index, part in enumerate(node.inner):
+        # The range and the initial value are outside of the loop.
         inside = loops and index > 1
-        names = _collect(one, bound | own if inside else bound, variables, parts)
+        names = _collect(part, bound | own if inside else bound, variables, parts)
         free |= names - own if inside else names
-        if not names and read(one).inner:
-            constant.append(one)
+        if not names and read(part).inner:
+            constant.append(part)
     if free or loops or node.name in _LAZY:
         parts += constant
     return free
 
 
 def _innermost(expression: memoryview, error_of: ErrorOf) -> Problem:
-    """Blames the smallest part of a constant expression that fails."""
+    """Finds the smallest part of a constant expression that fails."""
     node = read(expression)
     if node.kind is not Kind.COMPREHENSION:
-        for one in node.inner:
-            if read(one).inner and error_of(one) is not None:
-                return _innermost(one, error_of)
+        for part in node.inner:
+            if read(part).inner and error_of(part) is not None:
+                return _innermost(part, error_of)
     error = error_of(expression) or ""
     text = error.partition(": ")[2] or error
     return Problem(node.id, f"can never be evaluated: {text}{_HINTS.get(node.name, '')}")

@@ -1,10 +1,10 @@
-"""What a condition costs at most to evaluate, computed from the sizes of what it reads.
+"""An upper bound on the cost of a condition, computed from the sizes of the values that it reads.
 
-A unit is about a microsecond of one core (measured; the weights below are rounded up). One model
-serves three questions: is a condition affordable for values of a modest size (asked when it is
-written), can it become expensive at all (asked once), and what will this evaluation cost (asked
-before each evaluation of a condition that can). Every estimate is for the worst case: loops run to
-their end, both sides of `&&` and `||` are evaluated, texts differ in their last byte.
+A unit is about a microsecond of one core (measured; the weights below are rounded up). The same
+model answers three questions: is a condition affordable for values of a modest size (at write
+time), can it become expensive at all (once), and what will this evaluation cost (before each
+evaluation of a condition that can become expensive). Every estimate assumes the worst case: loops
+run to their end, both sides of `&&` and `||` are evaluated, texts differ in their last byte.
 
 See docs/adr/0022-cost-of-conditions.md.
 """
@@ -44,26 +44,26 @@ class Size(NamedTuple):
     """A bound on how large a value can be."""
 
     text: float = 0
-    """Bytes, where it is a text."""
+    """Bytes of a text."""
     items: float = 0
-    """Elements, where it is a list or a map."""
+    """Number of elements of a list or a map."""
     inner: "Size | None" = None
-    """Of each element, and of each key."""
+    """Size of each element, and of each key."""
     fields: Mapping[str, "Size"] | None = None
-    """Of the values of a map, by key; None: they are not known one by one."""
+    """Sizes of the values of a map, by key; None: unknown."""
 
     def element(self) -> "Size":
-        """Of any element."""
+        """The size of any element."""
         return self.inner or SCALAR
 
     def iterated(self) -> "Size":
-        """Of what a loop over it visits: of a map, the keys."""
+        """The size of what a loop visits: the elements of a list, the keys of a map."""
         if self.fields is None or isinstance(self.fields, _Anywhere):
             return self.element()
         return Size(max(map(len, self.fields), default=0) * _CHARACTER_BYTES_MAX)
 
     def field(self, key: str) -> "Size":
-        """Of the value of a key."""
+        """The size of the value of a key."""
         if self.fields is None:
             return self.element()
         try:
@@ -74,13 +74,13 @@ class Size(NamedTuple):
 
 SCALAR: Final = Size()
 Sizes = Mapping[str, Size]
-"""By variable."""
+"""Sizes by variable."""
 Estimate = Callable[[Sizes], tuple[float, Size]]
-"""The cost of evaluating an expression, and how large its value can be."""
+"""Computes the cost of an expression, and a bound on the size of its value."""
 
 
 class Budget:
-    """What the conditions of one question may cost together. For one thread at a time."""
+    """The budget of all conditions of a question. Used by one thread at a time."""
 
     __slots__ = ("exceeded", "left")
 
@@ -90,7 +90,7 @@ class Budget:
         """Whether the last condition was too expensive."""
 
     def spend(self, cost: float) -> bool:
-        """Takes what something costs, if there is as much."""
+        """Takes the cost from the budget, if enough is left. Returns whether it was."""
         self.exceeded = cost > self.left
         if not self.exceeded:
             self.left -= cost
@@ -101,23 +101,23 @@ class Budget:
 
 
 def joined(sizes: Iterable[Size]) -> Size:
-    """A bound for values of which each has one of these sizes."""
+    """A bound for values that each have one of these sizes."""
     return reduce(_join, sizes, SCALAR)
 
 
-def _join(one: Size, other: Size) -> Size:
+def _join(first: Size, other: Size) -> Size:
     if other is SCALAR:
-        return one
-    if one is SCALAR:
+        return first
+    if first is SCALAR:
         return other
-    inner = one.inner
+    inner = first.inner
     if other.inner is not None:
         inner = other.inner if inner is None else _join(inner, other.inner)
-    return Size(max(one.text, other.text), max(one.items, other.items), inner)
+    return Size(max(first.text, other.text), max(first.items, other.items), inner)
 
 
 def measured(value: Any, depth: int = 0) -> tuple[Size, float]:
-    """The size of a value of the kinds that are bound, and what it costs to bind it."""
+    """The size of a value that is to be bound, and the cost of binding it."""
     if isinstance(value, str):
         length = len(value) if value.isascii() else len(value) * _CHARACTER_BYTES_MAX
         return Size(length), _BOUND_NODE + length * _BOUND_BYTE
@@ -145,7 +145,7 @@ def measured(value: Any, depth: int = 0) -> tuple[Size, float]:
 
 
 class _Anywhere(dict[str, Size]):
-    """Every field of a value at the limits may be all of it."""
+    """The fields of a value at the limits: each may be as large as the whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _Anywhere(dict[str, Size]):
 
 def _shape(counts: Sequence[int], texts: Sequence[float]) -> Size:
     """Lists of `counts[0]` elements, of `counts[1]` elements each, and so on; at each level a value
-    may also be a text of so many bytes."""
+    may also be a text of `texts[level]` bytes."""
     fields = _Anywhere()
     inner = _shape(counts[1:], texts[1:]) if counts else None
     fields.whole = Size(texts[0], counts[0] if counts else 0, inner, fields)
@@ -167,7 +167,7 @@ def _shape(counts: Sequence[int], texts: Sequence[float]) -> Size:
 MODEST_ITEMS: Final = 20
 MODEST_BYTES: Final = 256
 MODEST: Final = _shape((MODEST_ITEMS,), (MODEST_BYTES,) * 2)
-"""What every condition has to be affordable for."""
+"""Every condition must be affordable for values of this size."""
 _BYTES: Final = limits.ATTRIBUTE_BYTES_MAX
 WORST: Final = (
     _shape((1_000,), (_BYTES, _BYTES / 1_000)),
@@ -175,9 +175,9 @@ WORST: Final = (
     _shape((10, 10, 10), (_BYTES, _BYTES / 10, _BYTES / 100, _BYTES / 1_000)),
     _shape((1, 999), (_BYTES, _BYTES, _BYTES / 999)),
 )
-"""What is as large as the limits of attributes let it be: spread or in one place."""
+"""Values as large as the limits of attributes allow: spread out, or in one place."""
 BINDING_MAX: Final = limits.ATTRIBUTE_NODES_MAX * 2 * _BOUND_NODE + _BYTES * _BOUND_BYTE
-"""The cost of binding one of these."""
+"""The cost of binding such a value."""
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ def estimate_of(tree: Tree, expression: memoryview) -> Estimate:
         case Kind.COMPREHENSION:
             return _comprehension(node, tree)
         case Kind.CALL:
-            return _call(node, [estimate_of(tree, one) for one in node.inner], tree)
-    return _collection([estimate_of(tree, one) for one in node.inner])
+            return _call(node, [estimate_of(tree, part) for part in node.inner], tree)
+    return _collection([estimate_of(tree, part) for part in node.inner])
 
 
 def _constant(node: Node) -> Estimate:
@@ -233,24 +233,25 @@ def _collection(parts: Sequence[Estimate]) -> Estimate:
 
 def _comprehension(node: Node, tree: Tree) -> Estimate:
     # range, initial value, condition, step, result
-    ranged, initial, *body, result = (estimate_of(tree, one) for one in node.inner)
-    gathers = read(node.inner[1]).kind is Kind.LIST
+    ranged, initial, *body, result = (estimate_of(tree, part) for part in node.inner)
+    collects = read(node.inner[1]).kind is Kind.LIST
     element, accumulator = node.element, node.name
 
     def comprehension(sizes: Sizes) -> tuple[float, Size]:
         cost, size = ranged(sizes)
-        more, gathered = initial(sizes)
-        inside = {**sizes, element: size.iterated(), accumulator: gathered}
+        more, accumulated = initial(sizes)
+        inside = {**sizes, element: size.iterated(), accumulator: accumulated}
         times = size.items
         each = _ITERATION
         for part in body:
-            part_cost, gathered = part(inside)  # the last is what is gathered
+            part_cost, accumulated = part(inside)  # the last part is the new accumulator
             each += part_cost
         cost += more + _CALL + each * times
-        if gathers:
+
+        if collects:
             cost += _APPENDED * times * times
-            gathered = Size(0, times * gathered.items, gathered.inner)
-        more, size = result({**inside, accumulator: gathered})
+            accumulated = Size(0, times * accumulated.items, accumulated.inner)
+        more, size = result({**inside, accumulator: accumulated})
         return cost + more, size
 
     return comprehension
@@ -277,7 +278,7 @@ def _call(node: Node, operands: Sequence[Estimate], tree: Tree) -> Estimate:
 
 
 def _matching(operand: Estimate, pattern: Node) -> Estimate:
-    # A pattern that is not literal is refused elsewhere.
+    # `conditions` rejects a pattern that is not a literal.
     size = pattern_size(pattern.constant if isinstance(pattern.constant, str) else "")
     compiling = _PATTERN + size.compiling * _PATTERN_INSTRUCTION
     matching = _MATCHED_BYTE + size.matching * _MATCHED_BYTE_INSTRUCTION
@@ -289,20 +290,21 @@ def _matching(operand: Estimate, pattern: Node) -> Estimate:
     return match_
 
 
-def _choice(condition: Estimate, one: Estimate, other: Estimate) -> Estimate:
+def _choice(condition: Estimate, then: Estimate, otherwise: Estimate) -> Estimate:
     def choice(sizes: Sizes) -> tuple[float, Size]:
         cost, _ = condition(sizes)
-        one_cost, one_size = one(sizes)
-        other_cost, other_size = other(sizes)
-        return cost + _STEP + max(one_cost, other_cost), _join(one_size, other_size)
+        then_cost, then_size = then(sizes)
+        otherwise_cost, otherwise_size = otherwise(sizes)
+        size = _join(then_size, otherwise_size)
+        return cost + _STEP + max(then_cost, otherwise_cost), size
 
     return choice
 
 
-def _compared(one: Size, other: Size) -> float:
-    cost = _ELEMENT + min(one.text, other.text) * _COMPARED_BYTE
-    items = min(one.items, other.items)
-    return cost + (items * (_ELEMENT + _compared(one.element(), other.element())) if items else 0)
+def _compared(left: Size, right: Size) -> float:
+    cost = _ELEMENT + min(left.text, right.text) * _COMPARED_BYTE
+    items = min(left.items, right.items)
+    return cost + (items * (_ELEMENT + _compared(left.element(), right.element())) if items else 0)
 
 
 def _logic(_: Sequence[Size]) -> tuple[float, Size]:
@@ -315,16 +317,16 @@ def _equals(sizes: Sequence[Size]) -> tuple[float, Size]:
 
 def _contained(sizes: Sequence[Size]) -> tuple[float, Size]:
     """`key in map`, `element in list`."""
-    one, many = sizes
-    if many.fields is not None and not isinstance(many.fields, _Anywhere):
-        return _CALL + one.text * _COPIED_BYTE, SCALAR
-    return _CALL + many.items * _compared(one, many.element()), SCALAR
+    element, container = sizes
+    if container.fields is not None and not isinstance(container.fields, _Anywhere):
+        return _CALL + element.text * _COPIED_BYTE, SCALAR
+    return _CALL + container.items * _compared(element, container.element()), SCALAR
 
 
 def _search(sizes: Sequence[Size]) -> tuple[float, Size]:
-    """Of a text in a text: at each place the search may go on to the last byte."""
+    """Search of a text in a text: at each position it may compare to the last byte."""
     text, searched = (size.text for size in sizes)
-    # The bound of the searched text need not be its length: the worst length is half the text's.
+    # The searched text may be shorter than its bound: the worst length is half of the text's.
     searched = min(searched, text / 2)
     return _CALL + text * (_SEARCH_STEP + searched * _SEARCHED_BYTE), SCALAR
 
@@ -334,15 +336,15 @@ def _affix(sizes: Sequence[Size]) -> tuple[float, Size]:
 
 
 def _sum_of(sizes: Sequence[Size]) -> tuple[float, Size]:
-    one, other = sizes
-    text, items = one.text + other.text, one.items + other.items
-    return _CALL + text * _COPIED_BYTE + items * _ELEMENT, _join(one, other)._replace(
+    left, right = sizes
+    text, items = left.text + right.text, left.items + right.items
+    return _CALL + text * _COPIED_BYTE + items * _ELEMENT, _join(left, right)._replace(
         text=text, items=items
     )
 
 
 def _element_of(sizes: Sequence[Size]) -> tuple[float, Size]:
-    # A key that is not there is quoted in the error.
+    # The error about a missing key quotes the key.
     return _CALL + sizes[1].text * _COPIED_BYTE * 2, sizes[0].element()
 
 
@@ -356,7 +358,8 @@ def _as_text(sizes: Sequence[Size]) -> tuple[float, Size]:
 
 
 def _other(sizes: Sequence[Size]) -> tuple[float, Size]:
-    """Conversions, arithmetic, orderings, `size()`: at most once over each text, to a scalar."""
+    """Conversions, arithmetic, orderings, `size()`: they read each text at most once and return a
+    scalar."""
     return _CALL + sum(size.text for size in sizes) * _COPIED_BYTE, SCALAR
 
 

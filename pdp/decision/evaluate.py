@@ -1,19 +1,20 @@
-"""From values to a decision: may who stands here do that?
+"""Decides a question: may the principal do that?
 
 The order of refusals: actor unknown, actor disabled, session revoked, membership unknown,
 permission unknown, resource unknown; then the rules. The reason of a denial is the first that fits:
-a deny rule applies; a deny rule applies because its condition failed; the resource is of another
-organization; its organization is not known; an allow rule's condition failed; was not met; nothing
-allows it. Where several rules or grants would decide alike, the smallest rule id decides, then the
-smallest grant id.
+a deny rule applies; a deny rule applies because its condition failed; the resource belongs to
+another organization; its organization is unknown; the condition of an allow rule failed; it was not
+met; no rule allows it. If several rules or grants would decide alike, the smallest rule id decides,
+then the smallest grant id.
 
-Allow rules stop at the tenant's wall: where a resource of the chain belongs to an organization that
-is not the active one, they count only through a grant to the user that holds everywhere. Where no
-resource of the chain belongs to any, and the policy does not say that the type has no tenants, they
-count through a grant to the user everywhere or on a resource of the chain: who wrote the latter
-named that very resource. Deny rules do not stop there: they also count through a grant to the user
-in the resource's organization, or in any while that is not known. A grant to an organization role
-speaks to who acts for its organization, so one in another organization never counts.
+Tenant isolation limits allow rules. If a resource of the chain belongs to an organization other
+than the active one, they count only through a grant to the user that holds everywhere. If no
+resource of the chain belongs to an organization, and the policy does not declare the type to have
+no tenants, they count through a grant to the user everywhere or on a resource of the chain, because
+such a grant names that very resource. Tenant isolation does not limit deny rules: they also count
+through a grant to the user in the resource's organization, or in any organization while the
+resource's is unknown. A grant to an organization role is for users who act in its organization, so
+a grant in another organization never counts.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from pdp.decision.principal import (
     UNKNOWN_ORGANIZATION,
     Candidate,
     Candidates,
-    Standing,
+    Principal,
     grants_elsewhere,
     grants_on_resources,
 )
@@ -48,75 +49,86 @@ from pdp.model import (
 )
 
 Judge = Callable[[Candidates, int, str | None, float, "Outcomes"], Decision]
-"""Decides from the rules that count, the reach that the resource asks for (a number of
-`principal`), the resource's organization, the end of reuse, and what conditions come to."""
+"""Decides. The arguments: the rules that apply, the reach that an allow rule needs (a number of
+`principal`), the resource's organization, until when a decision may be reused, and the evaluation
+of the conditions."""
 
 _NONE: Final[Candidates] = ([], [])
 
 
 def decide(
-    standing: Standing,
+    principal: Principal,
     question: Question,
     chain: tuple[ResourceFacts, ...],
     judge: Judge | None = None,
 ) -> Decision:
-    """May they? `chain` is the asked resource as stored, then what is above it, nearest first;
-    empty where the question names no resource. `judge`: notes what it is given, and returns what
-    `judge_rules` returns for it.
+    """Decides a question of a principal.
 
-    Raises ValueError where question and chain do not agree.
+    Args:
+        principal: the actor with their grants.
+        question: the question.
+        chain: the resource of the question as stored, then its ancestors, nearest first; empty if
+            the question names no resource.
+        judge: receives what the decision depends on, and returns the result of `judge_rules` for
+            it.
+
+    Raises:
+        ValueError: question and chain do not agree.
     """
     _check_agreement(question, chain)
-    refusal, candidates, needed, owner, until = applicable(standing, question.permission, chain)
+    refusal, candidates, needed, owner, until = applicable(principal, question.permission, chain)
     if refusal is not None:
         return Decision(Effect.DENY, refusal, None, None, owner, until)
-    # What has no organization by its type reads as "", what is not known is not there to be read.
+    # A resource without organization by its type reads as "". An unknown organization is absent, so
+    # that reading it is an error.
     organization = "" if owner is None and needed == IN_ORGANIZATION else owner
-    outcomes = Outcomes(standing, question, chain, organization)
+    outcomes = Outcomes(principal, question, chain, organization)
     return (judge or judge_rules)(candidates, needed, owner, until, outcomes)
 
 
 def applicable(
-    standing: Standing, permission: str, chain: tuple[ResourceFacts, ...]
+    principal: Principal, permission: str, chain: tuple[ResourceFacts, ...]
 ) -> tuple[Reason | None, Candidates, int, str | None, float]:
-    """What would decide, before any condition is evaluated.
+    """Finds the rules that apply, before any condition is evaluated.
 
     Returns:
-        Why it is denied whatever the rules say (None: it is not); the rules that apply, both kinds
-        in order; how far an allow rule has to reach; the resource's organization; until when all
-        of this holds (seconds since 1970-01-01 UTC).
+        The reason to deny whatever the rules say, or None; the rules that apply, both kinds in
+           order;
+        the reach that an allow rule needs; the resource's organization; until when all of this
+           holds
+        (seconds since 1970-01-01 UTC).
     """
-    policy = standing.policy
+    policy = principal.policy
     owner = None
-    foreign = False
+    cross_tenant = False
     has_role_grants = False
-    active = standing.token.actor.organization_id
+    active = principal.token.actor.organization_id
     for facts in chain:
         organization = facts.resource.organization_id
         if organization is not None:
             owner = owner or organization
-            foreign = foreign or organization != active
+            cross_tenant = cross_tenant or organization != active
         if facts.role_grants:
             has_role_grants = True
     needed = IN_ORGANIZATION
-    if foreign:
+    if cross_tenant:
         needed = ANY_ORGANIZATION
     elif owner is None and chain and not policy.has_no_tenants(chain[0].resource.type):
         needed = UNKNOWN_ORGANIZATION
-    until = standing.reusable_until
-    if standing.refusal is not None:
-        return standing.refusal, _NONE, needed, owner, until
-    candidates = standing.candidates.get(permission)
+    until = principal.reusable_until
+    if principal.refusal is not None:
+        return principal.refusal, _NONE, needed, owner, until
+    candidates = principal.candidates.get(permission)
     if candidates is None:
         if permission not in policy.permissions:
-            # No grant was looked at.
-            return Reason.PERMISSION_UNKNOWN, _NONE, needed, owner, standing.token.expires_at
-        candidates = _candidates(policy, standing.wide, permission)
-        standing.candidates[permission] = candidates
+            # No grant was consulted, so only the token limits the reuse.
+            return Reason.PERMISSION_UNKNOWN, _NONE, needed, owner, principal.token.expires_at
+        candidates = _candidates(policy, principal.wide, permission)
+        principal.candidates[permission] = candidates
     if policy.resource_types and not all(map(policy.accepts, chain)):
-        return Reason.RESOURCE_UNKNOWN, _NONE, needed, owner, standing.token.expires_at
-    if standing.on_resources or has_role_grants or (needed and standing.elsewhere):
-        allow, deny, until = _narrow_candidates(standing, permission, chain, needed, until)
+        return Reason.RESOURCE_UNKNOWN, _NONE, needed, owner, principal.token.expires_at
+    if principal.on_resources or has_role_grants or (needed and principal.elsewhere):
+        allow, deny, until = _narrow_candidates(principal, permission, chain, needed, until)
         if allow or deny:
             candidates = (
                 sorted(candidates[0] + allow, key=_order),
@@ -126,23 +138,23 @@ def applicable(
 
 
 def _narrow_candidates(
-    standing: Standing,
+    principal: Principal,
     permission: str,
     chain: tuple[ResourceFacts, ...],
     needed: int,
     until: float,
 ) -> tuple[list[Candidate], list[Candidate], float]:
-    """What grants give that depend on the resource: allow rules, deny rules, and until when."""
-    grants, until = grants_on_resources(standing, chain, until)
-    allow, deny = _candidates(standing.policy, grants, permission)
+    """Rules through grants that depend on the resource: allow rules, deny rules, and until when."""
+    grants, until = grants_on_resources(principal, chain, until)
+    allow, deny = _candidates(principal.policy, grants, permission)
     if needed != IN_ORGANIZATION:
-        grants = grants_elsewhere(standing, chain, needed)
-        deny += _candidates(standing.policy, grants, permission)[1]
+        grants = grants_elsewhere(principal, chain, needed)
+        deny += _candidates(principal.policy, grants, permission)[1]
     return allow, deny, until
 
 
 def _check_agreement(question: Question, chain: tuple[ResourceFacts, ...]) -> None:
-    # A chain that was left out would take the tenant's wall away.
+    # Without its chain a resource would escape tenant isolation.
     asked = question.resource
     if asked is None:
         if chain:
@@ -158,7 +170,7 @@ def judge_rules(
     until: float,
     outcomes: "Outcomes",
 ) -> Decision:
-    """Deny rules first, all of them until one applies; then allow rules, until one does."""
+    """Evaluates deny rules until one applies, then allow rules until one does."""
     allow, deny = candidates
     effect, reason, by = Effect.DENY, Reason.PERMISSION_NOT_GRANTED, None
     for candidate in deny:
@@ -167,7 +179,7 @@ def judge_rules(
             reason, by = Reason.DENIED_BY_RULE, candidate
             break
         if outcome is not False and by is None:
-            reason, by = outcome, candidate  # it failed, so the rule applies
+            reason, by = outcome, candidate  # the condition failed, so the rule applies
     if by is None:
         stopped = None
         for candidate in allow:
@@ -199,15 +211,15 @@ def judge_rules(
 
 
 class Outcomes:
-    """Evaluates each condition at most once for one question, all within one budget."""
+    """Evaluates each condition at most once for a question, all within the same budget."""
 
     __slots__ = (
         "_budget",
         "_chain",
         "_known",
         "_organization",
+        "_principal",
         "_question",
-        "_standing",
         "_values",
         "timeless",
         "too_expensive",
@@ -215,12 +227,12 @@ class Outcomes:
 
     def __init__(
         self,
-        standing: Standing,
+        principal: Principal,
         question: Question,
         chain: tuple[ResourceFacts, ...],
         organization: str | None,
     ) -> None:
-        self._standing = standing
+        self._principal = principal
         self._question = question
         self._chain = chain
         self._organization = organization
@@ -228,29 +240,29 @@ class Outcomes:
         self._values: Values | None = None
         self._budget: Budget | None = None
         self.timeless = True
-        """Whether nothing that was evaluated reads the time."""
+        """Whether no evaluated condition reads the time."""
         self.too_expensive: list[str] = []
-        """Rules whose condition failed because it would have cost more than was left."""
+        """Rules whose condition failed because it costs more than the budget had left."""
 
     def values(self) -> Values:
-        """What conditions may read."""
+        """The values that conditions may read."""
         values = self._values
         if values is None:
             values = self._values = _values(
-                self._standing, self._question, self._chain, self._organization
+                self._principal, self._question, self._chain, self._organization
             )
         return values
 
     def cost(self) -> float:
-        """What of the budget was spent."""
+        """How much of the budget was spent."""
         return 0.0 if self._budget is None else limits.CONDITION_COST_MAX - self._budget.left
 
     def evaluated(self) -> Mapping[Condition, bool | Reason]:
-        """The conditions that were evaluated, with what they came to."""
+        """The evaluated conditions with their results."""
         return self._known
 
     def of(self, candidate: Candidate) -> bool | Reason:
-        """What the condition of a rule comes to."""
+        """The result of a rule's condition."""
         condition = candidate[3]
         if condition is None:
             return True
@@ -293,7 +305,7 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
 
 
 def reach_of(grant: Grant) -> int:
-    """How far allow rules reach through a grant."""
+    """The reach of allow rules through a grant."""
     if not isinstance(grant.subject, ToUser):
         return IN_ORGANIZATION
     if grant.scope is EVERYWHERE:
@@ -306,16 +318,16 @@ def _order(candidate: Candidate) -> tuple[str, str]:
 
 
 def _values(
-    standing: Standing,
+    principal: Principal,
     question: Question,
     chain: tuple[ResourceFacts, ...],
     organization: str | None,
 ) -> Values:
-    """What conditions may read: of the actor, and of the question."""
-    actor = actor_values(standing)
+    """The values that conditions may read, of the actor and of the question."""
+    actor = actor_values(principal)
     if not chain:
-        # No resource has no attributes, so `has()` is false; its type, id and organization are
-        # not there to be read.
+        # Without a resource `has()` is false for every attribute; its type, id and organization are
+        # absent.
         return actor, {"context": question.context, "resource.attributes": NO_ATTRIBUTES}
     resource = chain[0].resource
     values = {
@@ -329,31 +341,31 @@ def _values(
     return actor, values
 
 
-def actor_values(standing: Standing) -> Mapping[str, Any]:
-    """What conditions may read of the actor, by variable."""
-    values = standing.actor_values
+def actor_values(principal: Principal) -> Mapping[str, Any]:
+    """The values of the actor that conditions may read, by variable."""
+    values = principal.actor_values
     if values is None:
-        values = standing.actor_values = _actor_values(standing)
+        values = principal.actor_values = _actor_values(principal)
     return values
 
 
-def _actor_values(standing: Standing) -> dict[str, Any]:
-    token = standing.token
+def _actor_values(principal: Principal) -> dict[str, Any]:
+    token = principal.token
     actor = token.actor
     values = {
         "actor.id": actor.user_id,
         "actor.session": actor.session_id,
         "actor.organization": actor.organization_id or "",
-        "actor.organization_role": standing.organization_role,
+        "actor.organization_role": principal.organization_role,
         "actor.impersonator": actor.impersonator_id or "",
-        "actor.attributes": standing.user.user.attributes if standing.user else {},
+        "actor.attributes": principal.user.user.attributes if principal.user else {},
         "actor.claims": token.claims,
         "actor.claimed_permissions": token.claimed_permissions,
-        "now": standing.now,
+        "now": principal.now,
     }
-    # Unset stays unset: reading it is an error, so an absent factor is never a fresh one, and a
-    # role of which nothing is known is not taken for one without permissions.
-    permissions = _organization_permissions(standing)
+    # An unset value stays absent, so reading it is an error: an absent factor never counts as a
+    # fresh one, and a role with unknown permissions never counts as one without permissions.
+    permissions = _organization_permissions(principal)
     if permissions is not None:
         values["actor.organization_permissions"] = permissions
     if token.first_factor_minutes is not None:
@@ -363,7 +375,7 @@ def _actor_values(standing: Standing) -> dict[str, Any]:
     return values
 
 
-def _organization_permissions(standing: Standing) -> tuple[str, ...] | None:
-    """What the actor's organization role carries; None where that is not known."""
-    role = standing.organization_role
-    return standing.policy.organization_permissions.get(role) if role else ()
+def _organization_permissions(principal: Principal) -> tuple[str, ...] | None:
+    """The permissions of the actor's organization role; None: unknown."""
+    role = principal.organization_role
+    return principal.policy.organization_permissions.get(role) if role else ()

@@ -1,8 +1,8 @@
-"""Why a decision is what it is: the whole way as a tree.
+"""Explains a decision as a tree.
 
-`explain` runs `decide` itself and notes what its judge is given, so the tree describes the
-evaluation that answers `Check`. It describes more than `decide` looks at: a deny rule ends a
-decision, and here the rules behind it are evaluated too.
+`explain` runs `decide` itself and records the arguments of its judge, so the tree describes the
+same evaluation that answers `Check`. The tree covers more than `decide` evaluates: a deny rule ends
+a decision, but the tree also shows the rules after it.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from pdp.decision.principal import (
     IN_ORGANIZATION,
     UNKNOWN_ORGANIZATION,
     Candidate,
-    Standing,
+    Principal,
     grants_elsewhere,
     grants_on_resources,
 )
@@ -27,11 +27,11 @@ from pdp.decision.would_allow import would_allow
 from pdp.model import Decision, Effect, Grant, InOrganization, Reason, ToUser
 
 STEPS_MAX: Final = 200
-"""Grants, and rules of each section, that are described."""
+"""The most grants, and rules of each section, that are described."""
 
 
 def explain(situation: Situation) -> Explanation:
-    """The decision, its tree, and what would make it an allow."""
+    """The decision, its tree, and the changes that would make it an allow."""
     account = account_of(situation)
     return Explanation(account.decision, _tree(account), would_allow(situation))
 
@@ -39,7 +39,7 @@ def explain(situation: Situation) -> Explanation:
 def _tree(account: Account) -> Step:
     situation, decision = account.situation, account.decision
     steps = [_actor(account)]
-    if account.standing.refusal is None:
+    if account.principal.refusal is None:
         steps.append(_permission(situation))
         steps += _resource(account)
     if account.seen is not None:
@@ -74,20 +74,20 @@ def _outcome(situation: Situation, decision: Decision) -> str:
 
 
 def _actor(account: Account) -> Step:
-    standing, actor = account.standing, account.situation.token.actor
+    principal, actor = account.principal, account.situation.token.actor
     active = actor.organization_id
-    if standing.refusal is not None:
+    if principal.refusal is not None:
         texts = {
             Reason.ACTOR_UNKNOWN: f"{actor.user_id} is not stored",
             Reason.ACTOR_DISABLED: f"{actor.user_id} is disabled",
             Reason.SESSION_REVOKED: f"session {actor.session_id} of {actor.user_id} was revoked",
             Reason.MEMBERSHIP_UNKNOWN: f"{actor.user_id} is not stored as a member of {active}",
         }
-        text = f"actor: {texts[standing.refusal]}; nothing else is looked at"
+        text = f"actor: {texts[principal.refusal]}; nothing else is looked at"
         return Step(StepKind.ACTOR, StepStatus.NOT_MET, text)
     acts = "without an active organization"
     if active is not None:
-        acts = f"in the organization {active} as {standing.organization_role}"
+        acts = f"in the organization {active} as {principal.organization_role}"
     text = f"actor: {actor.user_id} is active and acts {acts}"
     if actor.impersonator_id is not None:
         text += f", impersonated by {actor.impersonator_id}"
@@ -161,15 +161,15 @@ def _tenant(account: Account, needed: int) -> Step:
 # --- grants ---------------------------------------------------------------------------------------
 
 
-def grants_of(situation: Situation, standing: Standing) -> list[Grant]:
-    """All grants that a decision looks at, whether they apply or not."""
+def grants_of(situation: Situation, principal: Principal) -> list[Grant]:
+    """All grants that a decision consults, whether they apply or not."""
     active = situation.token.actor.organization_id
     organization = situation.organizations.get(active) if active is not None else None
     grants = {
         grant.id: grant
         for grants in (
             situation.user.grants if situation.user is not None else (),
-            situation.policy.grants_to(standing.organization_role),
+            situation.policy.grants_to(principal.organization_role),
             organization.role_grants if organization is not None else (),
             *(facts.role_grants for facts in situation.chain),
         )
@@ -179,21 +179,21 @@ def grants_of(situation: Situation, standing: Standing) -> list[Grant]:
 
 
 def _grants(account: Account, seen: Seen) -> Step:
-    situation, standing = account.situation, account.standing
-    on_resource, _ = grants_on_resources(standing, situation.chain, 0.0)
-    applying = {grant.id for grant in (*standing.wide, *on_resource)}
+    situation, principal = account.situation, account.principal
+    on_resource, _ = grants_on_resources(principal, situation.chain, 0.0)
+    applying = {grant.id for grant in (*principal.wide, *on_resource)}
     deny_only: set[str] = set()
     if seen.needed != IN_ORGANIZATION:
-        elsewhere = grants_elsewhere(standing, situation.chain, seen.needed)
+        elsewhere = grants_elsewhere(principal, situation.chain, seen.needed)
         deny_only = {grant.id for grant in elsewhere}
     steps = []
-    for grant in grants_of(situation, standing):
+    for grant in grants_of(situation, principal):
         if grant.id in applying:
             status, why = StepStatus.APPLIES, ""
         elif grant.id in deny_only:
             status, why = StepStatus.DENY_ONLY, "only its deny rules count here"
         else:
-            status, why = _why_not(grant, situation, standing)
+            status, why = _why_not(grant, situation, principal)
         text = f"{grant.id}: {grant_text(grant)}" + (f"; {why}" if why else "")
         steps.append(Step(StepKind.GRANT, status, text, grant.id))
     steps.sort(key=lambda step: step.status not in (StepStatus.APPLIES, StepStatus.DENY_ONLY))
@@ -201,10 +201,10 @@ def _grants(account: Account, seen: Seen) -> Step:
     return Step(StepKind.GRANTS, StepStatus.NONE, text, children=_limited(steps, "grants"))
 
 
-def _why_not(grant: Grant, situation: Situation, standing: Standing) -> tuple[StepStatus, str]:
+def _why_not(grant: Grant, situation: Situation, principal: Principal) -> tuple[StepStatus, str]:
     now = situation.now
     if not isinstance(grant.subject, ToUser):
-        held = standing.organization_role
+        held = principal.organization_role
         if grant.subject.organization_role != held:
             return StepStatus.OTHER_ROLE, f"the actor's role is {held or 'none'}"
     if grant.not_before is not None and now < grant.not_before:
@@ -246,7 +246,7 @@ def _rules(account: Account, seen: Seen) -> Iterator[Step]:
             _rule_text(account.situation.policy, rule_id),
             rule_id,
         )
-        for rule_id in _other_rules(account, {one[0] for one in (*allow, *deny)})
+        for rule_id in _other_rules(account, {candidate[0] for candidate in (*allow, *deny)})
     ]
     if others:
         text = "rules of roles that the actor does not hold here"
@@ -271,7 +271,7 @@ def _rule(account: Account, seen: Seen, candidate: Candidate, needed: int, kind:
 
 
 def status_of(outcome: bool | Reason) -> StepStatus:
-    """What a condition came to."""
+    """The status of a condition's result."""
     if outcome is True:
         return StepStatus.MET
     if outcome is False:

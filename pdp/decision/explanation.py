@@ -1,4 +1,4 @@
-"""What an explanation is made of: a tree of steps, and changes that would allow."""
+"""The parts of an explanation: a tree of steps, and changes that would allow."""
 
 import enum
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pdp.model import Decision
 
 
 class StepKind(enum.Enum):
-    """What a step is about. The names are those of `ExplanationStep.Kind` in the contract."""
+    """The subject of a step. The names are those of `ExplanationStep.Kind` in the contract."""
 
     DECISION = "decision"
     TOKEN = "token"  # noqa: S105
@@ -25,7 +25,7 @@ class StepKind(enum.Enum):
 
 
 class StepStatus(enum.Enum):
-    """What a step came to. The names are those of `ExplanationStep.Status` in the contract."""
+    """The result of a step. The names are those of `ExplanationStep.Status` in the contract."""
 
     NONE = "none"
     """A heading."""
@@ -33,21 +33,21 @@ class StepStatus(enum.Enum):
     """A check passed, a rule applies, an expression is true or has a value."""
     NOT_MET = "not met"
     MISSING = "missing"
-    """It reads an attribute or a variable that is absent."""
+    """An expression reads an attribute or a variable that is absent."""
     FAILED = "failed"
     APPLIES = "applies"
-    """A grant: its rules count."""
+    """The rules of the grant count."""
     DENY_ONLY = "deny only"
-    """A grant in another organization, of which only deny rules count."""
+    """Only the deny rules of the grant count: it is in another organization."""
     OTHER_ROLE = "other role"
     NOT_YET = "not yet"
     OVER = "over"
     OTHER_ORGANIZATION = "other organization"
     OTHER_RESOURCE = "other resource"
     OUT_OF_REACH = "out of reach"
-    """An allow rule whose grant does not reach a resource of this tenant."""
+    """The grant of an allow rule does not reach a resource of this tenant."""
     NOT_HELD = "not held"
-    """A rule of a role that no applying grant gives."""
+    """No grant that applies gives the role of the rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +58,19 @@ class Step:
     status: StepStatus
     text: str
     id: str = ""
-    """Of a grant or a rule."""
+    """Id of the grant or the rule."""
     grant_id: str = ""
-    """Of a rule: the grant through which it counts."""
+    """For a rule: the grant through which it counts."""
     children: tuple["Step", ...] = ()
 
 
 class ChangeKind(enum.Enum):
-    """What a change changes. The names are those of `WouldAllow.Change.Kind` in the contract."""
+    """The kind of a change. The names are those of `WouldAllow.Change.Kind` in the contract."""
 
     FACTOR = "factor"
-    """A verification of a factor that is fresh."""
+    """Verify a factor again."""
     SESSION = "session"
-    """Another session: not revoked, or not of an impersonator."""
+    """Use another session: one that is not revoked, or has no impersonator."""
     ACTIVE_ORGANIZATION = "active_organization"
     CONTEXT = "context"
     ATTRIBUTE = "attribute"
@@ -86,22 +86,22 @@ class ChangeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of the facts or of the request."""
+    """A change of the facts or of the request."""
 
     kind: ChangeKind
     text: str
     target: str = ""
-    """What is changed: `resource.attributes.owner`, a role, an organization, a grant."""
+    """The changed value: `resource.attributes.owner`, a role, an organization, a grant."""
     value: str = ""
-    """What it becomes, as CEL writes it; of a grant its scope."""
+    """The new value, as CEL writes it; for a grant, its scope."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a decision is what it is."""
+    """The explanation of a decision."""
 
     decision: Decision
     tree: Step
     would_allow: tuple[tuple[Change, ...], ...] = ()
-    """Each makes the decision ALLOW, smallest first. Empty for an allow, and if no small change is
-    known."""
+    """Sets of changes that each make the decision ALLOW, smallest first. Empty for an allow, and if
+    no small set is known."""

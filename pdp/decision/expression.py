@@ -1,6 +1,7 @@
 """A checked CEL expression as a tree that knows which variables each part reads.
 
-Decoded once for each text, and kept. What reads nothing unknown can be evaluated by itself.
+Each text is decoded once and memoised. A part that reads only known values can be evaluated by
+itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +14,13 @@ from pdp.decision.fast_path import Values
 
 _EXPRESSIONS_KEPT: Final = 2_048
 _VARIABLES: Final = {"actor": 0, "now": 0, "context": 1, "resource": 1}
-"""The first part of a declared variable, and in which mapping of the values it is."""
+"""The first part of a declared variable, and the index of the mapping that holds its value."""
 _LISTS: Final = frozenset(("actor.claimed_permissions", "actor.organization_permissions"))
 
 
 class Expression:
-    """One expression and its operands. Immutable but for a compiled program; shared by threads."""
+    """An expression and its operands. Immutable except for a compiled program; threads may share
+    it."""
 
     __slots__ = (
         "_part",
@@ -41,7 +43,7 @@ class Expression:
     ) -> None:
         node = read(part)
         self.source = source
-        """Of the whole condition."""
+        """The text of the whole condition."""
         self._tree = tree
         self._part = part
         self._program: Callable[[Values], Any] | None = None
@@ -50,30 +52,30 @@ class Expression:
         self.constant: Constant = node.constant
         self.tests = node.tests
         self.element = node.element
-        """The variable of a comprehension; `name` is its accumulator."""
+        """The loop variable of a comprehension; `name` is its accumulator."""
         self.offset = tree.offsets.get(node.id, 0)
-        """Where it begins in the source, in characters; of a call, its operator."""
+        """The offset in the source, in characters; for a call, of its operator."""
         loops = node.kind is Kind.COMPREHENSION
         own = frozenset((node.element, node.name)) if loops else frozenset[str]()
         # The range and the initial value are outside of the loop.
         self.inner = tuple(
-            Expression(source, tree, one, bound | own if loops and index > 1 else bound)
-            for index, one in enumerate(node.inner)
+            Expression(source, tree, part, bound | own if loops and index > 1 else bound)
+            for index, part in enumerate(node.inner)
         )
         free: set[str] = set()
         for index, inner in enumerate(self.inner):
             free |= inner.free - own if loops and index > 1 else inner.free
         is_variable = node.kind is Kind.VARIABLE
-        # What is neither declared nor bound by a loop is the name of a type.
+        # A name that is neither declared nor bound by a loop is the name of a type.
         if is_variable and (node.name in bound or is_declared(node.name)):
             free.add(node.name)
         self.free: frozenset[str] = frozenset(free)
-        """Declared variables and those of enclosing loops that it reads."""
+        """The declared variables, and variables of enclosing loops, that it reads."""
         self.is_known = all(is_declared(name) and not _is_of_row(name) for name in free)
-        """Whether its value does not depend on the resource, nor on an enclosing loop."""
+        """Whether its value is independent of the resource and of enclosing loops."""
 
     def evaluate(self, values: Values) -> Any:
-        """The value of a known expression as Python holds it, or FAILED."""
+        """The value of a known expression as a Python object, or FAILED."""
         if self.kind is Kind.CONSTANT:
             return self.constant
         if self.kind is Kind.VARIABLE and self.name != "now" and is_declared(self.name):
@@ -82,7 +84,7 @@ class Expression:
             base = self.inner[0]
             if base.kind is Kind.VARIABLE and is_declared(base.name):
                 value = _variable(base.name, values)
-                # A value that is bound to the runtime comes back equal; that of a key is.
+                # The runtime returns a bound value, or the value of its key, unchanged.
                 return value.get(self.name, Failed.FAILED) if isinstance(value, Mapping) else value
         if self._program is None:
             self._program = evaluator_of(self._tree, self._part)
@@ -97,7 +99,7 @@ def expression_of(source: str) -> Expression | None:
 
 
 def is_declared(name: str) -> bool:
-    """Whether a variable is one of those that conditions may read."""
+    """Whether conditions may read a variable of this name."""
     return name.partition(".")[0] in _VARIABLES
 
 

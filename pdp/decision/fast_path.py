@@ -1,8 +1,10 @@
-"""Answers the plainest conditions without the CEL runtime, which costs more than all else.
+"""Evaluates simple conditions without the CEL runtime, which is the greatest part of a decision's
+cost.
 
-A shortcut knows `==` and `!=` between texts or between booleans, `has`, `!`, `&&` and `||`. It
-answers only what CEL would answer for certain; for anything else (an absent key, another type) it
-says None, and the runtime decides. A property test holds the two against each other.
+The fast path knows `==` and `!=` between texts or between booleans, `has`, `!`, `&&` and `||`. It
+returns a result only if CEL would certainly return the same. For anything else (an absent key,
+another type) it returns None, and the runtime evaluates the condition. A property test compares the
+two.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,20 +13,20 @@ from typing import Any, Final
 from pdp.decision.cel_ast import Kind, Node, Tree, read
 
 Values = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""Variables by name: those of the actor and those of the question."""
-Shortcut = Callable[[Values], bool | None]
+"""Variables by name: those of the actor, and those of the question."""
+FastPath = Callable[[Values], bool | None]
 _Reader = Callable[[Values], Any]
 
 _DEPTH_MAX: Final = 16
 
 
-def shortcut_of(tree: Tree, places: Mapping[str, int]) -> Shortcut | None:
-    """None where the expression is not plain enough. `places` are the variables and in which of
-    the two mappings of the values each is."""
+def fast_path_of(tree: Tree, places: Mapping[str, int]) -> FastPath | None:
+    """The fast path of an expression; None: it is not simple enough. `places` maps each variable to
+    the index of the mapping that holds its value."""
     return _boolean(read(tree.root), places, _DEPTH_MAX)
 
 
-def _boolean(node: Node, places: Mapping[str, int], depth: int) -> Shortcut | None:
+def _boolean(node: Node, places: Mapping[str, int], depth: int) -> FastPath | None:
     if depth == 0:
         return None
     if node.kind is Kind.CALL:
@@ -39,14 +41,14 @@ def _boolean(node: Node, places: Mapping[str, int], depth: int) -> Shortcut | No
     return None if value is None else _boolean_value(value)
 
 
-def _comparison(node: Node, places: Mapping[str, int]) -> Shortcut | None:
+def _comparison(node: Node, places: Mapping[str, int]) -> FastPath | None:
     left, right = (_reader(read(operand), places) for operand in node.inner)
     if left is None or right is None:
         return None
     return _same(left, right, wanted=node.name == "_==_")
 
 
-def _junction(node: Node, places: Mapping[str, int], depth: int) -> Shortcut | None:
+def _junction(node: Node, places: Mapping[str, int], depth: int) -> FastPath | None:
     first = _boolean(read(node.inner[0]), places, depth - 1)
     if first is None or node.name == "!_":
         return None if first is None else _negation(first)
@@ -55,7 +57,7 @@ def _junction(node: Node, places: Mapping[str, int], depth: int) -> Shortcut | N
 
 
 def _reader(node: Node, places: Mapping[str, int]) -> _Reader | None:
-    """Reads a constant, a variable, or a key of a variable."""
+    """A reader of a constant, a variable, or a key of a variable."""
     if node.kind is Kind.CONSTANT and isinstance(node.constant, str | bool):
         constant = node.constant
         return lambda _: constant
@@ -75,26 +77,26 @@ def _reader(node: Node, places: Mapping[str, int]) -> _Reader | None:
     return None
 
 
-def _same(left: _Reader, right: _Reader, *, wanted: bool) -> Shortcut:
+def _same(left: _Reader, right: _Reader, *, wanted: bool) -> FastPath:
     def same(values: Values) -> bool | None:
-        one, other = left(values), right(values)
-        kind = type(one)
-        if kind is type(other) and (kind is str or kind is bool):
-            return (one == other) is wanted
+        first, second = left(values), right(values)
+        kind = type(first)
+        if kind is type(second) and (kind is str or kind is bool):
+            return (first == second) is wanted
         return None
 
     return same
 
 
-def _joined(first: Shortcut, second: Shortcut, *, settles: bool) -> Shortcut:
+def _joined(first: FastPath, second: FastPath, *, settles: bool) -> FastPath:
     def joined(values: Values) -> bool | None:
-        one = first(values)
-        return second(values) if one is (not settles) else one
+        value = first(values)
+        return second(values) if value is (not settles) else value
 
     return joined
 
 
-def _negation(negated: Shortcut) -> Shortcut:
+def _negation(negated: FastPath) -> FastPath:
     def negation(values: Values) -> bool | None:
         value = negated(values)
         return None if value is None else not value
@@ -102,7 +104,7 @@ def _negation(negated: Shortcut) -> Shortcut:
     return negation
 
 
-def _presence(node: Node, places: Mapping[str, int]) -> Shortcut | None:
+def _presence(node: Node, places: Mapping[str, int]) -> FastPath | None:
     variable = read(node.inner[0])
     if variable.kind is not Kind.VARIABLE or variable.name not in places:
         return None
@@ -115,7 +117,7 @@ def _presence(node: Node, places: Mapping[str, int]) -> Shortcut | None:
     return presence
 
 
-def _boolean_value(reader: _Reader) -> Shortcut:
+def _boolean_value(reader: _Reader) -> FastPath:
     def boolean_value(values: Values) -> bool | None:
         value = reader(values)
         return value if type(value) is bool else None

@@ -1,4 +1,4 @@
-"""Two filters for each expression of type bool, and what its operands may be."""
+"""A pair of filters for each expression of type bool, and the operands of expressions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,27 +16,30 @@ TEXT: Final = frozenset((Kind.TEXT,))
 
 
 class Forms(NamedTuple):
-    """Where an expression of type bool is definitely true, and where it is definitely false."""
+    """The filters of the resources for which an expression is definitely true, or definitely
+    false."""
 
     true: Filter
     false: Filter
 
     def negated(self) -> "Forms":
-        """The forms of the opposite."""
+        """The forms of the negation."""
         return Forms(self.false, self.true)
 
 
 @dataclass(frozen=True, slots=True)
 class Unexpressed(Filter):
-    """A part of a condition that no filter expresses. Never part of a filter that is given out."""
+    """A part of a condition that no filter can express. Never part of a returned filter."""
 
     operator: str
     condition: str
     offset: int
-    """Where in the condition it begins, in characters."""
+    """The offset in the condition, in characters."""
 
 
 class Constant(NamedTuple):
+    """A value that is known without the resource."""
+
     value: Any
 
 
@@ -53,7 +56,7 @@ NO: Final = Forms(FALSE, TRUE)
 
 
 def unexpressed_forms(operator: str, expression: Expression) -> Forms:
-    """The same, for both forms."""
+    """An `Unexpressed` node as both forms."""
     node = unexpressed(operator, expression)
     return Forms(node, node)
 
@@ -65,7 +68,7 @@ def _named(expression: Expression) -> str:
 
 
 def by_case(cases: Iterable[tuple[Filter, Forms]]) -> Forms:
-    """The forms of an expression that has other ones in different cases, at most one of which
+    """The forms of an expression that has different forms in different cases, at most one of which
     holds."""
     found = list(cases)
     return Forms(
@@ -75,7 +78,7 @@ def by_case(cases: Iterable[tuple[Filter, Forms]]) -> Forms:
 
 
 def constant_of(value: Any, expression: Expression) -> Operand:
-    """A value of the runtime as a filter may hold it."""
+    """Converts a value of the runtime to a value that a filter may hold."""
     if value is Failed.FAILED:
         return Failed.FAILED
     try:
@@ -96,9 +99,9 @@ def _plain(value: Any) -> Any:
             raise ValueError("no exact double")
         return float(value)
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(one) for key, one in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     raise ValueError(type(value).__name__)
 
 
@@ -129,17 +132,17 @@ def sized(operand: Operand, expression: Expression) -> Operand:
 
 
 def not_expressed(expression: Expression) -> Unexpressed:
-    """Says that no filter expresses an operator or function."""
+    """A node for an operator or function that no filter can express."""
     return unexpressed(_named(expression), expression)
 
 
 def unexpressed(operator: str, expression: Expression) -> Unexpressed:
-    """Says that no filter expresses something of an expression."""
+    """A node for a part of an expression that no filter can express."""
     return Unexpressed(operator, expression.source, expression.offset)
 
 
 def as_bool(operand: Operand) -> Forms:
-    """The forms of an operand: only a boolean does not fail."""
+    """The forms of an operand as a condition: every value but a boolean fails."""
     if isinstance(operand, Forms):
         return operand
     if isinstance(operand, Unexpressed):

@@ -40,13 +40,13 @@ from pdp.decision.forms import (
 
 _LIST: Final = frozenset((Kind.LIST,))
 _KEYS: Final = frozenset((Kind.BOOL, Kind.NUMBER, Kind.TEXT))
-"""What may be looked up in a map; anything else fails."""
+"""The kinds of values that may be looked up in a map; any other kind fails."""
 COMPARISONS: Final = {f"_{operator.value}_": operator for operator in Operator}
 TEXT_TESTS: Final = {test.value: test for test in TextTest}
 
 
 def binary(call: Expression, left: Operand, right: Operand, level: int) -> Forms:
-    """The forms of a call. `level`: the quantifiers around it."""
+    """The forms of a call. `level`: the number of quantifiers around it."""
     if left is Failed.FAILED or right is Failed.FAILED:
         return ERROR
     for operand in (left, right):
@@ -65,7 +65,7 @@ def binary(call: Expression, left: Operand, right: Operand, level: int) -> Forms
 def _comparison(  # noqa: PLR0911  # a case each
     call: Expression, operator: Operator, left: Operand, right: Operand
 ) -> Forms:
-    """A constant is on the right side, unless both are."""
+    """The forms of a comparison. A constant is on the right side, unless both are constants."""
     is_equality = operator in (Operator.EQUAL, Operator.NOT_EQUAL)
     if isinstance(left, Constant):
         assert isinstance(right, Constant)  # noqa: S101  # for the type checker
@@ -88,14 +88,14 @@ def _comparison(  # noqa: PLR0911  # a case each
 
 
 def _same_truth(forms: Forms, constant: Any) -> Forms:
-    """`has(resource.attributes.x) == false`"""
+    """Compares with a constant, as in `has(resource.attributes.x) == false`."""
     if isinstance(constant, bool):
         return forms if constant else forms.negated()
     return Forms(FALSE, any_of(forms.true, forms.false))
 
 
 def _compared_constants(call: Expression, operator: Operator, left: Any, right: Any) -> Forms:
-    """Of two known values of which one is the element of a known list."""
+    """The forms of a comparison of known values, one of which is the element of a known list."""
     if isinstance(left, list | Mapping) or isinstance(right, list | Mapping):
         return Forms(not_expressed(call), not_expressed(call))
     same_kind = kind_of(left) is kind_of(right)
@@ -117,7 +117,7 @@ def _compared_constants(call: Expression, operator: Operator, left: Any, right: 
 
 
 def _size_comparison(call: Expression, operator: Operator, field: Field, bound: Any) -> Forms:
-    """Only whether something is empty, however that is written."""
+    """Expresses a test for emptiness, in every way to write it. No filter expresses other sizes."""
     if not isinstance(bound, float):
         return Forms(not_expressed(call), not_expressed(call))
     truths = [_compared_constants(call, operator, float(size), bound) for size in range(4)]
@@ -148,7 +148,8 @@ def _membership(call: Expression, value: Operand, container: Operand, level: int
 
 
 def _in_field(call: Expression, value: Operand, container: Field, level: int) -> Forms:
-    """`value in container`. A map is searched for a key, which must be of a kind that keys have."""
+    """The forms of `value in container`. In a map `in` looks for a key, so the value must be of a
+    kind that keys have."""
     element = Field((), level + 1)
     if isinstance(value, Field):
         is_member: Filter = Compare(Operator.EQUAL, element, value)
@@ -173,7 +174,7 @@ def _is_key(value: Operand) -> Filter:
 
 
 def any_equal(call: Expression, operands: list[Operand]) -> Forms:
-    """Whether the first operand equals one of the others; fails where any of them does."""
+    """The forms of: the first operand equals another one. Fails if any operand fails."""
     if any(operand is Failed.FAILED for operand in operands):
         return ERROR
     for operand in operands:
@@ -183,7 +184,7 @@ def any_equal(call: Expression, operands: list[Operand]) -> Forms:
     value, *items = operands
     values = [item.value for item in items if isinstance(item, Constant)]
     if isinstance(value, Field) and len(values) == len(items):
-        if any(isinstance(one, list | Mapping) for one in values):
+        if any(isinstance(value, list | Mapping) for value in values):
             return Forms(not_expressed(call), not_expressed(call))
         scalars: tuple[Scalar, ...] = tuple(values)
         if not scalars:
@@ -193,10 +194,10 @@ def any_equal(call: Expression, operands: list[Operand]) -> Forms:
     for item in items:
         left, right = (item, value) if isinstance(value, Constant) else (value, item)
         equalities.append(_comparison(call, Operator.EQUAL, left, right))
-    fields = [present(one) for one in operands if isinstance(one, Field)]
+    fields = [present(operand) for operand in operands if isinstance(operand, Field)]
     return Forms(
-        all_of(*fields, any_of(*(one.true for one in equalities))),
-        all_of(*fields, *(one.false for one in equalities)),
+        all_of(*fields, any_of(*(equality.true for equality in equalities))),
+        all_of(*fields, *(equality.false for equality in equalities)),
     )
 
 

@@ -1,8 +1,9 @@
-"""Plans which resources of a type an actor may use: nothing, everything, or those of a filter.
+"""Plans which resources of a type an actor may use: none, all, or those that a filter selects.
 
-The rules of `decide`, with the resource unknown: the same refusals, grants, reach of allow rules
-and deny rules. An allow rule counts where its condition is definitely true, a deny rule where it is
-not definitely false. So a filter takes exactly the resources for which `decide` allows.
+A plan applies the rules of `decide` with the resource unknown: the same refusals, grants, reach of
+allow rules and deny rules. An allow rule counts if its condition is definitely true, a deny rule if
+its condition is not definitely false. So a filter selects exactly the resources for which `decide`
+allows.
 """
 
 from collections import defaultdict
@@ -40,7 +41,7 @@ from pdp.decision.forms import Forms, Unexpressed
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
-    Standing,
+    Principal,
     edge_of,
     holds,
     is_to_actor,
@@ -48,7 +49,7 @@ from pdp.decision.principal import (
 from pdp.decision.residual import check_size, cost_max, forms_of, parts_of
 from pdp.model import Attributes, Grant, InOrganization, OnResource, Reason
 
-# Of a resource of the chain.
+# Fields of a resource of the chain.
 _TYPE: Final = Field(("type",), 1)
 _ID: Final = Field(("id",), 1)
 _ORGANIZATION: Final = Field(("organization",), 1)
@@ -58,7 +59,7 @@ _IS_KNOWN: Final = Some(CHAIN, KindIs(_ORGANIZATION, frozenset((Kind.TEXT,))))
 
 
 class Unsupported(NamedTuple):
-    """What of which rule no filter expresses."""
+    """A part of a rule's condition that no filter can express."""
 
     rule_id: str
     operator: str
@@ -67,17 +68,17 @@ class Unsupported(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which resources of a type an actor may use a permission on."""
+    """The resources of a type on which an actor may use a permission."""
 
     filter: Filter
     """`FALSE`: none; `TRUE`: all."""
     reason: Reason | None
-    """Why it is none whatever the rules say; None: the rules say it."""
+    """Why no resource is allowed whatever the rules say; None: the rules decide."""
     reusable_until: float | None
     """As in a `Decision`."""
     unsupported: tuple[Unsupported, ...] = ()
-    """What is missing of the filter. If there is any, the filter takes more than is allowed, and
-    each resource that it takes must be checked."""
+    """The parts that the filter lacks. If there are any, the filter selects more than is allowed,
+    and each selected resource must be checked."""
 
 
 _Ref = tuple[str, str]
@@ -86,17 +87,17 @@ _Ref = tuple[str, str]
 
 @dataclass(slots=True)
 class _Places:
-    """Where a role is held, or where a rule applies."""
+    """The scopes in which a role is held, or in which a rule applies."""
 
     reaches: set[int] = field(default_factory=set)
-    """Through grants that do not depend on single resources: how far allow rules reach."""
+    """Reaches of allow rules through grants that do not depend on single resources."""
     resources: dict[int, set[_Ref]] = field(default_factory=dict)
-    """By reach: on which resources, and what is below them."""
+    """By reach: the resources of grants, which also count for their descendants."""
     organizations: set[str] = field(default_factory=set)
-    """In which organizations other than the active one. Only deny rules count there."""
+    """Organizations other than the active one. Only deny rules count there."""
 
     def add(self, other: "_Places") -> None:
-        """Adds the places of another role."""
+        """Adds the scopes of another role."""
         self.reaches |= other.reaches
         for reach, refs in other.resources.items():
             self.resources.setdefault(reach, set()).update(refs)
@@ -104,11 +105,11 @@ class _Places:
 
 
 _Found = dict[Condition | None, tuple[str, _Places]]
-"""By condition: the first rule that has it, and where one applies."""
+"""By condition: the first rule that has it, and where a rule with it applies."""
 
 
 def plan_for(
-    standing: Standing,
+    principal: Principal,
     permission: str,
     resource_type: str,
     context: Attributes,
@@ -117,31 +118,32 @@ def plan_for(
     """Plans for the resources of a type.
 
     Args:
-        standing: the actor.
+        principal: the actor.
         permission: a permission.
-        resource_type: the type of the resources; of those above them any.
-        context: what conditions may read of the request.
-        role_grants: all grants on single resources to the actor's organization role, of which
-            those to others are passed over.
+        resource_type: the type of the resources; their ancestors may have any type.
+        context: the values of the request that conditions may read.
+        role_grants: all grants on single resources to the actor's organization role; grants to
+            others are ignored.
 
     Raises:
         LimitExceeded: the filter would have more than `PLAN_NODES_MAX` nodes and values.
     """
-    policy = standing.policy
-    if standing.refusal is not None:
-        return Plan(FALSE, standing.refusal, standing.reusable_until)
+    policy = principal.policy
+    if principal.refusal is not None:
+        return Plan(FALSE, principal.refusal, principal.reusable_until)
     if permission not in policy.permissions:
-        return Plan(FALSE, Reason.PERMISSION_UNKNOWN, standing.token.expires_at)
-    allow, deny, until = _rules(standing, permission, role_grants)
+        return Plan(FALSE, Reason.PERMISSION_UNKNOWN, principal.token.expires_at)
+    allow, deny, until = _rules(principal, permission, role_grants)
     has_no_tenants = policy.has_no_tenants(resource_type)
     values: Values = (
-        actor_values(standing),
+        actor_values(principal),
         {"context": context, "resource.type": resource_type},
     )
-    costs = (cost_max(one, values) for one in allow.keys() | deny.keys() if one is not None)
+    used = (condition for condition in allow.keys() | deny.keys() if condition is not None)
+    costs = (cost_max(condition, values) for condition in used)
     is_affordable = sum(costs) <= limits.CONDITION_COST_MAX
     conditions = _Conditions(values, has_no_tenants=has_no_tenants, is_affordable=is_affordable)
-    active = standing.token.actor.organization_id
+    active = principal.token.actor.organization_id
     allowed = any_of(
         *(
             all_of(conditions.forms(condition, rule).true, _where(places, active, has_no_tenants))
@@ -166,14 +168,15 @@ def plan_for(
 
 
 def _rules(
-    standing: Standing, permission: str, role_grants: Iterable[Grant]
+    principal: Principal, permission: str, role_grants: Iterable[Grant]
 ) -> tuple[_Found, _Found, float]:
-    """Allow and deny rules for a permission, with the places where they apply, and until when."""
-    roles, until = _roles(standing, role_grants)
+    """Allow and deny rules for a permission, with the scopes in which they apply, and until
+    when."""
+    roles, until = _roles(principal, role_grants)
     allow: _Found = {}
     deny: _Found = {}
     for role, places in roles.items():
-        matched = standing.policy.rules_of(role, permission)
+        matched = principal.policy.rules_of(role, permission)
         for found, rules in ((allow, matched.allow), (deny, matched.deny)):
             for rule_id, condition in rules:
                 first, known = found.get(condition, (rule_id, _Places()))
@@ -182,24 +185,24 @@ def _rules(
     return allow, deny, until
 
 
-def _roles(standing: Standing, role_grants: Iterable[Grant]) -> tuple[dict[str, _Places], float]:
-    """Where the actor holds which role now, and the next edge of a grant."""
+def _roles(principal: Principal, role_grants: Iterable[Grant]) -> tuple[dict[str, _Places], float]:
+    """The scopes in which the actor holds each role now, and the next edge of a grant."""
     roles: defaultdict[str, _Places] = defaultdict(_Places)
-    until = standing.reusable_until
-    for grant in standing.wide:
+    until = principal.reusable_until
+    for grant in principal.wide:
         roles[grant.role].reaches.add(reach_of(grant))
-    for grant in standing.elsewhere:
+    for grant in principal.elsewhere:
         assert isinstance(grant.scope, InOrganization)  # noqa: S101  # for the type checker
         organization = grant.scope.organization_id
         roles[grant.role].organizations.add(organization)
-    on_resources = (grant for grants in standing.on_resources.values() for grant in grants)
+    on_resources = (grant for grants in principal.on_resources.values() for grant in grants)
     for grant in (*on_resources, *role_grants):
         scope = grant.scope
-        if not isinstance(scope, OnResource) or not is_to_actor(grant, standing):
+        if not isinstance(scope, OnResource) or not is_to_actor(grant, principal):
             continue
         if grant.not_before is not None or grant.expires_at is not None:
-            until = min(until, edge_of(grant, standing.now))
-            if not holds(grant, standing.now):
+            until = min(until, edge_of(grant, principal.now))
+            if not holds(grant, principal.now):
                 continue
         places = roles[grant.role]
         ref = (scope.resource.type, scope.resource.id)
@@ -208,7 +211,7 @@ def _roles(standing: Standing, role_grants: Iterable[Grant]) -> tuple[dict[str, 
 
 
 def _where(places: _Places, active: str | None, has_no_tenants: bool) -> Filter:
-    """Where an allow rule applies."""
+    """A filter of the resources to which an allow rule applies."""
     return any_of(
         *(_within_reach(reach, active, has_no_tenants) for reach in sorted(places.reaches)),
         *(
@@ -222,26 +225,26 @@ def _within_reach(reach: int, active: str | None, has_no_tenants: bool) -> Filte
     if reach == ANY_ORGANIZATION:
         return TRUE
     if reach == IN_ORGANIZATION and active is None and not has_no_tenants:
-        return FALSE  # a resource of no organization is in none, and each other one is of another
+        return FALSE  # every resource has no organization, or another one
     is_own = [Compare(Operator.EQUAL, _ORGANIZATION, active)] if active is not None else []
-    not_foreign = Every(CHAIN, any_of(absent(_ORGANIZATION), *is_own))
+    none_elsewhere = Every(CHAIN, any_of(absent(_ORGANIZATION), *is_own))
     needs_known = reach == IN_ORGANIZATION and not has_no_tenants
-    return all_of(not_foreign, _belongs(*is_own)) if needs_known else not_foreign
+    return all_of(none_elsewhere, _belongs(*is_own)) if needs_known else none_elsewhere
 
 
 def _belongs(is_own: Filter) -> Filter:
-    """A resource of the chain is known to be in the active organization. That none is foreign and
-    one is known says the same, but no index serves it."""
+    """A filter: a resource of the chain is in the active organization. "None is in another
+    organization and one is known" selects the same resources, but no index serves it."""
     return Some(CHAIN, is_own)
 
 
 def _nowhere(places: _Places, has_no_tenants: bool) -> Filter:
-    """Where a deny rule does not apply."""
+    """A filter of the resources to which a deny rule does not apply."""
     if places.reaches:
         return FALSE
     parts: list[Filter] = [every(CHAIN, _is_none_of(refs)) for refs in places.resources.values()]
     if places.organizations:
-        # A grant in an organization also denies while the organization is not known.
+        # A grant in an organization also denies while the resource's organization is unknown.
         if not has_no_tenants:
             parts.append(_IS_KNOWN)
         others = OneOf(_ORGANIZATION, tuple(sorted(places.organizations)), negated=True)
@@ -275,7 +278,7 @@ def _by_type(refs: Iterable[_Ref]) -> Mapping[str, tuple[str, ...]]:
 
 
 class _Conditions:
-    """The forms of conditions, and what is known of those that were needed."""
+    """The forms of conditions, with the facts about the conditions used."""
 
     def __init__(self, values: Values, *, has_no_tenants: bool, is_affordable: bool) -> None:
         self._values = values
@@ -306,7 +309,8 @@ class _Conditions:
 
 
 def _without_unexpressed(node: Filter) -> Filter:
-    """With what is not expressed taken for true: nothing is negated, so it takes more, not less."""
+    """Replaces `Unexpressed` nodes by TRUE: nothing is negated, so the filter selects more, not
+    less."""
     if isinstance(node, Unexpressed):
         return TRUE
     parts = [_without_unexpressed(part) for part in parts_of(node)]

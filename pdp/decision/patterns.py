@@ -1,8 +1,9 @@
-"""What an RE2 pattern costs: a bound on the size of the program that RE2 compiles it to.
+r"""The cost of an RE2 pattern: a bound on the size of the program that RE2 compiles it to.
 
-RE2 matches in time linear in the text, but its program grows with counted repetition
-(`a{1000}`) and with Unicode classes (`\\pL`), and the runtime compiles a pattern at every use.
-Syntax: https://github.com/google/re2/wiki/Syntax. What is not understood counts as a literal.
+RE2 matches in time linear in the text, but its program grows with counted repetition (`a{1000}`)
+and with Unicode classes (`\pL`), and the runtime compiles a pattern at every use. Syntax:
+https://github.com/google/re2/wiki/Syntax. Syntax that this module does not recognise counts as a
+literal.
 """
 
 import re
@@ -14,12 +15,12 @@ _POSIX_CLASS = re.compile(r"\[:\^?\w*:\]")
 
 
 class PatternSize(NamedTuple):
-    """Both in instructions of a plain literal."""
+    """The cost of a pattern. The unit of both fields is an instruction of a plain literal."""
 
     compiling: float
-    """What it costs to compile."""
+    """The cost of compiling the pattern."""
     matching: float
-    """How much one byte of text may cost to match."""
+    """The most that matching a byte of text may cost."""
 
 
 _NOTHING: Final = PatternSize(0, 0)
@@ -29,10 +30,10 @@ _UNICODE: Final = PatternSize(6_000, 400)
 
 def pattern_size(pattern: str) -> PatternSize:
     """The size of a pattern that RE2 accepts."""
-    # Case folding and non-ASCII letters make classes of single letters.
+    # With case folding, single letters become classes; so do non-ASCII letters.
     folds = re.search(r"\(\?[a-zA-Z-]*i", pattern) is not None
     groups: list[PatternSize] = [_NOTHING]  # totals of the open groups, outermost first
-    last = _NOTHING  # what a repetition would repeat; it is part of its group's total already
+    last = _NOTHING  # a repetition would repeat this; the group's total already contains it
     position = 0
     while position < len(pattern):
         character = pattern[position]
@@ -68,7 +69,7 @@ def _repetitions(count: re.Match[str]) -> int:
 
 
 def _atom(pattern: str, position: int, *, folds: bool) -> tuple[PatternSize, int]:
-    """What stands at `position`, and where it ends."""
+    """The size of the atom at `position`, and where it ends."""
     character = pattern[position]
     if character == "[":
         return _class(pattern, position, folds=folds)
@@ -111,14 +112,14 @@ def _class(pattern: str, position: int, *, folds: bool) -> tuple[PatternSize, in
         elif pattern[position] <= "\x7f":
             size, position = _sum(size, PatternSize(1, 1)), position + 1
         else:
-            # A range of such letters may fold to hundreds of others.
-            one = PatternSize(60, 20) if folds else PatternSize(20, 8)
-            size, position = _sum(size, one), position + 1
+            # A range of such letters may fold to hundreds of other letters.
+            letter = PatternSize(60, 20) if folds else PatternSize(20, 8)
+            size, position = _sum(size, letter), position + 1
     return size, position + 1
 
 
-def _sum(one: PatternSize, other: PatternSize) -> PatternSize:
-    return PatternSize(one.compiling + other.compiling, one.matching + other.matching)
+def _sum(left: PatternSize, right: PatternSize) -> PatternSize:
+    return PatternSize(left.compiling + right.compiling, left.matching + right.matching)
 
 
 def _times(size: PatternSize, times: float) -> PatternSize:

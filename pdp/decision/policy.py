@@ -1,8 +1,8 @@
-"""The policy at one revision: permissions, resource types, roles, rules, routes, and what
-organization roles are granted and carry.
+"""The policy at a revision: permissions, resource types, roles, rules, routes, and the grants and
+permissions of organization roles.
 
-Immutable; a change makes a new one that shares what did not change. Rules are found by role and
-permission, so the number of rules does not matter to a decision.
+Immutable: a change makes a new policy that shares the unchanged parts. Rules are indexed by role
+and permission, so the cost of a decision does not depend on the number of rules.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,14 +34,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 PolicyEntity = Permission | ResourceType | Role | Rule | Grant | Route
-"""What a policy is made of. Of grants only those to organization roles that hold everywhere."""
+"""The entities of a policy. Its grants are those to organization roles that hold everywhere."""
 
 _KINDS: Final = (Permission, ResourceType, Role, Rule, Grant, Route)
 _MEMO_RULES_MAX: Final = 1_000_000
 
 
 class MatchedRule(NamedTuple):
-    """A rule as a decision needs it."""
+    """The part of a rule that a decision needs."""
 
     id: str
     condition: Condition | None
@@ -56,8 +56,8 @@ class MatchedRules(NamedTuple):
 
 @dataclass(slots=True)
 class _Memo:
-    """What was found in one policy. Filled by any thread: entries are only ever set whole, and two
-    threads that find the same thing find it equal. Dropped whole when it has grown too large."""
+    """Memo of the rules found in a policy. Any thread may fill it: an entry is set as a whole, and
+    two threads that compute it get equal values. Dropped as a whole when it is too large."""
 
     rules: dict[tuple[str, str], MatchedRules] = field(default_factory=dict)
     size: int = 0
@@ -66,29 +66,29 @@ class _Memo:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A snapshot. Make it with `build_policy`, change it with `with_changes`."""
+    """A snapshot of the policy. `build_policy` makes it, `with_changes` makes a changed copy."""
 
     revision: int
     permissions: Map[str, Permission]
     roles: Map[str, Role]
     rules: Map[str, Rule]
     grants: Map[str, Grant]
-    """By id: those to organization roles that hold everywhere."""
+    """By id: the grants to organization roles that hold everywhere."""
     resource_types: Map[str, ResourceType]
-    """By name: those of which the policy says something."""
+    """By name: the resource types that the policy mentions."""
     organization_permissions: Mapping[str, tuple[str, ...]]
-    """What Clerk's organization roles carry, for conditions: by the role's key, sorted. A role of
-    which Clerk has said nothing is not among them."""
+    """The permissions of Clerk's organization roles, for conditions: by the role's key, sorted.
+    Lacks the roles that Clerk has not reported."""
     routes: Routes
-    """What a request needs. Takes none where what is stored does not go together."""
+    """What a request needs. Matches no request if the stored routes contradict each other."""
     routes_problem: str | None
-    """Why it takes none, where it should."""
+    """Why it matches no request; None: the routes are valid."""
     _routes: Map[str, Route]
-    """As they are stored."""
+    """The routes as they are stored."""
     _rules_by_place: Map[tuple[str, str], tuple[Rule, ...]]
-    """By role and permission pattern."""
+    """Rules by role and permission pattern."""
     _grants_by_role: Map[str, tuple[Grant, ...]]
-    """By organization role, ordered by id."""
+    """Grants by organization role, ordered by id."""
     _memo: _Memo = field(default_factory=_Memo, compare=False, repr=False)
 
     def grants_to(self, organization_role: str) -> tuple[Grant, ...]:
@@ -123,8 +123,8 @@ class Policy:
         return known is not None and known.tenancy is Tenancy.NONE
 
     def accepts(self, facts: ResourceFacts) -> bool:
-        """Whether a resource may be asked about: not if its type says that it must be stored and
-        it is not."""
+        """Whether a question may name a resource: not if its type requires it to be stored and it
+        is not."""
         known = self.resource_types.get(facts.resource.type)
         return facts.stored or known is None or not known.stored_required
 
@@ -143,7 +143,8 @@ class Policy:
         return found
 
     def closure(self, role: str) -> list[str]:
-        """A role and all it inherits, each once, sorted. Ends also where roles go in a circle."""
+        """A role and all that it inherits, without duplicates, sorted. Ends even if roles form a
+        cycle."""
         seen = {role}
         pending = [role]
         while pending:
@@ -182,17 +183,22 @@ class Policy:
         *,
         organization_permissions: Mapping[str, tuple[str, ...]] | None = None,
     ) -> "Policy":
-        """This policy at a later revision. Costs what the change is, not what the policy is.
+        """This policy at a later revision. The cost depends on the size of the change, not of the
+        policy.
 
-        `changed` are entities as they are now, `removed` are kind and key of those that are gone
-        (unknown ones are passed over). Grants that are not part of a policy may be among both.
-        `organization_permissions` are all of them as they are now; None: they did not change.
+        Args:
+            revision: the later revision.
+            changed: entities in their new state.
+            removed: kind and key of removed entities; unknown entities are ignored.
+            organization_permissions: the permissions of all organization roles; None: unchanged.
+
+        `changed` and `removed` may contain grants that are not part of a policy.
         """
         touched: dict[type[PolicyEntity], dict[str, Any]] = {kind: {} for kind in _KINDS}
         for kind, key in removed:
             touched[kind][key[0]] = None
         for entity in changed:
-            # A grant that is no longer of the policy's kind leaves it.
+            # A grant that the policy no longer holds leaves it.
             stays = not isinstance(entity, Grant) or _is_of_policy(entity)
             touched[type(entity)][key_of(entity)[0]] = entity if stays else None
         roles: dict[str, Role | None] = touched[Role]
@@ -223,7 +229,7 @@ class Policy:
             _routes=stored_routes,
             _rules_by_place=_replaced_rules(self, rules),
             _grants_by_role=_replaced_grants(self, grants),
-            # Found rules depend on roles and rules only.
+            # The memo depends on roles and rules only.
             _memo=_Memo() if roles or rules else self._memo,
         )
 
@@ -239,9 +245,9 @@ def build_policy(
     routes: Iterable[Route] = (),
     resource_types: Iterable[ResourceType] = (),
 ) -> Policy:
-    """A policy from all there is. Conditions are compiled when first needed.
+    """Builds a policy from all entities. Conditions are compiled when first needed.
 
-    Of `role_grants` those are taken that are to organization roles and hold everywhere.
+    Of `role_grants` the policy takes those to organization roles that hold everywhere.
     """
     rules = list(rules)
     grants = [grant for grant in role_grants if _is_of_policy(grant)]
@@ -258,7 +264,7 @@ def build_policy(
         Map((role.name, role) for role in roles),
         Map((rule.id, rule) for rule in rules),
         Map((grant.id, grant) for grant in grants),
-        Map((one.name, one) for one in resource_types),
+        Map((type_.name, type_) for type_ in resource_types),
         organization_permissions,
         *_compiled(stored_routes),
         stored_routes,
@@ -271,7 +277,7 @@ def build_policy(
 
 
 def _updated(current: Map[K, V], changes: Mapping[K, V | None]) -> Map[K, V]:
-    """The map with these values; None removes a key. Costs what changes, not what there is."""
+    """The map with these values; None removes a key. The cost depends on the changes alone."""
     draft = current.mutate()
     for key, value in changes.items():
         if value is None:
@@ -282,7 +288,7 @@ def _updated(current: Map[K, V], changes: Mapping[K, V | None]) -> Map[K, V]:
 
 
 def _compiled(stored: Map[str, Route]) -> tuple[Routes, str | None]:
-    """The routes to be asked. A map that cannot be used takes nothing, and is no reason to end."""
+    """The compiled routes. An invalid map matches no request; it does not stop the server."""
     try:
         return Routes({key: route.needs for key, route in stored.items()}), None
     except RouteMapInvalid as error:
@@ -306,7 +312,8 @@ def _replaced_rules(
     def at(rule: Rule) -> dict[str, Rule]:
         place = (rule.role, rule.permission)
         if place not in places:
-            places[place] = {one.id: one for one in policy._rules_by_place.get(place, ())}  # noqa: SLF001
+            known = policy._rules_by_place.get(place, ())  # noqa: SLF001
+            places[place] = {rule.id: rule for rule in known}
         return places[place]
 
     for key, rule in changes.items():
@@ -317,7 +324,7 @@ def _replaced_rules(
             at(rule)[key] = rule
     return _updated(
         policy._rules_by_place,  # noqa: SLF001
-        {place: tuple(some.values()) or None for place, some in places.items()},
+        {place: tuple(rules.values()) or None for place, rules in places.items()},
     )
 
 
@@ -329,7 +336,7 @@ def _replaced_grants(
     def at(grant: Grant) -> dict[str, Grant]:
         role = _organization_role(grant)
         if role not in roles:
-            roles[role] = {one.id: one for one in policy.grants_to(role)}
+            roles[role] = {grant.id: grant for grant in policy.grants_to(role)}
         return roles[role]
 
     for key, grant in changes.items():
@@ -341,7 +348,7 @@ def _replaced_grants(
     return _updated(
         policy._grants_by_role,  # noqa: SLF001
         {
-            role: tuple(sorted(some.values(), key=lambda grant: grant.id)) or None
-            for role, some in roles.items()
+            role: tuple(sorted(grants.values(), key=lambda grant: grant.id)) or None
+            for role, grants in roles.items()
         },
     )

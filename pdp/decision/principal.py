@@ -1,4 +1,5 @@
-"""Who stands here: the actor as the facts know them, and the grants that are theirs now."""
+"""The principal of a decision: the actor as the facts know them, and the grants that they hold
+now."""
 
 from math import inf
 from typing import Any, Final
@@ -20,34 +21,36 @@ from pdp.model import (
     VerifiedToken,
 )
 
-# Plain tuples, here and below: a decision takes microseconds, and an object each would be most
-# of it. They order by rule id, then grant id.
+# Plain tuples, here and below: a decision takes microseconds, and an object for each would be most
+# of that. Candidates order by rule id, then grant id.
 Candidate = tuple[str, str, int, Condition | None]
-"""A rule that would decide: its id, the grant through which it applies, how far an allow rule
-reaches through that grant (one of the numbers below), its condition."""
+"""A rule that may decide: its id, the grant through which it applies, the reach of an allow rule
+through that grant (a number below), its condition."""
 Candidates = tuple[list[Candidate], list[Candidate]]
-"""Allowing and denying ones, each in order."""
+"""Allow rules and deny rules, each in order."""
 
-# How far an allow rule reaches. The same numbers say what a resource asks for: a rule counts if it
-# reaches at least as far. Plain numbers, as above.
+# The reach of an allow rule. The same numbers say which reach a resource needs: a rule counts if
+# its reach is at least that. Plain numbers, as above.
 IN_ORGANIZATION: Final = 0
-"""Resources that are known to be in the active organization, or that have none by their type."""
+"""Resources in the active organization, and those whose type has no organization."""
 UNKNOWN_ORGANIZATION: Final = 1
-"""Also a resource whose organization is not known."""
+"""Also a resource whose organization is unknown."""
 ANY_ORGANIZATION: Final = 2
 """Also a resource of another organization."""
 
 _Split = tuple[list[Grant], dict[ResourceRef, list[Grant]]]
-"""Grants that do not depend on single resources, and those that do."""
+"""The grants that do not depend on single resources, and those that do."""
 
 _SPLIT_MEMO_MIN: Final = 32
 _SPLIT_MEMO_ENTRIES_MAX: Final = 256
 _splits: dict[int, tuple[tuple[Grant, ...], _Split]] = {}
 
 
-class Standing:
-    """All about the actor that does not depend on the question. Made by `prepare`; for any number
-    of questions, by one thread at a time."""
+class Principal:
+    """The actor with everything that does not depend on the question.
+
+    `resolve_principal` makes it. It serves any number of questions, in a single thread at a time.
+    """
 
     __slots__ = (
         "actor_values",
@@ -75,124 +78,133 @@ class Standing:
         self.organization_role = ""
         """The actor's role in the active organization, from the database; empty: none."""
         self.reusable_until = token.expires_at
-        """The token's end, or the next edge of a grant that is looked at for every resource."""
+        """The end of the token, or the next edge of a grant that counts for every resource."""
         self.wide: list[Grant] = []
-        """Grants that hold now, on everything in the active organization."""
+        """Grants that hold now and cover the whole active organization."""
         self.elsewhere: list[Grant] = []
         """Grants that hold now, in organizations other than the active one."""
         self.on_resources: dict[ResourceRef, list[Grant]] = {}
-        """Grants to the user on single resources, holding now or not."""
+        """Grants to the user on single resources, whether they hold now or not."""
         self.candidates: dict[str, Candidates] = {}
-        """What the wide grants give, by permission."""
+        """Rules through the wide grants, by permission."""
         self.actor_values: dict[str, Any] | None = None
 
 
-def prepare(
+def resolve_principal(
     policy: Policy,
     token: VerifiedToken,
     user: UserFacts | None,
     organization: OrganizationFacts | None,
     now: float,
-) -> Standing:
-    """Who stands here, at `now` (seconds since 1970-01-01 UTC).
+) -> Principal:
+    """Resolves the principal of a verified token.
 
-    `organization` is what is stored for the active organization, None where nothing is or where
-    none is active. Raises ValueError where facts are of another user or organization.
+    Args:
+        policy: the policy.
+        token: the verified token.
+        user: the stored user; None: unknown.
+        organization: what is stored for the active organization; None: nothing is stored, or no
+            organization is active.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        ValueError: the facts belong to another user or organization.
     """
     actor = token.actor
     active = actor.organization_id
-    standing = Standing(policy, token, user, now)
+    principal = Principal(policy, token, user, now)
     if organization is not None and organization.organization_id != active:
         raise ValueError("the facts are of another organization")
     if user is None:
-        standing.refusal = Reason.ACTOR_UNKNOWN
-        return standing
+        principal.refusal = Reason.ACTOR_UNKNOWN
+        return principal
     if user.user.id != actor.user_id:
         raise ValueError("the facts are of another user")
     if user.user.status is not UserStatus.ACTIVE:
-        standing.refusal = Reason.ACTOR_DISABLED
-        return standing
+        principal.refusal = Reason.ACTOR_DISABLED
+        return principal
     if actor.session_id in user.revoked_sessions:
-        standing.refusal = Reason.SESSION_REVOKED
-        return standing
+        principal.refusal = Reason.SESSION_REVOKED
+        return principal
     if active is not None:
         role = user.memberships.get(active)
         if role is None:
-            standing.refusal = Reason.MEMBERSHIP_UNKNOWN
-            return standing
-        standing.organization_role = role
+            principal.refusal = Reason.MEMBERSHIP_UNKNOWN
+            return principal
+        principal.organization_role = role
 
-    wide, standing.on_resources = _split(user.grants)
+    wide, principal.on_resources = _split(user.grants)
     for grant in wide:
-        _stand_on(standing, grant)
-    if standing.organization_role:
-        for grant in policy.grants_to(standing.organization_role):
-            _stand_on(standing, grant)
+        _add_grant(principal, grant)
+    if principal.organization_role:
+        for grant in policy.grants_to(principal.organization_role):
+            _add_grant(principal, grant)
         if organization is not None:
             for grant in organization.role_grants:
-                _stand_on(standing, grant)
-    return standing
+                _add_grant(principal, grant)
+    return principal
 
 
-def _stand_on(standing: Standing, grant: Grant) -> None:
-    """Takes up a grant that does not depend on single resources, if it is the actor's."""
-    if not is_to_actor(grant, standing):
+def _add_grant(principal: Principal, grant: Grant) -> None:
+    """Adds a grant that does not depend on single resources, if it is to the actor and holds
+    now."""
+    if not is_to_actor(grant, principal):
         return
     if grant.not_before is not None or grant.expires_at is not None:
-        standing.reusable_until = min(standing.reusable_until, edge_of(grant, standing.now))
-        if not holds(grant, standing.now):
+        principal.reusable_until = min(principal.reusable_until, edge_of(grant, principal.now))
+        if not holds(grant, principal.now):
             return
     scope = grant.scope
     if scope is EVERYWHERE:
-        standing.wide.append(grant)
+        principal.wide.append(grant)
     elif isinstance(scope, InOrganization):
-        if scope.organization_id == standing.token.actor.organization_id:
-            standing.wide.append(grant)
+        if scope.organization_id == principal.token.actor.organization_id:
+            principal.wide.append(grant)
         else:
-            standing.elsewhere.append(grant)
+            principal.elsewhere.append(grant)
 
 
 def grants_elsewhere(
-    standing: Standing, chain: tuple[ResourceFacts, ...], reach: int
+    principal: Principal, chain: tuple[ResourceFacts, ...], reach: int
 ) -> list[Grant]:
-    """Grants in other organizations than the active one whose deny rules count: in one that a
-    resource of the chain belongs to, or in any while the resource's organization is not known."""
+    """Grants outside of the active organization whose deny rules count: in an organization that a
+    resource of the chain belongs to, or in any while the resource's organization is unknown."""
     if reach == UNKNOWN_ORGANIZATION:
-        return standing.elsewhere
+        return principal.elsewhere
     owners = {facts.resource.organization_id for facts in chain}
     return [
         grant
-        for grant in standing.elsewhere
+        for grant in principal.elsewhere
         if isinstance(grant.scope, InOrganization) and grant.scope.organization_id in owners
     ]
 
 
 def grants_on_resources(
-    standing: Standing, chain: tuple[ResourceFacts, ...], until: float
+    principal: Principal, chain: tuple[ResourceFacts, ...], until: float
 ) -> tuple[list[Grant], float]:
-    """Grants that hold on a resource of the chain, and the next edge of any of them."""
+    """The grants that hold now on a resource of the chain, and the next edge of any such grant."""
     narrow: list[Grant] = []
     for facts in chain:
         resource = facts.resource
         ref = ResourceRef(resource.type, resource.id)
-        for grant in (*standing.on_resources.get(ref, ()), *facts.role_grants):
+        for grant in (*principal.on_resources.get(ref, ()), *facts.role_grants):
             if (
                 isinstance(grant.scope, OnResource)
                 and grant.scope.resource == ref
-                and is_to_actor(grant, standing)
+                and is_to_actor(grant, principal)
             ):
-                until = min(until, edge_of(grant, standing.now))
-                if holds(grant, standing.now):
+                until = min(until, edge_of(grant, principal.now))
+                if holds(grant, principal.now):
                     narrow.append(grant)
     return narrow, until
 
 
-def is_to_actor(grant: Grant, standing: Standing) -> bool:
-    """Whether it is to the user, or to the organization role that they have where they act."""
+def is_to_actor(grant: Grant, principal: Principal) -> bool:
+    """Whether the grant is to the user, or to their role in the active organization."""
     subject = grant.subject
     if isinstance(subject, ToUser):
-        return subject.user_id == standing.token.actor.user_id
-    role = standing.organization_role
+        return subject.user_id == principal.token.actor.user_id
+    role = principal.organization_role
     return role != "" and subject.organization_role == role
 
 
@@ -213,8 +225,11 @@ def edge_of(grant: Grant, now: float) -> float:
 
 
 def _split(grants: tuple[Grant, ...]) -> _Split:
-    """Remembered for users with many grants, by the identity of the (immutable) tuple: the entry
-    keeps the tuple alive, so that its identity is not given away."""
+    """Splits grants by scope, with a memo for users with many grants.
+
+    The key is the identity of the (immutable) tuple. An entry keeps its tuple alive, so no other
+    tuple can get that identity.
+    """
     if len(grants) < _SPLIT_MEMO_MIN:
         return _split_afresh(grants)
     known = _splits.get(id(grants))

@@ -1,11 +1,11 @@
-"""What is left of a condition once the actor, the context and the time are known.
+"""Partially evaluates a condition with a known actor, context and time.
 
 In:  a condition, the values of the actor and of the context, the resource type.
-Out: two filters: where the condition is definitely true, and where it is definitely false. Where it
-     fails, neither is true.
+Out: two filters: the resources for which the condition is definitely true, and those for which it
+     is definitely false. If it fails, neither filter matches.
 
-What does not depend on the resource is evaluated by the CEL runtime itself. What a filter cannot
-express becomes an `Unexpressed` node, which may still vanish: `false && x.matches("a")`.
+The CEL runtime evaluates each part that does not depend on the resource. A part that no filter can
+express becomes an `Unexpressed` node, which may still disappear: `false && x.matches("a")`.
 
 See docs/adr/0026-one-neutral-filter.md.
 """
@@ -61,13 +61,13 @@ _ORGANIZATION: Final = Field(("organization",))
 _MAP: Final = frozenset((Kind.MAP,))
 
 _Case = tuple[Filter, Operand]
-"""Where it holds, and what an operand is there."""
+"""A filter of the case, and the operand in that case."""
 _Scope = Mapping[str, Field | Constant]
 """The variables of enclosing loops."""
 
 
 def cost_max(condition: Condition, values: Values) -> float:
-    """What evaluating a condition takes of the budget of a question at most."""
+    """The most that evaluating a condition takes from the budget of a question."""
     opened = condition.opened()
     return 0 if opened is None else opened.cost_max(values)
 
@@ -80,11 +80,11 @@ def forms_of(
     Args:
         condition: a condition.
         values: those of the actor, and `context` and `resource.type` of the question.
-        has_no_tenants: what the policy says of the resource type.
-        is_affordable: whether the budget is enough whatever the resource is.
+        has_no_tenants: whether resources of the type belong to no organization.
+        is_affordable: whether the budget suffices for any resource.
 
     Raises:
-        LimitExceeded: they would have too many nodes.
+        LimitExceeded: the forms would have too many nodes.
     """
     opened = condition.opened()
     expression = expression_of(condition.source)
@@ -95,7 +95,7 @@ def forms_of(
     forms = _Residual(values, has_no_tenants=has_no_tenants).forms(expression, {}, 0)
     if opened.estimate is None or is_affordable:
         return forms
-    # Whether it is evaluated at all depends on the size of each row, and on other conditions.
+    # The size of each row, and other conditions, decide whether it is evaluated at all.
     for node in (*walk(forms.true), *walk(forms.false)):
         if isinstance(node, Unexpressed):
             return Forms(node, node)
@@ -103,33 +103,35 @@ def forms_of(
 
 
 def check_size(size: int) -> None:
-    """Raises LimitExceeded where a filter has too many nodes and values."""
+    """Raises LimitExceeded if a filter has too many nodes and values."""
     if size > limits.PLAN_NODES_MAX:
         raise LimitExceeded("plan_nodes_max", limits.PLAN_NODES_MAX, size)
 
 
 def parts_of(node: Filter) -> tuple[Filter, ...]:
-    """The nodes right below a node."""
+    """The direct children of a node."""
     if isinstance(node, And | Or):
         return node.parts
     return (node.body,) if isinstance(node, Some | Every) else ()
 
 
 class _Residual:
-    """One condition, for one actor. `level` counts the quantifiers around an expression."""
+    """Evaluates a condition partially for an actor. `level` counts the quantifiers around an
+    expression."""
 
     def __init__(self, values: Values, *, has_no_tenants: bool) -> None:
         self._values = values
         self._has_no_tenants = has_no_tenants
         self._forms_left = limits.PLAN_NODES_MAX
         self._sizes: dict[int, tuple[Filter, int]] = {}
-        """By identity; the node is kept, so that its identity is not given away."""
+        """By identity of the node. An entry keeps its node alive, so no other node can get that
+        identity."""
 
     def forms(self, expression: Expression, scope: _Scope, level: int) -> Forms:
-        """Of an expression of type bool, or of any type where only a bool does not fail."""
+        """The forms of an expression as a condition: every value but a bool fails."""
         self._spend()
         forms = self._forms(expression, scope, level)
-        # A part may be in both forms, and so double with each level of nesting.
+        # A part may occur in both forms, and so double with each level of nesting.
         check_size(max(self._size(forms.true), self._size(forms.false)))
         return forms
 
@@ -162,33 +164,34 @@ class _Residual:
     ) -> Forms | None:
         inner = call.inner
         if call.name in ("_&&_", "_||_"):
-            left, right = (self.forms(one, scope, level) for one in inner)
+            left, right = (self.forms(operand, scope, level) for operand in inner)
             if call.name == "_||_":
                 return Forms(any_of(left.true, right.true), all_of(left.false, right.false))
             return Forms(all_of(left.true, right.true), any_of(left.false, right.false))
         if call.name == "!_":
             return self.forms(inner[0], scope, level).negated()
         if call.name == "_?_:_":
-            test, first, second = (self.forms(one, scope, level) for one in inner)
+            test, first, second = (self.forms(operand, scope, level) for operand in inner)
             return by_case(((test.true, first), (test.false, second)))
         if call.name in COMPARISONS or call.name == "@in" or call.name in TEXT_TESTS:
             if call.name == "@in" and inner[1].kind is Syntax.LIST and not inner[1].is_known:
                 return self._in_written_list(call, scope, level)
             return by_case(
-                (all_of(one, other), binary(call, left, right, level))
-                for (one, left), (other, right) in self._combined(inner, scope, level)
+                (all_of(left_guard, right_guard), binary(call, left, right, level))
+                for (left_guard, left), (right_guard, right) in self._combined(inner, scope, level)
             )
         return None
 
     def _combined(
         self, operands: tuple[Expression, ...], scope: _Scope, level: int
     ) -> Iterator[tuple[_Case, ...]]:
-        for chosen in product(*(self._cases(one, scope, level) for one in operands)):
+        for chosen in product(*(self._cases(operand, scope, level) for operand in operands)):
             self._spend()
             yield chosen
 
     def _in_written_list(self, call: Expression, scope: _Scope, level: int) -> Forms:
-        """`x in [resource.attributes.owner, "a"]`: a list of which an element fails, fails."""
+        """The forms of `x in [resource.attributes.owner, "a"]`: if an element fails, the list
+        fails."""
         operands = (call.inner[0], *call.inner[1].inner)
         return by_case(
             (
@@ -212,7 +215,7 @@ class _Residual:
         return by_case((guard, forms(base)) for guard, base in cases)
 
     def _comprehension(self, loop: Expression, scope: _Scope, level: int) -> Forms:
-        """The macros exists() and all(), as they are expanded."""
+        """The forms of the macros exists() and all(), as CEL expands them."""
         step = loop.inner[3]
         name = {"_||_": "exists", "_&&_": "all"}.get(step.name, "")
         result = loop.inner[4]
@@ -232,12 +235,12 @@ class _Residual:
                     return Forms(some(over, body.true), every(over, body.false))
                 return Forms(every(over, body.true), some(over, body.false))
             if isinstance(over, Constant) and isinstance(over.value, list | Mapping):
-                # Of a map, the keys.
+                # A loop over a map visits its keys.
                 bodies = [
                     self.forms(step.inner[1], {**scope, loop.element: Constant(value)}, level)
                     for value in over.value
                 ]
-                trues, falses = [one.true for one in bodies], [one.false for one in bodies]
+                trues, falses = [body.true for body in bodies], [body.false for body in bodies]
                 if name == "exists":
                     return Forms(any_of(*trues), all_of(*falses))
                 return Forms(all_of(*trues), any_of(*falses))
@@ -250,7 +253,8 @@ class _Residual:
     def _cases(  # noqa: PLR0912  # a kind of expression each
         self, expression: Expression, scope: _Scope, level: int, *, whole: bool = False
     ) -> Iterator[_Case]:
-        """What an operand is. `whole`: may also be all attributes of the resource."""
+        """The cases of an operand. `whole`: it may also be the whole map of the resource's
+        attributes."""
         if expression.is_known:
             yield TRUE, constant_of(expression.evaluate(self._values), expression)
             return
@@ -297,7 +301,7 @@ class _Residual:
             yield TRUE, Field((variable.name.removeprefix("resource."),))
 
     def _key(self, expression: Expression) -> str | None:
-        """Of `map.key`, and of `map[key]` with a known key."""
+        """The key of `map.key`, and of `map[key]` if the key is known."""
         if expression.kind is Syntax.SELECT and not expression.tests:
             return expression.name
         if expression.kind is Syntax.CALL and expression.name == "_[_]":

@@ -1,4 +1,4 @@
-"""From an HTTP request to the question that its route asks, by the routes of a policy."""
+"""Finds the question of an HTTP request by the routes of a policy."""
 
 from typing import Final, NamedTuple
 
@@ -9,19 +9,19 @@ from pdp.decision.policy import Policy
 from pdp.model import HttpRequest, Question, Reason, Resource
 
 UNROUTED: Final = "http:request"
-"""The permission in the audit log of a request that has no route."""
+"""The permission that the audit log names for a request without a route."""
 
 
 class Target(NamedTuple):
-    """The question that a request leads to."""
+    """The question of a request."""
 
     question: Question
     refusal: Reason | None
-    """Why it leads nowhere; the question then only describes it in the audit log."""
+    """Why the request is refused; the question then only describes it in the audit log."""
 
 
 def target_of(policy: Policy, request: HttpRequest) -> Target | None:
-    """The question that the policy's routes assign to a request; None if its route is public."""
+    """The question that the policy's routes assign to a request; None: its route is public."""
     try:
         found = policy.routes.match(request.method, request.path)
     except RouteRefused as refused:
@@ -33,7 +33,7 @@ def target_of(policy: Policy, request: HttpRequest) -> Target | None:
     resource = None
     if found.resource_type is not None and found.resource_id is not None:
         if names.check_identifier(found.resource_id, "") is not None:
-            # No resource can have such an id. Not an error, since any client can send it.
+            # No resource can have such an id. Any client can send it, so it is not an error.
             return Target(Question(UNROUTED), Reason.ROUTE_UNKNOWN)
         resource = Resource(found.resource_type, found.resource_id)
     return Target(Question(found.permission, resource, request.context), None)

@@ -1,49 +1,51 @@
-"""Where to look for the resources that an actor may use, and for the actors who may. Pure.
+"""Narrows the search for resources that an actor may use, and for actors who may use a resource.
+Pure.
 
-The result covers every stored resource or user that `decide` would allow, and may cover others,
-also some that are not stored: each candidate is still decided. It follows from allow rules alone:
-deny rules and conditions only take away.
+The result covers every stored resource or user that `decide` would allow. It may cover others, even
+some that are not stored: each candidate is still decided. It depends on allow rules alone, since
+deny rules and conditions only remove candidates.
 
-It relies on one fact of what is stored: a resource and those above it belong to the same
-organization, or all of them to none (`administrator/integrity.py`).
+It relies on an invariant of the store: a resource and its ancestors all belong to the same
+organization, or all to none (`administrator/integrity.py`).
 """
 
 from dataclasses import dataclass
 
 from pdp.decision.evaluate import reach_of
 from pdp.decision.policy import Policy
-from pdp.decision.principal import ANY_ORGANIZATION, Standing, holds
+from pdp.decision.principal import ANY_ORGANIZATION, Principal, holds
 from pdp.model import ResourceFacts, ResourceRef, ToOrganizationRole
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which stored resources of one type to look at."""
+    """The stored resources of a type that may be allowed."""
 
     resource_type: str
     everything: bool = False
-    """All of them; the other fields then do not matter."""
+    """All resources of the type; the other fields do not matter then."""
     organizations: frozenset[str | None] = frozenset()
-    """All that belong to one of these; None: to no organization."""
+    """All resources of these organizations; None: those without an organization."""
     roots: frozenset[ResourceRef] = frozenset()
-    """These and what is below them, if they belong to one of `root_organizations`."""
+    """These and their descendants, if they belong to one of `root_organizations`."""
     organization_role: str = ""
     roles: frozenset[str] = frozenset()
-    """As `roots`: the resources on which one of these roles is granted to the organization role."""
+    """Like `roots`: the resources on which one of these roles is granted to the organization
+    role."""
     root_organizations: frozenset[str | None] = frozenset()
 
 
-def search_for(standing: Standing, permission: str, resource_type: str) -> Search:
-    """Where the actor may find resources of a type on which they have the permission."""
+def search_for(principal: Principal, permission: str, resource_type: str) -> Search:
+    """The resources of a type on which the actor may have the permission."""
     nothing = Search(resource_type)
-    policy = standing.policy
-    if standing.refusal is not None or permission not in policy.permissions:
+    policy = principal.policy
+    if principal.refusal is not None or permission not in policy.permissions:
         return nothing
     allowing = _allowing_roles(policy, permission)
-    wide = [grant for grant in standing.wide if grant.role in allowing]
+    wide = [grant for grant in principal.wide if grant.role in allowing]
     if any(reach_of(grant) == ANY_ORGANIZATION for grant in wide):
         return Search(resource_type, everything=True)
-    active = standing.token.actor.organization_id
+    active = principal.token.actor.organization_id
     tenantless = policy.has_no_tenants(resource_type)
     organizations: set[str | None] = set()
     if wide and active is not None:
@@ -52,38 +54,38 @@ def search_for(standing: Standing, permission: str, resource_type: str) -> Searc
         organizations.add(None)
     roots = frozenset(
         ref
-        for ref, grants in standing.on_resources.items()
-        if any(grant.role in allowing and holds(grant, standing.now) for grant in grants)
+        for ref, grants in principal.on_resources.items()
+        if any(grant.role in allowing and holds(grant, principal.now) for grant in grants)
     )
     return Search(
         resource_type,
         organizations=frozenset(organizations),
         roots=roots,
-        organization_role=standing.organization_role,
-        roles=allowing if standing.organization_role else frozenset(),
-        # On a resource of another organization no grant on a resource reaches.
+        organization_role=principal.organization_role,
+        roles=allowing if principal.organization_role else frozenset(),
+        # A grant on a resource does not reach it if it belongs to another organization.
         root_organizations=frozenset((active, None)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ActorSearch:
-    """Which users to look at: those with a grant or a membership of one of these kinds."""
+    """The users who may be allowed: those with a grant or a membership of one of these kinds."""
 
     roles: frozenset[str] = frozenset()
     """Only grants of these roles count."""
     organizations: frozenset[str] | None = frozenset()
-    """In these, grants to users and to organization roles count; None: in all."""
+    """Grants to users and to organization roles count in these organizations; None: in all."""
     resources: frozenset[ResourceRef] = frozenset()
-    """On these, grants to users count. Those that hold everywhere always do."""
+    """Grants to users count on these resources. Grants that hold everywhere always count."""
     organization_roles: frozenset[str] = frozenset()
-    """Members of the organizations with one of these count, whatever is granted there."""
+    """Members of the organizations with one of these roles count without a grant."""
 
 
 def search_for_actors(
     policy: Policy, permission: str, chain: tuple[ResourceFacts, ...]
 ) -> ActorSearch:
-    """Where users may be found who have a permission on the first resource of a chain."""
+    """The users who may have a permission on the first resource of a chain."""
     if permission not in policy.permissions or not all(map(policy.accepts, chain)):
         return ActorSearch()
     allowing = _allowing_roles(policy, permission)
@@ -99,7 +101,7 @@ def search_for_actors(
     return ActorSearch(
         allowing,
         organizations,
-        frozenset(ResourceRef(one.resource.type, one.resource.id) for one in chain),
+        frozenset(ResourceRef(facts.resource.type, facts.resource.id) for facts in chain),
         frozenset(
             grant.subject.organization_role
             for grant in granted
@@ -109,7 +111,7 @@ def search_for_actors(
 
 
 def _allowing_roles(policy: Policy, permission: str) -> frozenset[str]:
-    """The roles of which a rule, own or inherited, allows the permission."""
+    """The roles with a rule, own or inherited, that allows the permission."""
     return frozenset(
         name for name, _ in policy.roles.items() if policy.rules_of(name, permission).allow
     )

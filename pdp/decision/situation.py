@@ -1,6 +1,6 @@
-"""All that a decision depends on, as one value, and what a decision looked at.
+"""Everything that a decision depends on as a value, and the details of a decision.
 
-For explanations and policy tests, which ask many questions that differ in one thing.
+For explanations and policy tests, which ask many questions that differ in a detail.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pdp.decision.evaluate import Outcomes, decide, judge_rules
 from pdp.decision.policy import Policy
-from pdp.decision.principal import Candidates, Standing, prepare
+from pdp.decision.principal import Candidates, Principal, resolve_principal
 from pdp.model import (
     Decision,
     Grant,
@@ -26,30 +26,30 @@ from pdp.model import (
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that a decision depends on."""
+    """Everything that a decision depends on."""
 
     policy: Policy
     token: VerifiedToken
     user: UserFacts | None
     organizations: Mapping[str, OrganizationFacts]
-    """By id: the active organization, and others that are known."""
+    """By id: the active organization, and other known organizations."""
     question: Question
     chain: tuple[ResourceFacts, ...]
     now: float
 
-    def standing(self) -> Standing:
-        """The actor in this situation."""
+    def principal(self) -> Principal:
+        """The principal in this situation."""
         active = self.token.actor.organization_id
         organization = self.organizations.get(active) if active is not None else None
-        return prepare(self.policy, self.token, self.user, organization, self.now)
+        return resolve_principal(self.policy, self.token, self.user, organization, self.now)
 
     def decide(self) -> Decision:
         """The decision that `Check` gives."""
-        return decide(self.standing(), self.question, self.chain)
+        return decide(self.principal(), self.question, self.chain)
 
 
 class Seen(NamedTuple):
-    """What the judge was given."""
+    """The arguments of the judge."""
 
     candidates: Candidates
     needed: int
@@ -58,17 +58,17 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A decision, and what it was made from."""
+    """A decision with the values that it was made from."""
 
     situation: Situation
-    standing: Standing
+    principal: Principal
     decision: Decision
     seen: Seen | None
-    """None: the rules were not reached."""
+    """None: the question was refused before the rules."""
 
 
 def account_of(situation: Situation) -> Account:
-    """Decides, and keeps what was looked at."""
+    """Decides, and returns the details of the decision."""
     seen: list[Seen] = []
 
     def noting(
@@ -77,13 +77,13 @@ def account_of(situation: Situation) -> Account:
         seen.append(Seen(candidates, needed, outcomes))
         return judge_rules(candidates, needed, owner, until, outcomes)
 
-    standing = situation.standing()
-    decision = decide(standing, situation.question, situation.chain, noting)
-    return Account(situation, standing, decision, seen[0] if seen else None)
+    principal = situation.principal()
+    decision = decide(principal, situation.question, situation.chain, noting)
+    return Account(situation, principal, decision, seen[0] if seen else None)
 
 
 def grant_text(grant: Grant) -> str:
-    """Role, subject and scope of a grant."""
+    """Role, subject and scope of a grant as text."""
     if isinstance(grant.subject, ToUser):
         subject = grant.subject.user_id
     else:
@@ -92,7 +92,7 @@ def grant_text(grant: Grant) -> str:
 
 
 def scope_text(grant: Grant) -> str:
-    """Where a grant holds."""
+    """The scope of a grant as text."""
     match grant.scope:
         case InOrganization(organization):
             return f"in {organization}"

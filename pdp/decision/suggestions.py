@@ -1,4 +1,4 @@
-"""What was meant by a name that no condition knows: for whoever wrote the condition."""
+"""Suggests a correction of an unknown name in a condition."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _ROOTS: Final = {
     "request": "context",
     "ctx": "context",
 }
-"""Words of other policy languages."""
+"""The variables' names in other policy languages."""
 _FUNCTIONS: Final = (
     *("all", "contains", "duration", "endsWith", "exists", "exists_one", "filter", "getDate"),
     *("getDayOfMonth", "getDayOfWeek", "getFullYear", "getHours", "getMinutes", "getMonth"),
@@ -26,14 +26,14 @@ _PREFIX_CHARACTERS_MIN: Final = 3
 
 
 def with_suggestion(message: str, variables: Iterable[str]) -> str:
-    """A message of the CEL compiler; where it is about an unknown name, with the one that is
-    closest, if there is one."""
+    """Adds the closest known name to a message of the CEL compiler about an unknown name. Returns
+    any other message unchanged."""
     found = _UNDECLARED.search(message)
     if found is None:
         return message
-    said = f"undeclared reference to {found[1]!r}"
+    problem = f"undeclared reference to {found[1]!r}"
     meant = _closest(found[1], tuple(variables))
-    return said if meant is None else f"{said}: did you mean {meant}?"
+    return problem if meant is None else f"{problem}: did you mean {meant}?"
 
 
 def _closest(name: str, variables: tuple[str, ...]) -> str | None:

@@ -1,8 +1,9 @@
-"""What would make a denial an allow: the smallest sets of changes that are found.
+"""Finds the smallest sets of changes that would make a denial an allow.
 
-The search starts from what stopped the decision: it proposes changes for exactly that, asks again
-with each, and goes on from there. Everything that is returned was verified by asking. It is a
-search with bounds, not a proof: a change of another kind may allow too, or more than `CHANGES_MAX`.
+The search starts from the reason of the decision: it proposes changes against exactly that reason,
+decides again with each, and continues from there. Every returned set was verified by a decision.
+The search is bounded, it is not a proof: other kinds of changes may allow too, and so may more than
+`CHANGES_MAX` changes.
 """
 
 from collections.abc import Iterator
@@ -32,15 +33,15 @@ from pdp.model import (
 )
 
 CHANGES_MAX: Final = 3
-"""Changes that are combined."""
+"""The most changes in a set."""
 ASKS_MAX: Final = 400
-"""Decisions that one search makes."""
+"""The most decisions of a search."""
 FOUND_MAX: Final = 8
 ROLES_MAX: Final = 16
-"""Roles that are tried, those with the fewest rules first."""
+"""The most roles that are tried, those with the fewest rules first."""
 NEW_GRANT: Final = "(new grant)"
 PROPOSALS_MAX: Final = 64
-"""Values that are tried for one condition."""
+"""The most values that are tried for a condition."""
 _Targets = tuple[tuple[ChangeKind, str], ...]
 _EVERYWHERE: Final = scope_text(Grant("", "", ToUser("")))
 _ORDER: Final = {kind: index for index, kind in enumerate(ChangeKind)}
@@ -48,7 +49,7 @@ _ORDER: Final = {kind: index for index, kind in enumerate(ChangeKind)}
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A change, and the situation with it."""
+    """A change, and the situation after it."""
 
     change: Change
     situation: Situation
@@ -56,16 +57,16 @@ class _Option:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """Changes, and what the decision is with them."""
+    """Changes, and the decision after them."""
 
     changes: tuple[Change, ...]
     account: Account
 
 
 def would_allow(situation: Situation) -> tuple[tuple[Change, ...], ...]:
-    """Sets of changes, each of which makes the decision ALLOW; all have the same, smallest size.
+    """Sets of changes that each make the decision ALLOW; all have the same, smallest size.
 
-    Within a set the order matters: a later change may depend on an earlier one.
+    The order within a set matters: a later change may depend on an earlier one.
     """
     start = account_of(situation)
     if start.decision.effect is Effect.ALLOW:
@@ -76,13 +77,17 @@ def would_allow(situation: Situation) -> tuple[tuple[Change, ...], ...]:
     for _ in range(CHANGES_MAX):
         tried = []
         for before in level:
-            for option in sorted(_options(before.account), key=lambda one: _ORDER[one.change.kind]):
+            options = sorted(
+                _options(before.account), key=lambda option: _ORDER[option.change.kind]
+            )
+            for option in options:
                 changes = (*before.changes, option.change)
                 if asks < ASKS_MAX and frozenset(changes) not in known:
                     known.add(frozenset(changes))
                     asks += 1
                     tried.append(_Tried(changes, account_of(option.situation)))
-        found = [one.changes for one in tried if one.account.decision.effect is Effect.ALLOW]
+        allowing = (case for case in tried if case.account.decision.effect is Effect.ALLOW)
+        found = [case.changes for case in allowing]
         if found:
             return tuple(sorted(_distinct(found), key=_rank)[:FOUND_MAX])
         level = tried
@@ -94,13 +99,13 @@ def _rank(changes: tuple[Change, ...]) -> list[int]:
 
 
 def _distinct(found: list[tuple[Change, ...]]) -> list[tuple[Change, ...]]:
-    """Leaves out what changes the same things to other values, and a role everywhere if the same
-    role on less would do."""
+    """Drops sets that change the same targets to other values, and a role everywhere if the same
+    role in a narrower scope suffices."""
     kept: dict[tuple[_Targets, tuple[str, ...]], tuple[Change, ...]] = {}
     narrow: set[_Targets] = set()
     for changes in found:
-        targets = tuple((one.kind, one.target) for one in changes)
-        scopes = tuple(one.value for one in changes if one.kind is ChangeKind.GRANT)
+        targets = tuple((change.kind, change.target) for change in changes)
+        scopes = tuple(change.value for change in changes if change.kind is ChangeKind.GRANT)
         if _EVERYWHERE not in scopes:
             narrow.add(targets)
         kept.setdefault((targets, scopes), changes)
@@ -112,12 +117,12 @@ def _distinct(found: list[tuple[Change, ...]]) -> list[tuple[Change, ...]]:
 
 
 def _options(account: Account) -> Iterator[_Option]:
-    """Changes that might help against what stopped a decision."""
+    """Changes that might remove the reason of a denial."""
     situation, reason = account.situation, account.decision.reason
     actor = situation.token.actor
     if reason is Reason.PERMISSION_UNKNOWN or situation.user is None:
-        # Of an unknown user nothing is read, and grants to them may be stored: it cannot be said
-        # what storing the user would lead to.
+        # The facts of an unknown user are not read, and grants to them may be stored: the effect of
+        # storing the user cannot be known.
         return
     if reason is Reason.ACTOR_DISABLED:
         user = replace(situation.user, user=replace(situation.user.user, status=UserStatus.ACTIVE))
@@ -139,17 +144,18 @@ def _options(account: Account) -> Iterator[_Option]:
 
 
 def _against_rules(account: Account, user: UserFacts) -> Iterator[_Option]:
-    """Changes for a decision that the rules made."""
+    """Changes against a decision that the rules made."""
     situation, seen = account.situation, account.seen
     if seen is None:
         return
     allow, deny = seen.candidates
     yield from _active_organizations(situation, user)
-    # Also while a rule denies: one value may end that and meet an allow rule.
+    # Also while a rule denies: the same value may make a deny rule not apply and an allow rule
+    # apply.
     for _, _, reach, condition in allow:
         if reach >= seen.needed:
             yield from _on_condition(account, condition, wanted=True)
-    denying = [one for one in deny if seen.outcomes.of(one) is not False]
+    denying = [candidate for candidate in deny if seen.outcomes.of(candidate) is not False]
     for _, grant_id, _, condition in denying:
         yield from _on_condition(account, condition, wanted=False)
         yield from _revoked(situation, user, grant_id)
@@ -190,7 +196,7 @@ def _roles(situation: Situation, user: UserFacts, needed: int) -> Iterator[_Opti
 
 
 def _scopes(situation: Situation, needed: int) -> Iterator[Scope]:
-    """Scopes of which a grant may allow, the narrowest first."""
+    """Scopes in which a new grant may allow, the narrowest first."""
     if needed != ANY_ORGANIZATION and situation.chain:
         resource = situation.chain[0].resource
         yield OnResource(ResourceRef(resource.type, resource.id))
@@ -206,7 +212,7 @@ def _revoked(situation: Situation, user: UserFacts, grant_id: str) -> Iterator[_
             change = Change(
                 ChangeKind.REVOKE, f"delete grant {grant.id}: {grant_text(grant)}", grant_id
             )
-            grants = tuple(one for one in user.grants if one.id != grant_id)
+            grants = tuple(other for other in user.grants if other.id != grant_id)
             yield _Option(change, replace(situation, user=replace(user, grants=grants)))
 
 
@@ -214,7 +220,7 @@ def _revoked(situation: Situation, user: UserFacts, grant_id: str) -> Iterator[_
 
 
 def _active_organizations(situation: Situation, user: UserFacts) -> Iterator[_Option]:
-    """Other organizations of the actor, of which the facts are known."""
+    """Switches to the actor's other organizations whose facts are known."""
     actor = situation.token.actor
     for organization_id in (*sorted(situation.organizations), None):
         if organization_id == actor.organization_id:
@@ -254,7 +260,7 @@ def _memberships(situation: Situation, user: UserFacts) -> Iterator[_Option]:
 def _on_condition(
     account: Account, condition: Condition | None, *, wanted: bool
 ) -> Iterator[_Option]:
-    """Changes of what a condition reads that bring it nearer to `wanted`."""
+    """Changes of values that a condition reads, if they bring it nearer to `wanted`."""
     seen = account.seen
     if condition is None or seen is None:
         return
@@ -270,7 +276,7 @@ def _on_condition(
             continue
         if distance(condition, changed.outcomes.values(), wanted=wanted) < before:
             if option.change.kind is ChangeKind.FACTOR:
-                factors.add(path)  # the first is the greatest age
+                factors.add(path)  # the first proposal has the greatest age
             yield option
 
 
@@ -308,7 +314,7 @@ def _with_organization_role(situation: Situation, role: str) -> _Option | None:
 
 
 def _with_key(situation: Situation, path: Path, key: str, value: Any) -> _Option | None:
-    """The situation with a key of a map set to a value, or without it."""
+    """Sets a key of a map to a value, or removes it."""
     user, question, chain = situation.user, situation.question, situation.chain
     match path.variable:
         case "context":
@@ -335,8 +341,8 @@ def _with_key(situation: Situation, path: Path, key: str, value: Any) -> _Option
 
 
 def _set(attributes: Attributes, key: str, value: Any) -> Attributes:
-    """A copy with the key set; numbers are floats, as everywhere in attributes."""
-    rest = {name: one for name, one in attributes.items() if name != key}
+    """A copy with the key set; numbers become floats, as everywhere in attributes."""
+    rest = {name: other for name, other in attributes.items() if name != key}
     if value is ABSENT:
         return rest
     if isinstance(value, int) and not isinstance(value, bool):

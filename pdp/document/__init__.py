@@ -1,19 +1,19 @@
 """Policy documents: the database as a file that people write, review and keep in git.
 
-In: the text of a document (YAML or JSON). Out: entities of the vocabulary
-(`pdp.model`), the differences between two documents, and the text of a document again.
-`docs/policy.md` is the language as people learn it.
+In: the text of a document (YAML or JSON). Out: entities of the vocabulary (`pdp.model`), the
+    differences between two documents, and the text of a document. `docs/policy.md` teaches the
+    language.
 
 Never: reads a file, a database, the clock or the environment; resolves an anchor, an alias, a tag
-or a second YAML document; turns a string into something else because an old YAML would.
+or a second YAML document; converts a string to another type because YAML 1.1 would.
 
 Invariants:
 - `parse_document(render_document(d))` is `d`, for every `d` whose entities are valid.
 - `differences(d, d)` is empty.
-- Nothing of a document that has a problem comes out: `errors.InvalidPolicy` names every problem,
-  each with its path and its line.
-- Ids that a document leaves out follow from the content alone (`derived_rule_id`,
-  `derived_grant_id`), so the same content twice is the same entity.
+- A document with a problem yields nothing: `errors.InvalidPolicy` names every problem with its path
+  and its line.
+- If a document leaves an id out, it is derived from the content alone (`derived_rule_id`,
+  `derived_grant_id`), so the same content always gives the same entity.
 """
 
 from pdp.document.describe import Described, described

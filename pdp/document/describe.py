@@ -1,4 +1,4 @@
-"""Changes as people read them: a changed entity with what it was and what it becomes."""
+"""Describes changes for people: a changed entity with its old and its new values."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,22 +17,22 @@ _Identity = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One line for people."""
+    """A line for people."""
 
     action: Action
     kind: str
     text: str
-    """e.g. `update rule EDITOR.allow.course:edit: when "a" -> "b"`. Holds ids as they are: escape
-    it before it is printed."""
+    """For example `update rule EDITOR.allow.course:edit: when "a" -> "b"`. Contains ids unescaped:
+    escape it before it is printed."""
 
 
 def described(changes: Sequence[Change]) -> list[Described]:
-    """The changes in their order.
+    """Describes the changes in their order.
 
-    The id of a rule or a grant that is given none follows from its content, so a change of its
-    condition or its end deletes one entity and creates another. Such a pair is one update here, if
-    it is the only one of its identity: a rule's role, effect and permission; a grant's role,
-    subject and scope.
+    A derived id of a rule or a grant depends on its content, so a change of the condition or the
+    end deletes an entity and creates another. Such a pair becomes a single update here if it is the
+    only pair of its identity: a rule's role, effect and permission; a grant's role, subject and
+    scope.
     """
     old = _by_identity(changes, Action.DELETE)
     new = _by_identity(changes, Action.CREATE)
@@ -84,7 +84,8 @@ def _updated(kind: str, key: str, old: Change, new: Change) -> Described:
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Field by field; of attributes key by key. Their depth is bounded, so recursion is."""
+    """The differences by field; for attributes, by key. Recursive: the depth of attributes is
+    bounded."""
     for name in dict.fromkeys((*before, *after)):
         old, new = before.get(name), after.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

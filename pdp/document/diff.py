@@ -1,4 +1,4 @@
-"""What would have to change for one document to be another."""
+"""Finds the changes that turn a document into another."""
 
 import enum
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pdp.model import Entity, Key, Resource, key_of
 
 
 class Action(enum.Enum):
-    """What happens to an entity."""
+    """The kind of a change."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -20,22 +20,22 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entity is created, replaced or deleted."""
+    """An entity is created, replaced or deleted."""
 
     action: Action
     kind: str
-    """One of `KINDS`: `permission`, `role`, ..."""
+    """The kind of the entity, from `KINDS`: `permission`, `role`, ..."""
     key: Key
     before: Entity | None = field(default=None, compare=False, repr=False)
-    """What is stored; None: it is created."""
+    """The stored entity; None: it is created."""
     after: Entity | None = field(default=None, compare=False, repr=False)
-    """What the document says; None: it is deleted."""
+    """The entity in the document; None: it is deleted."""
 
 
 def differences(current: PolicyDocument, wanted: PolicyDocument) -> list[Change]:
-    """The changes that make `current` equal to `wanted`, for the sections that `wanted` names.
+    """The changes that make `current` equal to `wanted`, for the sections of `wanted`.
 
-    Creations and updates first, by kind and key; then deletions, kinds in reverse.
+    Creations and updates come first, by kind and key; then deletions, kinds in reverse.
     """
     written: list[Change] = []
     deleted: list[Change] = []
@@ -57,21 +57,22 @@ def differences(current: PolicyDocument, wanted: PolicyDocument) -> list[Change]
     return written + deleted
 
 
-def same_entity(one: Entity, other: Entity) -> bool:
-    """Whether both say the same. Not `==`, for which the attribute `true` equals `1.0`."""
-    if isinstance(one, Resource) and isinstance(other, Resource):
-        return all(map(_same_value, one, other))
-    if isinstance(one, Resource) or type(one) is not type(other):
+def same_entity(left: Entity, right: Entity) -> bool:
+    """Whether two entities are equal. Unlike `==`, it distinguishes the attributes `true` and
+    `1.0`."""
+    if isinstance(left, Resource) and isinstance(right, Resource):
+        return all(map(_same_value, left, right))
+    if isinstance(left, Resource) or type(left) is not type(right):
         return False
     return all(
-        _same_value(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)
+        _same_value(getattr(left, field.name), getattr(right, field.name)) for field in fields(left)
     )
 
 
-def _same_value(one: Any, other: Any) -> bool:
-    # the depth of attributes is bounded where they are accepted, so recursion is
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same_value(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same_value, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+def _same_value(left: Any, right: Any) -> bool:
+    # Validation bounds the depth of attributes, and so of this recursion.
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(_same_value(left[k], right[k]) for k in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same_value, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)

@@ -1,7 +1,7 @@
-"""Ids that follow from content, for rules and grants that were given none.
+"""Derives the ids of rules and grants that have none from their content.
 
-Saying the same thing twice then gives the same id, so that repeating a create finds ALREADY_EXISTS
-and applying a document again finds nothing to change.
+The same content always gives the same id: repeating a create finds ALREADY_EXISTS, and applying a
+document again finds nothing to change.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pdp.model import (
 )
 
 _SUFFIX_ROOM = 16
-"""Characters kept free for a suffix that tells apart rules whose ids would be equal."""
+"""Characters reserved for a suffix that distinguishes rules whose ids would be equal."""
 
 
 def derived_rule_id(rule: Rule) -> str:

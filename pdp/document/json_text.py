@@ -1,9 +1,10 @@
-"""JSON text -> nodes with places, with one reading of every text.
+r"""Reads JSON text into nodes that know their place, with exactly one reading of every text.
 
-JSON (RFC 8259) is not read as YAML: in YAML `"\\ud83d\\ude00"` is no character, and a tab may not
-stand where JSON allows it. As strict as `yaml_text`: keys written twice, numbers that no double
-holds, lone surrogates and nesting past DOCUMENT_DEPTH_MAX are refused, each with its place. The
-standard library's parser keeps no places, so the tokens are found here and texts decoded there.
+The YAML parser does not read JSON (RFC 8259): in YAML `"\ud83d\ude00"` is not a character, and a
+tab is not allowed everywhere JSON allows it. This parser is as strict as `yaml_text`: it rejects
+duplicate keys, numbers that no double holds, lone surrogates and nesting past DOCUMENT_DEPTH_MAX,
+each with its place. The standard library's parser keeps no places, so this module finds the tokens
+and lets the library decode the texts.
 """
 
 import math
@@ -21,21 +22,24 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASC
 _WORD = re.compile(r"\w{1,20}|.", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER_DIGITS_MAX = 308
-"""An integer of so many digits is still within a double."""
+"""Every integer with at most so many digits is within the range of a double."""
 _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 def is_json(text: str) -> bool:
     """Whether a document is JSON: it begins with `{` and a quoted key, or with `{}`. No other text
-    is a JSON object; of YAML only one in flow style with a quoted first key begins so."""
+    is a JSON object. The only YAML that begins so is in flow style with a quoted first key."""
     return _START.match(text) is not None
 
 
 def read_json(text: str) -> tuple[Node, list[Violation]]:
-    """Reads one JSON value.
+    """Reads a JSON value.
 
-    Returns its root and the problems that leave it readable (keys written twice: the first counts).
-    Raises InvalidPolicy where it cannot be read, LimitExceeded past DOCUMENT_BYTES_MAX.
+    Returns its root and the problems that leave it readable (duplicate keys: the first counts).
+
+    Raises:
+        InvalidPolicy: the text is not JSON.
+        LimitExceeded: the text is longer than DOCUMENT_BYTES_MAX.
     """
     check_text(text)
     scanner = _Scanner(text)
@@ -43,7 +47,7 @@ def read_json(text: str) -> tuple[Node, list[Violation]]:
 
 
 class _Scanner:
-    """Reads one text, from left to right."""
+    """Scans a text from left to right."""
 
     def __init__(self, text: str) -> None:
         self.duplicates: list[Violation] = []
@@ -57,7 +61,7 @@ class _Scanner:
         root = self._value()
         self._skip()
         if self._at < len(self._text):
-            self._refuse("something follows the end of the object")
+            self._refuse("there is more text after the object")
         return root
 
     def _value(self) -> Node:
@@ -78,7 +82,7 @@ class _Scanner:
         if word is None:
             self._refuse("it ends too early")
         if word[0] not in _CONSTANTS:
-            self._refuse(f"{word[0]!r} is no value")
+            self._refuse(f"{word[0]!r} is not a value")
         self._at = word.end()
         return Node(_CONSTANTS[word[0]], spot)
 
@@ -89,7 +93,7 @@ class _Scanner:
             if keys:
                 self._expect(",", "}")
             if self._peek() != '"':
-                self._refuse("a key in double quotes must stand here")
+                self._refuse("a key in double quotes is expected here")
             spot = self._spot()
             key = self._string()
             self._path.append(key)
@@ -121,7 +125,7 @@ class _Scanner:
         return node
 
     def _open(self) -> Spot:
-        """Goes into an object or an array; where it began."""
+        """Enters an object or an array. Returns where it begins."""
         spot = self._spot()
         if len(self._path) >= DOCUMENT_DEPTH_MAX:
             text = f"is nested more than {DOCUMENT_DEPTH_MAX} levels deep"
@@ -148,13 +152,13 @@ class _Scanner:
             return int(found[0])
         value = float(found[0])
         if whole or not math.isfinite(value):
-            self._refuse("a number is past what a double holds")
+            self._refuse("a number is outside of the range of a double")
         return value
 
     def _expect(self, character: str, other: str = "") -> None:
         if self._peek() != character:
             wanted = f"{character!r} or {other!r}" if other else repr(character)
-            self._refuse(f"{wanted} must stand here")
+            self._refuse(f"{wanted} is expected here")
         self._at += 1
         self._skip()
 
@@ -166,7 +170,7 @@ class _Scanner:
         self._at = found.end() if found is not None else self._at
 
     def _spot(self) -> Spot:
-        """Of where the scanner is. Counts on from where it counted last."""
+        """The current place. Counts lines on from the last call."""
         lines = self._text.count("\n", self._counted, self._at)
         if lines:
             self._line += lines
@@ -175,7 +179,7 @@ class _Scanner:
         return Spot(self._line, self._at - self._line_start + 1)
 
     def _refuse(self, problem: str) -> NoReturn:
-        # An earlier place is asked for only here, where nothing is counted on.
+        # Only an error may look for an earlier place; nothing is counted after it.
         self._counted, self._line, self._line_start = 0, 1, 0
         path: Path = tuple(self._path)
         raise InvalidPolicy(

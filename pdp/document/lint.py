@@ -1,4 +1,4 @@
-"""What of a policy holds together and is nevertheless likely to surprise: findings, not errors."""
+"""Finds parts of a valid policy that are likely to surprise. Findings are not errors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,41 +19,41 @@ SILENCE_INVALID: Final = LintRule(
     "A comment that silences nothing, or without a reason",
     lambda _: iter(()),
 )
-"""Checked here: it is about the comments, and cannot be silenced."""
+"""About the comments themselves, so it is checked here and cannot be silenced."""
 ALL_RULES: Final = (*RULES, SILENCE_INVALID)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that was found, and where."""
+    """A finding and its place."""
 
     rule: LintRule
     violation: Violation
     silenced: str | None = None
-    """The reason why it is silenced; None: it is not."""
+    """Why it is silenced; None: it is not."""
 
 
 def lint(document: PolicyDocument) -> list[Finding]:
-    """All findings about a policy whose references are sound, by line, silenced ones too. A section
-    that is None is not judged."""
+    """All findings about a policy with valid references, ordered by line, including silenced
+    findings. A section that is None is not checked."""
     findings = list(_findings(document, RULES))
-    used = {one for finding in findings for one in _silencing(document.silences, finding)}
+    used = {silence for finding in findings for silence in _silencing(document.silences, finding)}
     findings = [
-        Finding(one.rule, one.violation, silence.reason)
-        if (silence := next(_silencing(document.silences, one), None)) is not None
-        else one
-        for one in findings
+        Finding(finding.rule, finding.violation, silence.reason)
+        if (silence := next(_silencing(document.silences, finding), None)) is not None
+        else finding
+        for finding in findings
     ]
     for silence in document.silences:
         problem = _problem_of(silence, used=silence in used)
         if problem is not None:
             violation = Violation("comment", problem, silence.line)
             findings.append(Finding(SILENCE_INVALID, violation))
-    return sorted(findings, key=lambda one: one.violation.line or 0)
+    return sorted(findings, key=lambda finding: finding.violation.line or 0)
 
 
 def lint_applied(document: PolicyDocument) -> list[Violation]:
-    """Warnings for who applies a document; at most VIOLATIONS_MAX."""
+    """Warnings for the response to an applied document; at most VIOLATIONS_MAX."""
     found = (
         finding.violation
         for finding in _findings(document, ON_APPLY)

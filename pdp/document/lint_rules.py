@@ -1,7 +1,7 @@
 """The rules of `pdp lint`. `docs/policy-tools.md` has a paragraph for each.
 
-A check yields kind and key of an entity, and what is wrong with it. A section that a document
-leaves out is None: what depends on it is not judged.
+A check yields the kind and key of an entity, and the problem. A section that a document leaves out
+is None; rules that depend on it are not checked.
 """
 
 import re
@@ -33,11 +33,11 @@ Found = Iterator[tuple[str, Key, str]]
 
 
 class LintRule(NamedTuple):
-    """One thing that is looked for."""
+    """A rule of `pdp lint`."""
 
     id: str
     level: Literal["warning", "note"]
-    """A warning is likely a mistake; a note may well be meant."""
+    """A warning is likely a mistake; a note may be intended."""
     title: str
     check: Callable[[PolicyDocument], Found]
 
@@ -49,9 +49,9 @@ def _types_without_permission(document: PolicyDocument) -> Found:
     if document.permissions is None:
         return
     types = Declared.of(document.permissions).types
-    for one in document.resource_types or ():
-        if one.name not in types:
-            yield "resource_type", key_of(one), f"no permission is declared for {one.name!r}"
+    for type_ in document.resource_types or ():
+        if type_.name not in types:
+            yield "resource_type", key_of(type_), f"no permission is declared for {type_.name!r}"
 
 
 def _permissions_in_no_rule(document: PolicyDocument) -> Found:
@@ -77,7 +77,7 @@ def _permissions_in_no_route(document: PolicyDocument) -> Found:
 
 
 def patterns_of(permission: str) -> tuple[str, str, str]:
-    """What rules call a permission by."""
+    """The patterns of rules that match a permission."""
     return permission, f"{permission.partition(':')[0]}:*", "*"
 
 
@@ -102,7 +102,7 @@ def _unheld_roles(document: PolicyDocument) -> Found:
 
 
 def _rules_by_role(document: PolicyDocument) -> dict[str, list[Rule]]:
-    """The rules that holders of a role have, inherited ones too."""
+    """The rules of each role, including inherited rules."""
     policy = build_policy(1, (), document.roles or (), (), ())
     own: defaultdict[str, list[Rule]] = defaultdict(list)
     for rule in document.rules or ():
@@ -114,14 +114,14 @@ def _rules_by_role(document: PolicyDocument) -> dict[str, list[Rule]]:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether whatever a rule's permission `narrow` matches, `wide` matches too."""
+    """Whether the pattern `wide` matches every permission that `narrow` matches."""
     if wide in ("*", narrow):
         return True
     return wide.endswith(":*") and narrow.partition(":")[0] == wide.removesuffix(":*")
 
 
 def _shadowed_rules(document: PolicyDocument) -> Found:
-    """Each rule is judged among the rules of its own role: there it was written."""
+    """Compares each rule with the rules of its own role, where it was written."""
     by_role = _rules_by_role(document)
     for rule in document.rules or ():
         for other in by_role.get(rule.role, ()):
@@ -143,7 +143,8 @@ def _equal_rules(document: PolicyDocument) -> Found:
             content = (other.effect, other.permission, other.condition)
             if content != (rule.effect, rule.permission, rule.condition):
                 continue
-            # Of two in one role the later one is reported, otherwise that of the inheriting role.
+            # For two rules of a role the later rule is reported, otherwise the rule of the
+            # inheriting role.
             if other.role != rule.role or other.id < rule.id:
                 yield "rule", key_of(rule), f"is equal to {other.id!r} of {other.role}"
                 break
@@ -237,8 +238,9 @@ def _denies_that_fail(document: PolicyDocument) -> Found:
 def _grants_across_tenants(document: PolicyDocument) -> Found:
     if document.permissions is None or document.rules is None:
         return
-    without = {one.name for one in document.resource_types or () if one.tenancy is Tenancy.NONE}
-    tenants = {one for one in Declared.of(document.permissions).types if one not in without}
+    types = document.resource_types or ()
+    without = {type_.name for type_ in types if type_.tenancy is Tenancy.NONE}
+    tenants = Declared.of(document.permissions).types - without
     by_role = _rules_by_role(document)
     for grant in document.grants or ():
         if not isinstance(grant.subject, ToUser) or grant.scope is not EVERYWHERE:
@@ -286,7 +288,7 @@ def _routes_without_resource(document: PolicyDocument) -> Found:
 
 
 def _grants_on_resources(roles: tuple[Role, ...], grants: tuple[Grant, ...]) -> dict[str, Grant]:
-    """By role, inherited ones too: a grant on a single resource that gives it."""
+    """By role, including inherited roles: a grant on a single resource that gives the role."""
     inherits = {role.name: role.inherits for role in roles}
     found: dict[str, Grant] = {}
     for grant in grants:
@@ -379,4 +381,4 @@ RULES: Final = (
     ),
 )
 ON_APPLY: Final = RULES[:2]
-"""Those that need none of the stored grants to users, which may be millions."""
+"""The rules that do not read the stored grants to users, which may be millions."""

@@ -1,4 +1,4 @@
-"""A document as nodes with their places: what both readers, of YAML and of JSON, make of a text."""
+"""Nodes with their places: the result of both readers, YAML and JSON."""
 
 from typing import Any, NamedTuple
 
@@ -11,19 +11,19 @@ _PATH_CHARACTERS_MAX = 1_024
 
 
 class Spot(NamedTuple):
-    """A place in a text; both count from 1."""
+    """A place in a text. Line and column count from 1."""
 
     line: int
     column: int
 
 
 class Node(NamedTuple):
-    """A value and where it begins. `value` is a scalar, a list of nodes, or a dict of nodes."""
+    """A value and its place. `value` is a scalar, a list of nodes, or a dict of nodes."""
 
     value: Any
     spot: Spot
     key_spots: dict[str, Spot] | None = None
-    """For a mapping: the place of each key."""
+    """The place of each key of a mapping."""
 
 
 def check_text(text: str) -> None:
@@ -37,21 +37,21 @@ def check_text(text: str) -> None:
 
 
 def written_twice(path: str, first: Spot, spot: Spot) -> Violation:
-    """The problem of a key that its mapping has already."""
+    """The problem of a duplicate key."""
     text = f"is written twice; first on line {first.line}"
     return Violation(path, text, spot.line, spot.column)
 
 
 def path_text(path: Path) -> str:
-    """A path for people: `roles.ADMIN.allow[0]`; `document` for the whole. Bounded: a key may be as
-    long as the document, and each of its problems has a path."""
+    """A path for people: `roles.ADMIN.allow[0]`; `document` for the whole. Bounded, because a key
+    may be as long as the document and each of its problems contains its path."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")[:_PATH_CHARACTERS_MAX] or "document"
 
 
 def spot_of(root: Node, path: Path) -> Spot:
-    """The place of what `path` leads to (a key of a mapping, an item of a list), or of the deepest
-    part of the path that is there."""
+    """The place of the value at `path` (a key of a mapping, an item of a list), or of the deepest
+    existing part of the path."""
     node, spot = root, root.spot
     for part in path:
         if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
@@ -67,7 +67,7 @@ def spot_of(root: Node, path: Path) -> Spot:
 
 
 def plain(node: Node) -> Any:
-    """The tree as lists, dicts and scalars. Its depth is bounded, so recursion is."""
+    """The tree as lists, dicts and scalars. Recursive: its depth is bounded."""
     if isinstance(node.value, dict):
         return {key: plain(child) for key, child in node.value.items()}
     if isinstance(node.value, list):

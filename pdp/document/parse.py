@@ -1,4 +1,5 @@
-"""Text -> PolicyDocument: structure, then meaning, then references; all problems at once."""
+"""Parses a policy document: structure, then meaning, then references. Reports all problems
+together."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ S = TypeVar("S", bound=shapes.Shape)
 E = TypeVar("E", bound=Entity)
 
 _FIELD_NAMES = {
-    # where the document's word differs from the contract's
+    # Names of fields that differ between the document and the contract.
     "condition": "when",
     "user_id": "user",
     "organization_id": "organization",
@@ -61,8 +62,10 @@ _FIELD_NAMES = {
 def parse_document(text: str) -> PolicyDocument:
     """Reads a policy document, in YAML or JSON.
 
-    Raises InvalidPolicy with all problems (at most VIOLATIONS_MAX of them), each with path and
-    place; LimitExceeded where the text is longer than DOCUMENT_BYTES_MAX.
+    Raises:
+        InvalidPolicy: the document has problems; each has its path and place, at most
+            VIOLATIONS_MAX.
+        LimitExceeded: the text is longer than DOCUMENT_BYTES_MAX.
     """
     root, duplicate_keys = read_json(text) if is_json(text) else read_yaml(text)
     document = parse_tree(root, duplicate_keys)
@@ -70,8 +73,8 @@ def parse_document(text: str) -> PolicyDocument:
 
 
 def parse_tree(root: Node, duplicate_keys: Sequence[Violation] = ()) -> PolicyDocument:
-    """Reads a policy document that is a tree already, perhaps part of another file.
-    `duplicate_keys` are the problems that were found on the way. Raises as `parse_document`."""
+    """Reads a policy document from a tree, which may be part of another file. `duplicate_keys` are
+    the problems found while the tree was read. Raises as `parse_document`."""
     reader = _Reader(root, list(duplicate_keys))
     document = reader.document()
     refuse([*reader.violations, *reference_violations(reader.best_effort(document))])
@@ -79,7 +82,7 @@ def parse_tree(root: Node, duplicate_keys: Sequence[Violation] = ()) -> PolicyDo
 
 
 def refuse(violations: list[Violation]) -> None:
-    """Raises InvalidPolicy, by line, if there are any."""
+    """Raises InvalidPolicy with the violations ordered by line, if there are any."""
     if not violations:
         return
     ordered = sorted(violations, key=lambda violation: violation.line or 0)
@@ -91,7 +94,7 @@ def refuse(violations: list[Violation]) -> None:
 
 
 class _Reader:
-    """Reads one document; gathers what is wrong with it instead of stopping."""
+    """Reads a document. Collects problems instead of stopping at the first."""
 
     def __init__(self, root: Node, violations: list[Violation]) -> None:
         self._root = root
@@ -127,9 +130,9 @@ class _Reader:
         )
 
     def best_effort(self, document: PolicyDocument) -> PolicyDocument:
-        """The document with the roles that have problems too, and without resources where some
-        have: what refers to a faulty entity must not be told that there is none."""
-        faulty = any(one.field.startswith("resources") for one in self.violations)
+        """Adds the roles that have problems, and drops all resources if some have problems: a
+        reference to a faulty entity must not be reported as a reference to a missing one."""
+        faulty = any(violation.field.startswith("resources") for violation in self.violations)
         return dataclasses.replace(
             document,
             roles=None if document.roles is None else tuple(self._named_roles),
@@ -182,17 +185,17 @@ class _Reader:
                 for index, written in enumerate(getattr(shape, effect.value)):
                     at = (*path, effect.value, index)
                     mapping = {"permission": written} if isinstance(written, str) else written
-                    rule = self._shape(shapes.RuleShape, mapping, at)
-                    if rule is None:
+                    item = self._shape(shapes.RuleShape, mapping, at)
+                    if item is None:
                         continue
-                    one = Rule(
-                        rule.id, role.name, effect, rule.permission, rule.when, rule.description
+                    rule = Rule(
+                        item.id, role.name, effect, item.permission, item.when, item.description
                     )
-                    rules.append((one, at))
+                    rules.append((rule, at))
         return by_key(roles), by_key(self._identified(rules))
 
     def _identified(self, rules: list[tuple[Rule, Path]]) -> Iterator[Rule]:
-        """Gives the rules that have none an id, apart from all others."""
+        """Gives each rule without an id a unique one."""
         taken = {rule.id for rule, _ in rules}
         contents: dict[tuple[str, Effect, str, str], int] = {}
         for rule, path in rules:
@@ -201,7 +204,7 @@ class _Reader:
                 continue
             content = (rule.role, rule.effect, rule.permission, rule.condition)
             if content in contents:
-                self._wrong(path, f"says the same as line {contents[content]}")
+                self._wrong(path, f"is the same rule as on line {contents[content]}")
                 continue
             contents[content] = spot_of(self._root, path).line
             base = rule_id = derived_rule_id(rule)
@@ -248,34 +251,36 @@ class _Reader:
                 entity = build(read)
             except _Wrong as wrong:
                 if not wrong.field and len(self.violations) > before:
-                    continue  # it may only look so without the field that is none
+                    continue  # perhaps only because the unknown field was dropped
                 self._wrong((*path, wrong.field) if wrong.field else path, wrong.description)
                 continue
             found += self._accept(entity, path)
         return by_key(found)
 
     def _items(self, name: str, types: Any) -> Iterator[tuple[Any, Any]] | None:
-        """The items of a section with their keys or indexes; None: the section is left out."""
+        """The items of a section with their keys or indexes; None: the document omits the
+        section."""
         if name not in self._tree:
             return None
         section = self._tree[name]
         if not isinstance(section, types):
             kinds = {list: "a list", dict: "a mapping", list | dict: "a list or a mapping"}
-            hint = "; write [] or {} where there are none" if section is None else ""
+            hint = "; write [] or {} if there are none" if section is None else ""
             self._wrong((name,), f"must be {kinds[types]}{hint}")
             return iter(())
         return iter(section.items() if isinstance(section, dict) else enumerate(section))
 
     def _shape(self, shape: type[S], value: Any, path: Path) -> S | None:
-        """The item as far as it can be read: without fields that are none, so that they hide no
-        other problem of it. Whatever is wrong is noted, and then nothing of the document counts."""
+        """Reads an item. Drops unknown fields, so that they hide no other problem of the item.
+        Every problem is recorded, and then the whole document is rejected."""
         try:
             return shape.model_validate(value)
         except ValidationError as error:
             found = error.errors(include_url=False)
-        for one in found:
-            self._wrong((*path, *one["loc"]), shapes.sentence(one, shape))
-        unknown = {one["loc"][0] for one in found if one["type"] == "extra_forbidden"}
+        for problem in found:
+            self._wrong((*path, *problem["loc"]), shapes.sentence(problem, shape))
+        extra = (problem for problem in found if problem["type"] == "extra_forbidden")
+        unknown = {problem["loc"][0] for problem in extra}
         if not isinstance(value, dict) or not unknown:
             return None
         try:
@@ -284,9 +289,10 @@ class _Reader:
             return None
 
     def _accept(self, entity: E, path: Path, *, implied: tuple[str, ...] = ()) -> list[E]:
-        """The entity as it is stored, or nothing and a violation for each of its problems.
+        """The entity in its stored form; nothing if it has problems, each of which becomes a
+        violation.
 
-        `implied` fields are not written in the document: their problems are told elsewhere.
+        `implied` fields are not written in the document: their problems are reported elsewhere.
         """
         entity, problems = checked(entity)
         for (field, *rest), description in problems:
@@ -311,12 +317,12 @@ class _Reader:
 
 
 def by_key(entities: Iterable[E]) -> tuple[E, ...]:
-    """Ordered by key, so that the same content is the same document."""
+    """Orders entities by key, so that the same content is the same document."""
     return tuple(sorted(entities, key=key_of))
 
 
 class _Wrong(Exception):
-    """What is wrong with a field of an item."""
+    """A problem with a field of an item."""
 
     def __init__(self, field: str, description: str) -> None:
         super().__init__(description)

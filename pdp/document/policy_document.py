@@ -1,4 +1,4 @@
-"""A document as values."""
+"""The values of a policy document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -23,7 +23,7 @@ from pdp.model import (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an entity stands in the text."""
+    """The place of an entity in the text."""
 
     path: str
     line: int
@@ -32,8 +32,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """Sections of entities. None: the document does not speak of them; empty: there are none.
-    `roles` and `rules` are one section of the text, so both are None or neither is."""
+    """Sections of entities. None: the document omits the section; empty: there are no such
+    entities. `roles` and `rules` are the same section of the text, so both are None or neither
+    is."""
 
     permissions: tuple[Permission, ...] | None = None
     resource_types: tuple[ResourceType, ...] | None = None
@@ -46,9 +47,9 @@ class PolicyDocument:
     memberships: tuple[Membership, ...] | None = None
     resources: tuple[Resource, ...] | None = None
     places: Mapping[tuple[str, Key], Place] = field(default_factory=dict, compare=False, repr=False)
-    """By kind and key; of a document that was parsed."""
+    """The places in a parsed document, by kind and key."""
     silences: tuple[Silence, ...] = field(default=(), compare=False, repr=False)
-    """Comments that silence findings; of a document that was parsed from YAML."""
+    """Comments that silence findings, in a document parsed from YAML."""
 
     def section(self, kind: str) -> tuple[Entity, ...] | None:
         """The entities of a kind (`permission`, `role`, ...)."""
@@ -56,9 +57,9 @@ class PolicyDocument:
         return section
 
     def over(self, stored: "PolicyDocument") -> "PolicyDocument":
-        """What is stored, with the sections of this document in place of those stored."""
+        """The stored document, with its sections replaced by those of this document."""
         sections: dict[str, Any] = {}
-        for one in fields(self):
-            named = getattr(self, one.name)
-            sections[one.name] = getattr(stored, one.name) if named is None else named
+        for section in fields(self):
+            own = getattr(self, section.name)
+            sections[section.name] = getattr(stored, section.name) if own is None else own
         return PolicyDocument(**sections)

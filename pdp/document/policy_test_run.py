@@ -1,4 +1,4 @@
-"""Runs policy tests through the decision room, and counts what no test decides."""
+"""Runs policy tests, and measures which parts of the policy they cover."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _BRANCHES = (True, False)
 
 
 class Difference(NamedTuple):
-    """A field of a decision that is not as wanted."""
+    """A field of a decision that differs from the expectation."""
 
     field: str
     wanted: Any
@@ -26,16 +26,16 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a test."""
+    """The result of a test."""
 
     test: PolicyTest
     decision: Decision
     differences: tuple[Difference, ...]
-    """Empty: it passed."""
+    """Empty: the test passed."""
 
 
 class Gap(NamedTuple):
-    """Something of a policy that no test decides."""
+    """A part of a policy that no test covers."""
 
     kind: str
     """`rule`, `grant` or `branch`."""
@@ -46,17 +46,17 @@ class Gap(NamedTuple):
 
 @dataclass(slots=True)
 class Coverage:
-    """What the tests of one policy decided."""
+    """The parts of a policy that its tests cover."""
 
     rules: set[str] = field(default_factory=set)
     grants: set[str] = field(default_factory=set)
     branches: defaultdict[tuple[str, str], set[bool]] = field(
         default_factory=lambda: defaultdict(set)
     )
-    """By rule and expression: the values that it has had."""
+    """By rule and expression: the values that occurred."""
 
     def add(self, account: Account) -> None:
-        """Counts one decision."""
+        """Counts a decision."""
         decision, seen = account.decision, account.seen
         if decision.rule_id is not None and decision.reason in _DECIDED:
             self.rules.add(decision.rule_id)
@@ -73,7 +73,8 @@ class Coverage:
                         self.branches[rule_id, text].add(value)
 
     def gaps(self, document: PolicyDocument) -> tuple[dict[str, tuple[int, int]], list[Gap]]:
-        """How many of how many were decided, by kind; and those that were not."""
+        """By kind, how many parts are covered and how many there are; and the parts that are not
+        covered."""
         gaps: list[Gap] = []
         totals = {"rules": 0, "grants": 0, "branches": 0}
         for rule in document.rules or ():
@@ -111,8 +112,8 @@ def run_tests(file: TestFile, now: float, coverage: Coverage | None = None) -> I
 
     Args:
         file: the policy, its facts and the tests.
-        now: the present, in seconds since 1970, for tests that name no time.
-        coverage: counts what is decided; without it tests run several times as fast.
+        now: the current time in seconds since 1970, for tests that do not name a time.
+        coverage: counts the covered parts; without it tests run several times as fast.
     """
     world = World(file.document, file.revoked_sessions)
     for test in file.tests:
@@ -127,7 +128,7 @@ def run_tests(file: TestFile, now: float, coverage: Coverage | None = None) -> I
 
 
 def differences_of(test: PolicyTest, decision: Decision) -> tuple[Difference, ...]:
-    """In what a decision is not as a test wants it."""
+    """The fields in which a decision differs from the expectation."""
     found = decision_fields(decision)
     differences = [
         Difference(name, wanted, found[name])
@@ -143,6 +144,6 @@ def differences_of(test: PolicyTest, decision: Decision) -> tuple[Difference, ..
 
 
 def explain_test(file: TestFile, test: PolicyTest, now: float) -> Explanation:
-    """Why the decision of a test is what it is."""
+    """Explains the decision of a test."""
     world = World(file.document, file.revoked_sessions)
     return explain(world.situation(test.asked, now if test.now is None else test.now))

@@ -1,7 +1,7 @@
-"""Policy tests: a policy with facts, questions about it, and the answers that are wanted.
+"""Policy tests: a policy with facts, questions about it, and the expected decisions.
 
-`docs/policy-tools.md` has the format. A file is read as strictly as a policy: what is misspelled is
-refused with its line, because a test that tests nothing is worse than none.
+`docs/policy-tools.md` documents the format. Test files are read as strictly as policies: a
+misspelled name is rejected with its line, because a test that tests nothing is worse than none.
 """
 
 import dataclasses
@@ -44,25 +44,25 @@ _EFFECTS: Final = {effect.value for effect in Effect}
 
 @dataclass(frozen=True, slots=True)
 class PolicyTest:
-    """One question, and what is wanted of the answer."""
+    """A question and its expected decision."""
 
     name: str
     line: int
     asked: Asked
     expect: Mapping[str, Any]
-    """Fields of `decision_fields`; what is left out may be anything."""
+    """Fields of `decision_fields`; an omitted field may have any value."""
     now: float | None
-    """Seconds since 1970; None: the present."""
+    """Seconds since 1970; None: the current time."""
     expect_audit: Mapping[str, Any] | None = None
-    """Fields of the record that a server keeps. Only for those who run a server."""
+    """Fields of the record in a server's audit log. Only tests against a server check them."""
     looks_at_audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TestFile:
-    """All tests of one policy with its facts."""
+    """All tests of a policy with its facts."""
 
-    __test__ = False  # for pytest, which takes the name for a collection of its own
+    __test__ = False  # pytest would take a class of this name for tests of its own
 
     description: str
     document: PolicyDocument
@@ -71,6 +71,8 @@ class TestFile:
 
 
 class ActorShape(Shape):
+    """The actor of a question: the user, and what the session token claims."""
+
     user: str
     session: str = "sess_1"
     organization: str | None = None
@@ -82,6 +84,8 @@ class ActorShape(Shape):
 
 
 class ResourceShape(Shape):
+    """The resource of a question."""
+
     type: str
     id: str
     organization: str | None = None
@@ -90,6 +94,8 @@ class ResourceShape(Shape):
 
 
 class AskShape(Shape):
+    """The question of a check."""
+
     actor: Any
     permission: str
     resource: Any = None
@@ -98,6 +104,8 @@ class AskShape(Shape):
 
 
 class ExpectShape(Shape):
+    """The expected fields of the decision."""
+
     decision: Literal["allow", "deny"] | None = None
     reason: str | None = None
     kind: Literal["unauthenticated", "forbidden"] | None = None
@@ -107,6 +115,8 @@ class ExpectShape(Shape):
 
 
 class CheckShape(Shape):
+    """A single question with its expected decision."""
+
     name: str = ""
     ask: AskShape
     expect: Any = None
@@ -115,6 +125,8 @@ class CheckShape(Shape):
 
 
 class RowShape(Shape):
+    """A row of a table: a question, and the expected effect for each actor."""
+
     permission: str
     resource: Any = None
     context: Attributes = Field(default_factory=dict)
@@ -122,6 +134,8 @@ class RowShape(Shape):
 
 
 class TableShape(Shape):
+    """The same questions for several actors."""
+
     name: str = ""
     actors: list[Any]
     now: str | None = None
@@ -129,11 +143,15 @@ class TableShape(Shape):
 
 
 class SessionShape(Shape):
+    """A revoked session and its user."""
+
     session: str
     user: str
 
 
 class GivenShape(Shape):
+    """What the tests of a file share: policy, facts, named actors and the time."""
+
     policy: Any
     facts: dict[str, Any] = Field(default_factory=dict)
     revoked_sessions: list[SessionShape] = Field(default_factory=list)
@@ -142,6 +160,8 @@ class GivenShape(Shape):
 
 
 class FileShape(Shape):
+    """A whole test file."""
+
     description: str = ""
     given: GivenShape
     checks: list[Any] = Field(default_factory=list)
@@ -149,15 +169,16 @@ class FileShape(Shape):
 
 
 def parse_tests(text: str, read_policy: Callable[[str], str]) -> TestFile:
-    """Reads a file of tests.
+    """Reads a test file.
 
     Args:
         text: the file, in YAML.
-        read_policy: the text of the policy that the file names, by the path as it is written there.
+        read_policy: returns the text of the policy file with the given path, as the test file has
+            it.
 
     Raises:
         InvalidPolicy: the file or its policy has problems; each has its place in its file.
-        OSError, ValueError: as `read_policy` does.
+        OSError, ValueError: as `read_policy` raises them.
     """
     root, problems = read_yaml(text)
     reader = _Reader(root)
@@ -167,7 +188,7 @@ def parse_tests(text: str, read_policy: Callable[[str], str]) -> TestFile:
 
 
 def decision_fields(decision: Decision) -> dict[str, Any]:
-    """What tests may expect of a decision."""
+    """The fields of a decision that tests may expect."""
     kind = decision.reason.denial_kind
     return {
         "decision": decision.effect.value,
@@ -180,7 +201,7 @@ def decision_fields(decision: Decision) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads one file; the first problem ends it."""
+    """Reads a file; stops at the first problem."""
 
     def __init__(self, root: Node) -> None:
         self._root = root
@@ -196,7 +217,9 @@ class _Reader:
         tests = (*self._checks(), *self._tables())
         if not tests:
             raise self._wrong((), "has neither checks nor tables, so it tests nothing")
-        revoked = tuple(RevokedSession(one.session, one.user) for one in given.revoked_sessions)
+        revoked = tuple(
+            RevokedSession(revoked.session, revoked.user) for revoked in given.revoked_sessions
+        )
         return TestFile(shape.description, document, revoked, tests)
 
     def _document(self, given: GivenShape, read_policy: Callable[[str], str]) -> PolicyDocument:
@@ -313,7 +336,7 @@ class _Reader:
         )
 
     def _expect(self, written: Any, path: Path) -> dict[str, Any]:
-        """`allow`, `deny`, a reason, or a mapping of fields."""
+        """The expected fields; written as `allow`, `deny`, a reason, or a mapping of fields."""
         if written is None:
             return {}
         if isinstance(written, str):

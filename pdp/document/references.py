@@ -1,7 +1,7 @@
-"""Whether the entities of a document refer to each other soundly.
+"""Checks the references between the entities of a document.
 
-A section that is None is not judged, nor is what refers to it. Facts (users, organizations,
-memberships) arrive in any order, so what names one of them may come first.
+A section that is None is not checked, nor are references to it. Facts (users, organizations,
+memberships) arrive in any order, so an entity may refer to a fact that is not stored yet.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from pdp.model import Key, Permission, Resource, key_of
 
 
 def reference_violations(document: PolicyDocument) -> list[Violation]:
-    """Every reference that leads nowhere, in a circle, too deep, or across organizations."""
+    """Every reference that is broken, part of a cycle, too deep, or across organizations."""
     return [
         Violation(path, description, line, column)
         for kind, key, field, description in _problems(document)
@@ -28,7 +28,7 @@ def reference_violations(document: PolicyDocument) -> list[Violation]:
 def place_of(
     document: PolicyDocument, kind: str, key: Key, field: str
 ) -> tuple[str, int | None, int | None]:
-    """Where an entity stands in the text; one that is only stored is named by its key."""
+    """The place of an entity in the text; an entity that is only stored is named by its key."""
     place = document.places.get((kind, key))
     if place is None:
         return f"stored {kind} {display_key(key)}", None, None
@@ -56,7 +56,7 @@ def _problems(document: PolicyDocument) -> Iterator[_Problem]:
                 yield "rule", (rule.id,), "permission", text
     yield from _route_problems(document)
     if document.resources is not None:
-        resources = {key_of(one): one for one in document.resources}
+        resources = {key_of(resource): resource for resource in document.resources}
         for resource in document.resources:
             if text := parent_problem(resource, resources.get):
                 yield "resource", key_of(resource), "parent", text
@@ -64,18 +64,19 @@ def _problems(document: PolicyDocument) -> Iterator[_Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The permissions that are declared."""
+    """The declared permissions and their resource types."""
 
     names: frozenset[str]
     types: frozenset[str]
 
     @classmethod
     def of(cls, permissions: Iterable[Permission]) -> "Declared":
+        """Collects the names and resource types of the permissions."""
         names = frozenset(permission.name for permission in permissions)
         return cls(names, frozenset(name.partition(":")[0] for name in names))
 
     def problem(self, pattern: str) -> str | None:
-        """What is wrong with the permission that a rule names: it must match a declared one."""
+        """The problem with a rule's permission, which must match a declared one."""
         if pattern == "*" or pattern in self.names:
             return None
         resource_type, _, action = pattern.partition(":")
@@ -90,27 +91,28 @@ def _route_problems(document: PolicyDocument) -> Iterator[_Problem]:
     routes = document.routes or ()
     if document.permissions is not None:
         declared = Declared.of(document.permissions)
-        for one in routes:
-            if isinstance(one.needs, Needs) and (text := declared.problem(one.needs.permission)):
-                yield "route", (one.route,), "", text
+        for route in routes:
+            needs = route.needs
+            if isinstance(needs, Needs) and (text := declared.problem(needs.permission)):
+                yield "route", (route.route,), "", text
     try:
-        Routes({one.route: one.needs for one in routes})
+        Routes({route.route: route.needs for route in routes})
     except RouteMapInvalid as error:
         for problem in error.problems:
-            *others, route = problem.routes
+            *others, last = problem.routes
             with_others = "".join(f"and {other!r} " for other in others)
-            yield "route", (route,), "", f"{with_others}{problem.text}"
+            yield "route", (last,), "", f"{with_others}{problem.text}"
 
 
 def role_problems(inherits: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """By role: an unknown role, a cycle or a chain longer than ROLE_DEPTH_MAX in its inheritance.
+    """The problems of role inheritance, by role: an unknown role, a cycle, or a chain longer than
+    ROLE_DEPTH_MAX.
 
-    Each role is visited once, without recursion, whatever the shape of the graph; the search ends
-    with VIOLATIONS_MAX problems.
+    Each role is visited once, without recursion. The search ends with VIOLATIONS_MAX problems.
     """
     problems: dict[str, str] = {}
     depth: dict[str, int] = {}
-    """Of finished roles: how many roles the longest chain from here on holds."""
+    """For each finished role: the length of its longest chain."""
     for root in sorted(inherits):
         path: dict[str, None] = {}
         stack = [(root, False)]
@@ -150,8 +152,8 @@ def _circle(path: Iterable[str], first: str) -> str:
 def parent_problem(
     resource: Resource, find: Callable[[Key], Resource | None], below: int = 0
 ) -> str | None:
-    """What is wrong with what is above a resource. `find` finds others by their key; `below` is
-    how many levels are below it."""
+    """The problem with a resource's ancestors. `find` finds a resource by its key; `below` is the
+    number of levels below the resource."""
     above = resource.parent
     if above is None:
         return None

@@ -1,4 +1,4 @@
-"""PolicyDocument -> text that people can read, and that parses to the same document."""
+"""Writes a PolicyDocument as text for people that parses to the same document."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,50 +37,55 @@ from pdp.model import (
 
 _WIDTH = 100
 _INTEGER_MAX = 2**53
-"""Up to here every integer is a float: such numbers are written without a fraction."""
+"""Doubles hold every integer up to here: such numbers are written without a fraction."""
 
 
 VERSION_LINE = "version: 1\n"
-"""What every rendered document begins with."""
+"""The first line of every rendered document."""
 
 
 def render_document(document: PolicyDocument) -> str:
-    """The YAML text of a document, ordered by key. Ids that parsing derives anyway are left out."""
+    """The YAML text of a document, ordered by key. Omits ids that parsing derives."""
     return VERSION_LINE + render_sections(document)
 
 
 def render_sections(document: PolicyDocument) -> str:
-    """The text of the sections that the document has; of several documents, one after the other,
-    it makes one."""
+    """The text of the document's sections. The texts of several documents can be concatenated into
+    a single document."""
     tree: dict[str, Any] = {}
     if document.permissions is not None:
         tree["permissions"] = _permissions(sorted(document.permissions, key=key_of))
     if document.resource_types is not None:
         tree["resource_types"] = {
-            one.name: _resource_type(one) for one in sorted(document.resource_types, key=key_of)
+            entity.name: _resource_type(entity)
+            for entity in sorted(document.resource_types, key=key_of)
         }
     if document.roles is not None:
         tree["roles"] = _roles(document.roles, document.rules or ())
     if document.grants is not None:
-        tree["grants"] = [_grant(one) for one in sorted(document.grants, key=key_of)]
+        tree["grants"] = [_grant(entity) for entity in sorted(document.grants, key=key_of)]
     if document.routes is not None:
-        tree["routes"] = {one.route: _route(one) for one in sorted(document.routes, key=key_of)}
+        tree["routes"] = {
+            entity.route: _route(entity) for entity in sorted(document.routes, key=key_of)
+        }
     if document.users is not None:
-        tree["users"] = [_user(one) for one in sorted(document.users, key=key_of)]
+        tree["users"] = [_user(entity) for entity in sorted(document.users, key=key_of)]
     if document.organizations is not None:
         tree["organizations"] = [
-            _organization(one) for one in sorted(document.organizations, key=key_of)
+            _organization(entity) for entity in sorted(document.organizations, key=key_of)
         ]
     if document.memberships is not None:
-        tree["memberships"] = [_membership(one) for one in sorted(document.memberships, key=key_of)]
+        tree["memberships"] = [
+            _membership(entity) for entity in sorted(document.memberships, key=key_of)
+        ]
     if document.resources is not None:
-        tree["resources"] = [_resource(one) for one in sorted(document.resources, key=key_of)]
+        tree["resources"] = [_resource(entity) for entity in sorted(document.resources, key=key_of)]
     return _dump(tree) if tree else ""
 
 
 def render_more(document: PolicyDocument) -> str:
-    """The text of a document with one section, a list, without the line that names it: what goes
-    on a section that `render_sections` began. Empty if the section is."""
+    """The items of a document's only section, a list, without the line that names the section: more
+    items for a section that `render_sections` began. Empty if the section is."""
     text = render_sections(document)
     return text.partition("\n")[2] if "\n-" in text else ""
 
@@ -97,20 +102,20 @@ def _dump(tree: dict[str, Any]) -> str:
 
 
 def _escaped(line: str) -> str:
-    """A line with escapes for what does not print, such as U+202E, which would show it otherwise
-    than it is read. Texts that hold one are in double quotes (`_represent_text`), where the escape
-    means the same."""
+    """Escapes characters that do not print, such as U+202E, which would display the line in another
+    order than it is read. Texts with such characters are in double quotes (`_represent_text`), in
+    which the escape means the same."""
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in line)
 
 
 class _Line(dict[str, Any]):
-    """A mapping that stands on one line: `{role: ADMIN, user: user_1}`."""
+    """A mapping that is written on a single line: `{role: ADMIN, user: user_1}`."""
 
 
-def _said(**values: Any) -> dict[str, Any]:
-    """The values that say something."""
+def _without_empty(**values: Any) -> dict[str, Any]:
+    """Drops empty values."""
     return {name: value for name, value in values.items() if value not in ("", None, {}, [])}
 
 
@@ -123,7 +128,7 @@ def _permissions(permissions: Sequence[Permission]) -> list[str] | dict[str, str
 def _resource_type(resource_type: ResourceType) -> dict[str, Any]:
     tenants = resource_type.tenancy is Tenancy.ORGANIZATION
     return _Line(
-        _said(
+        _without_empty(
             tenancy="" if tenants else resource_type.tenancy.value,
             stored="required" if resource_type.stored_required else "",
         )
@@ -135,7 +140,7 @@ def _roles(roles: Sequence[Role], rules: Sequence[Rule]) -> dict[str, Any]:
     for rule in sorted(rules, key=key_of):
         by_role.setdefault((rule.role, rule.effect), []).append(_rule(rule))
     return {
-        role.name: _said(
+        role.name: _without_empty(
             description=role.description,
             inherits=list(role.inherits),
             allow=by_role.get((role.name, Effect.ALLOW)),
@@ -146,36 +151,36 @@ def _roles(roles: Sequence[Role], rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _rule(rule: Rule) -> str | dict[str, Any]:
-    said = _said(
+    written = _without_empty(
         permission=rule.permission,
         when=rule.condition,
         id="" if rule.id == derived_rule_id(rule) else rule.id,
         description=rule.description,
     )
-    return rule.permission if said.keys() == {"permission"} else said
+    return rule.permission if written.keys() == {"permission"} else written
 
 
 def _grant(grant: Grant) -> dict[str, Any]:
-    said = _Line(role=grant.role)
+    written = _Line(role=grant.role)
     match grant.subject:
         case ToUser(user_id):
-            said["user"] = user_id
+            written["user"] = user_id
         case ToOrganizationRole(organization_role):
-            said["organization_role"] = organization_role
+            written["organization_role"] = organization_role
     match grant.scope:
         case InOrganization(organization_id):
-            said["organization"] = organization_id
+            written["organization"] = organization_id
         case OnResource(resource):
-            said["resource"] = _ref(resource)
+            written["resource"] = _ref(resource)
         case Everywhere():
             pass
     if grant.not_before is not None:
-        said["not_before"] = render_time(grant.not_before)
+        written["not_before"] = render_time(grant.not_before)
     if grant.expires_at is not None:
-        said["expires_at"] = render_time(grant.expires_at)
+        written["expires_at"] = render_time(grant.expires_at)
     if grant.id != derived_grant_id(grant):
-        said["id"] = grant.id
-    return said
+        written["id"] = grant.id
+    return written
 
 
 def _route(route: Route) -> str | dict[str, Any]:
@@ -188,13 +193,13 @@ def _route(route: Route) -> str | dict[str, Any]:
 
 
 def as_written(entity: Entity) -> dict[str, Any]:
-    """The fields of an entity that say something, named as a document names them; of a rule and a
-    grant without the id."""
+    """The fields of an entity that are not empty, with the names of a document; rules and grants
+    without their id."""
     return _WRITERS[type(entity)](entity)
 
 
 def _whole_rule(rule: Rule) -> dict[str, Any]:
-    return _said(
+    return _without_empty(
         role=rule.role,
         effect=rule.effect.value,
         permission=rule.permission,
@@ -204,7 +209,7 @@ def _whole_rule(rule: Rule) -> dict[str, Any]:
 
 
 def _organization(organization: Organization) -> dict[str, Any]:
-    return _Line(_said(id=organization.id, slug=organization.slug, name=organization.name))
+    return _Line(_without_empty(id=organization.id, slug=organization.slug, name=organization.name))
 
 
 def _membership(membership: Membership) -> dict[str, Any]:
@@ -218,33 +223,35 @@ def _ref(ref: ResourceRef) -> dict[str, str]:
 
 
 def _user(user: User) -> dict[str, Any]:
-    said = _said(
+    written = _without_empty(
         id=user.id,
         email=user.email,
         name=user.name,
         status="" if user.status is UserStatus.ACTIVE else user.status.value,
         attributes=_ordered(user.attributes),
     )
-    return _Line(said)
+    return _Line(written)
 
 
 def _resource(resource: Resource) -> dict[str, Any]:
-    said = _said(
+    written = _without_empty(
         type=resource.type,
         id=resource.id,
         organization=resource.organization_id,
         parent=None if resource.parent is None else _ref(resource.parent),
         attributes=_ordered(resource.attributes),
     )
-    return _Line(said)
+    return _Line(written)
 
 
 _WRITERS: Mapping[type[Entity], Callable[[Any], dict[str, Any]]] = {
-    Permission: lambda one: _said(description=one.description),
-    Role: lambda one: _said(description=one.description, inherits=list(one.inherits)),
+    Permission: lambda entity: _without_empty(description=entity.description),
+    Role: lambda entity: _without_empty(
+        description=entity.description, inherits=list(entity.inherits)
+    ),
     Rule: _whole_rule,
-    Grant: lambda one: {name: value for name, value in _grant(one).items() if name != "id"},
-    Route: lambda one: {"needs": _route(one)},
+    Grant: lambda entity: {name: value for name, value in _grant(entity).items() if name != "id"},
+    Route: lambda entity: {"needs": _route(entity)},
     User: _user,
     Organization: _organization,
     Membership: _membership,
@@ -253,7 +260,8 @@ _WRITERS: Mapping[type[Entity], Callable[[Any], dict[str, Any]]] = {
 
 
 def _ordered(value: Any) -> Any:
-    """With keys in order, so that equal attributes are equal text. Their depth is bounded."""
+    """Sorts the keys, so that equal attributes give equal text. Recursive: their depth is
+    bounded."""
     if isinstance(value, Mapping):
         return {key: _ordered(value[key]) for key in sorted(value)}
     if isinstance(value, list):
@@ -262,7 +270,8 @@ def _ordered(value: Any) -> Any:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Writes plain only what `plain_value` reads back, and what no old YAML reads otherwise."""
+    """Leaves a scalar unquoted only if `plain_value` reads it back and YAML 1.1 reads it the same
+    way."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is not yaml.ScalarNode:
@@ -300,7 +309,7 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
 
 
 def _is_block(text: str) -> bool:
-    """Whether a literal block shows the text as it is."""
+    """Whether a literal block preserves the text."""
     lines = text.removesuffix("\n").split("\n")
     return all(line.isprintable() and line == line.strip() and line for line in lines)
 

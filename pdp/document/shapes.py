@@ -1,6 +1,6 @@
-"""The structure of a document's items, as pydantic models: which fields, of which type.
+"""The structure of a document's items as pydantic models: fields and their types.
 
-Meaning (grammars, conditions, references) is checked on the entities that they become.
+The meaning (grammars, conditions, references) is checked later, on the entities.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,15 +9,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 
-def _nothing_is_empty(value: Any) -> Any:
+def _none_as_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
 class Shape(BaseModel):
+    """Base of all shapes: rejects unknown fields and converts no types."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class RuleShape(Shape):
+    """A rule that is written as a mapping."""
+
     permission: str
     when: str = ""
     id: str = ""
@@ -25,29 +29,40 @@ class RuleShape(Shape):
 
 
 class RoleShape(Shape):
+    """A role with its rules."""
+
     description: str = ""
     inherits: list[str] = Field(default_factory=list)
-    # Each is a RuleShape or a permission, and read by itself: one that is wrong hides no other.
+    # Each item is a RuleShape or a permission. Items are read separately, so a faulty item hides no
+    # other.
     allow: list[Any] = Field(default_factory=list)
     deny: list[Any] = Field(default_factory=list)
 
 
 class ResourceTypeShape(Shape):
+    """What the policy says about a resource type."""
+
     tenancy: Literal["organization", "none"] = "organization"
     stored: Literal["optional", "required"] = "optional"
 
 
 class RouteShape(Shape):
+    """What a route requires."""
+
     permission: str
     resource: str | None = None
 
 
 class ResourceRefShape(Shape):
+    """The type and id of a resource."""
+
     type: str
     id: str
 
 
 class GrantShape(Shape):
+    """A grant: a role, a subject, a scope, and the time in which it holds."""
+
     role: str
     user: str | None = None
     organization_role: str | None = None
@@ -58,10 +73,12 @@ class GrantShape(Shape):
     id: str = ""
 
 
-Attributes = Annotated[dict[str, Any], BeforeValidator(_nothing_is_empty)]
+Attributes = Annotated[dict[str, Any], BeforeValidator(_none_as_empty)]
 
 
 class UserShape(Shape):
+    """A user with attributes."""
+
     id: str
     email: str = ""
     name: str = ""
@@ -70,18 +87,24 @@ class UserShape(Shape):
 
 
 class OrganizationShape(Shape):
+    """An organization."""
+
     id: str
     slug: str = ""
     name: str = ""
 
 
 class MembershipShape(Shape):
+    """A user's role in an organization."""
+
     organization: str
     user: str
     role: str
 
 
 class ResourceShape(Shape):
+    """A stored resource."""
+
     type: str
     id: str
     organization: str | None = None
@@ -98,7 +121,7 @@ _SENTENCES = {
 
 
 def sentence(error: ErrorDetails, shape: type[Shape]) -> str:
-    """What pydantic found wrong, in words for whoever wrote the document."""
+    """Rewrites an error of pydantic for the author of the document."""
     match error["type"]:
         case "extra_forbidden":
             return f"is not a field here{_known_fields(error, shape)}"
@@ -112,5 +135,5 @@ def sentence(error: ErrorDetails, shape: type[Shape]) -> str:
 
 
 def _known_fields(error: ErrorDetails, shape: type[Shape]) -> str:
-    # a nested item's fields are other than those of `shape`: say nothing rather than the wrong ones
+    # The fields of a nested item differ from those of `shape`: rather no hint than a wrong one.
     return f" (fields: {', '.join(shape.model_fields)})" if len(error["loc"]) == 1 else ""

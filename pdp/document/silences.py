@@ -3,8 +3,8 @@
     # lint: silence grant-never-ends: staff is removed by Clerk
     - {role: ADMIN, user: user_ada}
 
-A comment holds for the line that it is on, or for the next line that is no comment. Above the first
-line of the document that is no comment, it holds for the whole document.
+A comment applies to its own line, or to the next line that is not a comment. Before the first line
+of the document that is not a comment, it applies to the whole document.
 """
 
 import re
@@ -16,19 +16,19 @@ _COMMENT: Final = re.compile(r"(?:^|\s)#\s*lint:\s*silence\b\s*([a-z0-9-]*)\s*(?
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """One comment."""
+    """A comment that silences a rule."""
 
     rule: str
-    """The rule's id as it is written; it may be none."""
+    """The rule's id as written; perhaps no rule has it."""
     reason: str
     line: int
-    """Where the comment is."""
+    """The line of the comment."""
     target: int | None
-    """The line that it holds for; None: the whole document."""
+    """The line that it applies to; None: the whole document."""
 
 
 def silences_of(text: str) -> tuple[Silence, ...]:
-    """The comments of a document in YAML."""
+    """The silencing comments of a YAML document."""
     if "lint:" not in text:
         return ()
     lines = text.splitlines()
@@ -39,13 +39,14 @@ def silences_of(text: str) -> tuple[Silence, ...]:
         match = _COMMENT.search(line)
         stripped = line.strip()
         if match is not None:
-            one = (match[1], match[2] or "", number)
+            comment = (match[1], match[2] or "", number)
             if stripped.startswith("#"):
-                pending.append(one)
+                pending.append(comment)
                 continue
-            found.append(Silence(*one, number))
+            found.append(Silence(*comment, number))
         if stripped.startswith("#") or not stripped:
             continue
-        found += [Silence(*one, number if begun else None) for one in pending]
+        target = number if begun else None
+        found += [Silence(*comment, target) for comment in pending]
         pending, begun = [], True
-    return (*found, *(Silence(*one, None) for one in pending))
+    return (*found, *(Silence(*comment, None) for comment in pending))

@@ -1,6 +1,6 @@
-"""RFC 3339 text <-> seconds since 1970-01-01 UTC, without losing a microsecond.
+"""Converts between RFC 3339 text and seconds since 1970-01-01 UTC, exact to the microsecond.
 
-`datetime.fromisoformat` reads more than RFC 3339 (week dates, no offset), hence the grammar here.
+`datetime.fromisoformat` accepts more than RFC 3339 (week dates, no offset), hence the grammar here.
 """
 
 import re
@@ -13,11 +13,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIME_MIN = -62_135_596_800.0
 """0001-01-01T00:00:00Z, the first instant of google.protobuf.Timestamp."""
 TIME_MAX = 253_402_300_800.0
-"""10000-01-01T00:00:00Z, the first instant past it."""
+"""10000-01-01T00:00:00Z, the first instant after its range."""
 
 
 def parse_time(text: str) -> float:
-    """Seconds since 1970, rounded to microseconds. Raises ValueError with a sentence."""
+    """Seconds since 1970, rounded to microseconds. Raises ValueError with a sentence for people."""
     found = _RFC_3339.fullmatch(text)
     if found is None:
         raise ValueError("must be an RFC 3339 time with an offset, e.g. 2026-01-31T12:00:00Z")
@@ -35,7 +35,7 @@ def parse_time(text: str) -> float:
 
 
 def render_time(seconds: float) -> str:
-    """The RFC 3339 form in UTC, with microseconds where there are some."""
+    """The RFC 3339 form in UTC, with microseconds if they are not zero."""
     moment = _EPOCH + timedelta(microseconds=round(seconds * 1_000_000))
     text = moment.replace(tzinfo=None).isoformat(timespec="auto")
     return f"{text}Z"

@@ -1,6 +1,6 @@
-"""One entity at a time: is it well formed, and how is it stored?
+"""Validates an entity by itself, and brings it into its stored form.
 
-The one check that every write passes, through a document or through the administration service.
+Every write passes this check, through a document or through the administration service.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,17 +37,17 @@ from pdp.model import (
 
 E = TypeVar("E", bound=Entity)
 Problem = tuple[Path, str]
-"""A field of an entity, named as in the contract, and what is wrong with it."""
+"""The path of a field, named as in the contract, and its problem."""
 
 
 def display_key(key: Key) -> str:
-    """A key for people."""
+    """A key as text for people."""
     return "/".join(key)
 
 
 def checked(entity: E) -> tuple[E, list[Problem]]:
-    """The entity as it is stored (attributes copied, times in whole microseconds, names that it
-    inherits sorted), and everything that is wrong with it, in which case it must not be stored."""
+    """The stored form of an entity (attributes copied, times in whole microseconds, inherited roles
+    sorted) and all its problems. An entity with a problem must not be stored."""
     problems = [
         (_path(violation.field), violation.description)
         for violation in _violations(entity)
@@ -74,14 +74,17 @@ def checked(entity: E) -> tuple[E, list[Problem]]:
                     else stored._replace(attributes=attributes)
                 )
             except InvalidRequest as error:
-                problems += [(_path(one.field), one.description) for one in error.violations]
+                problems += [
+                    (_path(violation.field), violation.description)
+                    for violation in error.violations
+                ]
             except LimitExceeded as error:
                 problems.append((("attributes",), error.message))
     return stored, problems
 
 
 def _path(field: str) -> Path:
-    # only the first part is looked up, and no field name holds a dot
+    # Only the first part is looked up, and no field name contains a dot.
     return tuple(field.split("."))
 
 
@@ -176,7 +179,7 @@ def _check_condition(source: str) -> Violation | None:
 
 
 def _check_time(seconds: float | None, field: str) -> Violation | None:
-    # written so that NaN fails
+    # This comparison fails for NaN.
     if seconds is None or TIME_MIN <= seconds < TIME_MAX:
         return None
     return Violation(field, "must be within the years 0001 to 9999")

@@ -1,10 +1,10 @@
-"""A policy document with its facts as a world in which questions can be asked, offline."""
+"""A policy document with its facts as a world that answers questions offline."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pdp.decision import Policy, Situation, Standing, build_policy
+from pdp.decision import Policy, Principal, Situation, build_policy
 from pdp.document.policy_document import PolicyDocument
 from pdp.model import (
     Actor,
@@ -24,7 +24,7 @@ from pdp.model import (
 )
 
 TOKEN_SECONDS = 60.0
-"""The life of the tokens of a world, as that of Clerk's session tokens."""
+"""Lifetime of a world's tokens, like that of Clerk's session tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class World:
             routes=document.routes or (),
             resource_types=document.resource_types or (),
         )
-        self._resources = {(one.type, one.id): one for one in document.resources or ()}
+        self._resources = {
+            (resource.type, resource.id): resource for resource in document.resources or ()
+        }
         self._on_resource: defaultdict[ResourceRef, list[Grant]] = defaultdict(list)
         in_organization: defaultdict[str, list[Grant]] = defaultdict(list)
         to_user: defaultdict[str, list[Grant]] = defaultdict(list)
@@ -87,7 +89,9 @@ class World:
                 user,
                 memberships[user.id],
                 tuple(to_user[user.id]),
-                frozenset(one.session_id for one in revoked_sessions if one.user_id == user.id),
+                frozenset(
+                    revoked.session_id for revoked in revoked_sessions if revoked.user_id == user.id
+                ),
             )
             for user in document.users or ()
         }
@@ -100,7 +104,7 @@ class World:
         }
 
     def situation(self, asked: Asked, now: float) -> Situation:
-        """All that the answer to a question depends on, at `now` (seconds since 1970)."""
+        """Everything that the decision of a question depends on, at `now` (seconds since 1970)."""
         return Situation(
             self.policy,
             asked.token(now),
@@ -111,13 +115,13 @@ class World:
             now,
         )
 
-    def standing(self, asked: Asked, now: float) -> Standing:
-        """The actor, for any number of questions."""
-        return self.situation(asked, now).standing()
+    def principal(self, asked: Asked, now: float) -> Principal:
+        """The principal, for any number of questions."""
+        return self.situation(asked, now).principal()
 
     def chain(self, asked: Resource | None) -> tuple[ResourceFacts, ...]:
-        """A resource and those above it, nearest first. What is stored wins over what is asked: its
-        organization and parent whole, its attributes one by one."""
+        """A resource and its ancestors, nearest first. Stored values take precedence over those of
+        the question: organization and parent as a whole, attributes by key."""
         chain: list[ResourceFacts] = []
         resource = asked
         while resource is not None:

@@ -1,8 +1,9 @@
-"""Text -> nodes with line numbers. A small, strict part of YAML 1.2.
+"""Reads YAML text into nodes that know their place. Accepts a small, strict part of YAML 1.2.
 
-Built from parser events rather than `yaml.compose`, without recursion, because a document is input:
-depth is bounded while reading, and aliases (which let ten lines stand for a billion nodes) never
-exist. Plain scalars follow YAML 1.2: `no`, `on`, `0123`, `12:30` and dates are text, as written.
+Built from parser events rather than `yaml.compose`, without recursion, because documents are
+untrusted input: the depth is bounded while reading, and aliases (with which ten lines become a
+billion nodes) are rejected. Plain scalars follow YAML 1.2: `no`, `on`, `0123`, `12:30` and dates
+are text, as written.
 """
 
 import re
@@ -18,7 +19,7 @@ Scalar = str | int | float | bool | None
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _INTEGER_DIGITS_MAX = 400
-"""More than any double has; beyond, Python would take quadratic time."""
+"""More digits than any double has; converting more would take quadratic time in Python."""
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -27,7 +28,8 @@ _WORDS: dict[str, Scalar] = {
 
 
 def plain_value(text: str) -> Scalar:
-    """What an unquoted scalar means: null, a boolean, a number as JSON writes it, else itself."""
+    """The value of an unquoted scalar: null, a boolean, a number in JSON's syntax, otherwise its
+    text."""
     if text in _WORDS:
         return _WORDS[text]
     number = _NUMBER.fullmatch(text)
@@ -38,10 +40,13 @@ def plain_value(text: str) -> Scalar:
 
 
 def read_yaml(text: str) -> tuple[Node, list[Violation]]:
-    """Reads one YAML document.
+    """Reads a YAML document.
 
-    Returns its root and the problems that leave it readable (keys written twice: the first counts).
-    Raises InvalidPolicy where it cannot be read, LimitExceeded past DOCUMENT_BYTES_MAX.
+    Returns its root and the problems that leave it readable (duplicate keys: the first counts).
+
+    Raises:
+        InvalidPolicy: the text is not accepted YAML.
+        LimitExceeded: the text is longer than DOCUMENT_BYTES_MAX.
     """
     check_text(text)
     try:
@@ -53,7 +58,7 @@ def read_yaml(text: str) -> tuple[Node, list[Violation]]:
         spot = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
         problem = error.problem or "cannot be read"
         if mark is not None and _is_tab(text, mark.line, mark.column):
-            problem = "a tab stands where only spaces may: indent with spaces"
+            problem = "a tab where only spaces are allowed: indent with spaces"
         raise InvalidPolicy(Violation("document", f"is not YAML: {problem}", *spot)) from None
     except yaml.reader.ReaderError as error:
         raise InvalidPolicy(Violation("document", f"is not YAML: {error.reason}")) from None
@@ -65,7 +70,7 @@ def read_yaml(text: str) -> tuple[Node, list[Violation]]:
 
 
 def _is_tab(text: str, line: int, column: int) -> bool:
-    """Whether an error is at a tab, or behind one that indents its line. Both count from 0."""
+    """Whether an error is at a tab, or after a tab that indents its line. Both count from 0."""
     lines = text.split("\n")
     written = lines[line] if line < len(lines) else ""
     indent = written[: len(written) - len(written.lstrip())]
@@ -77,14 +82,15 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 
 class _Builder:
-    """Builds the tree of one document while its events arrive."""
+    """Builds the tree of a document from its events."""
 
     def __init__(self) -> None:
         self.root: Node | None = None
         self.fatal: list[Violation] = []
         self.duplicates: list[Violation] = []
         self._open: list[tuple[Node, str | None]] = []
-        """Unfinished collections, outermost first, each mapping with the key that awaits a value"""
+        """Unfinished collections, outermost first; each mapping with the key that still has no
+        value."""
         self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
@@ -101,7 +107,7 @@ class _Builder:
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 self._check_properties(event, spot)
                 if len(self._open) >= DOCUMENT_DEPTH_MAX:
-                    # nothing below is worth reading: this is not a policy
+                    # The rest is not worth reading: this is not a policy.
                     text = f"is nested more than {DOCUMENT_DEPTH_MAX} levels deep"
                     raise InvalidPolicy(*self.fatal, Violation(self._path(), text, *spot))
                 is_list = isinstance(event, yaml.SequenceStartEvent)
@@ -137,7 +143,7 @@ class _Builder:
             self._open[-1] = (parent, self._key(node, parent))
         else:
             self._open[-1] = (parent, None)
-            # a key that was refused, or came before, keeps no value
+            # A rejected or duplicate key keeps no value.
             parent.value.setdefault(key, node)
 
     def _key(self, node: Node, parent: Node) -> str:

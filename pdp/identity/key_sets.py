@@ -72,7 +72,8 @@ class KeySource(Protocol):
         """Ends the fetching; does not wait for a fetch in flight."""
 
     @property
-    def fetches(self) -> KeyFetches: ...
+    def fetches(self) -> KeyFetches:
+        """Counts of the fetches so far."""
 
 
 class PemKey:
@@ -84,19 +85,22 @@ class PemKey:
         self._key = key
 
     def current(self, kid: str | None) -> RSAPublicKey | None:
+        """The key, whatever the kid."""
         return self._key
 
     async def find(self, kid: str | None) -> RSAPublicKey | None:
+        """The key, whatever the kid."""
         return self._key
 
     def ready(self) -> bool:
+        """Always true: the key is in the settings."""
         return True
 
     def start(self) -> None:
-        pass
+        """Does nothing: there is nothing to fetch."""
 
     def stop(self) -> None:
-        pass
+        """Does nothing: there is nothing to fetch."""
 
 
 class RemoteKeySet:
@@ -128,16 +132,24 @@ class RemoteKeySet:
 
     @property
     def fetches(self) -> KeyFetches:
+        """Counts of the fetches so far."""
         return self._fetches
 
     def ready(self) -> bool:
+        """Whether a fetch has succeeded since the start."""
         return self._keys is not None
 
     def current(self, kid: str | None) -> RSAPublicKey | None:
+        """The key of this kid from the last successful fetch. Never waits."""
         keys = self._keys
         return keys.get(kid) if keys is not None and kid is not None else None
 
     async def find(self, kid: str | None) -> RSAPublicKey | None:
+        """The key of this kid; if it is not in memory, waits for a recent fetch.
+
+        Raises:
+            KeysUnavailable: no recent fetch ended in time.
+        """
         key = self.current(kid)
         if key is not None:
             return key
@@ -147,10 +159,12 @@ class RemoteKeySet:
         return self.current(kid)
 
     def start(self) -> None:
+        """Starts the thread that fetches. Call it once."""
         client = _open_client()
         threading.Thread(target=self._run, args=(client,), name="pdp-key-set", daemon=True).start()
 
     def stop(self) -> None:
+        """Ends the thread; does not wait for a fetch in flight."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

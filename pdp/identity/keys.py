@@ -62,8 +62,8 @@ def pem_of(settings: IssuerSettings) -> str | None:
 
 
 def parse_pem(text: str) -> RSAPublicKey:
-    """Parses a PEM public key in every form that Clerk's dashboard and SDKs use: plain, with CRLF,
-    with newlines escaped (`\\n`) or removed, or without its header and footer.
+    r"""Parses a PEM public key in every form that Clerk's dashboard and SDKs use: plain, with CRLF,
+    with newlines escaped (`\n`) or removed, or without its header and footer.
 
     Raises:
         KeyRefused: The text is not an acceptable key.

@@ -73,6 +73,7 @@ class Loaded(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: arguments, environment variables, the TOML file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 

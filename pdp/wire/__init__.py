@@ -1,8 +1,10 @@
-"""Room 1, the wire: gRPC and Connect in and out.
+"""Room 1: the wire, which serves gRPC and Connect.
 
-In: HTTP requests (ASGI). Out: responses with an answer, or with a status of one table.
-The only room that knows grpc and the generated code; it parses and checks requests once, so that
-no room behind it has to. It decides nothing and reads no database.
+In:  HTTP requests (ASGI).
+Out: responses with an answer, or with a status of the table in `statuses`.
+
+The only room that knows grpc and the generated code. It parses and checks each request once, so no
+other room has to. It decides nothing and reads no database.
 """
 
 from pdp.wire.application import Application, Receive, Scope, Send

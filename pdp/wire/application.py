@@ -1,6 +1,6 @@
-"""The ASGI application: gRPC and Connect for every method of the table, on one port.
+"""The ASGI application: gRPC and Connect for every method of the table, on the same port.
 
-Any ASGI server with HTTP/2 and trailers can carry it; `pdp.process.listener` does so with h2corn.
+Any ASGI server with HTTP/2 and trailers can run it; `pdp.process.listener` does so with h2corn.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 MESSAGE_SECONDS_MAX = 5.0
-"""From the headers of a request to the end of its message."""
+"""The longest time from the headers of a request to the end of its message, in seconds."""
 DIALOG_SECONDS_MAX = 10.0
-"""For a whole stream of reflection requests: it needs no caller."""
+"""The longest time for a whole stream of reflection requests, in seconds: it needs no caller."""
 DRAIN_POLL_SECONDS = 0.01
 
 _GRPC = (b"content-type", b"application/grpc")
@@ -44,11 +44,11 @@ _ACCEPT = (b"grpc-accept-encoding", b",".join(ENCODINGS))
 
 
 class _LeftError(Exception):
-    """The client left."""
+    """The client disconnected."""
 
 
 class Application:
-    """Answers HTTP requests. They all run on one event loop."""
+    """Answers HTTP requests, all on the same event loop."""
 
     def __init__(
         self,
@@ -59,19 +59,20 @@ class Application:
         rpcs_max: int,
         streams_share: int,
     ) -> None:
-        """`rpcs_max`: how many requests are answered at once; `streams_share`: how many streams
-        each caller may have open."""
+        """`rpcs_max`: the most requests that are answered at the same time; `streams_share`: the
+        most streams that each caller may have open."""
         self._pipeline = Pipeline(callers, observe, rpcs_max=rpcs_max, streams_share=streams_share)
         self._methods = {method.path.encode(): method for method in methods}
         self._wakes = Wakes()
         for method in methods:
             if isinstance(method, StreamMethod):
                 method.listen(self._wakes.soon)
-        # Without callers everybody on this machine may administer; a web page must not.
+        # Without configured callers every process on this machine may administer; a web page must
+        # not.
         self._loopback_only = callers.open
 
     async def drain(self, seconds: float) -> None:
-        """Refuses new requests, ends streams, and returns once the others have ended."""
+        """Refuses new requests, ends streams, and returns after all other requests have ended."""
         self._pipeline.closing = True
         self._wakes.soon()
         loop = asyncio.get_running_loop()
@@ -80,7 +81,7 @@ class Application:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one HTTP request."""
+        """Answers an HTTP request."""
         if scope["type"] != "http":
             await _refuse_other(scope, receive, send)
             return
@@ -111,8 +112,8 @@ class Application:
     async def _outcome(
         self, scope: Scope, head: Head, receive: Receive, send: Send
     ) -> Outcome | Stream | None:
-        """None: the response was sent."""
-        # A path is a method's byte for byte or unknown: nothing is decoded or normalised before.
+        """The outcome of a request; None: the response was sent."""
+        # A path must equal a method's byte for byte: it is neither decoded nor normalised before.
         path = b"" if scope["query_string"] else scope["raw_path"]
         method = self._methods.get(path)
         if method is None:
@@ -139,8 +140,8 @@ class Application:
     async def _read(
         self, method: Method | StreamMethod, head: Head, receive: Receive, chunk: bytes
     ) -> bytes:
-        """The one message of a request that did not come at once. The caller is authenticated
-        first: a stranger fills no memory."""
+        """Reads the message of a request that did not arrive at once. Authenticates the caller
+        first, so that a stranger fills no memory."""
         more = True
         reader = MessageReader(method.request_bytes_max, head.encoding)
         self._pipeline.admit(method, reader.feed(chunk), head.proof)
@@ -174,7 +175,7 @@ class Application:
     async def _dialog(
         self, method: DialogMethod, head: Head, receive: Receive, send: Send
     ) -> Refusal | None:
-        """Answers each message of a stream as it comes."""
+        """Answers each message of a stream when it arrives."""
         self._pipeline.admit(method, 0, head.proof)
         reader = MessageReader(method.request_bytes_max, head.encoding)
         refusal: Refusal | None = None
@@ -239,7 +240,7 @@ _TRAILERS_OK: Event = {"type": "http.response.trailers", "headers": (_OK,)}
 
 
 async def _chunk(receive: Receive) -> tuple[bytes, bool]:
-    """A part of the body, and whether more is to come."""
+    """A part of the body, and whether there is more."""
     event = await receive()
     if event["type"] == "http.disconnect":
         raise _LeftError
@@ -247,7 +248,7 @@ async def _chunk(receive: Receive) -> tuple[bytes, bool]:
 
 
 async def _send_status(send: Send, refusal: Refusal) -> None:
-    """A response without a message: the status is in its headers."""
+    """Sends a response without a message: the status is in its headers."""
     await send(
         {
             "type": "http.response.start",
@@ -259,7 +260,7 @@ async def _send_status(send: Send, refusal: Refusal) -> None:
 
 
 async def _refuse_other(scope: Scope, receive: Receive, send: Send) -> None:
-    """Websockets are closed; the events of a server's lifespan need no work."""
+    """Closes websockets, and confirms the events of a server's lifespan, which need no work."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1003})
         return

@@ -1,8 +1,8 @@
-"""Who calls: the backend that holds the stub, not the actor that the question is about.
+"""Authenticates callers: the backends that hold a stub, not the actors of their questions.
 
-A caller proves itself with an API key (metadata `authorization: Bearer <key>`) or with a client
-certificate whose single URI subject alternative name is configured, exactly. No other metadata
-says anything about a caller: `x-forwarded-*` and the like are ignored.
+A caller authenticates with an API key (metadata `authorization: Bearer <key>`), or with a client
+certificate whose only URI subject alternative name equals a configured one. Other metadata does not
+identify a caller: `x-forwarded-*` and the like are ignored.
 """
 
 import functools
@@ -19,43 +19,45 @@ from pdp.settings import ALL_CAPABILITIES, CallerSettings, Capability
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A backend, as authenticated."""
+    """An authenticated backend."""
 
     name: str
     may: frozenset[Capability]
 
 
 class Proof(NamedTuple):
-    """What a peer says of itself, and what TLS found out about it."""
+    """The credentials of a peer."""
 
     authorizations: Sequence[bytes]
-    """Each value of `authorization`."""
+    """The values of `authorization`."""
     certificate: bytes | None
-    """The PEM certificate that TLS has verified."""
+    """The PEM certificate, verified by TLS."""
 
 
 ANONYMOUS = Caller("anonymous", ALL_CAPABILITIES)
 
 
 class Callers:
-    """The configured callers. None configured: everybody is `anonymous` (settings allow that on
-    loopback only, or where the operator said --insecure)."""
+    """The configured callers. If none is configured, every caller is `anonymous` (settings allow
+    that on loopback only, or with --insecure)."""
 
     def __init__(self, callers: Sequence[CallerSettings]) -> None:
         self._by_key = {
-            bytes.fromhex(one.api_key_sha256): Caller(one.name, one.may)
-            for one in callers
-            if one.api_key_sha256 is not None
+            bytes.fromhex(settings.api_key_sha256): Caller(settings.name, settings.may)
+            for settings in callers
+            if settings.api_key_sha256 is not None
         }
         self._by_spiffe_id = {
-            one.spiffe_id: Caller(one.name, one.may) for one in callers if one.spiffe_id is not None
+            settings.spiffe_id: Caller(settings.name, settings.may)
+            for settings in callers
+            if settings.spiffe_id is not None
         }
         self.open: Final = not callers
         """Whether callers need no credentials."""
         self.several: Final = len(callers) > 1
 
     def identify(self, proof: Proof) -> Caller:
-        """The caller of this RPC. Raises CallerUnauthenticated."""
+        """Authenticates the caller of an RPC. Raises CallerUnauthenticated."""
         if self.open:
             return ANONYMOUS
         if self._by_spiffe_id and proof.certificate is not None:
@@ -63,7 +65,7 @@ class Callers:
             if caller is not None:
                 return caller
         key = _api_key(proof.authorizations)
-        # A dictionary keyed by SHA-256 leaks nothing of the key by its timing.
+        # The lookup by SHA-256 leaks nothing about the key through its timing.
         caller = self._by_key.get(hashlib.sha256(key).digest()) if key else None
         if caller is None:
             raise CallerUnauthenticated("the caller did not prove who it is")
@@ -79,7 +81,7 @@ def _api_key(values: Sequence[bytes]) -> bytes | None:
 
 @functools.lru_cache(maxsize=256)
 def _spiffe_id(pem: bytes) -> str:
-    """The only URI name of a certificate that TLS has verified, or "" (which nobody is called)."""
+    """The only URI name of a verified certificate, or "", which is no caller's name."""
     try:
         names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
             x509.SubjectAlternativeName

@@ -2,9 +2,9 @@
 
 Source: https://connectrpc.com/docs/protocol (Unary-Request, Unary-Response).
 
-A denial is HTTP 200 with the decision in its body; only errors are HTTP errors. JSON is what web
-pages can send too: requests with an `Origin` are refused, no CORS header is ever sent, and without
-callers only loopback names are accepted as `Host` (against DNS rebinding).
+A denial is HTTP 200 with the decision in its body; only errors are HTTP errors. Web pages can send
+JSON too, so requests with an `Origin` are refused, no CORS header is ever sent, and without
+configured callers only loopback names are accepted as `Host` (against DNS rebinding).
 """
 
 import asyncio
@@ -62,24 +62,24 @@ _NAMES: Final = {code: code.name.lower() for code in HTTP_STATUSES} | {
 _CONTENT_TYPES: Final = {"json": b"application/json", "proto": b"application/proto"}
 
 Chunk = Callable[[], Awaitable[tuple[bytes, bool]]]
-"""Reads a part of the body: its bytes, and whether more is to come."""
+"""Reads a part of the body. Returns its bytes, and whether there is more."""
 
 
 class _Body:
-    """The body of a request, part by part."""
+    """Reads the body of a request in parts."""
 
     def __init__(self, chunk: Chunk) -> None:
         self._chunk = chunk
         self._more = True
 
     async def read(self) -> tuple[bytes, bool]:
-        """The next part, and whether more is to come."""
+        """The next part, and whether there is more."""
         part, self._more = await self._chunk()
         return part, self._more
 
     async def discard(self) -> None:
-        """Throws the rest away, up to the server's bound: in HTTP/2, a client that is still sending
-        its body may take the end of the stream for an error and never see the answer."""
+        """Discards the rest, up to the server's bound. In HTTP/2, a client that is still sending
+        its body may take the end of the stream for an error and never read the answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MESSAGE_SECONDS_MAX):
                 while self._more:
@@ -103,7 +103,7 @@ async def answer(
     *,
     loopback_only: bool,
 ) -> Response:
-    """Answers one request that is not gRPC."""
+    """Answers a request that is not gRPC."""
     body = _Body(chunk)
     response = await _response_to(pipeline, methods, scope, head, body, loopback_only=loopback_only)
     await body.discard()
@@ -127,9 +127,9 @@ async def _response_to(
     codec = _CODECS.get(head.protocol)
     if codec is None:
         return _not_a_request(scope)
-    foreign = _foreign(head, loopback_only=loopback_only)
-    if foreign is not None:
-        return _error(refusal_of(foreign))
+    refusal = _cross_site_error(head, loopback_only=loopback_only)
+    if refusal is not None:
+        return _error(refusal_of(refusal))
     method = methods.get(b"" if scope["query_string"] else scope["raw_path"])
     if not isinstance(method, Method):
         return _unimplemented(404, "there is no such unary method")
@@ -153,7 +153,7 @@ async def _answer_method(
 
 
 async def _read(pipeline: Pipeline, method: Method, head: Head, body: _Body) -> bytes:
-    """The whole body. If it did not come at once, the caller is authenticated first."""
+    """Reads the whole body. If it did not arrive at once, authenticates the caller first."""
     raw, more = await body.read()
     bytes_max = method.request_bytes_max
     if more:
@@ -195,8 +195,8 @@ def _serialize_json(message: Message) -> bytes:
 _CODECS: Final[Mapping[str, Codec]] = {"json": Codec(_parse_json, _serialize_json), "proto": PROTO}
 
 
-def _foreign(head: Head, *, loopback_only: bool) -> PdpError | None:
-    """Why a request may come from a web page; None: it does not."""
+def _cross_site_error(head: Head, *, loopback_only: bool) -> PdpError | None:
+    """The error of a request that a web page may have sent; None: none did."""
     if head.origin:
         return cross_site()
     if loopback_only and not _is_loopback(head.host):

@@ -1,4 +1,4 @@
-"""gRPC's messages within an HTTP/2 body, and its statuses within headers.
+"""gRPC's messages in an HTTP/2 body, and its statuses in headers.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
@@ -17,7 +17,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 IDENTITY, GZIP = b"identity", b"gzip"
 ENCODINGS = (IDENTITY, GZIP)
-"""The encodings that requests may have. Answers are never compressed."""
+"""The accepted encodings of requests. Answers are never compressed."""
 
 _PREFIX = struct.Struct(">BI")
 _PREFIX_BYTES = _PREFIX.size
@@ -26,11 +26,11 @@ _UNQUOTED = "".join(sorted(set(string.printable) - set(string.whitespace) - {"%"
 
 
 class EncodingError(Exception):
-    """The message is compressed in a way that is not read here."""
+    """The compression of the message is not supported."""
 
 
 class MessageReader:
-    """Splits a body into messages. Holds at most one message and what came with it."""
+    """Splits a body into messages. Holds at most a message and the bytes that arrived with it."""
 
     __slots__ = ("_body", "_bytes_max", "_encoding")
 
@@ -41,19 +41,20 @@ class MessageReader:
 
     @property
     def rest(self) -> int:
-        """Bytes that are not part of a message that was taken."""
+        """The number of bytes not taken as part of a message."""
         return len(self._body)
 
     def feed(self, chunk: bytes) -> int:
-        """Takes a part of the body. Returns the length that the next message says to have, 0 while
-        that is unknown. Raises EncodingError or LimitExceeded as soon as the prefix shows it."""
+        """Adds a part of the body. Returns the length that the next message declares, 0 while that
+        is unknown. Raises EncodingError or LimitExceeded as soon as the prefix shows the
+        problem."""
         self._body += chunk
         if len(self._body) < _PREFIX_BYTES:
             return 0
         return _length(self._body, self._bytes_max, self._encoding)
 
     def take(self) -> bytes | None:
-        """The next message; None while it is not complete. Raises as `message_of`."""
+        """The next message; None: it is incomplete. Raises as `message_of`."""
         if len(self._body) < _PREFIX_BYTES:
             return None
         end = _PREFIX_BYTES + _length(self._body, self._bytes_max, self._encoding)
@@ -65,9 +66,12 @@ class MessageReader:
 
 
 def message_of(body: bytes, bytes_max: int, encoding: bytes) -> bytes:
-    """The one message of a whole body.
+    """The only message of a whole body.
 
-    Raises EncodingError, LimitExceeded, and InvalidRequest if it is not exactly one message.
+    Raises:
+        EncodingError: the compression is not supported.
+        LimitExceeded: the message is too large.
+        InvalidRequest: the body is not exactly one message.
     """
     if len(body) < _PREFIX_BYTES or len(body) != _PREFIX_BYTES + _length(body, bytes_max, encoding):
         raise not_one_message()
@@ -75,9 +79,11 @@ def message_of(body: bytes, bytes_max: int, encoding: bytes) -> bytes:
 
 
 def inflate(data: bytes, bytes_max: int) -> bytes:
-    """The content of one gzip member of at most `bytes_max` bytes.
+    """The content of a gzip member of at most `bytes_max` bytes.
 
-    Raises LimitExceeded, and InvalidRequest if it is not exactly one member.
+    Raises:
+        LimitExceeded: the content is too large.
+        InvalidRequest: the data is not exactly one member.
     """
     inflater = zlib.decompressobj(_GZIP_WINDOW)
     try:
@@ -97,7 +103,7 @@ def framed(message: bytes, flags: int = 0) -> bytes:
 
 
 def status_headers(refusal: Refusal) -> Headers:
-    """A status as headers of a response without a body, or as trailers."""
+    """A status as the headers of a response without a body, or as trailers."""
     headers = [
         (b"grpc-status", b"%d" % refusal.status.code),
         (b"grpc-message", quote(refusal.status.message, safe=_UNQUOTED).encode("ascii")),

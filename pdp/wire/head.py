@@ -1,4 +1,4 @@
-"""The headers of a request, as far as they count here."""
+"""The headers of a request that this service reads."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
@@ -35,24 +35,24 @@ TIMEOUT_SECONDS_MAX: Final = 3600.0
 
 
 class Head(NamedTuple):
-    """What a request says before its body."""
+    """The head of a request."""
 
     protocol: Protocol
-    """`none`: not a request of a protocol that is spoken here."""
+    """`none`: the protocol is not supported."""
     proof: Proof
     encoding: bytes
-    """Of the messages in the body."""
+    """The encoding of the messages in the body."""
     timeout: bytes | None
     """See `checked_timeout`."""
     origin: bool
     """Whether a browser sent it on behalf of a web page."""
     host: bytes
     size: int
-    """Bytes of all headers."""
+    """The size of all headers in bytes."""
 
 
 def head_of(scope: Mapping[str, Any]) -> Head:
-    """The head of an ASGI request. The server has bounded the headers in number and size."""
+    """The head of an ASGI request. The server bounds the number and the size of its headers."""
     found: dict[bytes, bytes] = {}
     keys: list[bytes] = []
     size = 0
@@ -64,7 +64,7 @@ def head_of(scope: Mapping[str, Any]) -> Head:
                 keys.append(value)
     content_type = found.get(b"content-type", b"")
     protocol = _PROTOCOLS.get(content_type) or _protocol(content_type)
-    # A cross-site request cannot choose HTTP/2 in clear text; gRPC needs it anyway.
+    # A cross-site request cannot use HTTP/2 in clear text; gRPC requires HTTP/2 anyway.
     if scope["method"] != "POST" or (protocol == "grpc" and scope["http_version"][:1] == "1"):
         protocol = "none"
     encoding = b"grpc-encoding" if protocol == "grpc" else b"content-encoding"
@@ -81,9 +81,11 @@ def head_of(scope: Mapping[str, Any]) -> Head:
 
 
 def checked_timeout(head: Head) -> float | None:
-    """Seconds that the client waits for the answer, from now on; None: as long as it takes.
+    """How long the client waits for the answer, in seconds from now; None: without limit.
 
-    Raises InvalidRequest for a malformed timeout, and LimitExceeded if the headers are too large.
+    Raises:
+        InvalidRequest: the timeout is malformed.
+        LimitExceeded: the headers are too large.
     """
     if head.size > METADATA_BYTES_MAX:
         raise LimitExceeded("metadata_bytes_max", METADATA_BYTES_MAX, head.size)
@@ -109,7 +111,7 @@ def _protocol(content_type: bytes) -> Protocol:
 
 
 def _certificate(scope: Mapping[str, Any]) -> bytes | None:
-    """The PEM certificate that the server's TLS has verified (ASGI's `tls` extension)."""
+    """The PEM certificate of the client, verified by the server's TLS (ASGI's `tls` extension)."""
     tls = scope.get("extensions", {}).get("tls")
     chain = tls.get("client_cert_chain") if tls else None
     return next(iter(chain)).encode() if chain else None

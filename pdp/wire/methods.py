@@ -1,4 +1,4 @@
-"""The method table: every RPC, who may call it, and the function that answers it.
+"""The method table: every RPC, the callers that may use it, and the function that answers it.
 
 A method that is not in the table does not exist. The functions take and return messages and know
 nothing of gRPC, Connect or HTTP.
@@ -22,7 +22,7 @@ Answerer = Callable[[Any, Caller], Coroutine[Any, Any, Message]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One unary RPC."""
+    """A unary RPC."""
 
     service: str
     """Full name of the service, e.g. `pdpapi.v1.PolicyDecisionService`."""
@@ -42,25 +42,25 @@ class Method:
 
 
 class Subscription(Protocol):
-    """The messages of one open stream. Called on the event loop; never waits."""
+    """The messages of an open stream. Called on the event loop; never waits."""
 
     @property
     def due_at(self) -> float:
-        """time.monotonic() at which to call `take` again at the latest."""
+        """The latest time to call `take` again, as a time.monotonic()."""
 
     def take(self) -> Sequence[bytes] | None:
         """The serialized messages to send now, in order; None: the stream is complete.
 
-        Raises PdpError if the stream cannot go on.
+        Raises PdpError if the stream cannot continue.
         """
 
     def close(self) -> None:
-        """Releases what the stream holds. Called once."""
+        """Releases the resources of the stream. Called once."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
-    """One RPC that answers a request with a stream."""
+    """An RPC that answers a request with a stream."""
 
     service: str
     name: str
@@ -68,7 +68,7 @@ class StreamMethod:
     request: type[Message]
     open: Callable[[Any, Caller], Subscription]
     listen: Callable[[Callable[[], None]], None]
-    """Registers a function that is called, from any thread, when streams may have messages."""
+    """Registers a function to call, from any thread, when streams may have messages."""
     request_bytes_max: int
 
     @property
@@ -79,7 +79,7 @@ class StreamMethod:
 
 @dataclass(frozen=True, slots=True)
 class DialogMethod:
-    """One RPC that answers each message of a stream with one message (server reflection)."""
+    """An RPC that answers each message of a stream with a message (server reflection)."""
 
     service: str
     name: str

@@ -1,7 +1,7 @@
-"""What every protocol does with a request: authenticate the caller, parse, answer, count.
+"""The request pipeline of every protocol: authenticate the caller, parse, answer, count.
 
-Raw bytes in; raw bytes or a status of the one table out. Requests are parsed here and not by a
-protocol, so that a message that does not parse is INVALID_ARGUMENT everywhere.
+It takes raw bytes, and returns raw bytes or a status of the table in `statuses`. It parses requests
+itself, so that a message that does not parse is INVALID_ARGUMENT in every protocol.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from pdp.wire.statuses import PassedOn, bounded, bug_status, status_of
 
 log = structlog.get_logger("pdp.wire")
 
-STRANGERS_LOG_SECONDS = 60.0
+FAILURES_LOG_SECONDS = 60.0
 
 Observe = Callable[[str, str, float], None]
 """Receives (method name, status code name, seconds) of every RPC."""
@@ -55,7 +55,7 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The status that is sent instead of an answer."""
+    """A status in place of an answer."""
 
     code: grpc.StatusCode
     status: status_pb2.Status
@@ -66,7 +66,7 @@ Outcome: TypeAlias = bytes | Refusal
 
 
 class Stream:
-    """An open stream. Its end is a refusal, or None if it is complete; it never raises."""
+    """An open stream. It ends with a refusal, or with None if it is complete; it never raises."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Stream:
             return refusal_of(error, self._method)
 
     def close(self, code: str) -> None:
-        """The stream has ended with the status of this name. Later calls do nothing."""
+        """Closes the stream, which ended with the status of this name. Later calls do nothing."""
         if not self._closed:
             self._closed = True
             self.subscription.close()
@@ -100,7 +100,7 @@ class Stream:
 
 
 class Pipeline:
-    """Turns requests into outcomes. Lives on one event loop.
+    """Turns requests into outcomes, on a single event loop.
 
     Raises RuntimeError at construction if protobuf runs on its pure Python backend, which recurses
     without a bound (CVE-2025-4565).
@@ -113,15 +113,15 @@ class Pipeline:
             raise RuntimeError("protobuf must run on its upb backend")
         self._callers = callers
         self._observe = observe
-        self._strangers = _Strangers()
+        self._authentication_failures = _AuthenticationFailures()
         self._streams = Places("streams_share", streams_share)
         self._rpcs_max = rpcs_max
-        # With several callers no one of them takes all places.
+        # With several callers, none of them may take all places.
         self._rpcs_share = rpcs_max * 3 // 4 if callers.several else rpcs_max
         self._in_flight: Counter[str] = Counter()
         self.in_flight = 0
         self.closing = False
-        """True: every request is refused as SHUTTING_DOWN."""
+        """Whether every request is refused as SHUTTING_DOWN."""
 
     async def answer(
         self,
@@ -131,8 +131,7 @@ class Pipeline:
         codec: Codec,
         timeout_seconds: float | None,
     ) -> Outcome:
-        """Answers a unary RPC. Once cancelled, or past its timeout, the work is given up where it
-        waits."""
+        """Answers a unary RPC. If it is cancelled or times out, its work ends at the next await."""
         started = time.perf_counter()
         outcome: Outcome
         code = "OK"
@@ -167,7 +166,7 @@ class Pipeline:
     def open(
         self, method: StreamMethod, raw: bytes, proof: Proof, codec: Codec
     ) -> Stream | Refusal:
-        """Opens a stream, which the protocol must close."""
+        """Opens a stream. The protocol must close it."""
         try:
             caller = self.admit(method, len(raw), proof)
             give_back = self._streams.take(caller.name)
@@ -181,18 +180,19 @@ class Pipeline:
             return self.refuse(method, error)
 
     def refuse(self, method: AnyMethod, error: Exception) -> Refusal:
-        """The status of an error that ended a request before it was answered."""
+        """The status of an error that ended a request before its answer."""
         refusal = refusal_of(error, method)
         self.count(method, refusal.code.name, time.perf_counter())
         return refusal
 
     def require_open(self) -> None:
-        """Raises ShuttingDown once the process is shutting down."""
+        """Raises ShuttingDown if the process is shutting down."""
         if self.closing:
             raise ShuttingDown("the process is shutting down")
 
     def admit(self, method: AnyMethod, length: int, proof: Proof) -> Caller:
-        """The caller, if it may call the method with a message of so many bytes.
+        """Authenticates the caller, and checks that it may call the method with a message of so
+        many bytes.
 
         Raises CallerError, LimitExceeded or ShuttingDown.
         """
@@ -204,7 +204,7 @@ class Pipeline:
             try:
                 caller = self._callers.identify(proof)
             except CallerUnauthenticated:
-                self._strangers.note(proof)
+                self._authentication_failures.note(proof)
                 raise
             if access != "caller" and access not in caller.may:
                 raise CallerNotAllowed(
@@ -217,7 +217,8 @@ class Pipeline:
         return caller
 
     def _take_place(self, caller: str) -> None:
-        """Raises Overloaded, or ShareExceeded if the caller alone takes too many places."""
+        """Takes a place for the caller. Raises Overloaded, or ShareExceeded if the caller holds too
+        many."""
         if self.in_flight >= self._rpcs_max:
             raise Overloaded("concurrent_rpcs_max", self._rpcs_max)
         if self._in_flight[caller] >= self._rpcs_share:
@@ -226,16 +227,16 @@ class Pipeline:
         self._in_flight[caller] += 1
 
     def count(self, method: AnyMethod, code: str, started: float) -> None:
-        """Counts an RPC that has ended. `started` is a time.perf_counter()."""
-        # Envoy's method has the name of one of ours.
+        """Counts a finished RPC. `started` is a time.perf_counter()."""
+        # Envoy's method has the same name as one of ours.
         is_ours = method.service.startswith("pdpapi.")
         name = method.name if is_ours else f"{method.service.rpartition('.')[2]}/{method.name}"
         self._observe(name, code, time.perf_counter() - started)
 
 
-class _Strangers:
-    """Logs that callers do not prove who they are: the first, the tenth, the hundredth ... within
-    STRANGERS_LOG_SECONDS, so that a flood does not fill the log."""
+class _AuthenticationFailures:
+    """Logs failed authentications of callers: the first, the tenth, the hundredth ... within
+    FAILURES_LOG_SECONDS, so that a flood does not fill the log."""
 
     def __init__(self) -> None:
         self._since = float("-inf")
@@ -243,9 +244,9 @@ class _Strangers:
         self._next = 1
 
     def note(self, proof: Proof) -> None:
-        """One more. Nothing of what it sent is logged."""
+        """Counts a failure. Logs nothing that the caller sent."""
         now = time.monotonic()
-        if now >= self._since + STRANGERS_LOG_SECONDS:
+        if now >= self._since + FAILURES_LOG_SECONDS:
             self._since, self._refused, self._next = now, 0, 1
         self._refused += 1
         if self._refused < self._next:
@@ -254,7 +255,7 @@ class _Strangers:
         log.warning(
             "caller_unauthenticated",
             refused=self._refused,
-            within_seconds=STRANGERS_LOG_SECONDS,
+            within_seconds=FAILURES_LOG_SECONDS,
             sent="api key" if proof.authorizations else "no api key",
             certificate=proof.certificate is not None,
         )
@@ -276,9 +277,9 @@ PROTO = Codec(_parse_proto, _serialize_proto)
 
 
 async def _within(seconds: float, answer: Coroutine[Any, Any, Message]) -> Message:
-    """Raises DeadlineExceeded if the answer waits beyond so many seconds from now.
+    """Awaits the answer. Raises DeadlineExceeded if it takes longer than so many seconds from now.
 
-    A timeout costs more than most answers, so there is none until the answer has to wait.
+    A timeout costs more than most answers, so it is set only if the answer has to wait.
     """
     ends_at = asyncio.get_running_loop().time() + seconds
     try:
@@ -296,12 +297,13 @@ async def _within(seconds: float, answer: Coroutine[Any, Any, Message]) -> Messa
 
 
 def refusal_of(error: Exception, method: AnyMethod | None = None) -> Refusal:
-    """The status of an error. Whatever is not typed is a bug: INTERNAL, with a request id."""
+    """The status of an error. An exception that is not a PdpError is a bug: INTERNAL, with a
+    request id."""
     if isinstance(error, PdpError):
         return Refusal(*status_of(error))
     if isinstance(error, PassedOn):
         return Refusal(error.code, bounded(error.status))
-    # The one place that catches everything: a bug must not look like an answer.
+    # Only this place catches every exception: a bug must not look like an answer.
     request_id = new_decision_id()
     path = None if method is None else method.path
     log.error("bug", method=path, request_id=request_id, exc_info=error)

@@ -1,7 +1,7 @@
-"""What one caller may have at a time, so that no caller takes what others need.
+"""Limits what a caller may use at a time, so that it leaves enough for others.
 
-All of it is counted in one process and by the caller's name. Callers that nobody can tell apart
-(`anonymous`, or several backends with one key) share one share.
+Shares are counted per process and by the caller's name. Indistinguishable callers (`anonymous`, or
+several backends with the same key) have a share together.
 """
 
 import threading
@@ -12,19 +12,19 @@ from collections.abc import Callable
 from pdp.errors import Overloaded, ShareExceeded
 
 RATE_SECONDS = 10.0
-"""A caller that was quiet may do at once what it may do in so many seconds."""
+"""The burst of an idle caller: as much as it may do in so many seconds."""
 
 
 class Places:
-    """A number of places, of which one caller may hold no more than its share. Thread-safe."""
+    """A number of places. Each caller may hold at most its share. Thread-safe."""
 
     def __init__(self, share: str, each: int, total: int | None = None) -> None:
         """Creates the places.
 
         Args:
             share: Name of the share in errors.
-            each: How many one caller may hold.
-            total: How many there are; None: as many as the callers' shares allow.
+            each: How many a caller may hold.
+            total: How many there are; None: only the callers' shares limit them.
         """
         self._share = share
         self._each = each
@@ -38,9 +38,12 @@ class Places:
         return self._held.total()
 
     def take(self, caller: str) -> Callable[[], None]:
-        """Takes a place for a caller; the function that is returned gives it back, once.
+        """Takes a place for a caller. Returns a function that releases it; further calls do
+        nothing.
 
-        Raises ShareExceeded, and Overloaded where others hold all of them.
+        Raises:
+            ShareExceeded: the caller holds its whole share.
+            Overloaded: all places are taken.
         """
         with self._lock:
             if self._total is not None and self._held.total() >= self._total:
@@ -61,7 +64,7 @@ class Places:
 
 
 class Rate:
-    """How much each caller may do a second, averaged over RATE_SECONDS. Thread-safe."""
+    """Limits how much each caller may do per second, averaged over RATE_SECONDS. Thread-safe."""
 
     def __init__(
         self, share: str, per_second: int, clock: Callable[[], float] = time.monotonic
@@ -70,22 +73,23 @@ class Rate:
 
         Args:
             share: Name of the share in errors.
-            per_second: How much each caller may do a second.
-            clock: Seconds on a clock that only goes forward.
+            per_second: How much each caller may do per second.
+            clock: A monotonic clock in seconds.
         """
         self._share = share
         self._per_second = per_second
         self._clock = clock
         self._lock = threading.Lock()
         self._free_at: dict[str, float] = {}
-        """Caller -> when all that it has done until now is paid for. Callers are configured, so
-        there are few."""
+        """By caller: when its use until now is paid for. Callers are configured, so there are
+        few."""
 
     def spend(self, caller: str, amount: int) -> None:
-        """Notes what a caller is about to do. Raises ShareExceeded where it did too much before.
+        """Charges a caller for work that it is about to do. Raises ShareExceeded if it did too much
+        before.
 
-        One that has room may spend more than that: what is too much for one time must not be
-        refused forever. It waits the longer afterwards.
+        A caller with room left may exceed it once: otherwise work that is larger than the burst
+        would be refused forever. The caller waits longer afterwards.
         """
         with self._lock:
             now = self._clock()

@@ -1,12 +1,12 @@
-"""Errors -> gRPC statuses: the one table.
+"""Maps errors to gRPC statuses, in a single table.
 
-Each status carries a `google.rpc.ErrorInfo` (reason from `ErrorReason`, domain `pdpapi.v1`);
-malformed fields come as `google.rpc.BadRequest`; what is worth asking again, as `RetryInfo`.
-A bug is INTERNAL with a request id: the text of an exception never leaves the process.
+Each status carries a `google.rpc.ErrorInfo` (reason from `ErrorReason`, domain `pdpapi.v1`).
+Malformed fields add a `google.rpc.BadRequest`, errors worth a retry a `RetryInfo`. A bug is
+INTERNAL with a request id: the text of an exception never leaves the process.
 
-A status travels in the trailers of a response, of which grpcio's clients take 8 KiB: a longer one
-reaches them as RESOURCE_EXHAUSTED. So every status is bounded here: texts are shortened, violations
-that do not fit are left out and counted.
+A status travels in the trailers of a response. grpcio's clients accept 8 KiB of trailers; they
+report a longer status as RESOURCE_EXHAUSTED. So every status is bounded here: texts are shortened,
+and violations that do not fit are dropped and counted.
 """
 
 import random
@@ -23,16 +23,16 @@ DOMAIN = "pdpapi.v1"
 RETRY_AFTER_MILLISECONDS = (50, 200)
 
 MESSAGE_BYTES_MAX = 1024
-"""Of `grpc-message`, percent-encoded: a character beyond ASCII takes 6 to 12 bytes there."""
+"""Bound of `grpc-message`, percent-encoded: a character beyond ASCII takes 6 to 12 bytes there."""
 STATUS_BYTES_MAX = 4 * 1024
-"""Of `grpc-status-details-bin`, before base64 makes it a third longer."""
+"""Bound of `grpc-status-details-bin`, before base64 makes it a third longer."""
 VALUE_BYTES_MAX = 256
-"""Of a metadata value and of a field's path, in UTF-8."""
+"""Bound of a metadata value and of a field's path, in UTF-8."""
 DESCRIPTION_BYTES_MAX = 512
 _SUFFIX_BYTES_MAX = 32
 _COUNT_BYTES_MAX = 64
 _FRAME_BYTES = 4
-"""Tag and length of a detail within a status."""
+"""Tag and length of a detail in a status."""
 _PRINTABLE = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -95,7 +95,7 @@ STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.Valu
 
 
 class PassedOn(Exception):
-    """A status that a server gave to this process, which gives it on as it is."""
+    """A status that another server sent to this process, which forwards it unchanged."""
 
     def __init__(self, code: grpc.StatusCode, status: status_pb2.Status) -> None:
         super().__init__(code.name)
@@ -104,22 +104,23 @@ class PassedOn(Exception):
 
 
 def status_of(error: errors.PdpError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status of a typed error. Raises KeyError for a type that the table does not name."""
+    """The status of a typed error. Raises KeyError if the table lacks its type."""
     code, reason = STATUSES[type(error)]
     details: list[message.Message] = [_error_info(reason, error.metadata)]
     text = error.message
     if isinstance(error, errors.InvalidRequest | errors.InvalidPolicy):
-        found = [(one.field, one.description, one.line) for one in error.violations]
         details.append(
             _bad_request(
-                (field, text if line is None else f"line {line}: {text}")
-                for field, text, line in found
+                (found.field, found.description)
+                if found.line is None
+                else (found.field, f"line {found.line}: {found.description}")
+                for found in error.violations
             )
         )
         text = _joined(error.violations)
     if isinstance(error, errors.Unavailable | errors.Overloaded | errors.ShareExceeded):
         retry = error_details_pb2.RetryInfo()
-        # Apart from each other: a herd that is told one moment comes back as a herd.
+        # Random, so that clients that failed together do not retry together.
         milliseconds = random.randint(*RETRY_AFTER_MILLISECONDS)  # noqa: S311  # no secret
         if isinstance(error, errors.ShareExceeded):
             milliseconds += error.retry_after_ms
@@ -129,7 +130,7 @@ def status_of(error: errors.PdpError) -> tuple[grpc.StatusCode, status_pb2.Statu
 
 
 def bounded(status: status_pb2.Status) -> status_pb2.Status:
-    """A status that another server made, short enough to be passed on."""
+    """Shortens a status of another server, so that it can be forwarded."""
     details: list[message.Message] = []
     for packed in status.details:
         info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
@@ -139,7 +140,10 @@ def bounded(status: status_pb2.Status) -> status_pb2.Status:
             info.metadata.update(values)
             details.append(info)
         elif packed.Unpack(bad_request):
-            found = [(one.field, one.description) for one in bad_request.field_violations]
+            found = [
+                (violation.field, violation.description)
+                for violation in bad_request.field_violations
+            ]
             details.append(_bad_request(found))
         else:
             details.append(packed)
@@ -147,7 +151,7 @@ def bounded(status: status_pb2.Status) -> status_pb2.Status:
 
 
 def bug_status(request_id: str) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """The status of anything that is not a typed error."""
+    """The status of an exception that is not a typed error."""
     info = _error_info(ErrorReason.ERROR_REASON_INTERNAL, {"request_id": request_id})
     code = grpc.StatusCode.INTERNAL
     return code, _status(code, f"internal error; request {request_id}", [info])
@@ -161,7 +165,7 @@ def _error_info(
 
 
 def _bad_request(violations: Iterable[tuple[str, str]]) -> error_details_pb2.BadRequest:
-    """Of (field, description)."""
+    """A BadRequest of (field, description) pairs."""
     return error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(
@@ -176,14 +180,15 @@ def _bad_request(violations: Iterable[tuple[str, str]]) -> error_details_pb2.Bad
 def _status(
     code: grpc.StatusCode | int, text: str, details: Sequence[message.Message]
 ) -> status_pb2.Status:
-    """The status, within its bounds: violations that do not fit are left out, and their number is
-    `violations_left_out` in the metadata of ErrorInfo."""
+    """A status within its bounds. Drops violations that do not fit, and writes their number as
+    `violations_left_out` into the metadata of ErrorInfo."""
     status = status_pb2.Status(
         code=code if isinstance(code, int) else code_pb2.Code.Value(code.name),
         message=_shortened(text, MESSAGE_BYTES_MAX, _percent_encoded_bytes),
     )
     room = STATUS_BYTES_MAX - status.ByteSize() - _COUNT_BYTES_MAX
-    room -= sum(_size(one) for one in details if not isinstance(one, error_details_pb2.BadRequest))
+    others = (detail for detail in details if not isinstance(detail, error_details_pb2.BadRequest))
+    room -= sum(map(_size, others))
     left_out = 0
     for detail in details:
         if isinstance(detail, error_details_pb2.BadRequest):
@@ -219,24 +224,25 @@ def _values(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _joined(violations: Sequence[errors.Violation]) -> str:
-    """As many violations as a message has room for, and how many more there are."""
-    said: list[str] = []
+    """As many violations as fit into a message, and the number of the others."""
+    sentences: list[str] = []
     room = MESSAGE_BYTES_MAX - _SUFFIX_BYTES_MAX
     for violation in violations:
         sentence = _shortened(str(violation), MESSAGE_BYTES_MAX // 2, _percent_encoded_bytes)
         room -= _percent_encoded_bytes(sentence.encode()) + len("; ")
         if room < 0:
             break
-        said.append(sentence)
-    more = len(violations) - len(said)
-    return "; ".join([*said, f"and {more} more"] if more else said)
+        sentences.append(sentence)
+    more = len(violations) - len(sentences)
+    return "; ".join([*sentences, f"and {more} more"] if more else sentences)
 
 
 def _shortened(text: str, bytes_max: int, cost: Callable[[bytes], int] = len) -> str:
-    """The text if it costs no more than `bytes_max`; otherwise its beginning and how many bytes
-    are left out. Lone surrogates, which no protocol buffer can hold, are escaped."""
+    """Shortens a text that costs more than `bytes_max`, and appends how many bytes are missing.
+    Escapes lone surrogates, which protocol buffers cannot hold."""
     content = text.encode("utf-8", "backslashreplace")
-    # What is longer than the bound costs more: long texts are not looked through.
+    # A text longer than the bound costs more than the bound, so the cost of long texts is not
+    # computed.
     if len(content) <= bytes_max and cost(content) <= bytes_max:
         return content.decode()
     room = bytes_max - _SUFFIX_BYTES_MAX
@@ -248,7 +254,7 @@ def _shortened(text: str, bytes_max: int, cost: Callable[[bytes], int] = len) ->
 
 
 def _percent_encoded_bytes(content: bytes) -> int:
-    """How long `grpc-message` makes it.
+    """The length of the content in `grpc-message`.
 
     Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
     """

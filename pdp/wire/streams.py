@@ -1,4 +1,5 @@
-"""Open streams: a coroutine each, on the one event loop, woken together when there is news."""
+"""Open streams: a coroutine for each, all on the same event loop, woken together when there are
+messages."""
 
 import asyncio
 import time
@@ -9,13 +10,14 @@ from pdp.wire.framing import framed
 from pdp.wire.pipeline import Refusal, Stream, refusal_of
 
 UNREAD_SECONDS_MAX = 1.0
-"""The longest lease: a client that has not read a message for so long has none."""
+"""The longest lease. A client that has not read a message for so long has lost its lease."""
 WAKE_SECONDS = 0.005
 WAKE_SECONDS_EACH = 0.0001
-"""Changes that come together go out together; a pass over all streams costs so much a stream."""
+"""Changes within a short time are sent together; a pass over all streams costs so much per
+stream."""
 
 Write = Callable[[bytes], Awaitable[None]]
-"""Sends a part of the body; returns once the server has taken it."""
+"""Sends a part of the body. Returns after the server has taken it."""
 
 
 class Wakes:
@@ -30,18 +32,18 @@ class Wakes:
         return len(self._woken)
 
     def add(self) -> asyncio.Event:
-        """The event that is set when a stream may have messages."""
+        """Adds a stream. Returns the event that is set when the stream may have messages."""
         self._loop = asyncio.get_running_loop()
         woken = asyncio.Event()
         self._woken.add(woken)
         return woken
 
     def remove(self, woken: asyncio.Event) -> None:
-        """That stream is over."""
+        """Removes a stream that has ended."""
         self._woken.discard(woken)
 
     def soon(self) -> None:
-        """Wakes all; from any thread."""
+        """Wakes all streams soon. Any thread may call it."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._plan)
 
@@ -60,7 +62,7 @@ class Wakes:
 async def carry_out(stream: Stream, wakes: Wakes, write: Write) -> Refusal | None:
     """Sends all messages of a stream. Returns the status that ended it; None: it is complete.
 
-    Whatever `write` raises after the client has left is raised here.
+    Raises whatever `write` raises after the client has disconnected.
     """
     woken = wakes.add()
     code = "CANCELLED"
@@ -81,7 +83,8 @@ async def carry_out(stream: Stream, wakes: Wakes, write: Write) -> Refusal | Non
 
 
 async def _is_taken(write: Write, messages: Sequence[bytes]) -> bool:
-    """Whether the server took the messages in time; it waits while the client does not read."""
+    """Sends the messages. Returns whether the server took them in time; it waits while the client
+    does not read."""
     body = b"".join(map(framed, messages))
     try:
         async with asyncio.timeout(UNREAD_SECONDS_MAX):

@@ -107,8 +107,8 @@ MUTANTS = {
     "the context is not read": (
         compare_permissions,
         "pdp.access_queries.AccessQueries._allows",
-        lambda _, standing, question, chain: (
-            decide(standing, question._replace(context={}), chain).effect is Effect.ALLOW
+        lambda _, principal, question, chain: (
+            decide(principal, question._replace(context={}), chain).effect is Effect.ALLOW
         ),
     ),
     "no members": actors(organization_roles=nothing),

@@ -179,9 +179,9 @@ def test_a_page_takes_a_bounded_number_of_looks(
     looks: Counter[str] = Counter()
     decide = access_queries.decide
 
-    def counted(standing, question, chain):
+    def counted(principal, question, chain):
         looks[question.resource.id] += 1
-        return decide(standing, question, chain)
+        return decide(principal, question, chain)
 
     monkeypatch.setattr(access_queries, "decide", counted)
     place, pages, found = None, 0, []

@@ -190,5 +190,5 @@ def test_messages_name_file_line_and_column(run: Run, tmp_path: Path) -> None:
     assert said("p.yaml").startswith("pdp: p.yaml:3:3: permissions[1]: ")
     assert said("p.json").startswith("pdp: p.json:2:13: users[0].id: ")
     tab = said("tab.yaml")
-    assert tab.startswith("pdp: tab.yaml:2:1: document: is not YAML: a tab stands where")
+    assert tab.startswith("pdp: tab.yaml:2:1: document: is not YAML: a tab where")
     assert said("latin.yaml") == "pdp: latin.yaml: is not UTF-8 text"

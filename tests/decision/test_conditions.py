@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdp.decision import ConditionInvalid, compile_condition, decide, prepare
+from pdp.decision import ConditionInvalid, compile_condition, decide, resolve_principal
 from pdp.decision.conditions import condition_of
 from pdp.decision.cost import Budget
 from pdp.limits import CONDITION_CHARACTERS_MAX
@@ -212,7 +212,7 @@ def test_a_text_is_never_cut_off_at_nul(source, context):
     assert evaluate(source, context=context) is Reason.CONDITION_FAILED
 
 
-def test_a_shortcut_distinguishes_texts_after_nul():
+def test_a_fast_path_distinguishes_texts_after_nul():
     assert evaluate("context.role == 'admin'", context={"role": "admin\0"}) is False
 
 
@@ -366,7 +366,7 @@ def test_thirty_two_threads_get_their_own_answers():
     assert wrong == []
 
 
-# --- shortcuts ------------------------------------------------------------------------------------
+# --- fast paths -----------------------------------------------------------------------------------
 
 operands = st.sampled_from(
     [
@@ -410,7 +410,7 @@ maps = st.dictionaries(st.sampled_from(["a", "b"]), values)
     derandomize=not soak.SOAK,
     database=None,
 )
-def test_a_shortcut_answers_what_the_runtime_answers(source, attributes, context, with_resource):
+def test_a_fast_path_answers_what_the_runtime_answers(source, attributes, context, with_resource):
     try:
         condition = compile_condition(source)
     except ConditionInvalid:
@@ -419,16 +419,16 @@ def test_a_shortcut_answers_what_the_runtime_answers(source, attributes, context
     if with_resource:
         question |= {"resource.id": "x", "resource.attributes": attributes}
     program = program_of(condition)
-    shortcut = program.shortcut
-    if shortcut is None:
+    fast_path = program.fast_path
+    if fast_path is None:
         return
-    quick = shortcut((ACTOR, question))
+    quick = fast_path((ACTOR, question))
     if quick is not None:
         slow = condition._evaluate_fully(program, (ACTOR, question), Budget())
         assert quick is slow
 
 
-def test_the_plain_conditions_do_have_shortcuts():
+def test_the_plain_conditions_do_have_fast_paths():
     """Positive control of the test above."""
     question = {"context": {}, "resource.attributes": {"owner": "user_1", "archived": False}}
     for source, wanted in {
@@ -438,7 +438,7 @@ def test_the_plain_conditions_do_have_shortcuts():
         "resource.attributes.absent == actor.id": None,
         "resource.attributes.owner == actor.id || resource.attributes.absent == 'x'": True,
     }.items():
-        assert program_of(compile_condition(source)).shortcut((ACTOR, question)) is wanted
+        assert program_of(compile_condition(source)).fast_path((ACTOR, question)) is wanted
 
 
 def test_an_absent_factor_is_never_fresh():
@@ -466,7 +466,7 @@ def test_an_absent_factor_is_never_fresh():
 def test_without_a_resource_there_are_no_attributes_and_nothing_else_to_read(source, outcome):
     policy = policy_with(rule(source))
     facts = UserFacts(User("user_1"), {"org_1": "org:member"}, (GRANT,), frozenset())
-    standing = prepare(policy, TOKEN, facts, None, NOW)
-    decision = decide(standing, Question("course:edit"), ())
+    principal = resolve_principal(policy, TOKEN, facts, None, NOW)
+    decision = decide(principal, Question("course:edit"), ())
     reasons = {True: Reason.ALLOWED_BY_RULE, False: Reason.CONDITION_NOT_MET}
     assert decision.reason is reasons.get(outcome, outcome)

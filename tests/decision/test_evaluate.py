@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from pdp.decision import decide, prepare
+from pdp.decision import decide, resolve_principal
 from pdp.model import (
     EVERYWHERE,
     Actor,
@@ -112,8 +112,8 @@ def test_organization_permissions_are_those_of_the_stored_role_whatever_the_toke
     actor = replace(TOKEN.actor, organization_id=active)
     token = replace(TOKEN, actor=actor, claimed_permissions=("org:course:edit",))
     user = UserFacts(User("user_1"), {"org_1": "org:member"}, (GRANT,), frozenset())
-    standing = prepare(policy, token, user, None, NOW)
-    decision = decide(standing, Question("course:edit"), ())
+    principal = resolve_principal(policy, token, user, None, NOW)
+    decision = decide(principal, Question("course:edit"), ())
     assert decision.reason is (reason or Reason.CONDITION_NOT_MET)
 
 
@@ -237,12 +237,12 @@ def test_a_grant_on_a_resource_reaches_what_is_below_it_and_nothing_else():
     policy = policy_with(rule(permission="*"))
     scoped = replace(GRANT, scope=OnResource(ResourceRef("course", "1")))
     facts = UserFacts(User("user_1"), {"org_1": "org:member"}, (scoped,), frozenset())
-    standing = prepare(policy, TOKEN, facts, OrganizationFacts("org_1", ()), NOW)
+    principal = resolve_principal(policy, TOKEN, facts, OrganizationFacts("org_1", ()), NOW)
 
     def effect(permission, *resources):
         chain = tuple(ResourceFacts(one, ()) for one in resources)
         question = Question(permission, resources[0] if resources else None)
-        return decide(standing, question, chain).effect
+        return decide(principal, question, chain).effect
 
     assert effect("course:edit", course) is Effect.ALLOW
     assert effect("lesson:view", lesson, course) is Effect.ALLOW
@@ -274,8 +274,8 @@ def test_only_a_grant_everywhere_reaches_into_another_organization():
     ]:
         memberships = {"org_1": "org:member", "org_2": "org:admin"}
         facts = UserFacts(User("user_1"), memberships, (replace(GRANT, scope=scope),), frozenset())
-        standing = prepare(policy_with(rule()), TOKEN, facts, None, NOW)
-        decision = decide(standing, Question("course:edit", course), chain)
+        principal = resolve_principal(policy_with(rule()), TOKEN, facts, None, NOW)
+        decision = decide(principal, Question("course:edit", course), chain)
         assert (decision.reason, decision.resource_organization_id) == (reason, "org_2")
 
 
@@ -290,18 +290,18 @@ def test_facts_that_do_not_belong_together_are_a_defect_not_an_answer():
     facts = UserFacts(User("user_1"), {"org_1": "org:member"}, (GRANT,), frozenset())
     policy = policy_with(rule())
     with pytest.raises(ValueError, match="another user"):
-        prepare(policy, replace(TOKEN, actor=Actor("user_2", "s")), facts, None, NOW)
+        resolve_principal(policy, replace(TOKEN, actor=Actor("user_2", "s")), facts, None, NOW)
     with pytest.raises(ValueError, match="another organization"):
-        prepare(policy, TOKEN, facts, OrganizationFacts("org_2", ()), NOW)
-    standing = prepare(policy, TOKEN, facts, None, NOW)
+        resolve_principal(policy, TOKEN, facts, OrganizationFacts("org_2", ()), NOW)
+    principal = resolve_principal(policy, TOKEN, facts, None, NOW)
     course = Resource("course", "1", "org_2")
     with pytest.raises(ValueError, match="not the first"):
-        decide(standing, Question("course:edit", course), ())
+        decide(principal, Question("course:edit", course), ())
     other = ResourceFacts(course._replace(id="2"), ())
     with pytest.raises(ValueError, match="not the first"):
-        decide(standing, Question("course:edit", course), (other,))
+        decide(principal, Question("course:edit", course), (other,))
     with pytest.raises(ValueError, match="names none"):
-        decide(standing, Question("course:edit"), (ResourceFacts(course, ()),))
+        decide(principal, Question("course:edit"), (ResourceFacts(course, ()),))
 
 
 def test_every_permission_of_a_wildcard_is_meant_and_no_undeclared_one():

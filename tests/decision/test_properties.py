@@ -26,7 +26,7 @@ from pdp.model import (
 )
 from tests.kit import soak
 from tests.kit.decision import reference
-from tests.kit.decision.engine import ask, chain_of, policy_of, standing_of
+from tests.kit.decision.engine import ask, chain_of, policy_of, principal_of
 from tests.kit.decision.worlds import (
     ORGANIZATIONS,
     PATTERNS,
@@ -103,11 +103,11 @@ def test_a_batch_answers_each_item_as_if_it_were_alone(seed):
     questions = [
         replace(random_question(random), token=first.token, now=first.now) for _ in range(6)
     ]
-    standing = standing_of(world, policy, first.token, first.now)
+    principal = principal_of(world, policy, first.token, first.now)
     for asked in [*questions, *reversed(questions)]:
         chain = chain_of(world, asked.resource)
         question = Question(asked.permission, chain[0].resource if chain else None, asked.context)
-        assert decide(standing, question, chain) == ask(world, asked, policy_of(world))
+        assert decide(principal, question, chain) == ask(world, asked, policy_of(world))
 
 
 @given(seeds)

@@ -20,7 +20,9 @@ OLD = replace(TOKEN, first_factor_minutes=60.0, second_factor_minutes=60.0)
 
 def stepped(situation):
     decision = situation.decide()
-    return with_step_up(decision, situation.standing(), situation.question, situation.chain).step_up
+    return with_step_up(
+        decision, situation.principal(), situation.question, situation.chain
+    ).step_up
 
 
 def about(condition, token=OLD, **attributes):

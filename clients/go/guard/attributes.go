@@ -10,11 +10,11 @@ import (
 
 const (
 	attributeDepthMax = 16
-	integerMax        = 1 << 53 // Struct keeps numbers as IEEE doubles; integers beyond this are not all exact.
+	integerMax        = 1 << 53 // Struct stores numbers as IEEE doubles, which are not exact for all integers beyond this.
 )
 
-// toStruct makes a Struct of attributes, strictly: what has no exact form there is refused, because a condition
-// would read something else than the application wrote. The path stands in the errors, values never do.
+// toStruct converts attributes to a Struct, strictly: a value without an exact form there is refused, because a
+// condition would read another value than the application wrote. Errors contain the path, but never values.
 func toStruct(attributes map[string]any, path string, depth int) (*structpb.Struct, error) {
 	if depth > attributeDepthMax {
 		return nil, tooDeep(path)

@@ -13,19 +13,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// refusal is what all errors of a guard are. Each always means: do not go on.
+// refusal is implemented by all errors of a guard. Each always means: do not continue.
 type refusal interface {
 	error
 	httpStatus() int
-	// word and the decision's id are what a stranger is told. It says no reason, because WRONG_ORGANIZATION tells
-	// a stranger that there is something.
+	// word and the decision's id are shown to strangers. They contain no reason, because WRONG_ORGANIZATION would
+	// reveal that a resource exists.
 	word() string
 	decision() *Decision // nil: there was none
-	// GRPCStatus makes a handler of a gRPC server that returns the error answer with the right code.
+	// GRPCStatus gives the right code to a handler of a gRPC server that returns the error.
 	GRPCStatus() *status.Status
 }
 
-// HTTPStatus is what a web application answers: 200 for nil, 500 for an error that is not a guard's.
+// HTTPStatus is the status of the answer: 200 for nil, 500 for an error that is not a guard's.
 func HTTPStatus(err error) int {
 	if err == nil {
 		return http.StatusOK
@@ -36,45 +36,45 @@ func HTTPStatus(err error) int {
 	return http.StatusInternalServerError
 }
 
-// refusalOf is the error of a guard that an error is or wraps; nil: none.
+// refusalOf returns the guard's error that an error is or wraps; nil: none.
 func refusalOf(err error) refusal {
 	refused, _ := errors.AsType[refusal](err)
 	return refused
 }
 
-// Unauthenticated is a denial: the token does not prove who asks (401).
+// Unauthenticated is a denial: the token does not prove the actor's identity (401).
 type Unauthenticated struct{ Decision Decision }
 
-// Forbidden is a denial: the actor is known and may not (403).
+// Forbidden is a denial: the actor is known and not allowed (403).
 type Forbidden struct{ Decision Decision }
 
-// Unavailable is that there is no answer (503): the PDP is out of reach, out of time, or what it said is no
-// answer. Asking again may help. Where the caller's context ended, errors.Is finds why.
+// Unavailable means that there is no answer (503): the PDP is unreachable, did not answer in time, or sent an
+// invalid answer. A retry may help. If the caller's context ended, errors.Is finds the cause.
 type Unavailable struct {
 	Message string
-	// Code of the call; OK where an answer came and broke the contract.
+	// Code of the call; OK if an answer broke the contract.
 	Code codes.Code
 	// Reason is the name of an ErrorReason without its prefix, e.g. `FACTS_STALE`; empty: not given.
 	Reason string
 	cause  error
 }
 
-// Refused is that the PDP does not take the question (500): it is malformed, or this caller may not ask. Asking
-// again does not help.
+// Refused means that the PDP rejects the question (500): it is malformed, or this caller may not ask it. A retry
+// does not help.
 type Refused struct {
 	Message string
-	// Code of the call; OK where it was not sent, because it cannot be.
+	// Code of the call; OK if it cannot be sent.
 	Code codes.Code
 	// Reason is the name of an ErrorReason without its prefix, e.g. `REQUEST_INVALID`; empty: not given.
 	Reason string
-	// Violations are the fields that are wrong, where they are named.
+	// Violations are the malformed fields, if the PDP named them.
 	Violations []Violation
 }
 
-// Violation is one thing that is wrong with a request: where, and what.
+// Violation is a problem of a request: the field and the reason.
 type Violation struct{ Field, Description string }
 
-// RouteRefused is a request that no route names, or whose path another program could read otherwise (403).
+// RouteRefused is a request that matches no route, or whose path is ambiguous (403).
 type RouteRefused struct {
 	// Reason is `no_route` or `ambiguous_path`.
 	Reason string
@@ -86,7 +86,7 @@ func (e *Unavailable) Error() string     { return failureText(e.Code, e.Reason, 
 func (e *Refused) Error() string         { return failureText(e.Code, e.Reason, e.Message, e.Violations) }
 func (e *RouteRefused) Error() string    { return "route refused: " + e.Reason }
 
-// Unwrap returns why the caller's context ended, if it did.
+// Unwrap returns the cause of the end of the caller's context, if it ended.
 func (e *Unavailable) Unwrap() error { return e.cause }
 
 func (*Unauthenticated) httpStatus() int { return http.StatusUnauthorized }
@@ -113,10 +113,10 @@ func (e *Unauthenticated) GRPCStatus() *status.Status { return grpcStatus(codes.
 // GRPCStatus is PERMISSION_DENIED with the decision's id.
 func (e *Forbidden) GRPCStatus() *status.Status { return grpcStatus(codes.PermissionDenied, e) }
 
-// GRPCStatus is UNAVAILABLE, without what the PDP said.
+// GRPCStatus is UNAVAILABLE, without the text of the PDP.
 func (e *Unavailable) GRPCStatus() *status.Status { return grpcStatus(codes.Unavailable, e) }
 
-// GRPCStatus is INTERNAL, without what the PDP said.
+// GRPCStatus is INTERNAL, without the text of the PDP.
 func (e *Refused) GRPCStatus() *status.Status { return grpcStatus(codes.Internal, e) }
 
 // GRPCStatus is PERMISSION_DENIED.
@@ -144,13 +144,13 @@ func failureText(failed codes.Code, reason, message string, violations []Violati
 			parts = append(parts, part)
 		}
 	}
-	for _, one := range violations {
-		parts = append(parts, fmt.Sprintf("(%s: %s)", one.Field, one.Description))
+	for _, violation := range violations {
+		parts = append(parts, fmt.Sprintf("(%s: %s)", violation.Field, violation.Description))
 	}
 	return strings.Join(parts, " ")
 }
 
-// codeName is the name of a code as every language writes it, e.g. DEADLINE_EXCEEDED.
+// codeName is the name of a code as in the other languages, for example DEADLINE_EXCEEDED.
 func codeName(failed codes.Code) string {
 	if name, ok := code.Code_name[int32(failed)]; ok {
 		return name
@@ -166,21 +166,21 @@ func denied(decision Decision) error {
 }
 
 func noAnswer(what string) error {
-	return &Unavailable{Message: "what the PDP sent is not an answer: " + what}
+	return &Unavailable{Message: "the PDP sent an invalid answer: " + what}
 }
 
-// unsendable is a question that cannot be sent: the caller's mistake.
+// unsendable is the error for a question that cannot be sent: a mistake of the caller.
 func unsendable(field, description string) error {
 	return &Refused{Message: "the question cannot be sent", Violations: []Violation{{field, description}}}
 }
 
-// failureOf is the error for a failed call: every status code has one, and none is an allow.
+// failureOf is the error for a failed call. Every status code has one; none is an allow.
 func failureOf(failed *status.Status, token Token) error {
 	message := withoutTokens(failed.Message(), token)
 	reason, violations := detailsOf(failed, token)
 	switch failed.Code() {
 	case codes.ResourceExhausted:
-		// It is both: a limit of the contract (asking again does not help), or a server that is full.
+		// It has two meanings: a limit of the contract (a retry does not help), or a server at capacity.
 		if reason != "LIMIT_EXCEEDED" {
 			break
 		}
@@ -192,8 +192,8 @@ func failureOf(failed *status.Status, token Token) error {
 	return &Unavailable{Message: message, Code: failed.Code(), Reason: reason}
 }
 
-// detailsOf gives ErrorInfo's reason and BadRequest's violations. Details that are unreadable are passed over,
-// because the status code alone already says that there is no answer.
+// detailsOf returns ErrorInfo's reason and BadRequest's violations. Unreadable details are ignored, because the
+// status code alone shows that there is no answer.
 func detailsOf(failed *status.Status, token Token) (string, []Violation) {
 	var reason string
 	var violations []Violation
@@ -202,9 +202,9 @@ func detailsOf(failed *status.Status, token Token) (string, []Violation) {
 		case *errdetails.ErrorInfo:
 			reason = withoutTokens(detail.GetReason(), token)
 		case *errdetails.BadRequest:
-			for _, one := range detail.GetFieldViolations() {
+			for _, violation := range detail.GetFieldViolations() {
 				violations = append(violations, Violation{
-					withoutTokens(one.GetField(), token), withoutTokens(one.GetDescription(), token),
+					withoutTokens(violation.GetField(), token), withoutTokens(violation.GetDescription(), token),
 				})
 			}
 		}
@@ -216,8 +216,8 @@ const redacted = "<token>"
 
 var tokenShape = regexp.MustCompile(`eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?`)
 
-// withoutTokens: a peer may repeat what it was sent, and the token must not come back in an error. A token that
-// was passed as another argument by mistake is known by its shape.
+// withoutTokens removes tokens from a peer's text, which may repeat the request. A token that was passed as
+// another argument by mistake is recognised by its form.
 func withoutTokens(text string, token Token) string {
 	if secret := token.Reveal(); len(secret) > len(redacted) {
 		text = strings.ReplaceAll(text, secret, redacted)

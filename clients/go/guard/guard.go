@@ -1,17 +1,15 @@
-// Package guard is the one line before the business logic that asks the policy decision point (PDP):
+// Package guard asks the policy decision point (PDP), in a line before the business logic:
 //
 //	g, err := guard.New("dns:///pdp.internal:50051", guard.WithTLS(config), guard.WithAPIKey(key))
 //	actor, err := g.Require(ctx, token, "course:edit", &guard.Resource{Type: "course", ID: id})
 //
-// In: the request's Clerk session token, a permission, a resource, facts of the request. Out: the verified
-// actor, or an error, which always means: do not go on. The errors are [Unauthenticated] (401),
-// [Forbidden] (403), [Unavailable] (503: there is no answer), [Refused] (500: the question is wrong) and
-// [RouteRefused] (403).
+// In: the request's Clerk session token, a permission, a resource, facts of the request. Out: the verified actor,
+// or an error, which always means: do not continue. The errors are [Unauthenticated] (401), [Forbidden] (403),
+// [Unavailable] (503: there is no answer), [Refused] (500: the question is wrong) and [RouteRefused] (403).
 //
-// An allow is given only for an answer that says so, names the actor and contradicts itself nowhere. Zero
-// values allow nothing. A call ends within its deadline, repetitions included. No token and no API key
-// stands in an error or in what printing a value shows. A guard decides nothing, reads no claim of the token
-// and keeps nothing.
+// An allow is returned only for an answer that allows, names the actor and is consistent. Zero values allow
+// nothing. A call ends within its deadline, retries included. No error and no printed value contains a token or an
+// API key. A guard decides nothing, reads no claim of the token and caches nothing.
 package guard
 
 import (
@@ -30,7 +28,7 @@ import (
 	pdpapiv1 "pdp.example/go/pdpapi/v1"
 )
 
-// BatchQuestionsMax is how many questions a batch has at most.
+// BatchQuestionsMax is the most questions of a batch.
 const BatchQuestionsMax = 1_000
 
 const (
@@ -38,7 +36,7 @@ const (
 	retryPauseMax   = time.Second
 )
 
-// Guard asks one PDP. It is safe for concurrent use; make one per process and keep it.
+// Guard asks a PDP. It is safe for concurrent use; create it once per process and keep it.
 type Guard struct {
 	deadline   time.Duration
 	cookie     string
@@ -50,10 +48,10 @@ type Guard struct {
 	closeOnce  sync.Once
 }
 
-// New makes a guard for the PDP at a target: `host:port`, `dns:///host:port` (every address behind the name is
-// used in turn), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `ipv6:[::1]:50051`, `unix:/run/pdp.sock`. Without
-// [WithTLS] the connection is clear text, which beyond loopback is refused unless [WithInsecure] is given.
-// It waits for no connection: the first call does.
+// New makes a guard for the PDP at a target: `host:port`, `dns:///host:port` (all addresses of the name take
+// turns), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `ipv6:[::1]:50051`, `unix:/run/pdp.sock`. Without [WithTLS] the
+// connection is in clear text, which is refused beyond loopback unless [WithInsecure] is given. New does not wait
+// for a connection: the first call does.
 func New(target string, options ...Option) (*Guard, error) {
 	settings := settings{deadline: 250 * time.Millisecond, cookie: "__session"}
 	for _, option := range options {
@@ -74,16 +72,16 @@ func New(target string, options ...Option) (*Guard, error) {
 	}, nil
 }
 
-// Close ends the connections. Calls in flight and later ones give Unavailable.
+// Close ends the connections. Calls in flight and later calls return Unavailable.
 func (g *Guard) Close() error {
 	g.closeOnce.Do(func() {
 		close(g.closed)
-		_ = g.connection.Close() // fails only where it was closed before
+		_ = g.connection.Close() // fails only if it was closed before
 	})
 	return nil
 }
 
-// AskOption is something that a question says besides token, permission and resource.
+// AskOption is an optional part of a question.
 type AskOption func(*asking)
 
 type asking struct {
@@ -91,13 +89,13 @@ type asking struct {
 	revision uint64
 }
 
-// RequestFacts are facts of the request itself, read by conditions as `context`. They hold what JSON knows:
-// nil, bool, string, integers to 2^53, finite floats, []any, []string and map[string]any.
+// RequestFacts are facts of the request itself; conditions read them as `context`. They hold JSON values: nil,
+// bool, string, integers to 2^53, finite floats, []any, []string and map[string]any.
 func RequestFacts(facts map[string]any) AskOption {
 	return func(a *asking) { a.context = facts }
 }
 
-// AtLeastRevision asks for an answer that has seen the write that gave this revision.
+// AtLeastRevision is the revision of a write that the answer must reflect.
 func AtLeastRevision(revision uint64) AskOption {
 	return func(a *asking) { a.revision = revision }
 }
@@ -110,8 +108,8 @@ func askingOf(options []AskOption) asking {
 	return made
 }
 
-// Check asks whether the bearer of token may use permission on resource (nil: the permission needs none). Both
-// answers are returned without an error: look at Decision.Allowed. The error is Unavailable or Refused.
+// Check asks whether the bearer of token may use permission on resource (nil: the permission needs none). It
+// returns allows and denials without an error: read Decision.Allowed. The error is Unavailable or Refused.
 func (g *Guard) Check(
 	ctx context.Context, token Token, permission string, resource *Resource, options ...AskOption,
 ) (Decision, error) {
@@ -128,8 +126,8 @@ func (g *Guard) Check(
 	return decisionFromCheck(answer)
 }
 
-// Require returns the verified actor if they may. Otherwise the error is Unauthenticated or Forbidden, or what
-// Check gives.
+// Require returns the verified actor if they are allowed. Otherwise the error is Unauthenticated or Forbidden, or
+// that of Check.
 func (g *Guard) Require(
 	ctx context.Context, token Token, permission string, resource *Resource, options ...AskOption,
 ) (Actor, error) {
@@ -143,14 +141,15 @@ func (g *Guard) Require(
 	return *decision.Actor, nil
 }
 
-// RequireRole is Require of the permission `role:<role>`, which the policy declares and gives to the role. No
-// claim of the token is read.
+// RequireRole is Require for the permission `role:<role>`, which the policy declares and gives to the role. It
+// reads no claim of the token.
 func (g *Guard) RequireRole(ctx context.Context, token Token, role string) (Actor, error) {
 	return g.Require(ctx, token, "role:"+role, nil)
 }
 
-// Batch answers 1 to 1,000 questions of one actor, in order, all at one revision. Look at the Allowed of each.
-// The error is what Check gives. Of the options it takes AtLeastRevision; each question has its own facts.
+// Batch asks 1 to 1,000 questions of an actor. The decisions have the order of the questions and are all made at
+// the same revision; read the Allowed of each. The error is that of Check. The only option is AtLeastRevision;
+// each question has its own facts.
 func (g *Guard) Batch(
 	ctx context.Context, token Token, questions []Question, options ...AskOption,
 ) ([]Decision, error) {
@@ -169,8 +168,8 @@ func (g *Guard) Batch(
 	return decisionsFromBatch(answer, len(questions))
 }
 
-// Can asks which of many questions hold, for a user interface to show: it guards nothing. A refused token gives
-// the empty set. The error is what Batch gives; the set is then empty.
+// Can asks which of many questions are allowed, for display in a user interface: it guards nothing. A refused
+// token gives the empty set. The error is that of Batch; the set is then empty.
 func (g *Guard) Can(ctx context.Context, token Token, questions []Question) (PermissionSet, error) {
 	if len(questions) == 0 {
 		return PermissionSet{}, nil
@@ -182,10 +181,10 @@ func (g *Guard) Can(ctx context.Context, token Token, questions []Question) (Per
 	return permissionSet(questions, decisions), nil
 }
 
-// Permissions asks for all declared permissions that the actor has on each resource, for a user interface to show:
-// it guards nothing. A permission holds on a resource that is given twice if it does so both times. A refused token
-// gives the empty set. All resources together have at most 1,000 declared permissions of their types. The error is
-// what Check gives; the set is then empty.
+// Permissions asks for all declared permissions that the actor has on each resource, for display in a user
+// interface: it guards nothing. If a resource is given twice, a permission on it must hold both times. A refused
+// token gives the empty set. All resources together may have at most 1,000 declared permissions of their types.
+// The error is that of Check; the set is then empty.
 func (g *Guard) Permissions(
 	ctx context.Context, token Token, resources []Resource, options ...AskOption,
 ) (PermissionSet, error) {
@@ -203,8 +202,8 @@ func (g *Guard) Permissions(
 	return permissionsFromAnswer(answer, resources)
 }
 
-// ask calls until there is an answer, an error that will stay, or no time left. Repeating is safe because no
-// decision changes anything.
+// ask calls until there is an answer, a permanent error, or no time left. A retry is safe because no decision
+// changes anything.
 func ask[Request, Answer any](
 	caller context.Context,
 	g *Guard,
@@ -213,7 +212,7 @@ func ask[Request, Answer any](
 	request Request,
 ) (Answer, error) {
 	var none Answer
-	// What the context carries for other services (credentials among it) is not for the PDP.
+	// Metadata that the context carries for other services, such as credentials, is not for the PDP.
 	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(caller, nil), g.deadline)
 	defer cancel()
 	ends, _ := ctx.Deadline()
@@ -225,14 +224,14 @@ func ask[Request, Answer any](
 			return answer, nil
 		}
 		last := status.Convert(err)
-		if why := ended(caller); why != nil { // Who ended this does not want it again.
+		if why := ended(caller); why != nil { // The caller ended the call: no retry.
 			return none, &Unavailable{Message: "the caller's context ended", Code: last.Code(), cause: why}
 		}
-		// Where a repetition ran out of time, why there was one says more.
+		// If a retry ran out of time, the failure before it says more.
 		if failure == nil || last.Code() != codes.DeadlineExceeded {
 			failure = last
 		}
-		// Full jitter: guards that failed together do not come back together.
+		// Full jitter, so that guards that failed together do not retry together.
 		pause := rand.N(longest)
 		again := last.Code() == codes.Unavailable || last.Code() == codes.Canceled
 		if !again || time.Now().Add(pause).After(ends) || !g.pause(ctx, pause) {
@@ -242,7 +241,7 @@ func ask[Request, Answer any](
 	}
 }
 
-// ended is why a context has ended, also where its time is over and its timer is late.
+// ended returns why a context has ended, even if its timer is late.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -253,10 +252,10 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// pause waits; it says no where the guard was closed or the time is over.
+// pause waits; it returns false if the guard was closed or the time is over.
 func (g *Guard) pause(ctx context.Context, pause time.Duration) bool {
 	select {
-	case <-g.closed: // Without this a guard that is closed would ask until its deadline.
+	case <-g.closed: // Without this a closed guard would retry until its deadline.
 		return false
 	default:
 	}

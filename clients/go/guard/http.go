@@ -17,15 +17,15 @@ func withActor(ctx context.Context, actor Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
-// ActorFrom is who a guard has let pass: Middleware, Protect or an interceptor. False where nobody was asked
-// for, as on a public route.
+// ActorFrom returns the actor that Middleware, Protect or an interceptor allowed. False if none of them asked, as
+// on a public route.
 func ActorFrom(ctx context.Context) (Actor, bool) {
 	actor, ok := ctx.Value(actorKey{}).(Actor)
 	return actor, ok
 }
 
-// SessionToken is the token of a request: of its one `Authorization: Bearer` header, and only where there is no
-// header of that scheme, of the one session cookie. The empty token where there is none, or more than one.
+// SessionToken is the token of a request: that of its only `Authorization: Bearer` header, or, if there is no
+// header of that scheme, that of the only session cookie. Empty if there is none, or more than one.
 func (g *Guard) SessionToken(r *http.Request) Token {
 	values := r.Header.Values("Authorization")
 	if len(values) > 1 {
@@ -39,7 +39,7 @@ func (g *Guard) SessionToken(r *http.Request) Token {
 	return NewToken(onlyCookie(r.Header.Values("Cookie"), g.cookie))
 }
 
-// bearer is what follows the scheme Bearer; false where the credentials are of another one.
+// bearer is the text after the scheme Bearer; false if the credentials have another scheme.
 func bearer(credentials string) (string, bool) {
 	credentials = strings.Trim(credentials, " \t")
 	scheme, token := credentials, ""
@@ -49,8 +49,8 @@ func bearer(credentials string) (string, bool) {
 	return token, strings.EqualFold(scheme, "Bearer")
 }
 
-// onlyCookie is the value of the one cookie of a name. net/http passes over cookies that it does not like, and
-// two of which it passes over one are still two.
+// onlyCookie is the value of the only cookie with a name. net/http ignores malformed cookies, but two cookies are
+// two even if it ignores one of them.
 func onlyCookie(headers []string, name string) string {
 	var found []string
 	for pair := range strings.SplitSeq(strings.Join(headers, ";"), ";") {
@@ -65,8 +65,8 @@ func onlyCookie(headers []string, name string) string {
 	return found[0]
 }
 
-// Middleware lets pass what a route map lets pass, and answers everything else. What it wraps must be where the
-// path is still the one that was received: StripPrefix and the like belong inside.
+// Middleware lets requests pass as a route map says, and answers all others. It must run where the path is still
+// the received one: StripPrefix and the like belong inside.
 func (g *Guard) Middleware(routes *Routes) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -83,8 +83,8 @@ func (g *Guard) Middleware(routes *Routes) func(http.Handler) http.Handler {
 	}
 }
 
-// Protect lets pass who has a permission, on the resource that a function finds in the request (nil: the
-// permission needs none). What an http.ServeMux found, r.PathValue, is there inside of it.
+// Protect lets requests pass whose actor has a permission, on the resource that a function finds in the request
+// (nil: the permission needs none). Inside of an http.ServeMux, the function can use r.PathValue.
 func (g *Guard) Protect(
 	permission string, resource func(*http.Request) Resource,
 ) func(http.Handler) http.Handler {
@@ -92,8 +92,8 @@ func (g *Guard) Protect(
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var found *Resource
 			if resource != nil {
-				one := resource(r)
-				found = &one
+				value := resource(r)
+				found = &value
 			}
 			g.letPass(w, r, next, permission, found)
 		})
@@ -111,8 +111,8 @@ func (g *Guard) letPass(
 	next.ServeHTTP(w, r.WithContext(withActor(r.Context(), actor)))
 }
 
-// matchRequest reads the request target as it was received: net/http's own URL is decoded. Where something
-// changed the URL since, what is inside would see another path than the one that is asked about.
+// matchRequest reads the request target as it was received: net/http's own URL is decoded. If the URL was changed
+// since, the handler would read another path than the checked one.
 func matchRequest(routes *Routes, r *http.Request) (Asked, error) {
 	received, err := url.ParseRequestURI(r.RequestURI)
 	if err != nil || received.Path != r.URL.Path || received.EscapedPath() != r.URL.EscapedPath() {
@@ -121,9 +121,9 @@ func matchRequest(routes *Routes, r *http.Request) (Asked, error) {
 	return routes.Match(r.Method, r.RequestURI)
 }
 
-// Refuse answers a request with what an error of a guard means: 401, 403, 503, or 500 for any other. The body
-// says no reason, because WRONG_ORGANIZATION tells a stranger that there is something. Where there was no decision,
-// [slog.Default] is told why.
+// Refuse answers a request according to an error of a guard: 401, 403, 503, or 500 for any other. The body
+// contains no reason, because WRONG_ORGANIZATION would reveal to a stranger that a resource exists. If there was
+// no decision, the reason is logged to [slog.Default].
 func Refuse(w http.ResponseWriter, err error) {
 	logRefusal(context.Background(), slog.Default(), err)
 	writeRefusal(w, err)
@@ -131,7 +131,7 @@ func Refuse(w http.ResponseWriter, err error) {
 
 func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	target := r.RequestURI
-	if target == "" { // no server has received it
+	if target == "" { // not a request of a server
 		target = r.URL.EscapedPath()
 	}
 	g.logRefusal(r.Context(), err, r.Method, target)
@@ -156,7 +156,7 @@ func writeRefusal(w http.ResponseWriter, err error) {
 	}
 	header := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified"} {
-		header.Del(name) // of an answer that is not given
+		header.Del(name) // belongs to an answer that is not sent
 	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
@@ -171,16 +171,17 @@ func writeRefusal(w http.ResponseWriter, err error) {
 	}
 	text, _ := json.Marshal(body) // two texts
 	w.WriteHeader(status)
-	_, _ = w.Write(text) // fails only where nobody reads it
+	_, _ = w.Write(text) // fails only if the client is gone
 }
 
-// challengeOf is the value of WWW-Authenticate that asks for a verification (RFC 9470, section 3).
+// challengeOf is the value of WWW-Authenticate that requires a verification (RFC 9470, section 3).
 func challengeOf(stepUp *StepUp) string {
 	return fmt.Sprintf(`Bearer error="insufficient_user_authentication", acr_values="%s", max_age="%d"`,
 		stepUp.Factor, int64(stepUp.MaxAge/time.Second))
 }
 
-// reverification is what `useReverification` of Clerk's front ends takes for a wish to verify again.
+// reverification is the body that `useReverification` of Clerk's front ends recognises as a request to verify
+// again.
 type reverification struct {
 	Type     string `json:"type"`
 	Reason   string `json:"reason"`

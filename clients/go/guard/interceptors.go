@@ -12,22 +12,22 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Method is what a method of a gRPC server needs: a permission, or that it is said to be public.
+// Method is the requirement of a method of a gRPC server: a permission, or that it is public.
 type Method struct {
 	Permission string
-	// Public lets everybody pass, without a token and without an actor.
+	// Public lets every call pass, without a token and without an actor.
 	Public bool
-	// Resource finds in the request what is acted upon; nil: the permission needs none. A method whose requests
-	// are a stream has no one request, and is refused where it has this.
+	// Resource finds the resource in the request; nil: the permission needs none. A method whose requests are a
+	// stream has no single request, so it is refused if it has this.
 	Resource func(request any) Resource
 }
 
-// Interceptors guard a gRPC server by what each method, `/package.Service/Method`, needs. A method that is not
-// named is refused with PERMISSION_DENIED, health and reflection too. The token is that of the one `authorization`
-// of the metadata, of scheme Bearer. Install both: one is for unary methods, one for streams.
+// Interceptors guard a gRPC server by the requirement of each method, `/package.Service/Method`. A method without
+// one is refused with PERMISSION_DENIED, health and reflection too. The token is that of the only `authorization`
+// in the metadata, of scheme Bearer. Install both: the first is for unary methods, the second for streams.
 //
-// A stream of answers to one request is guarded when the request is read, before the handler is called. Of one
-// that goes on after the actor's rights ended, the handler asks again by Require.
+// A stream of answers to a request is guarded when the request is read, before the handler is called. If it may
+// outlast the actor's rights, the handler must ask again with Require.
 func (g *Guard) Interceptors(
 	methods map[string]Method,
 ) (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor, error) {
@@ -84,17 +84,17 @@ func (g *Guard) Interceptors(
 	return unary, stream, nil
 }
 
-// errNotRead is for a handler that answers an unread request.
+// errNotRead is the error of a handler that answers before it has read a request.
 var errNotRead = status.Error(codes.Internal, "internal")
 
-// refuseMethod is the error for a method that is not named.
+// refuseMethod is the error for a method without a requirement.
 func (g *Guard) refuseMethod(ctx context.Context, name string) error {
 	err := &RouteRefused{noRoute}
 	g.logRefusal(ctx, err, "gRPC", name)
 	return err
 }
 
-// passCall gives the context with the actor, or what the caller is answered.
+// passCall returns the context with the actor, or the error for the caller.
 func (g *Guard) passCall(
 	ctx context.Context, name string, method Method, request any,
 ) (context.Context, error) {
@@ -103,8 +103,8 @@ func (g *Guard) passCall(
 	}
 	var resource *Resource
 	if method.Resource != nil {
-		one := method.Resource(request)
-		resource = &one
+		value := method.Resource(request)
+		resource = &value
 	}
 	actor, err := g.Require(ctx, callToken(ctx), method.Permission, resource)
 	if err != nil {
@@ -123,8 +123,8 @@ func callToken(ctx context.Context) Token {
 	return Token{}
 }
 
-// guardedStream holds the actor and, where pass is there, asks about the first message that is read. Until it
-// has passed, nothing is sent.
+// guardedStream holds the actor. If pass is set, it asks about the first message that is read, and sends nothing
+// until that message has passed.
 type guardedStream struct {
 	grpc.ServerStream
 	ctx  context.Context
@@ -135,7 +135,7 @@ type guardedStream struct {
 func (s *guardedStream) Context() context.Context { return s.ctx }
 
 func (s *guardedStream) RecvMsg(message any) error {
-	if s.pass == nil && s.err != nil { // It was refused, and stays so.
+	if s.pass == nil && s.err != nil { // A refusal is final.
 		return s.err
 	}
 	if err := s.ServerStream.RecvMsg(message); err != nil || s.pass == nil {

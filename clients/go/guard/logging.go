@@ -10,15 +10,14 @@ import (
 
 const (
 	loggedTextMax   = 500
-	loggedMethodMax = 128 // of a gRPC method too
+	loggedMethodMax = 128 // also of a gRPC method
 )
 
-// What comes after the path, also where it is written as an escape: a query may hold secrets, and so may
-// `;jsessionid=`.
+// The part after the path, also if it is escaped: a query may contain secrets, and so may `;jsessionid=`.
 var afterPath = regexp.MustCompile(`(?i)[?#;]|%(?:3f|23|3b)`)
 
-// WithLogger says why requests were refused without a decision to a logger of your own instead of
-// [slog.Default]. Denials are not logged: the PDP has them in its audit log.
+// WithLogger sets the logger of requests that were refused without a decision, instead of [slog.Default]. Denials
+// are not logged: the PDP has them in its audit log.
 func WithLogger(logger *slog.Logger) Option {
 	return func(s *settings) { s.logger = logger }
 }
@@ -26,7 +25,7 @@ func WithLogger(logger *slog.Logger) Option {
 func (g *Guard) logRefusal(ctx context.Context, err error, method, target string) {
 	logger := g.logger
 	if logger == nil {
-		logger = slog.Default() // of now: programs set it after they have made a guard
+		logger = slog.Default() // read now: programs set it after they have made a guard
 	}
 	logRefusal(ctx, logger, err, slog.String("method", printable(method, loggedMethodMax)),
 		slog.String("path", loggedPath(target)))
@@ -47,7 +46,7 @@ func logRefusal(ctx context.Context, logger *slog.Logger, err error, request ...
 	logger.LogAttrs(ctx, slog.LevelWarn, message, append(request, reason)...)
 }
 
-// loggedPath is the path of a request target. A target that is no path may be a URL, and a URL may hold a
+// loggedPath is the path of a request target. A target that is not a path may be a URL, and a URL may contain a
 // password.
 func loggedPath(target string) string {
 	if !strings.HasPrefix(target, "/") {
@@ -59,7 +58,8 @@ func loggedPath(target string) string {
 	return printable(target, loggedTextMax)
 }
 
-// printable is a text as printable ASCII in one line: strangers write it, and a log is read in a terminal.
+// printable converts a text to a single line of printable ASCII: strangers write it, and logs are read in a
+// terminal.
 func printable(text string, charactersMax int) string {
 	var shown strings.Builder
 	for _, r := range withoutTokens(text, Token{}) {

@@ -12,7 +12,7 @@ import (
 	pdpapiv1 "pdp.example/go/pdpapi/v1"
 )
 
-// Values <-> messages of the contract. Here is decided whether an answer is one.
+// Converts between values and messages of the contract. Decides whether an answer is valid.
 
 func checkRequest(token Token, question Question, revision uint64) (*pdpapiv1.CheckRequest, error) {
 	item, err := checkItem(question)
@@ -56,8 +56,8 @@ func permissionsRequest(
 	request := &pdpapiv1.ListAllowedPermissionsRequest{
 		ActorToken: token.sendable(), AtLeastRevision: asking.revision,
 	}
-	for _, one := range resources {
-		resource, err := resourceOf(&one)
+	for _, named := range resources {
+		resource, err := resourceOf(&named)
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func checkItem(question Question) (*pdpapiv1.CheckItem, error) {
 	return &pdpapiv1.CheckItem{Permission: question.Permission, Resource: resource, Context: context}, err
 }
 
-// resourceOf gives nil for nil.
+// resourceOf returns nil for nil.
 func resourceOf(resource *Resource) (*pdpapiv1.Resource, error) {
 	if resource == nil {
 		return nil, nil
@@ -111,7 +111,7 @@ func resourceOf(resource *Resource) (*pdpapiv1.Resource, error) {
 	return message, nil
 }
 
-// contextOf gives nil for nil.
+// contextOf returns nil for nil.
 func contextOf(context map[string]any) (*structpb.Struct, error) {
 	if context == nil {
 		return nil, nil
@@ -119,7 +119,8 @@ func contextOf(context map[string]any) (*structpb.Struct, error) {
 	return toStruct(context, "context", 1)
 }
 
-// permissionsFromAnswer is what an answer says of these resources, or Unavailable where it contradicts itself.
+// permissionsFromAnswer returns the permissions on these resources in an answer, or Unavailable if it contradicts
+// itself.
 func permissionsFromAnswer(
 	answer *pdpapiv1.ListAllowedPermissionsResponse, resources []Resource,
 ) (PermissionSet, error) {
@@ -142,7 +143,7 @@ func permissionsFromAnswer(
 	for i, result := range results {
 		resource := &resources[i]
 		if len(result.GetAllowed()) > 0 && (actor == nil || refusal != nil) {
-			return PermissionSet{}, noAnswer("a permission of nobody")
+			return PermissionSet{}, noAnswer("permissions without an actor")
 		}
 		for _, permission := range result.GetAllowed() {
 			if !strings.HasPrefix(permission, resource.Type+":") || slices.Contains(result.GetDenied(), permission) {
@@ -160,7 +161,7 @@ func permissionsFromAnswer(
 	return set, nil
 }
 
-// decisionFromCheck is the decision that an answer states, or Unavailable where it states none.
+// decisionFromCheck returns the decision in an answer, or Unavailable if the answer is not valid.
 func decisionFromCheck(answer *pdpapiv1.CheckResponse) (Decision, error) {
 	actor, err := actorOf(answer.GetActor())
 	if err != nil {
@@ -220,7 +221,7 @@ func decisionOf(answer *pdpapiv1.CheckResponse, actor *Actor) (Decision, error) 
 	switch answer.GetDecision() {
 	case pdpapiv1.Decision_DECISION_ALLOW:
 		if answer.GetDenialKind() != pdpapiv1.DenialKind_DENIAL_KIND_UNSPECIFIED {
-			return Decision{}, noAnswer("an allow that is a kind of denial")
+			return Decision{}, noAnswer("an allow with a kind of denial")
 		}
 		if actor == nil {
 			return Decision{}, noAnswer("an allow without an actor")
@@ -256,7 +257,7 @@ func decisionOf(answer *pdpapiv1.CheckResponse, actor *Actor) (Decision, error) 
 	return decision, nil
 }
 
-// stepUpOf is nil also for a factor that a newer PDP knows: the denial is not in doubt.
+// stepUpOf is nil also for a factor that only a newer PDP knows: the denial holds anyway.
 func stepUpOf(stepUp *pdpapiv1.StepUp) *StepUp {
 	factor, ok := map[pdpapiv1.StepUp_Factor]Factor{
 		pdpapiv1.StepUp_FACTOR_FIRST:  FirstFactor,
@@ -269,7 +270,7 @@ func stepUpOf(stepUp *pdpapiv1.StepUp) *StepUp {
 	return &StepUp{Factor: factor, MaxAge: stepUp.GetMaxAge().AsDuration()}
 }
 
-// reasonName: a newer PDP knows more reasons; the decision itself is not in doubt.
+// reasonName is a number for a reason that only a newer PDP knows; the decision holds anyway.
 func reasonName(reason pdpapiv1.DecisionReason) string {
 	if name, ok := pdpapiv1.DecisionReason_name[int32(reason)]; ok {
 		return strings.TrimPrefix(name, "DECISION_REASON_")

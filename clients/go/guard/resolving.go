@@ -15,17 +15,17 @@ import (
 
 const (
 	lookupTimeout = 10 * time.Second
-	// Names are looked up again at once when a connection ends, but not more often than this. gRPC's own
-	// resolver waits 30 s, when after a rollout the addresses that were known may all be gone.
+	// Names are resolved again immediately when a connection ends, but not more often than this. gRPC's own resolver
+	// waits 30 s; after a rollout all known addresses may be gone by then.
 	lookupPause = time.Second
 	portDefault = "443"
 )
 
-// where is a target that was read.
+// where is a parsed target.
 type where struct {
 	dial      string // for gRPC
 	resolvers []resolver.Builder
-	loopback  bool // every address is this machine's own
+	loopback  bool // every address is on this machine
 }
 
 func parseTarget(target string) (where, error) {
@@ -36,7 +36,7 @@ func parseTarget(target string) (where, error) {
 	case found && (scheme == "ipv4" || scheme == "ipv6"):
 		return parseAddresses(scheme, strings.TrimPrefix(rest, "///"))
 	case found && scheme == "dns" && strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///"):
-		return where{}, fmt.Errorf("%s names a DNS server; the system's is asked: dns:///host:port", target)
+		return where{}, fmt.Errorf("%s names a DNS server, but only the system's is used: write dns:///host:port", target)
 	case found && scheme == "dns":
 		target = strings.TrimPrefix(rest, "///")
 	case strings.Contains(target, "://"):
@@ -54,21 +54,21 @@ func parseTarget(target string) (where, error) {
 	}, nil
 }
 
-// parseAddresses reads `ipv4:a,b`, which gRPC for Go does not know.
+// parseAddresses parses `ipv4:a,b`, which gRPC for Go does not support.
 func parseAddresses(scheme, list string) (where, error) {
 	addresses := strings.Split(list, ",")
 	endpoints := make([]resolver.Endpoint, len(addresses))
 	loopback := true
-	for i, one := range addresses {
-		host, port, err := splitPort(one)
+	for i, address := range addresses {
+		host, port, err := splitPort(address)
 		if err != nil {
 			return where{}, err
 		}
 		ip, err := netip.ParseAddr(host)
 		if err != nil || ip.Is4() != (scheme == "ipv4") {
-			return where{}, fmt.Errorf("%q is not an %s address", one, scheme)
+			return where{}, fmt.Errorf("%q is not an %s address", address, scheme)
 		}
-		// By TLS each address proves that it is itself.
+		// With TLS, each address proves its own identity.
 		endpoints[i].Addresses = []resolver.Address{{Addr: net.JoinHostPort(host, port), ServerName: host}}
 		loopback = loopback && isLoopback(host)
 	}
@@ -95,7 +95,7 @@ func splitPort(address string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// listBuilder resolves to addresses that are written out.
+// listBuilder resolves to literal addresses.
 type listBuilder struct {
 	scheme    string
 	endpoints []resolver.Endpoint
@@ -137,7 +137,7 @@ type nameResolver struct {
 func (r *nameResolver) ResolveNow(resolver.ResolveNowOptions) {
 	select {
 	case r.wanted <- struct{}{}:
-	default: // one is wanted already
+	default: // already requested
 	}
 }
 
@@ -158,7 +158,7 @@ func (r *nameResolver) run(ctx context.Context) {
 		} else {
 			r.connection.ReportError(err)
 		}
-		select { // Not in a hurry, and not before it is wanted, unless it failed.
+		select { // Not too often, and only on request or after a failure.
 		case <-ctx.Done():
 			return
 		case <-time.After(lookupPause):

@@ -11,21 +11,21 @@ const pathBytesMax = 8 * 1024
 
 var (
 	unsafePath = regexp.MustCompile(`[^!-~]|[\\;#]|//|%(?:$|.$|[^0-9A-Fa-f]|.[^0-9A-Fa-f])`)
-	// Separators and what ends a path for somebody; `%` would be an escape for who decodes twice, and a space at
-	// an end is cut off by some (CVE-2016-5007).
+	// Separators, and characters that end a path for some programs; `%` would be an escape for a program that decodes
+	// twice, and some programs cut off a trailing space (CVE-2016-5007).
 	unsafeDecoded = regexp.MustCompile(`[\x00-\x1f\x7f-\x{9f}/\\%;?#]|^ | $`)
 )
 
 // path is the path of a request, in segments.
 type path struct {
 	sent    []string
-	decoded []string // once
-	folded  []string // decoded, and without letter case
-	slash   bool     // ends with a slash; `/` has no segment and does
+	decoded []string // percent-decoded once
+	folded  []string // decoded and case-folded
+	slash   bool     // whether it ends with a slash; so does `/`, which has no segment
 }
 
-// readPath reads the path of a request target. What a proxy, a framework and a file system make of a path
-// differs wherever it is not plain, so what is not plain is refused instead of repaired.
+// readPath reads the path of a request target. Proxies, frameworks and file systems read a path differently unless
+// it is plain. So a path that is not plain is refused instead of repaired.
 func readPath(target string) (path, error) {
 	ambiguous := &RouteRefused{pathAmbiguous}
 	text, _, _ := strings.Cut(target, "?")
@@ -54,8 +54,8 @@ func readPath(target string) (path, error) {
 	return read, nil
 }
 
-// fold takes letter case away: texts are equal where a program takes them for the same word in ASCII. Beyond
-// ASCII that are the dotted I, the dotless i, the long s and the Kelvin sign.
+// fold folds case: texts that a program could take for the same ASCII word become equal. Beyond ASCII, those are
+// the dotted I, the dotless i, the long s and the Kelvin sign.
 func fold(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

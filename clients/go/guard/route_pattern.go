@@ -24,26 +24,26 @@ var (
 	resourceForm   = regexp.MustCompile(`^(` + nameForm + `)/\{(.*)\}$`)
 )
 
-// route is one route of a map.
+// route is a route of a map.
 type route struct {
 	text     string
 	method   string
 	segments []segment
-	rest     bool // ends with `**`
-	slash    bool // ends with a slash; that of `/`, which has no segments, counts as one
+	rest     bool // whether it ends with `**`
+	slash    bool // whether it ends with a slash; the slash of `/`, which has no segments, counts
 	needs    Needs
-	// The type of the resource, empty for none, and which segment is its id.
+	// The type of the resource, empty for none, and the index of the segment with its id.
 	resourceType  string
 	resourcePlace int
-	// How specific it is; of routes that take one path the greater. By segment, 2 is a literal, 1 a variable, and
-	// `**` is nothing; the 0 at the end is that it ends there.
+	// How specific the route is: among routes that match the same path, the greatest rank applies. Per segment, 2 is
+	// a literal, 1 a variable, and `**` is nothing; the 0 at the end means that the route ends there.
 	rank []int
 }
 
-// segment is a literal, or with an empty one a variable.
+// segment is a literal, or a variable if the literal is empty.
 type segment struct{ literal string }
 
-// newRoute reads a route. The error is a sentence about what is wrong with it.
+// newRoute parses a route. The error is a sentence about the problem.
 func newRoute(text string, needs Needs) (*route, error) {
 	if utf8.RuneCountInString(text) > routeCharactersMax {
 		return nil, fmt.Errorf("has more than %d characters", routeCharactersMax)
@@ -131,20 +131,20 @@ func (r *route) readNeeds(variables map[string]int) error {
 	return nil
 }
 
-// takes says whether a route takes a path that it could take.
+// takes reports whether a route matches a path that it could match.
 func (r *route) takes(read path) bool {
 	if !r.rest && r.slash != read.slash {
 		return false
 	}
-	for i, one := range r.segments {
-		if one.literal != "" && one.literal != read.sent[i] {
+	for i, part := range r.segments {
+		if part.literal != "" && part.literal != read.sent[i] {
 			return false
 		}
 	}
 	return true
 }
 
-// asks is what a request for a path that it could take needs.
+// asks is the requirement of a request for a path that the route could match.
 func (r *route) asks(read path) Asked {
 	asked := Asked{Public: r.needs.Public, Permission: r.needs.Permission, ResourceType: r.resourceType}
 	if r.resourceType != "" {
@@ -153,7 +153,7 @@ func (r *route) asks(read path) Asked {
 	return asked
 }
 
-// asksAs says whether both ask the same for every path; their variables are at the same places.
+// asksAs reports whether both have the same requirement for every path; their variables have the same indexes.
 func (r *route) asksAs(other *route) bool {
 	return r.needs.Public == other.needs.Public && r.needs.Permission == other.needs.Permission &&
 		r.resourceType == other.resourceType && r.resourcePlace == other.resourcePlace

@@ -5,39 +5,40 @@ import (
 	"slices"
 )
 
-// routeStepsMax bounds judging a map: seconds. No map that people write comes near; and none is to stop a server.
+// routeStepsMax bounds the search for conflicts in a map to seconds. No real map comes near it, and no map may
+// stop a server.
 const routeStepsMax = 200_000
 
-// ends are routes that end at one place, by method. Those of one method differ in letter case or a slash.
+// ends are routes that end at a node, by method. Routes of the same method differ in letter case or a slash.
 type ends map[string][]*route
 
-// node is where routes part. Letter case does not count here, and neither does a slash at the end.
+// node is a node of the tree of routes. It ignores letter case and a slash at the end.
 type node struct {
 	literals map[string]*node
 	variable *node
 	ends     ends
-	rests    ends            // those that go on with `**`
-	methods  map[string]bool // of all routes that end here or below
+	rests    ends            // routes that continue with `**`
+	methods  map[string]bool // methods of all routes that end here or below
 }
 
 func newNode() node {
 	return node{literals: map[string]*node{}, ends: ends{}, rests: ends{}, methods: map[string]bool{}}
 }
 
-// add puts a route into the tree of this root, and finds what is wrong with it and those at the same place.
+// add adds a route to the tree of this root, and finds its conflicts with routes at the same node.
 func (n *node) add(added *route, found *problems) {
 	at := n
 	at.methods[added.method] = true
-	for _, one := range added.segments {
+	for _, part := range added.segments {
 		next := at.variable
-		if one.literal != "" {
-			next = at.literals[fold(one.literal)]
+		if part.literal != "" {
+			next = at.literals[fold(part.literal)]
 		}
 		if next == nil {
 			made := newNode()
 			next = &made
-			if one.literal != "" {
-				at.literals[fold(one.literal)] = next
+			if part.literal != "" {
+				at.literals[fold(part.literal)] = next
 			} else {
 				at.variable = next
 			}
@@ -61,37 +62,38 @@ func (n *node) add(added *route, found *problems) {
 	place[added.method] = append(place[added.method], added)
 }
 
-// couldTake is where the routes end that take a path if letter case, escapes and a slash at the end do not count.
+// couldTake returns the ends of the routes that match a path if letter case, escapes and a slash at the end are
+// ignored.
 func (n *node) couldTake(read path) []ends {
 	var found []ends
 	nodes := []*node{n}
 	for _, segment := range read.folded {
 		var below []*node
-		for _, one := range nodes {
-			found = append(found, one.rests)
-			if next := one.literals[segment]; next != nil {
+		for _, current := range nodes {
+			found = append(found, current.rests)
+			if next := current.literals[segment]; next != nil {
 				below = append(below, next)
 			}
-			if one.variable != nil {
-				below = append(below, one.variable)
+			if current.variable != nil {
+				below = append(below, current.variable)
 			}
 		}
 		nodes = below
 	}
-	for _, one := range nodes {
-		found = append(found, one.ends, one.rests)
+	for _, current := range nodes {
+		found = append(found, current.ends, current.rests)
 	}
 	return found
 }
 
-// pair is two nodes that one path may lead to. What is below one was more specific at first; where it is
-// crossed, what is below the other was so further on.
+// pair is two nodes that the same path may lead to. Routes below left were more specific at first; if the pair is
+// crossed, routes below the right were so at a later segment.
 type pair struct {
-	one, other *node
-	crossed    bool
+	left, right *node
+	crossed     bool
 }
 
-// conflicts finds pairs of routes that could take one path while neither is the more specific.
+// conflicts finds pairs of routes that could match the same path, neither of them more specific.
 func (n *node) conflicts(found *problems) {
 	var pending []pair
 	nodes := []*node{n}
@@ -111,50 +113,50 @@ func (n *node) conflicts(found *problems) {
 		pending = append(pending[:last], next.judge(found)...)
 	}
 	if len(pending) > 0 {
-		found.add("shares too many variables with too many other routes", pending[len(pending)-1].one.any().text)
+		found.add("shares too many variables with too many other routes", pending[len(pending)-1].left.any().text)
 	}
 }
 
-// judge finds the conflicts of what ends at a pair, and gives the pairs below.
+// judge finds the conflicts of the routes that end at a pair, and returns the pairs below it.
 func (p pair) judge(found *problems) []pair {
-	one, other := p.one, p.other
-	meets := func(method string) bool { return len(meeting(method, other.methods)) > 0 }
-	if !slices.ContainsFunc(slices.Collect(maps.Keys(one.methods)), meets) {
+	left, right := p.left, p.right
+	meets := func(method string) bool { return len(meeting(method, right.methods)) > 0 }
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(left.methods)), meets) {
 		return nil
 	}
 	if p.crossed {
-		conflict([]ends{one.ends, one.rests}, []ends{other.ends, other.rests}, found)
-		if len(other.rests) > 0 {
-			conflict(one.below(), []ends{other.rests}, found)
+		conflict([]ends{left.ends, left.rests}, []ends{right.ends, right.rests}, found)
+		if len(right.rests) > 0 {
+			conflict(left.below(), []ends{right.rests}, found)
 		}
 	}
-	if len(one.rests) > 0 {
-		conflict([]ends{one.rests}, other.below(), found)
+	if len(left.rests) > 0 {
+		conflict([]ends{left.rests}, right.below(), found)
 	}
 	var below []pair
-	for segment, literal := range one.literals {
-		if otherLiteral := other.literals[segment]; otherLiteral != nil {
-			below = append(below, pair{literal, otherLiteral, p.crossed})
+	for segment, literal := range left.literals {
+		if rightLiteral := right.literals[segment]; rightLiteral != nil {
+			below = append(below, pair{literal, rightLiteral, p.crossed})
 		}
 	}
-	ones, others := one.children(), values(other.literals)
+	lefts, rights := left.children(), values(right.literals)
 	if p.crossed {
-		ones, others = values(one.literals), other.children()
+		lefts, rights = values(left.literals), right.children()
 	}
-	if one.variable != nil && len(others) > 0 {
-		below = append(below, pair{one.variable, merged(others), true})
+	if left.variable != nil && len(rights) > 0 {
+		below = append(below, pair{left.variable, merged(rights), true})
 	}
-	if other.variable != nil && len(ones) > 0 {
-		below = append(below, pair{merged(ones), other.variable, p.crossed})
+	if right.variable != nil && len(lefts) > 0 {
+		below = append(below, pair{merged(lefts), right.variable, p.crossed})
 	}
 	return below
 }
 
-// conflict finds the pairs of routes, which take one path, of methods that meet.
+// conflict finds the pairs whose methods overlap, of routes that match the same path.
 func conflict(these, others []ends, found *problems) {
-	for _, one := range these {
+	for _, byMethod := range these {
 		for _, other := range others {
-			for method, routes := range one {
+			for method, routes := range byMethod {
 				for _, otherMethod := range meeting(method, other) {
 					for _, first := range routes {
 						for _, second := range other[otherMethod] {
@@ -171,7 +173,7 @@ func conflict(these, others []ends, found *problems) {
 	}
 }
 
-// meeting is which of the other methods may be of one request with a method. A route for GET is for HEAD too.
+// meeting returns the methods among others that overlap with a method. A route for GET also matches HEAD.
 func meeting[V any](method string, others map[string]V) []string {
 	if method == anyMethod {
 		return slices.Collect(maps.Keys(others))
@@ -183,13 +185,13 @@ func meeting[V any](method string, others map[string]V) []string {
 	case "HEAD":
 		candidates = append(candidates, "GET")
 	}
-	return slices.DeleteFunc(candidates, func(one string) bool {
-		_, there := others[one]
+	return slices.DeleteFunc(candidates, func(name string) bool {
+		_, there := others[name]
 		return !there
 	})
 }
 
-// merged is one node for several.
+// merged merges several nodes into a new node.
 func merged(nodes []*node) *node {
 	if len(nodes) == 1 {
 		return nodes[0]
@@ -197,19 +199,19 @@ func merged(nodes []*node) *node {
 	whole := newNode()
 	literals := map[string][]*node{}
 	var variables []*node
-	for _, one := range nodes {
-		for method, routes := range one.ends {
+	for _, current := range nodes {
+		for method, routes := range current.ends {
 			whole.ends[method] = append(whole.ends[method], routes...)
 		}
-		for method, routes := range one.rests {
+		for method, routes := range current.rests {
 			whole.rests[method] = append(whole.rests[method], routes...)
 		}
-		maps.Copy(whole.methods, one.methods)
-		for segment, child := range one.literals {
+		maps.Copy(whole.methods, current.methods)
+		for segment, child := range current.literals {
 			literals[segment] = append(literals[segment], child)
 		}
-		if one.variable != nil {
-			variables = append(variables, one.variable)
+		if current.variable != nil {
+			variables = append(variables, current.variable)
 		}
 	}
 	for segment, some := range literals {
@@ -239,7 +241,7 @@ func (n *node) below() []ends {
 	return found
 }
 
-// any is some route that ends here or below.
+// any returns a route that ends here or below.
 func (n *node) any() *route {
 	for _, routes := range n.ends {
 		return routes[0]

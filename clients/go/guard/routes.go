@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// RoutesMax is how many routes a map has at most.
+	// RoutesMax is the most routes of a map.
 	RoutesMax = 10_000
 
 	routeProblemsMax = 100
@@ -16,22 +16,22 @@ const (
 	noRoute          = "no_route"
 )
 
-// Needs is what a route needs: a permission, or that it is said to be public.
+// Needs is the requirement of a route: a permission, or that it is public.
 type Needs struct {
-	// Permission is `resource-type:action`, e.g. `course:view`.
+	// Permission is `resource-type:action`, for example `course:view`.
 	Permission string
-	// Resource is `type/{variable}`: the variable of the path that is the id of the resource; empty: none.
+	// Resource is `type/{variable}`: the variable of the path that has the id of the resource; empty: none.
 	Resource string
-	// Public lets everybody pass, without a token and without an actor.
+	// Public lets every request pass, without a token and without an actor.
 	Public bool
 }
 
-// Asked is what the PDP is to be asked about one request.
+// Asked is the question of a request.
 type Asked struct {
-	// Public: nothing. The others are then empty.
+	// Public: no question. The other fields are then empty.
 	Public     bool
 	Permission string
-	// ResourceType and ResourceID, percent-decoded once; both are empty where there is no resource.
+	// ResourceType and ResourceID, percent-decoded once; both are empty if there is no resource.
 	ResourceType, ResourceID string
 }
 
@@ -42,14 +42,14 @@ func (a Asked) resource() *Resource {
 	return &Resource{Type: a.ResourceType, ID: a.ResourceID}
 }
 
-// Routes is a route map: what requests need, by method and path, as docs/guards.md says. It is immutable. Nil
-// and the zero value refuse everything.
+// Routes is a route map: the requirements of requests, by method and path, as docs/guards.md says. It is
+// immutable. Nil and the zero value refuse every request.
 type Routes struct{ root node }
 
-// RouteMapInvalid is a map that cannot be used.
+// RouteMapInvalid is the error of an invalid map.
 type RouteMapInvalid struct{ Problems []RouteProblem }
 
-// RouteProblem is what is wrong with one route, or with two that do not go together.
+// RouteProblem is a problem of a route, or of two conflicting routes.
 type RouteProblem struct {
 	Routes []string
 	Text   string
@@ -67,8 +67,8 @@ func (e *RouteMapInvalid) Error() string {
 	return "route map: " + strings.Join(lines, "; ")
 }
 
-// NewRoutes makes a map of routes, `GET /courses/{id}`, and what each needs. The error is RouteMapInvalid: a route is
-// not well-formed, or two could take the same path and neither is the more specific.
+// NewRoutes makes a map of routes, such as `GET /courses/{id}`, with their requirements. The error is
+// RouteMapInvalid: a route is malformed, or two routes could match the same path and neither is more specific.
 func NewRoutes(routes map[string]Needs) (*Routes, error) {
 	made := &Routes{newNode()}
 	var found problems
@@ -91,8 +91,8 @@ func NewRoutes(routes map[string]Needs) (*Routes, error) {
 	return made, nil
 }
 
-// Match is what a request needs. The method and the path are those that were received: the path neither decoded
-// nor cleaned; a query is passed over. The error is RouteRefused.
+// Match returns the requirement of a request. Method and path are those that were received: the path neither
+// decoded nor cleaned; its query is ignored. The error is RouteRefused.
 func (r *Routes) Match(method, path string) (Asked, error) {
 	read, err := readPath(path)
 	if err != nil {
@@ -109,26 +109,26 @@ func (r *Routes) Match(method, path string) (Asked, error) {
 			}
 		}
 	}
-	var standing *candidate
-	for i, one := range found {
-		if one.route.takes(read) && (standing == nil || one.compare(*standing) > 0) {
-			standing = &found[i]
+	var matching *candidate
+	for i, candidate := range found {
+		if candidate.route.takes(read) && (matching == nil || candidate.compare(*matching) > 0) {
+			matching = &found[i]
 		}
 	}
-	if standing == nil {
+	if matching == nil {
 		return Asked{}, &RouteRefused{noRoute}
 	}
-	asked := standing.route.asks(read)
+	asked := matching.route.asks(read)
 	for _, other := range found {
-		// For a program that reads the path with less care, this one stands.
-		if other.compare(*standing) >= 0 && other.route.asks(read) != asked {
+		// A program that reads the path less carefully might apply this route.
+		if other.compare(*matching) >= 0 && other.route.asks(read) != asked {
 			return Asked{}, &RouteRefused{pathAmbiguous}
 		}
 	}
 	return asked, nil
 }
 
-// candidate is a route that could take a path, and how well its method fits.
+// candidate is a route that could match a path, and how well its method fits.
 type candidate struct {
 	route  *route
 	weight int
@@ -141,7 +141,7 @@ func (c candidate) compare(other candidate) int {
 	return c.weight - other.weight
 }
 
-// methodsOf are the methods of routes that take a request, the best first.
+// methodsOf returns the route methods that match a request, the best first.
 func methodsOf(method string) []string {
 	switch method {
 	case "HEAD":

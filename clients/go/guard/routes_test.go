@@ -44,7 +44,7 @@ func (n *writtenNeeds) UnmarshalJSON(text []byte) error {
 	if written.Resource != nil {
 		n.Resource = *written.Resource
 		if n.Resource == "" {
-			n.Resource = "-" // In Go the empty text is none, so here another that is not one stands for it.
+			n.Resource = "-" // In Go the empty text is none, so another value that is not a resource represents it here.
 		}
 	}
 	return nil

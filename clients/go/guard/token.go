@@ -7,17 +7,17 @@ import (
 
 const shownToken = "Token(...)"
 
-// Token is a session token that shows nothing of itself when it is printed, logged or formatted. The zero value
-// is the empty token, which the PDP denies and puts on record.
+// Token is a session token whose text never appears when it is printed, logged or formatted. The zero value is the
+// empty token, which the PDP denies and logs.
 type Token struct {
-	// A function, because printing a struct that has a token among its unexported fields calls no method of it.
+	// A function, because printing a struct with a token in an unexported field calls no method of the token.
 	reveal func() string
 }
 
 // NewToken wraps a session token, without `Bearer `.
 func NewToken(text string) Token { return Token{func() string { return text }} }
 
-// Reveal returns the token itself.
+// Reveal returns the text of the token.
 func (t Token) Reveal() string {
 	if t.reveal == nil {
 		return ""
@@ -25,7 +25,8 @@ func (t Token) Reveal() string {
 	return t.reveal()
 }
 
-// sendable is the token for a message. One that is not Unicode text cannot be sent; it proves nothing either.
+// sendable is the token as it is sent. A token that is not Unicode text cannot be sent; it proves nothing, so the
+// empty token replaces it.
 func (t Token) sendable() string {
 	if text := t.Reveal(); utf8.ValidString(text) {
 		return text

@@ -22,7 +22,7 @@ import (
 
 const apiKeyBytesMax = 4096
 
-// Option is something that a guard is made with.
+// Option is an option of a guard.
 type Option func(*settings)
 
 type settings struct {
@@ -35,35 +35,35 @@ type settings struct {
 	logger   *slog.Logger
 }
 
-// WithTLS asks over TLS; a certificate in it is this caller's, for mTLS. TLSFiles makes one of PEM files.
+// WithTLS connects with TLS; a certificate in the configuration is this caller's, for mTLS. TLSFiles makes a
+// configuration from PEM files.
 func WithTLS(config *tls.Config) Option {
 	return func(s *settings) { s.secure, s.tls = true, config }
 }
 
-// WithAPIKey sends the key by which this caller (not the actor) proves who it is.
+// WithAPIKey sends the key that authenticates this caller (not the actor).
 func WithAPIKey(key string) Option {
 	return func(s *settings) { s.apiKey = &key }
 }
 
-// WithDeadline bounds each call as a whole, repetitions included, instead of 250 ms. A context may end it
-// earlier.
+// WithDeadline bounds each call as a whole, retries included; the default is 250 ms. A context may end it earlier.
 func WithDeadline(deadline time.Duration) Option {
 	return func(s *settings) { s.deadline = deadline }
 }
 
-// WithInsecure lets tokens and the key leave this machine in clear text, where something else encrypts.
+// WithInsecure lets tokens and the key leave this machine in clear text, if something else encrypts them.
 func WithInsecure() Option {
 	return func(s *settings) { s.insecure = true }
 }
 
-// WithCookie names the cookie that holds the session token, instead of `__session`: `__session_<suffix>`, where
+// WithCookie names the cookie with the session token; the default is `__session`. Use `__session_<suffix>` if
 // several Clerk applications share a domain.
 func WithCookie(name string) Option {
 	return func(s *settings) { s.cookie = name }
 }
 
-// TLSFiles makes a TLS configuration of PEM files: the authorities to trust (empty: the system's), and this
-// caller's certificate chain and its private key (both empty: none).
+// TLSFiles makes a TLS configuration from PEM files: the authorities to trust (empty: the system's), and this
+// caller's certificate chain and private key (both empty: none).
 func TLSFiles(ca, cert, key string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
@@ -89,7 +89,7 @@ func TLSFiles(ca, cert, key string) (*tls.Config, error) {
 	return config, nil
 }
 
-// connect makes a connection that balances over all addresses of a target and connects on its first call.
+// connect makes a connection that balances over all addresses of a target and connects at its first call.
 func connect(target string, settings settings) (*grpc.ClientConn, error) {
 	where, err := parseTarget(target)
 	if err != nil {
@@ -100,7 +100,7 @@ func connect(target string, settings settings) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("the deadline must be above 0, it is %v", settings.deadline)
 	case settings.cookie == "":
 		return nil, errors.New("the cookie must have a name")
-	case settings.apiKey != nil && !isAPIKey(*settings.apiKey): // Said without the value.
+	case settings.apiKey != nil && !isAPIKey(*settings.apiKey): // Reported without the value.
 		return nil, fmt.Errorf("the API key must be 1 to %d printable ASCII characters without spaces",
 			apiKeyBytesMax)
 	case settings.secure && settings.tls == nil:
@@ -117,10 +117,10 @@ func connect(target string, settings settings) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(transport),
 		grpc.WithResolvers(where.resolvers...),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
-		// A DNS TXT record must not change how we retry or balance; asking again is ours.
+		// A DNS TXT record must not change how we retry or balance; the guard retries itself.
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
-		// A variable of the environment must not bring tokens to a proxy.
+		// An environment variable must not send tokens to a proxy.
 		grpc.WithNoProxy(),
 		grpc.WithKeepaliveParams(keepaliveParameters),
 		grpc.WithConnectParams(connectParameters),
@@ -132,11 +132,11 @@ func connect(target string, settings settings) (*grpc.ClientConn, error) {
 }
 
 var (
-	// A connection that died in silence is found within 35 s.
+	// A dead connection is detected within 35 s.
 	keepaliveParameters = keepalive.ClientParameters{
 		Time: 30 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true,
 	}
-	// gRPC's own 1 s and 120 s are long beside a deadline of 250 ms.
+	// gRPC's defaults of 1 s and 120 s are long compared with a deadline of 250 ms.
 	connectParameters = grpc.ConnectParams{
 		Backoff: backoff.Config{
 			BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
@@ -162,11 +162,11 @@ func isAPIKey(key string) bool {
 	return key != "" && len(key) <= apiKeyBytesMax && !strings.ContainsFunc(key, unprintable)
 }
 
-// isLoopback says whether `host:port`, or either without a port, is this machine's own.
+// isLoopback reports whether `host:port`, or either without a port, is on this machine.
 func isLoopback(address string) bool {
 	host := address
-	if one, _, err := net.SplitHostPort(address); err == nil {
-		host = one
+	if split, _, err := net.SplitHostPort(address); err == nil {
+		host = split
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	ip, err := netip.ParseAddr(host)

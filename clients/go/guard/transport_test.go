@@ -233,7 +233,7 @@ func TestANameIsLookedUpAgainWhenItIsWanted(t *testing.T) {
 	}
 }
 
-// resolving is who a resolver tells.
+// resolving receives the updates of a resolver.
 type resolving struct {
 	resolver.ClientConn
 	states chan resolver.State

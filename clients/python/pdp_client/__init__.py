@@ -1,22 +1,22 @@
-"""The guard: one line before the business logic that asks the policy decision point.
+"""The guard: a line before the business logic that asks the policy decision point.
 
     guard = Guard("dns:///pdp.internal:50051", tls=TlsOptions(ca="ca.pem"), api_key=key)
     course = Resource("course", row.id, organization_id=row.organization_id)
     actor = guard.require(token, "course:edit", course)
 
-In: the request's Clerk session token, a permission, a resource, a context.
-Out: one of three outcomes, never mixed. A decision (`check`, `batch`: allow or deny); a denial
-raised (`require`: `Unauthenticated` or `Forbidden`); or no decision (`PdpUnavailable`,
-`PdpRefused`), which is never an allow.
+In:  the request's Clerk session token, a permission, a resource, a context.
+Out: one of three distinct outcomes. A decision (`check`, `batch`: allow or deny); a denial raised
+     (`require`: `Unauthenticated` or `Forbidden`); or no decision (`PdpUnavailable`, `PdpRefused`),
+     which is never an allow.
 
 Invariants:
-- An allow is given only for an answer that says DECISION_ALLOW, names the actor and contradicts
-  itself nowhere. Every status but OK and every other answer is an error.
+- An allow is returned only for an answer with DECISION_ALLOW that names the actor and is
+  consistent. Every status but OK and every other answer is an error.
 - A `Decision` has no truth value: `if guard.check(...)` raises instead of passing.
-- A call ends within its deadline, repetitions included.
-- No token and no API key stands in an exception or a repr.
-- It decides nothing and reads no claim of the token. It keeps nothing; with `cache=True` it keeps
-  allows, by the rules of `pdp_client/cache.py`.
+- A call ends within its deadline, retries included.
+- No exception and no repr contains a token or an API key.
+- It decides nothing and reads no claim of the token. It caches nothing, except allows with
+  `cache=True`, by the rules of `pdp_client/cache.py`.
 """
 
 from pdp_client.aio import AsyncGuard

@@ -1,4 +1,4 @@
-"""What the adapters of all frameworks share. Knows no framework."""
+"""Shared by the adapters of all frameworks. Knows no framework."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -17,47 +17,48 @@ from pdp_client.values import Question, Resource
 log = logging.getLogger("pdp_client")
 
 ResourceOf = Callable[[Any], Resource]
-"""Finds in a request what is to be acted upon."""
+"""Finds the resource of a request."""
 
 _SHOWN_MAX = 200
-"""Characters of a path in the log."""
+"""The most characters of a path in the log."""
 
 
 def answer(error: GuardError) -> Refusal:
-    """What a browser is answered."""
+    """Logs the error if it is a failure, and returns the answer to a browser."""
     log_failure(error)
     return refusal_of(error)
 
 
 def log_failure(error: GuardError) -> None:
-    """Nothing else tells of these: denials are in the audit log, and browsers are told nothing."""
+    """Logs a failure. No other log has it: the audit log has denials, and browsers get no
+    reason."""
     if isinstance(error, PdpUnavailable | PdpRefused):
         log.error("no decision: %s", error)
 
 
 def question(permission: str, resource: ResourceOf | None, request: object) -> Question:
-    """What is to be asked about a request."""
+    """The question about a request."""
     if resource is None:
         return Question(permission)
     found = resource(request)
     if not isinstance(found, Resource):
-        # Without its resource the question would be another one, and might be allowed.
+        # Without its resource it would be a different question, which might be allowed.
         raise TypeError(f"the resource of a request is a Resource, not {type(found).__name__}")
     return Question(permission, found)
 
 
 def routed(routes: Routes, method: str, path: str, sent: Collection[str]) -> Question | None:
-    """What a route map asks for a request; None: nothing, it is public.
+    """The question that a route map asks for a request; None: the route is public.
 
     Args:
         routes: The map.
-        method: As it was sent.
+        method: The method as it was sent.
         path: The path by which the framework finds the handler, percent-decoded.
-        sent: The whole target as it was sent, with its escapes and with what the framework does not
-            look at (a mount, the prefix of a proxy). Empty: the server does not say it.
+        sent: The whole target as it was sent, with its escapes and the parts that the framework
+            ignores (a mount, the prefix of a proxy). Empty: the server does not report it.
 
     Raises:
-        RouteRefused: No route names the path, or it could be read otherwise. It is logged.
+        RouteRefused: No route matches the path, or the path is ambiguous. It is logged.
     """
     try:
         return _routed(routes, method, path, sent)
@@ -66,8 +67,8 @@ def routed(routes: Routes, method: str, path: str, sent: Collection[str]) -> Que
 
 
 def refused_route(method: str, path: str, reason: str) -> RouteRefused:
-    """The error for a request that a route map does not let pass. It is logged, because the PDP was
-    not asked and browsers are told no reason."""
+    """The error for a request that a route map refuses. Logged here, because the PDP was not asked
+    and browsers get no reason."""
     shown = redact(path[:_SHOWN_MAX])
     log.warning("route refused: %.32a %a: %s", method, shown, reason)
     return RouteRefused(reason)
@@ -75,7 +76,7 @@ def refused_route(method: str, path: str, reason: str) -> RouteRefused:
 
 def _routed(routes: Routes, method: str, path: str, sent: Collection[str]) -> Question | None:
     if method != method.upper():
-        # Some frameworks take `post` for `POST`; a route for `POST` does not.
+        # Some frameworks accept `post` for `POST`; a route for `POST` does not.
         raise RouteRefused("ambiguous_path")
     asked = routes.match(method, _with_escapes(path, sent))
     if isinstance(asked, Public):
@@ -86,14 +87,14 @@ def _routed(routes: Routes, method: str, path: str, sent: Collection[str]) -> Qu
 
 
 def _with_escapes(path: str, sent: Collection[str]) -> str:
-    """A decoded path as it was sent: the end of the target that decodes to it."""
-    if len(sent) > 1 or "\ufffd" in path:  # that stands for what is not UTF-8
+    """The path as it was sent: the end of the target that decodes to `path`."""
+    if len(sent) > 1 or "\ufffd" in path:  # U+FFFD replaces bytes outside of UTF-8
         raise RouteRefused("ambiguous_path")
     if not sent:
         return quote(path, safe="/!$&'()*+,:=@", errors="replace")
     (target,) = sent
     whole = target.partition("?")[0]
-    read_path(whole)  # a prefix that could be read otherwise might end elsewhere
+    read_path(whole)  # an ambiguous prefix might end elsewhere
     end = "/" + "/".join(whole.rsplit("/", path.count("/"))[1:])
     if unquote(end) != path:
         raise RouteRefused("ambiguous_path")
@@ -101,14 +102,14 @@ def _with_escapes(path: str, sent: Collection[str]) -> str:
 
 
 def sent_by_asgi(scope: Mapping[str, Any]) -> Collection[str]:
-    """What an ASGI server says that was sent."""
+    """The target as it was sent, if the ASGI server reports it."""
     raw = scope.get("raw_path")
     return () if raw is None else (raw.decode("latin-1"),)
 
 
 def sent_by_wsgi(environ: Mapping[str, Any]) -> Collection[str]:
-    """What a WSGI server says that was sent. `RAW_URI` is from gunicorn, `REQUEST_URI` from uWSGI
-    and mod_wsgi, and Werkzeug says both."""
+    """The target as it was sent, if the WSGI server reports it: gunicorn in `RAW_URI`, uWSGI and
+    mod_wsgi in `REQUEST_URI`, Werkzeug in both."""
     return {environ[name] for name in ("RAW_URI", "REQUEST_URI") if name in environ}
 
 
@@ -119,11 +120,12 @@ def asgi_token(scope: Mapping[str, Any], cookie_name: str) -> str:
 
 
 def wsgi_token(environ: Mapping[str, Any], cookie_name: str) -> str:
-    """The session token of a request. Servers join headers that came twice by a comma, which no
-    session token has, so what has one is taken for two."""
+    """The session token of a request. Servers join repeated headers by a comma, which no session
+    token contains, so a value with a comma counts as two."""
     pairs = []
     if "HTTP_AUTHORIZATION" in environ:
-        pairs += [("authorization", one) for one in environ["HTTP_AUTHORIZATION"].split(",")]
+        values = environ["HTTP_AUTHORIZATION"].split(",")
+        pairs += [("authorization", value) for value in values]
     if "HTTP_COOKIE" in environ:
         pairs.append(("cookie", environ["HTTP_COOKIE"]))
     return session_token(pairs, cookie_name)

@@ -1,4 +1,4 @@
-"""The guard for asyncio: the same questions, awaited."""
+"""The guard for asyncio: the questions of `Guard`, awaited."""
 
 import asyncio
 import contextlib
@@ -33,10 +33,10 @@ AnswerT = TypeVar("AnswerT")
 
 
 class AsyncGuard(Asking):
-    """Asks one PDP from asyncio. Its options are those of `Asking`.
+    """Asks a PDP from asyncio. Its options are those of `Asking`.
 
-    It belongs to no event loop, and may be made where none runs: grpc.aio ties a channel to one
-    loop for good, but Django, Flask and test clients run many.
+    It belongs to no event loop, and may be created outside of one: grpc.aio binds a channel to a
+    loop permanently, but Django, Flask and test clients run many loops.
     """
 
     async def __aenter__(self) -> Self:
@@ -51,7 +51,7 @@ class AsyncGuard(Asking):
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connections; calls in flight raise PdpUnavailable, later ones ValueError."""
+        """Closes the connections. Calls in flight raise PdpUnavailable, later calls ValueError."""
         await asyncio.to_thread(self._end)
 
     async def check(
@@ -63,7 +63,7 @@ class AsyncGuard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> Decision:
-        """As `Guard.check`."""
+        """See `Guard.check`."""
         secret = Token.of(token)
         attempts = Attempts(secret, self._deadline_seconds)
         request = check_request(secret, Question(permission, resource, context), at_least_revision)
@@ -73,7 +73,7 @@ class AsyncGuard(Asking):
         kept = self._cache.find(key)
         if kept is not None:
             return kept[1]
-        # As `DecisionCache.get_or_ask`, where waiting holds no thread.
+        # Like `DecisionCache.get_or_ask`, but waiting holds no thread.
         asking, mine = self._cache.claim(key)
         try:
             if not mine:
@@ -101,7 +101,7 @@ class AsyncGuard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> Actor:
-        """As `Guard.require`."""
+        """See `Guard.require`."""
         return actor_of(
             await self.check(
                 token, permission, resource, context, at_least_revision=at_least_revision
@@ -109,7 +109,7 @@ class AsyncGuard(Asking):
         )
 
     async def require_role(self, token: str | Token, role: str) -> Actor:
-        """As `Guard.require_role`."""
+        """See `Guard.require_role`."""
         return await self.require(token, f"role:{role}")
 
     async def batch(
@@ -119,7 +119,7 @@ class AsyncGuard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> list[Decision]:
-        """As `Guard.batch`."""
+        """See `Guard.batch`."""
         secret = Token.of(token)
         request = batch_request(secret, questions, at_least_revision)
         attempts = Attempts(secret, self._deadline_seconds)
@@ -127,7 +127,7 @@ class AsyncGuard(Asking):
         return decisions_from_batch(answer, len(questions))
 
     async def can(self, token: str | Token, questions: Sequence[Question]) -> PermissionSet:
-        """As `Guard.can`."""
+        """See `Guard.can`."""
         return permission_set(questions, await self.batch(token, questions) if questions else [])
 
     async def permissions(
@@ -138,7 +138,7 @@ class AsyncGuard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> PermissionSet:
-        """As `Guard.permissions`."""
+        """See `Guard.permissions`."""
         asked = as_list(resources)
         if not asked:
             return PermissionSet()
@@ -158,7 +158,7 @@ class AsyncGuard(Asking):
         allow_superset: bool = False,
         at_least_revision: int = 0,
     ) -> Plan:
-        """As `Guard.plan`."""
+        """See `Guard.plan`."""
         secret = Token.of(token)
         request = plan_request(
             secret,
@@ -178,7 +178,7 @@ class AsyncGuard(Asking):
         request: RequestT,
         attempts: Attempts,
     ) -> AnswerT:
-        """Calls until there is an answer, an error that will stay, or no time left."""
+        """Calls until there is an answer, a permanent error, or no time left."""
         while True:
             call = method.future(request, timeout=attempts.seconds_left, metadata=self._metadata)
             await _ended(call)
@@ -192,7 +192,7 @@ class AsyncGuard(Asking):
 
 
 async def _ended(call: Any) -> None:
-    """Returns when a call has; ends it where the one who waits is cancelled."""
+    """Returns when a call has ended. Cancels the call if the waiting task is cancelled."""
     try:
         await _done(call)
     except asyncio.CancelledError:
@@ -208,7 +208,7 @@ async def _done(future: Any) -> None:
     def tell(_: object) -> None:
         try:
             loop.call_soon_threadsafe(done.set)
-        except RuntimeError:  # the loop was closed: nobody waits any more
+        except RuntimeError:  # the loop was closed: no task waits any more
             return
 
     future.add_done_callback(tell)

@@ -1,4 +1,4 @@
-"""What both guards are made of: the connection to a PDP, and when it is asked again."""
+"""The base of both guards: the connection to a PDP, and when to retry."""
 
 import math
 import random
@@ -20,36 +20,37 @@ from pdp_client.values import Decision, Token
 
 _RETRY_SECONDS_FIRST = 0.025
 _RETRY_SECONDS_MAX = 1.0
-# A server that ends cancels what it has accepted and not begun; nothing here cancels a call.
+# A server that shuts down cancels calls that it has accepted and not begun. The guard cancels no
+# call itself.
 _ASK_AGAIN = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED))
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
-    """The cache of a guard at one moment, e.g. for metrics."""
+    """The state of a guard's cache at a moment, for example for metrics."""
 
     live: bool
-    """Whether it may answer now. If not for long, the change stream is lost or refused."""
+    """Whether it may answer now. If it stays False, the change stream is lost or refused."""
     entries: int
-    """How many decisions it holds."""
+    """The number of cached decisions."""
     in_flight: int
-    """For how many questions the PDP is being asked now."""
+    """The number of questions that wait for an answer of the PDP."""
     revision: int
-    """All changes up to this revision are known."""
+    """The cache has processed all changes up to this revision."""
     lease_ends_at: float
-    """`time.monotonic()` at which the lease ends or ended; minus infinity: there was none."""
+    """The end of the last lease, as a `time.monotonic()`; minus infinity: there was none."""
 
 
 class Asking:
-    """Asks one PDP. Thread-safe; make one per process (after a fork) and keep it.
+    """Asks a PDP. Thread-safe; create it once per process (after a fork) and keep it.
 
-    `target` is a gRPC target: `host:port`, `dns:///host:port` (every address behind the name is
-    used in turn), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `unix:/run/pdp.sock`. Without `tls` the
-    connection is clear text, which beyond loopback is refused unless `insecure` is set.
-    `deadline_seconds` bounds each call as a whole, repetitions included.
+    `target` is a gRPC target: `host:port`, `dns:///host:port` (all addresses of the name take
+    turns), `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `unix:/run/pdp.sock`. Without `tls` the connection
+    is in clear text, which is refused beyond loopback unless `insecure` is set. `deadline_seconds`
+    bounds each call as a whole, retries included.
 
-    With `cache` it keeps allows and gives them again to equal questions, without the network, while
-    it follows the PDP's change stream; `pdp_client/cache.py` says by which rules.
+    With `cache` it caches allows and answers equal questions from the cache, without the network,
+    while it follows the PDP's change stream; `pdp_client/cache.py` documents the rules.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class Asking:
         insecure: bool = False,
         cache: bool = False,
     ) -> None:
-        """Raises ValueError for options that do not hold, OSError for unreadable PEM files.
-        It waits for no connection: the first call does."""
+        """Raises ValueError for invalid options, OSError for unreadable PEM files. Does not wait
+        for a connection: the first call does."""
         if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
             raise ValueError(f"deadline_seconds must be above 0, it is {deadline_seconds}")
         self._deadline_seconds = deadline_seconds
@@ -83,16 +84,17 @@ class Asking:
 
     @classmethod
     def of(cls, other: "Asking") -> Self:
-        """A guard of this kind that is the other one: its connections, its cache, its end."""
+        """A guard of this class that shares everything with the other: connections, cache and
+        closing."""
         if isinstance(other, cls):
             return other
-        one = cls.__new__(cls)
-        vars(one).update(vars(other))
-        return one
+        guard = cls.__new__(cls)
+        vars(guard).update(vars(other))
+        return guard
 
     @property
     def cache_status(self) -> CacheStatus | None:
-        """How the cache is doing; None without `cache=True`."""
+        """The state of the cache; None without `cache=True`."""
         cache = self._cache
         if cache is None:
             return None
@@ -112,7 +114,7 @@ class Asking:
 
 
 class Attempts:
-    """One question: how long it may take, and whether it is asked again. Repeating is safe because
+    """The attempts of a call: how long they may take, and whether to retry. A retry is safe because
     no decision changes anything."""
 
     def __init__(self, token: Token, seconds: float) -> None:
@@ -123,21 +125,22 @@ class Attempts:
 
     @property
     def seconds_left(self) -> float:
+        """Seconds until the question's deadline, at least 0."""
         return max(0.0, self._ends - time.monotonic())
 
     def failed(self, call: grpc.Call) -> float | None:
-        """After how many seconds to ask again; None: not at all, it is an `error`."""
-        # Where a repetition ran out of time, why there was one says more.
+        """How long to wait before a retry, in seconds; None: raise `error`."""
+        # If a retry ran out of time, the failure before it says more.
         if self._failure is None or call.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
             self._failure = call
-        # Full jitter: guards that failed together do not come back together.
+        # Full jitter, so that guards that failed together do not retry together.
         pause = random.uniform(0, self._longest)  # noqa: S311  # not a secret
         self._longest = min(2 * self._longest, _RETRY_SECONDS_MAX)
         return pause if call.code() in _ASK_AGAIN and pause < self.seconds_left else None
 
     def error(self) -> PdpUnavailable | PdpRefused:
-        """What came of it. To be raised outside of the handler of gRPC's own exception, which
-        repeats the peer's text."""
+        """The error of the last attempt. Raise it outside of the handler of gRPC's own exception,
+        which repeats the peer's text."""
         if self._failure is None:
             raise AssertionError("nothing failed")
         return failure_of(self._failure, self._token)

@@ -1,5 +1,8 @@
-"""Python dictionary -> google.protobuf.Struct, strictly: what has no exact form there is refused,
-because a condition would read something else than the application wrote."""
+"""Converts a dictionary to a google.protobuf.Struct, strictly.
+
+A value without an exact form there is refused, because a condition would read another value than
+the application wrote.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,15 +11,17 @@ from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
 ATTRIBUTE_DEPTH_MAX = 16
 INTEGER_MAX = 2**53
-"""Struct keeps numbers as IEEE doubles; integers beyond this are not all exact."""
+"""Struct stores numbers as IEEE doubles, which are not exact for all integers beyond this."""
 
 
 def to_struct(attributes: Mapping[str, object], name: str) -> Struct:
-    """`attributes` as a Struct. `name` stands in the error messages, values never do.
+    """`attributes` as a Struct. Error messages contain `name`, but never values.
 
-    Raises TypeError for what JSON does not know (dates, sets, bytes, Decimal, keys that are not
-    str) and ValueError for NaN, infinities, integers beyond 2**53, text that is not Unicode, and
-    more than 16 levels.
+    Raises:
+        TypeError: a value without a form in JSON (dates, sets, bytes, Decimal, keys that are not
+            str).
+        ValueError: NaN, infinities, integers beyond 2**53, text that is not Unicode, and more than
+            16 levels.
     """
     struct = Struct()
     _fill_struct(struct, attributes, name, 1)
@@ -24,7 +29,7 @@ def to_struct(attributes: Mapping[str, object], name: str) -> Struct:
 
 
 def _fill_struct(struct: Struct, mapping: Mapping[str, object], path: str, depth: int) -> None:
-    if type(mapping) is not dict and not isinstance(mapping, Mapping):  # the second is slow
+    if type(mapping) is not dict and not isinstance(mapping, Mapping):  # the second test is slow
         raise TypeError(f"{path} must be a mapping, not {type(mapping).__name__}")
     _check_depth(path, depth)
     fields = struct.fields
@@ -42,7 +47,7 @@ def _fill_value(target: Value, value: object, path: str, depth: int) -> None:
             target.string_value = value
         case None:
             target.null_value = NULL_VALUE
-        case bool():  # before the numbers: a bool is an int in Python
+        case bool():  # before the numbers, because a bool is an int in Python
             target.bool_value = value
         case int():
             if abs(value) > INTEGER_MAX:
@@ -73,5 +78,5 @@ def _check_text(text: str, path: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # A new exception: the original holds the whole text.
+        # A new exception, because the original contains the whole text.
         raise ValueError(f"{path}: not Unicode text (a lone surrogate)") from None

@@ -1,29 +1,30 @@
-"""Answers kept at the edge, and when they may be given again. Knows no gRPC; thread-safe.
+"""A cache of decisions at the edge, and the rules by which it may answer. Knows no gRPC;
+thread-safe.
 
-The key of an answer is the SHA-256 of everything that was sent (`key_of`); a decision reads nothing
-else of its caller.
+The key of an entry is the SHA-256 of the whole request (`key_of`); a decision reads nothing else of
+its caller.
 
-An answer is kept if it says for how long (`reusable_seconds`), is of the epoch that the change
-stream tells of, is not from before what the stream has told (what would have dropped it has gone
-by), and there is a lease. It is given again until the earliest of
+An answer is cached if it has a `reusable_seconds`, is of the epoch of the change stream, is not
+older than the last change that the stream has sent (a change that would have dropped it has
+passed), and if there is a lease. It is served until the earliest of
 
     sent_at + reusable_seconds     the token's end, the next edge of a grant
     sent_at + age_seconds_max
-    the end of the lease           all that was committed before it was granted has been told
+    the end of the lease           all changes committed before its grant have been received
 
 What empties it:
 
     USER            answers to that actor
     ORGANIZATION    answers to actors whose active organization it is
-    RESOURCE        answers about it and about what is below it
-    anything else   all: other kinds, kinds that are not known, keys of another form, a new start
+    RESOURCE        answers about it and its descendants
+    anything else   all: other kinds, unknown kinds, keys of another form, a resync
 
-Whoever looks takes the lease first, the entry second and the clock last; whoever is told drops
-first and grants the new lease after. So no entry is given by a lease that knows better, and a
-process that was paused in between finds the lease over. A new start puts a new object
-in the place of entries and lease at once: no entry is given by the lease of another start.
+A lookup reads the lease first, the entry second and the clock last. A change drops entries first
+and renews the lease afterwards. So no entry is served under a lease that is newer than the entry's
+removal, and a process that was paused in between finds the lease expired. A resync replaces entries
+and lease together by a new object: no entry is served under the lease of another epoch.
 
-A hit takes no lock. No error is ever kept.
+A hit takes no lock. Errors are never cached.
 """
 
 import hashlib
@@ -48,52 +49,52 @@ T = TypeVar("T")
 
 _NO_LEASE = -math.inf
 _DROPPED_EXACTLY = {CHANGE_KIND_USER: 1, CHANGE_KIND_ORGANIZATION: 1, CHANGE_KIND_RESOURCE: 2}
-"""Kinds that name the answers they touch -> how many identifiers name them."""
+"""Kinds that affect only answers with their name, and the length of their key."""
 
 _Name = tuple[int, tuple[str, ...]]
-"""What an answer depends on, as a change names it: kind and key."""
+"""Something that an answer depends on, as a change names it: kind and key."""
 
 
 def key_of(method: str, request: Message) -> bytes:
-    """The key of the answer to `request`, which is to be sent to the method of that name."""
+    """The key of the answer to `request`, when sent to the method of that name."""
     name = method.encode()
-    # The request is what is left: the length of the name tells the two apart.
+    # The length of the name separates it from the request, which is the rest.
     sent = b"%d:%b%b" % (len(name), name, request.SerializeToString(deterministic=True))
     return hashlib.sha256(sent).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Whose changes touch an answer."""
+    """The objects whose changes affect an answer."""
 
     user_id: str
-    """The actor. An answer that names none is not kept."""
+    """The actor. An answer without an actor is not cached."""
     organization_id: str
     """The actor's active organization; empty: none."""
     resources: frozenset[tuple[str, str]]
-    """Type and id of the resource that was asked about, and of all above it."""
+    """Type and id of the resource of the question, and of all its ancestors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh(Generic[T]):
-    """What asking brought."""
+    """A new answer of the PDP."""
 
     answer: T
-    """Given again as it is. Never None."""
+    """Served from the cache unchanged. Never None."""
     sent_at: float
     """Monotonic seconds, read before the question was sent."""
     epoch: str
     revision: int
     reusable_seconds: float | None
-    """From `sent_at` on; None: not to be kept."""
+    """Seconds from `sent_at`; None: do not cache it."""
     touched: Touched
     weight: int = 1
-    """For how many answers it counts (a batch is kept as one)."""
+    """The number of answers in it (a batch is cached as a whole)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given(Generic[T]):
-    """An answer, and whether it was kept from before."""
+    """An answer, and whether it came from the cache."""
 
     answer: T
     cached: bool
@@ -107,20 +108,20 @@ class _Entry(Generic[T]):
     weight: int
 
 
-class _Kept(Generic[T]):
-    """What is kept since the last new start. `entries` and `lease_ends_at` are read unlocked."""
+class _State(Generic[T]):
+    """The state since the last resync. `entries` and `lease_ends_at` are read without the lock."""
 
-    __slots__ = ("by_name", "entries", "epoch", "floor", "lease_ends_at", "told", "weight")
+    __slots__ = ("by_name", "entries", "epoch", "floor", "lease_ends_at", "received", "weight")
 
     def __init__(self, epoch: str, revision: int) -> None:
-        self.entries: OrderedDict[bytes, _Entry[T]] = OrderedDict()  # the oldest first
+        self.entries: OrderedDict[bytes, _Entry[T]] = OrderedDict()  # oldest first
         self.by_name: dict[_Name, set[bytes]] = {}
         self.weight = 0
         self.epoch = epoch
-        self.told = revision
-        """All changes up to here were told."""
+        self.received = revision
+        """All changes up to here were received."""
         self.floor = revision
-        """Answers from before this revision are not kept."""
+        """Answers older than this revision are not cached."""
         self.lease_ends_at = _NO_LEASE
 
     def add(self, key: bytes, entry: _Entry[T]) -> None:
@@ -150,7 +151,8 @@ class _Kept(Generic[T]):
         self.weight = 0
 
     def drop_oldest(self, now: float, weight_max: int) -> None:
-        """Those that ended, as far as they are the oldest, and more until `weight_max` is kept."""
+        """Drops entries from the oldest on, while they have expired or the weight exceeds
+        `weight_max`."""
         while self.entries:
             key, entry = next(iter(self.entries.items()))
             if now < entry.ends_at and self.weight <= weight_max:
@@ -159,10 +161,17 @@ class _Kept(Generic[T]):
 
 
 class DecisionCache(Generic[T]):
-    """Keeps answers of type `T` by the rules above.
+    """Caches answers of type `T` by the rules above.
 
-    `changed`, `start_over` and `renew` are for the one who follows the change stream, in the order
-    in which it tells.
+    The follower of the change stream calls `changed`, `resync` and `renew` in the order of the
+    stream.
+
+    Example::
+
+        cache: DecisionCache[Decision] = DecisionCache(entries_max=1_000)
+        key = key_of("Check", request)
+        given = cache.get_or_ask(key, ask)  # ask() returns a Fresh[Decision]
+        if given.answer.effect is Effect.ALLOW: ...
     """
 
     def __init__(
@@ -172,33 +181,33 @@ class DecisionCache(Generic[T]):
         age_seconds_max: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` is the one that `Fresh.sent_at` and the ends of leases are read from."""
+        """`clock`: the clock of `Fresh.sent_at` and of the ends of leases, in seconds."""
         self._entries_max = entries_max
         self._age_seconds_max = age_seconds_max
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: _Kept[T] = _Kept("", 0)
+        self._state: _State[T] = _State("", 0)
         self._asking: dict[bytes, Future[None]] = {}
 
     @property
     def size(self) -> int:
-        """How many entries there are."""
-        return len(self._kept.entries)
+        """The number of entries."""
+        return len(self._state.entries)
 
     @property
     def weight(self) -> int:
-        """For how many answers the entries count; at most `entries_max`."""
-        return self._kept.weight
+        """The number of answers in all entries; at most `entries_max`."""
+        return self._state.weight
 
     @property
     def in_flight(self) -> int:
-        """How many keys are being asked for now."""
+        """The number of keys with a question in flight."""
         return len(self._asking)
 
     @property
     def lease_ends_at(self) -> float:
-        """When the lease ends or ended (seconds of the clock); minus infinity: there was none."""
-        return self._kept.lease_ends_at
+        """The end of the last lease (seconds of the clock); minus infinity: there was none."""
+        return self._state.lease_ends_at
 
     @property
     def live(self) -> bool:
@@ -207,19 +216,19 @@ class DecisionCache(Generic[T]):
 
     @property
     def position(self) -> tuple[str, int]:
-        """Epoch and revision up to which all changes were told; an empty epoch: none were."""
+        """Epoch and revision up to which all changes were received; an empty epoch: none yet."""
         with self._lock:
-            return self._kept.epoch, self._kept.told
+            return self._state.epoch, self._state.received
 
-    # --- for those who ask ----------------------------------------------------------------------
+    # --- lookup -------------------------------------------------------------------------------
 
     def find(self, key: bytes, *, overtime_seconds: float = 0.0) -> T | None:
-        """The kept answer if it may be given now, or would have been until `overtime_seconds` after
-        the end of the lease."""
-        # The order of these is what the module's docstring says of it.
-        kept = self._kept
-        lease_ends_at = kept.lease_ends_at
-        entry = kept.entries.get(key)
+        """The cached answer if it may be served now, or up to `overtime_seconds` after the end of
+        the lease."""
+        # The module's docstring says why the reads are in this order.
+        state = self._state
+        lease_ends_at = state.lease_ends_at
+        entry = state.entries.get(key)
         if entry is None:
             return None
         now = self._clock()
@@ -230,12 +239,12 @@ class DecisionCache(Generic[T]):
     def get_or_ask(
         self, key: bytes, ask: Callable[[], Fresh[T]], *, wait_seconds: float | None = None
     ) -> Given[T]:
-        """The kept answer, or what `ask` brings; whatever `ask` raises passes.
+        """The cached answer, or the result of `ask`. Exceptions of `ask` propagate.
 
-        Of several who want one key at the same time the first asks, and the others wait for that,
-        at most `wait_seconds` (None: however long it takes). They get the answer only if it was
-        kept, because it may be from before a change that was committed before they came. If it was
-        not, they ask too.
+        If several threads look for a key at the same time, the first asks, and the others wait for
+        it, at most `wait_seconds` (None: without limit). They get its answer only if it was cached,
+        because an answer that was not may be older than a change committed before they came.
+        Otherwise they ask too.
         """
         answer = self.find(key)
         if answer is not None:
@@ -244,7 +253,7 @@ class DecisionCache(Generic[T]):
         try:
             if not mine:
                 wait([asking], wait_seconds)
-            # Another may have asked, and kept the answer, since this one looked.
+            # Another thread may have cached an answer since this one looked.
             answer = self.find(key)
             return self._ask(key, ask) if answer is None else Given(answer, cached=True)
         finally:
@@ -252,26 +261,27 @@ class DecisionCache(Generic[T]):
                 self.release(key, asking)
 
     def claim(self, key: bytes) -> "tuple[Future[None], bool]":
-        """Who asks: the one that is given True, which has to `release` the key after. Everybody
-        else waits for the future, and looks again: no answer is handed on without being kept."""
+        """Claims the question for a key. The caller that gets True asks, and must `release` the key
+        afterwards. Every other caller waits for the future and looks again: an answer is shared
+        only through the cache."""
         asking: Future[None] = Future()
-        if not self.live:  # nothing would be kept, so nobody has anything to wait for
+        if not self.live:  # nothing would be cached, so there is nothing to wait for
             return asking, True
         with self._lock:
             other = self._asking.setdefault(key, asking)
         return other, other is asking
 
     def release(self, key: bytes, asking: "Future[None]") -> None:
-        """The one who asked has an answer, or none."""
+        """Ends a claim; the question was answered, or failed."""
         with self._lock:
             if self._asking.get(key) is asking:
                 del self._asking[key]
         asking.set_result(None)
 
     def forget(self, key: bytes) -> None:
-        """Drops the answer to one question."""
+        """Drops the entry of a key."""
         with self._lock:
-            self._kept.drop(key)
+            self._state.drop(key)
 
     def _ask(self, key: bytes, ask: Callable[[], Fresh[T]]) -> Given[T]:
         fresh = ask()
@@ -279,68 +289,68 @@ class DecisionCache(Generic[T]):
         return Given(fresh.answer, cached=False)
 
     def keep(self, key: bytes, fresh: Fresh[T]) -> None:
-        """Keeps an answer if the rules allow it."""
+        """Caches an answer if the rules allow it."""
         seconds = fresh.reusable_seconds or 0.0
         ends_at = fresh.sent_at + min(seconds, self._age_seconds_max)
         with self._lock:
-            kept, now = self._kept, self._clock()
-            # This is the newer word: if it is not kept, the older one does not outlast it either.
-            kept.drop(key)
+            state, now = self._state, self._clock()
+            # This answer is newer: even if it is not cached, it replaces the older one.
+            state.drop(key)
             if (
                 not fresh.touched.user_id
                 or not fresh.epoch
-                or fresh.epoch != kept.epoch
-                or fresh.revision < kept.floor
-                or not now < min(ends_at, kept.lease_ends_at)
+                or fresh.epoch != state.epoch
+                or fresh.revision < state.floor
+                or not now < min(ends_at, state.lease_ends_at)
                 or fresh.weight > self._entries_max
             ):
                 return
-            kept.drop_oldest(now, self._entries_max - fresh.weight)
+            state.drop_oldest(now, self._entries_max - fresh.weight)
             names = tuple(_names(fresh.touched))
-            kept.add(key, _Entry(fresh.answer, ends_at, names, fresh.weight))
+            state.add(key, _Entry(fresh.answer, ends_at, names, fresh.weight))
 
-    # --- for the one who follows the change stream ------------------------------------------------
+    # --- called by the follower of the change stream ------------------------------------------
 
     def changed(self, changes: Sequence[ChangedKey], revision: int) -> None:
-        """These were touched, and all changes up to `revision` have been told with them."""
+        """Drops the affected entries. All changes up to `revision` have now been received."""
         with self._lock:
-            kept = self._kept
+            state = self._state
             for change in changes:
                 if _DROPPED_EXACTLY.get(change.kind) == len(change.key):
-                    kept.drop_named((change.kind, tuple(change.key)))
+                    state.drop_named((change.kind, tuple(change.key)))
                 else:
-                    kept.drop_all()
-            # Where `revision` is no later than before, these are a part of the next one: what they
-            # touch was dropped, so no answer from before it may come in any more.
-            kept.floor = max(kept.floor, revision, kept.told + 1 if changes else 0)
-            kept.told = max(kept.told, revision)
+                    state.drop_all()
+            # If `revision` does not increase, these changes belong to the next revision: their
+            # entries were dropped, so an answer older than it must not be cached any more.
+            state.floor = max(state.floor, revision, state.received + 1 if changes else 0)
+            state.received = max(state.received, revision)
 
-    def start_over(self, epoch: str, revision: int) -> None:
-        """Drops everything, the lease too. Changes after `revision` will be told; an empty epoch:
-        from where on is not known yet."""
+    def resync(self, epoch: str, revision: int) -> None:
+        """Drops all entries and the lease. The stream continues after `revision`; an empty epoch:
+        where it continues is not known yet."""
         with self._lock:
-            self._start_over(epoch, revision)
+            self._resync(epoch, revision)
 
     def renew(self, revision: int, epoch: str, ends_at: float) -> None:
-        """All changes up to `revision` were told, and the lease ends at `ends_at` (monotonic
-        seconds), be that later or earlier than before.
+        """Renews the lease: all changes up to `revision` were received, and it ends at `ends_at`
+        (monotonic seconds), which may be earlier than before.
 
-        Another epoch is a new start. What is from before a revision that was told already (a stream
-        that contradicts itself) grants nothing.
+        Another epoch is a resync. A renewal below a received revision (a stream that contradicts
+        itself) is ignored.
         """
         with self._lock:
-            if epoch != self._kept.epoch:
-                self._start_over(epoch, revision)
-            kept = self._kept
-            if not epoch or revision < kept.told:
+            if epoch != self._state.epoch:
+                self._resync(epoch, revision)
+            state = self._state
+            if not epoch or revision < state.received:
                 return
-            kept.told = revision
-            kept.floor = max(kept.floor, revision)
-            kept.drop_oldest(self._clock(), self._entries_max)
-            kept.lease_ends_at = ends_at  # last: it holds of what is left now
+            state.received = revision
+            state.floor = max(state.floor, revision)
+            state.drop_oldest(self._clock(), self._entries_max)
+            state.lease_ends_at = ends_at  # last, because it covers only the entries that are left
 
-    def _start_over(self, epoch: str, revision: int) -> None:
-        self._kept = _Kept(epoch, revision)
+    def _resync(self, epoch: str, revision: int) -> None:
+        self._state = _State(epoch, revision)
 
 
 def _names(touched: Touched) -> Iterator[_Name]:

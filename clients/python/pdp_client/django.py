@@ -60,8 +60,8 @@ _making = threading.Lock()
 
 
 def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[View], View]:
-    """A view for those who may: a function or a method of a view class, async or not. `resource`
-    gets the request."""
+    """A view for allowed actors only: a function or a method of a view class, async or not.
+    `resource` receives the request."""
 
     def decorate(view: View) -> View:
         if isinstance(view, type):
@@ -93,11 +93,11 @@ def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[V
 
 
 class GuardMiddleware:
-    """Lets pass what `PDP_ROUTES` lets pass, and answers `GuardError`s that views raise.
+    """Lets requests pass as `PDP_ROUTES` says, and answers each `GuardError` that a view raises.
 
-    The map is asked about `request.path_info`, by which Django finds views: without the prefix that
-    a server, a mount, a proxy or `FORCE_SCRIPT_NAME` adds. Where other middleware changes it or the
-    method behind the guard, the request is refused.
+    The map matches `request.path_info`, by which Django finds views: without the prefix that a
+    server, a mount, a proxy or `FORCE_SCRIPT_NAME` adds. If other middleware changes the path or
+    the method behind the guard, the request is refused.
     """
 
     sync_capable = True
@@ -109,11 +109,12 @@ class GuardMiddleware:
         self.process_view: Callable[..., Any] = self._process_view
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
-            # Django would take a thread for the other one.
+            # Django would run the synchronous one in a thread.
             self.process_view = self._process_view_async
         _warn_of_order(list(settings.MIDDLEWARE))
 
     def __call__(self, request: HttpRequest) -> Any:
+        """Answers the request itself if it is not allowed."""
         if iscoroutinefunction(self):
             return self._call_async(request)
         try:
@@ -130,10 +131,11 @@ class GuardMiddleware:
         return await self._get_response(request)
 
     def process_exception(self, _: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answers a `GuardError` of a view; Django handles every other exception."""
         return _answer(error) if isinstance(error, GuardError) else None
 
     def _process_view(self, request: HttpRequest, *_: Any) -> HttpResponse | None:
-        """Django has found the view: by what was judged, or it does not run."""
+        """Refuses the view if Django found it by another path or method than the guard checked."""
         if request.pdp_judged == (request.method, request.path_info):
             return None
         return _answer(refused_route(request.method, request.path_info, "request_changed"))
@@ -143,7 +145,7 @@ class GuardMiddleware:
 
     def _judged(self, request: HttpRequest) -> Question | None:
         request.pdp_judged = (request.method, request.path_info)
-        # `request.method` is in capital letters, however it was sent.
+        # `request.method` is in capital letters, in whatever case it was sent.
         if isinstance(request, ASGIRequest):
             method, sent = request.scope["method"], sent_by_asgi(request.scope)
         else:
@@ -188,10 +190,10 @@ def _token(request: HttpRequest) -> str:
 
 
 def _request_of(arguments: tuple[Any, ...]) -> HttpRequest:
-    """The first argument of a view; of a method the second."""
-    for one in arguments[:2]:
-        if isinstance(one, HttpRequest):
-            return one
+    """The request of a view: its first argument, or the second of a method."""
+    for argument in arguments[:2]:
+        if isinstance(argument, HttpRequest):
+            return argument
     raise TypeError("a view gets its request first, and a method after its object")
 
 

@@ -1,4 +1,4 @@
-"""Lists with Django: a plan becomes one `filter` of a queryset.
+"""Lists with Django: a plan becomes a `filter` of a queryset.
 
     register(
         Course, "course",
@@ -8,9 +8,9 @@
     plan = guard.plan(token, "course:view", "course")
     courses = Course.objects.filter(q(plan, Course))
 
-Columns and relations are named as in the model. The invariants are those of
-`pdp_client.sqlalchemy`: one description for the filter and for the question, `EXISTS` instead of
-joins, texts byte for byte on PostgreSQL and SQLite, and anything else refused by name.
+Columns and relations have their names in the model. The invariants are those of
+`pdp_client.sqlalchemy`: the same description for the filter and for the question, `EXISTS` instead
+of joins, texts byte for byte on PostgreSQL and SQLite; anything else is refused by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,9 +65,9 @@ def register(
     attributes: Attributes | None = None,
     stored: bool = False,
 ) -> None:
-    """Says how the rows of a model are resources. Once for each model.
+    """Describes the rows of a model as resources. Call it once per model.
 
-    The arguments mean what they mean in `pdp_client.sqlalchemy.register`, with the names of fields
+    The arguments have the meaning of `pdp_client.sqlalchemy.register`, with the names of fields
     (`owner_id` for the column of a foreign key) and of relations.
     """
     _described[model] = ResourceMap(
@@ -76,10 +76,10 @@ def register(
 
 
 def q(plan: Plan, model: type) -> Q:
-    """The condition for the rows of a registered model.
+    """The condition on the rows of a registered model.
 
     Raises:
-        FilterUnsupported: the plan is for another type, or this cannot be done exactly.
+        FilterUnsupported: the plan is for another type, or cannot be expressed exactly.
         django.db.NotSupportedError: later, if the query is for another database than PostgreSQL or
             SQLite.
     """
@@ -93,9 +93,9 @@ def q(plan: Plan, model: type) -> Q:
 
 
 def resource_of(row: models.Model) -> Resource:
-    """The resource that a row is, to ask about: `guard.check(token, permission, resource_of(row))`.
+    """The resource that a row describes, to pass to `Guard.check`.
 
-    Loads the relations that its description names. Raises FilterUnsupported if its model is not
+    Loads the relations that the description names. Raises FilterUnsupported if the model is not
     registered.
     """
     described = _description(type(row))
@@ -136,8 +136,10 @@ def _attributes(row: Any, fields: Attributes) -> dict[str, Any]:
                     found[name] = _attributes(related, inner)
             case Many(relation, each):
                 found[name] = [
-                    _attributes(one, each) if isinstance(each, Mapping) else _scalar(one, each)
-                    for one in getattr(row, relation).all()
+                    _attributes(related, each)
+                    if isinstance(each, Mapping)
+                    else _scalar(related, each)
+                    for related in getattr(row, relation).all()
                 ]
             case NullAsValue(column):
                 found[name] = _scalar(row, column)
@@ -167,13 +169,13 @@ _KINDS: Final[dict[type, Kind]] = {
     **dict.fromkeys((*_INTEGERS, models.FloatField, models.DecimalField), Kind.NUMBER),
     models.BooleanField: Kind.BOOL,
 }
-"""Fields whose values reach a question unchanged. Exactly these: a field of the application's own
-may store something else than it shows."""
+"""Fields whose values reach a question unchanged. Subclasses are not among them: an application's
+own field may store another value than it shows."""
 _INT64: Final = range(-(2**63), 2**63)
 
 
 class _Rows:
-    """The rows of a model, within so many subqueries."""
+    """The rows of a model, inside of `depth` subqueries."""
 
     def __init__(self, model: type, depth: int) -> None:
         self.model: Any = model
@@ -181,7 +183,7 @@ class _Rows:
 
 
 class _Reference:
-    """A column as it is declared, with the depth of its rows."""
+    """A column as declared, with the depth of its rows."""
 
     def __init__(self, rows: _Rows, field: Any) -> None:
         self.depth = rows.depth
@@ -193,14 +195,14 @@ class _Reference:
 
 
 class _Target:
-    """Writes single conditions for `pdp_client.lowering`. Made for one filter."""
+    """Writes single conditions for `pdp_client.lowering`. Made for a single filter."""
 
     true = Q(Value(value=True, output_field=models.BooleanField()))
     false = Q(Value(value=False, output_field=models.BooleanField()))
 
     def __init__(self) -> None:
         self._depth = 0
-        """How many subqueries are around what is written now."""
+        """The number of subqueries around the current condition."""
 
     def all(self, parts: list[Q]) -> Q:
         return Q(*parts)
@@ -338,9 +340,9 @@ def _relation(model: Any, name: str) -> Any:
     except FieldDoesNotExist:
         field = next(
             (
-                one
-                for one in model._meta.related_objects  # noqa: SLF001
-                if one.get_accessor_name() == name
+                related
+                for related in model._meta.related_objects  # noqa: SLF001
+                if related.get_accessor_name() == name
             ),
             None,
         )
@@ -385,7 +387,7 @@ class _Not(Func):  # type: ignore[misc]
 
 
 class _Exact(Func):  # type: ignore[misc]
-    """Known on PostgreSQL and SQLite only."""
+    """A function that exists on PostgreSQL and SQLite only."""
 
     on_postgresql = ""
     on_sqlite = ""
@@ -403,15 +405,15 @@ class _Exact(Func):  # type: ignore[misc]
         return self._written(self.on_sqlite, compiler)
 
     def _written(self, template: str, compiler: Any) -> Any:
-        """`{0}` is the first operand; each may be there once, in order."""
-        sides = [compiler.compile(one) for one in self.get_source_expressions()]
+        """Writes a template: `{0}` is the first operand; each may occur once, in order."""
+        sides = [compiler.compile(operand) for operand in self.get_source_expressions()]
         used = [index for index in range(len(sides)) if f"{{{index}}}" in template]
         parameters = [value for index in used for value in sides[index][1]]
         return template.format(*(sql for sql, _ in sides)), tuple(parameters)
 
 
 class _Equality(_Exact):
-    """A text whose equality is that of its bytes, in a column without a collation of its own."""
+    """A text that compares for equality by its bytes, in a column without its own collation."""
 
     output_field = models.TextField()
     on_postgresql = "{0}"
@@ -419,7 +421,7 @@ class _Equality(_Exact):
 
 
 class _Bytes(_Exact):
-    """A text whose order and equality are those of its bytes."""
+    """A text that compares by its bytes."""
 
     output_field = models.TextField()
     on_postgresql = '({0} COLLATE "C")'
@@ -427,13 +429,13 @@ class _Bytes(_Exact):
 
 
 class _Match(_Exact):
-    """Operands: the text, the pattern of LIKE, what is looked for, twice."""
+    """A search in a text. Operands: the text, the pattern of LIKE, and twice the text to find."""
 
     output_field = models.BooleanField()
     on_postgresql = "({0} COLLATE \"C\" LIKE {1} ESCAPE '\\')"
 
 
-# LIKE folds the case of ASCII on SQLite.
+# On SQLite, LIKE ignores the case of ASCII letters.
 class _Prefix(_Match):
     on_sqlite = "(substr({0}, 1, length({2})) = {3} COLLATE BINARY)"
 

@@ -1,15 +1,15 @@
-"""What a guard raises.
+"""The exceptions of a guard.
 
     GuardError
-    +-- Denied                 the PDP said no
-    |   +-- Unauthenticated    401: the token does not prove who asks
-    |   +-- Forbidden          403: the actor is known and may not
-    +-- PdpUnavailable         503: there is no answer; asking again may help
-    +-- PdpRefused             500: the PDP does not take the question; asking again does not help
-    +-- RouteRefused           403: no route names the path, or it has two readings
+    +-- Denied                 the PDP denied
+    |   +-- Unauthenticated    401: the token does not prove the actor's identity
+    |   +-- Forbidden          403: the actor is known and not allowed
+    +-- PdpUnavailable         503: there is no answer; a retry may help
+    +-- PdpRefused             500: the PDP rejects the question; a retry does not help
+    +-- RouteRefused           403: no route matches the path, or the path is ambiguous
 
-`http_status`, `grpc_status` (a code's name) and `word` are what an application answers. No text of
-these holds a token or a key.
+An application answers with `http_status`, `grpc_status` (a code's name) and `word`. No text of an
+exception contains a token or a key.
 """
 
 import re
@@ -25,7 +25,7 @@ from pdp_client.values import Actor, Decision, DenialKind, Effect, Token
 _TOKEN_SHAPE = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?")
 _REDACTED = "<token>"
 
-# Codes that mean: the question, or who asks it, is wrong. All the others: there is no answer now.
+# Codes for an error of the question or of its caller. All other codes: there is no answer now.
 _REFUSALS = frozenset(
     (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,14 +42,14 @@ _REFUSALS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong with a request: where, and what."""
+    """A problem of a request: the field and the reason."""
 
     field: str
     description: str
 
 
 class GuardError(Exception):
-    """Base of all that a guard raises about an answer. It always means: do not go on."""
+    """Base of all exceptions about an answer. It always means: do not continue."""
 
     http_status = 500
     grpc_status = "INTERNAL"
@@ -57,7 +57,7 @@ class GuardError(Exception):
 
 
 class Denied(GuardError):
-    """The PDP said no."""
+    """The PDP denied."""
 
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
@@ -68,12 +68,12 @@ class Denied(GuardError):
         self.decision = decision
 
     def __str__(self) -> str:
-        one = self.decision
-        return f"{one.reason}: {one.message} (decision {one.decision_id})"
+        decision = self.decision
+        return f"{decision.reason}: {decision.message} (decision {decision.decision_id})"
 
 
 class Unauthenticated(Denied):
-    """The token does not prove who asks."""
+    """The token does not prove the actor's identity."""
 
     http_status = 401
     grpc_status = "UNAUTHENTICATED"
@@ -81,11 +81,12 @@ class Unauthenticated(Denied):
 
 
 class Forbidden(Denied):
-    """The actor is known and may not."""
+    """The actor is known and not allowed."""
 
 
 class PdpUnavailable(GuardError):
-    """There is no answer: the PDP is out of reach, out of time, or what it said is no answer."""
+    """There is no answer: the PDP is unreachable, did not answer in time, or sent an invalid
+    answer."""
 
     http_status = 503
     grpc_status = "UNAVAILABLE"
@@ -95,7 +96,7 @@ class PdpUnavailable(GuardError):
         super().__init__(message, code, reason)
         self.message = message
         self.code = code
-        """Name of the gRPC status code; empty where an answer came and broke the contract."""
+        """Name of the gRPC status code; empty if an answer broke the contract."""
         self.reason = reason
         """Name of an ErrorReason without its prefix, e.g. `FACTS_STALE`; empty: not given."""
 
@@ -104,7 +105,7 @@ class PdpUnavailable(GuardError):
 
 
 class PdpRefused(GuardError):
-    """The PDP does not take the question: it is malformed, or this caller may not ask."""
+    """The PDP rejects the question: it is malformed, or this caller may not ask it."""
 
     def __init__(
         self, message: str, code: str = "", reason: str = "", violations: tuple[Violation, ...] = ()
@@ -116,14 +117,14 @@ class PdpRefused(GuardError):
         self.reason = reason
         """Name of an ErrorReason without its prefix, e.g. `REQUEST_INVALID`; empty: not given."""
         self.violations = violations
-        """The fields that are wrong, where the PDP named them."""
+        """The malformed fields, if the PDP named them."""
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.code, self.reason, self.message) if part)
 
 
 class RouteRefused(GuardError):
-    """A route map lets a request not pass, and nobody was asked."""
+    """A route map refuses a request. The PDP was not asked."""
 
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
@@ -132,12 +133,12 @@ class RouteRefused(GuardError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        """`no_route`: no route names it; `ambiguous_path`: it could be read otherwise;
-        `request_changed`: something behind the guard changed its path or its method."""
+        """`no_route`: no route matches the request; `ambiguous_path`: its path has several
+        readings; `request_changed`: its path or method changed behind the guard."""
 
 
 def actor_of(decision: Decision) -> Actor:
-    """The actor of an allow; everything else is raised."""
+    """The actor of an allow. Raises Denied for a denial."""
     if decision.effect is Effect.ALLOW and decision.actor is not None:
         return decision.actor
     if decision.denial_kind is DenialKind.UNAUTHENTICATED:
@@ -146,12 +147,12 @@ def actor_of(decision: Decision) -> Actor:
 
 
 def failure_of(error: grpc.Call, token: Token) -> PdpUnavailable | PdpRefused:
-    """The exception for a failed call: every status code has one, and none is an allow."""
+    """The exception for a failed call. Every status code has one; none is an allow."""
     code = error.code()
     message = _without_tokens(error.details() or "", token)
     reason, violations = _details(error, token)
-    # RESOURCE_EXHAUSTED is both: a limit of the contract (asking again does not help), or a server
-    # that is full.
+    # RESOURCE_EXHAUSTED has two meanings: a limit of the contract (a retry does not help), or a
+    # server at capacity.
     over_limit = code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason == "LIMIT_EXCEEDED"
     if code in _REFUSALS or over_limit:
         return PdpRefused(message, code.name, reason, violations)
@@ -159,8 +160,8 @@ def failure_of(error: grpc.Call, token: Token) -> PdpUnavailable | PdpRefused:
 
 
 def _details(error: grpc.Call, token: Token) -> tuple[str, tuple[Violation, ...]]:
-    """ErrorInfo's reason and BadRequest's violations; nothing where the details are unreadable,
-    because the status code alone already says that there is no answer."""
+    """ErrorInfo's reason and BadRequest's violations; empty if the details are unreadable, because
+    the status code alone shows that there is no answer."""
     reason, violations = "", []
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     try:
@@ -171,9 +172,10 @@ def _details(error: grpc.Call, token: Token) -> tuple[str, tuple[Violation, ...]
             elif detail.Unpack(bad_request):
                 violations += [
                     Violation(
-                        _without_tokens(one.field, token), _without_tokens(one.description, token)
+                        _without_tokens(found.field, token),
+                        _without_tokens(found.description, token),
                     )
-                    for one in bad_request.field_violations
+                    for found in bad_request.field_violations
                 ]
     except (ValueError, DecodeError):
         return "", ()
@@ -181,8 +183,8 @@ def _details(error: grpc.Call, token: Token) -> tuple[str, tuple[Violation, ...]
 
 
 def _without_tokens(text: str, token: Token) -> str:
-    """A peer may repeat what it was sent; the token must not come back in an exception. A token
-    that was passed as another argument by mistake is known by its shape."""
+    """Removes tokens from a peer's text, which may repeat the request. A token that was passed as
+    another argument by mistake is recognised by its form."""
     secret = token.reveal()
     if len(secret) > len(_REDACTED):
         text = text.replace(secret, _REDACTED)
@@ -190,5 +192,6 @@ def _without_tokens(text: str, token: Token) -> str:
 
 
 def redact(text: str) -> str:
-    """A text without what has the shape of a token. Takes quadratic time: cut long texts first."""
+    """Removes everything that has the form of a token. Takes quadratic time: truncate long texts
+    first."""
     return _TOKEN_SHAPE.sub(_REDACTED, text)

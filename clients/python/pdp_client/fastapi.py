@@ -30,27 +30,28 @@ _BEARER = HTTPBearer(
     bearerFormat="JWT", description="The session token of Clerk; browsers may send it as a cookie."
 )
 _ANSWERS = {
-    "401": {"description": "The token does not prove who asks."},
+    "401": {"description": "The token does not prove the actor's identity."},
     "403": {"description": "The actor may not do this."},
     "503": {"description": "There is no decision now. Ask again after `Retry-After` seconds."},
 }
 _METHODS = frozenset(("get", "put", "post", "delete", "options", "head", "patch", "trace"))
-"""Of OpenAPI 3.1, Path Item Object."""
+"""The methods of a Path Item Object (OpenAPI 3.1)."""
 
 
 class Requires(SecurityBase):
-    """A dependency: gives the actor who may, and refuses everybody else. Of the application that
-    was given to `protect`."""
+    """A dependency that returns the allowed actor, and refuses everybody else. Uses the guard that
+    was passed to `protect`."""
 
     model = _BEARER
     scheme_name = _SCHEME
 
     def __init__(self, permission: str, resource: ResourceOf | None = None) -> None:
-        """`resource` gets the Request, or the WebSocket."""
+        """`resource` receives the Request or the WebSocket."""
         self._permission = permission
         self._resource = resource
 
     async def __call__(self, connection: HTTPConnection) -> Actor:
+        """Returns the actor if they are allowed. Raises GuardError."""
         guard: AsgiGuard = connection.app.state.pdp
         asked = question(self._permission, self._resource, connection)
         return await guard.require(connection.scope, asked)
@@ -63,9 +64,9 @@ def protect(
     *,
     cookie_name: str = SESSION_COOKIE,
 ) -> None:
-    """`pdp_client.starlette.protect`, and OpenAPI shows what is guarded.
+    """Calls `pdp_client.starlette.protect`, and marks guarded operations in OpenAPI.
 
-    The map also guards `/docs`, `/redoc` and `/openapi.json`: where it does not name them they are
+    The map also guards `/docs`, `/redoc` and `/openapi.json`: if it does not name them, they are
     refused.
     """
     pdp_client.starlette.protect(app, guard, routes, cookie_name=cookie_name)
@@ -94,7 +95,7 @@ def _show(schema: dict[str, Any], operation: dict[str, Any], *, by_map: bool) ->
 
 
 def _is_guarded(routes: Routes | None, method: str, path: str) -> bool:
-    """Whether a route map guards an operation; `path` has variables, as `/courses/{id}`."""
+    """Whether a route map guards an operation; `path` has variables, like `/courses/{id}`."""
     if routes is None:
         return False
     try:

@@ -6,7 +6,7 @@
     @requires("course:edit", lambda request: Resource("course", request.view_args["course_id"]))
     def edit(course_id): ...
 
-The actor is `flask.g.actor`. `GuardError`s that a view raises are answered too.
+The actor is `flask.g.actor`. A `GuardError` that a view raises becomes an answer too.
 """
 
 import functools
@@ -51,12 +51,12 @@ def protect(
     *,
     cookie_name: str = SESSION_COOKIE,
 ) -> None:
-    """Lets an application have views that `requires` something, answers `GuardError`s and, with
-    `routes`, lets requests pass only as the map says, before anything else looks at them.
+    """Enables `requires` in an application, and turns each `GuardError` into an answer. With
+    `routes`, the map decides which requests pass, before any other code sees them.
 
-    The map is asked about `PATH_INFO`, by which Flask finds views: without the prefix that a
-    server, a mount or a proxy adds. A preflight is let pass as far as Flask's `after_request`,
-    where flask-cors answers it: no view sees it. Views for `OPTIONS` are guarded like any other.
+    The map matches `PATH_INFO`, by which Flask finds views: without the prefix that a server, a
+    mount or a proxy adds. A preflight passes as far as Flask's `after_request`, which lets
+    flask-cors answer it: no view sees it. Views for `OPTIONS` are guarded like any other.
     """
     app.extensions[_EXTENSION] = _Protection(Guard.of(guard), routes, cookie_name)
     app.register_error_handler(GuardError, _answer)
@@ -64,7 +64,7 @@ def protect(
 
 
 def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[View], View]:
-    """A view for those who may. `resource` gets the request. Stands below `@app.route`."""
+    """A view for allowed actors only. `resource` receives the request. Goes below `@app.route`."""
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
@@ -73,7 +73,8 @@ def requires(permission: str, resource: ResourceOf | None = None) -> Callable[[V
             try:
                 _require(asked)
             except GuardError as error:
-                # Not raised: a blueprint's handler of all exceptions comes before ours.
+                # Returned, not raised: a blueprint's handler of all exceptions would take
+                # precedence.
                 return _answer(error)
             return current_app.ensure_sync(view)(*arguments, **named)
 
@@ -87,7 +88,7 @@ def _before_request() -> Response | None:
     protection: _Protection = current_app.extensions[_EXTENSION]
     view = current_app.view_functions.get(request.endpoint or "")
     if getattr(view, _INSIDE, False):
-        raise RuntimeError(f"{request.endpoint}: @requires stands above @app.route, unheeded")
+        raise RuntimeError(f"{request.endpoint}: @requires has no effect above @app.route")
     if protection.routes is None:
         return None
     g.actor = None
@@ -114,7 +115,8 @@ def _require(asked: Question) -> None:
 
 
 def _is_preflight() -> bool:
-    """Fetch, section "CORS-preflight request". Anybody can send one."""
+    """Whether the request is a preflight (Fetch, section "CORS-preflight request"). Anybody can
+    send one."""
     return (
         request.environ["REQUEST_METHOD"] == "OPTIONS"
         and "Origin" in request.headers
@@ -123,14 +125,14 @@ def _is_preflight() -> bool:
 
 
 def _has_view_for_options() -> bool:
-    """Whether Flask has found a view for this `OPTIONS`, and does not answer by itself."""
+    """Whether a view answers this `OPTIONS` request, not Flask itself."""
     rule = request.url_rule
     return rule is not None and not getattr(rule, "provide_automatic_options", False)
 
 
 def _path(environ: Mapping[str, Any]) -> str:
-    """What views are found by. PEP 3333: its bytes stand in a text as Latin-1. What is not UTF-8
-    becomes U+FFFD, for Flask too."""
+    """The path by which Flask finds views. By PEP 3333, its bytes are encoded as Latin-1. Bytes
+    outside of UTF-8 become U+FFFD, as in Flask."""
     native: str = environ.get("PATH_INFO", "")
     return native.encode("latin-1", "replace").decode(errors="replace")
 

@@ -1,18 +1,19 @@
-"""The guard of gRPC servers, by what each method needs.
+"""The guard of gRPC servers, by the permission that each method needs.
 
     methods = {
         "/courses.v1.Courses/List": needs("course:view"),
-        "/courses.v1.Courses/Edit": needs("course:edit", lambda one: Resource("course", one.id)),
+        "/courses.v1.Courses/Edit": needs("course:edit", lambda edit: Resource("course", edit.id)),
         "/grpc.health.v1.Health/Check": PUBLIC,
     }
     server = grpc.server(pool, interceptors=[GuardInterceptor(guard, methods)])
     server = grpc.aio.server(interceptors=[AsyncGuardInterceptor(guard, methods)])
 
-A method that is not named is refused, health and reflection too. The token is that of the one
-`authorization: Bearer` of the metadata. In a handler `current_actor()` is who was let pass.
+A method that is missing from the map is refused, health and reflection too. The token is that of
+the only `authorization: Bearer` in the metadata. In a handler, `current_actor()` is the allowed
+actor.
 
-A stream of answers is guarded when it begins. Of one that goes on after the actor's rights ended,
-the handler asks again.
+A stream of answers is guarded when it begins. If it may outlast the actor's rights, its handler
+must ask again.
 """
 
 import contextvars
@@ -43,24 +44,25 @@ _actor: contextvars.ContextVar[Actor] = contextvars.ContextVar("pdp_actor")
 
 @dataclass(frozen=True, slots=True)
 class MethodNeeds:
-    """A permission that calls of a method need."""
+    """The permission that calls of a method need."""
 
     permission: str
     resource: ResourceOf | None
 
 
 def needs(permission: str, resource: ResourceOf | None = None) -> MethodNeeds:
-    """`resource` gets the request. A method whose requests are a stream has no one request, so it
-    cannot have that: its handler asks for each message."""
+    """The permission of a method. `resource` receives the request. A method whose requests are a
+    stream has no single request, so it cannot have a resource: its handler asks for each
+    message."""
     return MethodNeeds(permission, resource)
 
 
 Methods = Mapping[str, MethodNeeds | Public]
-"""By `/package.Service/Method`."""
+"""What each method needs, by `/package.Service/Method`."""
 
 
 def current_actor() -> Actor:
-    """Who was let pass to this call. Raises LookupError in a public method."""
+    """The actor of this call. Raises LookupError in a public method."""
     return _actor.get()
 
 
@@ -68,27 +70,29 @@ class GuardInterceptor(grpc.ServerInterceptor):
     """Guards a server of `grpc.server`."""
 
     def __init__(self, guard: Guard | AsyncGuard, methods: Methods) -> None:
-        """Raises ValueError for what names no method, TypeError for what is no need."""
+        """Raises ValueError for an invalid method name, TypeError for an invalid value."""
         self._guard, self._methods = Guard.of(guard), _checked(methods)
 
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
+        """Returns the handler of the method with the check before it."""
         what = self._methods.get(handler_call_details.method)
         handler = None if what is None else continuation(handler_call_details)
         return _guarded(what, handler, self._guard, None)
 
 
 class AsyncGuardInterceptor(grpc.aio.ServerInterceptor):
-    """Guards a server of `grpc.aio.server`. Its handlers that are not async run in threads."""
+    """Guards a server of `grpc.aio.server`. Runs its handlers that are not async in threads."""
 
     def __init__(self, guard: Guard | AsyncGuard, methods: Methods) -> None:
-        """Raises ValueError for what names no method, TypeError for what is no need."""
+        """Raises ValueError for an invalid method name, TypeError for an invalid value."""
         self._guard, self._methods = guard, _checked(methods)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
+        """Returns the handler of the method with the check before it."""
         what = self._methods.get(handler_call_details.method)
         handler = None if what is None else await continuation(handler_call_details)
         return _guarded(what, handler, Guard.of(self._guard), AsyncGuard.of(self._guard))
@@ -106,7 +110,7 @@ def _checked(methods: Methods) -> Methods:
 def _guarded(
     what: MethodNeeds | Public | None, handler: Any, guard: Guard, aio: AsyncGuard | None
 ) -> Any:
-    """The handler with the check before it. `aio`: of a server of grpc.aio."""
+    """The handler with the check before it. `aio`: the guard of a grpc.aio server."""
     if what is None:
         return _ended(grpc.StatusCode.PERMISSION_DENIED, "forbidden", aio is not None)
     if handler is None or isinstance(what, Public):
@@ -149,7 +153,7 @@ def _stream(what: MethodNeeds, inner: Behavior, guard: Guard) -> Behavior:
     def behavior(request: Any, context: Any) -> Iterator[Any]:
         within = _entered(what, request, context, guard)
         responses = within.run(iter, within.run(inner, request, context))
-        while True:  # each step where the actor is known, whichever thread it is in
+        while True:  # each step runs in the context with the actor, in any thread
             try:
                 response = within.run(next, responses)
             except StopIteration:
@@ -177,11 +181,11 @@ def _async_stream(what: MethodNeeds, inner: Behavior, guard: AsyncGuard) -> Beha
 
 
 def _entered(what: MethodNeeds, request: Any, context: Any, guard: Guard) -> contextvars.Context:
-    """Where the handler runs; ends the call where it must not."""
+    """The context in which the handler runs. Ends the call if the actor is not allowed."""
     try:
         asked = question(what.permission, what.resource, request)
         actor = guard.require(_token(context), asked.permission, asked.resource)
-    except Exception as error:  # noqa: BLE001  # no error lets pass, and none is told to a stranger
+    except Exception as error:  # noqa: BLE001  # an error never allows, and strangers see none
         ending = _Ending.of(error)
     else:
         within = contextvars.copy_context()
@@ -193,11 +197,11 @@ def _entered(what: MethodNeeds, request: Any, context: Any, guard: Guard) -> con
 
 
 async def _enter(what: MethodNeeds, request: Any, context: Any, guard: AsyncGuard) -> None:
-    """The same, in the task of the call."""
+    """Like `_entered`, but in the task of the call."""
     try:
         asked = question(what.permission, what.resource, request)
         actor = await guard.require(_token(context), asked.permission, asked.resource)
-    except Exception as error:  # noqa: BLE001  # no error lets pass, and none is told to a stranger
+    except Exception as error:  # noqa: BLE001  # an error never allows, and strangers see none
         ending = _Ending.of(error)
     else:
         _actor.set(actor)
@@ -212,7 +216,7 @@ def _token(context: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a call ends that does not go on."""
+    """The end of a refused call."""
 
     code: grpc.StatusCode
     text: str
@@ -232,7 +236,7 @@ class _Ending:
 
 
 def _ended(code: grpc.StatusCode, text: str, is_aio: bool) -> Any:
-    """A handler that ends every call, of whichever kind, before anything is read."""
+    """A handler that ends every call, of any kind, before it reads anything."""
 
     def end(_: Any, context: Any) -> Iterator[Any]:
         context.abort(code, text)

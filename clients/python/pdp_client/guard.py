@@ -1,4 +1,4 @@
-"""The guard for threads: ask, bounded by a deadline, and say what came of it."""
+"""The guard for threads: asks within a deadline and returns the decision."""
 
 import time
 from collections.abc import Sequence
@@ -31,7 +31,15 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Guard(Asking):
-    """Asks one PDP, and waits for the answer. Thread-safe; its options are those of `Asking`."""
+    """Asks a PDP, and waits for the answer. Thread-safe; its options are those of `Asking`.
+
+    Example::
+
+        guard = Guard("dns:///pdp.internal:50051", tls=TlsOptions(ca="ca.pem"), api_key=key)
+        decision = guard.check(token, "course:edit", Resource("course", "c1"))
+        if decision.allowed: ...
+        actor = guard.require(token, "course:edit", Resource("course", "c1"))  # or raises Denied
+    """
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +53,7 @@ class Guard(Asking):
         self.close()
 
     def close(self) -> None:
-        """Ends the connections; calls in flight raise PdpUnavailable, later ones ValueError."""
+        """Closes the connections. Calls in flight raise PdpUnavailable, later calls ValueError."""
         self._end()
 
     def check(
@@ -57,12 +65,22 @@ class Guard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> Decision:
-        """May the bearer of `token` use `permission` on `resource`? Both answers are returned:
-        look at `decision.allowed`.
+        """Asks whether the bearer of `token` may use `permission` on `resource`.
 
-        Raises PdpUnavailable or PdpRefused where there is no answer, TypeError or ValueError for
-        arguments that cannot be sent. `at_least_revision` (from a write) asks for an answer that
-        has seen that write; 0: no wish.
+        Args:
+            token: the Clerk session token.
+            permission: `resource-type:action`.
+            resource: the resource; None: the question names none.
+            context: values of the request that conditions read as `context`.
+            at_least_revision: the revision of a write that the answer must reflect; 0: none.
+
+        Returns:
+            The decision, an allow or a denial: read `decision.allowed`.
+
+        Raises:
+            PdpUnavailable: there is no answer; a retry may help.
+            PdpRefused: the PDP rejects the question; a retry does not help.
+            TypeError, ValueError: an argument cannot be sent.
         """
         secret = Token.of(token)
         attempts = Attempts(secret, self._deadline_seconds)
@@ -70,9 +88,9 @@ class Guard(Asking):
         if self._cache is None:
             return decision_from_check(self._ask(self._stub.Check, request, attempts))
         key = key_of("Check", request)
-        kept = self._cache.find(key)
-        if kept is not None:
-            return kept[1]
+        cached = self._cache.find(key)
+        if cached is not None:
+            return cached[1]
 
         def fresh() -> Fresh[tuple[Decision, Decision]]:
             sent_at = time.monotonic()
@@ -91,18 +109,20 @@ class Guard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> Actor:
-        """Returns the verified actor if they may.
+        """Returns the verified actor if they are allowed.
 
-        Raises Unauthenticated (401) or Forbidden (403) if they may not, and otherwise what `check`
-        raises.
+        Raises:
+            Unauthenticated: the token does not prove the actor's identity (401).
+            Forbidden: the actor is not allowed (403).
+            GuardError: as `check`.
         """
         return actor_of(
             self.check(token, permission, resource, context, at_least_revision=at_least_revision)
         )
 
     def require_role(self, token: str | Token, role: str) -> Actor:
-        """`require` of the permission `role:<role>`, which the policy declares and gives to the
-        role. No claim of the token is read."""
+        """Like `require` for the permission `role:<role>`, which the policy declares and gives to
+        the role. Reads no claim of the token."""
         return self.require(token, f"role:{role}")
 
     def batch(
@@ -112,10 +132,11 @@ class Guard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> list[Decision]:
-        """Answers 1 to 1,000 questions of one actor, in order, all at one revision.
+        """Asks 1 to 1,000 questions of an actor. The decisions have the order of the questions and
+        are all made at the same revision.
 
-        Raises what `check` raises; ValueError for another number of questions (they are not split:
-        two calls may see two revisions).
+        Raises what `check` raises; ValueError for another number of questions (they are not split,
+        because two calls may read two revisions).
         """
         secret = Token.of(token)
         request = batch_request(secret, questions, at_least_revision)
@@ -124,9 +145,10 @@ class Guard(Asking):
         return decisions_from_batch(answer, len(questions))
 
     def can(self, token: str | Token, questions: Sequence[Question]) -> PermissionSet:
-        """Which of at most 1,000 questions hold, for a user interface to show. It guards nothing.
+        """Asks which of at most 1,000 questions are allowed, for display in a user interface. It
+        guards nothing.
 
-        A refused token holds nothing. Raises what `batch` raises.
+        For a refused token, none is. Raises what `batch` raises.
         """
         return permission_set(questions, self.batch(token, questions) if questions else [])
 
@@ -138,12 +160,12 @@ class Guard(Asking):
         *,
         at_least_revision: int = 0,
     ) -> PermissionSet:
-        """All declared permissions that the actor has on one resource, or on each of several, for
-        a user interface to show. It guards nothing.
+        """Returns all declared permissions that the actor has on a resource, or on each of several
+        resources, for display in a user interface. It guards nothing.
 
-        A permission holds on a resource that is given twice if it does so both times. A refused
-        token holds nothing. All resources together have at most 1,000 declared permissions of
-        their types. Raises what `check` raises; ValueError for more than 1,000 resources.
+        If a resource is given twice, a permission on it must hold both times. A refused token has
+        no permissions. All resources together may have at most 1,000 declared permissions of their
+        types. Raises what `check` raises; ValueError for more than 1,000 resources.
         """
         asked = as_list(resources)
         if not asked:
@@ -164,13 +186,13 @@ class Guard(Asking):
         allow_superset: bool = False,
         at_least_revision: int = 0,
     ) -> Plan:
-        """Which rows of a type the actor may use a permission on, as a filter for a query: see
-        `pdp_client.sqlalchemy` and `pdp_client.django`.
+        """Returns a filter for a query: the rows of a type on which the actor may use a permission.
+        See `pdp_client.sqlalchemy` and `pdp_client.django`.
 
-        It equals `check` of each row at the same revision. Use it for one query, at once. A refused
-        actor has none. If a condition cannot be expressed: with `allow_superset` the filter takes
-        more, and each row must be checked; otherwise PdpRefused names rule and operator. Raises
-        what `check` raises.
+        It equals a `check` of each row at the same revision. Use it for a single query, at once. A
+        refused actor has no rows. If a condition cannot be expressed: with `allow_superset` the
+        filter selects more rows, and each must be checked; otherwise PdpRefused names rule and
+        operator. Raises what `check` raises.
         """
         secret = Token.of(token)
         request = plan_request(
@@ -191,12 +213,12 @@ class Guard(Asking):
         request: RequestT,
         attempts: Attempts,
     ) -> AnswerT:
-        """Calls until there is an answer, an error that will stay, or no time left."""
+        """Calls until there is an answer, a permanent error, or no time left."""
         while True:
             try:
                 return method(request, timeout=attempts.seconds_left, metadata=self._metadata)
             except grpc.RpcError as error:
-                # What a stub raises is the ended call.
+                # A stub raises the ended call.
                 pause = attempts.failed(cast(grpc.Call, error))
             if pause is None or self._closed.wait(pause):
                 raise attempts.error()

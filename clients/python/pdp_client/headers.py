@@ -1,9 +1,9 @@
-"""The session token of a request. Knows no framework."""
+"""Finds the session token of a request. Knows no framework."""
 
 from collections.abc import Iterable, Mapping
 
 SESSION_COOKIE = "__session"
-"""Where Clerk's front ends keep it."""
+"""The cookie in which Clerk's front ends keep the token."""
 
 _SPACE = " \t"
 
@@ -11,9 +11,9 @@ _SPACE = " \t"
 def session_token(
     headers: Mapping[str, str] | Iterable[tuple[str, str]], cookie_name: str = SESSION_COOKIE
 ) -> str:
-    """The token by docs/guards.md, "The token of a request"; empty: there is none.
+    """The token by the rules of docs/guards.md, "The token of a request"; empty: there is none.
 
-    `headers`: names in any letter case; a header that came twice is two pairs.
+    `headers`: names in any letter case; a repeated header is several pairs.
     """
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     credentials, cookies = [], []
@@ -33,7 +33,7 @@ def session_token(
 
 
 def _only_cookie(headers: Iterable[str], wanted: str) -> str:
-    """The value of the one cookie of a name, as it was sent. RFC 6265, section 4.2.1."""
+    """The value of the only cookie with this name, as it was sent. RFC 6265, section 4.2.1."""
     found = []
     for pair in ";".join(headers).split(";"):
         name, _, value = pair.partition("=")

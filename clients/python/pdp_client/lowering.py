@@ -1,11 +1,11 @@
-"""From a filter to a query, for any target that has columns, NULL, and `EXISTS`.
+"""Lowers a filter to a query, for any target that has columns, NULL, and `EXISTS`.
 
 In:  a filter, a description of the rows, and a `Target` that writes single conditions.
-Out: a condition of the target that is true for exactly the rows that the filter takes.
+Out: a condition of the target that is true for exactly the rows that the filter selects.
 
-An adapter says how one column compares and how a subquery is made. What is absent, null or of
-another kind, and what a chain of parents comes to, is decided here, once for all targets. Of what a
-target writes, NULL may always stand for false.
+An adapter knows how a column compares and how a subquery is made. This module handles absent
+values, null, values of other kinds and chains of parents, in the same way for all targets. In the
+conditions of a target, NULL counts as false.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ from pdp_client.resource_maps import (
 )
 
 _Below = tuple[ResourceMap, ...]
-"""The descriptions of the rows below, from the resource on."""
+"""The descriptions of the rows below, beginning with the resource."""
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class _InChain:
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """A map that is there."""
+    """A map that is present."""
 
     rows: Any
     fields: Attributes
@@ -82,7 +82,7 @@ class _Map:
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """A list that is there."""
+    """A list that is present."""
 
     rows: Any
     many: Many
@@ -97,11 +97,11 @@ class _Known:
 
 
 _Value = Any
-"""One of the above, or a Column."""
+"""A value of one of the classes above, or a Column."""
 
 
 def lower(plan_filter: Filter, target: Target[C, E], rows: E, described: ResourceMap) -> C:
-    """The condition that takes the rows that the filter takes.
+    """The condition that selects the rows that the filter selects.
 
     Raises FilterUnsupported for what the target cannot do exactly.
     """
@@ -165,8 +165,8 @@ class _Lowering(Generic[C, E]):
         return self._field(
             left,
             levels,
-            lambda one: self._field(
-                right, levels, lambda other: self._compare_two(operator, one, other)
+            lambda first: self._field(
+                right, levels, lambda second: self._compare_two(operator, first, second)
             ),
         )
 
@@ -180,8 +180,8 @@ class _Lowering(Generic[C, E]):
         *,
         if_absent: bool = False,
     ) -> C:
-        """The condition `then` for the value of a field. What it says of a column holds also where
-        that is NULL; where nothing is reached, `if_absent` says what holds."""
+        """The condition `then` on the value of a field. A condition on a column must also hold if
+        the column is NULL; if the path reaches nothing, `if_absent` is the result."""
         return self._at(levels[field.level], field.path, then, if_absent=if_absent)
 
     def _at(  # noqa: PLR0911  # a kind of value each
@@ -263,7 +263,7 @@ class _Lowering(Generic[C, E]):
         *,
         if_absent: bool,
     ) -> C:
-        """Of the resource, or of the nearest above it that has one."""
+        """The organization of the resource, or of its nearest ancestor that has one."""
         own = self._own_organization(rows, described)
         parent = described.parent
         if parent is None or isinstance(parent, Reference):
@@ -322,13 +322,13 @@ class _Lowering(Generic[C, E]):
         if isinstance(value, _Known):
             return self._known((value.value in values) is not negated)
         if not isinstance(value, Column):
-            return self._known(negated)  # a list or a map is there, and equals no constant
-        fitting = [one for one in values if kind_of(one) is value.kind]
+            return self._known(negated)  # a list or a map is present, and equals no constant
+        fitting = [constant for constant in values if kind_of(constant) is value.kind]
         if value.blank_is_absent:
-            fitting = [one for one in fitting if one != ""]
+            fitting = [constant for constant in fitting if constant != ""]
         if value.parse is not None:
-            parsed = (value.parse(str(one)) for one in fitting)
-            fitting = [one for one in parsed if one is not None]
+            parsed = (value.parse(str(constant)) for constant in fitting)
+            fitting = [constant for constant in parsed if constant is not None]
         null_counts = value.null is Kind.NULL and (None in values) is not negated
         parts = [target.is_null(value, wanted=True)] if null_counts else []
         if negated:
@@ -361,20 +361,21 @@ class _Lowering(Generic[C, E]):
         if operator is Operator.EQUAL:
             parts = [target.compare_columns(operator, left, right)] if same_kind else []
             if both_null:
-                parts.append(self._all([target.is_null(one, wanted=True) for one in (left, right)]))
+                nulls = [target.is_null(side, wanted=True) for side in (left, right)]
+                parts.append(self._all(nulls))
             return self._any(parts)
         if same_kind:
             parts = [target.compare_columns(operator, left, right)]
         else:
-            parts = [self._all([target.is_null(one, wanted=False) for one in (left, right)])]
+            parts = [self._all([target.is_null(side, wanted=False) for side in (left, right)])]
         for null, other in ((left, right), (right, left)):
-            if null.null is Kind.NULL:  # null is there, and equals nothing else
+            if null.null is Kind.NULL:  # null is present, and equals nothing else
                 is_null = target.is_null(null, wanted=True)
                 parts.append(self._all([is_null, target.is_null(other, wanted=False)]))
         return self._any(parts)
 
     def _compare_with_collection(self, operator: Operator, left: _Value, right: _Value) -> C:
-        columns = [one for one in (left, right) if isinstance(one, Column)]
+        columns = [side for side in (left, right) if isinstance(side, Column)]
         if not columns and type(left) is type(right):
             raise FilterUnsupported(f"{operator.value} between {left.name} and {right.name}")
         if operator is not Operator.NOT_EQUAL:
@@ -401,7 +402,7 @@ class _Lowering(Generic[C, E]):
             if isinstance(many.each, Mapping):
                 element: _Value = _Map(related, many.each, value.name)
             else:
-                # An element cannot be absent.
+                # An element is never absent.
                 element = replace(self._column(related, many.each, value.name), null=Kind.NULL)
             inner = self.condition(body, (*levels, element))
             return inner if some else self._target.not_true(inner)
@@ -467,11 +468,11 @@ class _Lowering(Generic[C, E]):
         return self._target.true
 
     def _above(self, described: ResourceMap, below: _Below) -> tuple[ResourceMap, _Below]:
-        """The description of the parents, and all descriptions below them."""
+        """The description of the parents, and all descriptions below it."""
         above = self._target.described(described, described.parent)
         below = (*below, described)
-        if any(above is one for one in below):
-            # To look up to 16 levels up takes nested subqueries that no database plans.
+        if any(above is known for known in below):
+            # A search through up to 16 levels takes nested subqueries that no database plans well.
             raise FilterUnsupported(
                 f"the parent of {described.type} leads to {above.type} again, so that there is no"
                 " fixed number of levels"

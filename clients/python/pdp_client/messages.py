@@ -1,5 +1,5 @@
-"""Values <-> messages of the contract. The only file that sees both, and the one that decides
-whether an answer is one."""
+"""Converts between values and messages of the contract. Only this file knows both, and it decides
+whether an answer is valid."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ _REASON_PREFIX = "DECISION_REASON_"
 def check_request(
     token: Token, question: Question, at_least_revision: int
 ) -> decision_service_pb2.CheckRequest:
-    """The message for one question."""
+    """The message for a question."""
     return decision_service_pb2.CheckRequest(
         actor_token=_sendable(token),
         permission=question.permission,
@@ -67,13 +67,13 @@ def batch_request(
         raise ValueError(f"a batch has 1 to {BATCH_QUESTIONS_MAX} questions, not {len(questions)}")
     return decision_service_pb2.BatchCheckRequest(
         actor_token=_sendable(token),
-        items=[_item(one) for one in questions],
+        items=[_item(question) for question in questions],
         at_least_revision=at_least_revision,
     )
 
 
 def decision_from_check(answer: decision_service_pb2.CheckResponse) -> Decision:
-    """The decision that an answer to Check states, or PdpUnavailable where it states none."""
+    """The decision in an answer to Check. Raises PdpUnavailable if the answer is not valid."""
     return _decision(answer, _actor(answer))
 
 
@@ -82,10 +82,11 @@ def fresh_from_check(
     answer: decision_service_pb2.CheckResponse,
     sent_at: float,
 ) -> Fresh[tuple[Decision, Decision]]:
-    """The decision as it is now and as it is given again, or PdpUnavailable where there is none.
+    """The decision as it is now and as the cache will return it. Raises PdpUnavailable if the
+    answer is not valid.
 
-    Only an allow that was decided for this request is reusable: a denial is to be put on record
-    each time, and how old another's answer is, nobody says.
+    Only an allow that the PDP decided for this very request is cached: each denial has to be
+    logged, and the age of an answer from another cache is unknown.
     """
     decision = decision_from_check(answer)
     fresh_allow = decision.effect is Effect.ALLOW and decision.source is AnswerSource.DECIDED
@@ -111,22 +112,22 @@ def _touched(
     return Touched(
         user_id=answer.actor.user_id,
         organization_id=answer.actor.organization_id,
-        resources=frozenset((one.type, one.id) for one in resources),
+        resources=frozenset((resource.type, resource.id) for resource in resources),
     )
 
 
 def decisions_from_batch(
     answer: decision_service_pb2.BatchCheckResponse, count: int
 ) -> list[Decision]:
-    """The decisions that an answer to `count` questions states, or PdpUnavailable."""
+    """The decisions in an answer to `count` questions. Raises PdpUnavailable."""
     if len(answer.results) != count:
         raise _no_answer(f"{len(answer.results)} results to {count} questions")
     actor = _actor(answer)
-    return [_decision(one, actor) for one in answer.results]
+    return [_decision(result, actor) for result in answer.results]
 
 
 def as_list(resources: Resource | Sequence[Resource]) -> Sequence[Resource]:
-    """One resource as a list of it."""
+    """A resource as a list; a list unchanged."""
     return [resources] if isinstance(resources, Resource) else resources
 
 
@@ -154,11 +155,11 @@ def plan_from_answer(
     answer: access_query_service_pb2.PlanResourcesResponse,
     request: access_query_service_pb2.PlanResourcesRequest,
 ) -> Plan:
-    """The plan of an answer. Raises PdpUnavailable for what is not the answer to the request."""
+    """The plan in an answer. Raises PdpUnavailable if it does not answer the request."""
     try:
         plan = plan_from_message(answer.plan)
     except PlanInvalid as error:
-        raise PdpUnavailable(f"the plan is not understood: {error}") from None
+        raise PdpUnavailable(f"the plan is not valid: {error}") from None
     asked = (request.permission, request.resource_type)
     is_refused = answer.HasField("refusal") or not answer.HasField("actor")
     if (
@@ -181,7 +182,7 @@ def permissions_request(
         raise ValueError(f"at most {BATCH_QUESTIONS_MAX} resources, not {len(resources)}")
     return access_query_service_pb2.ListAllowedPermissionsRequest(
         actor_token=_sendable(token),
-        resources=[_resource_message(one) for one in resources],
+        resources=[_resource_message(resource) for resource in resources],
         context=_struct(context, "context"),
         at_least_revision=at_least_revision,
     )
@@ -190,7 +191,8 @@ def permissions_request(
 def permissions_from_answer(
     answer: access_query_service_pb2.ListAllowedPermissionsResponse, resources: Sequence[Resource]
 ) -> PermissionSet:
-    """What an answer says of these resources, or PdpUnavailable where it contradicts itself."""
+    """The permissions on these resources in an answer. Raises PdpUnavailable if it contradicts
+    itself."""
     if len(answer.results) != len(resources):
         raise _no_answer(f"{len(answer.results)} results for {len(resources)} resources")
     if answer.HasField("refusal") and answer.refusal.denial_kind not in _DENIAL_KINDS:
@@ -199,7 +201,7 @@ def permissions_from_answer(
     held, denied = set[Held](), set[Held]()
     for resource, result in zip(resources, answer.results, strict=True):
         if result.allowed and not may:
-            raise _no_answer("a permission of nobody")
+            raise _no_answer("permissions without an actor")
         for permission in result.allowed:
             if not permission.startswith(f"{resource.type}:") or permission in result.denied:
                 raise _no_answer("a permission of another type, or one that is denied too")
@@ -209,8 +211,8 @@ def permissions_from_answer(
 
 
 def _sendable(token: Token) -> str:
-    """A token that is not Unicode text cannot be sent. It proves nothing either, so the empty token
-    goes in its place: the PDP denies it and puts the denial on record."""
+    """The token as it is sent. A token that is not Unicode text cannot be sent and proves nothing,
+    so the empty token replaces it: the PDP denies it and logs the denial."""
     text = token.reveal()
     try:
         text.encode()
@@ -269,7 +271,7 @@ def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -
     if answer.decision == core_pb2.DECISION_ALLOW:
         effect = Effect.ALLOW
         if answer.denial_kind != core_pb2.DENIAL_KIND_UNSPECIFIED:
-            raise _no_answer("an allow that is a kind of denial")
+            raise _no_answer("an allow with a kind of denial")
         if actor is None:
             raise _no_answer("an allow without an actor")
     elif answer.decision == core_pb2.DECISION_DENY:
@@ -298,7 +300,8 @@ def _decision(answer: decision_service_pb2.CheckResponse, actor: Actor | None) -
 
 
 def _step_up(answer: decision_service_pb2.CheckResponse) -> StepUp | None:
-    """None also for a factor that a newer PDP knows: the denial is not in doubt."""
+    """The step up of a denial; None also for a factor that only a newer PDP knows: the denial holds
+    anyway."""
     factor = _FACTORS.get(answer.step_up.factor)
     return None if factor is None else StepUp(factor, answer.step_up.max_age.seconds)
 
@@ -306,7 +309,7 @@ def _step_up(answer: decision_service_pb2.CheckResponse) -> StepUp | None:
 def _reason(number: core_pb2.DecisionReason.ValueType) -> str:
     try:
         return core_pb2.DecisionReason.Name(number).removeprefix(_REASON_PREFIX)
-    except ValueError:  # a newer PDP knows more reasons; the decision itself is not in doubt
+    except ValueError:  # a newer PDP knows more reasons; the decision holds anyway
         return str(number)
 
 
@@ -320,4 +323,4 @@ def _reusable_until(answer: decision_service_pb2.CheckResponse) -> datetime | No
 
 
 def _no_answer(what: str) -> PdpUnavailable:
-    return PdpUnavailable(f"what the PDP sent is not an answer: {what}")
+    return PdpUnavailable(f"the PDP sent an invalid answer: {what}")

@@ -1,7 +1,6 @@
-"""Plans: which resources of one type an actor may use, read from a message or from JSON.
+"""Plans: the resources of a type that an actor may use, read from a message or from JSON.
 
-What is not known here is refused, never passed over: a filter without one of its nodes may allow
-more.
+Unknown parts are refused, never ignored: a filter that lacks a node may allow more.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -60,11 +59,11 @@ _TESTS: Final[Mapping[int, TextTest]] = {
 
 
 class PlanInvalid(ValueError):  # named like the errors of the guard
-    """A plan that this version does not understand in full, and so must not be used."""
+    """A plan that this version does not fully know, so it must not be used."""
 
 
 class FilterUnsupported(ValueError):  # as above
-    """A filter, or the way that a model is described, that cannot be lowered exactly.
+    """A filter, or a description of a model, that cannot be lowered exactly.
 
     The message names the field and the reason.
     """
@@ -72,7 +71,7 @@ class FilterUnsupported(ValueError):  # as above
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """A part of a condition that no filter expresses."""
+    """A part of a condition that no filter can express."""
 
     rule_id: str
     operator: str
@@ -82,17 +81,17 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which resources of a type the actor may use a permission on. Has no truth value: hand it to
-    an adapter, such as `pdp_client.sqlalchemy.where`."""
+    """The resources of a type on which the actor may use a permission. Has no truth value: pass it
+    to an adapter, such as `pdp_client.sqlalchemy.where`."""
 
     permission: str
     resource_type: str
     filter: Filter
     check_each_row: bool = False
-    """The filter takes more than is allowed: `check` each row that it takes. Only if that was asked
-    for."""
+    """The filter selects more than is allowed: `check` each row that it selects. Only if the caller
+    has asked for that."""
     unsupported: tuple[Unsupported, ...] = ()
-    """What the filter leaves out, and why each row must be checked."""
+    """The parts of conditions that the filter lacks; they are why each row must be checked."""
 
     def __bool__(self) -> bool:
         raise TypeError("a plan has no truth value: look at plan.nothing or plan.everything")
@@ -111,7 +110,7 @@ class Plan:
 def plan_from_message(message: filter_pb2.ResourcePlan) -> Plan:
     """Reads a plan. Raises PlanInvalid."""
     if message.version != FORMAT_VERSION:
-        raise PlanInvalid(f"version {message.version} of plans is not known here")
+        raise PlanInvalid(f"version {message.version} of plans is unknown to this version")
     outcomes: dict[int, Callable[[], Filter]] = {
         filter_pb2.PLAN_OUTCOME_NOTHING: lambda: FALSE,
         filter_pb2.PLAN_OUTCOME_EVERYTHING: lambda: TRUE,
@@ -127,8 +126,8 @@ def plan_from_message(message: filter_pb2.ResourcePlan) -> Plan:
         outcome(),
         message.check_each_row,
         tuple(
-            Unsupported(one.rule_id, one.operator, one.line, one.column)
-            for one in message.unsupported
+            Unsupported(part.rule_id, part.operator, part.line, part.column)
+            for part in message.unsupported
         ),
     )
 
@@ -143,10 +142,10 @@ def plan_from_json(text: str) -> Plan:
 
 
 def _filter(message: filter_pb2.FilterNode, depth: int) -> Filter:
-    """`depth`: how many quantifiers are around it."""
+    """Reads a node. `depth`: the number of quantifiers around it."""
     kind = message.WhichOneof("node")
     if kind is None:
-        raise PlanInvalid("a node of the filter is not known here")
+        raise PlanInvalid("a node of the filter is unknown to this version")
     return _NODES[kind](getattr(message, kind), depth)
 
 
@@ -180,7 +179,7 @@ def _over(message: filter_pb2.FilterQuantifier, depth: int) -> Field | Chain:
     if over == "field":
         return _field(message.field, depth)
     if over is None or not message.chain:
-        raise PlanInvalid("a quantifier of the filter is not known here")
+        raise PlanInvalid("a quantifier of the filter is unknown to this version")
     return CHAIN
 
 
@@ -203,7 +202,7 @@ def _known(values: Mapping[int, Any], number: int) -> Any:
     try:
         return values[number]
     except KeyError:
-        raise PlanInvalid(f"the value {number} is not known here") from None
+        raise PlanInvalid(f"the value {number} is unknown to this version") from None
 
 
 def _field(message: filter_pb2.FilterField, depth: int) -> Field:
@@ -221,6 +220,6 @@ def _scalar(value: Value) -> Scalar:
     if kind == "null_value":
         return None
     if kind not in ("bool_value", "number_value", "string_value"):
-        raise PlanInvalid("a constant of the filter is not known here")
+        raise PlanInvalid("a constant of the filter is unknown to this version")
     scalar: Scalar = getattr(value, kind)
     return scalar

@@ -1,4 +1,4 @@
-"""What a browser is answered. Knows no framework."""
+"""The HTTP answers to refused requests. Knows no framework."""
 
 import json
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer to a request that does not go on."""
+    """The answer to a refused request."""
 
     status: int
-    """Of HTTP."""
+    """The HTTP status."""
     headers: Mapping[str, str]
     body: bytes
     """JSON."""
 
 
 def step_up_challenge(step_up: StepUp) -> str:
-    """The value of WWW-Authenticate that asks for a verification (RFC 9470, section 3)."""
+    """The value of WWW-Authenticate that requests a verification (RFC 9470, section 3)."""
     return (
         'Bearer error="insufficient_user_authentication", '
         f'acr_values="{step_up.factor.value}", max_age="{step_up.max_age_seconds}"'
@@ -31,7 +31,8 @@ def step_up_challenge(step_up: StepUp) -> str:
 
 
 def reverification(step_up: StepUp) -> dict[str, Any]:
-    """What `useReverification` of Clerk's front ends takes for a wish to verify again."""
+    """The body that `useReverification` of Clerk's front ends recognises as a request to verify
+    again."""
     minutes = max(1, step_up.max_age_seconds // 60)
     return {
         "type": "forbidden",
@@ -43,8 +44,9 @@ def reverification(step_up: StepUp) -> dict[str, Any]:
 
 
 def refusal_of(error: GuardError) -> Refusal:
-    """The answer for an error by docs/guards.md. It says no reason, because `WRONG_ORGANIZATION`
-    tells a stranger that there is something. A step up is only in a denial that it would lift."""
+    """The answer to an error, by docs/guards.md. It contains no reason, because
+    `WRONG_ORGANIZATION` would reveal to a stranger that a resource exists. Only a denial that a
+    step up would lift contains one."""
     body: dict[str, Any] = {"error": error.word}
     headers = dict(_HEADERS)
     if isinstance(error, Denied):

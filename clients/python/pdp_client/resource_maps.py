@@ -1,4 +1,4 @@
-"""What an adapter for queries is made of: descriptions of rows, and what a target can do."""
+"""Parts of an adapter for queries: descriptions of rows, and the operations of a target."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pdp_filters import Kind, Operator, TextTest
 C = TypeVar("C")
 """A condition of the target."""
 E = TypeVar("E")
-"""Rows of the target: a table or an alias of one, within some subqueries."""
+"""Rows of the target: a table or an alias of a table, inside of some subqueries."""
 
 
 # --- descriptions, as an application declares them ----------------------------------------------
@@ -24,15 +24,15 @@ ABSENT: Final = Absent()
 
 @dataclass(frozen=True, slots=True)
 class NullAsValue:
-    """A column of which NULL is sent as null. Without this, NULL means that the attribute is
-    absent. Conditions tell the two apart: `has(resource.attributes.x)`."""
+    """A column whose NULL is sent as null. Otherwise NULL means that the attribute is absent.
+    Conditions distinguish the two: `has(resource.attributes.x)`."""
 
     column: Any
 
 
 @dataclass(frozen=True, slots=True)
 class One:
-    """A relation to at most one row, sent as a map; absent without a row."""
+    """A relation to at most one row, sent as a map; absent if there is no row."""
 
     relation: Any
     fields: "Attributes"
@@ -40,7 +40,7 @@ class One:
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """A relation to any number of rows, sent as a list: of the values of one column, or of maps."""
+    """A relation to any number of rows, sent as a list: of the values of a column, or of maps."""
 
     relation: Any
     each: "Any | Attributes"
@@ -48,20 +48,19 @@ class Many:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The parent, of which only the id is known here, and which the decision point does not
-    store."""
+    """A parent whose id alone is known here, and which the decision point does not store."""
 
     type: str
     id: Any
 
 
 Attributes = Mapping[str, Any]
-"""By name: a column, or one of the classes above."""
+"""Attributes by name: a column, or one of the classes above."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResourceMap:
-    """How the rows of one model are resources."""
+    """Describes the rows of a model as resources."""
 
     model: Any
     type: str
@@ -71,7 +70,7 @@ class ResourceMap:
     """A relation to the rows of another described model, a `Reference`, or None."""
     attributes: Attributes
     stored: bool
-    """Whether the decision point stores each row as it is here."""
+    """Whether the decision point stores each row with the same values."""
 
 
 # --- what a target does ---------------------------------------------------------------------------
@@ -84,17 +83,18 @@ class Column:
     expression: Any
     kind: Kind
     name: str
-    """For messages."""
+    """The name in messages."""
     null: Kind = Kind.ABSENT
-    """What NULL means: ABSENT or NULL."""
+    """The meaning of NULL: ABSENT or NULL."""
     blank_is_absent: bool = False
-    """Whether an empty text means the same."""
+    """Whether an empty text has the meaning of NULL."""
     parse: Callable[[str], Any] | None = None
-    """For a text that is not stored as one: the stored value, or None where no row has it."""
+    """For a text that is stored as another type: returns the stored value, or None if no row can
+    have it."""
 
 
 class Target(Protocol[C, E]):
-    """What an adapter has to know."""
+    """The operations that an adapter provides."""
 
     true: C
     false: C
@@ -109,29 +109,29 @@ class Target(Protocol[C, E]):
         """A column of these rows. Raises FilterUnsupported for a type with no exact comparison."""
 
     def is_null(self, column: Column, *, wanted: bool) -> C:
-        """Whether it is NULL (or, if that means the same, an empty text)."""
+        """The column is NULL (or an empty text, if that means the same)."""
 
     def compare(self, operator: Operator, column: Column, value: Any) -> C:
-        """Against a constant of the column's kind; for a `parse`d text, its stored value."""
+        """Compares with a constant of the column's kind; for a `parse`d text, with its stored
+        value."""
 
     def compare_columns(self, operator: Operator, left: Column, right: Column) -> C:
-        """Against a column of the same kind."""
+        """Compares with a column of the same kind."""
 
     def one_of(self, column: Column, values: list[Any], *, negated: bool) -> C:
-        """Against constants of the column's kind; at least one."""
+        """Compares with at least one constant of the column's kind."""
 
     def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> C:
-        """Of a column of kind TEXT."""
+        """Tests a column of kind TEXT."""
 
     def exists(self, rows: E, relation: Any, condition: Callable[[E], C], *, wanted: bool) -> C:
-        """Whether a related row exists for which the condition is true; or that none does."""
+        """A related row exists for which the condition is true; or none does."""
 
     def not_true(self, condition: C) -> C:
-        """True where the condition is false or NULL."""
+        """True if the condition is false or NULL."""
 
     def has_no_parent(self, rows: E, relation: Any) -> C:
-        """Whether the columns of a relation to one row are NULL."""
+        """The columns of a to-one relation are NULL."""
 
     def described(self, below: ResourceMap, relation: Any) -> ResourceMap:
-        """The description of the rows that a relation of described rows leads to. Raises
-        FilterUnsupported."""
+        """The description of the rows that a relation leads to. Raises FilterUnsupported."""

@@ -1,4 +1,4 @@
-"""Lists with SQLAlchemy: a plan becomes one `WHERE` of a query over the application's own tables.
+"""Lists with SQLAlchemy: a plan becomes a `WHERE` of a query over the application's own tables.
 
     register(
         Course, "course",
@@ -10,13 +10,13 @@
 
 In:  a plan, and a model that was registered once.
 Out: a `ColumnElement[bool]` that is true for exactly the rows for which a `Check` of
-     `resource_of(row)` allows. One description makes both, so that they cannot differ.
+     `resource_of(row)` allows. Both use the same description, so they cannot differ.
 
 Invariants:
-- Relations are `EXISTS`, never joins: no row comes twice, and other conditions are not touched.
+- Relations are `EXISTS`, never joins: no row occurs twice, and other conditions stay unchanged.
 - Texts compare byte for byte on PostgreSQL and SQLite, whatever the collation. Other databases, and
   column types whose values change on their way to a question, are refused by name.
-- Nothing is negated but what is total, so NULL never allows.
+- Only conditions that are never NULL are negated, so NULL never allows.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,19 +72,19 @@ def register(
     attributes: Attributes | None = None,
     stored: bool = False,
 ) -> None:
-    """Says how the rows of a model are resources. Once for each model.
+    """Describes the rows of a model as resources. Call it once per model.
 
     Args:
         model: a mapped class.
         resource_type: the type of its rows, such as `course`.
         id: the column with the resource's id: a text, an integer or a UUID.
         organization: the column with the Clerk organization that owns the row; NULL and an empty
-            text mean that none is known. None: none is.
+            text mean that it is unknown. None: it is unknown for all rows.
         parent: a many-to-one relation to rows of a registered model, which the decision point
-            stores as they are here; or a `Reference` to what it does not store.
-        attributes: what `resource.attributes` holds, by name. What a condition reads and is not
-            here is refused, unless it is `ABSENT`.
-        stored: whether the decision point stores each row as it is here.
+            stores with the same values; or a `Reference` to a parent that it does not store.
+        attributes: the contents of `resource.attributes`, by name. A plan that reads an attribute
+            that is missing here is refused, unless it is `ABSENT`.
+        stored: whether the decision point stores each row with the same values.
     """
     _described[model] = ResourceMap(
         model, resource_type, id, organization, parent, attributes or {}, stored
@@ -92,10 +92,10 @@ def register(
 
 
 def where(plan: Plan, entity: Any) -> ColumnElement[bool]:
-    """The condition for the rows of a registered model, or of an alias of one.
+    """The condition on the rows of a registered model, or of an alias of it.
 
     Raises:
-        FilterUnsupported: the plan is for another type, or this cannot be done exactly.
+        FilterUnsupported: the plan is for another type, or cannot be expressed exactly.
         sqlalchemy.exc.CompileError: later, if the statement is compiled for another database than
             PostgreSQL or SQLite.
     """
@@ -109,9 +109,9 @@ def where(plan: Plan, entity: Any) -> ColumnElement[bool]:
 
 
 def resource_of(row: object) -> Resource:
-    """The resource that a row is, to ask about: `guard.check(token, permission, resource_of(row))`.
+    """The resource that a row describes, to pass to `Guard.check`.
 
-    Loads the relations that its description names. Raises FilterUnsupported if its model is not
+    Loads the relations that the description names. Raises FilterUnsupported if the model is not
     registered.
     """
     described = _description(type(row))
@@ -152,8 +152,10 @@ def _attributes(row: object, fields: Attributes) -> dict[str, Any]:
                     found[name] = _attributes(related, inner)
             case Many(relation, each):
                 found[name] = [
-                    _attributes(one, each) if isinstance(each, Mapping) else _scalar(one, each)
-                    for one in _value(row, relation)
+                    _attributes(related, each)
+                    if isinstance(each, Mapping)
+                    else _scalar(related, each)
+                    for related in _value(row, relation)
                 ]
             case NullAsValue(column):
                 found[name] = _scalar(row, column)
@@ -188,8 +190,8 @@ _KINDS: Final[dict[type, Kind]] = {
     **dict.fromkeys((*_INTEGERS, *_INTEGERS_IN_SQL, *_DOUBLES, *_DECIMALS), Kind.NUMBER),
     **dict.fromkeys((types.Boolean, types.BOOLEAN), Kind.BOOL),
 }
-"""Types whose values reach a question unchanged. Exactly these: CHAR pads, CITEXT folds, an Enum or
-a decorated type means something else than it stores."""
+"""Types whose values reach a question unchanged. Subclasses are not among them: CHAR pads, CITEXT
+folds, an Enum or a decorated type has another value than it stores."""
 _FLOAT_BITS_MAX: Final = 24
 """FLOAT(24) and below is a 32-bit float in PostgreSQL, whose text form is another number."""
 _INT64: Final = range(-(2**63), 2**63)
@@ -289,7 +291,8 @@ class _Target:
 
     def has_no_parent(self, rows: Any, relation: Any) -> Condition:
         mapper = sa.inspect(relation.class_)
-        columns = (mapper.get_property_by_column(one) for one in _relation(relation).local_columns)
+        local = _relation(relation).local_columns
+        columns = (mapper.get_property_by_column(column) for column in local)
         return sa.or_(*(getattr(rows, column.key).is_(None) for column in columns))
 
     def described(self, below: ResourceMap, relation: Any) -> ResourceMap:
@@ -346,21 +349,21 @@ def _as_text(column: Column, operator: Operator) -> "FunctionElement[str]":
 
 
 class _Bytes(FunctionElement[str]):
-    """A text whose order and equality are those of its bytes."""
+    """A text that compares by its bytes."""
 
     type = types.String()
     inherit_cache = True
 
 
 class _Equality(FunctionElement[str]):
-    """A text whose equality is that of its bytes, in a column without a collation of its own."""
+    """A text that compares for equality by its bytes, in a column without its own collation."""
 
     type = types.String()
     inherit_cache = True
 
 
 class _Match(FunctionElement[bool]):
-    """Whether a text has another one somewhere; byte for byte."""
+    """A search in a text, byte for byte."""
 
     type = types.Boolean()
     inherit_cache = True
@@ -443,7 +446,7 @@ def _column_and_text(element: Any, compiler: Any, options: Any) -> tuple[str, st
     return compiler.process(column, **options), compiler.process(text, **options)
 
 
-# LIKE folds the case of ASCII on SQLite.
+# On SQLite, LIKE ignores the case of ASCII letters.
 
 
 @compiles(_Prefix, "sqlite")

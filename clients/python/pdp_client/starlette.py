@@ -1,9 +1,9 @@
-"""The guard of Starlette applications, FastAPI's among them.
+"""The guard of Starlette applications, FastAPI's included.
 
     protect(app, guard, Routes({"/admin/**": "admin:access", "GET /healthz": PUBLIC}))
 
-The actor of a request that a route map lets pass is `request.state.actor`; on a public route it is
-None. `GuardError`s that an endpoint raises are answered too.
+If a route map lets a request pass, its actor is `request.state.actor`; on a public route that is
+None. A `GuardError` that an endpoint raises becomes an answer too.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pdp_routes import Routes
 
-# Private, and the function by which the router finds its routes: FastAPI imports it too.
+# Private, but the function by which the router finds its routes: FastAPI imports it too.
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -34,11 +34,11 @@ from pdp_client.values import Actor, Question
 log = logging.getLogger("pdp_client")
 
 _JUDGED = "pdp_client.judged"
-"""The key of a scope under which the guard leaves what it has judged."""
+"""The key of a scope under which the guard stores what it has checked."""
 _POLICY_VIOLATION = 1008
 """RFC 6455, section 7.4.1."""
 _DENIAL_RESPONSE = "websocket.http.response"
-"""ASGI's extension: a websocket that is not accepted may be answered by HTTP."""
+"""ASGI's extension that allows an HTTP response to a websocket that is not accepted."""
 
 
 def protect(
@@ -48,29 +48,30 @@ def protect(
     *,
     cookie_name: str = SESSION_COOKIE,
 ) -> None:
-    """Lets an application answer `GuardError`s and, with `routes`, lets requests and websockets
-    pass only as the map says. Neither kind of guard blocks the event loop.
+    """Turns each `GuardError` into an answer. With `routes`, the map decides which requests and
+    websockets pass. Neither kind of guard blocks the event loop.
 
-    The map is asked about the path by which the application finds its routes: without the
-    `root_path` of a server, a mount or FastAPI. Middleware that is added later is outside of the
-    guard, and so is the `CORSMiddleware` that was added last; where other middleware changes the
-    path or the method behind the guard, the request is refused.
+    The map matches the path by which the application finds its routes: without the `root_path` of a
+    server, a mount or FastAPI. Middleware that is added later is outside of the guard, and so is
+    the `CORSMiddleware` that was added last. If other middleware changes the path or the method
+    behind the guard, the request is refused.
     """
     app.state.pdp = AsgiGuard(AsyncGuard.of(guard), cookie_name)
     app.add_exception_handler(GuardError, cast(Any, _answer))
     if routes is None:
         return
     app.add_middleware(_RouteGuard, guard=app.state.pdp, routes=routes)
-    layers = app.user_middleware  # the outermost first
+    layers = app.user_middleware  # outermost first
     layers.insert(_cors_in_front(layers[1:]), layers.pop(0))
     layers.append(Middleware(_RequestUnchanged))
 
 
 class _RouteGuard:
-    """Lets pass what a route map lets pass."""
+    """Lets requests pass as a route map says."""
 
     def __init__(self, app: ASGIApp, *, guard: "AsgiGuard", routes: Routes) -> None:
-        """Raises ValueError: a mounted application would not read the path that is judged."""
+        """Raises ValueError for a mounted application that does not read the path that the guard
+        checks."""
         for path in _own_root_paths(app):
             raise ValueError(
                 f"a mounted application has the root_path {path!r} of its own, and would not find "
@@ -90,17 +91,18 @@ class _RouteGuard:
             except GuardError as error:
                 await _refusal(scope, error)(scope, receive, send)
                 return
-            # A new dictionary: a server may give one to several requests.
+            # A new dictionary, because a server may share the given one between requests.
             scope = {**scope, "state": {**scope.get("state", {}), "actor": actor}}
-            # As ASGI wants it: a mount would read another path below it where a proxy, or a server,
-            # has left away the root_path.
+            # In the form of ASGI: if a proxy or a server has removed the root_path, a mount would
+            # read another path below it.
             scope["path"] = scope.get("root_path", "") + path
             scope[_JUDGED] = _routed_by(scope)
         await self.app(scope, receive, send)
 
 
 class _RequestUnchanged:
-    """Stands directly before the router: refuses what the guard has not judged as it is now."""
+    """Runs directly before the router: refuses a request that has changed since the guard checked
+    it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -116,49 +118,56 @@ class _RequestUnchanged:
 
 @dataclass(frozen=True, slots=True)
 class AsgiGuard:
-    """A guard, and where it finds tokens."""
+    """A guard, and the cookie in which it finds tokens."""
 
     guard: AsyncGuard
     cookie_name: str
 
     async def require(self, scope: Scope, question: Question) -> Actor:
+        """Returns the actor if the bearer of the request's token is allowed.
+
+        Raises:
+            GuardError: the bearer is not allowed, or there is no decision.
+        """
         token = asgi_token(scope, self.cookie_name)
         return await self.guard.require(token, question.permission, question.resource)
 
 
 def _routed_by(scope: Scope) -> tuple[object, ...]:
-    """All by which a router finds a route."""
+    """Everything by which a router finds a route."""
     return scope["type"], scope.get("method"), scope["path"], scope.get("root_path", "")
 
 
 def _cors_in_front(layers: Sequence[Middleware]) -> int:
-    """How many layers answer preflights before any other layer sees them. A preflight carries no
-    token, so these stand outside of the guard."""
-    answers = [isinstance(one.cls, type) and issubclass(one.cls, CORSMiddleware) for one in layers]
+    """The number of layers that answer preflights before any other layer sees them. A preflight has
+    no token, so these are outside of the guard."""
+    answers = [
+        isinstance(layer.cls, type) and issubclass(layer.cls, CORSMiddleware) for layer in layers
+    ]
     front = [*answers, False].index(False)
     if any(answers[front:]):
         log.warning(
-            "CORSMiddleware stands behind the guard, where no preflight reaches it: "
-            "add it after protect()"
+            "CORSMiddleware is behind the guard, so no preflight reaches it: add it after protect()"
         )
     return front
 
 
 def _own_root_paths(app: object) -> Iterator[str]:
-    """The `root_path`s that applications at or below `app` set by themselves, as FastAPI's may."""
+    """The `root_path`s that `app` and the applications below it set themselves, as FastAPI's
+    may."""
     seen: dict[int, object] = {}
     left = [app]
     while left:
-        one = left.pop()
-        if id(one) in seen:
+        layer = left.pop()
+        if id(layer) in seen:
             continue
-        seen[id(one)] = one
-        if isinstance(one, Starlette) and (root_path := getattr(one, "root_path", "")):
+        seen[id(layer)] = layer
+        if isinstance(layer, Starlette) and (root_path := getattr(layer, "root_path", "")):
             yield root_path
-        if isinstance(one, Starlette | Router):
-            left += one.routes
-        # What a layer or a mount has inside, and what a router of FastAPI includes.
-        left += [getattr(one, name, None) for name in ("app", "original_router")]
+        if isinstance(layer, Starlette | Router):
+            left += layer.routes
+        # What a layer or a mount wraps, and what a router of FastAPI includes.
+        left += [getattr(layer, name, None) for name in ("app", "original_router")]
 
 
 async def _answer(connection: HTTPConnection, error: GuardError) -> ASGIApp | None:

@@ -1,4 +1,4 @@
-"""What goes into a guard and what comes out: frozen values, free of gRPC."""
+"""The inputs and outputs of a guard: frozen values, independent of gRPC."""
 
 import enum
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 Attributes = Mapping[str, object]
-"""What JSON knows: None, bool, int (to 2**53), finite float, str, list or tuple, mapping."""
+"""JSON values: None, bool, int (to 2**53), finite float, str, list or tuple, mapping."""
 
 
 class Token:
-    """A session token that shows nothing of itself when it is printed, logged or formatted."""
+    """A session token whose text never appears when it is printed, logged or formatted."""
 
     __slots__ = ("_text",)
 
@@ -21,47 +21,47 @@ class Token:
 
     @staticmethod
     def of(token: "str | Token") -> "Token":
-        """The token itself, or one that is made of its text."""
+        """The token itself, or a token made from its text."""
         return token if isinstance(token, Token) else Token(token)
 
     def __repr__(self) -> str:
         return "Token(...)"
 
     def reveal(self) -> str:
-        """The token itself, for putting it on the wire."""
+        """The text of the token, to send it."""
         return self._text
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What the actor wants to act upon. What the PDP has stored about it wins."""
+    """The resource that the actor wants to use. Values that the PDP has stored take precedence."""
 
     type: str
     """A lower-case resource type, e.g. `course`."""
     id: str
     """The application's own id; compared byte for byte."""
     attributes: Attributes | None = None
-    """Read by conditions as `resource.attributes`."""
+    """Conditions read them as `resource.attributes`."""
     organization_id: str | None = None
-    """The Clerk organization that owns it, as your own database has it; never that of the token
-    or of the request. Read only where the PDP has not stored the resource; None: not known."""
+    """The Clerk organization that owns it, from your own database; never that of the token or of
+    the request. Used only if the PDP has not stored the resource; None: unknown."""
     parent: "Resource | None" = None
     """The resource above it; only its type and id are sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question of a batch."""
+    """A question of a batch."""
 
     permission: str
     """`resource-type:action`, e.g. `course:edit`."""
     resource: Resource | None = None
     context: Attributes | None = None
-    """Facts of the request itself, read by conditions as `context`."""
+    """Facts of the request itself; conditions read them as `context`."""
 
 
 class Effect(enum.Enum):
-    """What a decision is."""
+    """The effect of a decision."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -71,28 +71,29 @@ class Effect(enum.Enum):
 
 
 class DenialKind(enum.Enum):
-    """What a guard turns a denial into."""
+    """The kind of a denial, which decides the HTTP status."""
 
     UNAUTHENTICATED = "unauthenticated"
-    """The token does not prove who asks: 401."""
+    """The token does not prove the actor's identity: 401."""
     FORBIDDEN = "forbidden"
-    """The actor is known and may not: 403."""
+    """The actor is known and not allowed: 403."""
 
 
 class AnswerSource(enum.Enum):
-    """Where a decision comes from."""
+    """The source of a decision."""
 
     DECIDED = "decided"
     """The PDP decided it for this very question."""
     CACHED = "cached"
-    """It was given to an equal question before, and nothing that was told since touches it."""
+    """It was made for an equal question before, and no later change affects it."""
     STAYED_OPEN = "stayed_open"
-    """As CACHED, from a sidecar that is cut off and was told to let this permission stay open."""
+    """As CACHED, from a sidecar without a connection to the PDP, in the fail-open window that is
+    configured for this permission."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who the token speaks for, as the PDP has verified it."""
+    """The actor of the token, as the PDP has verified it."""
 
     user_id: str
     session_id: str
@@ -101,7 +102,7 @@ class Actor:
 
 
 class Factor(enum.Enum):
-    """Which factors are to be verified again, as levels of Clerk's reverification."""
+    """The factors to verify again, as levels of Clerk's reverification."""
 
     FIRST = "first_factor"
     SECOND = "second_factor"
@@ -114,38 +115,38 @@ class StepUp:
 
     factor: Factor
     max_age_seconds: int
-    """How long ago it may have been when the question is asked again."""
+    """The greatest age of the verification when the question is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The PDP's answer. Look at `effect` or `allowed`; the decision itself has no truth value."""
+    """The PDP's answer. Read `effect` or `allowed`; the decision itself has no truth value."""
 
     effect: Effect
     reason: str
-    """The name of a DecisionReason without its prefix, e.g. `TOKEN_EXPIRED`; the digits of one
-    that this client is too old to know."""
+    """The name of a DecisionReason without its prefix, for example `TOKEN_EXPIRED`; the number of a
+    reason that only a newer client knows."""
     message: str
     """The reason as a sentence for people. Its wording may change."""
     denial_kind: DenialKind | None
     """None for an allow."""
     actor: Actor | None
-    """None where the token was refused."""
+    """None if the token was refused."""
     decision_id: str
-    """The key to the audit log."""
+    """The id of the decision in the audit log."""
     rule_id: str | None = None
     grant_id: str | None = None
     revision: int = 0
-    """The revision of policy and facts that was read."""
+    """The revision of the policy and facts that the decision used."""
     reusable_until: datetime | None = None
-    """Until when (UTC) the same question has the same answer; None: not at all."""
+    """Until when (UTC) the same question has the same answer; None: not reusable."""
     source: AnswerSource = AnswerSource.DECIDED
     step_up: StepUp | None = None
-    """On a denial that only a fresher factor is missing from; None otherwise."""
+    """The step up that would make a denial an allow; otherwise None."""
 
     @property
     def allowed(self) -> bool:
-        """Whether the actor may."""
+        """Whether the actor is allowed."""
         return self.effect is Effect.ALLOW
 
     def __bool__(self) -> bool:

@@ -1,15 +1,16 @@
-"""Filters: which resources of one type an actor may use, in a form that no database dictates.
+"""Filters: the resources of a type that an actor may use, in a form that is independent of
+databases.
 
-In:  what a policy decision point has worked out for one actor, permission and resource type.
-Out: a tree of total predicates over one resource, and its value for a resource in memory.
+In:  the result of a policy decision point for an actor, a permission and a resource type.
+Out: a tree of total predicates over a resource, and its value for a resource in memory.
 
 Never: I/O, a database, protobuf. The decision point makes filters, clients lower them to queries.
 
 Invariants:
 1. A predicate is true or false for every resource, whatever is absent, null or of another type. So
-   nothing is ever negated: SQL's NULL counts as false wherever it appears, and false never allows.
-2. Replacing any node by a false one allows less, by a true one allows more.
-3. What cannot be lowered exactly is refused by name, never replaced by something close.
+   no node is ever negated: SQL's NULL counts as false everywhere, and false never allows.
+2. A false node in place of any node allows less, a true node allows more.
+3. A filter that cannot be lowered exactly is refused by name, never approximated.
 """
 
 from pdp_filters.evaluate import Level, Row, evaluate

@@ -1,4 +1,4 @@
-"""The value of a filter for one resource in memory: what every lowering has to agree with."""
+"""Evaluates a filter for a resource in memory. Every lowering must agree with this result."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One resource of a chain."""
+    """A resource of a chain."""
 
     type: str
     id: str
@@ -40,15 +40,15 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A resource and what is above it."""
+    """A resource and its ancestors."""
 
     chain: tuple[Level, ...]
-    """The resource first."""
+    """The resource first, then its ancestors."""
     attributes: Mapping[str, Any]
 
 
 def evaluate(node: Filter, row: Row) -> bool:
-    """Whether the filter takes the row. Raises TypeError for a node that is none of `ir`."""
+    """Whether the filter selects the row. Raises TypeError for a node that is not in `ir`."""
     return _Evaluation(row).value(node, (_as_map(row),))
 
 
@@ -105,7 +105,7 @@ class _Evaluation:
         if isinstance(over, Chain):
             return [_level(level, level.organization) for level in self._row.chain]
         value = _read(over, levels)
-        return value if isinstance(value, list | Mapping) else None  # of a map: its keys
+        return value if isinstance(value, list | Mapping) else None  # a map: its keys
 
 
 _TESTS = {
@@ -135,7 +135,7 @@ def _kind(value: Any) -> Kind:
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
-# In this order: a boolean is an int to Python.
+# In this order, because a boolean is an int in Python.
 _TYPES: dict[Kind, type | tuple[type, ...]] = {
     Kind.BOOL: bool,
     Kind.NUMBER: (float, int),

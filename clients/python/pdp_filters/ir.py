@@ -1,9 +1,9 @@
 """The neutral form of a filter: `and`, `or`, and total predicates. There is no `not`.
 
-A condition of the policy has three outcomes: true, false, error. A filter has two trees for it: one
-is true if the condition is definitely true, the other if it is definitely false. An error makes
-neither true. The opposite of `equal` is therefore `present and not
-equal`, and has its own operator here.
+A condition of the policy has three outcomes: true, false, error. A filter has two trees for it: the
+first is true if the condition is definitely true, the second if it is definitely false. An error
+makes neither true. So the opposite of `equal` is `present and not equal`, and has its own operator
+here.
 """
 
 import enum
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 Scalar = str | float | bool | None
-"""A constant, as JSON knows it. Every number is a float."""
+"""A constant of JSON. Every number is a float."""
 
 
 class Kind(enum.Enum):
-    """What a field holds. Values of different kinds are never equal."""
+    """The kind of a field's value. Values of different kinds are never equal."""
 
     ABSENT = "absent"
     NULL = "null"
@@ -34,11 +34,12 @@ ORDERED = (Kind.BOOL, Kind.NUMBER, Kind.TEXT)
 
 
 class Operator(enum.Enum):
-    """A comparison. All are false if a side is absent; ordering is false if the kinds differ."""
+    """A comparison. Each is false if a side is absent; an ordering is also false if the kinds
+    differ."""
 
     EQUAL = "=="
     NOT_EQUAL = "!="
-    """Both are present, and they are not equal; values of different kinds are not."""
+    """Both sides are present and not equal; values of different kinds are not equal."""
     LESS = "<"
     LESS_OR_EQUAL = "<="
     GREATER = ">"
@@ -46,12 +47,12 @@ class Operator(enum.Enum):
 
     @property
     def opposite(self) -> "Operator":
-        """The operator for the other outcome: of `<`, `>=`."""
+        """The operator of the opposite outcome: for `<`, `>=`."""
         return _OPPOSITES[self]
 
     @property
     def mirrored(self) -> "Operator":
-        """The operator for swapped operands: of `<`, `>`."""
+        """The operator for swapped operands: for `<`, `>`."""
         return _MIRRORED.get(self, self)
 
 
@@ -72,7 +73,7 @@ _MIRRORED = {
 
 
 class TextTest(enum.Enum):
-    """Where a text must contain another one; byte for byte."""
+    """Where a text contains another text, byte for byte."""
 
     PREFIX = "startsWith"
     SUFFIX = "endsWith"
@@ -81,12 +82,12 @@ class TextTest(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A value of the resource, or of the element that an enclosing quantifier looks at.
+    """A value of the resource, or of the element of an enclosing quantifier.
 
-    Of the resource (level 0): `("id",)`, `("organization",)` (its own, or that of the nearest
-    resource above it that has one), `("attributes", key, ...)`. Of an element of a list: keys below
-    the element, which itself is `()`. Of a resource of the chain: `("type",)`, `("id",)`, and
-    `("organization",)`, which is its own. What a path cannot reach is absent.
+    Of the resource (level 0): `("id",)`, `("organization",)` (its own, or that of its nearest
+    ancestor that has one), `("attributes", key, ...)`. Of an element of a list: keys below the
+    element, which itself is `()`. Of a resource of the chain: `("type",)`, `("id",)`, and
+    `("organization",)`, which is its own. A path that leads to no value is absent.
     """
 
     path: tuple[str, ...]
@@ -99,7 +100,7 @@ class Field:
 
 
 class Chain(enum.Enum):
-    """The range of a quantifier: the resource and what is above it, nearest first."""
+    """The range of a quantifier: the resource and its ancestors, nearest first."""
 
     CHAIN = "chain"
 
@@ -115,14 +116,14 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class And(Filter):
-    """True if all parts are; without parts, always."""
+    """True if all parts are true; without parts, always."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or(Filter):
-    """True if a part is; without parts, never."""
+    """True if a part is true; without parts, never."""
 
     parts: tuple[Filter, ...]
 
@@ -133,7 +134,7 @@ FALSE = Or(())
 
 @dataclass(frozen=True, slots=True)
 class Compare(Filter):
-    """A field against a constant or another field."""
+    """Compares a field with a constant or another field."""
 
     operator: Operator
     left: Field
@@ -142,7 +143,7 @@ class Compare(Filter):
 
 @dataclass(frozen=True, slots=True)
 class OneOf(Filter):
-    """A field is present and equals one of the values; negated: is present and equals none."""
+    """A field is present and equals one of the values; negated: it is present and equals none."""
 
     field: Field
     values: tuple[Scalar, ...]
@@ -151,7 +152,7 @@ class OneOf(Filter):
 
 @dataclass(frozen=True, slots=True)
 class KindIs(Filter):
-    """What a field holds is of one of these kinds: tests for presence, null and type."""
+    """The value of a field has one of these kinds: tests for presence, null and type."""
 
     field: Field
     kinds: frozenset[Kind]
@@ -159,7 +160,7 @@ class KindIs(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Match(Filter):
-    """A field is a text that passes the test; negated: is a text that does not."""
+    """A field is a text that passes the test; negated: it is a text that does not pass."""
 
     test: TextTest
     field: Field
@@ -169,8 +170,8 @@ class Match(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Some(Filter):
-    """A field is a list or map, and the body is true for one of its elements (of a map: its
-    keys); of the chain, for one of its resources."""
+    """A field is a list or map, and the body is true for an element (of a map: for a key). Over the
+    chain: for a resource of it."""
 
     over: Field | Chain
     body: Filter
@@ -178,7 +179,7 @@ class Some(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Every(Filter):
-    """As `Some`, for all elements; true also where there are none."""
+    """Like `Some`, for all elements; also true if there are none."""
 
     over: Field | Chain
     body: Filter
@@ -186,18 +187,18 @@ class Every(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Stored(Filter):
-    """Each resource of the chain that has one of these types is stored in the decision point."""
+    """The decision point stores each resource of the chain that has one of these types."""
 
     types: tuple[str, ...]
 
 
 def all_of(*parts: Filter) -> Filter:
-    """`And`, without what is settled or said twice."""
+    """`And`, simplified: without constant parts and duplicates."""
     return _joined(And, TRUE, FALSE, parts)
 
 
 def any_of(*parts: Filter) -> Filter:
-    """`Or`, without what is settled or said twice."""
+    """`Or`, simplified: without constant parts and duplicates."""
     return _joined(Or, FALSE, TRUE, parts)
 
 
@@ -210,7 +211,7 @@ def _joined(
         if part == settled:
             return settled
         for inner in part.parts if isinstance(part, kind) else (part,):
-            # Equal ones may differ all the same: to Python, 1.0 is True.
+            # Equal parts may differ nevertheless: in Python, 1.0 equals True.
             if inner in seen and repr(inner) == seen[inner]:
                 continue
             seen[inner] = repr(inner)
@@ -221,21 +222,21 @@ def _joined(
 
 
 def some(over: Field | Chain, body: Filter) -> Filter:
-    """`Some`, or what it comes to."""
+    """`Some`, simplified if the body is constant."""
     return FALSE if body == FALSE else Some(over, body)
 
 
 def every(over: Field | Chain, body: Filter) -> Filter:
-    """`Every`, or what it comes to."""
+    """`Every`, simplified if the body is constant."""
     if body != TRUE:
         return Every(over, body)
     return TRUE if isinstance(over, Chain) else KindIs(over, COLLECTIONS)
 
 
 def complement(node: Filter) -> Filter:  # noqa: PLR0911  # one each
-    """True exactly where the node is false. For targets that have no total `not`.
+    """A filter that is true exactly if the node is false. For targets that have no total `not`.
 
-    Raises ValueError for `Stored`, which nothing needs the complement of.
+    Raises ValueError for `Stored`, whose complement is never needed.
     """
     match node:
         case And(parts):
@@ -258,12 +259,12 @@ def complement(node: Filter) -> Filter:  # noqa: PLR0911  # one each
 
 
 def absent(field: Field) -> Filter:
-    """The field is not there."""
+    """The field is absent."""
     return KindIs(field, frozenset((Kind.ABSENT,)))
 
 
 def present(field: Field) -> Filter:
-    """The field is there; it may be null."""
+    """The field is present; it may be null."""
     return KindIs(field, PRESENT)
 
 
@@ -282,7 +283,7 @@ def kind_of(value: Scalar) -> Kind:
 
 
 def walk(node: Filter) -> Iterator[Filter]:
-    """The node and all inside, in order."""
+    """The node and all nodes below it, in order."""
     pending = [node]
     while pending:
         found = pending.pop()
@@ -298,7 +299,7 @@ def _flipped(node: Compare) -> Filter:
 
 
 def _incomparable(operator: Operator, left: Field, right: Field | Scalar) -> list[Filter]:
-    """When neither a comparison nor its opposite is true."""
+    """The cases in which neither a comparison nor its opposite is true."""
     if operator in (Operator.EQUAL, Operator.NOT_EQUAL):
         return [absent(left), *([absent(right)] if isinstance(right, Field) else [])]
     if not isinstance(right, Field):

@@ -1,10 +1,10 @@
 """Route maps: what a request needs, by its method and its path. Pure, and without dependencies.
 
-A map says for every path which permission it needs, or that it is public; what it does not name is
-refused, and so is every path that another program could read otherwise. The rules are those of
+A map assigns a permission to a route, or declares it public. A path that matches no route is
+refused, and so is every path that another program could read differently. The rules are those of
 docs/guards.md, section Routes, and the same in every language (clients/conformance/routes.json).
 
-The PDP uses it for the `routes` of the policy document, the guard for the map that it is given.
+The PDP uses it for the `routes` of the policy document, the guard for its own map.
 """
 
 from pdp_routes.patterns import ROUTE_CHARACTERS_MAX, problem_of

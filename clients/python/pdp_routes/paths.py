@@ -1,7 +1,7 @@
-"""A request's path, as it was received -> its segments, or a refusal.
+"""Splits a request's path, as it was received, into segments, or refuses it.
 
-What a proxy, a framework and a file system make of a path differs wherever it is not plain, so what
-is not plain is refused instead of repaired.
+Proxies, frameworks and file systems read a path differently unless it is plain. So a path that is
+not plain is refused instead of repaired.
 """
 
 import re
@@ -14,30 +14,30 @@ from pdp_routes.values import RouteRefused
 PATH_BYTES_MAX: Final = 8 * 1024
 
 _UNSAFE = re.compile(r"[^!-~]|[\\;#]|//|%(?![0-9A-Fa-f]{2})")
-# Separators and what ends a path for somebody; `%` would be an escape for who decodes twice, and a
-# space at an end is cut off by some (CVE-2016-5007).
+# Separators, and characters that end a path for some programs; `%` would be an escape for a program
+# that decodes twice, and some programs cut off a trailing space (CVE-2016-5007).
 _UNSAFE_DECODED = re.compile(r"[\x00-\x1f\x7f-\x9f/\\%;?#]|\A | \Z")
 _DOTS: Final = frozenset((".", ".."))
-# The letters beyond ASCII that are one of ASCII for a program to which letter case does not count:
-# dotted I, dotless i, long s, Kelvin sign.
+# Letters beyond ASCII that case-insensitive programs take for an ASCII letter: dotted I, dotless i,
+# long s, Kelvin sign.
 _FOLDED: Final = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The segments of a path, three times."""
+    """The segments of a path in three forms."""
 
     sent: list[str]
     decoded: list[str]
     """Percent-decoded once."""
     folded: list[str]
-    """Decoded, and without letter case."""
+    """Decoded and case-folded."""
     slash: bool
-    """Ends with a slash; `/` has no segment and does."""
+    """Whether it ends with a slash; so does `/`, which has no segment."""
 
 
 def read_path(target: str) -> Path:
-    """Reads the path of a request target; the query is cut off. Raises RouteRefused."""
+    """Reads the path of a request target without its query. Raises RouteRefused."""
     path = target.partition("?")[0]
     if not path.startswith("/") or len(path) > PATH_BYTES_MAX or _UNSAFE.search(path):
         raise RouteRefused("ambiguous_path")
@@ -52,7 +52,7 @@ def read_path(target: str) -> Path:
 
 
 def fold(text: str) -> str:
-    """Without letter case: equal where a program takes two texts for the same word in ASCII."""
+    """Folds case: texts that a program could take for the same ASCII word become equal."""
     return text.translate(_FOLDED).lower() if not text.isascii() else text.lower()
 
 

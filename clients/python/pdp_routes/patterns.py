@@ -1,4 +1,4 @@
-"""One route, as it is written: `GET /courses/{id}`, `/admin/**`."""
+"""Parses the text of a route: `GET /courses/{id}`, `/admin/**`."""
 
 import re
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ _RESOURCE = re.compile(rf"({_TYPE})/(\{{.*\}})")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Which requests a route takes."""
+    """The requests that a route matches."""
 
     method: str | None
-    """None: all."""
+    """None: all methods."""
     segments: tuple[str | None, ...]
     """Literals, and None for a variable."""
     variables: dict[str, int]
-    """The place of each variable among the segments."""
+    """The index of each variable's segment."""
     rest: bool
-    """Ends with `**`."""
+    """Whether it ends with `**`."""
     slash: bool
-    """Ends with a slash. That of `/`, which has no segments, counts as one."""
+    """Whether it ends with a slash. The slash of `/`, which has no segments, counts."""
 
 
 def parse_pattern(route: str) -> Pattern:
-    """Reads a route. Raises ValueError with a sentence about what is wrong with it."""
+    """Parses a route. Raises ValueError with a sentence about the problem."""
     if len(route) > ROUTE_CHARACTERS_MAX:
         raise ValueError(f"has more than {ROUTE_CHARACTERS_MAX} characters")
     method, space, path = route.rpartition(" ")
@@ -78,8 +78,8 @@ def _check_literal(part: str) -> None:
 
 
 def resource_of(needs: Needs, pattern: Pattern) -> tuple[str, int] | None:
-    """The type of the resource, and which segment is its id; None: there is no resource. Raises
-    ValueError with a sentence about what is wrong with what is needed."""
+    """The type of the resource, and the index of the segment with its id; None: there is no
+    resource. Raises ValueError with a sentence about the problem."""
     if not _fits(_PERMISSION, needs.permission):
         raise ValueError(f"{needs.permission!r} is not a permission such as course:view")
     if needs.resource is None:
@@ -102,8 +102,8 @@ def _fits(grammar: re.Pattern[str], text: object) -> bool:
 
 
 def requirement_of(value: Requirement | str) -> Requirement:
-    """What a map says of a route, where a text is a permission or `public`. Raises ValueError with
-    a sentence."""
+    """The requirement of a route; a text is a permission or `public`. Raises ValueError with a
+    sentence."""
     if value == "public" or value is PUBLIC:
         return PUBLIC
     if isinstance(value, str):
@@ -114,7 +114,7 @@ def requirement_of(value: Requirement | str) -> Requirement:
 
 
 def problem_of(route: str, requirement: Requirement | str) -> str | None:
-    """What is wrong with a route by itself, in words; None: nothing."""
+    """The problem of a single route as a sentence; None: there is none."""
     try:
         pattern = parse_pattern(route)
         needs = requirement_of(requirement)

@@ -1,4 +1,4 @@
-"""A whole map: made once, asked for every request."""
+"""A route map: made once, matched for every request."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -18,10 +18,10 @@ class Routes:
     __slots__ = ("_count", "_root")
 
     def __init__(self, routes: Mapping[str, Requirement | str]) -> None:
-        """Makes a map from routes and what each needs; a text is a permission, or `public`.
+        """Makes a map from routes and their requirements; a text is a permission, or `public`.
 
-        Raises RouteMapInvalid: a route is not well-formed, or two could take the same path and
-        neither is the more specific. Its problems are 100 at most.
+        Raises RouteMapInvalid: a route is malformed, or two routes could match the same path and
+        neither is more specific. It has at most 100 problems.
         """
         self._count = len(routes)
         self._root = Node()
@@ -33,9 +33,10 @@ class Routes:
         return f"<Routes: {self._count}>"
 
     def match(self, method: str, path: str) -> Asked | Public:
-        """What a request needs; both as they were received. The path may have a query.
+        """The requirement of a request, by its method and path as they were received. The path may
+        have a query.
 
-        Raises RouteRefused: no route takes it (`no_route`), or the path could be read otherwise
+        Raises RouteRefused: no route matches it (`no_route`), or the path is ambiguous
         (`ambiguous_path`).
         """
         read = read_path(path)
@@ -45,12 +46,12 @@ class Routes:
             for weight, named in _routes_for(method)
             for route in ends.get(named, ())
         ]
-        standing = [one for one in found if one[1].takes(read)]
-        if not standing:
+        matching = [(order, route) for order, route in found if route.takes(read)]
+        if not matching:
             raise RouteRefused("no_route")
-        order, route = max(standing, key=lambda one: one[0])
+        order, route = max(matching, key=lambda match: match[0])
         asked = route.asks(read)
-        # For a program that reads the path with less care, one of these stands.
+        # A program that reads the path less carefully might apply another route.
         if any(other >= order and could.asks(read) != asked for other, could in found):
             raise RouteRefused("ambiguous_path")
         return asked
@@ -70,7 +71,7 @@ class Routes:
 
 
 def _routes_for(method: str) -> tuple[tuple[int, str | None], ...]:
-    """Routes of which methods take a request, the greater number before the smaller."""
+    """The route methods that match a request, each with its precedence, highest first."""
     if method == "HEAD":
         return (2, "HEAD"), (1, "GET"), (0, None)
     return (2, method), (0, None)

@@ -1,4 +1,4 @@
-"""The routes of a map as a tree, and which of them do not go together."""
+"""The routes of a map as a tree, and the conflicts between them."""
 
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -10,25 +10,26 @@ from pdp_routes.patterns import Pattern, parse_pattern, requirement_of, resource
 from pdp_routes.values import PUBLIC, Asked, Needs, Problem, Public, Requirement
 
 STEPS_MAX: Final = 200_000
-"""Of judging a map: seconds."""
+"""Bound of the search for conflicts in a map; it takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route of a map."""
+    """A route of a map."""
 
     text: str
     pattern: Pattern
     needs: Requirement
     resource: tuple[str, int] | None
-    """Its type, and which segment is its id."""
+    """The type of the resource, and the index of the segment with its id."""
     rank: tuple[int, ...]
-    """How specific it is; of routes that take one path the greater. By segment, 2 is a literal, 1 a
-    variable, and `**` is nothing; the 0 at the end is that it ends there."""
+    """How specific the route is: among routes that match the same path, the greatest rank applies.
+    Per segment, 2 is a literal, 1 a variable, and `**` is nothing; the 0 at the end means that the
+    route ends there."""
 
     @classmethod
     def of(cls, text: str, value: Requirement | str) -> "Route":
-        """Raises ValueError with a sentence about what is wrong with it."""
+        """Makes a route. Raises ValueError with a sentence about the problem."""
         pattern = parse_pattern(text)
         needs = requirement_of(value)
         resource = resource_of(needs, pattern) if isinstance(needs, Needs) else None
@@ -36,7 +37,7 @@ class Route:
         return cls(text, pattern, needs, resource, rank if pattern.rest else (*rank, 0))
 
     def takes(self, path: Path) -> bool:
-        """Whether it takes a path that it `could_take`."""
+        """Whether it matches a path that it `could_take`."""
         pattern = self.pattern
         return (pattern.rest or pattern.slash == path.slash) and all(
             literal is None or literal == segment
@@ -44,7 +45,7 @@ class Route:
         )
 
     def asks(self, path: Path) -> Asked | Public:
-        """What a request for a path that it could take needs."""
+        """The requirement of a request for a path that it could match."""
         if isinstance(self.needs, Public):
             return PUBLIC
         if self.resource is None:
@@ -53,31 +54,33 @@ class Route:
         return Asked(self.needs.permission, resource_type, path.decoded[place])
 
     def asks_as(self, other: "Route") -> bool:
-        """Whether both ask the same for every path; their variables are at the same places."""
+        """Whether both have the same requirement for every path; their variables have the same
+        indexes."""
         if isinstance(self.needs, Public) or isinstance(other.needs, Public):
             return self.needs is other.needs
         return self.needs.permission == other.needs.permission and self.resource == other.resource
 
 
 Ends = dict[str | None, list[Route]]
-"""Routes that end at one place, by method. Those of one method differ in letter case or a slash."""
+"""Routes that end at a node, by method. Routes of the same method differ in letter case or a
+slash."""
 
 
 @dataclass(slots=True)
 class Node:
-    """Where routes part. Letter case does not count here, and neither does a slash at the end."""
+    """A node of the tree. Ignores letter case and a slash at the end."""
 
     literals: "dict[str, Node]" = field(default_factory=dict)
     variable: "Node | None" = None
     ends: Ends = field(default_factory=dict)
     rests: Ends = field(default_factory=dict)
-    """Those that go on with `**`."""
+    """Routes that continue with `**`."""
     methods: set[str | None] = field(default_factory=set)
-    """Of all routes that end here or below."""
+    """The methods of all routes that end here or below."""
 
     def add(self, route: Route) -> Iterator[Problem]:
-        """Puts a route into the tree of this root. Yields what is wrong with it and those that are
-        at the same place."""
+        """Adds a route to the tree of this root. Yields its conflicts with routes at the same
+        node."""
         node = self
         self.methods.add(route.pattern.method)
         for segment in route.pattern.segments:
@@ -100,8 +103,8 @@ class Node:
         others.append(route)
 
     def could_take(self, path: Path) -> list[Ends]:
-        """Where the routes end that take a path if letter case, escapes and a slash at the end do
-        not count."""
+        """The ends of the routes that match a path if letter case, escapes and a slash at the end
+        are ignored."""
         found = []
         nodes = [self]
         for segment in path.folded:
@@ -116,9 +119,9 @@ class Node:
         return found
 
     def conflicts(self) -> Iterator[Problem]:
-        """Pairs of routes that could take one path while neither is the more specific."""
-        # Two nodes that one path may lead to. What is below `one` was more specific at first; where
-        # it is `crossed`, what is below `other` was so further on.
+        """Pairs of routes that could match the same path, neither of them more specific."""
+        # Pairs of nodes that the same path may lead to. Routes below `left` were more specific at
+        # first; if the pair is `crossed`, routes below `right` were so at a later segment.
         pending: list[tuple[Node, Node, bool]] = []
         nodes = [self]
         while nodes:
@@ -129,35 +132,35 @@ class Node:
         for _ in range(STEPS_MAX):
             if not pending:
                 return
-            one, other, crossed = pending.pop()
-            if not any(_meeting(method, other.methods) for method in one.methods):
+            left, right, crossed = pending.pop()
+            if not any(_meeting(method, right.methods) for method in left.methods):
                 continue
             if crossed:
-                yield from _problems((one.ends, one.rests), (other.ends, other.rests))
-                if other.rests:
-                    yield from _problems(_below(one), (other.rests,))
-            if one.rests:
-                yield from _problems((one.rests,), _below(other))
+                yield from _problems((left.ends, left.rests), (right.ends, right.rests))
+                if right.rests:
+                    yield from _problems(_below(left), (right.rests,))
+            if left.rests:
+                yield from _problems((left.rests,), _below(right))
             pending += (
-                (one.literals[segment], other.literals[segment], crossed)
-                for segment in one.literals.keys() & other.literals.keys()
+                (left.literals[segment], right.literals[segment], crossed)
+                for segment in left.literals.keys() & right.literals.keys()
             )
-            others = _children(other) if crossed else list(other.literals.values())
-            if one.variable is not None and others:
-                pending.append((one.variable, _merged(others), True))
-            ones = list(one.literals.values()) if crossed else _children(one)
-            if other.variable is not None and ones:
-                pending.append((_merged(ones), other.variable, crossed))
-        if pending:  # No map that people write comes near; and none is to stop a server.
+            rights = _children(right) if crossed else list(right.literals.values())
+            if left.variable is not None and rights:
+                pending.append((left.variable, _merged(rights), True))
+            lefts = list(left.literals.values()) if crossed else _children(left)
+            if right.variable is not None and lefts:
+                pending.append((_merged(lefts), right.variable, crossed))
+        if pending:  # No real map comes near this, and no map may stop a server.
             route = _any(pending[-1][0]).text
             yield Problem((route,), "shares too many variables with too many other routes")
 
 
 def _problems(these: Iterable[Ends], others: Iterable[Ends]) -> Iterator[Problem]:
-    """Pairs of routes, which take one path, of methods that meet."""
+    """Pairs of routes whose methods overlap, of routes that match the same path."""
     for ends, other_ends in product(these, list(others)):
         for method, routes in ends.items():
-            meeting = [other_ends[one] for one in _meeting(method, other_ends.keys())]
+            meeting = [other_ends[name] for name in _meeting(method, other_ends.keys())]
             for route, other in product(routes, chain.from_iterable(meeting)):
                 what = "could take the same path, and neither is the more specific"
                 yield Problem((route.text, other.text), what)
@@ -171,14 +174,14 @@ def _any(node: Node) -> Route:
 
 
 def _meeting(method: str | None, others: Set[str | None]) -> Set[str | None]:
-    """Which of the others may be of one request with a method. A route for GET is for HEAD too."""
+    """The methods among `others` that overlap with a method. A route for GET also matches HEAD."""
     if method is None:
         return others
     return others & {method, {"GET": "HEAD", "HEAD": "GET"}.get(method), None}
 
 
 def _merged(nodes: Iterable[Node]) -> Node:
-    """One node for several."""
+    """Merges several nodes into a new node."""
     first, *more = nodes
     if not more:
         return first
@@ -193,7 +196,7 @@ def _merged(nodes: Iterable[Node]) -> Node:
             literals.setdefault(segment, []).append(child)
         if node.variable is not None:
             variables.append(node.variable)
-    whole.literals = {segment: _merged(some) for segment, some in literals.items()}
+    whole.literals = {segment: _merged(children) for segment, children in literals.items()}
     whole.variable = _merged(variables) if variables else None
     return whole
 

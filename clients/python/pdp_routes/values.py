@@ -1,4 +1,4 @@
-"""What goes into a route map and what comes out: frozen values and two errors."""
+"""The inputs and outputs of a route map: frozen values and two errors."""
 
 import enum
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _SHOWN_MAX = 300
 
 
 class Public(enum.Enum):
-    """What needs nothing: everybody passes, without a token and without an actor."""
+    """A public route: every request passes, without a token and without an actor."""
 
     PUBLIC = "public"
 
@@ -25,25 +25,25 @@ class Needs:
     """A permission that a request needs."""
 
     permission: str
-    """`resource-type:action`, e.g. `course:view`."""
+    """`resource-type:action`, for example `course:view`."""
     resource: str | None = None
-    """`type/{variable}`: the variable of the path that is the id of the resource."""
+    """`type/{variable}`: the variable of the path that has the id of the resource."""
 
 
 Requirement = Needs | Public
 
 
 class Asked(NamedTuple):
-    """What the PDP is to be asked about one request."""
+    """The question of a request."""
 
     permission: str
     resource_type: str | None
     resource_id: str | None
-    """Percent-decoded once. Given where `resource_type` is."""
+    """Percent-decoded once. Set if `resource_type` is."""
 
 
 class Problem(NamedTuple):
-    """What is wrong with one route, or with two that do not go together."""
+    """A problem of a route, or of two conflicting routes."""
 
     routes: tuple[str, ...]
     text: str
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
 
 class RouteMapInvalid(ValueError):
-    """A map that cannot be used. Says what is wrong with which routes."""
+    """The map is invalid. Names the problem of each route."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -61,9 +61,10 @@ class RouteMapInvalid(ValueError):
 
 
 class RouteRefused(Exception):
-    """A request that must not go on: 403."""
+    """The request is refused: 403."""
 
     def __init__(self, reason: Literal["no_route", "ambiguous_path"]) -> None:
         super().__init__(reason)
         self.reason: Literal["no_route", "ambiguous_path"] = reason
-        """`no_route`: no route names it; `ambiguous_path`: it could be read otherwise."""
+        """`no_route`: no route matches the request; `ambiguous_path`: its path has several
+        readings."""

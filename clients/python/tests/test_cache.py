@@ -73,7 +73,7 @@ def lease_until(cache: DecisionCache[str], end: float) -> None:
 
 
 def names_in(cache: DecisionCache[str]) -> int:
-    return sum(len(keys) for keys in cache._kept.by_name.values())
+    return sum(len(keys) for keys in cache._state.by_name.values())
 
 
 # --- what is cached, and until when ---------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_before_the_first_lease_there_is_no_overtime_either():
     cache = DecisionCache[str](clock=lambda: 0.5)
     keep(cache, one=fresh(sent_at=0.5))
     assert cache.find(b"k", overtime_seconds=60) is None
-    cache.start_over("e", 7)
+    cache.resync("e", 7)
     keep(cache, one=fresh(sent_at=0.5))
     assert cache.find(b"k", overtime_seconds=60) is None
 
@@ -253,7 +253,7 @@ def test_a_lease_of_no_epoch_grants_nothing(cache: DecisionCache[str]):
 
 def test_a_new_start_takes_the_lease_with_it(cache: DecisionCache[str]):
     keep(cache)
-    cache.start_over("e", 5)
+    cache.resync("e", 5)
     assert not cache.live
     keep(cache)
     assert cache.find(b"k", overtime_seconds=60) is None
@@ -276,7 +276,7 @@ def test_entries_and_what_leads_to_them_stay_bounded_under_churn(
         if n % 3 == 0:
             cache.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[f"user_{n - 1}"])], 8 + n)
     assert cache.size == 10
-    assert len(cache._kept.by_name) == names_in(cache) == 30
+    assert len(cache._state.by_name) == names_in(cache) == 30
     assert cache.find(b"4999")
     assert cache.find(b"100") is None
     assert cache.in_flight == 0
@@ -286,7 +286,7 @@ def test_what_ended_is_let_go_of_without_being_asked_for(cache: DecisionCache[st
     keep(cache)
     clock.now = 130
     lease_until(cache, 131)
-    assert (cache.size, len(cache._kept.by_name), cache.weight) == (0, 0, 0)
+    assert (cache.size, len(cache._state.by_name), cache.weight) == (0, 0, 0)
 
 
 def test_a_batch_counts_for_as_many_answers_as_it_has(cache: DecisionCache[str]):
@@ -407,7 +407,7 @@ def test_nobody_waits_longer_than_they_say_nor_without_a_lease(real: DecisionCac
         pool.submit(real.get_or_ask, b"k", never)
         eventually(lambda: waiting_for(real, b"k") == 0)
         assert real.get_or_ask(b"k", fresh, wait_seconds=0.01).answer == "yes"
-        real.start_over("e", 7)
+        real.resync("e", 7)
         assert real.get_or_ask(b"k", fresh).answer == "yes"
         never.come.set()
 
@@ -429,7 +429,7 @@ def test_threads_that_keep_drop_and_find_at_once_leave_it_in_order(real: Decisio
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(ask_and_drop, range(4)))
-    kept = real._kept
+    kept = real._state
     assert names_in(real) == 2 * real.size
     assert real.weight == real.size
     assert {key for keys in kept.by_name.values() for key in keys} == set(kept.entries)

@@ -132,7 +132,7 @@ class World:
         epoch = f"e{self.edges}"
         assert epoch != last.epoch
         self.history.append(State(epoch, earlier.revision, facts, self.now))
-        self.waiting.append(lambda: self.cache.start_over(epoch, earlier.revision))
+        self.waiting.append(lambda: self.cache.resync(epoch, earlier.revision))
 
     def beat(self) -> None:
         last, sent_at = self.history[-1], self.now
@@ -153,7 +153,7 @@ class World:
         epoch, revision = self.cache.position
         last = self.history[-1]
         if epoch and epoch != last.epoch:
-            self.waiting.append(lambda: self.cache.start_over(last.epoch, last.revision))
+            self.waiting.append(lambda: self.cache.resync(last.epoch, last.revision))
         elif epoch:
             for state, after in zip(self.history, self.history[1:], strict=False):
                 if after.epoch == epoch and state.revision >= revision:
@@ -298,7 +298,7 @@ class HearsOnlyWholeRevisions(DecisionCache[object]):
 
     def changed(self, changes: Sequence[ChangedKey], revision: int) -> None:
         super().changed(changes, revision)
-        self._kept.floor = self._kept.told
+        self._state.floor = self._state.received
 
 
 class DropsNothing(DecisionCache[object]):
@@ -322,8 +322,8 @@ class KnowsNothingAbove(DecisionCache[object]):
 
 
 class NeverStartsOver(DecisionCache[object]):
-    def _start_over(self, epoch: str, revision: int) -> None:
-        self._kept.epoch, self._kept.told, self._kept.floor = epoch, revision, revision
+    def _resync(self, epoch: str, revision: int) -> None:
+        self._state.epoch, self._state.received, self._state.floor = epoch, revision, revision
 
 
 class NeedsNoLease(DecisionCache[object]):
@@ -333,9 +333,9 @@ class NeedsNoLease(DecisionCache[object]):
 
 class LooksThenTakesTheLease(DecisionCache[object]):
     def find(self, key: bytes, *, overtime_seconds: float = 0.0) -> object | None:
-        entry = self._kept.entries.get(key)
+        entry = self._state.entries.get(key)
         now = self._clock()
-        if entry and now < entry.ends_at and now < self._kept.lease_ends_at:
+        if entry and now < entry.ends_at and now < self._state.lease_ends_at:
             return entry.answer
         return None
 
@@ -343,8 +343,8 @@ class LooksThenTakesTheLease(DecisionCache[object]):
 class ReadsTheClockFirst(DecisionCache[object]):
     def find(self, key: bytes, *, overtime_seconds: float = 0.0) -> object | None:
         now = self._clock()
-        lease_ends_at = self._kept.lease_ends_at
-        entry = self._kept.entries.get(key)
+        lease_ends_at = self._state.lease_ends_at
+        entry = self._state.entries.get(key)
         if entry and now < entry.ends_at and now < lease_ends_at:
             return entry.answer
         return None

@@ -233,7 +233,7 @@ def test_a_refused_follower_retries_rarely_and_logs_it_once_without_its_key(
         stream(teller, 3)
     assert lost == refusals
     assert [one.message for one in caplog.records] == [
-        "the change stream is refused (UNIMPLEMENTED): no answer is kept"
+        "the change stream is refused (UNIMPLEMENTED): no answer is cached"
     ]
     assert KEY not in caplog.text
 

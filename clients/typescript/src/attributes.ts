@@ -1,12 +1,13 @@
-// Attributes -> google.protobuf.Struct, strictly: what has no exact form there is refused, because a condition
-// would read something else than the application wrote. Encoded here, because the stubs lose a key `__proto__`.
+// Converts attributes to a google.protobuf.Struct, strictly: a value without an exact form there is refused,
+// because a condition would read another value than the application wrote. Encoded here, because the stubs lose a
+// key `__proto__`.
 
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 
 import { nameOf } from "./values.js";
 
 const ATTRIBUTE_DEPTH_MAX = 16;
-/** Struct keeps numbers as IEEE doubles; integers beyond this are not all exact. */
+/** Struct stores numbers as IEEE doubles, which are not exact for all integers beyond this. */
 const INTEGER_MAX = 2 ** 53;
 
 // Numbers of the fields of google.protobuf.Struct, Value and ListValue.
@@ -22,10 +23,11 @@ const LIST = 6;
 const VALUES = 1;
 
 /**
- * The bytes of a Struct. `name` stands in the errors, values never do.
+ * The bytes of a Struct. Errors contain `name`, but never values.
  *
- * Throws TypeError for what JSON does not know (undefined, functions, symbols, dates and other objects of classes)
- * and RangeError for NaN, infinities, integers beyond 2^53, text that is not Unicode, and more than 16 levels.
+ * Throws TypeError for values without a form in JSON (undefined, functions, symbols, dates and other objects of
+ * classes), and RangeError for NaN, infinities, integers beyond 2^53, text that is not Unicode, and more than 16
+ * levels.
  */
 export function toStruct(attributes: unknown, name: string): Uint8Array {
   const writer = new BinaryWriter();
@@ -100,7 +102,7 @@ function checkDepth(path: string, depth: number): void {
   if (depth > ATTRIBUTE_DEPTH_MAX) throw new RangeError(`${path}: deeper than ${ATTRIBUTE_DEPTH_MAX} levels`);
 }
 
-/** One that JSON.parse could give, also in another realm. Objects of classes mean more than their fields. */
+/** Whether JSON.parse could return it, also in another realm. Objects of classes mean more than their fields. */
 function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);

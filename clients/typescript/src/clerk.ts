@@ -1,30 +1,31 @@
-// The session token by Clerk's own SDKs, where a request has passed through one: `await auth()` of
-// `@clerk/nextjs/server`, `getAuth(req)` of `@clerk/express`, `requestState.toAuth()` of `@clerk/backend`. They know
-// every cookie that Clerk sets. Without options their `getToken` gives the token of the request as it came, and asks
-// nobody. The PDP verifies it again.
+// The session token from Clerk's own SDKs, for a request that has passed through one of them: `await auth()` of
+// `@clerk/nextjs/server`, `getAuth(req)` of `@clerk/express`, `requestState.toAuth()` of `@clerk/backend`. They
+// know every cookie that Clerk sets. Without options their `getToken` returns the token of the request unchanged,
+// and makes no request itself. The PDP verifies it again.
 
 import { nameOf, Token } from "./values.js";
 
-/** What Clerk's SDKs say about a request. */
+/** What Clerk's SDKs report about a request. */
 export interface ClerkAuth {
   getToken(): Promise<string | null>;
-  /** What kind of token it is; not every SDK says. */
+  /** The kind of the token; not every SDK reports it. */
   readonly tokenType?: string | null;
 }
 
 const SESSION_TOKEN = "session_token";
 
 /**
- * The session token of a request; empty: there is none, or Clerk did not take it. Takes what Clerk says about the
- * request, or a function that gives it. A machine's token (API key, M2M, OAuth) is not a session token: empty too.
+ * The session token of a request; empty: there is none, or Clerk rejected it. Accepts Clerk's report about the
+ * request, or a function that returns it. A machine's token (API key, M2M, OAuth) is not a session token, so the
+ * result is empty too.
  *
- * Throws TypeError for what is not from Clerk, and what the function throws.
+ * Throws TypeError for a value that is not from Clerk, and whatever the function throws.
  */
 export async function clerkToken(
   auth: ClerkAuth | null | Promise<ClerkAuth | null> | (() => ClerkAuth | null | Promise<ClerkAuth | null>),
 ): Promise<Token> {
   const found = await (typeof auth === "function" ? auth() : auth);
-  if (found === null) return new Token(""); // `toAuth` of a request that Clerk sends through a handshake
+  if (found === null) return new Token(""); // `toAuth` of a request that Clerk redirects to a handshake
   if (typeof found?.getToken !== "function") {
     throw new TypeError(`what Clerk says has a function getToken; this is ${nameOf(found)}`);
   }

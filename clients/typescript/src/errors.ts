@@ -1,33 +1,33 @@
-// What a guard throws.
+// The errors of a guard.
 //
 //   GuardError
-//   +-- Denied                 the PDP said no
-//   |   +-- Unauthenticated    401: the token does not prove who asks
-//   |   +-- Forbidden          403: the actor is known and may not
-//   +-- PdpUnavailable         503: there is no answer; asking again may help
-//   +-- PdpRefused             500: the PDP does not take the question; asking again does not help
-//   +-- RouteRefused           403: no route names the path, or it has two readings
+//   +-- Denied                 the PDP denied
+//   |   +-- Unauthenticated    401: the token does not prove the actor's identity
+//   |   +-- Forbidden          403: the actor is known and not allowed
+//   +-- PdpUnavailable         503: there is no answer; a retry may help
+//   +-- PdpRefused             500: the PDP rejects the question; a retry does not help
+//   +-- RouteRefused           403: no route matches the path, or the path is ambiguous
 //
-// `httpStatus`, `grpcStatus` (a code's name) and `word` are what an application answers. No text of these holds a
-// token or a key, and none has a `cause`: what gRPC throws repeats the peer's text.
+// An application answers with `httpStatus`, `grpcStatus` (a code's name) and `word`. No text of an error contains
+// a token or a key, and no error has a `cause`: gRPC's own errors repeat the peer's text.
 
 import type { Decision } from "./values.js";
 
-/** One thing that is wrong with a request: where, and what. */
+/** A problem of a request: the field and the reason. */
 export interface Violation {
   readonly field: string;
   readonly description: string;
 }
 
-/** Base of all that a guard throws about an answer. It always means: do not go on. */
+/** Base of all errors about an answer. It always means: do not continue. */
 export abstract class GuardError extends Error {
   abstract readonly httpStatus: number;
   abstract readonly grpcStatus: string;
-  /** What a stranger is told. It says no reason, because `WRONG_ORGANIZATION` tells that there is something. */
+  /** The word for strangers. It is not a reason, because `WRONG_ORGANIZATION` would reveal that a resource exists. */
   abstract readonly word: string;
 }
 
-/** The PDP said no. */
+/** The PDP denied. */
 export abstract class Denied extends GuardError {
   readonly decision: Decision;
 
@@ -37,7 +37,7 @@ export abstract class Denied extends GuardError {
   }
 }
 
-/** The token does not prove who asks (401). */
+/** The token does not prove the actor's identity (401). */
 export class Unauthenticated extends Denied {
   override readonly name = "Unauthenticated";
   readonly httpStatus = 401;
@@ -45,7 +45,7 @@ export class Unauthenticated extends Denied {
   readonly word = "unauthenticated";
 }
 
-/** The actor is known and may not (403). */
+/** The actor is known and not allowed (403). */
 export class Forbidden extends Denied {
   override readonly name = "Forbidden";
   readonly httpStatus = 403;
@@ -53,15 +53,15 @@ export class Forbidden extends Denied {
   readonly word = "forbidden";
 }
 
-/** There is no answer (503): the PDP is out of reach, out of time, or what it said is no answer. */
+/** There is no answer (503): the PDP is unreachable, did not answer in time, or sent an invalid answer. */
 export class PdpUnavailable extends GuardError {
   override readonly name = "PdpUnavailable";
   readonly httpStatus = 503;
   readonly grpcStatus = "UNAVAILABLE";
   readonly word = "unavailable";
-  /** Name of the gRPC status code; empty where an answer came and broke the contract. */
+  /** Name of the gRPC status code; empty if an answer broke the contract. */
   readonly code: string;
-  /** Name of an ErrorReason without its prefix, e.g. `FACTS_STALE`; empty: not given. */
+  /** Name of an ErrorReason without its prefix, for example `FACTS_STALE`; empty: not given. */
   readonly reason: string;
 
   constructor(message: string, code = "", reason = "") {
@@ -71,7 +71,7 @@ export class PdpUnavailable extends GuardError {
   }
 }
 
-/** The PDP does not take the question (500): it is malformed, or this caller may not ask. */
+/** The PDP rejects the question (500): it is malformed, or this caller may not ask it. */
 export class PdpRefused extends GuardError {
   override readonly name = "PdpRefused";
   readonly httpStatus = 500;
@@ -79,23 +79,30 @@ export class PdpRefused extends GuardError {
   readonly word = "internal";
   /** Name of the gRPC status code. */
   readonly code: string;
-  /** Name of an ErrorReason without its prefix, e.g. `REQUEST_INVALID`; empty: not given. */
+  /** Name of an ErrorReason without its prefix, for example `REQUEST_INVALID`; empty: not given. */
   readonly reason: string;
-  /** The fields that are wrong, where the PDP named them. */
+  /** The malformed fields, if the PDP named them. */
   readonly violations: readonly Violation[];
 
   constructor(message: string, code = "", reason = "", violations: readonly Violation[] = []) {
-    super(joined(code, reason, message, ...violations.map((one) => `(${one.field}: ${one.description})`)));
+    super(
+      joined(
+        code,
+        reason,
+        message,
+        ...violations.map((violation) => `(${violation.field}: ${violation.description})`),
+      ),
+    );
     this.code = code;
     this.reason = reason;
     this.violations = violations;
   }
 }
 
-/** Why a route map lets a request not pass. `ambiguous_path`: it could be read otherwise. */
+/** Why a route map refuses a request. `ambiguous_path`: the path has several readings. */
 export type RouteReason = "no_route" | "ambiguous_path";
 
-/** A route map lets a request not pass, and nobody was asked (403). */
+/** A route map refuses a request (403). The PDP was not asked. */
 export class RouteRefused extends GuardError {
   override readonly name = "RouteRefused";
   readonly httpStatus = 403;

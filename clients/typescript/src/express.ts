@@ -3,7 +3,7 @@
 //   const pdp = new ExpressGuard(guard);
 //   app.use(pdp.middleware(new Routes({ "/admin/**": "admin:access", "GET /healthz": "public" })));
 //   app.put("/courses/:id", pdp.protect<{ id: string }>("course:edit", course), handler);
-//   app.use(pdp.errors); // the last: answers what handlers throw
+//   app.use(pdp.errors); // last: answers the errors that handlers throw
 //
 // where `course` is `(req) => ({ type: "course", id: req.params.id })`. The actor is
 // `req.actor`. Any handler may ask more: `await guard.of(req).require("course:create")`.
@@ -21,13 +21,13 @@ import type { Actor, Resource } from "./values.js";
 declare global {
   namespace Express {
     interface Request {
-      /** Who was let pass; null on a public route, and undefined where nothing has asked. */
+      /** The allowed actor; null on a public route, and undefined if no guard has asked. */
       actor?: Actor | null;
     }
   }
 }
 
-/** Finds in a request what is to be acted upon. */
+/** Finds the resource of a request. */
 export type ResourceOf<P> = (req: Request<P>) => Resource | Promise<Resource>;
 
 /** The middleware of a guard. */
@@ -35,15 +35,16 @@ export class ExpressGuard {
   readonly #guard: Guard;
   readonly #log: Log;
 
-  /** `log` is told why a request was refused without a decision; no text holds a token or a query. */
+  /** `log` receives the reason of each refusal without a decision; no text contains a token or a query. */
   constructor(guard: Guard, log: Log = console.warn) {
     this.#guard = guard;
     this.#log = log;
   }
 
   /**
-   * Lets pass what a route map lets pass. It judges the whole path as it was received, below a mount point too. A path
-   * that was changed before is refused; so is a change of path or method behind it, when Express looks for a handler.
+   * Lets requests pass as a route map says. It checks the whole path as it was received, also below a mount point.
+   * A path that was changed before is refused; so is a change of path or method afterwards, when Express looks for
+   * a handler.
    */
   middleware(routes: Routes): RequestHandler {
     return this.#handler((req) => {
@@ -53,7 +54,10 @@ export class ExpressGuard {
     });
   }
 
-  /** Lets pass who has a permission, on the resource that a function finds in the request. `P` are its parameters. */
+  /**
+   * Lets requests pass whose actor has a permission, on the resource that a function finds in the request. `P`: the
+   * request's parameters.
+   */
   protect<P = unknown>(permission: string, ...resource: [] | [ResourceOf<P>]): RequestHandler<P> {
     if (resource.length === 0) return this.#handler<P>(() => ({ permission, resource: null }));
     const [find] = resource;
@@ -61,7 +65,7 @@ export class ExpressGuard {
     return this.#handler<P>((req) => askedOf(permission, find, req));
   }
 
-  /** Answers the errors of a guard, and hands on all others. */
+  /** Answers the errors of a guard, and passes all others on. */
   readonly errors: ErrorRequestHandler = (error, req, res, next) => {
     if (error instanceof GuardError && !res.headersSent) this.#answer(error, req, res);
     else next(error);
@@ -85,7 +89,7 @@ export class ExpressGuard {
     const request = { method: req.method, target: req.originalUrl };
     const { status, headers, body } = answer(error, this.#log, request);
     for (const name of ["Content-Length", "Content-Encoding", "ETag", "Last-Modified"]) {
-      res.removeHeader(name); // of an answer that is not given
+      res.removeHeader(name); // belongs to an answer that is not sent
     }
     for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
     res.statusCode = status;
@@ -93,7 +97,7 @@ export class ExpressGuard {
   }
 }
 
-/** Where Express reads another path than the one that was received, nobody knows which one is meant. */
+/** Throws RouteRefused if Express reads another path than the received one: it is unknown which one is meant. */
 function receivedPath<P>(req: Request<P>): string {
   const path = pathOf(req.originalUrl);
   checkSame(path, req.baseUrl + req.path);
@@ -101,8 +105,8 @@ function receivedPath<P>(req: Request<P>): string {
 }
 
 /**
- * Throws RouteRefused where something that comes later changes the method, or where Express has found its next handler
- * by another path than the one that was judged: it sets `params` for every handler, right before it calls it.
+ * Throws RouteRefused if later code changes the method, or if Express has found its next handler by another path
+ * than the checked one: it sets `params` for every handler, right before it calls it.
  */
 function keepAsJudged<P>(req: Request<P>): void {
   const { method, originalUrl: target } = req;
@@ -125,18 +129,19 @@ function keepAsJudged<P>(req: Request<P>): void {
       params = found;
       const isNew = typeof found === "object" && found !== null && !known.has(found);
       if (isNew) known.add(found);
-      const mountedAt = req.baseUrl ?? ""; // undefined once every router is done
+      const mountedAt = req.baseUrl ?? ""; // undefined after the last router
       if (isSame(path, pathOf(mountedAt + req.url))) return;
-      // What comes next, error handlers or an outer router, goes on with the path that was judged.
+      // Error handlers or an outer router continue with the checked path.
       const rest = target.slice(mountedAt.length);
       req.url = rest.startsWith("/") ? rest : `/${rest}`;
-      // A router that is done gives back the params of the outer one: no handler was found, and nobody would catch.
+      // A finished router restores the params of the outer one: no handler was found, and an error would not be
+      // caught.
       if (isNew) throw changedLater();
     },
   });
 }
 
-/** With the status by which Express answers where no error handler is left. */
+/** Has the status with which Express answers if no error handler is left. */
 function changedLater(): RouteRefused {
   return Object.assign(new RouteRefused("ambiguous_path"), { status: 403 });
 }

@@ -1,4 +1,4 @@
-// The guard: ask, bounded by a deadline, and say what came of it.
+// The guard: asks within a deadline and returns the decision.
 
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Client, type ClientUnaryCall, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
@@ -25,18 +25,20 @@ const RETRY_MS_FIRST = 25;
 const RETRY_MS_MAX = 1_000;
 const OPTION_NAMES = new Set(["tls", "apiKey", "insecure", "deadlineMs", "cookieName"]);
 
-/** What a guard is made with. */
+/** The options of a guard. */
 export interface GuardOptions extends ConnectionOptions {
-  /** Bounds each call as a whole, repetitions included, instead of 250 ms. */
+  /** Bounds each call as a whole, retries included; 250 ms by default. */
   readonly deadlineMs?: number | undefined;
-  /** The cookie of the session token, instead of `__session`: `__session_<suffix>`, where several Clerk applications
-   * share a domain. */
+  /**
+   * The cookie of the session token; `__session` by default, `__session_<suffix>` if several Clerk applications
+   * share a domain.
+   */
   readonly cookieName?: string | undefined;
 }
 
-/** What a question says besides token, permission, resource and context. */
+/** Optional parts of a question. */
 export interface AskOptions {
-  /** Asks for an answer that has seen the write that gave this revision. */
+  /** The revision of a write that the answer must reflect. */
   readonly atLeastRevision?: bigint | number | undefined;
 }
 
@@ -45,7 +47,7 @@ export type Asking =
   | []
   | [resource: Resource | null, context?: Attributes | null | undefined, options?: AskOptions | undefined];
 
-/** Asks one PDP. Make one per process and keep it: it keeps its connections. */
+/** Asks a PDP. Create it once per process and keep it: it keeps its connections. */
 export class Guard {
   readonly #client: Client;
   readonly #metadata: Metadata;
@@ -55,12 +57,12 @@ export class Guard {
   #closed = false;
 
   /**
-   * A guard for the PDP at a target: `host:port`, `dns:///host:port` (every address behind the name is used in turn),
+   * A guard for the PDP at a target: `host:port`, `dns:///host:port` (all addresses of the name take turns),
    * `ipv4:10.0.0.1:50051,10.0.0.2:50051`, `ipv6:[::1]:50051`, `unix:/run/pdp.sock`. Without `tls` the connection is
-   * clear text, which beyond loopback is refused unless `insecure` is set. It waits for no connection: the first call
-   * does.
+   * in clear text, which is refused beyond loopback unless `insecure` is set. The constructor does not wait for a
+   * connection: the first call does.
    *
-   * Throws TypeError or RangeError for options that do not hold, and what reading PEM files throws.
+   * Throws TypeError or RangeError for invalid options, and whatever reading PEM files throws.
    */
   constructor(target: string, options: GuardOptions = {}) {
     for (const name of Object.keys(options)) {
@@ -76,29 +78,29 @@ export class Guard {
     this.#client = connect(target, options);
   }
 
-  /** Ends the connections. Calls in flight and later ones throw PdpUnavailable. */
+  /** Closes the connections. Calls in flight and later calls throw PdpUnavailable. */
   close(): void {
     this.#closed = true;
     for (const call of this.#calls) call.cancel();
     this.#client.close();
   }
 
-  /** The token of a request, by docs/guards.md. The empty one where there is none, or more than one. */
+  /** The token of a request, by docs/guards.md. Empty if there is none, or more than one. */
   sessionToken(request: RequestLike): Token {
     return sessionToken(headersOf(request), this.#cookieName);
   }
 
-  /** This guard, for the token of a request: `await guard.of(request).require("course:edit", course)`. */
+  /** This guard for the token of a request: `await guard.of(request).require("course:edit", course)`. */
   of(request: RequestLike): RequestGuard {
     return new RequestGuard(this, this.sessionToken(request));
   }
 
   /**
-   * May the bearer of the token use a permission on a resource? Both answers are returned: look at
-   * `decision.allowed`. Without a resource where the permission needs none; an `undefined` one is a mistake.
+   * Asks whether the bearer of the token may use a permission on a resource. Returns allows and denials: read
+   * `decision.allowed`. Leave the resource out if the permission needs none; an `undefined` one is a mistake.
    *
-   * Throws PdpUnavailable or PdpRefused where there is no answer, TypeError or RangeError for arguments that cannot
-   * be sent.
+   * Throws PdpUnavailable or PdpRefused if there is no answer, TypeError or RangeError for arguments that cannot be
+   * sent.
    */
   async check(token: string | Token, permission: string, ...asking: Asking): Promise<Decision> {
     const [resource, context, options] = asking;
@@ -110,8 +112,8 @@ export class Guard {
   }
 
   /**
-   * The verified actor, if they may. Throws Unauthenticated (401) or Forbidden (403) if they may not, and otherwise
-   * what `check` throws.
+   * Returns the verified actor if they are allowed. Throws Unauthenticated (401) or Forbidden (403) if they are
+   * not, and otherwise what `check` throws.
    */
   async require(token: string | Token, permission: string, ...asking: Asking): Promise<Actor> {
     const decision = await this.check(token, permission, ...asking);
@@ -120,8 +122,8 @@ export class Guard {
   }
 
   /**
-   * `require` of the permission `role:<role>`, which the policy declares and gives to the role. No claim of the token
-   * is read.
+   * `require` for the permission `role:<role>`, which the policy declares and gives to the role. Reads no claim of
+   * the token.
    */
   async requireRole(token: string | Token, role: string): Promise<Actor> {
     if (typeof role !== "string") throw new TypeError("a role is a string");
@@ -129,8 +131,8 @@ export class Guard {
   }
 
   /**
-   * Answers 1 to 1,000 questions of one actor, in order, all at one revision. Look at the `allowed` of each. Throws
-   * what `check` throws.
+   * Asks 1 to 1,000 questions of an actor. The decisions have the order of the questions and are all made at the
+   * same revision; read the `allowed` of each. Throws what `check` throws.
    */
   async batch(token: string | Token, questions: readonly Question[], options?: AskOptions): Promise<Decision[]> {
     const secret = Token.of(token);
@@ -143,8 +145,8 @@ export class Guard {
   }
 
   /**
-   * Which of at most 1,000 questions hold, for a user interface to show. It guards nothing. A refused token holds
-   * nothing. Throws what `batch` throws.
+   * Asks which of at most 1,000 questions are allowed, for display in a user interface. It guards nothing. For a
+   * refused token, none is. Throws what `batch` throws.
    */
   async can(token: string | Token, questions: readonly Question[]): Promise<PermissionSet> {
     const asked = [...questions];
@@ -153,10 +155,10 @@ export class Guard {
   }
 
   /**
-   * All declared permissions that the actor has on one resource, or on each of several, for a user interface to show.
-   * It guards nothing. A permission holds on a resource that is given twice if it does so both times. A refused token
-   * holds nothing. All resources together have at most 1,000 declared permissions of their types. Throws what `check`
-   * throws.
+   * Returns all declared permissions that the actor has on a resource, or on each of several resources, for display
+   * in a user interface. It guards nothing. If a resource is given twice, a permission on it must hold both times.
+   * A refused token has no permissions. All resources together may have at most 1,000 declared permissions of their
+   * types. Throws what `check` throws.
    */
   async permissions(
     token: string | Token,
@@ -172,7 +174,10 @@ export class Guard {
     return permissionsFromAnswer(await this.#ask(pathOf(method), request, secret), asked);
   }
 
-  /** Calls until there is an answer, an error that will stay, or no time left. Repeating changes nothing. */
+  /**
+   * Calls until there is an answer, a permanent error, or no time left. A retry is safe because no decision changes
+   * anything.
+   */
   async #ask(path: string, request: Uint8Array, token: Token): Promise<Uint8Array> {
     const ends = performance.now() + this.#deadlineMs;
     let longest = RETRY_MS_FIRST;
@@ -181,10 +186,10 @@ export class Guard {
       if (this.#closed) throw new PdpUnavailable("the guard is closed");
       const { answer, error } = await this.#call(path, request, ends - performance.now());
       if (error === null) return answer;
-      // Where a repetition ran out of time, why there was one says more.
+      // If a retry ran out of time, the failure before it says more.
       if (failure === null || error.code !== status.DEADLINE_EXCEEDED) failure = error;
       const again = error.code === status.UNAVAILABLE || error.code === status.CANCELLED;
-      // Full jitter: guards that failed together do not come back together.
+      // Full jitter, so that guards that failed together do not retry together.
       const pause = Math.random() * longest;
       if (this.#closed || !again || performance.now() + pause >= ends) break;
       longest = Math.min(2 * longest, RETRY_MS_MAX);
@@ -212,7 +217,7 @@ export class Guard {
   }
 }
 
-/** A guard for the bearer of one token. Its methods are those of Guard, without the token. */
+/** A guard for the bearer of a token. Its methods are those of Guard, without the token. */
 export class RequestGuard {
   readonly #guard: Guard;
   readonly #token: Token;
@@ -267,7 +272,7 @@ function asIs(bytes: Buffer): Uint8Array {
 }
 
 function wishOf(options: AskOptions = {}): bigint | number {
-  // A wish that is written otherwise would go unheard.
+  // A misspelled option would be ignored.
   for (const name of Object.keys(options)) {
     if (name !== "atLeastRevision") throw new TypeError(`a question has no option ${name}`);
   }

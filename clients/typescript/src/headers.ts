@@ -1,13 +1,13 @@
-// The session token of a request. Knows no framework.
+// Finds the session token of a request. Knows no framework.
 
 import { Token } from "./values.js";
 
-/** Where Clerk's front ends keep the session token. */
+/** The cookie in which Clerk's front ends keep the session token. */
 export const SESSION_COOKIE = "__session";
 
 /**
- * Headers: pairs as they were received; Node's `rawHeaders`, in which names and values take turns; or Web
- * `Headers` or an object, where a header that came twice is a list, or was joined by a comma.
+ * Headers: pairs as they were received; Node's `rawHeaders`, in which names and values alternate; or Web `Headers`
+ * or an object, in which a repeated header is a list, or joined by a comma.
  */
 export type HeadersLike =
   | readonly (readonly [string, string])[]
@@ -15,20 +15,23 @@ export type HeadersLike =
   | Headers
   | Readonly<Record<string, string | readonly string[] | undefined>>;
 
-/** The request of a server: Node's (Express's too), or that of the Web. */
+/** The request of a server: Node's (also Express's), or that of the Web. */
 export interface RequestLike {
   readonly headers: Headers | Readonly<Record<string, string | readonly string[] | undefined>>;
   readonly rawHeaders?: readonly string[];
 }
 
-/** The headers of a request, as exactly as its server tells: `headers` of Node drops a second Authorization. */
+/**
+ * The headers of a request in the most exact form that its server has: `headers` of Node drops a second
+ * Authorization.
+ */
 export function headersOf(request: RequestLike): HeadersLike {
   return request.rawHeaders ?? request.headers;
 }
 
 /**
- * The token of a request by docs/guards.md, "The token of a request": of its one `Authorization: Bearer` header,
- * and only where there is no header of that scheme, of the one session cookie. The empty token: there is none.
+ * The token of a request by docs/guards.md, "The token of a request": that of its only `Authorization: Bearer`
+ * header, or, if there is no header of that scheme, that of the only session cookie. Empty: there is none.
  */
 export function sessionToken(headers: HeadersLike, cookieName: string = SESSION_COOKIE): Token {
   return new Token(find(headers, cookieName));
@@ -50,18 +53,18 @@ function find(headers: HeadersLike, cookieName: string): string {
 function* pairs(headers: HeadersLike): Generator<readonly [string, string]> {
   if (isList(headers)) {
     for (let i = 0; i < headers.length; i++) {
-      const one = headers[i] as string | readonly [string, string];
-      if (typeof one === "string") yield [one, headers[++i] as string];
-      else yield one;
+      const header = headers[i] as string | readonly [string, string];
+      if (typeof header === "string") yield [header, headers[++i] as string];
+      else yield header;
     }
     return;
   }
   const entries = isHeaders(headers) ? headers.entries() : Object.entries(headers);
   for (const [name, value] of entries) {
-    for (const one of typeof value === "string" ? [value] : (value ?? [])) {
-      // Whoever joined headers did it by a comma, which no session token has: what has one is taken for two.
-      if (name.toLowerCase() === "authorization") for (const part of one.split(",")) yield [name, part];
-      else yield [name, one];
+    for (const item of typeof value === "string" ? [value] : (value ?? [])) {
+      // Joined headers have a comma, which no session token contains: a value with a comma counts as two.
+      if (name.toLowerCase() === "authorization") for (const part of item.split(",")) yield [name, part];
+      else yield [name, item];
     }
   }
 }
@@ -70,20 +73,20 @@ function isList(headers: HeadersLike): headers is readonly (readonly [string, st
   return Array.isArray(headers);
 }
 
-/** By what it can, because frameworks bring Headers of their own. */
+/** Tests the methods, because frameworks have Headers classes of their own. */
 function isHeaders(headers: HeadersLike): headers is Headers {
   return "entries" in headers && typeof headers.entries === "function";
 }
 
 const BEARER = /^bearer(?:[ \t]+(.*))?$/is;
 
-/** What follows the scheme Bearer; null where the credentials are of another one. */
+/** The text after the scheme Bearer; null if the credentials have another scheme. */
 function bearer(credentials: string): string | null {
   const found = BEARER.exec(trimmed(credentials));
   return found && (found[1] ?? "");
 }
 
-/** The value of the one cookie of a name, as it was sent. RFC 6265, section 4.2.1. */
+/** The value of the only cookie with this name, as it was sent. RFC 6265, section 4.2.1. */
 function onlyCookie(headers: readonly string[], wanted: string): string {
   const found: string[] = [];
   for (const pair of headers.join(";").split(";")) {
@@ -94,7 +97,7 @@ function onlyCookie(headers: readonly string[], wanted: string): string {
   return found.length === 1 ? (found[0] as string) : "";
 }
 
-/** Without spaces and tabs at its ends; `trim` would take more away. */
+/** Removes spaces and tabs at both ends; `trim` would remove more. */
 function trimmed(text: string): string {
   let start = 0;
   let end = text.length;

@@ -3,7 +3,7 @@
 //   const pdp = new HonoGuard(guard);
 //   app.use(pdp.middleware(new Routes({ "/admin/**": "admin:access", "GET /healthz": "public" })));
 //   app.put("/courses/:id", pdp.protect<"/courses/:id">("course:edit", course), handler);
-//   app.onError(pdp.errors); // answers what handlers throw
+//   app.onError(pdp.errors); // answers the errors that handlers throw
 //
 // where `course` is `(c) => ({ type: "course", id: c.req.param("id") })`. The actor is
 // `c.var.actor`. Any handler may ask more: `await guard.of(c.req.raw).require("course:create")`.
@@ -18,12 +18,12 @@ import { pathOf } from "./route-path.js";
 import type { Routes } from "./routes.js";
 import type { Actor, Resource } from "./values.js";
 
-/** What the middleware of a route map sets: who was let pass; null on a public route. */
+/** The variables that the middleware of a route map sets: the allowed actor; null on a public route. */
 export interface RoutedEnv {
   Variables: { actor: Actor | null };
 }
 
-/** What `protect` sets: who was let pass. */
+/** The variables that `protect` sets: the allowed actor. */
 export interface ProtectedEnv {
   Variables: { actor: Actor };
 }
@@ -33,28 +33,31 @@ export class HonoGuard {
   readonly #guard: Guard;
   readonly #log: Log;
 
-  /** `log` is told why a request was refused without a decision; no text holds a token or a query. */
+  /** `log` receives the reason of each refusal without a decision; no text contains a token or a query. */
   constructor(guard: Guard, log: Log = console.warn) {
     this.#guard = guard;
     this.#log = log;
   }
 
   /**
-   * Lets pass what a route map lets pass. It reads the path as it was received; an application that is mounted, or
-   * reads the path in another way, is refused.
+   * Lets requests pass as a route map says. It reads the path as it was received; an application that is mounted,
+   * or that reads the path in another way, is refused.
    */
   middleware(routes: Routes): MiddlewareHandler<RoutedEnv> {
     return this.#handler((c) => routed(routes, c.req.raw.method, receivedPath(c)));
   }
 
-  /** Lets pass who has a permission, on the resource that a function finds in the request. `P` is the path. */
+  /**
+   * Lets requests pass whose actor has a permission, on the resource that a function finds in the request. `P`: the
+   * path.
+   */
   protect<P extends string = string>(
     permission: string,
     ...resource: [] | [(c: Context<ProtectedEnv, P>) => Resource | Promise<Resource>]
   ): MiddlewareHandler<ProtectedEnv, P> {
     const [find] = resource;
     if (resource.length > 0) checkFinder(permission, find);
-    // With a question there is an actor.
+    // If there is a question, there is an actor.
     return this.#handler((c) =>
       find === undefined
         ? { permission, resource: null }
@@ -62,7 +65,7 @@ export class HonoGuard {
     ) as unknown as MiddlewareHandler<ProtectedEnv, P>;
   }
 
-  /** Answers the errors of a guard, and all others as Hono does by itself. */
+  /** Answers the errors of a guard itself, and all others as Hono does by default. */
   readonly errors: ErrorHandler = (error, c) => {
     if (error instanceof GuardError) return this.#answer(error, c);
     if ("getResponse" in error) return error.getResponse();
@@ -92,7 +95,7 @@ export class HonoGuard {
   }
 }
 
-/** The path as it was received. Throws RouteRefused where Hono finds handlers by another one, which it decodes once. */
+/** The path as it was received. Throws RouteRefused if Hono finds handlers by another one, which it decodes once. */
 function receivedPath(c: Context): string {
   const path = pathOf(receivedTarget(c));
   checkSame(decoded(path), c.req.path);
@@ -100,8 +103,8 @@ function receivedPath(c: Context): string {
 }
 
 /**
- * Of the request of Node's server where there is one, because `Request` has cleaned its URL. What another server has
- * cleaned is all there is to go by.
+ * The path from the request of Node's server if there is one, because `Request` has normalised its URL. For another
+ * server the normalised URL is all there is.
  */
 function receivedTarget(c: Context): string {
   const target: unknown = c.env?.incoming?.url;

@@ -1,17 +1,17 @@
-// The guard: one line before the business logic that asks the policy decision point.
+// The guard: a line before the business logic that asks the policy decision point.
 //
 //   const guard = new Guard("dns:///pdp.internal:50051", { tls: { ca: "ca.pem" }, apiKey: key });
 //   const actor = await guard.require(token, "course:edit", { type: "course", id });
 //
-// In: the request's Clerk session token, a permission, a resource, facts of the request. Out: one of three outcomes,
-// never mixed. A decision (`check`, `batch`: allow or deny); a denial thrown (`require`: Unauthenticated or
+// In: the request's Clerk session token, a permission, a resource, facts of the request. Out: one of three
+// distinct outcomes. A decision (`check`, `batch`: allow or deny); a denial thrown (`require`: Unauthenticated or
 // Forbidden); or no decision (PdpUnavailable, PdpRefused), which is never an allow.
 //
-// - An allow is given only for an answer that says so, names the actor and contradicts itself nowhere. Every status
+// - An allow is returned only for an answer that allows, names the actor and is consistent. Every status
 //   but OK and every other answer is an error.
-// - A call ends within its deadline, repetitions included.
-// - No token and no API key stands in an error or in what printing a value shows.
-// - It decides nothing, reads no claim of the token and keeps nothing.
+// - A call ends within its deadline, retries included.
+// - No error and no printed value contains a token or an API key.
+// - It decides nothing, reads no claim of the token and caches nothing.
 
 export {
   Denied,

@@ -1,12 +1,12 @@
-// What adapters log: requests that were refused and that the PDP's audit log does not show. Knows no framework.
+// The log of the adapters: refused requests that the PDP's audit log does not have. Knows no framework.
 
 import { type GuardError, PdpRefused, PdpUnavailable, RouteRefused } from "./errors.js";
 import { withoutTokenShapes } from "./failures.js";
 
-/** Takes one line of text: `console.warn`, or `(text) => logger.warn(text)`. */
+/** Receives a line of text: `console.warn`, or `(text) => logger.warn(text)`. */
 export type Log = (text: string) => void;
 
-/** The request that a line is about: its method, and its target as it was received. */
+/** The request of a line: its method, and its target as it was received. */
 export interface LoggedRequest {
   readonly method: string;
   readonly target: string;
@@ -14,7 +14,7 @@ export interface LoggedRequest {
 
 const TEXT_CHARACTERS_MAX = 500;
 const METHOD_CHARACTERS_MAX = 32;
-// What comes after the path, also where it is written as an escape: a query may hold secrets, and so may `;jsessionid=`.
+// The part after the path, also if it is escaped: a query may contain secrets, and so may `;jsessionid=`.
 const AFTER_PATH = /[?#;]|%(?:3f|23|3b)/i;
 
 /** Logs why a request was refused. Denials are not logged: the PDP has them in its audit log. */
@@ -32,12 +32,12 @@ function textOf(error: GuardError): string | null {
 }
 
 function requestText({ method, target }: LoggedRequest): string {
-  // A target that is no path may be a URL, and a URL may hold a password.
+  // A target that is not a path may be a URL, and a URL may contain a password.
   const [path = ""] = target.startsWith("/") ? target.split(AFTER_PATH, 1) : ["<no path>"];
   return `${printable(method, METHOD_CHARACTERS_MAX)} ${printable(path, TEXT_CHARACTERS_MAX)}`;
 }
 
-/** Printable ASCII in one line: strangers write these texts, and a log is read in a terminal. */
+/** A single line of printable ASCII: strangers write these texts, and logs are read in a terminal. */
 function printable(text: string, charactersMax: number): string {
   const shown = withoutTokenShapes(text).replace(
     /[^ -~]|\\/gu,

@@ -1,5 +1,5 @@
-// Values <-> messages of the contract. The only file that sees both, and the one that decides whether an answer
-// is one.
+// Converts between values and messages of the contract. Only this file knows both, and it decides whether an
+// answer is valid.
 
 import { create, type DescField, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
@@ -25,11 +25,11 @@ import {
   type Token,
 } from "./values.js";
 
-/** How many questions a batch has at most. */
+/** The most questions of a batch. */
 export const BATCH_QUESTIONS_MAX = 1_000;
 
 const REVISION_MAX = 2n ** 64n - 1n;
-// RFC 3339's years, 0001 to 9999, as google.protobuf.Timestamp has them.
+// The years of RFC 3339 and of google.protobuf.Timestamp, 0001 to 9999.
 const SECONDS_MIN = -62_135_596_800n;
 const SECONDS_MAX = 253_402_300_799n;
 
@@ -48,7 +48,7 @@ const FACTORS = new Map<service.StepUp_Factor, Factor>([
   [service.StepUp_Factor.BOTH, "multi_factor"],
 ]);
 
-/** The bytes of one question. Throws TypeError and RangeError for what cannot be sent. */
+/** The bytes of a question. Throws TypeError and RangeError if it cannot be sent. */
 export function checkRequest(token: Token, question: Question, atLeastRevision: bigint | number): Uint8Array {
   const message = create(service.CheckRequestSchema, {
     ...itemOf(question),
@@ -87,8 +87,10 @@ export function batchRequest(
   );
 }
 
-/** The bytes that ask for all permissions on resources. Throws RangeError for more than 1,000, and what checkRequest
- * throws. */
+/**
+ * The bytes of a request for all permissions on resources. Throws RangeError for more than 1,000, and what
+ * checkRequest throws.
+ */
 export function permissionsRequest(
   token: Token,
   resources: readonly Resource[],
@@ -107,7 +109,10 @@ export function permissionsRequest(
   return toBinary(queries.ListAllowedPermissionsRequestSchema, message);
 }
 
-/** A token that is not Unicode text cannot be sent. It proves nothing either: the empty one goes in its place. */
+/**
+ * The token as it is sent. A token that is not Unicode text cannot be sent and proves nothing: the empty token
+ * replaces it.
+ */
 function sendable(token: Token): string {
   const text = token.reveal();
   return text.isWellFormed() ? text : "";
@@ -119,7 +124,7 @@ function itemOf(question: Question): { permission: string; resource?: core.Resou
   }
   const permission = textOf(question.permission, "permission");
   if (Object.hasOwn(question, "resource") && question.resource === undefined) {
-    // Most often a mistake; without its resource the question would be another one, and might be allowed.
+    // Usually a mistake; without its resource it would be a different question, which might be allowed.
     throw new TypeError("the resource is undefined; say null where the permission needs none");
   }
   const { resource } = question;
@@ -162,30 +167,30 @@ function revisionOf(revision: bigint | number): bigint {
   return exact;
 }
 
-/** Puts a Struct that is encoded already among the fields of a message, as it would come from the wire. */
+/** Adds an encoded Struct to the fields of a message, as if it had been received. */
 function addStruct(message: Message, field: DescField, attributes: unknown): void {
   if (attributes === undefined || attributes === null) return;
   const data = new BinaryWriter().bytes(toStruct(attributes, field.name)).finish();
   message.$unknown = [{ no: field.number, wireType: WireType.LengthDelimited, data }];
 }
 
-/** The decision that an answer to Check states, or PdpUnavailable where it states none. */
+/** The decision in an answer to Check. Throws PdpUnavailable if the answer is not valid. */
 export function decisionFromCheck(bytes: Uint8Array): Decision {
   const answer = decoded(() => fromBinary(service.CheckResponseSchema, bytes));
   return decisionOf(answer, actorOf(answer.actor));
 }
 
-/** The decisions that an answer to so many questions states, or PdpUnavailable. */
+/** The decisions in an answer to so many questions. Throws PdpUnavailable if it is not valid. */
 export function decisionsFromBatch(bytes: Uint8Array, count: number): Decision[] {
   const answer = decoded(() => fromBinary(service.BatchCheckResponseSchema, bytes));
   if (answer.results.length !== count) {
     throw noAnswer(`${answer.results.length} results to ${count} questions`);
   }
   const actor = actorOf(answer.actor);
-  return answer.results.map((one) => decisionOf(one, actor));
+  return answer.results.map((result) => decisionOf(result, actor));
 }
 
-/** What holds on each of these resources, by an answer; or PdpUnavailable where it contradicts itself. */
+/** The permissions on each of these resources in an answer. Throws PdpUnavailable if it contradicts itself. */
 export function permissionsFromAnswer(bytes: Uint8Array, resources: readonly Resource[]): PermissionSet {
   const answer = decoded(() => fromBinary(queries.ListAllowedPermissionsResponseSchema, bytes));
   const { results, refusal } = answer;
@@ -200,7 +205,7 @@ export function permissionsFromAnswer(bytes: Uint8Array, resources: readonly Res
   const denied: Held[] = [];
   results.forEach((result, index) => {
     const { type, id } = resources[index] as Resource;
-    if (result.allowed.length > 0 && !may) throw noAnswer("a permission of nobody");
+    if (result.allowed.length > 0 && !may) throw noAnswer("permissions without an actor");
     for (const permission of result.allowed) {
       if (!permission.startsWith(`${type}:`) || result.denied.includes(permission)) {
         throw noAnswer("a permission of another type, or one that is denied too");
@@ -238,7 +243,7 @@ function decisionOf(answer: service.CheckResponse, actor: Actor | null): Decisio
   const kind = DENIAL_KINDS.get(answer.denialKind) ?? null;
   const allowed = answer.decision === core.Decision.ALLOW;
   if (allowed) {
-    if (answer.denialKind !== core.DenialKind.UNSPECIFIED) throw noAnswer("an allow that is a kind of denial");
+    if (answer.denialKind !== core.DenialKind.UNSPECIFIED) throw noAnswer("an allow with a kind of denial");
     if (actor === null) throw noAnswer("an allow without an actor");
   } else {
     if (answer.decision !== core.Decision.DENY) throw noAnswer(`decision ${answer.decision}`);
@@ -248,7 +253,7 @@ function decisionOf(answer: service.CheckResponse, actor: Actor | null): Decisio
   if (source === undefined) throw noAnswer(`an answer of unknown source ${answer.source}`);
   return new Decision({
     allowed,
-    // A newer PDP knows more reasons; the decision itself is not in doubt.
+    // A newer PDP knows more reasons; the decision holds anyway.
     reason: core.DecisionReason[answer.reason] ?? String(answer.reason),
     message: answer.message,
     denialKind: kind,
@@ -263,7 +268,7 @@ function decisionOf(answer: service.CheckResponse, actor: Actor | null): Decisio
   });
 }
 
-/** Null also for a factor that a newer PDP knows: the denial is not in doubt. */
+/** Null also for a factor that only a newer PDP knows: the denial holds anyway. */
 function stepUpOf(stepUp: service.StepUp | undefined): StepUp | null {
   const factor = stepUp && FACTORS.get(stepUp.factor);
   return factor ? Object.freeze({ factor, maxAgeSeconds: Number(stepUp.maxAge?.seconds ?? 0n) }) : null;
@@ -279,5 +284,5 @@ function timeOf(time: Timestamp | undefined): Date | null {
 }
 
 function noAnswer(what: string): PdpUnavailable {
-  return new PdpUnavailable(`what the PDP sent is not an answer: ${what}`);
+  return new PdpUnavailable(`the PDP sent an invalid answer: ${what}`);
 }

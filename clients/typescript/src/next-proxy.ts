@@ -3,9 +3,9 @@
 //   const filter = new CoarseFilter(guard, new Routes({ "/": "public", "/admin/**": "admin:access", ... }));
 //   export const proxy = (request: NextRequest) => filter.refusal(request);
 //
-// It filters pages and nothing else. A server action is called through any page, what `next.config` rewrites is found
-// by another path than the one that is seen here, and Next.js has had ways around its middleware (CVE-2025-29927,
-// CVE-2026-44574, CVE-2026-44575): each page, handler and action that has something to hide asks by itself.
+// It filters pages and nothing else. A server action can be called through any page, a rewrite in `next.config`
+// leads to another path than the one seen here, and Next.js has had ways around its middleware (CVE-2025-29927,
+// CVE-2026-44574, CVE-2026-44575). So each protected page, handler and action must ask by itself.
 
 import type { NextRequest } from "next/server.js";
 
@@ -16,16 +16,16 @@ import type { Log } from "./logging.js";
 import type { Routes } from "./routes.js";
 import type { Token } from "./values.js";
 
-// `x.segments/y.segment.rsc` is the page `x` where a platform routes by it, and a page of that name elsewhere.
+// `x.segments/y.segment.rsc` is the page `x` on platforms that route by it, and a page of that name elsewhere.
 const SEGMENTS = /\.segments(?:\/|$)/i;
 
-/** Refuses what a route map does not let pass. */
+/** Refuses requests that a route map does not let pass. */
 export class CoarseFilter {
   readonly #guard: Guard;
   readonly #routes: Routes;
   readonly #log: Log;
 
-  /** `log` is told why a request was refused without a decision; no text holds a token or a query. */
+  /** `log` receives the reason of each refusal without a decision; no text contains a token or a query. */
   constructor(guard: Guard, routes: Routes, log: Log = console.warn) {
     this.#guard = guard;
     this.#routes = routes;
@@ -33,9 +33,9 @@ export class CoarseFilter {
   }
 
   /**
-   * The answer to a request that does not pass; undefined: it passes. The path is the one by which Next.js finds
-   * pages, without `basePath` and locale. The token is that of the request, or what a function gives:
-   * `() => clerkToken(auth)`, within `clerkMiddleware`.
+   * The answer to a refused request; undefined: it passes. The path is the one by which Next.js finds pages,
+   * without `basePath` and locale. The token is that of the request, or the result of a function: `() =>
+   * clerkToken(auth)`, within `clerkMiddleware`.
    */
   async refusal(
     request: NextRequest,
@@ -58,12 +58,12 @@ export class CoarseFilter {
   }
 }
 
-/** Throws RouteRefused where Next.js may find a page by another path. */
+/** Throws RouteRefused if Next.js may find a page by another path. */
 function pathOf({ nextUrl, headers }: NextRequest): string {
-  // Of `/_next/data/<build>/x.json` only `/x` is seen, also where it is no data of this build but some other page. The
-  // client of the Pages Router that is refused it loads the page as a whole.
+  // Of `/_next/data/<build>/x.json` only `/x` is visible, even if it is not data of this build but another page.
+  // The client of the Pages Router loads the whole page if this is refused.
   const isData = headers.has("x-nextjs-data") || nextUrl.buildId !== undefined;
-  // With both `basePath` and `i18n`, `/base/fr/x` is shown to the proxy as the page `/base/fr/x` of the locale `fr`.
+  // With both `basePath` and `i18n`, the proxy receives `/base/fr/x` as the page `/base/fr/x` of the locale `fr`.
   const isOfTwoLocales = nextUrl.pathname
     .toLowerCase()
     .split("/")

@@ -6,8 +6,8 @@
 //   export const rename = pdp.withGuardAction("course:edit", (id: string) => course(id), async (actor, id) => ...);
 //   const permissions = await pdp.can(questions);                  // in a server component
 //
-// Every handler and every action asks by itself: an action can be called through any page, whatever `proxy.ts` says
-// of the page that shows its button.
+// Every handler and every action asks by itself: an action can be called through any page, whatever `proxy.ts`
+// allows for the page with its button.
 
 import { headers } from "next/headers.js";
 import type { NextRequest } from "next/server.js";
@@ -19,43 +19,46 @@ import { type Log, logRefusal } from "./logging.js";
 import type { PermissionSet } from "./permissions.js";
 import type { Actor, Attributes, Question, Resource, Token } from "./values.js";
 
-/** What a guard of Next.js is made with. */
+/** The options of a guard of Next.js. */
 export interface NextGuardOptions {
-  /** Where the token of the current request is, instead of its headers: `() => clerkToken(auth)` of `pdp-client/clerk`. */
+  /**
+   * Returns the token of the current request, in place of its headers: `() => clerkToken(auth)` of
+   * `pdp-client/clerk`.
+   */
   readonly token?: () => string | Token | Promise<string | Token>;
-  /** Is told why a request was refused without a decision; no text holds a token or a query. */
+  /** Receives the reason of each refusal without a decision; no text contains a token or a query. */
   readonly log?: Log;
 }
 
-/** Finds what a request or an action is about. Null instead of a function: the permission needs no resource. */
+/** Finds the resource of a request or an action. Null in place of the function: the permission needs no resource. */
 export type ResourceOf<Found extends unknown[]> = Finder<Found> | null;
 
-/** What Next.js hands to a route handler besides the request. */
+/** The argument of a route handler after the request. */
 export interface RouteContext<Params> {
   readonly params: Promise<Params>;
 }
 
-/** The same, and who was let pass. */
+/** The same, with the allowed actor. */
 export interface GuardedContext<Params> extends RouteContext<Params> {
   readonly actor: Actor;
 }
 
 /**
- * What an action gives to who may not, and to everybody while the PDP gives no answer. It is returned, because
- * Next.js hides from a browser what an action throws. It holds no reason.
+ * The result of an action for an actor who is not allowed, or if the PDP gives no answer. It is returned, because
+ * Next.js hides from browsers what an action throws. It contains no reason.
  */
 export interface Refused {
   readonly refused: {
-    /** What a route handler would answer: 401, 403, 503 or 500. */
+    /** The status of a route handler's answer: 401, 403, 503 or 500. */
     readonly status: number;
     /** `unauthenticated`, `forbidden`, `unavailable` or `internal`. */
     readonly error: string;
-    /** Of a denial: the key to the audit log. */
+    /** For a denial: its id in the audit log. */
     readonly decisionId?: string;
   };
 }
 
-/** A guard for what Next.js calls. */
+/** A guard for handlers, actions and components of Next.js. */
 export class NextGuard {
   readonly #guard: Guard;
   readonly #token: NextGuardOptions["token"];
@@ -68,8 +71,8 @@ export class NextGuard {
   }
 
   /**
-   * A route handler for those who may. `resource` gets the variables of the path, decoded once, and the request.
-   * Refusals are answered by docs/guards.md, those that the handler throws too.
+   * A route handler for allowed actors only. `resource` receives the variables of the path, decoded once, and the
+   * request. Refusals are answered by docs/guards.md, also those that the handler throws.
    */
   withGuard<Params>(
     permission: string,
@@ -94,9 +97,9 @@ export class NextGuard {
   }
 
   /**
-   * A server action for those who may: the actor comes before the arguments of the call. `resource` gets these too;
-   * they are what a browser sent, whatever their types say. It gives a `Refused` instead of a result, also for
-   * refusals that the action throws.
+   * A server action for allowed actors only: the actor precedes the arguments of the call. `resource` receives the
+   * arguments too; a browser sent them, whatever their types say. Returns a `Refused` in place of a result, also
+   * for refusals that the action throws.
    */
   withGuardAction<Arguments extends unknown[], Result>(
     permission: string,
@@ -116,18 +119,23 @@ export class NextGuard {
     };
   }
 
-  /** The verified actor of the current request, if they may: for server components. Throws what `Guard.require` does. */
+  /**
+   * The verified actor of the current request, if they are allowed: for server components. Throws what
+   * `Guard.require` throws.
+   */
   async require(permission: string, resource: Resource | null = null): Promise<Actor> {
     return this.#guard.require(await this.token(), permission, resource);
   }
 
-  /** Which questions hold for who sent the current request, for a server component to show. It guards nothing. */
+  /** The allowed questions of the current request's actor, for display in a server component. It guards nothing. */
   async can(questions: readonly Question[]): Promise<PermissionSet> {
     return this.#guard.can(await this.token(), questions);
   }
 
-  /** All permissions on one resource, or on each of several, that who sent the current request has; for a server
-   * component to show. It guards nothing. */
+  /**
+   * All permissions of the current request's actor on a resource, or on each of several, for display in a server
+   * component. It guards nothing.
+   */
   async permissions(
     resources: Resource | readonly Resource[],
     context?: Attributes | null,
@@ -137,7 +145,7 @@ export class NextGuard {
 
   /** The token of the current request. */
   async token(): Promise<string | Token> {
-    // Read in any case: then nothing that depends on who asks is rendered before somebody does.
+    // Always read, so that nothing that depends on the actor is rendered before there is a request.
     const received = await headers();
     return this.#token ? this.#token() : this.#guard.sessionToken({ headers: received });
   }

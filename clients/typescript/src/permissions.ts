@@ -1,47 +1,47 @@
-// What somebody may, for user interfaces to show. It guards nothing, and needs nothing of Node.
+// Permissions of an actor, for display in user interfaces. They guard nothing. Does not need Node.
 
 import type { Decision, Question, ResourceRef } from "./values.js";
 
-/** What holds, for a front end. */
+/** An allowed permission, for a front end. */
 export interface Held {
   readonly permission: string;
-  /** Of the resource, with `id`; neither: without one. */
+  /** Type of the resource, together with `id`; neither: no resource. */
   readonly type?: string;
   readonly id?: string;
 }
 
-/** Which permissions hold, of those that `can` or `permissions` asked for. No other does. */
+/** The allowed permissions among those that `can` or `permissions` asked for. No other permission holds. */
 export class PermissionSet {
   readonly #held: ReadonlyMap<string, Held>;
 
-  /** Throws TypeError for what is no list as `toJSON` gives it. */
+  /** Throws TypeError for anything but a list as `toJSON` returns it. */
   constructor(held: Iterable<Held> = []) {
-    this.#held = new Map([...held].map((one) => [keyOf(one.permission, resourceOf(one)), one]));
+    this.#held = new Map([...held].map((entry) => [keyOf(entry.permission, resourceOf(entry)), entry]));
   }
 
-  /** The set that a front end was given: what `toJSON` gave. Throws TypeError for anything else. */
+  /** The set from the result of `toJSON`, in a front end. Throws TypeError for anything else. */
   static fromJSON(json: unknown): PermissionSet {
     if (!Array.isArray(json)) throw new TypeError("a set of permissions is a list in JSON");
     return new PermissionSet(json);
   }
 
-  /** Whether the permission holds on the resource, of which type and id count; null: without one. */
+  /** Whether the permission holds on a resource with this type and id; null: without a resource. */
   holds(permission: string, resource: ResourceRef | null = null): boolean {
     return this.#held.has(keyOf(permission, resource));
   }
 
-  /** What holds: a list of `{permission}` and, where there is a resource, `type` and `id`. */
+  /** The allowed permissions: a list of `{permission}` and, if there is a resource, `type` and `id`. */
   toJSON(): Held[] {
     return [...this.#held.values()].sort(
-      (one, other) =>
-        compare(one.permission, other.permission) ||
-        compare(one.type ?? "", other.type ?? "") ||
-        compare(one.id ?? "", other.id ?? ""),
+      (left, right) =>
+        compare(left.permission, right.permission) ||
+        compare(left.type ?? "", right.type ?? "") ||
+        compare(left.id ?? "", right.id ?? ""),
     );
   }
 }
 
-/** A question that is asked twice, with other attributes, holds where both do. */
+/** If two questions differ only in attributes, both must be allowed. */
 export function permissionSet(questions: readonly Question[], decisions: readonly Decision[]): PermissionSet {
   const asked = new Map<string, Held>();
   const denied = new Set<string>();
@@ -65,6 +65,6 @@ function keyOf(permission: string, resource: ResourceRef | null): string {
   return JSON.stringify(parts);
 }
 
-function compare(one: string, other: string): number {
-  return one < other ? -1 : Number(one > other);
+function compare(left: string, right: string): number {
+  return left < right ? -1 : Number(left > right);
 }

@@ -1,10 +1,10 @@
-// What a browser is answered. Knows no framework.
+// The HTTP answers to refused requests. Knows no framework.
 
 import { Denied, GuardError, PdpUnavailable, Unauthenticated } from "./errors.js";
 import { type Log, logRefusal } from "./logging.js";
 import type { StepUp } from "./values.js";
 
-/** An answer to a request that does not go on. */
+/** The answer to a refused request. */
 export interface Refusal {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -12,7 +12,7 @@ export interface Refusal {
   readonly body: string;
 }
 
-/** The answer for an error by docs/guards.md. It says no reason. */
+/** The answer to an error, by docs/guards.md. It contains no reason. */
 export function refusalOf(error: GuardError): Refusal {
   const headers: Record<string, string> = { "Content-Type": "application/json", "Cache-Control": "no-store" };
   if (error instanceof Unauthenticated) headers["WWW-Authenticate"] = "Bearer";
@@ -29,12 +29,12 @@ export function refusalOf(error: GuardError): Refusal {
   return { status: error.httpStatus, headers, body: JSON.stringify(body) };
 }
 
-/** The value of WWW-Authenticate that asks for a verification (RFC 9470, section 3). */
+/** The value of WWW-Authenticate that requires a verification (RFC 9470, section 3). */
 function challengeOf({ factor, maxAgeSeconds }: StepUp): string {
   return `Bearer error="insufficient_user_authentication", acr_values="${factor}", max_age="${maxAgeSeconds}"`;
 }
 
-/** What `useReverification` of Clerk's front ends takes for a wish to verify again. */
+/** The body that `useReverification` of Clerk's front ends recognises as a request to verify again. */
 function reverificationOf({ factor, maxAgeSeconds }: StepUp): object {
   const afterMinutes = Math.max(1, Math.floor(maxAgeSeconds / 60));
   return {
@@ -45,8 +45,8 @@ function reverificationOf({ factor, maxAgeSeconds }: StepUp): object {
 }
 
 /**
- * The Response for an error of a guard; `log` is told why where there was no decision. Whatever else was thrown is
- * thrown again: it is no refusal.
+ * The Response to an error of a guard; `log` receives the reason if there was no decision. Rethrows every other
+ * error.
  */
 export function refuse(error: unknown, log: Log = console.warn): Response {
   if (!(error instanceof GuardError)) throw error;

@@ -1,26 +1,26 @@
-// A request's path, as it was received -> its segments, or a refusal. What a proxy, a framework and a file system
-// make of a path differs wherever it is not plain, so what is not plain is refused instead of repaired.
+// Splits a request's path, as it was received, into segments, or refuses it. Proxies, frameworks and file systems
+// read a path differently unless it is plain. So a path that is not plain is refused instead of repaired.
 
 import { RouteRefused } from "./errors.js";
 
 const PATH_BYTES_MAX = 8 * 1024;
 const UNSAFE = /[^!-~]|[\\;#]|\/\/|%(?![0-9A-Fa-f]{2})/;
-// Separators and what ends a path for somebody; `%` would be an escape for who decodes twice, and a space at an end
-// is cut off by some (CVE-2016-5007).
+// Separators, and characters that end a path for some programs; `%` would be an escape for a program that decodes
+// twice, and some programs cut off a trailing space (CVE-2016-5007).
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are refused
 const UNSAFE_DECODED = /[\x00-\x1f\x7f-\x9f/\\%;?#]|^ | $/;
-// The letters beyond ASCII that are one of ASCII for a program to which letter case does not count: dotted I,
-// dotless i, long s, Kelvin sign.
+// Letters beyond ASCII that case-insensitive programs take for an ASCII letter: dotted I, dotless i, long s,
+// Kelvin sign.
 const FOLDED: Readonly<Record<string, string>> = { "\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k" };
 
-/** The segments of a path, three times. */
+/** The segments of a path in three forms. */
 export interface Path {
   readonly sent: readonly string[];
   /** Percent-decoded once. */
   readonly decoded: readonly string[];
-  /** Decoded, and without letter case. */
+  /** Decoded and case-folded. */
   readonly folded: readonly string[];
-  /** Ends with a slash; `/` has no segment and does. */
+  /** Whether it ends with a slash; so does `/`, which has no segment. */
   readonly slash: boolean;
 }
 
@@ -30,7 +30,7 @@ export function pathOf(target: string): string {
   return query < 0 ? target : target.slice(0, query);
 }
 
-/** Reads the path of a request target; the query is cut off. Throws RouteRefused. */
+/** Reads the path of a request target without its query. Throws RouteRefused. */
 export function readPath(target: string): Path {
   const path = pathOf(target);
   if (!path.startsWith("/") || path.length > PATH_BYTES_MAX || UNSAFE.test(path)) {
@@ -44,7 +44,7 @@ export function readPath(target: string): Path {
   return { sent, decoded, folded: decoded.map(fold), slash };
 }
 
-/** Without letter case: equal where a program takes two texts for the same word in ASCII. */
+/** Folds case: texts that a program could take for the same ASCII word become equal. */
 export function fold(text: string): string {
   return text.replace(/[\u0130\u0131\u017f\u212a]/g, (letter) => FOLDED[letter] as string).toLowerCase();
 }

@@ -1,23 +1,23 @@
-// One route, as it is written: `GET /courses/{id}`, `/admin/**`, and what it needs.
+// Parses a route, `GET /courses/{id}` or `/admin/**`, and its requirement.
 
 import type { Path } from "./route-path.js";
 import { nameOf, type ResourceRef } from "./values.js";
 
-/** What needs nothing: everybody passes, without a token and without an actor. */
+/** A public route: every request passes, without a token and without an actor. */
 export const PUBLIC = "public";
 
-/** What a route needs. A text is the permission, or `public`. */
+/** The requirement of a route. A text is the permission, or `public`. */
 export type Requirement = string | Needs;
 
 /** A permission that a request needs. */
 export interface Needs {
-  /** `resource-type:action`, e.g. `course:view`. */
+  /** `resource-type:action`, for example `course:view`. */
   readonly permission: string;
-  /** `type/{variable}`: the variable of the path that is the id of the resource. */
+  /** `type/{variable}`: the variable of the path that has the id of the resource. */
   readonly resource?: string;
 }
 
-/** What the PDP is to be asked about one request. */
+/** The question of a request. */
 export interface Asked {
   readonly permission: string;
   /** Its id is percent-decoded once. Null: the permission needs none. */
@@ -32,30 +32,30 @@ const VARIABLE = /^\{([A-Za-z_][A-Za-z0-9_]*)\}$/;
 const PERMISSION = /^[a-z][a-z0-9_.-]*:[a-z][a-z0-9_.-]*$/;
 const RESOURCE = /^([a-z][a-z0-9_.-]*)\/(\{.*\})$/s;
 const NEEDS_NAMES = new Set(["permission", "resource"]);
-/** Of a route that names no method. */
+/** The method of a route that names none. */
 export const ANY_METHOD = "";
 
-/** One route of a map. */
+/** A route of a map. */
 export class Route {
-  /** Letters of the method; empty: all. */
+  /** The method; empty: all. */
   readonly method: string;
   /** Literals, and null for a variable. */
   readonly segments: readonly (string | null)[];
-  /** Ends with `**`. */
+  /** Whether it ends with `**`. */
   readonly rest: boolean;
-  /** Ends with a slash. That of `/`, which has no segments, counts as one. */
+  /** Whether it ends with a slash. The slash of `/`, which has no segments, counts. */
   readonly slash: boolean;
   /**
-   * How specific it is; of routes that take one path the greater. By segment, 2 is a literal, 1 a variable, and `**`
-   * is nothing; the 0 at the end is that it ends there.
+   * How specific the route is: among routes that match the same path, the greatest rank applies. Per segment, 2 is
+   * a literal, 1 a variable, and `**` is nothing; the 0 at the end means that the route ends there.
    */
   readonly rank: string;
   /** Null: it is public. */
   readonly #permission: string | null;
-  /** Its type, and which segment is its id. */
+  /** The type of the resource, and the index of the segment with its id. */
   readonly #resource: { readonly type: string; readonly place: number } | null;
 
-  /** Throws RouteWrong with a sentence about what is wrong with it. */
+  /** Throws RouteWrong with a sentence about the problem. */
   constructor(
     readonly text: string,
     requirement: Requirement,
@@ -81,13 +81,13 @@ export class Route {
       variables.set(name, place);
       return null;
     });
-    this.rank = this.segments.map((one) => (one === null ? "1" : "2")).join("") + (this.rest ? "" : "0");
+    this.rank = this.segments.map((segment) => (segment === null ? "1" : "2")).join("") + (this.rest ? "" : "0");
     const needs = needsOf(requirement);
     this.#permission = needs === null ? null : needs.permission;
     this.#resource = needs === null ? null : resourceOf(needs, variables);
   }
 
-  /** Whether it takes a path that it could take. */
+  /** Whether it matches a path that it could match. */
   takes(path: Path): boolean {
     return (
       (this.rest || this.slash === path.slash) &&
@@ -95,7 +95,7 @@ export class Route {
     );
   }
 
-  /** What a request for a path that it could take needs. */
+  /** The requirement of a request for a path that it could match. */
   asks(path: Path): Asked | typeof PUBLIC {
     if (this.#permission === null) return PUBLIC;
     const { type, place } = this.#resource ?? { type: "", place: -1 };
@@ -103,7 +103,7 @@ export class Route {
     return { permission: this.#permission, resource };
   }
 
-  /** Whether both ask the same for every path; their variables are at the same places. */
+  /** Whether both have the same requirement for every path; their variables have the same indexes. */
   asksAs(other: Route): boolean {
     return (
       this.#permission === other.#permission &&
@@ -112,13 +112,13 @@ export class Route {
     );
   }
 
-  /** Whether both are for the same paths; they are at the same place of the tree. */
+  /** Whether both match the same paths; they are at the same node of the tree. */
   isAs(other: Route): boolean {
-    return this.slash === other.slash && this.segments.every((one, place) => one === other.segments[place]);
+    return this.slash === other.slash && this.segments.every((segment, place) => segment === other.segments[place]);
   }
 }
 
-/** What is wrong with a route, as a sentence. */
+/** The problem of a route, as a sentence. */
 export class RouteWrong extends Error {}
 
 function literalOf(part: string): string {
@@ -145,7 +145,7 @@ function needsOf(requirement: Requirement): Needs | null {
   if (typeof needs !== "object" || needs === null || Array.isArray(needs)) {
     throw new RouteWrong(`must need a permission, or be public, not ${nameOf(needs)}`);
   }
-  // With `resources` for `resource` it would be asked without one.
+  // With `resources` for `resource` the question would have no resource.
   const unknown = Object.keys(needs).find((name) => !NEEDS_NAMES.has(name));
   if (unknown !== undefined) throw new RouteWrong(`needs a permission and a resource, not ${unknown}`);
   if (!fits(PERMISSION, needs.permission)) {

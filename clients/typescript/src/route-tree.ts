@@ -1,31 +1,31 @@
-// The routes of a map as a tree, and which of them do not go together.
+// The routes of a map as a tree, and the conflicts between them.
 
 import { fold, type Path } from "./route-path.js";
 import { ANY_METHOD, type Route } from "./route-pattern.js";
 
-/** Of judging a map: seconds. No map that people write comes near; and none is to stop a server. */
+/** Bounds the search for conflicts in a map to seconds. No real map comes near it, and no map may stop a server. */
 const STEPS_MAX = 200_000;
 
-/** Routes that end at one place, by method. Those of one method differ in letter case or a slash. */
+/** Routes that end at a node, by method. Routes of the same method differ in letter case or a slash. */
 export type Ends = Map<string, Route[]>;
 
-/** What is wrong with one route, or with two that do not go together. */
+/** A problem of a route, or of two conflicting routes. */
 export interface RouteProblem {
   readonly routes: readonly string[];
   readonly text: string;
 }
 
-/** Where routes part. Letter case does not count here, and neither does a slash at the end. */
+/** A node of the tree. Ignores letter case and a slash at the end. */
 export class Node {
   literals = new Map<string, Node>();
   variable: Node | null = null;
   ends: Ends = new Map();
-  /** Those that go on with `**`. */
+  /** Routes that continue with `**`. */
   rests: Ends = new Map();
-  /** Of all routes that end here or below. */
+  /** The methods of all routes that end here or below. */
   methods = new Set<string>();
 
-  /** Puts a route into the tree of this root. Yields what is wrong with it and those that are at the same place. */
+  /** Adds a route to the tree of this root. Yields its conflicts with routes at the same node. */
   *add(route: Route): Generator<RouteProblem> {
     let node: Node = this;
     this.methods.add(route.method);
@@ -49,7 +49,7 @@ export class Node {
     others.push(route);
   }
 
-  /** Where the routes end that take a path if letter case, escapes and a slash at the end do not count. */
+  /** The ends of the routes that match a path if letter case, escapes and a slash at the end are ignored. */
   couldTake(path: Path): Ends[] {
     const found: Ends[] = [];
     let nodes: Node[] = [this];
@@ -67,7 +67,7 @@ export class Node {
     return found;
   }
 
-  /** Pairs of routes that could take one path while neither is the more specific. */
+  /** Pairs of routes that could match the same path, neither of them more specific. */
   *conflicts(): Generator<RouteProblem> {
     const pending: Pair[] = [];
     const nodes: Node[] = [this];
@@ -92,37 +92,37 @@ export class Node {
 }
 
 /**
- * Two nodes that one path may lead to. What is below the first was more specific at first; where it is crossed, what
- * is below the other was so further on.
+ * Two nodes that the same path may lead to. Routes below the first were more specific at first; if the pair is
+ * crossed, routes below the other were so at a later segment.
  */
-type Pair = readonly [one: Node, other: Node, crossed: boolean];
+type Pair = readonly [left: Node, right: Node, crossed: boolean];
 
-function meet([one, other]: Pair): boolean {
-  return [...one.methods].some((method) => meeting(method, other.methods).length > 0);
+function meet([left, right]: Pair): boolean {
+  return [...left.methods].some((method) => meeting(method, right.methods).length > 0);
 }
 
-/** The conflicts of what ends at a pair. */
-function* problemsOf([one, other, crossed]: Pair): Generator<RouteProblem> {
+/** The conflicts of the routes that end at a pair. */
+function* problemsOf([left, right, crossed]: Pair): Generator<RouteProblem> {
   if (crossed) {
-    yield* conflictsOf([one.ends, one.rests], [other.ends, other.rests]);
-    if (other.rests.size > 0) yield* conflictsOf(endsBelow(one), [other.rests]);
+    yield* conflictsOf([left.ends, left.rests], [right.ends, right.rests]);
+    if (right.rests.size > 0) yield* conflictsOf(endsBelow(left), [right.rests]);
   }
-  if (one.rests.size > 0) yield* conflictsOf([one.rests], endsBelow(other));
+  if (left.rests.size > 0) yield* conflictsOf([left.rests], endsBelow(right));
 }
 
 /** The pairs below a pair. */
-function* below([one, other, crossed]: Pair): Generator<Pair> {
-  for (const [segment, literal] of one.literals) {
-    const otherLiteral = other.literals.get(segment);
+function* below([left, right, crossed]: Pair): Generator<Pair> {
+  for (const [segment, literal] of left.literals) {
+    const otherLiteral = right.literals.get(segment);
     if (otherLiteral !== undefined) yield [literal, otherLiteral, crossed];
   }
-  const others = crossed ? childrenOf(other) : [...other.literals.values()];
-  if (one.variable !== null && others.length > 0) yield [one.variable, merged(others), true];
-  const ones = crossed ? [...one.literals.values()] : childrenOf(one);
-  if (other.variable !== null && ones.length > 0) yield [merged(ones), other.variable, crossed];
+  const rights = crossed ? childrenOf(right) : [...right.literals.values()];
+  if (left.variable !== null && rights.length > 0) yield [left.variable, merged(rights), true];
+  const lefts = crossed ? [...left.literals.values()] : childrenOf(left);
+  if (right.variable !== null && lefts.length > 0) yield [merged(lefts), right.variable, crossed];
 }
 
-/** Pairs of routes, which take one path, of methods that meet. */
+/** Pairs whose methods overlap, of routes that match the same path. */
 function* conflictsOf(these: readonly Ends[], others: readonly Ends[]): Generator<RouteProblem> {
   for (const ends of these) {
     for (const otherEnds of others) {
@@ -142,16 +142,16 @@ function* conflictsOf(these: readonly Ends[], others: readonly Ends[]): Generato
   }
 }
 
-/** Which of the others may be of one request with a method. A route for GET is for HEAD too. */
+/** The methods among the others that overlap with a method. A route for GET also matches HEAD. */
 function meeting(method: string, others: { has(method: string): boolean; keys(): Iterable<string> }): string[] {
   if (method === ANY_METHOD) return [...others.keys()];
   const candidates = [method, ANY_METHOD];
   if (method === "GET") candidates.push("HEAD");
   if (method === "HEAD") candidates.push("GET");
-  return candidates.filter((one) => others.has(one));
+  return candidates.filter((name) => others.has(name));
 }
 
-/** One node for several. */
+/** Merges several nodes into a new node. */
 function merged(nodes: readonly Node[]): Node {
   if (nodes.length === 1) return nodes[0] as Node;
   const whole = new Node();
@@ -181,7 +181,7 @@ function endsBelow(node: Node): Ends[] {
   return childrenOf(node).flatMap((child) => [child.ends, child.rests, ...endsBelow(child)]);
 }
 
-/** Some route that ends here or below. */
+/** A route that ends here or below. */
 function anyOf(node: Node): Route {
   const [routes] = [...node.ends.values(), ...node.rests.values()];
   return routes === undefined ? anyOf(childrenOf(node)[0] as Node) : (routes[0] as Route);

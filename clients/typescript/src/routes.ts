@@ -1,4 +1,4 @@
-// Route maps: what a request needs, by its method and its path, as docs/guards.md says. Pure: needs nothing of Node.
+// Route maps: what a request needs, by its method and its path, as docs/guards.md says. Pure: does not need Node.
 
 import { RouteRefused } from "./errors.js";
 import { type Path, readPath } from "./route-path.js";
@@ -10,12 +10,12 @@ export { type Asked, type Needs, PUBLIC, type Requirement } from "./route-patter
 export type { RouteProblem } from "./route-tree.js";
 export { RouteRefused };
 
-/** How many routes a map has at most. */
+/** The most routes of a map. */
 export const ROUTES_MAX = 10_000;
 const PROBLEMS_MAX = 100;
 const SHOWN_MAX = 300;
 
-/** A map that cannot be used. Says what is wrong with which routes, 100 at most. */
+/** The map is invalid. Names the problem of each route, at most 100. */
 export class RouteMapInvalid extends Error {
   override readonly name = "RouteMapInvalid";
   readonly problems: readonly RouteProblem[];
@@ -26,16 +26,16 @@ export class RouteMapInvalid extends Error {
   }
 }
 
-/** A route map. It does not change. */
+/** A route map. It is immutable. */
 export class Routes {
   readonly #root = new Node();
 
   /**
-   * Makes a map from routes, such as `GET /courses/{id}`, and what each needs: a permission, `public`, or both a
+   * Makes a map from routes, such as `GET /courses/{id}`, and their requirements: a permission, `public`, or both a
    * permission and a resource.
    *
-   * Throws TypeError for what is no object, and RouteMapInvalid: a route is not well-formed, or two could take the
-   * same path and neither is the more specific.
+   * Throws TypeError for a value that is not an object, and RouteMapInvalid: a route is malformed, or two routes
+   * could match the same path and neither is more specific.
    */
   constructor(routes: Readonly<Record<string, Requirement>>) {
     if (typeof routes !== "object" || routes === null || routes instanceof Map) {
@@ -50,22 +50,23 @@ export class Routes {
   }
 
   /**
-   * What a request needs; both as they were received: the path neither decoded nor cleaned. It may have a query.
+   * The requirement of a request, by its method and path as they were received: the path neither decoded nor
+   * cleaned. It may have a query.
    *
-   * Throws RouteRefused: no route takes it (`no_route`), or the path could be read otherwise (`ambiguous_path`).
+   * Throws RouteRefused: no route matches it (`no_route`), or the path is ambiguous (`ambiguous_path`).
    */
   match(method: string, path: string): Asked | typeof PUBLIC {
     const read = readPath(path);
     const found = this.#candidates(method, read);
-    let standing: Candidate | null = null;
-    for (const one of found) {
-      if (one.route.takes(read) && (standing === null || compare(one, standing) > 0)) standing = one;
+    let match: Candidate | null = null;
+    for (const candidate of found) {
+      if (candidate.route.takes(read) && (match === null || compare(candidate, match) > 0)) match = candidate;
     }
-    if (standing === null) throw new RouteRefused("no_route");
-    const asked = standing.route.asks(read);
+    if (match === null) throw new RouteRefused("no_route");
+    const asked = match.route.asks(read);
     for (const other of found) {
-      // For a program that reads the path with less care, this one stands.
-      if (compare(other, standing) >= 0 && !isSame(other.route.asks(read), asked)) {
+      // A program that reads the path less carefully might apply this route.
+      if (compare(other, match) >= 0 && !isSame(other.route.asks(read), asked)) {
         throw new RouteRefused("ambiguous_path");
       }
     }
@@ -104,29 +105,29 @@ export class Routes {
   }
 }
 
-/** A route that could take a path, and how well its method fits. */
+/** A route that could match a path, and how well its method fits. */
 interface Candidate {
   readonly route: Route;
   readonly weight: number;
 }
 
-function compare(one: Candidate, other: Candidate): number {
-  if (one.route.rank !== other.route.rank) return one.route.rank < other.route.rank ? -1 : 1;
-  return one.weight - other.weight;
+function compare(left: Candidate, right: Candidate): number {
+  if (left.route.rank !== right.route.rank) return left.route.rank < right.route.rank ? -1 : 1;
+  return left.weight - right.weight;
 }
 
-/** The methods of routes that take a request, the best first. */
+/** The route methods that match a request, the best first. */
 function methodsOf(method: string): readonly string[] {
   if (method === "HEAD") return ["HEAD", "GET", ANY_METHOD];
   return method === ANY_METHOD ? [ANY_METHOD] : [method, ANY_METHOD];
 }
 
-function isSame(one: Asked | typeof PUBLIC, other: Asked | typeof PUBLIC): boolean {
-  if (one === PUBLIC || other === PUBLIC) return one === other;
+function isSame(left: Asked | typeof PUBLIC, right: Asked | typeof PUBLIC): boolean {
+  if (left === PUBLIC || right === PUBLIC) return left === right;
   return (
-    one.permission === other.permission &&
-    one.resource?.type === other.resource?.type &&
-    one.resource?.id === other.resource?.id
+    left.permission === right.permission &&
+    left.resource?.type === right.resource?.type &&
+    left.resource?.id === right.resource?.id
   );
 }
 

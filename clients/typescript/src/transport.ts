@@ -1,4 +1,4 @@
-// From a target and credentials to a gRPC connection.
+// Opens a gRPC connection from a target and credentials.
 
 import { readFileSync } from "node:fs";
 import { BlockList, isIP } from "node:net";
@@ -6,9 +6,9 @@ import { ChannelCredentials, type ChannelOptions, Client, Metadata } from "@grpc
 
 import { nameOf } from "./values.js";
 
-/** TLS to the PDP. Each is a path to a PEM file, or the PEM itself as a Buffer. */
+/** TLS to the PDP. Each field is a path to a PEM file, or the PEM itself as a Buffer. */
 export interface TlsOptions {
-  /** Authorities to trust; left out: Node's default roots. */
+  /** The trusted authorities; left out: Node's default roots. */
   readonly ca?: string | Buffer | undefined;
   /** This caller's certificate chain, for mTLS. */
   readonly cert?: string | Buffer | undefined;
@@ -16,32 +16,33 @@ export interface TlsOptions {
   readonly key?: string | Buffer | undefined;
 }
 
-/** How the PDP is reached. */
+/** The connection to the PDP. */
 export interface ConnectionOptions {
   readonly tls?: TlsOptions | undefined;
-  /** Sent as `authorization: Bearer ...`: by which this caller, not the actor, proves who it is. */
+  /** Sent as `authorization: Bearer ...`; authenticates this caller, not the actor. */
   readonly apiKey?: string | undefined;
-  /** Lets tokens and the key leave this machine in clear text, where something else encrypts. */
+  /** Lets tokens and the key leave this machine in clear text, if something else encrypts them. */
   readonly insecure?: boolean | undefined;
 }
 
 const OPTIONS: ChannelOptions = {
   "grpc.service_config": JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
-  // A DNS TXT record must not change how we retry or balance; asking again is ours.
+  // A DNS TXT record must not change how we retry or balance; the guard retries itself.
   "grpc.service_config_disable_resolution": 1,
   "grpc.enable_retries": 0,
-  // A connection that died in silence is found within 35 s.
+  // A dead connection is detected within 35 s.
   "grpc.keepalive_time_ms": 30_000,
   "grpc.keepalive_timeout_ms": 5_000,
   "grpc.keepalive_permit_without_calls": 1,
-  // What one guard has found out about an address is not for another, and closing one ends its connections.
+  // Guards do not share connections: what one learned about an address is not for another, and closing it ends
+  // them.
   "grpc.use_local_subchannel_pool": 1,
-  // gRPC's own 1 s and 120 s are long beside a deadline of 250 ms.
+  // gRPC's defaults of 1 s and 120 s are long compared with a deadline of 250 ms.
   "grpc.initial_reconnect_backoff_ms": 100,
   "grpc.max_reconnect_backoff_ms": 2_000,
-  // A rollout changes one address after the other; by default a name is looked up again after 30 s at the earliest.
+  // A rollout changes the addresses one by one; by default a name is resolved again after 30 s at the earliest.
   "grpc.dns_min_time_between_resolutions_ms": 1_000,
-  // A variable of the environment must not bring tokens to a proxy.
+  // An environment variable must not send tokens to a proxy.
   "grpc.enable_http_proxy": 0,
   // A thousand answers are a tenth of this.
   "grpc.max_receive_message_length": 4 * 1024 * 1024,
@@ -50,8 +51,8 @@ const API_KEY = /^[\x21-\x7e]{1,4096}$/;
 const PORT_DEFAULT = "443";
 
 /**
- * A connection that balances over all addresses of a target and connects on its first call. Throws TypeError and
- * RangeError for options that do not hold, and what reading PEM files throws.
+ * A connection that balances over all addresses of a target and connects at its first call. Throws TypeError and
+ * RangeError for invalid options, and whatever reading PEM files throws.
  */
 export function connect(target: string, { tls, insecure }: ConnectionOptions): Client {
   if (typeof target !== "string") throw new TypeError(`the target is a string, not ${nameOf(target)}`);
@@ -67,12 +68,12 @@ export function connect(target: string, { tls, insecure }: ConnectionOptions): C
   return new Client(where.dial, credentials, OPTIONS);
 }
 
-/** The metadata of each call by which this caller proves who it is. Throws RangeError for what is no key. */
+/** The metadata of each call that authenticates this caller. Throws RangeError for an invalid key. */
 export function callerMetadata(apiKey: string | undefined): Metadata {
   const metadata = new Metadata();
   if (apiKey === undefined) return metadata;
   if (typeof apiKey !== "string" || !API_KEY.test(apiKey)) {
-    // Said here and without the value: gRPC would repeat it in its own error.
+    // Checked here and reported without the value: gRPC would repeat it in its own error.
     throw new RangeError("apiKey must be 1 to 4096 printable ASCII characters without spaces");
   }
   metadata.set("authorization", `Bearer ${apiKey}`);
@@ -91,19 +92,19 @@ function pem(source: string | Buffer | undefined): Buffer | null {
   if (source === undefined) return null;
   if (Buffer.isBuffer(source)) return source;
   if (typeof source !== "string" || source.includes("-----BEGIN")) {
-    // Opening it as a path would put a private key into the text of an error.
+    // Opening the PEM as a path would put a private key into the text of an error.
     throw new TypeError("PEM text is given as a Buffer; a string is a path");
   }
   return readFileSync(source);
 }
 
-/** For gRPC, and whether every address is this machine's own. */
+/** The address for gRPC, and whether every address is on this machine. */
 interface Where {
   readonly dial: string;
   readonly loopback: boolean;
 }
 
-/** Every form is read here, so that what is judged is what is dialled. */
+/** Parses every form here, so that the checked address is the dialled one. */
 function parseTarget(target: string): Where {
   const [, scheme, rest] = /^(unix|ipv4|ipv6|dns):(.*)$/s.exec(target) ?? [];
   if (scheme === "unix") return { dial: target, loopback: true };
@@ -111,7 +112,7 @@ function parseTarget(target: string): Where {
     return parseAddresses(scheme, (rest as string).replace(/^\/\/\//, ""));
   const name = scheme === "dns" ? (rest as string).replace(/^\/\/\//, "") : target;
   if (name.startsWith("//")) {
-    throw new RangeError(`${target} names a DNS server; the system's is asked: dns:///host:port`);
+    throw new RangeError(`${target} names a DNS server, but only the system's is used: write dns:///host:port`);
   }
   if (name.includes("/")) throw new RangeError(`${target} is not host:port, dns:, ipv4:, ipv6: or unix:`);
   const { host, port } = splitPort(name);

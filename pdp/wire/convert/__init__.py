@@ -1,1 +1,1 @@
-"""Messages to values, and back. Nothing is judged here beyond the bounds of a message."""
+"""Converts between messages and values. Checks nothing beyond the bounds of a message."""

@@ -1,5 +1,7 @@
-"""google.protobuf.Struct <-> attributes. Own code, because the library's converters recurse without
-a bound on what a stranger sends."""
+"""Converts between google.protobuf.Struct and attributes.
+
+The library's own converters recurse without a bound on data that an unknown client sends.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,13 +14,15 @@ from pdp.limits import ATTRIBUTE_BYTES_MAX, ATTRIBUTE_DEPTH_MAX, ATTRIBUTE_NODES
 from pdp.model import Attributes
 
 ReadAttributes: TypeAlias = Callable[[Struct, str], Attributes]
-"""Reads the attributes that a Struct holds; raises as `attributes_of`."""
+"""Reads the attributes of a Struct; raises as `attributes_of`."""
 
 
 def attributes_of(struct: Struct, field: str) -> dict[str, Any]:
-    """The attributes that a Struct holds. `field` names it in errors.
+    """The attributes of a Struct. `field` names it in errors.
 
-    Raises InvalidRequest (too deep, a number that JSON does not know) and LimitExceeded.
+    Raises:
+        InvalidRequest: it is too deep, or has a number that JSON cannot express.
+        LimitExceeded: it is too large.
     """
     size = struct.ByteSize()
     if not size:
@@ -29,18 +33,19 @@ def attributes_of(struct: Struct, field: str) -> dict[str, Any]:
 
 
 def struct_of(attributes: Attributes) -> Struct:
-    """The Struct that holds attributes (values of the database, so within the bounds)."""
+    """A Struct with the attributes (stored values, so within the bounds)."""
     struct = Struct()
     struct.update(dict(attributes))
     return struct
 
 
 def _mapping(struct: Struct, field: str, depth: int, nodes: list[int]) -> dict[str, Any]:
-    """The recursion ends at ATTRIBUTE_DEPTH_MAX; `nodes` counts what was read of one Struct."""
+    """Reads a Struct. Recurses to at most ATTRIBUTE_DEPTH_MAX; `nodes` counts the nodes read so
+    far."""
     fields = struct.fields
     _enter(len(fields), field, depth, nodes)
     attributes = {}
-    # By key, because the items() of a protobuf map is a generator in Python.
+    # By key, because items() of a protobuf map is a slow generator in Python.
     for name in fields:
         if "\0" in name:
             raise _nul(field)
@@ -54,7 +59,7 @@ def _list(values: ListValue, field: str, depth: int, nodes: list[int]) -> list[A
 
 
 def _nul(field: str) -> InvalidRequest:
-    # The runtime of conditions would take what stands before it for the whole.
+    # The runtime of conditions would truncate the text at the NUL.
     return InvalidRequest(Violation(field, "holds a NUL character"))
 
 

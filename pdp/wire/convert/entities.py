@@ -1,4 +1,5 @@
-"""Entities, from and to their messages. Nothing is judged here: the administrator validates."""
+"""Converts between entities and their messages. The administrator validates them, not this
+module."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pdp_routes import PUBLIC, Needs
@@ -34,21 +35,27 @@ _TENANCY_VALUES = {
 
 
 def permission_of(message: pb.Permission) -> model.Permission:
+    """Reads a permission from its message."""
     return model.Permission(message.name, message.description)
 
 
 def permission_message(entity: model.Permission) -> pb.Permission:
+    """Writes a permission as its message."""
     return pb.Permission(name=entity.name, description=entity.description)
 
 
 def resource_type_of(message: pb.ResourceType) -> model.ResourceType:
+    """Reads a resource type from its message. Raises InvalidRequest."""
     tenancy = _TENANCIES.get(message.tenancy)
     if tenancy is None:
-        raise InvalidRequest(Violation("resource_type.tenancy", f"{message.tenancy} is no tenancy"))
+        raise InvalidRequest(
+            Violation("resource_type.tenancy", f"{message.tenancy} is not a tenancy")
+        )
     return model.ResourceType(message.name, tenancy, message.stored_required)
 
 
 def resource_type_message(entity: model.ResourceType) -> pb.ResourceType:
+    """Writes a resource type as its message."""
     return pb.ResourceType(
         name=entity.name,
         tenancy=_TENANCY_VALUES[entity.tenancy],
@@ -57,14 +64,17 @@ def resource_type_message(entity: model.ResourceType) -> pb.ResourceType:
 
 
 def role_of(message: pb.Role) -> model.Role:
+    """Reads a role from its message."""
     return model.Role(message.name, message.description, tuple(sorted(set(message.inherits))))
 
 
 def role_message(entity: model.Role) -> pb.Role:
+    """Writes a role as its message."""
     return pb.Role(name=entity.name, description=entity.description, inherits=entity.inherits)
 
 
 def rule_of(message: pb.Rule) -> model.Rule:
+    """Reads a rule from its message. Raises InvalidRequest."""
     effect = _EFFECTS.get(message.effect)
     if effect is None:
         raise InvalidRequest(Violation("rule.effect", "must be EFFECT_ALLOW or EFFECT_DENY"))
@@ -79,6 +89,7 @@ def rule_of(message: pb.Rule) -> model.Rule:
 
 
 def rule_message(entity: model.Rule) -> pb.Rule:
+    """Writes a rule as its message."""
     return pb.Rule(
         id=entity.id,
         role=entity.role,
@@ -90,6 +101,7 @@ def rule_message(entity: model.Rule) -> pb.Rule:
 
 
 def grant_of(message: pb.Grant) -> model.Grant:
+    """Reads a grant from its message. Raises InvalidRequest."""
     subject: model.Subject
     match message.WhichOneof("subject"):
         case "user_id":
@@ -126,6 +138,7 @@ def _time(message: pb.Grant, field: str) -> float | None:
 
 
 def grant_message(entity: model.Grant) -> pb.Grant:
+    """Writes a grant as its message."""
     message = pb.Grant(id=entity.id, role=entity.role)
     match entity.subject:
         case model.ToUser(user_id):
@@ -147,17 +160,19 @@ def grant_message(entity: model.Grant) -> pb.Grant:
 
 
 def route_of(message: pb.Route) -> model.Route:
+    """Reads a route from its message. Raises InvalidRequest."""
     resource = message.resource or None
     if message.WhichOneof("needs") == "permission":
         return model.Route(message.route, Needs(message.permission, resource))
     if not message.public:
         raise InvalidRequest(Violation("route.needs", "must name a permission, or be public"))
     if resource is not None:
-        raise InvalidRequest(Violation("route.resource", "what is public has no resource"))
+        raise InvalidRequest(Violation("route.resource", "a public route has no resource"))
     return model.Route(message.route, PUBLIC)
 
 
 def route_message(entity: model.Route) -> pb.Route:
+    """Writes a route as its message."""
     if isinstance(entity.needs, Needs):
         needs = entity.needs
         return pb.Route(
@@ -167,14 +182,17 @@ def route_message(entity: model.Route) -> pb.Route:
 
 
 def ref_of(message: core_pb2.ResourceRef) -> model.ResourceRef:
+    """Reads a reference to a resource from its message."""
     return model.ResourceRef(message.type, message.id)
 
 
 def ref_message(ref: model.ResourceRef) -> core_pb2.ResourceRef:
+    """Writes a reference to a resource as its message."""
     return core_pb2.ResourceRef(type=ref.type, id=ref.id)
 
 
 def resource_of(message: core_pb2.Resource, read: ReadAttributes = attributes_of) -> model.Resource:
+    """Reads a resource from its message; `read` converts its attributes."""
     return model.Resource(
         message.type,
         message.id,
@@ -185,6 +203,7 @@ def resource_of(message: core_pb2.Resource, read: ReadAttributes = attributes_of
 
 
 def resource_message(entity: model.Resource) -> core_pb2.Resource:
+    """Writes a resource as its message."""
     return core_pb2.Resource(
         type=entity.type,
         id=entity.id,
@@ -195,6 +214,7 @@ def resource_message(entity: model.Resource) -> core_pb2.Resource:
 
 
 def user_of(message: pb.User) -> model.User:
+    """Reads a user from its message. Raises InvalidRequest."""
     status = _STATUSES.get(message.status)
     if status is None:
         raise InvalidRequest(Violation("user.status", f"{message.status} is not a status"))
@@ -208,6 +228,7 @@ def user_of(message: pb.User) -> model.User:
 
 
 def user_message(entity: model.User) -> pb.User:
+    """Writes a user as its message."""
     return pb.User(
         id=entity.id,
         email=entity.email,
@@ -218,18 +239,22 @@ def user_message(entity: model.User) -> pb.User:
 
 
 def organization_of(message: pb.Organization) -> model.Organization:
+    """Reads an organization from its message."""
     return model.Organization(message.id, message.slug, message.name)
 
 
 def organization_message(entity: model.Organization) -> pb.Organization:
+    """Writes an organization as its message."""
     return pb.Organization(id=entity.id, slug=entity.slug, name=entity.name)
 
 
 def membership_of(message: pb.Membership) -> model.Membership:
+    """Reads a membership from its message."""
     return model.Membership(message.organization_id, message.user_id, message.role)
 
 
 def membership_message(entity: model.Membership) -> pb.Membership:
+    """Writes a membership as its message."""
     return pb.Membership(
         organization_id=entity.organization_id, user_id=entity.user_id, role=entity.role
     )

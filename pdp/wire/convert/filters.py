@@ -1,4 +1,4 @@
-"""Filters and plans as messages. `pdp_client.plans` reads them."""
+"""Converts filters and plans to messages. `pdp_client.plans` reads them."""
 
 from typing import Final
 
@@ -44,7 +44,7 @@ _TESTS: Final = {
 
 
 def message_of_plan(plan: Plan, permission: str, resource_type: str) -> filter_pb2.ResourcePlan:
-    """A plan as it is sent."""
+    """A plan as a message."""
     message = filter_pb2.ResourcePlan(
         version=FORMAT_VERSION,
         permission=permission,
@@ -52,9 +52,9 @@ def message_of_plan(plan: Plan, permission: str, resource_type: str) -> filter_p
         check_each_row=bool(plan.unsupported),
         unsupported=[
             filter_pb2.UnsupportedExpression(
-                rule_id=one.rule_id, operator=one.operator, line=one.line, column=one.column
+                rule_id=part.rule_id, operator=part.operator, line=part.line, column=part.column
             )
-            for one in plan.unsupported
+            for part in plan.unsupported
         ],
     )
     if plan.filter == FALSE:
@@ -68,7 +68,7 @@ def message_of_plan(plan: Plan, permission: str, resource_type: str) -> filter_p
 
 
 def message_of_filter(node: Filter) -> filter_pb2.FilterNode:  # noqa: PLR0911  # a node each
-    """A filter as it is sent. Raises TypeError for a node that is none of `pdp_filters`."""
+    """A filter as a message. Raises TypeError for a node that is not part of `pdp_filters`."""
     match node:
         case And(parts):
             return filter_pb2.FilterNode(all=_nodes(parts))

@@ -1,4 +1,5 @@
-"""Parts of a decision log, as the wire says them: for those who take and those who report them."""
+"""Converts parts of a decision log to and from messages, for the exporting and the reporting
+side."""
 
 from collections.abc import Sequence
 
@@ -12,10 +13,12 @@ _KIND_VALUES = {kind: value for value, kind in _KINDS.items()}
 
 
 def place_of(message: pb.LogPlace) -> Place:
+    """Reads a place in a decision log."""
     return Place(message.segment, message.byte_offset, message.position, message.digest)
 
 
 def place_message(place: Place) -> pb.LogPlace:
+    """Writes a place in a decision log."""
     return pb.LogPlace(
         segment=place.sequence,
         byte_offset=place.byte_offset,
@@ -36,4 +39,5 @@ def contents_of(messages: Sequence[pb.LogFrame]) -> list[tuple[bytes, bytes]]:
 
 
 def frame_message(frame: Frame) -> pb.LogFrame:
+    """Writes a frame of a decision log."""
     return pb.LogFrame(kind=_KIND_VALUES[frame.kind], payload=frame.payload)

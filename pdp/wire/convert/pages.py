@@ -1,5 +1,8 @@
-"""Page tokens: where a list goes on. Signed, and bound to the query they belong to, so that a
-forged, altered or transplanted token is INVALID_ARGUMENT and never reaches SQL."""
+"""Page tokens: where the next page of a list starts.
+
+A token is signed and bound to its query, so that a forged, altered or reused token is
+INVALID_ARGUMENT and never reaches SQL.
+"""
 
 import base64
 import hashlib
@@ -18,41 +21,40 @@ from pdp.errors import InvalidRequest, Violation
 from pdp.limits import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX
 
 CURSOR_CHARACTERS_MAX = 512
-"""More than any has; what is longer is cut off and so not genuine."""
+"""More than any cursor has. A longer text is truncated, so its signature fails."""
 _PAGE_FIELDS = ("page_size", "page_token", "actor_token", "at_least_revision")
-"""What may differ from page to page of one query: tokens of an actor live for a minute."""
+"""Fields that may differ between the pages of a query: an actor's tokens live for a minute."""
 _NONCE_BYTES = 12
 
 
 class Pages:
     """Signs and reads page tokens with the deployment's secret, which all replicas share.
 
-    The secret is asked for at the first use: it is in the database, which may be away at start.
+    The secret is loaded at the first use: it is in the database, which may be unavailable at start.
     """
 
     def __init__(self, secret: Callable[[], bytes]) -> None:
         self._secret = secret
 
     def token(self, request: Message, last_key: Sequence[str]) -> str:
-        """A token for the page behind `last_key` of this query."""
+        """A token for the page after `last_key` of this query."""
         return str(self._signer(request).dumps(list(last_key)))
 
     def cursor(self, place: Sequence[str | int]) -> str:
-        """A token for a place in the decision log, which is good for every query."""
+        """A token for a place in the decision log, valid for every query."""
         return str(self._cursor_signer().dumps(list(place)))
 
     def place(self, cursor: str) -> tuple[str | int, ...]:
-        """The place that a cursor stands for. Raises InvalidRequest for one that was not made
-        here."""
+        """The place of a cursor. Raises InvalidRequest if this deployment did not sign it."""
         try:
             return tuple(self._cursor_signer().loads(cursor[:CURSOR_CHARACTERS_MAX]))
         except BadData:
             raise InvalidRequest(Violation("cursor", "is not a cursor of this log")) from None
 
     def after(self, request: Message) -> tuple[str, ...] | None:
-        """The key behind which the asked page starts; None: the first page.
+        """The last key of the previous page; None: this is the first page.
 
-        Raises InvalidRequest for a token that was not made for this query.
+        Raises InvalidRequest for a token of another query.
         """
         token: str = request.page_token  # type: ignore[attr-defined]
         if not token:
@@ -64,8 +66,8 @@ class Pages:
         return tuple(key)
 
     def seal(self, request: Message, place: Sequence[str | None]) -> str:
-        """A token as `token` makes, which nobody can read: a place may be a resource that the
-        actor must not hear of."""
+        """An encrypted token, else like `token`: the place may be a resource whose existence the
+        actor must not learn."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._cipher(request).encrypt(nonce, json.dumps(list(place)).encode(), None)
         return base64.urlsafe_b64encode(nonce + sealed).decode("ascii")
@@ -73,7 +75,7 @@ class Pages:
     def unseal(self, request: Message) -> tuple[Any, ...] | None:
         """The place that was sealed for this query; None: the first page.
 
-        Raises InvalidRequest for a token that was not made for this query.
+        Raises InvalidRequest for a token of another query.
         """
         token: str = request.page_token  # type: ignore[attr-defined]
         if not token:
@@ -86,7 +88,7 @@ class Pages:
         return tuple(json.loads(place))
 
     def _cipher(self, request: Message) -> AESGCM:
-        # A key for each query, so that random nonces never come near to meeting.
+        # A key for each query, so that random nonces are never near a collision.
         return AESGCM(
             hmac.digest(self._secret(), f"sealed:{_query_of(request)}".encode(), "sha256")
         )
@@ -99,7 +101,7 @@ class Pages:
 
 
 def _query_of(request: Message) -> str:
-    """Names a query: all fields of the request that are the same for all of its pages."""
+    """Identifies a query by all fields of the request that are the same for all of its pages."""
     query = type(request)()
     query.CopyFrom(request)
     for name in _PAGE_FIELDS:
@@ -118,7 +120,7 @@ def _serializer(secret: bytes, salt: str) -> URLSafeSerializer:
 
 
 def page_size(request: Message) -> int:
-    """How many items the page has. Raises InvalidRequest."""
+    """The number of items of a page. Raises InvalidRequest."""
     size: int = request.page_size  # type: ignore[attr-defined]
     if not 0 <= size <= PAGE_ITEMS_MAX:
         raise InvalidRequest(Violation("page_size", f"must be 0 to {PAGE_ITEMS_MAX}, is {size}"))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pdp.decision import Policy, build_policy, decide, prepare
+from pdp.decision import Policy, build_policy, decide, resolve_principal
 from pdp.model import (
     Actor,
     Decision,
@@ -60,7 +60,7 @@ def ask(
     facts = UserFacts(user, {"org_1": "org:member"}, grants, frozenset())
     resource = Resource("course", resource_id, "org_1", attributes=attributes or {})
     return decide(
-        prepare(policy, token, facts, OrganizationFacts("org_1", ()), NOW),
+        resolve_principal(policy, token, facts, OrganizationFacts("org_1", ()), NOW),
         Question(permission, resource, context or {}),
         (ResourceFacts(resource, ()),),
     )

@@ -1,6 +1,6 @@
 """A world as the pure core sees it: its policy, its facts, and a decision from them."""
 
-from pdp.decision import Policy, Standing, build_policy, decide, prepare
+from pdp.decision import Policy, Principal, build_policy, decide, resolve_principal
 from pdp.model import (
     Decision,
     InOrganization,
@@ -30,7 +30,7 @@ def policy_of(world: World) -> Policy:
     )
 
 
-def standing_of(world: World, policy: Policy, token: VerifiedToken, now: float) -> Standing:
+def principal_of(world: World, policy: Policy, token: VerifiedToken, now: float) -> Principal:
     user = user_facts(world, token.actor.user_id)
     active = token.actor.organization_id
     organization = None
@@ -39,7 +39,7 @@ def standing_of(world: World, policy: Policy, token: VerifiedToken, now: float) 
         organization = OrganizationFacts(
             active, tuple(one for one in grants if isinstance(one.subject, ToOrganizationRole))
         )
-    return prepare(policy, token, user, organization, now)
+    return resolve_principal(policy, token, user, organization, now)
 
 
 def user_facts(world: World, user_id: str) -> UserFacts | None:
@@ -81,4 +81,4 @@ def ask(world: World, asked: Asked, policy: Policy | None = None) -> Decision:
     policy = policy or policy_of(world)
     chain = chain_of(world, asked.resource)
     question = Question(asked.permission, chain[0].resource if chain else None, asked.context)
-    return decide(standing_of(world, policy, asked.token, asked.now), question, chain)
+    return decide(principal_of(world, policy, asked.token, asked.now), question, chain)

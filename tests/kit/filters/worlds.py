@@ -41,7 +41,7 @@ from pdp.model import (
     VerifiedToken,
 )
 from pdp.wire.convert.filters import message_of_plan
-from tests.kit.decision.engine import policy_of, resource_facts, standing_of
+from tests.kit.decision.engine import policy_of, principal_of, resource_facts
 from tests.kit.decision.reference import World
 
 T = TypeVar("T")
@@ -406,7 +406,7 @@ ATOMS: list[Callable[[Random], str]] = [
 def plan_of(case: Case) -> Plan:
     """What the core plans."""
     policy = policy_of(case.world)
-    principal = standing_of(case.world, policy, case.token, case.now)
+    principal = principal_of(case.world, policy, case.token, case.now)
     role_grants = [
         grant
         for grant in case.world.grants
@@ -424,7 +424,7 @@ def received(plan: Plan, case: Case) -> ClientPlan:
 def decisions_of(case: Case) -> list[Decision]:
     """What Check says of each row."""
     policy = policy_of(case.world)
-    principal = standing_of(case.world, policy, case.token, case.now)
+    principal = principal_of(case.world, policy, case.token, case.now)
     decisions = []
     for row in case.rows:
         chain = [resource_facts(case.world, row)]

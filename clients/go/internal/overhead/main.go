@@ -1,5 +1,5 @@
-// Command overhead measures what the guard costs beyond its stub, a question at a time, against a server that is
-// there. It prints one line of JSON: {"raw_us_p50", "guard_us_p50", "overhead_us_p50"}.
+// Command overhead measures the cost of the guard beyond its stub, a question at a time, against a running server.
+// It prints a line of JSON: {"raw_us_p50", "guard_us_p50", "overhead_us_p50"}.
 package main
 
 import (
@@ -80,7 +80,7 @@ func run() error {
 		return err
 	}
 	var raw, guarded []float64
-	for range max(1, *calls/callsARound) { // They take turns, so that what else the machine does is of both.
+	for range max(1, *calls/callsARound) { // They take turns, so that other load on the machine affects both.
 		for _, round := range []struct {
 			ask   func() error
 			found *[]float64

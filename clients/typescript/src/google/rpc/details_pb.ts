@@ -46,7 +46,7 @@ export const StatusSchema: GenMessage<Status> = /*@__PURE__*/
   messageDesc(file_google_rpc_details, 0);
 
 /**
- * Why, as a name.
+ * The reason of an error, as a name.
  *
  * @generated from message google.rpc.ErrorInfo
  */
@@ -84,7 +84,7 @@ export const BadRequestSchema: GenMessage<BadRequest> = /*@__PURE__*/
   messageDesc(file_google_rpc_details, 2);
 
 /**
- * One that is.
+ * A field that is wrong, and why.
  *
  * @generated from message google.rpc.BadRequest.FieldViolation
  */
