@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/pdpapi/v1/*.proto)
 TYPESCRIPT := clients/typescript
+PRISMA := $(TYPESCRIPT)/tests/prisma
 EXAMPLE := examples/next-courses
 HAS_GO = command -v go >/dev/null && command -v gcc >/dev/null
 HAS_NPM = command -v npm >/dev/null
@@ -91,7 +92,9 @@ test-go: install ## Run the tests of the guard for Go.
 test-typescript: install ## Run the tests of the guard for TypeScript.
 	@if $(HAS_NPM); then \
 		$(MAKE) --no-print-directory -s $(TYPESCRIPT)/node_modules/.package-lock.json \
-		&& cd $(TYPESCRIPT) && npm test --silent; else $(NO_NPM); fi
+			$(PRISMA)/node_modules/.package-lock.json \
+		&& (cd $(TYPESCRIPT) && npm test --silent) && cd $(PRISMA) && npm test --silent; \
+		else $(NO_NPM); fi
 
 .PHONY: test-example
 test-example: install ## Drive the example for Next.js in a Chromium.
@@ -196,6 +199,7 @@ bench: install ## Measure this PDP next to its peers (about 15 minutes; PEERS=al
 soak: install ## Run all cases of the large oracles, and 100,000 operations under faults (an hour or two).
 	@SOAK=1 $(BIN)/python -m pytest -q -m soak -n auto --dist loadfile $(ARGS)
 	@$(BIN)/python -m tests.history --operations 100000
+	@if $(HAS_NPM); then SOAK=1 $(MAKE) --no-print-directory test-typescript; else $(NO_NPM); fi
 
 .PHONY: lock
 lock: install ## Pin the newest version of every dependency, by hash.
@@ -215,6 +219,7 @@ lock: install ## Pin the newest version of every dependency, by hash.
 .PHONY: clean
 clean: ## Remove what was built and installed.
 	@rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/build $(TYPESCRIPT)/dist \
+		$(PRISMA)/node_modules $(PRISMA)/build $(PRISMA)/generated \
 		$(EXAMPLE)/node_modules $(EXAMPLE)/.next $(EXAMPLE)/build
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .coverage*

@@ -13,10 +13,13 @@ import {
   decisionsFromBatch,
   permissionsFromAnswer,
   permissionsRequest,
+  planFromAnswer,
+  planRequest,
 } from "./messages.js";
 import { AccessQueryService } from "./pdpapi/v1/access_query_service_pb.js";
 import { PolicyDecisionService } from "./pdpapi/v1/decision_service_pb.js";
 import { PermissionSet, permissionSet } from "./permissions.js";
+import type { Plan } from "./plans.js";
 import { type ConnectionOptions, callerMetadata, connect } from "./transport.js";
 import { type Actor, type Attributes, type Decision, type Question, type Resource, Token } from "./values.js";
 
@@ -40,6 +43,14 @@ export interface GuardOptions extends ConnectionOptions {
 export interface AskOptions {
   /** The revision of a write that the answer must reflect. */
   readonly atLeastRevision?: bigint | number | undefined;
+}
+
+/** What a request for a plan says besides token, permission and resource type. */
+export interface PlanOptions extends AskOptions {
+  /** Facts of the request, the same for all rows. */
+  readonly context?: Attributes | null | undefined;
+  /** Takes more rows than are allowed if a condition cannot be expressed. Then look at `plan.checkEachRow`. */
+  readonly allowSuperset?: boolean | undefined;
 }
 
 /** Nothing; or a resource (null: the permission needs none), facts of the request, and options. */
@@ -175,6 +186,23 @@ export class Guard {
   }
 
   /**
+   * A filter for the rows of a resource type that only the application stores: hand it to `where` of
+   * `pdp-client/prisma`. A refused token gives a plan that takes nothing. Throws what `check` throws; PdpRefused with
+   * reason FILTER_UNSUPPORTED names the rule and the operator that no filter expresses.
+   */
+  async plan(
+    token: string | Token,
+    permission: string,
+    resourceType: string,
+    { context = null, allowSuperset = false, ...options }: PlanOptions = {},
+  ): Promise<Plan> {
+    const secret = Token.of(token);
+    const request = planRequest(secret, permission, resourceType, context, allowSuperset, wishOf(options));
+    const answer = await this.#ask(pathOf(AccessQueryService.method.planResources), request, secret);
+    return planFromAnswer(answer, permission, resourceType, allowSuperset);
+  }
+
+  /**
    * Calls until there is an answer, a permanent error, or no time left. A retry is safe because no decision changes
    * anything.
    */
@@ -253,6 +281,10 @@ export class RequestGuard {
     options?: AskOptions,
   ): Promise<PermissionSet> {
     return this.#guard.permissions(this.#token, resources, context, options);
+  }
+
+  plan(permission: string, resourceType: string, options?: PlanOptions): Promise<Plan> {
+    return this.#guard.plan(this.#token, permission, resourceType, options);
   }
 }
 

@@ -23,11 +23,12 @@ export {
   Unauthenticated,
   type Violation,
 } from "./errors.js";
-export { type Asking, type AskOptions, Guard, type GuardOptions, RequestGuard } from "./guard.js";
+export { type Asking, type AskOptions, Guard, type GuardOptions, type PlanOptions, RequestGuard } from "./guard.js";
 export { type HeadersLike, type RequestLike, SESSION_COOKIE, sessionToken } from "./headers.js";
 export type { Log } from "./logging.js";
 export { BATCH_QUESTIONS_MAX } from "./messages.js";
 export { type Held, PermissionSet } from "./permissions.js";
+export { FilterUnsupported, isEverything, isNothing, type Plan, PlanInvalid, planFromJSON } from "./plans.js";
 export { type Refusal, refusalOf, refuse } from "./refusals.js";
 export { PUBLIC, RouteMapInvalid, Routes } from "./routes.js";
 export type { TlsOptions } from "./transport.js";

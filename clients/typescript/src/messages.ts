@@ -11,6 +11,7 @@ import * as queries from "./pdpapi/v1/access_query_service_pb.js";
 import * as core from "./pdpapi/v1/core_pb.js";
 import * as service from "./pdpapi/v1/decision_service_pb.js";
 import { type Held, PermissionSet } from "./permissions.js";
+import { isNothing, type Plan, PlanInvalid, planFromMessage } from "./plans.js";
 import {
   type Actor,
   type AnswerSource,
@@ -107,6 +108,26 @@ export function permissionsRequest(
   });
   addStruct(message, queries.ListAllowedPermissionsRequestSchema.field.context, context);
   return toBinary(queries.ListAllowedPermissionsRequestSchema, message);
+}
+
+/** The bytes that ask for a plan. Throws what checkRequest throws. */
+export function planRequest(
+  token: Token,
+  permission: string,
+  resourceType: string,
+  context: unknown,
+  allowSuperset: boolean,
+  atLeastRevision: bigint | number,
+): Uint8Array {
+  const message = create(queries.PlanResourcesRequestSchema, {
+    actorToken: sendable(token),
+    permission: textOf(permission, "permission"),
+    resourceType: textOf(resourceType, "resourceType"),
+    atLeastRevision: revisionOf(atLeastRevision),
+    allowSuperset,
+  });
+  addStruct(message, queries.PlanResourcesRequestSchema.field.context, context);
+  return toBinary(queries.PlanResourcesRequestSchema, message);
 }
 
 /**
@@ -218,6 +239,34 @@ export function permissionsFromAnswer(bytes: Uint8Array, resources: readonly Res
   return new PermissionSet(
     held.filter(({ permission, type = "", id = "" }) => !refused.holds(permission, { type, id })),
   );
+}
+
+/** The plan of an answer, or PdpUnavailable if it is not the answer to this question. */
+export function planFromAnswer(
+  bytes: Uint8Array,
+  permission: string,
+  resourceType: string,
+  allowSuperset: boolean,
+): Plan {
+  const answer = decoded(() => fromBinary(queries.PlanResourcesResponseSchema, bytes));
+  if (answer.plan === undefined) throw noAnswer("it has no plan");
+  let plan: Plan;
+  try {
+    plan = planFromMessage(answer.plan);
+  } catch (error) {
+    if (error instanceof PlanInvalid) throw noAnswer(error.message);
+    throw error;
+  }
+  const isRefused = answer.refusal !== undefined || actorOf(answer.actor) === null;
+  if (
+    plan.permission !== permission ||
+    plan.resourceType !== resourceType ||
+    (isRefused && !isNothing(plan)) ||
+    (plan.checkEachRow && !allowSuperset)
+  ) {
+    throw noAnswer("a plan that contradicts the question or itself");
+  }
+  return plan;
 }
 
 function decoded<T>(decode: () => T): T {

@@ -13,9 +13,11 @@ import {
   Forbidden,
   Guard,
   GuardError,
+  isNothing,
   PdpRefused,
   PdpUnavailable,
   PermissionSet,
+  type PlanOptions,
   type Question,
   type Resource,
   RouteMapInvalid,
@@ -257,6 +259,16 @@ describe("a real PDP is asked", { skip: SKIP }, () => {
       assert.ok(!declared.some((permission) => set.holds(permission)));
     });
   }
+  test("plan: a filter that reads actor and context, and nothing for a refused token", async () => {
+    const plan = (token: string, permission: string, options?: PlanOptions) =>
+      guard.plan(servers.tokens[token] as string, permission, "course", options);
+    const written = JSON.stringify((await plan("instructor", "course:edit", { context: { hour: 9 } })).filter);
+    assert.match(written, /"owner"/);
+    assert.ok(isNothing(await plan("instructor", "course:edit", { context: { hour: 20 } })));
+    assert.ok(isNothing(await guard.plan("not a token", "course:view", "course")));
+    assert.ok(isNothing(await plan("student", "course:never-declared")));
+    await assert.rejects(plan("student", "course:view", { superset: true } as PlanOptions), TypeError);
+  });
   test("without the API key", async (t) => {
     const keyless = patient(servers.pdp);
     t.after(() => keyless.close());

@@ -1,0 +1,140 @@
+// Plans as Prisma's `where`: what is written, and what is refused. tests/prisma asks a real database.
+
+import assert from "node:assert/strict";
+import { describe as suite, test } from "node:test";
+
+import { FilterUnsupported, PlanInvalid, planFromJSON } from "../src/index.js";
+import { describe, integer, many, one, reference, resourceOf, text, uuid, where } from "../src/prisma.js";
+
+const courses = describe("course", {
+  id: integer("id"),
+  organization: text("organizationId"),
+  parent: reference("catalog", uuid("catalogId", { nullable: true })),
+  attributes: {
+    owner: text("ownerId"),
+    seats: integer("seats", { nullable: true }),
+    tags: many("tags", text("name")),
+    department: one("department", { name: text("name") }, { optional: true }),
+  },
+});
+
+function planned(filter: object | null, changes: object = {}) {
+  const outcome = filter === null ? "PLAN_OUTCOME_NOTHING" : "PLAN_OUTCOME_FILTER";
+  const plan = { version: 1, permission: "course:view", resourceType: "course", outcome, ...changes };
+  return planFromJSON(JSON.stringify(filter === null ? plan : { ...plan, filter }));
+}
+
+function compared(name: string, operator: string, value: unknown) {
+  return { compare: { operator: `FILTER_OPERATOR_${operator}`, left: { path: ["attributes", name] }, value } };
+}
+
+suite("a plan", () => {
+  test("for nothing takes no row, and for everything each", () => {
+    assert.deepEqual(where(planned(null), courses), { OR: [] });
+    assert.deepEqual(where(planned(null, { outcome: "PLAN_OUTCOME_EVERYTHING" }), courses), {});
+  });
+
+  for (const [operator, bound, expected] of [
+    ["LESS", 2.5, { lt: 3 }],
+    ["LESS_OR_EQUAL", 2.5, { lte: 2 }],
+    ["GREATER", 2.5, { gt: 2 }],
+    ["GREATER_OR_EQUAL", 2.5, { gte: 3 }],
+    ["LESS", 1e12, { not: null }],
+    ["GREATER_OR_EQUAL", -1e12, { not: null }],
+  ] as const) {
+    test(`compares an Int by ${operator} ${bound} without a fraction`, () => {
+      assert.deepEqual(where(planned(compared("seats", operator, bound)), courses), { seats: expected });
+    });
+  }
+
+  test("beyond every Int takes no row", () => {
+    assert.deepEqual(where(planned(compared("seats", "GREATER", 1e12)), courses), { OR: [] });
+    assert.deepEqual(where(planned(compared("seats", "EQUAL", 2.5)), courses), { OR: [] });
+  });
+
+  test("compares an id that is stored as another type in its one form", () => {
+    const is = (value: string) => ({
+      compare: { operator: "FILTER_OPERATOR_EQUAL", left: { path: ["id"] }, value },
+    });
+    assert.deepEqual(where(planned(is("7")), courses), { id: 7 });
+    for (const value of ["07", "7.0", "seven", "", "9999999999"]) {
+      assert.deepEqual(where(planned(is(value)), courses), { OR: [] });
+    }
+  });
+
+  test("takes patterns of LIKE for the characters that they are", () => {
+    const match = { test: "FILTER_TEXT_TEST_CONTAINS", field: { path: ["attributes", "owner"] }, text: "a%_\\" };
+    assert.deepEqual(where(planned({ match }), courses), { ownerId: { contains: "a\\%\\_\\\\" } });
+  });
+
+  for (const [why, filter, message] of [
+    ["the order of texts", compared("owner", "LESS", "m"), /owner: its order depends on the collation/],
+    ["an attribute that is not described", compared("level", "EQUAL", 1), /course.level is not described/],
+    [
+      "two fields",
+      { compare: { operator: "FILTER_OPERATOR_EQUAL", left: { path: ["id"] }, field: { path: ["organization"] } } },
+      /two fields: resource.id and resource.organization/,
+    ],
+    ["rows that must be stored", { stored: { types: ["course"] } }, /type course must be stored/],
+    [
+      "the row itself within a condition on related rows",
+      {
+        some: {
+          field: { path: ["attributes", "tags"] },
+          body: compared("owner", "EQUAL", "user_ivan"),
+        },
+      },
+      /resource.attributes.owner within a condition on related rows/,
+    ],
+  ] as const) {
+    test(`refuses ${why} by name`, () => {
+      assert.throws(() => where(planned(filter), courses), { name: FilterUnsupported.name, message });
+    });
+  }
+
+  test("for another type is refused", () => {
+    assert.throws(() => where(planned(null, { resourceType: "lesson" }), courses), FilterUnsupported);
+  });
+
+  for (const [what, changes] of [
+    ["version", { version: 2 }],
+    ["outcome", { outcome: 9 }],
+    ["filter beside an outcome without one", { outcome: "PLAN_OUTCOME_EVERYTHING", filter: { all: {} } }],
+    ["filter that is missing", { outcome: "PLAN_OUTCOME_FILTER" }],
+    ["node", { outcome: "PLAN_OUTCOME_FILTER", filter: {} }],
+    ["operator", { outcome: "PLAN_OUTCOME_FILTER", filter: { compare: { left: { path: ["id"] }, value: "x" } } }],
+    ["field", { outcome: "PLAN_OUTCOME_FILTER", filter: { kindIs: { field: { level: 1 }, kinds: [] } } }],
+    ["constant", { outcome: "PLAN_OUTCOME_FILTER", filter: compared("owner", "EQUAL", { a: 1 }) }],
+    ["key", { unknown: true }],
+  ] as const) {
+    test(`of an unknown ${what} is refused`, () => {
+      assert.throws(() => planned(null, changes), PlanInvalid);
+    });
+  }
+});
+
+suite("the resource of a row", () => {
+  const row = {
+    id: 7,
+    organizationId: "org_school",
+    catalogId: null,
+    ownerId: "user_ivan",
+    seats: null,
+    tags: [{ name: "new" }],
+    department: null,
+  };
+
+  test("has what conditions read", () => {
+    assert.deepEqual(resourceOf(row, courses), {
+      type: "course",
+      id: "7",
+      organizationId: "org_school",
+      attributes: { owner: "user_ivan", tags: ["new"] },
+    });
+  });
+
+  test("is an error without a relation that conditions may read", () => {
+    const { tags: _, ...without } = row;
+    assert.throws(() => resourceOf(without, courses), /the row has no tags/);
+  });
+});

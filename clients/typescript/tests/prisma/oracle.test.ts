@@ -1,0 +1,70 @@
+// Each query takes exactly the rows that a decision allows.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { PrismaPg } from "@prisma/adapter-pg";
+
+import { FilterUnsupported, planFromJSON } from "../../src/plans.js";
+import { where } from "../../src/prisma.js";
+import { PrismaClient } from "./generated/client.js";
+import { lessons } from "./lessons.js";
+import { type Mutant, mutants } from "./mutants.js";
+
+const ROOT = fileURLToPath(new URL("../../../../../../../", import.meta.url));
+const WORLDS = process.env["SOAK"] === undefined ? 300 : 20_000;
+
+test("a query takes what a decision allows, and a wrong adapter is found out", async () => {
+  const python = process.env["PDP_PYTHON"] ?? `${ROOT}.venv/bin/python`;
+  const oracle = spawn(python, ["-m", "tests.kit.filters.prisma_oracle", `${WORLDS}`], {
+    cwd: ROOT,
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const ended = new Promise((resolve) => oracle.once("exit", resolve));
+  let unnoticed = await mutants();
+  let prisma: PrismaClient | null = null;
+  let last = "";
+  try {
+    for await (const line of createInterface(oracle.stdout)) {
+      last = line;
+      if (prisma === null) {
+        prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: line }) });
+      } else if (line.includes("PLAN_OUTCOME")) {
+        const answer = JSON.stringify(await taken(prisma, line, where));
+        oracle.stdin.write(`${answer}\n`);
+        const found: Mutant[] = [];
+        for (const mutant of unnoticed) {
+          if (JSON.stringify(await taken(prisma, line, mutant.where)) === answer) found.push(mutant);
+        }
+        unnoticed = found;
+      }
+    }
+    assert.equal(await ended, 0);
+  } finally {
+    oracle.kill();
+    await prisma?.$disconnect();
+  }
+  assert.deepEqual(
+    unnoticed.map(({ name }) => name),
+    [],
+  );
+  console.log(`${WORLDS} worlds: ${last}`);
+});
+
+/** The ids of the lessons that a plan takes, or why it cannot be expressed. */
+async function taken(prisma: PrismaClient, plan: string, condition: typeof where): Promise<string[] | string> {
+  try {
+    const rows = await prisma.lesson.findMany({
+      where: condition(planFromJSON(plan), lessons),
+      select: { id: true },
+      orderBy: { id: "asc" },
+    });
+    return rows.map((row) => row.id);
+  } catch (error) {
+    if (error instanceof FilterUnsupported) return error.message;
+    throw error;
+  }
+}
