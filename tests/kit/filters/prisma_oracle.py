@@ -2,9 +2,9 @@
 
     python -m tests.kit.filters.prisma_oracle WORLDS
 
-The first line of standard output is the URL of a database. Then, for each plan, a line with its JSON
-form goes out, and a line comes in: the ids of the rows that it takes, or the reason why it cannot be
-expressed. The last line says how many worlds were equal. Exits with 1 at the first difference.
+The first line of standard output is the URL of a database. Then, for each plan, a line with its
+JSON form goes out, and a line comes in: the ids of the rows that it takes, or the reason why it
+cannot be expressed. The last line counts the worlds by kind. Exits with 1 at the first difference.
 """
 
 import json
