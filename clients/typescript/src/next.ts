@@ -14,9 +14,10 @@ import type { NextRequest } from "next/server.js";
 
 import { answer, askedOf, checkFinder, type Finder } from "./adapting.js";
 import { Denied, GuardError } from "./errors.js";
-import type { Guard } from "./guard.js";
+import type { Guard, PlanOptions } from "./guard.js";
 import { type Log, logRefusal } from "./logging.js";
 import type { PermissionSet } from "./permissions.js";
+import type { Plan } from "./plans.js";
 import type { Actor, Attributes, Question, Resource, Token } from "./values.js";
 
 /** The options of a guard of Next.js. */
@@ -141,6 +142,11 @@ export class NextGuard {
     context?: Attributes | null,
   ): Promise<PermissionSet> {
     return this.#guard.permissions(await this.token(), resources, context);
+  }
+
+  /** As `Guard.plan`, for the current request's actor: for lists in a server component. */
+  async plan(permission: string, resourceType: string, options?: PlanOptions): Promise<Plan> {
+    return this.#guard.plan(await this.token(), permission, resourceType, options);
   }
 
   /** The token of the current request. */

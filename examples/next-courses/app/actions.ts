@@ -11,8 +11,8 @@ export type Saved = { readonly saved: boolean };
 export const renameCourse = pdp.withGuardAction(
   "course:edit",
   (id: string, _before: Saved | Refused | null, _form: FormData) => course(id),
-  (actor, id, _before, form): Saved => {
-    const saved = rename(id, form.get("title"), actor.userId) !== null;
+  async (actor, id, _before, form): Promise<Saved> => {
+    const saved = (await rename(id, form.get("title"), actor.userId)) !== null;
     if (saved) revalidatePath("/", "layout");
     return { saved };
   },

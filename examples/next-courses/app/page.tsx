@@ -2,19 +2,15 @@ import Link from "next/link";
 import { PermissionsProvider } from "pdp-client/react";
 import { course } from "@/lib/course";
 import { pdp } from "@/lib/guard";
-import { allCourses } from "@/lib/store";
+import { coursesOf } from "@/lib/store";
 import { AdminLink, EditLink } from "./links";
 
 export default async function CoursesPage() {
-  const courses = allCourses();
+  const visible = await coursesOf(await pdp.plan("course:view", "course"));
   const permissions = await pdp.can([
     { permission: "admin:access" },
-    ...courses.flatMap(({ id }) => [
-      { permission: "course:view", resource: course(id) },
-      { permission: "course:edit", resource: course(id) },
-    ]),
+    ...visible.map(({ id }) => ({ permission: "course:edit", resource: course(id) })),
   ]);
-  const visible = courses.filter(({ id }) => permissions.holds("course:view", course(id)));
   return (
     <PermissionsProvider permissions={permissions.toJSON()}>
       <div className="heading">

@@ -1,6 +1,6 @@
-"""A real PDP with the policy of this example, until stdin is closed.
+"""A real PDP with the policy of this example, and a PostgreSQL with its courses, until stdin is closed.
 
-Prints one line of JSON: where the PDP is, an API key, tokens by name. Then it does what each line
+Prints one line of JSON: where the PDP is, an API key, tokens by name, the URL of the database. Then it does what each line
 of stdin says, `["stop"]` or the arguments of a `pdp` command, and answers by a line of JSON.
 """
 
@@ -11,25 +11,41 @@ import tempfile
 import time
 from pathlib import Path
 
+import psycopg
+
+from tests.kit.clusters import started_cluster
 from tests.kit.server import ServerProcess, token_of
 
 API_KEY = "an-api-key-of-the-example"
 TOKEN_SECONDS = 1_800
-POLICY = Path(__file__).parents[1] / "pdp.yaml"
+EXAMPLE = Path(__file__).parents[1]
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="pdp-next-courses-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="pdp-next-courses-") as directory,
+        started_cluster() as cluster,
+    ):
+        database = cluster.database()
+        with psycopg.connect(database) as connection:
+            connection.execute((EXAMPLE / "courses.sql").read_text(encoding="utf-8"))
         digest = hashlib.sha256(API_KEY.encode()).hexdigest()
         caller = {"name": "courses", "api_key_sha256": digest, "may": ["decide", "audit"]}
         server = ServerProcess(Path(directory), {"CALLERS": [caller]})
         server.environment["PDP_API_KEY"] = API_KEY
-        applied = server.pdp("apply", str(POLICY))
+        applied = server.pdp("apply", str(EXAMPLE / "pdp.yaml"))
         if applied.returncode:
             raise SystemExit(applied.stderr)
         server.start()
         try:
-            say({"pdp": f"127.0.0.1:{server.port}", "api_key": API_KEY, "tokens": tokens()})
+            say(
+                {
+                    "pdp": f"127.0.0.1:{server.port}",
+                    "api_key": API_KEY,
+                    "tokens": tokens(),
+                    "database": database,
+                }
+            )
             for line in sys.stdin:
                 arguments = json.loads(line)
                 say(stop(server) if arguments == ["stop"] else run(server, arguments))

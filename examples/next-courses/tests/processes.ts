@@ -18,6 +18,8 @@ const UNTIL_STDIN_ENDS = 'node "$@" & pid=$!; read _; kill "$pid"; wait "$pid"';
 export interface Pdp {
   readonly target: string;
   readonly apiKey: string;
+  /** The URL of the application's own database. */
+  readonly database: string;
   readonly tokens: Readonly<Record<"admin" | "instructor" | "student" | "expired", string>>;
   /** The decision of the audit log that has this id. */
   recorded(decisionId: string): Promise<Record<string, unknown> | undefined>;
@@ -42,11 +44,12 @@ export async function startPdp(): Promise<Pdp> {
     child.stdin.write(`${JSON.stringify(line)}\n`);
     return next();
   };
-  const { pdp, api_key, tokens } = await next();
+  const { pdp, api_key, tokens, database } = await next();
   return {
     target: pdp,
     apiKey: api_key,
     tokens,
+    database,
     async recorded(decisionId) {
       const { status, stdout, stderr } = await tell(["audit", "list", "--json", "--limit", "1000"]);
       if (status !== 0) throw new Error(stderr);
@@ -75,6 +78,7 @@ export async function startApplication(pdp: Pdp): Promise<Application> {
     env: {
       ...process.env,
       NEXT_TELEMETRY_DISABLED: "1",
+      DATABASE_URL: pdp.database,
       PDP_SERVER: pdp.target,
       PDP_API_KEY: pdp.apiKey,
       PDP_DEADLINE_MS: "3000", // a slow machine must not change what a test is about

@@ -1,11 +1,12 @@
 import type { Metadata } from "next";
-import { requireForPage } from "@/lib/guard";
-import { allCourses } from "@/lib/store";
+import { pdp, requireForPage } from "@/lib/guard";
+import { coursesOf } from "@/lib/store";
 
 export const metadata: Metadata = { title: "Administration" };
 
 export default async function AdminPage() {
   await requireForPage("admin:access"); // proxy.ts asked already, and is not relied upon
+  const courses = await coursesOf(await pdp.plan("course:view", "course"));
   return (
     <>
       <h1>Administration</h1>
@@ -19,7 +20,7 @@ export default async function AdminPage() {
           </tr>
         </thead>
         <tbody>
-          {allCourses().map(({ id, title, teacher, changedBy }) => (
+          {courses.map(({ id, title, teacher, changedBy }) => (
             <tr key={id}>
               <th scope="row">{title}</th>
               <td>{teacher}</td>

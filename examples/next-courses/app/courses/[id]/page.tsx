@@ -9,7 +9,7 @@ import { EditCourse } from "./edit-course";
 export default async function CoursePage({ params }: { params: Promise<{ id: string }> }) {
   const id = decodeURIComponent((await params).id);
   const actor = await requireForPage("course:view", course(id));
-  const found = courseOf(id);
+  const found = await courseOf(id);
   if (found === null) notFound();
   const permissions = await pdp.permissions(course(id));
   return (

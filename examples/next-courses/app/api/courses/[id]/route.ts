@@ -8,7 +8,7 @@ export const GET = pdp.withGuard<Params>(
   "course:view",
   ({ id }) => course(id),
   async (_, { params }) => {
-    const found = courseOf((await params).id);
+    const found = await courseOf((await params).id);
     return found ? Response.json(found) : Response.json({ error: "not_found" }, { status: 404 });
   },
 );
@@ -18,7 +18,7 @@ export const PUT = pdp.withGuard<Params>(
   ({ id }) => course(id),
   async (request, { params, actor }) => {
     const sent: { title?: unknown } | null = await request.json().catch(() => null);
-    const renamed = rename((await params).id, sent?.title, actor.userId);
+    const renamed = await rename((await params).id, sent?.title, actor.userId);
     return renamed ? Response.json(renamed) : Response.json({ error: "invalid" }, { status: 400 });
   },
 );
