@@ -1,7 +1,8 @@
-"""A real PDP with the policy of this example, and a PostgreSQL with its courses, until stdin is closed.
+"""A real PDP with the policy of this example, and a PostgreSQL with its courses.
 
-Prints one line of JSON: where the PDP is, an API key, tokens by name, the URL of the database. Then it does what each line
-of stdin says, `["stop"]` or the arguments of a `pdp` command, and answers by a line of JSON.
+Prints one line of JSON: where the PDP is, an API key, tokens by name, the URL of the database. Then
+it does what each line of stdin says, `["stop"]` or the arguments of a `pdp` command, and answers by
+a line of JSON. It ends when stdin is closed.
 """
 
 import hashlib
