@@ -18,15 +18,19 @@ from pdp.cli import (
     ask,
     audit,
     clerk,
+    context,
     database,
     explain,
+    get,
     lint,
     policy,
     policy_tests,
     secrets,
     serve,
     sidecar,
+    whoami,
 )
+from pdp.cli.connection import ContextOption
 from pdp.cli.output import HELP_STYLE, emit, fail, say
 from pdp.errors import PdpError
 
@@ -51,11 +55,16 @@ app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)
 app.command("lint")(lint.lint)
 app.command("plan")(ask.plan)
+app.command("get")(get.get)
+app.command("describe")(get.describe)
+app.command("delete")(get.delete)
 app.command("token")(secrets.token)
 app.command("key")(secrets.key)
+app.command("whoami")(whoami.whoami)
 app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
+app.add_typer(context.app, name="context")
 app.add_typer(database.app, name="database")
 
 
@@ -73,6 +82,7 @@ def _options(
         bool,
         typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
     ] = False,
+    profile: ContextOption = None,
 ) -> None:
     pass
 

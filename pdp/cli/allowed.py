@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pdp.cli.connection import connects
 from pdp.cli.output import HELP_STYLE, emit, fail, note, read_input, show_table
-from pdp.cli.remote import (
-    DEFAULT_SERVER,
-    ApiKey,
-    Ca,
-    Certificate,
-    Key,
-    Server,
-    asked,
-    method_of,
-)
+from pdp.cli.profiles import Connection
+from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
     from pdpapi.v1 import access_query_service_pb2 as pb
@@ -52,16 +45,14 @@ Limit = Annotated[
 
 
 @app.command("permissions")
+@connects
 def permissions(
     resources: Annotated[list[str], typer.Argument(help="TYPE:ID, e.g. course:algebra")],
     token: Token = "-",
     context: Context = "{}",
     output: As = Output.TABLE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists the declared permissions on resources, and which of them an actor has.
 
@@ -75,8 +66,8 @@ def permissions(
     for text in resources:
         type_, _, id_ = text.partition(":")
         request.resources.add(type=type_, id=id_)
-    with asked(server, api_key, ca, certificate, key) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedPermissions, api_key)
+    with connected(connection) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedPermissions, connection)
         response = ask(request)
     rows = zip(resources, response.results, strict=True)
     if output is Output.JSON:
@@ -94,6 +85,7 @@ def permissions(
 
 
 @app.command("resources")
+@connects
 def resources(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource_type: Annotated[
@@ -103,11 +95,8 @@ def resources(
     context: Context = "{}",
     limit: Limit = None,
     output: As = Output.TABLE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists the stored resources on which an actor has a permission.
 
@@ -130,8 +119,8 @@ def resources(
             response.CopyFrom(page)
             yield from page.resource_ids
 
-    with asked(server, api_key, ca, certificate, key) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, api_key)
+    with connected(connection) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, connection)
         if output is Output.JSON:
             for id_ in islice(found(), limit):
                 _emit({"type": request.resource_type, "id": id_, "revision": response.revision})
@@ -141,6 +130,7 @@ def resources(
 
 
 @app.command("actors")
+@connects
 def actors(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource: Annotated[
@@ -148,11 +138,8 @@ def actors(
     ] = "",
     limit: Limit = None,
     output: As = Output.TABLE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists who has a permission on a resource: through which role, grant and rule, and under
     which condition. It takes the capability `audit`.
@@ -166,8 +153,8 @@ def actors(
     request = pb.ListAllowedActorsRequest(permission=permission, page_size=PAGE_ITEMS)
     if resource:
         request.resource.type, _, request.resource.id = resource.partition(":")
-    with asked(server, api_key, ca, certificate, key) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, api_key)
+    with connected(connection) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, connection)
         found = (actor for page in _pages(ask, request) for actor in page.actors)
         if output is Output.JSON:
             for actor in islice(found, limit):

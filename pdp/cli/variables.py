@@ -20,7 +20,9 @@ def require_known_variables() -> None:
 
 _OF_CLIENTS = frozenset(
     f"PDP_{name}"
-    for name in ("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN")
+    for name in (
+        *("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN", "CONTEXT"),
+    )
 )
 
 

@@ -27,6 +27,8 @@ COMMANDS = [
         ("check",),
         ("explain",),
     ),
+    *(("get",), ("describe",), ("delete",), ("whoami",)),
+    *(("context",), ("context", "list"), ("context", "set"), ("context", "use")),
     *(("token",), ("key",), ("audit",), ("audit", "list"), ("audit", "show"), ("audit", "verify")),
     *(("clerk",), ("clerk", "sync"), ("clerk", "doctor"), ("clerk", "push-claims")),
     *(("allowed",), ("allowed", "permissions"), ("allowed", "resources"), ("allowed", "actors")),
