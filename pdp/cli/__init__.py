@@ -22,12 +22,14 @@ from pdp.cli import (
     database,
     explain,
     get,
+    grants,
     lint,
     policy,
     policy_tests,
     secrets,
     serve,
     sidecar,
+    token,
     whoami,
 )
 from pdp.cli.connection import ContextOption
@@ -58,7 +60,8 @@ app.command("plan")(ask.plan)
 app.command("get")(get.get)
 app.command("describe")(get.describe)
 app.command("delete")(get.delete)
-app.command("token")(secrets.token)
+app.command("grant")(grants.grant)
+app.command("revoke")(grants.revoke)
 app.command("key")(secrets.key)
 app.command("whoami")(whoami.whoami)
 app.add_typer(allowed.app, name="allowed")
@@ -66,6 +69,8 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
 app.add_typer(context.app, name="context")
 app.add_typer(database.app, name="database")
+app.add_typer(token.app, name="token")
+app.add_typer(grants.app, name="user")
 
 
 def _show_version(asked: bool) -> None:

@@ -29,6 +29,8 @@ COMMANDS = [
     ),
     *(("get",), ("describe",), ("delete",), ("whoami",)),
     *(("context",), ("context", "list"), ("context", "set"), ("context", "use")),
+    *(("grant",), ("revoke",), ("user",), ("user", "disable"), ("user", "enable")),
+    *(("token", "mint"), ("token", "inspect")),
     *(("token",), ("key",), ("audit",), ("audit", "list"), ("audit", "show"), ("audit", "verify")),
     *(("clerk",), ("clerk", "sync"), ("clerk", "doctor"), ("clerk", "push-claims")),
     *(("allowed",), ("allowed", "permissions"), ("allowed", "resources"), ("allowed", "actors")),
