@@ -18,11 +18,13 @@ from pdp.cli import (
     ask,
     audit,
     clerk,
+    config,
     context,
     database,
     explain,
     get,
     grants,
+    init,
     lint,
     policy,
     policy_tests,
@@ -49,6 +51,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("sidecar")(sidecar.sidecar)
+app.command("init")(init.init)
 app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
@@ -67,6 +70,7 @@ app.command("whoami")(whoami.whoami)
 app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
+app.add_typer(config.app, name="config")
 app.add_typer(context.app, name="context")
 app.add_typer(database.app, name="database")
 app.add_typer(token.app, name="token")

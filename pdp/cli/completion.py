@@ -5,6 +5,7 @@ characters that a shell reads are offered. A server that does not answer at once
 """
 
 import re
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -14,7 +15,8 @@ from pdp.cli.entities import KINDS, Entities, Kind, kind_named
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@%+,/-]*")
 _NAMES_MAX = 200
-_PAGES_MAX = 10
+_SECONDS_MAX = 0.8
+"""Less than `waiting` waits, so that nothing is drawn into the command line."""
 
 
 def complete_kind(incomplete: str) -> Iterator[str]:
@@ -60,10 +62,14 @@ def _found(ctx: typer.Context, kind: Kind, incomplete: str) -> Iterator[str]:
     from pdp.cli.connection import connection_of
 
     connection = connection_of(ctx)
+    ends_at = time.monotonic() + _SECONDS_MAX
     with open_channel(
         connection.server, connection.tls(), connection.api_key, insecure=False
     ) as channel:
-        for _, page, _ in islice(Entities(kind, channel, connection).pages(), _PAGES_MAX):
+        entities = Entities(kind, channel, connection, deadline_seconds=_SECONDS_MAX)
+        for _, page, _ in entities.pages():
             for name in map(kind.text_of, page):
                 if name.startswith(incomplete) and _SAFE.fullmatch(name):
                     yield name
+            if time.monotonic() > ends_at:
+                return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pdp.cli.profiles import Connection
-from pdp.cli.remote import method_of
+from pdp.cli.remote import DEADLINE_SECONDS, method_of
 
 if TYPE_CHECKING:
     import grpc
@@ -152,7 +152,13 @@ def kind_named(text: str) -> Kind:
 class Entities:
     """The entities of one kind at a server. Methods raise grpc.RpcError."""
 
-    def __init__(self, kind: Kind, channel: "grpc.Channel", connection: Connection) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        channel: "grpc.Channel",
+        connection: Connection,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         from pdpapi.v1 import administration_service_pb2 as pb
         from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
 
@@ -160,6 +166,7 @@ class Entities:
         self._pb = pb
         self._stub = PolicyAdministrationServiceStub(channel)
         self._connection = connection
+        self._deadline_seconds = deadline_seconds
 
     def get(self, text: str) -> Any:
         """One, by its key as people write it."""
@@ -219,7 +226,8 @@ class Entities:
 
     def _call(self, name: str, /, **fields: Any) -> Any:
         request = getattr(self._pb, f"{name}Request")(**fields)
-        return method_of(getattr(self._stub, name), self._connection)(request)
+        ask = method_of(getattr(self._stub, name), self._connection, self._deadline_seconds)
+        return ask(request)
 
 
 def heading(column: str) -> str:

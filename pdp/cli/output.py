@@ -28,6 +28,7 @@ _PIPE_WIDTH: Final = 240
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_@./-]*")
 _YAML_WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 _PATIENCE_SECONDS: Final = 1.0
+_WAITING: Final = threading.Lock()
 _TERMINAL: Final = Path("/dev/tty")
 
 
@@ -90,8 +91,9 @@ def yaml_text(fields: Mapping[str, Any]) -> str:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Shows on a terminal, from the second second on, what the command waits for."""
-    if not sys.stderr.isatty():
+    """Shows on a terminal, from the second second on, what the command waits for. Within another
+    one it shows nothing."""
+    if not sys.stderr.isatty() or not _WAITING.acquire(blocking=False):
         yield
         return
     from rich.text import Text
@@ -115,6 +117,7 @@ def waiting(what: str) -> Iterator[None]:
         with lock:
             ended = True
             status.stop()
+        _WAITING.release()
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, heading: bool) -> None:

@@ -1,7 +1,6 @@
 """A channel to a running server, for the commands that ask one."""
 
 import contextlib
-import functools
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     import grpc
     from pdp_client import TlsOptions
 
-from pdp.cli.output import fail
+from pdp.cli.output import fail, waiting
 from pdp.cli.profiles import Connection
 
 R = TypeVar("R")
@@ -50,13 +49,21 @@ def _advice(code: "grpc.StatusCode") -> str:
     }.get(code.name, "")
 
 
-def method_of(method: Callable[..., R], connection: Connection) -> Callable[..., R]:
-    """The method of a stub, with the caller's key and a deadline."""
+def method_of(
+    method: Callable[..., R], connection: Connection, deadline_seconds: float = DEADLINE_SECONDS
+) -> Callable[..., R]:
+    """The unary method of a stub, with the caller's key and a deadline."""
     from pdp_client.transport import caller_metadata
 
-    return functools.partial(
-        method, timeout=DEADLINE_SECONDS, metadata=caller_metadata(connection.api_key)
-    )
+    def ask(request: Any) -> R:
+        with waiting(f"asking {connection.server}"):
+            return method(
+                request,
+                timeout=deadline_seconds,
+                metadata=caller_metadata(connection.api_key),
+            )
+
+    return ask
 
 
 def explain(server: str, tls: "TlsOptions | None") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pdp.cli.output import HELP_STYLE, emit, note, read_input, say, say_marked, warn
+from pdp.cli.output import HELP_STYLE, emit, note, read_input, say, say_marked, waiting, warn
 
 if TYPE_CHECKING:
     from pdp.model import VerifiedToken
@@ -109,7 +109,8 @@ def inspect(
     configure_logs("critical", "console")
     text = read_input("a session token (or give --token or PDP_TOKEN)") if token == "-" else token  # noqa: S105
     text = text.strip()
-    verdict = verify_token(text, settings, wall_clock)
+    with waiting("reading the keys of the issuer"):
+        verdict = verify_token(text, settings, wall_clock)
     now = wall_clock()
     if not isinstance(verdict, RefusedToken):
         say_marked("accepted", "green", f"fingerprint {verdict.fingerprint}")

@@ -158,14 +158,14 @@ def test_on_a_terminal_it_is_text_too(tmp_path: Path) -> None:
         env={**os.environ, "TERM": "xterm-256color"},
         stdin=its_end,
         stdout=its_end,
-        stderr=its_end,
+        stderr=subprocess.DEVNULL,  # a busy machine may show there that it waits
     )
     os.close(its_end)
     said = b"".join(_read(terminal))
     assert process.wait(30) == 0
     for text in MARKUP:
         assert f"create user {text}\r\n".encode() in said
-    assert b"\x1b" not in said.replace(b"\x1b[33mpdp: \x1b[0m", b"")
+    assert b"\x1b" not in said
 
 
 def _read(terminal: int) -> Iterator[bytes]:

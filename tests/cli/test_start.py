@@ -29,6 +29,7 @@ COMMANDS = [
     ),
     *(("get",), ("describe",), ("delete",), ("whoami",)),
     *(("context",), ("context", "list"), ("context", "set"), ("context", "use")),
+    *(("init",), ("config",), ("config", "check")),
     *(("grant",), ("revoke",), ("user",), ("user", "disable"), ("user", "enable")),
     *(("token", "mint"), ("token", "inspect")),
     *(("token",), ("key",), ("audit",), ("audit", "list"), ("audit", "show"), ("audit", "verify")),
