@@ -62,7 +62,7 @@ class Loaded(BaseSettings):
 
     @classmethod
     def file(cls, named: Path | None = None) -> Path:
-        """The TOML file that is read, which may not exist if nothing names it.
+        """The TOML file that is read. The default one may not exist.
 
         Raises FileNotFoundError if there is none and it was named.
         """
