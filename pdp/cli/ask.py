@@ -8,7 +8,7 @@ import typer
 from pdp.cli.connection import connects
 from pdp.cli.output import emit, fail, read_input, say
 from pdp.cli.profiles import Connection
-from pdp.cli.remote import DEADLINE_SECONDS, connected, explain, method_of
+from pdp.cli.remote import DEADLINE_SECONDS, connected, method_of, why_no_answer
 
 
 @connects
@@ -52,9 +52,10 @@ def check(
         try:
             decision = guard.check(token, permission, asked, mapping(context, "--context"))
         except (GuardError, ValueError) as error:
-            fail(str(error))
+            problem = None
             if isinstance(error, PdpUnavailable):
-                explain(connection.server, connection.tls())
+                problem = why_no_answer(connection.server, connection.tls())
+            fail(problem or str(error))
             raise typer.Exit(2) from None
     say(f"{decision.effect.name} {decision.reason}: {decision.message}")
     for name in ("rule_id", "grant_id", "decision_id", "revision"):

@@ -209,7 +209,10 @@ class Entities:
                 known = [f"--{one}" for one, field in FILTERS.items() if field in fields]
                 hint = f"; they have {', '.join(known)}" if known else ""
                 raise typer.BadParameter(f"{self.kind.plural} have no --{name}{hint}")
-        wanted = [(FILTERS[name], value) for name, value in filters.items()]
+        wanted = [
+            (FILTERS[name], _wanted(fields[FILTERS[name]], name, value))
+            for name, value in filters.items()
+        ]
         return lambda entity: all(cell(entity, field) == value for field, value in wanted)
 
     def more_after(self, page_token: str, items: int) -> str:
@@ -242,14 +245,32 @@ def cell(entity: Any, column: str) -> str:
         return ""
     value = getattr(entity, column)
     if field.enum_type is not None:
-        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
-        name = field.enum_type.values_by_number[value].name
-        return "" if not value else name.removeprefix(prefix).lower()
+        return _names(field)[value] if value in field.enum_type.values_by_number else str(value)
     if field.message_type is not None:
         return _message_text(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else ", ".join(value)
+
+
+def _names(field: "FieldDescriptor") -> Mapping[int, str]:
+    """The members of an enum as people write them; 0, which is unspecified, is empty."""
+    members = field.enum_type.values  # type: ignore[union-attr]
+    prefix = members[0].name.removesuffix("UNSPECIFIED")
+    return {one.number: one.name.removeprefix(prefix).lower() * bool(one.number) for one in members}
+
+
+def _wanted(field: "FieldDescriptor", option: str, value: str) -> str:
+    """The value that a filter compares. Raises typer.BadParameter for one that no entity has: an
+    empty list would be taken for an answer."""
+    if field.enum_type is None:
+        return value
+    known = sorted(filter(None, _names(field).values()))
+    if value.lower() not in known:
+        raise typer.BadParameter(
+            f"{value!r} is not one of {', '.join(known)}", param_hint=f"--{option}"
+        )
+    return value.lower()
 
 
 def _message_text(value: Any) -> str:

@@ -114,7 +114,7 @@ def disable(user: UserArgument, *, connection: Connection) -> None:
 @app.command("enable")
 @connects
 def enable(user: UserArgument, *, connection: Connection) -> None:
-    """Lets a disabled user act again. One whom Clerk has banned stays refused."""
+    """Lets a disabled user act again. Users that Clerk has banned stay refused."""
     _set_status(user, "USER_STATUS_ACTIVE", connection)
 
 

@@ -27,6 +27,11 @@ _PIPE_WIDTH: Final = 240
 """Columns of a table that is not shown on a terminal, which alone has a width."""
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_@./-]*")
 _YAML_WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
+_SECRET: Final = re.compile(
+    r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+|pdp_[A-Za-z0-9_-]{16,}|sk_(?:live|test)_[A-Za-z0-9]+"
+    r"|whsec_[A-Za-z0-9+/=]+"
+)
+"""Tokens, API keys, and secrets of Clerk, by their form."""
 _PATIENCE_SECONDS: Final = 1.0
 _WAITING: Final = threading.Lock()
 _TERMINAL: Final = Path("/dev/tty")
@@ -43,8 +48,9 @@ def say_marked(mark: str, style: str, message: str) -> None:
 
 
 def fail(message: str) -> None:
-    """Prints one line of an error on standard error."""
-    _line(_err(), message, "pdp: ", "red")
+    """Prints one line of an error on standard error, without the secrets that arguments in the
+    wrong place may bring into it."""
+    _line(_err(), _SECRET.sub("<secret>", message), "pdp: ", "red")
 
 
 def note(message: str) -> None:

@@ -31,12 +31,11 @@ def connected(connection: Connection) -> "Iterator[grpc.Channel]":
         try:
             yield channel
         except grpc.RpcError as error:
-            fail(f"{error.code().name}: {error.details()}{_advice(error.code())}")
-            if error.code() in (
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-            ):
-                explain(connection.server, tls)
+            code = error.code()
+            problem = None
+            if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                problem = why_no_answer(connection.server, tls)
+            fail(problem or f"{code.name}: {error.details()}{_advice(code)}")
             raise typer.Exit(2) from None
 
 
@@ -64,13 +63,6 @@ def method_of(
             )
 
     return ask
-
-
-def explain(server: str, tls: "TlsOptions | None") -> None:
-    """Says on standard error why a server is not reached, if that can be found out."""
-    problem = why_no_answer(server, tls)
-    if problem is not None:
-        fail(problem)
 
 
 def why_no_answer(server: str, tls: "TlsOptions | None") -> str | None:

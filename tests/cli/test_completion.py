@@ -66,4 +66,5 @@ def test_names_that_a_shell_reads_are_not_offered(server: ServerProcess) -> None
 def test_without_a_server_nothing_is_completed_and_nothing_is_said(server: ServerProcess) -> None:
     assert completed(server, "pdp get users user_", PDP_SERVER="127.0.0.1:1") == []
     assert completed(server, "pdp get nonsense user_") == []
+    assert completed(server, "pdp get us", PDP_LISTNE="misspelled") == ["users"]
     assert completed(server, "pdp --context nobody get users user_") == []

@@ -80,6 +80,8 @@ def test_filters_select_and_a_filter_of_another_kind_is_refused_with_those_it_ha
         "rule/ADMIN.deny.course:delete.3a2312d3"
     ]
     assert names(at, "users", "--status", "disabled") == []
+    assert names(at, "users", "--status", "ACTIVE") == names(at, "users")
+    assert "'baned' is not one of active, disabled" in at("get", "users", "--status", "baned").err
     refused = at("get", "users", "--effect", "deny")
     assert (refused.status, refused.out) == (2, "")
     assert "users have no --effect; they have --status" in refused.err

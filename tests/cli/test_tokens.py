@@ -92,3 +92,33 @@ def test_the_bare_command_still_mints_and_names_its_successor(
     assert "deprecated" not in minted.err
     assert run("token").status == 2
     assert "options go after" in run("token", "--user", "x", "mint", "--user", "y").err
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        token_of("user_sam"),
+        "pdp_0123456789abcdefghijABCDEFGHIJ",
+        "sk_live_0123456789abcdef",
+        "whsec_aHVudGVyMmh1bnRlcjI=",
+    ],
+)
+def test_a_secret_in_the_place_of_another_argument_is_not_repeated(run: Run, secret: str) -> None:
+    """People paste: the error must not bring it into the log of a pipeline."""
+    for command in (
+        ("token", "inspect", secret),
+        ("check", "course:edit", "course:a", secret),
+        ("get", secret),
+        ("get", f"users{secret}"),
+        (secret,),
+        ("whoami", f"--api-kee={secret}"),
+        ("get", "users", "--limit", secret),
+        ("grant", "A", "--user", "u", "--until", secret),
+        ("context", "use", secret),
+        ("--context", secret, "whoami"),
+        ("config", "check", "--config", secret),
+    ):
+        done = run(*command)
+        assert done.status == 2, command
+        assert done.err.startswith("pdp: "), command
+        assert secret not in done.out + done.err, command
