@@ -108,13 +108,13 @@ def connection_of(ctx: typer.Context) -> Connection:
     values = {name: ctx.params[name] for name in _OPTIONS if name in ctx.params}
     typed = [name for name in values if _source(ctx, name) == _TYPED]
     inherited = [name for name in values if _source(ctx, name) == _SET]
-    if "api_key" in typed:
+    if "api_key" in typed and not ctx.resilient_parsing:  # not while a shell completes
         warn("other users of this machine see --api-key: use PDP_API_KEY or a profile")
     root = ctx.find_root()
     named = [
         (place.params[name], _source(place, name))
         for place, name in ((ctx, "profile"), (root, "profile"))
-        if place.params.get(name)
+        if place.params.get(name) is not None
     ]
     for profile, source in sorted(named, key=lambda one: one[1] != _TYPED):
         if source == _TYPED and typed:

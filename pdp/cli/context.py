@@ -101,7 +101,7 @@ def delete_profile(name: Name) -> None:
 def _having(name: str) -> Profiles:
     profiles = read_profiles()
     if name not in profiles.by_name:
-        fail(f"there is no profile {name}; `pdp context list` lists them")
+        fail(f"there is no profile {name!r}; `pdp context list` lists them")
         raise typer.Exit(2)
     return profiles
 

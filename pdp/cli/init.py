@@ -1,7 +1,6 @@
 """`pdp init`: settings, a small policy and its tests, to begin with."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,8 @@ def init(
 
     Exit status: 0 written, 2 one of them exists already and nothing was written.
     """
+    from importlib.resources import files
+
     paths = [directory / name for name in _FILES]
     # Also a link that leads nowhere: writing would follow it.
     existing = [str(path) for path in paths if os.path.lexists(path)]

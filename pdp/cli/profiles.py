@@ -7,7 +7,6 @@ or change is refused.
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -70,11 +69,11 @@ def profile_connection(name: str | None) -> Connection:
     Raises ValueError if there is no such profile, and as `read_profiles`.
     """
     profiles = read_profiles()
-    chosen = name or profiles.current
+    chosen = profiles.current if name is None else name
     if chosen is None:
         return Connection()
     if chosen not in profiles.by_name:
-        raise ValueError(f"there is no profile {chosen}; `pdp context list` lists them")
+        raise ValueError(f"there is no profile {chosen!r}; `pdp context list` lists them")
     return profiles.by_name[chosen]
 
 
@@ -114,6 +113,8 @@ def read_profiles() -> Profiles:
 
 def write_profiles(profiles: Profiles) -> None:
     """Replaces the file at once, readable for its owner alone. Raises OSError."""
+    import tempfile
+
     path = profiles_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = {

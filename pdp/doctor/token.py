@@ -261,7 +261,7 @@ def _user(actor: Actor, user: User | None, status: ClerkStatus, settings: Settin
         advice = "run `pdp clerk sync`, or create the user; clerk.provisioning does it by itself"
         return failed(subject, "is not known here: ACTOR_UNKNOWN", advice)
     if user.status is UserStatus.DISABLED:
-        advice = "enable the user through the administration service, if they may come back"
+        advice = "enable the user with `pdp user enable`, if they may come back"
         return failed(subject, "is disabled here: ACTOR_DISABLED", advice)
     return fine(subject, "is known and not disabled")
 

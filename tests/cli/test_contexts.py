@@ -53,7 +53,9 @@ def test_a_profile_is_a_whole_connection(run: Run, address: str) -> None:
     assert "*  other" in listed
     assert KEY not in listed
     assert run("context", "delete", "other").status == 0
-    assert "there is no profile other" in run("whoami", "--context", "other").err
+    assert "there is no profile 'other'" in run("whoami", "--context", "other").err
+    # An empty variable of a script does not choose the current profile.
+    assert "there is no profile ''" in run("whoami", "--context", "").err
 
 
 def test_what_a_caller_may_not_is_one_line_that_names_the_next_command(

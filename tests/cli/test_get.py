@@ -12,8 +12,8 @@ from pdpapi.v1.core_pb2 import Resource, ResourceRef
 
 from pdp.cli.entities import KINDS
 from pdp.kinds import KINDS as MODEL_KINDS
+from tests.cli.hostile import unsafe
 from tests.cli.running import Run
-from tests.cli.test_output import unsafe
 from tests.kit.school import POLICY
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server
 

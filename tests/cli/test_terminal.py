@@ -12,8 +12,8 @@ import pytest
 from pdpapi.v1 import administration_service_pb2 as pb
 from pdpapi.v1.core_pb2 import Resource
 
+from tests.cli.hostile import CONTROLS, MARKUP
 from tests.cli.terminal import on_terminal
-from tests.cli.test_output import CONTROLS, MARKUP
 from tests.kit.school import POLICY
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server
 

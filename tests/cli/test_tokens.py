@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.hostile import unsafe
 from tests.cli.running import Done, Run
-from tests.cli.test_output import unsafe
 from tests.kit.server import ISSUER, token_of
 from tests.kit.tokens import signing_key
 
