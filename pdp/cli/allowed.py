@@ -1,7 +1,6 @@
 """`pdp allowed`: an actor's permissions and resources, and a resource's actors."""
 
 import enum
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pdp.cli.connection import connects
-from pdp.cli.output import HELP_STYLE, emit, fail, note, read_input, show_table
+from pdp.cli.output import HELP_STYLE, emit_json, fail, note, read_input, show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
@@ -73,7 +72,7 @@ def permissions(
     if output is Output.JSON:
         for text, result in rows:
             names = {"allowed": list(result.allowed), "denied": list(result.denied)}
-            _emit({"resource": text, **names, "revision": response.revision})
+            emit_json({"resource": text, **names, "revision": response.revision})
     else:
         found = (
             (text, name, "yes" if name in result.allowed else "no")
@@ -123,7 +122,7 @@ def resources(
         ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, connection)
         if output is Output.JSON:
             for id_ in islice(found(), limit):
-                _emit({"type": request.resource_type, "id": id_, "revision": response.revision})
+                emit_json({"type": request.resource_type, "id": id_, "revision": response.revision})
         else:
             _show(("id",), ((id_,) for id_ in found()), limit)
     _exit_if_refused(response)
@@ -158,7 +157,7 @@ def actors(
         found = (actor for page in _pages(ask, request) for actor in page.actors)
         if output is Output.JSON:
             for actor in islice(found, limit):
-                _emit(MessageToDict(actor, preserving_proto_field_name=True))
+                emit_json(MessageToDict(actor, preserving_proto_field_name=True))
             return
         columns = ("user", "organization", "effect", "role", "grant", "rule", "condition", "until")
         _show(columns, (row for actor in found for row in _rows(actor)), limit)
@@ -191,10 +190,6 @@ def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int 
     show_table(columns, shown, heading=True)
     if next(found, None) is not None:
         note(f"there are more than these {len(shown)}: --limit shows more, -o json all")
-
-
-def _emit(fields: dict[str, Any]) -> None:
-    emit(json.dumps(fields) + "\n")
 
 
 def _read_token(token: str) -> str:

@@ -28,7 +28,7 @@ _PIPE_WIDTH: Final = 240
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_@./-]*")
 _YAML_WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 _SECRET: Final = re.compile(
-    r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+|pdp_[A-Za-z0-9_-]{16,}|sk_(?:live|test)_[A-Za-z0-9]+"
+    r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+|pdp_[A-Za-z0-9_-]{32,}|sk_(?:live|test)_[A-Za-z0-9]+"
     r"|whsec_[A-Za-z0-9+/=]+"
 )
 """Tokens, API keys, and secrets of Clerk, by their form."""

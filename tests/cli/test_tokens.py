@@ -98,7 +98,7 @@ def test_the_bare_command_still_mints_and_names_its_successor(
     "secret",
     [
         token_of("user_sam"),
-        "pdp_0123456789abcdefghijABCDEFGHIJ",
+        "pdp_" + "0123456789abcdefABCDEF_-" * 2,
         "sk_live_0123456789abcdef",
         "whsec_aHVudGVyMmh1bnRlcjI=",
     ],
