@@ -60,7 +60,7 @@ def run(directory: Path) -> None:
 
     def token(user: str, seconds: int = 60) -> str:
         place = ("--organization", "org_school", "--seconds", str(seconds))
-        return pdp("token", "--user", user, "--session", f"sess_{user}", *place)
+        return pdp("token", "mint", "--user", user, "--session", f"sess_{user}", *place)
 
     step("1. The policy: roles ADMIN, INSTRUCTOR and STUDENT, three people, one organization")
     with ThreadPoolExecutor() as pool:

@@ -18,15 +18,23 @@ from pdp.cli import (
     ask,
     audit,
     clerk,
+    config,
+    context,
     database,
     explain,
+    get,
+    grants,
+    init,
     lint,
     policy,
     policy_tests,
     secrets,
     serve,
     sidecar,
+    token,
+    whoami,
 )
+from pdp.cli.connection import ContextOption
 from pdp.cli.output import HELP_STYLE, emit, fail, say
 from pdp.errors import PdpError
 
@@ -43,6 +51,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("sidecar")(sidecar.sidecar)
+app.command("init")(init.init)
 app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
@@ -51,12 +60,21 @@ app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)
 app.command("lint")(lint.lint)
 app.command("plan")(ask.plan)
-app.command("token")(secrets.token)
+app.command("get")(get.get)
+app.command("describe")(get.describe)
+app.command("delete")(get.delete)
+app.command("grant")(grants.grant)
+app.command("revoke")(grants.revoke)
 app.command("key")(secrets.key)
+app.command("whoami")(whoami.whoami)
 app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
+app.add_typer(config.app, name="config")
+app.add_typer(context.app, name="context")
 app.add_typer(database.app, name="database")
+app.add_typer(token.app, name="token")
+app.add_typer(grants.app, name="user")
 
 
 def _show_version(asked: bool) -> None:
@@ -73,6 +91,7 @@ def _options(
         bool,
         typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
     ] = False,
+    profile: ContextOption = None,
 ) -> None:
     pass
 

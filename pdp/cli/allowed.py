@@ -1,24 +1,16 @@
 """`pdp allowed`: an actor's permissions and resources, and a resource's actors."""
 
 import enum
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdp.cli.output import HELP_STYLE, emit, fail, note, read_input, show_table
-from pdp.cli.remote import (
-    DEFAULT_SERVER,
-    ApiKey,
-    Ca,
-    Certificate,
-    Key,
-    Server,
-    asked,
-    method_of,
-)
+from pdp.cli.connection import connects
+from pdp.cli.output import HELP_STYLE, emit_json, fail, note, read_input, show_table
+from pdp.cli.profiles import Connection
+from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
     from pdpapi.v1 import access_query_service_pb2 as pb
@@ -52,16 +44,14 @@ Limit = Annotated[
 
 
 @app.command("permissions")
+@connects
 def permissions(
     resources: Annotated[list[str], typer.Argument(help="TYPE:ID, e.g. course:algebra")],
     token: Token = "-",
     context: Context = "{}",
     output: As = Output.TABLE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists the declared permissions on resources, and which of them an actor has.
 
@@ -75,14 +65,14 @@ def permissions(
     for text in resources:
         type_, _, id_ = text.partition(":")
         request.resources.add(type=type_, id=id_)
-    with asked(server, api_key, ca, certificate, key) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedPermissions, api_key)
+    with connected(connection) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedPermissions, connection)
         response = ask(request)
     rows = zip(resources, response.results, strict=True)
     if output is Output.JSON:
         for text, result in rows:
             names = {"allowed": list(result.allowed), "denied": list(result.denied)}
-            _emit({"resource": text, **names, "revision": response.revision})
+            emit_json({"resource": text, **names, "revision": response.revision})
     else:
         found = (
             (text, name, "yes" if name in result.allowed else "no")
@@ -94,6 +84,7 @@ def permissions(
 
 
 @app.command("resources")
+@connects
 def resources(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource_type: Annotated[
@@ -103,11 +94,8 @@ def resources(
     context: Context = "{}",
     limit: Limit = None,
     output: As = Output.TABLE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists the stored resources on which an actor has a permission.
 
@@ -130,17 +118,18 @@ def resources(
             response.CopyFrom(page)
             yield from page.resource_ids
 
-    with asked(server, api_key, ca, certificate, key) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, api_key)
+    with connected(connection) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, connection)
         if output is Output.JSON:
             for id_ in islice(found(), limit):
-                _emit({"type": request.resource_type, "id": id_, "revision": response.revision})
+                emit_json({"type": request.resource_type, "id": id_, "revision": response.revision})
         else:
             _show(("id",), ((id_,) for id_ in found()), limit)
     _exit_if_refused(response)
 
 
 @app.command("actors")
+@connects
 def actors(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource: Annotated[
@@ -148,11 +137,8 @@ def actors(
     ] = "",
     limit: Limit = None,
     output: As = Output.TABLE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists who has a permission on a resource: through which role, grant and rule, and under
     which condition. It takes the capability `audit`.
@@ -166,12 +152,12 @@ def actors(
     request = pb.ListAllowedActorsRequest(permission=permission, page_size=PAGE_ITEMS)
     if resource:
         request.resource.type, _, request.resource.id = resource.partition(":")
-    with asked(server, api_key, ca, certificate, key) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, api_key)
+    with connected(connection) as channel:
+        ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, connection)
         found = (actor for page in _pages(ask, request) for actor in page.actors)
         if output is Output.JSON:
             for actor in islice(found, limit):
-                _emit(MessageToDict(actor, preserving_proto_field_name=True))
+                emit_json(MessageToDict(actor, preserving_proto_field_name=True))
             return
         columns = ("user", "organization", "effect", "role", "grant", "rule", "condition", "until")
         _show(columns, (row for actor in found for row in _rows(actor)), limit)
@@ -204,10 +190,6 @@ def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int 
     show_table(columns, shown, heading=True)
     if next(found, None) is not None:
         note(f"there are more than these {len(shown)}: --limit shows more, -o json all")
-
-
-def _emit(fields: dict[str, Any]) -> None:
-    emit(json.dumps(fields) + "\n")
 
 
 def _read_token(token: str) -> str:

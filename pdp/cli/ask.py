@@ -5,22 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.cli.connection import connects
 from pdp.cli.output import emit, fail, read_input, say
-from pdp.cli.remote import (
-    DEADLINE_SECONDS,
-    DEFAULT_SERVER,
-    ApiKey,
-    Ca,
-    Certificate,
-    Key,
-    Server,
-    asked,
-    explain,
-    method_of,
-    tls_of,
-)
+from pdp.cli.profiles import Connection
+from pdp.cli.remote import DEADLINE_SECONDS, connected, method_of, why_no_answer
 
 
+@connects
 def check(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
@@ -33,11 +24,8 @@ def check(
     ] = None,
     attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
     context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Asks a running server. Exit status: 0 allow, 1 deny, 2 no answer."""
     from pdp_client import Guard, GuardError, PdpUnavailable, Resource
@@ -56,17 +44,18 @@ def check(
     elif organization is not None:
         raise typer.BadParameter("is that of a resource: name one", param_hint="--organization")
     with Guard(
-        server,
-        tls=tls_of(ca, certificate, key),
-        api_key=api_key,
+        connection.server,
+        tls=connection.tls(),
+        api_key=connection.api_key,
         deadline_seconds=DEADLINE_SECONDS,
     ) as guard:
         try:
             decision = guard.check(token, permission, asked, mapping(context, "--context"))
         except (GuardError, ValueError) as error:
-            fail(str(error))
+            problem = None
             if isinstance(error, PdpUnavailable):
-                explain(server, tls_of(ca, certificate, key))
+                problem = why_no_answer(connection.server, connection.tls())
+            fail(problem or str(error))
             raise typer.Exit(2) from None
     say(f"{decision.effect.name} {decision.reason}: {decision.message}")
     for name in ("rule_id", "grant_id", "decision_id", "revision"):
@@ -77,6 +66,7 @@ def check(
     raise typer.Exit(0 if decision.effect.name == "ALLOW" else 1)
 
 
+@connects
 def plan(
     permission: Annotated[str, typer.Argument(help="e.g. course:view")],
     resource_type: Annotated[
@@ -90,11 +80,8 @@ def plan(
         bool,
         typer.Option("--superset", help="Leave out what no filter expresses; check each row."),
     ] = False,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Prints the filter, as JSON, for the rows on which an actor has a permission.
 
@@ -113,8 +100,8 @@ def plan(
         allow_superset=superset,
     )
     request.context.update(mapping(context, "--context"))
-    with asked(server, api_key, ca, certificate, key) as channel:
-        answer = method_of(AccessQueryServiceStub(channel).PlanResources, api_key)(request)
+    with connected(connection) as channel:
+        answer = method_of(AccessQueryServiceStub(channel).PlanResources, connection)(request)
     emit(MessageToJson(answer.plan) + "\n")
     if answer.HasField("refusal"):
         fail(answer.refusal.message)

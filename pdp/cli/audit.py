@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.audit_verify import verify
+from pdp.cli.connection import connects
 from pdp.cli.output import HELP_STYLE, say
+from pdp.cli.profiles import Connection
 from pdp.cli.records import DECISION, REASON, member, print_fields, print_json, print_table
-from pdp.cli.remote import (
-    DEFAULT_SERVER,
-    ApiKey,
-    Ca,
-    Certificate,
-    Key,
-    Server,
-    asked,
-    method_of,
-)
+from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
     from pdpapi.v1 import audit_service_pb2 as pb
@@ -37,6 +30,7 @@ PAGE_ITEMS = 500
 
 
 @app.command("list")
+@connects
 def list_decisions(
     user: Annotated[str, typer.Option(help="Clerk user id.")] = "",
     permission: Annotated[str, typer.Option(help="Exact permission.")] = "",
@@ -64,11 +58,8 @@ def list_decisions(
             "first record. Each line of --json has its cursor.",
         ),
     ] = "",
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Lists decisions, newest first; with --follow or --after as they reached the log."""
     from pdpapi.v1 import audit_service_pb2 as pb
@@ -94,21 +85,21 @@ def list_decisions(
         query.before.FromDatetime(until)
     if after and limit is not None:
         raise typer.BadParameter("--after has no limit: it shows all that follows")
-    with asked(server, api_key, ca, certificate, key) as channel:
+    with connected(connection) as channel:
         stub = AuditServiceStub(channel)
         if follow or after:
             from pdp.cli.follow import Follower
 
-            follower = Follower(method_of(stub.FollowDecisions, api_key), query, as_json=as_json)
+            follower = Follower(method_of(stub.FollowDecisions, connection), query, as_json=as_json)
             if after:
                 follower.start_behind("" if after == "start" else after)
             else:
                 follower.start_at_end()
-                newest = list(islice(_newest(stub, query, api_key), limit or TABLE_ROWS))
+                newest = list(islice(_newest(stub, query, connection), limit or TABLE_ROWS))
                 follower.show_first(newest[::-1])
             follower.run(forever=follow)
             return
-        found = _newest(stub, query, api_key)
+        found = _newest(stub, query, connection)
         if as_json:
             for record in islice(found, limit):
                 print_json(record)
@@ -120,23 +111,21 @@ def list_decisions(
 
 
 @app.command("show")
+@connects
 def show(
     decision_id: Annotated[str, typer.Argument(help="From an answer, a log or the list.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Shows one decision, and what callers have reported under the same id."""
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    with asked(server, api_key, ca, certificate, key) as channel:
+    with connected(connection) as channel:
         stub = AuditServiceStub(channel)
         request = pb.GetDecisionRequest(decision_id=decision_id)
-        found = method_of(stub.GetDecision, api_key)(request)
+        found = method_of(stub.GetDecision, connection)(request)
     for index, record in enumerate((found.decision, *found.others)):
         if as_json:
             print_json(record)
@@ -147,12 +136,12 @@ def show(
 
 
 def _newest(
-    stub: "AuditServiceStub", query: "pb.ListDecisionsRequest", api_key: str | None
+    stub: "AuditServiceStub", query: "pb.ListDecisionsRequest", connection: Connection
 ) -> "Iterator[pb.DecisionRecord]":
     """All that the query finds, newest first, page by page as it is read."""
     request = type(query)(page_size=PAGE_ITEMS)
     request.MergeFrom(query)
-    ask = method_of(stub.ListDecisions, api_key)
+    ask = method_of(stub.ListDecisions, connection)
     while True:
         page = ask(request)
         yield from page.decisions

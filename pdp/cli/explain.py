@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.ask import mapping
+from pdp.cli.connection import connects
 from pdp.cli.output import emit, read_input, say
-from pdp.cli.remote import (
-    DEFAULT_SERVER,
-    ApiKey,
-    Ca,
-    Certificate,
-    Key,
-    Server,
-    asked,
-    method_of,
-)
+from pdp.cli.profiles import Connection
+from pdp.cli.remote import connected, method_of
 from pdp.cli.tree import tree_lines
 
 if TYPE_CHECKING:
@@ -31,6 +24,7 @@ class Output(StrEnum):
     JSON = "json"
 
 
+@connects
 def explain(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")] = "",
     resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
@@ -62,11 +56,8 @@ def explain(
     output: Annotated[
         Output, typer.Option("--output", "-o", help="How to print it.")
     ] = Output.TREE,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    *,
+    connection: Connection,
 ) -> None:
     """Explains an answer of a running server, and what would allow.
 
@@ -100,8 +91,8 @@ def explain(
         raise typer.BadParameter("name a user, or give a token with --token or PDP_TOKEN")
     _write_resource(request, resource, organization, attributes)
     request.context.update(mapping(context, "--context"))
-    with asked(server, api_key, ca, certificate, key) as channel:
-        response = method_of(ExplainServiceStub(channel).Explain, api_key)(request)
+    with connected(connection) as channel:
+        response = method_of(ExplainServiceStub(channel).Explain, connection)(request)
     if output is Output.JSON:
         from google.protobuf.json_format import MessageToDict
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PAGE_ITEMS = 500
 POLL_SECONDS = 0.5
 RETRY_SECONDS_MAX = 5.0
-_PASSING = frozenset(
+PASSING = frozenset(
     (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -103,7 +103,7 @@ class Follower:
             try:
                 page = self._ask(self._request)
             except grpc.RpcError as error:
-                if not patient or error.code() not in _PASSING:
+                if not patient or error.code() not in PASSING:
                     raise
                 if not self._failing:
                     note(f"{error.code().name}: {error.details()}; asks again until it answers")

@@ -6,10 +6,14 @@ does not print is escaped (`pdp.printable`).
 """
 
 import functools
+import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pdp.printable import printable
 
@@ -21,6 +25,15 @@ HELP_STYLE: Final[Literal["rich"] | None] = "rich" if sys.stdout.isatty() else N
 """How typer prints help: with boxes on a terminal, as plain text into a pipe."""
 _PIPE_WIDTH: Final = 240
 """Columns of a table that is not shown on a terminal, which alone has a width."""
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_@./-]*")
+_YAML_WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
+_SECRET: Final = re.compile(
+    r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+|pdp_[A-Za-z0-9_-]{32,}|sk_(?:live|test)_[A-Za-z0-9]+"
+    r"|whsec_[A-Za-z0-9+/=]+"
+)
+"""Tokens, API keys, and secrets of Clerk, by their form."""
+_PATIENCE_SECONDS: Final = 1.0
+_WAITING: Final = threading.Lock()
 _TERMINAL: Final = Path("/dev/tty")
 
 
@@ -35,8 +48,9 @@ def say_marked(mark: str, style: str, message: str) -> None:
 
 
 def fail(message: str) -> None:
-    """Prints one line of an error on standard error."""
-    _line(_err(), message, "pdp: ", "red")
+    """Prints one line of an error on standard error, without the secrets that arguments in the
+    wrong place may bring into it."""
+    _line(_err(), _SECRET.sub("<secret>", message), "pdp: ", "red")
 
 
 def note(message: str) -> None:
@@ -56,6 +70,60 @@ def emit(text: str) -> None:
     """
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def emit_json(fields: Mapping[str, Any]) -> None:
+    """Writes one JSON object on a line of its own, in ASCII that prints."""
+    emit(json.dumps(fields).replace("\x7f", "\\u007f") + "\n")
+
+
+def yaml_text(fields: Mapping[str, Any]) -> str:
+    """A YAML document in ASCII that prints. What a reader of any version of YAML could take for
+    something else than text (`no`, `0o17`, a date) is in double quotes."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def represent(dumper: Dumper, text: str) -> yaml.Node:
+        plain = _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+    Dumper.add_representer(str, represent)
+    text: str = yaml.dump(dict(fields), Dumper=Dumper, sort_keys=False, width=_PIPE_WIDTH)
+    return text
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Shows on a terminal, from the second second on, what the command waits for. Within another
+    one it shows nothing."""
+    if not sys.stderr.isatty() or not _WAITING.acquire(blocking=False):
+        yield
+        return
+    from rich.text import Text
+
+    status = _err().status(Text(printable(what)))
+    lock = threading.Lock()
+    ended = False
+
+    def start() -> None:
+        with lock:
+            if not ended:
+                status.start()
+
+    timer = threading.Timer(_PATIENCE_SECONDS, start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with lock:
+            ended = True
+            status.stop()
+        _WAITING.release()
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, heading: bool) -> None:
@@ -119,6 +187,20 @@ def read_input(what: str) -> str:
     if sys.stdin.isatty():
         note(f"reads {what} from standard input; end it with Ctrl-D")
     return sys.stdin.read()
+
+
+def read_secret(what: str) -> str:
+    """The text of standard input; typed on a terminal it is not shown. Raises ValueError if it is
+    empty."""
+    if sys.stdin.isatty():
+        import getpass
+
+        secret = getpass.getpass(f"pdp: {what}: ").strip()
+    else:
+        secret = sys.stdin.read().strip()
+    if not secret:
+        raise ValueError(f"{what} is empty")
+    return secret
 
 
 def _line(console: "Console", message: str, mark: str = "", style: str = "") -> None:

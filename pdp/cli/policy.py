@@ -16,6 +16,7 @@ from pdp.cli.output import (
     note,
     read_input,
     say,
+    waiting,
     warn,
 )
 
@@ -40,7 +41,8 @@ def migrate_database(config: Config = None) -> None:
     url = DatabaseSettings.load(config).database_url.get_secret_value()
     engine = open_engine(url)
     note(f"database {database_name(url)}")
-    migrate(engine)
+    with waiting("bringing the schema up to date"):
+        migrate(engine)
     say("the schema is up to date")
 
 
@@ -75,9 +77,10 @@ def apply(
     try:
         document = parse_document(text)
         compared, shown = _confirmed(administrator, document) if asks else (0, False)
-        revision, changes = administrator.apply(
-            document, dry_run=dry_run, expected_revision=compared
-        )
+        with waiting("comparing the database with the document, and writing"):
+            revision, changes = administrator.apply(
+                document, dry_run=dry_run, expected_revision=compared
+            )
     except InvalidPolicy as error:
         for violation in error.violations:
             fail(violation.located("stdin" if file == "-" else file))
@@ -112,7 +115,8 @@ def export(
     administrator = _administrator(_store(config, create=False))
     named = [name.strip() for name in sections.split(",")] if sections else []
     # All of it before the first byte: part of a document, applied, would delete what is missing.
-    document, _ = administrator.export(administrator.check_sections(named))
+    with waiting("reading the database"):
+        document, _ = administrator.export(administrator.check_sections(named))
     emit(document)
 
 
@@ -146,7 +150,8 @@ def _confirmed(administrator: "Administrator", document: "PolicyDocument") -> tu
     """
     from pdp.document import Action, described
 
-    revision, changes = administrator.apply(document, dry_run=True)
+    with waiting("comparing the database with the document"):
+        revision, changes = administrator.apply(document, dry_run=True)
     lines = described(changes)
     deleted = Counter(line.kind for line in lines if line.action is Action.DELETE)
     counts = [
@@ -173,7 +178,8 @@ def _wait_everywhere(store: "Store", revision: int) -> None:
     from pdp.facts import Barriers
 
     began = time.monotonic()
-    passed = Barriers(store.engine).wait(revision)
+    with waiting("waiting until nobody answers from the policy before"):
+        passed = Barriers(store.engine).wait(revision)
     seconds = time.monotonic() - began
     say(f"in force everywhere after {seconds:.2f} s, at {passed.replicas} processes")
     if passed.silent:

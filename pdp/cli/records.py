@@ -1,13 +1,12 @@
 """Decision records and the words of their filters, as the command line writes and reads them."""
 
-import json
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import typer
 
-from pdp.cli.output import emit, say, show_table
+from pdp.cli.output import emit_json, say, show_table
 
 if TYPE_CHECKING:
     from pdpapi.v1.audit_service_pb2 import DecisionRecord
@@ -45,7 +44,7 @@ def print_json(record: "DecisionRecord", cursor: str | None = None) -> None:
     fields = MessageToDict(record, preserving_proto_field_name=True)
     if cursor is not None:
         fields["cursor"] = cursor
-    emit(json.dumps(fields) + "\n")
+    emit_json(fields)
 
 
 def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:

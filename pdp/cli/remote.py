@@ -1,10 +1,9 @@
 """A channel to a running server, for the commands that ask one."""
 
 import contextlib
-import functools
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -12,74 +11,58 @@ if TYPE_CHECKING:
     import grpc
     from pdp_client import TlsOptions
 
-from pdp.cli.output import fail
+from pdp.cli.output import fail, waiting
+from pdp.cli.profiles import Connection
 
 R = TypeVar("R")
 
-Server = Annotated[
-    str, typer.Option(envvar="PDP_SERVER", help="host:port or unix:PATH of a running server.")
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(envvar="PDP_API_KEY", help="This caller's API key.", show_default=False),
-]
-Ca = Annotated[
-    str | None, typer.Option(envvar="PDP_CA_FILE", help="Authority of the server's certificate.")
-]
-Certificate = Annotated[
-    str | None, typer.Option(envvar="PDP_CERTIFICATE_FILE", help="This caller's certificate.")
-]
-Key = Annotated[
-    str | None, typer.Option(envvar="PDP_KEY_FILE", help="Private key of the certificate.")
-]
-DEFAULT_SERVER = "127.0.0.1:50051"
 DEADLINE_SECONDS = 3.0
 PROBE_SECONDS = 1.0
 
 
-def tls_of(ca: str | None, certificate: str | None, key: str | None) -> "TlsOptions | None":
-    """TLS where a file is named, none otherwise (which the client allows on loopback only)."""
-    from pdp_client import TlsOptions
-
-    if ca is None and certificate is None:
-        return None
-    return TlsOptions(ca=ca, cert=certificate, key=key)
-
-
 @contextlib.contextmanager
-def asked(
-    server: str, api_key: str | None, ca: str | None, certificate: str | None, key: str | None
-) -> "Iterator[grpc.Channel]":
+def connected(connection: Connection) -> "Iterator[grpc.Channel]":
     """A channel to the server. A status that it answers with ends the command: exit status 2."""
     import grpc
     from pdp_client.transport import open_channel
 
-    tls = tls_of(ca, certificate, key)
-    with open_channel(server, tls, api_key, insecure=False) as channel:
+    tls = connection.tls()
+    with open_channel(connection.server, tls, connection.api_key, insecure=False) as channel:
         try:
             yield channel
         except grpc.RpcError as error:
-            fail(f"{error.code().name}: {error.details()}")
-            if error.code() in (
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-            ):
-                explain(server, tls)
+            code = error.code()
+            problem = None
+            if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                problem = why_no_answer(connection.server, tls)
+            fail(problem or f"{code.name}: {error.details()}{_advice(code)}")
             raise typer.Exit(2) from None
 
 
-def method_of(method: Callable[..., R], api_key: str | None) -> Callable[..., R]:
-    """The method of a stub, with the caller's key and a deadline."""
+def _advice(code: "grpc.StatusCode") -> str:
+    """What to do about a status, if that can be said."""
+    return {
+        "PERMISSION_DENIED": "; `pdp whoami` shows what this caller may do",
+        "UNAUTHENTICATED": "; set PDP_API_KEY, or choose a profile with --context",
+        "UNIMPLEMENTED": "; the server is older than this command, or a sidecar",
+    }.get(code.name, "")
+
+
+def method_of(
+    method: Callable[..., R], connection: Connection, deadline_seconds: float = DEADLINE_SECONDS
+) -> Callable[..., R]:
+    """The unary method of a stub, with the caller's key and a deadline."""
     from pdp_client.transport import caller_metadata
 
-    return functools.partial(method, timeout=DEADLINE_SECONDS, metadata=caller_metadata(api_key))
+    def ask(request: Any) -> R:
+        with waiting(f"asking {connection.server}"):
+            return method(
+                request,
+                timeout=deadline_seconds,
+                metadata=caller_metadata(connection.api_key),
+            )
 
-
-def explain(server: str, tls: "TlsOptions | None") -> None:
-    """Says on standard error why a server is not reached, if that can be found out."""
-    problem = why_no_answer(server, tls)
-    if problem is not None:
-        fail(problem)
+    return ask
 
 
 def why_no_answer(server: str, tls: "TlsOptions | None") -> str | None:

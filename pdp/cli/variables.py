@@ -20,15 +20,17 @@ def require_known_variables() -> None:
 
 _OF_CLIENTS = frozenset(
     f"PDP_{name}"
-    for name in ("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN")
+    for name in (
+        *("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN", "CONTEXT"),
+    )
 )
 
 
 def warn_of_unknown_variables() -> None:
     """Says so on standard error, and goes on."""
     names = {name for name in os.environ if name.startswith("PDP_")}  # noqa: TID251
-    if names <= _OF_CLIENTS:
-        return  # and the settings, which take long to import, are not
+    if names <= _OF_CLIENTS or "_PDP_COMPLETE" in os.environ:  # noqa: TID251
+        return  # the settings take long to import, and a shell that completes shows no warnings
     from pdp.settings import variable_problems
 
     for problem in variable_problems():

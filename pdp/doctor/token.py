@@ -54,7 +54,8 @@ def examine_token(
     """
     try:
         reachable = any(not report.problem for report in reports.values())
-        verdict = _verify(token, settings, clock, KEYS_SECONDS_MAX if reachable else 0)
+        patience = KEYS_SECONDS_MAX if reachable else 0
+        verdict = verify_token(token, settings, clock, patience)
     except KeysUnavailable as error:
         yield failed("token", f"cannot be verified: {error.message}", "see its issuer above")
         return
@@ -63,8 +64,7 @@ def examine_token(
         return
     if isinstance(verdict, RefusedToken):
         reason = verdict.reason
-        detail = _detail(reason, token, settings, reports, clock())
-        message = f"{reason.name}: {reason.value}{f' {detail}' if detail else ''}"
+        message = refusal_text(reason, token, settings, reports, clock())
         yield failed("token", message, ERRORS_PAGE)
     else:
         yield fine("token", _accepted(verdict, clock()))
@@ -73,9 +73,16 @@ def examine_token(
         yield from _known(verdict.actor, settings, store)
 
 
-def _verify(
-    token: str, settings: Settings, clock: Clock, patience_seconds: float
+def verify_token(
+    token: str, settings: Settings, clock: Clock, patience_seconds: float = KEYS_SECONDS_MAX
 ) -> VerifiedToken | RefusedToken:
+    """Verifies a token as the service does, and waits so long for the keys of its issuer.
+
+    Raises:
+        KeysUnavailable: The keys of the issuer cannot be read.
+        ValueError: A configured PEM key is unusable.
+        OSError: The file of a PEM key cannot be read.
+    """
     verifier = Verifier(
         settings.issuers,
         clock=clock,
@@ -125,6 +132,18 @@ def _kid(token: VerifiedToken, settings: Settings) -> Iterator[Finding]:
 # --- why a token is refused -----------------------------------------------------------------------
 
 
+def refusal_text(
+    reason: Reason,
+    token: str,
+    settings: Settings,
+    reports: Mapping[str, KeysReport],
+    now: float,
+) -> str:
+    """Why a token is refused, with the found and the expected value. Does not contain the token."""
+    detail = _detail(reason, token, settings, reports, now)
+    return f"{reason.name}: {reason.value}{f' {detail}' if detail else ''}"
+
+
 def _detail(
     reason: Reason,
     token: str,
@@ -132,7 +151,6 @@ def _detail(
     reports: Mapping[str, KeysReport],
     now: float,
 ) -> str:
-    """The found and the expected value."""
     stated = read_unverified(token)
     if stated is None:
         return _shape(token)
@@ -243,7 +261,7 @@ def _user(actor: Actor, user: User | None, status: ClerkStatus, settings: Settin
         advice = "run `pdp clerk sync`, or create the user; clerk.provisioning does it by itself"
         return failed(subject, "is not known here: ACTOR_UNKNOWN", advice)
     if user.status is UserStatus.DISABLED:
-        advice = "enable the user through the administration service, if they may come back"
+        advice = "enable the user with `pdp user enable`, if they may come back"
         return failed(subject, "is disabled here: ACTOR_DISABLED", advice)
     return fine(subject, "is known and not disabled")
 

@@ -42,6 +42,7 @@ from pdp.wire import (
     access_query_methods,
     administration_methods,
     audit_methods,
+    caller_methods,
     decision_methods,
     explain_methods,
     external_authorization_methods,
@@ -180,6 +181,7 @@ class Service:
                     clock=self._clock,
                 )
             ),
+            *caller_methods(),
             *watchers.methods(),
             *health.methods(),
         )

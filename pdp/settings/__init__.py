@@ -12,17 +12,20 @@ from pdp.settings.issuers import (
     development_beside_production,
     is_development,
 )
-from pdp.settings.programs import variable_problems
+from pdp.settings.origins import Setting, settings_in_effect
+from pdp.settings.programs import PROGRAMS, variable_problems
 from pdp.settings.server import DatabaseSettings, Settings
 from pdp.settings.sidecar import SidecarSettings
 
 __all__ = [
     "ALL_CAPABILITIES",
+    "PROGRAMS",
     "CallerSettings",
     "Capability",
     "ClerkSettings",
     "DatabaseSettings",
     "IssuerSettings",
+    "Setting",
     "Settings",
     "SidecarSettings",
     "TlsSettings",
@@ -33,6 +36,7 @@ __all__ = [
     "is_development",
     "is_loopback",
     "is_loopback_address",
+    "settings_in_effect",
     "socket_address",
     "variable_problems",
     "webhook_secret_problem",

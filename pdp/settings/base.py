@@ -48,11 +48,7 @@ class Loaded(BaseSettings):
             ValueError: A variable is not valid JSON.
             FileNotFoundError: The named file does not exist.
         """
-        variable = f"{cls.model_config['env_prefix']}CONFIG"
-        named = file or os.environ.get(variable)  # noqa: TID251
-        path = Path(named or cls.default_file)
-        if named is not None and not path.is_file():
-            raise FileNotFoundError(f"there is no settings file {path}")
+        path = cls.file(file)
 
         class FromFile(cls):  # type: ignore[valid-type, misc]
             model_config = SettingsConfigDict(toml_file=path)
@@ -63,6 +59,19 @@ class Loaded(BaseSettings):
             # Its text names the setting; its cause contains the value.
             raise ValueError(f"settings: {error}: in variables lists and tables are JSON") from None
         return settings
+
+    @classmethod
+    def file(cls, named: Path | None = None) -> Path:
+        """The TOML file that is read. The default one may not exist.
+
+        Raises FileNotFoundError if there is none and it was named.
+        """
+        variable = f"{cls.model_config['env_prefix']}CONFIG"
+        found = named or os.environ.get(variable)  # noqa: TID251
+        path = Path(found or cls.default_file)
+        if found is not None and not path.is_file():
+            raise FileNotFoundError(f"there is no settings file {path}")
+        return path
 
     @classmethod
     def settings_customise_sources(

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel
-
+from pdp.settings.base import Loaded
 from pdp.settings.server import Settings
 from pdp.settings.sidecar import SidecarSettings
 from pdp.settings.variables import unknown_variables
 
-PROGRAMS: Mapping[str, type[BaseModel]] = {"PDP_": Settings, "PDP_SIDECAR_": SidecarSettings}
+PROGRAMS: Mapping[str, type[Loaded]] = {"PDP_": Settings, "PDP_SIDECAR_": SidecarSettings}
 
 
 def variable_problems() -> Sequence[str]:

@@ -13,7 +13,9 @@ from pydantic import BaseModel
 PREFIX = "PDP_"
 COMMAND_LINE = frozenset(
     f"{PREFIX}{name}"
-    for name in ("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN")
+    for name in (
+        *("SERVER", "API_KEY", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE", "TOKEN", "CONTEXT"),
+    )
 )
 """Variables of the commands that call a server."""
 OTHERS = frozenset(

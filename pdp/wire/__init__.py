@@ -14,6 +14,7 @@ from pdp.wire.methods import AnyMethod
 from pdp.wire.services.access_queries import access_query_methods
 from pdp.wire.services.administration import administration_methods
 from pdp.wire.services.audit import audit_methods
+from pdp.wire.services.callers import caller_methods
 from pdp.wire.services.changes import Watchers
 from pdp.wire.services.decision import decision_methods
 from pdp.wire.services.explain import explain_methods
@@ -36,6 +37,7 @@ __all__ = [
     "access_query_methods",
     "administration_methods",
     "audit_methods",
+    "caller_methods",
     "decision_methods",
     "explain_methods",
     "external_authorization_methods",

@@ -112,7 +112,7 @@ def test_a_development_token_is_marked_and_is_accepted_where_its_key_is_trusted(
     tmp_path: Path,
 ) -> None:
     minting = ServerProcess(tmp_path)
-    arguments = ("token", "--user", "user_ivan", "--organization", "org_school")
+    arguments = ("token", "mint", "--user", "user_ivan", "--organization", "org_school")
     token = minting.pdp(*arguments)
     assert token.returncode == 0, token.stderr
     assert "development" in token.stderr

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import subprocess
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,26 +14,13 @@ from pdp import cli
 from pdp.audit import Recorder, Shipper, SqlDestination
 from pdp.database.engine import open_engine
 from pdp.model import Actor, ResourceRef
+from tests.cli.hostile import CONTROLS, MARKUP, unsafe
 from tests.cli.running import Done, Run
 from tests.kit import waiting
 from tests.kit.audit.records import decision_record
 from tests.kit.server import PDP, ServerProcess
 
-MARKUP = ["\\[/x]", "[conceal]x", "[link=//e]x[/link]", "a:skull:b", "[/]", "\\"]
-CONTROLS = [
-    "\x1b[2J\x1b]0;owned\x07",
-    "\x1b]8;;//e\x1b\\x",
-    "\x9b31m\x85",
-    "a\u202eb\u2066c\u200d",
-    "a\nforged: line\r",
-    "\u2028x\u2029",
-]
 CLI = Path(cli.__file__).parent
-
-
-def unsafe(text: str) -> set[str]:
-    """Characters that a terminal would act on, or that would show the text in another order."""
-    return {c for c in text if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp"} and c != "\n"}
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +144,14 @@ def test_on_a_terminal_it_is_text_too(tmp_path: Path) -> None:
         env={**os.environ, "TERM": "xterm-256color"},
         stdin=its_end,
         stdout=its_end,
-        stderr=its_end,
+        stderr=subprocess.DEVNULL,  # a busy machine may show there that it waits
     )
     os.close(its_end)
     said = b"".join(_read(terminal))
     assert process.wait(30) == 0
     for text in MARKUP:
         assert f"create user {text}\r\n".encode() in said
-    assert b"\x1b" not in said.replace(b"\x1b[33mpdp: \x1b[0m", b"")
+    assert b"\x1b" not in said
 
 
 def _read(terminal: int) -> Iterator[bytes]:

@@ -1,8 +1,5 @@
 """`pdp apply` and `pdp export`: what changes is shown, what deletes facts is asked."""
 
-import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from pdp.database.engine import open_engine
 from pdp.facts import Store
 from pdp.model import User
 from tests.cli.running import Run
-from tests.kit.server import PDP
+from tests.cli.terminal import on_terminal
 
 POLICY = """\
 permissions: [course:edit]
@@ -54,43 +51,6 @@ def test_a_changed_entity_is_shown_with_what_it_was_and_what_it_becomes(run: Run
     assert run("apply", "-", stdin=changed).out.startswith("no changes")
 
 
-# A process of a new session, whose terminal is its standard output.
-ON_TERMINAL = (
-    "import fcntl, os, sys, termios\n"
-    "fcntl.ioctl(1, termios.TIOCSCTTY, 0)\n"
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
-
-
-def apply_on_terminal(answer: str, *arguments: str, piped: str | None = None) -> tuple[int, str]:
-    """Exit status and what a terminal shows on which somebody answers."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL, *PDP, "apply", *arguments],
-        env={k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
-        stdin=theirs if piped is None else subprocess.PIPE,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    if piped is not None:
-        assert process.stdin is not None
-        process.stdin.write(piped.encode())
-        process.stdin.close()
-    shown = b""
-    while True:
-        try:
-            part = os.read(ours, 65_536)
-        except OSError:
-            break
-        shown += part
-        if b"[y/N]" in part or b"reads a policy document" in part:
-            os.write(ours, answer.encode())
-    os.close(ours)
-    return process.wait(30), shown.decode().replace("\r\n", "\n")
-
-
 def users(tmp_path: Path) -> list[str]:
     engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
     found = [user.id for user in Administrator(Store(engine), lambda _: None).list(User)]
@@ -102,13 +62,13 @@ def test_on_a_terminal_it_asks_before_it_deletes_people(run: Run, tmp_path: Path
     assert run("apply", "-", stdin=POLICY).status == 0
     fewer = "users: [{id: user_1}]\ngrants: [{role: EDITOR, user: user_1}]\n"
     (tmp_path / "fewer.yaml").write_text(fewer)
-    status, shown = apply_on_terminal("n\n", "fewer.yaml")
+    status, shown = on_terminal("apply", "fewer.yaml", answer="n\n")
     assert (status, users(tmp_path)) == (1, ["user_1", "user_2"])
     assert "delete user user_2\n" in shown
     assert "3 changes; this deletes 1 user, 1 grant\n" in shown
     assert shown.endswith("nothing was changed\n")
     # The document comes through a pipe: the terminal is asked all the same.
-    status, shown = apply_on_terminal("yes\n", "-", piped=fewer)
+    status, shown = on_terminal("apply", "-", answer="yes\n", piped=fewer)
     assert (status, users(tmp_path)) == (0, ["user_1"]), shown
     assert shown.count("delete user user_2\n") == 1
 
@@ -121,7 +81,7 @@ def test_it_asks_for_confirmation_only_on_a_terminal_and_without_yes(
     assert run("apply", "none.yaml").status == 0
     assert users(tmp_path) == []
     assert run("apply", "-", stdin=POLICY).status == 0
-    status, shown = apply_on_terminal("", "none.yaml", "--yes")
+    status, shown = on_terminal("apply", "none.yaml", "--yes")
     assert (status, users(tmp_path), "[y/N]" in shown) == (0, [], False)
 
 
@@ -150,7 +110,7 @@ def test_on_a_terminal_it_says_that_it_waits_for_input(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("apply", "-", stdin=POLICY).status == 0
-    status, shown = apply_on_terminal("users: []\n\x04", "-", "--dry-run")
+    status, shown = on_terminal("apply", "-", "--dry-run", answer="users: []\n\x04")
     assert (status, "reads a policy document from standard input" in shown) == (0, True)
     from types import SimpleNamespace
 

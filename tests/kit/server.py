@@ -54,6 +54,7 @@ class ServerProcess:
         }
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
+            "XDG_CONFIG_HOME": str(self.directory / "config"),
             "PDP_SERVER": f"127.0.0.1:{self.port}",
             **{
                 f"PDP_{name}": value if isinstance(value, str) else json.dumps(value)

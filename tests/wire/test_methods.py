@@ -9,6 +9,7 @@ from pdpapi.v1 import (
     access_query_service_pb2,
     administration_service_pb2,
     audit_service_pb2,
+    caller_service_pb2,
     change_service_pb2,
     core_pb2,
     decision_service_pb2,
@@ -22,6 +23,7 @@ from pdp.wire import (
     access_query_methods,
     administration_methods,
     audit_methods,
+    caller_methods,
     decision_methods,
     explain_methods,
     external_auth_pb2,
@@ -39,6 +41,7 @@ METHODS: list[AnyMethod] = [
     *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *explain_methods(NOBODY),
+    *caller_methods(),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
 MODULES = (
@@ -46,6 +49,7 @@ MODULES = (
     decision_service_pb2,
     administration_service_pb2,
     audit_service_pb2,
+    caller_service_pb2,
     change_service_pb2,
     explain_service_pb2,
     external_auth_pb2,
@@ -81,6 +85,7 @@ def test_each_capability_allows_its_methods() -> None:
         "administer": {"PolicyAdministrationService"},
         "audit": {"AuditService", "AccessQueryService", "ExplainService"},
         "report": {"AuditService"},
+        "caller": {"CallerService"},
     }
 
 
