@@ -20,10 +20,14 @@ from pdp.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from pdp.administration_records import Author
     from pdp.administrator import Administrator
     from pdp.document import Described, PolicyDocument
     from pdp.facts import Store
 
+Reason = Annotated[
+    str, typer.Option(metavar="TEXT", help="Why, for the record of the changes: one line.")
+]
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 
 _ASKED_KINDS = ("user", "grant", "membership", "organization", "resource")
@@ -56,6 +60,7 @@ def apply(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Delete users, grants and other facts unasked.")
     ] = False,
+    reason: Reason = "",
     config: Config = None,
 ) -> None:
     """Makes the database equal to a policy document.
@@ -76,7 +81,10 @@ def apply(
         document = parse_document(text)
         compared, shown = _confirmed(administrator, document) if asks else (0, False)
         revision, changes = administrator.apply(
-            document, dry_run=dry_run, expected_revision=compared
+            document,
+            dry_run=dry_run,
+            expected_revision=compared,
+            author=command_author(reason),
         )
     except InvalidPolicy as error:
         for violation in error.violations:
@@ -114,6 +122,24 @@ def export(
     # All of it before the first byte: part of a document, applied, would delete what is missing.
     document, _ = administrator.export(administrator.check_sections(named))
     emit(document)
+
+
+def command_author(reason: str) -> "Author":
+    """The account that runs the command, as the author of changes. Refuses an unfit reason."""
+    import os
+    import pwd
+
+    from pdp.administration_records import Author, Source
+    from pdp.names import check_reason
+
+    violation = check_reason(reason, "reason")
+    if violation is not None:
+        raise typer.BadParameter(violation.description, param_hint="--reason")
+    try:
+        account = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        account = str(os.getuid())  # a container may run as a number without a name
+    return Author(Source.COMMAND, account, reason)
 
 
 def _read(file: str) -> str:
