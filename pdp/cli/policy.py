@@ -114,11 +114,24 @@ def export(
             "routes, users, organizations, memberships, resources."
         ),
     ] = "",
+    revision: Annotated[
+        int | None,
+        typer.Option(min=0, help="The policy as it was then: all sections but those of facts."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Writes the database as a policy document, which `pdp apply` takes."""
-    administrator = _administrator(_store(config, create=False))
+    store = _store(config, create=False)
+    administrator = _administrator(store)
     named = [name.strip() for name in sections.split(",")] if sections else []
+    if revision is not None:
+        if named:
+            raise typer.BadParameter("--revision exports all sections of the policy")
+        from pdp.administrator.history import policy_at
+        from pdp.document import render_document
+
+        emit(render_document(policy_at(store, revision)))
+        return
     # All of it before the first byte: part of a document, applied, would delete what is missing.
     document, _ = administrator.export(administrator.check_sections(named))
     emit(document)

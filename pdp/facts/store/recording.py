@@ -51,7 +51,7 @@ def write_records(
 
     def rows() -> Iterator[dict[str, Any]]:
         for number, (kind, key, states) in enumerate(touched):
-            before, after = _values_of(states.before), _values_of(states.after)
+            before, after = values_of(states.before), values_of(states.after)
             messages: tuple[str, ...] = ()
             if author.messages:
                 messages = author.messages_about({*key, *_texts(before), *_texts(after)})
@@ -92,7 +92,8 @@ def _texts(values: Values | None) -> Iterator[str]:
     yield from (value for value in (values or {}).values() if isinstance(value, str))
 
 
-def _values_of(recorded: Recorded) -> Values | None:
+def values_of(recorded: Recorded) -> Values | None:
+    """Returns the fields that a record holds, for facts without secrets."""
     if recorded is None or isinstance(recorded, dict):
         return recorded
     entity: Any = recorded
