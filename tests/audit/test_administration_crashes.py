@@ -101,6 +101,7 @@ def killed_at(
     return os.WIFSIGNALED(status), [int(line[1]) for line in lines if line[0] == "ack"]
 
 
+@pytest.mark.soak
 def test_kill_at_every_statement_and_commit_leaves_each_change_with_one_record(
     engine: Engine, database_url: str, parent: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
