@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pdp.model import Key
@@ -49,16 +49,16 @@ class Author:
     name: str = ""
     """The caller; of a command, the account of the operating system. Empty for Clerk."""
     reason: str = ""
-    messages: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of webhooks: the ids of the messages that name an object, by the id of the object."""
+    messages: Sequence[tuple[str, frozenset[str]]] = ()
+    """Of webhooks: the id of each message, and the ids of the objects that it names."""
     sync_run: int = 0
     """Of a sync: its number."""
 
     def messages_about(self, names: set[str]) -> tuple[str, ...]:
         """The ids of the messages of the transaction that name one of these ids; all messages, if
         none does."""
-        found = [ids for name, ids in self.messages.items() if name in names]
-        return tuple(dict.fromkeys(id_ for ids in found or self.messages.values() for id_ in ids))
+        found = [id_ for id_, objects in self.messages if objects & names]
+        return tuple(found or (id_ for id_, _ in self.messages))
 
 
 UNNAMED = Author(Source.UNNAMED)

@@ -1,6 +1,6 @@
 """The users, organizations and memberships that Clerk reports, written to the facts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pdp.administration_records import Author, Source
@@ -44,7 +44,8 @@ class Directory:
         Raises:
             InvalidRequest: A message cannot be stored.
         """
-        author = Author(Source.CLERK_WEBHOOK, messages=_message_ids(messages))
+        named = [(message.id, names_of(message.observation)) for message in messages]
+        author = Author(Source.CLERK_WEBHOOK, messages=named)
         with self._store.write(author) as transaction:
             before = transaction.revision
             handled_at = self._clock()
@@ -129,12 +130,3 @@ class Directory:
         if revision != before:
             self._on_write(revision)
         return revision
-
-
-def _message_ids(messages: Sequence[Message]) -> Mapping[str, Sequence[str]]:
-    """Returns the ids of the messages that name an object, by the id of the object."""
-    found: dict[str, list[str]] = {}
-    for message in messages:
-        for name in names_of(message.observation):
-            found.setdefault(name, []).append(message.id)
-    return found

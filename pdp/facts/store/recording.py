@@ -19,6 +19,8 @@ from pdp.redaction import redact, redact_text
 
 POLICY_KINDS = ("permission", "resource_type", "role", "rule", "grant", "route")
 """Their records hold them completely; those of facts are without secrets."""
+_PROSE = ("email", "name", "slug")
+"""Fields of facts that may hold any text, besides attributes."""
 _BATCH_ROWS = 1_000
 
 Recorded = Entity | Values | None
@@ -34,9 +36,8 @@ class Touched(NamedTuple):
 
 def same_row(one: Entity, other: Entity) -> bool:
     """Returns whether both are stored alike: then a write of the other one changes nothing."""
-    if isinstance(one, Role) and isinstance(other, Role):
-        return to_row(one) == to_row(other) and set(one.inherits) == set(other.inherits)
-    return to_row(one) == to_row(other)
+    # For Python, the attribute `true` equals `1.0`; the rows differ. (`inherits` is in no row.)
+    return one == other and to_row(one) == to_row(other)
 
 
 def write_records(
@@ -101,6 +102,8 @@ def values_of(recorded: Recorded) -> Values | None:
     if isinstance(entity, Role):
         values["inherits"] = sorted(set(entity.inherits))
     if "attributes" in values:
-        values["attributes"] = dict(entity.attributes)
-    present = {name: value for name, value in values.items() if value is not None}
-    return present if kind_of(entity) in POLICY_KINDS else redact(present)
+        values["attributes"] = redact(dict(entity.attributes))
+    for name in _PROSE:
+        if name in values and kind_of(entity) not in POLICY_KINDS:
+            values[name] = redact_text(values[name])
+    return {name: value for name, value in values.items() if value is not None}
