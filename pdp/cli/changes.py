@@ -35,7 +35,7 @@ def list_changes(
     kind: Annotated[str, typer.Option(help="e.g. grant, role, user, session.")] = "",
     entity: Annotated[
         list[str] | None,
-        typer.Option("--key", help="Key of the entity; once for each part: organization, user."),
+        typer.Option(help="Key of the entity; once for each part: organization, user."),
     ] = None,
     caller: Annotated[str, typer.Option(help="The caller or account that made the change.")] = "",
     source: Annotated[str, typer.Option(help="e.g. API, COMMAND, CLERK_WEBHOOK.")] = "",
