@@ -42,7 +42,7 @@ routes: {GET /c: course:view, GET /p: public}
 
 
 def test_the_format_is_the_golden_one(engine: Engine) -> None:
-    """What is on record must be readable for years: a change of this file needs a reason."""
+    """Records must be readable for years: a change of this file needs a reason."""
     store = Store(engine)
     administrator = Administrator(store, lambda _: None)
     author = Author(Source.API, "courses", "ticket 12")

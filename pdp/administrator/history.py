@@ -13,7 +13,7 @@ def policy_at(store: Store, revision: int) -> PolicyDocument:
     """Returns the policy of a revision: all sections but those of facts.
 
     Raises:
-        InvalidRequest: There is no such revision, or later changes are not on record.
+        InvalidRequest: There is no such revision, or later changes are not recorded.
         DatabaseUnavailable: The database does not answer.
     """
     with store.read() as reader:

@@ -87,7 +87,7 @@ def test_the_policy_of_each_revision_is_what_an_export_was_then(engine: Engine, 
         assert render_document(policy_at(store, revision)) == exported
 
 
-def test_a_revision_whose_later_changes_are_not_all_on_record_is_refused(engine: Engine) -> None:
+def test_a_revision_whose_later_changes_are_not_all_recorded_is_refused(engine: Engine) -> None:
     store = Store(engine)
     administrator = Administrator(store, lambda _: None)
     for number in range(4):

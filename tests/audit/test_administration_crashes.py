@@ -1,5 +1,5 @@
 """A process that changes policy and facts is killed at any moment: what is committed has its
-records, what is on record was committed, and each record gets one place in the log."""
+records, what is recorded was committed, and each record gets one place in the log."""
 
 import json
 import os

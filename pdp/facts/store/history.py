@@ -24,7 +24,7 @@ def read_policy_entities(reader: Reader, revision: int) -> dict[str, Sequence[En
     """Returns the entities of the policy at a revision, by kind, in the order of their keys.
 
     Raises:
-        InvalidRequest: There is no such revision, or a later change is not on record: an earlier
+        InvalidRequest: There is no such revision, or a later change is not recorded: an earlier
             version made it, or its record was deleted.
         DatabaseUnavailable: The database does not answer.
     """
