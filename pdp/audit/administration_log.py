@@ -34,6 +34,9 @@ KIND_ADMINISTRATION: Final = b"A"
 APPEND_ROWS: Final = 1_000
 """In one transaction."""
 APPEND_SECONDS: Final = 1.0
+BACKLOG_SECONDS: Final = 0.25
+"""Pause between the transactions of a backlog. SQLite has one writer at a time, and those that wait
+look for a free lock only every 100 ms."""
 RETRY_SECONDS: Final = (0.5, 30.0)
 STOP_SECONDS_MAX: Final = 5.0
 
@@ -104,9 +107,8 @@ class AdministrationLog:
             return [decode(payload) for payload in connection.execute(statement).scalars()]
 
     def _append(self) -> float:
-        while not self._task.stopping and append_records(self._engine) == APPEND_ROWS:
-            self._task.works()
-        return APPEND_SECONDS
+        has_more = append_records(self._engine) == APPEND_ROWS
+        return BACKLOG_SECONDS if has_more else APPEND_SECONDS
 
 
 def append_records(engine: Engine) -> int:

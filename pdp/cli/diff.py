@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Records = Mapping[tuple[str, model.Key], Sequence[AdministrationRecord]]
 
+EXPORT_SECONDS = 60.0
 _REVISION = re.compile(r"@[0-9]{1,18}")
 _POLICY = "A policy document, `server`, or @N: revision N of the database."
 
@@ -85,7 +86,8 @@ def _of_server(
 
     with asked(server, api_key, ca, certificate, key) as channel:
         stub = PolicyAdministrationServiceStub(channel)
-        parts = method_of(stub.StreamExport, api_key)(StreamExportRequest())
+        export = method_of(stub.StreamExport, api_key)
+        parts = export(StreamExportRequest(), timeout=EXPORT_SECONDS)
         return parse_document("".join(part.part for part in parts))
 
 

@@ -141,6 +141,20 @@ RECORDS, PLACES = "administration_records", "administration_places"
 FORGED = "revision + 10, number, log_id, position + 9, digest"
 
 
+def test_a_backlog_does_not_keep_other_writers_from_the_database(
+    engine: Engine, administrator: Administrator
+) -> None:
+    """On SQLite, which has one writer at a time: transactions one after another starve others."""
+    with Store(engine).write() as transaction:
+        transaction.apply_many(Permission(f"course:q{number}") for number in range(20_000))
+    log = AdministrationLog(engine)
+    log.start()
+    try:
+        create(administrator, 0, 20)
+    finally:
+        log.stop()
+
+
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
