@@ -33,6 +33,7 @@ administration_records = Table(
     Column("entity", _text, nullable=False),  # administration_records.entity_digest
     Column("record", Text, nullable=False),  # the evidence: the canonical text
     Index("ix_administration_records_entity", "entity", "revision", "number"),
+    Index("ix_administration_records_kind", "kind", "revision", "number"),
     Index("ix_administration_records_name", "name", "revision", "number"),
     Index("ix_administration_records_recorded_at", "recorded_at"),
 )

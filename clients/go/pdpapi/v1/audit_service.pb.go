@@ -29,7 +29,7 @@ const (
 type ChangeSource int32
 
 const (
-	// In a request: does not filter. In a record: a source that this version does not know.
+	// Does not filter; never in a record.
 	ChangeSource_CHANGE_SOURCE_UNSPECIFIED ChangeSource = 0
 	// A caller of PolicyAdministrationService.
 	ChangeSource_CHANGE_SOURCE_API ChangeSource = 1
@@ -41,7 +41,8 @@ const (
 	ChangeSource_CHANGE_SOURCE_CLERK_SYNC ChangeSource = 4
 	// The first verified token of a user (provisioning).
 	ChangeSource_CHANGE_SOURCE_TOKEN ChangeSource = 5
-	// A program that used the database without the service, and did not name itself.
+	// A program that used the database without the service, and did not name itself; or a source that
+	// this version does not know.
 	ChangeSource_CHANGE_SOURCE_UNNAMED ChangeSource = 6
 )
 

@@ -29,7 +29,7 @@ class _ChangeSource:
 class _ChangeSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeSource.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHANGE_SOURCE_UNSPECIFIED: _ChangeSource.ValueType  # 0
-    """In a request: does not filter. In a record: a source that this version does not know."""
+    """Does not filter; never in a record."""
     CHANGE_SOURCE_API: _ChangeSource.ValueType  # 1
     """A caller of PolicyAdministrationService."""
     CHANGE_SOURCE_COMMAND: _ChangeSource.ValueType  # 2
@@ -41,13 +41,15 @@ class _ChangeSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeSo
     CHANGE_SOURCE_TOKEN: _ChangeSource.ValueType  # 5
     """The first verified token of a user (provisioning)."""
     CHANGE_SOURCE_UNNAMED: _ChangeSource.ValueType  # 6
-    """A program that used the database without the service, and did not name itself."""
+    """A program that used the database without the service, and did not name itself; or a source that
+    this version does not know.
+    """
 
 class ChangeSource(_ChangeSource, metaclass=_ChangeSourceEnumTypeWrapper):
     """How a change arrived."""
 
 CHANGE_SOURCE_UNSPECIFIED: ChangeSource.ValueType  # 0
-"""In a request: does not filter. In a record: a source that this version does not know."""
+"""Does not filter; never in a record."""
 CHANGE_SOURCE_API: ChangeSource.ValueType  # 1
 """A caller of PolicyAdministrationService."""
 CHANGE_SOURCE_COMMAND: ChangeSource.ValueType  # 2
@@ -59,7 +61,9 @@ CHANGE_SOURCE_CLERK_SYNC: ChangeSource.ValueType  # 4
 CHANGE_SOURCE_TOKEN: ChangeSource.ValueType  # 5
 """The first verified token of a user (provisioning)."""
 CHANGE_SOURCE_UNNAMED: ChangeSource.ValueType  # 6
-"""A program that used the database without the service, and did not name itself."""
+"""A program that used the database without the service, and did not name itself; or a source that
+this version does not know.
+"""
 Global___ChangeSource: _TypeAlias = ChangeSource  # noqa: Y015
 
 class _FrameKind:

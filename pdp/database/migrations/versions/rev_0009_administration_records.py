@@ -28,6 +28,7 @@ def upgrade() -> None:
     )
     for name, columns in (
         ("entity", ["entity", "revision", "number"]),
+        ("kind", ["kind", "revision", "number"]),
         ("name", ["name", "revision", "number"]),
         ("recorded_at", ["recorded_at"]),
     ):
