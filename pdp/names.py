@@ -65,6 +65,16 @@ def check_description(value: str, field: str) -> Violation | None:
     return None
 
 
+def check_reason(value: str, field: str) -> Violation | None:
+    """Why somebody changes something, also empty: one line, at most `REASON_CHARACTERS_MAX`."""
+    if len(value) > limits.REASON_CHARACTERS_MAX:
+        return _too_long(value, field, limits.REASON_CHARACTERS_MAX)
+    # Also line and paragraph separators, which some viewers show as line breaks.
+    if _NOT_TEXT.search(value) or "\u2028" in value or "\u2029" in value:
+        return Violation(field, "must be one line, without control characters or lone surrogates")
+    return None
+
+
 def _check(
     grammar: re.Pattern[str],
     name: str,

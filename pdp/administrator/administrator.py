@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from pdp import names
+from pdp.administration_records import UNNAMED, Author
 from pdp.administrator.integrity import check_expected, check_references, dependents
 from pdp.document import (
     VERSION_LINE,
@@ -46,7 +47,11 @@ are read and rendered in pages."""
 
 
 class Administrator:
-    """Writes policy, entities and revoked sessions. Every method may raise DatabaseUnavailable."""
+    """Writes policy, entities and revoked sessions. Every method may raise DatabaseUnavailable.
+
+    `author` is who writes, and why, for the administration records. A write raises InvalidRequest
+    for a reason that is too long or is not one line of text.
+    """
 
     def __init__(self, store: Store, on_write: Callable[[int], None]) -> None:
         """Writes to `store`.
@@ -58,7 +63,7 @@ class Administrator:
         self._store = store
         self._on_write = on_write
 
-    def create(self, entity: E) -> tuple[E, int]:
+    def create(self, entity: E, author: Author = UNNAMED) -> tuple[E, int]:
         """Adds an entity; a rule or grant without an id gets one that is derived from its content.
 
         Returns:
@@ -72,7 +77,7 @@ class Administrator:
             LimitExceeded: There are ROUTES_MAX routes.
         """
         entity = _validated(entity)
-        with self._store.write() as transaction:
+        with self._store.write(_checked(author)) as transaction:
             entity = _with_id(transaction, entity)
             check_references(transaction, entity)
             transaction.insert(entity)
@@ -92,7 +97,7 @@ class Administrator:
         with self._store.read() as reader:
             return reader.list(kind, after, limit)
 
-    def update(self, entity: E) -> tuple[E, int]:
+    def update(self, entity: E, author: Author = UNNAMED) -> tuple[E, int]:
         """Replaces the entity with the same key.
 
         Returns:
@@ -105,7 +110,7 @@ class Administrator:
             RouteConflict: It is a route that conflicts with another one.
         """
         entity = _validated(entity)
-        with self._store.write() as transaction:
+        with self._store.write(_checked(author)) as transaction:
             before = _existing(transaction, type(entity), key_of(entity))
             changed = not same_entity(before, entity)
             if changed:
@@ -116,7 +121,7 @@ class Administrator:
             self._on_write(revision)
         return entity, revision
 
-    def delete(self, kind: type[Entity], key: Key) -> int:
+    def delete(self, kind: type[Entity], key: Key, author: Author = UNNAMED) -> int:
         """Deletes an entity and its dependents: a role's rules; a user's memberships and grants; an
         organization's memberships and the grants within it; the grants on a resource.
 
@@ -130,7 +135,7 @@ class Administrator:
             NotFound: No entity has this key.
             BrokenReference: Another entity still refers to it.
         """
-        with self._store.write() as transaction:
+        with self._store.write(_checked(author)) as transaction:
             _existing(transaction, kind, key)
             for dependent in dependents(transaction, kind, key):
                 transaction.delete(type(dependent), key_of(dependent))
@@ -139,7 +144,7 @@ class Administrator:
         self._on_write(revision)
         return revision
 
-    def revoke_session(self, session_id: str, user_id: str) -> int:
+    def revoke_session(self, session_id: str, user_id: str, author: Author = UNNAMED) -> int:
         """Revokes a session permanently, although it may stay active at Clerk. Idempotent.
 
         Returns:
@@ -155,7 +160,7 @@ class Administrator:
         violations = [violation for violation in checks if violation is not None]
         if violations:
             raise InvalidRequest(*violations)
-        with self._store.write() as transaction:
+        with self._store.write(_checked(author)) as transaction:
             before = transaction.revision
             transaction.revoke_session(RevokedSession(session_id, user_id))
             revision = transaction.revision
@@ -164,7 +169,11 @@ class Administrator:
         return revision
 
     def apply(
-        self, document: str | PolicyDocument, dry_run: bool = False, expected_revision: int = 0
+        self,
+        document: str | PolicyDocument,
+        dry_run: bool = False,
+        expected_revision: int = 0,
+        author: Author = UNNAMED,
     ) -> tuple[int, Sequence[Change]]:
         """Makes the database equal to a policy document, atomically, for the sections in it.
 
@@ -173,6 +182,7 @@ class Administrator:
             dry_run: Only returns what would change.
             expected_revision: Fails if an entity of these sections was written after this
                 revision; 0: no such check.
+            author: As for the other writes.
 
         Returns:
             The revision, which is the current one if nothing changed, and the changes.
@@ -187,7 +197,7 @@ class Administrator:
             with self._store.read() as reader:
                 check_expected(reader, wanted, expected_revision)
                 return reader.revision, _validated_changes(reader, wanted)[1]
-        with self._store.write() as transaction:
+        with self._store.write(_checked(author)) as transaction:
             check_expected(transaction, wanted, expected_revision)
             stored, changes = _validated_changes(transaction, wanted)
             _write(transaction, wanted, stored, changes)
@@ -257,6 +267,14 @@ def _validated(entity: E) -> E:
     if violations:
         raise InvalidRequest(*violations)
     return stored
+
+
+def _checked(author: Author) -> Author:
+    """Returns the author. Raises InvalidRequest for the reason."""
+    violation = names.check_reason(author.reason, "reason")
+    if violation is not None:
+        raise InvalidRequest(violation)
+    return author
 
 
 def _existing(reader: Reader, kind: type[E], key: Key) -> E:

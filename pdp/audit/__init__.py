@@ -3,6 +3,7 @@
 In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
      that sidecars report (`Reports`).
 Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`);
+     administration records, which `facts` writes, in the log (`AdministrationLog`);
      reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
 Invariants:
@@ -15,12 +16,14 @@ Invariants:
 - Changes to the files by other processes are detected before the next acknowledgement.
 - Each recorded decision is in SQL exactly once. Its segment is deleted only after that.
 - A caller's reports carry its name and cannot replace other records.
+- Each administration record has one place in the log, after its change is committed.
 - Every wait and every queue is bounded.
 
 Never: sees a token (records hold its fingerprint only), repeats texts of a driver, changes or
 deletes a damaged segment (operators inspect it), knows facts, identity or the wire.
 """
 
+from pdp.audit.administration_log import AdministrationLog, ChangeFilter, append_records
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.order import Cursor
 from pdp.audit.queries import DecisionFilter, DecisionLog, Followed
@@ -38,6 +41,8 @@ __all__ = [
     "AHEAD_SECONDS_MAX",
     "KIND_GAP",
     "KIND_RECORD",
+    "AdministrationLog",
+    "ChangeFilter",
     "Cursor",
     "DecisionFilter",
     "DecisionLog",
@@ -58,6 +63,7 @@ __all__ = [
     "ShipperCounts",
     "SqlDestination",
     "SqlReport",
+    "append_records",
     "build_records",
     "decode",
     "encode",

@@ -15,6 +15,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, RowMapping, Table, select
 
+from pdp.administration_records import MalformedAdministrationRecordError, decode
+from pdp.audit.administration_log import (
+    KIND_ADMINISTRATION,
+    ORIGIN,
+    payload_of,
+    placed_records,
+)
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.rows import record_row
 from pdp.audit.segments import (
@@ -29,6 +36,7 @@ from pdp.audit.segments import (
     next_frame,
 )
 from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
+from pdp.database.administration_table import row_of
 from pdp.database.engine import begin_read, extended_timeouts
 
 ROWS_AT_ONCE: Final = 500
@@ -55,6 +63,8 @@ class SqlReport:
     """Rows whose digest could not be checked, because the row before them is missing."""
     counts: int
     """Count frames. Their content is not stored, so it is not checked."""
+    changes: int
+    """Administration records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,8 @@ class _Stored:
         what = "a gap" if self.kind == KIND_GAP else f"{self.frames} counts"
         if self.kind == KIND_RECORD:
             what = f"decision {self.row['decision_id']}"
+        elif self.kind == KIND_ADMINISTRATION:
+            what = f"change {self.row['number']} of revision {self.row['revision']}"
         return f"row {self.position} ({what})"
 
 
@@ -111,7 +123,13 @@ def verify_sql(
             if place.position:
                 counts.report(log, f"all {place.position} rows are missing")
     return SqlReport(
-        counts.logs, counts.records, counts.gaps, counts.problems, counts.unlinked, counts.counts
+        counts.logs,
+        counts.records,
+        counts.gaps,
+        counts.problems,
+        counts.unlinked,
+        counts.counts,
+        counts.changes,
     )
 
 
@@ -119,6 +137,7 @@ class _Counts:
     def __init__(self, on_problem: Callable[[str], None]) -> None:
         self._on_problem = on_problem
         self.logs = self.records = self.gaps = self.problems = self.unlinked = self.counts = 0
+        self.changes = 0
 
     def report(self, log: Log, what: str) -> None:
         self.problems += 1
@@ -168,6 +187,8 @@ class _Walk:
             return
         if frame.kind == KIND_RECORD:
             self._counts.records += 1
+        elif frame.kind == KIND_ADMINISTRATION:
+            self._counts.changes += 1
         else:
             self._counts.gaps += 1
 
@@ -262,6 +283,8 @@ class _Walk:
 
     def _check_columns(self, frame: _Stored) -> None:
         """Checks that the other columns, which filters use, agree with the record."""
+        if frame.kind == KIND_ADMINISTRATION:
+            self._check_change(frame)
         if frame.kind != KIND_RECORD:
             return
         place = Place(frame.segment, 0, frame.position + 1, frame.digest)
@@ -271,6 +294,19 @@ class _Walk:
         except MalformedRecordError:
             self._report(f"{frame.name} does not hold a decision record")
             return
+        self._compare_columns(frame, want)
+
+    def _check_change(self, frame: _Stored) -> None:
+        if frame.row["record"] is None:
+            return  # deleted: its frame does not hold
+        try:
+            want = row_of(decode(frame.payload))
+        except MalformedAdministrationRecordError:
+            self._report(f"{frame.name} does not hold an administration record")
+            return
+        self._compare_columns(frame, want)
+
+    def _compare_columns(self, frame: _Stored, want: Mapping[str, Any]) -> None:
         wrong = [name for name, value in want.items() if frame.row[name] != value]
         if wrong:
             self._report(f"{frame.name}: not as its record says: {', '.join(wrong)}")
@@ -298,6 +334,7 @@ def _frames(connection: Connection) -> Iterator[_Stored]:
         _rows(connection, audit_records, KIND_RECORD, _record_payload),
         _rows(connection, audit_gaps, KIND_GAP, _gap_payload),
         _rows(connection, audit_counts, _KIND_COUNTS, lambda _: b""),
+        _changes(connection),
         key=lambda frame: (frame.log, frame.position),
     )
 
@@ -313,6 +350,14 @@ def _rows(
         frames = row["frames"] if kind == _KIND_COUNTS else 1
         stored = _Stored(log, row["segment"], row["position"], kind, payload(row), digest, row)
         yield replace(stored, frames=frames) if frames > 1 else stored
+
+
+def _changes(connection: Connection) -> Iterator[_Stored]:
+    for row in placed_records(connection, ROWS_AT_ONCE):
+        payload = b"" if row["record"] is None else payload_of(row)
+        log = Log(ORIGIN, row["log_id"])
+        digest = bytes(row["digest"])
+        yield _Stored(log, 1, row["position"], KIND_ADMINISTRATION, payload, digest, row)
 
 
 def _record_payload(row: RowMapping) -> bytes:

@@ -1,9 +1,11 @@
 """The users, organizations and memberships that Clerk reports, written to the facts."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from pdp.administration_records import Author, Source
 from pdp.clerk import projection
-from pdp.clerk.observations import Message, Observation, Observed, TokenIdentity
+from pdp.clerk.observations import Message, Observation, Observed, TokenIdentity, names_of
 from pdp.clock import Clock, wall_clock
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import SyncState, record_message, write_sync
@@ -13,7 +15,8 @@ class Directory:
     """Writes what Clerk reports to the facts. Every method may raise DatabaseUnavailable.
 
     `on_write` is called with the revision of each change, after the commit. `default_role` is
-    granted everywhere to each user that Clerk reports for the first time.
+    granted everywhere to each user that Clerk reports for the first time. `author` is who runs a
+    sync, for the administration records.
     """
 
     def __init__(
@@ -23,8 +26,10 @@ class Directory:
         *,
         clock: Clock = wall_clock,
         default_role: str | None = None,
+        author: Author = Author(Source.CLERK_SYNC),  # noqa: B008  # immutable
     ) -> None:
         self._store = store
+        self._author = author
         self._on_write = on_write
         self._clock = clock
         self._default_role = default_role
@@ -39,7 +44,9 @@ class Directory:
         Raises:
             InvalidRequest: A message cannot be stored.
         """
-        with self._store.write() as transaction:
+        named = [(message.id, names_of(message.observation)) for message in messages]
+        author = Author(Source.CLERK_WEBHOOK, messages=named)
+        with self._store.write(author) as transaction:
             before = transaction.revision
             handled_at = self._clock()
             new = {
@@ -80,7 +87,7 @@ class Directory:
         Raises:
             InvalidRequest: An observation cannot be stored.
         """
-        with self._store.write() as transaction:
+        with self._store.write(replace(self._author, sync_run=run)) as transaction:
             before = transaction.revision
             differences = projection.project(
                 transaction,
@@ -116,7 +123,7 @@ class Directory:
         Raises:
             InvalidRequest: An id cannot be stored.
         """
-        with self._store.write() as transaction:
+        with self._store.write(Author(Source.TOKEN)) as transaction:
             before = transaction.revision
             projection.admit(transaction, identity, noticed_at, self._default_role)
             revision = transaction.revision

@@ -181,6 +181,13 @@ def status_of(seen: Seen) -> ClerkStatus:
     return ClerkStatus.BARRED if barred else ClerkStatus.ACTIVE
 
 
+def names_of(observation: Observation) -> frozenset[str]:
+    """The ids of the objects that an observation names."""
+    fields = ("id", "organization_id", "user_id", "session_id")
+    ids = (getattr(observation, name, None) for name in fields)
+    return frozenset(id_ for id_ in ids if id_)
+
+
 def life_of(version: str) -> int:
     """When the membership lifetime of a version began, in milliseconds."""
     return int(version.partition(".")[0])

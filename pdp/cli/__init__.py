@@ -21,6 +21,7 @@ from pdp.cli import (
     config,
     context,
     database,
+    diff,
     explain,
     get,
     grants,
@@ -55,6 +56,7 @@ app.command("init")(init.init)
 app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
+app.command("diff")(diff.diff)
 app.command("check")(ask.check)
 app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)

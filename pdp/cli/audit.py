@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.audit_verify import verify
+from pdp.cli.changes import list_changes
 from pdp.cli.connection import connects
 from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.profiles import Connection
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=HELP_STYLE,
-    help="What was decided, for a security team.",
+    help="What was decided and changed, for a security team.",
 )
 app.command("verify")(verify)
+app.command("changes")(list_changes)
 
 TABLE_ROWS = 100
 PAGE_ITEMS = 500

@@ -41,7 +41,11 @@ def verify(
         raise typer.Exit(1)
     if store is None and not no_database:
         raise typer.Exit(2)
-    if not ((on_disk and on_disk.records) or (in_sql and in_sql.records)):
+    in_both = (
+        on_disk.records if on_disk else 0,
+        *((in_sql.records, in_sql.changes) if in_sql else ()),
+    )
+    if not any(in_both):
         fail("nothing was checked: there is no record")
         raise typer.Exit(2)
 
@@ -81,6 +85,8 @@ def _verify_sql(store: "Store", on_disk: "Report | None") -> "SqlReport":
     if printed > PROBLEMS_MAX:
         fail(f"database: and {printed - PROBLEMS_MAX} more problems")
     say(f"{report.records} records and {report.gaps} gaps of {report.logs} logs in the database")
+    if report.changes:
+        say(f"{report.changes} administration records in the database")
     if report.unlinked:
         say(f"could not be checked: {report.unlinked} of them, behind rows that are missing")
     if report.counts:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.entities import Reason
 from pdp.cli.output import progress_bars, say, show_table
+from pdp.cli.policy import command_author
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -25,6 +27,7 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the drift and change no fact.")
     ] = False,
+    reason: Reason = "",
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
     """Makes the database follow the Clerk account.
@@ -34,6 +37,9 @@ def sync(
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """
+    from dataclasses import replace
+
+    from pdp.administration_records import Source
     from pdp.clerk.directory import Directory
     from pdp.clerk.sync.sync import Sync
     from pdp.cli.database import open_store
@@ -51,7 +57,12 @@ def sync(
         summary = Sync(
             settings.clerk,
             store,
-            Directory(store, lambda _: None, default_role=settings.clerk.default_role),
+            Directory(
+                store,
+                lambda _: None,
+                default_role=settings.clerk.default_role,
+                author=replace(command_author(reason), source=Source.CLERK_SYNC),
+            ),
             clock=wall_clock,
             on_progress=_Shown(bars),
             on_difference=told,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ FILTERS: Mapping[str, str] = {
     "effect": "effect",
 }
 """Options that filter, and the field that each compares. A kind takes those whose field it has."""
+Reason = Annotated[
+    str, typer.Option(metavar="TEXT", help="Why, for the record of the changes: one line.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +175,14 @@ class Entities:
         """One, by its key as people write it."""
         return getattr(self._ask("Get", text), self.kind.name)
 
-    def delete(self, text: str) -> int:
-        """Deletes one; returns the revision."""
-        return int(self._ask("Delete", text).revision)
+    def delete(self, text: str, reason: str) -> int:
+        """Deletes one; returns the revision. The reason goes on record; it may be empty."""
+        return int(self._ask("Delete", text, reason=reason).revision)
 
-    def write(self, verb: str, entity: Any) -> Any:
+    def write(self, verb: str, entity: Any, reason: str) -> Any:
         """Creates or updates one (`Create`, `Update`); returns the response."""
-        return self._call(f"{verb}{self.kind.message}", **{self.kind.name: entity})
+        fields = {self.kind.name: entity, "reason": reason}
+        return self._call(f"{verb}{self.kind.message}", **fields)
 
     def pages(
         self, page_token: str = "", page_items: int = PAGE_ITEMS
@@ -223,9 +227,9 @@ class Entities:
         name = f"List{self.kind.message}s"
         return self._call(name, page_size=items, page_token=page_token)
 
-    def _ask(self, verb: str, text: str) -> Any:
+    def _ask(self, verb: str, text: str, **fields: Any) -> Any:
         key = dict(zip(self.kind.key, self.kind.key_of(text), strict=True))
-        return self._call(f"{verb}{self.kind.message}", **key)
+        return self._call(f"{verb}{self.kind.message}", **key, **fields)
 
     def _call(self, name: str, /, **fields: Any) -> Any:
         request = getattr(self._pb, f"{name}Request")(**fields)

@@ -8,7 +8,7 @@ import typer
 
 from pdp.cli.completion import complete_kind, complete_name
 from pdp.cli.connection import connects
-from pdp.cli.entities import FILTERS, Entities, Kind, cell, heading, kind_named
+from pdp.cli.entities import FILTERS, Entities, Kind, Reason, cell, heading, kind_named
 from pdp.cli.output import (
     confirm,
     emit,
@@ -140,6 +140,7 @@ def delete(
     kind: KindArgument,
     names: Names = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    reason: Reason = "",
     *,
     connection: Connection,
 ) -> None:
@@ -161,7 +162,7 @@ def delete(
     with connected(connection) as channel:
         entities = Entities(found, channel, connection)
         for name in named:
-            say(f"deleted {found.name} {name} at revision {entities.delete(name)}")
+            say(f"deleted {found.name} {name} at revision {entities.delete(name, reason)}")
 
 
 def _targets(kind: str, names: Sequence[str] | None) -> tuple[Kind, list[str]]:

@@ -13,7 +13,7 @@ from pdp.cli.completion import (
     complete_user,
 )
 from pdp.cli.connection import connects
-from pdp.cli.entities import Entities, cell, kind_named
+from pdp.cli.entities import Entities, Reason, cell, kind_named
 from pdp.cli.output import HELP_STYLE, fail, say, waiting
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected
@@ -55,6 +55,7 @@ def grant(
     until: Annotated[
         str, typer.Option(help="Until when: 30m, 12h, 3d, 2w, or a time as 2030-01-31T00:00:00Z.")
     ] = "",
+    reason: Reason = "",
     *,
     connection: Connection,
 ) -> None:
@@ -68,7 +69,7 @@ def grant(
     if until:
         entity.expires_at.CopyFrom(_end(until))
     with connected(connection) as channel:
-        stored = Entities(kind_named("grant"), channel, connection).write("Create", entity)
+        stored = Entities(kind_named("grant"), channel, connection).write("Create", entity, reason)
     say(f"granted {_text(stored.grant)}: {stored.grant.id} at revision {stored.revision}")
 
 
@@ -78,6 +79,7 @@ def revoke(
     user: User,
     organization: Organization = "",
     resource: ResourceOption = "",
+    reason: Reason = "",
     *,
     connection: Connection,
 ) -> None:
@@ -96,7 +98,7 @@ def revoke(
             one for one in held if all(cell(one, name) == cell(wanted, name) for name in _SCOPES)
         ]
         for one in found:
-            revision = entities.delete(one.id)
+            revision = entities.delete(one.id, reason)
             say(f"revoked {_text(one)}: {one.id} at revision {revision}")
     if not found:
         others = "; there is " + ", ".join(map(_text, held)) if held else ""
@@ -106,19 +108,19 @@ def revoke(
 
 @app.command("disable")
 @connects
-def disable(user: UserArgument, *, connection: Connection) -> None:
+def disable(user: UserArgument, reason: Reason = "", *, connection: Connection) -> None:
     """Refuses every token of a user, until they are enabled."""
-    _set_status(user, "USER_STATUS_DISABLED", connection)
+    _set_status(user, "USER_STATUS_DISABLED", reason, connection)
 
 
 @app.command("enable")
 @connects
-def enable(user: UserArgument, *, connection: Connection) -> None:
+def enable(user: UserArgument, reason: Reason = "", *, connection: Connection) -> None:
     """Lets a disabled user act again. Users that Clerk has banned stay refused."""
-    _set_status(user, "USER_STATUS_ACTIVE", connection)
+    _set_status(user, "USER_STATUS_ACTIVE", reason, connection)
 
 
-def _set_status(user: str, status: str, connection: Connection) -> None:
+def _set_status(user: str, status: str, reason: str, connection: Connection) -> None:
     from pdpapi.v1.administration_service_pb2 import UserStatus
 
     with connected(connection) as channel:
@@ -129,7 +131,7 @@ def _set_status(user: str, status: str, connection: Connection) -> None:
             say(f"{user} is {cell(entity, 'status')} already")
             return
         entity.status = wanted
-        stored = entities.write("Update", entity)
+        stored = entities.write("Update", entity, reason)
     say(f"{user} is {cell(stored.user, 'status')} from revision {stored.revision} on")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.entities import Reason
 from pdp.cli.output import (
     confirm,
     emit,
@@ -21,6 +22,7 @@ from pdp.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from pdp.administration_records import Author
     from pdp.administrator import Administrator
     from pdp.document import Described, PolicyDocument
     from pdp.facts import Store
@@ -58,6 +60,7 @@ def apply(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Delete users, grants and other facts unasked.")
     ] = False,
+    reason: Reason = "",
     config: Config = None,
 ) -> None:
     """Makes the database equal to a policy document.
@@ -79,7 +82,10 @@ def apply(
         compared, shown = _confirmed(administrator, document) if asks else (0, False)
         with waiting("comparing the database with the document, and writing"):
             revision, changes = administrator.apply(
-                document, dry_run=dry_run, expected_revision=compared
+                document,
+                dry_run=dry_run,
+                expected_revision=compared,
+                author=command_author(reason),
             )
     except InvalidPolicy as error:
         for violation in error.violations:
@@ -109,15 +115,46 @@ def export(
             "routes, users, organizations, memberships, resources."
         ),
     ] = "",
+    revision: Annotated[
+        int | None,
+        typer.Option(min=0, help="The policy as it was then: all sections but those of facts."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Writes the database as a policy document, which `pdp apply` takes."""
-    administrator = _administrator(_store(config, create=False))
+    store = _store(config, create=False)
+    administrator = _administrator(store)
     named = [name.strip() for name in sections.split(",")] if sections else []
+    if revision is not None:
+        if named:
+            raise typer.BadParameter("--revision exports all sections of the policy")
+        from pdp.administrator.history import policy_at
+        from pdp.document import render_document
+
+        emit(render_document(policy_at(store, revision)))
+        return
     # All of it before the first byte: part of a document, applied, would delete what is missing.
     with waiting("reading the database"):
         document, _ = administrator.export(administrator.check_sections(named))
     emit(document)
+
+
+def command_author(reason: str) -> "Author":
+    """The account that runs the command, as the author of changes. Refuses an unfit reason."""
+    import os
+    import pwd
+
+    from pdp.administration_records import Author, Source
+    from pdp.names import check_reason
+
+    violation = check_reason(reason, "reason")
+    if violation is not None:
+        raise typer.BadParameter(violation.description, param_hint="--reason")
+    try:
+        account = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        account = str(os.getuid())  # a container may run as a number without a name
+    return Author(Source.COMMAND, account, reason)
 
 
 def _read(file: str) -> str:

@@ -47,6 +47,7 @@ def bare(
     issuer: Annotated[str, typer.Option(hidden=True)] = DEVELOPMENT_ISSUER,
     seconds: Annotated[int, typer.Option(min=-3600, max=3600, hidden=True)] = _SECONDS,
 ) -> None:
+    """Mints or inspects session tokens. Without a subcommand: mints, which is deprecated."""
     if ctx.invoked_subcommand is not None:
         if user:
             raise typer.BadParameter("options go after `mint` or `inspect`")

@@ -35,6 +35,10 @@ def watch_entities(
     """Prints what matches, then what is added, changed and deleted, until it is interrupted.
 
     Args:
+        entities: Of one kind.
+        filters: As `Entities.matching` takes them.
+        channel: To the server.
+        connection: How to call it.
         columns: Of a table; None: JSON objects with `event` and `object`.
 
     Raises:

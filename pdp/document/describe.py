@@ -8,7 +8,7 @@ from typing import Any
 from pdp.document.diff import Action, Change
 from pdp.document.render import as_written
 from pdp.document.validate import display_key
-from pdp.model import Grant, Rule
+from pdp.model import Grant, Key, Rule
 
 _VALUE_CHARACTERS_MAX = 200
 
@@ -24,6 +24,8 @@ class Described:
     text: str
     """For example `update rule EDITOR.allow.course:edit: when "a" -> "b"`. Contains ids unescaped:
     escape it before it is printed."""
+    keys: tuple[Key, ...]
+    """The keys of the entities: two, if one replaces the other."""
 
 
 def described(changes: Sequence[Change]) -> list[Described]:
@@ -54,7 +56,7 @@ def described(changes: Sequence[Change]) -> list[Described]:
             lines.append(_updated(change.kind, display_key(change.key), change, change))
         else:
             text = f"{change.action.value} {change.kind} {display_key(change.key)}"
-            lines.append(Described(change.action, change.kind, text))
+            lines.append(Described(change.action, change.kind, text, (change.key,)))
     return lines
 
 
@@ -79,7 +81,10 @@ def _updated(kind: str, key: str, old: Change, new: Change) -> Described:
     after = {} if new.after is None else as_written(new.after)
     fields = ", ".join(_differences(before, after, ""))
     return Described(
-        Action.UPDATE, kind, f"update {kind} {key}" + (f": {fields}" if fields else "")
+        Action.UPDATE,
+        kind,
+        f"update {kind} {key}" + (f": {fields}" if fields else ""),
+        tuple(dict.fromkeys((old.key, new.key))),
     )
 
 

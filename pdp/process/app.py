@@ -12,7 +12,15 @@ import structlog
 
 from pdp.access_queries import AccessQueries
 from pdp.administrator import Administrator
-from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
+from pdp.audit import (
+    AdministrationLog,
+    DecisionLog,
+    Recorder,
+    Reports,
+    Shares,
+    Shipper,
+    SqlDestination,
+)
 from pdp.authorizer import Authorizer
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
@@ -102,6 +110,7 @@ class Service:
         self._shipper = Shipper(
             settings.audit_directory, SqlDestination(self._engine), self._recorder
         )
+        self._administration_log = AdministrationLog(self._engine)
         self._pusher: Pusher | None = None
         # Pusher and reconciler use the wall clock: they share a schedule with other processes.
         if settings.clerk.push_claims:
@@ -167,10 +176,11 @@ class Service:
             *administration_methods(administrator, Barriers(self._engine), pages, self._blocking),
             *audit_methods(
                 decision_log,
+                self._administration_log,
                 Reports(self._engine, clock=self._clock),
                 pages,
-                Rate("reports_share", settings.reports_share),
-                self._blocking,
+                reported=Rate("reports_share", settings.reports_share),
+                pool=self._blocking,
             ),
             *explain_methods(
                 Explainer(
@@ -254,6 +264,7 @@ class Service:
             audit_part(self._recorder, self._shipper),
             Part(self._replica.start, self._replica.stop),
             Part(self._listener.start, self._listener.stop),
+            Part(self._administration_log.start, self._administration_log.stop),
             *([Part(pusher.start, pusher.stop)] if pusher is not None else []),
             Part(self._reconciler.start, self._reconciler.stop),
             Part(lambda: None, self._blocking.shutdown),

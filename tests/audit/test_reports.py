@@ -13,6 +13,7 @@ from sqlalchemy import Engine, func, select
 from pdp.audit import (
     KIND_GAP,
     KIND_RECORD,
+    AdministrationLog,
     DecisionFilter,
     DecisionLog,
     Log,
@@ -262,7 +263,12 @@ def test_however_long_the_records_of_a_reporter_are_every_page_can_be_sent(
         take(reports, *records[begin : begin + 100])
     pages, share = Pages(lambda: b"secret"), Rate("reports_share", 1_000_000)
     [list_decisions, *_] = audit_methods(
-        DecisionLog(engine), reports, pages, share, ThreadPoolExecutor(1)
+        DecisionLog(engine),
+        AdministrationLog(engine),
+        reports,
+        pages,
+        reported=share,
+        pool=ThreadPoolExecutor(1),
     )
     request = ListDecisionsRequest(page_size=1_000)
     seen: list[str] = []

@@ -9,12 +9,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, inspect
 
 from pdp.audit import tables as audit_tables
+from pdp.database import administration_table
 from pdp.database.engine import begin_write, extended_timeouts, open_engine
 from pdp.database.migrations import migrate, schema_problem
 from pdp.errors import DatabaseUnavailable
 from pdp.facts.store import tables as facts_tables
 
-METADATAS = [facts_tables.metadata, audit_tables.metadata]
+METADATAS = [facts_tables.metadata, audit_tables.metadata, administration_table.metadata]
 
 
 def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:

@@ -110,7 +110,7 @@ def note(server: ServerProcess, *changes: Change) -> int:
     engine = open_engine(server.environment["PDP_DATABASE_URL"])
     with Store(engine).write() as transaction:
         for change in changes:
-            transaction.record_change(change)
+            transaction.touch(change, "session", (), None, None)
     engine.dispose()
     return transaction.revision
 

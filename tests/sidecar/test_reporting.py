@@ -18,7 +18,7 @@ from pdpapi.v1.audit_service_pb2 import (
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import Engine
 
-from pdp.audit import DecisionFilter, DecisionLog, Recorder, Reports, Shipper
+from pdp.audit import AdministrationLog, DecisionFilter, DecisionLog, Recorder, Reports, Shipper
 from pdp.audit.segments import list_segments, segment_path
 from pdp.clock import wall_clock
 from pdp.database.engine import open_engine
@@ -51,7 +51,14 @@ def report_to(engine: Engine, name: str = "edge") -> Report:
     reports = Reports(engine, clock=lambda: wall_clock() + 1e9)  # whatever the clock here
     reported = Rate("reports_share", 1_000_000)
     pool = ThreadPoolExecutor(1)
-    methods = audit_methods(DecisionLog(engine), reports, None, reported, pool)  # type: ignore[arg-type]
+    methods = audit_methods(
+        DecisionLog(engine),
+        AdministrationLog(engine),
+        reports,
+        None,  # type: ignore[arg-type]
+        reported=reported,
+        pool=pool,
+    )
     (method,) = (method for method in methods if method.name == "ReportDecisions")
 
     def report(request: ReportDecisionsRequest) -> ReportDecisionsResponse:

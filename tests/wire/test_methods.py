@@ -39,7 +39,7 @@ METHODS: list[AnyMethod] = [
     *access_query_methods(NOBODY, NOBODY, NOBODY),
     *external_authorization_methods(NOBODY, NOBODY, ""),
     *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
-    *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
+    *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, reported=NOBODY, pool=NOBODY),
     *explain_methods(NOBODY),
     *caller_methods(),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),

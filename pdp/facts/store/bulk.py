@@ -1,4 +1,4 @@
-"""Inserts or replaces many rows with one statement."""
+"""Inserts many rows, or replaces them, with one statement."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +14,23 @@ def upsert(dialect: str, table: Table, rows: Rows) -> tuple[Executable, Any]:
     key = [column.name for column in table.primary_key.columns]
     # PostgreSQL refuses a statement that changes one row twice.
     rows = list({tuple(row[name] for name in key): row for row in rows}.values())
-    names = list(table.columns.keys())
-    parameters: Any = rows
-    inserting: postgresql.Insert | sqlite.Insert
-    if dialect == "postgresql":
-        # One array for each column: ten times as fast as one statement for each row.
-        arrays = (func.unnest(bindparam(c.name, type_=ARRAY(c.type))) for c in table.columns)
-        inserting = postgresql.insert(table).from_select(names, select(*arrays))
-        parameters = {name: [row[name] for row in rows] for name in names}
-    else:
-        inserting = sqlite.insert(table)
-    rest = {name: inserting.excluded[name] for name in names if name not in key}
+    inserting, parameters = insert_rows(dialect, table, rows)
+    rest = {
+        column.name: inserting.excluded[column.name]
+        for column in table.columns
+        if not column.primary_key
+    }
     return inserting.on_conflict_do_update(index_elements=key, set_=rest), parameters
+
+
+def insert_rows(
+    dialect: str, table: Table, rows: Rows
+) -> tuple[postgresql.Insert | sqlite.Insert, Any]:
+    """Returns the statement that inserts rows, and its parameters."""
+    if dialect != "postgresql":
+        return sqlite.insert(table), rows
+    # One array for each column: ten times as fast as one statement for each row.
+    names = list(table.columns.keys())
+    arrays = (func.unnest(bindparam(c.name, type_=ARRAY(c.type))) for c in table.columns)
+    inserting = postgresql.insert(table).from_select(names, select(*arrays))
+    return inserting, {name: [row[name] for row in rows] for name in names}

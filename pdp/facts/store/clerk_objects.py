@@ -181,8 +181,10 @@ def write_objects(
         row = _row_of(object_, run)
         check_row(_OBJECTS, row)
         rows.append(row)
-        if (change := _change_of(object_, before.get((object_.kind, object_.id)))) is not None:
-            transaction.record_change(change)
+        known = before.get((object_.kind, object_.id))
+        if (change := _change_of(object_, known)) is not None:
+            kind = _RECORDED_KINDS[object_.kind]
+            transaction.touch(change, kind, (object_.id,), _recorded(known), _recorded(object_))
     for batch in _batches(rows):
         statement, parameters = upsert(transaction.connection.dialect.name, _OBJECTS, batch)
         transaction.connection.execute(statement, parameters)
@@ -239,6 +241,11 @@ def delete_expired(transaction: Transaction, before: float) -> int:
     return dropped
 
 
+def _recorded(object_: ClerkObject | None) -> dict[str, Any] | None:
+    """What the administration record of an object holds."""
+    return None if object_ is None else {"status": object_.status.value, **object_.content}
+
+
 def _change_of(object_: ClerkObject, before: ClerkObject | None) -> Change | None:
     match object_.kind:
         case ClerkKind.USER:
@@ -290,3 +297,9 @@ def _batches(values: Iterable[Any]) -> Iterable[list[Any]]:
 
 
 _OBJECTS = tables.clerk_objects
+_RECORDED_KINDS = {
+    ClerkKind.USER: "clerk_user",
+    ClerkKind.ROLE: "organization_role",
+    ClerkKind.PERMISSION: "organization_permission",
+}
+"""Of the objects that decisions read directly."""

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from pdp.administration_records import UNNAMED, Author
 from pdp.database.engine import announce, begin_read, breaks_reference, connect_to_write
 from pdp.errors import AlreadyExists, BrokenReference, DatabaseUnavailable, NotFound
 from pdp.facts.store import tables
@@ -35,10 +36,11 @@ from pdp.facts.store.changelog import (
     change_from_row,
     change_of,
 )
+from pdp.facts.store.recording import Recorded, Touched, same_row, write_records
 from pdp.facts.store.rows import KINDS, check_row, check_text, key_text, to_row
 from pdp.facts.store.state import read_state
 from pdp.kinds import kind_of
-from pdp.model import Entity, Grant, Key, RevokedSession, Role, key_of
+from pdp.model import Entity, Key, RevokedSession, Role, key_of
 
 log = structlog.get_logger(__name__)
 
@@ -144,13 +146,20 @@ class Transaction(Reader):
     The first statement raises the revision. The lock on that row serializes writers, so that the
     order of revisions is the order of commits. A transaction without changes leaves the revision
     unchanged. After an error the block must end; nothing of it is committed.
+
+    Each entity that it changes gets one administration record in the same transaction.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, author: Author = UNNAMED) -> None:
         state = tables.state
         connection.execute(update(state).values(revision=state.c.revision + 1))
         super().__init__(connection)
+        self._begin(author)
+
+    def _begin(self, author: Author) -> None:
+        self._author = author
         self._changes: dict[Change, None] = {}
+        self._touched: dict[tuple[str, Key], Touched] = {}
         self._written = False
         self._discarded = False
         self._failed = False
@@ -177,7 +186,7 @@ class Transaction(Reader):
             raise AlreadyExists(kind_of(entity), key_text(key_of(entity)))
         if isinstance(entity, Role):
             self._inherit([entity])
-        self._touch(entity)
+        self._touch(None, entity)
 
     def update(self, entity: Entity) -> None:
         """Replaces the entity with the same key.
@@ -196,8 +205,7 @@ class Transaction(Reader):
         self._write(update(kind.table).where(*where).values(row), None, _missing_role(entity))
         if isinstance(entity, Role):
             self._inherit([entity])
-        self._touch(before)
-        self._touch(entity)
+        self._touch(before, entity)
 
     def delete(self, kind: type[Entity], key: Key) -> bool:
         """Deletes the entity with this key; False: there is none.
@@ -215,7 +223,7 @@ class Transaction(Reader):
             f"the {kind_of(kind)} {name!r} is still named", kind_of(kind), name
         )
         self._write(delete(stored.table).where(*where), None, broken)
-        self._touch(before)
+        self._touch(before, None)
         return True
 
     def delete_many(self, kind: type[E], keys: Iterable[Key]) -> Sequence[E]:
@@ -226,7 +234,7 @@ class Transaction(Reader):
         while batch := list(islice(remaining, BATCH_ROWS)):
             self._write(delete(stored.table).where(tuple_(*stored.key).in_(batch)), None)
         for entity in found.values():
-            self._touch(entity)
+            self._touch(entity, None)
         return list(found.values())
 
     def revoke_session(self, revoked: RevokedSession) -> bool:
@@ -238,11 +246,26 @@ class Transaction(Reader):
         }
         if not self.insert_new(tables.revoked_sessions, row):
             return False
-        self.record_change(Change(ChangeKind.USER, (revoked.user_id,)))
+        key = (revoked.user_id, revoked.session_id)
+        revocation = {name: value for name, value in row.items() if value is not None}
+        self.touch(Change(ChangeKind.USER, (revoked.user_id,)), "session", key, None, revocation)
         return True
 
-    def record_change(self, change: Change) -> None:
-        """Records a change of something that decisions read, which raises the revision."""
+    def touch(self, change: Change, kind: str, key: Key, before: Recorded, after: Recorded) -> None:
+        """Records a change of something that decisions read, which raises the revision.
+
+        Args:
+            change: What replicas must drop.
+            kind: The kind of what changed, for its administration record.
+            key: Its key.
+            before: What was stored; None: nothing.
+            after: What is stored now; None: nothing.
+        """
+        self._add_change(change)
+        first = self._touched.get((kind, key))
+        self._touched[kind, key] = Touched(before if first is None else first.before, after)
+
+    def _add_change(self, change: Change) -> None:
         if EVERYTHING not in self._changes:
             self._changes[change] = None
             if len(self._changes) > CHANGES_PER_REVISION_MAX:
@@ -291,17 +314,12 @@ class Transaction(Reader):
 
     def _replace_batch(self, kind: type[Entity], batch: Sequence[Entity]) -> None:
         table = KINDS[kind].table
-        if kind is Grant and EVERYTHING not in self._changes:
-            # The previous subject of a replaced grant is touched too.
-            ids = [key_of(grant)[0] for grant in batch]
-            replaced = select(table).where(table.c.id.in_(ids))
-            for row in self._rows(replaced):
-                self._touch(KINDS[kind].from_row(row))
         rows = [to_row(entity) for entity in batch]
+        replaced = self.get_many(kind, [key_of(entity) for entity in batch])
         statement, parameters = upsert(self.connection.dialect.name, table, rows)
         self._write(statement, parameters, _missing_role(batch[0]))
         for entity in batch:
-            self._touch(entity)
+            self._touch(replaced.get(key_of(entity)), entity)
 
     def _inherit(self, roles: Sequence[Role]) -> None:
         edges = tables.role_inheritance
@@ -328,8 +346,14 @@ class Transaction(Reader):
                 raise broken from None
             raise
 
-    def _touch(self, entity: Entity) -> None:
-        self.record_change(change_of(entity))
+    def _touch(self, before: Entity | None, after: Entity | None) -> None:
+        entity = after or before
+        entity = before if after is None else after
+        if entity is None or (before is not None and after is not None and same_row(before, after)):
+            return
+        if before is not None:
+            self._add_change(change_of(before))
+        self.touch(change_of(entity), kind_of(entity), key_of(entity), before, after)
 
     def finish(self) -> bool:
         """Writes the changes; returns whether to commit."""
@@ -343,6 +367,8 @@ class Transaction(Reader):
         ]
         if rows:
             self.connection.execute(insert(tables.changes), rows)
+            touched = ((kind, key, states) for (kind, key), states in self._touched.items())
+            write_records(self.connection, touched, self._author, self.epoch, self._revision)
         elif self._written:
             # The row is still locked: no other transaction has seen the revision.
             self.connection.execute(update(tables.state).values(revision=self._revision - 1))
@@ -372,9 +398,13 @@ class Store:
             yield Reader(connection)
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, author: Author = UNNAMED) -> Iterator[Transaction]:
         """Begins a transaction that writes. It commits if the block ends without an error. Writers
         wait for each other.
+
+        Args:
+            author: Who changes what the transaction changes, for the administration records. Not
+                needed if it changes nothing that decisions read.
 
         Raises:
             DatabaseUnavailable: The database cannot be reached, is busy, or does not answer in
@@ -382,7 +412,7 @@ class Store:
         """
         with connect_to_write(self.engine) as connection:
             with connection.begin():
-                transaction = Transaction(connection)
+                transaction = Transaction(connection, author)
                 yield transaction
                 committing = transaction.finish()
                 if not committing:

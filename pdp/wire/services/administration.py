@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from pdpapi.v1 import administration_service_pb2 as pb
 
 from pdp import model
+from pdp.administration_records import Author, Source
 from pdp.administrator import Administrator
 from pdp.document import Action, parse_document
 from pdp.errors import LimitExceeded
@@ -97,16 +98,20 @@ def administration_methods(
     """The methods of PolicyAdministrationService. They block in threads of `pool`."""
     answers = [one for kind in _KINDS for one in _answers_of_kind(kind, administrator, pages)]
 
-    def revoke_session(request: pb.RevokeSessionRequest, _: Caller) -> pb.RevokeSessionResponse:
-        revision = administrator.revoke_session(request.session_id, request.user_id)
+    def revoke_session(
+        request: pb.RevokeSessionRequest, caller: Caller
+    ) -> pb.RevokeSessionResponse:
+        author = _author(request, caller)
+        revision = administrator.revoke_session(request.session_id, request.user_id, author)
         return pb.RevokeSessionResponse(revision=revision)
 
-    def apply(request: pb.ApplyRequest, _: Caller) -> pb.ApplyResponse:
+    def apply(request: pb.ApplyRequest, caller: Caller) -> pb.ApplyResponse:
         document = parse_document(request.document)
         revision, changes = administrator.apply(
             document,
             dry_run=request.dry_run,
             expected_revision=request.expected_revision,
+            author=_author(request, caller),
         )
         return pb.ApplyResponse(
             revision=revision,
@@ -163,8 +168,9 @@ def _answers_of_kind(
         message: Message = getattr(pb, f"{verb}Response")(**fields)
         return message
 
-    def create(request: Any, _: Caller) -> Message:
-        entity, revision = administrator.create(kind.read(getattr(request, kind.field)))
+    def create(request: Any, caller: Caller) -> Message:
+        given = kind.read(getattr(request, kind.field))
+        entity, revision = administrator.create(given, _author(request, caller))
         return response(f"Create{kind.name}", **{kind.field: kind.write(entity)}, revision=revision)
 
     def get(request: Any, _: Caller) -> Message:
@@ -182,12 +188,13 @@ def _answers_of_kind(
             next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
         )
 
-    def update(request: Any, _: Caller) -> Message:
-        entity, revision = administrator.update(kind.read(getattr(request, kind.field)))
+    def update(request: Any, caller: Caller) -> Message:
+        given = kind.read(getattr(request, kind.field))
+        entity, revision = administrator.update(given, _author(request, caller))
         return response(f"Update{kind.name}", **{kind.field: kind.write(entity)}, revision=revision)
 
-    def delete(request: Any, _: Caller) -> Message:
-        revision = administrator.delete(kind.entity, _key(request))
+    def delete(request: Any, caller: Caller) -> Message:
+        revision = administrator.delete(kind.entity, _key(request), _author(request, caller))
         return response(f"Delete{kind.name}", revision=revision)
 
     return (
@@ -200,5 +207,10 @@ def _answers_of_kind(
 
 
 def _key(request: Message) -> model.Key:
-    """Get and Delete requests hold the parts of the key, in order, and nothing else."""
-    return tuple(getattr(request, field.name) for field in request.DESCRIPTOR.fields)
+    """Get and Delete requests hold the parts of the key, in order, and at most a reason."""
+    names = (field.name for field in request.DESCRIPTOR.fields)
+    return tuple(getattr(request, name) for name in names if name != "reason")
+
+
+def _author(request: Any, caller: Caller) -> Author:
+    return Author(Source.API, caller.name, request.reason)

@@ -10,6 +10,8 @@ from pdpapi.v1.audit_service_pb2 import (
     FollowDecisionsResponse,
     GetDecisionRequest,
     GetDecisionResponse,
+    ListChangesRequest,
+    ListChangesResponse,
     ListDecisionsRequest,
     ListDecisionsResponse,
     ReportDecisionsRequest,
@@ -17,11 +19,21 @@ from pdpapi.v1.audit_service_pb2 import (
 )
 
 from pdp import model
-from pdp.audit import Cursor, DecisionFilter, DecisionLog, Log, Reports
+from pdp.administration_records import AdministrationRecord, Source
+from pdp.audit import (
+    AdministrationLog,
+    ChangeFilter,
+    Cursor,
+    DecisionFilter,
+    DecisionLog,
+    Log,
+    Reports,
+)
 from pdp.errors import InvalidRequest, Violation
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert import entities
+from pdp.wire.convert.attributes import struct_of
 from pdp.wire.convert.log_frames import contents_of, place_message, place_of
 from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.convert.times import seconds_of, set_time
@@ -35,6 +47,11 @@ PAGE_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 
 _EFFECT_OF = {value: effect for effect, value in EFFECTS.items()}
 _REASON_OF = {value: reason for reason, value in REASONS.items()}
+_CHANGE_SOURCES = {
+    source: audit_service_pb2.ChangeSource.Value(f"CHANGE_SOURCE_{source.name}")
+    for source in Source
+}
+_CHANGE_SOURCE_OF = {value: source for source, value in _CHANGE_SOURCES.items()}
 _SOURCES = {
     model.AnswerSource.DECIDED: core_pb2.ANSWER_SOURCE_UNSPECIFIED,
     model.AnswerSource.CACHED: core_pb2.ANSWER_SOURCE_CACHED,
@@ -44,8 +61,10 @@ _SOURCES = {
 
 def audit_methods(
     decision_log: DecisionLog,
+    administration_log: AdministrationLog,
     reports: Reports,
     pages: Pages,
+    *,
     reported: Rate,
     pool: ThreadPoolExecutor,
 ) -> Sequence[Method]:
@@ -91,6 +110,24 @@ def audit_methods(
         first, *others = map(record_message, decision_log.get(request.decision_id))
         return GetDecisionResponse(decision=first, others=others)
 
+    def list_changes(request: ListChangesRequest, _: Caller) -> ListChangesResponse:
+        size = page_size(request)
+        after = pages.after(request)
+        place = (int(after[0]), int(after[1])) if after else None
+        found = administration_log.list(_change_filter(request), place, size + 1)
+        response = ListChangesResponse()
+        room = PAGE_BYTES_MAX
+        for index, record in enumerate(found):
+            message = administration_message(record)
+            room -= message.ByteSize()
+            if index == size or (index and room < 0):
+                last = found[index - 1]
+                key = (str(last.revision), str(last.number))
+                response.next_page_token = pages.token(request, key)
+                break
+            response.changes.append(message)
+        return response
+
     def report(request: ReportDecisionsRequest, caller: Caller) -> ReportDecisionsResponse:
         log = Log(request.origin, request.log_id)
         if not request.frames:
@@ -134,6 +171,14 @@ def audit_methods(
         ),
         Method(
             SERVICE,
+            "ListChanges",
+            "audit",
+            ListChangesRequest,
+            blocking(pool, list_changes),
+            MESSAGE_BYTES_MAX,
+        ),
+        Method(
+            SERVICE,
             "ReportDecisions",
             "report",
             ReportDecisionsRequest,
@@ -163,7 +208,24 @@ def _filter(request: ListDecisionsRequest) -> DecisionFilter:
     )
 
 
-def _seconds(request: ListDecisionsRequest, field: str, value: Timestamp) -> float | None:
+def _change_filter(request: ListChangesRequest) -> ChangeFilter:
+    if request.source and request.source not in _CHANGE_SOURCE_OF:
+        raise InvalidRequest(Violation("source", f"{request.source} is not a source"))
+    if request.key and not request.kind:
+        raise InvalidRequest(Violation("key", "needs the kind of the entity"))
+    return ChangeFilter(
+        kind=request.kind or None,
+        key=tuple(request.key) or None,
+        name=request.caller or None,
+        source=_CHANGE_SOURCE_OF[request.source] if request.source else None,
+        not_before=_seconds(request, "not_before", request.not_before),
+        before=_seconds(request, "before", request.before),
+    )
+
+
+def _seconds(
+    request: ListDecisionsRequest | ListChangesRequest, field: str, value: Timestamp
+) -> float | None:
     return seconds_of(value, field) if request.HasField(field) else None  # type: ignore[arg-type]
 
 
@@ -194,4 +256,24 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
     set_time(message.decided_at, record.decided_at)
     if record.last_decided_at is not None:
         set_time(message.last_decided_at, record.last_decided_at)
+    return message
+
+
+def administration_message(record: AdministrationRecord) -> audit_service_pb2.AdministrationRecord:
+    """An administration record, as the wire says it."""
+    message = audit_service_pb2.AdministrationRecord(
+        epoch=record.epoch,
+        revision=record.revision,
+        number=record.number,
+        source=_CHANGE_SOURCES[record.source],
+        caller=record.name,
+        reason=record.reason,
+        kind=record.kind,
+        key=record.key,
+        before=None if record.before is None else struct_of(record.before),
+        after=None if record.after is None else struct_of(record.after),
+        message_ids=record.messages,
+        sync_run=record.sync_run,
+    )
+    set_time(message.recorded_at, record.recorded_at)
     return message

@@ -107,7 +107,8 @@ def test_changes_that_are_not_kept_are_a_reason_to_resync(
         asked = here
         write(store, User("user_3"))
         with store.write() as transaction:
-            transaction.record_change(EVERYTHING if what == "everything" else user("user_4"))
+            change = EVERYTHING if what == "everything" else user("user_4")
+            transaction.touch(change, "session", (), None, None)
         if what == "pruned":
             with engine.begin() as pruned:
                 pruned.execute(text("DELETE FROM changes WHERE revision = 3"))

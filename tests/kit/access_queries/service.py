@@ -54,7 +54,7 @@ class QueryService:
             for table in _STORED:
                 transaction.connection.execute(delete(table))
             transaction.apply_many(entities)
-            transaction.record_change(EVERYTHING)
+            transaction.touch(EVERYTHING, "session", (), None, None)
         self.follow(transaction.revision)
 
     def delete(self, kind: type[Entity], *key: str) -> None:

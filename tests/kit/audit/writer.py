@@ -14,7 +14,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pdp.audit import Recorder
 from pdp.errors import AuditUnavailable
@@ -53,7 +55,8 @@ def tell(number: int) -> None:
     sys.stdout.flush()
 
 
-def main() -> None:
+def main(work: Callable[[dict[str, Any]], None]) -> None:
+    """Forks a child for each order, which does `work`."""
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()
@@ -63,7 +66,7 @@ def main() -> None:
             ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
             os.kill(os.getpid(), signal.SIGSTOP)
             try:
-                record_some(Path(order["directory"]), order["records"], order["pause"])
+                work(order)
             finally:
                 os._exit(0)
         os.waitpid(pid, os.WUNTRACED)
@@ -73,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(lambda order: record_some(Path(order["directory"]), order["records"], order["pause"]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, text, update
 
+from pdp.administration_records import UNNAMED, Author
 from pdp.facts.store import tables
 from pdp.facts.store.store import Reader, Transaction
 
@@ -20,12 +21,11 @@ def create_sequence(connection: Connection) -> None:
     connection.execute(text(f"CREATE SEQUENCE {SEQUENCE}"))
 
 
-def begin(self: Any, connection: Connection) -> None:
+def begin(self: Any, connection: Connection, author: Author = UNNAMED) -> None:
     """Takes the place of `Transaction.__init__`: the number comes from the sequence."""
     Reader.__init__(self, connection)
     self._revision = connection.execute(text(f"SELECT nextval('{SEQUENCE}')")).scalar_one()
-    self._changes = {}
-    self._written = self._discarded = self._failed = False
+    self._begin(author)
 
 
 def announce(transaction: Transaction) -> None:

@@ -1012,7 +1012,9 @@ func (x *Membership) GetRole() string {
 type CreatePermissionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Permission    *Permission `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"`
+	Permission *Permission `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1054,13 @@ func (x *CreatePermissionRequest) GetPermission() *Permission {
 		return x.Permission
 	}
 	return nil
+}
+
+func (x *CreatePermissionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The permission as stored.
@@ -1315,7 +1324,9 @@ func (x *ListPermissionsResponse) GetNextPageToken() string {
 type UpdatePermissionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Permission    *Permission `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"`
+	Permission *Permission `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1355,6 +1366,13 @@ func (x *UpdatePermissionRequest) GetPermission() *Permission {
 		return x.Permission
 	}
 	return nil
+}
+
+func (x *UpdatePermissionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The permission as stored.
@@ -1416,7 +1434,9 @@ func (x *UpdatePermissionResponse) GetRevision() uint64 {
 type DeletePermissionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// e.g. "course:edit".
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1454,6 +1474,13 @@ func (*DeletePermissionRequest) Descriptor() ([]byte, []int) {
 func (x *DeletePermissionRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeletePermissionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -1508,7 +1535,9 @@ func (x *DeletePermissionResponse) GetRevision() uint64 {
 type CreateResourceTypeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	ResourceType  *ResourceType `protobuf:"bytes,1,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	ResourceType *ResourceType `protobuf:"bytes,1,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1548,6 +1577,13 @@ func (x *CreateResourceTypeRequest) GetResourceType() *ResourceType {
 		return x.ResourceType
 	}
 	return nil
+}
+
+func (x *CreateResourceTypeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The resource type as stored.
@@ -1811,7 +1847,9 @@ func (x *ListResourceTypesResponse) GetNextPageToken() string {
 type UpdateResourceTypeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	ResourceType  *ResourceType `protobuf:"bytes,1,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	ResourceType *ResourceType `protobuf:"bytes,1,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1851,6 +1889,13 @@ func (x *UpdateResourceTypeRequest) GetResourceType() *ResourceType {
 		return x.ResourceType
 	}
 	return nil
+}
+
+func (x *UpdateResourceTypeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The resource type as stored.
@@ -1912,7 +1957,9 @@ func (x *UpdateResourceTypeResponse) GetRevision() uint64 {
 type DeleteResourceTypeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// e.g. "course".
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1950,6 +1997,13 @@ func (*DeleteResourceTypeRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteResourceTypeRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteResourceTypeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -2004,7 +2058,9 @@ func (x *DeleteResourceTypeResponse) GetRevision() uint64 {
 type CreateRoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Role          *Role `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Role *Role `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2044,6 +2100,13 @@ func (x *CreateRoleRequest) GetRole() *Role {
 		return x.Role
 	}
 	return nil
+}
+
+func (x *CreateRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The role as stored.
@@ -2307,7 +2370,9 @@ func (x *ListRolesResponse) GetNextPageToken() string {
 type UpdateRoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Role          *Role `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Role *Role `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2347,6 +2412,13 @@ func (x *UpdateRoleRequest) GetRole() *Role {
 		return x.Role
 	}
 	return nil
+}
+
+func (x *UpdateRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The role as stored.
@@ -2408,7 +2480,9 @@ func (x *UpdateRoleResponse) GetRevision() uint64 {
 type DeleteRoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// e.g. "INSTRUCTOR".
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2446,6 +2520,13 @@ func (*DeleteRoleRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteRoleRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -2500,7 +2581,9 @@ func (x *DeleteRoleResponse) GetRevision() uint64 {
 type CreateRuleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Rule          *Rule `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Rule *Rule `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2540,6 +2623,13 @@ func (x *CreateRuleRequest) GetRule() *Rule {
 		return x.Rule
 	}
 	return nil
+}
+
+func (x *CreateRuleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The rule as stored.
@@ -2803,7 +2893,9 @@ func (x *ListRulesResponse) GetNextPageToken() string {
 type UpdateRuleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Rule          *Rule `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Rule *Rule `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2843,6 +2935,13 @@ func (x *UpdateRuleRequest) GetRule() *Rule {
 		return x.Rule
 	}
 	return nil
+}
+
+func (x *UpdateRuleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The rule as stored.
@@ -2904,7 +3003,9 @@ func (x *UpdateRuleResponse) GetRevision() uint64 {
 type DeleteRuleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The rule's id.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2942,6 +3043,13 @@ func (*DeleteRuleRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteRuleRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteRuleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -2996,7 +3104,9 @@ func (x *DeleteRuleResponse) GetRevision() uint64 {
 type CreateGrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Grant         *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3036,6 +3146,13 @@ func (x *CreateGrantRequest) GetGrant() *Grant {
 		return x.Grant
 	}
 	return nil
+}
+
+func (x *CreateGrantRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The grant as stored.
@@ -3299,7 +3416,9 @@ func (x *ListGrantsResponse) GetNextPageToken() string {
 type UpdateGrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Grant         *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3339,6 +3458,13 @@ func (x *UpdateGrantRequest) GetGrant() *Grant {
 		return x.Grant
 	}
 	return nil
+}
+
+func (x *UpdateGrantRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The grant as stored.
@@ -3400,7 +3526,9 @@ func (x *UpdateGrantResponse) GetRevision() uint64 {
 type DeleteGrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The grant's id.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3438,6 +3566,13 @@ func (*DeleteGrantRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteGrantRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteGrantRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -3492,7 +3627,9 @@ func (x *DeleteGrantResponse) GetRevision() uint64 {
 type CreateRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Route         *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	Route *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3532,6 +3669,13 @@ func (x *CreateRouteRequest) GetRoute() *Route {
 		return x.Route
 	}
 	return nil
+}
+
+func (x *CreateRouteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The route as stored.
@@ -3795,7 +3939,9 @@ func (x *ListRoutesResponse) GetNextPageToken() string {
 type UpdateRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Route         *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	Route *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3835,6 +3981,13 @@ func (x *UpdateRouteRequest) GetRoute() *Route {
 		return x.Route
 	}
 	return nil
+}
+
+func (x *UpdateRouteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The route as stored.
@@ -3896,7 +4049,9 @@ func (x *UpdateRouteResponse) GetRevision() uint64 {
 type DeleteRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// e.g. "GET /courses/{id}".
-	Route         string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	Route string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3934,6 +4089,13 @@ func (*DeleteRouteRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteRouteRequest) GetRoute() string {
 	if x != nil {
 		return x.Route
+	}
+	return ""
+}
+
+func (x *DeleteRouteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -3988,7 +4150,9 @@ func (x *DeleteRouteResponse) GetRevision() uint64 {
 type CreateResourceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Resource      *Resource `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Resource *Resource `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4028,6 +4192,13 @@ func (x *CreateResourceRequest) GetResource() *Resource {
 		return x.Resource
 	}
 	return nil
+}
+
+func (x *CreateResourceRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The resource as stored.
@@ -4300,7 +4471,9 @@ func (x *ListResourcesResponse) GetNextPageToken() string {
 type UpdateResourceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Resource      *Resource `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Resource *Resource `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4340,6 +4513,13 @@ func (x *UpdateResourceRequest) GetResource() *Resource {
 		return x.Resource
 	}
 	return nil
+}
+
+func (x *UpdateResourceRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The resource as stored.
@@ -4403,7 +4583,9 @@ type DeleteResourceRequest struct {
 	// Resource type.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// Resource id.
-	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4448,6 +4630,13 @@ func (x *DeleteResourceRequest) GetType() string {
 func (x *DeleteResourceRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteResourceRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -4502,7 +4691,9 @@ func (x *DeleteResourceResponse) GetRevision() uint64 {
 type CreateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4542,6 +4733,13 @@ func (x *CreateUserRequest) GetUser() *User {
 		return x.User
 	}
 	return nil
+}
+
+func (x *CreateUserRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The user as stored.
@@ -4805,7 +5003,9 @@ func (x *ListUsersResponse) GetNextPageToken() string {
 type UpdateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4845,6 +5045,13 @@ func (x *UpdateUserRequest) GetUser() *User {
 		return x.User
 	}
 	return nil
+}
+
+func (x *UpdateUserRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The user as stored.
@@ -4906,7 +5113,9 @@ func (x *UpdateUserResponse) GetRevision() uint64 {
 type DeleteUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clerk user id.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4944,6 +5153,13 @@ func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteUserRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteUserRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -4998,7 +5214,9 @@ func (x *DeleteUserResponse) GetRevision() uint64 {
 type CreateOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Organization  *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	Organization *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5038,6 +5256,13 @@ func (x *CreateOrganizationRequest) GetOrganization() *Organization {
 		return x.Organization
 	}
 	return nil
+}
+
+func (x *CreateOrganizationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The organization as stored.
@@ -5301,7 +5526,9 @@ func (x *ListOrganizationsResponse) GetNextPageToken() string {
 type UpdateOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Organization  *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	Organization *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5341,6 +5568,13 @@ func (x *UpdateOrganizationRequest) GetOrganization() *Organization {
 		return x.Organization
 	}
 	return nil
+}
+
+func (x *UpdateOrganizationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The organization as stored.
@@ -5402,7 +5636,9 @@ func (x *UpdateOrganizationResponse) GetRevision() uint64 {
 type DeleteOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clerk organization id.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5440,6 +5676,13 @@ func (*DeleteOrganizationRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteOrganizationRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteOrganizationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -5494,7 +5737,9 @@ func (x *DeleteOrganizationResponse) GetRevision() uint64 {
 type CreateMembershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
-	Membership    *Membership `protobuf:"bytes,1,opt,name=membership,proto3" json:"membership,omitempty"`
+	Membership *Membership `protobuf:"bytes,1,opt,name=membership,proto3" json:"membership,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5534,6 +5779,13 @@ func (x *CreateMembershipRequest) GetMembership() *Membership {
 		return x.Membership
 	}
 	return nil
+}
+
+func (x *CreateMembershipRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The membership as stored.
@@ -5806,7 +6058,9 @@ func (x *ListMembershipsResponse) GetNextPageToken() string {
 type UpdateMembershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.
-	Membership    *Membership `protobuf:"bytes,1,opt,name=membership,proto3" json:"membership,omitempty"`
+	Membership *Membership `protobuf:"bytes,1,opt,name=membership,proto3" json:"membership,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5846,6 +6100,13 @@ func (x *UpdateMembershipRequest) GetMembership() *Membership {
 		return x.Membership
 	}
 	return nil
+}
+
+func (x *UpdateMembershipRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // The membership as stored.
@@ -5909,7 +6170,9 @@ type DeleteMembershipRequest struct {
 	// Clerk organization id.
 	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// Clerk user id.
-	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5954,6 +6217,13 @@ func (x *DeleteMembershipRequest) GetOrganizationId() string {
 func (x *DeleteMembershipRequest) GetUserId() string {
 	if x != nil {
 		return x.UserId
+	}
+	return ""
+}
+
+func (x *DeleteMembershipRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -6010,7 +6280,9 @@ type RevokeSessionRequest struct {
 	// Clerk session id, `sess_...`.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The Clerk user whose session it is.
-	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6055,6 +6327,13 @@ func (x *RevokeSessionRequest) GetSessionId() string {
 func (x *RevokeSessionRequest) GetUserId() string {
 	if x != nil {
 		return x.UserId
+	}
+	return ""
+}
+
+func (x *RevokeSessionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -6117,8 +6396,10 @@ type ApplyRequest struct {
 	// document names was written since, and what may have been counts as written: ABORTED
 	// (REVISION_CHANGED). 0: whatever was written.
 	ExpectedRevision uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Why, for the record of the change: one line of at most 500 characters, without secrets.
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyRequest) Reset() {
@@ -6170,6 +6451,13 @@ func (x *ApplyRequest) GetExpectedRevision() uint64 {
 		return x.ExpectedRevision
 	}
 	return 0
+}
+
+func (x *ApplyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // What a document changes about one entity.
@@ -6749,11 +7037,12 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"Membership\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x12\n" +
-	"\x04role\x18\x03 \x01(\tR\x04role\"P\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\"h\n" +
 	"\x17CreatePermissionRequest\x125\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\v2\x15.pdpapi.v1.PermissionR\n" +
-	"permission\"m\n" +
+	"permission\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"m\n" +
 	"\x18CreatePermissionResponse\x125\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\v2\x15.pdpapi.v1.PermissionR\n" +
@@ -6771,22 +7060,25 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"z\n" +
 	"\x17ListPermissionsResponse\x127\n" +
 	"\vpermissions\x18\x01 \x03(\v2\x15.pdpapi.v1.PermissionR\vpermissions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"h\n" +
 	"\x17UpdatePermissionRequest\x125\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\v2\x15.pdpapi.v1.PermissionR\n" +
-	"permission\"m\n" +
+	"permission\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"m\n" +
 	"\x18UpdatePermissionResponse\x125\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\v2\x15.pdpapi.v1.PermissionR\n" +
 	"permission\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"-\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"E\n" +
 	"\x17DeletePermissionRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"6\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"6\n" +
 	"\x18DeletePermissionResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"Y\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"q\n" +
 	"\x19CreateResourceTypeRequest\x12<\n" +
-	"\rresource_type\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourceTypeR\fresourceType\"v\n" +
+	"\rresource_type\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourceTypeR\fresourceType\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"v\n" +
 	"\x1aCreateResourceTypeResponse\x12<\n" +
 	"\rresource_type\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourceTypeR\fresourceType\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\",\n" +
@@ -6800,18 +7092,21 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x83\x01\n" +
 	"\x19ListResourceTypesResponse\x12>\n" +
 	"\x0eresource_types\x18\x01 \x03(\v2\x17.pdpapi.v1.ResourceTypeR\rresourceTypes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Y\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"q\n" +
 	"\x19UpdateResourceTypeRequest\x12<\n" +
-	"\rresource_type\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourceTypeR\fresourceType\"v\n" +
+	"\rresource_type\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourceTypeR\fresourceType\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"v\n" +
 	"\x1aUpdateResourceTypeResponse\x12<\n" +
 	"\rresource_type\x18\x01 \x01(\v2\x17.pdpapi.v1.ResourceTypeR\fresourceType\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"/\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"G\n" +
 	"\x19DeleteResourceTypeRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"8\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"8\n" +
 	"\x1aDeleteResourceTypeResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"8\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"P\n" +
 	"\x11CreateRoleRequest\x12#\n" +
-	"\x04role\x18\x01 \x01(\v2\x0f.pdpapi.v1.RoleR\x04role\"U\n" +
+	"\x04role\x18\x01 \x01(\v2\x0f.pdpapi.v1.RoleR\x04role\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"U\n" +
 	"\x12CreateRoleResponse\x12#\n" +
 	"\x04role\x18\x01 \x01(\v2\x0f.pdpapi.v1.RoleR\x04role\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"$\n" +
@@ -6825,18 +7120,21 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"b\n" +
 	"\x11ListRolesResponse\x12%\n" +
 	"\x05roles\x18\x01 \x03(\v2\x0f.pdpapi.v1.RoleR\x05roles\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
 	"\x11UpdateRoleRequest\x12#\n" +
-	"\x04role\x18\x01 \x01(\v2\x0f.pdpapi.v1.RoleR\x04role\"U\n" +
+	"\x04role\x18\x01 \x01(\v2\x0f.pdpapi.v1.RoleR\x04role\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"U\n" +
 	"\x12UpdateRoleResponse\x12#\n" +
 	"\x04role\x18\x01 \x01(\v2\x0f.pdpapi.v1.RoleR\x04role\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"'\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"?\n" +
 	"\x11DeleteRoleRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"0\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"0\n" +
 	"\x12DeleteRoleResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"8\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"P\n" +
 	"\x11CreateRuleRequest\x12#\n" +
-	"\x04rule\x18\x01 \x01(\v2\x0f.pdpapi.v1.RuleR\x04rule\"U\n" +
+	"\x04rule\x18\x01 \x01(\v2\x0f.pdpapi.v1.RuleR\x04rule\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"U\n" +
 	"\x12CreateRuleResponse\x12#\n" +
 	"\x04rule\x18\x01 \x01(\v2\x0f.pdpapi.v1.RuleR\x04rule\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\" \n" +
@@ -6850,18 +7148,21 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"b\n" +
 	"\x11ListRulesResponse\x12%\n" +
 	"\x05rules\x18\x01 \x03(\v2\x0f.pdpapi.v1.RuleR\x05rules\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
 	"\x11UpdateRuleRequest\x12#\n" +
-	"\x04rule\x18\x01 \x01(\v2\x0f.pdpapi.v1.RuleR\x04rule\"U\n" +
+	"\x04rule\x18\x01 \x01(\v2\x0f.pdpapi.v1.RuleR\x04rule\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"U\n" +
 	"\x12UpdateRuleResponse\x12#\n" +
 	"\x04rule\x18\x01 \x01(\v2\x0f.pdpapi.v1.RuleR\x04rule\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"#\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\";\n" +
 	"\x11DeleteRuleRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"0\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"0\n" +
 	"\x12DeleteRuleResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"<\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"T\n" +
 	"\x12CreateGrantRequest\x12&\n" +
-	"\x05grant\x18\x01 \x01(\v2\x10.pdpapi.v1.GrantR\x05grant\"Y\n" +
+	"\x05grant\x18\x01 \x01(\v2\x10.pdpapi.v1.GrantR\x05grant\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"Y\n" +
 	"\x13CreateGrantResponse\x12&\n" +
 	"\x05grant\x18\x01 \x01(\v2\x10.pdpapi.v1.GrantR\x05grant\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"!\n" +
@@ -6875,18 +7176,21 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"f\n" +
 	"\x12ListGrantsResponse\x12(\n" +
 	"\x06grants\x18\x01 \x03(\v2\x10.pdpapi.v1.GrantR\x06grants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"T\n" +
 	"\x12UpdateGrantRequest\x12&\n" +
-	"\x05grant\x18\x01 \x01(\v2\x10.pdpapi.v1.GrantR\x05grant\"Y\n" +
+	"\x05grant\x18\x01 \x01(\v2\x10.pdpapi.v1.GrantR\x05grant\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"Y\n" +
 	"\x13UpdateGrantResponse\x12&\n" +
 	"\x05grant\x18\x01 \x01(\v2\x10.pdpapi.v1.GrantR\x05grant\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"$\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"<\n" +
 	"\x12DeleteGrantRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"1\n" +
 	"\x13DeleteGrantResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"<\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"T\n" +
 	"\x12CreateRouteRequest\x12&\n" +
-	"\x05route\x18\x01 \x01(\v2\x10.pdpapi.v1.RouteR\x05route\"Y\n" +
+	"\x05route\x18\x01 \x01(\v2\x10.pdpapi.v1.RouteR\x05route\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"Y\n" +
 	"\x13CreateRouteResponse\x12&\n" +
 	"\x05route\x18\x01 \x01(\v2\x10.pdpapi.v1.RouteR\x05route\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"'\n" +
@@ -6900,18 +7204,21 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"f\n" +
 	"\x12ListRoutesResponse\x12(\n" +
 	"\x06routes\x18\x01 \x03(\v2\x10.pdpapi.v1.RouteR\x06routes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"T\n" +
 	"\x12UpdateRouteRequest\x12&\n" +
-	"\x05route\x18\x01 \x01(\v2\x10.pdpapi.v1.RouteR\x05route\"Y\n" +
+	"\x05route\x18\x01 \x01(\v2\x10.pdpapi.v1.RouteR\x05route\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"Y\n" +
 	"\x13UpdateRouteResponse\x12&\n" +
 	"\x05route\x18\x01 \x01(\v2\x10.pdpapi.v1.RouteR\x05route\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"*\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"B\n" +
 	"\x12DeleteRouteRequest\x12\x14\n" +
-	"\x05route\x18\x01 \x01(\tR\x05route\"1\n" +
+	"\x05route\x18\x01 \x01(\tR\x05route\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"1\n" +
 	"\x13DeleteRouteResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"H\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"`\n" +
 	"\x15CreateResourceRequest\x12/\n" +
-	"\bresource\x18\x01 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\"e\n" +
+	"\bresource\x18\x01 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"e\n" +
 	"\x16CreateResourceResponse\x12/\n" +
 	"\bresource\x18\x01 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"8\n" +
@@ -6926,19 +7233,22 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"r\n" +
 	"\x15ListResourcesResponse\x121\n" +
 	"\tresources\x18\x01 \x03(\v2\x13.pdpapi.v1.ResourceR\tresources\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"H\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"`\n" +
 	"\x15UpdateResourceRequest\x12/\n" +
-	"\bresource\x18\x01 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\"e\n" +
+	"\bresource\x18\x01 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"e\n" +
 	"\x16UpdateResourceResponse\x12/\n" +
 	"\bresource\x18\x01 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\";\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"S\n" +
 	"\x15DeleteResourceRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"4\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"4\n" +
 	"\x16DeleteResourceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"8\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"P\n" +
 	"\x11CreateUserRequest\x12#\n" +
-	"\x04user\x18\x01 \x01(\v2\x0f.pdpapi.v1.UserR\x04user\"U\n" +
+	"\x04user\x18\x01 \x01(\v2\x0f.pdpapi.v1.UserR\x04user\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"U\n" +
 	"\x12CreateUserResponse\x12#\n" +
 	"\x04user\x18\x01 \x01(\v2\x0f.pdpapi.v1.UserR\x04user\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\" \n" +
@@ -6952,18 +7262,21 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"b\n" +
 	"\x11ListUsersResponse\x12%\n" +
 	"\x05users\x18\x01 \x03(\v2\x0f.pdpapi.v1.UserR\x05users\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
 	"\x11UpdateUserRequest\x12#\n" +
-	"\x04user\x18\x01 \x01(\v2\x0f.pdpapi.v1.UserR\x04user\"U\n" +
+	"\x04user\x18\x01 \x01(\v2\x0f.pdpapi.v1.UserR\x04user\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"U\n" +
 	"\x12UpdateUserResponse\x12#\n" +
 	"\x04user\x18\x01 \x01(\v2\x0f.pdpapi.v1.UserR\x04user\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"#\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\";\n" +
 	"\x11DeleteUserRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"0\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"0\n" +
 	"\x12DeleteUserResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"X\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"p\n" +
 	"\x19CreateOrganizationRequest\x12;\n" +
-	"\forganization\x18\x01 \x01(\v2\x17.pdpapi.v1.OrganizationR\forganization\"u\n" +
+	"\forganization\x18\x01 \x01(\v2\x17.pdpapi.v1.OrganizationR\forganization\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"u\n" +
 	"\x1aCreateOrganizationResponse\x12;\n" +
 	"\forganization\x18\x01 \x01(\v2\x17.pdpapi.v1.OrganizationR\forganization\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"(\n" +
@@ -6977,20 +7290,23 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x82\x01\n" +
 	"\x19ListOrganizationsResponse\x12=\n" +
 	"\rorganizations\x18\x01 \x03(\v2\x17.pdpapi.v1.OrganizationR\rorganizations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"X\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n" +
 	"\x19UpdateOrganizationRequest\x12;\n" +
-	"\forganization\x18\x01 \x01(\v2\x17.pdpapi.v1.OrganizationR\forganization\"u\n" +
+	"\forganization\x18\x01 \x01(\v2\x17.pdpapi.v1.OrganizationR\forganization\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"u\n" +
 	"\x1aUpdateOrganizationResponse\x12;\n" +
 	"\forganization\x18\x01 \x01(\v2\x17.pdpapi.v1.OrganizationR\forganization\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"+\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"C\n" +
 	"\x19DeleteOrganizationRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"8\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"8\n" +
 	"\x1aDeleteOrganizationResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"P\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"h\n" +
 	"\x17CreateMembershipRequest\x125\n" +
 	"\n" +
 	"membership\x18\x01 \x01(\v2\x15.pdpapi.v1.MembershipR\n" +
-	"membership\"m\n" +
+	"membership\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"m\n" +
 	"\x18CreateMembershipResponse\x125\n" +
 	"\n" +
 	"membership\x18\x01 \x01(\v2\x15.pdpapi.v1.MembershipR\n" +
@@ -7009,31 +7325,35 @@ const file_pdpapi_v1_administration_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"z\n" +
 	"\x17ListMembershipsResponse\x127\n" +
 	"\vmemberships\x18\x01 \x03(\v2\x15.pdpapi.v1.MembershipR\vmemberships\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"h\n" +
 	"\x17UpdateMembershipRequest\x125\n" +
 	"\n" +
 	"membership\x18\x01 \x01(\v2\x15.pdpapi.v1.MembershipR\n" +
-	"membership\"m\n" +
+	"membership\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"m\n" +
 	"\x18UpdateMembershipResponse\x125\n" +
 	"\n" +
 	"membership\x18\x01 \x01(\v2\x15.pdpapi.v1.MembershipR\n" +
 	"membership\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"[\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"s\n" +
 	"\x17DeleteMembershipRequest\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
-	"\auser_id\x18\x02 \x01(\tR\x06userId\"6\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"6\n" +
 	"\x18DeleteMembershipResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"N\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"f\n" +
 	"\x14RevokeSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
-	"\auser_id\x18\x02 \x01(\tR\x06userId\"3\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"3\n" +
 	"\x15RevokeSessionResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"p\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x88\x01\n" +
 	"\fApplyRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\tR\bdocument\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12+\n" +
-	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\"\xbb\x01\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"\xbb\x01\n" +
 	"\x06Change\x120\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x18.pdpapi.v1.Change.ActionR\x06action\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +

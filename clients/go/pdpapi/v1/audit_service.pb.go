@@ -11,6 +11,7 @@ package pdpapiv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -23,6 +24,76 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// How a change arrived.
+type ChangeSource int32
+
+const (
+	// Does not filter; never in a record.
+	ChangeSource_CHANGE_SOURCE_UNSPECIFIED ChangeSource = 0
+	// A caller of PolicyAdministrationService.
+	ChangeSource_CHANGE_SOURCE_API ChangeSource = 1
+	// A command that opened the database itself, such as `pdp apply`.
+	ChangeSource_CHANGE_SOURCE_COMMAND ChangeSource = 2
+	// A webhook of Clerk.
+	ChangeSource_CHANGE_SOURCE_CLERK_WEBHOOK ChangeSource = 3
+	// A sync with Clerk's Backend API.
+	ChangeSource_CHANGE_SOURCE_CLERK_SYNC ChangeSource = 4
+	// The first verified token of a user (provisioning).
+	ChangeSource_CHANGE_SOURCE_TOKEN ChangeSource = 5
+	// A program that used the database without the service, and did not name itself; or a source that
+	// this version does not know.
+	ChangeSource_CHANGE_SOURCE_UNNAMED ChangeSource = 6
+)
+
+// Enum value maps for ChangeSource.
+var (
+	ChangeSource_name = map[int32]string{
+		0: "CHANGE_SOURCE_UNSPECIFIED",
+		1: "CHANGE_SOURCE_API",
+		2: "CHANGE_SOURCE_COMMAND",
+		3: "CHANGE_SOURCE_CLERK_WEBHOOK",
+		4: "CHANGE_SOURCE_CLERK_SYNC",
+		5: "CHANGE_SOURCE_TOKEN",
+		6: "CHANGE_SOURCE_UNNAMED",
+	}
+	ChangeSource_value = map[string]int32{
+		"CHANGE_SOURCE_UNSPECIFIED":   0,
+		"CHANGE_SOURCE_API":           1,
+		"CHANGE_SOURCE_COMMAND":       2,
+		"CHANGE_SOURCE_CLERK_WEBHOOK": 3,
+		"CHANGE_SOURCE_CLERK_SYNC":    4,
+		"CHANGE_SOURCE_TOKEN":         5,
+		"CHANGE_SOURCE_UNNAMED":       6,
+	}
+)
+
+func (x ChangeSource) Enum() *ChangeSource {
+	p := new(ChangeSource)
+	*p = x
+	return p
+}
+
+func (x ChangeSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_pdpapi_v1_audit_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ChangeSource) Type() protoreflect.EnumType {
+	return &file_pdpapi_v1_audit_service_proto_enumTypes[0]
+}
+
+func (x ChangeSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeSource.Descriptor instead.
+func (ChangeSource) EnumDescriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{0}
+}
 
 // What a frame is.
 type FrameKind int32
@@ -61,11 +132,11 @@ func (x FrameKind) String() string {
 }
 
 func (FrameKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_pdpapi_v1_audit_service_proto_enumTypes[0].Descriptor()
+	return file_pdpapi_v1_audit_service_proto_enumTypes[1].Descriptor()
 }
 
 func (FrameKind) Type() protoreflect.EnumType {
-	return &file_pdpapi_v1_audit_service_proto_enumTypes[0]
+	return &file_pdpapi_v1_audit_service_proto_enumTypes[1]
 }
 
 func (x FrameKind) Number() protoreflect.EnumNumber {
@@ -74,7 +145,7 @@ func (x FrameKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FrameKind.Descriptor instead.
 func (FrameKind) EnumDescriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{0}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{1}
 }
 
 // One decision on record. It never holds the token.
@@ -793,6 +864,328 @@ func (x *GetDecisionResponse) GetOthers() []*DecisionRecord {
 	return nil
 }
 
+// One entity that one transaction changed. It never holds a secret.
+type AdministrationRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The history of the database that `revision` counts. Epoch, revision and number identify a record.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision that holds the change.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Distinguishes the records of a revision, from 0.
+	Number uint32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// Just before the commit.
+	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
+	// How the change arrived.
+	Source ChangeSource `protobuf:"varint,5,opt,name=source,proto3,enum=pdpapi.v1.ChangeSource" json:"source,omitempty"`
+	// The caller; of a command, the account of the operating system. Empty: Clerk or a token.
+	Caller string `protobuf:"bytes,6,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The reason that the write gave, if any. Texts that look like tokens or keys are masked.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// `permission`, `resource_type`, `role`, `rule`, `grant`, `route`, `user`, `organization`,
+	// `membership`, `resource`; `session`: a revocation; `clerk_user`: a user's status at Clerk;
+	// `organization_role`, `organization_permission`: those of Clerk.
+	Kind string `protobuf:"bytes,8,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The parts of the entity's key.
+	Key []string `protobuf:"bytes,9,rep,name=key,proto3" json:"key,omitempty"`
+	// The entity as it was; absent: it did not exist. In the attributes of users and resources, values
+	// of keys like `password` or `api_token`, and texts that look like tokens or keys, are "[redacted]".
+	Before *structpb.Struct `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`
+	// The entity as it is since; absent: it was deleted.
+	After *structpb.Struct `protobuf:"bytes,11,opt,name=after,proto3" json:"after,omitempty"`
+	// CHANGE_SOURCE_CLERK_WEBHOOK: the ids of the messages that were handled in the transaction and
+	// name the entity.
+	MessageIds []string `protobuf:"bytes,12,rep,name=message_ids,json=messageIds,proto3" json:"message_ids,omitempty"`
+	// CHANGE_SOURCE_CLERK_SYNC: the number of the sync.
+	SyncRun       uint64 `protobuf:"varint,13,opt,name=sync_run,json=syncRun,proto3" json:"sync_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdministrationRecord) Reset() {
+	*x = AdministrationRecord{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdministrationRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdministrationRecord) ProtoMessage() {}
+
+func (x *AdministrationRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdministrationRecord.ProtoReflect.Descriptor instead.
+func (*AdministrationRecord) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AdministrationRecord) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *AdministrationRecord) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AdministrationRecord) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AdministrationRecord) GetRecordedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedAt
+	}
+	return nil
+}
+
+func (x *AdministrationRecord) GetSource() ChangeSource {
+	if x != nil {
+		return x.Source
+	}
+	return ChangeSource_CHANGE_SOURCE_UNSPECIFIED
+}
+
+func (x *AdministrationRecord) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *AdministrationRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AdministrationRecord) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AdministrationRecord) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *AdministrationRecord) GetBefore() *structpb.Struct {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *AdministrationRecord) GetAfter() *structpb.Struct {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *AdministrationRecord) GetMessageIds() []string {
+	if x != nil {
+		return x.MessageIds
+	}
+	return nil
+}
+
+func (x *AdministrationRecord) GetSyncRun() uint64 {
+	if x != nil {
+		return x.SyncRun
+	}
+	return 0
+}
+
+// Every filter that is set must hold; empty ones do not filter.
+type ListChangesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000; 0: 100.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the previous page of the same query.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Exact kind, as in AdministrationRecord.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// All parts of the key. Needs `kind`.
+	Key []string `protobuf:"bytes,4,rep,name=key,proto3" json:"key,omitempty"`
+	// Exact name of the caller or account.
+	Caller string `protobuf:"bytes,5,opt,name=caller,proto3" json:"caller,omitempty"`
+	// How the change arrived.
+	Source ChangeSource `protobuf:"varint,6,opt,name=source,proto3,enum=pdpapi.v1.ChangeSource" json:"source,omitempty"`
+	// Recorded at or after.
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	// Recorded before.
+	Before        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChangesRequest) Reset() {
+	*x = ListChangesRequest{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChangesRequest) ProtoMessage() {}
+
+func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
+func (*ListChangesRequest) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListChangesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListChangesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ListChangesRequest) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *ListChangesRequest) GetSource() ChangeSource {
+	if x != nil {
+		return x.Source
+	}
+	return ChangeSource_CHANGE_SOURCE_UNSPECIFIED
+}
+
+func (x *ListChangesRequest) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *ListChangesRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+// One page. It may hold fewer records than page_size and still not be the last.
+type ListChangesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Changes []*AdministrationRecord `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Empty: the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChangesResponse) Reset() {
+	*x = ListChangesResponse{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChangesResponse) ProtoMessage() {}
+
+func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
+func (*ListChangesResponse) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListChangesResponse) GetChanges() []*AdministrationRecord {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ListChangesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // A place between two frames of a log.
 type LogPlace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -810,7 +1203,7 @@ type LogPlace struct {
 
 func (x *LogPlace) Reset() {
 	*x = LogPlace{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1215,7 @@ func (x *LogPlace) String() string {
 func (*LogPlace) ProtoMessage() {}
 
 func (x *LogPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1228,7 @@ func (x *LogPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPlace.ProtoReflect.Descriptor instead.
 func (*LogPlace) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{8}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogPlace) GetSegment() int64 {
@@ -881,7 +1274,7 @@ type LogFrame struct {
 
 func (x *LogFrame) Reset() {
 	*x = LogFrame{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1286,7 @@ func (x *LogFrame) String() string {
 func (*LogFrame) ProtoMessage() {}
 
 func (x *LogFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1299,7 @@ func (x *LogFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogFrame.ProtoReflect.Descriptor instead.
 func (*LogFrame) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{9}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogFrame) GetKind() FrameKind {
@@ -941,7 +1334,7 @@ type ReportDecisionsRequest struct {
 
 func (x *ReportDecisionsRequest) Reset() {
 	*x = ReportDecisionsRequest{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1346,7 @@ func (x *ReportDecisionsRequest) String() string {
 func (*ReportDecisionsRequest) ProtoMessage() {}
 
 func (x *ReportDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1359,7 @@ func (x *ReportDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{10}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReportDecisionsRequest) GetOrigin() string {
@@ -1012,7 +1405,7 @@ type ReportDecisionsResponse struct {
 
 func (x *ReportDecisionsResponse) Reset() {
 	*x = ReportDecisionsResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1417,7 @@ func (x *ReportDecisionsResponse) String() string {
 func (*ReportDecisionsResponse) ProtoMessage() {}
 
 func (x *ReportDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1430,7 @@ func (x *ReportDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ReportDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{11}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportDecisionsResponse) GetPlace() *LogPlace {
@@ -1067,7 +1460,7 @@ type FrameRefusal struct {
 
 func (x *FrameRefusal) Reset() {
 	*x = FrameRefusal{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1472,7 @@ func (x *FrameRefusal) String() string {
 func (*FrameRefusal) ProtoMessage() {}
 
 func (x *FrameRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1485,7 @@ func (x *FrameRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameRefusal.ProtoReflect.Descriptor instead.
 func (*FrameRefusal) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{12}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FrameRefusal) GetPosition() int64 {
@@ -1113,7 +1506,7 @@ var File_pdpapi_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xd6\x06\n" +
+	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xd6\x06\n" +
 	"\x0eDecisionRecord\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x129\n" +
@@ -1181,7 +1574,38 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"decisionId\"\x7f\n" +
 	"\x13GetDecisionResponse\x125\n" +
 	"\bdecision\x18\x01 \x01(\v2\x19.pdpapi.v1.DecisionRecordR\bdecision\x121\n" +
-	"\x06others\x18\x02 \x03(\v2\x19.pdpapi.v1.DecisionRecordR\x06others\"y\n" +
+	"\x06others\x18\x02 \x03(\v2\x19.pdpapi.v1.DecisionRecordR\x06others\"\xc0\x03\n" +
+	"\x14AdministrationRecord\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\rR\x06number\x12;\n" +
+	"\vrecorded_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"recordedAt\x12/\n" +
+	"\x06source\x18\x05 \x01(\x0e2\x17.pdpapi.v1.ChangeSourceR\x06source\x12\x16\n" +
+	"\x06caller\x18\x06 \x01(\tR\x06caller\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x12\n" +
+	"\x04kind\x18\b \x01(\tR\x04kind\x12\x10\n" +
+	"\x03key\x18\t \x03(\tR\x03key\x12/\n" +
+	"\x06before\x18\n" +
+	" \x01(\v2\x17.google.protobuf.StructR\x06before\x12-\n" +
+	"\x05after\x18\v \x01(\v2\x17.google.protobuf.StructR\x05after\x12\x1f\n" +
+	"\vmessage_ids\x18\f \x03(\tR\n" +
+	"messageIds\x12\x19\n" +
+	"\bsync_run\x18\r \x01(\x04R\asyncRun\"\xae\x02\n" +
+	"\x12ListChangesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03key\x18\x04 \x03(\tR\x03key\x12\x16\n" +
+	"\x06caller\x18\x05 \x01(\tR\x06caller\x12/\n" +
+	"\x06source\x18\x06 \x01(\x0e2\x17.pdpapi.v1.ChangeSourceR\x06source\x129\n" +
+	"\n" +
+	"not_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x122\n" +
+	"\x06before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06before\"x\n" +
+	"\x13ListChangesResponse\x129\n" +
+	"\achanges\x18\x01 \x03(\v2\x1f.pdpapi.v1.AdministrationRecordR\achanges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"y\n" +
 	"\bLogPlace\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x03R\asegment\x12\x1f\n" +
 	"\vbyte_offset\x18\x02 \x01(\x03R\n" +
@@ -1201,15 +1625,24 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\brefusals\x18\x02 \x03(\v2\x17.pdpapi.v1.FrameRefusalR\brefusals\"L\n" +
 	"\fFrameRefusal\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription*R\n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription*\xd2\x01\n" +
+	"\fChangeSource\x12\x1d\n" +
+	"\x19CHANGE_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CHANGE_SOURCE_API\x10\x01\x12\x19\n" +
+	"\x15CHANGE_SOURCE_COMMAND\x10\x02\x12\x1f\n" +
+	"\x1bCHANGE_SOURCE_CLERK_WEBHOOK\x10\x03\x12\x1c\n" +
+	"\x18CHANGE_SOURCE_CLERK_SYNC\x10\x04\x12\x17\n" +
+	"\x13CHANGE_SOURCE_TOKEN\x10\x05\x12\x19\n" +
+	"\x15CHANGE_SOURCE_UNNAMED\x10\x06*R\n" +
 	"\tFrameKind\x12\x1a\n" +
 	"\x16FRAME_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FRAME_KIND_RECORD\x10\x01\x12\x12\n" +
-	"\x0eFRAME_KIND_GAP\x10\x022\xe4\x02\n" +
+	"\x0eFRAME_KIND_GAP\x10\x022\xb2\x03\n" +
 	"\fAuditService\x12R\n" +
 	"\rListDecisions\x12\x1f.pdpapi.v1.ListDecisionsRequest\x1a .pdpapi.v1.ListDecisionsResponse\x12X\n" +
 	"\x0fFollowDecisions\x12!.pdpapi.v1.FollowDecisionsRequest\x1a\".pdpapi.v1.FollowDecisionsResponse\x12L\n" +
-	"\vGetDecision\x12\x1d.pdpapi.v1.GetDecisionRequest\x1a\x1e.pdpapi.v1.GetDecisionResponse\x12X\n" +
+	"\vGetDecision\x12\x1d.pdpapi.v1.GetDecisionRequest\x1a\x1e.pdpapi.v1.GetDecisionResponse\x12L\n" +
+	"\vListChanges\x12\x1d.pdpapi.v1.ListChangesRequest\x1a\x1e.pdpapi.v1.ListChangesResponse\x12X\n" +
 	"\x0fReportDecisions\x12!.pdpapi.v1.ReportDecisionsRequest\x1a\".pdpapi.v1.ReportDecisionsResponseB\x8a\x01\n" +
 	"\rcom.pdpapi.v1B\x11AuditServiceProtoP\x01Z!pdp.example/go/pdpapi/v1;pdpapiv1\xa2\x02\x03PXX\xaa\x02\tPdpapi.V1\xca\x02\tPdpapi\\V1\xe2\x02\x15Pdpapi\\V1\\GPBMetadata\xea\x02\n" +
 	"Pdpapi::V1b\x06proto3"
@@ -1226,69 +1659,84 @@ func file_pdpapi_v1_audit_service_proto_rawDescGZIP() []byte {
 	return file_pdpapi_v1_audit_service_proto_rawDescData
 }
 
-var file_pdpapi_v1_audit_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pdpapi_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_pdpapi_v1_audit_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_pdpapi_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_pdpapi_v1_audit_service_proto_goTypes = []any{
-	(FrameKind)(0),                  // 0: pdpapi.v1.FrameKind
-	(*DecisionRecord)(nil),          // 1: pdpapi.v1.DecisionRecord
-	(*ListDecisionsRequest)(nil),    // 2: pdpapi.v1.ListDecisionsRequest
-	(*ListDecisionsResponse)(nil),   // 3: pdpapi.v1.ListDecisionsResponse
-	(*FollowDecisionsRequest)(nil),  // 4: pdpapi.v1.FollowDecisionsRequest
-	(*FollowedDecision)(nil),        // 5: pdpapi.v1.FollowedDecision
-	(*FollowDecisionsResponse)(nil), // 6: pdpapi.v1.FollowDecisionsResponse
-	(*GetDecisionRequest)(nil),      // 7: pdpapi.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),     // 8: pdpapi.v1.GetDecisionResponse
-	(*LogPlace)(nil),                // 9: pdpapi.v1.LogPlace
-	(*LogFrame)(nil),                // 10: pdpapi.v1.LogFrame
-	(*ReportDecisionsRequest)(nil),  // 11: pdpapi.v1.ReportDecisionsRequest
-	(*ReportDecisionsResponse)(nil), // 12: pdpapi.v1.ReportDecisionsResponse
-	(*FrameRefusal)(nil),            // 13: pdpapi.v1.FrameRefusal
-	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
-	(Decision)(0),                   // 15: pdpapi.v1.Decision
-	(DenialKind)(0),                 // 16: pdpapi.v1.DenialKind
-	(DecisionReason)(0),             // 17: pdpapi.v1.DecisionReason
-	(*Actor)(nil),                   // 18: pdpapi.v1.Actor
-	(*ResourceRef)(nil),             // 19: pdpapi.v1.ResourceRef
-	(AnswerSource)(0),               // 20: pdpapi.v1.AnswerSource
+	(ChangeSource)(0),               // 0: pdpapi.v1.ChangeSource
+	(FrameKind)(0),                  // 1: pdpapi.v1.FrameKind
+	(*DecisionRecord)(nil),          // 2: pdpapi.v1.DecisionRecord
+	(*ListDecisionsRequest)(nil),    // 3: pdpapi.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),   // 4: pdpapi.v1.ListDecisionsResponse
+	(*FollowDecisionsRequest)(nil),  // 5: pdpapi.v1.FollowDecisionsRequest
+	(*FollowedDecision)(nil),        // 6: pdpapi.v1.FollowedDecision
+	(*FollowDecisionsResponse)(nil), // 7: pdpapi.v1.FollowDecisionsResponse
+	(*GetDecisionRequest)(nil),      // 8: pdpapi.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),     // 9: pdpapi.v1.GetDecisionResponse
+	(*AdministrationRecord)(nil),    // 10: pdpapi.v1.AdministrationRecord
+	(*ListChangesRequest)(nil),      // 11: pdpapi.v1.ListChangesRequest
+	(*ListChangesResponse)(nil),     // 12: pdpapi.v1.ListChangesResponse
+	(*LogPlace)(nil),                // 13: pdpapi.v1.LogPlace
+	(*LogFrame)(nil),                // 14: pdpapi.v1.LogFrame
+	(*ReportDecisionsRequest)(nil),  // 15: pdpapi.v1.ReportDecisionsRequest
+	(*ReportDecisionsResponse)(nil), // 16: pdpapi.v1.ReportDecisionsResponse
+	(*FrameRefusal)(nil),            // 17: pdpapi.v1.FrameRefusal
+	(*timestamppb.Timestamp)(nil),   // 18: google.protobuf.Timestamp
+	(Decision)(0),                   // 19: pdpapi.v1.Decision
+	(DenialKind)(0),                 // 20: pdpapi.v1.DenialKind
+	(DecisionReason)(0),             // 21: pdpapi.v1.DecisionReason
+	(*Actor)(nil),                   // 22: pdpapi.v1.Actor
+	(*ResourceRef)(nil),             // 23: pdpapi.v1.ResourceRef
+	(AnswerSource)(0),               // 24: pdpapi.v1.AnswerSource
+	(*structpb.Struct)(nil),         // 25: google.protobuf.Struct
 }
 var file_pdpapi_v1_audit_service_proto_depIdxs = []int32{
-	14, // 0: pdpapi.v1.DecisionRecord.decided_at:type_name -> google.protobuf.Timestamp
-	15, // 1: pdpapi.v1.DecisionRecord.decision:type_name -> pdpapi.v1.Decision
-	16, // 2: pdpapi.v1.DecisionRecord.denial_kind:type_name -> pdpapi.v1.DenialKind
-	17, // 3: pdpapi.v1.DecisionRecord.reason:type_name -> pdpapi.v1.DecisionReason
-	18, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
-	19, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
-	20, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
-	14, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
-	19, // 8: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
-	15, // 9: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
-	17, // 10: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
-	14, // 11: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
-	14, // 12: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
-	1,  // 13: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
-	2,  // 14: pdpapi.v1.FollowDecisionsRequest.query:type_name -> pdpapi.v1.ListDecisionsRequest
-	1,  // 15: pdpapi.v1.FollowedDecision.decision:type_name -> pdpapi.v1.DecisionRecord
-	5,  // 16: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
-	1,  // 17: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
-	1,  // 18: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
-	0,  // 19: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
-	9,  // 20: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
-	10, // 21: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
-	9,  // 22: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
-	13, // 23: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
-	2,  // 24: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
-	4,  // 25: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
-	7,  // 26: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
-	11, // 27: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
-	3,  // 28: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
-	6,  // 29: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
-	8,  // 30: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
-	12, // 31: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
-	28, // [28:32] is the sub-list for method output_type
-	24, // [24:28] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	18, // 0: pdpapi.v1.DecisionRecord.decided_at:type_name -> google.protobuf.Timestamp
+	19, // 1: pdpapi.v1.DecisionRecord.decision:type_name -> pdpapi.v1.Decision
+	20, // 2: pdpapi.v1.DecisionRecord.denial_kind:type_name -> pdpapi.v1.DenialKind
+	21, // 3: pdpapi.v1.DecisionRecord.reason:type_name -> pdpapi.v1.DecisionReason
+	22, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
+	23, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
+	24, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
+	18, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
+	23, // 8: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
+	19, // 9: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
+	21, // 10: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
+	18, // 11: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
+	18, // 12: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
+	2,  // 13: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
+	3,  // 14: pdpapi.v1.FollowDecisionsRequest.query:type_name -> pdpapi.v1.ListDecisionsRequest
+	2,  // 15: pdpapi.v1.FollowedDecision.decision:type_name -> pdpapi.v1.DecisionRecord
+	6,  // 16: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
+	2,  // 17: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
+	2,  // 18: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
+	18, // 19: pdpapi.v1.AdministrationRecord.recorded_at:type_name -> google.protobuf.Timestamp
+	0,  // 20: pdpapi.v1.AdministrationRecord.source:type_name -> pdpapi.v1.ChangeSource
+	25, // 21: pdpapi.v1.AdministrationRecord.before:type_name -> google.protobuf.Struct
+	25, // 22: pdpapi.v1.AdministrationRecord.after:type_name -> google.protobuf.Struct
+	0,  // 23: pdpapi.v1.ListChangesRequest.source:type_name -> pdpapi.v1.ChangeSource
+	18, // 24: pdpapi.v1.ListChangesRequest.not_before:type_name -> google.protobuf.Timestamp
+	18, // 25: pdpapi.v1.ListChangesRequest.before:type_name -> google.protobuf.Timestamp
+	10, // 26: pdpapi.v1.ListChangesResponse.changes:type_name -> pdpapi.v1.AdministrationRecord
+	1,  // 27: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
+	13, // 28: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
+	14, // 29: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
+	13, // 30: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
+	17, // 31: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
+	3,  // 32: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
+	5,  // 33: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
+	8,  // 34: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
+	11, // 35: pdpapi.v1.AuditService.ListChanges:input_type -> pdpapi.v1.ListChangesRequest
+	15, // 36: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
+	4,  // 37: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
+	7,  // 38: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
+	9,  // 39: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
+	12, // 40: pdpapi.v1.AuditService.ListChanges:output_type -> pdpapi.v1.ListChangesResponse
+	16, // 41: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
+	37, // [37:42] is the sub-list for method output_type
+	32, // [32:37] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_audit_service_proto_init() }
@@ -1302,8 +1750,8 @@ func file_pdpapi_v1_audit_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_audit_service_proto_rawDesc), len(file_pdpapi_v1_audit_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   13,
+			NumEnums:      2,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	AuditService_ListDecisions_FullMethodName   = "/pdpapi.v1.AuditService/ListDecisions"
 	AuditService_FollowDecisions_FullMethodName = "/pdpapi.v1.AuditService/FollowDecisions"
 	AuditService_GetDecision_FullMethodName     = "/pdpapi.v1.AuditService/GetDecision"
+	AuditService_ListChanges_FullMethodName     = "/pdpapi.v1.AuditService/ListChanges"
 	AuditService_ReportDecisions_FullMethodName = "/pdpapi.v1.AuditService/ReportDecisions"
 )
 
@@ -40,6 +41,8 @@ type AuditServiceClient interface {
 	FollowDecisions(ctx context.Context, in *FollowDecisionsRequest, opts ...grpc.CallOption) (*FollowDecisionsResponse, error)
 	// One decision by its id.
 	GetDecision(ctx context.Context, in *GetDecisionRequest, opts ...grpc.CallOption) (*GetDecisionResponse, error)
+	// Changes of policy and facts, newest first: who changed what, from what to what, and why.
+	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
 	// Takes frames of a sidecar's own log of what it answered; answers once they are committed.
 	// Sent again, they are there once. What the decision point decided is never reported.
 	ReportDecisions(ctx context.Context, in *ReportDecisionsRequest, opts ...grpc.CallOption) (*ReportDecisionsResponse, error)
@@ -83,6 +86,16 @@ func (c *auditServiceClient) GetDecision(ctx context.Context, in *GetDecisionReq
 	return out, nil
 }
 
+func (c *auditServiceClient) ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListChangesResponse)
+	err := c.cc.Invoke(ctx, AuditService_ListChanges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *auditServiceClient) ReportDecisions(ctx context.Context, in *ReportDecisionsRequest, opts ...grpc.CallOption) (*ReportDecisionsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportDecisionsResponse)
@@ -106,6 +119,8 @@ type AuditServiceServer interface {
 	FollowDecisions(context.Context, *FollowDecisionsRequest) (*FollowDecisionsResponse, error)
 	// One decision by its id.
 	GetDecision(context.Context, *GetDecisionRequest) (*GetDecisionResponse, error)
+	// Changes of policy and facts, newest first: who changed what, from what to what, and why.
+	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)
 	// Takes frames of a sidecar's own log of what it answered; answers once they are committed.
 	// Sent again, they are there once. What the decision point decided is never reported.
 	ReportDecisions(context.Context, *ReportDecisionsRequest) (*ReportDecisionsResponse, error)
@@ -127,6 +142,9 @@ func (UnimplementedAuditServiceServer) FollowDecisions(context.Context, *FollowD
 }
 func (UnimplementedAuditServiceServer) GetDecision(context.Context, *GetDecisionRequest) (*GetDecisionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDecision not implemented")
+}
+func (UnimplementedAuditServiceServer) ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListChanges not implemented")
 }
 func (UnimplementedAuditServiceServer) ReportDecisions(context.Context, *ReportDecisionsRequest) (*ReportDecisionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportDecisions not implemented")
@@ -206,6 +224,24 @@ func _AuditService_GetDecision_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuditService_ListChanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListChangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).ListChanges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_ListChanges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).ListChanges(ctx, req.(*ListChangesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AuditService_ReportDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportDecisionsRequest)
 	if err := dec(in); err != nil {
@@ -242,6 +278,10 @@ var AuditService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetDecision",
 			Handler:    _AuditService_GetDecision_Handler,
+		},
+		{
+			MethodName: "ListChanges",
+			Handler:    _AuditService_ListChanges_Handler,
 		},
 		{
 			MethodName: "ReportDecisions",

@@ -6,6 +6,7 @@ What was decided, for a security team."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -20,6 +21,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ChangeSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_SOURCE_UNSPECIFIED: _ChangeSource.ValueType  # 0
+    """Does not filter; never in a record."""
+    CHANGE_SOURCE_API: _ChangeSource.ValueType  # 1
+    """A caller of PolicyAdministrationService."""
+    CHANGE_SOURCE_COMMAND: _ChangeSource.ValueType  # 2
+    """A command that opened the database itself, such as `pdp apply`."""
+    CHANGE_SOURCE_CLERK_WEBHOOK: _ChangeSource.ValueType  # 3
+    """A webhook of Clerk."""
+    CHANGE_SOURCE_CLERK_SYNC: _ChangeSource.ValueType  # 4
+    """A sync with Clerk's Backend API."""
+    CHANGE_SOURCE_TOKEN: _ChangeSource.ValueType  # 5
+    """The first verified token of a user (provisioning)."""
+    CHANGE_SOURCE_UNNAMED: _ChangeSource.ValueType  # 6
+    """A program that used the database without the service, and did not name itself; or a source that
+    this version does not know.
+    """
+
+class ChangeSource(_ChangeSource, metaclass=_ChangeSourceEnumTypeWrapper):
+    """How a change arrived."""
+
+CHANGE_SOURCE_UNSPECIFIED: ChangeSource.ValueType  # 0
+"""Does not filter; never in a record."""
+CHANGE_SOURCE_API: ChangeSource.ValueType  # 1
+"""A caller of PolicyAdministrationService."""
+CHANGE_SOURCE_COMMAND: ChangeSource.ValueType  # 2
+"""A command that opened the database itself, such as `pdp apply`."""
+CHANGE_SOURCE_CLERK_WEBHOOK: ChangeSource.ValueType  # 3
+"""A webhook of Clerk."""
+CHANGE_SOURCE_CLERK_SYNC: ChangeSource.ValueType  # 4
+"""A sync with Clerk's Backend API."""
+CHANGE_SOURCE_TOKEN: ChangeSource.ValueType  # 5
+"""The first verified token of a user (provisioning)."""
+CHANGE_SOURCE_UNNAMED: ChangeSource.ValueType  # 6
+"""A program that used the database without the service, and did not name itself; or a source that
+this version does not know.
+"""
+Global___ChangeSource: _TypeAlias = ChangeSource  # noqa: Y015
 
 class _FrameKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -409,6 +454,177 @@ class GetDecisionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDecisionResponse: _TypeAlias = GetDecisionResponse  # noqa: Y015
+
+@_typing.final
+class AdministrationRecord(_message.Message):
+    """One entity that one transaction changed. It never holds a secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    SYNC_RUN_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """The history of the database that `revision` counts. Epoch, revision and number identify a record."""
+    revision: _builtins.int
+    """The revision that holds the change."""
+    number: _builtins.int
+    """Distinguishes the records of a revision, from 0."""
+    source: Global___ChangeSource.ValueType
+    """How the change arrived."""
+    caller: _builtins.str
+    """The caller; of a command, the account of the operating system. Empty: Clerk or a token."""
+    reason: _builtins.str
+    """The reason that the write gave, if any. Texts that look like tokens or keys are masked."""
+    kind: _builtins.str
+    """`permission`, `resource_type`, `role`, `rule`, `grant`, `route`, `user`, `organization`,
+    `membership`, `resource`; `session`: a revocation; `clerk_user`: a user's status at Clerk;
+    `organization_role`, `organization_permission`: those of Clerk.
+    """
+    sync_run: _builtins.int
+    """CHANGE_SOURCE_CLERK_SYNC: the number of the sync."""
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """Just before the commit."""
+
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The parts of the entity's key."""
+
+    @_builtins.property
+    def before(self) -> _struct_pb2.Struct:
+        """The entity as it was; absent: it did not exist. In the attributes of users and resources, values
+        of keys like `password` or `api_token`, and texts that look like tokens or keys, are "[redacted]".
+        """
+
+    @_builtins.property
+    def after(self) -> _struct_pb2.Struct:
+        """The entity as it is since; absent: it was deleted."""
+
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """CHANGE_SOURCE_CLERK_WEBHOOK: the ids of the messages that were handled in the transaction and
+        name the entity.
+        """
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        number: _builtins.int = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        source: Global___ChangeSource.ValueType = ...,
+        caller: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        key: _abc.Iterable[_builtins.str] | None = ...,
+        before: _struct_pb2.Struct | None = ...,
+        after: _struct_pb2.Struct | None = ...,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
+        sync_run: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "recorded_at", b"recorded_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "caller", b"caller", "epoch", b"epoch", "key", b"key", "kind", b"kind", "message_ids", b"message_ids", "number", b"number", "reason", b"reason", "recorded_at", b"recorded_at", "revision", b"revision", "source", b"source", "sync_run", b"sync_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdministrationRecord: _TypeAlias = AdministrationRecord  # noqa: Y015
+
+@_typing.final
+class ListChangesRequest(_message.Message):
+    """Every filter that is set must hold; empty ones do not filter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """1 to 1,000; 0: 100."""
+    page_token: _builtins.str
+    """From the previous page of the same query."""
+    kind: _builtins.str
+    """Exact kind, as in AdministrationRecord."""
+    caller: _builtins.str
+    """Exact name of the caller or account."""
+    source: Global___ChangeSource.ValueType
+    """How the change arrived."""
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All parts of the key. Needs `kind`."""
+
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Recorded at or after."""
+
+    @_builtins.property
+    def before(self) -> _timestamp_pb2.Timestamp:
+        """Recorded before."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        key: _abc.Iterable[_builtins.str] | None = ...,
+        caller: _builtins.str = ...,
+        source: Global___ChangeSource.ValueType = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "not_before", b"not_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "caller", b"caller", "key", b"key", "kind", b"kind", "not_before", b"not_before", "page_size", b"page_size", "page_token", b"page_token", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangesRequest: _TypeAlias = ListChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListChangesResponse(_message.Message):
+    """One page. It may hold fewer records than page_size and still not be the last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: the last page."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdministrationRecord]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___AdministrationRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangesResponse: _TypeAlias = ListChangesResponse  # noqa: Y015
 
 @_typing.final
 class LogPlace(_message.Message):

@@ -50,6 +50,11 @@ class AuditServiceStub:
                 request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.SerializeToString,
                 response_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionResponse.FromString,
                 _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/pdpapi.v1.AuditService/ListChanges',
+                request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
         self.ReportDecisions = channel.unary_unary(
                 '/pdpapi.v1.AuditService/ReportDecisions',
                 request_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ReportDecisionsRequest.SerializeToString,
@@ -83,6 +88,13 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListChanges(self, request, context):
+        """Changes of policy and facts, newest first: who changed what, from what to what, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportDecisions(self, request, context):
         """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
         Sent again, they are there once. What the decision point decided is never reported.
@@ -108,6 +120,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetDecision,
                     request_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.FromString,
                     response_serializer=pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionResponse.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=pdpapi_dot_v1_dot_audit__service__pb2.ListChangesRequest.FromString,
+                    response_serializer=pdpapi_dot_v1_dot_audit__service__pb2.ListChangesResponse.SerializeToString,
             ),
             'ReportDecisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportDecisions,
@@ -197,6 +214,33 @@ class AuditService:
             '/pdpapi.v1.AuditService/GetDecision',
             pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionRequest.SerializeToString,
             pdpapi_dot_v1_dot_audit__service__pb2.GetDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdpapi.v1.AuditService/ListChanges',
+            pdpapi_dot_v1_dot_audit__service__pb2.ListChangesRequest.SerializeToString,
+            pdpapi_dot_v1_dot_audit__service__pb2.ListChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

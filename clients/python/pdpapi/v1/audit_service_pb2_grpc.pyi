@@ -41,6 +41,8 @@ class AuditServiceStub:
     """
     GetDecision: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetDecisionRequest, _audit_service_pb2.GetDecisionResponse]
     """One decision by its id."""
+    ListChanges: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListChangesRequest, _audit_service_pb2.ListChangesResponse]
+    """Changes of policy and facts, newest first: who changed what, from what to what, and why."""
     ReportDecisions: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ReportDecisionsRequest, _audit_service_pb2.ReportDecisionsResponse]
     """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
     Sent again, they are there once. What the decision point decided is never reported.
@@ -59,6 +61,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     GetDecision: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetDecisionRequest, _audit_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """One decision by its id."""
+    ListChanges: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListChangesRequest, _audit_service_pb2.ListChangesResponse]  # type: ignore[assignment]
+    """Changes of policy and facts, newest first: who changed what, from what to what, and why."""
     ReportDecisions: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ReportDecisionsRequest, _audit_service_pb2.ReportDecisionsResponse]  # type: ignore[assignment]
     """Takes frames of a sidecar's own log of what it answered; answers once they are committed.
     Sent again, they are there once. What the decision point decided is never reported.
@@ -92,6 +96,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetDecisionResponse, _abc.Awaitable[_audit_service_pb2.GetDecisionResponse]]:
         """One decision by its id."""
+
+    @_abc_1.abstractmethod
+    def ListChanges(
+        self,
+        request: _audit_service_pb2.ListChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ListChangesResponse, _abc.Awaitable[_audit_service_pb2.ListChangesResponse]]:
+        """Changes of policy and facts, newest first: who changed what, from what to what, and why."""
 
     @_abc_1.abstractmethod
     def ReportDecisions(

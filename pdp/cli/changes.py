@@ -1,0 +1,129 @@
+"""`pdp audit changes`: who changed what."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pdp.cli.connection import connects
+from pdp.cli.output import emit, say, show_table
+from pdp.cli.profiles import Connection
+from pdp.cli.records import member
+from pdp.cli.remote import connected, method_of
+
+if TYPE_CHECKING:
+    from pdpapi.v1 import audit_service_pb2 as pb
+    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
+
+TABLE_ROWS = 100
+PAGE_ITEMS = 500
+_SOURCE = "CHANGE_SOURCE_"
+_COLUMNS = ("time", "revision", "by", "change", "reason")
+
+
+@connects
+def list_changes(
+    kind: Annotated[str, typer.Option(help="e.g. grant, role, user, session.")] = "",
+    entity: Annotated[
+        list[str] | None,
+        typer.Option(help="Key of the entity; once for each part: organization, user."),
+    ] = None,
+    caller: Annotated[str, typer.Option(help="The caller or account that made the change.")] = "",
+    source: Annotated[str, typer.Option(help="e.g. API, COMMAND, CLERK_WEBHOOK.")] = "",
+    since: Annotated[datetime | None, typer.Option(help="Recorded at or after (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Recorded before (UTC).")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} rows, all as JSON."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    *,
+    connection: Connection,
+) -> None:
+    """Lists changes of policy and facts, newest first."""
+    from pdpapi.v1 import audit_service_pb2 as pb
+    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
+
+    query = pb.ListChangesRequest(kind=kind, key=entity or (), caller=caller)
+    if source:
+        query.source = member(pb.ChangeSource, _SOURCE, source, "--source")
+    if since is not None:
+        query.not_before.FromDatetime(since)
+    if until is not None:
+        query.before.FromDatetime(until)
+    with connected(connection) as channel:
+        found = _newest(AuditServiceStub(channel), query, connection)
+        if as_json:
+            for record in islice(found, limit):
+                _print_json(record)
+            return
+        rows = [_row(record) for record in islice(found, limit or TABLE_ROWS)]
+        show_table(_COLUMNS, rows, heading=True)
+        if next(found, None) is not None:
+            say(f"there are more than these {len(rows)}: --limit shows more, --json all")
+
+
+def _newest(
+    stub: "AuditServiceStub", query: "pb.ListChangesRequest", connection: Connection
+) -> "Iterator[pb.AdministrationRecord]":
+    """All that the query finds, newest first, page by page as it is read."""
+    request = type(query)(page_size=PAGE_ITEMS)
+    request.MergeFrom(query)
+    ask = method_of(stub.ListChanges, connection)
+    while True:
+        page = ask(request)
+        yield from page.changes
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
+
+
+def _print_json(record: "pb.AdministrationRecord") -> None:
+    from google.protobuf.json_format import MessageToDict
+
+    emit(json.dumps(MessageToDict(record, preserving_proto_field_name=True)) + "\n")
+
+
+def _row(record: "pb.AdministrationRecord") -> tuple[str, ...]:
+    return (
+        record.recorded_at.ToDatetime().isoformat(sep=" ", timespec="milliseconds"),
+        str(record.revision),
+        _author(record),
+        _change(record),
+        record.reason,
+    )
+
+
+def _author(record: "pb.AdministrationRecord") -> str:
+    from pdpapi.v1 import audit_service_pb2 as pb
+
+    source = pb.ChangeSource.Name(record.source).removeprefix(_SOURCE).lower()
+    origin = [source]
+    if record.caller:
+        origin.append(record.caller)
+    if record.message_ids:
+        origin.append(", ".join(record.message_ids))
+    if record.sync_run:
+        origin.append(f"run {record.sync_run}")
+    return " ".join(origin)
+
+
+def _change(record: "pb.AdministrationRecord") -> str:
+    from google.protobuf.json_format import MessageToDict
+
+    name = f"{record.kind} {'/'.join(record.key)}"
+    before = MessageToDict(record.before) if record.HasField("before") else None
+    after = MessageToDict(record.after) if record.HasField("after") else None
+    if before is None:
+        return f"create {name}"
+    if after is None:
+        return f"delete {name}"
+    changed = [
+        f"{field} {json.dumps(before.get(field))} -> {json.dumps(after.get(field))}"
+        for field in sorted({*before, *after})
+        if before.get(field) != after.get(field)
+    ]
+    return f"update {name}: {', '.join(changed) or 'a redacted value'}"

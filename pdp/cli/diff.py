@@ -1,0 +1,121 @@
+"""`pdp diff`: how one policy differs from another."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pdp.cli.connection import connects
+from pdp.cli.output import fail, say
+from pdp.cli.profiles import Connection
+from pdp.cli.remote import connected, method_of
+
+if TYPE_CHECKING:
+    from pdp import model
+    from pdp.administration_records import AdministrationRecord
+    from pdp.document import Described, PolicyDocument
+
+    Records = Mapping[tuple[str, model.Key], Sequence[AdministrationRecord]]
+
+EXPORT_SECONDS = 60.0
+_REVISION = re.compile(r"@[0-9]{1,18}")
+_POLICY = "A policy document, `server`, or @N: revision N of the database."
+
+
+@connects
+def diff(
+    before: Annotated[str, typer.Argument(help=_POLICY)],
+    after: Annotated[str, typer.Argument(help=_POLICY)],
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings, for @N.")] = None,
+    *,
+    connection: Connection,
+) -> None:
+    """Prints what changes from one policy to another; between two revisions also who changed it.
+
+    Compares the sections that both have. Exit status: 0 they are equal, 1 they differ, 2 an error.
+    """
+    from pdp.document import described, differences
+    from pdp.errors import InvalidPolicy
+
+    def load(name: str) -> "PolicyDocument":
+        if name == "server":
+            return _of_server(connection)
+        return _of_revision(name, config) if name.startswith("@") else _of_file(name)
+
+    try:
+        old, new = load(before), load(after)
+    except InvalidPolicy as error:
+        for violation in error.violations:
+            fail(str(violation))
+        raise typer.Exit(2) from None
+    lines = described(differences(old, _in_common(new, old)))
+    records = _records(before, after, config) if lines else {}
+    for line in lines:
+        say(line.text)
+        for text in _authors(line, records):
+            say(f"    {text}")
+    if lines:
+        raise typer.Exit(1)
+
+
+def _of_file(name: str) -> "PolicyDocument":
+    from pdp.document import parse_document
+
+    return parse_document(Path(name).read_text(encoding="utf-8"))
+
+
+def _of_server(connection: Connection) -> "PolicyDocument":
+    from pdpapi.v1.administration_service_pb2 import StreamExportRequest
+    from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
+
+    from pdp.document import parse_document
+
+    with connected(connection) as channel:
+        stub = PolicyAdministrationServiceStub(channel)
+        export = method_of(stub.StreamExport, connection)
+        parts = export(StreamExportRequest(), timeout=EXPORT_SECONDS)
+        return parse_document("".join(part.part for part in parts))
+
+
+def _of_revision(name: str, config: Path | None) -> "PolicyDocument":
+    from pdp.administrator.history import policy_at
+    from pdp.cli.database import open_store
+    from pdp.settings import DatabaseSettings
+
+    return policy_at(open_store(DatabaseSettings.load(config), create=False), _revision(name))
+
+
+def _revision(name: str) -> int:
+    if not _REVISION.fullmatch(name):
+        raise typer.BadParameter(f"{name!r} is not a revision such as @12")
+    return int(name[1:])
+
+
+def _in_common(document: "PolicyDocument", other: "PolicyDocument") -> "PolicyDocument":
+    """The document without the sections that the other one does not have."""
+    missing = {field.name: None for field in fields(other) if getattr(other, field.name) is None}
+    return replace(document, **missing)  # type: ignore[arg-type]
+
+
+def _records(before: str, after: str, config: Path | None) -> "Records":
+    """The records between two revisions; none for other policies."""
+    from pdp.administrator.history import policy_changes
+    from pdp.cli.database import open_store
+    from pdp.settings import DatabaseSettings
+
+    if not (before.startswith("@") and after.startswith("@")):
+        return {}
+    first, last = sorted((_revision(before), _revision(after)))
+    return policy_changes(open_store(DatabaseSettings.load(config), create=False), first, last)
+
+
+def _authors(line: "Described", records: "Records") -> list[str]:
+    found = [record for key in line.keys for record in records.get((line.kind, key), ())]
+    return [
+        f"revision {record.revision}: {record.source.value} {record.name}".rstrip()
+        + (f": {record.reason}" if record.reason else "")
+        for record in sorted(found, key=lambda record: (record.revision, record.number))
+    ]
