@@ -105,7 +105,7 @@ def killed_at(
 def test_kill_at_every_statement_and_commit_leaves_each_change_with_one_record(
     engine: Engine, database_url: str, parent: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
-    step = soak.count(1, sample=29)
+    step = soak.count(1, sample=47)
     reached, killed, number = set(), True, 1
     while killed:
         empty(engine)
@@ -115,7 +115,7 @@ def test_kill_at_every_statement_and_commit_leaves_each_change_with_one_record(
         assert number < 2_000
     # Positive control: the last run was not killed, and the runs before stopped at each revision.
     assert acked == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert len(reached) >= soak.count(9, sample=4)
+    assert len(reached) >= soak.count(9, sample=3)
 
 
 @pytest.mark.soak
@@ -136,7 +136,7 @@ def test_kill_at_every_system_call_leaves_each_change_with_one_record(tmp_path: 
     assert whole.stopped
     killed = 0
     for name, occurrences in sorted(count_calls(whole.trace).items()):
-        for occurrence in range(occurrences, 0, -soak.count(1, sample=23)):
+        for occurrence in range(occurrences, 0, -soak.count(1, sample=41)):
             where = f"{name} {occurrence}"
             directory = prepare(f"{name}-{occurrence}")
             inject = f"inject={name}:signal=SIGKILL:when={occurrence}"
@@ -146,4 +146,4 @@ def test_kill_at_every_system_call_leaves_each_change_with_one_record(tmp_path: 
             check(engine, list(map(int, run.acked)), where)
             engine.dispose()
     runner.close()
-    assert killed >= soak.count(50, sample=4)
+    assert killed >= soak.count(50, sample=3)

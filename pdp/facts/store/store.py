@@ -347,7 +347,6 @@ class Transaction(Reader):
             raise
 
     def _touch(self, before: Entity | None, after: Entity | None) -> None:
-        entity = after or before
         entity = before if after is None else after
         if entity is None or (before is not None and after is not None and same_row(before, after)):
             return
