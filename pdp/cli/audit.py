@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli import audit_retention, audit_tree
 from pdp.cli.audit_verify import verify
 from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.records import DECISION, REASON, member, print_fields, print_json, print_table
@@ -31,6 +32,14 @@ app = typer.Typer(
     help="What was decided, for a security team.",
 )
 app.command("verify")(verify)
+app.command("prove")(audit_tree.prove)
+app.command("consistency")(audit_tree.consistency)
+app.command("account")(audit_tree.account)
+app.command("key")(audit_tree.key)
+app.command("archive")(audit_retention.archive)
+app.command("hold")(audit_retention.hold)
+app.command("holds")(audit_retention.holds)
+app.command("release")(audit_retention.release)
 
 TABLE_ROWS = 100
 PAGE_ITEMS = 500

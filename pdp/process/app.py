@@ -13,6 +13,7 @@ import structlog
 from pdp.access_queries import AccessQueries
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
+from pdp.audit.transparency import open_notary
 from pdp.authorizer import Authorizer
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
@@ -98,8 +99,12 @@ class Service:
         self._recorder = Recorder(
             settings.audit_directory, origin, clock=self._clock, shares=shares
         )
+        self._notary = open_notary(settings.audit_tree, self._recorder)
         self._shipper = Shipper(
-            settings.audit_directory, SqlDestination(self._engine), self._recorder
+            settings.audit_directory,
+            SqlDestination(self._engine),
+            self._recorder,
+            notary=self._notary,
         )
         self._pusher: Pusher | None = None
         # Pusher and reconciler use the wall clock: they share a schedule with other processes.
@@ -128,6 +133,7 @@ class Service:
             watchers.gauges(),
             self._verifier.gauges(),
             self._recorder.gauges(),
+            self._notary.gauges() if self._notary is not None else {},
             {
                 "pdp_audit_shipping_failures": (
                     "Attempts to copy the log into SQL that failed.",
@@ -249,7 +255,7 @@ class Service:
         pusher = self._pusher
         self._life.start(
             Part(self._verifier.start, self._verifier.stop),
-            audit_part(self._recorder, self._shipper),
+            audit_part(self._recorder, self._shipper, self._notary),
             Part(self._replica.start, self._replica.stop),
             Part(self._listener.start, self._listener.stop),
             *([Part(pusher.start, pusher.stop)] if pusher is not None else []),

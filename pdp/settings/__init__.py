@@ -4,6 +4,7 @@ not start.
 """
 
 from pdp.settings.addresses import is_loopback, is_loopback_address, socket_address
+from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
 from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
@@ -13,16 +14,18 @@ from pdp.settings.issuers import (
     is_development,
 )
 from pdp.settings.programs import variable_problems
-from pdp.settings.server import DatabaseSettings, Settings
+from pdp.settings.server import DatabaseSettings, RetentionSettings, Settings
 from pdp.settings.sidecar import SidecarSettings
 
 __all__ = [
     "ALL_CAPABILITIES",
+    "AuditTreeSettings",
     "CallerSettings",
     "Capability",
     "ClerkSettings",
     "DatabaseSettings",
     "IssuerSettings",
+    "RetentionSettings",
     "Settings",
     "SidecarSettings",
     "TlsSettings",

@@ -13,6 +13,7 @@ from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
 from pdp.audit import Recorder, Shares, Shipper
+from pdp.audit.transparency import open_notary
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.http import http_application
 from pdp.limits import RPCS_PER_THREAD_MAX
@@ -53,8 +54,12 @@ class Sidecar:
         self._recorder = Recorder(
             settings.audit_directory, ORIGIN, clock=self._clock, shares=shares
         )
+        self._notary = open_notary(settings.audit_tree, self._recorder)
         self._shipper = Shipper(
-            settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
+            settings.audit_directory,
+            UpstreamDestination(self._upstreams.report),
+            self._recorder,
+            notary=self._notary,
         )
         self._answering = Answering(
             settings, self._cache, self._upstreams, self._recorder, clock=self._clock
@@ -65,6 +70,7 @@ class Sidecar:
             self._answering.gauges(),
             reporting.gauges(self._shipper),
             self._recorder.gauges(),
+            self._notary.gauges() if self._notary is not None else {},
         )
         health = Health()
         methods = (
@@ -124,7 +130,7 @@ class Sidecar:
         )
         self._life.start(
             Part(lambda: None, self._upstreams.close),
-            audit_part(self._recorder, self._shipper),
+            audit_part(self._recorder, self._shipper, self._notary),
             Part(self._follower.start, self._follower.stop),
         )
         log.info(
