@@ -442,11 +442,12 @@ class Tree:
             if path in self._expected or self._is_beyond(path):
                 continue
             self._expected.add(path)
-            if path.is_symlink() or not path.is_file() or not content.startswith(read_tile(path)):
+            width = int(path.name) if _NUMBER.match(path.name) else 0
+            start = _prefix(content, width) if kind == "entries" else content[: 32 * width]
+            if path.is_symlink() or not path.is_file() or not width or read_tile(path) != start:
                 self.findings.add(f"{path}: not the beginning of its tile")
 
     def _tile(self, kind: str, index: int, width: int) -> bytes:
-        unit = 32 if kind != "entries" else 0
         for candidate in {width, WIDTH}:
             path = tile_path(self.directory, kind, index, candidate)
             if not path.is_file():
@@ -458,7 +459,7 @@ class Tree:
             if candidate == width:
                 return content
             # A full tile, which the process has written and not signed yet.
-            return content[: width * unit] if unit else _prefix(content, width)
+            return _prefix(content, width) if kind == "entries" else content[: 32 * width]
         raise Refused(f"tile {kind}/{index} is missing")
 
     def _first_difference(self, index: int, leaves: list[bytes]) -> str:
@@ -470,6 +471,7 @@ class Tree:
 
 
 def _prefix(content: bytes, width: int) -> bytes:
+    """The first entries of a bundle."""
     at = 0
     for _ in range(width):
         at += 2 + int.from_bytes(content[at : at + 2], "big")

@@ -106,12 +106,13 @@ class Notary:
     def stop(self) -> None:
         """Signs a last checkpoint, and stops. Stop the recorder and the shipper before."""
         self._task.stop(STOP_SECONDS_MAX)
-        try:
-            with self._lock:
+        with self._lock:
+            try:
                 self._extend_own(sign=True)
+            except AuditUnavailable as error:
+                _log.warning("audit_tree_not_extended", error=error.message)
+            finally:
                 self._close()
-        except AuditUnavailable as error:
-            _log.warning("audit_tree_not_extended", error=error.message)
         for publisher in self._publishers:
             publisher.stop()
 
