@@ -186,7 +186,8 @@ class Shipper:
     # --- one log ---------------------------------------------------------------------------------
 
     def _adopt(self, directory: Path) -> bool:
-        """Ships the oldest segment of a log that no process holds; False: there is none to ship."""
+        """Ships segments of a log that no process holds, up to the first that is then deleted; False:
+        none is."""
         if all(path in self._finished for _, path in list_segments(directory)):
             return False
         origin = take_lock(directory, 0)
@@ -196,8 +197,11 @@ class Shipper:
             segments = [item for item in list_segments(directory) if item[1] not in self._finished]
             if not segments or _is_written(list_segments(directory)[-1][1]):
                 return False
-            after = segments[1][1] if segments[1:] else None
-            return self._ship_segment(segments[0][1], after, None)
+            # Past segments that must wait for a checkpoint, to the first that is done with.
+            return any(
+                self._ship_segment(path, after and after[1], None)
+                for (_, path), after in zip_longest(segments, segments[1:])
+            )
         finally:
             os.close(origin)
 
