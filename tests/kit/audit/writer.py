@@ -4,8 +4,9 @@ system calls. Every second record equals the first one except for id and time.
 
 The parent reads lines of JSON, {"directory", "acks", "records", "pause"}, and forks a child for
 each. It prints the pid of the child once the child has stopped itself, and its wait status once it
-has ended. The child appends to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS` for each
-record, `ready` or `not-ready` after it, and `stopped` at the end.
+has ended. A child with 0 records extends the trees of the log instead, and acknowledges the sizes
+of its checkpoints. The child appends to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS`
+for each record, `ready` or `not-ready` after it, and `stopped` at the end.
 """
 
 import ctypes
@@ -17,8 +18,11 @@ import time
 from pathlib import Path
 
 from pdp.audit import Recorder
+from pdp.audit.transparency import file_signer
+from pdp.audit.transparency.notes import unverified_checkpoint
 from pdp.errors import AuditUnavailable
 from tests.kit.audit.records import decision_record
+from tests.kit.audit.trees import NAME, sign_trees
 from tests.kit.waiting import run
 
 PR_SET_PTRACER = 0x59616D61
@@ -43,6 +47,13 @@ def record_some(directory: Path, records: int, pause: float) -> None:
     say("stopped")
 
 
+def extend_trees(directory: Path) -> None:
+    signer = file_signer(NAME, directory.parent / "key.pem")
+    for note in sign_trees(directory / "one", [signer]):
+        say(f"ack {unverified_checkpoint(note).size} 0")
+    say("stopped")
+
+
 def say(line: str) -> None:
     # Not by write(2): strace disturbs the write of the recorder, not this one.
     os.writev(1, [line.encode() + b"\n"])
@@ -63,6 +74,9 @@ def main() -> None:
             ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
             os.kill(os.getpid(), signal.SIGSTOP)
             try:
+                if not order["records"]:
+                    extend_trees(Path(order["directory"]))
+                    os._exit(0)
                 record_some(Path(order["directory"]), order["records"], order["pause"])
             finally:
                 os._exit(0)
