@@ -1,4 +1,4 @@
-"""Brings checkpoints to places that whoever can write to this machine cannot change."""
+"""Brings checkpoints to places that an intruder on this machine cannot change."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The stand-alone file of auditors: it needs nothing of the package, and attackers do not fool it."""
+"""The stand-alone file of auditors: it needs nothing of the package, and no attack fools it."""
 
 import base64
 import gzip
