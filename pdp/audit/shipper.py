@@ -186,8 +186,8 @@ class Shipper:
     # --- one log ---------------------------------------------------------------------------------
 
     def _adopt(self, directory: Path) -> bool:
-        """Ships segments of a log that no process holds, up to the first that is then deleted; False:
-        none is."""
+        """Ships segments of a log that no process holds, up to the first that it can delete; False:
+        none."""
         if all(path in self._finished for _, path in list_segments(directory)):
             return False
         origin = take_lock(directory, 0)

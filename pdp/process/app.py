@@ -13,7 +13,7 @@ import structlog
 from pdp.access_queries import AccessQueries
 from pdp.administrator import Administrator
 from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
-from pdp.audit.transparency import open_notary
+from pdp.audit.transparency import covered_by, open_notary
 from pdp.authorizer import Authorizer
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
@@ -97,7 +97,11 @@ class Service:
         self._listener = Listener(self._engine, self._replica.poke)
         shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
         self._recorder = Recorder(
-            settings.audit_directory, origin, clock=self._clock, shares=shares
+            settings.audit_directory,
+            origin,
+            clock=self._clock,
+            shares=shares,
+            covered=covered_by(settings.audit_tree, settings.audit_directory / origin),
         )
         self._notary = open_notary(settings.audit_tree, self._recorder)
         self._shipper = Shipper(

@@ -13,7 +13,7 @@ from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
 from pdp.audit import Recorder, Shares, Shipper
-from pdp.audit.transparency import open_notary
+from pdp.audit.transparency import covered_by, open_notary
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.http import http_application
 from pdp.limits import RPCS_PER_THREAD_MAX
@@ -52,7 +52,11 @@ class Sidecar:
         self._clock = DecisionClock(wall_clock, elapsed_clock)
         shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
         self._recorder = Recorder(
-            settings.audit_directory, ORIGIN, clock=self._clock, shares=shares
+            settings.audit_directory,
+            ORIGIN,
+            clock=self._clock,
+            shares=shares,
+            covered=covered_by(settings.audit_tree, settings.audit_directory / ORIGIN),
         )
         self._notary = open_notary(settings.audit_tree, self._recorder)
         self._shipper = Shipper(

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 from sqlalchemy import Engine
 
@@ -22,13 +23,12 @@ from pdp.audit.transparency.trees import stored_trees
 from pdp.audit.transparency.verification import verify_tree
 from pdp.errors import AuditUnavailable, DatabaseUnavailable, PdpError
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
-from tests.audit.test_crashes import Runner, runner
 from tests.kit.audit.logs import write_log
 from tests.kit.audit.records import decision_record
+from tests.kit.audit.traced import Runner
 from tests.kit.audit.trees import new_signer, sign_trees
-from tests.kit.waiting import run
+from tests.kit.waiting import eventually, run
 
-__all__ = ["runner"]
 NOW = 4_000_000_000.0
 
 
@@ -129,19 +129,11 @@ class Member:
 
     def _fail_writes(self) -> None:
         """The disk fails: what was tried meanwhile is no decision, or is counted as dropped."""
-        writer = self._recorder._writer
-        whole = writer.append
-
-        def fail(*_: object) -> None:
-            raise OSError(5, "the disk fails")
-
-        writer.append = fail  # type: ignore[method-assign,assignment]
-        try:
+        with patch("pdp.audit.writer.write_all", side_effect=OSError(5, "the disk fails")):
             self._record([self._denial(), self._denial(token_id="equal")])
             self._recorder.try_write([self._allow()])
             self.decisions += 1
-        finally:
-            writer.append = whole  # type: ignore[method-assign]
+            eventually(lambda: self._recorder.counts().waiting == 0)
 
     def _denial(self, **changes: object) -> DecisionRecord:
         return decision_record(source=self._source, decided_at=1_790_000_000.0, **changes)

@@ -4,16 +4,8 @@ A run is a real process that writes real segments; strace kills it, fails its sy
 makes them hang. Needs strace and the right to trace a process of one's own.
 """
 
-import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -24,7 +16,7 @@ from pdp.database.engine import open_engine
 from tests.kit import soak
 from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of, occurrences_of, write_log
 from tests.kit.audit.shipped import shipped_ids, shipped_occurrences
-from tests.kit.waiting import eventually
+from tests.kit.audit.traced import Runner, count_calls
 
 ROOT = Path(__file__).parents[2]
 CALLS = (
@@ -33,114 +25,12 @@ CALLS = (
 )
 
 
-@dataclass
-class Run:
-    """The output of a run before it ended."""
-
-    killed: bool
-    acked: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    outcomes: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    stopped: bool = False
-    trace: str = ""
-
-
-class Runner:
-    """Runs writers under strace."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._runs = 0
-        self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.kit.audit.writer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            cwd=ROOT,
-        )
-
-    def close(self) -> None:
-        self._parent.stdin.close()
-        self._parent.stdout.close()
-        self._parent.wait(30)
-
-    def run(self, directory: Path, *expressions: str, records: int, pause: float = 0) -> Run:
-        """A writer that records in `directory`, under strace with these `-e` expressions."""
-        self._runs += 1
-        acks = self._directory / f"acks-{self._runs}"
-        trace = self._directory / f"trace-{self._runs}"
-        order = {
-            "directory": str(directory),
-            "acks": str(acks),
-            "records": records,
-            "pause": pause,
-        }
-        self._parent.stdin.write(json.dumps(order) + "\n")
-        pid = int(self._parent.stdout.readline())
-        options = [part for expression in expressions for part in ("-e", expression)]
-        strace = subprocess.Popen(
-            ["strace", "-f", "-p", str(pid), "-o", str(trace), *options],
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            eventually(lambda: strace.poll() is not None or is_traced(pid))
-            if strace.poll() is not None:
-                os.kill(pid, signal.SIGKILL)
-                self._parent.stdout.readline()
-                pytest.skip("strace may not trace a process here")
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        status = int(self._parent.stdout.readline())
-        strace.wait(30)
-        run = Run(os.WIFSIGNALED(status), trace=trace.read_text())
-        for line in acks.read_text().splitlines():
-            match line.split():
-                case ["ack", decision_id, seconds]:
-                    run.acked.append(decision_id)
-                    run.seconds.append(float(seconds))
-                    run.outcomes.append("ack")
-                case ["refused", decision_id, seconds]:
-                    run.refused.append(decision_id)
-                    run.seconds.append(float(seconds))
-                    run.outcomes.append("refused")
-                case ["ready" | "not-ready" as word]:
-                    run.outcomes[-1] += f" {word}"
-                case ["stopped"]:
-                    run.stopped = True
-        return run
-
-
-def is_traced(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return "TracerPid:\t0\n" not in status
-
-
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed: what a crash at a system call does is not tested")
-    runner = Runner(tmp_path_factory.mktemp("runs"))
-    yield runner
-    runner.close()
-
-
 def prepare(directory: Path) -> list[str]:
     """A log that another process left with a torn tail, and its ids."""
     ids = write_log(directory, 1, 1)
     with segment_path(directory / ORIGIN, 1).open("ab") as file:
         file.write(b"\0\0\1\0torn")
     return ids
-
-
-def count_calls(trace: str) -> Counter[str]:
-    """How often each system call was made by the thread that made it most: strace counts so."""
-    calls: Counter[tuple[str, str]] = Counter(re.findall(r"^(\d+) +(\w+)\(", trace, re.MULTILINE))
-    most: Counter[str] = Counter()
-    for (_, name), count in calls.items():
-        most[name] = max(most[name], count)
-    return most
 
 
 @pytest.mark.soak

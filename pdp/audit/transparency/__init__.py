@@ -14,7 +14,7 @@ Never: takes part in a request, holds up a denial.
 """
 
 from pdp.audit.transparency.entries import Genesis, entry_of, parse_genesis
-from pdp.audit.transparency.notary import Notary, open_notary, signers_of
+from pdp.audit.transparency.notary import Notary, covered_by, open_notary, signers_of
 from pdp.audit.transparency.notes import Checkpoint, NoteError, VerifierKey
 from pdp.audit.transparency.publishing import Publisher, file_publisher, url_publisher
 from pdp.audit.transparency.signing import command_signer, file_signer, new_key_file
@@ -29,6 +29,7 @@ __all__ = [
     "Publisher",
     "VerifierKey",
     "command_signer",
+    "covered_by",
     "entry_of",
     "file_publisher",
     "file_signer",

@@ -2,18 +2,23 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from pdp.audit.recorder import Recorder
-from pdp.audit.transparency.notes import NoteError, Signer
-from pdp.audit.transparency.publishing import Publisher, file_publisher, url_publisher
+from pdp.audit.transparency.notes import NoteError, Signer, unverified_checkpoint
+from pdp.audit.transparency.publishing import (
+    Publisher,
+    file_publisher,
+    last_published,
+    url_publisher,
+)
 from pdp.audit.transparency.signing import command_signer, file_signer
 from pdp.audit.transparency.tiles import DamagedTreeError
-from pdp.audit.transparency.trees import WHY_DATABASE, OriginTrees
+from pdp.audit.transparency.trees import WHY_DATABASE, OriginTrees, stored_trees
 from pdp.concurrency.background import BackgroundTask
 from pdp.errors import AuditUnavailable
 from pdp.gauges import Gauges
@@ -36,14 +41,39 @@ def open_notary(settings: AuditTreeSettings | None, recorder: Recorder) -> "Nota
     if settings is None:
         return None
     publishers = [file_publisher(path) for path in settings.files]
-    publishers += [url_publisher(url) for url in settings.urls]
     return Notary(
         recorder,
         settings.name,
         signers_of(settings),
-        publishers,
+        publishers + [url_publisher(url) for url in settings.urls],
         checkpoint_seconds=settings.checkpoint_seconds,
     )
+
+
+def covered_by(settings: AuditTreeSettings | None, origin: Path) -> Callable[[str], int]:
+    """Returns a function of a log's id: up to which position checkpoints cover it, on disk or
+    published to files.
+
+    Args:
+        settings: None: there are no checkpoints.
+        origin: The directory of the log's origin.
+    """
+
+    def covered(log_id: str) -> int:
+        end = 0
+        try:
+            for tree in stored_trees(origin):
+                if tree.genesis.log_id == log_id:
+                    notes = [last_published(path, tree.checkpoint.origin) for path in files]
+                    sizes = [unverified_checkpoint(note).size for note in notes if note is not None]
+                    size = max([tree.checkpoint.size, *sizes])
+                    end = max(end, tree.genesis.first_position + size - 1)
+        except (OSError, DamagedTreeError) as error:
+            _log.error("audit_tree_unreadable", origin=origin.name, error=str(error))
+        return end
+
+    files = () if settings is None else settings.files
+    return (lambda _: 0) if settings is None else covered
 
 
 def signers_of(settings: AuditTreeSettings) -> list[Signer]:

@@ -116,7 +116,12 @@ def file_publisher(directory: Path) -> Publisher:
         except OSError as error:
             raise AuditUnavailable(f"{directory}: {error.strerror}") from None
 
-    return Publisher(str(directory), send, lambda origin: _last_note(_file_of(directory, origin)))
+    return Publisher(str(directory), send, lambda origin: last_published(directory, origin))
+
+
+def last_published(directory: Path, origin: str) -> str | None:
+    """Returns the last note of a tree in a directory of checkpoints; None: there is none."""
+    return _last_note(_file_of(directory, origin))
 
 
 def url_publisher(url: str) -> Publisher:

@@ -158,6 +158,8 @@ class OriginTrees:
         """By log id: the newest tree of each log."""
         self._last: str | None = None
         """The newest note of the newest tree."""
+        self._restored = False
+        """Whether a published checkpoint is ahead of a tree."""
         try:
             self._load()
         except BaseException:
@@ -243,6 +245,7 @@ class OriginTrees:
         tree = self._trees.get(header.log_id)
         if tree is None:
             why = WHY_FIRST if self._last is None else WHY_NEW_LOG
+            why = WHY_RESTORED if self._restored else why
             tree = self._begin(header.log_id, header.position, why)
         place = tree.place if tree.place.sequence == header.sequence else start
         if header.sequence < tree.place.sequence or place.byte_offset == end:
@@ -285,7 +288,7 @@ class OriginTrees:
         for log_id, tree in list(self._trees.items()):
             ahead = self._ahead_of(tree)
             if ahead is not None:
-                self._last = ahead
+                self._last, self._restored = ahead, True
                 self.fork(log_id, WHY_RESTORED)
 
     def _ahead_of(self, tree: _Tree) -> str | None:

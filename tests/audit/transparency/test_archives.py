@@ -24,6 +24,7 @@ from pdp.audit.transparency.proofs import (
 )
 from pdp.audit.transparency.verification import compare_with_sql, verify_tree
 from pdp.audit.verify_sql import verify_sql
+from pdp.audit.writer import LogWriter
 from pdp.database.engine import begin_write
 from pdp.errors import AlreadyExists, InvalidRequest, NotFound
 from pdp.model import Actor
@@ -218,10 +219,10 @@ def test_the_tree_shows_what_the_chain_in_sql_cannot(
 ) -> None:
     evidence = Evidence(tmp_path, engine)
     evidence.fill()
-    recorder = Recorder(evidence.log, ORIGIN)
-    recorder.start()
-    recorder._writer.append((), 7)
-    recorder.stop()
+    writer = LogWriter(evidence.log / ORIGIN, ORIGIN, lambda: NEW)
+    writer.open()
+    writer.append((), 7)
+    writer.close()
     evidence.ship(delete=True)
     with begin_write(engine) as connection:
         connection.execute(text(statement))

@@ -8,12 +8,11 @@ import pytest
 from pdp.audit.segments import list_segments
 from pdp.audit.transparency.notes import unverified_checkpoint
 from pdp.audit.transparency.trees import stored_trees
-from tests.audit.test_crashes import Runner, count_calls, runner
 from tests.kit import soak
 from tests.kit.audit.logs import ORIGIN, write_log
+from tests.kit.audit.traced import Runner, count_calls
 from tests.kit.audit.trees import audit, new_signer, sign_trees
 
-__all__ = ["runner"]
 CALLS = "write,fsync,openat,close,rename,mkdir,flock,unlink,unlinkat,rmdir"
 
 

@@ -6,29 +6,17 @@ from collections.abc import Sequence
 import pytest
 
 from pdp.audit.transparency.merkle import (
-    EMPTY_ROOT,
     ProofError,
     check_consistency,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
-    node_hash,
     perfect_root,
     range_root,
     root_of_inclusion,
 )
 from tests.kit import soak
-from tests.kit.audit.trees import load_tool
-
-
-def naive_root(leaves: Sequence[bytes]) -> bytes:
-    """The definition of RFC 6962, 2.1."""
-    if len(leaves) <= 1:
-        return leaves[0] if leaves else EMPTY_ROOT
-    split = 1
-    while 2 * split < len(leaves):
-        split *= 2
-    return node_hash(naive_root(leaves[:split]), naive_root(leaves[split:]))
+from tests.kit.audit.trees import load_tool, naive_root
 
 
 def leaves_of(size: int) -> list[bytes]:

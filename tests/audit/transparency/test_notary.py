@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from pdp.audit import Recorder, Shipper, SqlDestination
 from pdp.audit.segments import list_segments
-from pdp.audit.transparency import Notary, file_publisher, url_publisher
+from pdp.audit.transparency import Notary, covered_by, file_publisher, url_publisher
 from pdp.audit.transparency.notes import Signer, open_checkpoint, unverified_checkpoint
 from pdp.audit.transparency.publishing import Publisher
 from pdp.audit.transparency.trees import stored_trees
@@ -39,9 +39,10 @@ def process(
     signer: Signer,
     *publishers: Publisher,
     segment_bytes: int = 16 << 20,
+    covered: Callable[[str], int] = lambda _: 0,
 ) -> Iterator[tuple[Recorder, Notary]]:
     """Recorder, shipper and notary, started and stopped as in a process."""
-    recorder = Recorder(directory, ORIGIN, segment_bytes=segment_bytes)
+    recorder = Recorder(directory, ORIGIN, segment_bytes=segment_bytes, covered=covered)
     notary = Notary(recorder, NAME, [signer], publishers, checkpoint_seconds=0.05)
     shipper = Shipper(directory, SqlDestination(engine), recorder, notary=notary)
     recorder.start()
@@ -133,6 +134,51 @@ def test_a_log_whose_rows_a_restored_database_has_lost_is_forked_openly(
     verify_sql(engine, reported.append, {})
     assert any("4 rows before" in problem for problem in reported)
     engine.dispose()
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_directory_from_a_backup_begins_another_log_and_sql_stays_intact(
+    tmp_path: Path, engine: Engine, signer: Signer, published: bool
+) -> None:
+    directory, elsewhere = tmp_path / "audit", tmp_path / "elsewhere"
+    settings = AuditTreeSettings(
+        name=NAME, signers=[{"key_file": tmp_path / "keys" / "key.pem"}], files=[elsewhere]
+    )
+    covered = covered_by(settings, directory / ORIGIN)
+
+    def serve(count: int) -> None:
+        with process(directory, engine, signer, file_publisher(elsewhere), covered=covered) as (
+            recorder,
+            _,
+        ):
+            record(recorder, count)
+            eventually(lambda: recorder.synced() and shipped_count(engine) >= count)
+
+    serve(3)
+    shutil.copytree(directory, tmp_path / "backup")
+    serve(4)
+    lost = only_tree(directory / ORIGIN)
+    if published:
+        shutil.rmtree(directory)
+        shutil.copytree(tmp_path / "backup", directory)
+    else:
+        for _, path in list_segments(directory / ORIGIN):  # segments alone, and not the tree
+            path.unlink()
+        for _, path in list_segments(tmp_path / "backup" / ORIGIN):
+            shutil.copy(path, directory / ORIGIN)
+    serve(5)
+    assert shipped_count(engine) == 3 + 4 + 5
+    reported: list[str] = []
+    verify_sql(engine, reported.append, {})
+    assert reported == []
+    newest = list(stored_trees(directory / ORIGIN))[-1]
+    assert newest.genesis.log_id != lost.genesis.log_id
+    assert newest.genesis.previous == lost.note
+    assert newest.checkpoint.size == 1 + 5
+    assert newest.genesis.why == ("restored directory" if published else "another log")
+    # It goes on in the new log.
+    serve(1)
+    assert list(stored_trees(directory / ORIGIN))[-1].checkpoint.size == 1 + 6
 
 
 def test_checkpoints_reach_a_file_one_line_each(

@@ -13,10 +13,9 @@ from pdp.audit.transparency.merkle import leaf_hash, range_root
 from pdp.audit.transparency.notes import Signer, open_checkpoint, unverified_checkpoint
 from pdp.audit.transparency.tiles import TileReader, TileWriter, tile_path
 from pdp.audit.transparency.trees import OriginTrees, StoredTree, read_tree, stored_trees
-from tests.audit.transparency.test_merkle import naive_root
 from tests.kit.audit.logs import ORIGIN, frames_of, write_log
 from tests.kit.audit.records import decision_record
-from tests.kit.audit.trees import NAME, audit, new_signer, only_tree, sign_trees
+from tests.kit.audit.trees import NAME, audit, naive_root, new_signer, only_tree, sign_trees
 from tests.kit.waiting import run
 
 

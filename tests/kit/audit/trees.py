@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pdp.audit.transparency import VerifierKey, file_signer, new_key_file
+from pdp.audit.transparency.merkle import EMPTY_ROOT, node_hash
 from pdp.audit.transparency.notes import Signer
 from pdp.audit.transparency.trees import OriginTrees, StoredTree, stored_trees
 
@@ -42,6 +43,16 @@ def sign_trees(
         return [note for _, note in trees.checkpoint()]
     finally:
         trees.close()
+
+
+def naive_root(leaves: Sequence[bytes]) -> bytes:
+    """The definition of RFC 6962, 2.1."""
+    if len(leaves) <= 1:
+        return leaves[0] if leaves else EMPTY_ROOT
+    split = 1
+    while 2 * split < len(leaves):
+        split *= 2
+    return node_hash(naive_root(leaves[:split]), naive_root(leaves[split:]))
 
 
 def only_tree(origin: Path) -> StoredTree:
