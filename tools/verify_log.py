@@ -185,15 +185,19 @@ def read_checkpoints(path: Path, keys: Sequence[Key], witnesses: Sequence[Key]) 
             except UnicodeDecodeError:
                 raise Refused("not a signed note") from None
         file.seek(0)
-        found = []
-        while line := file.readline(4 * NOTE_BYTES_MAX):
-            if not line.endswith(b"\n"):
-                raise Refused(f"line {len(found) + 1} is cut off or too long")
+        found: list[Checkpoint] = []
+        for number in itertools.count(1):
+            line = file.readline(4 * NOTE_BYTES_MAX)
+            if not line:
+                return found
             try:
-                note = json.loads(line)["checkpoint"]
-                found.append(open_checkpoint(str(note), keys, witnesses))
-            except (ValueError, TypeError, KeyError, RecursionError):
-                raise Refused(f"line {len(found) + 1} holds no checkpoint") from None
+                note = json.loads(line)
+            except (ValueError, RecursionError):
+                say(f"not checked: line {number} of {path}, which a crash has cut off")
+                continue
+            if not isinstance(note, dict) or not isinstance(note.get("checkpoint"), str):
+                raise Refused(f"{path}: line {number} holds no checkpoint")
+            found.append(open_checkpoint(note["checkpoint"], keys, witnesses))
     return found
 
 
@@ -323,6 +327,12 @@ def tile_path(directory: Path, kind: str, index: int, width: int) -> Path:
 
 def read_bundle(content: bytes, width: int) -> list[bytes]:
     """The entries of a bundle. Raises Refused."""
+    if (
+        len(content) == 35 * width
+        and content[::35] == bytes(width)
+        and content[1::35] == b"\x21" * width
+    ):
+        return [content[at : at + 33] for at in range(2, len(content), 35)]  # records alone
     entries, at, end = [], 0, len(content)
     while at < end:
         start = at + 2
@@ -450,11 +460,12 @@ class Tree:
     def _tile(self, kind: str, index: int, width: int) -> bytes:
         for candidate in {width, WIDTH}:
             path = tile_path(self.directory, kind, index, candidate)
-            if not path.is_file():
+            try:
+                content = read_tile(path)
+            except Unreadable:
+                if path.is_symlink():
+                    raise Refused(f"{path}: is a symbolic link") from None
                 continue
-            if path.is_symlink():
-                raise Refused(f"{path}: is a symbolic link")
-            content = read_tile(path)
             self._expected.add(path)
             if candidate == width:
                 return content
@@ -479,9 +490,13 @@ def _prefix(content: bytes, width: int) -> bytes:
 
 
 def read_tile(path: Path) -> bytes:
-    """The content of a tile: at most 256 entries of 64 KiB."""
-    with open_file(path) as file:
-        return file.read(WIDTH * (2 + (1 << 16)))
+    """The content of a tile: at most 256 entries of 64 KiB. Raises Unreadable, also for a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            return file.read(WIDTH * (2 + (1 << 16)))
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from None
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -537,16 +552,50 @@ def check_archive_note(path: Path, origin: str, first: int, end: int, keys: Sequ
         raise Refused(f"{path}: not the file that its note describes")
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Yields the lines of a compressed file, each of bounded length. Raises Refused."""
-    try:
-        with gzip.open(path, "rb") as file:
-            while line := file.readline(RECORD_BYTES_MAX + 2):
-                if not line.endswith(b"\n"):
-                    raise Refused(f"{path}: a line is cut off or too long")
-                yield line[:-1]
-    except (OSError, EOFError, zlib.error):
-        raise Refused(f"{path}: cannot be decompressed") from None
+class Texts:
+    """The lines of a compressed file, read in parts of bounded length."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = gzip.GzipFile(fileobj=open_file(path))
+        self._lines: list[bytes] = []
+        self._next = 0
+        self._rest = b""
+
+    def take(self, count: int) -> list[bytes]:
+        """The next lines: fewer than `count` only at the end. Raises Refused."""
+        while len(self._lines) - self._next < count and self._read():
+            pass
+        found = self._lines[self._next : self._next + count]
+        self._next += len(found)
+        return found
+
+    def _read(self) -> bool:
+        """Reads the next part; False: there is none."""
+        try:
+            part = self._file.read(1 << 18)
+        except (OSError, EOFError, zlib.error):
+            raise Refused(f"{self._path}: cannot be decompressed") from None
+        *lines, rest = (self._rest + part).split(b"\n")
+        if len(rest) > RECORD_BYTES_MAX or (rest and not part):
+            raise Refused(f"{self._path}: a line is cut off or too long")
+        self._lines = self._lines[self._next :] + lines
+        self._next, self._rest = 0, rest
+        return bool(part)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a segment."""
+
+    log_id: str
+    sequence: int
+    position: int
+    previous_digest: bytes
+    previous_bytes: int
+    digest: bytes
+    offset: int
+    """The byte after the header."""
 
 
 def check_segments(tree: Tree, directory: Path) -> None:
@@ -563,20 +612,20 @@ def check_segments(tree: Tree, directory: Path) -> None:
             findings.add(f"{path}: {header}")
             previous = None
             continue
-        if header["log_id"] != log_id:
+        if header.log_id != log_id:
             previous = None
             continue
-        if path.name != f"{header['sequence']:010d}.segment":
+        if path.name != f"{header.sequence:010d}.segment":
             findings.add(f"{path}: has the number of another segment")
         follower = headers[number + 1] if number + 1 < len(headers) else None
         valid = None
-        if isinstance(follower, dict) and follower["log_id"] == log_id:
-            valid = follower["previous_bytes"]
+        if isinstance(follower, Header) and follower.log_id == log_id:
+            valid = follower.previous_bytes
         if previous is not None and previous != (
-            header["sequence"] - 1,
-            header["position"],
-            header["previous_digest"],
-            header["previous_bytes"],
+            header.sequence - 1,
+            header.position,
+            header.previous_digest,
+            header.previous_bytes,
         ):
             findings.add(f"{path}: does not continue the segment before it")
         previous = _check_segment(tree, path, header, valid, first)
@@ -589,11 +638,11 @@ def check_segments(tree: Tree, directory: Path) -> None:
 
 
 def _check_segment(
-    tree: Tree, path: Path, header: dict[str, object], valid: int | None, first: int
+    tree: Tree, path: Path, header: Header, valid: int | None, first: int
 ) -> tuple[int, int, bytes, int] | None:
     """Returns sequence, position, digest and offset of the end; None: a problem was found."""
     findings = tree.findings
-    position, digest, offset = int(header["position"]), header["digest"], int(header["offset"])  # type: ignore[call-overload]
+    position, digest, offset = header.position, header.digest, header.offset
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size if valid is None else valid
         file.seek(offset)
@@ -626,10 +675,10 @@ def _check_segment(
             offset += 36 + length
             position += 1
             digest = stored
-    return int(header["sequence"]), position, digest, offset  # type: ignore[call-overload, return-value]
+    return header.sequence, position, digest, offset
 
 
-def read_header(path: Path) -> dict[str, object] | str:
+def read_header(path: Path) -> Header | str:
     """The header of a segment, or what is wrong with it."""
     with open_file(path) as file:
         prefix = file.read(8 + 36)
@@ -639,19 +688,21 @@ def read_header(path: Path) -> dict[str, object] | str:
         body, offset = file.read(length), file.tell()
     try:
         data = json.loads(body[1:])
-        header: dict[str, object] = {
-            "log_id": str(data["log_id"]),
-            "sequence": int(data["sequence"]),
-            "position": int(data["position"]),
-            "previous_digest": bytes.fromhex(data["previous_digest"]),
-            "previous_bytes": int(data["previous_bytes"]),
-        }
+        previous = bytes.fromhex(data["previous_digest"])
+        header = Header(
+            str(data["log_id"]),
+            int(data["sequence"]),
+            int(data["position"]),
+            previous,
+            int(data["previous_bytes"]),
+            sha256(previous + body).digest(),
+            offset,
+        )
     except (ValueError, TypeError, KeyError, RecursionError):
         return "the header is malformed"
-    digest = sha256(header["previous_digest"] + body).digest()  # type: ignore[operator]
-    if body[:1] != b"H" or digest != prefix[12:]:
+    if len(body) < length or body[:1] != b"H" or header.digest != prefix[12:]:
         return "the digest of the header does not hold"
-    return {**header, "digest": digest, "offset": offset}
+    return header
 
 
 def entry_of(kind: bytes, payload: bytes) -> bytes:
@@ -698,31 +749,32 @@ def check_tree(
 
 def _check_entries(tree: Tree, keys: Sequence[Key], older: Sequence[Checkpoint]) -> None:
     archives = list(archived_texts(tree, keys))
-    for first, end, path in archives:
-        if not first < end <= tree.size:
-            raise Refused(f"{path}: the tree has no such entries")
+    for archived in archives:
+        if not archived[0] < archived[1] <= tree.size:
+            raise Refused(f"{archived[2]}: the tree has no such entries")
     files = iter(archives)
     first = end = 0
     path: Path | None = None
-    lines: Iterator[bytes] = iter(())
+    texts: Texts | None = None
     for start, entries in tree.bundles(older):
-        _account(tree.findings, start, entries)
+        alone = _account(tree.findings, start, entries)
         stop = start + len(entries)
         at = start
         while at < stop:
             if at >= end:
-                if path is not None and next(lines, None) is not None:
+                if texts is not None and texts.take(1):
                     raise Refused(f"{path}: holds more records than the tree")
                 first, end, path = next(files, (tree.size, tree.size, None))
-                lines = read_lines(path) if path is not None else iter(())
+                texts = Texts(path) if path is not None else None
             at = max(at, min(first, stop))
-            here = [e for e in entries[at - start : min(end, stop) - start] if e[:1] not in b"GSX"]
-            texts = list(itertools.islice(lines, len(here)))
-            if [entry[1:] for entry in here] != [sha256(text).digest() for text in texts]:
-                raise Refused(_first_bad_text(path, at, entries[at - start :], texts))
-            tree.findings.seen += len(texts)
+            here = entries[at - start : min(end, stop) - start]
+            records = here if alone else [entry for entry in here if entry[:1] not in b"GSX"]
+            found = texts.take(len(records)) if texts is not None else []
+            if [entry[1:] for entry in records] != [sha256(text).digest() for text in found]:
+                raise Refused(_first_bad_text(path, at, here, found))
+            tree.findings.seen += len(found)
             at = max(at, min(end, stop)) if first < stop else stop
-    if path is not None and next(lines, None) is not None:
+    if texts is not None and texts.take(1):
         raise Refused(f"{path}: holds more records than the tree")
 
 
@@ -741,22 +793,28 @@ def _first_bad_text(
     return f"{path}: holds more records than the tree"
 
 
-def _account(findings: Findings, start: int, entries: Sequence[bytes]) -> None:
+def _account(findings: Findings, start: int, entries: Sequence[bytes]) -> bool:
+    """Accounts for entries. Returns whether all of them are records."""
     findings.entries += len(entries)
+    is_long = set(map(len, entries)) == {33}
+    if start and is_long and b"".join(entries)[::33] == b"R" * len(entries):
+        findings.records += len(entries)  # nearly all bundles
+        return True
     for index, entry in enumerate(entries, start=start):
         kind = entry[:1]
         if kind == b"R" and len(entry) == 33:
             findings.records += 1
         elif kind == b"G":
             _account_gap(findings, index, entry)
-        elif kind == b"X":
+        elif entry == b"X":
             findings.damaged += 1
         elif kind == b"S" and index == 0:
             findings.genesis = read_genesis(entry)
-        elif len(entry) != 33:
+        elif kind in b"SX" or len(entry) != 33:
             raise Refused(f"entry {index} is malformed")
     if start == 0 and not findings.genesis:
         raise Refused("entry 0 does not say which log this is")
+    return False
 
 
 def _account_gap(findings: Findings, index: int, entry: bytes) -> None:

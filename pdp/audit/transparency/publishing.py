@@ -105,6 +105,8 @@ def file_publisher(directory: Path) -> Publisher:
                 return
             make_directory(directory)
             line = json.dumps({"checkpoint": note}).encode("ascii") + b"\n"
+            if not _ends_with_line(path):
+                line = b"\n" + line  # after a line that a crash cut off
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o644)
             try:
@@ -141,6 +143,18 @@ def url_publisher(url: str) -> Publisher:
 
 def _file_of(directory: Path, origin: str) -> Path:
     return directory / f"{origin.replace('/', '~')}.jsonl"
+
+
+def _ends_with_line(path: Path) -> bool:
+    """Returns whether a file is missing, empty, or ends with a whole line. Raises OSError."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+    except FileNotFoundError:
+        return True
+    except OSError:  # nothing is before the end
+        return path.stat().st_size == 0
 
 
 def _last_note(path: Path) -> str | None:

@@ -210,6 +210,11 @@ def test_a_line_that_a_crash_cut_off_does_not_hide_the_last_checkpoint(
     with path.open("a") as file:
         file.write('{"checkpoint": "pdp')
     assert publisher.last(newest.checkpoint.origin) == newest.note
+    again = file_publisher(tmp_path / "elsewhere")
+    with process(tmp_path / "audit", engine, signer, again) as (recorder, _):
+        record(recorder, 2)
+    assert audit(tmp_path / "audit", [signer.key], path) == 0
+    assert json.loads(path.read_text().splitlines()[-1])["checkpoint"].split("\n")[1] == "6"
 
 
 @contextmanager

@@ -200,9 +200,16 @@ def test_a_file_of_checkpoints_with_a_huge_or_malformed_line_is_refused(
     line = json.dumps({"checkpoint": note})
     mine.write_text(f"{line}\n{line}\n")
     assert audit(log, [signer.key], mine) == 0
-    nested = '{"checkpoint":' + "[" * 30_000
-    for wrong in (f'{{"checkpoint": "{"x" * (1 << 22)}"}}', "{}", "{", f"{line}{line}", nested):
+    unsigned = json.dumps({"checkpoint": note.replace("\n31\n", "\n30\n")})
+    for wrong in ("{}", "[]", '{"checkpoint": 1}', '{"checkpoint": "x"}', unsigned):
         mine.write_text(f"{line}\n{wrong}\n")
+        assert audit(log, [signer.key], mine) == 1
+    # What a crash has cut off is skipped, and what is before and after it is checked.
+    nested = '{"checkpoint":' + "[" * 30_000
+    for cut in ("{", line[:-9], f"{line}{line}", nested, f'{{"checkpoint": "{"x" * (1 << 20)}"}}'):
+        mine.write_text(f"{line}\n{cut}\n{line}\n")
+        assert audit(log, [signer.key], mine) == 0
+        mine.write_text(f"{line}\n{cut}\n{unsigned}\n")
         assert audit(log, [signer.key], mine) == 1
 
 
