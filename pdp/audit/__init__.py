@@ -17,6 +17,9 @@ Invariants:
 - A caller's reports carry its name and cannot replace other records.
 - Every wait and every queue is bounded.
 
+`transparency/` makes trees and signed checkpoints of what is on disk; nothing here waits for it but
+the deletion of segments.
+
 Never: sees a token (records hold its fingerprint only), repeats texts of a driver, changes or
 deletes a damaged segment (operators inspect it), knows facts, identity or the wire.
 """

@@ -219,12 +219,15 @@ class OriginTrees:
         Raises:
             OSError: A file cannot be written.
             NoteError: A key did not sign.
+            DamagedTreeError: Somebody has deleted the tree.
         """
         notes = []
         for tree in self._trees.values():
             size = tree.tiles.size
             if size == tree.signed:
                 continue
+            if tree.signed and not (tree.directory / CHECKPOINT).is_file():
+                raise DamagedTreeError(f"{tree.directory} was deleted")
             tree.tiles.sync()
             note = sign_note(Checkpoint(tree.origin, size, tree.tiles.root()).text(), self._signers)
             replace_file(tree.directory / CHECKPOINT, note.encode())

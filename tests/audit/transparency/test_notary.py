@@ -16,7 +16,7 @@ from pdp.audit.segments import list_segments
 from pdp.audit.transparency import Notary, covered_by, file_publisher, url_publisher
 from pdp.audit.transparency.notes import Signer, open_checkpoint, unverified_checkpoint
 from pdp.audit.transparency.publishing import Publisher
-from pdp.audit.transparency.trees import stored_trees
+from pdp.audit.transparency.trees import StoredTree, stored_trees
 from pdp.audit.verify_sql import verify_sql
 from pdp.database.engine import open_engine
 from pdp.settings.audit_tree import AuditTreeSettings
@@ -89,6 +89,26 @@ def test_no_segment_is_deleted_before_a_checkpoint_covers_it(
     with process(audit_directory, engine, signer):
         eventually(lambda: len(list_segments(audit_directory / ORIGIN)) == 1)
     assert only_tree(audit_directory / ORIGIN).checkpoint.size == 1 + 40
+
+
+def test_after_its_tree_was_deleted_a_process_begins_another_one(
+    tmp_path: Path, engine: Engine, signer: Signer
+) -> None:
+    audit_directory = tmp_path / "audit"
+
+    def trees() -> list[StoredTree]:
+        return list(stored_trees(audit_directory / ORIGIN))
+
+    with process(audit_directory, engine, signer) as (recorder, _):
+        record(recorder, 3)
+        eventually(lambda: [tree.checkpoint.size for tree in trees()] == [1 + 3])
+        deleted = only_tree(audit_directory / ORIGIN)
+        shutil.rmtree(deleted.directory)
+        record(recorder, 4)
+        eventually(lambda: [tree.end for tree in trees()] == [7])
+    tree = only_tree(audit_directory / ORIGIN)
+    assert tree.checkpoint.origin != deleted.checkpoint.origin
+    assert audit(audit_directory, [signer.key]) == 0
 
 
 def test_the_log_of_an_ended_process_is_covered_before_it_is_deleted(
