@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from pdp.audit.recorder import Recorder
-from pdp.audit.transparency.notes import NoteError, Signer, unverified_checkpoint
+from pdp.audit.transparency.notes import NoteError, Signer, open_checkpoint
 from pdp.audit.transparency.publishing import (
     Publisher,
     file_publisher,
@@ -59,21 +59,30 @@ def covered_by(settings: AuditTreeSettings | None, origin: Path) -> Callable[[st
         origin: The directory of the log's origin.
     """
 
+    if settings is None:
+        return lambda _: 0
+    keys, files = [signer.key for signer in signers_of(settings)], settings.files
+
+    def size_of(note: str | None) -> int:
+        try:
+            return 0 if note is None else open_checkpoint(note, keys).size
+        except NoteError:
+            return 0
+
     def covered(log_id: str) -> int:
         end = 0
         try:
             for tree in stored_trees(origin):
-                if tree.genesis.log_id == log_id:
-                    notes = [last_published(path, tree.checkpoint.origin) for path in files]
-                    sizes = [unverified_checkpoint(note).size for note in notes if note is not None]
-                    size = max([tree.checkpoint.size, *sizes])
-                    end = max(end, tree.genesis.first_position + size - 1)
+                if tree.genesis.log_id != log_id:
+                    continue
+                published = (last_published(path, tree.checkpoint.origin) for path in files)
+                size = max(map(size_of, (tree.note, *published)))
+                end = max(end, tree.genesis.first_position + size - 1)
         except (OSError, DamagedTreeError) as error:
             _log.error("audit_tree_unreadable", origin=origin.name, error=str(error))
         return end
 
-    files = () if settings is None else settings.files
-    return (lambda _: 0) if settings is None else covered
+    return covered
 
 
 def signers_of(settings: AuditTreeSettings) -> list[Signer]:
@@ -158,7 +167,7 @@ class Notary:
                     if self._own is None or self._own.signed_position(log_id) < position:
                         self._extend_own(sign=True)
                     return self._own is not None and self._own.signed_position(log_id) >= position
-                return self._cover(directory, log_id) >= position
+                return self._cover(directory, log_id, position) >= position
             except AuditUnavailable as error:
                 if segment not in self._uncovered:
                     self._uncovered.add(segment)
@@ -217,13 +226,14 @@ class Notary:
                 self._close()
             raise AuditUnavailable(f"the tree of the decision log: {error}") from None
 
-    def _cover(self, directory: Path, log_id: str) -> int:
+    def _cover(self, directory: Path, log_id: str, position: int) -> int:
         """Extends the trees of an ended process. Raises AuditUnavailable."""
         try:
             trees = self._open(directory)
             try:
-                trees.extend()
-                self._publish(trees)
+                if trees.signed_position(log_id) < position:
+                    trees.extend()
+                    self._publish(trees)
                 return trees.signed_position(log_id)
             finally:
                 trees.close()

@@ -20,7 +20,7 @@ from pdp.concurrency.background import BackgroundTask
 from pdp.errors import AuditUnavailable, PdpError
 from pdp.outgoing import open_client
 
-SEND_SECONDS_MAX: Final = 10.0
+SEND_SECONDS_MAX: Final = 5.0
 RETRY_SECONDS: Final = (1.0, 60.0)
 STOP_SECONDS_MAX: Final = 5.0
 _ANSWER_BYTES_MAX: Final = 64 << 10
@@ -66,8 +66,10 @@ class Publisher:
         self._task.start()
 
     def stop(self) -> None:
-        """Tries to send what waits, once, and stops."""
+        """Sends what waits, if the destination has worked so far, and stops."""
         self._task.stop(STOP_SECONDS_MAX)
+        if self._task.problem is not None:
+            return
         try:
             self._send_all()
         except PdpError as error:

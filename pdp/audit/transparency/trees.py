@@ -37,6 +37,7 @@ from pdp.audit.transparency.notes import (
     Checkpoint,
     NoteError,
     Signer,
+    open_checkpoint,
     sign_note,
     unverified_checkpoint,
 )
@@ -54,6 +55,7 @@ WHY_NEW_LOG: Final = "another log"
 WHY_MISSING: Final = "frames are missing"
 WHY_RESTORED: Final = "restored directory"
 WHY_DATABASE: Final = "restored database"
+WHY_UNSIGNED: Final = "checkpoint without a trusted signature"
 
 _log = structlog.get_logger(__name__)
 
@@ -158,8 +160,8 @@ class OriginTrees:
         """By log id: the newest tree of each log."""
         self._last: str | None = None
         """The newest note of the newest tree."""
-        self._restored = False
-        """Whether a published checkpoint is ahead of a tree."""
+        self._why = WHY_FIRST
+        """Why a tree for another log would begin."""
         try:
             self._load()
         except BaseException:
@@ -231,7 +233,7 @@ class OriginTrees:
             tree.tiles.sync()
             note = sign_note(Checkpoint(tree.origin, size, tree.tiles.root()).text(), self._signers)
             replace_file(tree.directory / CHECKPOINT, note.encode())
-            tree.signed, self._last = size, note
+            tree.signed, self._last, self._why = size, note, WHY_NEW_LOG
             tree.tiles.remove_outdated()
             notes.append((tree.origin, note))
         return notes
@@ -247,9 +249,7 @@ class OriginTrees:
     def _extend_by(self, path: Path, header: Header, start: Place, end: int | None) -> None:
         tree = self._trees.get(header.log_id)
         if tree is None:
-            why = WHY_FIRST if self._last is None else WHY_NEW_LOG
-            why = WHY_RESTORED if self._restored else why
-            tree = self._begin(header.log_id, header.position, why)
+            tree = self._begin(header.log_id, header.position, self._why)
         place = tree.place if tree.place.sequence == header.sequence else start
         if header.sequence < tree.place.sequence or place.byte_offset == end:
             return
@@ -280,6 +280,13 @@ class OriginTrees:
         stored = list(stored_trees(self._directory))
         for found in stored:
             origin = self._origin_of(found.directory.name)
+            if not self._has_signed(found.note):
+                # Somebody else may have written it: what follows must not vouch for it.
+                _log.error("audit_checkpoint_not_trusted", tree=str(found.directory))
+                if not self._trees:
+                    self._last, self._why = found.note, WHY_UNSIGNED
+                continue
+            self._last, self._why = found.note, WHY_NEW_LOG
             size = found.checkpoint.size
             tree = _Tree(found.directory, found.checkpoint.origin, found.genesis, size)
             if tree.tiles.root() != found.checkpoint.root:
@@ -287,11 +294,10 @@ class OriginTrees:
             if found.checkpoint.origin != origin:
                 _log.warning("audit_tree_renamed", tree=found.checkpoint.origin, name=self._name)
             self._trees[found.genesis.log_id] = tree
-            self._last = found.note
         for log_id, tree in list(self._trees.items()):
             ahead = self._ahead_of(tree)
             if ahead is not None:
-                self._last, self._restored = ahead, True
+                self._last, self._why = ahead, WHY_RESTORED
                 self.fork(log_id, WHY_RESTORED)
 
     def _ahead_of(self, tree: _Tree) -> str | None:
@@ -299,14 +305,21 @@ class OriginTrees:
         found: str | None = None
         largest = tree.signed
         for note in self._published(tree.origin):
-            try:
-                checkpoint = unverified_checkpoint(note)
-            except NoteError:
+            if not self._has_signed(note):
                 continue
+            checkpoint = unverified_checkpoint(note)
             same = (tree.signed, tree.tiles.root()) == (checkpoint.size, checkpoint.root)
             if checkpoint.size >= largest and not same:
                 found, largest = note, checkpoint.size
         return found
+
+    def _has_signed(self, note: str) -> bool:
+        """Returns whether one of the keys has signed a checkpoint."""
+        try:
+            open_checkpoint(note, [signer.key for signer in self._signers])
+        except NoteError:
+            return False
+        return True
 
     def _origin_of(self, name: str) -> str:
         return f"{self._name}/{self._directory.name}/{name}"

@@ -10,7 +10,13 @@ from pdp.audit.segments import KIND_GAP, KIND_RECORD, list_segments
 from pdp.audit.transparency import DamagedTreeError
 from pdp.audit.transparency.entries import KIND_DAMAGED, KIND_GENESIS, entry_of, parse_genesis
 from pdp.audit.transparency.merkle import leaf_hash, range_root
-from pdp.audit.transparency.notes import Signer, open_checkpoint, unverified_checkpoint
+from pdp.audit.transparency.notes import (
+    Checkpoint,
+    Signer,
+    open_checkpoint,
+    sign_note,
+    unverified_checkpoint,
+)
 from pdp.audit.transparency.tiles import TileReader, TileWriter, tile_path
 from pdp.audit.transparency.trees import OriginTrees, StoredTree, read_tree, stored_trees
 from tests.kit.audit.logs import ORIGIN, frames_of, write_log
@@ -143,6 +149,62 @@ def test_a_directory_from_a_backup_is_continued_in_a_tree_that_names_the_publish
     write_log(log, 1)
     [newest] = sign_trees(log / ORIGIN, [signer], [second.note])
     assert unverified_checkpoint(newest).origin == second.checkpoint.origin
+
+
+def test_a_tree_that_somebody_else_has_written_is_not_continued(
+    log: Path, signer: Signer, tmp_path: Path
+) -> None:
+    # An intruder without the key makes a tree that holds in itself, while the process is down.
+    write_log(log, 5)
+    attacker = new_signer(tmp_path / "attacker")
+    [forged] = sign_trees(log / ORIGIN, [attacker])
+    write_log(log, 2)
+    sign_trees(log / ORIGIN, [signer])
+    _, own = stored_trees(log / ORIGIN)
+    assert own.genesis.why == "checkpoint without a trusted signature"
+    assert own.genesis.previous == forged
+    assert own.checkpoint.size == 1 + 7
+    write_log(log, 1)
+    [newest] = sign_trees(log / ORIGIN, [signer])
+    assert unverified_checkpoint(newest).origin == own.checkpoint.origin
+
+
+def test_a_forged_tree_beside_the_own_one_is_ignored(
+    log: Path, signer: Signer, tmp_path: Path
+) -> None:
+    write_log(log, 5)
+    sign_trees(log / ORIGIN, [signer])
+    own = only_tree(log / ORIGIN)
+    forged = own.directory.with_name("000009-00000000")
+    shutil.copytree(own.directory, forged)
+    attacker = new_signer(tmp_path / "attacker")
+    (forged / "checkpoint").write_text(sign_note(own.checkpoint.text(), [attacker]))
+    write_log(log, 1)
+    [newest] = sign_trees(log / ORIGIN, [signer])
+    assert unverified_checkpoint(newest).origin == own.checkpoint.origin
+
+
+def test_a_published_checkpoint_of_another_key_does_not_fork_the_log(
+    log: Path, signer: Signer, tmp_path: Path
+) -> None:
+    write_log(log, 5)
+    [note] = sign_trees(log / ORIGIN, [signer])
+    origin = unverified_checkpoint(note).origin
+    attacker = new_signer(tmp_path / "attacker")
+    forged = sign_note(Checkpoint(origin, 100, bytes(32)).text(), [attacker])
+    write_log(log, 5)
+    [newest] = sign_trees(log / ORIGIN, [signer], [forged])
+    assert unverified_checkpoint(newest).origin == origin
+
+
+def test_while_keys_rotate_the_tree_is_continued(log: Path, signer: Signer, tmp_path: Path) -> None:
+    newer = new_signer(tmp_path / "newer")
+    origins = set()
+    for signers in ([signer], [newer, signer], [newer]):
+        write_log(log, 3)
+        [note] = sign_trees(log / ORIGIN, signers)
+        origins.add(open_checkpoint(note, [signers[0].key]).origin)
+    assert len(origins) == 1
 
 
 def test_a_damaged_frame_has_an_entry_that_says_so(log: Path, signer: Signer) -> None:
