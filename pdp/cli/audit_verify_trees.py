@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from pdp.facts import Store
 
 
+PROBLEMS_MAX = 100
+"""How many are printed."""
+
+
 def verify_trees(
     directory: Path,
     store: "Store | None",
@@ -32,7 +36,8 @@ def verify_trees(
     def report_problem(problem: str) -> None:
         nonlocal problems
         problems += 1
-        fail(f"tree: {problem}")
+        if problems <= PROBLEMS_MAX:
+            fail(f"tree: {problem}")
 
     try:
         trees = find_trees([directory])
@@ -53,6 +58,8 @@ def verify_trees(
         if store is not None:
             compare_with_sql(store.engine, tree, report, report_problem)
         _say_tree(report, compared=store is not None)
+    if problems > PROBLEMS_MAX:
+        fail(f"tree: and {problems - PROBLEMS_MAX} more problems")
     if trees and not trusted:
         say("could not be checked: signatures of checkpoints (give --key)")
     if not trees:

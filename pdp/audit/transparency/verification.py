@@ -157,16 +157,14 @@ class _Walk:
 
     def skip_missing(self, position: int) -> None:
         """Reports the entries before a position that have no row, but counts, which never do."""
-        missing = [
-            number
-            for number in range(self._next, min(position, self._tree.end))
-            if self._entry(number)[:1] == KIND_RECORD
-        ]
-        if missing:
-            self._report.missing += len(missing)
+        first, count = 0, 0
+        for number in range(self._next, min(position, self._tree.end)):
+            if self._entry(number)[:1] == KIND_RECORD:
+                first, count = first if count else number, count + 1
+        if count:
+            self._report.missing += count
             self._on_problem(
-                f"{self._report.origin}: {len(missing)} records from {missing[0]} on are not in "
-                "the database"
+                f"{self._report.origin}: {count} records from {first} on are not in the database"
             )
 
     def _entry(self, position: int) -> bytes:
