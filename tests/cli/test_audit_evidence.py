@@ -12,6 +12,8 @@ import pytest
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
 from pdp.audit.segments import list_segments
+from pdp.audit.transparency import new_key_file
+from tests.cli.running import Run
 from tests.kit.audit.trees import TOOL
 from tests.kit.server import ServerProcess, stubs_on
 
@@ -32,14 +34,25 @@ class Operator:
             "checkpoint_seconds": 1,
         }
         self.server = ServerProcess(directory, {"AUDIT_TREE": settings})
-        key = self.pdp("key", "--name", "pdp.example.com", "--out", "audit-key.pem")
-        (directory / "key.txt").write_text(key)
+        key = new_key_file("pdp.example.com", directory / "audit-key.pem")
+        (directory / "key.txt").write_text(f"{key}\n")
         self.ids: list[str] = []
+        self.run: Run | None = None
 
     def pdp(self, *arguments: str, status: int = 0) -> str:
-        done = self.server.pdp("audit", *arguments)
-        assert done.returncode == status, done
-        return done.stdout
+        """What `pdp audit ARGUMENTS` prints, with the settings of the server."""
+        assert self.run is not None
+        done = self.run("audit", *arguments)
+        assert done.status == status, done
+        return done.out
+
+    def use(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Runs commands in the process of the test."""
+        self.run = run
+        monkeypatch.chdir(self.directory)
+        for name, value in self.server.environment.items():
+            if name.startswith("PDP_"):
+                monkeypatch.setenv(name, value)
 
     def deny(self, count: int) -> None:
         """Runs the server while it denies some questions."""
@@ -57,8 +70,14 @@ class Operator:
         return path.read_text()
 
 
+@pytest.fixture
+def operator(started: Operator, run: Run, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    started.use(run, monkeypatch)
+    return started
+
+
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Operator:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Operator:
     operator = Operator(tmp_path_factory.mktemp("operator"))
     operator.deny(20)
     (operator.directory / "older.note").write_text(operator.checkpoint())
@@ -141,10 +160,14 @@ def test_a_key_file_is_for_its_owner_and_never_overwritten(operator: Operator) -
     before = path.read_bytes()
     operator.pdp("key", "--name", "pdp.example.com", "--out", "audit-key.pem", status=2)
     operator.pdp("key", "--name", "two words", "--out", "other.pem", status=2)
+    made = operator.pdp("key", "--name", "pdp.example.com", "--out", "other.pem")
+    assert made.startswith("pdp.example.com+")
     assert path.read_bytes() == before
 
 
-def test_a_command_signs_instead_of_a_file(tmp_path: Path) -> None:
+def test_a_command_signs_instead_of_a_file(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     operator = Operator(tmp_path)
     from cryptography.hazmat.primitives import serialization
 
@@ -164,4 +187,5 @@ def test_a_command_signs_instead_of_a_file(tmp_path: Path) -> None:
         {"name": "pdp.example.com", "signers": [signer], "checkpoint_seconds": 1}
     )
     operator.deny(3)
+    operator.use(run, monkeypatch)
     assert operator.pdp("verify", "audit", "--key", "key.txt")
