@@ -27,6 +27,8 @@ from pdp.settings import AuditTreeSettings
 EXTEND_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = (1.0, 30.0)
 STOP_SECONDS_MAX: Final = 5.0
+BUSY_SECONDS_MAX: Final = 0.5
+"""How long the shipper waits for a signature in progress."""
 
 _log = structlog.get_logger(__name__)
 
@@ -126,8 +128,8 @@ class Notary:
         self._own: OriginTrees | None = None
         self._due_at = 0.0
         self._checkpoints = 0
-        self._uncovered: set[Path] = set()
-        """Segments that wait for a checkpoint, and were logged."""
+        self._retry_at = 0.0
+        """Until then, after a failure, the shipper's thread does not try to sign."""
         self._task = BackgroundTask(
             "audit-notary",
             self._run,
@@ -160,21 +162,17 @@ class Notary:
 
         For the shipper, which holds the origin's lock, before it deletes a segment.
         """
-        directory = segment.parent
-        with self._lock:
-            try:
-                if directory == self._recorder.directory:
-                    if self._own is None or self._own.signed_position(log_id) < position:
-                        self._extend_own(sign=True)
-                    return self._own is not None and self._own.signed_position(log_id) >= position
-                return self._cover(directory, log_id, position) >= position
-            except AuditUnavailable as error:
-                if segment not in self._uncovered:
-                    self._uncovered.add(segment)
-                    _log.warning(
-                        "audit_segment_not_covered", segment=str(segment), why=error.message
-                    )
-                return False
+        # Records must reach SQL even while a key service hangs.
+        if not self._lock.acquire(timeout=BUSY_SECONDS_MAX):
+            return False
+        try:
+            return self._covers(segment.parent, log_id, position)
+        except AuditUnavailable as error:
+            self._retry_at = time.monotonic() + RETRY_SECONDS[1]
+            _log.warning("audit_segment_not_covered", segment=str(segment), why=error.message)
+            return False
+        finally:
+            self._lock.release()
 
     def note_lost_rows(self, segment: Path, log_id: str) -> None:
         """Continues a log in a new tree: its database was restored from a backup. For the shipper's
@@ -209,6 +207,7 @@ class Notary:
         with self._lock:
             due = time.monotonic() >= self._due_at
             self._extend_own(sign=due)
+            self._retry_at = 0.0
             if due:
                 self._due_at = time.monotonic() + self._checkpoint_seconds
         return EXTEND_SECONDS
@@ -225,6 +224,18 @@ class Notary:
             if not isinstance(error, NoteError):
                 self._close()
             raise AuditUnavailable(f"the tree of the decision log: {error}") from None
+
+    def _covers(self, directory: Path, log_id: str, position: int) -> bool:
+        """Raises AuditUnavailable."""
+        is_own = directory == self._recorder.directory
+        if is_own and self._own is not None and self._own.signed_position(log_id) >= position:
+            return True
+        if time.monotonic() < self._retry_at:
+            return False
+        if not is_own:
+            return self._cover(directory, log_id, position) >= position
+        self._extend_own(sign=True)
+        return self._own is not None and self._own.signed_position(log_id) >= position
 
     def _cover(self, directory: Path, log_id: str, position: int) -> int:
         """Extends the trees of an ended process. Raises AuditUnavailable."""

@@ -91,6 +91,25 @@ def test_no_segment_is_deleted_before_a_checkpoint_covers_it(
     assert only_tree(audit_directory / ORIGIN).checkpoint.size == 1 + 40
 
 
+def test_records_reach_sql_while_a_key_service_hangs(
+    tmp_path: Path, engine: Engine, signer: Signer
+) -> None:
+    hangs = threading.Event()
+
+    def sign(text: bytes) -> bytes:
+        hangs.wait(20)
+        return signer.sign(text)
+
+    audit_directory = tmp_path / "audit"
+    slow = Signer(signer.key, sign)
+    with process(audit_directory, engine, slow, segment_bytes=3_000) as (recorder, _):
+        record(recorder, 40)
+        eventually(lambda: shipped_count(engine) == 40)
+        assert len(list_segments(audit_directory / ORIGIN)) > 3
+        hangs.set()
+    assert only_tree(audit_directory / ORIGIN).checkpoint.size == 1 + 40
+
+
 def test_after_its_tree_was_deleted_a_process_begins_another_one(
     tmp_path: Path, engine: Engine, signer: Signer
 ) -> None:
