@@ -89,14 +89,19 @@ def fill(url: str, entities: Iterator[Entity]) -> None:
 
 @contextmanager
 def serving(
-    directory: Path, signer: Signer, url: str, clerk: Mapping[str, object] | None = None
+    directory: Path,
+    signer: Signer,
+    url: str,
+    clerk: Mapping[str, object] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Pdp]:
-    """`pdp serve` on the server core, with default settings but for addresses, places and what it
-    is told of Clerk."""
+    """`pdp serve` on the server core, with default settings but for addresses, places, what it is
+    told of Clerk, and more variables in `settings`."""
     directory.mkdir(parents=True, exist_ok=True)
     port, http_port = free_port(), free_port()
     environment = environment_of(directory, signer, url, port, http_port)
     environment["PDP_CLERK"] = json.dumps(clerk or {})
+    environment.update(settings or {})
     log = directory / "server.log"
     command = [sys.executable, "-m", "pdp", "serve"]
     with pinned(command, plan.SERVER_CORE, log, environment, directory) as process:

@@ -81,6 +81,11 @@ class Plan:
     guard_hits: int = 50_000
     guard_calls: int = 4_000
     in_process_checks: int = 20_000
+    log_rounds: int = 5
+    log_denials: int = 5_000
+    """Different ones, of each server in each round."""
+    log_verified: int = 200_000
+    """Records of an archive."""
 
 
 FULL = Plan()
@@ -101,6 +106,9 @@ QUICK = Plan(
     guard_hits=5_000,
     guard_calls=400,
     in_process_checks=2_000,
+    log_rounds=1,
+    log_denials=1_000,
+    log_verified=20_000,
 )
 
 

@@ -26,6 +26,8 @@ CHECKS_PER_SECOND_MIN = 100_000
 DENIALS_RATIO_MIN = 3.0
 DENIALS_SHARE_MIN = 0.7
 BESIDE_P99_MS_MAX = 25.0
+APPEND_RATIO_MAX = 1.05
+VERIFY_RATIO_MIN = 0.5
 MIB_MAX = 160
 DRIFT_MAX = 0.10
 MILLION_MIB_MAX = 400
@@ -89,6 +91,7 @@ class Results:
             *self._of_check(),
             *self._of_batches(),
             *self._of_denials(),
+            *self._of_log(),
             *self._of_size(),
             *self._of_million(),
             *self._of_queries(),
@@ -141,6 +144,15 @@ class Results:
         if ours is not None:
             share = self.ratio(ours, self.find(PDP, ALLOWS), "requests_per_second")
         yield _at_least("durable denials/s, to this PDP's allows", share, DENIALS_SHARE_MIN, "x")
+
+    def _of_log(self) -> Iterator[Target]:
+        found = self.parts.get("log")
+        ratio = found and found["append_ratio"]
+        name = "processor time of a denial with a tree over the log, to one without"
+        yield _at_most(name, ratio, APPEND_RATIO_MAX, "x", 3)
+        share = found and found["verify_ratio"]
+        name = "verification of an archive, records/s, to its hashes alone"
+        yield _at_least(name, share, VERIFY_RATIO_MIN, "x")
 
     def _of_size(self) -> Iterator[Target]:
         small = self.find(PDP, LOADED)

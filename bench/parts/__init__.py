@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bench.part import Part
-from bench.parts import batch, check, denials, edges, guards, million, queries, webhooks
+from bench.parts import batch, check, denials, edges, guards, log, million, queries, webhooks
 
 _LOAD = ("h2load", "taskset")
 
@@ -11,6 +11,7 @@ PARTS: Mapping[str, Part] = {
     "check": Part("the same question to all, loaded and not", check.measure, _LOAD, True),
     "batch": Part("many checks in one request", batch.measure, _LOAD, True),
     "denials": Part("denials that are recorded first", denials.measure, _LOAD, True),
+    "log": Part("the tree over the decision log", log.measure, ("taskset",)),
     "million": Part("a million users on PostgreSQL", million.measure, ("taskset",)),
     "queries": Part("what an actor may do and use", queries.measure, ("taskset",)),
     "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),

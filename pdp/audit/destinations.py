@@ -86,7 +86,7 @@ def read_place(connection: Connection, log: Log) -> Place | None:
 
 
 def put_place(connection: Connection, log: Log, place: Place) -> None:
-    """Stores how far a log is stored in SQL."""
+    """Stores how far a log is stored in SQL. It does not go back if frames are shipped again."""
     values = {
         "segment": place.sequence,
         "byte_offset": place.byte_offset,
@@ -98,7 +98,11 @@ def put_place(connection: Connection, log: Log, place: Place) -> None:
         origin=log.origin, log_id=log.log_id, **values
     )
     connection.execute(
-        statement.on_conflict_do_update(index_elements=["origin", "log_id"], set_=values)
+        statement.on_conflict_do_update(
+            index_elements=["origin", "log_id"],
+            set_=values,
+            where=audit_shipping.c.position <= place.position,
+        )
     )
 
 

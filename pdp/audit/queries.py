@@ -73,7 +73,7 @@ class DecisionLog:
         """
         statement = (
             select(*_RECORD)
-            .where(*_conditions(where))
+            .where(*conditions(where))
             .order_by(audit_records.c.decision_id.desc())
             .limit(limit)
         )
@@ -107,7 +107,7 @@ class DecisionLog:
                     select(*_RECORD, column.position)
                     .where(column.origin == part.origin, column.log_id == part.log_id)
                     .where(column.position >= first, column.position < end)
-                    .where(*_conditions(where))
+                    .where(*conditions(where))
                     .order_by(column.position)
                     .limit(limit - len(found))
                 )
@@ -173,7 +173,8 @@ def _record(
     )
 
 
-def _conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
+def conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
+    """The conditions of a filter on the columns of the decision log."""
     column = audit_records.c
     texts: dict[ColumnElement[str], str | None] = {
         column.user_id: where.user_id,

@@ -76,6 +76,7 @@ class Recorder:
         clock: Clock = wall_clock,
         segment_bytes: int = SEGMENT_BYTES,
         shares: Shares | None = None,
+        covered: Callable[[str], int] = lambda _: 0,
     ) -> None:
         """Creates nothing on disk yet; see `start`.
 
@@ -85,6 +86,8 @@ class Recorder:
             clock: The time of gaps.
             segment_bytes: The size at which the next segment begins.
             shares: How much each caller may write; None: no limit.
+            covered: Returns the position up to which checkpoints cover a log, by its id. A log that
+                ends before is not continued.
 
         Raises:
             ValueError: `origin` cannot be the name of a directory.
@@ -97,7 +100,7 @@ class Recorder:
         self._queue = RecordQueue()
         self._thread: threading.Thread | None = None
         # Only the writer thread uses the following.
-        self._writer = LogWriter(self.directory, origin, clock)
+        self._writer = LogWriter(self.directory, origin, clock, covered)
         self._folds = Folds("")
         self._shares = shares
         self._over_share: Counter[str] = Counter()

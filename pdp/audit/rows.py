@@ -71,6 +71,12 @@ def _filterable_or_none(text: str | None) -> str | None:
     return None if text is None else filterable(text)
 
 
+def gap_payload(dropped: int, noticed_at: float) -> bytes:
+    """Encodes a gap as the recorder does."""
+    gap = {"dropped": dropped, "noticed_at": noticed_at}
+    return json.dumps(gap, separators=(",", ":")).encode("ascii")
+
+
 def gap_row(frame: Frame, log: Log) -> Row:
     """Converts a gap to a row. Raises MalformedRecordError."""
     try:

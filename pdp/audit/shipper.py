@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -63,16 +63,40 @@ class ShipperCounts:
     """Whether the last pass failed, so that records wait in segments."""
 
 
+class SegmentNotary(Protocol):
+    """Keeps a tree over the segments."""
+
+    def may_delete(self, segment: Path, log_id: str, position: int) -> bool:
+        """Returns whether the tree covers a shipped segment, whose end has this position."""
+
+    def note_lost_rows(self, segment: Path, log_id: str) -> None:
+        """Notes that the destination has lost frames of a log from before this segment."""
+
+
 class Shipper:
     """Ships the recorder's own log as it grows, and the logs below `directory` that no process
     holds. Without a recorder: only the latter."""
 
     def __init__(
-        self, directory: Path, destination: Destination, recorder: Recorder | None = None
+        self,
+        directory: Path,
+        destination: Destination,
+        recorder: Recorder | None = None,
+        *,
+        notary: SegmentNotary | None = None,
     ) -> None:
+        """Creates the shipper; `start` starts it.
+
+        Args:
+            directory: The parent of the directories of all origins.
+            destination: Where records go.
+            recorder: Writes the log of this process.
+            notary: Decides which shipped segments are deleted; None: all.
+        """
         self._directory = directory
         self._destination = destination
         self._recorder = recorder
+        self._notary = notary
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -162,7 +186,8 @@ class Shipper:
     # --- one log ---------------------------------------------------------------------------------
 
     def _adopt(self, directory: Path) -> bool:
-        """Ships the oldest segment of a log that no process holds; False: there was none."""
+        """Ships segments of a log that no process holds, up to the first that it can delete; False:
+        none."""
         if all(path in self._finished for _, path in list_segments(directory)):
             return False
         origin = take_lock(directory, 0)
@@ -172,11 +197,13 @@ class Shipper:
             segments = [item for item in list_segments(directory) if item[1] not in self._finished]
             if not segments or _is_written(list_segments(directory)[-1][1]):
                 return False
-            for (_, path), after in zip(segments[:1], [*segments[1:2], None], strict=False):
+            # Past segments that must wait for a checkpoint, to the first that is done with.
+            return any(
                 self._ship_segment(path, after and after[1], None)
+                for (_, path), after in zip_longest(segments, segments[1:])
+            )
         finally:
             os.close(origin)
-        return True
 
     def _ship_own(self, recorder: Recorder) -> None:
         """Ships the synced part of the recorder's log."""
@@ -191,8 +218,10 @@ class Shipper:
                 return  # another process truncated it: the recorder will notice
             self._ship_segment(path, after and after[1], synced)
 
-    def _ship_segment(self, path: Path, after: Path | None, own: Synced | None) -> None:
+    def _ship_segment(self, path: Path, after: Path | None, own: Synced | None) -> bool:
         """Ships the rest of a segment, and deletes it if it is closed, intact and shipped.
+
+        Returns whether nothing is left to do for it.
 
         Args:
             path: The segment.
@@ -204,7 +233,7 @@ class Shipper:
         except DamagedSegmentError as error:
             self._set_aside(path, str(error))
             self._finished.add(path)
-            return
+            return True
         end, is_live = valid_bytes(header, after), False
         if own is not None and own.place.sequence == header.sequence:
             end, is_live = own.place.byte_offset, not own.closed
@@ -219,12 +248,16 @@ class Shipper:
             else:
                 self._set_aside(path, f"record {damage.position}: {damage.what}")
         if is_live:
-            return
+            return False
         if self._is_set_aside(path):
             self._finished.add(path)
-        else:
-            path.unlink(missing_ok=True)
-            del self._done[path]
+            return True
+        notary, position = self._notary, self._done[path].position
+        if notary is not None and not notary.may_delete(path, header.log_id, position):
+            return False
+        path.unlink(missing_ok=True)
+        del self._done[path]
+        return True
 
     def _ship_frames(
         self, path: Path, header: Header, place: Place, end: int | None
@@ -274,6 +307,11 @@ class Shipper:
         the destination, if the chain leads there, otherwise at the start."""
         known = self._destination.place(header.log)
         if known is None or known.sequence < header.sequence:
+            shipped = 0 if known is None else known.position
+            if shipped < header.position and path == list_segments(path.parent)[0][1]:
+                _log.error("audit_destination_behind", origin=header.origin, segment=path.name)
+                if self._notary is not None:
+                    self._notary.note_lost_rows(path, header.log_id)
             return start
         if known.sequence > header.sequence:
             newest, _ = list_segments(path.parent)[-1]

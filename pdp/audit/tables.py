@@ -114,3 +114,27 @@ audit_order = Table(
     Column("first", BigInteger, nullable=False),
     Column("end", BigInteger, nullable=False),
 )
+
+# How far each log is archived: the frames before `position`. `segment` and `digest` are those of
+# the last of them, and the numbers are the totals of what was removed here.
+audit_archived = Table(
+    "audit_archived",
+    metadata,
+    Column("origin", _text(), primary_key=True),
+    Column("log_id", _text(), primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("decisions", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+)
+
+# Records that match one of these filters stay in SQL (retention.py).
+audit_holds = Table(
+    "audit_holds",
+    metadata,
+    Column("name", _text(), primary_key=True),
+    Column("filter", Text, nullable=False),
+    Column("placed_at", Double, nullable=False),
+)

@@ -18,7 +18,7 @@ the pages are lost.
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -71,10 +71,17 @@ class LostSegmentError(OSError):
 class LogWriter:
     """The log of one origin. For one thread; others may read `synced` and `log_id`."""
 
-    def __init__(self, directory: Path, origin: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        origin: str,
+        clock: Clock,
+        covered: Callable[[str], int] = lambda _: 0,
+    ) -> None:
         self.directory: Final = directory
         self._origin = origin
         self._clock = clock
+        self._covered = covered
         self.log_id = ""
         self.synced = Synced(Place(0, 0, 0, NO_DIGEST), closed=True)
         self.losses = 0
@@ -300,6 +307,11 @@ class LogWriter:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if self._covered(header.log_id) > end.position:
+            # Restored from a backup, or cut off. Continued, the log would have two histories.
+            _log.error("audit_log_behind_checkpoint", segment=path.name, position=end.position)
+            self.synced = Synced(Place(sequence, 0, 0, NO_DIGEST), closed=True)
+            return
         self.log_id, self.synced = header.log_id, Synced(end, closed=True)
         self._shipped_position = _first_position(segments[0][1], header.log_id, end.position)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli import audit_retention, audit_tree
 from pdp.cli.audit_verify import verify
 from pdp.cli.changes import list_changes
 from pdp.cli.connection import connects
@@ -26,6 +27,14 @@ app = typer.Typer(
 )
 app.command("verify")(verify)
 app.command("changes")(list_changes)
+app.command("prove")(audit_tree.prove)
+app.command("consistency")(audit_tree.consistency)
+app.command("account")(audit_tree.account)
+app.command("key")(audit_tree.key)
+app.command("archive")(audit_retention.archive)
+app.command("hold")(audit_retention.hold)
+app.command("holds")(audit_retention.holds)
+app.command("release")(audit_retention.release)
 
 TABLE_ROWS = 100
 PAGE_ITEMS = 500

@@ -21,6 +21,7 @@ from pdp.audit import (
     Shipper,
     SqlDestination,
 )
+from pdp.audit.transparency import covered_by, open_notary
 from pdp.authorizer import Authorizer
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
@@ -105,10 +106,18 @@ class Service:
         self._listener = Listener(self._engine, self._replica.poke)
         shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
         self._recorder = Recorder(
-            settings.audit_directory, origin, clock=self._clock, shares=shares
+            settings.audit_directory,
+            origin,
+            clock=self._clock,
+            shares=shares,
+            covered=covered_by(settings.audit_tree, settings.audit_directory / origin),
         )
+        self._notary = open_notary(settings.audit_tree, self._recorder)
         self._shipper = Shipper(
-            settings.audit_directory, SqlDestination(self._engine), self._recorder
+            settings.audit_directory,
+            SqlDestination(self._engine),
+            self._recorder,
+            notary=self._notary,
         )
         self._administration_log = AdministrationLog(self._engine)
         self._pusher: Pusher | None = None
@@ -138,6 +147,7 @@ class Service:
             watchers.gauges(),
             self._verifier.gauges(),
             self._recorder.gauges(),
+            self._notary.gauges() if self._notary is not None else {},
             {
                 "pdp_audit_shipping_failures": (
                     "Attempts to copy the log into SQL that failed.",
@@ -261,7 +271,7 @@ class Service:
         pusher = self._pusher
         self._life.start(
             Part(self._verifier.start, self._verifier.stop),
-            audit_part(self._recorder, self._shipper),
+            audit_part(self._recorder, self._shipper, self._notary),
             Part(self._replica.start, self._replica.stop),
             Part(self._listener.start, self._listener.stop),
             Part(self._administration_log.start, self._administration_log.stop),

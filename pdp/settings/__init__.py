@@ -4,6 +4,7 @@ not start.
 """
 
 from pdp.settings.addresses import is_loopback, is_loopback_address, socket_address
+from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
 from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
@@ -14,17 +15,19 @@ from pdp.settings.issuers import (
 )
 from pdp.settings.origins import Setting, settings_in_effect
 from pdp.settings.programs import PROGRAMS, variable_problems
-from pdp.settings.server import DatabaseSettings, Settings
+from pdp.settings.server import DatabaseSettings, RetentionSettings, Settings
 from pdp.settings.sidecar import SidecarSettings
 
 __all__ = [
     "ALL_CAPABILITIES",
     "PROGRAMS",
+    "AuditTreeSettings",
     "CallerSettings",
     "Capability",
     "ClerkSettings",
     "DatabaseSettings",
     "IssuerSettings",
+    "RetentionSettings",
     "Setting",
     "Settings",
     "SidecarSettings",

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pdp.settings.addresses import listen_address
+from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.base import Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 from pdp.settings.clerk import ClerkSettings
@@ -20,7 +21,14 @@ class DatabaseSettings(Loaded):
     """A SQLAlchemy URL of SQLite or PostgreSQL."""
 
 
-class Settings(DatabaseSettings):
+class RetentionSettings(DatabaseSettings):
+    """The database, and the keys that sign archives of its decision log."""
+
+    audit_tree: AuditTreeSettings | None = None
+    """None: there is no tree over the decision log."""
+
+
+class Settings(RetentionSettings):
     """All settings. docs/settings.md lists them; a test compares the list with this class."""
 
     model_config = SettingsConfigDict(extra="forbid")

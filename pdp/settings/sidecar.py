@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from pdp.settings.addresses import is_loopback_address, listen_address
+from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.base import Frozen, Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 
@@ -81,6 +82,8 @@ class SidecarSettings(Loaded):
     """Bytes per second that the denials of one caller may add to the audit log of a process."""
     audit_share_burst_bytes: int = Field(16 << 20, ge=1)
     """Bytes that they may add at once."""
+    audit_tree: AuditTreeSettings | None = None
+    """None: there is no tree over the decision log."""
 
     listen: str = "127.0.0.1:50052"
     http_listen: str = "127.0.0.1:8081"

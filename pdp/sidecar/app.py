@@ -13,6 +13,7 @@ from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
 from pdp.audit import Recorder, Shares, Shipper
+from pdp.audit.transparency import covered_by, open_notary
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.http import http_application
 from pdp.limits import RPCS_PER_THREAD_MAX
@@ -51,10 +52,18 @@ class Sidecar:
         self._clock = DecisionClock(wall_clock, elapsed_clock)
         shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
         self._recorder = Recorder(
-            settings.audit_directory, ORIGIN, clock=self._clock, shares=shares
+            settings.audit_directory,
+            ORIGIN,
+            clock=self._clock,
+            shares=shares,
+            covered=covered_by(settings.audit_tree, settings.audit_directory / ORIGIN),
         )
+        self._notary = open_notary(settings.audit_tree, self._recorder)
         self._shipper = Shipper(
-            settings.audit_directory, UpstreamDestination(self._upstreams.report), self._recorder
+            settings.audit_directory,
+            UpstreamDestination(self._upstreams.report),
+            self._recorder,
+            notary=self._notary,
         )
         self._answering = Answering(
             settings, self._cache, self._upstreams, self._recorder, clock=self._clock
@@ -65,6 +74,7 @@ class Sidecar:
             self._answering.gauges(),
             reporting.gauges(self._shipper),
             self._recorder.gauges(),
+            self._notary.gauges() if self._notary is not None else {},
         )
         health = Health()
         methods = (
@@ -124,7 +134,7 @@ class Sidecar:
         )
         self._life.start(
             Part(lambda: None, self._upstreams.close),
-            audit_part(self._recorder, self._shipper),
+            audit_part(self._recorder, self._shipper, self._notary),
             Part(self._follower.start, self._follower.stop),
         )
         log.info(

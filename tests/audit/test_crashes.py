@@ -5,9 +5,7 @@ makes them hang. Needs strace and the right to trace a process of one's own.
 """
 
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,6 @@ CALLS = (
     "write,writev,fdatasync,fsync,openat,close,rename,ftruncate,mkdir,flock,unlink,"
     "read,lseek,newfstatat,getdents64"
 )
-
-
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed: what a crash at a system call does is not tested")
-    runner = Runner(tmp_path_factory.mktemp("runs"))
-    yield runner
-    runner.close()
 
 
 def prepare(directory: Path) -> list[str]:

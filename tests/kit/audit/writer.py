@@ -4,8 +4,9 @@ system calls. Every second record equals the first one except for id and time.
 
 The parent reads lines of JSON, {"directory", "acks", "records", "pause"}, and forks a child for
 each. It prints the pid of the child once the child has stopped itself, and its wait status once it
-has ended. The child appends to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS` for each
-record, `ready` or `not-ready` after it, and `stopped` at the end.
+has ended. A child with 0 records extends the trees of the log instead, and acknowledges the sizes
+of its checkpoints. The child appends to the file `acks`: `ack ID SECONDS` or `refused ID SECONDS`
+for each record, `ready` or `not-ready` after it, and `stopped` at the end.
 """
 
 import ctypes
@@ -19,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from pdp.audit import Recorder
+from pdp.audit.transparency import file_signer
+from pdp.audit.transparency.notes import unverified_checkpoint
 from pdp.errors import AuditUnavailable
 from tests.kit.audit.records import decision_record
+from tests.kit.audit.trees import NAME, sign_trees
 from tests.kit.waiting import run
 
 PR_SET_PTRACER = 0x59616D61
@@ -43,6 +47,21 @@ def record_some(directory: Path, records: int, pause: float) -> None:
         time.sleep(pause)
     recorder.stop()
     say("stopped")
+
+
+def extend_trees(directory: Path) -> None:
+    signer = file_signer(NAME, directory.parent / "key.pem")
+    for note in sign_trees(directory / "one", [signer]):
+        say(f"ack {unverified_checkpoint(note).size} 0")
+    say("stopped")
+
+
+def write_log(order: dict[str, Any]) -> None:
+    directory = Path(order["directory"])
+    if order["records"]:
+        record_some(directory, order["records"], order["pause"])
+    else:
+        extend_trees(directory)
 
 
 def say(line: str) -> None:
@@ -76,4 +95,4 @@ def main(work: Callable[[dict[str, Any]], None]) -> None:
 
 
 if __name__ == "__main__":
-    main(lambda order: record_some(Path(order["directory"]), order["records"], order["pause"]))
+    main(write_log)

@@ -1,0 +1,201 @@
+"""Legal holds, and what of each log is archived and no longer in SQL."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    and_,
+    delete,
+    false,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+)
+
+from pdp.audit.queries import DecisionFilter, conditions
+from pdp.audit.segments import Log, Place
+from pdp.audit.tables import (
+    audit_archived,
+    audit_counts,
+    audit_gaps,
+    audit_holds,
+    audit_records,
+)
+from pdp.database.engine import begin_read, begin_write
+from pdp.errors import AlreadyExists, InvalidRequest, NotFound, Violation
+from pdp.model import Effect, Reason
+
+
+class Archived(NamedTuple):
+    """How far a log is archived."""
+
+    end: Place
+    """After the last archived frame; its offset is meaningless."""
+    records: int = 0
+    decisions: int = 0
+    dropped: int = 0
+    """Totals of what was removed from SQL."""
+
+
+class Hold(NamedTuple):
+    """Records that match the filter stay in SQL."""
+
+    name: str
+    filter: DecisionFilter
+    placed_at: float
+
+
+def archived_places(connection: Connection) -> dict[Log, Archived]:
+    """Returns how far each log is archived."""
+    return {
+        Log(row["origin"], row["log_id"]): Archived(
+            Place(row["segment"], 0, row["position"], bytes(row["digest"])),
+            row["records"],
+            row["decisions"],
+            row["dropped"],
+        )
+        for row in connection.execute(select(audit_archived)).mappings()
+    }
+
+
+def archived_position(connection: Connection, log: Log) -> int:
+    """Returns the position before which a log is archived."""
+    column = audit_archived.c
+    statement = select(column.position).where(
+        column.origin == log.origin, column.log_id == log.log_id
+    )
+    return connection.execute(statement).scalar() or 0
+
+
+def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
+    """Removes the rows of archived frames, except records that a hold keeps.
+
+    Args:
+        connection: In a transaction that writes.
+        log: The log.
+        first: The position of the first frame.
+        end: The place after the last frame.
+
+    Returns:
+        The number of records that were kept.
+    """
+    before = archived_places(connection).get(log, Archived(end))
+    records, gaps, counts = audit_records.c, audit_gaps.c, audit_counts.c
+    mine = and_(
+        records.origin == log.origin,
+        records.log_id == log.log_id,
+        records.position >= first,
+        records.position < end.position,
+    )
+    held = or_(*(and_(*conditions(hold.filter)) for hold in _holds(connection)), false())
+    total, decisions = connection.execute(
+        select(func.count(), func.coalesce(func.sum(records.occurrences), 0)).where(
+            mine, not_(held)
+        )
+    ).one()
+    kept: int = connection.execute(
+        select(func.count()).select_from(audit_records).where(mine, held)
+    ).scalar_one()
+    connection.execute(delete(audit_records).where(mine, not_(held)))
+    lost = and_(
+        gaps.origin == log.origin,
+        gaps.log_id == log.log_id,
+        gaps.position >= first,
+        gaps.position < end.position,
+    )
+    dropped = connection.execute(
+        select(func.coalesce(func.sum(gaps.dropped), 0)).where(lost)
+    ).scalar_one()
+    connection.execute(delete(audit_gaps).where(lost))
+    connection.execute(
+        delete(audit_counts).where(
+            counts.origin == log.origin,
+            counts.log_id == log.log_id,
+            counts.position >= first,
+            counts.position + counts.frames <= end.position,
+        )
+    )
+    archived = audit_archived.c
+    connection.execute(
+        delete(audit_archived).where(archived.origin == log.origin, archived.log_id == log.log_id)
+    )
+    connection.execute(
+        insert(audit_archived).values(
+            origin=log.origin,
+            log_id=log.log_id,
+            segment=end.sequence,
+            position=end.position,
+            digest=end.digest,
+            records=before.records + total,
+            decisions=before.decisions + int(decisions),
+            dropped=before.dropped + int(dropped),
+        )
+    )
+    return kept
+
+
+def place_hold(engine: Engine, hold: Hold) -> None:
+    """Keeps the records that match a filter in SQL.
+
+    Raises:
+        AlreadyExists: There is a hold with this name.
+        InvalidRequest: The filter matches everything.
+        DatabaseUnavailable: The database does not answer.
+    """
+    content = {name: value for name, value in asdict(hold.filter).items() if value is not None}
+    if not content:
+        raise InvalidRequest(Violation("filter", "matches every record: name a part of the log"))
+    for name in ("effect", "reason"):
+        if name in content:
+            content[name] = content[name].name
+    with begin_write(engine) as connection:
+        if any(known.name == hold.name for known in _holds(connection)):
+            raise AlreadyExists("hold", hold.name)
+        connection.execute(
+            insert(audit_holds).values(
+                name=hold.name,
+                filter=json.dumps(content, sort_keys=True),
+                placed_at=hold.placed_at,
+            )
+        )
+
+
+def list_holds(engine: Engine) -> Sequence[Hold]:
+    """Returns all holds, by name. Raises DatabaseUnavailable."""
+    with begin_read(engine) as connection:
+        return _holds(connection)
+
+
+def release_hold(engine: Engine, name: str) -> None:
+    """Removes a hold. Raises NotFound, DatabaseUnavailable."""
+    with begin_write(engine) as connection:
+        done = connection.execute(delete(audit_holds).where(audit_holds.c.name == name))
+        if not done.rowcount:
+            raise NotFound("hold", name)
+
+
+def _holds(connection: Connection) -> list[Hold]:
+    statement = select(audit_holds).order_by(audit_holds.c.name)
+    return [
+        Hold(row["name"], _filter(row["filter"]), row["placed_at"])
+        for row in connection.execute(statement).mappings()
+    ]
+
+
+def _filter(text: str) -> DecisionFilter:
+    # A field that this version does not know must not widen a hold to nothing: it is an error.
+    content = json.loads(text)
+    unknown = set(content) - {field.name for field in fields(DecisionFilter)}
+    if unknown:
+        raise InvalidRequest(Violation("filter", f"has fields of a newer version: {unknown}"))
+    if "effect" in content:
+        content["effect"] = Effect[content["effect"]]
+    if "reason" in content:
+        content["reason"] = Reason[content["reason"]]
+    return DecisionFilter(**content)

@@ -1,0 +1,1 @@
+"""Trees over the decision log, checkpoints, and proofs."""
