@@ -1,0 +1,19 @@
+"""Row-level security for the policy and the tables that a database has now."""
+
+from pdp.facts import Store
+from pdp.facts.store.loader import read_policy
+from pdp.rls.catalog import read_catalog
+from pdp.rls.config import Config
+from pdp.rls.migration import Migration, make_migration
+
+
+def generate(store: Store, config: Config) -> Migration:
+    """Makes the migration.
+
+    Raises:
+        FilterUnsupported, ValueError: as `make_migration` and `read_catalog`.
+        DatabaseUnavailable: the database does not answer.
+    """
+    with store.read() as reader:
+        catalog = read_catalog(reader.connection, config)
+        return make_migration(read_policy(reader), config, catalog)
