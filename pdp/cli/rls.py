@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.output import HELP_STYLE, emit
+from pdp.cli.output import HELP_STYLE, emit, say, say_marked
 
 if TYPE_CHECKING:
     from pdp.rls.config import Config
@@ -18,11 +18,6 @@ _ConfigFile = Annotated[
     Path, typer.Option("--config", help="rls.yaml: which table is which resource type.")
 ]
 _Settings = Annotated[Path | None, typer.Option("--settings", help="TOML file of settings.")]
-
-
-@app.callback()
-def _group() -> None:
-    pass
 
 
 @app.command("generate")
@@ -38,6 +33,22 @@ def generate(config: _ConfigFile, settings: _Settings = None) -> None:
 
     store = open_store(DatabaseSettings.load(settings), create=False)
     emit(generated(store, _read(config)).text)
+
+
+@app.command("verify")
+def verify(config: _ConfigFile, settings: _Settings = None) -> None:
+    """Checks that the database still enforces the policy. Exit status 1 if it does not."""
+    from pdp.cli.database import open_store
+    from pdp.rls.deployment import verify as verified
+    from pdp.settings import DatabaseSettings
+
+    store = open_store(DatabaseSettings.load(settings), create=False)
+    found = verified(store, _read(config))
+    for problem in found:
+        say_marked("failed", "red", f"{problem.subject}: {problem.message} -> {problem.advice}")
+    if found:
+        raise typer.Exit(1)
+    say("the database enforces the policy as it is now")
 
 
 def _read(file: Path) -> "Config":

@@ -5,6 +5,7 @@ from pdp.facts.store.loader import read_policy
 from pdp.rls.catalog import read_catalog
 from pdp.rls.config import Config
 from pdp.rls.migration import Migration, make_migration
+from pdp.rls.verify import Problem, problems
 
 
 def generate(store: Store, config: Config) -> Migration:
@@ -17,3 +18,15 @@ def generate(store: Store, config: Config) -> Migration:
     with store.read() as reader:
         catalog = read_catalog(reader.connection, config)
         return make_migration(read_policy(reader), config, catalog)
+
+
+def verify(store: Store, config: Config) -> list[Problem]:
+    """Compares the database with what would be generated now.
+
+    Raises:
+        FilterUnsupported, ValueError, DatabaseUnavailable: as `generate`.
+    """
+    with store.read() as reader:
+        catalog = read_catalog(reader.connection, config)
+        expected = make_migration(read_policy(reader), config, catalog)
+        return list(problems(reader.connection, config, expected))

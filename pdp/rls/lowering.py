@@ -167,10 +167,10 @@ class PostgreSQL:
         self._depth -= 1
 
     def all(self, parts: list[Sql]) -> Sql:
-        return sql("(", joined(" AND ", parts), ")")
+        return parts[0] if len(parts) == 1 else sql("(", joined(" AND ", parts), ")")
 
     def any(self, parts: list[Sql]) -> Sql:
-        return sql("(", joined(" OR ", parts), ")")
+        return parts[0] if len(parts) == 1 else sql("(", joined("\n    OR ", parts), ")")
 
     def column(self, rows: Rows, column: str, *, is_identifier: bool) -> Column:
         found = self._info(rows.table, column)

@@ -137,7 +137,7 @@ def _closing(config: Config) -> str:
     return f"""\
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO {roles};
--- Policies name functions of the schema; whoever applies this may too, until the end.
+-- Policies name functions of the schema; until the end the role that applies this may too.
 GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;
 RESET ROLE;"""
 
@@ -181,16 +181,18 @@ def _policies(
                 f"{name}: {permission} is not a permission on resources of type {table.type}"
             )
         if permission not in compiled:
-            compiled[permission] = compile_rules(policy, permission, table.type)
+            compiled[permission] = compile_rules(
+                policy, permission, table.type, is_alone=table.parent is None
+            )
         found = compiled[permission]
 
         def text(node: Filter) -> str:
             return lower_rules(node, target, config, name, scope).text()
 
         if found.allow != FALSE:
-            yield PolicyText(f"pdp_{word}", command, True, text(found.allow), found.rules)
+            yield PolicyText(f"pdp_{word}", command, True, text(found.allow), found.allowing)
         if found.spared != TRUE:
-            yield PolicyText(f"pdp_{word}_deny", command, False, text(found.spared), found.rules)
+            yield PolicyText(f"pdp_{word}_deny", command, False, text(found.spared), found.denying)
 
 
 def _table(config: Config, name: str, policies: tuple[PolicyText, ...]) -> str:
@@ -207,7 +209,7 @@ def _table(config: Config, name: str, policies: tuple[PolicyText, ...]) -> str:
         lines += [f"DROP POLICY IF EXISTS pdp_{word}{end} ON {table};" for end in ("", "_deny")]
     for one in policies:
         kind = "PERMISSIVE" if one.is_permissive else "RESTRICTIVE"
-        condition = f"\n    ({one.condition})"
+        condition = f"({one.condition})"
         clauses = {
             "SELECT": f"USING {condition}",
             "DELETE": f"USING {condition}",

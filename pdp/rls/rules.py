@@ -4,7 +4,6 @@ As `pdp.decision.partial` for one actor, with the actor unknown: where that read
 here holds a node that the database answers when a statement runs.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -116,8 +115,10 @@ class Compiled:
     """True: an allow rule applies."""
     spared: Filter
     """True: no deny rule applies."""
-    rules: tuple[str, ...]
-    """The ids of all of them."""
+    allowing: tuple[str, ...]
+    """The ids of the allow rules."""
+    denying: tuple[str, ...]
+    """The ids of the deny rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,10 @@ class _Applied:
     roles: Roles
 
 
-def compile_rules(policy: Policy, permission: str, resource_type: str) -> Compiled:
-    """Compiles the rules.
+def compile_rules(
+    policy: Policy, permission: str, resource_type: str, *, is_alone: bool = False
+) -> Compiled:
+    """Compiles the rules. `is_alone`: nothing is above the rows.
 
     Raises:
         FilterUnsupported: a condition reads what the database does not know, or cannot be written
@@ -158,7 +161,9 @@ def compile_rules(policy: Policy, permission: str, resource_type: str) -> Compil
             actor_is_known=False,
         )
 
-    allowing = [(one, all_of(forms(one).true, _where(one.roles, has_no_tenants))) for one in allow]
+    allowing = [
+        (one, all_of(forms(one).true, _where(one.roles, has_no_tenants, is_alone))) for one in allow
+    ]
     sparing = [(one, any_of(forms(one).false, _nowhere(one.roles, has_no_tenants))) for one in deny]
     _refuse_unexpressed([*allowing, *sparing])
     types = policy.resource_types.items()
@@ -167,7 +172,8 @@ def compile_rules(policy: Policy, permission: str, resource_type: str) -> Compil
     return Compiled(
         all_of(any_of(*(node for _, node in allowing)), *stored),
         all_of(*(node for _, node in sparing)),
-        tuple(sorted({rule for one in (False, True) for rule in _ids(policy, permission, one)})),
+        _ids(policy, permission, deny=False),
+        _ids(policy, permission, deny=True),
     )
 
 
@@ -184,10 +190,12 @@ def _applied(policy: Policy, permission: str, *, deny: bool) -> list[_Applied]:
     )
 
 
-def _ids(policy: Policy, permission: str, deny: bool) -> Iterable[str]:
+def _ids(policy: Policy, permission: str, *, deny: bool) -> tuple[str, ...]:
+    found = set()
     for role in policy.role_names():
         matched = policy.rules_of(role, permission)
-        yield from (rule for rule, _ in (matched.deny if deny else matched.allow))
+        found |= {rule for rule, _ in (matched.deny if deny else matched.allow)}
+    return tuple(sorted(found))
 
 
 def _refuse_unexpressed(found: list[tuple[_Applied, Filter]]) -> None:
@@ -210,16 +218,24 @@ def _one(node: Filter) -> Filter:
     return Some(CHAIN, node)
 
 
-def _where(roles: Roles, has_no_tenants: bool) -> Filter:
+def _where(roles: Roles, has_no_tenants: bool, is_alone: bool) -> Filter:
     """Where an allow rule applies."""
     not_foreign = _each(any_of(absent(_ORGANIZATION), InActive()))
-    in_active: list[Filter] = [] if has_no_tenants else [_one(InActive())]
-    held = HoldsWidely(roles) if has_no_tenants else _one(InActiveWhereHeld(roles))
+    # A row with nothing above it is not of another organization if it is in the active one.
+    if has_no_tenants:
+        within = all_of(HoldsWidely(roles), not_foreign)
+        through_role = not_foreign
+    elif is_alone:
+        within = _one(InActiveWhereHeld(roles))
+        through_role = _one(InActive())
+    else:
+        within = all_of(_one(InActiveWhereHeld(roles)), not_foreign)
+        through_role = all_of(_one(InActive()), not_foreign)
     return any_of(
         HoldsEverywhere(roles),
-        all_of(held, not_foreign),
+        within,
         all_of(_one(GrantedToUser(roles)), not_foreign),
-        all_of(_one(GrantedToRole(roles)), not_foreign, *in_active),
+        all_of(_one(GrantedToRole(roles)), through_role),
     )
 
 

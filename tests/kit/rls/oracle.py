@@ -109,7 +109,7 @@ def _with_other_facts(random: Random, case: Case, rows: list[Resource], above: d
     users = [
         User(
             user,
-            status=UserStatus.DISABLED if random.random() < 0.05 else UserStatus.ACTIVE,
+            status=UserStatus.DISABLED if random.random() < 0.1 else UserStatus.ACTIVE,
             attributes=actor_attributes(random),
         )
         for user in USERS
@@ -119,8 +119,10 @@ def _with_other_facts(random: Random, case: Case, rows: list[Resource], above: d
         case.world,
         grants=grants if random.random() < 0.7 else case.world.grants,
         users=users,
-        memberships=other.world.memberships,
-        revoked={("s1", "u1")} if random.random() < 0.03 else {("s1", "u2"), ("s2", "u1")},
+        memberships={
+            of: role for of, role in other.world.memberships.items() if random.random() < 0.9
+        },
+        revoked={("s1", "u1")} if random.random() < 0.1 else {("s1", "u2"), ("s2", "u1")},
         resources=dict(above),
     )
     return replace(case, world=world, rows=rows, token=other.token)

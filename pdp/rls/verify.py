@@ -1,0 +1,175 @@
+"""Checks that a database still enforces the policy through row-level security."""
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from pdp.rls.catalog import PDP_TABLES
+from pdp.rls.config import Config
+from pdp.rls.migration import APPLIED, VERSION, Migration, qualified
+from pdp.rls.sql import SCHEMA, identifier
+
+_AGAIN: Final = "run `pdp rls generate` and apply the migration"
+_COMMENT: Final = re.compile(r"pdp rls ([0-9]+) sha256:([0-9a-f]{64}) applied:([0-9a-f]{32})")
+
+
+class Problem(NamedTuple):
+    """Why rows may be seen or written that Check would refuse, or the other way round."""
+
+    subject: str
+    """A table, a role or a view."""
+    message: str
+    advice: str
+
+
+def problems(connection: Connection, config: Config, expected: Migration) -> Iterator[Problem]:
+    """Finds what is wrong. The migration is what would be generated now."""
+    # What the catalog writes depends on it.
+    connection.execute(text("SET LOCAL search_path = pg_catalog, pg_temp"))
+    yield from _drift(connection, expected)
+    for name in sorted(config.protected()):
+        yield from _table(connection, config, name, expected)
+        yield from _views(connection, name)
+    for role in config.roles:
+        yield from _role(connection, config, role)
+
+
+def _drift(connection: Connection, expected: Migration) -> Iterator[Problem]:
+    comment = connection.execute(
+        text("SELECT obj_description(to_regnamespace(:schema), 'pg_namespace')"),
+        {"schema": SCHEMA},
+    ).scalar()
+    found = _COMMENT.fullmatch(comment or "")
+    if found is None:
+        yield Problem(SCHEMA, "no migration of this program was applied", _AGAIN)
+        return
+    if (found[1], found[2]) != (str(VERSION), expected.digest):
+        yield Problem(
+            SCHEMA,
+            "the rules, the columns or the configuration have changed since the migration was"
+            " applied",
+            _AGAIN,
+        )
+    if connection.execute(text(APPLIED)).scalar() != found[3]:
+        yield Problem(SCHEMA, "a policy or a function was changed after it was applied", _AGAIN)
+
+
+_TABLE: Final = text("""
+    SELECT c.relrowsecurity AS is_enabled, c.relforcerowsecurity AS is_forced,
+        ARRAY(SELECT p.polname::text FROM pg_policy p WHERE p.polrelid = c.oid) AS policies,
+        ARRAY(
+            SELECT p.polname::text FROM pg_policy p
+            WHERE p.polrelid = c.oid AND p.polpermissive AND p.polname NOT LIKE 'pdp\\_%'
+        ) AS others
+    FROM pg_class c WHERE c.oid = CAST(:table AS regclass)
+""")
+
+
+def _table(
+    connection: Connection, config: Config, name: str, expected: Migration
+) -> Iterator[Problem]:
+    row = connection.execute(_TABLE, {"table": qualified(name)}).one()
+    if not row.is_enabled:
+        yield Problem(name, "row-level security is not enabled: every row is seen", _AGAIN)
+    if not row.is_forced:
+        yield Problem(name, "row-level security is not forced: the owner passes it", _AGAIN)
+    for missing in sorted({one.name for one in expected.policies[name]} - set(row.policies)):
+        yield Problem(name, f"the policy {missing} is missing", _AGAIN)
+    for other in sorted(row.others):
+        yield Problem(
+            name, f"the policy {other} allows rows, too", "drop it, or make it restrictive"
+        )
+    for role in config.roles:
+        for privilege in ("TRUNCATE", "TRIGGER", "REFERENCES"):
+            if connection.execute(
+                text(
+                    "SELECT has_table_privilege(to_regrole(:role), CAST(:table AS regclass), :one)"
+                ),
+                {"role": identifier(role), "table": qualified(name), "one": privilege},
+            ).scalar():
+                yield Problem(
+                    name,
+                    f"{role} has the privilege {privilege}, which passes row-level security",
+                    f"REVOKE {privilege} ON {qualified(name)} FROM {identifier(role)}",
+                )
+
+
+_VIEWS: Final = text("""
+    SELECT DISTINCT v.oid::regclass::text AS name, v.relkind = 'm' AS is_copy
+    FROM pg_depend d
+    JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_class v ON v.oid = r.ev_class
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = CAST(:table AS regclass)
+        AND v.relkind IN ('v', 'm') AND NOT EXISTS (
+            SELECT FROM pg_options_to_table(v.reloptions) o
+            WHERE o.option_name = 'security_invoker' AND o.option_value::boolean
+        )
+    ORDER BY 1
+""")
+
+
+def _views(connection: Connection, name: str) -> Iterator[Problem]:
+    for view in connection.execute(_VIEWS, {"table": qualified(name)}):
+        if view.is_copy:
+            yield Problem(
+                view.name, f"is a materialized view: a copy of {name} without policies", "drop it"
+            )
+        else:
+            yield Problem(
+                view.name,
+                f"reads {name} as its own owner, not as the role that asks",
+                f"ALTER VIEW {view.name} SET (security_invoker = true)",
+            )
+
+
+_ROLE: Final = text("""
+    SELECT r.rolsuper OR EXISTS (
+            SELECT FROM pg_roles s WHERE s.rolsuper AND pg_has_role(r.oid, s.oid, 'MEMBER')
+        ) AS is_superuser,
+        r.rolbypassrls OR EXISTS (
+            SELECT FROM pg_roles s WHERE s.rolbypassrls AND pg_has_role(r.oid, s.oid, 'MEMBER')
+        ) AS bypasses,
+        coalesce(pg_has_role(r.oid, to_regrole(:schema), 'MEMBER'), false) AS reads_all
+    FROM pg_roles r WHERE r.rolname = :role
+""")
+
+
+def _role(connection: Connection, config: Config, role: str) -> Iterator[Problem]:
+    row = connection.execute(_ROLE, {"role": role, "schema": SCHEMA}).one_or_none()
+    if row is None:
+        yield Problem(role, "there is no such role", "create it, or correct the configuration")
+        return
+    if row.is_superuser:
+        yield Problem(role, "is a superuser, who passes row-level security", "connect as another")
+        return
+    if row.bypasses:
+        yield Problem(role, "has BYPASSRLS", f"ALTER ROLE {identifier(role)} NOBYPASSRLS")
+    if row.reads_all:
+        yield Problem(role, f"is a member of {SCHEMA}, which reads all rows", "revoke it")
+    for name in sorted(config.protected()):
+        if connection.execute(
+            text(
+                "SELECT pg_has_role(:role, relowner, 'MEMBER') FROM pg_class"
+                " WHERE oid = CAST(:table AS regclass)"
+            ),
+            {"role": role, "table": qualified(name)},
+        ).scalar():
+            yield Problem(
+                role,
+                f"owns {name}, or is a member of its owner: it may switch row-level security off",
+                "let the application connect as a role that owns nothing",
+            )
+    for table in PDP_TABLES:
+        full = f"{identifier(config.pdp_schema)}.{identifier(table)}"
+        for privilege in ("INSERT", "UPDATE", "DELETE"):
+            if connection.execute(
+                text("SELECT has_table_privilege(:role, CAST(:table AS regclass), :one)"),
+                {"role": role, "table": full, "one": privilege},
+            ).scalar():
+                yield Problem(
+                    role,
+                    f"may {privilege} in the decision point's table {table}, and so take any role",
+                    f"REVOKE {privilege} ON {full} FROM {identifier(role)}",
+                )

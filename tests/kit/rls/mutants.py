@@ -1,0 +1,226 @@
+"""Wrong compilers and wrong migrations, of the kinds that others have shipped. The oracle finds
+each of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pdp_filters import TRUE, Operator, TextTest, complement
+from pdp_filters.ir import absent, any_of
+
+from pdp.decision import operators, residual
+from pdp.decision.forms import Forms
+from pdp.rls import lowering, migration, rules
+from pdp.rls.sql import Sql, sql
+from tests.kit.rls import database
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: dict[str, tuple[Mutation, int]] = {}
+"""By name: what to change, and a seed that is known to find it, to look there first."""
+
+
+def mutant(*, found_at: int) -> Callable[[Mutation], Mutation]:
+    def add(mutation: Mutation) -> Mutation:
+        MUTANTS[mutation.__name__] = (mutation, found_at)
+        return mutation
+
+    return add
+
+
+def _text(old: str, new: str) -> Mutation:
+    """A migration that says something else."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = migration.make_migration
+
+        def made(*arguments: Any) -> Any:
+            made = original(*arguments)
+            return replace(made, text=made.text.replace(old, new))
+
+        patch.setattr(database, "make_migration", made)
+
+    return mutate
+
+
+def texted(name: str, old: str, new: str, *, found_at: int) -> None:
+    MUTANTS[name] = (_text(old, new), found_at)
+
+
+# --- the migration --------------------------------------------------------------------------------
+
+texted("force_is_missing", " FORCE ROW", " NO FORCE ROW", found_at=0)
+texted("enable_is_missing", " ENABLE ROW", " DISABLE ROW", found_at=0)
+texted("deny_rules_are_permissive", "AS RESTRICTIVE", "AS PERMISSIVE", found_at=0)
+texted("disabled_users_have_rows", "AND u.status = 'active'", "", found_at=0)
+texted(
+    "revoked_sessions_have_rows",
+    "r.session_id = actor ->> 'session'",
+    "r.session_id = actor ->> 'none'",
+    found_at=0,
+)
+texted("others_are_members", "AND (active IS NULL OR m.role IS NOT NULL)", "", found_at=0)
+texted("grants_do_not_begin", "(g.not_before IS NULL OR", "(true OR", found_at=0)
+texted("grants_do_not_end", "(g.expires_at IS NULL OR", "(true OR", found_at=0)
+texted(
+    "grants_to_others_count",
+    "WHERE g.user_id = actor.user_id AND g.resource_type",
+    "WHERE g.resource_type",
+    found_at=0,
+)
+texted(
+    "a_role_elsewhere_is_held_here",
+    "AND (g.organization_id IS NULL OR g.organization_id = actor.organization_id)",
+    "",
+    found_at=0,
+)
+texted(
+    "numbers_of_the_actor_are_texts",
+    "CASE WHEN jsonb_typeof(value) = 'string' THEN value #>> '{}' END",
+    "value #>> '{}'",
+    found_at=0,
+)
+texted(
+    "null_of_the_actor_is_absent",
+    "coalesce(jsonb_typeof(value), ",
+    "coalesce(nullif(jsonb_typeof(value), 'null'), ",
+    found_at=0,
+)
+
+
+@mutant(found_at=0)
+def what_is_written_is_not_checked(patch: pytest.MonkeyPatch) -> None:
+    original = migration._table
+
+    def table(*arguments: Any) -> str:
+        lines = original(*arguments).split("WITH CHECK (")
+        return "WITH CHECK (true OR ".join(lines)
+
+    patch.setattr(migration, "_table", table)
+
+
+@mutant(found_at=0)
+def create_takes_the_permission_of_read(patch: pytest.MonkeyPatch) -> None:
+    wrong = {"read": "SELECT", "create": "INSERT", "update": "UPDATE", "delete": "DELETE"}
+    wrong["read"], wrong["create"] = wrong["create"], wrong["read"]
+    patch.setattr(migration, "COMMANDS", wrong)
+
+
+# --- from rules to filters ------------------------------------------------------------------------
+
+
+@mutant(found_at=0)
+def deny_rules_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "_nowhere", lambda *_: TRUE)
+
+
+@mutant(found_at=0)
+def deny_rules_elsewhere_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "HoldsNothingElsewhere", lambda _: TRUE)
+
+
+@mutant(found_at=0)
+def organizations_do_not_matter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "InActive", lambda: TRUE)
+
+
+@mutant(found_at=0)
+def an_unknown_organization_is_the_active_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "InActiveWhereHeld", rules.HoldsWidely)
+
+
+@mutant(found_at=0)
+def a_role_on_one_resource_is_held_widely(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "GrantedToRole", lambda _: TRUE)
+
+
+@mutant(found_at=0)
+def value_first_comparisons_are_not_mirrored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Operator, "mirrored", property(lambda self: self))
+
+
+@mutant(found_at=0)
+def not_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Forms, "negated", lambda self: self)
+
+
+@mutant(found_at=0)
+def an_error_under_not_is_true(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Forms, "negated", lambda self: Forms(complement(self.true), self.true))
+
+
+@mutant(found_at=0)
+def has_is_folded_to_always(patch: pytest.MonkeyPatch) -> None:
+    for module in (operators, residual):
+        patch.setattr(module, "present", lambda _: TRUE)
+
+
+@mutant(found_at=0)
+def an_absent_list_is_an_empty_one(patch: pytest.MonkeyPatch) -> None:
+    original = residual.every
+    for module in (operators, residual):
+        patch.setattr(
+            module, "every", lambda over, body: any_of(absent(over), original(over, body))
+        )
+
+
+@mutant(found_at=0)
+def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(operators.TEXT_TESTS, "startsWith", TextTest.CONTAINS)
+
+
+# --- from filters to SQL --------------------------------------------------------------------------
+
+
+@mutant(found_at=0)
+def null_is_under_a_not(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        lowering.PostgreSQL, "not_true", lambda _, condition: sql("(NOT ", condition, ")")
+    )
+
+
+@mutant(found_at=0)
+def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
+    def match(self: Any, test: TextTest, column: Any, text: str, *, negated: bool) -> Sql:
+        before = "" if test is TextTest.PREFIX else "%"
+        after = "" if test is TextTest.SUFFIX else "%"
+        pattern = lowering.literal(before + text.replace("\\", "\\\\") + after)
+        found = sql("(", column.expression.sql, f" LIKE {pattern} ESCAPE '\\')")
+        return sql("(NOT ", found, ")") if negated else found
+
+    patch.setattr(lowering.PostgreSQL, "match", match)
+
+
+@mutant(found_at=0)
+def a_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    original = lowering.describe
+    patch.setattr(lowering, "describe", lambda *one: replace(original(*one), parent=None))
+
+
+@mutant(found_at=0)
+def what_has_a_parent_has_none(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lowering.PostgreSQL, "has_no_parent", lambda *_: Sql(("(1 = 1)",)))
+
+
+@mutant(found_at=0)
+def a_fraction_is_cut_off(patch: pytest.MonkeyPatch) -> None:
+    original = lowering.PostgreSQL.compare
+
+    def compare(self: Any, operator: Operator, column: Any, value: Any) -> Sql:
+        cut = float(int(value)) if isinstance(value, float) else value
+        return original(self, operator, column, cut)
+
+    patch.setattr(lowering.PostgreSQL, "compare", compare)
+
+
+@mutant(found_at=0)
+def texts_are_ordered_by_a_language(patch: pytest.MonkeyPatch) -> None:
+    def as_text(column: Any, _: Operator) -> Sql:
+        return sql("lower(", column.expression.sql, ")")
+
+    patch.setattr(lowering, "_as_text", as_text)
+
+
+@mutant(found_at=0)
+def an_element_of_a_list_is_another(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(lowering._ARRAYS, lowering.Kind.TEXT, ("texts_in", "varchar(1)[]"))
