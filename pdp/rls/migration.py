@@ -52,7 +52,7 @@ class Migration:
 
     text: str
     digest: str
-    """SHA-256 of all that the text says, in hexadecimal."""
+    """SHA-256 of what the text says of rules, functions and tables, in hexadecimal."""
     policies: dict[str, tuple[PolicyText, ...]]
     """By table."""
 
@@ -82,11 +82,12 @@ def make_migration(policy: Policy, config: Config, catalog: Catalog) -> Migratio
             _closing(config),
             *(_table(config, name, some) for name, some in policies.items()),
             *_readers(config),
-            *_indexes(config, catalog),
         ]
     )
     digest = hashlib.sha256(f"{VERSION}\n{body}".encode()).hexdigest()
-    return Migration(f"{_HEAD}\n\n{body}\n\n{_tail(digest)}\n", digest, policies)
+    # Indexes are not part of the digest: once they were made, none is missing.
+    parts = [_HEAD, body, *_indexes(config, catalog), _tail(digest)]
+    return Migration("\n\n".join(parts) + "\n", digest, policies)
 
 
 _ROLE: Final = f"""\

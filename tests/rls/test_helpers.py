@@ -112,10 +112,12 @@ def test_a_transaction_of_psycopg_begins_outside_of_others(app: Engine, engine: 
 
 def test_an_asynchronous_transaction_of_psycopg_has_an_actor(app: Engine, engine: Engine) -> None:
     async def ids() -> list[tuple[str]]:
-        async with await psycopg.AsyncConnection.connect(_libpq(engine)) as connection:
-            async with async_transaction(connection, MARIA):
-                found = await connection.execute("SELECT id FROM lessons")
-                return await found.fetchall()
+        async with (
+            await psycopg.AsyncConnection.connect(_libpq(engine)) as connection,
+            async_transaction(connection, MARIA),
+        ):
+            found = await connection.execute("SELECT id FROM lessons")
+            return await found.fetchall()
 
     assert asyncio.run(ids()) == [("l3",)]
 

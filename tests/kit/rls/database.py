@@ -29,6 +29,7 @@ tables:
     organization: organization_id
     parent: {table: public.catalogs, column: catalog_id}
     stored: true
+    permissions: {}
   public.lessons:
     type: lesson
     id: id
@@ -85,6 +86,10 @@ def open_database(url: str) -> Engine:
         for table in Base.metadata.sorted_tables:
             connection.execute(text(f"ALTER TABLE {table} OWNER TO app_owner"))
             connection.execute(text(f"GRANT ALL ON {table} TO app"))
+        # Rules look them up, and the application sees nothing of them.
+        for table in ("tags", "units"):
+            connection.execute(text(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"))
+            connection.execute(text(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY"))
     return engine
 
 

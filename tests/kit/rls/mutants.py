@@ -75,9 +75,9 @@ texted(
     found_at=0,
 )
 texted(
-    "numbers_of_the_actor_are_texts",
-    "CASE WHEN jsonb_typeof(value) = 'string' THEN value #>> '{}' END",
-    "value #>> '{}'",
+    "texts_of_the_actor_are_numbers",
+    "CASE WHEN jsonb_typeof(value) = 'number' THEN",
+    "CASE WHEN value #>> '{}' ~ '^[0-9.]+$' THEN",
     found_at=0,
 )
 texted(
@@ -106,6 +106,16 @@ def create_takes_the_permission_of_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(migration, "COMMANDS", wrong)
 
 
+@mutant(found_at=0)
+def lookups_see_what_the_actor_sees(patch: pytest.MonkeyPatch) -> None:
+    original = migration._reachable
+    patch.setattr(
+        migration,
+        "_reachable",
+        lambda *some: [one.replace(" SECURITY DEFINER", "") for one in original(*some)],
+    )
+
+
 # --- from rules to filters ------------------------------------------------------------------------
 
 
@@ -116,22 +126,43 @@ def deny_rules_are_dropped(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=0)
 def deny_rules_elsewhere_are_dropped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "HoldsNothingElsewhere", lambda _: TRUE)
+    original = lowering.ActorLowering.condition
+
+    def condition(self: Any, node: Any, levels: Any) -> Sql:
+        if isinstance(node, rules.HoldsNothingElsewhere):
+            return Sql(("(1 = 1)",))
+        return original(self, node, levels)
+
+    patch.setattr(lowering.ActorLowering, "condition", condition)
 
 
 @mutant(found_at=0)
 def organizations_do_not_matter(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "InActive", lambda: TRUE)
+    original = lowering.ActorLowering._organization_is
+
+    def organization_is(self: Any, level: Any, operator: str, other: Any) -> Sql:
+        is_own = "actor_organization" in other.text
+        return Sql(("(1 = 1)",)) if is_own else original(self, level, operator, other)
+
+    patch.setattr(lowering.ActorLowering, "_organization_is", organization_is)
 
 
 @mutant(found_at=0)
 def an_unknown_organization_is_the_active_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "InActiveWhereHeld", rules.HoldsWidely)
+    original = rules._where
+    patch.setattr(rules, "_where", lambda roles, _, alone: original(roles, True, alone))
 
 
 @mutant(found_at=0)
 def a_role_on_one_resource_is_held_widely(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "GrantedToRole", lambda _: TRUE)
+    original = lowering.ActorLowering._granted
+
+    def granted(self: Any, level: Any, by: str, roles: Any, *, negated: bool) -> Sql:
+        if by == "granted_to_role" and not negated:
+            return Sql(("(1 = 1)",))
+        return original(self, level, by, roles, negated=negated)
+
+    patch.setattr(lowering.ActorLowering, "_granted", granted)
 
 
 @mutant(found_at=0)

@@ -11,22 +11,19 @@ from sqlalchemy.exc import ProgrammingError
 
 from pdp.decision.policy import Policy
 from pdp.errors import FilterUnsupported
-from pdp.model import Effect, Resource, User, UserStatus
+from pdp.model import Effect
 from pdp.rls.rules import compile_rules
 from tests.kit.decision.engine import policy_of
 from tests.kit.filters.tables import put
 from tests.kit.filters.worlds import (
     NOW,
     PERMISSIONS,
-    USERS,
     Case,
-    actor_attributes,
     decisions_of,
-    random_case,
-    random_grant,
     random_rows,
 )
 from tests.kit.rls.database import LESSONS, acting, apply, put_facts
+from tests.kit.rls.worlds import other_facts, random_policy
 
 FACTS_PER_POLICY = 5
 """Grants, users and rows change without a migration."""
@@ -76,13 +73,13 @@ def differences(
     for seed in seeds:
         random = Random(seed)
         rows, above = random_rows(random)
-        case = random_case(random, rows, above)
+        case = random_policy(random, rows, above)
         policy = expressible(case, found)
         apply(connection, policy, LESSONS, now=NOW)
         for _ in range(FACTS_PER_POLICY):
             yield from compare(seed, case, connection, found)
             rows, above = random_rows(random)
-            case = _with_other_facts(random, case, rows, above)
+            case = other_facts(random, case, rows, above)
 
 
 def expressible(case: Case, found: Counter[str]) -> Policy:
@@ -101,31 +98,6 @@ def expressible(case: Case, found: Counter[str]) -> Policy:
             return policy
         found["refused"] += len(refused)
         world.rules = [rule for rule in world.rules if rule.id not in refused]
-
-
-def _with_other_facts(random: Random, case: Case, rows: list[Resource], above: dict) -> Case:
-    other = random_case(random, rows, above)
-    grants = [random_grant(random, f"g{index}") for index in range(random.randint(1, 8))]
-    users = [
-        User(
-            user,
-            status=UserStatus.DISABLED if random.random() < 0.1 else UserStatus.ACTIVE,
-            attributes=actor_attributes(random),
-        )
-        for user in USERS
-        if random.random() < 0.97
-    ]
-    world = replace(
-        case.world,
-        grants=grants if random.random() < 0.7 else case.world.grants,
-        users=users,
-        memberships={
-            of: role for of, role in other.world.memberships.items() if random.random() < 0.9
-        },
-        revoked={("s1", "u1")} if random.random() < 0.1 else {("s1", "u2"), ("s2", "u1")},
-        resources=dict(above),
-    )
-    return replace(case, world=world, rows=rows, token=other.token)
 
 
 def compare(
