@@ -103,7 +103,13 @@ def _tests(random: Random) -> str:
     return random.choice(["startsWith", "endsWith", "contains"])
 
 
+_PIECES = ["'a_b'", "'_'", "'%'", "'d'", "'b'", "'a'", "'u'"]
 _ATOMS: list[Callable[[Random], Any]] = [
+    lambda r: f"{text_field(r)}.{_tests(r)}({r.choice(_PIECES)})",
+    lambda r: f"{text_field(r)}.{_tests(r)}({r.choice(_PIECES)})",
+    lambda r: f"{text_field(r)}.{_tests(r)}({r.choice(_PIECES)})",
+    lambda r: swapped(r, number_field(r), order(r), r.choice(["1", "1.5", "2.5", "-1.0"])),
+    lambda r: swapped(r, text_field(r), order(r), r.choice(["'Draft'", "'z'", "'a_b'"])),
     lambda r: swapped(r, number_field(r), equality(r), "actor.attributes.level"),
     lambda r: swapped(r, number_field(r), order(r), "actor.attributes.level"),
     lambda r: swapped(r, text_field(r), order(r), "actor.attributes.name"),
