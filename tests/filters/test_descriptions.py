@@ -252,3 +252,41 @@ def test_a_model_that_is_not_registered_is_refused():
 def test_a_plan_has_no_truth_value():
     with pytest.raises(TypeError, match="no truth value"):
         bool(Plan("note:view", "note", TRUE))
+
+
+class Room(Base):
+    """A room has nothing above it."""
+
+    __tablename__ = "rooms"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str | None]
+    owner: Mapped[str | None]
+
+
+register(
+    Room,
+    "room",
+    id=Room.id,
+    organization=Room.organization_id,
+    attributes={"owner": Room.owner},
+)
+
+
+@pytest.mark.parametrize("operator", [Operator.EQUAL, Operator.NOT_EQUAL, Operator.LESS_OR_EQUAL])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_empty_organization_is_absent_beside_another_field(session, operator, mirrored):
+    rows = [("o1", "o1"), ("o1", "o2"), ("", ""), ("", "o1"), (None, ""), ("o1", "")]
+    rooms = [Room(id=str(n), organization_id=a, owner=b) for n, (a, b) in enumerate(rows)]
+    session.add_all(rooms)
+    session.flush()
+    sides = (ORGANIZATION, Field(("attributes", "owner")))
+    node = Compare(operator, *(sides[::-1] if mirrored else sides))
+    found = set(session.scalars(sa.select(Room.id).where(where(Plan("x:y", "room", node), Room))))
+    expected = {
+        room.id
+        for room in rooms
+        if evaluate(
+            node, Row((Level("room", room.id, room.organization_id),), {"owner": room.owner})
+        )
+    }
+    assert found == expected
