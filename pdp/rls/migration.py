@@ -12,7 +12,8 @@ from pdp_filters import FALSE, TRUE, Filter
 from pdp.decision.policy import Policy
 from pdp.rls.catalog import PDP_TABLES, Catalog, TableInfo
 from pdp.rls.config import Config, Relation, Table
-from pdp.rls.lowering import PostgreSQL, lower_rules
+from pdp.rls.lowering import lower_rules
+from pdp.rls.postgresql import PostgreSQL
 from pdp.rls.rules import Compiled, compile_rules
 from pdp.rls.sql import SCHEMA, Functions, Scope, identifier, literal
 

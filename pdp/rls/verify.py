@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from pdp.rls.catalog import PDP_TABLES
 from pdp.rls.config import Config
 from pdp.rls.migration import APPLIED, VERSION, Migration, qualified
-from pdp.rls.sql import SCHEMA, identifier
+from pdp.rls.sql import SCHEMA, SETTING, identifier
 
 _AGAIN: Final = "run `pdp rls generate` and apply the migration"
 _COMMENT: Final = re.compile(r"pdp rls ([0-9]+) sha256:([0-9a-f]{64}) applied:([0-9a-f]{32})")
@@ -29,6 +29,7 @@ def problems(connection: Connection, config: Config, expected: Migration) -> Ite
     # What the catalog writes depends on it.
     connection.execute(text("SET LOCAL search_path = pg_catalog, pg_temp"))
     yield from _drift(connection, expected)
+    yield from _defaults(connection)
     for name in sorted(config.protected()):
         yield from _table(connection, config, name, expected)
         yield from _views(connection, name)
@@ -54,6 +55,27 @@ def _drift(connection: Connection, expected: Migration) -> Iterator[Problem]:
         )
     if connection.execute(text(APPLIED)).scalar() != found[3]:
         yield Problem(SCHEMA, "a policy or a function was changed after it was applied", _AGAIN)
+
+
+_DEFAULTS: Final = text("""
+    SELECT coalesce(r.rolname, 'all roles') AS role FROM pg_db_role_setting s
+    LEFT JOIN pg_roles r ON r.oid = s.setrole
+    CROSS JOIN unnest(s.setconfig) AS one(setting)
+    WHERE setting LIKE :prefix AND (
+        s.setdatabase = 0
+        OR s.setdatabase = (SELECT d.oid FROM pg_database d WHERE datname = current_database())
+    )
+    ORDER BY 1
+""")
+
+
+def _defaults(connection: Connection) -> Iterator[Problem]:
+    for role in connection.execute(_DEFAULTS, {"prefix": f"{SETTING}=%"}).scalars():
+        yield Problem(
+            role,
+            f"has an actor by default, so that a session that sets none is not nobody: {SETTING}",
+            f"ALTER ROLE or ALTER DATABASE ... RESET {SETTING}",
+        )
 
 
 _TABLE: Final = text("""

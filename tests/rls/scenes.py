@@ -54,7 +54,7 @@ def put_school(
     """Puts rows and facts, and applies the migration."""
     world = world or school()
     connection.rollback()
-    put(connection, list(rows), {})
+    put(connection, list(rows), world.resources)
     put_facts(connection, world)
     connection.commit()
     policy = policy_of(world)

@@ -127,6 +127,17 @@ def test_a_prepared_statement_does_not_remember_an_actor(
                     assert len(found.fetchall()) == expected
 
 
+def test_a_parallel_worker_has_the_same_actor(connection: Connection) -> None:
+    put_school(connection)
+    with acting(connection, "u1", "o1"):
+        number = connection.execute(text("SHOW server_version_num")).scalar_one()
+        old = int(number) < 160_000
+        setting = "force_parallel_mode" if old else "debug_parallel_query"
+        connection.execute(text(f"SET LOCAL {setting} = on"))
+        found = connection.execute(text("SELECT id FROM lessons")).scalars()
+        assert set(found) == {"l1", "l2"}
+
+
 # --- writing --------------------------------------------------------------------------------------
 
 _INSERT = "INSERT INTO lessons (id, organization_id) VALUES"

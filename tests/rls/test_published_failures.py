@@ -20,6 +20,7 @@ from pdp.model import (
     ToUser,
     User,
 )
+from pdp.rls.config import Parent
 from pdp.rls.rules import compile_rules
 from tests.filters.test_published_failures import ABOVE, CASES, case_of, lessons
 from tests.kit.decision.engine import policy_of
@@ -117,6 +118,28 @@ def test_a_parent_that_the_actor_cannot_see_still_counts(connection: Connection)
     assert agree(connection, case) == {"l0"}
     with acting(connection, "u1", "o1"):
         assert connection.execute(text("SELECT id FROM courses")).all() == []
+
+
+def test_a_grant_on_a_parent_counts_that_only_its_id_is_known_of(connection: Connection) -> None:
+    reference = LESSONS.tables["public.lessons"].model_copy(
+        update={"parent": Parent(column="course_id", type="course")}
+    )
+    tables = {**LESSONS.tables, "public.lessons": reference}
+    course = ResourceRef("course", "c1")
+    rows = [
+        lesson(0, "o1")._replace(parent=course),
+        lesson(1, "o2")._replace(parent=course),
+        lesson(2, "o1"),
+    ]
+    world = school()
+    world.grants = [Grant("g", "A", ToUser("u1"), OnResource(course))]
+    world.resources = {course: Resource("course", "c1")}
+    put_school(connection, world, rows)
+    config = LESSONS.model_copy(update={"tables": tables})
+    apply(connection, policy_of(world), config, now=None)
+    with acting(connection, "u1", "o1"):
+        found = connection.execute(text("SELECT id FROM lessons")).scalars()
+        assert set(found) == {"l0"}
 
 
 @pytest.mark.parametrize(

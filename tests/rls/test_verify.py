@@ -115,6 +115,11 @@ def test_the_migration_may_be_applied_again(database: Engine) -> None:
         ("GRANT app_owner TO app", "REVOKE app_owner FROM app", "app: owns public.courses"),
         ("GRANT pdp_rls TO app", "REVOKE pdp_rls FROM app", "app: is a member of pdp_rls"),
         (
+            "ALTER ROLE app SET pdp.actor = '{}'",
+            "ALTER ROLE app RESET pdp.actor",
+            "app: has an actor by default",
+        ),
+        (
             "GRANT INSERT ON grants TO app",
             "REVOKE INSERT ON grants FROM app",
             "app: may INSERT in the decision point's table grants",

@@ -11,8 +11,8 @@ from pdp_filters.ir import absent, any_of
 
 from pdp.decision import operators, residual
 from pdp.decision.forms import Forms
-from pdp.rls import lowering, migration, rules
-from pdp.rls.sql import Sql, sql
+from pdp.rls import lowering, migration, postgresql, rules
+from pdp.rls.sql import Sql, literal, sql
 from tests.kit.rls import database
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
@@ -202,7 +202,7 @@ def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
 @mutant(found_at=0)
 def null_is_under_a_not(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
-        lowering.PostgreSQL, "not_true", lambda _, condition: sql("(NOT ", condition, ")")
+        postgresql.PostgreSQL, "not_true", lambda _, condition: sql("(NOT ", condition, ")")
     )
 
 
@@ -211,33 +211,34 @@ def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
     def match(self: Any, test: TextTest, column: Any, text: str, *, negated: bool) -> Sql:
         before = "" if test is TextTest.PREFIX else "%"
         after = "" if test is TextTest.SUFFIX else "%"
-        pattern = lowering.literal(before + text.replace("\\", "\\\\") + after)
+        pattern = literal(before + text.replace("\\", "\\\\") + after)
         found = sql("(", column.expression.sql, f" LIKE {pattern} ESCAPE '\\')")
         return sql("(NOT ", found, ")") if negated else found
 
-    patch.setattr(lowering.PostgreSQL, "match", match)
+    patch.setattr(postgresql.PostgreSQL, "match", match)
 
 
 @mutant(found_at=0)
 def a_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     original = lowering.describe
-    patch.setattr(lowering, "describe", lambda *one: replace(original(*one), parent=None))
+    for module in (lowering, postgresql):
+        patch.setattr(module, "describe", lambda *one: replace(original(*one), parent=None))
 
 
 @mutant(found_at=0)
 def what_has_a_parent_has_none(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lowering.PostgreSQL, "has_no_parent", lambda *_: Sql(("(1 = 1)",)))
+    patch.setattr(postgresql.PostgreSQL, "has_no_parent", lambda *_: Sql(("(1 = 1)",)))
 
 
 @mutant(found_at=0)
 def a_fraction_is_cut_off(patch: pytest.MonkeyPatch) -> None:
-    original = lowering.PostgreSQL.compare
+    original = postgresql.PostgreSQL.compare
 
     def compare(self: Any, operator: Operator, column: Any, value: Any) -> Sql:
         cut = float(int(value)) if isinstance(value, float) else value
         return original(self, operator, column, cut)
 
-    patch.setattr(lowering.PostgreSQL, "compare", compare)
+    patch.setattr(postgresql.PostgreSQL, "compare", compare)
 
 
 @mutant(found_at=0)
@@ -245,7 +246,8 @@ def texts_are_ordered_by_a_language(patch: pytest.MonkeyPatch) -> None:
     def as_text(column: Any, _: Operator) -> Sql:
         return sql("lower(", column.expression.sql, ")")
 
-    patch.setattr(lowering, "_as_text", as_text)
+    for module in (lowering, postgresql):
+        patch.setattr(module, "as_text", as_text)
 
 
 @mutant(found_at=0)
