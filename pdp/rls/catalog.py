@@ -28,6 +28,7 @@ class ColumnInfo:
 class TableInfo:
     """A table."""
 
+    oid: int
     columns: Mapping[str, ColumnInfo]
     indexed: frozenset[str]
     """Columns with which an index begins."""
@@ -127,4 +128,4 @@ def _read_table(connection: Connection, schema: str, table: str) -> TableInfo | 
         for column in connection.execute(_COLUMNS, {"oid": row.oid})
     }
     indexed = connection.execute(_INDEXED, {"oid": row.oid}).scalars()
-    return TableInfo(columns, frozenset(indexed))
+    return TableInfo(row.oid, columns, frozenset(indexed))

@@ -29,4 +29,4 @@ def verify(store: Store, config: Config) -> list[Problem]:
     with store.read() as reader:
         catalog = read_catalog(reader.connection, config)
         expected = make_migration(read_policy(reader), config, catalog)
-        return list(problems(reader.connection, config, expected))
+        return list(problems(reader.connection, config, catalog, expected))

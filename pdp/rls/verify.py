@@ -1,12 +1,12 @@
 """Checks that a database still enforces the policy through row-level security."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from pdp.rls.catalog import PDP_TABLES
+from pdp.rls.catalog import PDP_TABLES, Catalog
 from pdp.rls.config import Config
 from pdp.rls.migration import APPLIED, VERSION, Migration, qualified
 from pdp.rls.sql import SCHEMA, SETTING, identifier
@@ -24,17 +24,23 @@ class Problem(NamedTuple):
     advice: str
 
 
-def problems(connection: Connection, config: Config, expected: Migration) -> Iterator[Problem]:
-    """Finds what is wrong. The migration is what would be generated now."""
+def problems(
+    connection: Connection, config: Config, catalog: Catalog, expected: Migration
+) -> Iterator[Problem]:
+    """Finds what is wrong. The migration is what would be generated now.
+
+    Needs no rights on the application's tables: it reads the catalog alone.
+    """
     # What the catalog writes depends on it.
     connection.execute(text("SET LOCAL search_path = pg_catalog, pg_temp"))
     yield from _drift(connection, expected)
     yield from _defaults(connection)
     for name in sorted(config.protected()):
-        yield from _table(connection, config, name, expected)
-        yield from _views(connection, name)
+        yield from _table(connection, config, name, catalog[name].oid, expected)
+        yield from _views(connection, name, catalog[name].oid)
+    owned = {name: catalog[name].oid for name in sorted(config.protected())}
     for role in config.roles:
-        yield from _role(connection, config, role)
+        yield from _role(connection, config, role, owned)
 
 
 def _drift(connection: Connection, expected: Migration) -> Iterator[Problem]:
@@ -85,14 +91,14 @@ _TABLE: Final = text("""
             SELECT p.polname::text FROM pg_policy p
             WHERE p.polrelid = c.oid AND p.polpermissive AND p.polname NOT LIKE 'pdp\\_%'
         ) AS others
-    FROM pg_class c WHERE c.oid = CAST(:table AS regclass)
+    FROM pg_class c WHERE c.oid = :oid
 """)
 
 
 def _table(
-    connection: Connection, config: Config, name: str, expected: Migration
+    connection: Connection, config: Config, name: str, oid: int, expected: Migration
 ) -> Iterator[Problem]:
-    row = connection.execute(_TABLE, {"table": qualified(name)}).one()
+    row = connection.execute(_TABLE, {"oid": oid}).one()
     if not row.is_enabled:
         yield Problem(name, "row-level security is not enabled: every row is seen", _AGAIN)
     if not row.is_forced:
@@ -106,10 +112,8 @@ def _table(
     for role in config.roles:
         for privilege in ("TRUNCATE", "TRIGGER", "REFERENCES"):
             if connection.execute(
-                text(
-                    "SELECT has_table_privilege(to_regrole(:role), CAST(:table AS regclass), :one)"
-                ),
-                {"role": identifier(role), "table": qualified(name), "one": privilege},
+                text("SELECT has_table_privilege(to_regrole(:role), CAST(:oid AS oid), :one)"),
+                {"role": identifier(role), "oid": oid, "one": privilege},
             ).scalar():
                 yield Problem(
                     name,
@@ -119,21 +123,27 @@ def _table(
 
 
 _VIEWS: Final = text("""
-    SELECT DISTINCT v.oid::regclass::text AS name, v.relkind = 'm' AS is_copy
-    FROM pg_depend d
-    JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-    JOIN pg_class v ON v.oid = r.ev_class
-    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = CAST(:table AS regclass)
-        AND v.relkind IN ('v', 'm') AND NOT EXISTS (
-            SELECT FROM pg_options_to_table(v.reloptions) o
-            WHERE o.option_name = 'security_invoker' AND o.option_value::boolean
-        )
+    WITH RECURSIVE readers(oid) AS (
+        SELECT CAST(:oid AS oid)
+        UNION
+        SELECT v.oid FROM readers
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = readers.oid
+        JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+        JOIN pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
+    )
+    SELECT v.oid::regclass::text AS name, v.relkind = 'm' AS is_copy
+    FROM readers JOIN pg_class v ON v.oid = readers.oid
+    WHERE v.relkind IN ('v', 'm') AND NOT EXISTS (
+        SELECT FROM pg_options_to_table(v.reloptions) o
+        WHERE o.option_name = 'security_invoker' AND o.option_value::boolean
+    )
     ORDER BY 1
 """)
+"""Views that read a table, also through other views."""
 
 
-def _views(connection: Connection, name: str) -> Iterator[Problem]:
-    for view in connection.execute(_VIEWS, {"table": qualified(name)}):
+def _views(connection: Connection, name: str, oid: int) -> Iterator[Problem]:
+    for view in connection.execute(_VIEWS, {"oid": oid}):
         if view.is_copy:
             yield Problem(
                 view.name, f"is a materialized view: a copy of {name} without policies", "drop it"
@@ -158,7 +168,9 @@ _ROLE: Final = text("""
 """)
 
 
-def _role(connection: Connection, config: Config, role: str) -> Iterator[Problem]:
+def _role(
+    connection: Connection, config: Config, role: str, owned: Mapping[str, int]
+) -> Iterator[Problem]:
     row = connection.execute(_ROLE, {"role": role, "schema": SCHEMA}).one_or_none()
     if row is None:
         yield Problem(role, "there is no such role", "create it, or correct the configuration")
@@ -170,13 +182,10 @@ def _role(connection: Connection, config: Config, role: str) -> Iterator[Problem
         yield Problem(role, "has BYPASSRLS", f"ALTER ROLE {identifier(role)} NOBYPASSRLS")
     if row.reads_all:
         yield Problem(role, f"is a member of {SCHEMA}, which reads all rows", "revoke it")
-    for name in sorted(config.protected()):
+    for name, oid in owned.items():
         if connection.execute(
-            text(
-                "SELECT pg_has_role(:role, relowner, 'MEMBER') FROM pg_class"
-                " WHERE oid = CAST(:table AS regclass)"
-            ),
-            {"role": role, "table": qualified(name)},
+            text("SELECT pg_has_role(:role, relowner, 'MEMBER') FROM pg_class WHERE oid = :oid"),
+            {"role": role, "oid": oid},
         ).scalar():
             yield Problem(
                 role,

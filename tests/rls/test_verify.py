@@ -140,6 +140,12 @@ def test_the_migration_may_be_applied_again(database: Engine) -> None:
             None,
         ),
         (
+            """CREATE VIEW own WITH (security_invoker) AS SELECT * FROM lessons;
+            CREATE VIEW through AS SELECT * FROM own""",
+            "DROP VIEW own CASCADE",
+            "public.through: reads public.lessons as its own owner",
+        ),
+        (
             "CREATE MATERIALIZED VIEW copied AS SELECT * FROM lessons",
             "DROP MATERIALIZED VIEW copied",
             "public.copied: is a materialized view",
