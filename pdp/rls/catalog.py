@@ -39,7 +39,7 @@ Catalog = Mapping[str, TableInfo]
 
 
 def read_catalog(connection: Connection, config: Config) -> Catalog:
-    """Reads all tables that a configuration names.
+    """Reads all tables that a configuration names. Sets the search path of the transaction.
 
     Raises:
         ValueError: they are not plain tables of this database, or the decision point's are not.
@@ -49,6 +49,8 @@ def read_catalog(connection: Connection, config: Config) -> Catalog:
             "row-level security needs PostgreSQL: database_url names a database of"
             f" {connection.dialect.name}"
         )
+    # How types are written depends on it.
+    connection.execute(text("SET LOCAL search_path = pg_catalog, pg_temp"))
     for name in PDP_TABLES:
         if _read_table(connection, config.pdp_schema, name) is None:
             raise ValueError(

@@ -16,8 +16,8 @@ def generate(store: Store, config: Config) -> Migration:
         DatabaseUnavailable: the database does not answer.
     """
     with store.read() as reader:
-        catalog = read_catalog(reader.connection, config)
-        return make_migration(read_policy(reader), config, catalog)
+        policy = read_policy(reader)
+        return make_migration(policy, config, read_catalog(reader.connection, config))
 
 
 def verify(store: Store, config: Config) -> list[Problem]:
@@ -27,6 +27,7 @@ def verify(store: Store, config: Config) -> list[Problem]:
         FilterUnsupported, ValueError, DatabaseUnavailable: as `generate`.
     """
     with store.read() as reader:
+        policy = read_policy(reader)
         catalog = read_catalog(reader.connection, config)
-        expected = make_migration(read_policy(reader), config, catalog)
+        expected = make_migration(policy, config, catalog)
         return list(problems(reader.connection, config, catalog, expected))

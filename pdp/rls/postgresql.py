@@ -34,6 +34,8 @@ _KINDS: Final = {
 }
 """Types whose values reach a question unchanged, as for `pdp_client.sqlalchemy`."""
 INTEGERS: Final = ("int2", "int4", "int8")
+_FAMILIES: Final = {"varchar": "text", **dict.fromkeys(INTEGERS, "integer")}
+"""Types of columns that join: others only join their like."""
 _INT64: Final = range(-(2**63), 2**63)
 _OPERATORS: Final = {
     Operator.EQUAL: "=",
@@ -208,18 +210,21 @@ class PostgreSQL:
         with self.scope() as scope:
             related = Rows(relation.table, scope)
             inner = condition(related)
-        matches = [
-            sql(
-                *("(", _ref(related, there, self._info(relation.table, there)), " = "),
-                *(_ref(rows, here, self._info(rows.table, here)), ")"),
-            )
-            for there, here in relation.on.items()
-        ]
+        matches = [self._equal(related, there, rows, here) for there, here in relation.on.items()]
         inner = self.all([*matches, inner])
         schema, _, table = relation.table.partition(".")
         qualified = f"{identifier(schema)}.{identifier(table)}"
         found = self._functions.exists(qualified, scope, inner)
         return found if wanted else sql("NOT ", found)
+
+    def _equal(self, related: Rows, there: str, rows: Rows, here: str) -> Sql:
+        one, other = self._info(related.table, there), self._info(rows.table, here)
+        if _FAMILIES.get(one.base, one.base) != _FAMILIES.get(other.base, other.base):
+            raise FilterUnsupported(
+                f"{related.table}.{there} of type {one.type} beside {rows.table}.{here} of type"
+                f" {other.type}"
+            )
+        return sql("(", _ref(related, there, one), " = ", _ref(rows, here, other), ")")
 
     def not_true(self, condition: Sql) -> Sql:
         return sql("((", condition, ") IS NOT TRUE)")

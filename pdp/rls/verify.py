@@ -29,10 +29,8 @@ def problems(
 ) -> Iterator[Problem]:
     """Finds what is wrong. The migration is what would be generated now.
 
-    Needs no rights on the application's tables: it reads the catalog alone.
+    Needs no rights on the application's tables, and the search path that `read_catalog` sets.
     """
-    # What the catalog writes depends on it.
-    connection.execute(text("SET LOCAL search_path = pg_catalog, pg_temp"))
     yield from _drift(connection, expected)
     yield from _defaults(connection)
     for name in sorted(config.protected()):

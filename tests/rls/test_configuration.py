@@ -57,7 +57,7 @@ def test_an_id_is_a_text_an_integer_or_a_uuid(connection: Connection, id_: str) 
         ({"id": "missing"}, "", "has no column missing"),
         ({"organization": "number"}, "", "is not stored as text"),
         ({"attributes": "{x: padded}"}, "x == 'a'", r"type character\(3\)"),
-        ({"attributes": "{x: folded}"}, "x == 'a'", "type folded"),
+        ({"attributes": "{x: folded}"}, "x == 'a'", "type public.folded"),
         ({"attributes": "{x: small}"}, "x == 1.0", "type real"),
         ({"attributes": "{x: stamp}"}, "x == 'a'", "type timestamp"),
         ({"attributes": "{x: document}"}, "x == 'a'", "type jsonb"),
@@ -75,6 +75,18 @@ def test_what_has_no_exact_comparison_is_refused(
         return
     with pytest.raises(FilterUnsupported, match=said):
         made(connection, table_of(**fields), condition)
+
+
+def test_columns_of_two_types_do_not_join(connection: Connection) -> None:
+    joined = "{x: {table: public.things, on: {id: number}, column: owner}}"
+    condition = "'a' in resource.attributes.x"
+    with pytest.raises(
+        FilterUnsupported, match=r"things\.id of type text beside public\.things\.num"
+    ):
+        made(connection, table_of(attributes=joined), condition)
+    assert made(
+        connection, table_of(attributes=joined.replace("id: number", "id: owner")), condition
+    )
 
 
 def test_an_attribute_that_no_row_has_is_null(connection: Connection) -> None:

@@ -51,40 +51,40 @@ def texted(name: str, old: str, new: str, *, found_at: int) -> None:
 
 texted("force_is_missing", " FORCE ROW", " NO FORCE ROW", found_at=0)
 texted("enable_is_missing", " ENABLE ROW", " DISABLE ROW", found_at=0)
-texted("deny_rules_are_permissive", "AS RESTRICTIVE", "AS PERMISSIVE", found_at=0)
-texted("disabled_users_have_rows", "AND u.status = 'active'", "", found_at=0)
+texted("deny_rules_are_permissive", "AS RESTRICTIVE", "AS PERMISSIVE", found_at=3)
+texted("disabled_users_have_rows", "AND u.status = 'active'", "", found_at=11)
 texted(
     "revoked_sessions_have_rows",
     "r.session_id = actor ->> 'session'",
     "r.session_id = actor ->> 'none'",
-    found_at=0,
+    found_at=13,
 )
-texted("others_are_members", "AND (active IS NULL OR m.role IS NOT NULL)", "", found_at=0)
-texted("grants_do_not_begin", "(g.not_before IS NULL OR", "(true OR", found_at=0)
-texted("grants_do_not_end", "(g.expires_at IS NULL OR", "(true OR", found_at=0)
+texted("others_are_members", "AND (active IS NULL OR m.role IS NOT NULL)", "", found_at=1)
+texted("grants_do_not_begin", "(g.not_before IS NULL OR", "(true OR", found_at=7)
+texted("grants_do_not_end", "(g.expires_at IS NULL OR", "(true OR", found_at=45)
 texted(
     "grants_to_others_count",
     "WHERE g.user_id = actor.user_id AND g.resource_type",
     "WHERE g.resource_type",
-    found_at=0,
+    found_at=15,
 )
 texted(
     "a_role_elsewhere_is_held_here",
     "AND (g.organization_id IS NULL OR g.organization_id = actor.organization_id)",
     "",
-    found_at=0,
+    found_at=15,
 )
 texted(
     "texts_of_the_actor_are_numbers",
     "CASE WHEN jsonb_typeof(value) = 'number' THEN",
     "CASE WHEN value #>> '{}' ~ '^[0-9.]+$' THEN",
-    found_at=0,
+    found_at=17,
 )
 texted(
     "null_of_the_actor_is_absent",
     "coalesce(jsonb_typeof(value), ",
     "coalesce(nullif(jsonb_typeof(value), 'null'), ",
-    found_at=0,
+    found_at=42,
 )
 
 
@@ -99,7 +99,7 @@ def what_is_written_is_not_checked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(migration, "_table", table)
 
 
-@mutant(found_at=0)
+@mutant(found_at=3)
 def create_takes_the_permission_of_read(patch: pytest.MonkeyPatch) -> None:
     wrong = {"read": "SELECT", "create": "INSERT", "update": "UPDATE", "delete": "DELETE"}
     wrong["read"], wrong["create"] = wrong["create"], wrong["read"]
@@ -109,12 +109,12 @@ def create_takes_the_permission_of_read(patch: pytest.MonkeyPatch) -> None:
 # --- from rules to filters ------------------------------------------------------------------------
 
 
-@mutant(found_at=0)
+@mutant(found_at=6)
 def deny_rules_are_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "_nowhere", lambda *_: TRUE)
 
 
-@mutant(found_at=0)
+@mutant(found_at=28)
 def deny_rules_elsewhere_are_dropped(patch: pytest.MonkeyPatch) -> None:
     original = lowering.ActorLowering.condition
 
@@ -126,7 +126,7 @@ def deny_rules_elsewhere_are_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lowering.ActorLowering, "condition", condition)
 
 
-@mutant(found_at=0)
+@mutant(found_at=3)
 def organizations_do_not_matter(patch: pytest.MonkeyPatch) -> None:
     original = lowering.ActorLowering._organization_is
 
@@ -137,13 +137,13 @@ def organizations_do_not_matter(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lowering.ActorLowering, "_organization_is", organization_is)
 
 
-@mutant(found_at=0)
+@mutant(found_at=24)
 def an_unknown_organization_is_the_active_one(patch: pytest.MonkeyPatch) -> None:
     original = rules._where
     patch.setattr(rules, "_where", lambda roles, _, alone: original(roles, True, alone))
 
 
-@mutant(found_at=0)
+@mutant(found_at=1)
 def a_role_on_one_resource_is_held_widely(patch: pytest.MonkeyPatch) -> None:
     original = lowering.ActorLowering._granted
 
@@ -155,17 +155,17 @@ def a_role_on_one_resource_is_held_widely(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lowering.ActorLowering, "_granted", granted)
 
 
-@mutant(found_at=0)
+@mutant(found_at=3)
 def value_first_comparisons_are_not_mirrored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Operator, "mirrored", property(lambda self: self))
 
 
-@mutant(found_at=0)
+@mutant(found_at=6)
 def not_is_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Forms, "negated", lambda self: self)
 
 
-@mutant(found_at=0)
+@mutant(found_at=1)
 def an_error_under_not_is_true(patch: pytest.MonkeyPatch) -> None:
     def negated(self: Forms) -> Forms:
         try:
@@ -176,7 +176,7 @@ def an_error_under_not_is_true(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Forms, "negated", negated)
 
 
-@mutant(found_at=0)
+@mutant(found_at=11)
 def has_is_folded_to_always(patch: pytest.MonkeyPatch) -> None:
     for module in (operators, residual):
         patch.setattr(module, "present", lambda _: TRUE)
@@ -191,7 +191,7 @@ def an_absent_list_is_an_empty_one(patch: pytest.MonkeyPatch) -> None:
         )
 
 
-@mutant(found_at=0)
+@mutant(found_at=284)
 def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(operators.TEXT_TESTS, "startsWith", TextTest.CONTAINS)
 
@@ -199,14 +199,14 @@ def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
 # --- from filters to SQL --------------------------------------------------------------------------
 
 
-@mutant(found_at=0)
+@mutant(found_at=2)
 def null_is_under_a_not(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         postgresql.PostgreSQL, "not_true", lambda _, condition: sql("(NOT ", condition, ")")
     )
 
 
-@mutant(found_at=0)
+@mutant(found_at=7)
 def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
     def match(self: Any, test: TextTest, column: Any, text: str, *, negated: bool) -> Sql:
         before = "" if test is TextTest.PREFIX else "%"
@@ -218,19 +218,19 @@ def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(postgresql.PostgreSQL, "match", match)
 
 
-@mutant(found_at=0)
+@mutant(found_at=3)
 def a_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     original = lowering.describe
     for module in (lowering, postgresql):
         patch.setattr(module, "describe", lambda *one: replace(original(*one), parent=None))
 
 
-@mutant(found_at=0)
+@mutant(found_at=3)
 def what_has_a_parent_has_none(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(postgresql.PostgreSQL, "has_no_parent", lambda *_: Sql(("(1 = 1)",)))
 
 
-@mutant(found_at=0)
+@mutant(found_at=36)
 def a_fraction_is_cut_off(patch: pytest.MonkeyPatch) -> None:
     original = postgresql.PostgreSQL.compare
 
@@ -250,6 +250,6 @@ def texts_are_ordered_by_a_language(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "as_text", as_text)
 
 
-@mutant(found_at=0)
+@mutant(found_at=23)
 def an_element_of_a_list_is_another(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(lowering._ARRAYS, lowering.Kind.TEXT, ("texts_in", "varchar(1)[]"))
