@@ -258,7 +258,9 @@ class ActorLowering(Lowering[Sql, Rows]):
         column, json = (right, left) if isinstance(left, Json) else (left, right)
         if not isinstance(column, Column):
             if operator is Operator.EQUAL:
-                raise FilterUnsupported(f"{operator.value} of {column} with a value of the actor")
+                raise FilterUnsupported(
+                    f"{operator.value} of {column.name} with a value of the actor"
+                )
             return FALSE
         typed = _as_kind(json, column.kind)
         sides = (typed, column) if isinstance(left, Json) else (column, typed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
+from pdp_client.plans import FilterUnsupported
 from pdp_filters import FALSE, TRUE, Filter
 
 from pdp.decision.policy import Policy
@@ -109,7 +110,6 @@ _HEAD: Final = f"""\
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL standard_conforming_strings = on;
-SET LOCAL check_function_bodies = off;
 SET LOCAL lock_timeout = '5s';
 
 {_ROLE}
@@ -188,8 +188,11 @@ def _policies(
             )
         found = compiled[permission]
 
-        def text(node: Filter) -> str:
-            return lower_rules(node, target, config, name, scope).text()
+        def text(node: Filter, permission: str = permission) -> str:
+            try:
+                return lower_rules(node, target, config, name, scope).text()
+            except FilterUnsupported as error:
+                raise FilterUnsupported(f"{name}, {permission}: {error}") from None
 
         if found.allow != FALSE:
             yield PolicyText(f"pdp_{word}", command, True, text(found.allow), found.allowing)

@@ -61,7 +61,12 @@ def test_an_id_is_a_text_an_integer_or_a_uuid(connection: Connection, id_: str) 
         ({"attributes": "{x: small}"}, "x == 1.0", "type real"),
         ({"attributes": "{x: stamp}"}, "x == 'a'", "type timestamp"),
         ({"attributes": "{x: document}"}, "x == 'a'", "type jsonb"),
-        ({"attributes": "{y: owner}"}, "x == 'a'", "lesson.x is not described"),
+        ({"attributes": "{y: owner}"}, "x == 'a'", "things, lesson:view: .*lesson.x is not descr"),
+        (
+            {"attributes": "{x: {table: public.things, on: {id: id}, column: owner}}"},
+            "x == actor.attributes.y",
+            "== of lesson.x with a value of the actor",
+        ),
         ({"attributes": "{x: owner}"}, "resource.id < 'a'", None),
         ({"id": "number"}, "resource.id < 'a'", "which is not stored as text"),
     ],

@@ -1,11 +1,13 @@
 """Compares what PostgreSQL shows and takes under generated row-level security with Check: four
 commands, of a role that owns nothing, on rows of drawn worlds."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from pdp_client import FilterUnsupported as Refused
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
@@ -25,6 +27,7 @@ from tests.kit.filters.worlds import (
 from tests.kit.rls.database import LESSONS, acting, apply, put_facts
 from tests.kit.rls.worlds import other_facts, random_policy
 
+_COMPARES_LIST = re.compile(r"tags [!=]= actor|actor\.attributes\.\w+ [!=]= \S*tags")
 FACTS_PER_POLICY = 5
 """Grants, users and rows change without a migration."""
 VIEW, EDIT = PERMISSIONS
@@ -74,12 +77,24 @@ def differences(
         random = Random(seed)
         rows, above = random_rows(random)
         case = random_policy(random, rows, above)
-        policy = expressible(case, found)
-        apply(connection, policy, LESSONS, now=NOW)
+        apply_expressible(connection, case, found)
         for _ in range(FACTS_PER_POLICY):
             yield from compare(seed, case, connection, found)
             rows, above = random_rows(random)
             case = other_facts(random, case, rows, above)
+
+
+def apply_expressible(connection: Connection, case: Case, found: Counter[str]) -> None:
+    """Applies the migration, without the rules that are refused by name."""
+    policy = expressible(case, found)
+    try:
+        apply(connection, policy, LESSONS, now=NOW)
+    except Refused:  # a list of the row beside a value of the actor
+        rules = case.world.rules
+        case.world.rules = [rule for rule in rules if not _COMPARES_LIST.search(rule.condition)]
+        assert len(case.world.rules) < len(rules)
+        found["refused"] += len(rules) - len(case.world.rules)
+        apply(connection, policy_of(case.world), LESSONS, now=NOW)
 
 
 def expressible(case: Case, found: Counter[str]) -> Policy:
