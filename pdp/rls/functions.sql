@@ -10,6 +10,12 @@ CREATE FUNCTION pdp_rls.clock() RETURNS double precision
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN extract(epoch FROM statement_timestamp())::double precision;
 
+CREATE FUNCTION pdp_rls.is_current(not_before double precision, expires_at double precision)
+RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (not_before IS NULL OR not_before <= pdp_rls.clock())
+    AND (expires_at IS NULL OR pdp_rls.clock() < expires_at);
+
 -- The actor of this transaction, if Check would not refuse them whatever they ask; else NULLs.
 CREATE FUNCTION pdp_rls.principal(
     OUT user_id text, OUT session_id text, OUT organization_id text, OUT organization_role text,
@@ -84,39 +90,53 @@ DECLARE
 BEGIN
     RETURN actor.user_id IS NOT NULL AND EXISTS (
         SELECT FROM @pdp@.grants g
-        WHERE g.user_id = actor.user_id AND g.organization_id IS NULL AND g.resource_id IS NULL AND g.role = ANY (roles) AND (g.not_before IS NULL OR g.not_before <= pdp_rls.clock()) AND (g.expires_at IS NULL OR pdp_rls.clock() < g.expires_at)
+        WHERE g.user_id = actor.user_id AND g.organization_id IS NULL AND g.resource_id IS NULL
+            AND g.role = ANY (roles) AND pdp_rls.is_current(g.not_before, g.expires_at)
     );
 END $pdp$;
 
--- Whether the actor holds one of the roles on all of the active organization, or everywhere.
+-- Whether an actor holds one of the roles on all of an organization, or everywhere.
+CREATE FUNCTION pdp_rls.is_held_by(
+    "user" text, organization text, organization_role text, roles text[]
+) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $pdp$
+BEGIN
+    RETURN "user" IS NOT NULL AND (
+        EXISTS (
+            SELECT FROM @pdp@.grants g
+            WHERE g.user_id = "user" AND g.resource_id IS NULL
+                AND (g.organization_id IS NULL OR g.organization_id = organization)
+                AND g.role = ANY (roles) AND pdp_rls.is_current(g.not_before, g.expires_at)
+        )
+        OR is_held_by.organization_role <> '' AND EXISTS (
+            SELECT FROM @pdp@.grants g
+            WHERE g.organization_role = is_held_by.organization_role AND g.resource_id IS NULL
+                AND (g.organization_id IS NULL OR g.organization_id = organization)
+                AND g.role = ANY (roles) AND pdp_rls.is_current(g.not_before, g.expires_at)
+        )
+    );
+END $pdp$;
+
+-- The same for the actor of this transaction and the active organization.
 CREATE FUNCTION pdp_rls.holds_widely(roles text[]) RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $pdp$
 DECLARE
     actor record := pdp_rls.principal();
 BEGIN
-    RETURN actor.user_id IS NOT NULL AND (
-        EXISTS (
-            SELECT FROM @pdp@.grants g
-            WHERE g.user_id = actor.user_id AND g.resource_id IS NULL
-                AND (g.organization_id IS NULL OR g.organization_id = actor.organization_id)
-                AND g.role = ANY (roles) AND (g.not_before IS NULL OR g.not_before <= pdp_rls.clock()) AND (g.expires_at IS NULL OR pdp_rls.clock() < g.expires_at)
-        )
-        OR actor.organization_role <> '' AND EXISTS (
-            SELECT FROM @pdp@.grants g
-            WHERE g.organization_role = actor.organization_role AND g.resource_id IS NULL
-                AND (g.organization_id IS NULL OR g.organization_id = actor.organization_id)
-                AND g.role = ANY (roles) AND (g.not_before IS NULL OR g.not_before <= pdp_rls.clock()) AND (g.expires_at IS NULL OR pdp_rls.clock() < g.expires_at)
-        )
-    );
+    RETURN pdp_rls.is_held_by(actor.user_id, actor.organization_id, actor.organization_role, roles);
 END $pdp$;
 
 -- The active organization, if the actor holds one of the roles on all of it.
 CREATE FUNCTION pdp_rls.organization_of(roles text[]) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $pdp$
+DECLARE
+    actor record := pdp_rls.principal();
 BEGIN
-    RETURN CASE WHEN pdp_rls.holds_widely(roles) THEN pdp_rls.actor_organization() END;
+    RETURN CASE WHEN pdp_rls.is_held_by(actor.user_id, actor.organization_id,
+        actor.organization_role, roles) THEN actor.organization_id END;
 END $pdp$;
 
 -- Resources of a type on which the user holds one of the roles.
@@ -129,7 +149,7 @@ BEGIN
     RETURN ARRAY(
         SELECT g.resource_id FROM @pdp@.grants g
         WHERE g.user_id = actor.user_id AND g.resource_type = granted_to_user.resource_type
-            AND g.role = ANY (roles) AND (g.not_before IS NULL OR g.not_before <= pdp_rls.clock()) AND (g.expires_at IS NULL OR pdp_rls.clock() < g.expires_at)
+            AND g.role = ANY (roles) AND pdp_rls.is_current(g.not_before, g.expires_at)
     );
 END $pdp$;
 
@@ -144,7 +164,7 @@ BEGIN
         SELECT g.resource_id FROM @pdp@.grants g
         WHERE g.organization_role = actor.organization_role AND actor.organization_role <> ''
             AND g.resource_type = granted_to_role.resource_type
-            AND g.role = ANY (roles) AND (g.not_before IS NULL OR g.not_before <= pdp_rls.clock()) AND (g.expires_at IS NULL OR pdp_rls.clock() < g.expires_at)
+            AND g.role = ANY (roles) AND pdp_rls.is_current(g.not_before, g.expires_at)
     );
 END $pdp$;
 
@@ -159,7 +179,7 @@ BEGIN
         SELECT g.organization_id FROM @pdp@.grants g
         WHERE g.user_id = actor.user_id AND g.organization_id IS NOT NULL
             AND g.organization_id IS DISTINCT FROM actor.organization_id
-            AND g.role = ANY (roles) AND (g.not_before IS NULL OR g.not_before <= pdp_rls.clock()) AND (g.expires_at IS NULL OR pdp_rls.clock() < g.expires_at)
+            AND g.role = ANY (roles) AND pdp_rls.is_current(g.not_before, g.expires_at)
     );
 END $pdp$;
 

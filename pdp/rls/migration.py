@@ -139,6 +139,7 @@ def _closing(config: Config) -> str:
     return f"""\
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO {roles};
+REVOKE EXECUTE ON FUNCTION {SCHEMA}.principal, {SCHEMA}.is_held_by FROM {roles};
 -- Policies name functions of the schema; until the end the role that applies this may too.
 GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;
 RESET ROLE;"""

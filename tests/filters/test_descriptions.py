@@ -290,3 +290,23 @@ def test_an_empty_organization_is_absent_beside_another_field(session, operator,
         )
     }
     assert found == expected
+
+
+def test_an_organization_is_compared_once_if_nothing_is_above(session):
+    own = Compare(Operator.EQUAL, LEVEL_ORGANIZATION, "o1")
+    not_foreign = Every(CHAIN, any_of(KindIs(LEVEL_ORGANIZATION, frozenset((Kind.ABSENT,))), own))
+    rows = {"1": "o1", "2": "o2", "3": None, "4": ""}
+    session.add_all(Room(id=id_, organization_id=one) for id_, one in rows.items())
+    session.flush()
+
+    def found(node: Filter) -> tuple[set[str], int]:
+        query = sa.select(Room.id).where(where(Plan("x:y", "room", node), Room))
+        return set(session.scalars(query)), str(query.compile(session.bind)).count(
+            "organization_id"
+        )
+
+    assert found(all_of(not_foreign, Some(CHAIN, own))) == ({"1"}, 1)
+    assert found(not_foreign)[0] == {"1", "3", "4"}
+    other = Some(CHAIN, Compare(Operator.EQUAL, LEVEL_ORGANIZATION, "o2"))
+    assert found(all_of(not_foreign, other))[0] == set()
+    assert found(any_of(not_foreign, Some(CHAIN, own)))[0] == {"1", "3", "4"}

@@ -8,7 +8,7 @@ another kind, and what a chain of parents comes to, is decided here, once for al
 target writes, NULL may always stand for false.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -117,7 +117,8 @@ class Lowering(Generic[C, E]):
     def condition(self, node: Filter, levels: tuple[Value, ...]) -> C:  # noqa: PLR0911
         match node:
             case And(parts):
-                return self._all([self.condition(part, levels) for part in parts])
+                needed = _without_absorbed(parts, levels[0].described)
+                return self._all([self.condition(part, levels) for part in needed])
             case Or(parts):
                 return self._any([self.condition(part, levels) for part in parts])
             case Compare(operator, left, right):
@@ -504,6 +505,31 @@ class Lowering(Generic[C, E]):
             return target.true
         parts = [part for part in parts if part is not target.false]
         return target.any(parts) if parts else target.false
+
+
+def _without_absorbed(parts: tuple[Filter, ...], described: ResourceMap) -> Iterable[Filter]:
+    """Without what another part implies if nothing is above the resource: that it is in an
+    organization, and that it is in that one or in none. A planner would count both."""
+    if described.parent is not None:
+        return parts
+    organizations = [
+        part.body
+        for part in parts
+        if isinstance(part, Some)
+        and isinstance(part.over, Chain)
+        and isinstance(part.body, Compare)
+        and isinstance(part.body.right, str)
+    ]
+    return [
+        part
+        for part in parts
+        if not (
+            isinstance(part, Every)
+            and isinstance(part.over, Chain)
+            and isinstance(part.body, Or)
+            and any(body in part.body.parts for body in organizations)
+        )
+    ]
 
 
 def _passes(test: TextTest, value: str, text: str) -> bool:

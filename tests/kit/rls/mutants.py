@@ -60,8 +60,8 @@ texted(
     found_at=13,
 )
 texted("others_are_members", "AND (active IS NULL OR m.role IS NOT NULL)", "", found_at=1)
-texted("grants_do_not_begin", "(g.not_before IS NULL OR", "(true OR", found_at=7)
-texted("grants_do_not_end", "(g.expires_at IS NULL OR", "(true OR", found_at=45)
+texted("grants_do_not_begin", "(not_before IS NULL OR", "(true OR", found_at=7)
+texted("grants_do_not_end", "(expires_at IS NULL OR", "(true OR", found_at=45)
 texted(
     "grants_to_others_count",
     "WHERE g.user_id = actor.user_id AND g.resource_type",
@@ -70,7 +70,7 @@ texted(
 )
 texted(
     "a_role_elsewhere_is_held_here",
-    "AND (g.organization_id IS NULL OR g.organization_id = actor.organization_id)",
+    "AND (g.organization_id IS NULL OR g.organization_id = organization)",
     "",
     found_at=15,
 )

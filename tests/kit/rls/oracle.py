@@ -210,8 +210,8 @@ def _moves(connection: Connection, moves: list[tuple[str, str]]) -> set[str]:
 def assert_not_degenerate(found: Counter[str]) -> None:
     """Worlds in which everything or nothing is allowed would prove little."""
     total = found["some"] + found["all"] + found["none"]
-    assert found["some"] > total * 0.2, found
+    assert found["some"] > total * 0.15, found
     assert found["all"] > total * 0.01, found
-    assert found["none"] < total * 0.8, found
+    assert found["none"] < total * 0.85, found
     assert found["rules"] > found["refused"], found
     assert found["moved"] > 0 < found["not moved"], found
