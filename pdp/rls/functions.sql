@@ -3,7 +3,8 @@
 --
 -- They belong to a role that may read four of these tables, and run as it. What they take are names
 -- of roles and types that the migration has written. Nobody can call them by name, since the schema
--- is closed; a policy holds them by their ids.
+-- is closed; a policy holds them by their ids. Two are only called by the others, whose role and
+-- search path they have, and by nobody else.
 
 -- Seconds since 1970-01-01 UTC, when the statement began.
 CREATE FUNCTION pdp_rls.clock() RETURNS double precision
@@ -21,7 +22,7 @@ CREATE FUNCTION pdp_rls.principal(
     OUT user_id text, OUT session_id text, OUT organization_id text, OUT organization_role text,
     OUT attributes text
 )
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $pdp$
 DECLARE
     -- A setting that was once set in a session is empty afterwards, not absent.
@@ -69,7 +70,7 @@ CREATE FUNCTION pdp_rls.actor_organization() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $pdp$
 BEGIN
-    RETURN nullif(pdp_rls.actor_text('organization'), '');
+    RETURN (pdp_rls.principal()).organization_id;
 END $pdp$;
 
 CREATE FUNCTION pdp_rls.actor_attributes() RETURNS jsonb
@@ -99,7 +100,7 @@ END $pdp$;
 CREATE FUNCTION pdp_rls.is_held_by(
     "user" text, organization text, organization_role text, roles text[]
 ) RETURNS boolean
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $pdp$
 BEGIN
     RETURN "user" IS NOT NULL AND (
