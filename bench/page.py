@@ -163,6 +163,22 @@ def _queries(found: Mapping[str, Any]) -> str:
     return _table(("query, on PostgreSQL", "p50 ms", "p99 ms"), (_LEFT, _RIGHT, _RIGHT), rows)
 
 
+def _rls(found: Mapping[str, Any]) -> str:
+    names = {
+        "by_hand": "the query by hand",
+        "filter": "the filter, with SQLAlchemy",
+        "row_level_security": "row-level security, the organization in the query too",
+        "forgotten": "row-level security, no condition in the query",
+        "plan": "making a plan, in the server",
+    }
+    rows = [
+        (name, *(f"{found[key][column]:.2f}" for column in ("p50_ms", "p99_ms")))
+        for key, name in names.items()
+    ]
+    head = (f"50 of {found['rows']:,} rows, on PostgreSQL", "p50 ms", "p99 ms")
+    return _table(head, (_LEFT, _RIGHT, _RIGHT), rows)
+
+
 def _webhooks(found: Mapping[str, Any]) -> str:
     head = (
         *("Clerk's messages: database", "messages/s", "told process, p50 / p95 ms"),
@@ -226,6 +242,7 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "log": _log,
     "million": _million,
     "queries": _queries,
+    "rls": _rls,
     "webhooks": _webhooks,
     "edges": _edges,
     "guards": _guards,

@@ -35,6 +35,9 @@ READY_SECONDS_MAX = 10
 STALE_P99_MS_MAX = 100
 GUARD_HIT_US_MAX = 10
 PAGE_P99_MS_MAX = 50
+BY_HAND_RATIO_MAX = 1.5
+BY_HAND_MS_MORE_MAX = 0.5
+PLAN_MS_MAX = 1
 
 NOT_MEASURED = "not measured"
 
@@ -95,6 +98,7 @@ class Results:
             *self._of_size(),
             *self._of_million(),
             *self._of_queries(),
+            *self._of_rls(),
             *self._of_edges(),
         ]
 
@@ -178,6 +182,23 @@ class Results:
         stored = f"{found['resources']:,}" if found else "a million"
         name = f"first 100 of the 1,000 resources that an actor may use, out of {stored}, p99"
         yield _at_most(name, found and found["page"]["p99_ms"], PAGE_P99_MS_MAX, " ms")
+
+    def _of_rls(self) -> Iterator[Target]:
+        found = self.parts.get("rls")
+        rows = f"{found['rows']:,}" if found else "a million"
+        names = {"filter": "a filter", "row_level_security": "row-level security"}
+        for key, name in names.items():
+            what = f"50 of {rows} rows through {name}, p50, to the query by hand"
+            wanted = f"<= {BY_HAND_RATIO_MAX:g}, or {BY_HAND_MS_MORE_MAX:g} ms more"
+            if found is None:
+                yield Target(what, wanted)
+                continue
+            ours, by_hand = (found[one]["p50_ms"] for one in (key, "by_hand"))
+            reached = ours <= max(BY_HAND_RATIO_MAX * by_hand, by_hand + BY_HAND_MS_MORE_MAX)
+            measured = f"{ours / by_hand:.2f} ({ours - by_hand:+.2f} ms)"
+            yield Target(what, wanted, measured, reached)
+        making = found and found["plan"]["p50_ms"]
+        yield _at_most("making a plan, p50", making, PLAN_MS_MAX, " ms", 2)
 
     def _of_edges(self) -> Iterator[Target]:
         found = self.parts.get("edges")

@@ -29,6 +29,7 @@ from pdp.cli import (
     lint,
     policy,
     policy_tests,
+    rls,
     secrets,
     serve,
     sidecar,
@@ -75,6 +76,7 @@ app.add_typer(clerk.app, name="clerk")
 app.add_typer(config.app, name="config")
 app.add_typer(context.app, name="context")
 app.add_typer(database.app, name="database")
+app.add_typer(rls.app, name="rls")
 app.add_typer(token.app, name="token")
 app.add_typer(grants.app, name="user")
 

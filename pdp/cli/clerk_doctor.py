@@ -20,19 +20,25 @@ def doctor(
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    rls: Annotated[
+        Path | None, typer.Option(help="rls.yaml: check row-level security, too.")
+    ] = None,
 ) -> None:
     """Checks the configuration from end to end. Exit status 1 where something failed."""
     from pdp.clock import wall_clock
     from pdp.doctor.checks import examine
     from pdp.process.logs import configure_logs
+    from pdp.rls.config import parse_config
     from pdp.settings import Settings
 
+    described = None if rls is None else parse_config(rls.read_text(encoding="utf-8"))
     settings = Settings.load(config)
     configure_logs("error", "console")  # what it finds is told as findings
     if token == "-":  # noqa: S105
         token = read_input("a session token")
     counts = dict.fromkeys(_STYLES, 0)
-    for finding in examine(settings, token.strip() if token is not None else None, wall_clock):
+    stripped = token.strip() if token is not None else None
+    for finding in examine(settings, stripped, wall_clock, described):
         mark = finding.verdict.value
         counts[mark] += 1
         advice = f" -> {finding.advice}" if finding.advice else ""

@@ -1,6 +1,7 @@
 """Partially evaluates a condition with a known actor, context and time.
 
-In:  a condition, the values of the actor and of the context, the resource type.
+In:  a condition, the values of the actor and of the context, the resource type. Or no actor: then a
+     filter also reads the actor, as `("actor", ...)`, and the time, as `("now",)`.
 Out: two filters: the resources for which the condition is definitely true, and those for which it
      is definitely false. If it fails, neither filter matches.
 
@@ -11,12 +12,14 @@ See docs/adr/0026-one-neutral-filter.md.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import product
 from typing import Final
 
 from pdp_filters import (
     TRUE,
     And,
+    Compare,
     Every,
     Field,
     Filter,
@@ -59,6 +62,11 @@ from pdp.errors import LimitExceeded
 _ATTRIBUTES: Final = Field(("attributes",))
 _ORGANIZATION: Final = Field(("organization",))
 _MAP: Final = frozenset((Kind.MAP,))
+_NOW: Final = Field(("now",))
+_OF_ACTOR: Final = frozenset(
+    f"actor.{name}" for name in ("id", "session", "organization", "organization_role", "attributes")
+)
+"""What a filter may read of an actor that is not known yet: what the database says of them."""
 
 _Case = tuple[Filter, Operand]
 """A filter of the case, and the operand in that case."""
@@ -73,7 +81,12 @@ def cost_max(condition: Condition, values: Values) -> float:
 
 
 def forms_of(
-    condition: Condition, values: Values, *, has_no_tenants: bool, is_affordable: bool
+    condition: Condition,
+    values: Values,
+    *,
+    has_no_tenants: bool,
+    is_affordable: bool,
+    actor_is_known: bool = True,
 ) -> Forms:
     """The two forms of a condition.
 
@@ -82,6 +95,8 @@ def forms_of(
         values: those of the actor, and `context` and `resource.type` of the question.
         has_no_tenants: whether resources of the type belong to no organization.
         is_affordable: whether the budget suffices for any resource.
+        actor_is_known: whether `values` hold the actor, the context and the time; else only
+            `resource.type`.
 
     Raises:
         LimitExceeded: the forms would have too many nodes.
@@ -92,7 +107,8 @@ def forms_of(
         return ERROR
     if opened.holds_nul(values):
         return unexpressed_forms("a text that holds NUL", expression)
-    forms = _Residual(values, has_no_tenants=has_no_tenants).forms(expression, {}, 0)
+    residual = _Residual(values, has_no_tenants=has_no_tenants, actor_is_known=actor_is_known)
+    forms = residual.forms(expression, {}, 0)
     if opened.estimate is None or is_affordable:
         return forms
     # The size of each row, and other conditions, decide whether it is evaluated at all.
@@ -119,9 +135,12 @@ class _Residual:
     """Evaluates a condition partially for an actor. `level` counts the quantifiers around an
     expression."""
 
-    def __init__(self, values: Values, *, has_no_tenants: bool) -> None:
+    def __init__(
+        self, values: Values, *, has_no_tenants: bool, actor_is_known: bool = True
+    ) -> None:
         self._values = values
         self._has_no_tenants = has_no_tenants
+        self._actor_is_known = actor_is_known
         self._forms_left = limits.PLAN_NODES_MAX
         self._sizes: dict[int, tuple[Filter, int]] = {}
         """By identity of the node. An entry keeps its node alive, so no other node can get that
@@ -135,6 +154,12 @@ class _Residual:
         check_size(max(self._size(forms.true), self._size(forms.false)))
         return forms
 
+    def _is_known(self, expression: Expression) -> bool:
+        """Whether its value depends on nothing that only a database knows."""
+        if self._actor_is_known:
+            return expression.is_known
+        return expression.free <= {"resource.type"}
+
     def _spend(self) -> None:
         self._forms_left -= 1
         if self._forms_left < 0:
@@ -147,13 +172,13 @@ class _Residual:
         return known[1]
 
     def _forms(self, expression: Expression, scope: _Scope, level: int) -> Forms:
-        if not expression.is_known and expression.kind is Syntax.CALL:
+        if not self._is_known(expression) and expression.kind is Syntax.CALL:
             made = self._call(expression, scope, level)
             if made is not None:
                 return made
-        if not expression.is_known and expression.kind is Syntax.COMPREHENSION:
+        if not self._is_known(expression) and expression.kind is Syntax.COMPREHENSION:
             return self._comprehension(expression, scope, level)
-        if not expression.is_known and expression.kind is Syntax.SELECT and expression.tests:
+        if not self._is_known(expression) and expression.kind is Syntax.SELECT and expression.tests:
             return self._presence(expression, scope, level)
         return by_case(
             (guard, as_bool(operand)) for guard, operand in self._cases(expression, scope, level)
@@ -173,14 +198,32 @@ class _Residual:
         if call.name == "_?_:_":
             test, first, second = (self.forms(operand, scope, level) for operand in inner)
             return by_case(((test.true, first), (test.false, second)))
+        if call.name in COMPARISONS and not self._actor_is_known:
+            timed = self._comparison_with_now(call)
+            if timed is not None:
+                return timed
         if call.name in COMPARISONS or call.name == "@in" or call.name in TEXT_TESTS:
-            if call.name == "@in" and inner[1].kind is Syntax.LIST and not inner[1].is_known:
+            if call.name == "@in" and inner[1].kind is Syntax.LIST and not self._is_known(inner[1]):
                 return self._in_written_list(call, scope, level)
             return by_case(
                 (all_of(left_guard, right_guard), binary(call, left, right, level))
                 for (left_guard, left), (right_guard, right) in self._combined(inner, scope, level)
             )
         return None
+
+    def _comparison_with_now(self, call: Expression) -> Forms | None:
+        """`now` on one side, a known time on the other. Seconds since 1970-01-01 UTC."""
+        operator = COMPARISONS[call.name]
+        now, other = call.inner
+        if other.name == "now":
+            now, other, operator = other, now, operator.mirrored
+        if now.kind is not Syntax.VARIABLE or now.name != "now" or not self._is_known(other):
+            return None
+        value = other.evaluate(self._values)
+        if not isinstance(value, datetime):
+            return None
+        seconds = value.timestamp()
+        return Forms(Compare(operator, _NOW, seconds), Compare(operator.opposite, _NOW, seconds))
 
     def _combined(
         self, operands: tuple[Expression, ...], scope: _Scope, level: int
@@ -255,7 +298,7 @@ class _Residual:
     ) -> Iterator[_Case]:
         """The cases of an operand. `whole`: it may also be the whole map of the resource's
         attributes."""
-        if expression.is_known:
+        if self._is_known(expression):
             yield TRUE, constant_of(expression.evaluate(self._values), expression)
             return
         if expression.kind is Syntax.VARIABLE:
@@ -289,6 +332,10 @@ class _Residual:
     def _variable(self, variable: Expression, scope: _Scope, *, whole: bool) -> Iterator[_Case]:
         if not is_declared(variable.name) or variable.name in scope:
             yield TRUE, scope[variable.name]
+        elif not variable.name.startswith("resource."):  # an actor that is not known
+            path = tuple(variable.name.split("."))
+            of_actor = variable.name in _OF_ACTOR
+            yield TRUE, Field(path) if of_actor else unexpressed(variable.name, variable)
         elif variable.name == "resource.attributes":
             yield (
                 TRUE,
@@ -306,6 +353,6 @@ class _Residual:
             return expression.name
         if expression.kind is Syntax.CALL and expression.name == "_[_]":
             index = expression.inner[1]
-            value = index.evaluate(self._values) if index.is_known else None
+            value = index.evaluate(self._values) if self._is_known(index) else None
             return value if isinstance(value, str) else None
         return None

@@ -17,11 +17,13 @@ from pdp.database.engine import database_name, open_engine
 from pdp.database.migrations import schema_problem
 from pdp.doctor.findings import Finding, failed, fine, warning
 from pdp.doctor.token import examine_token
-from pdp.errors import ClerkError, ClerkRefused, DatabaseUnavailable
+from pdp.errors import ClerkError, ClerkRefused, DatabaseUnavailable, PdpError
 from pdp.facts import Store
 from pdp.identity import KeysReport, examine_keys
 from pdp.model import Role
 from pdp.outgoing import open_client
+from pdp.rls.config import Config
+from pdp.rls.deployment import verify
 from pdp.settings import (
     ClerkSettings,
     Settings,
@@ -38,8 +40,13 @@ Reports = Mapping[str, KeysReport]
 """By issuer."""
 
 
-def examine(settings: Settings, token: str | None, clock: Clock) -> Iterator[Finding]:
-    """Runs all checks in order. A check is skipped if another one that it needs has failed."""
+def examine(
+    settings: Settings, token: str | None, clock: Clock, rls: Config | None = None
+) -> Iterator[Finding]:
+    """Runs all checks in order. A check is skipped if another one that it needs has failed.
+
+    `rls`: the configuration of row-level security, if there is any.
+    """
     store, finding = _open_database(settings)
     yield finding
     reports: dict[str, KeysReport] = {}
@@ -71,6 +78,8 @@ def examine(settings: Settings, token: str | None, clock: Clock) -> Iterator[Fin
     yield from _ways(settings.clerk)
     if store is not None:
         yield from _default_role(settings.clerk, store)
+    if store is not None and rls is not None:
+        yield from _row_level_security(store, rls)
     if token is not None:
         yield from examine_token(token, settings, reports, store, clock)
 
@@ -115,6 +124,19 @@ def _default_role(clerk: ClerkSettings, store: Store) -> Iterator[Finding]:
             f"there is no role {clerk.default_role}: new users are created without it",
             "add the role to the policy, or correct the setting",
         )
+
+
+def _row_level_security(store: Store, config: Config) -> Iterator[Finding]:
+    subject = "row-level security"
+    try:
+        found = verify(store, config)
+    except (PdpError, ValueError) as error:  # a rule or a table that it does not support
+        yield failed(subject, str(error), "correct the policy or the configuration")
+        return
+    for problem in found:
+        yield failed(f"{subject}: {problem.subject}", problem.message, problem.advice)
+    if not found:
+        yield fine(subject, "the database enforces the policy as it is now")
 
 
 # --- issuers --------------------------------------------------------------------------------------

@@ -252,3 +252,61 @@ def test_a_model_that_is_not_registered_is_refused():
 def test_a_plan_has_no_truth_value():
     with pytest.raises(TypeError, match="no truth value"):
         bool(Plan("note:view", "note", TRUE))
+
+
+class Room(Base):
+    """A room has nothing above it."""
+
+    __tablename__ = "rooms"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str | None]
+    owner: Mapped[str | None]
+
+
+register(
+    Room,
+    "room",
+    id=Room.id,
+    organization=Room.organization_id,
+    attributes={"owner": Room.owner},
+)
+
+
+@pytest.mark.parametrize("operator", [Operator.EQUAL, Operator.NOT_EQUAL, Operator.LESS_OR_EQUAL])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_empty_organization_is_absent_beside_another_field(session, operator, mirrored):
+    rows = [("o1", "o1"), ("o1", "o2"), ("", ""), ("", "o1"), (None, ""), ("o1", "")]
+    rooms = [Room(id=str(n), organization_id=a, owner=b) for n, (a, b) in enumerate(rows)]
+    session.add_all(rooms)
+    session.flush()
+    sides = (ORGANIZATION, Field(("attributes", "owner")))
+    node = Compare(operator, *(sides[::-1] if mirrored else sides))
+    found = set(session.scalars(sa.select(Room.id).where(where(Plan("x:y", "room", node), Room))))
+    expected = {
+        room.id
+        for room in rooms
+        if evaluate(
+            node, Row((Level("room", room.id, room.organization_id),), {"owner": room.owner})
+        )
+    }
+    assert found == expected
+
+
+def test_an_organization_is_compared_once_if_nothing_is_above(session):
+    own = Compare(Operator.EQUAL, LEVEL_ORGANIZATION, "o1")
+    not_foreign = Every(CHAIN, any_of(KindIs(LEVEL_ORGANIZATION, frozenset((Kind.ABSENT,))), own))
+    rows = {"1": "o1", "2": "o2", "3": None, "4": ""}
+    session.add_all(Room(id=id_, organization_id=one) for id_, one in rows.items())
+    session.flush()
+
+    def found(node: Filter) -> tuple[set[str], int]:
+        query = sa.select(Room.id).where(where(Plan("x:y", "room", node), Room))
+        return set(session.scalars(query)), str(query.compile(session.bind)).count(
+            "organization_id"
+        )
+
+    assert found(all_of(not_foreign, Some(CHAIN, own))) == ({"1"}, 1)
+    assert found(not_foreign)[0] == {"1", "3", "4"}
+    other = Some(CHAIN, Compare(Operator.EQUAL, LEVEL_ORGANIZATION, "o2"))
+    assert found(all_of(not_foreign, other))[0] == set()
+    assert found(any_of(not_foreign, Some(CHAIN, own)))[0] == {"1", "3", "4"}

@@ -8,7 +8,7 @@ values, null, values of other kinds and chains of parents, in the same way for a
 conditions of a target, NULL counts as false.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -55,7 +55,7 @@ _Below = tuple[ResourceMap, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class RowValue:
     """The resource."""
 
     rows: Any
@@ -63,7 +63,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _InChain:
+class ChainValue:
     """A resource of the chain."""
 
     type: str
@@ -96,7 +96,7 @@ class _Known:
     value: str
 
 
-_Value = Any
+Value = Any
 """A value of one of the classes above, or a Column."""
 
 
@@ -105,18 +105,21 @@ def lower(plan_filter: Filter, target: Target[C, E], rows: E, described: Resourc
 
     Raises FilterUnsupported for what the target cannot do exactly.
     """
-    return _Lowering(target).condition(plan_filter, (_Row(rows, described),))
+    return Lowering(target).condition(plan_filter, (RowValue(rows, described),))
 
 
-class _Lowering(Generic[C, E]):
+class Lowering(Generic[C, E]):
+    """Lowers the filters of one plan."""
+
     def __init__(self, target: Target[C, E]) -> None:
         self._target = target
 
-    def condition(self, node: Filter, levels: tuple[_Value, ...]) -> C:  # noqa: PLR0911
-        target = self._target
+    def condition(self, node: Filter, levels: tuple[Value, ...]) -> C:  # noqa: PLR0911
+        """The condition of a node. `levels`: the resource, and the elements of enclosing quantifiers."""
         match node:
             case And(parts):
-                return self._all([self.condition(part, levels) for part in parts])
+                needed = _without_absorbed(parts, levels[0].described)
+                return self._all([self.condition(part, levels) for part in needed])
             case Or(parts):
                 return self._any([self.condition(part, levels) for part in parts])
             case Compare(operator, left, right):
@@ -133,16 +136,9 @@ class _Lowering(Generic[C, E]):
                     if_absent=Kind.ABSENT in kinds,
                 )
             case Match(test, field, text, negated):
-
-                def match(value: _Value) -> C:
-                    if isinstance(value, _Known):
-                        return self._known(_passes(test, value.value, text) is not negated)
-                    if not isinstance(value, Column) or value.kind is not Kind.TEXT:
-                        return target.false
-                    _refuse_parsed(value, test.value)
-                    return target.match(test, value, text, negated=negated)
-
-                return self._field(field, levels, match)
+                return self._field(
+                    field, levels, lambda value: self._match(test, value, text, negated=negated)
+                )
             case Some(over, body) | Every(over, body):
                 wanted = isinstance(node, Some)
                 if isinstance(over, Chain):
@@ -158,7 +154,7 @@ class _Lowering(Generic[C, E]):
         raise TypeError(f"{type(node).__name__} is not part of a filter")
 
     def _comparison(
-        self, operator: Operator, left: Field, right: Field | Scalar, levels: tuple[_Value, ...]
+        self, operator: Operator, left: Field, right: Field | Scalar, levels: tuple[Value, ...]
     ) -> C:
         if not isinstance(right, Field):
             return self._field(left, levels, lambda value: self._compare(operator, value, right))
@@ -175,8 +171,8 @@ class _Lowering(Generic[C, E]):
     def _field(
         self,
         field: Field,
-        levels: tuple[_Value, ...],
-        then: Callable[[_Value], C],
+        levels: tuple[Value, ...],
+        then: Callable[[Value], C],
         *,
         if_absent: bool = False,
     ) -> C:
@@ -186,22 +182,22 @@ class _Lowering(Generic[C, E]):
 
     def _at(  # noqa: PLR0911  # a kind of value each
         self,
-        value: _Value,
+        value: Value,
         path: tuple[str, ...],
-        then: Callable[[_Value], C],
+        then: Callable[[Value], C],
         *,
         if_absent: bool,
     ) -> C:
         target = self._target
         match value:
-            case _Row(rows, described) if path == ("id",):
+            case RowValue(rows, described) if path == ("id",):
                 return then(self._id(rows, described))
-            case _Row(rows, described) if path == ("organization",):
+            case RowValue(rows, described) if path == ("organization",):
                 return self._organization(rows, described, then, (), if_absent=if_absent)
-            case _Row(rows, described) if path[:1] == ("attributes",):
+            case RowValue(rows, described) if path[:1] == ("attributes",):
                 attributes = _Map(rows, described.attributes, described.type)
                 return self._at(attributes, path[1:], then, if_absent=if_absent)
-            case _InChain(type_, id_, organization):
+            case ChainValue(type_, id_, organization):
                 found = {"type": _Known(type_), "id": id_, "organization": organization}
                 inner = found.get(path[0]) if len(path) == 1 else None
                 return self._known(if_absent) if inner is None else then(inner)
@@ -258,7 +254,7 @@ class _Lowering(Generic[C, E]):
         self,
         rows: E,
         described: ResourceMap,
-        then: Callable[[_Value], C],
+        then: Callable[[Value], C],
         below: _Below,
         *,
         if_absent: bool,
@@ -289,7 +285,7 @@ class _Lowering(Generic[C, E]):
 
     # --- predicates -------------------------------------------------------------------------------
 
-    def _kind_is(self, value: _Value, kinds: frozenset[Kind]) -> C:
+    def _kind_is(self, value: Value, kinds: frozenset[Kind]) -> C:
         if not isinstance(value, Column):
             kind = {_Map: Kind.MAP, _List: Kind.LIST, _Known: Kind.TEXT}[type(value)]
             return self._known(kind in kinds)
@@ -302,7 +298,7 @@ class _Lowering(Generic[C, E]):
             parts.append(self._target.is_null(value, wanted=True))
         return self._any(parts)
 
-    def _compare(self, operator: Operator, value: _Value, constant: Scalar) -> C:
+    def _compare(self, operator: Operator, value: Value, constant: Scalar) -> C:
         target = self._target
         if isinstance(value, _Known):
             return self._known(_compared(operator, value.value, constant))
@@ -317,7 +313,7 @@ class _Lowering(Generic[C, E]):
         _refuse_parsed(value, operator.value)
         return target.compare(operator, value, constant)
 
-    def _one_of(self, value: _Value, values: tuple[Scalar, ...], *, negated: bool) -> C:
+    def _one_of(self, value: Value, values: tuple[Scalar, ...], *, negated: bool) -> C:
         target = self._target
         if isinstance(value, _Known):
             return self._known((value.value in values) is not negated)
@@ -345,12 +341,26 @@ class _Lowering(Generic[C, E]):
         operator = Operator.NOT_EQUAL if negated else Operator.EQUAL
         return self._target.compare(operator, column, values[0])
 
-    def _compare_two(self, operator: Operator, left: _Value, right: _Value) -> C:
+    def _match(self, test: TextTest, value: Value, text: str, *, negated: bool) -> C:
+        if isinstance(value, _Known):
+            return self._known(_passes(test, value.value, text) is not negated)
+        if not isinstance(value, Column) or value.kind is not Kind.TEXT:
+            return self._target.false
+        _refuse_parsed(value, test.value)
+        return self._target.match(test, value, text, negated=negated)
+
+    def _compare_two(self, operator: Operator, left: Value, right: Value) -> C:
         if isinstance(left, _Known) or isinstance(right, _Known):
             raise FilterUnsupported("a comparison with the type of a resource")
         if not isinstance(left, Column) or not isinstance(right, Column):
             return self._compare_with_collection(operator, left, right)
         target = self._target
+        for column in (left, right):
+            if column.blank_is_absent:
+                plain = replace(column, blank_is_absent=False)
+                sides = (plain, right) if column is left else (left, plain)
+                there = target.is_null(column, wanted=False)
+                return self._all([there, self._compare_two(operator, *sides)])
         for column in (left, right):
             _refuse_parsed(column, f"{operator.value} with another field")
         same_kind = left.kind is right.kind
@@ -374,7 +384,7 @@ class _Lowering(Generic[C, E]):
                 parts.append(self._all([is_null, target.is_null(other, wanted=False)]))
         return self._any(parts)
 
-    def _compare_with_collection(self, operator: Operator, left: _Value, right: _Value) -> C:
+    def _compare_with_collection(self, operator: Operator, left: Value, right: Value) -> C:
         columns = [side for side in (left, right) if isinstance(side, Column)]
         if not columns and type(left) is type(right):
             raise FilterUnsupported(f"{operator.value} between {left.name} and {right.name}")
@@ -390,7 +400,7 @@ class _Lowering(Generic[C, E]):
     # --- quantifiers ------------------------------------------------------------------------------
 
     def _elements(
-        self, value: _Value, over: Field, body: Filter, levels: tuple[_Value, ...], *, some: bool
+        self, value: Value, over: Field, body: Filter, levels: tuple[Value, ...], *, some: bool
     ) -> C:
         if isinstance(value, _Map):
             raise FilterUnsupported(f"a search through the keys of {over}, which is a map")
@@ -400,7 +410,7 @@ class _Lowering(Generic[C, E]):
 
         def condition(related: E) -> C:
             if isinstance(many.each, Mapping):
-                element: _Value = _Map(related, many.each, value.name)
+                element: Value = _Map(related, many.each, value.name)
             else:
                 # An element is never absent.
                 element = replace(self._column(related, many.each, value.name), null=Kind.NULL)
@@ -414,18 +424,18 @@ class _Lowering(Generic[C, E]):
         rows: E,
         described: ResourceMap,
         body: Filter,
-        levels: tuple[_Value, ...],
+        levels: tuple[Value, ...],
         below: _Below,
         *,
         some: bool,
     ) -> C:
         own = self._own_organization(rows, described)
-        here = _InChain(described.type, self._id(rows, described), own)
+        here = ChainValue(described.type, self._id(rows, described), own)
         parts = [self.condition(body, (*levels, here))]
         parent = described.parent
         if isinstance(parent, Reference):
             column = self._target.column(rows, parent.id, is_identifier=True)
-            bare = _InChain(parent.type, replace(column, name=f"the id of {parent.type}"), None)
+            bare = ChainValue(parent.type, replace(column, name=f"the id of {parent.type}"), None)
             above = self._all(
                 [
                     self._target.is_null(bare.id, wanted=False),
@@ -497,6 +507,31 @@ class _Lowering(Generic[C, E]):
             return target.true
         parts = [part for part in parts if part is not target.false]
         return target.any(parts) if parts else target.false
+
+
+def _without_absorbed(parts: tuple[Filter, ...], described: ResourceMap) -> Iterable[Filter]:
+    """Without what another part implies if nothing is above the resource: that it is in an
+    organization, and that it is in that one or in none. A planner would count both."""
+    if described.parent is not None:
+        return parts
+    organizations = [
+        part.body
+        for part in parts
+        if isinstance(part, Some)
+        and isinstance(part.over, Chain)
+        and isinstance(part.body, Compare)
+        and isinstance(part.body.right, str)
+    ]
+    return [
+        part
+        for part in parts
+        if not (
+            isinstance(part, Every)
+            and isinstance(part.over, Chain)
+            and isinstance(part.body, Or)
+            and any(body in part.body.parts for body in organizations)
+        )
+    ]
 
 
 def _passes(test: TextTest, value: str, text: str) -> bool:

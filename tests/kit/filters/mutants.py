@@ -135,8 +135,8 @@ def grants_to_others_count(patch: pytest.MonkeyPatch) -> None:
 def a_resource_without_tenants_has_no_organization_to_read(patch: pytest.MonkeyPatch) -> None:
     original = residual._Residual
 
-    def made(values: Any, *, has_no_tenants: bool) -> Any:
-        return original(values, has_no_tenants=False)
+    def made(values: Any, *, has_no_tenants: bool, actor_is_known: bool) -> Any:
+        return original(values, has_no_tenants=False, actor_is_known=actor_is_known)
 
     patch.setattr(residual, "_Residual", made)
 
@@ -174,13 +174,13 @@ def whoever_has_a_parent_has_none(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=4)
 def an_empty_organization_is_one(patch: pytest.MonkeyPatch) -> None:
-    original = lowering._Lowering._own_organization
+    original = lowering.Lowering._own_organization
 
     def own(self: Any, rows: Any, described: Any) -> Any:
         found = original(self, rows, described)
         return lowering.replace(found, blank_is_absent=False)
 
-    patch.setattr(lowering._Lowering, "_own_organization", own)
+    patch.setattr(lowering.Lowering, "_own_organization", own)
 
 
 @mutant(found_at=20)

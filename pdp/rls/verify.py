@@ -1,0 +1,204 @@
+"""Checks that a database still enforces the policy through row-level security."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from pdp.rls.catalog import PDP_TABLES, Catalog
+from pdp.rls.config import Config
+from pdp.rls.migration import APPLIED, VERSION, Migration, qualified
+from pdp.rls.sql import SCHEMA, SETTING, identifier
+
+_AGAIN: Final = "run `pdp rls generate` and apply the migration"
+_COMMENT: Final = re.compile(r"pdp rls ([0-9]+) sha256:([0-9a-f]{64}) applied:([0-9a-f]{32})")
+
+
+class Problem(NamedTuple):
+    """Why rows may be seen or written that Check would refuse, or the other way round."""
+
+    subject: str
+    """A table, a role or a view."""
+    message: str
+    advice: str
+
+
+def problems(
+    connection: Connection, config: Config, catalog: Catalog, expected: Migration
+) -> Iterator[Problem]:
+    """Finds what is wrong. The migration is what would be generated now.
+
+    Needs no rights on the application's tables, and the search path that `read_catalog` sets.
+    """
+    yield from _drift(connection, expected)
+    yield from _defaults(connection)
+    for name in sorted(config.protected()):
+        yield from _table(connection, config, name, catalog[name].oid, expected)
+        yield from _views(connection, name, catalog[name].oid)
+    owned = {name: catalog[name].oid for name in sorted(config.protected())}
+    for role in config.roles:
+        yield from _role(connection, config, role, owned)
+
+
+def _drift(connection: Connection, expected: Migration) -> Iterator[Problem]:
+    comment = connection.execute(
+        text("SELECT obj_description(to_regnamespace(:schema), 'pg_namespace')"),
+        {"schema": SCHEMA},
+    ).scalar()
+    found = _COMMENT.fullmatch(comment or "")
+    if found is None:
+        yield Problem(SCHEMA, "no migration of this program was applied", _AGAIN)
+        return
+    if (found[1], found[2]) != (str(VERSION), expected.digest):
+        yield Problem(
+            SCHEMA,
+            "the rules, the columns or the configuration have changed since the migration was"
+            " applied",
+            _AGAIN,
+        )
+    if connection.execute(text(APPLIED)).scalar() != found[3]:
+        yield Problem(SCHEMA, "a policy or a function was changed after it was applied", _AGAIN)
+
+
+_DEFAULTS: Final = text("""
+    SELECT coalesce(r.rolname, 'all roles') AS role FROM pg_db_role_setting s
+    LEFT JOIN pg_roles r ON r.oid = s.setrole
+    CROSS JOIN unnest(s.setconfig) AS one(setting)
+    WHERE setting LIKE :prefix AND (
+        s.setdatabase = 0
+        OR s.setdatabase = (SELECT d.oid FROM pg_database d WHERE datname = current_database())
+    )
+    ORDER BY 1
+""")
+
+
+def _defaults(connection: Connection) -> Iterator[Problem]:
+    for role in connection.execute(_DEFAULTS, {"prefix": f"{SETTING}=%"}).scalars():
+        yield Problem(
+            role,
+            f"has an actor by default, so that a session that sets none is not nobody: {SETTING}",
+            f"ALTER ROLE or ALTER DATABASE ... RESET {SETTING}",
+        )
+
+
+_TABLE: Final = text("""
+    SELECT c.relrowsecurity AS is_enabled, c.relforcerowsecurity AS is_forced,
+        ARRAY(SELECT p.polname::text FROM pg_policy p WHERE p.polrelid = c.oid) AS policies,
+        ARRAY(
+            SELECT p.polname::text FROM pg_policy p
+            WHERE p.polrelid = c.oid AND p.polpermissive AND p.polname NOT LIKE 'pdp\\_%'
+        ) AS others
+    FROM pg_class c WHERE c.oid = :oid
+""")
+
+
+def _table(
+    connection: Connection, config: Config, name: str, oid: int, expected: Migration
+) -> Iterator[Problem]:
+    row = connection.execute(_TABLE, {"oid": oid}).one()
+    if not row.is_enabled:
+        yield Problem(name, "row-level security is not enabled: every row is seen", _AGAIN)
+    if not row.is_forced:
+        yield Problem(name, "row-level security is not forced: the owner passes it", _AGAIN)
+    for missing in sorted({one.name for one in expected.policies[name]} - set(row.policies)):
+        yield Problem(name, f"the policy {missing} is missing", _AGAIN)
+    for other in sorted(row.others):
+        yield Problem(
+            name, f"the policy {other} allows rows, too", "drop it, or make it restrictive"
+        )
+    for role in config.roles:
+        for privilege in ("TRUNCATE", "TRIGGER", "REFERENCES"):
+            if connection.execute(
+                text("SELECT has_table_privilege(to_regrole(:role), CAST(:oid AS oid), :one)"),
+                {"role": identifier(role), "oid": oid, "one": privilege},
+            ).scalar():
+                yield Problem(
+                    name,
+                    f"{role} has the privilege {privilege}, which passes row-level security",
+                    f"REVOKE {privilege} ON {qualified(name)} FROM {identifier(role)}",
+                )
+
+
+_VIEWS: Final = text("""
+    WITH RECURSIVE readers(oid) AS (
+        SELECT CAST(:oid AS oid)
+        UNION
+        SELECT v.oid FROM readers
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = readers.oid
+        JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+        JOIN pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
+    )
+    SELECT v.oid::regclass::text AS name, v.relkind = 'm' AS is_copy
+    FROM readers JOIN pg_class v ON v.oid = readers.oid
+    WHERE v.relkind IN ('v', 'm') AND NOT EXISTS (
+        SELECT FROM pg_options_to_table(v.reloptions) o
+        WHERE o.option_name = 'security_invoker' AND o.option_value::boolean
+    )
+    ORDER BY 1
+""")
+"""Views that read a table, also through other views."""
+
+
+def _views(connection: Connection, name: str, oid: int) -> Iterator[Problem]:
+    for view in connection.execute(_VIEWS, {"oid": oid}):
+        if view.is_copy:
+            yield Problem(
+                view.name, f"is a materialized view: a copy of {name} without policies", "drop it"
+            )
+        else:
+            yield Problem(
+                view.name,
+                f"reads {name} as its own owner, not as the role that asks",
+                f"ALTER VIEW {view.name} SET (security_invoker = true)",
+            )
+
+
+_ROLE: Final = text("""
+    SELECT r.rolsuper OR EXISTS (
+            SELECT FROM pg_roles s WHERE s.rolsuper AND pg_has_role(r.oid, s.oid, 'MEMBER')
+        ) AS is_superuser,
+        r.rolbypassrls OR EXISTS (
+            SELECT FROM pg_roles s WHERE s.rolbypassrls AND pg_has_role(r.oid, s.oid, 'MEMBER')
+        ) AS bypasses,
+        coalesce(pg_has_role(r.oid, to_regrole(:schema), 'MEMBER'), false) AS reads_all
+    FROM pg_roles r WHERE r.rolname = :role
+""")
+
+
+def _role(
+    connection: Connection, config: Config, role: str, owned: Mapping[str, int]
+) -> Iterator[Problem]:
+    row = connection.execute(_ROLE, {"role": role, "schema": SCHEMA}).one_or_none()
+    if row is None:
+        yield Problem(role, "there is no such role", "create it, or correct the configuration")
+        return
+    if row.is_superuser:
+        yield Problem(role, "is a superuser, who passes row-level security", "connect as another")
+        return
+    if row.bypasses:
+        yield Problem(role, "has BYPASSRLS", f"ALTER ROLE {identifier(role)} NOBYPASSRLS")
+    if row.reads_all:
+        yield Problem(role, f"is a member of {SCHEMA}, which reads all rows", "revoke it")
+    for name, oid in owned.items():
+        if connection.execute(
+            text("SELECT pg_has_role(:role, relowner, 'MEMBER') FROM pg_class WHERE oid = :oid"),
+            {"role": role, "oid": oid},
+        ).scalar():
+            yield Problem(
+                role,
+                f"owns {name}, or is a member of its owner: it may switch row-level security off",
+                "let the application connect as a role that owns nothing",
+            )
+    for table in PDP_TABLES:
+        full = f"{identifier(config.pdp_schema)}.{identifier(table)}"
+        for privilege in ("INSERT", "UPDATE", "DELETE"):
+            if connection.execute(
+                text("SELECT has_table_privilege(:role, CAST(:table AS regclass), :one)"),
+                {"role": role, "table": full, "one": privilege},
+            ).scalar():
+                yield Problem(
+                    role,
+                    f"may {privilege} in the decision point's table {table}, and so take any role",
+                    f"REVOKE {privilege} ON {full} FROM {identifier(role)}",
+                )

@@ -1,0 +1,18 @@
+"""PostgreSQL shows and takes what Check allows: four commands, connected as a plain role."""
+
+from collections import Counter
+
+import pytest
+from sqlalchemy import Connection
+
+from tests.kit import soak
+from tests.kit.rls.oracle import FACTS_PER_POLICY, assert_not_degenerate, differences
+
+WORLDS = soak.count(20_000, sample=60)
+pytestmark = pytest.mark.soak
+
+
+def test_a_role_that_owns_nothing_has_the_rows_that_check_allows(connection: Connection) -> None:
+    found: Counter[str] = Counter()
+    assert not list(differences(range(WORLDS // FACTS_PER_POLICY), connection, found))
+    assert_not_degenerate(found)

@@ -1,0 +1,237 @@
+"""`pdp rls generate` and `verify`, as an operator runs them, and what `verify` finds."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, make_url, text
+
+from pdp.clock import wall_clock
+from pdp.doctor.checks import examine
+from pdp.facts import Store
+from pdp.model import Effect, Entity, Grant, Permission, Role, Rule, ToOrganizationRole
+from pdp.rls.config import Config, parse_config
+from pdp.rls.deployment import generate, verify
+from pdp.settings import Settings
+from tests.kit.clusters import Cluster
+from tests.kit.rls.database import CONFIG, LESSONS, execute, open_database
+from tests.kit.tokens import ISSUER, signing_key
+
+POLICY: list[Entity] = [
+    *(Permission(name) for name in ("lesson:view", "lesson:edit")),
+    Role("A"),
+    Rule("view", "A", Effect.ALLOW, "*", "resource.attributes.owner == actor.id"),
+    Rule("never", "A", Effect.DENY, "lesson:edit", "resource.attributes.open == false"),
+    Grant("g", "A", ToOrganizationRole("org:member")),
+]
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster) -> Iterator[Engine]:
+    """A database whose policy is stored in it, with the migration applied."""
+    engine = open_database(cluster.database())
+    with Store(engine).write() as transaction:
+        for entity in POLICY:
+            transaction.insert(entity)
+    with engine.connect() as connection:
+        execute(connection, generate(Store(engine), LESSONS).text)
+    yield engine
+    engine.dispose()
+
+
+def problems(engine: Engine, config: Config = LESSONS) -> list[str]:
+    return [f"{one.subject}: {one.message}" for one in verify(Store(engine), config)]
+
+
+@contextmanager
+def done(engine: Engine, statement: str, undo: str) -> Iterator[None]:
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(undo))
+
+
+def test_nothing_is_found_after_the_migration_was_applied(database: Engine) -> None:
+    assert problems(database) == []
+
+
+def test_the_migration_may_be_applied_again(database: Engine) -> None:
+    with database.connect() as connection:
+        execute(connection, generate(Store(database), LESSONS).text)
+    assert problems(database) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "undo", "found"),
+    [
+        (
+            "ALTER TABLE lessons NO FORCE ROW LEVEL SECURITY",
+            "ALTER TABLE lessons FORCE ROW LEVEL SECURITY",
+            "public.lessons: row-level security is not forced",
+        ),
+        (
+            "ALTER TABLE lessons DISABLE ROW LEVEL SECURITY",
+            "ALTER TABLE lessons ENABLE ROW LEVEL SECURITY",
+            "public.lessons: row-level security is not enabled",
+        ),
+        (
+            "ALTER POLICY pdp_update_deny ON lessons RENAME TO other",
+            "ALTER POLICY other ON lessons RENAME TO pdp_update_deny",
+            "public.lessons: the policy pdp_update_deny is missing",
+        ),
+        (
+            "CREATE POLICY all_rows ON lessons USING (true)",
+            "DROP POLICY all_rows ON lessons",
+            "public.lessons: the policy all_rows allows rows, too",
+        ),
+        (
+            "ALTER FUNCTION pdp_rls.clock() VOLATILE",
+            "ALTER FUNCTION pdp_rls.clock() STABLE",
+            "pdp_rls: a policy or a function was changed",
+        ),
+        (
+            "UPDATE rules SET condition = 'true' WHERE id = 'view'",
+            "UPDATE rules SET condition = '" + POLICY[3].condition + "' WHERE id = 'view'",
+            "pdp_rls: the rules, the columns or the configuration have changed",
+        ),
+        (
+            "ALTER TABLE lessons ALTER seats TYPE bigint",
+            "ALTER TABLE lessons ALTER seats TYPE integer",
+            None,
+        ),
+        (
+            "GRANT TRUNCATE ON lessons TO app",
+            "REVOKE TRUNCATE ON lessons FROM app",
+            "public.lessons: app has the privilege TRUNCATE",
+        ),
+        ("ALTER ROLE app BYPASSRLS", "ALTER ROLE app NOBYPASSRLS", "app: has BYPASSRLS"),
+        ("ALTER ROLE app SUPERUSER", "ALTER ROLE app NOSUPERUSER", "app: is a superuser"),
+        ("GRANT app_owner TO app", "REVOKE app_owner FROM app", "app: owns public.courses"),
+        ("GRANT pdp_rls TO app", "REVOKE pdp_rls FROM app", "app: is a member of pdp_rls"),
+        (
+            "ALTER ROLE app SET pdp.actor = '{}'",
+            "ALTER ROLE app RESET pdp.actor",
+            "app: has an actor by default",
+        ),
+        (
+            "GRANT INSERT ON grants TO app",
+            "REVOKE INSERT ON grants FROM app",
+            "app: may INSERT in the decision point's table grants",
+        ),
+        (
+            "CREATE VIEW all_lessons AS SELECT * FROM lessons",
+            "DROP VIEW all_lessons",
+            "public.all_lessons: reads public.lessons as its own owner",
+        ),
+        (
+            "CREATE VIEW all_lessons WITH (security_invoker = off) AS SELECT * FROM lessons",
+            "DROP VIEW all_lessons",
+            "public.all_lessons: reads public.lessons as its own owner",
+        ),
+        (
+            "CREATE VIEW all_lessons WITH (security_invoker) AS SELECT * FROM lessons",
+            "DROP VIEW all_lessons",
+            None,
+        ),
+        (
+            """CREATE VIEW own WITH (security_invoker) AS SELECT * FROM lessons;
+            CREATE VIEW through AS SELECT * FROM own""",
+            "DROP VIEW own CASCADE",
+            "public.through: reads public.lessons as its own owner",
+        ),
+        (
+            "CREATE MATERIALIZED VIEW copied AS SELECT * FROM lessons",
+            "DROP MATERIALIZED VIEW copied",
+            "public.copied: is a materialized view",
+        ),
+    ],
+)
+def test_what_no_longer_enforces_the_policy_is_found(
+    database: Engine, statement: str, undo: str, found: str | None
+) -> None:
+    with done(database, statement, undo):
+        said = problems(database)
+        assert any(one.startswith(found) for one in said) if found else said == []
+    assert problems(database) == []
+
+
+def test_a_role_that_is_missing_is_found(database: Engine) -> None:
+    config = parse_config(CONFIG.replace("[app]", "[app, other]"))
+    assert "other: there is no such role" in problems(database, config)
+
+
+def test_a_database_without_the_migration_is_found(cluster: Cluster) -> None:
+    engine = open_database(cluster.database())
+    with Store(engine).write() as transaction:
+        for entity in POLICY:
+            transaction.insert(entity)
+    said = problems(engine)
+    assert "pdp_rls: no migration of this program was applied" in said
+    assert "public.lessons: row-level security is not enabled: every row is seen" in said
+    engine.dispose()
+
+
+def test_an_operator_generates_applies_and_verifies(
+    database: Engine, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "rls.yaml"
+    file.write_text(CONFIG)
+    url = make_url(database.url).set(drivername="postgresql")
+
+    def pdp(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pdp", *arguments, "--config", str(file)],
+            env={"PDP_DATABASE_URL": url.render_as_string(hide_password=False), "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    made = pdp("rls", "generate")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == generate(Store(database), LESSONS).text
+    assert pdp("rls", "verify").returncode == 0
+    undo = "ALTER TABLE lessons FORCE ROW LEVEL SECURITY"
+    with done(database, "ALTER TABLE lessons NO FORCE ROW LEVEL SECURITY", undo):
+        found = pdp("rls", "verify")
+        examined = pdp_doctor(file, url.render_as_string(hide_password=False))
+    assert found.returncode == 1
+    assert "row-level security is not forced" in found.stdout
+    assert "row-level security: public.lessons: row-level security is not forced" in examined
+
+
+def pdp_doctor(file: Path, url: str) -> str:
+    issuer = {"issuer": ISSUER, "public_key": signing_key().public_pem}
+    settings = Settings(database_url=url, issuers=[issuer])
+    config = parse_config(file.read_text())
+    findings = examine(settings, None, wall_clock, config)
+    return "\n".join(f"{one.subject}: {one.message}" for one in findings)
+
+
+def test_a_role_that_is_no_superuser_can_apply_it(cluster: Cluster) -> None:
+    engine = open_database(cluster.database())
+    with Store(engine).write() as transaction:
+        for entity in POLICY:
+            transaction.insert(entity)
+    script = generate(Store(engine), LESSONS).text
+    with engine.begin() as connection:
+        connection.execute(text("ALTER ROLE app_owner CREATEROLE"))
+        connection.execute(text("DROP OWNED BY pdp_rls"))
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text(f"ALTER DATABASE {name} OWNER TO app_owner"))
+        for table in ("users", "memberships", "grants", "revoked_sessions"):
+            connection.execute(text(f"ALTER TABLE {table} OWNER TO app_owner"))
+        connection.execute(text("GRANT pdp_rls TO app_owner WITH ADMIN OPTION"))
+    with engine.connect() as connection:
+        connection.execute(text("SET SESSION AUTHORIZATION app_owner"))
+        connection.commit()
+        execute(connection, script)
+        connection.invalidate()
+    assert problems(engine) == []
+    engine.dispose()
