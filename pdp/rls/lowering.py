@@ -76,7 +76,7 @@ class ActorLowering(Lowering[Sql, Rows]):
     _target: PostgreSQL
 
     def condition(self, node: Filter, levels: tuple[Value, ...]) -> Sql:  # noqa: PLR0911
-        """The condition of a node. `levels`: the resource, and the elements of enclosing quantifiers."""
+        """A node as a condition. `levels`: the resource, and elements of enclosing quantifiers."""
         match node:
             case rules.HoldsEverywhere(roles):
                 return Sql((_once(f"holds_everywhere({texts(roles)})", "boolean"),))

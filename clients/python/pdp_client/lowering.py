@@ -115,7 +115,7 @@ class Lowering(Generic[C, E]):
         self._target = target
 
     def condition(self, node: Filter, levels: tuple[Value, ...]) -> C:  # noqa: PLR0911
-        """The condition of a node. `levels`: the resource, and the elements of enclosing quantifiers."""
+        """A node as a condition. `levels`: the resource, and elements of enclosing quantifiers."""
         match node:
             case And(parts):
                 needed = _without_absorbed(parts, levels[0].described)
