@@ -19,6 +19,7 @@ from pdp.cli import (
     audit,
     clerk,
     database,
+    diff,
     explain,
     lint,
     policy,
@@ -46,6 +47,7 @@ app.command("sidecar")(sidecar.sidecar)
 app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
+app.command("diff")(diff.diff)
 app.command("check")(ask.check)
 app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)

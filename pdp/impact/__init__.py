@@ -1,0 +1,12 @@
+"""What a candidate policy would change: for all users, for past decisions, for those of now.
+
+In: two worlds (`effective_differences`), or a candidate policy and decisions.
+Out: counts and examples of answers that differ.
+
+Never: decides for a caller; answers by code of its own. Every compared answer is one of
+`pdp.decision.decide`.
+"""
+
+from pdp.impact.effective import Cell, Example, Impact, effective_differences
+
+__all__ = ["Cell", "Example", "Impact", "effective_differences"]
