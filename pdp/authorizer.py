@@ -17,6 +17,7 @@ from pdp.decision import decide, prepare, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
+from pdp.impact import Redaction, inputs_of
 from pdp.model import (
     Actor,
     Decision,
@@ -51,6 +52,8 @@ class Ruling(NamedTuple):
     """Seconds since 1970-01-01 UTC."""
     view: View | None
     """The facts that were read; None if the token was refused, for then no fact was read."""
+    inputs: Sequence[str] = ()
+    """inputs[i] is what decisions[i] read, if that is recorded."""
 
 
 class Authorizer:
@@ -65,13 +68,16 @@ class Authorizer:
         clock: Clock,
         record_allows: bool,
         provision: Provision | None = None,
+        redaction: Redaction | None = None,
     ) -> None:
+        """`redaction`: removes secrets from recorded inputs; None: inputs are not recorded."""
         self._verifier = verifier
         self._replica = replica
         self._recorder = recorder
         self._clock = clock
         self._record_allows = record_allows
         self._provision = provision
+        self._redaction = redaction
 
     async def rule(
         self,
@@ -135,6 +141,7 @@ class Authorizer:
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
         resources = [question.resource for question in questions]
         view = await self.view(token, resources, at_least_revision)
+        inputs: list[str] = []
         standing = prepare(view.policy, token, view.user, view.organization, now)
         if refusal is not None:
             decisions = [Decision(Effect.DENY, standing.refusal or refusal)] * len(questions)
@@ -145,9 +152,11 @@ class Authorizer:
                 if decision.effect is Effect.DENY:
                     decision = with_step_up(decision, standing, question, chain)
                 decisions.append(decision)
+                if self._redaction is not None:
+                    inputs.append(inputs_of(standing, question, chain, self._redaction))
                 if pace.is_over():
                     await pace.give_way()
-        return Ruling(token, decisions, ids, view.revision, now, view)
+        return Ruling(token, decisions, ids, view.revision, now, view, inputs)
 
     async def view(
         self, token: VerifiedToken, resources: Sequence[Resource | None], at_least_revision: int
@@ -182,6 +191,7 @@ class Authorizer:
                 revision=ruling.revision,
                 decided_at=ruling.decided_at,
                 request=request,
+                inputs=ruling.inputs,
             )
 
         effects = {decision.effect for decision in ruling.decisions}

@@ -24,6 +24,7 @@ from pdp.cli import (
     lint,
     policy,
     policy_tests,
+    replay,
     secrets,
     serve,
     sidecar,
@@ -48,6 +49,7 @@ app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
 app.command("diff")(diff.diff)
+app.command("replay")(replay.replay)
 app.command("check")(ask.check)
 app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)

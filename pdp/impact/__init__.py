@@ -8,5 +8,18 @@ Never: decides for a caller; answers by code of its own. Every compared answer i
 """
 
 from pdp.impact.effective import Cell, Example, Impact, effective_differences
+from pdp.impact.inputs import inputs_of
+from pdp.impact.redaction import Redaction
+from pdp.impact.replay import Flips, Replay, replay
 
-__all__ = ["Cell", "Example", "Impact", "effective_differences"]
+__all__ = [
+    "Cell",
+    "Example",
+    "Flips",
+    "Impact",
+    "Redaction",
+    "Replay",
+    "effective_differences",
+    "inputs_of",
+    "replay",
+]

@@ -26,6 +26,7 @@ from pdp.facts import Barriers, Listener, Replica, Store, migrate
 from pdp.http import WEBHOOK_PATH, PostHandler, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
+from pdp.impact import Redaction
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.process.certificates import examine_certificates
 from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
@@ -144,6 +145,9 @@ class Service:
             clock=self._clock,
             record_allows=settings.audit_allows,
             provision=self._provisioner(directory),
+            redaction=(
+                Redaction(settings.audit_redacted_keys) if settings.audit_inputs == "full" else None
+            ),
         )
         queries = AccessQueries(
             authorizer,

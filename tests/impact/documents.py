@@ -70,7 +70,7 @@ def random_document(chance: Random) -> PolicyDocument:
         resource_types=tuple(
             ResourceType(name, chance.choice(list(Tenancy)), chance.random() < 0.3)
             for name in ("course", "lesson")
-            if chance.random() < 0.2
+            if chance.random() < 0.3
         ),
         roles=tuple(
             Role(name, inherits=tuple(one for one in ROLES if chance.random() < 0.2))
@@ -108,7 +108,7 @@ def changed_document(chance: Random, document: PolicyDocument) -> PolicyDocument
 
 def _rule(chance: Random, rule_id: str) -> Rule:
     effect = chance.choice([Effect.ALLOW, Effect.ALLOW, Effect.ALLOW, Effect.DENY])
-    condition = chance.choice(["", *CONDITIONS])
+    condition = chance.choice([*[""] * 6, *CONDITIONS])
     return Rule(rule_id, chance.choice(ROLES), effect, chance.choice(PATTERNS), condition)
 
 
