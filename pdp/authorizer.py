@@ -37,6 +37,9 @@ Provision = Callable[[VerifiedToken], Awaitable[int]]
 """Creates the user, organization and membership named in a verified token, unless Clerk has already
 reported them. Returns a revision at which that is stored. Raises `errors.Unavailable`."""
 
+Offer = Callable[[VerifiedToken, View, Sequence[Question], Sequence[Decision], float], None]
+"""Takes the decisions of one request and their time. Never waits, never raises."""
+
 ROUTING_ATTEMPTS_MAX = 3
 
 
@@ -69,8 +72,20 @@ class Authorizer:
         record_allows: bool,
         provision: Provision | None = None,
         redaction: Redaction | None = None,
+        offer: Offer | None = None,
     ) -> None:
-        """`redaction`: removes secrets from recorded inputs; None: inputs are not recorded."""
+        """Puts the rooms together.
+
+        Args:
+            verifier: Verifies tokens.
+            replica: Has the facts.
+            recorder: Writes the decision log.
+            clock: The time of decisions.
+            record_allows: Whether allows are recorded too.
+            provision: Creates users that only their token names; None: nobody does.
+            redaction: Removes secrets from recorded inputs; None: inputs are not recorded.
+            offer: Takes decisions that a candidate policy makes too; None: there is no shadow.
+        """
         self._verifier = verifier
         self._replica = replica
         self._recorder = recorder
@@ -78,6 +93,7 @@ class Authorizer:
         self._record_allows = record_allows
         self._provision = provision
         self._redaction = redaction
+        self._offer = offer
 
     async def rule(
         self,
@@ -156,6 +172,8 @@ class Authorizer:
                     inputs.append(inputs_of(standing, question, chain, self._redaction))
                 if pace.is_over():
                     await pace.give_way()
+            if self._offer is not None:
+                self._offer(token, view, questions, decisions, now)
         return Ruling(token, decisions, ids, view.revision, now, view, inputs)
 
     async def view(

@@ -27,6 +27,7 @@ from pdp.cli import (
     replay,
     secrets,
     serve,
+    shadow,
     sidecar,
 )
 from pdp.cli.output import HELP_STYLE, emit, fail, say
@@ -60,6 +61,7 @@ app.command("key")(secrets.key)
 app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
+app.add_typer(shadow.app, name="shadow")
 app.add_typer(database.app, name="database")
 
 

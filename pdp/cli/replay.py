@@ -50,7 +50,7 @@ def replay(
     from pdp.settings import DatabaseSettings
 
     seconds = _duration(since)
-    candidate = read_candidate(file)
+    candidate = _candidate(file)
     log = DecisionLog(open_store(DatabaseSettings.load(config), create=False).engine)
     result = ask_again(_records(log, wall_clock() - seconds), candidate)
     if output is Output.JSON:
@@ -60,23 +60,21 @@ def replay(
     raise typer.Exit(1 if result.flipped else 0)
 
 
-def read_candidate(file: Path) -> "Policy":
+def _candidate(file: Path) -> "Policy":
     """The policy of a document with permissions and roles. Exits with status 2 if it is none."""
-    from pdp.decision import build_policy
-    from pdp.document import parse_document
     from pdp.errors import InvalidPolicy
+    from pdp.impact import policy_of
 
     try:
-        document = parse_document(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{file}: is not UTF-8 text") from None
+        return policy_of(file.read_text(encoding="utf-8"))
     except InvalidPolicy as error:
         for violation in error.violations:
             fail(violation.located(str(file)))
         raise typer.Exit(2) from None
-    if document.permissions is None or document.roles is None:
-        raise ValueError(f"{file}: a candidate has the sections permissions and roles")
-    return build_policy(1, document.permissions, document.roles, document.rules or (), ())
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: is not UTF-8 text") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _duration(text: str) -> float:

@@ -11,6 +11,7 @@ from pdp.impact.effective import Cell, Example, Impact, effective_differences
 from pdp.impact.inputs import inputs_of
 from pdp.impact.redaction import Redaction
 from pdp.impact.replay import Flips, Replay, replay
+from pdp.impact.shadow import Shadow, policy_of
 
 __all__ = [
     "Cell",
@@ -19,7 +20,9 @@ __all__ = [
     "Impact",
     "Redaction",
     "Replay",
+    "Shadow",
     "effective_differences",
     "inputs_of",
+    "policy_of",
     "replay",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pdp.decision import Policy, Standing, decide, prepare
+from pdp.decision import Policy, Principal, decide, prepare
 from pdp.decision.evaluate import reach_of
 from pdp.decision.principal import holds
 from pdp.document import World, same_entity
@@ -170,7 +170,7 @@ class _Comparison:
         self._renamable = frozenset(users) - fixed
         self._altered = frozenset(self._indices[user] for user in _altered_users(*worlds))
         self._same_types = worlds[0].policy.resource_types == worlds[1].policy.resource_types
-        self._known: dict[tuple[str, str | None], list[Standing]] = {}
+        self._known: dict[tuple[str, str | None], list[Principal]] = {}
         self._classes = self._group_actors()
         self._split: dict[object, list[_Class]] = {}
 
@@ -201,7 +201,7 @@ class _Comparison:
                 found.update(dict.fromkeys(facts.memberships))
         return found
 
-    def _principal(self, world: World, user: str, active: str | None) -> Standing:
+    def _principal(self, world: World, user: str, active: str | None) -> Principal:
         token = VerifiedToken(Actor(user, "", active), "", "", self._now + 60, {})
         organization = world.organizations.get(active) if active is not None else None
         return prepare(world.policy, token, world.users.get(user), organization, self._now)
@@ -451,7 +451,7 @@ class _Stored(NamedTuple):
     """Roles in which other organizations, and on which resources."""
 
 
-def _stored(principal: Standing) -> _Stored:
+def _stored(principal: Principal) -> _Stored:
     elsewhere = frozenset(
         (grant.role, grant.scope.organization_id)
         for grant in principal.elsewhere

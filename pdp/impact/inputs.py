@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from pdp.decision import Policy, Situation, Standing
+from pdp.decision import Policy, Principal, Situation
 from pdp.decision.evaluate import applicable
 from pdp.decision.principal import IN_ORGANIZATION, grants_elsewhere, grants_on_resources
 from pdp.impact.redaction import Redaction
@@ -49,7 +49,7 @@ class InputsUnusable(ValueError):
 
 
 def inputs_of(
-    principal: Standing,
+    principal: Principal,
     question: Question,
     chain: tuple[ResourceFacts, ...],
     redaction: Redaction,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.audit import build_records, decode, encode, new_decision_id
-from pdp.decision import Policy
+from pdp.decision import Policy, prepare
 from pdp.document import Asked, PolicyDocument, World
 from pdp.impact import Redaction, inputs_of, replay
 from pdp.impact.inputs import INPUTS_BYTES_MAX
@@ -47,7 +47,8 @@ DEFAULT = Redaction(("*password*", "*apikey*", "*token*"))
 def record_of(world: World, asked: Asked, redaction: Redaction = NOTHING) -> DecisionRecord:
     """The record of a decision, as it comes back from the log."""
     situation = world.situation(asked, NOW)
-    principal = situation.standing()
+    active = situation.organizations.get(asked.actor.organization_id or "")
+    principal = prepare(situation.policy, situation.token, situation.user, active, NOW)
     inputs = inputs_of(principal, situation.question, situation.chain, redaction)
     decision = situation.decide()
     (record,) = build_records(
