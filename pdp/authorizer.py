@@ -56,7 +56,7 @@ class Ruling(NamedTuple):
     view: View | None
     """The facts that were read; None if the token was refused, for then no fact was read."""
     inputs: Sequence[str] = ()
-    """inputs[i] is what decisions[i] read, if that is recorded."""
+    """inputs[i] is what decisions[i] read, if that is recorded; otherwise empty."""
 
 
 class Authorizer:
@@ -169,7 +169,10 @@ class Authorizer:
                     decision = with_step_up(decision, standing, question, chain)
                 decisions.append(decision)
                 if self._redaction is not None:
-                    inputs.append(inputs_of(standing, question, chain, self._redaction))
+                    records = self._record_allows or decision.effect is Effect.DENY
+                    inputs.append(
+                        inputs_of(standing, question, chain, self._redaction) if records else ""
+                    )
                 if pace.is_over():
                     await pace.give_way()
             if self._offer is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bench.part import Part
-from bench.parts import batch, check, denials, edges, guards, million, queries, webhooks
+from bench.parts import batch, check, denials, edges, guards, million, queries, shadow, webhooks
 
 _LOAD = ("h2load", "taskset")
 
@@ -13,6 +13,7 @@ PARTS: Mapping[str, Part] = {
     "denials": Part("denials that are recorded first", denials.measure, _LOAD, True),
     "million": Part("a million users on PostgreSQL", million.measure, ("taskset",)),
     "queries": Part("what an actor may do and use", queries.measure, ("taskset",)),
+    "shadow": Part("a candidate policy beside the real one", shadow.measure, _LOAD),
     "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),
     "edges": Part("replica, sidecar and caching guard", edges.measure, _LOAD),
     "guards": Part(

@@ -37,6 +37,8 @@ def set_(
     from pdp.document import PolicyDocument, parse_document, render_document
     from pdp.errors import InvalidPolicy
 
+    if not 0 <= sample <= 1:  # not a number: the range of the option does not notice
+        raise typer.BadParameter("must be a number from 0 to 1", param_hint="--sample")
     try:
         document = parse_document(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

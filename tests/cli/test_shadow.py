@@ -74,4 +74,8 @@ def test_a_candidate_that_is_no_policy_is_refused(
     for text in ("version: 1\nusers: []\n", "version: 1\nroles: 7\n", expensive):
         (tmp_path / "candidate.yaml").write_text(text)
         assert run("shadow", "set", str(tmp_path / "candidate.yaml")).status == 2
+    (tmp_path / "candidate.yaml").write_text(CANDIDATE)
+    for sample in ("nan", "2", "-1"):
+        done = run("shadow", "set", str(tmp_path / "candidate.yaml"), "--sample", sample)
+        assert done.status == 2, sample
     assert run("shadow", "status").status == 1

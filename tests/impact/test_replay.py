@@ -39,6 +39,7 @@ from tests.impact.documents import (
     random_document,
 )
 from tests.kit import soak
+from tests.kit.stall import Stopwatch
 
 NOTHING = Redaction(())
 DEFAULT = Redaction(("*password*", "*apikey*", "*token*"))
@@ -194,6 +195,27 @@ def test_no_secret_is_recorded_whatever_the_spelling_of_its_key(values: dict[str
     text = encode(record).decode()
     assert "hunter2" not in text
     assert text.count("[redacted]") == 3  # context, claims, attributes
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text": "eyJ" * 20_000},
+        {"text": "eyJaaaaaa." * 6_000},
+        {"text": "Bearer" + " " * 60_000},
+        {"text": "-----BEGIN " * 6_000},
+        {"\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 20_000: 1.0},
+        {"p" * 60_000: "x"},
+        {f"pass{index}wor": "x" for index in range(3_000)},
+    ],
+    ids=range(7),
+)
+def test_no_text_takes_long_to_redact(values: dict[str, Any]) -> None:
+    redaction = Redaction(("*password*", "*a*b*c*d*e*"))
+    redaction.redact({"warm": "up"})
+    watch = Stopwatch()
+    redaction.redact(values)
+    assert watch.seconds < 0.5
 
 
 def test_what_is_no_secret_is_recorded_as_it_is() -> None:
