@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Thread
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from pdp.decision import Policy
+from pdp.decision import Policy, decide
 from pdp.document import PolicyDocument, World, render_document
 from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore, View
 from pdp.impact import Shadow, shadow
@@ -101,7 +102,7 @@ def test_all_replicas_take_a_candidate_from_sql_and_add_up_what_they_count(
     metrics = [Metrics(), Metrics()]
     replicas = [start(one) for one in metrics]
     offer(replicas[0], view_of())
-    assert not replicas[0]._queue, "without a candidate nothing is kept"
+    assert not replicas[0].waiting, "without a candidate nothing is kept"
     set_candidate(store, "false")
     view = view_of()
 
@@ -126,14 +127,14 @@ def test_a_flood_is_dropped_and_counted_and_never_waits(
     metrics = Metrics()
     one = start(metrics)
     set_candidate(store, "")
-    eventually(lambda: one._active is not None)
+    eventually(lambda: one.is_active)
     view, watch = view_of(), Stopwatch()
     for _ in range(50_000):
         offer(one, view)
-        assert len(one._queue) <= QUEUE_MAX
+        assert one.waiting <= QUEUE_MAX
     assert watch.seconds < 5
     one.stop()
-    assert metrics.outcomes.total() + len(one._queue) == 50_000
+    assert metrics.outcomes.total() + one.waiting == 50_000
     assert store.counts()[0].dropped == metrics.outcomes["dropped"] > 10_000
 
 
@@ -141,16 +142,17 @@ def test_an_expensive_candidate_uses_a_bounded_share_of_a_core(
     store: ShadowStore, start: Callable[[Metrics], Shadow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spent: list[float] = []
-    decide_slice = Shadow._decide_slice
 
-    def measured(self: Shadow, active: shadow._Active) -> float:
-        spent.append(decide_slice(self, active))
-        return spent[-1]
+    def measured(*arguments: Any) -> Decision:
+        began = time.thread_time()
+        decision = decide(*arguments)
+        spent.append(time.thread_time() - began)
+        return decision
 
-    monkeypatch.setattr(Shadow, "_decide_slice", measured)
+    monkeypatch.setattr(shadow, "decide", measured)
     one = start(Metrics())
     set_candidate(store, "context.a.all(x, context.a.exists(y, x.contains(y)))")
-    eventually(lambda: one._active is not None)
+    eventually(lambda: one.is_active)
     view, context = view_of(), {"a": [f"{index}" for index in range(60)] + ["b"]}
     began = time.monotonic()
 
@@ -199,13 +201,13 @@ def test_a_stored_candidate_of_another_form_is_refused_and_the_next_one_is_taken
     metrics = Metrics()
     one = start(metrics)
     store.set("version: 99\n", 1.0, NOW)
-    eventually(lambda: one._refused != "")
+    eventually(lambda: one.problem is not None)
     offer(one, view_of())
-    assert not one._queue
+    assert not one.waiting
     set_candidate(store, "")
-    eventually(lambda: one._active is not None)
+    eventually(lambda: one.is_active)
     store.clear()
-    eventually(lambda: one._active is None)
+    eventually(lambda: not one.is_active)
 
 
 def test_a_sample_is_about_as_large_as_it_says(
@@ -214,12 +216,12 @@ def test_a_sample_is_about_as_large_as_it_says(
     metrics = Metrics()
     one = start(metrics)
     set_candidate(store, "", 0.1)
-    eventually(lambda: one._active is not None)
+    eventually(lambda: one.is_active)
     view = view_of()
     for _ in range(10_000):
         offer(one, view)
     one.stop()
-    assert 800 < metrics.outcomes.total() + len(one._queue) < 1_200
+    assert 800 < metrics.outcomes.total() + one.waiting < 1_200
 
 
 def test_counts_of_an_earlier_candidate_are_not_added_and_groups_are_bounded(
