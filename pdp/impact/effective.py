@@ -14,19 +14,16 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pdp.decision import Policy, Principal, decide, prepare
-from pdp.decision.evaluate import reach_of
-from pdp.decision.principal import holds
 from pdp.document import World, same_entity
+from pdp.impact.actor_groups import ActorClass, ActorPlace, Place, Worlds, group_actors
 from pdp.impact.condition_use import NOT_STORED, ConditionUse, Keys, use_of
-from pdp.impact.resource_groups import Group, Mark, Shape, renamed, shapes_of
+from pdp.impact.resource_groups import Group, Shape, renamed, shapes_of
 from pdp.model import (
     Actor,
     Decision,
     Effect,
-    InOrganization,
     OnResource,
     Question,
-    Reason,
     Resource,
     ResourceRef,
     VerifiedToken,
@@ -36,8 +33,6 @@ DECISIONS_MAX: Final = 2_000_000
 """About a minute of one core."""
 EXAMPLES_MAX: Final = 3
 _KNOWN_MAX: Final = 20_000
-
-Worlds = tuple[World, World]
 
 
 class Example(NamedTuple):
@@ -99,51 +94,6 @@ def effective_differences(
     return impact
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """Where an actor acts, and organizations and resources on which they have grants."""
-
-    organization_id: str | None
-    marks: frozenset[Mark]
-
-
-_Actor = tuple[int, _Place]
-"""Index of a user, and where they act."""
-
-
-@dataclass(slots=True, eq=False)
-class _Class:
-    """Actors that differ in their ids, places and, until the class is split, in attributes."""
-
-    changed: bool
-    """Whether what is stored of the actors differs between the worlds."""
-    roles: frozenset[str]
-    others: frozenset[str] = frozenset()
-    """Ids of other users in the attributes that are read."""
-    actors: list[_Actor] = field(default_factory=list)
-    _by_mark: dict[Mark, dict[_Place, list[_Actor]]] | None = None
-    _by_user: dict[int, list[_Actor]] | None = None
-
-    def by_mark(self) -> dict[Mark, dict[_Place, list[_Actor]]]:
-        """The actors by each mark of their place, then by place."""
-        if self._by_mark is None:
-            found: dict[Mark, dict[_Place, list[_Actor]]] = {}
-            for actor in self.actors:
-                for mark in actor[1].marks:
-                    found.setdefault(mark, {}).setdefault(actor[1], []).append(actor)
-            self._by_mark = found
-        return self._by_mark
-
-    def by_user(self) -> dict[int, list[_Actor]]:
-        """The actors by the index of the user."""
-        if self._by_user is None:
-            found: dict[int, list[_Actor]] = {}
-            for actor in self.actors:
-                found.setdefault(actor[0], []).append(actor)
-            self._by_user = found
-        return self._by_user
-
-
 class _Comparison:
     def __init__(self, worlds: Worlds, users: Sequence[str], now: float, impact: Impact) -> None:
         self._worlds = worlds
@@ -171,35 +121,8 @@ class _Comparison:
         self._altered = frozenset(self._indices[user] for user in _altered_users(*worlds))
         self._same_types = worlds[0].policy.resource_types == worlds[1].policy.resource_types
         self._known: dict[tuple[str, str | None], list[Principal]] = {}
-        self._classes = self._group_actors()
-        self._split: dict[object, list[_Class]] = {}
-
-    def _group_actors(self) -> list[_Class]:
-        classes: dict[object, _Class] = {}
-        places: dict[object, _Place] = {}
-        for index, user in enumerate(self._users):
-            for active in self._organizations_of(user):
-                facts = [_stored(self._principal(world, user, active)) for world in self._worlds]
-                near = (active, *(one.near for one in facts))
-                place = places.get(near)
-                if place is None:
-                    place = places[near] = _new_place(active, facts)
-                key = (active is None, facts[0] == facts[1], *(one[:-1] for one in facts))
-                found = classes.get(key)
-                if found is None:
-                    found = classes[key] = _Class(facts[0] != facts[1], _roles_of(facts))
-                elif not found.roles.issuperset(_roles_of(facts)):
-                    found.roles |= _roles_of(facts)
-                found.actors.append((index, place))
-        return list(classes.values())
-
-    def _organizations_of(self, user: str) -> Iterable[str | None]:
-        found: dict[str | None, None] = {None: None}
-        for world in self._worlds:
-            facts = world.users.get(user)
-            if facts is not None:
-                found.update(dict.fromkeys(facts.memberships))
-        return found
+        self._classes = group_actors(worlds, users, self._principal)
+        self._split: dict[object, list[ActorClass]] = {}
 
     def _principal(self, world: World, user: str, active: str | None) -> Principal:
         token = VerifiedToken(Actor(user, "", active), "", "", self._now + 60, {})
@@ -243,7 +166,7 @@ class _Comparison:
         if run.decisions:
             self._impact.assumed |= frozenset(NOT_STORED) & use.reads.keys()
 
-    def _attributes_differ(self, one: _Class, use: ConditionUse) -> bool:
+    def _attributes_differ(self, one: ActorClass, use: ConditionUse) -> bool:
         return "actor.attributes" in use.reads and not self._altered.isdisjoint(
             index for index, _ in one.actors
         )
@@ -253,8 +176,8 @@ class _Comparison:
         return {} if facts is None else use.values("actor.attributes", facts.user.attributes)
 
     def _parts(
-        self, one: _Class, split_by: "_SplitBy", use: ConditionUse, renamable: frozenset[str]
-    ) -> Sequence[_Class]:
+        self, one: ActorClass, split_by: "_SplitBy", use: ConditionUse, renamable: frozenset[str]
+    ) -> Sequence[ActorClass]:
         """The class split by what conditions read of the actor."""
         if not split_by.id and not split_by.organization and split_by.attributes == frozenset():
             return (one,)
@@ -265,9 +188,9 @@ class _Comparison:
         return known
 
     def _split_class(
-        self, one: _Class, split_by: "_SplitBy", use: ConditionUse, renamable: frozenset[str]
-    ) -> Iterator[_Class]:
-        parts: dict[object, _Class] = {}
+        self, one: ActorClass, split_by: "_SplitBy", use: ConditionUse, renamable: frozenset[str]
+    ) -> Iterator[ActorClass]:
+        parts: dict[object, ActorClass] = {}
         for index, place in one.actors:
             user = self._users[index]
             renames = user in renamable
@@ -288,11 +211,11 @@ class _Comparison:
                 if attributes[0] or attributes[1]:
                     renamed(attributes, renamable - own, others)
                 changed = one.changed or texts[0] != texts[1]
-                part = parts[key] = _Class(changed, one.roles, frozenset(others))
+                part = parts[key] = ActorClass(changed, one.roles, frozenset(others))
             part.actors.append((index, place))
         yield from parts.values()
 
-    def _compare(self, run: "_Run", one: _Class, shapes: Sequence[Shape]) -> None:
+    def _compare(self, run: "_Run", one: ActorClass, shapes: Sequence[Shape]) -> None:
         """Compares the answers of actors that differ in ids and active organizations only."""
         for number, shape in enumerate(shapes):
             if run.is_over():
@@ -309,14 +232,14 @@ class _Comparison:
             self._compare_rest(run, one, shape, special)
 
     def _compare_rest(
-        self, run: "_Run", one: _Class, shape: Shape, special: Mapping[int, Group]
+        self, run: "_Run", one: ActorClass, shape: Shape, special: Mapping[int, Group]
     ) -> None:
         """Compares for the groups of a shape without an id in `one.others`. Each actor has one
         answer for all of them but those with the own id or a mark of the own place."""
         rest = shape.size - sum(len(group.refs) for group in special.values())
         if not rest:
             return
-        near: Counter[_Actor] = Counter()
+        near: Counter[ActorPlace] = Counter()
         for group in self._groups_near(one, shape):
             if id(group) not in special:
                 touched = self._touched(one, group)
@@ -339,7 +262,7 @@ class _Comparison:
         if example is not None:
             run.add([actor for actor in one.actors if near[actor] < rest], answers, example)
 
-    def _groups_near(self, one: _Class, shape: Shape) -> Iterable[Group]:
+    def _groups_near(self, one: ActorClass, shape: Shape) -> Iterable[Group]:
         """Groups that may have a mark or the id of an actor."""
         if len(shape.groups) <= len(one.actors):
             return shape.groups.values()
@@ -350,12 +273,12 @@ class _Comparison:
             found.update((id(group), group) for group in shape.owned.get(self._users[index], ()))
         return found.values()
 
-    def _touched(self, one: _Class, group: Group) -> list[list[_Actor]]:
+    def _touched(self, one: ActorClass, group: Group) -> list[list[ActorPlace]]:
         """The actors whose id or mark the group has, in lists with one answer each."""
         users = {self._indices[user] for user in group.users}
         by_user, by_mark = one.by_user(), one.by_mark()
         touched = [[actor] for index in users for actor in by_user.get(index, ())]
-        places: dict[_Place, list[_Actor]] = {}
+        places: dict[Place, list[ActorPlace]] = {}
         for mark in group.marks:
             places.update(by_mark.get(mark, {}))
         touched += [
@@ -363,11 +286,13 @@ class _Comparison:
         ]
         return touched
 
-    def _ask_touched(self, run: "_Run", touched: Iterable[Sequence[_Actor]], group: Group) -> None:
+    def _ask_touched(
+        self, run: "_Run", touched: Iterable[Sequence[ActorPlace]], group: Group
+    ) -> None:
         for actors in touched:
             self._ask(run, actors, group)
 
-    def _ask(self, run: "_Run", actors: Sequence[_Actor], group: Group) -> None:
+    def _ask(self, run: "_Run", actors: Sequence[ActorPlace], group: Group) -> None:
         """Compares the answers of these actors for the resources of a group."""
         if actors:
             answers = len(actors) * len(group.refs)
@@ -375,7 +300,9 @@ class _Comparison:
             if example is not None:
                 run.add(actors, answers, example)
 
-    def _example(self, run: "_Run", actor: _Actor, group: Group, answers: int) -> Example | None:
+    def _example(
+        self, run: "_Run", actor: ActorPlace, group: Group, answers: int
+    ) -> Example | None:
         """The answers to an actor for the first resource of a group, if they differ."""
         if run.is_over():
             run.not_compared += answers
@@ -425,7 +352,7 @@ class _Run:
         """Whether no more decisions may be made."""
         return self.decisions + 2 > self.decisions_max
 
-    def add(self, actors: Iterable[_Actor], answers: int, example: Example) -> None:
+    def add(self, actors: Iterable[ActorPlace], answers: int, example: Example) -> None:
         """Counts answers that change alike."""
         cell = self.cells[example.after.effect]
         cell.answers += answers
@@ -436,52 +363,6 @@ class _Run:
             if not counted[index]:
                 counted[index] = 1
                 cell.users += 1
-
-
-class _Stored(NamedTuple):
-    """What decisions depend on, without the actor's id, attributes and active organization."""
-
-    refusal: Reason | None
-    organization_role: str
-    wide: frozenset[tuple[str, int]]
-    """Roles and how far they reach."""
-    elsewhere: frozenset[str]
-    """Roles in other organizations."""
-    near: tuple[frozenset[tuple[str, str]], frozenset[tuple[str, ResourceRef]]]
-    """Roles in which other organizations, and on which resources."""
-
-
-def _stored(principal: Principal) -> _Stored:
-    elsewhere = frozenset(
-        (grant.role, grant.scope.organization_id)
-        for grant in principal.elsewhere
-        if isinstance(grant.scope, InOrganization)
-    )
-    on_resources = frozenset(
-        (grant.role, ref)
-        for ref, grants in principal.on_resources.items()
-        for grant in grants
-        if holds(grant, principal.now)
-    )
-    return _Stored(
-        principal.refusal,
-        principal.organization_role,
-        frozenset((grant.role, reach_of(grant)) for grant in principal.wide),
-        frozenset(role for role, _ in elsewhere),
-        (elsewhere, on_resources),
-    )
-
-
-def _roles_of(facts: Sequence[_Stored]) -> frozenset[str]:
-    return frozenset(role for one in facts for role, _ in (*one.wide, *one.near[0], *one.near[1]))
-
-
-def _new_place(active: str | None, facts: Sequence[_Stored]) -> _Place:
-    marks: set[Mark] = set() if active is None else {active}
-    for one in facts:
-        marks.update(organization for _, organization in one.near[0])
-        marks.update(ref for _, ref in one.near[1])
-    return _Place(active, frozenset(marks))
 
 
 def _altered_users(before: World, after: World) -> Iterator[str]:
