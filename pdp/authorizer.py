@@ -17,6 +17,7 @@ from pdp.decision import decide, resolve_principal, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
+from pdp.impact import Redaction, inputs_of
 from pdp.model import (
     Actor,
     Decision,
@@ -36,6 +37,9 @@ Provision = Callable[[VerifiedToken], Awaitable[int]]
 """Creates the user, organization and membership named in a verified token, unless Clerk has already
 reported them. Returns a revision at which that is stored. Raises `errors.Unavailable`."""
 
+Offer = Callable[[VerifiedToken, View, Sequence[Question], Sequence[Decision], float], None]
+"""Takes the decisions of one request and their time. Never waits, never raises."""
+
 ROUTING_ATTEMPTS_MAX = 3
 
 
@@ -51,6 +55,8 @@ class Ruling(NamedTuple):
     """Seconds since 1970-01-01 UTC."""
     view: View | None
     """The facts that were read; None: the token was refused before any fact was read."""
+    inputs: Sequence[str] = ()
+    """inputs[i] is what decisions[i] read, if that is recorded; otherwise empty."""
 
 
 class Authorizer:
@@ -73,13 +79,29 @@ class Authorizer:
         clock: Clock,
         record_allows: bool,
         provision: Provision | None = None,
+        redaction: Redaction | None = None,
+        offer: Offer | None = None,
     ) -> None:
+        """Puts the rooms together.
+
+        Args:
+            verifier: Verifies tokens.
+            replica: Has the facts.
+            recorder: Writes the decision log.
+            clock: The time of decisions.
+            record_allows: Whether allows are recorded too.
+            provision: Creates users that only their token names; None: nobody does.
+            redaction: Removes secrets from recorded inputs; None: inputs are not recorded.
+            offer: Takes decisions that a candidate policy makes too; None: there is no shadow.
+        """
         self._verifier = verifier
         self._replica = replica
         self._recorder = recorder
         self._clock = clock
         self._record_allows = record_allows
         self._provision = provision
+        self._redaction = redaction
+        self._offer = offer
 
     async def rule(
         self,
@@ -146,6 +168,7 @@ class Authorizer:
             return Ruling(token, refusals, ids, self._replica.revision, now, None)
         resources = [question.resource for question in questions]
         view = await self.view(token, resources, at_least_revision)
+        inputs: list[str] = []
         principal = resolve_principal(view.policy, token, view.user, view.organization, now)
         if refusal is not None:
             decisions = [Decision(Effect.DENY, principal.refusal or refusal)] * len(questions)
@@ -156,9 +179,16 @@ class Authorizer:
                 if decision.effect is Effect.DENY:
                     decision = with_step_up(decision, principal, question, chain)
                 decisions.append(decision)
+                if self._redaction is not None:
+                    records = self._record_allows or decision.effect is Effect.DENY
+                    inputs.append(
+                        inputs_of(principal, question, chain, self._redaction) if records else ""
+                    )
                 if pace.is_over():
                     await pace.give_way()
-        return Ruling(token, decisions, ids, view.revision, now, view)
+            if self._offer is not None:
+                self._offer(token, view, questions, decisions, now)
+        return Ruling(token, decisions, ids, view.revision, now, view, inputs)
 
     async def view(
         self, token: VerifiedToken, resources: Sequence[Resource | None], at_least_revision: int
@@ -193,6 +223,7 @@ class Authorizer:
                 revision=ruling.revision,
                 decided_at=ruling.decided_at,
                 request=request,
+                inputs=ruling.inputs,
             )
 
         effects = {decision.effect for decision in ruling.decisions}

@@ -484,6 +484,8 @@ class DecisionRecord:
     """The method of AccessQueryService; None: the record is of a decision."""
     occurrences: int = 1
     """How many equal denials it represents: all have its decision id."""
+    inputs: str | None = None
+    """What the decision read, as canonical JSON (`pdp.impact.inputs`), if that is recorded."""
     last_decided_at: float | None = None
     """When the last of them was decided; None: there is one."""
 

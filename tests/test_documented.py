@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from pdp.facts import FlipGroup
 from pdp.model import Decision, Effect, Reason
 from pdp.process.metrics import Metrics
 from pdp.settings import ClerkSettings, Settings, SidecarSettings
@@ -70,6 +71,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     metrics.observe_rpc("Check", "OK", 0.001)
     decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))
     metrics.count_decisions([decision])
+    metrics.count_shadow("flipped", FlipGroup("course:view", "deny", "rule", ""))
     metrics.count_webhook("user.updated", "applied")
     metrics.set_certificates({"server": 0.0})
     exposed = {

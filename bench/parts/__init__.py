@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 
 from bench.part import Part
-from bench.parts import batch, check, denials, edges, guards, log, million, queries, rls, webhooks
+from bench.parts import (
+    batch,
+    check,
+    denials,
+    edges,
+    guards,
+    log,
+    million,
+    queries,
+    rls,
+    shadow,
+    webhooks,
+)
 
 _LOAD = ("h2load", "taskset")
 
@@ -15,6 +27,7 @@ PARTS: Mapping[str, Part] = {
     "million": Part("a million users on PostgreSQL", million.measure, ("taskset",)),
     "queries": Part("what an actor may do and use", queries.measure, ("taskset",)),
     "rls": Part("a page of rows through filters and policies", rls.measure, ("taskset",)),
+    "shadow": Part("a candidate policy beside the real one", shadow.measure, _LOAD),
     "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),
     "edges": Part("replica, sidecar and caching guard", edges.measure, _LOAD),
     "guards": Part(

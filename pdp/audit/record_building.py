@@ -30,6 +30,7 @@ def build_records(
     revision: int,
     decided_at: float,
     request: HttpRequest | None = None,
+    inputs: Sequence[str] = (),
 ) -> list[DecisionRecord]:
     """Builds records of the decisions with this effect, in order.
 
@@ -43,10 +44,13 @@ def build_records(
         revision: The revision of the decisions.
         decided_at: Seconds since 1970-01-01 UTC.
         request: The HTTP request, if its route chose the question.
+        inputs: What the decisions read, if that is recorded: one for each.
     """
     text = None if request is None else _text(request)
     records = []
-    for question, decision, decision_id in zip(questions, decisions, decision_ids, strict=True):
+    for index, (question, decision, decision_id) in enumerate(
+        zip(questions, decisions, decision_ids, strict=True)
+    ):
         if decision.effect is not effect:
             continue
         resource = question.resource
@@ -67,6 +71,7 @@ def build_records(
                 rule_id=decision.rule_id,
                 grant_id=decision.grant_id,
                 request=text,
+                inputs=inputs[index] if inputs else None,
             )
         )
     return records

@@ -54,6 +54,8 @@ def encode_with_key(record: DecisionRecord) -> tuple[bytes, bytes]:
     parts = [f'"effect":"{record.effect.name}"']
     if record.grant_id is not None:
         parts.append(f'"grant_id":{_quote(record.grant_id)}')
+    if record.inputs is not None:
+        parts.append(f'"inputs":{record.inputs}')
     parts.append(f'"permission":{_quote(record.permission)}')
     if record.query is not None:
         parts.append(f'"query":{_quote(record.query)}')
@@ -129,6 +131,7 @@ def decode(payload: bytes | str) -> DecisionRecord:
             source=AnswerSource[data.get("source", AnswerSource.DECIDED.name)],
             request=_text_or_none(data.get("request")),
             query=_text_or_none(data.get("query")),
+            inputs=_canonical_or_none(data.get("inputs")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # From None: the cause would quote the payload.
@@ -139,6 +142,10 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
+
+
+def _canonical_or_none(value: object) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _text_or_none(value: object) -> str | None:

@@ -29,9 +29,11 @@ from pdp.cli import (
     lint,
     policy,
     policy_tests,
+    replay,
     rls,
     secrets,
     serve,
+    shadow,
     sidecar,
     token,
     whoami,
@@ -58,6 +60,7 @@ app.command("migrate")(policy.migrate_database)
 app.command("apply")(policy.apply)
 app.command("export")(policy.export)
 app.command("diff")(diff.diff)
+app.command("replay")(replay.replay)
 app.command("check")(ask.check)
 app.command("explain")(explain.explain)
 app.command("test")(policy_tests.run)
@@ -75,6 +78,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
 app.add_typer(config.app, name="config")
 app.add_typer(context.app, name="context")
+app.add_typer(shadow.app, name="shadow")
 app.add_typer(database.app, name="database")
 app.add_typer(rls.app, name="rls")
 app.add_typer(token.app, name="token")

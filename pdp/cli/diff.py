@@ -1,15 +1,17 @@
-"""`pdp diff`: how one policy differs from another."""
+"""`pdp diff`: how one policy differs from another, in entities or in answers."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pdp.cli.connection import connects
-from pdp.cli.output import fail, say
+from pdp.cli.output import emit, fail, say
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
@@ -25,17 +27,32 @@ _REVISION = re.compile(r"@[0-9]{1,18}")
 _POLICY = "A policy document, `server`, or @N: revision N of the database."
 
 
+class Output(StrEnum):
+    """How the result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 @connects
 def diff(
     before: Annotated[str, typer.Argument(help=_POLICY)],
     after: Annotated[str, typer.Argument(help=_POLICY)],
+    effective: Annotated[
+        bool, typer.Option("--effective", help="Compare answers instead of entities.")
+    ] = False,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="How to print it.")
+    ] = Output.TEXT,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings, for @N.")] = None,
     *,
     connection: Connection,
 ) -> None:
     """Prints what changes from one policy to another; between two revisions also who changed it.
 
-    Compares the sections that both have. Exit status: 0 they are equal, 1 they differ, 2 an error.
+    Compares the sections that both have. With --effective: which answers change, for all stored
+    users, permissions and resources; a section that one policy lacks is then that of the other.
+    Exit status: 0 they are equal, 1 they differ, 2 an error.
     """
     from pdp.document import described, differences
     from pdp.errors import InvalidPolicy
@@ -51,12 +68,28 @@ def diff(
         for violation in error.violations:
             fail(str(violation))
         raise typer.Exit(2) from None
+    if effective:
+        from pdp.cli.effective import compare_answers
+
+        raise typer.Exit(1 if compare_answers(old, new, as_json=output is Output.JSON) else 0)
     lines = described(differences(old, _in_common(new, old)))
     records = _records(before, after, config) if lines else {}
-    for line in lines:
-        say(line.text)
-        for text in _authors(line, records):
-            say(f"    {text}")
+    if output is Output.JSON:
+        items = [
+            {
+                "action": line.action.value,
+                "kind": line.kind,
+                "text": line.text,
+                "by": _authors(line, records),
+            }
+            for line in lines
+        ]
+        emit(json.dumps(items, indent=2) + "\n")
+    else:
+        for line in lines:
+            say(line.text)
+            for text in _authors(line, records):
+                say(f"    {text}")
     if lines:
         raise typer.Exit(1)
 

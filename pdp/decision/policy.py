@@ -175,6 +175,17 @@ class Policy:
         )
         return MatchedRules(allow, deny)
 
+    def with_rules_of(self, other: "Policy") -> "Policy":
+        """This policy with the permissions, roles and rules of another one."""
+        return replace(
+            self,
+            permissions=other.permissions,
+            roles=other.roles,
+            rules=other.rules,
+            _rules_by_place=other._rules_by_place,  # noqa: SLF001
+            _memo=other._memo,  # noqa: SLF001
+        )
+
     def with_changes(
         self,
         revision: int,

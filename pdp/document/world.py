@@ -1,7 +1,7 @@
 """A policy document with its facts as a world that answers questions offline."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pdp.decision import Policy, Principal, Situation, build_policy
@@ -102,6 +102,21 @@ class World:
             name: OrganizationFacts(name, tuple(in_organization[name]))
             for name in sorted(known | in_organization.keys())
         }
+
+    @property
+    def users(self) -> Mapping[str, UserFacts]:
+        """By id."""
+        return self._users
+
+    @property
+    def organizations(self) -> Mapping[str, OrganizationFacts]:
+        """By id: those that are stored, have members, or are the scope of a grant."""
+        return self._organizations
+
+    @property
+    def resources(self) -> Iterable[ResourceRef]:
+        """The stored resources."""
+        return (ResourceRef(*key) for key in self._resources)
 
     def situation(self, asked: Asked, now: float) -> Situation:
         """Everything that the decision of a question depends on, at `now` (seconds since 1970)."""

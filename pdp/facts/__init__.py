@@ -27,6 +27,7 @@ from pdp.facts.replica.replica import Replica
 from pdp.facts.replica.survey import Survey
 from pdp.facts.replica.view import View
 from pdp.facts.store.changelog import Change, ChangeKind
+from pdp.facts.store.shadow import FlipCount, FlipGroup, ShadowCounts, ShadowStore
 from pdp.facts.store.state import renew_epoch
 from pdp.facts.store.store import Reader, Store, Transaction
 
@@ -37,10 +38,14 @@ __all__ = [
     "ChangeBatch",
     "ChangeKind",
     "ChangeSubscription",
+    "FlipCount",
+    "FlipGroup",
     "Listener",
     "Reader",
     "Replica",
     "RevisionPart",
+    "ShadowCounts",
+    "ShadowStore",
     "Store",
     "Survey",
     "Transaction",

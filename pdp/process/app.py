@@ -31,10 +31,11 @@ from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.database.engine import database_name, open_engine
 from pdp.explainer import Explainer
-from pdp.facts import Barriers, Listener, Replica, Store, migrate
+from pdp.facts import Barriers, Listener, Replica, ShadowStore, Store, migrate
 from pdp.http import WEBHOOK_PATH, PostHandler, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
+from pdp.impact import Redaction, Shadow
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.process.certificates import examine_certificates
 from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
@@ -157,6 +158,7 @@ class Service:
             self._reconciler.gauges(),
             directory=metrics_directory,
         )
+        self._shadow = Shadow(ShadowStore(self._engine), self._metrics.count_shadow)
         authorizer = Authorizer(
             self._verifier,
             self._replica,
@@ -164,6 +166,10 @@ class Service:
             clock=self._clock,
             record_allows=settings.audit_allows,
             provision=self._provisioner(directory),
+            redaction=(
+                Redaction(settings.audit_redacted_keys) if settings.audit_inputs == "full" else None
+            ),
+            offer=self._shadow.offer,
         )
         queries = AccessQueries(
             authorizer,
@@ -277,6 +283,7 @@ class Service:
             Part(self._administration_log.start, self._administration_log.stop),
             *([Part(pusher.start, pusher.stop)] if pusher is not None else []),
             Part(self._reconciler.start, self._reconciler.stop),
+            Part(self._shadow.start, self._shadow.stop),
             Part(lambda: None, self._blocking.shutdown),
         )
         if not all(issuer.authorized_parties for issuer in self._settings.issuers):

@@ -8,6 +8,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from pdp.facts import FlipGroup
 from pdp.gauges import Gauges
 from pdp.model import Decision, Effect, Reason
 
@@ -46,6 +47,18 @@ class Metrics:
             ("rule",),
             registry=self._registry,
         )
+        self._shadow = prometheus_client.Counter(
+            "pdp_shadow_decisions",
+            "Decisions that the candidate policy of the shadow made too, or could not make.",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self._shadow_flips = prometheus_client.Counter(
+            "pdp_shadow_flips",
+            "Answers that the candidate policy of the shadow would change.",
+            ("permission", "effect", "rule"),
+            registry=self._registry,
+        )
         self._webhooks = prometheus_client.Counter(
             "pdp_webhooks",
             "Webhook requests answered.",
@@ -69,6 +82,7 @@ class Metrics:
         self._rpc_children: dict[tuple[str, str], Any] = {}
         self._decision_children: dict[tuple[Effect, Reason], Any] = {}
         self._too_expensive_rules: set[str] = set()
+        self._shadow_groups: set[tuple[str, str, str]] = set()
 
     def observe_rpc(self, method: str, code: str, seconds: float) -> None:
         """Counts one RPC."""
@@ -101,6 +115,19 @@ class Metrics:
         if len(rules) < _RULES_MAX:
             rules.add(rule)
         self._too_expensive.labels(rule if rule in rules else _OTHER_RULES).inc()
+
+    def count_shadow(self, outcome: str, group: FlipGroup | None, times: int = 1) -> None:
+        """Counts outcomes of the shadow, and the group of a flip."""
+        self._shadow.labels(outcome).inc(times)
+        if group is not None:
+            rule = group.rule_after or group.rule_before
+            labels = (group.permission, group.effect, rule)
+            known = self._shadow_groups
+            if len(known) < _RULES_MAX:
+                known.add(labels)
+            if labels not in known:
+                labels = (_OTHER_RULES, group.effect, _OTHER_RULES)
+            self._shadow_flips.labels(*labels).inc(times)
 
     def count_webhook(self, type_: str, outcome: str) -> None:
         """Counts one webhook request. Both come from fixed sets."""

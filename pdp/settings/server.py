@@ -49,6 +49,22 @@ class Settings(RetentionSettings):
     audit_directory: Path = Path("audit")
     audit_allows: bool = False
     """Record allows too. Denials are always recorded."""
+    audit_inputs: Literal["none", "full"] = "none"
+    """Whether decisions are recorded with what they read, for `pdp replay`."""
+    audit_redacted_keys: tuple[str, ...] = (
+        "*password*",
+        "*passwd*",
+        "*passphrase*",
+        "*secret*",
+        "*token*",
+        "*apikey*",
+        "*privatekey*",
+        "*credential*",
+        "*authorization*",
+        "*cookie*",
+    )
+    """Keys of claims, attributes and context whose values are never recorded. `*` and `?` as in
+    file names; case and separators do not count."""
     audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
     """Bytes per second that the denials of one caller may add to the audit log of a process."""
     audit_share_burst_bytes: int = Field(16 << 20, ge=1)

@@ -84,6 +84,7 @@ OTHER = {
     "source": AnswerSource.CACHED,
     "request": "GET /",
     "query": "ListAllowedResources",
+    "inputs": '{"context":{}}',
 }
 
 

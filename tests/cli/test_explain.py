@@ -10,7 +10,7 @@ from pdpapi.v1.administration_service_pb2 import ApplyRequest
 from pdpapi.v1.core_pb2 import Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.cli.policies import LINTED
+from tests.cli.policies import CANDIDATE, LINTED
 from tests.cli.running import Done, Run
 from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, running_server, token_of
@@ -91,11 +91,17 @@ def test_a_recorded_decision_is_asked_again_and_says_what_is_different_today(
         assert run("explain", "--decision", denied.decision_id, "--user", "u").status == 2
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "policy-tools.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (DOCS / "policy-tools.md", DOCS / "impact.md")
 
 
 @pytest.mark.parametrize(
-    "transcript", re.findall(r"```console\n\$ pdp (.*?)```", PAGE.read_text(), re.DOTALL)
+    "transcript",
+    [
+        transcript
+        for page in PAGES
+        for transcript in re.findall(r"```console\n\$ pdp (.*?)```", page.read_text(), re.DOTALL)
+    ],
 )
 def test_the_transcripts_of_the_documentation_are_what_is_printed(
     server: ServerProcess,
@@ -106,7 +112,8 @@ def test_the_transcripts_of_the_documentation_are_what_is_printed(
 ) -> None:
     command, _, wanted = transcript.partition("\n")
     (tmp_path / "policy.yaml").write_text(LINTED)
-    (tmp_path / "examples").symlink_to(PAGE.parents[1] / "examples")
+    (tmp_path / "candidate.yaml").write_text(CANDIDATE)
+    (tmp_path / "examples").symlink_to(DOCS.parent / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
     printed = run(*command.split()).out

@@ -36,6 +36,8 @@ COMMANDS = [
     *(("clerk",), ("clerk", "sync"), ("clerk", "doctor"), ("clerk", "push-claims")),
     *(("allowed",), ("allowed", "permissions"), ("allowed", "resources"), ("allowed", "actors")),
     *(("database",), ("database", "renew-epoch")),
+    *(("diff",), ("replay",), ("shadow",), ("shadow", "set"), ("shadow", "status")),
+    *(("shadow", "clear"), ("shadow", "report")),
 ]
 
 

@@ -49,6 +49,35 @@ changes = Table(
     Column("key", text, nullable=False),  # a JSON list of strings
 )
 
+# The candidate policy that is decided beside the real one, and its counts.
+shadow = Table(
+    "shadow",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("candidate_id", text, nullable=False),
+    Column("document", text, nullable=False),
+    Column("sample", Double, nullable=False),
+    Column("set_at", Double, nullable=False),
+    Column("decided", BigInteger, nullable=False),
+    Column("flipped", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+# Answers that the candidate would change, in groups.
+shadow_flips = Table(
+    "shadow_flips",
+    metadata,
+    Column("candidate_id", text, primary_key=True),
+    Column("permission", text, primary_key=True),
+    Column("effect", text, primary_key=True),  # what the candidate decides
+    Column("rule_before", text, primary_key=True),  # empty: none
+    Column("rule_after", text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("examples", text, nullable=False),  # a JSON list
+)
+
 # The replicas. A process without a row answers no request.
 replicas = Table(
     "replicas",

@@ -1,0 +1,94 @@
+"""`pdp diff --effective`: which answers change from one policy to another."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from pdp.cli.output import emit, say
+
+if TYPE_CHECKING:
+    from pdp.document import PolicyDocument
+    from pdp.impact import Cell, Example, Impact
+
+
+def compare_answers(old: "PolicyDocument", new: "PolicyDocument", *, as_json: bool) -> bool:
+    """Prints which answers change, for all stored users, permissions and resources. Returns whether
+    some do, or may: those that were not compared."""
+    from pdp.clock import wall_clock
+    from pdp.document import World
+    from pdp.impact import effective_differences
+
+    began = time.monotonic()
+    worlds = World(old.over(new)), World(new.over(old))
+    impact = effective_differences(*worlds, wall_clock())
+    if as_json:
+        emit(json.dumps(_fields(impact), indent=2) + "\n")
+    else:
+        _show(impact, time.monotonic() - began)
+    return bool(impact.cells or impact.not_compared)
+
+
+def _show(impact: "Impact", seconds: float) -> None:
+    for cell in impact.cells:
+        say(
+            f"{cell.permission} on {cell.resource_type}: {_was(cell)} -> {cell.effect.value}: "
+            f"{cell.users} users, {cell.answers} answers"
+        )
+        for example in cell.examples:
+            say(f"  {_example_text(example)}")
+    for permission, answers in impact.not_compared.items():
+        say(f"{permission}: {answers} answers were not compared: too many decisions")
+    if impact.assumed:
+        say(f"taken as absent, because it is not stored: {', '.join(sorted(impact.assumed))}")
+    answers = sum(cell.answers for cell in impact.cells)
+    say(
+        f"{answers} answers change, of {impact.users} users and {impact.permissions} permissions "
+        f"({seconds:.2f} s)"
+    )
+
+
+def _was(cell: "Cell") -> str:
+    from pdp.model import Effect
+
+    return "deny" if cell.effect is Effect.ALLOW else "allow"
+
+
+def _example_text(example: "Example") -> str:
+    resource = example.resource
+    what = "no resource" if resource is None else f"{resource.type}:{resource.id}"
+    where = "" if example.organization_id is None else f" in {example.organization_id}"
+    steps = (
+        one.reason.name + (f" by {one.rule_id}" if one.rule_id is not None else "")
+        for one in (example.before, example.after)
+    )
+    return f"{example.user_id}{where}, {what}: {' -> '.join(steps)}"
+
+
+def _fields(impact: "Impact") -> dict[str, Any]:
+    return {
+        "users": impact.users,
+        "permissions": impact.permissions,
+        "changes": [
+            {
+                "permission": cell.permission,
+                "resource_type": cell.resource_type,
+                "before": _was(cell),
+                "after": cell.effect.value,
+                "users": cell.users,
+                "answers": cell.answers,
+                "examples": [
+                    {
+                        "user": one.user_id,
+                        "organization": one.organization_id,
+                        "resource": one.resource and f"{one.resource.type}:{one.resource.id}",
+                        "before": {"reason": one.before.reason.name, "rule": one.before.rule_id},
+                        "after": {"reason": one.after.reason.name, "rule": one.after.rule_id},
+                    }
+                    for one in cell.examples
+                ],
+            }
+            for cell in impact.cells
+        ],
+        "not_compared": impact.not_compared,
+        "assumed_absent": sorted(impact.assumed),
+    }

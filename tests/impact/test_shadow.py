@@ -1,0 +1,258 @@
+"""The shadow of a process: its bounds, its failures, and what it counts in SQL."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Thread
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from pdp.decision import Policy, decide
+from pdp.document import PolicyDocument, World, render_document
+from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore, View
+from pdp.impact import Shadow, shadow
+from pdp.impact.shadow import QUEUE_MAX
+from pdp.model import (
+    Actor,
+    Decision,
+    Effect,
+    Grant,
+    Permission,
+    Question,
+    Reason,
+    Resource,
+    Role,
+    Rule,
+    ToUser,
+    User,
+    VerifiedToken,
+)
+from tests.kit.stall import Stopwatch
+from tests.kit.waiting import eventually
+
+NOW = 100.0
+TOKEN = VerifiedToken(Actor("user_1", "s"), "", "", 200.0, {})
+ALLOWED = Decision(Effect.ALLOW, Reason.ALLOWED_BY_RULE, "r")
+GROUP = FlipGroup("course:view", "deny", "r", "r")
+
+
+def document_of(condition: str) -> PolicyDocument:
+    return PolicyDocument(
+        permissions=(Permission("course:view"),),
+        roles=(Role("A"),),
+        rules=(Rule("r", "A", Effect.ALLOW, "course:view", condition),),
+    )
+
+
+def view_of(policy: Policy | None = None) -> View:
+    document = replace(
+        document_of(""), users=(User("user_1"),), grants=(Grant("g", "A", ToUser("user_1")),)
+    )
+    world = World(document)
+    chain = world.chain(Resource("course", "1"))
+    return View(policy or world.policy, world.users["user_1"], None, [chain], 1, None)  # type: ignore[arg-type]
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+
+    def __call__(self, outcome: str, _group: FlipGroup | None, times: int = 1) -> None:
+        self.outcomes[outcome] += times
+
+
+@pytest.fixture
+def store(engine: Engine) -> ShadowStore:
+    return ShadowStore(engine)
+
+
+@pytest.fixture
+def start(
+    store: ShadowStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Metrics], Shadow]]:
+    monkeypatch.setattr(shadow, "REFRESH_SECONDS", 0.05)
+    started: list[Shadow] = []
+
+    def begin(metrics: Metrics) -> Shadow:
+        one = Shadow(store, metrics)
+        one.start()
+        started.append(one)
+        return one
+
+    yield begin
+    for one in started:
+        one.stop()
+
+
+def offer(one: Shadow, view: View, context: dict[str, object] | None = None) -> None:
+    question = Question("course:view", Resource("course", "1"), context or {})
+    one.offer(TOKEN, view, [question], [ALLOWED], NOW)
+
+
+def set_candidate(store: ShadowStore, condition: str, sample: float = 1.0) -> None:
+    store.set(render_document(document_of(condition)), sample, NOW)
+
+
+def test_all_replicas_take_a_candidate_from_sql_and_add_up_what_they_count(
+    store: ShadowStore, start: Callable[[Metrics], Shadow]
+) -> None:
+    metrics = [Metrics(), Metrics()]
+    replicas = [start(one) for one in metrics]
+    offer(replicas[0], view_of())
+    assert not replicas[0].waiting, "without a candidate nothing is kept"
+    set_candidate(store, "false")
+    view = view_of()
+
+    def all_count() -> bool:
+        for one in replicas:
+            offer(one, view)
+        return all(one.outcomes["flipped"] > 3 for one in metrics)
+
+    eventually(all_count)
+    for one in replicas:
+        one.stop()
+    counts, flips = store.counts()
+    assert counts.flipped == sum(one.outcomes["flipped"] for one in metrics)
+    assert [(one.group, one.times) for one in flips] == [(GROUP, counts.flipped)]
+    assert flips[0].examples[0]["user"] == "user_1"
+    assert flips[0].examples[0]["after"] == "CONDITION_NOT_MET"
+
+
+def test_a_flood_is_dropped_and_counted_and_never_waits(
+    store: ShadowStore, start: Callable[[Metrics], Shadow]
+) -> None:
+    metrics = Metrics()
+    one = start(metrics)
+    set_candidate(store, "")
+    eventually(lambda: one.is_active)
+    view, watch = view_of(), Stopwatch()
+    for _ in range(50_000):
+        offer(one, view)
+        assert one.waiting <= QUEUE_MAX
+    assert watch.seconds < 5
+    one.stop()
+    assert metrics.outcomes.total() + one.waiting == 50_000
+    assert store.counts()[0].dropped == metrics.outcomes["dropped"] > 10_000
+
+
+def test_an_expensive_candidate_uses_a_bounded_share_of_a_core(
+    store: ShadowStore, start: Callable[[Metrics], Shadow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent: list[float] = []
+
+    def measured(*arguments: Any) -> Decision:
+        began = time.thread_time()
+        decision = decide(*arguments)
+        spent.append(time.thread_time() - began)
+        return decision
+
+    monkeypatch.setattr(shadow, "decide", measured)
+    one = start(Metrics())
+    set_candidate(store, "context.a.all(x, context.a.exists(y, x.contains(y)))")
+    eventually(lambda: one.is_active)
+    view, context = view_of(), {"a": [f"{index}" for index in range(60)] + ["b"]}
+    began = time.monotonic()
+
+    def fed() -> bool:
+        for _ in range(QUEUE_MAX):
+            offer(one, view, context)
+        return time.monotonic() - began > 1.5
+
+    eventually(fed, seconds=30)
+    seconds = time.monotonic() - began
+    assert sum(spent) > 0
+    # Once over: the slice that is under way.
+    assert sum(spent) < 0.15 * seconds + 0.02
+
+
+def test_a_candidate_that_errs_counts_as_a_denial_and_one_with_a_bug_ends_nothing(
+    store: ShadowStore, start: Callable[[Metrics], Shadow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics()
+    one = start(metrics)
+    set_candidate(store, "context.absent == 'x'")
+    view = view_of()
+
+    def counted(outcome: str) -> Callable[[], bool]:
+        def is_counted() -> bool:
+            offer(one, view)
+            return metrics.outcomes[outcome] > 0
+
+        return is_counted
+
+    eventually(counted("flipped"))
+
+    def broken(*_: object) -> Decision:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shadow, "decide", broken)
+        eventually(counted("failed"))
+    metrics.outcomes.clear()
+    eventually(counted("flipped"))
+
+
+def test_a_stored_candidate_of_another_form_is_refused_and_the_next_one_is_taken(
+    store: ShadowStore, start: Callable[[Metrics], Shadow]
+) -> None:
+    metrics = Metrics()
+    one = start(metrics)
+    store.set("version: 99\n", 1.0, NOW)
+    eventually(lambda: one.problem is not None)
+    offer(one, view_of())
+    assert not one.waiting
+    set_candidate(store, "")
+    eventually(lambda: one.is_active)
+    store.clear()
+    eventually(lambda: not one.is_active)
+
+
+def test_a_sample_is_about_as_large_as_it_says(
+    store: ShadowStore, start: Callable[[Metrics], Shadow]
+) -> None:
+    metrics = Metrics()
+    one = start(metrics)
+    set_candidate(store, "", 0.1)
+    eventually(lambda: one.is_active)
+    view = view_of()
+    for _ in range(10_000):
+        offer(one, view)
+    one.stop()
+    assert 800 < metrics.outcomes.total() + one.waiting < 1_200
+
+
+def test_counts_of_an_earlier_candidate_are_not_added_and_groups_are_bounded(
+    store: ShadowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store.set("a", 1.0, NOW)
+    new = store.set("b", 1.0, NOW)
+    flips = [FlipCount(GROUP, 2, [{"user": str(index)} for index in range(9)])]
+    store.add(old.id, ShadowCounts(decided=5, flipped=2), flips)
+    assert store.counts() == (ShadowCounts(), [])
+    for _ in range(2):
+        store.add(new.id, ShadowCounts(decided=5, flipped=2), flips)
+    counts, found = store.counts()
+    assert counts == ShadowCounts(decided=10, flipped=4)
+    assert (found[0].times, len(found[0].examples)) == (4, 5)
+    monkeypatch.setattr("pdp.facts.store.shadow.GROUPS_MAX", 1)
+    store.add(new.id, ShadowCounts(), [FlipCount(GROUP._replace(rule_after="x"), 1, [])])
+    assert len(store.counts()[1]) == 1
+
+
+def test_two_replicas_add_at_once_and_lose_nothing(store: ShadowStore) -> None:
+    candidate = store.set("a", 1.0, NOW)
+
+    def add() -> None:
+        for _ in range(20):
+            store.add(candidate.id, ShadowCounts(decided=1, flipped=1), [FlipCount(GROUP, 1, [])])
+
+    threads = [Thread(target=add) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    counts, flips = store.counts()
+    assert (counts.decided, flips[0].times) == (40, 40)
