@@ -2,7 +2,8 @@
 
 In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
      that sidecars report (`Reports`).
-Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`);
+Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`,
+     `Findings`), and for which time they are complete (`Coverage`);
      reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
 Invariants:
@@ -21,7 +22,9 @@ Never: sees a token (records hold its fingerprint only), repeats texts of a driv
 deletes a damaged segment (operators inspect it), knows facts, identity or the wire.
 """
 
+from pdp.audit.coverage import Coverage, Missing, Period, Uncovered
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
+from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
 from pdp.audit.queries import DecisionFilter, DecisionLog, Followed
 from pdp.audit.record_building import build_records
@@ -38,14 +41,20 @@ __all__ = [
     "AHEAD_SECONDS_MAX",
     "KIND_GAP",
     "KIND_RECORD",
+    "Coverage",
     "Cursor",
     "DecisionFilter",
     "DecisionLog",
     "Destination",
+    "Finding",
+    "FindingPage",
+    "Findings",
     "Followed",
     "Frame",
     "Log",
     "MalformedRecordError",
+    "Missing",
+    "Period",
     "Place",
     "Problem",
     "Recorder",
@@ -58,6 +67,8 @@ __all__ = [
     "ShipperCounts",
     "SqlDestination",
     "SqlReport",
+    "Uncovered",
+    "Window",
     "build_records",
     "decode",
     "encode",

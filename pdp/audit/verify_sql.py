@@ -271,6 +271,9 @@ class _Walk:
         except MalformedRecordError:
             self._report(f"{frame.name} does not hold a decision record")
             return
+        if frame.row["grant_id"] is None:
+            # An older version wrote the row. Reviews make no claim about the time of such an allow.
+            del want["grant_id"]
         wrong = [name for name, value in want.items() if frame.row[name] != value]
         if wrong:
             self._report(f"{frame.name}: not as its record says: {', '.join(wrong)}")

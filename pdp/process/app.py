@@ -12,7 +12,16 @@ import structlog
 
 from pdp.access_queries import AccessQueries
 from pdp.administrator import Administrator
-from pdp.audit import DecisionLog, Recorder, Reports, Shares, Shipper, SqlDestination
+from pdp.audit import (
+    DecisionLog,
+    Findings,
+    Period,
+    Recorder,
+    Reports,
+    Shares,
+    Shipper,
+    SqlDestination,
+)
 from pdp.authorizer import Authorizer
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
@@ -31,6 +40,7 @@ from pdp.process.certificates import examine_certificates
 from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
+from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
     Application,
@@ -42,10 +52,12 @@ from pdp.wire import (
     access_query_methods,
     administration_methods,
     audit_methods,
+    campaign_methods,
     decision_methods,
     explain_methods,
     external_authorization_methods,
     reflection_methods,
+    review_methods,
 )
 
 log = structlog.get_logger("pdp.process.app")
@@ -98,8 +110,11 @@ class Service:
         self._recorder = Recorder(
             settings.audit_directory, origin, clock=self._clock, shares=shares
         )
+        period = Period(
+            self._engine, origin=origin, allows=settings.audit_allows, clock=self._clock
+        )
         self._shipper = Shipper(
-            settings.audit_directory, SqlDestination(self._engine), self._recorder
+            settings.audit_directory, SqlDestination(self._engine), self._recorder, period
         )
         self._pusher: Pusher | None = None
         # Pusher and reconciler use the wall clock: they share a schedule with other processes.
@@ -157,6 +172,7 @@ class Service:
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
         health = Health()
         decision_log = DecisionLog(self._engine)
+        findings = Findings(self._engine)
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *access_query_methods(queries, pages, self._blocking),
@@ -169,6 +185,19 @@ class Service:
                 Reports(self._engine, clock=self._clock),
                 pages,
                 Rate("reports_share", settings.reports_share),
+                self._blocking,
+            ),
+            *review_methods(
+                GrantReviews(store, findings, clock=self._clock),
+                findings,
+                UserAccessQueries(self._replica, self._recorder, clock=self._clock),
+                pages,
+                self._blocking,
+                clock=self._clock,
+            ),
+            *campaign_methods(
+                Campaigns(store, on_write=self._on_write, clock=self._clock),
+                pages,
                 self._blocking,
             ),
             *explain_methods(

@@ -13,6 +13,7 @@ from pdpapi.v1 import (
     core_pb2,
     decision_service_pb2,
     explain_service_pb2,
+    review_service_pb2,
 )
 
 from pdp import model
@@ -22,10 +23,12 @@ from pdp.wire import (
     access_query_methods,
     administration_methods,
     audit_methods,
+    campaign_methods,
     decision_methods,
     explain_methods,
     external_auth_pb2,
     external_authorization_methods,
+    review_methods,
 )
 from pdp.wire.methods import AnyMethod
 from pdp.wire.services import access_queries
@@ -39,6 +42,8 @@ METHODS: list[AnyMethod] = [
     *administration_methods(NOBODY, NOBODY, NOBODY, NOBODY),
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
     *explain_methods(NOBODY),
+    *review_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, clock=NOBODY),
+    *campaign_methods(NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
 MODULES = (
@@ -49,6 +54,7 @@ MODULES = (
     change_service_pb2,
     explain_service_pb2,
     external_auth_pb2,
+    review_service_pb2,
 )
 
 
@@ -79,7 +85,7 @@ def test_each_capability_allows_its_methods() -> None:
             "Authorization",
         },
         "administer": {"PolicyAdministrationService"},
-        "audit": {"AuditService", "AccessQueryService", "ExplainService"},
+        "audit": {"AuditService", "AccessQueryService", "ExplainService", "ReviewService"},
         "report": {"AuditService"},
     }
 
