@@ -100,7 +100,7 @@ class Findings:
         before. Args: As `impersonated`."""
 
         def look(connection: Connection, allow: DecisionRecord, key: str) -> Finding | None:
-            denials = [record_of(*row) for row in connection.execute(_last_denial(allow)).tuples()]
+            denials = [record_of(*row) for row in connection.execute(_last_denial(allow))]
             return Finding(allow, key, denials[0]) if denials else None
 
         return self._page(ALLOWED, window, after, limit, look)
@@ -160,7 +160,7 @@ def _impersonated(_: Connection, decision: DecisionRecord, key: str) -> Finding:
     return Finding(decision, key)
 
 
-def _last_denial(allow: DecisionRecord) -> Select[tuple[str, str | None, int, float | None]]:
+def _last_denial(allow: DecisionRecord) -> Select[str, str | None, int, float | None]:
     """Selects the last denial of the same question within REGRANTED_SECONDS before an allow."""
     column = audit_records.c
     actor, resource = allow.actor, allow.resource

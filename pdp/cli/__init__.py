@@ -23,6 +23,7 @@ from pdp.cli import (
     lint,
     policy,
     policy_tests,
+    review,
     secrets,
     serve,
     sidecar,
@@ -57,6 +58,7 @@ app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
 app.add_typer(database.app, name="database")
+app.add_typer(review.app, name="review")
 
 
 def _show_version(asked: bool) -> None:

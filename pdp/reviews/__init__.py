@@ -4,7 +4,7 @@ In:  questions with a page's place; verdicts of reviewers.
 Out: pages of findings, what a user may do, campaigns.
 
 Facts and the decision log find the rows (`facts/store/grant_lists.py`, `audit/findings.py`), and
-the code of lists decides what a user may do. This room joins them, and owns the tables of campaigns.
+the code of lists decides what a user may do. This room joins them, and owns campaigns.
 
 Invariants:
 - No claim is made about a time for which the log may lack decisions: `Coverage` comes with it.
