@@ -230,15 +230,20 @@ def _missing_of(
 
 
 def _successor(period: _Period, periods: Sequence[_Period]) -> _Period | None:
-    """The next process on the same log, if it has shipped what the one before had left."""
+    """The next process on the same log that has shipped what those before had left; None: there is
+    none, or records were lost first."""
     later = (
         other
         for other in periods
         if (other.origin, other.log_id) == (period.origin, period.log_id)
         and other.started_at > period.started_at
-        and other.complete_until > other.started_at
     )
-    return min(later, key=lambda other: other.started_at, default=None)
+    for other in sorted(later, key=lambda other: other.started_at):
+        if other.complete_until > other.started_at:
+            return other
+        if other.ended:
+            return None
+    return None
 
 
 def _gaps(connection: Connection, since: float) -> Iterator[_Gap]:
@@ -271,7 +276,7 @@ def _of_older_versions(connection: Connection, since: float) -> Iterator[Uncover
     column = audit_records.c
     statement = select(func.min(column.decided_at), func.max(column.decided_at)).where(
         text(ALLOW_WITHOUT_GRANT),
-        column.reported_by.is_(None),
+        func.coalesce(column.reported_by, "") == "",
         column.decision_id >= first_id_at(since),
     )
     first, last = connection.execute(statement).one()

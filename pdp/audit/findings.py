@@ -76,7 +76,7 @@ class Findings:
                 newest = (
                     select(column.decided_at, column.last_decided_at)
                     .where(column.grant_id == filterable(grant_id), column.grant_id.is_not(None))
-                    .where(column.reported_by.is_(None))
+                    .where(func.coalesce(column.reported_by, "") == "")
                     .order_by(column.decision_id.desc())
                     .limit(1)
                 )

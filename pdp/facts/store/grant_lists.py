@@ -69,9 +69,11 @@ def cross_tenant_grants(reader: Reader, after: Sequence[str], limit: int) -> Gra
     grants, resources, memberships = scanned.c, tables.resources.c, tables.memberships.c
 
     def member_of(organization_id: ColumnElement[str]) -> ColumnElement[bool]:
-        return exists().where(
+        own = exists().where(
             memberships.organization_id == organization_id, memberships.user_id == grants.user_id
         )
+        # Said here, since within another EXISTS only that one's tables would be taken as given.
+        return own.correlate(scanned, tables.resources)
 
     everywhere = and_(grants.organization_id.is_(None), grants.resource_type.is_(None))
     outside = and_(grants.organization_id.is_not(None), ~member_of(grants.organization_id))

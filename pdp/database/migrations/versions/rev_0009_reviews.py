@@ -15,7 +15,7 @@ _INDEXES = {
     "ix_audit_records_grant": (["grant_id", "decision_id"], "grant_id IS NOT NULL"),
     "ix_audit_records_allow_without_grant": (
         ["decision_id"],
-        "grant_id IS NULL AND reason = 'ALLOWED_BY_RULE'",
+        "CASE WHEN grant_id IS NULL THEN reason END = 'ALLOWED_BY_RULE'",
     ),
     "ix_audit_records_impersonated": (
         ["decision_id", "reason"],
@@ -23,11 +23,11 @@ _INDEXES = {
     ),
     "ix_audit_records_allowed": (
         ["user_id", "permission", "decision_id"],
-        "reason = 'ALLOWED_BY_RULE' AND reported_by IS NULL",
+        "reason = 'ALLOWED_BY_RULE' AND coalesce(reported_by, '') = ''",
     ),
     "ix_audit_records_denied": (
         ["user_id", "permission", "resource_type", "resource_id", "decision_id"],
-        "effect = 'DENY' AND reported_by IS NULL",
+        "effect = 'DENY' AND coalesce(reported_by, '') = ''",
     ),
 }
 """Of the decision log: columns and condition."""
