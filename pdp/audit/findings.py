@@ -86,7 +86,7 @@ class Findings:
         return found
 
     def impersonated(self, window: Window, after: str, limit: int) -> FindingPage:
-        """Lists the decisions about a user as whom another one acted.
+        """Lists the decisions about a user in whose name another one acted.
 
         Args:
             window: When they were decided.

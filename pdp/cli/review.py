@@ -206,7 +206,7 @@ def impersonators(
     certificate: Certificate = None,
     key: Key = None,
 ) -> None:
-    """Lists decisions about users as whom another one acted."""
+    """Lists decisions about users in whose name another one acted."""
     with asked(server, api_key, ca, certificate, key) as channel:
         _print_decisions(channel, api_key, "IMPERSONATED", days, output, limit)
 

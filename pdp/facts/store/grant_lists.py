@@ -88,7 +88,7 @@ def cross_tenant_grants(reader: Reader, after: Sequence[str], limit: int) -> Gra
 
 
 def grants_of_disabled_users(reader: Reader, after: Sequence[str], limit: int) -> GrantPage:
-    """Lists the grants of users whom an administrator has disabled, or whom Clerk bars or has
+    """Lists the grants of users that an administrator has disabled, or that Clerk bars or has
     deleted, by id.
 
     Args and Raises: As `ending_grants`.

@@ -45,7 +45,7 @@ class GrantWorld:
     grants: Sequence[Grant]
     users: Sequence[User]
     barred: Sequence[str]
-    """Users whom Clerk bars or has deleted."""
+    """Users that Clerk bars or has deleted."""
     memberships: Sequence[Membership]
     resources: Sequence[Resource]
 

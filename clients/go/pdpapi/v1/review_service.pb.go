@@ -159,7 +159,7 @@ type DecisionFindingKind int32
 const (
 	// Refused.
 	DecisionFindingKind_DECISION_FINDING_KIND_UNSPECIFIED DecisionFindingKind = 0
-	// Decisions about a user as whom another one acted.
+	// Decisions about a user in whose name another one acted.
 	DecisionFindingKind_DECISION_FINDING_KIND_IMPERSONATED DecisionFindingKind = 1
 	// Allows of a question that the same user was denied at most an hour before.
 	DecisionFindingKind_DECISION_FINDING_KIND_GRANTED_AFTER_DENIAL DecisionFindingKind = 2

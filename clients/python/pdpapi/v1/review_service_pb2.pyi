@@ -108,7 +108,7 @@ class _DecisionFindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_D
     DECISION_FINDING_KIND_UNSPECIFIED: _DecisionFindingKind.ValueType  # 0
     """Refused."""
     DECISION_FINDING_KIND_IMPERSONATED: _DecisionFindingKind.ValueType  # 1
-    """Decisions about a user as whom another one acted."""
+    """Decisions about a user in whose name another one acted."""
     DECISION_FINDING_KIND_GRANTED_AFTER_DENIAL: _DecisionFindingKind.ValueType  # 2
     """Allows of a question that the same user was denied at most an hour before."""
     DECISION_FINDING_KIND_FIRST_ACCESS: _DecisionFindingKind.ValueType  # 3
@@ -120,7 +120,7 @@ class DecisionFindingKind(_DecisionFindingKind, metaclass=_DecisionFindingKindEn
 DECISION_FINDING_KIND_UNSPECIFIED: DecisionFindingKind.ValueType  # 0
 """Refused."""
 DECISION_FINDING_KIND_IMPERSONATED: DecisionFindingKind.ValueType  # 1
-"""Decisions about a user as whom another one acted."""
+"""Decisions about a user in whose name another one acted."""
 DECISION_FINDING_KIND_GRANTED_AFTER_DENIAL: DecisionFindingKind.ValueType  # 2
 """Allows of a question that the same user was denied at most an hour before."""
 DECISION_FINDING_KIND_FIRST_ACCESS: DecisionFindingKind.ValueType  # 3
