@@ -91,34 +91,29 @@ class Period:
         """
         self._engine = engine
         self._clock = clock
-        self._row: dict[str, Any] = {"origin": origin, "log_id": "", "allows": allows}
-        self._losses: int | None = None
+        self._row: dict[str, Any] = {"origin": origin, "allows": allows}
+        self._losses = 0
         self._begin(clock())
         self._noted_at = float("-inf")
         self._failing = False
 
     def _begin(self, now: float) -> None:
         self._row |= {"id": new_decision_id(), "started_at": now, "complete_until": now}
-        self._stored = False
 
-    def note(
-        self, log_id: str, settled_at: float | None, losses: int, *, ended: bool = False
-    ) -> None:
+    def note(self, settled_at: float | None, losses: int, *, ended: bool = False) -> None:
         """Stores that the process serves, and up to when its log is complete in SQL. A failure is
         retried at a later call.
 
         Args:
-            log_id: The log that the process writes.
             settled_at: All records that were queued before then are in SQL; None: not known.
             losses: A number that grows when records may have been lost.
             ended: Whether the process decides no more.
         """
         now = self._clock()
-        lost = self._losses is not None and losses != self._losses
-        if not (ended or lost) and now < self._noted_at + NOTE_SECONDS:
+        if not ended and now < self._noted_at + NOTE_SECONDS:
             return
-        self._noted_at, self._row["log_id"] = now, log_id
-        if lost:
+        self._noted_at = now
+        if losses != self._losses:
             # What was lost was not in SQL yet, so it is later than `complete_until`.
             if not self._store(now, ended=True):
                 return
@@ -134,14 +129,15 @@ class Period:
         try:
             with begin_write(self._engine) as connection:
                 own = update(audit_periods).where(audit_periods.c.id == row["id"]).values(row)
-                if not self._stored or not connection.execute(own).rowcount:
+                # The row may exist: the confirmation of an earlier insert may have been lost.
+                if not connection.execute(own).rowcount:
                     connection.execute(insert(audit_periods).values(row))
         except DatabaseUnavailable as error:
             if not self._failing:
                 _log.warning("audit_period_not_stored", error=error.message)
             self._failing = True
             return False
-        self._stored, self._failing = True, False
+        self._failing = False
         return True
 
 
@@ -151,7 +147,6 @@ class _Period:
 
     id: str
     origin: str
-    log_id: str
     allows: bool
     started_at: float
     complete_until: float
@@ -193,10 +188,9 @@ def read_coverage(connection: Connection, seconds: float, now: float) -> Coverag
     if len(periods) == PERIODS_MAX:
         first = periods[-1].started_at
     found = [Uncovered(since, until if first is None else first, Missing.UNKNOWN)]
-    gaps = list(_gaps(connection, since))
     for period in periods:
-        found += _missing_of(period, periods, gaps, now)
-    found += (gap for _, gap in gaps)
+        found += _missing_of(period, now)
+    found += _gaps(connection, since)
     if first is not None:
         found += _of_older_versions(connection, max(first, since))
     within = (Uncovered(max(since, part.since), min(until, part.until), part.why) for part in found)
@@ -207,46 +201,15 @@ def read_coverage(connection: Connection, seconds: float, now: float) -> Coverag
     return Coverage(since, until, parts)
 
 
-_Gap = tuple[tuple[str, str], Uncovered]
-"""Origin and id of the log, and the time in which records were dropped."""
-
-
-def _missing_of(
-    period: _Period, periods: Sequence[_Period], gaps: Sequence[_Gap], now: float
-) -> Iterator[Uncovered]:
+def _missing_of(period: _Period, now: float) -> Iterator[Uncovered]:
     last_at = period.last_at(now)
-    successor = None if period.ended else _successor(period, periods)
-    if successor is not None:
-        last_at = min(last_at, successor.started_at)
     if not period.allows:
         yield Uncovered(period.started_at, last_at, Missing.ALLOWS_NOT_LOGGED)
-    shipped = successor is not None and not any(
-        log == (period.origin, period.log_id)
-        and period.complete_until <= gap.until <= successor.complete_until
-        for log, gap in gaps
-    )
-    if not shipped:
-        yield Uncovered(period.complete_until, last_at, Missing.NOT_SHIPPED)
+    # After a crash too, whatever was shipped later: allows that were only queued are lost.
+    yield Uncovered(period.complete_until, last_at, Missing.NOT_SHIPPED)
 
 
-def _successor(period: _Period, periods: Sequence[_Period]) -> _Period | None:
-    """The next process on the same log that has shipped what those before had left; None: there is
-    none, or records were lost first."""
-    later = (
-        other
-        for other in periods
-        if (other.origin, other.log_id) == (period.origin, period.log_id)
-        and other.started_at > period.started_at
-    )
-    for other in sorted(later, key=lambda other: other.started_at):
-        if other.complete_until > other.started_at:
-            return other
-        if other.ended:
-            return None
-    return None
-
-
-def _gaps(connection: Connection, since: float) -> Iterator[_Gap]:
+def _gaps(connection: Connection, since: float) -> Iterator[Uncovered]:
     """Yields when decision points dropped records: from the last record before the gap on."""
     gap, record = audit_gaps.c, audit_records.c
     statement = (
@@ -258,7 +221,7 @@ def _gaps(connection: Connection, since: float) -> Iterator[_Gap]:
     )
     rows = connection.execute(statement).all()
     if len(rows) == GAPS_MAX:
-        yield ("", ""), Uncovered(since, rows[-1].noticed_at, Missing.GAP)
+        yield Uncovered(since, rows[-1].noticed_at, Missing.GAP)
     for row in rows:
         before = (
             select(record.decided_at)
@@ -269,7 +232,7 @@ def _gaps(connection: Connection, since: float) -> Iterator[_Gap]:
         )
         decided_at = connection.execute(before).scalar_one_or_none()
         begin = since if decided_at is None else decided_at - DECIDING_SECONDS_MAX
-        yield (row.origin, row.log_id), Uncovered(begin, row.noticed_at, Missing.GAP)
+        yield Uncovered(begin, row.noticed_at, Missing.GAP)
 
 
 def _of_older_versions(connection: Connection, since: float) -> Iterator[Uncovered]:

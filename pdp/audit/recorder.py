@@ -196,11 +196,6 @@ class Recorder:
         None: not known yet."""
         return self._settled_at
 
-    @property
-    def log_id(self) -> str:
-        """The id of the log that is written now."""
-        return self._writer.log_id
-
     def on_synced(self, callback: Callable[[], None]) -> None:
         """Calls `callback` after each sync, on the writer thread. It must return quickly."""
         self._on_synced = callback

@@ -182,7 +182,7 @@ class Shipper:
         if self._period is not None and self._recorder is not None:
             counts = self._recorder.counts()
             losses = counts.dropped + counts.failures + self._damages
-            self._period.note(self._recorder.log_id, settled_at, losses, ended=ended)
+            self._period.note(settled_at, losses, ended=ended)
 
     # --- one log ---------------------------------------------------------------------------------
 

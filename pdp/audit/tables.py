@@ -149,7 +149,6 @@ audit_periods = Table(
     metadata,
     Column("id", _text(), primary_key=True),
     Column("origin", _text(), nullable=False),
-    Column("log_id", _text(), nullable=False),
     Column("allows", Boolean, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("complete_until", Double, nullable=False),

@@ -23,7 +23,7 @@ LOG_ID = "0" * 32
 
 def state(engine: Engine, **fields: object) -> None:
     """Stores the period of a process that has ended properly, with the fields that are named."""
-    row = {"id": str(fields), "origin": "pdp", "log_id": LOG_ID, "allows": True, "ended": True}
+    row = {"id": str(fields), "origin": "pdp", "allows": True, "ended": True}
     with begin_write(engine) as connection:
         connection.execute(insert(audit_periods).values(row | fields))
 
@@ -90,26 +90,13 @@ def test_time_before_the_first_period_is_unknown(engine: Engine) -> None:
     assert parts(coverage(engine)) == [(-90, -30, Missing.UNKNOWN)]
 
 
-def test_a_crash_leaves_a_hole_unless_the_next_process_ships_the_rest(engine: Engine) -> None:
+def test_a_crash_leaves_a_hole_whatever_is_shipped_later(engine: Engine) -> None:
+    """Allows that waited in memory are lost without a trace."""
     crashed = {"ended": False, "complete_until": NOW - 20 * DAY, "seen_at": NOW - 19 * DAY}
     state(engine, started_at=NOW - 120 * DAY, **crashed)
-    ended(engine, -18, 0, log_id="another")
+    ended(engine, -18, 0)
     hole = (-20.0, pytest.approx(-19 + 120 / DAY), Missing.NOT_SHIPPED)
     assert parts(coverage(engine)) == [hole]
-    ended(engine, -17, 0)
-    assert parts(coverage(engine)) == []
-
-
-def test_what_a_crash_lost_is_not_recovered_by_the_next_process(engine: Engine) -> None:
-    crashed = {"ended": False, "complete_until": NOW - 20 * DAY, "seen_at": NOW - 19 * DAY}
-    state(engine, started_at=NOW - 120 * DAY, **crashed)
-    ended(engine, -17, 0)
-    store_records(engine, [record_at(NOW - 21 * DAY, 1)], Log("pdp", LOG_ID))
-    gap(engine, 5, NOW - 17 * DAY)
-    assert parts(coverage(engine)) == [
-        (pytest.approx(-21 - 60 / DAY), -17, Missing.GAP),
-        (-20, pytest.approx(-19 + 120 / DAY), Missing.NOT_SHIPPED),
-    ]
 
 
 def test_a_gap_uncovers_the_time_since_the_record_before_it(engine: Engine) -> None:
@@ -153,6 +140,16 @@ def test_allows_of_an_older_version_beside_this_one_are_uncovered(engine: Engine
     assert (since, until, why) == (-9, pytest.approx(-5 + 60 / DAY), Missing.OLDER_VERSION)
 
 
+def test_more_periods_than_are_read_leave_the_time_before_unknown(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that crashes again and again must not make a review slow."""
+    monkeypatch.setattr("pdp.audit.coverage.PERIODS_MAX", 2)
+    for since, until in ((-120, -50), (-40, -20), (-10, 0)):
+        ended(engine, since, until)
+    assert parts(coverage(engine)) == [(-90, -40, Missing.UNKNOWN)]
+
+
 # --- the period of a process ----------------------------------------------------------------------
 
 
@@ -166,15 +163,39 @@ def test_a_process_that_stops_properly_leaves_a_complete_period(
     shipper.start()
     recorder.try_write([decision_record(**ALLOWED, grant_id="g")])
 
-    def rows() -> list[tuple[bool, str]]:
+    def ended() -> list[bool]:
         with begin_read(engine) as connection:
-            statement = select(audit_periods.c.ended, audit_periods.c.log_id)
-            return [tuple(row) for row in connection.execute(statement)]
+            return list(connection.execute(select(audit_periods.c.ended)).scalars())
 
-    eventually(lambda: rows() == [(False, recorder.log_id)])
+    eventually(lambda: ended() == [False])
     recorder.stop()
     shipper.stop()
-    assert rows() == [(True, recorder.log_id)]
+    assert ended() == [True]
+
+
+def test_a_loss_ends_the_period_with_a_hole_and_begins_another(engine: Engine) -> None:
+    clock = Clock(NOW - 1_000)
+    period = Period(engine, origin="pdp", allows=True, clock=lambda: clock.now)
+    period.note(None, 0)
+    for seconds, losses in ((200, 0), (400, 1), (600, 1)):
+        clock.now = NOW - 1_000 + seconds
+        period.note(clock.now, losses)
+    found = Findings(engine).coverage(300, NOW - 300)
+    assert [(part.since - NOW, part.until - NOW) for part in found.uncovered] == [(-760, -600)]
+    assert found.until == NOW - 1_000 + 600 - 60
+
+
+def test_a_period_is_stored_again_after_the_database_lost_it(engine: Engine) -> None:
+    clock = Clock(NOW)
+    period = Period(engine, origin="pdp", allows=True, clock=lambda: clock.now)
+    period.note(None, 0)
+    with begin_write(engine) as connection:
+        connection.execute(delete(audit_periods))
+    clock.now += 31
+    period.note(clock.now, 0)
+    with begin_read(engine) as connection:
+        (row,) = connection.execute(select(audit_periods)).all()
+    assert (row.started_at, row.seen_at, row.ended) == (NOW, NOW + 31, False)
 
 
 @dataclass
@@ -184,7 +205,6 @@ class Process:
     engine: Engine
     clock: "Clock"
     allows: bool
-    log_id: str
     pending: list[float] = field(default_factory=list)
     losses: int = 0
 
@@ -195,7 +215,7 @@ class Process:
         self.note(None)
 
     def note(self, settled_at: float | None, *, ended: bool = False) -> None:
-        self.period.note(self.log_id, settled_at, self.losses, ended=ended)
+        self.period.note(settled_at, self.losses, ended=ended)
 
 
 @dataclass
@@ -228,13 +248,12 @@ class History:
 
     def start(self) -> None:
         allows = self.random.random() < 0.9
+        pending: list[float] = []
         if self.crashed and self.random.random() < 0.5:
-            # The directory is there: the new process ships what the old one left.
-            old = self.crashed.pop()
-            new = Process(self.engine, self.clock, allows, old.log_id, old.pending)
-        else:
-            new = Process(self.engine, self.clock, allows, f"log-{self.random.random()}")
-        self.running.append(new)
+            # The directory is there: the new process ships what the old one left on disk.
+            pending = self.crashed.pop().pending
+            self.missing += [at for at in pending if self.random.random() < 0.3]
+        self.running.append(Process(self.engine, self.clock, allows, pending))
 
     def ship(self, process: Process, *, ended: bool = False) -> None:
         process.pending.clear()

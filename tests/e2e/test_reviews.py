@@ -80,8 +80,8 @@ def log_since(directory: Path, days: int, *, allows: bool = True) -> None:
     with sqlite3.connect(directory / "pdp.db") as database:
         eventually(lambda: database.execute("SELECT id FROM audit_periods").fetchone())
         (began,) = database.execute("SELECT started_at FROM audit_periods").fetchone()
-        row = ("old", "pdp", "old", allows, time.time() - days * DAY, began, began, True)
-        database.execute("INSERT INTO audit_periods VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = ("old", "pdp", allows, time.time() - days * DAY, began, began, True)
+        database.execute("INSERT INTO audit_periods VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     database.close()
 
 

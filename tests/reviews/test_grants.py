@@ -147,7 +147,7 @@ def uses(random: Random, grants: Sequence[Grant]) -> list[DecisionRecord]:
 
 def logs(engine: Engine, *, since: float, allows: bool = True, until: float = 0.0) -> None:
     """A process logged from and to so many days before NOW."""
-    row = {"id": f"{since}", "origin": "pdp", "log_id": "1", "allows": allows, "ended": True}
+    row = {"id": f"{since}", "origin": "pdp", "allows": allows, "ended": True}
     row |= {"started_at": NOW + since * DAY, "complete_until": NOW + until * DAY}
     with begin_write(engine) as connection:
         connection.execute(insert(audit_periods).values(row | {"seen_at": NOW + until * DAY}))

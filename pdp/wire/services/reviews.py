@@ -79,7 +79,8 @@ def review_methods(
         size = page_size(request)
         if not request.HasField("not_before"):
             raise InvalidRequest(Violation("not_before", "must be set"))
-        since, now = seconds_of(request.not_before, "not_before"), clock()
+        # Nothing was decided before 1970.
+        since, now = max(0.0, seconds_of(request.not_before, "not_before")), clock()
         until = seconds_of(request.before, "before") if request.HasField("before") else now
         # All pages end at the time of the first.
         text, after = pages.after(request) or (repr(until), "")

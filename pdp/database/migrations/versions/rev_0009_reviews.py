@@ -43,7 +43,6 @@ def upgrade() -> None:
         "audit_periods",
         sa.Column("id", text, nullable=False),
         sa.Column("origin", text, nullable=False),
-        sa.Column("log_id", text, nullable=False),
         sa.Column("allows", sa.Boolean(), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.Column("complete_until", sa.Double(), nullable=False),
