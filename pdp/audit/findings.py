@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, text
+from sqlalchemy import Connection, Engine, bindparam, func, select, text
 
 from pdp.audit.coverage import Coverage, read_coverage
 from pdp.audit.queries import RECORD_COLUMNS, record_of
@@ -20,7 +20,7 @@ from pdp.audit.tables import ALLOWED, DENIED, IMPERSONATED, audit_records
 from pdp.database.engine import begin_read
 from pdp.model import DecisionRecord
 
-LOOKED_AT_MAX: Final = 2_000
+LOOKED_AT_MAX: Final = 500
 """Records that one page looks at."""
 REGRANTED_SECONDS: Final = 3_600.0
 """How long after a denial an allow of the same question is a finding."""
@@ -69,18 +69,11 @@ class Findings:
     def last_uses(self, grant_ids: Sequence[str]) -> dict[str, float]:
         """Returns when a decision last used each of these grants, in seconds since 1970-01-01 UTC;
         without grants that no logged decision used."""
-        column = audit_records.c
         found: dict[str, float] = {}
         with begin_read(self._engine) as connection:
             for grant_id in grant_ids:
-                newest = (
-                    select(column.decided_at, column.last_decided_at)
-                    .where(column.grant_id == filterable(grant_id), column.grant_id.is_not(None))
-                    .where(func.coalesce(column.reported_by, "") == "")
-                    .order_by(column.decision_id.desc())
-                    .limit(1)
-                )
-                row = connection.execute(newest).one_or_none()
+                values = {"grant_id": filterable(grant_id)}
+                row = connection.execute(_LAST_USE, values).one_or_none()
                 if row is not None:
                     found[grant_id] = row.last_decided_at or row.decided_at
         return found
@@ -98,31 +91,12 @@ class Findings:
     def granted_after_denial(self, window: Window, after: str, limit: int) -> FindingPage:
         """Lists the allows of a question that the same user was denied within REGRANTED_SECONDS
         before. Args: As `impersonated`."""
-
-        def look(connection: Connection, allow: DecisionRecord, key: str) -> Finding | None:
-            denials = [record_of(*row) for row in connection.execute(_last_denial(allow))]
-            return Finding(allow, key, denials[0]) if denials else None
-
-        return self._page(ALLOWED, window, after, limit, look)
+        return self._page(ALLOWED, window, after, limit, _granted_after_denial)
 
     def first_accesses(self, window: Window, after: str, limit: int) -> FindingPage:
         """Lists the allows that are the first logged ones of their user and permission. Args: As
         `impersonated`."""
-        column = audit_records.c
-
-        def look(connection: Connection, allow: DecisionRecord, key: str) -> Finding | None:
-            if allow.actor is None:
-                return None
-            earlier = select(column.decision_id).where(
-                text(ALLOWED),
-                column.user_id == filterable(allow.actor.user_id),
-                column.permission == filterable(allow.permission),
-                column.decision_id < allow.decision_id,
-            )
-            is_first = connection.execute(earlier.limit(1)).first() is None
-            return Finding(allow, key) if is_first else None
-
-        return self._page(ALLOWED, window, after, limit, look)
+        return self._page(ALLOWED, window, after, limit, _first_access)
 
     def _page(
         self,
@@ -160,29 +134,74 @@ def _impersonated(_: Connection, decision: DecisionRecord, key: str) -> Finding:
     return Finding(decision, key)
 
 
-def _last_denial(allow: DecisionRecord) -> Select[str, str | None, int, float | None]:
-    """Selects the last denial of the same question within REGRANTED_SECONDS before an allow."""
-    column = audit_records.c
-    actor, resource = allow.actor, allow.resource
-    began = allow.decided_at - REGRANTED_SECONDS
-    last_at = func.coalesce(column.last_decided_at, column.decided_at)
-    return (
-        select(*RECORD_COLUMNS)
-        .where(
-            text(DENIED),
-            _equals(column.user_id, None if actor is None else actor.user_id),
-            column.permission == filterable(allow.permission),
-            _equals(column.resource_type, None if resource is None else resource.type),
-            _equals(column.resource_id, None if resource is None else resource.id),
-            column.decision_id >= first_id_at(began - _CLOCK_SECONDS),
-            column.decision_id < first_id_at(allow.decided_at + _CLOCK_SECONDS),
-            last_at >= began,
-            column.decided_at < allow.decided_at,
-        )
-        .order_by(column.decision_id.desc())
-        .limit(1)
-    )
+_column = audit_records.c
+# Built once: to build a query costs more than to execute it.
+_LAST_USE = (
+    select(_column.decided_at, _column.last_decided_at)
+    .where(_column.grant_id == bindparam("grant_id"), _column.grant_id.is_not(None))
+    .where(func.coalesce(_column.reported_by, "") == "")
+    .order_by(_column.decision_id.desc())
+    .limit(1)
+)
+_EARLIER_ALLOW = (
+    select(_column.decision_id)
+    .where(text(ALLOWED))
+    .where(_column.user_id == bindparam("user_id"), _column.permission == bindparam("permission"))
+    .where(_column.decision_id < bindparam("decision_id"))
+    .limit(1)
+)
+_DENIAL = (
+    select(*RECORD_COLUMNS)
+    .where(text(DENIED))
+    .where(_column.user_id == bindparam("user_id"), _column.permission == bindparam("permission"))
+    .where(_column.decision_id >= bindparam("first"), _column.decision_id < bindparam("end"))
+    .where(func.coalesce(_column.last_decided_at, _column.decided_at) >= bindparam("since"))
+    .where(_column.decided_at < bindparam("until"))
+    .order_by(_column.decision_id.desc())
+    .limit(1)
+)
+_DENIAL_ON_RESOURCE = _DENIAL.where(
+    _column.resource_type == bindparam("type"), _column.resource_id == bindparam("id")
+)
+_DENIAL_ON_NONE = _DENIAL.where(_column.resource_type.is_(None), _column.resource_id.is_(None))
 
 
-def _equals(column: ColumnElement[str | None], value: str | None) -> ColumnElement[bool]:
-    return column.is_(None) if value is None else column == filterable(value)
+def _granted_after_denial(
+    connection: Connection, allow: DecisionRecord, key: str
+) -> Finding | None:
+    denial = _last_denial(connection, allow)
+    return None if denial is None else Finding(allow, key, denial)
+
+
+def _first_access(connection: Connection, allow: DecisionRecord, key: str) -> Finding | None:
+    if allow.actor is None:
+        return None
+    values = {
+        "user_id": filterable(allow.actor.user_id),
+        "permission": filterable(allow.permission),
+        "decision_id": allow.decision_id,
+    }
+    is_first = connection.execute(_EARLIER_ALLOW, values).first() is None
+    return Finding(allow, key) if is_first else None
+
+
+def _last_denial(connection: Connection, allow: DecisionRecord) -> DecisionRecord | None:
+    """Returns the last denial of the same question within REGRANTED_SECONDS before an allow."""
+    if allow.actor is None:
+        return None
+    since, resource = allow.decided_at - REGRANTED_SECONDS, allow.resource
+    values = {
+        "user_id": filterable(allow.actor.user_id),
+        "permission": filterable(allow.permission),
+        "first": first_id_at(since - _CLOCK_SECONDS),
+        "end": first_id_at(allow.decided_at + _CLOCK_SECONDS),
+        "since": since,
+        "until": allow.decided_at,
+    }
+    statement = _DENIAL_ON_NONE
+    if resource is not None:
+        statement = _DENIAL_ON_RESOURCE
+        values |= {"type": filterable(resource.type), "id": filterable(resource.id)}
+    for row in connection.execute(statement, values):
+        return record_of(*row)
+    return None
