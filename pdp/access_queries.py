@@ -273,7 +273,7 @@ class AccessQueries:
             pairs = [
                 pair
                 for user_id, facts in zip(users, survey.users(users), strict=True)
-                for pair in _sessions(user_id, facts)
+                for pair in sessions_of(user_id, facts)
                 if pair > after
             ]
             complete = len(users) <= size and len(pairs) <= CANDIDATES_MAX
@@ -286,7 +286,7 @@ class AccessQueries:
         found: list[AllowedActor] = []
         goes_on, pace = None if complete else pairs[-1], Pace()
         for (user_id, active), view in zip(pairs, views, strict=False):
-            token = _unknown_token(user_id, active or None)
+            token = unknown_token(user_id, active or None)
             principal = resolve_principal(
                 view.policy, token, view.user, view.organization, record.decided_at
             )
@@ -400,12 +400,12 @@ class AccessQueries:
         return Answered(token, refusal, query_id, record.revision, epoch)
 
 
-def _sessions(user_id: str, facts: UserFacts | None) -> list[tuple[str, str]]:
+def sessions_of(user_id: str, facts: UserFacts | None) -> list[tuple[str, str]]:
     """A user, with each organization in which they may act; empty: without one."""
     memberships = () if facts is None else sorted(facts.memberships)
     return [(user_id, active) for active in ("", *memberships)]
 
 
-def _unknown_token(user_id: str, active: str | None) -> VerifiedToken:
+def unknown_token(user_id: str, active: str | None) -> VerifiedToken:
     """Stands for any session of a user. No condition is evaluated with it."""
     return VerifiedToken(Actor(user_id, "", active), "", "", inf, NO_ATTRIBUTES)

@@ -2,7 +2,8 @@
 
 In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
      that sidecars report (`Reports`).
-Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`);
+Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`,
+     `Findings`), and for which time they are complete (`Coverage`);
      administration records, which `facts` writes, in the log (`AdministrationLog`);
      reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
@@ -27,7 +28,9 @@ deletes a damaged segment (operators inspect it), knows facts, identity or the w
 """
 
 from pdp.audit.administration_log import AdministrationLog, ChangeFilter, append_records
+from pdp.audit.coverage import Coverage, Missing, Period, Uncovered
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
+from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
 from pdp.audit.queries import DecisionFilter, DecisionLog, Followed
 from pdp.audit.record_building import build_records
@@ -46,14 +49,20 @@ __all__ = [
     "KIND_RECORD",
     "AdministrationLog",
     "ChangeFilter",
+    "Coverage",
     "Cursor",
     "DecisionFilter",
     "DecisionLog",
     "Destination",
+    "Finding",
+    "FindingPage",
+    "Findings",
     "Followed",
     "Frame",
     "Log",
     "MalformedRecordError",
+    "Missing",
+    "Period",
     "Place",
     "Problem",
     "Recorder",
@@ -66,6 +75,8 @@ __all__ = [
     "ShipperCounts",
     "SqlDestination",
     "SqlReport",
+    "Uncovered",
+    "Window",
     "append_records",
     "build_records",
     "decode",

@@ -72,7 +72,7 @@ class DecisionLog:
             DatabaseUnavailable: The database does not answer.
         """
         statement = (
-            select(*_RECORD)
+            select(*RECORD_COLUMNS)
             .where(*conditions(where))
             .order_by(audit_records.c.decision_id.desc())
             .limit(limit)
@@ -80,7 +80,7 @@ class DecisionLog:
         if after is not None:
             statement = statement.where(audit_records.c.decision_id < filterable(after))
         with begin_read(self._engine) as connection:
-            return [_record(*row) for row in connection.execute(statement)]
+            return [record_of(*row) for row in connection.execute(statement)]
 
     def end(self) -> Cursor:
         """Returns the cursor at the end of the log. Raises DatabaseUnavailable."""
@@ -104,7 +104,7 @@ class DecisionLog:
                 if positions_read >= FOLLOW_POSITIONS_MAX:
                     return Followed(found, cursor, more=True)
                 statement = (
-                    select(*_RECORD, column.position)
+                    select(*RECORD_COLUMNS, column.position)
                     .where(column.origin == part.origin, column.log_id == part.log_id)
                     .where(column.position >= first, column.position < end)
                     .where(*conditions(where))
@@ -113,7 +113,7 @@ class DecisionLog:
                 )
                 for *fields, position in connection.execute(statement):
                     cursor = part.at(position + 1)
-                    found.append((_record(*fields), cursor))
+                    found.append((record_of(*fields), cursor))
                 if len(found) == limit:
                     return Followed(found, cursor, more=True)
                 positions_read += end - first
@@ -139,20 +139,20 @@ class DecisionLog:
             column.decision_id < row_key(key, "\x7f")
         )
         statement = (
-            select(*_RECORD)
+            select(*RECORD_COLUMNS)
             .where((column.decision_id == key) | reported)
             .order_by(column.decision_id)
             .limit(REPORTERS_MAX)
         )
         with begin_read(self._engine) as connection:
-            found = [_record(*row) for row in connection.execute(statement)]
+            found = [record_of(*row) for row in connection.execute(statement)]
         if not found:
             raise NotFound("decision", decision_id)
         return found
 
 
 _column = audit_records.c
-_RECORD = (_column.record, _column.reported_by, _column.occurrences, _column.last_decided_at)
+RECORD_COLUMNS = (_column.record, _column.reported_by, _column.occurrences, _column.last_decided_at)
 
 
 def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, int]]:
@@ -162,9 +162,10 @@ def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, 
             yield part, first, min(part.end, first + FOLLOW_POSITIONS_MAX)
 
 
-def _record(
+def record_of(
     payload: str, reported_by: str | None, occurrences: int, last_decided_at: float | None
 ) -> DecisionRecord:
+    """Converts the values of RECORD_COLUMNS."""
     return replace(
         decode(payload),
         reported_by=reported_by,

@@ -100,6 +100,8 @@ class Recorder:
         self._queue = RecordQueue()
         self._thread: threading.Thread | None = None
         # Only the writer thread uses the following.
+        self._clock = clock
+        self._settled_at: float | None = None
         self._writer = LogWriter(self.directory, origin, clock, covered)
         self._folds = Folds("")
         self._shares = shares
@@ -192,6 +194,11 @@ class Recorder:
         """Returns how far the log is synced. Bytes after that are not part of it."""
         return self._writer.synced
 
+    def settled_at(self) -> float | None:
+        """Returns a time: all records that were queued before it are synced, or counted as dropped.
+        None: not known yet."""
+        return self._settled_at
+
     def on_synced(self, callback: Callable[[], None]) -> None:
         """Calls `callback` after each sync, on the writer thread. It must return quickly."""
         self._on_synced = callback
@@ -248,13 +255,18 @@ class Recorder:
         while goes_on:
             # Without a segment, retries to create one.
             patience = WATCH_SECONDS if self._writer.is_open else REOPEN_SECONDS
+            began = self._clock()
             entries, dropped, goes_on = self._queue.take(patience)
+            took_all = not self._queue.records
             if entries or dropped:
                 self._write(entries, dropped)
             elif goes_on and self._has_segment():
                 self._attempt("audit_segment_not_restored", self._writer.check_files)
                 self._failing = not self._writer.is_open
+            if took_all:
+                self._settled_at = began
         self._writer.close()
+        self._settled_at = self._clock()
 
     def _write(self, entries: list[Entry], dropped: int) -> None:
         bodies, admitted = self._compose(entries)

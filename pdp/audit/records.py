@@ -28,6 +28,18 @@ def new_decision_id() -> str:
     return str(uuid7())
 
 
+def first_id_at(seconds: float) -> str:
+    """Returns a text that sorts before all ids made at or after a time, and after those before it.
+
+    Source: RFC 9562, 5.7.
+
+    Args:
+        seconds: Since 1970-01-01 UTC.
+    """
+    digits = f"{max(0, int(seconds * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}-"
+
+
 def encode(record: DecisionRecord) -> bytes:
     """Returns the canonical bytes of a record.
 

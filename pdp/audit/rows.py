@@ -61,6 +61,7 @@ def record_row(frame: Frame, log: Log, reported_by: str | None = None) -> Row:
             "digest": frame.after.digest,
             "occurrences": 1,
             "last_decided_at": None,
+            "grant_id": _filterable_or_none(data.get("grant_id")),
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # From None: the cause would quote the payload.

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from pdp.audit.coverage import Period
 from pdp.audit.destinations import Destination
 from pdp.audit.locks import LOCK_NAME, lock, take_lock
 from pdp.audit.recorder import Recorder
@@ -84,6 +85,7 @@ class Shipper:
         recorder: Recorder | None = None,
         *,
         notary: SegmentNotary | None = None,
+        period: Period | None = None,
     ) -> None:
         """Creates the shipper; `start` starts it.
 
@@ -92,11 +94,13 @@ class Shipper:
             destination: Where records go.
             recorder: Writes the log of this process.
             notary: Decides which shipped segments are deleted; None: all.
+            period: States how far the recorder's log is shipped; None: nobody has to know.
         """
         self._directory = directory
         self._destination = destination
         self._recorder = recorder
         self._notary = notary
+        self._period = period
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -162,12 +166,15 @@ class Shipper:
 
     def _run(self) -> None:
         backoff = BACKOFF_SECONDS_MIN
+        self._note(None)
         while True:
             last = self._stopping.is_set()
             self._wake.clear()
+            settled_at = None if self._recorder is None else self._recorder.settled_at()
             try:
                 self.ship()
             except (PdpError, OSError) as error:
+                self._note(None, ended=last)
                 self._failures += 1
                 if not self._failing:
                     _log.warning("audit_shipping_fails", error=type(error).__name__)
@@ -175,6 +182,7 @@ class Shipper:
                 self._stopping.wait(backoff)
                 backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
             else:
+                self._note(settled_at, ended=last)
                 self._failing, backoff = False, BACKOFF_SECONDS_MIN
                 if not last:
                     # One transaction for each sync would cost more than the syncs.
@@ -182,6 +190,13 @@ class Shipper:
                     self._wake.wait(IDLE_SECONDS)
             if last:
                 return
+
+    def _note(self, settled_at: float | None, *, ended: bool = False) -> None:
+        """States what is in SQL of the records that were queued before `settled_at`."""
+        if self._period is not None and self._recorder is not None:
+            counts = self._recorder.counts()
+            losses = counts.dropped + counts.failures + self._damages
+            self._period.note(settled_at, losses, ended=ended)
 
     # --- one log ---------------------------------------------------------------------------------
 

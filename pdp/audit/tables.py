@@ -7,6 +7,7 @@ lone surrogates, more than 256 characters) is altered there.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     Index,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy import text as sa_text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
@@ -25,6 +27,20 @@ def _text() -> TypeEngine[str]:
     """Text that compares byte for byte on both engines (the default on SQLite)."""
     return Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows that meet a condition. A query uses it if it repeats the condition."""
+    condition = sa_text(where)
+    return Index(name, *columns, postgresql_where=condition, sqlite_where=condition)
+
+
+# Expressions instead of plain comparisons keep SQLite, which has no statistics, from preferring an
+# index of those columns.
+ALLOW_WITHOUT_GRANT = "CASE WHEN grant_id IS NULL THEN reason END = 'ALLOWED_BY_RULE'"
+IMPERSONATED = 'substr(record, 1, 28) = \'{"actor":{"impersonator_id":\''
+"""The canonical bytes of a record with an impersonator begin so; see records.py."""
+ALLOWED = "reason = 'ALLOWED_BY_RULE' AND coalesce(reported_by, '') = ''"
+DENIED = "effect = 'DENY' AND coalesce(reported_by, '') = ''"
 
 audit_records = Table(
     "audit_records",
@@ -52,6 +68,8 @@ audit_records = Table(
     # The number of equal denials that the record counts, and the time of the last one.
     Column("occurrences", BigInteger, nullable=False, server_default="1"),
     Column("last_decided_at", Double),
+    # The grant through which a rule decided; NULL: none did, or an older version wrote the row.
+    Column("grant_id", _text()),
     Index("ix_audit_records_decided_at", "decided_at"),
     Index("ix_audit_records_user", "user_id", "decision_id"),
     Index("ix_audit_records_organization", "organization_id", "decision_id"),
@@ -61,6 +79,15 @@ audit_records = Table(
     Index("ix_audit_records_caller", "caller", "decision_id"),
     Index("ix_audit_records_reported_by", "reported_by", "decision_id"),
     Index("ix_audit_records_place", "origin", "log_id", "position"),
+    _partial("ix_audit_records_grant", "grant_id", "decision_id", where="grant_id IS NOT NULL"),
+    _partial("ix_audit_records_allow_without_grant", "decision_id", where=ALLOW_WITHOUT_GRANT),
+    _partial("ix_audit_records_impersonated", "decision_id", "reason", where=IMPERSONATED),
+    _partial("ix_audit_records_allowed", "user_id", "permission", "decision_id", where=ALLOWED),
+    _partial(
+        "ix_audit_records_denied",
+        *("user_id", "permission", "resource_type", "resource_id", "decision_id"),
+        where=DENIED,
+    ),
 )
 
 # Records that were dropped, between the records around this position.
@@ -137,4 +164,18 @@ audit_holds = Table(
     Column("name", _text(), primary_key=True),
     Column("filter", Text, nullable=False),
     Column("placed_at", Double, nullable=False),
+)
+
+# For how long each server process logs, whether it logs allows, and up to when its log is complete
+# in SQL (coverage.py). Seconds since 1970-01-01 UTC, by the clock of the process.
+audit_periods = Table(
+    "audit_periods",
+    metadata,
+    Column("id", _text(), primary_key=True),
+    Column("origin", _text(), nullable=False),
+    Column("allows", Boolean, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("complete_until", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("ended", Boolean, nullable=False),
 )

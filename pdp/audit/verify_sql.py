@@ -307,6 +307,9 @@ class _Walk:
         except MalformedRecordError:
             self._report(f"{frame.name} does not hold a decision record")
             return
+        if frame.row["grant_id"] is None:
+            # An older version wrote the row. Reviews make no claim about the time of such an allow.
+            del want["grant_id"]
         self._compare_columns(frame, want)
 
     def _check_change(self, frame: _Stored) -> None:

@@ -30,6 +30,7 @@ from pdp.cli import (
     policy,
     policy_tests,
     replay,
+    review,
     rls,
     secrets,
     serve,
@@ -80,6 +81,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(context.app, name="context")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(database.app, name="database")
+app.add_typer(review.app, name="review")
 app.add_typer(rls.app, name="rls")
 app.add_typer(token.app, name="token")
 app.add_typer(grants.app, name="user")

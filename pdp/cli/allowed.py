@@ -1,13 +1,14 @@
 """`pdp allowed`: an actor's permissions and resources, and a resource's actors."""
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pdp.cli.connection import connects
+from pdp.cli.listing import PAGE_ITEMS, TABLE_ROWS, pages_of
 from pdp.cli.output import HELP_STYLE, emit_json, fail, note, read_input, show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
@@ -20,9 +21,6 @@ app = typer.Typer(
     rich_markup_mode=HELP_STYLE,
     help="What an actor may do, which resources they may use, and which actors may use a resource.",
 )
-
-TABLE_ROWS = 100
-PAGE_ITEMS = 500
 
 
 class Output(enum.Enum):
@@ -114,7 +112,7 @@ def resources(
     response = pb.ListAllowedResourcesResponse()
 
     def found() -> Iterator[str]:
-        for page in _pages(ask, request):
+        for page in pages_of(ask, request):
             response.CopyFrom(page)
             yield from page.resource_ids
 
@@ -154,34 +152,30 @@ def actors(
         request.resource.type, _, request.resource.id = resource.partition(":")
     with connected(connection) as channel:
         ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, connection)
-        found = (actor for page in _pages(ask, request) for actor in page.actors)
+        found = (actor for page in pages_of(ask, request) for actor in page.actors)
         if output is Output.JSON:
             for actor in islice(found, limit):
                 emit_json(MessageToDict(actor, preserving_proto_field_name=True))
             return
-        columns = ("user", "organization", "effect", "role", "grant", "rule", "condition", "until")
-        _show(columns, (row for actor in found for row in _rows(actor)), limit)
+        _show(ACTOR_COLUMNS, (row for actor in found for row in actor_rows(actor)), limit)
 
 
-def _rows(actor: "pb.AllowedActor") -> Iterator[tuple[str, ...]]:
-    ways = [("allow", path) for path in actor.allowed_by]
-    ways += [("deny", path) for path in actor.denied_by]
+ACTOR_COLUMNS = ("user", "organization", "effect", "role", "grant", "rule", "condition", "until")
+
+
+def actor_rows(actor: "pb.AllowedActor") -> Iterator[tuple[str, ...]]:
+    """Yields the rows of ACTOR_COLUMNS: one for each rule that decides."""
+    for path in path_rows(actor):
+        yield (actor.user_id, actor.organization_id, *path)
+
+
+def path_rows(access: Any) -> Iterator[tuple[str, ...]]:
+    """Yields the cells of ACTOR_COLUMNS about each rule that decides."""
+    ways = [("allow", path) for path in access.allowed_by]
+    ways += [("deny", path) for path in access.denied_by]
     for effect, path in ways:
         until = path.expires_at.ToJsonString() if path.HasField("expires_at") else ""
-        yield (
-            *(actor.user_id, actor.organization_id, effect),
-            *(path.role, path.grant_id, path.rule_id, path.condition, until),
-        )
-
-
-def _pages(ask: Callable[[Any], Any], request: Any) -> Iterator[Any]:
-    """Page after page, as they are read."""
-    while True:
-        page = ask(request)
-        yield page
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            return
+        yield (effect, path.role, path.grant_id, path.rule_id, path.condition, until)
 
 
 def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int | None) -> None:

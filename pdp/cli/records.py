@@ -84,6 +84,27 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
     show_table(columns, rows, heading=heading)
 
 
+def decision_cells(record: "DecisionRecord") -> Sequence[str]:
+    """Returns time, decision, reason, user, impersonator, organization, permission, resource, rule,
+    grant and id of a decision."""
+    from pdpapi.v1 import core_pb2
+
+    actor, resource = record.actor, record.resource
+    return (
+        _time(record),
+        core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
+        core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
+        actor.user_id,
+        actor.impersonator_id,
+        actor.organization_id,
+        record.permission,
+        f"{resource.type}:{resource.id}" if resource.type else "",
+        record.rule_id,
+        record.grant_id,
+        record.decision_id,
+    )
+
+
 def print_fields(record: "DecisionRecord") -> None:
     """Prints a line for each field that says something."""
     from pdpapi.v1 import core_pb2

@@ -30,7 +30,7 @@ from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
 from pdp.decision.policy import Policy, PolicyEntity, build_policy
-from pdp.decision.principal import Principal, resolve_principal
+from pdp.decision.principal import Principal, holds, resolve_principal
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
 from pdp.decision.situation import Account, Situation, account_of
@@ -61,6 +61,7 @@ __all__ = [
     "compile_condition",
     "decide",
     "explain",
+    "holds",
     "plan_for",
     "reads_of",
     "resolve_principal",

@@ -15,6 +15,8 @@ from pdp.administrator import Administrator
 from pdp.audit import (
     AdministrationLog,
     DecisionLog,
+    Findings,
+    Period,
     Recorder,
     Reports,
     Shares,
@@ -41,6 +43,7 @@ from pdp.process.certificates import examine_certificates
 from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
+from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
     Application,
@@ -53,10 +56,12 @@ from pdp.wire import (
     administration_methods,
     audit_methods,
     caller_methods,
+    campaign_methods,
     decision_methods,
     explain_methods,
     external_authorization_methods,
     reflection_methods,
+    review_methods,
 )
 
 log = structlog.get_logger("pdp.process.app")
@@ -119,6 +124,9 @@ class Service:
             SqlDestination(self._engine),
             self._recorder,
             notary=self._notary,
+            period=Period(
+                self._engine, origin=origin, allows=settings.audit_allows, clock=self._clock
+            ),
         )
         self._administration_log = AdministrationLog(self._engine)
         self._pusher: Pusher | None = None
@@ -183,6 +191,7 @@ class Service:
         self._blocking = ThreadPoolExecutor(settings.threads, thread_name_prefix="blocking")
         health = Health()
         decision_log = DecisionLog(self._engine)
+        findings = Findings(self._engine)
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *access_query_methods(queries, pages, self._blocking),
@@ -197,6 +206,19 @@ class Service:
                 pages,
                 reported=Rate("reports_share", settings.reports_share),
                 pool=self._blocking,
+            ),
+            *review_methods(
+                GrantReviews(store, findings, clock=self._clock),
+                findings,
+                UserAccessQueries(self._replica, self._recorder, clock=self._clock),
+                pages,
+                self._blocking,
+                clock=self._clock,
+            ),
+            *campaign_methods(
+                Campaigns(store, on_write=self._on_write, clock=self._clock),
+                pages,
+                self._blocking,
             ),
             *explain_methods(
                 Explainer(

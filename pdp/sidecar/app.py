@@ -79,7 +79,11 @@ class Sidecar:
         health = Health()
         methods = (
             *self._answering.methods(),
-            *forwarded_methods(self._upstreams, self._answering.asking),
+            *forwarded_methods(
+                self._upstreams,
+                self._answering.asking,
+                callers_authenticate=bool(settings.callers),
+            ),
             *health.methods(),
         )
         application = Application(

@@ -15,12 +15,14 @@ from pdp.wire.services.access_queries import access_query_methods
 from pdp.wire.services.administration import administration_methods
 from pdp.wire.services.audit import audit_methods
 from pdp.wire.services.callers import caller_methods
+from pdp.wire.services.campaigns import campaign_methods
 from pdp.wire.services.changes import Watchers
 from pdp.wire.services.decision import decision_methods
 from pdp.wire.services.explain import explain_methods
 from pdp.wire.services.external_authorization import external_authorization_methods
 from pdp.wire.services.health import Health
 from pdp.wire.services.reflection import reflection_methods
+from pdp.wire.services.reviews import review_methods
 from pdp.wire.shares import Rate
 
 __all__ = [
@@ -38,8 +40,10 @@ __all__ = [
     "administration_methods",
     "audit_methods",
     "caller_methods",
+    "campaign_methods",
     "decision_methods",
     "explain_methods",
     "external_authorization_methods",
     "reflection_methods",
+    "review_methods",
 ]

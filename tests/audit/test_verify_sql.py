@@ -80,7 +80,9 @@ def test_an_edited_row_is_found_and_named(log: Engine, position: int) -> None:
     assert all(name in problem for problem in said)
 
 
-@pytest.mark.parametrize("column", ["effect", "user_id", "caller", "reason", "permission"])
+@pytest.mark.parametrize(
+    "column", ["effect", "user_id", "caller", "reason", "permission", "grant_id"]
+)
 def test_an_edited_column_that_hides_a_row_from_a_filter_is_found(log: Engine, column: str) -> None:
     name = f"row 7 (decision {decision_id(log, 7)})"
     execute(log, f"UPDATE audit_records SET {column} = 'x' WHERE position = 7")

@@ -35,6 +35,7 @@ COMMANDS = [
     *(("token",), ("key",), ("audit",), ("audit", "list"), ("audit", "show"), ("audit", "verify")),
     *(("clerk",), ("clerk", "sync"), ("clerk", "doctor"), ("clerk", "push-claims")),
     *(("allowed",), ("allowed", "permissions"), ("allowed", "resources"), ("allowed", "actors")),
+    *(("review",), ("review", "unused"), ("review", "campaign"), ("review", "campaign", "export")),
     *(("database",), ("database", "renew-epoch")),
     *(("diff",), ("replay",), ("shadow",), ("shadow", "set"), ("shadow", "status")),
     *(("shadow", "clear"), ("shadow", "report")),

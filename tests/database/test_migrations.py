@@ -14,8 +14,14 @@ from pdp.database.engine import begin_write, extended_timeouts, open_engine
 from pdp.database.migrations import migrate, schema_problem
 from pdp.errors import DatabaseUnavailable
 from pdp.facts.store import tables as facts_tables
+from pdp.reviews import tables as review_tables
 
-METADATAS = [facts_tables.metadata, audit_tables.metadata, administration_table.metadata]
+METADATAS = [
+    facts_tables.metadata,
+    audit_tables.metadata,
+    administration_table.metadata,
+    review_tables.metadata,
+]
 
 
 def test_the_migrated_schema_equals_the_declared_tables(engine: Engine) -> None:

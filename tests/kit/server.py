@@ -19,6 +19,7 @@ from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 from pdpapi.v1.administration_service_pb2_grpc import PolicyAdministrationServiceStub
 from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
+from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
 
 from tests.kit.ports import free_port, listens
 from tests.kit.tokens import session_token, signing_key
@@ -169,6 +170,7 @@ class Stubs:
     queries: AccessQueryServiceStub
     administration: PolicyAdministrationServiceStub
     audit: AuditServiceStub
+    reviews: ReviewServiceStub
     channel: grpc.Channel
 
 
@@ -178,6 +180,7 @@ def stubs_on(channel: grpc.Channel) -> Stubs:
         AccessQueryServiceStub(channel),
         PolicyAdministrationServiceStub(channel),
         AuditServiceStub(channel),
+        ReviewServiceStub(channel),
         channel,
     )
 

@@ -14,6 +14,7 @@ from pdpapi.v1 import (
     core_pb2,
     decision_service_pb2,
     explain_service_pb2,
+    review_service_pb2,
 )
 
 from pdp import model
@@ -24,10 +25,12 @@ from pdp.wire import (
     administration_methods,
     audit_methods,
     caller_methods,
+    campaign_methods,
     decision_methods,
     explain_methods,
     external_auth_pb2,
     external_authorization_methods,
+    review_methods,
 )
 from pdp.wire.methods import AnyMethod
 from pdp.wire.services import access_queries
@@ -42,6 +45,8 @@ METHODS: list[AnyMethod] = [
     *audit_methods(NOBODY, NOBODY, NOBODY, NOBODY, reported=NOBODY, pool=NOBODY),
     *explain_methods(NOBODY),
     *caller_methods(),
+    *review_methods(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, clock=NOBODY),
+    *campaign_methods(NOBODY, NOBODY, NOBODY),
     *Watchers(cast(Any, SimpleNamespace(on_change=NOBODY))).methods(),
 ]
 MODULES = (
@@ -53,6 +58,7 @@ MODULES = (
     change_service_pb2,
     explain_service_pb2,
     external_auth_pb2,
+    review_service_pb2,
 )
 
 
@@ -83,7 +89,7 @@ def test_each_capability_allows_its_methods() -> None:
             "Authorization",
         },
         "administer": {"PolicyAdministrationService"},
-        "audit": {"AuditService", "AccessQueryService", "ExplainService"},
+        "audit": {"AuditService", "AccessQueryService", "ExplainService", "ReviewService"},
         "report": {"AuditService"},
         "caller": {"CallerService"},
     }

@@ -152,6 +152,13 @@ grants = Table(
     Index(None, "organization_id", "organization_role"),
     Index(None, "resource_type", "resource_id", "organization_role"),
     Index(None, "organization_role"),
+    Index(
+        None,
+        "expires_at",
+        "id",
+        postgresql_where=sa_text("expires_at IS NOT NULL"),
+        sqlite_where=sa_text("expires_at IS NOT NULL"),
+    ),
 )
 
 routes = Table(

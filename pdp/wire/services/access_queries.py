@@ -207,23 +207,28 @@ def _write_answered(response: Any, answered: Answered) -> None:
     response.epoch = answered.epoch
     if isinstance(answered.token, model.VerifiedToken):
         write_actor(response.actor, answered.token.actor)
-    refusal = answered.refusal
-    if refusal is not None:
-        response.refusal.denial_kind = KINDS[refusal.denial_kind]
-        response.refusal.reason = REASONS[refusal]
-        response.refusal.message = refusal.value
+    if answered.refusal is not None:
+        write_refusal(response.refusal, answered.refusal)
+
+
+def write_refusal(message: pb.QueryRefusal, refusal: model.Reason) -> None:
+    """Writes why an actor is refused as a whole."""
+    message.denial_kind = KINDS[refusal.denial_kind]
+    message.reason = REASONS[refusal]
+    message.message = refusal.value
 
 
 def _actor_message(actor: AllowedActor) -> pb.AllowedActor:
     return pb.AllowedActor(
         user_id=actor.user_id,
         organization_id=actor.organization_id,
-        allowed_by=map(_path_message, actor.paths.allowed_by),
-        denied_by=map(_path_message, actor.paths.denied_by),
+        allowed_by=map(path_message, actor.paths.allowed_by),
+        denied_by=map(path_message, actor.paths.denied_by),
     )
 
 
-def _path_message(path: AccessPath) -> pb.AccessPath:
+def path_message(path: AccessPath) -> pb.AccessPath:
+    """Converts a rule that decides, and how it reaches the actor."""
     message = pb.AccessPath(
         role=path.grant.role,
         grant_id=path.grant.id,

@@ -113,21 +113,21 @@ def compare_actors(service: QueryService, world: World, random: Random) -> Count
             raise Difference("the pages do not end")
         for user in USERS:
             for active in ("", *ORGANIZATIONS):
-                met[_compare_actor(service, permission, resource, (user, active), actors)] += 1
+                met[compare_actor(service, permission, resource, (user, active), actors)] += 1
         if list(actors) != sorted(actors):
             raise Difference("the actors are not in order")
     return met
 
 
-def _compare_actor(
+def compare_actor(
     service: QueryService,
     permission: str,
     resource: Resource | None,
     session: tuple[str, str],
     actors: dict[tuple[str, str], AllowedActor],
 ) -> str:
-    """How an actor was met. Check asks by a token without claims and by a context that meets the
-    conditions of the context."""
+    """Returns how an actor was met. Check asks by a token without claims and by a context that
+    meets the conditions of the context."""
     user, active = session
     question = Question(permission, resource, {"place": "office"})
     ruling = run(service.authorizer.rule(token_of(user, active or None), [question], CALLER))

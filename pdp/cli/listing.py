@@ -1,0 +1,120 @@
+"""Lists that a command prints as a table, as CSV or as JSON."""
+
+import csv
+import enum
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any, Final
+
+import typer
+
+from pdp.cli.output import emit, note, show_table
+from pdp.printable import printable
+
+TABLE_ROWS: Final = 100
+PAGE_ITEMS: Final = 500
+# Spreadsheets execute a cell that begins like this. One that expects another separator than the
+# comma also begins a cell within ours.
+_FORMULA: Final = re.compile(r"""(^|[,;|"'])(\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+
+
+class Output(enum.Enum):
+    """How a list is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+As = Annotated[
+    Output, typer.Option("-o", "--output", help="A table, CSV, or one JSON object a line.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} in a table, all otherwise."),
+]
+Row = Sequence[str]
+
+
+def pages_of(ask: Callable[[Any], Any], request: Any) -> Iterator[Any]:
+    """Yields page after page, as they are read."""
+    while True:
+        page = ask(request)
+        yield page
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
+
+
+def print_list(
+    output: Output,
+    columns: Row,
+    messages: Iterable[Any],
+    rows_of: Callable[[Any], Iterable[Row]],
+    limit: int | None,
+) -> None:
+    """Prints messages: `rows_of` gives the rows of each, JSON has all fields."""
+    found = iter(messages)
+    if output is Output.JSON:
+        for message in islice(found, limit):
+            print_message(message)
+        return
+    if output is Output.CSV:
+        emit(csv_text([columns]))
+        for message in islice(found, limit):
+            emit(csv_text(rows_of(message)))
+        return
+    rows = [row for message in islice(found, limit or TABLE_ROWS) for row in rows_of(message)]
+    show_table(columns, rows, heading=True)
+    if next(found, None) is not None:
+        note("there are more: --limit shows more, -o csv or -o json all")
+
+
+def print_message(message: Any, **more: Any) -> None:
+    """Prints a message, and further fields, as one JSON object on a line, in ASCII."""
+    from google.protobuf.json_format import MessageToDict
+
+    fields = MessageToDict(message, preserving_proto_field_name=True)
+    emit(json.dumps(fields | more) + "\n")
+
+
+def csv_text(rows: Iterable[Row]) -> str:
+    """Renders rows as CSV (RFC 4180). An apostrophe precedes what a spreadsheet would take for a
+    formula, and what does not print is escaped.
+
+    Source: https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    writer.writerows([_FORMULA.sub(r"\1\2'", printable(cell)) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def grant_cells(grant: Any) -> Row:
+    """Returns the cells of GRANT_COLUMNS."""
+    subject = grant.WhichOneof("subject")
+    scope = grant.WhichOneof("scope")
+    where = "everywhere"
+    if scope == "organization_id":
+        where = f"organization {grant.organization_id}"
+    elif scope == "resource":
+        where = f"resource {grant.resource.type}:{grant.resource.id}"
+    return (
+        grant.id,
+        grant.role,
+        f"user {grant.user_id}" if subject == "user_id" else f"role {grant.organization_role}",
+        where,
+        time_cell(grant, "not_before"),
+        time_cell(grant, "expires_at"),
+    )
+
+
+GRANT_COLUMNS: Row = ("grant", "role", "subject", "scope", "from", "until")
+
+
+def time_cell(message: Any, field: str) -> str:
+    """Returns a time of a message, RFC 3339; empty: it is not set."""
+    return getattr(message, field).ToJsonString() if message.HasField(field) else ""
