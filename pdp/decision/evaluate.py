@@ -14,6 +14,10 @@ count through a grant to the user everywhere or on a resource of the chain: who 
 named that very resource. Deny rules do not stop there: they also count through a grant to the user
 in the resource's organization, or in any while that is not known. A grant to an organization role
 speaks to who acts for its organization, so one in another organization never counts.
+
+The permissions of the console (`policy.CONSOLE`) are of no organization: allow rules count for them
+only through a grant to the user that holds everywhere, and `*` does not name them. Deny rules
+count as ever.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +27,7 @@ from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
 from pdp.decision.fast_path import Values
-from pdp.decision.policy import Policy
+from pdp.decision.policy import CONSOLE, Policy
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -283,6 +287,8 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
         allowing, denying = policy.rules_of(grant.role, permission)
         if allowing:
             reach = reach_of(grant)
+            if reach < ANY_ORGANIZATION and permission.startswith(CONSOLE):
+                allowing = ()
             allow += [(rule, grant.id, reach, condition) for rule, condition in allowing]
         if denying:
             deny += [(rule, grant.id, IN_ORGANIZATION, condition) for rule, condition in denying]
