@@ -66,6 +66,10 @@ docs: $(VENV)/.docs ## Build the documentation as a site into build/docs, and fa
 demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
 
+.PHONY: demo-console
+demo-console: $(VENV)/.runtime ## Fill a small invented company and print a link to its console.
+	@$(BIN)/python -m examples.console_demo
+
 # Packages of npm, as locked.
 %/node_modules/.package-lock.json: %/package-lock.json
 	@cd $* && npm ci --silent --no-audit --no-fund

@@ -18,6 +18,7 @@ from pdp.cli import (
     ask,
     audit,
     clerk,
+    console,
     database,
     explain,
     lint,
@@ -56,6 +57,7 @@ app.command("key")(secrets.key)
 app.add_typer(allowed.app, name="allowed")
 app.add_typer(audit.app, name="audit")
 app.add_typer(clerk.app, name="clerk")
+app.add_typer(console.app, name="console")
 app.add_typer(database.app, name="database")
 
 

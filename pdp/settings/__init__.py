@@ -7,6 +7,7 @@ from pdp.settings.addresses import is_loopback, is_loopback_address, socket_addr
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
 from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
+from pdp.settings.console import ConsoleSettings
 from pdp.settings.issuers import (
     IssuerSettings,
     development_beside_production,
@@ -21,6 +22,7 @@ __all__ = [
     "CallerSettings",
     "Capability",
     "ClerkSettings",
+    "ConsoleSettings",
     "DatabaseSettings",
     "IssuerSettings",
     "Settings",
