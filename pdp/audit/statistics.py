@@ -27,7 +27,9 @@ class Activity:
     """allowed[i] were allowed from start + i * step on; only those that were recorded."""
     denied: Sequence[int]
     reasons: Sequence[tuple[str, int]]
-    """Of denials, as the three below: a value and its count, the most frequent first."""
+    """Of denials, as those below: a value and its count, the most frequent first."""
+    users: Sequence[tuple[str, int]]
+    """Empty: no user is known."""
     permissions: Sequence[tuple[str, int]]
     callers: Sequence[tuple[str, int]]
     organizations: Sequence[tuple[str, int]]
@@ -77,10 +79,11 @@ class Statistics:
                 if effect in counts and 0 <= index < steps:
                     counts[effect][index] += int(count)
             denied = (*where, column.effect == Effect.DENY.name)
-            reasons, permissions, callers, organizations = (
+            reasons, users, permissions, callers, organizations = (
                 _groups(connection, group, denied)
                 for group in (
                     column.reason,
+                    column.user_id,
                     column.permission,
                     column.caller,
                     column.organization_id,
@@ -99,6 +102,7 @@ class Statistics:
             allows,
             denials,
             reasons,
+            users,
             permissions,
             callers,
             organizations,

@@ -24,7 +24,8 @@ class _Lines(str):
 
 
 def lines(text: str) -> _Lines:
-    """A text of several lines without other controls."""
+    """A text of several lines without other controls. Forms send line breaks as CRLF."""
+    text = text.replace("\r\n", "\n")
     return _Lines("\n".join(printable(line.replace("\t", "    ")) for line in text.split("\n")))
 
 

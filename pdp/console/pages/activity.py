@@ -58,6 +58,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
             )
             for title, key, counts in (
                 ("Reason", "reason", activity.reasons),
+                ("User", "user", activity.users),
                 ("Permission", "permission", activity.permissions),
                 ("Caller", "caller", activity.callers),
                 ("Organization", "organization", activity.organizations),

@@ -10,7 +10,7 @@ from pdp.errors import NotFound
 from pdp.explainer import NamedActor
 from pdp.model import Actor, Question, Resource, ResourceRef, Role, User
 
-PAGE_ROWS: Final = 50
+PAGE_ROWS: Final = 25
 DECISIONS_MAX: Final = 10
 GRANTS_MAX: Final = 200
 SESSION: Final = "console"
