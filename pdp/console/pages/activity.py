@@ -6,13 +6,13 @@ from pdp.console.charts import scale_of
 from pdp.console.pages.inputs import link_to_decisions
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 
-_MINUTE: Final = 60.0
+_MINUTE: Final = 60
 _SPANS: Final = {
-    "15m": ("15 minutes", 15 * 60.0, 60.0),
-    "1h": ("1 hour", 3600.0, 60.0),
-    "6h": ("6 hours", 6 * 3600.0, 600.0),
-    "24h": ("24 hours", 24 * 3600.0, 1800.0),
-    "7d": ("7 days", 7 * 24 * 3600.0, 4 * 3600.0),
+    "15m": ("15 minutes", 15 * 60, 60),
+    "1h": ("1 hour", 3600, 60),
+    "6h": ("6 hours", 6 * 3600, 600),
+    "24h": ("24 hours", 24 * 3600, 3600),
+    "7d": ("7 days", 7 * 24 * 3600, 4 * 3600),
 }
 """Name, length and step in seconds."""
 _REFRESH_SECONDS: Final = 15
@@ -25,10 +25,8 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
     name, seconds, step = _SPANS[span]
     now = parts.clock()
     # Whole steps, so that a column stays the same while it is looked at.
-    start = (now // step + 1) * step - seconds
-    activity = await parts.blocking(
-        lambda: parts.statistics.activity(start, step, round(seconds / step))
-    )
+    start = (int(now // step) + 1) * step - seconds
+    activity = await parts.blocking(lambda: parts.statistics.activity(start, step, seconds // step))
     live = visit.get("live") == "1"
     values = {
         "spans": [(key, label) for key, (label, _, _) in _SPANS.items()],
@@ -39,7 +37,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
         "now": now,
         "start": start,
         "end": start + seconds,
-        "minutes": step / _MINUTE,
+        "minutes": step // _MINUTE,
         "top": scale_of(activity.allowed, activity.denied),
         "activity": activity,
         "rows": [
@@ -58,7 +56,6 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
             )
             for title, key, counts in (
                 ("Reason", "reason", activity.reasons),
-                ("User", "user", activity.users),
                 ("Permission", "permission", activity.permissions),
                 ("Caller", "caller", activity.callers),
                 ("Organization", "organization", activity.organizations),
