@@ -1,7 +1,8 @@
 """The ASGI application of the console: for each request its host, session and permission."""
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -19,7 +20,15 @@ from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
 from pdp.console.rendering import STATIC, address, asset, render
 from pdp.console.sessions import find_session
 from pdp.console.sign_in import SignIn, path_of
-from pdp.errors import InvalidRequest, NotFound, PdpError, RequestError, ShareExceeded, Unavailable
+from pdp.errors import (
+    AuditUnavailable,
+    InvalidRequest,
+    NotFound,
+    PdpError,
+    RequestError,
+    ShareExceeded,
+    Unavailable,
+)
 from pdp.model import Decision, DenialKind, Effect, HttpRequest, Question, Resource
 
 log = structlog.get_logger("pdp.console")
@@ -28,6 +37,8 @@ REQUESTS_MAX: Final = 32
 """Requests in progress; more are refused with 503."""
 WORKING_MAX: Final = 4
 """Pages that are made at the same time: Check shares the pool and the database with them."""
+ATTEMPTS_MAX: Final = 8
+"""Of a request whose use cannot be logged; each fails within 250 ms."""
 STATIC_SECONDS: Final = 7 * 24 * 3600
 
 HEADERS: Final = {
@@ -193,8 +204,7 @@ class _Console:
                 if request.method == "POST":  # a slow one occupies no place of those that work
                     request.state.form = await read_form(request)
                 async with self._working:
-                    response: Response = await handler(request)
-                    return response
+                    return await _patiently(lambda: handler(request))
             except Refused as refused:
                 return await self._message(refused.status, refused.title, refused.text)
             except PdpError as error:
@@ -206,6 +216,15 @@ class _Console:
                 self._requests -= 1
 
         return answer
+
+
+async def _patiently(answer: Callable[[], Awaitable[Response]]) -> Response:
+    """Answers again if the use could not be logged in time: a person would only press reload. All
+    handlers allow that, since they change something only after it is logged."""
+    for _ in range(ATTEMPTS_MAX - 1):
+        with contextlib.suppress(AuditUnavailable):
+            return await answer()
+    return await answer()
 
 
 def _error_page(error: PdpError) -> tuple[int, str, str]:

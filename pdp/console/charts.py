@@ -35,11 +35,11 @@ def chart(allowed: Sequence[int], denied: Sequence[int]) -> Markup:
 
 
 def scale_of(allowed: Sequence[int], denied: Sequence[int]) -> int:
-    """The top of the scale: the smallest of 1, 2, 5, 10, 20 and so on that holds every column."""
+    """The top of the scale: the first of 1, 2, 4, 6, 8, 10, 20 and so on that holds all columns."""
     highest = max((a + d for a, d in zip(allowed, denied, strict=True)), default=0)
     top = 1
     while True:
-        for factor in (1, 2, 5):
+        for factor in (1, 2, 4, 6, 8):
             if highest <= top * factor:
                 return top * factor
         top *= _DIGIT_MAX

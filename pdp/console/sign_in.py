@@ -112,24 +112,30 @@ class SignIn:
         return _refusal(decision.reason, decision_id)
 
     async def _of_link(self, link: str) -> VerifiedToken | Refusal:
-        content = await self._parts.blocking(
-            lambda: self._parts.secrets.take(SecretKind.LINK, link)
-        )
+        store, blocking = self._parts.secrets, self._parts.blocking
+        content = await blocking(lambda: store.read(SecretKind.LINK, link))
         if content is None:
-            text = "It was used, or it is older than five minutes. Make another one."
-            return 401, "This link does not sign in", text
+            return _OVER
         # A session of its own, which can be revoked as one of Clerk's.
         actor = Actor(content["user_id"], f"console_{secrets.token_hex(8)}")
         expires_at = self._parts.clock() + SESSION_SECONDS
         token = VerifiedToken(actor, "", "", expires_at, NO_ATTRIBUTES)
         request = HttpRequest("POST", self.PATH, {})
         ruling = await self._parts.authorizer.rule_session(token, _QUESTION, CALLER, request)
+        # Only now, so that an error above does not use it up. Of two uses one gets it.
+        if await blocking(lambda: store.take(SecretKind.LINK, link)) is None:
+            return _OVER
         (decision,), (decision_id,) = ruling.decisions, ruling.decision_ids
         if decision.effect is Effect.ALLOW:
             return token
         return _refusal(decision.reason, decision_id)
 
 
+_OVER: Final = (
+    401,
+    "This link does not sign in",
+    "It was used, or it is older than five minutes. Make another one.",
+)
 _QUESTION: Final = Question(VIEW, Resource("console", "sign-in"))
 
 

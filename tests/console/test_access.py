@@ -2,6 +2,7 @@
 
 import http.client
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -346,3 +347,14 @@ def test_every_answer_has_the_headers_of_a_page_that_nobody_frames(console: Cons
 def test_a_visitor_is_not_shared(console: Console):
     """Positive control of the tests above: cookies are the only thing that signs in."""
     assert Visitor(console.origin).get("/").status_code == 303
+
+
+def test_of_two_uses_of_a_link_at_once_one_signs_in(console: Console):
+    link = console.link()
+    visitors = [console.client() for _ in range(6)]
+    path = link.removeprefix(console.origin)
+    forms = [{"proof": one.proof(path), "link": path.partition("link=")[2]} for one in visitors]
+    with ThreadPoolExecutor(len(visitors)) as pool:
+        answers = list(pool.map(lambda one, form: one.post("/sign-in", form), visitors, forms))
+    assert sorted(answer.status_code for answer in answers) == [303, *[401] * 5]
+    assert sum(one.get("/").status_code == 200 for one in visitors) == 1

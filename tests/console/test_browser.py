@@ -7,11 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from playwright.sync_api import Browser, Page, expect
 
 from examples.company import ANALYST
-from tests.kit.console import HOSTILE_RESOURCE, HOSTILE_USER, OUTSIDER, Console
+from tests.kit.console import (
+    HOSTILE_RESOURCE,
+    HOSTILE_USER,
+    OUTSIDER,
+    Console,
+    running_console,
+)
+from tests.kit.ports import free_port
 from tests.kit.server import token_of
+from tests.kit.wire.tls import Authority
 
 AXE = Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 expect.set_options(timeout=30_000)
@@ -101,6 +110,49 @@ def test_a_link_signs_in_without_a_front_end(chromium: Browser, console: Console
         seen.page.get_by_role("button", name=f"Sign in as {ANALYST}").click()
         expect(seen.page.get_by_role("heading", level=1)).to_contain_text("Decisions in")
         assert "link=" not in seen.page.url
+
+
+def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: Path):
+    """And over HTTP/2, which has no header `host` of its own."""
+    key, certificate = Authority("console").issue(x509.DNSName("localhost"))
+    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "certificate.pem").write_bytes(certificate)
+    port = free_port()
+    settings = {
+        "listen": f"127.0.0.1:{port}",
+        "origin": f"https://localhost:{port}",
+        "sign_in_url": "https://app.example.test/sign-in",
+        "tls": {
+            "certificate_file": str(tmp_path / "certificate.pem"),
+            "private_key_file": str(tmp_path / "key.pem"),
+        },
+    }
+    with running_console(tmp_path, 0, CONSOLE=settings) as console:
+        console.origin = settings["origin"]
+        with visiting(chromium, console, ignore_https_errors=True) as seen:
+            page = seen.page
+            response = page.goto("/sign-in?next=/policy")
+            assert response is not None
+            assert "strict-transport-security" in response.headers
+            assert page.evaluate("performance.getEntries()[0].nextHopProtocol") == "h2"
+            assert page.get_by_role("link", name="Sign in to the application").get_attribute(
+                "href"
+            ) == (
+                "https://app.example.test/sign-in?redirect_url="
+                f"https%3A%2F%2Flocalhost%3A{port}%2Fsign-in%3Fnext%3D%252Fpolicy"
+            )
+            page.goto(console.link())
+            page.get_by_role("button", name=f"Sign in as {ANALYST}").click()
+            expect(page.get_by_role("heading", level=1)).to_contain_text("Decisions in")
+            (cookie,) = page.context.cookies()
+            assert (cookie["name"], cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (
+                "__Host-pdp-console",
+                True,
+                True,
+                "Strict",
+            )
+            page.get_by_role("button", name="Sign out").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to the console")
 
 
 def test_an_owner_is_refused(chromium: Browser, console: Console):

@@ -56,6 +56,14 @@ HOSTILE_PAGES = (
     ("/policy", {}),
     ("/sign-in", {"next": MARKUP, "link": MARKUP}),
     (f"/{MARKUP}", {}),
+    *(
+        (path, dict.fromkeys(("id", "name", "user", "type", "after", "permission"), "\x00\x7f"))
+        for path in ("/decisions", "/decision", "/people", "/user", "/role", "/resource")
+    ),
+    (
+        "/resource",
+        {"type": "\x00", "id": "\x00", "permission": "invoice:view", "after_user": "\x00"},
+    ),
 )
 
 

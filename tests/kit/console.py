@@ -173,24 +173,30 @@ class Visitor:
 
 
 @contextmanager
-def running_console(directory: Path, decisions: int = 600, **settings: Any) -> Iterator[Console]:
-    """A server that is ready, with the company and its history."""
-    made = hostile(company(3, 5, 6))
-    port = free_port()
+def running_console(
+    directory: Path,
+    decisions: int = 600,
+    made: Company | None = None,
+    hours: float = HOURS,
+    **settings: Any,
+) -> Iterator[Console]:
+    """A server that is ready, with a company and its history."""
+    made = made or hostile(company(3, 5, 6))
+    listen = f"127.0.0.1:{free_port()}"
     server = ServerProcess(
-        directory, {"CONSOLE": {"listen": f"127.0.0.1:{port}"}, "AUDIT_ALLOWS": True, **settings}
+        directory, {"CONSOLE": {"listen": listen}, "AUDIT_ALLOWS": True, **settings}
     )
     (directory / "company.yaml").write_text(made.text, encoding="utf-8")
     done = server.pdp("apply", "company.yaml")
     assert done.returncode == 0, done.stderr
     now = time.time()
     if decisions:
-        records = [*history(made, now, HOURS, decisions), hostile_record(now)]
+        records = [*history(made, now, hours, decisions), hostile_record(now)]
         write_history(directory / "audit", iter(records), now)
     try:
         server.start()
         with server.channel() as channel:
-            console = Console(server, stubs_on(channel), made, f"http://127.0.0.1:{port}")
+            console = Console(server, stubs_on(channel), made, f"http://{listen}")
             if decisions:
                 eventually(lambda: is_shipped(console), seconds=30, what="the history is in SQL")
             yield console

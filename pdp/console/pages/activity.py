@@ -6,15 +6,14 @@ from pdp.console.charts import scale_of
 from pdp.console.pages.inputs import link_to_decisions
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 
-_MINUTE: Final = 60
 _SPANS: Final = {
-    "15m": ("15 minutes", 15 * 60, 60),
-    "1h": ("1 hour", 3600, 60),
-    "6h": ("6 hours", 6 * 3600, 600),
-    "24h": ("24 hours", 24 * 3600, 3600),
-    "7d": ("7 days", 7 * 24 * 3600, 4 * 3600),
+    "15m": ("15 minutes", 15 * 60, "minute", 60),
+    "1h": ("1 hour", 3600, "minute", 60),
+    "6h": ("6 hours", 6 * 3600, "10 minutes", 600),
+    "24h": ("24 hours", 24 * 3600, "hour", 3600),
+    "7d": ("7 days", 7 * 24 * 3600, "4 hours", 4 * 3600),
 }
-"""Name, length and step in seconds."""
+"""Length and step, each as a name and in seconds."""
 _REFRESH_SECONDS: Final = 15
 
 
@@ -22,22 +21,22 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
     """The page of the chosen span."""
     span = visit.get("span")
     span = span if span in _SPANS else "1h"
-    name, seconds, step = _SPANS[span]
+    name, seconds, step_name, step = _SPANS[span]
     now = parts.clock()
     # Whole steps, so that a column stays the same while it is looked at.
     start = (int(now // step) + 1) * step - seconds
     activity = await parts.blocking(lambda: parts.statistics.activity(start, step, seconds // step))
     live = visit.get("live") == "1"
     values = {
-        "spans": [(key, label) for key, (label, _, _) in _SPANS.items()],
+        "spans": [(key, label) for key, (label, *_) in _SPANS.items()],
         "span": span,
-        "span_name": name,
+        "span_name": name.removeprefix("1 "),
         "live": live,
         "refresh_seconds": _REFRESH_SECONDS,
         "now": now,
         "start": start,
         "end": start + seconds,
-        "minutes": step // _MINUTE,
+        "step_name": step_name,
         "top": scale_of(activity.allowed, activity.denied),
         "activity": activity,
         "rows": [
