@@ -9,12 +9,14 @@ PROTOS := $(wildcard proto/pdpapi/v1/*.proto)
 TYPESCRIPT := clients/typescript
 PRISMA := $(TYPESCRIPT)/tests/prisma
 EXAMPLE := examples/next-courses
+CONSOLE := tests/console/browser
 HAS_GO = command -v go >/dev/null && command -v gcc >/dev/null
 HAS_NPM = command -v npm >/dev/null
 skipped = { echo "SKIPPED: $(1)"; test -z "$$CI"; }
 NO_GO = $(call skipped,the guard for Go (go and gcc are not both installed))
 NO_PROTOCOLS = $(call skipped,the protocol suites (go is not installed))
 NO_NPM = $(call skipped,the guard for TypeScript and its example (npm is not installed))
+NO_AXE = $(call skipped,what axe finds in the console (npm is not installed))
 
 .DEFAULT_GOAL := help
 
@@ -67,6 +69,10 @@ docs: $(VENV)/.docs ## Build the documentation as a site into build/docs, and fa
 demo: $(VENV)/.runtime ## Run the main job on a small example: an allow, a 401, a 403 and the audit rows.
 	@$(BIN)/python -m examples.demo
 
+.PHONY: demo-console
+demo-console: $(VENV)/.runtime ## Fill a small invented company and print a link to its console.
+	@$(BIN)/python -m examples.console_demo
+
 # Packages of npm, as locked.
 %/node_modules/.package-lock.json: %/package-lock.json
 	@cd $* && npm ci --silent --no-audit --no-fund
@@ -77,6 +83,8 @@ test: test-python test-go test-typescript test-example ## Run the tests of every
 .PHONY: test-python
 # Not ordered by number of tests: otherwise slow files with few tests come last, on one worker.
 test-python: install ## Run the tests in Python.
+	@if $(HAS_NPM); then $(MAKE) --no-print-directory -s $(CONSOLE)/node_modules/.package-lock.json; \
+		else $(NO_AXE); fi
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: coverage
@@ -220,6 +228,6 @@ lock: install ## Pin the newest version of every dependency, by hash.
 clean: ## Remove what was built and installed.
 	@rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/build $(TYPESCRIPT)/dist \
 		$(PRISMA)/node_modules $(PRISMA)/build $(PRISMA)/generated \
-		$(EXAMPLE)/node_modules $(EXAMPLE)/.next $(EXAMPLE)/build
+		$(EXAMPLE)/node_modules $(EXAMPLE)/.next $(EXAMPLE)/build $(CONSOLE)/node_modules
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .coverage*

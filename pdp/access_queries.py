@@ -28,6 +28,7 @@ from pdp.decision import (
     search_for_actors,
 )
 from pdp.errors import FilterUnsupported, InvalidRequest, LimitExceeded, Violation
+from pdp.explainer import NamedActor
 from pdp.facts import Replica, Survey, View
 from pdp.identity import Verifier
 from pdp.limits import BATCH_ITEMS_MAX, PLAN_NODES_MAX
@@ -138,19 +139,25 @@ class AccessQueries:
 
     async def permissions(
         self,
-        token_text: str,
+        asking: str | NamedActor,
         resources: Sequence[Resource],
         context: Attributes,
         caller: str,
         at_least_revision: int = 0,
     ) -> tuple[Answered, Sequence[PermissionsOn]]:
-        """For each resource the declared permissions of its type, all at one revision.
+        """For each resource the declared permissions of its type, all at one revision: those of a
+        token's bearer, or of a named actor.
 
         Raises:
             errors.LimitExceeded: together they are more than BATCH_ITEMS_MAX.
             errors.Unavailable, errors.ShareExceeded: as `Authorizer.rule`.
         """
-        token = await self._verifier.verify(token_text)
+        named = isinstance(asking, NamedActor)
+        token: _Token
+        if isinstance(asking, NamedActor):
+            token = asking.token(self._clock())
+        else:
+            token = await self._verifier.verify(asking)
         types = sorted({resource.type for resource in resources})
         record = self._record(
             "ListAllowedPermissions",
@@ -162,7 +169,13 @@ class AccessQueries:
         if isinstance(token, RefusedToken):
             answered = await self._finish(record, token, token.reason, None)
             return answered, [PermissionsOn()] * len(resources)
-        view = await self._authorizer.view(token, resources, at_least_revision)
+        if named:  # a name proves nothing, so it provisions nobody
+            actor = token.actor
+            view = await self._replica.view(
+                actor.user_id, actor.organization_id, resources, at_least_revision
+            )
+        else:
+            view = await self._authorizer.view(token, resources, at_least_revision)
         declared = {type_: view.policy.permissions_on(type_) for type_ in types}
         items = sum(len(declared[resource.type]) for resource in resources)
         if items > BATCH_ITEMS_MAX:

@@ -147,6 +147,21 @@ class Authorizer:
                 return await self._record(ruling, questions, caller, request)
         raise FactsStale("the routes changed faster than a request could be matched")
 
+    async def rule_session(
+        self, token: VerifiedToken, question: Question, caller: str, request: HttpRequest
+    ) -> Ruling:
+        """Answers a question of a console session, whose token was verified when it began.
+
+        Allows are recorded too, and like denials they are in the audit log before this returns. An
+        unknown user is not provisioned. Raises as `rule`.
+        """
+        actor, now = token.actor, self._clock()
+        view = await self._replica.view(actor.user_id, actor.organization_id, [question.resource])
+        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+        decision = decide(principal, question, view.chains[0])
+        ruling = Ruling(token, [decision], [new_decision_id()], view.revision, now, view)
+        return await self._record(ruling, [question], caller, request, await_allows=True)
+
     async def _decide(
         self,
         token_text: str,
@@ -211,7 +226,11 @@ class Authorizer:
         questions: Sequence[Question],
         caller: str,
         request: HttpRequest | None = None,
+        *,
+        await_allows: bool = False,
     ) -> Ruling:
+        """`await_allows`: allows are recorded in any case, and as surely as denials."""
+
         def records(effect: Effect) -> list[DecisionRecord]:
             return build_records(
                 effect,
@@ -227,7 +246,9 @@ class Authorizer:
             )
 
         effects = {decision.effect for decision in ruling.decisions}
-        if self._record_allows and Effect.ALLOW in effects:
+        if Effect.ALLOW in effects and await_allows:
+            await self._recorder.record(records(Effect.ALLOW))
+        elif Effect.ALLOW in effects and self._record_allows:
             self._recorder.try_write(records(Effect.ALLOW))
         if Effect.DENY in effects:
             ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))

@@ -17,6 +17,7 @@ from pdp.database.engine import open_engine
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import (
+    Actor,
     DecisionRecord,
     Effect,
     Grant,
@@ -36,6 +37,7 @@ from pdp.model import (
     ToUser,
     User,
     UserStatus,
+    VerifiedToken,
 )
 from tests.kit.audit.logs import records_of
 from tests.kit.identity.verifiers import make_verifier
@@ -333,3 +335,30 @@ def test_a_long_batch_gives_way_to_small_questions(searching: World) -> None:
         return answered
 
     assert run(beside()) >= 10
+
+
+def test_each_decision_about_a_session_of_the_console_is_logged_and_creates_nobody(
+    world: World,
+) -> None:
+    """Allows too, although the setting for allows is off."""
+    request = HttpRequest("GET", "/decisions?user=secret", {})
+    for user, reason in (
+        ("user_1", Reason.ALLOWED_BY_RULE),
+        ("user_2", Reason.ACTOR_DISABLED),
+        ("user_new", Reason.ACTOR_UNKNOWN),
+    ):
+        token = VerifiedToken(Actor(user, "sess_1"), "", "", time.time() + 60, {})
+        question = Question("course:view", Resource("course", "1"))
+        ruling = run(world.authorizer.rule_session(token, question, "console", request))
+        record = world.records()[-1]
+        assert (ruling.decisions[0].reason, list(ruling.decision_ids)) == (
+            reason,
+            [record.decision_id],
+        )
+        assert (record.reason, record.caller, record.request) == (
+            reason,
+            "console",
+            "GET /decisions",
+        )
+    with world.store.read() as reader:
+        assert reader.get(User, ("user_new",)) is None

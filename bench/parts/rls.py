@@ -18,7 +18,7 @@ from bench.part import Figures, Run
 from bench.postgresql import postgresql
 from pdp.database.engine import open_engine
 from pdp.decision import Plan as DecisionPlan
-from pdp.decision import Policy, Standing, prepare
+from pdp.decision import Policy, Principal, resolve_principal
 from pdp.decision.partial import plan_for
 from pdp.facts import Store
 from pdp.facts.store.loader import read_policy
@@ -190,7 +190,7 @@ def _plan(policy: Policy) -> DecisionPlan:
     return plan_for(_standing(policy), _VIEW, plan.KIND, {})
 
 
-def _standing(policy: Policy) -> Standing:
+def _standing(policy: Policy) -> Principal:
     token = VerifiedToken(
         ActorOfToken(plan.USER, "sess_1", plan.ORGANIZATION),
         issuer="https://bench.example",
@@ -200,7 +200,7 @@ def _standing(policy: Policy) -> Standing:
     )
     user = UserFacts(User(plan.USER), {plan.ORGANIZATION: "org:member"}, (), frozenset())
     facts = OrganizationFacts(plan.ORGANIZATION, ())
-    return prepare(policy, token, user, facts, time.time())
+    return resolve_principal(policy, token, user, facts, time.time())
 
 
 def _asked(asks: Mapping[str, Callable[[], object]], calls: int) -> dict[str, Latency]:

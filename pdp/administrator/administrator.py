@@ -97,6 +97,11 @@ class Administrator:
         with self._store.read() as reader:
             return reader.list(kind, after, limit)
 
+    def grants_of(self, role: str, limit: int) -> Sequence[Grant]:
+        """Returns up to `limit` grants of a role, ordered by id."""
+        with self._store.read() as reader:
+            return find_referrers(reader, Grant, limit=limit, role=role)
+
     def update(self, entity: E, author: Author = UNNAMED) -> tuple[E, int]:
         """Replaces the entity with the same key.
 

@@ -40,6 +40,7 @@ from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports
 from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shares import Shares
 from pdp.audit.shipper import Shipper, ShipperCounts
+from pdp.audit.statistics import Activity, Statistics
 from pdp.audit.verify import Problem, Report, verify_segments
 from pdp.audit.verify_sql import SqlReport, shipped_places, verify_sql
 
@@ -47,6 +48,7 @@ __all__ = [
     "AHEAD_SECONDS_MAX",
     "KIND_GAP",
     "KIND_RECORD",
+    "Activity",
     "AdministrationLog",
     "ChangeFilter",
     "Coverage",
@@ -75,6 +77,7 @@ __all__ = [
     "ShipperCounts",
     "SqlDestination",
     "SqlReport",
+    "Statistics",
     "Uncovered",
     "Window",
     "append_records",

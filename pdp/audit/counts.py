@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.records import MalformedRecordError
+from pdp.audit.rollups import Rollups
 from pdp.audit.rows import Row, filterable, row_key
 from pdp.audit.segments import Frame, Log
 from pdp.audit.tables import audit_counts, audit_records
@@ -86,8 +87,9 @@ class Counts:
             }
         )
 
-    def write(self, connection: Connection) -> list[tuple[int, str]]:
-        """Updates the counts of the records' rows, and stores which frames were counts.
+    def write(self, connection: Connection, rollups: Rollups) -> list[tuple[int, str]]:
+        """Updates the counts of the records' rows, and stores which frames were counts. `rollups`
+        gets the occurrences that are new.
 
         Returns:
             Position and problem of each count whose record is missing.
@@ -96,6 +98,12 @@ class Counts:
             return []
         _write_runs(connection, self._runs)
         column = audit_records.c
+        before = select(audit_records).where(column.decision_id.in_(self._latest))
+        for row in connection.execute(before).mappings():
+            count = self._latest[row["decision_id"]][0]
+            if count.occurrences > row["occurrences"]:
+                added = count.occurrences - row["occurrences"]
+                rollups.add(dict(row), count.last_decided_at, added)
         # A count that is shipped twice or late must not lower a higher one.
         statement = (
             update(audit_records)

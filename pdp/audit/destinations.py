@@ -8,6 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.counts import Counts, count_of
 from pdp.audit.records import MalformedRecordError
+from pdp.audit.rollups import Rollups, new_rows
 from pdp.audit.rows import Row, gap_row, record_row
 from pdp.audit.segments import KIND_RECORD, Frame, Log, Place
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
@@ -66,12 +67,16 @@ class SqlDestination:
                     gaps.append(gap_row(frame, log))
             except MalformedRecordError as error:
                 refusals.append(Refusal(frame.position, str(error)))
+        rollups = Rollups()
         with begin_write(self._engine) as connection:
+            for row in new_rows(connection, records):
+                rollups.add(row, row["decided_at"])
             insert_new(connection, audit_records, records)
             insert_new(connection, audit_gaps, gaps)
-            refusals += (Refusal(*problem) for problem in counts.write(connection))
+            refusals += (Refusal(*problem) for problem in counts.write(connection, rollups))
             if not refusals:
                 put_place(connection, log, frames[-1].after)
+            rollups.write(connection)
         return refusals
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Engine, select
 from pdp.audit.counts import Count, Counts, count_of
 from pdp.audit.destinations import Refusal, insert_new, put_place, read_place
 from pdp.audit.records import MalformedRecordError, decode
+from pdp.audit.rollups import Rollups, new_rows
 from pdp.audit.rows import Row, gap_row, record_row
 from pdp.audit.segments import (
     DIGEST_BYTES,
@@ -146,13 +147,17 @@ class Reports:
                     gaps.append(_gap_row(frame, log, latest))
             except MalformedRecordError as error:
                 refusals.append(Refusal(frame.position, str(error)))
+        rollups = Rollups()
         with begin_write(self._engine) as connection:
+            for row in new_rows(connection, records):
+                rollups.add(row, row["decided_at"])
             if not insert_new(connection, audit_records, records):
                 refusals += _contradictions(connection, records)
             insert_new(connection, audit_gaps, gaps)
-            refusals += (Refusal(*problem) for problem in counts.write(connection))
+            refusals += (Refusal(*problem) for problem in counts.write(connection, rollups))
             if not refusals:
                 put_place(connection, log, place)
+            rollups.write(connection)
         if refusals:
             _log.error(
                 "audit_report_refused",

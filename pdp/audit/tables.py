@@ -179,3 +179,14 @@ audit_periods = Table(
     Column("seen_at", Double, nullable=False),
     Column("ended", Boolean, nullable=False),
 )
+
+# Decisions per minute and per hour: all by effect, denials by reason and more (rollups.py).
+audit_rollups = Table(
+    "audit_rollups",
+    metadata,
+    Column("step", BigInteger, primary_key=True, autoincrement=False),  # 60 or 3600, in seconds
+    Column("dimension", _text(), primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),  # in Unix seconds
+    Column("value", _text(), primary_key=True),
+    Column("decisions", BigInteger, nullable=False),
+)

@@ -19,6 +19,7 @@ from pdp.cli import (
     audit,
     clerk,
     config,
+    console,
     context,
     database,
     diff,
@@ -80,6 +81,7 @@ app.add_typer(clerk.app, name="clerk")
 app.add_typer(config.app, name="config")
 app.add_typer(context.app, name="context")
 app.add_typer(shadow.app, name="shadow")
+app.add_typer(console.app, name="console")
 app.add_typer(database.app, name="database")
 app.add_typer(review.app, name="review")
 app.add_typer(rls.app, name="rls")

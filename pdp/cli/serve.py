@@ -36,6 +36,9 @@ def serve(
     configure_logs(settings.log_level, settings.log_format)
     check_tls(settings.tls)
     check_free(settings.listen, shared=settings.processes > 1)
+    if settings.console.listen is not None:
+        check_tls(settings.console.tls)
+        check_free(settings.console.listen, shared=settings.processes > 1)
     if settings.processes > 1 and worker is None:
         supervise(settings, [sys.executable, "-m", "pdp", *sys.argv[1:]], os.environ)  # noqa: TID251
         return

@@ -15,6 +15,10 @@ such a grant names that very resource. Tenant isolation does not limit deny rule
 through a grant to the user in the resource's organization, or in any organization while the
 resource's is unknown. A grant to an organization role is for users who act in its organization, so
 a grant in another organization never counts.
+
+The permissions of the console (`policy.CONSOLE`) belong to no organization: allow rules count for
+them only through a grant to the user that holds everywhere, and `*` does not match them. Deny rules
+count as ever.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +28,7 @@ from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
 from pdp.decision.fast_path import Values
-from pdp.decision.policy import Policy
+from pdp.decision.policy import CONSOLE, Policy
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -295,6 +299,8 @@ def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candida
         allowing, denying = policy.rules_of(grant.role, permission)
         if allowing:
             reach = reach_of(grant)
+            if reach < ANY_ORGANIZATION and permission.startswith(CONSOLE):
+                allowing = ()
             allow += [(rule, grant.id, reach, condition) for rule, condition in allowing]
         if denying:
             deny += [(rule, grant.id, IN_ORGANIZATION, condition) for rule, condition in denying]

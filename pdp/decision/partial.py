@@ -38,6 +38,7 @@ from pdp.decision.conditions import Condition
 from pdp.decision.evaluate import actor_values, reach_of
 from pdp.decision.fast_path import Values
 from pdp.decision.forms import Forms, Unexpressed
+from pdp.decision.policy import CONSOLE
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -177,7 +178,9 @@ def _rules(
     deny: _Found = {}
     for role, places in roles.items():
         matched = principal.policy.rules_of(role, permission)
-        for found, rules in ((allow, matched.allow), (deny, matched.deny)):
+        # As in `evaluate`: only a grant to the user everywhere reaches the console.
+        counts = ANY_ORGANIZATION in places.reaches or not permission.startswith(CONSOLE)
+        for found, rules in ((allow, matched.allow if counts else ()), (deny, matched.deny)):
             for rule_id, condition in rules:
                 first, known = found.get(condition, (rule_id, _Places()))
                 known.add(places)

@@ -36,6 +36,10 @@ V = TypeVar("V")
 PolicyEntity = Permission | ResourceType | Role | Rule | Grant | Route
 """The entities of a policy. Its grants are those to organization roles that hold everywhere."""
 
+CONSOLE: Final = "console:"
+"""How the permissions of the security team's console begin. A rule that allows `*` does not allow
+them, and only a grant to a user that holds everywhere reaches them (ADR 35)."""
+
 _KINDS: Final = (Permission, ResourceType, Role, Rule, Grant, Route)
 _MEMO_RULES_MAX: Final = 1_000_000
 
@@ -158,11 +162,13 @@ class Policy:
 
     def _match(self, role: str, permission: str) -> MatchedRules:
         patterns = (permission, f"{permission.partition(':')[0]}:*", "*")
+        is_of_console = permission.startswith(CONSOLE)
         rules = [
             rule
             for name in self.closure(role)
             for pattern in patterns
             for rule in self._rules_by_place.get((name, pattern), ())
+            if not (is_of_console and pattern == "*" and rule.effect is Effect.ALLOW)
         ]
         rules.sort(key=lambda rule: rule.id)
         allow, deny = (

@@ -22,6 +22,7 @@ from pdp.audit import (
     Shares,
     Shipper,
     SqlDestination,
+    Statistics,
 )
 from pdp.audit.transparency import covered_by, open_notary
 from pdp.authorizer import Authorizer
@@ -31,9 +32,12 @@ from pdp.clerk.role_claims_push import Pusher
 from pdp.clerk.sync.scheduler import Reconciler
 from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
+from pdp.console import ConsoleParts, console_application
 from pdp.database.engine import database_name, open_engine
 from pdp.explainer import Explainer
 from pdp.facts import Barriers, Listener, Replica, ShadowStore, Store, migrate
+from pdp.facts.store.console_secrets import ConsoleSecrets
+from pdp.gauges import Gauges
 from pdp.http import WEBHOOK_PATH, PostHandler, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
@@ -149,20 +153,21 @@ class Service:
             on_synced=self._on_synced,
         )
         watchers = Watchers(self._replica)
+        health_gauges: Gauges = {
+            **self._replica.gauges(),
+            **self._clock.gauges(),
+            **self._verifier.gauges(),
+            **self._recorder.gauges(),
+            **(self._notary.gauges() if self._notary is not None else {}),
+            "pdp_audit_shipping_failures": (
+                "Attempts to copy the log into SQL that failed.",
+                lambda: self._shipper.counts().failures,
+            ),
+        }
         self._metrics = Metrics(
             {"pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles()))},
-            self._replica.gauges(),
-            self._clock.gauges(),
+            health_gauges,
             watchers.gauges(),
-            self._verifier.gauges(),
-            self._recorder.gauges(),
-            self._notary.gauges() if self._notary is not None else {},
-            {
-                "pdp_audit_shipping_failures": (
-                    "Attempts to copy the log into SQL that failed.",
-                    lambda: self._shipper.counts().failures,
-                ),
-            },
             self._reconciler.gauges(),
             directory=metrics_directory,
         )
@@ -192,6 +197,9 @@ class Service:
         health = Health()
         decision_log = DecisionLog(self._engine)
         findings = Findings(self._engine)
+        explainer = Explainer(
+            self._verifier, self._replica, decision_log, self._blocking, clock=self._clock
+        )
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
             *access_query_methods(queries, pages, self._blocking),
@@ -220,15 +228,7 @@ class Service:
                 pages,
                 self._blocking,
             ),
-            *explain_methods(
-                Explainer(
-                    self._verifier,
-                    self._replica,
-                    decision_log,
-                    self._blocking,
-                    clock=self._clock,
-                )
-            ),
+            *explain_methods(explainer),
             *caller_methods(),
             *watchers.methods(),
             *health.methods(),
@@ -257,12 +257,42 @@ class Service:
             policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)],
             drain_seconds=1,
         )
+        console = None
+        if settings.console.listen is not None:
+            console = HttpListener(
+                console_application(
+                    ConsoleParts(
+                        authorizer,
+                        explainer,
+                        queries,
+                        administrator,
+                        self._replica,
+                        decision_log,
+                        Statistics(self._engine),
+                        ConsoleSecrets(self._engine, clock=self._clock),
+                        self._blocking,
+                        self._clock,
+                        health_gauges,
+                        self.obstacles,
+                        settings.console.address,
+                        settings.session_cookie,
+                        settings.console.sign_in_url,
+                        settings.audit_allows,
+                    )
+                ),
+                listen=settings.console.listen,
+                shared=shared,
+                tls=settings.console.tls,
+                policies=[],
+                drain_seconds=1,
+            )
         self._life = Lifecycle(
             self.application,
             health,
             self._metrics,
             grpc=None if carried else self._listener_grpc,
             http=self._listener_http,
+            console=console,
             checks=self._checks,
             drain_seconds=settings.shutdown_seconds,
             readiness_seconds=READINESS_SECONDS,

@@ -1,4 +1,4 @@
-"""The parts of every serving process: two ports, readiness, and an order of start and stop.
+"""The parts of every serving process: its ports, readiness, and an order of start and stop.
 
 A process starts even if nothing is reachable: it is alive and not ready, and becomes ready by
 itself.
@@ -65,6 +65,7 @@ class Lifecycle:
         *,
         grpc: HttpListener | None,
         http: HttpListener,
+        console: HttpListener | None = None,
         checks: Callable[[], Sequence[Check]],
         drain_seconds: float,
         readiness_seconds: float,
@@ -78,6 +79,7 @@ class Lifecycle:
             metrics: Refreshed whenever readiness is checked.
             grpc: The gRPC port; None: another server owns it.
             http: The port of probes, metrics and webhooks.
+            console: The port of the console; None: there is none.
             checks: The conditions of readiness, in the order in which obstacles are shown.
             drain_seconds: How long requests in flight may take when the process stops.
             readiness_seconds: Time between two checks of readiness.
@@ -88,6 +90,7 @@ class Lifecycle:
         self._metrics = metrics
         self._grpc = grpc
         self._http = http
+        self._console = console
         self._checks = checks
         self._drain_seconds = drain_seconds
         self._readiness_seconds = readiness_seconds
@@ -114,7 +117,7 @@ class Lifecycle:
         return found
 
     def start(self, *parts: Part) -> None:
-        """Starts the HTTP port, the parts in this order, and the gRPC port.
+        """Starts the HTTP port, the parts in this order, the console, and the gRPC port.
 
         Raises OSError, RuntimeError or AuditUnavailable if a part cannot start; `stop` then stops
         the parts that have started.
@@ -127,14 +130,19 @@ class Lifecycle:
         for part in parts:
             part.start()
             started.callback(part.stop)
+        console = self._console
+        if console is not None:
+            self._loop.run(console.open())
+            started.callback(lambda: self._loop.run(console.close()))
         if self._grpc is not None:
             self._loop.run(self._grpc.open())
             started.callback(lambda: self._loop.run(self._close_grpc()))
         self._readiness.start()
 
     def listens(self) -> bool:
-        """Whether both ports are open. A listener that ended does not restart by itself."""
-        return (self._grpc is None or self._grpc.is_open()) and self._http.is_open()
+        """Whether all ports are open. A listener that ended does not restart by itself."""
+        listeners = (self._grpc, self._http, self._console)
+        return all(listener is None or listener.is_open() for listener in listeners)
 
     def stop(self) -> None:
         """Stops accepting requests, finishes those in flight, and stops the parts, last first."""

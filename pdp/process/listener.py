@@ -32,7 +32,7 @@ BODY_SLACK_BYTES: Final = limits.MESSAGE_BYTES_MAX
 """Above the limit of a path, which the application enforces first with a clear status."""
 FILES_RESERVED: Final = 256
 """Open files reserved for the database, the decision log and key fetches."""
-LISTENERS: Final = 2
+LISTENERS: Final = 3
 """Listeners of a process, which share the remaining files."""
 CONNECTIONS_MIN: Final = 16
 FRAME_BYTES_MAX: Final = 16 * 1024

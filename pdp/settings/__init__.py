@@ -8,6 +8,7 @@ from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
 from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
+from pdp.settings.console import ConsoleSettings
 from pdp.settings.issuers import (
     IssuerSettings,
     development_beside_production,
@@ -25,6 +26,7 @@ __all__ = [
     "CallerSettings",
     "Capability",
     "ClerkSettings",
+    "ConsoleSettings",
     "DatabaseSettings",
     "IssuerSettings",
     "RetentionSettings",

@@ -11,6 +11,7 @@ from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.base import Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 from pdp.settings.clerk import ClerkSettings
+from pdp.settings.console import ConsoleSettings, require_safe_console
 from pdp.settings.issuers import IssuerSettings, development_beside_production
 
 
@@ -79,12 +80,15 @@ class Settings(RetentionSettings):
     """The source of users, beside the administration service and policy documents."""
     callers: tuple[CallerSettings, ...] = ()
     """Empty: every caller is `anonymous` and may do everything, on loopback only."""
+    console: ConsoleSettings = ConsoleSettings()
+    """The web page of the security team; off by default."""
     streams_share: int = Field(512, ge=1)
     """How many streams of changes one caller may have open in one process."""
     reports_share: int = Field(1_000, ge=1)
     """How many records one caller may report to one process a second."""
     session_cookie: str = Field("__session", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-    """The cookie with the token of a request through Envoy, if `Authorization` has none."""
+    """The cookie with the token: of a request through Envoy, if `Authorization` has none, and of a
+    person who signs in to the console."""
     insecure: bool = False
     """Listen beyond loopback although callers do not authenticate, or send keys in clear text."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
@@ -127,4 +131,5 @@ class Settings(RetentionSettings):
                 "allow_development_issuers = true"
             )
         require_safe_listening(self.listen, self.callers, self.tls, insecure=self.insecure)
+        require_safe_console(self.console, insecure=self.insecure)
         return self

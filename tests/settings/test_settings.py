@@ -259,3 +259,31 @@ def test_a_variable_that_is_no_json_is_named_and_not_repeated(
     with pytest.raises(ValueError, match=r'"clerk".*JSON') as caught:
         settings()
     assert "sk_test_1" not in str(caught.value)
+
+
+def test_the_console_is_off_by_default_and_its_address_follows_from_loopback() -> None:
+    assert settings().console.listen is None
+    with pytest.raises(ValueError, match=r"set console\.listen"):
+        _ = settings().console.address
+    assert settings(console={"listen": "127.0.0.1:9000"}).console.address == "http://127.0.0.1:9000"
+    named = {"listen": "127.0.0.1:9000", "origin": "https://console.example.com"}
+    assert settings(console=named).console.address == "https://console.example.com"
+
+
+@pytest.mark.parametrize(
+    ("console", "problem"),
+    [
+        ({"listen": "0.0.0.0:9000"}, "set origin"),
+        ({"listen": "0.0.0.0:9000", "origin": "https://c.example"}, "cross in clear"),
+        ({"listen": "127.0.0.1:0"}, "a port of its own"),
+        ({"listen": "unix:/tmp/x"}, "host:port"),
+        ({"listen": "127.0.0.1:1", "origin": "http://c.example"}, "https"),
+        ({"listen": "127.0.0.1:1", "origin": "https://c.example/path"}, "scheme and a lower-case"),
+        ({"listen": "127.0.0.1:1", "origin": "https://C.example"}, "scheme and a lower-case"),
+        ({"listen": "127.0.0.1:1", "sign_in_url": "javascript:alert(1)"}, "https"),
+        ({"listen": "127.0.0.1:1", "cookie": "x"}, "cookie"),
+    ],
+)
+def test_a_console_that_would_not_be_safe_is_refused(console: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        settings(console=console)

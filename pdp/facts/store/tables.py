@@ -254,3 +254,14 @@ clerk_sync = Table(
     Column("due_at", Double, nullable=False),  # when the next sync may begin or take over
     CheckConstraint("id = 1", name="one_row"),
 )
+
+# --- the console ---------------------------------------------------------------------------------
+
+console_secrets = Table(
+    "console_secrets",
+    metadata,
+    Column("digest", text, primary_key=True),  # SHA-256 of the secret, which only its user has
+    Column("kind", text, nullable=False),  # `link` or `session`
+    Column("content", text, nullable=False),  # a JSON object
+    Column("expires_at", Double, nullable=False, index=True),
+)

@@ -1,0 +1,141 @@
+"""People: a user, a role, a resource, and who may do what."""
+
+from typing import Any, Final
+
+from pdp.audit import DecisionFilter
+from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
+from pdp.decision import Policy
+from pdp.decision.principal import holds
+from pdp.errors import NotFound
+from pdp.explainer import NamedActor
+from pdp.model import Actor, Question, Resource, ResourceRef, Role, User
+
+PAGE_ROWS: Final = 25
+DECISIONS_MAX: Final = 10
+GRANTS_MAX: Final = 200
+SESSION: Final = "console"
+"""Stands for any session of a user in a question about them."""
+
+
+async def index(parts: ConsoleParts, visit: Visit) -> Shown:
+    """Users, page by page, and roles."""
+    after = visit.get("after")
+    users = await parts.blocking(
+        lambda: parts.administrator.list(User, (after,) if after else None, PAGE_ROWS + 1)
+    )
+    policy = parts.replica.policy
+    values = {
+        "users": users[:PAGE_ROWS],
+        "after": users[PAGE_ROWS - 1].id if len(users) > PAGE_ROWS else "",
+        "is_first": not after,
+        "roles": sorted((role for _, role in policy.roles.items()), key=lambda role: role.name),
+        "permissions": _permissions(policy),
+    }
+    return Shown("people.html", values)
+
+
+async def user(parts: ConsoleParts, visit: Visit) -> Shown:
+    """What is stored about a user, their last decisions, and what they may do."""
+    user_id = visit.get("id")
+    view = await parts.replica.view(user_id, None, [])
+    facts = view.user
+    if facts is None:
+        raise NotFound("user", user_id)
+    where = DecisionFilter(user_id=user_id)
+    decisions = await parts.blocking(lambda: parts.decision_log.list(where, None, DECISIONS_MAX))
+    values = {
+        "facts": facts,
+        "attributes": sorted(facts.user.attributes.items()),
+        "decisions": decisions,
+        "now": parts.clock(),
+        "holds": holds,
+        "revision": view.revision,
+        "asked": visit,
+        "permissions": _permissions(view.policy),
+        **await _answers(parts, visit, user_id),
+    }
+    return Shown("user.html", values)
+
+
+async def _answers(parts: ConsoleParts, visit: Visit, user_id: str) -> dict[str, Any]:
+    """What the user may do on the resource that was asked about, and the explanation of the
+    permission that was asked about."""
+    answers: dict[str, Any] = {"allowed": None, "denied": None, "explained": None}
+    organization, permission = visit.get("organization") or None, visit.get("permission")
+    type_, id_ = visit.get("type"), visit.get("resource")
+    actor = NamedActor(Actor(user_id, SESSION, organization))
+    resource = Resource(type_, id_) if type_ and id_ else None
+    if resource is not None:
+        _, (found,) = await parts.queries.permissions(actor, [resource], {}, CALLER)
+        answers |= {"allowed": found.allowed, "denied": found.denied}
+    if permission:
+        question = Question(permission, resource)
+        answers["explained"] = await parts.explainer.explain(actor, question)
+    return answers
+
+
+async def role(parts: ConsoleParts, visit: Visit) -> Shown:
+    """A role: its rules, also inherited ones, and its holders."""
+    name = visit.get("name")
+    policy = parts.replica.policy
+    known = policy.roles.get(name)
+    if known is None:
+        raise NotFound("role", name)
+    closure = policy.closure(name)
+    grants = await parts.blocking(lambda: parts.administrator.grants_of(name, GRANTS_MAX + 1))
+    values = {
+        "role": known,
+        "inherited": [one for one in closure if one != name],
+        "rules": sorted(
+            (rule for _, rule in policy.rules.items() if rule.role in closure),
+            key=lambda rule: (rule.role != name, rule.role, rule.id),
+        ),
+        "inheritors": _inheritors(policy, name),
+        "grants": grants[:GRANTS_MAX],
+        "more": len(grants) > GRANTS_MAX,
+        "now": parts.clock(),
+        "holds": holds,
+        "revision": policy.revision,
+    }
+    return Shown("role.html", values)
+
+
+async def resource(parts: ConsoleParts, visit: Visit) -> Shown:
+    """What is stored about a resource, and who may use a permission on it."""
+    type_, id_, permission = visit.get("type"), visit.get("id"), visit.get("permission")
+    view = await parts.replica.view("", None, [Resource(type_, id_)])
+    (chain,) = view.chains
+    declared = view.policy.permissions_on(type_)
+    found = None
+    after = (visit.get("after_user"), visit.get("after_organization"))
+    if permission:
+        _, found = await parts.queries.actors(
+            permission, Resource(type_, id_), CALLER, size=PAGE_ROWS, after=after
+        )
+    values = {
+        "ref": ResourceRef(type_, id_),
+        "chain": chain,
+        "attributes": sorted(chain[0].resource.attributes.items()),
+        "declared": declared,
+        "permission": permission,
+        "found": found,
+        "revision": view.revision,
+    }
+    return Shown("resource.html", values)
+
+
+def _permissions(policy: Policy) -> list[str]:
+    return sorted(name for name, _ in policy.permissions.items())
+
+
+def _inheritors(policy: Policy, name: str) -> list[Role]:
+    found = [one for _, one in policy.roles.items() if name in one.inherits]
+    return sorted(found, key=lambda one: one.name)
+
+
+PAGES = (
+    Page("/people", "people", "People", index, in_menu=True),
+    Page("/user", "user", "User", user),
+    Page("/role", "role", "Role", role),
+    Page("/resource", "resource", "Resource", resource),
+)

@@ -1,0 +1,63 @@
+"""The permissions of the console: filters and lists of actors agree with decisions about them."""
+
+import pytest
+from pdp_filters import FALSE, TRUE
+
+from pdp.decision import access_paths, build_policy, decide, plan_for, prepare
+from pdp.model import (
+    EVERYWHERE,
+    Effect,
+    Grant,
+    InOrganization,
+    OnResource,
+    OrganizationFacts,
+    Permission,
+    Question,
+    Resource,
+    ResourceFacts,
+    ResourceRef,
+    Role,
+    ToOrganizationRole,
+    ToUser,
+    User,
+    UserFacts,
+)
+from tests.kit.decision.builders import NOW, TOKEN, rule
+
+PAGE = Resource("console", "now")
+SCOPES = (EVERYWHERE, InOrganization("org_1"), OnResource(ResourceRef("console", "now")))
+
+
+@pytest.mark.parametrize("pattern", ["console:view", "console:*", "*"])
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("subject", [ToUser("user_1"), ToOrganizationRole("org:member")])
+def test_check_filters_and_lists_reach_the_console_by_the_same_grants(pattern, scope, subject):
+    grant = Grant("grant", "ROLE", subject, scope)
+    rules = [rule(permission=pattern)]
+    named = isinstance(subject, ToUser)
+    policy = build_policy(1, [Permission("console:view")], [Role("ROLE")], rules, [grant])
+    user = UserFacts(
+        User("user_1"), {"org_1": "org:member"}, (grant,) if named else (), frozenset()
+    )
+    in_organization = isinstance(scope, InOrganization) and not named
+    organization = OrganizationFacts("org_1", (grant,) if in_organization else ())
+    on_resource = isinstance(scope, OnResource) and not named
+    chain = (ResourceFacts(PAGE, (grant,) if on_resource else (), stored=True),)
+    principal = prepare(policy, TOKEN, user, organization, NOW)
+
+    reached = named and scope is EVERYWHERE and pattern != "*"
+    decision = decide(principal, Question("console:view", PAGE), chain)
+    assert (decision.effect is Effect.ALLOW) == reached
+    assert (access_paths(principal, "console:view", chain) is not None) == reached
+    plan = plan_for(principal, "console:view", "console", {}, [grant] if on_resource else [])
+    assert plan.filter == (TRUE if reached else FALSE)
+
+
+def test_a_permission_that_only_begins_alike_is_an_ordinary_one():
+    policy = build_policy(
+        1, [Permission("consoles:view")], [Role("ROLE")], [rule(permission="*")], []
+    )
+    grant = Grant("grant", "ROLE", ToUser("user_1"), InOrganization("org_1"))
+    user = UserFacts(User("user_1"), {"org_1": "org:member"}, (grant,), frozenset())
+    principal = prepare(policy, TOKEN, user, OrganizationFacts("org_1", ()), NOW)
+    assert decide(principal, Question("consoles:view"), ()).effect is Effect.ALLOW

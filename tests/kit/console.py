@@ -1,0 +1,227 @@
+"""A real server with a console, a small invented company, and entities with hostile names."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from examples.company import ANALYST, Company, company, history, write_history
+from pdp.audit import KIND_RECORD, encode
+from pdp.console.forms import proof_of
+from pdp.model import (
+    Actor,
+    DecisionRecord,
+    Effect,
+    Grant,
+    Membership,
+    Organization,
+    Permission,
+    Reason,
+    Resource,
+    ResourceRef,
+    Role,
+    Rule,
+    ToUser,
+    User,
+)
+from tests.kit.ports import free_port
+from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
+from tests.kit.waiting import eventually
+
+MARKUP = "\"><img src=x onerror=alert(1)><script>alert('x')</script>{{ 7 * 7 }}"
+CONTROLS = "\x1b]0;title\x07\x1b[31mred\u202e<b>\x00\r\n"
+FORMULA = '=HYPERLINK("http://evil.example","x")'
+HOSTILE_USER = f"user_{MARKUP}"
+HOSTILE_RESOURCE = ResourceRef("invoice", f"{MARKUP}&type=course#?%2f..")
+HOSTILE_DECISION = "01900000-0000-7000-8000-00000000beef"
+OUTSIDER = "user_harbor_0"
+"""An owner, of everything in an organization."""
+HOURS = 2.0
+
+
+def hostile(made: Company) -> Company:
+    """The company, with entities whose texts attack the pages that show them."""
+    document = made.document
+    return replace(
+        made,
+        document=replace(
+            document,
+            permissions=(*document.permissions, Permission("invoice:print", MARKUP)),
+            roles=(*document.roles, Role("HOSTILE", MARKUP, ("EMPLOYEE",))),
+            rules=(
+                *document.rules,
+                Rule(
+                    "hostile",
+                    "HOSTILE",
+                    Effect.ALLOW,
+                    "invoice:print",
+                    'resource.attributes.x == "</code><script>alert(2)</script>"',
+                    MARKUP,
+                ),
+            ),
+            users=(
+                *document.users,
+                User(HOSTILE_USER, FORMULA, MARKUP, attributes={MARKUP: MARKUP}),
+            ),
+            organizations=(*document.organizations, Organization(f"org_{MARKUP}", MARKUP, MARKUP)),
+            memberships=(
+                *document.memberships,
+                Membership(f"org_{MARKUP}", HOSTILE_USER, f"org:{MARKUP}"),
+            ),
+            grants=(*document.grants, Grant(f"grant {MARKUP}", "HOSTILE", ToUser(HOSTILE_USER))),
+            resources=(
+                *document.resources,
+                Resource(
+                    "invoice",
+                    HOSTILE_RESOURCE.id,
+                    f"org_{MARKUP}",
+                    attributes={MARKUP: MARKUP, "x": FORMULA},
+                ),
+            ),
+        ),
+    )
+
+
+def hostile_record(now: float) -> bytes:
+    """A record whose every text is hostile, controls included."""
+    text = MARKUP + CONTROLS
+    record = DecisionRecord(
+        HOSTILE_DECISION,
+        now - 60,
+        Effect.DENY,
+        Reason.ACTOR_UNKNOWN,
+        text,
+        text,
+        1,
+        text,
+        Actor(HOSTILE_USER, text, f"org_{text}", text),
+        text,
+        ResourceRef(text, text),
+        text,
+        text,
+        text,
+        request=text,
+    )
+    return KIND_RECORD + encode(record)
+
+
+@dataclass
+class Console:
+    """A server with a console."""
+
+    server: ServerProcess
+    stubs: Stubs
+    company: Company
+    origin: str
+
+    def link(self, user: str = ANALYST) -> str:
+        """A one-time link, as `pdp console login` prints it."""
+        done = self.server.pdp("console", "login", "--user", user)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def client(self, **options: Any) -> "Visitor":
+        """A browser without a session."""
+        return Visitor(self.origin, **options)
+
+    def signed_in(self, user: str = ANALYST) -> "Visitor":
+        """A browser of a user with a session."""
+        visitor = self.client()
+        answer = visitor.sign_in(token_of(user))
+        assert answer.status_code == 303, answer.text
+        return visitor
+
+    def port(self) -> int:
+        return int(self.origin.rpartition(":")[2])
+
+
+class Visitor:
+    """What a browser does: it keeps cookies and says where forms come from."""
+
+    def __init__(self, origin: str, **options: Any) -> None:
+        self.origin = origin
+        self.http = httpx.Client(base_url=origin, trust_env=False, timeout=20, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.http.get(path, **options)
+
+    def proof(self, path: str = "/sign-in") -> str:
+        """The proof in the forms of a page; also of a page that has none."""
+        found = re.search(r'name="proof" value="([0-9a-f]{64})"', self.get(path).text)
+        return found[1] if found else proof_of(self.http.cookies["pdp-console"])
+
+    def post(self, path: str, fields: dict[str, str], **headers: str) -> httpx.Response:
+        return self.http.post(path, data=fields, headers={"origin": self.origin, **headers})
+
+    def sign_in(self, token: str, **fields: str) -> httpx.Response:
+        """Signs in with a session token in the cookie of the application."""
+        self.http.cookies.set("__session", token, domain="127.0.0.1")
+        return self.post("/sign-in", {"proof": self.proof(), **fields})
+
+    def follow(self, link: str) -> httpx.Response:
+        """Signs in with a one-time link."""
+        path = link.removeprefix(self.origin)
+        return self.post(
+            "/sign-in", {"proof": self.proof(path), "link": path.partition("link=")[2]}
+        )
+
+
+@contextmanager
+def running_console(
+    directory: Path,
+    decisions: int = 600,
+    made: Company | None = None,
+    hours: float = HOURS,
+    **settings: Any,
+) -> Iterator[Console]:
+    """A server that is ready, with a company and its history."""
+    made = made or hostile(company(3, 5, 6))
+    listen = f"127.0.0.1:{free_port()}"
+    server = ServerProcess(
+        directory, {"CONSOLE": {"listen": listen}, "AUDIT_ALLOWS": True, **settings}
+    )
+    (directory / "company.yaml").write_text(made.text, encoding="utf-8")
+    done = server.pdp("apply", "company.yaml")
+    assert done.returncode == 0, done.stderr
+    now = time.time()
+    if decisions:
+        records = [*history(made, now, hours, decisions), hostile_record(now)]
+        write_history(directory / "audit", iter(records), now)
+    try:
+        server.start()
+        with server.channel() as channel:
+            console = Console(server, stubs_on(channel), made, f"http://{listen}")
+            if decisions:
+                eventually(lambda: is_shipped(console), seconds=30, what="the history is in SQL")
+            yield console
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
+
+
+def is_shipped(console: Console) -> bool:
+    from pdpapi.v1.audit_service_pb2 import GetDecisionRequest
+
+    try:
+        console.stubs.audit.GetDecision(GetDecisionRequest(decision_id=HOSTILE_DECISION), timeout=5)
+    except Exception:  # noqa: BLE001  # not there yet
+        return False
+    return True
+
+
+class Outline(HTMLParser):
+    """Which elements and attributes a page has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
