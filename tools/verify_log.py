@@ -671,7 +671,7 @@ def _check_segment(
                         + _named(body[1:])
                     )
                     return None
-                findings.seen += entry[:1] not in b"GSX"
+                findings.seen += entry[:1] == b"R"
             offset += 36 + length
             position += 1
             digest = stored
@@ -768,7 +768,7 @@ def _check_entries(tree: Tree, keys: Sequence[Key], older: Sequence[Checkpoint])
                 texts = Texts(path) if path is not None else None
             at = max(at, min(first, stop))
             here = entries[at - start : min(end, stop) - start]
-            records = here if alone else [entry for entry in here if entry[:1] not in b"GSX"]
+            records = here if alone else [entry for entry in here if entry[:1] == b"R"]
             found = texts.take(len(records)) if texts is not None else []
             if [entry[1:] for entry in records] != [sha256(text).digest() for text in found]:
                 raise Refused(_first_bad_text(path, at, here, found))
@@ -783,7 +783,7 @@ def _first_bad_text(
 ) -> str:
     rest = iter(texts)
     for index, entry in enumerate(entries, start=at):
-        if entry[:1] in b"GSX":
+        if entry[:1] != b"R":
             continue
         text = next(rest, None)
         if text is None:

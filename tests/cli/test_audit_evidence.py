@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
+from pdp.audit import Recorder
 from pdp.audit.segments import list_segments
-from pdp.audit.transparency import new_key_file
+from pdp.audit.transparency import file_signer, new_key_file
 from tests.cli.running import Run
-from tests.kit.audit.trees import TOOL
+from tests.kit.audit.records import decision_record
+from tests.kit.audit.trees import TOOL, audit, sign_trees
 from tests.kit.server import ServerProcess, stubs_on
+from tests.kit.waiting import run as execute
 
 PAGE = Path(__file__).parents[2] / "docs" / "auditing.md"
 ORIGIN = "pdp"
@@ -130,6 +133,24 @@ def test_every_step_of_the_page_for_auditors_works(operator: Operator, tmp_path:
     assert operator.ids[7] in record
     assert "BAD " in failed
     assert "record 20 at byte" in failed  # the first of the newest segment
+
+
+def test_a_copy_of_a_directory_in_use_verifies(operator: Operator, tmp_path: Path) -> None:
+    page = PAGE.with_name("evidence.md").read_text()
+    [copy] = re.findall(r"```sh\n(mkdir evidence\n.*?)```", page, re.DOTALL)
+    shutil.copytree(operator.directory / "audit", tmp_path / "audit")
+    # The process goes on between the two commands.
+    first, second = copy.split(")\n")
+    subprocess.run(["bash", "-e", "-c", first + ")"], cwd=tmp_path, check=True)
+    signer = file_signer("pdp.example.com", operator.directory / "audit-key.pem")
+    recorder = Recorder(tmp_path / "audit", ORIGIN)
+    recorder.start()
+    execute(recorder.record([decision_record() for _ in range(300)]))
+    recorder.stop()
+    assert sign_trees(tmp_path / "audit" / ORIGIN, [signer], name="pdp.example.com")
+    subprocess.run(["bash", "-e", "-c", second], cwd=tmp_path, check=True)
+    assert audit(tmp_path / "evidence", [signer.key]) == 0
+    assert audit(tmp_path / "audit", [signer.key]) == 0
 
 
 def test_old_records_are_archived_held_and_released(operator: Operator, tmp_path: Path) -> None:
