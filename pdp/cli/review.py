@@ -1,6 +1,7 @@
 """`pdp review`: what a security team asks about access."""
 
 from collections.abc import Callable, Iterator
+from math import floor
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -118,12 +119,8 @@ def unused(
     coverage: list[pb.LogCoverage] = []
 
     def rows(finding: Any) -> Iterator[Row]:
-        covered = coverage[-1].covered.ToTimedelta().total_seconds() / DAY_SECONDS
-        yield (
-            *grant_cells(finding.grant),
-            time_cell(finding, "last_used_at"),
-            f"{covered:.1f} of {days}",
-        )
+        known = f"{days_known(coverage[-1])} of {days}"
+        yield (*grant_cells(finding.grant), time_cell(finding, "last_used_at"), known)
 
     columns = (*GRANT_COLUMNS, "last used", "days known")
     with connected(connection) as channel:
@@ -272,6 +269,13 @@ def _print_decisions(
     _state_coverage(output, coverage)
 
 
+def days_known(coverage: "pb.LogCoverage") -> str:
+    """Returns for how many days the log is complete, with one digit, never rounded up."""
+    # Times have an error below a millisecond.
+    seconds = coverage.covered.ToTimedelta().total_seconds() + 0.001
+    return f"{floor(seconds / DAY_SECONDS * 10) / 10:.1f}"
+
+
 def _state_coverage(output: Output, coverage: "pb.LogCoverage") -> None:
     """Says of which time the log may lack decisions: on standard error, and in JSON as a line."""
     from pdpapi.v1 import review_service_pb2 as pb
@@ -281,8 +285,7 @@ def _state_coverage(output: Output, coverage: "pb.LogCoverage") -> None:
     if not coverage.uncovered:
         return
     since, until = coverage.since.ToJsonString(), coverage.until.ToJsonString()
-    known = coverage.covered.ToTimedelta().total_seconds() / DAY_SECONDS
-    note(f"from {since} to {until} the log is complete for {known:.1f} days only")
+    note(f"from {since} to {until} the log is complete for {days_known(coverage)} days only")
     for part in coverage.uncovered[:UNCOVERED_SHOWN]:
         name = pb.UncoveredReason.Name(part.reason).removeprefix("UNCOVERED_REASON_")
         note(f"{part.since.ToJsonString()} to {part.until.ToJsonString()}: {_WHY[name]}")
