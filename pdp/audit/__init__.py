@@ -2,8 +2,8 @@
 
 In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
      that sidecars report (`Reports`).
-Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`);
-     reports on segments (`verify_segments`) and on SQL (`verify_sql`).
+Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`) and
+     counted (`Statistics`); reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
 Invariants:
 - When `record` returns, its records are on disk and survive SIGKILL and a loss of power.
@@ -13,6 +13,7 @@ Invariants:
 - Equal denials within a short time share a record, and a synced count states their number.
 - No caller writes more of the log than its share: it gets ShareExceeded and no decision.
 - Changes to the files by other processes are detected before the next acknowledgement.
+- Counts per minute and hour are of the records in SQL, in the same transaction.
 - Each recorded decision is in SQL exactly once. Its segment is deleted only after that.
 - A caller's reports carry its name and cannot replace other records.
 - Every wait and every queue is bounded.
