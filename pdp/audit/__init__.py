@@ -3,7 +3,7 @@
 In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
      that sidecars report (`Reports`).
 Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`,
-     `Findings`), and for which time they are complete (`Coverage`);
+     `Findings`), counted (`Statistics`), and for which time they are complete (`Coverage`);
      administration records, which `facts` writes, in the log (`AdministrationLog`);
      reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
@@ -15,6 +15,7 @@ Invariants:
 - Equal denials within a short time share a record, and a synced count states their number.
 - No caller writes more of the log than its share: it gets ShareExceeded and no decision.
 - Changes to the files by other processes are detected before the next acknowledgement.
+- Counts per minute and hour are of the records in SQL, in the same transaction.
 - Each recorded decision is in SQL exactly once. Its segment is deleted only after that.
 - A caller's reports carry its name and cannot replace other records.
 - Each administration record has one place in the log, after its change is committed.

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.counts import Counts, count_of
 from pdp.audit.records import MalformedRecordError
-from pdp.audit.rollups import Rollups, new_rows
-from pdp.audit.rows import Row, gap_row, record_row
+from pdp.audit.rollups import RecordsRepeated, Rollups, insert_counted
+from pdp.audit.rows import Row, gap_row, insert_new, record_row
 from pdp.audit.segments import KIND_RECORD, Frame, Log, Place
-from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
+from pdp.audit.tables import audit_gaps, audit_shipping
 from pdp.database.engine import begin_read, begin_write
 
 
@@ -56,7 +56,7 @@ class SqlDestination:
         records: list[Row] = []
         gaps: list[Row] = []
         counts = Counts(log)
-        refusals: list[Refusal] = []
+        malformed: list[Refusal] = []
         for frame in frames:
             try:
                 if frame.kind == KIND_RECORD:
@@ -66,18 +66,24 @@ class SqlDestination:
                 else:
                     gaps.append(gap_row(frame, log))
             except MalformedRecordError as error:
-                refusals.append(Refusal(frame.position, str(error)))
-        rollups = Rollups()
-        with begin_write(self._engine) as connection:
-            for row in new_rows(connection, records):
-                rollups.add(row, row["decided_at"])
-            insert_new(connection, audit_records, records)
-            insert_new(connection, audit_gaps, gaps)
-            refusals += (Refusal(*problem) for problem in counts.write(connection, rollups))
-            if not refusals:
-                put_place(connection, log, frames[-1].after)
-            rollups.write(connection)
-        return refusals
+                malformed.append(Refusal(frame.position, str(error)))
+
+        def store(*, repeated: bool) -> Sequence[Refusal]:
+            rollups = Rollups()
+            with begin_write(self._engine) as connection:
+                insert_counted(connection, records, rollups, repeated=repeated)
+                insert_new(connection, audit_gaps, gaps)
+                missing = counts.write(connection, rollups)
+                refusals = [*malformed, *(Refusal(*problem) for problem in missing)]
+                if not refusals:
+                    put_place(connection, log, frames[-1].after)
+                rollups.write(connection)
+            return refusals
+
+        try:
+            return store(repeated=False)
+        except RecordsRepeated:
+            return store(repeated=True)
 
 
 def read_place(connection: Connection, log: Log) -> Place | None:
@@ -109,22 +115,3 @@ def put_place(connection: Connection, log: Log, place: Place) -> None:
             where=audit_shipping.c.position <= place.position,
         )
     )
-
-
-def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> bool:
-    """Inserts the rows whose key is new; returns whether all were.
-
-    The rows go directly to the driver: in SQLAlchemy, the processing of parameters would take as
-    long as the rest of the shipping.
-    """
-    if not rows:
-        return True
-    if connection.dialect.name == "postgresql":
-        statement = postgresql.insert(table).on_conflict_do_nothing()
-        sql = str(statement.compile(dialect=connection.dialect))
-        done = connection.exec_driver_sql(sql, list(rows))
-    else:
-        sql = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=connection.dialect))
-        names = [column.name for column in table.columns]
-        done = connection.exec_driver_sql(sql, [tuple(row[name] for name in names) for row in rows])
-    return done.rowcount == len(rows)

@@ -22,10 +22,10 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 
 from pdp.audit.counts import Count, Counts, count_of
-from pdp.audit.destinations import Refusal, insert_new, put_place, read_place
+from pdp.audit.destinations import Refusal, put_place, read_place
 from pdp.audit.records import MalformedRecordError, decode
-from pdp.audit.rollups import Rollups, new_rows
-from pdp.audit.rows import Row, gap_row, record_row
+from pdp.audit.rollups import RecordsRepeated, Rollups, insert_counted
+from pdp.audit.rows import Row, gap_row, insert_new, record_row
 from pdp.audit.segments import (
     DIGEST_BYTES,
     KIND_RECORD,
@@ -131,7 +131,7 @@ class Reports:
         records: list[Row] = []
         gaps: list[Row] = []
         counts = Counts(log, reporter)
-        refusals: list[Refusal] = []
+        malformed: list[Refusal] = []
         latest = self._clock() + AHEAD_SECONDS_MAX
         for number, (kind, payload) in enumerate(contents):
             if number % YIELD_FRAMES == 0:
@@ -146,18 +146,26 @@ class Reports:
                 else:
                     gaps.append(_gap_row(frame, log, latest))
             except MalformedRecordError as error:
-                refusals.append(Refusal(frame.position, str(error)))
-        rollups = Rollups()
-        with begin_write(self._engine) as connection:
-            for row in new_rows(connection, records):
-                rollups.add(row, row["decided_at"])
-            if not insert_new(connection, audit_records, records):
-                refusals += _contradictions(connection, records)
-            insert_new(connection, audit_gaps, gaps)
-            refusals += (Refusal(*problem) for problem in counts.write(connection, rollups))
-            if not refusals:
-                put_place(connection, log, place)
-            rollups.write(connection)
+                malformed.append(Refusal(frame.position, str(error)))
+
+        def store(*, repeated: bool) -> list[Refusal]:
+            rollups = Rollups()
+            refusals = list(malformed)
+            with begin_write(self._engine) as connection:
+                if not insert_counted(connection, records, rollups, repeated=repeated):
+                    refusals += _contradictions(connection, records)
+                insert_new(connection, audit_gaps, gaps)
+                missing = counts.write(connection, rollups)
+                refusals += (Refusal(*problem) for problem in missing)
+                if not refusals:
+                    put_place(connection, log, place)
+                rollups.write(connection)
+            return refusals
+
+        try:
+            refusals = store(repeated=False)
+        except RecordsRepeated:
+            refusals = store(repeated=True)
         if refusals:
             _log.error(
                 "audit_report_refused",

@@ -1,8 +1,12 @@
-"""Converts frames to rows of the decision log."""
+"""Converts frames to rows of the decision log, and inserts rows."""
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.segments import Frame, Log
@@ -94,3 +98,22 @@ def gap_row(frame: Frame, log: Log) -> Row:
         "dropped": dropped,
         "digest": frame.after.digest,
     }
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> bool:
+    """Inserts the rows whose key is new; returns whether all were.
+
+    The rows go directly to the driver: in SQLAlchemy, the processing of parameters would take as
+    long as the rest of the shipping.
+    """
+    if not rows:
+        return True
+    if connection.dialect.name == "postgresql":
+        statement = postgresql.insert(table).on_conflict_do_nothing()
+        sql = str(statement.compile(dialect=connection.dialect))
+        done = connection.exec_driver_sql(sql, list(rows))
+    else:
+        sql = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=connection.dialect))
+        names = [column.name for column in table.columns]
+        done = connection.exec_driver_sql(sql, [tuple(row[name] for name in names) for row in rows])
+    return done.rowcount == len(rows)

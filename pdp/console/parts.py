@@ -19,8 +19,8 @@ from pdp.model import VerifiedToken
 
 T = TypeVar("T")
 
-CALLER = "console"
-"""The caller of its decisions and queries in the audit log."""
+CALLER = "pdp:console"
+"""The caller of its decisions and queries in the audit log. No name of a backend has a colon."""
 VIEW = "console:view"
 """The permission to sign in, and to see the pages that ask for no other."""
 

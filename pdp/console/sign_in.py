@@ -32,7 +32,7 @@ from pdp.model import (
 )
 
 LINK_SECONDS: Final = 5 * 60.0
-SIGN_IN_CALLER: Final = "console-sign-in"
+SIGN_IN_CALLER: Final = "pdp:sign-in"
 """Has its own share of the audit log: forged tokens do not use up that of the pages."""
 _PATH: Final = re.compile(r"/(?:[A-Za-z0-9_~.-][A-Za-z0-9_~.%/-]*)?(?:\?[A-Za-z0-9_~.%=&+*-]*)?")
 _PATH_CHARACTERS_MAX: Final = 1024

@@ -30,10 +30,14 @@ STEPS_MAX: Final = 200
 """The most grants, and rules of each section, that are described."""
 
 
-def explain(situation: Situation) -> Explanation:
-    """The decision, its tree, and the changes that would make it an allow."""
+def explain(situation: Situation, *, search: bool = True) -> Explanation:
+    """The decision, its tree, and the changes that would make it an allow.
+
+    Without `search` there are no changes: their search makes hundreds of decisions.
+    """
     account = account_of(situation)
-    return Explanation(account.decision, _tree(account), would_allow(situation))
+    changes = would_allow(situation) if search else ()
+    return Explanation(account.decision, _tree(account), changes)
 
 
 def _tree(account: Account) -> Step:

@@ -93,8 +93,8 @@ def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
     class Halting(SqlDestination):
         def commit(self, log_, frames_):
             with begin_write(engine) as connection:
-                from pdp.audit.destinations import insert_new, put_place
-                from pdp.audit.rows import record_row
+                from pdp.audit.destinations import put_place
+                from pdp.audit.rows import insert_new, record_row
                 from pdp.audit.tables import audit_records
 
                 insert_new(

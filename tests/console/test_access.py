@@ -17,8 +17,12 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 from pdpapi.v1.core_pb2 import DECISION_ALLOW, DECISION_DENY, DecisionReason, ResourceRef
+from pydantic import ValidationError
 
 from examples.company import ANALYST
+from pdp.console.parts import CALLER
+from pdp.console.sign_in import SIGN_IN_CALLER
+from pdp.settings import CallerSettings
 from tests.kit.console import OUTSIDER, Console, Visitor
 from tests.kit.server import token_of
 from tests.kit.tokens import signing_key
@@ -63,7 +67,9 @@ def test_a_session_token_with_the_permission_begins_a_session(console: Console):
 def test_the_use_of_the_console_is_logged_and_so_is_an_allow(console: Console):
     visitor = console.signed_in()
     assert visitor.get("/policy").status_code == 200
-    record = recorded(console, "policy", user_id=ANALYST, caller="console", decision=DECISION_ALLOW)
+    record = recorded(
+        console, "policy", user_id=ANALYST, caller="pdp:console", decision=DECISION_ALLOW
+    )
     assert (record.permission, record.request) == ("console:view", "GET /policy")
 
 
@@ -89,7 +95,7 @@ def test_forged_expired_and_other_tokens_begin_no_session(console: Console, toke
     assert answer.status_code == 401
     assert reason in answer.text
     assert visitor.get("/").status_code == 303
-    assert recorded(console, caller="console-sign-in", decision=DECISION_DENY)
+    assert recorded(console, caller="pdp:sign-in", decision=DECISION_DENY)
 
 
 @pytest.mark.parametrize("user", [OUTSIDER, "user_support_1", "user_meadow_3"])
@@ -99,7 +105,7 @@ def test_a_user_without_the_permission_gets_a_403_that_is_logged(console: Consol
     answer = visitor.sign_in(token_of(user, organization_id=None))
     assert answer.status_code == 403
     assert "PERMISSION_NOT_GRANTED" in answer.text
-    record = recorded(console, user_id=user, caller="console-sign-in")
+    record = recorded(console, user_id=user, caller="pdp:sign-in")
     assert record.decision_id in answer.text
     assert visitor.get("/").status_code == 303
 
@@ -127,7 +133,7 @@ def test_a_link_of_a_user_without_the_permission_is_refused_and_logged(console: 
     visitor = console.client()
     answer = visitor.follow(console.link(OUTSIDER))
     assert answer.status_code == 403
-    assert recorded(console, user_id=OUTSIDER, caller="console").decision_id in answer.text
+    assert recorded(console, user_id=OUTSIDER, caller="pdp:console").decision_id in answer.text
     assert visitor.get("/").status_code == 303
 
 
@@ -358,3 +364,9 @@ def test_of_two_uses_of_a_link_at_once_one_signs_in(console: Console):
         answers = list(pool.map(lambda one, form: one.post("/sign-in", form), visitors, forms))
     assert sorted(answer.status_code for answer in answers) == [303, *[401] * 5]
     assert sum(one.get("/").status_code == 200 for one in visitors) == 1
+
+
+def test_no_backend_can_have_the_name_of_the_console():
+    for name in (CALLER, SIGN_IN_CALLER):
+        with pytest.raises(ValidationError):
+            CallerSettings(name=name, api_key_sha256="0" * 64)

@@ -28,7 +28,7 @@ def time_of(text: str, field: str) -> float | None:
 
 
 def choice_of(text: str, choices: Mapping[str, Any], field: str) -> Any:
-    """What a name stands for; None: it is empty. Raises InvalidRequest."""
+    """The choice with a name; None: it is empty. Raises InvalidRequest."""
     if not text:
         return None
     if text not in choices:

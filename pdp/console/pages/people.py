@@ -14,7 +14,7 @@ PAGE_ROWS: Final = 25
 DECISIONS_MAX: Final = 10
 GRANTS_MAX: Final = 200
 SESSION: Final = "console"
-"""Stands for any session of a user in a question about them."""
+"""The session of a user in a question about them."""
 
 
 async def index(parts: ConsoleParts, visit: Visit) -> Shown:
