@@ -147,11 +147,15 @@ class Shadow:
 
     def _decide_slice(self, active: _Active) -> float:
         """Decides what is waiting, for a short time. Returns the processor time that it took."""
-        began = time.thread_time()
+        counts, began = self._counts, time.thread_time()
+        same = counts.decided - counts.flipped
         spent = 0.0
         while self._queue and spent < SLICE_SECONDS:
             self._decide(active, self._queue.popleft())
             spent = time.thread_time() - began
+        same = counts.decided - counts.flipped - same
+        if same:
+            self._count("same", None, same)
         return spent
 
     def _decide(self, active: _Active, sampled: _Sampled) -> None:
@@ -171,7 +175,6 @@ class Shadow:
         self._counts.decided += 1
         before = sampled.decision
         if found.effect is before.effect:
-            self._count("same", None)
             return
         self._counts.flipped += 1
         group = FlipGroup(
