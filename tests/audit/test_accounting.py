@@ -155,7 +155,7 @@ def test_every_decision_of_a_cluster_under_faults_is_accounted_for(
         Member(tmp_path / name, AsCaller(reports, name), dice, AnswerSource.CACHED)
         for name in ("edge", "inner")
     ]
-    for _ in range(60):
+    for _ in range(40):
         member = dice.choice(members)
         member.decide()
         if dice.random() < 0.5:
