@@ -19,8 +19,8 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, select, text, tuple_
 
 from pdp.administration_records import AdministrationRecord, Source, decode, entity_digest
-from pdp.audit.destinations import insert_new, put_place, read_place
-from pdp.audit.rows import filterable
+from pdp.audit.destinations import put_place, read_place
+from pdp.audit.rows import filterable, insert_new
 from pdp.audit.segments import NO_DIGEST, Header, Log, Place, encode_header, next_frame
 from pdp.concurrency.background import BackgroundTask
 from pdp.database.administration_table import administration_places, administration_records

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
+from pdp.administration_records import Author, Source
 from pdp.audit import new_decision_id
 from pdp.clock import Clock
 from pdp.errors import AlreadyExists, LimitExceeded, NotFound, RevisionChanged
@@ -217,7 +218,7 @@ class Campaigns:
         item = review_items.c
         of_item = select(item.content).where(item.campaign_id == campaign_id, item.number == number)
         # Raising the revision locks out other writers until the verdict is committed.
-        with self._store.write() as transaction:
+        with self._store.write(Author(Source.API, reviewer, reason)) as transaction:
             connection = transaction.connection
             campaign = _campaign(connection, campaign_id)
             content = connection.execute(of_item).scalar_one_or_none()
