@@ -28,17 +28,23 @@ def doctor(
     from pdp.clock import wall_clock
     from pdp.doctor.checks import examine
     from pdp.process.logs import configure_logs
-    from pdp.rls.config import parse_config
     from pdp.settings import Settings
 
-    described = None if rls is None else parse_config(rls.read_text(encoding="utf-8"))
+    verified = None
+    if rls is not None:
+        from functools import partial
+
+        from pdp.rls.config import parse_config
+        from pdp.rls.deployment import verify
+
+        verified = partial(verify, config=parse_config(rls.read_text(encoding="utf-8")))
     settings = Settings.load(config)
     configure_logs("error", "console")  # what it finds is told as findings
     if token == "-":  # noqa: S105
         token = read_input("a session token")
     counts = dict.fromkeys(_STYLES, 0)
     stripped = token.strip() if token is not None else None
-    for finding in examine(settings, stripped, wall_clock, described):
+    for finding in examine(settings, stripped, wall_clock, verified):
         mark = finding.verdict.value
         counts[mark] += 1
         advice = f" -> {finding.advice}" if finding.advice else ""

@@ -5,7 +5,7 @@ Nothing is written, and no finding contains a secret.
 """
 
 import email.utils
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,8 +22,6 @@ from pdp.facts import Store
 from pdp.identity import KeysReport, examine_keys
 from pdp.model import Role
 from pdp.outgoing import open_client
-from pdp.rls.config import Config
-from pdp.rls.deployment import verify
 from pdp.settings import (
     ClerkSettings,
     Settings,
@@ -36,16 +34,18 @@ CLOCK_WARNING_SECONDS = 2.0
 SECRET_KEYS = ("sk_live_", "sk_test_")
 DEVELOPMENT_KEY = "sk_test_"
 
+VerifyRls = Callable[[Store], Iterable[tuple[str, str, str]]]
+"""Finds what is wrong: subject, message, advice."""
 Reports = Mapping[str, KeysReport]
 """By issuer."""
 
 
 def examine(
-    settings: Settings, token: str | None, clock: Clock, rls: Config | None = None
+    settings: Settings, token: str | None, clock: Clock, rls: VerifyRls | None = None
 ) -> Iterator[Finding]:
     """Runs all checks in order. A check is skipped if another one that it needs has failed.
 
-    `rls`: the configuration of row-level security, if there is any.
+    `rls`: verifies row-level security, if there is any.
     """
     store, finding = _open_database(settings)
     yield finding
@@ -126,15 +126,15 @@ def _default_role(clerk: ClerkSettings, store: Store) -> Iterator[Finding]:
         )
 
 
-def _row_level_security(store: Store, config: Config) -> Iterator[Finding]:
+def _row_level_security(store: Store, verify: VerifyRls) -> Iterator[Finding]:
     subject = "row-level security"
     try:
-        found = verify(store, config)
+        found = list(verify(store))
     except (PdpError, ValueError) as error:  # a rule or a table that it does not support
         yield failed(subject, str(error), "correct the policy or the configuration")
         return
-    for problem in found:
-        yield failed(f"{subject}: {problem.subject}", problem.message, problem.advice)
+    for about, message, advice in found:
+        yield failed(f"{subject}: {about}", message, advice)
     if not found:
         yield fine(subject, "the database enforces the policy as it is now")
 

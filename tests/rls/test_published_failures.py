@@ -22,8 +22,8 @@ from pdp.model import (
 )
 from pdp.rls.config import Parent
 from pdp.rls.rules import compile_rules
-from tests.filters.test_published_failures import ABOVE, CASES, case_of, lessons
 from tests.kit.decision.engine import policy_of
+from tests.kit.filters.published import ABOVE, CASES, case_of, lessons
 from tests.kit.filters.worlds import Case
 from tests.kit.rls.database import LESSONS, acting, apply
 from tests.kit.rls.oracle import compare
