@@ -108,8 +108,8 @@ def _of_server(connection: Connection) -> "PolicyDocument":
 
     with connected(connection) as channel:
         stub = PolicyAdministrationServiceStub(channel)
-        export = method_of(stub.StreamExport, connection)
-        parts = export(StreamExportRequest(), timeout=EXPORT_SECONDS)
+        export = method_of(stub.StreamExport, connection, EXPORT_SECONDS)
+        parts = export(StreamExportRequest())
         return parse_document("".join(part.part for part in parts))
 
 

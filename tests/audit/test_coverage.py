@@ -158,7 +158,7 @@ def test_a_process_that_stops_properly_leaves_a_complete_period(
 ) -> None:
     recorder = Recorder(tmp_path, "pdp")
     period = Period(engine, origin="pdp", allows=True, clock=lambda: NOW)
-    shipper = Shipper(tmp_path, SqlDestination(engine), recorder, period)
+    shipper = Shipper(tmp_path, SqlDestination(engine), recorder, period=period)
     recorder.start()
     shipper.start()
     recorder.try_write([decision_record(**ALLOWED, grant_id="g")])
