@@ -71,6 +71,8 @@ from pdp.wire import (
 log = structlog.get_logger("pdp.process.app")
 
 READINESS_SECONDS = 0.2
+CONSOLE_CONNECTIONS_MAX = 128
+"""Browsers of a team. They must leave most of `listener.FILES_RESERVED` to the database."""
 CLOCK_OBSTACLE = "the wall clock went back: check the clock, then restart this process"
 
 
@@ -283,7 +285,7 @@ class Service:
                 listen=settings.console.listen,
                 shared=shared,
                 tls=settings.console.tls,
-                policies=[],
+                connections_max=CONSOLE_CONNECTIONS_MAX,
                 drain_seconds=1,
             )
         self._life = Lifecycle(

@@ -32,8 +32,8 @@ BODY_SLACK_BYTES: Final = limits.MESSAGE_BYTES_MAX
 """Above the limit of a path, which the application enforces first with a clear status."""
 FILES_RESERVED: Final = 256
 """Open files reserved for the database, the decision log and key fetches."""
-LISTENERS: Final = 3
-"""Listeners of a process, which share the remaining files."""
+LISTENERS: Final = 2
+"""Listeners of a process that share the remaining files. The console takes reserved ones."""
 CONNECTIONS_MIN: Final = 16
 FRAME_BYTES_MAX: Final = 16 * 1024
 """The minimum of HTTP/2, and the default of clients (RFC 9113, 6.5.2)."""

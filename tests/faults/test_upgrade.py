@@ -150,7 +150,9 @@ def test_the_newest_step_of_the_schema_only_adds_what_may_be_left_out(tmp_path: 
     engine.dispose()
     ours = [one for one in statements if not one.startswith(("PRAGMA", "BEGIN"))]
     assert any(one.startswith(("ALTER TABLE", "CREATE ")) for one in ours)
+    created = set(re.findall(r"^CREATE TABLE (\w+)", "\n".join(ours), re.MULTILINE))
     for statement in ours:
-        assert ADDS.match(statement), statement
+        filled = re.match(r"INSERT INTO (\w+) ", statement)  # a table that the old does not know
+        assert ADDS.match(statement) or (filled and filled[1] in created), statement
         if "ADD COLUMN" in statement and "NOT NULL" in statement:
             assert " DEFAULT " in statement
