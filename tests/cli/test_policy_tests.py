@@ -38,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
 def test_the_golden_cases_of_the_project_pass(run: Run) -> None:
     done = run("test", *map(str, sorted(CASES.glob("*.yaml"))))
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("88 passed, 0 failed in 9 files")
+    assert done.out.startswith("98 passed, 0 failed in 10 files")
 
 
 def test_the_tests_of_the_example_pass_and_decide_every_rule_and_grant(run: Run) -> None:
