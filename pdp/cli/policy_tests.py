@@ -54,21 +54,20 @@ def run(
     """
     if not watch:
         raise typer.Exit(_run(files, coverage=coverage, junit=junit, explain=explain))
-    seen: dict[Path, int] = {}
     while True:
-        read: set[Path] = set()
+        read: dict[Path, int] = {}
         try:
             _run(files, coverage=coverage, junit=junit, explain=explain, read=read)
         except (OSError, ValueError) as error:
             fail(str(error))
-        seen = _changes(read)
-        note(f"watches {len(seen)} files; end it with Ctrl-C")
-        while _changes(read) == seen:
+        note(f"watches {len(read)} files; end it with Ctrl-C")
+        while all(_changed_at(file) == at for file, at in read.items()):
             time.sleep(_WATCH_SECONDS)
 
 
-def _changes(files: set[Path]) -> dict[Path, int]:
-    return {file: file.stat().st_mtime_ns for file in files if file.exists()}
+def _changed_at(file: Path) -> int:
+    """Time of the last change, in nanoseconds; 0: the file does not exist."""
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def _run(
@@ -77,9 +76,10 @@ def _run(
     coverage: bool,
     junit: Path | None,
     explain: bool,
-    read: set[Path] | None = None,
+    read: dict[Path, int] | None = None,
 ) -> int:
-    """Runs all files. Returns the exit status; adds the files that count to `read`."""
+    """Runs all files. Returns the exit status; adds to `read` the files that count, each with the
+    time of its last change before it was read: a later change is not missed."""
     from pdp.errors import InvalidPolicy
 
     now = _now()
@@ -87,7 +87,7 @@ def _run(
     broken = False
     for path in _found(files):
         try:
-            one = _run_file(path, now, coverage=coverage, read=read if read is not None else set())
+            one = _run_file(path, now, coverage=coverage, read=read if read is not None else {})
         except InvalidPolicy as error:
             broken = True
             for violation in error.violations:
@@ -133,16 +133,16 @@ def _found(files: list[Path] | None) -> Iterator[Path]:
     yield from dict.fromkeys(found)
 
 
-def _run_file(path: Path, now: float, *, coverage: bool, read: set[Path]) -> _Ran:
+def _run_file(path: Path, now: float, *, coverage: bool, read: dict[Path, int]) -> _Ran:
     from pdp.document import Coverage, parse_tests, run_tests
     from pdp.errors import InvalidPolicy, Violation
 
     def read_policy(name: str) -> str:
         policy = path.parent / name
-        read.add(policy)
+        read[policy] = _changed_at(policy)
         return _text(policy)
 
-    read.add(path)
+    read[path] = _changed_at(path)
     began = time.perf_counter()
     try:
         file = parse_tests(_text(path), read_policy)
