@@ -7,6 +7,7 @@ import typer
 
 from pdp.cli import decisions
 from pdp.cli.audit_export import export
+from pdp.cli.audit_forward import forward
 from pdp.cli.audit_verify import verify
 from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.records import print_fields, print_json, print_table
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command("verify")(verify)
 app.command("export")(export)
+app.command("forward")(forward)
 
 TABLE_ROWS = 100
 

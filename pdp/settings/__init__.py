@@ -7,6 +7,7 @@ from pdp.settings.addresses import is_loopback, is_loopback_address, socket_addr
 from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, TlsSettings
 from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
+from pdp.settings.forward import ForwardSettings
 from pdp.settings.issuers import (
     IssuerSettings,
     development_beside_production,
@@ -22,6 +23,7 @@ __all__ = [
     "Capability",
     "ClerkSettings",
     "DatabaseSettings",
+    "ForwardSettings",
     "IssuerSettings",
     "Settings",
     "SidecarSettings",

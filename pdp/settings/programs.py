@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
+from pdp.settings.forward import ForwardSettings
 from pdp.settings.server import Settings
 from pdp.settings.sidecar import SidecarSettings
 from pdp.settings.variables import unknown_variables
 
-PROGRAMS: Mapping[str, type[BaseModel]] = {"PDP_": Settings, "PDP_SIDECAR_": SidecarSettings}
+PROGRAMS: Mapping[str, type[BaseModel]] = {
+    "PDP_": Settings,
+    "PDP_SIDECAR_": SidecarSettings,
+    "PDP_FORWARD_": ForwardSettings,
+}
 
 
 def variable_problems() -> Sequence[str]:
