@@ -33,6 +33,7 @@ READY_SECONDS_MAX = 10
 STALE_P99_MS_MAX = 100
 GUARD_HIT_US_MAX = 10
 PAGE_P99_MS_MAX = 50
+FORWARDED_PER_SECOND_MIN = 20_000
 
 NOT_MEASURED = "not measured"
 
@@ -92,6 +93,7 @@ class Results:
             *self._of_size(),
             *self._of_million(),
             *self._of_queries(),
+            *self._of_siem(),
             *self._of_edges(),
         ]
 
@@ -166,6 +168,18 @@ class Results:
         stored = f"{found['resources']:,}" if found else "a million"
         name = f"first 100 of the 1,000 resources that an actor may use, out of {stored}, p99"
         yield _at_most(name, found and found["page"]["p99_ms"], PAGE_P99_MS_MAX, " ms")
+
+    def _of_siem(self) -> Iterator[Target]:
+        found = self.parts.get("siem", {})
+        for name, key in (
+            ("records/s forwarded to a file as OCSF", "records_per_second"),
+            ("the same, for each core of the forwarder", "records_per_core_second"),
+        ):
+            rate, wanted = found.get(key), f">= {FORWARDED_PER_SECOND_MIN:,}"
+            if rate is None:
+                yield Target(name, wanted)
+            else:
+                yield Target(name, wanted, f"{rate:,.0f}", rate >= FORWARDED_PER_SECOND_MIN)
 
     def _of_edges(self) -> Iterator[Target]:
         found = self.parts.get("edges")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bench.part import Part
-from bench.parts import batch, check, denials, edges, guards, million, queries, webhooks
+from bench.parts import batch, check, denials, edges, guards, million, queries, siem, webhooks
 
 _LOAD = ("h2load", "taskset")
 
@@ -14,6 +14,7 @@ PARTS: Mapping[str, Part] = {
     "million": Part("a million users on PostgreSQL", million.measure, ("taskset",)),
     "queries": Part("what an actor may do and use", queries.measure, ("taskset",)),
     "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),
+    "siem": Part("records forwarded to a SIEM", siem.measure, ("taskset",)),
     "edges": Part("replica, sidecar and caching guard", edges.measure, _LOAD),
     "guards": Part(
         "what guards cost beyond their stubs",

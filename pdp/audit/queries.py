@@ -165,8 +165,11 @@ def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, 
 def _record(
     payload: str, reported_by: str | None, occurrences: int, last_decided_at: float | None
 ) -> DecisionRecord:
+    record = decode(payload)
+    if reported_by is None and last_decided_at is None:
+        return record
     return replace(
-        decode(payload),
+        record,
         reported_by=reported_by,
         occurrences=occurrences,
         last_decided_at=last_decided_at,
