@@ -7,10 +7,9 @@ Source: https://www.elastic.co/docs/reference/ecs/ecs-using-categorization-field
 """
 
 import json
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from pdp.siem.events import ChangeEvent, DecisionEvent
+from pdp.siem.events import ChangeEvent, DecisionEvent, rfc3339
 
 VERSION: Final = "8.17.0"
 
@@ -35,7 +34,7 @@ def decision_line(event: DecisionEvent) -> str:
         "dataset": "pdp.decisions",
     }
     if event.count > 1:
-        described["start"], described["end"] = _time(event.time), _time(event.last_time)
+        described["start"], described["end"] = rfc3339(event.time), rfc3339(event.last_time)
     own = {
         "permission": event.permission,
         "caller": event.caller,
@@ -54,7 +53,7 @@ def decision_line(event: DecisionEvent) -> str:
         "truncated": event.is_truncated,
     }
     fields: dict[str, Any] = {
-        "@timestamp": _time(event.time),
+        "@timestamp": rfc3339(event.time),
         "ecs": {"version": VERSION},
         "event": described,
         "message": event.message,
@@ -81,7 +80,7 @@ def change_line(event: ChangeEvent) -> str:
     """Returns a change: category `iam` or `configuration`."""
     about_user = event.kind in _USER_KINDS
     fields: dict[str, Any] = {
-        "@timestamp": _time(event.time),
+        "@timestamp": rfc3339(event.time),
         "ecs": {"version": VERSION},
         "event": {
             "kind": "event",
@@ -110,8 +109,3 @@ def change_line(event: ChangeEvent) -> str:
         fields["user"]["target"] = {"id": event.user_id}
         fields["related"] = {"user": [event.user_id]}
     return _encode(fields)
-
-
-def _time(milliseconds: int) -> str:
-    seconds, rest = divmod(milliseconds, 1_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03}Z"

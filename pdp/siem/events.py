@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.json_format import MessageToDict
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 TEXT_CHARACTERS_MAX: Final = 1_024
 """Of each text of an event. Identifiers of a server are shorter; those that sidecars report may be
 longer. CEF allows 1,023 characters in most fields."""
+
+_SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799
 
 _DECISION: Final = "DECISION_"
 _REASON: Final = "DECISION_REASON_"
@@ -242,6 +245,14 @@ def change_event(record: Any, limit: int = TEXT_CHARACTERS_MAX) -> ChangeEvent:
         revision=record.revision,
         is_truncated=max(map(len, texts.values())) > limit,
     )
+
+
+def rfc3339(milliseconds: int) -> str:
+    """Formats a time as RFC 3339 in UTC, to the millisecond. Years before 1 and after 9999, which a
+    reporter may invent, become the first and the last second that exist."""
+    seconds, rest = divmod(milliseconds, 1_000)
+    when = datetime.fromtimestamp(min(max(seconds, _SECONDS_MIN), _SECONDS_MAX), UTC)
+    return f"{when.replace(tzinfo=None).isoformat()}.{rest:03}Z"
 
 
 def _milliseconds(time: "Timestamp") -> int:

@@ -150,6 +150,20 @@ def test_a_folded_denial_has_its_count_and_its_end() -> None:
     assert cef_fields(FORMATS["cef"]["decision"](folded, 64))[1]["cnt"] == "9"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "year"),
+    [(-(1 << 62), "0001"), (-62_135_596_800, "0001"), (253_402_300_799, "9999"), (1 << 62, "9999")],
+)
+def test_a_time_that_no_calendar_has_does_not_stop_the_feed(seconds: int, year: str) -> None:
+    odd = DecisionRecord()
+    odd.CopyFrom(record())
+    odd.decided_at.seconds = seconds
+    document = json.loads(FORMATS["ecs"]["decision"](odd, 64))
+    assert re.fullmatch(year + r"-\d\d-\d\dT\d\d:\d\d:\d\d\.500Z", document["@timestamp"])
+    for name in ("ocsf", "cef"):
+        assert FORMATS[name]["decision"](odd, 64)
+
+
 # --- changes ------------------------------------------------------------------------------------
 
 

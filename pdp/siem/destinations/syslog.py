@@ -10,12 +10,11 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pdp.errors import DeliveryFailed
-from pdp.siem.events import TEXT_CHARACTERS_MAX
+from pdp.siem.events import TEXT_CHARACTERS_MAX, rfc3339
 from pdp.siem.formats import Line
 
 if TYPE_CHECKING:
@@ -96,8 +95,7 @@ def frame(record: Any, line: Line, own_name: str = "-") -> bytes:
         line: The format.
         own_name: HOSTNAME of the message.
     """
-    seconds, nanos = record.decided_at.seconds, record.decided_at.nanos
-    when = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos // 1_000_000:03}Z"
+    when = rfc3339(record.decided_at.ToMilliseconds())
     severity = _INFORMATIONAL if record.decision == 1 else _WARNING
     head = f"<{_FACILITY * 8 + severity}>1 {when} {own_name} pdp - decision - "
     for limit in _SHORTER:
