@@ -131,7 +131,8 @@ class Forwarder:
     def _run_once(self) -> float:
         try:
             return self._forward_page()
-        except (SourceFailed, DeliveryFailed, DeliveryRefused):
+        except Exception:
+            # Also a bug: the page that was read ahead follows one that is not delivered.
             self._failures += 1
             self._next = None
             raise

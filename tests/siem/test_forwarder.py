@@ -4,12 +4,17 @@ import json
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from pdpapi.v1.audit_service_pb2 import DecisionRecord
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
+from pdp.clock import wall_clock
+from pdp.siem.cursor import CursorFile
+from pdp.siem.forwarder import Forwarder
+from pdp.siem.source import ServerSource
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server
 from tests.kit.siem.forwarding import (
     ForwardProcess,
@@ -316,6 +321,40 @@ def test_a_settled_record_has_the_complete_count_of_equal_denials(
         eventually(lambda: ids_in(path), seconds=60)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert sum(line["count"] for line in lines) == 20
+
+
+def test_a_bug_in_the_middle_of_a_log_skips_no_page(
+    served: tuple[ServerProcess, Stubs], cursor: Path
+) -> None:
+    server, stubs = served
+    ids = deny(stubs, 50)
+    delivered: list[str] = []
+
+    class Odd:
+        """A destination with a bug that shows twice."""
+
+        bugs = 2
+
+        def deliver(self, records: Sequence[DecisionRecord]) -> None:
+            if len(delivered) >= 20 and self.bugs:
+                self.bugs -= 1
+                raise KeyError("a bug")
+            delivered.extend(record.decision_id for record in records)
+
+    with server.channel() as channel:
+        forwarder = Forwarder(
+            ServerSource(channel, None, page_records=10),
+            Odd(),
+            CursorFile(cursor),
+            from_end=False,
+            settle_seconds=0,
+            refused_file=cursor.with_name("refused"),
+            clock=wall_clock,
+        )
+        forwarder.start()
+        eventually(lambda: len(delivered) >= 50, seconds=60)
+        forwarder.stop()
+    assert delivered == ids
 
 
 def test_without_a_server_it_waits_and_says_so(tmp_path: Path) -> None:
