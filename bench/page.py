@@ -189,6 +189,18 @@ def _shadow(found: Mapping[str, Any]) -> str:
     )
 
 
+def _siem(found: Mapping[str, Any]) -> str:
+    return (
+        f"`pdp audit forward` writes {found['records']:,} records to a file as OCSF at "
+        f"{found['records_per_second']:,.0f} records/s "
+        f"({found['records_per_core_second']:,.0f} for each second of its processor time, and "
+        f"{found['records_per_server_core_second']:,.0f} for each of the server's). Beside "
+        f"{found['served_per_second']:,.0f} decisions/s a record is in the file "
+        f"{found['lag_p50_ms']:,.0f} ms after its decision in the median, "
+        f"{found['lag_p99_ms']:,.0f} ms at the 99th percentile, with `settle_seconds = 0`."
+    )
+
+
 def _webhooks(found: Mapping[str, Any]) -> str:
     head = (
         *("Clerk's messages: database", "messages/s", "told process, p50 / p95 ms"),
@@ -254,6 +266,7 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "queries": _queries,
     "rls": _rls,
     "shadow": _shadow,
+    "siem": _siem,
     "webhooks": _webhooks,
     "edges": _edges,
     "guards": _guards,

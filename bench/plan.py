@@ -78,6 +78,9 @@ class Plan:
     webhook_seconds: int = 5
     revocations: int = 100
     staleness_revocations: int = 300
+    siem_records: int = 40_000
+    """Forwarded into a file: fewer than the share of a caller in the log."""
+    siem_seconds: int = 10
     guard_hits: int = 50_000
     guard_calls: int = 4_000
     in_process_checks: int = 20_000
@@ -103,6 +106,8 @@ QUICK = Plan(
     webhook_seconds=1,
     revocations=10,
     staleness_revocations=20,
+    siem_records=10_000,
+    siem_seconds=3,
     guard_hits=5_000,
     guard_calls=400,
     in_process_checks=2_000,

@@ -38,6 +38,7 @@ PAGE_P99_MS_MAX = 50
 BY_HAND_RATIO_MAX = 1.5
 BY_HAND_MS_MORE_MAX = 0.5
 PLAN_MS_MAX = 1
+FORWARDED_PER_SECOND_MIN = 20_000
 
 NOT_MEASURED = "not measured"
 
@@ -99,6 +100,7 @@ class Results:
             *self._of_million(),
             *self._of_queries(),
             *self._of_rls(),
+            *self._of_siem(),
             *self._of_edges(),
         ]
 
@@ -199,6 +201,18 @@ class Results:
             yield Target(what, wanted, measured, reached)
         making = found and found["plan"]["p50_ms"]
         yield _at_most("making a plan, p50", making, PLAN_MS_MAX, " ms", 2)
+
+    def _of_siem(self) -> Iterator[Target]:
+        found = self.parts.get("siem", {})
+        for name, key in (
+            ("records/s forwarded to a file as OCSF", "records_per_second"),
+            ("the same, for each core of the forwarder", "records_per_core_second"),
+        ):
+            rate, wanted = found.get(key), f">= {FORWARDED_PER_SECOND_MIN:,}"
+            if rate is None:
+                yield Target(name, wanted)
+            else:
+                yield Target(name, wanted, f"{rate:,.0f}", rate >= FORWARDED_PER_SECOND_MIN)
 
     def _of_edges(self) -> Iterator[Target]:
         found = self.parts.get("edges")

@@ -27,11 +27,15 @@
     +-- DeadlineExceeded       the caller's deadline has passed
     +-- ShareExceeded          the caller has used up its share; a later retry may help
     +-- ClerkError             a request to Clerk's Backend API failed; no RPC makes one
-        +-- ClerkUnavailable   a later retry may help
-        +-- ClerkRefused       a retry does not help
+    |   +-- ClerkUnavailable   a later retry may help
+    |   +-- ClerkRefused       a retry does not help
+    +-- ForwardingError        `pdp audit forward` cannot go on; no RPC forwards
+        +-- SourceFailed       the server did not return records
+        +-- DeliveryFailed     the destination did not confirm; a later retry may help
+        +-- DeliveryRefused    the destination refuses the content
 
-`wire/statuses.py` turns each except ClerkError into a gRPC status; any other exception is a bug
-(INTERNAL). No message may contain a token, a key or the text of a driver.
+`wire/statuses.py` turns each except ClerkError and ForwardingError into a gRPC status; any other
+exception is a bug (INTERNAL). No message may contain a token, a key or the text of a driver.
 """
 
 import math
@@ -280,3 +284,19 @@ class ClerkUnavailable(ClerkError):
 
 class ClerkRefused(ClerkError):
     """Clerk refuses: a wrong secret key, another instance, or a disabled feature."""
+
+
+class ForwardingError(PdpError):
+    """Records cannot be forwarded to a SIEM. No RPC forwards, so it has no gRPC status."""
+
+
+class SourceFailed(ForwardingError):
+    """The server did not return records."""
+
+
+class DeliveryFailed(ForwardingError):
+    """The destination did not confirm the records. Some may have arrived; send all again."""
+
+
+class DeliveryRefused(ForwardingError):
+    """The destination refuses the content of the records; sending the same again does not help."""

@@ -8,6 +8,7 @@ here.
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -27,15 +28,16 @@ def open_client(
     seconds_max: float,
     bytes_max: int,
     headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Client:
     """A client whose every exchange ends within `seconds_max`, with at most `bytes_max` bytes of
-    body (as sent: before any decoding).
+    body (as sent: before any decoding). `tls`: None trusts the usual authorities.
 
     Redirects are not followed. Proxies and certificates named by the environment are not used:
     settings own it. Safe to share between threads; not across a fork.
     """
     return Client(
-        transport=_BoundedTransport(seconds_max, bytes_max),
+        transport=_BoundedTransport(seconds_max, bytes_max, tls),
         timeout=seconds_max,
         follow_redirects=False,
         trust_env=False,
@@ -47,10 +49,12 @@ class _BoundedTransport(httpx.BaseTransport):
     """Exchanges run on an event loop of their own thread: there, a deadline can cancel whatever an
     exchange waits for."""
 
-    def __init__(self, seconds_max: float, bytes_max: int) -> None:
+    def __init__(self, seconds_max: float, bytes_max: int, tls: ssl.SSLContext | None) -> None:
         self._seconds_max = seconds_max
         self._bytes_max = bytes_max
-        self._transport = httpx.AsyncHTTPTransport(trust_env=False)
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=True if tls is None else tls, trust_env=False
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="pdp-outgoing", daemon=True)
         self._thread.start()
@@ -76,15 +80,22 @@ class _BoundedTransport(httpx.BaseTransport):
 
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
         opened: list[Any] = []
+        unsent: list[str] = []
 
         async def trace(event: str, info: Mapping[str, Any]) -> None:
             if event == "connection.connect_tcp.complete":
                 opened.append(info["return_value"])
+            elif event == "http11.send_request_body.failed":
+                unsent.append(event)
 
         request.extensions = {**request.extensions, "trace": trace}
         try:
             async with asyncio.timeout(self._seconds_max):
-                return await self._send(request)
+                response = await self._send(request)
+            if unsent and response.is_success:
+                # httpcore reads the answer also if the server stopped reading the request.
+                raise httpx.WriteError("the server closed before it had read the request")
+            return response
         except BaseException as error:
             # httpcore leaves a connection open whose TLS handshake is cancelled.
             for connection in opened:

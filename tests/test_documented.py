@@ -13,7 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from pdp.facts import FlipGroup
 from pdp.model import Decision, Effect, Reason
 from pdp.process.metrics import Metrics
-from pdp.settings import ClerkSettings, Settings, SidecarSettings
+from pdp.settings import ClerkSettings, ForwardSettings, Settings, SidecarSettings
+from pdp.settings.forward import (
+    FileDestinationSettings,
+    HttpDestinationSettings,
+    SyslogDestinationSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -51,6 +56,19 @@ def test_every_setting_and_metric_of_a_sidecar_is_documented_and_no_other() -> N
     assert metrics == gauges_in("pdp/sidecar/*.py") - set(rows("metrics.md", "Metrics"))
 
 
+def test_every_setting_and_metric_of_the_forwarder_is_documented_and_no_other() -> None:
+    for heading, settings in (
+        ("## Settings", ForwardSettings),
+        ("### `file`", FileDestinationSettings),
+        ("### `http`", HttpDestinationSettings),
+        ("### `syslog`", SyslogDestinationSettings),
+    ):
+        text = (DOCS / "siem.md").read_text().partition(f"\n{heading}\n")[2]
+        table = text.partition("\n#")[0]
+        assert re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE) == list(settings.model_fields)
+    assert set(rows("siem.md", "Metrics")) == gauges_in("pdp/siem/*.py")
+
+
 def test_everything_is_where_the_architecture_says() -> None:
     page = (DOCS / "architecture.md").read_text()
     section = page.partition("\n## Where to find things\n")[2].partition("\n## ")[0]
@@ -66,7 +84,8 @@ def test_everything_is_where_the_architecture_says() -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    declared = gauges_in("pdp/**/*.py") - gauges_in("pdp/sidecar/*.py") | {"pdp_ready"}
+    others = gauges_in("pdp/sidecar/*.py") | gauges_in("pdp/siem/*.py")
+    declared = gauges_in("pdp/**/*.py") - others | {"pdp_ready"}
     metrics = Metrics({name: ("", lambda: 0.0) for name in declared})
     metrics.observe_rpc("Check", "OK", 0.001)
     decision = Decision(Effect.DENY, Reason.TOKEN_EXPIRED, too_expensive=("rule",))

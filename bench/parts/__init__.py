@@ -14,6 +14,7 @@ from bench.parts import (
     queries,
     rls,
     shadow,
+    siem,
     webhooks,
 )
 
@@ -29,6 +30,7 @@ PARTS: Mapping[str, Part] = {
     "rls": Part("a page of rows through filters and policies", rls.measure, ("taskset",)),
     "shadow": Part("a candidate policy beside the real one", shadow.measure, _LOAD),
     "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),
+    "siem": Part("records forwarded to a SIEM", siem.measure, ("taskset",)),
     "edges": Part("replica, sidecar and caching guard", edges.measure, _LOAD),
     "guards": Part(
         "what guards cost beyond their stubs",

@@ -166,8 +166,11 @@ def record_of(
     payload: str, reported_by: str | None, occurrences: int, last_decided_at: float | None
 ) -> DecisionRecord:
     """Converts the values of RECORD_COLUMNS."""
+    record = decode(payload)
+    if reported_by is None and last_decided_at is None:
+        return record
     return replace(
-        decode(payload),
+        record,
         reported_by=reported_by,
         occurrences=occurrences,
         last_decided_at=last_decided_at,

@@ -111,7 +111,8 @@ def _options(
 def _prepare() -> None:
     from pdp.cli.variables import warn_of_unknown_variables
 
-    if sys.argv[1:2] not in (["serve"], ["sidecar"]):  # which do not start with them
+    servers = (["serve"], ["sidecar"], ["audit", "forward"])  # which do not start with them
+    if sys.argv[1:2] not in servers and sys.argv[1:3] not in servers:
         warn_of_unknown_variables()
 
 

@@ -1,24 +1,20 @@
 """`pdp audit`: the decision log of a running server, and the segments of this machine."""
 
-from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pdp.cli import audit_retention, audit_tree
+from pdp.cli import audit_retention, audit_tree, decisions
+from pdp.cli.audit_export import export
+from pdp.cli.audit_forward import forward
 from pdp.cli.audit_verify import verify
 from pdp.cli.changes import list_changes
 from pdp.cli.connection import connects
 from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.profiles import Connection
-from pdp.cli.records import DECISION, REASON, member, print_fields, print_json, print_table
+from pdp.cli.records import print_fields, print_json, print_table
 from pdp.cli.remote import connected, method_of
-
-if TYPE_CHECKING:
-    from pdpapi.v1 import audit_service_pb2 as pb
-    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,24 +31,25 @@ app.command("archive")(audit_retention.archive)
 app.command("hold")(audit_retention.hold)
 app.command("holds")(audit_retention.holds)
 app.command("release")(audit_retention.release)
+app.command("export")(export)
+app.command("forward")(forward)
 
 TABLE_ROWS = 100
-PAGE_ITEMS = 500
 
 
 @app.command("list")
 @connects
 def list_decisions(
-    user: Annotated[str, typer.Option(help="Clerk user id.")] = "",
-    permission: Annotated[str, typer.Option(help="Exact permission.")] = "",
-    resource: Annotated[str, typer.Option(help="TYPE or TYPE:ID.")] = "",
-    decision: Annotated[str, typer.Option(help="ALLOW or DENY.")] = "",
-    reason: Annotated[str, typer.Option(help="e.g. TOKEN_EXPIRED.")] = "",
-    organization: Annotated[str, typer.Option(help="The actor's active organization.")] = "",
-    caller: Annotated[str, typer.Option(help="The backend that asked.")] = "",
-    reported_by: Annotated[str, typer.Option(help="The sidecar that reported it.")] = "",
-    since: Annotated[datetime | None, typer.Option(help="Decided at or after (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Decided before (UTC).")] = None,
+    user: decisions.User = "",
+    permission: decisions.Permission = "",
+    resource: decisions.Resource = "",
+    decision: decisions.Decision = "",
+    reason: decisions.Reason = "",
+    organization: decisions.Organization = "",
+    caller: decisions.Caller = "",
+    reported_by: decisions.ReportedBy = "",
+    since: decisions.Since = None,
+    until: decisions.Until = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} rows, all as JSON."),
@@ -73,27 +70,20 @@ def list_decisions(
     connection: Connection,
 ) -> None:
     """Lists decisions, newest first; with --follow or --after as they reached the log."""
-    from pdpapi.v1 import audit_service_pb2 as pb
-    from pdpapi.v1 import core_pb2
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    query = pb.ListDecisionsRequest(
-        user_id=user,
-        permission=permission,
-        organization_id=organization,
-        caller=caller,
-        reported_by=reported_by,
+    query = decisions.query_of(
+        user,
+        permission,
+        resource,
+        decision,
+        reason,
+        organization,
+        caller,
+        reported_by,
+        since,
+        until,
     )
-    if decision:
-        query.decision = member(core_pb2.Decision, DECISION, decision, "--decision")
-    if reason:
-        query.reason = member(core_pb2.DecisionReason, REASON, reason, "--reason")
-    if resource:
-        query.resource.type, _, query.resource.id = resource.partition(":")
-    if since is not None:
-        query.not_before.FromDatetime(since)
-    if until is not None:
-        query.before.FromDatetime(until)
     if after and limit is not None:
         raise typer.BadParameter("--after has no limit: it shows all that follows")
     with connected(connection) as channel:
@@ -106,11 +96,13 @@ def list_decisions(
                 follower.start_behind("" if after == "start" else after)
             else:
                 follower.start_at_end()
-                newest = list(islice(_newest(stub, query, connection), limit or TABLE_ROWS))
+                newest = list(
+                    islice(decisions.newest(stub, query, connection), limit or TABLE_ROWS)
+                )
                 follower.show_first(newest[::-1])
             follower.run(forever=follow)
             return
-        found = _newest(stub, query, connection)
+        found = decisions.newest(stub, query, connection)
         if as_json:
             for record in islice(found, limit):
                 print_json(record)
@@ -144,18 +136,3 @@ def show(
         if index:
             say("")
         print_fields(record)
-
-
-def _newest(
-    stub: "AuditServiceStub", query: "pb.ListDecisionsRequest", connection: Connection
-) -> "Iterator[pb.DecisionRecord]":
-    """All that the query finds, newest first, page by page as it is read."""
-    request = type(query)(page_size=PAGE_ITEMS)
-    request.MergeFrom(query)
-    ask = method_of(stub.ListDecisions, connection)
-    while True:
-        page = ask(request)
-        yield from page.decisions
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            return

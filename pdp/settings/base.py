@@ -48,7 +48,7 @@ class Loaded(BaseSettings):
             ValueError: A variable is not valid JSON.
             FileNotFoundError: The named file does not exist.
         """
-        path = cls.file(file)
+        path = cls.source_file(file)
 
         class FromFile(cls):  # type: ignore[valid-type, misc]
             model_config = SettingsConfigDict(toml_file=path)
@@ -61,7 +61,7 @@ class Loaded(BaseSettings):
         return settings
 
     @classmethod
-    def file(cls, named: Path | None = None) -> Path:
+    def source_file(cls, named: Path | None = None) -> Path:
         """The TOML file that is read. The default one may not exist.
 
         Raises FileNotFoundError if there is none and it was named.

@@ -35,7 +35,7 @@ def settings_in_effect(
         pydantic.ValidationError, ValueError, FileNotFoundError: As `Loaded.load`.
     """
     settings = program.load(file)
-    path = program.file(file)
+    path = program.source_file(file)
     variables = EnvSettingsSource(program)()
     content = TomlConfigSettingsSource(program, toml_file=path)()
     prefix = program.model_config["env_prefix"]

@@ -4,11 +4,16 @@ import os
 from collections.abc import Mapping, Sequence
 
 from pdp.settings.base import Loaded
+from pdp.settings.forward import ForwardSettings
 from pdp.settings.server import Settings
 from pdp.settings.sidecar import SidecarSettings
 from pdp.settings.variables import unknown_variables
 
-PROGRAMS: Mapping[str, type[Loaded]] = {"PDP_": Settings, "PDP_SIDECAR_": SidecarSettings}
+PROGRAMS: Mapping[str, type[Loaded]] = {
+    "PDP_": Settings,
+    "PDP_SIDECAR_": SidecarSettings,
+    "PDP_FORWARD_": ForwardSettings,
+}
 
 
 def variable_problems() -> Sequence[str]:

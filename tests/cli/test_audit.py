@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
-from pdp.cli import audit, follow
+from pdp.cli import decisions, follow
 from tests.cli.running import Run
 from tests.kit.school import POLICY, ask
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server, stubs_on
@@ -24,7 +24,7 @@ def deny(stubs: Stubs, count: int) -> list[str]:
 def test_nothing_is_left_out_in_silence(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "PAGE_ITEMS", 40)
+    monkeypatch.setattr(decisions, "PAGE_ITEMS", 40)
     monkeypatch.setattr(follow, "PAGE_ITEMS", 40)
     with running_server(tmp_path, POLICY) as (server, stubs):
         monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])

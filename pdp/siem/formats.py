@@ -1,0 +1,43 @@
+"""The table of formats: for each, how a record of each kind becomes a line.
+
+A new kind of record needs a function in each row, and an event in `events.py`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from google.protobuf.json_format import MessageToDict
+
+from pdp.siem import cef, ecs, ocsf
+from pdp.siem.events import TEXT_CHARACTERS_MAX, change_event, decision_event
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+Format = Literal["ocsf", "ecs", "cef", "json"]
+Kind = Literal["decision", "change"]
+Line = Callable[[Any, int], str]
+"""(record, longest text in characters) -> a line without its end."""
+
+
+def json_line(record: "Message", _: int = TEXT_CHARACTERS_MAX) -> str:
+    """Returns the message as JSON in ASCII, complete: as `pdp audit list --json` prints it."""
+    return json.dumps(MessageToDict(record, preserving_proto_field_name=True))
+
+
+FORMATS: Final[Mapping[Format, Mapping[Kind, Line]]] = {
+    "ocsf": {
+        "decision": lambda record, limit: ocsf.decision_line(decision_event(record, limit)),
+        "change": lambda record, limit: ocsf.change_line(change_event(record, limit)),
+    },
+    "ecs": {
+        "decision": lambda record, limit: ecs.decision_line(decision_event(record, limit)),
+        "change": lambda record, limit: ecs.change_line(change_event(record, limit)),
+    },
+    "cef": {
+        "decision": lambda record, limit: cef.decision_line(decision_event(record, limit)),
+        "change": lambda record, limit: cef.change_line(change_event(record, limit)),
+    },
+    "json": {"decision": json_line, "change": json_line},
+}
