@@ -3,11 +3,14 @@
 Syslog has no acknowledgement: what was written to a connection that then breaks may be lost. So
 each batch has a connection of its own, which ends as RFC 5425, 4.4 says: the sender sends
 close_notify, and the receiver, which reads it after all messages, closes the connection. Only that
-confirms the batch. A receiver that dies earlier, or closes with unread data, resets the connection.
+confirms the batch (`_await_end`).
 """
 
+import contextlib
+import fcntl
 import socket
 import ssl
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +30,7 @@ _FACILITY: Final = 13
 """Log audit."""
 _WARNING, _INFORMATIONAL = 4, 6
 _HOST_CHARACTERS_MAX: Final = 255
+_LOOK_SECONDS: Final = 0.001
 
 
 class SyslogDestination:
@@ -115,16 +119,26 @@ def _send(connection: ssl.SSLSocket, content: bytes, deadline: float) -> None:
 def _await_end(connection: ssl.SSLSocket, deadline: float) -> None:
     """Ends the connection, and waits until the receiver has read all of it.
 
+    Three facts together prove that: the receiver's kernel has acknowledged every byte, it had not
+    ended the connection before our close_notify, and its end is not a reset, which the kernel sends
+    for a socket that is closed with unread data.
+
     Raises:
-        OSError: It did not, or reset the connection.
+        OSError: It did not read all.
     """
+    connection.settimeout(0)
+    is_acknowledged = False
+    while not is_acknowledged:
+        is_acknowledged = not any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            connection.recv(1)
+            raise ConnectionAbortedError("it ended the connection too early")
+        _seconds_until(deadline)
+        time.sleep(0 if is_acknowledged else _LOOK_SECONDS)
     connection.settimeout(_seconds_until(deadline))
-    try:
+    # Closed without its own close_notify, as rsyslog does.
+    with contextlib.suppress(ssl.SSLEOFError):
         connection.unwrap()
-    except ssl.SSLEOFError:
-        # Closed without its own close_notify, as rsyslog does. The end of the stream is proof
-        # enough: with unread data, the kernel would have reset the connection.
-        return
 
 
 def _seconds_until(deadline: float) -> float:

@@ -85,13 +85,21 @@ class TlsFiles:
     authority: Path
     certificate: Path
     key: Path
+    client_certificate: Path
+    client_key: Path
 
 
 def tls_files(directory: Path, host: str = "localhost") -> TlsFiles:
-    """A certificate for `host`, with its authority."""
+    """A certificate for `host` and one for a client, with their authority."""
     authority = Authority("receivers")
     key, certificate = authority.issue(x509.DNSName(host))
-    files = TlsFiles(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    client_key, client_certificate = authority.issue(client=True)
+    files = TlsFiles(
+        *(directory / name for name in ("ca.pem", "server.pem", "server.key")),
+        *(directory / name for name in ("client.pem", "client.key")),
+    )
+    files.client_certificate.write_bytes(client_certificate)
+    files.client_key.write_bytes(client_key)
     files.authority.write_bytes(authority.certificate)
     files.certificate.write_bytes(certificate)
     files.key.write_bytes(key)
@@ -124,11 +132,14 @@ def reset(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def syslog_receiver(files: TlsFiles) -> Iterator[SyslogReceiver]:
-    """A syslog server with TLS on a free port."""
+def syslog_receiver(files: TlsFiles, *, mtls: bool = False) -> Iterator[SyslogReceiver]:
+    """A syslog server with TLS on a free port; `mtls`: clients must have a certificate."""
     receiver = SyslogReceiver()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
+    if mtls:
+        context.load_verify_locations(files.authority)
+        context.verify_mode = ssl.CERT_REQUIRED
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -100,6 +100,26 @@ def test_a_certificate_of_an_unknown_authority_is_refused(files: TlsFiles, tmp_p
         assert receiver.messages == []
 
 
+def test_a_receiver_that_wants_a_client_certificate_confirms_nothing_without_it(
+    files: TlsFiles,
+) -> None:
+    with syslog_receiver(files, mtls=True) as receiver:
+        with pytest.raises(DeliveryFailed):
+            destination(receiver.port, files.authority).deliver([record()])
+        assert receiver.messages == []
+        own = SyslogDestination(
+            "localhost",
+            receiver.port,
+            FORMATS["ocsf"]["decision"],
+            ca_file=files.authority,
+            certificate_file=files.client_certificate,
+            private_key_file=files.client_key,
+            seconds_max=20,
+        )
+        own.deliver([record()])
+        assert len(receiver.messages) == 1
+
+
 def test_a_receiver_without_tls_gets_nothing(files: TlsFiles) -> None:
     got = bytearray()
     with socket.create_server(("127.0.0.1", 0)) as server:
