@@ -23,7 +23,7 @@ OTHERS = frozenset(
     for name in (
         *("EMBEDDED_LINK", "EMBEDDED_ORIGIN"),  # between our own processes
         *("BROWSER", "CHROMIUM", "CONFORMANCE", "PYTHON", "TEST_POSTGRES_URL"),  # tests
-        *("DEADLINE_MS", "GUARD", "ROUTES"),  # examples
+        *("DEADLINE_MS", "DEADLINE_SECONDS", "GUARD", "ROUTES"),  # examples
     )
 )
 _KUBERNETES = re.compile(
