@@ -1,7 +1,6 @@
 """`pdp test`: files, exit status, the difference, JUnit XML, coverage, watching."""
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -122,5 +121,5 @@ def test_watching_runs_again_when_the_policy_changes(directory: Path) -> None:
         (directory / "policy.yaml").write_text(POLICY)
         eventually(lambda: output.read_text().count("2 passed") == 2, seconds=60)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(30)
