@@ -1,6 +1,7 @@
 """A committed write wakes every replica at once through PostgreSQL's notifications. Polling works
 without them, and a write succeeds without listeners."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,13 +78,17 @@ def server(postgresql_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+_NUMBERS = itertools.count()
+
+
 def plain(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def write(store: Store, name: str = "") -> int:
+    """Changes a user, by default to a name that they never had: only a change is announced."""
     with store.write() as transaction:
-        transaction.apply_many([User("user_1", name=name)])
+        transaction.apply_many([User("user_1", name=name or f"name {next(_NUMBERS)}")])
     return transaction.revision
 
 
