@@ -85,11 +85,11 @@ def _without_order() -> None:
 
 
 def _without_barrier() -> None:
-    from pdp.facts.replica.barrier import Barriers, Passed
+    from pdp.facts.replica.barrier import BarrierResult, Barriers
 
-    def return_at_once(self: Any, revision: int) -> Passed:
+    def return_at_once(self: Any, revision: int) -> BarrierResult:
         _, revision, bounds = self._raise(revision)
-        return Passed(revision, len(bounds), 0)
+        return BarrierResult(revision, len(bounds), 0)
 
     Barriers.wait = return_at_once  # type: ignore[method-assign]
 
