@@ -14,7 +14,7 @@ from pdp.audit.rollups import DIMENSIONS, HOUR, MINUTE
 from pdp.audit.segments import Frame, next_frame
 from pdp.audit.tables import audit_records, audit_rollups
 from pdp.database.engine import begin_read, begin_write
-from pdp.database.migrations.versions import rev_0012_console
+from pdp.database.migrations.versions import rev_0013_console
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason
 from tests.kit.audit.logs import ORIGIN
 from tests.kit.audit.records import decision_record
@@ -140,8 +140,8 @@ def test_the_migration_counts_what_is_there(
             get_bind = staticmethod(lambda: connection)
             execute = staticmethod(connection.exec_driver_sql)
 
-        monkeypatch.setattr(rev_0012_console, "op", Operations)
-        rev_0012_console.count_what_is_there()
+        monkeypatch.setattr(rev_0013_console, "op", Operations)
+        rev_0013_console.count_what_is_there()
     assert stored(engine) == before
 
 

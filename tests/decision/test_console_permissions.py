@@ -3,7 +3,7 @@
 import pytest
 from pdp_filters import FALSE, TRUE
 
-from pdp.decision import access_paths, build_policy, decide, plan_for, prepare
+from pdp.decision import access_paths, build_policy, decide, plan_for, resolve_principal
 from pdp.model import (
     EVERYWHERE,
     Effect,
@@ -43,7 +43,7 @@ def test_check_filters_and_lists_reach_the_console_by_the_same_grants(pattern, s
     organization = OrganizationFacts("org_1", (grant,) if in_organization else ())
     on_resource = isinstance(scope, OnResource) and not named
     chain = (ResourceFacts(PAGE, (grant,) if on_resource else (), stored=True),)
-    principal = prepare(policy, TOKEN, user, organization, NOW)
+    principal = resolve_principal(policy, TOKEN, user, organization, NOW)
 
     reached = named and scope is EVERYWHERE and pattern != "*"
     decision = decide(principal, Question("console:view", PAGE), chain)
@@ -59,5 +59,5 @@ def test_a_permission_that_only_begins_alike_is_an_ordinary_one():
     )
     grant = Grant("grant", "ROLE", ToUser("user_1"), InOrganization("org_1"))
     user = UserFacts(User("user_1"), {"org_1": "org:member"}, (grant,), frozenset())
-    principal = prepare(policy, TOKEN, user, OrganizationFacts("org_1", ()), NOW)
+    principal = resolve_principal(policy, TOKEN, user, OrganizationFacts("org_1", ()), NOW)
     assert decide(principal, Question("consoles:view"), ()).effect is Effect.ALLOW

@@ -223,7 +223,7 @@ def test_a_record_that_is_refused_is_set_aside_and_those_behind_it_arrive(
         receiver.answer = lambda lines: 400 if poison in ids_of(lines) else 200
         with forwarding(server, CURSOR_FILE=str(cursor), HTTP={"url": receiver.url}) as forwarder:
             await_forwarded(forwarder, 59)
-            assert forwarder.metric("pdp_forward_refused_records") == 1
+            eventually(lambda: forwarder.metric("pdp_forward_refused_records") == 1)
             assert forwarder.ready()[0] == 200
             assert ids_of(receiver.lines) == [id_ for id_ in ids if id_ != poison]
             refused = cursor.with_name("forward.cursor.refused").read_text().splitlines()
