@@ -49,7 +49,7 @@ def run(directory: Path) -> None:
 
     made = company()
     (directory / "company.yaml").write_text(made.text, encoding="utf-8")
-    pdp("token", "--user", ANALYST)  # makes the key of the issuer
+    pdp("token", "mint", "--user", ANALYST)  # makes the key of the issuer
     pdp("apply", "company.yaml")
     now = time.time()
     write_history(directory / "audit", history(made, now, HOURS, DECISIONS), now)

@@ -94,7 +94,7 @@ class Shipper:
             destination: Where records go.
             recorder: Writes the log of this process.
             notary: Decides which shipped segments are deleted; None: all.
-            period: States how far the recorder's log is shipped; None: nobody has to know.
+            period: States how far the recorder's log is shipped; None: it is not stated.
         """
         self._directory = directory
         self._destination = destination

@@ -35,8 +35,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-// AccessQueryService.ListAllowedActors.
+// Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+// the users who may use a resource.
 //
 // The work for one page is bounded. So a page of any list may be short or empty although it has a
 // token for the next one: read until there is none.
@@ -140,8 +140,8 @@ func (c *reviewServiceClient) DecideCampaignItem(ctx context.Context, in *Decide
 // All implementations must embed UnimplementedReviewServiceServer
 // for forward compatibility.
 //
-// Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-// AccessQueryService.ListAllowedActors.
+// Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+// the users who may use a resource.
 //
 // The work for one page is bounded. So a page of any list may be short or empty although it has a
 // token for the next one: read until there is none.

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ReviewServiceStub:
-    """Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-    AccessQueryService.ListAllowedActors.
+    """Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+    the users who may use a resource.
 
     The work for one page is bounded. So a page of any list may be short or empty although it has a
     token for the next one: read until there is none.
@@ -77,8 +77,8 @@ class ReviewServiceStub:
 
 
 class ReviewServiceServicer:
-    """Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-    AccessQueryService.ListAllowedActors.
+    """Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+    the users who may use a resource.
 
     The work for one page is bounded. So a page of any list may be short or empty although it has a
     token for the next one: read until there is none.
@@ -181,8 +181,8 @@ def add_ReviewServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReviewService:
-    """Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-    AccessQueryService.ListAllowedActors.
+    """Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+    the users who may use a resource.
 
     The work for one page is bounded. So a page of any list may be short or empty although it has a
     token for the next one: read until there is none.

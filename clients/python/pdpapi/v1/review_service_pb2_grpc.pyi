@@ -29,8 +29,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReviewServiceStub:
-    """Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-    AccessQueryService.ListAllowedActors.
+    """Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+    the users who may use a resource.
 
     The work for one page is bounded. So a page of any list may be short or empty although it has a
     token for the next one: read until there is none.
@@ -59,8 +59,8 @@ class ReviewServiceStub:
 
 @_typing.type_check_only
 class ReviewServiceAsyncStub(ReviewServiceStub):
-    """Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-    AccessQueryService.ListAllowedActors.
+    """Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+    the users who may use a resource.
 
     The work for one page is bounded. So a page of any list may be short or empty although it has a
     token for the next one: read until there is none.
@@ -85,8 +85,8 @@ class ReviewServiceAsyncStub(ReviewServiceStub):
     """
 
 class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Access reviews, for callers with the capability `audit`. Who may use a resource is answered by
-    AccessQueryService.ListAllowedActors.
+    """Access reviews, for callers with the capability `audit`. AccessQueryService.ListAllowedActors lists
+    the users who may use a resource.
 
     The work for one page is bounded. So a page of any list may be short or empty although it has a
     token for the next one: read until there is none.
