@@ -9,6 +9,7 @@ import pytest
 from pdpapi.v1.administration_service_pb2 import (
     USER_STATUS_DISABLED,
     CreateGrantRequest,
+    CreateUserRequest,
     DeleteGrantRequest,
     Grant,
     RevokeSessionRequest,
@@ -186,20 +187,22 @@ def test_a_revoked_session_and_a_disabled_user_are_out_at_the_next_request(conso
 
 
 def test_a_permission_that_is_taken_away_is_missing_at_the_next_request(console: Console):
-    created = console.stubs.administration.CreateGrant(
-        CreateGrantRequest(grant=Grant(role="SECURITY_ANALYST", user_id="user_harbor_3")), timeout=5
+    administration = console.stubs.administration
+    # Nobody else's: other tests share this server.
+    leaver = "user_leaver"
+    administration.CreateUser(CreateUserRequest(user=User(id=leaver)), timeout=5)
+    created = administration.CreateGrant(
+        CreateGrantRequest(grant=Grant(role="SECURITY_ANALYST", user_id=leaver)), timeout=5
     )
     visitor = console.client()
-    eventually(
-        lambda: visitor.sign_in(token_of("user_harbor_3")).status_code == 303, what="they may"
-    )
+    eventually(lambda: visitor.sign_in(token_of(leaver)).status_code == 303, what="they may")
     assert visitor.get("/").status_code == 200
-    console.stubs.administration.DeleteGrant(DeleteGrantRequest(id=created.grant.id), timeout=5)
+    administration.DeleteGrant(DeleteGrantRequest(id=created.grant.id), timeout=5)
     eventually(lambda: visitor.get("/").status_code == 403, what="they may not")
-    record = recorded(console, "now", user_id="user_harbor_3", decision=DECISION_DENY)
+    record = recorded(console, "now", user_id=leaver, decision=DECISION_DENY)
     assert DecisionReason.Name(record.reason).endswith("PERMISSION_NOT_GRANTED")
-    user = User(id="user_harbor_3", status=USER_STATUS_DISABLED)
-    console.stubs.administration.UpdateUser(UpdateUserRequest(user=user), timeout=5)
+    user = User(id=leaver, status=USER_STATUS_DISABLED)
+    administration.UpdateUser(UpdateUserRequest(user=user), timeout=5)
     eventually(lambda: "ACTOR_DISABLED" in visitor.get("/").text, what="they are disabled")
 
 

@@ -140,12 +140,9 @@ def test_pages_of_a_search_hold_each_decision_once(visitor: Visitor):
 
 def test_the_reason_of_a_denial_is_explained(console: Console, visitor: Visitor):
     found = visitor.get("/decisions", params={"reason": "WRONG_ORGANIZATION"}).text
-    pages = (
-        text_of(visitor.get(link).text)
-        for link in re.findall(r'href="(/decision\?id=[^"]+)"', found)
-    )
-    # A user who was disabled since is denied for that now.
-    page = next(page for page in pages if "now ACTOR_DISABLED" not in page)
+    first = re.search(r'href="(/decision\?id=[^"]+)"', found)
+    assert first is not None
+    page = text_of(visitor.get(first[1]).text)
     assert "WRONG_ORGANIZATION : The resource belongs to another organization." in page
     assert "Asked again now" in page
     assert "tenant:" in page
