@@ -7,14 +7,11 @@ machine that other tests use.
 """
 
 import itertools
-import re
 import resource
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 import grpc
 import h2.config
@@ -23,6 +20,7 @@ import pytest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from pdp.limits import STREAMS_MAX
+from tests.kit.bystander import MEBIBYTE, resident_kib, unharmed
 from tests.kit.school import ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, stubs_on
 from tests.kit.stall import Stopwatch
@@ -45,78 +43,15 @@ from tests.kit.wire.http2 import (
     calls,
     connected,
     frame,
+    header_bombs,
     message,
     number,
     request_headers,
     settings,
 )
 
-MEBIBYTE = 1024
-GROWTH_KIB_MAX = 64 * MEBIBYTE
-LEFT_KIB_MAX = 32 * MEBIBYTE
-"""Memory that may stay in use after an attack: freed, but kept by the allocator."""
-P99_SECONDS_MAX = 0.15
-STALLS_MAX = 5
-"""A Check waits for so many threads at most; each may find the machine stalled."""
 COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
 QUESTION = message(CheckRequest(actor_token="x", permission="course:view").SerializeToString())
-
-
-def resident_kib(server: ServerProcess) -> int:
-    status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in server.pids())
-    return sum(int(kib) for kib in re.findall(r"^VmRSS:\s+(\d+)", status, re.MULTILINE))
-
-
-@contextmanager
-def unharmed(server: ServerProcess, stubs: Stubs) -> Iterator[None]:
-    """Asks all the while, and watches the memory. The other client's answers must be right and in
-    time, and the memory bounded."""
-    done = threading.Event()
-    seconds: list[float] = []
-    stalls: list[float] = []
-    wrong: list[object] = []
-    before = resident_kib(server)
-    most = before
-
-    def keep_asking() -> None:
-        while not done.is_set():
-            started = time.monotonic()
-            try:
-                reason = reason_of(ask(stubs, "user_ivan", "course:edit"))
-            except grpc.RpcError as error:
-                wrong.append(error)
-            else:
-                if reason != "ALLOWED_BY_RULE":
-                    wrong.append(reason)
-            seconds.append(time.monotonic() - started)
-
-    def keep_watching() -> None:
-        nonlocal most
-        while not done.is_set():
-            most = max(most, resident_kib(server))
-            started = time.monotonic()
-            time.sleep(0.01)
-            stalls.append(time.monotonic() - started - 0.01)
-
-    threads = [threading.Thread(target=work) for work in (keep_asking, keep_watching)]
-    for thread in threads:
-        thread.start()
-    try:
-        time.sleep(0.1)
-        yield
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert not wrong
-    assert p99(seconds) < P99_SECONDS_MAX + STALLS_MAX * p99(stalls)
-    assert most - before < GROWTH_KIB_MAX
-    eventually(lambda: resident_kib(server) - before < LEFT_KIB_MAX, what="memory is given back")
-    assert "Traceback" not in server.log()
-
-
-def p99(seconds: list[float]) -> float:
-    return sorted(seconds)[len(seconds) * 99 // 100]
 
 
 def opened(
@@ -248,12 +183,8 @@ def test_headers_that_grow_when_they_are_decoded_are_bounded(
     server: ServerProcess, stubs: Stubs
 ) -> None:
     """The HPACK bomb, CVE-2016-6581: one byte each for a header of 4 KB, 48 MB for each request."""
-    value = b"a" * 4_000
-    length = len(value) - 127
-    large = b"\x40\x01x\x7f" + bytes([length & 0x7F | 0x80, length >> 7]) + value
-    bombs = (frame(HEADERS, 0x5, 2 * bomb + 3, b"\xbe" * 12_000) for bomb in range(300))
     with unharmed(server, stubs), connected(server.port) as peer:
-        peer.send([frame(HEADERS, END_HEADERS | END_STREAM, 1, large), *bombs])
+        peer.send(header_bombs())
         # Each is answered by 431, or all together by the end of the connection.
         eventually(lambda: peer.closed.is_set() or len(peer.frames()) > 300)
 

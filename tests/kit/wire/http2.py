@@ -59,6 +59,16 @@ def calls(number_: int, after: bytes = b"") -> Iterator[tuple[int, bytes]]:
         yield 2 * call + 1, encoder.encode(request_headers()) + after
 
 
+def header_bombs(requests: int = 300) -> Iterator[bytes]:
+    """A header of 4 KB, then requests that repeat it 12,000 times by one byte each: 48 MB."""
+    value = b"a" * 4_000
+    length = len(value) - 127
+    header = b"\x40\x01x\x7f" + bytes([length & 0x7F | 0x80, length >> 7]) + value
+    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, header)
+    for request in range(1, requests + 1):
+        yield frame(HEADERS, END_HEADERS | END_STREAM, 2 * request + 1, b"\xbe" * 12_000)
+
+
 @dataclass
 class Peer:
     """A connection whose answers are read all the while."""

@@ -1,0 +1,51 @@
+"""The attacks of test_transport_attacks.py do harm to a server without its bounds, and the client
+that asks beside them notices harm."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit.bystander import unharmed
+from tests.kit.school import POLICY
+from tests.kit.server import ServerProcess, Stubs, running_server
+from tests.kit.waiting import eventually
+from tests.kit.wire.http2 import connected, header_bombs
+
+WITHOUT_BOUNDS = """
+import h2corn
+bounded = h2corn.Config
+names = ("h2_max_header_list_size", "h2_max_header_block_size", "limit_request_fields")
+h2corn.Config = lambda **settings: bounded(**{**settings, **dict.fromkeys(names, 0)})
+from pdp.cli import main
+main()
+"""
+
+
+def test_without_bounds_on_headers_a_bomb_fills_the_memory(tmp_path: Path) -> None:
+    program = (sys.executable, "-c", WITHOUT_BOUNDS)
+    with running_server(tmp_path, POLICY, program=program) as (server, stubs):
+
+        def attack() -> None:
+            with unharmed(server, stubs), connected(server.port) as peer:
+                peer.send(header_bombs(requests=20))
+                eventually(lambda: peer.closed.is_set() or len(peer.frames()) > 20)
+
+        with pytest.raises(AssertionError, match="memory in use"):
+            attack()
+
+
+def test_a_client_notices_a_server_that_stops_again_and_again(
+    server: ServerProcess, stubs: Stubs
+) -> None:
+    def attack() -> None:
+        with unharmed(server, stubs):
+            for _ in range(10):
+                server.signal(signal.SIGSTOP)
+                time.sleep(0.5)
+                server.signal(signal.SIGCONT)
+
+    with pytest.raises(AssertionError, match="seconds of an answer"):
+        attack()
