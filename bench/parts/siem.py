@@ -140,11 +140,13 @@ def _lags(server: Pdp, channel: grpc.Channel, run: Run) -> tuple[float, list[flo
         wanted = plan.SERVED_PER_SECOND * run.chosen.siem_seconds
         asked = asking.submit(_ask_steadily, channel, wanted)
         deadline = time.monotonic() + _SECONDS_MAX
-        with path.open() as lines:
+        unfinished = ""
+        with path.open() as file:
             while len(lags) < wanted:
                 if time.monotonic() > deadline:
                     raise BenchError(f"{len(lags)} of {wanted} records in {_SECONDS_MAX:.0f} s")
                 now = time.time()
+                *lines, unfinished = (unfinished + file.read()).split("\n")
                 lags += [1_000 * now - json.loads(line)["time"] for line in lines]
                 time.sleep(_LOOK_SECONDS)
         return wanted / asked.result(), lags

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import grpc
-from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
+from pdpapi.v1.decision_service_pb2 import CheckResponse
 from standardwebhooks import Webhook
 
 from bench import pdp, plan
@@ -99,12 +99,8 @@ def _rate(told: Pdp, seconds: int) -> float:
 
 def _lag(told: Pdp, asked: Pdp, signer: Signer, name: str) -> tuple[float, int]:
     """Milliseconds from the 200 to the first Check that denies, and how many allowed meanwhile."""
-    request = CheckRequest(
-        actor_token=signer.token(plan.USER, plan.ORGANIZATION, f"sess_{name}"),
-        permission=f"{plan.asked_kind(plan.RULES)}:{plan.ACTION}",
-    )
-    request.resource.type, request.resource.id = plan.asked_kind(plan.RULES), f"{plan.KIND}_1"
-    request.resource.attributes["owner"] = plan.USER
+    request = pdp.check_request(signer, plan.RULES, owner=plan.USER)
+    request.actor_token = signer.token(plan.USER, plan.ORGANIZATION, f"sess_{name}")
     message = request.SerializeToString()
     connection = http.client.HTTPConnection("127.0.0.1", told.http_port, timeout=10)
     with grpc.insecure_channel(f"127.0.0.1:{asked.port}") as channel:
