@@ -20,6 +20,8 @@ LEFT_KIB_MAX = 32 * MEBIBYTE
 P99_SECONDS_MAX = 0.15
 STALLS_MAX = 5
 """A Check waits for so many threads at most; each may find the machine stalled."""
+QUIET_SECONDS = 0.3
+"""Before an attack: what a Check takes then shows how busy the machine is with something else."""
 
 
 def resident_kib(server: ServerProcess) -> int:
@@ -62,18 +64,20 @@ def unharmed(server: ServerProcess, stubs: Stubs) -> Iterator[None]:
     for thread in threads:
         thread.start()
     try:
-        time.sleep(0.1)
+        time.sleep(QUIET_SECONDS)
+        quiet = len(seconds)
         yield
     finally:
         done.set()
         for thread in threads:
             thread.join()
     assert not wrong, "wrong answers"
-    assert p99(seconds) < P99_SECONDS_MAX + STALLS_MAX * p99(stalls), "seconds of an answer"
     assert most - before < GROWTH_KIB_MAX, "memory in use"
+    stall = max(p99(stalls), p99(seconds[:quiet]))
+    assert p99(seconds[quiet:]) < P99_SECONDS_MAX + STALLS_MAX * stall, "seconds of an answer"
     eventually(lambda: resident_kib(server) - before < LEFT_KIB_MAX, what="memory is given back")
     assert "Traceback" not in server.log()
 
 
 def p99(seconds: list[float]) -> float:
-    return sorted(seconds)[len(seconds) * 99 // 100]
+    return sorted(seconds)[len(seconds) * 99 // 100] if seconds else 0
