@@ -64,9 +64,14 @@ def header_bombs(requests: int = 300) -> Iterator[bytes]:
     value = b"a" * 4_000
     length = len(value) - 127
     header = b"\x40\x01x\x7f" + bytes([length & 0x7F | 0x80, length >> 7]) + value
-    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, header)
+    # Literals that are not indexed, so that the header of 4 KB remains the newest entry.
+    call = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(text)]) + text.encode()
+        for name, text in request_headers()
+    )
+    yield frame(HEADERS, END_HEADERS | END_STREAM, 1, call + header)
     for request in range(1, requests + 1):
-        yield frame(HEADERS, END_HEADERS | END_STREAM, 2 * request + 1, b"\xbe" * 12_000)
+        yield frame(HEADERS, END_HEADERS | END_STREAM, 2 * request + 1, call + b"\xbe" * 12_000)
 
 
 @dataclass
