@@ -278,7 +278,7 @@ class Parts:
         self._budget = Budget()
         self._bindable = not _holds_nul(self._data)
 
-    def evaluate(self, part: memoryview) -> Any:
+    def evaluate(self, part: bytes) -> Any:
         """The value of an expression outside of any loop: a JSON value, a time, a duration or
         bytes; or the Reason why it has none, as in `Condition.evaluate`."""
         if self._estimate is not None and not self._budget.exceeded:
@@ -297,7 +297,7 @@ class Parts:
         return Reason.ATTRIBUTE_MISSING if absent else Reason.CONDITION_FAILED
 
 
-def evaluator_of(tree: Tree, part: memoryview) -> Callable[[Values], Any]:
+def evaluator_of(tree: Tree, part: bytes) -> Callable[[Values], Any]:
     """Makes an evaluator of an expression: it returns the value as a Python object, or FAILED.
 
     The expression must not read a variable of a comprehension that encloses it.
@@ -450,7 +450,7 @@ def _rounded(cost: float) -> str:
 
 
 def _check_constants(tree: Tree, source: str) -> None:
-    def error_of(part: memoryview) -> str | None:
+    def error_of(part: bytes) -> str | None:
         try:
             result = _ENVIRONMENT.deserialize(part_of(tree, part)).eval(data={})
         except RuntimeError as error:  # the iteration budget
@@ -474,7 +474,7 @@ def _check(tree: Tree) -> dict[str, set[str] | None]:
     """The variables that an expression reads, each with its literal keys (None: the whole value is
     used). Raises ConditionInvalid for work that the iteration budget does not bound."""
     keys: dict[str, set[str] | None] = {}
-    pending: list[tuple[memoryview, bool, int]] = [(tree.root, False, 1)]
+    pending: list[tuple[bytes, bool, int]] = [(tree.root, False, 1)]
     while pending:
         expression, repeated, depth = pending.pop()
         if depth > _DEPTH_MAX:
