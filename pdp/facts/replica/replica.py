@@ -40,8 +40,9 @@ from pdp.facts.store.loader import (
     read_policy,
     read_policy_changes,
 )
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.state import State
-from pdp.facts.store.store import Reader, Store
+from pdp.facts.store.store import Store
 from pdp.gauges import Gauges
 from pdp.model import Resource
 

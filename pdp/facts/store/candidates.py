@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 from pdp.decision import ActorSearch, Search
 from pdp.facts.store import tables
 from pdp.facts.store.keys import Key, key_parameter, key_table
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import check_text, grant_from_row
-from pdp.facts.store.store import Reader
 from pdp.model import Grant
 
 WALK_MAX: Final = 10_000

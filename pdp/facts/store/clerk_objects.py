@@ -8,16 +8,16 @@ import enum
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, delete, select, tuple_, update
 
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import upsert
+from pdp.facts.store.bulk import batches, upsert
 from pdp.facts.store.changelog import Change, ChangeKind
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import check_row
-from pdp.facts.store.store import BATCH_ROWS, Reader, Transaction
+from pdp.facts.store.transaction import Transaction
 
 
 class ClerkKind(enum.Enum):
@@ -80,7 +80,7 @@ def read_objects(reader: Reader, kind: ClerkKind, ids: Collection[str]) -> dict[
         DatabaseUnavailable: The database does not answer.
     """
     found: dict[str, ClerkObject] = {}
-    for batch in _batches(ids):
+    for batch in batches(ids):
         query = select(_OBJECTS).where(_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
         found.update((object_.id, object_) for object_ in _objects(reader, query))
     return found
@@ -94,7 +94,7 @@ def read_memberships_of(reader: Reader, pairs: Collection[tuple[str, str]]) -> l
     """
     found: list[ClerkObject] = []
     of = tuple_(_OBJECTS.c.organization_id, _OBJECTS.c.user_id)
-    for batch in _batches(pairs):
+    for batch in batches(pairs):
         query = select(_OBJECTS).where(of.in_(batch))
         found += _objects(reader, query)
     return found
@@ -185,7 +185,7 @@ def write_objects(
         if (change := _change_of(object_, known)) is not None:
             kind = _RECORDED_KINDS[object_.kind]
             transaction.touch(change, kind, (object_.id,), _recorded(known), _recorded(object_))
-    for batch in _batches(rows):
+    for batch in batches(rows):
         statement, parameters = upsert(transaction.connection.dialect.name, _OBJECTS, batch)
         transaction.connection.execute(statement, parameters)
     transaction.mark_written()
@@ -193,7 +193,7 @@ def write_objects(
 
 def mark_seen(transaction: Transaction, kind: ClerkKind, ids: Collection[str], run: int) -> None:
     """Records that the sync `run` has seen these objects."""
-    for batch in _batches(ids):
+    for batch in batches(ids):
         where = (_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
         transaction.connection.execute(update(_OBJECTS).where(*where).values(seen_run=run))
     transaction.mark_written()
@@ -288,12 +288,6 @@ def _from_row(row: RowMapping) -> ClerkObject:
         row["user_id"],
         json.loads(row["content"]),
     )
-
-
-def _batches(values: Iterable[Any]) -> Iterable[list[Any]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, BATCH_ROWS)):
-        yield batch
 
 
 _OBJECTS = tables.clerk_objects

@@ -6,8 +6,8 @@ from typing import TypeVar
 from sqlalchemy import func, select
 
 from pdp.facts.store import tables
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import KINDS, grant_from_row
-from pdp.facts.store.store import Reader
 from pdp.model import Grant, Membership, Resource, Route, Rule
 
 R = TypeVar("R", Rule, Grant, Route, Membership, Resource)
