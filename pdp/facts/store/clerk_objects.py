@@ -2,6 +2,8 @@
 
 Clerk delivers events at least once and in any order. So the greatest version of an object wins,
 whatever its source and time (see `ClerkObject.version`). The facts are derived from these states.
+
+Every function raises `DatabaseUnavailable` if the database does not answer.
 """
 
 import enum
@@ -74,11 +76,7 @@ class SyncState:
 
 
 def read_objects(reader: Reader, kind: ClerkKind, ids: Collection[str]) -> dict[str, ClerkObject]:
-    """Returns the objects with these ids that Clerk has reported, by id.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns the objects with these ids that Clerk has reported, by id."""
     found: dict[str, ClerkObject] = {}
     for batch in batches(ids):
         query = select(_OBJECTS).where(_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
@@ -87,11 +85,7 @@ def read_objects(reader: Reader, kind: ClerkKind, ids: Collection[str]) -> dict[
 
 
 def read_memberships_of(reader: Reader, pairs: Collection[tuple[str, str]]) -> list[ClerkObject]:
-    """Returns all reported memberships of these pairs (organization id, user id).
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns all reported memberships of these pairs (organization id, user id)."""
     found: list[ClerkObject] = []
     of = tuple_(_OBJECTS.c.organization_id, _OBJECTS.c.user_id)
     for batch in batches(pairs):
@@ -105,9 +99,6 @@ def read_objects_not_seen(
 ) -> Sequence[ClerkObject]:
     """Returns objects that are not deleted and that the sync `run` has not seen, by id, after
     `after`.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
     """
     query = (
         select(_OBJECTS)
@@ -130,9 +121,6 @@ def read_unreported_memberships(
 
     Returns:
         Pairs (organization id, user id), in order, after `after`.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
     """
     stored = tables.memberships.c
     reported = select(_OBJECTS.c.id).where(
@@ -153,7 +141,7 @@ def read_unreported_memberships(
 
 
 def read_sync(reader: Reader) -> SyncState:
-    """Returns the progress of the sync. Raises DatabaseUnavailable."""
+    """Returns the progress of the sync."""
     row = reader.connection.execute(select(tables.clerk_sync)).mappings().one()
     return SyncState(row["run"], row["step"], row["cursor"], row["due_at"])
 
