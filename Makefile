@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/pdpapi/v1/*.proto)
+# Parts of other projects' messages. They are not in the contract with our clients.
+INNER_PROTOS := pdp/wire/external_auth.proto pdp/decision/cel_expr.proto
 TYPESCRIPT := clients/typescript
 PRISMA := $(TYPESCRIPT)/tests/prisma
 EXAMPLE := examples/next-courses
@@ -168,15 +170,16 @@ format: install ## Format the code.
 
 .PHONY: proto
 proto: install ## Generate the stubs of every language from proto/.
-	@mkdir -p $(OUT)/clients/python $(OUT)/pdp/wire $(OUT)/clients/go $(OUT)/$(TYPESCRIPT)
+	@mkdir -p $(OUT)/clients/python $(OUT)/clients/go $(OUT)/$(TYPESCRIPT)
 	@$(BIN)/python -m grpc_tools.protoc -Iproto \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=$(OUT)/clients/python --grpc_python_out=$(OUT)/clients/python \
 		--mypy_out=quiet:$(OUT)/clients/python --mypy_grpc_out=quiet:$(OUT)/clients/python $(PROTOS)
-	@$(BIN)/python -m grpc_tools.protoc -Ipdp/wire \
-		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
-		--python_out=$(OUT)/pdp/wire --mypy_out=quiet:$(OUT)/pdp/wire external_auth.proto
+	@for proto in $(INNER_PROTOS); do room=$$(dirname $$proto) && mkdir -p $(OUT)/$$room \
+		&& $(BIN)/python -m grpc_tools.protoc -I$$room \
+			--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+			--python_out=$(OUT)/$$room --mypy_out=quiet:$(OUT)/$$room $$proto || exit 1; done
 	@if $(HAS_GO); then cd clients/go && ../../$(BIN)/buf generate ../../proto \
 		--template buf.gen.yaml --output $(abspath $(OUT))/clients/go; else $(NO_GO); fi
 	@if $(HAS_NPM); then \
@@ -186,7 +189,7 @@ proto: install ## Generate the stubs of every language from proto/.
 proto: OUT ?= .
 
 STUBS := clients/python/pdpapi clients/go/pdpapi $(TYPESCRIPT)/src/pdpapi $(TYPESCRIPT)/src/google \
-	pdp/wire/external_auth_pb2.py pdp/wire/external_auth_pb2.pyi
+	$(INNER_PROTOS:.proto=_pb2.py) $(INNER_PROTOS:.proto=_pb2.pyi)
 
 .PHONY: proto-check
 proto-check: install ## Fail if the generated stubs are stale.

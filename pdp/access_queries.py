@@ -1,4 +1,4 @@
-"""The way of a query: verify the token, gather facts, decide each row, record once, confirm.
+"""The way of a query: verify the token, load facts, decide each row, record once, confirm.
 
 What an actor may do, which resources they may use, and which actors may use a resource. The
 evaluator of Check decides each row. A query is one record in the audit log, whatever it denies;
@@ -23,7 +23,6 @@ from pdp.decision import (
     access_paths,
     decide,
     plan_for,
-    resolve_principal,
     search_for,
     search_for_actors,
 )
@@ -50,23 +49,23 @@ from pdp.model import (
 )
 
 CANDIDATES_MAX: Final = 1_000
-"""How many resources are looked at for one page."""
+"""The most resources that are decided for one page."""
 
 _Token = VerifiedToken | RefusedToken
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What every answer to a query says."""
+    """The common part of all answers."""
 
     token: _Token | None
-    """None: the query is not about one actor."""
+    """None: the query does not name one actor."""
     refusal: Reason | None
-    """Why the actor is refused as a whole; None: they are not."""
+    """Why everything is denied to the actor; None: it is not."""
     query_id: str
     revision: int
     epoch: str
-    """Empty: the token was refused, so that no fact was read."""
+    """Empty: the token was refused, so no fact was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +78,12 @@ class PermissionsOn:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a list of resources goes on, and whose list it is."""
+    """Where the list of one actor's resources continues."""
 
     user_id: str
     organization_id: str | None
     after: str
-    """The id of the last resource that was looked at, whether the actor may use it or not."""
+    """The id of the last resource that was decided, allowed or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +97,25 @@ class ResourcePage:
 
 @dataclass(frozen=True, slots=True)
 class AllowedActor:
-    """A user who may, while they act in an organization."""
+    """A user who has the permission while an organization is active."""
 
     user_id: str
     organization_id: str
-    """Empty: while they act in none."""
+    """Empty: while none is active."""
     paths: AccessPaths
 
 
 @dataclass(frozen=True, slots=True)
 class ActorPage:
-    """Users who may, ordered by user id and organization id."""
+    """Users who have the permission, ordered by user id and organization id."""
 
     actors: Sequence[AllowedActor]
     goes_on: tuple[str, str] | None
-    """User id and organization id that were looked at last; None: the list is complete."""
+    """User id and organization id that were decided last; None: the list is complete."""
 
 
 class AccessQueries:
-    """Answers queries. Keeps no state of its own."""
+    """Answers queries. Has no state of its own."""
 
     def __init__(
         self,
@@ -145,11 +144,11 @@ class AccessQueries:
         caller: str,
         at_least_revision: int = 0,
     ) -> tuple[Answered, Sequence[PermissionsOn]]:
-        """For each resource the declared permissions of its type, all at one revision: those of a
-        token's bearer, or of a named actor.
+        """Decides all declared permissions of each resource's type, at one revision, for the bearer
+        of a token or a named actor.
 
         Raises:
-            errors.LimitExceeded: together they are more than BATCH_ITEMS_MAX.
+            errors.LimitExceeded: they are more than BATCH_ITEMS_MAX together.
             errors.Unavailable, errors.ShareExceeded: as `Authorizer.rule`.
         """
         named = isinstance(asking, NamedActor)
@@ -180,9 +179,7 @@ class AccessQueries:
         items = sum(len(declared[resource.type]) for resource in resources)
         if items > BATCH_ITEMS_MAX:
             raise LimitExceeded("batch_items_max", BATCH_ITEMS_MAX, items)
-        principal = resolve_principal(
-            view.policy, token, view.user, view.organization, record.decided_at
-        )
+        principal = view.principal(token, record.decided_at)
         results, pace = [], Pace()
         for resource, chain in zip(resources, view.chains, strict=True):
             allowed: list[str] = []
@@ -206,10 +203,10 @@ class AccessQueries:
         place: Place | None = None,
         at_least_revision: int = 0,
     ) -> tuple[Answered, ResourcePage]:
-        """One page of the stored resources of a type on which the actor has the permission.
+        """Returns one page of the stored resources of a type on which the actor has the permission.
 
-        All of it is decided at one revision. It may be short: it ends after CANDIDATES_MAX
-        resources were looked at, or where the facts change between two looks.
+        One revision decides the whole page. It may be short: it ends after CANDIDATES_MAX
+        resources, or if the facts change between two reads.
 
         Raises:
             errors.InvalidRequest: the place is another actor's.
@@ -226,25 +223,25 @@ class AccessQueries:
             raise InvalidRequest(Violation("page_token", "is not a token of this actor"))
         # Provisions a new actor, as Check does.
         view = await self._authorizer.view(token, (), at_least_revision)
-        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+        principal = view.principal(token, now)
         after = "" if place is None else place.after
         allowed: list[str] = []
         snapshot, complete, pace = None, False, Pace()
         for limit in (size, CANDIDATES_MAX - size):
 
-            def look(survey: Survey, after: str = after, limit: int = limit) -> View:
+            def read(survey: Survey, after: str = after, limit: int = limit) -> View:
                 view = survey.view(*whose, ())
-                principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+                principal = view.principal(token, now)
                 search = search_for(principal, permission, resource_type)
                 return survey.view(*whose, survey.candidates(search, after, limit))
 
             if complete or len(allowed) == size or limit <= 0:
                 break
-            found = await self._replica.survey(look, view.revision)
+            found = await self._replica.survey(read, view.revision)
             if snapshot is not None and found.snapshot is not snapshot:
                 break
             view, snapshot = found, found.snapshot
-            principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+            principal = view.principal(token, now)
             looked_at = 0
             for chain in view.chains:
                 looked_at, after = looked_at + 1, chain[0].resource.id
@@ -270,8 +267,8 @@ class AccessQueries:
         after: tuple[str, str] = ("", ""),
         at_least_revision: int = 0,
     ) -> tuple[Answered, ActorPage]:
-        """One page of the stored users who may have a permission on a resource, behind a user id
-        and organization id, all of it at one revision.
+        """Returns one page of the stored users who may have a permission on a resource, after a
+        user id and organization id, at one revision.
 
         Raises:
             errors.Unavailable, errors.ShareExceeded: as `Authorizer.rule`.
@@ -279,9 +276,9 @@ class AccessQueries:
         ref = None if resource is None else ResourceRef(resource.type, resource.id)
         record = self._record("ListAllowedActors", permission, ref, caller, None)
 
-        def look(survey: Survey) -> tuple[list[tuple[str, str]], bool, Sequence[View]]:
+        def read(survey: Survey) -> tuple[list[tuple[str, str]], bool, Sequence[View]]:
             search = search_for_actors(survey.policy, permission, survey.chain(resource))
-            # One more than a page, since the first may be the last of the page before.
+            # One more than a page: the first may be the last of the page before.
             users = survey.actors(search, after[0], size + 1)
             pairs = [
                 pair
@@ -292,17 +289,15 @@ class AccessQueries:
             complete = len(users) <= size and len(pairs) <= CANDIDATES_MAX
             pairs = pairs[:CANDIDATES_MAX]
             views = survey.views([(user_id, active or None) for user_id, active in pairs], resource)
-            # Without users too there is a revision.
+            # The revision comes from a view, even without users.
             return pairs, complete, views or [survey.view("", None, ())]
 
-        pairs, complete, views = await self._replica.survey(look, at_least_revision)
+        pairs, complete, views = await self._replica.survey(read, at_least_revision)
         found: list[AllowedActor] = []
         goes_on, pace = None if complete else pairs[-1], Pace()
         for (user_id, active), view in zip(pairs, views, strict=False):
             token = unknown_token(user_id, active or None)
-            principal = resolve_principal(
-                view.policy, token, view.user, view.organization, record.decided_at
-            )
+            principal = view.principal(token, record.decided_at)
             paths = access_paths(principal, permission, view.chains[0])
             if paths is not None:
                 found.append(AllowedActor(user_id, active, paths))
@@ -341,17 +336,17 @@ class AccessQueries:
         # Provisions a new actor, as Check does.
         view = await self._authorizer.view(token, (), at_least_revision)
         role_grants: Sequence[Grant] = ()
-        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+        principal = view.principal(token, now)
         if principal.organization_role:
 
-            def look(survey: Survey) -> tuple[View, Sequence[Grant]]:
+            def read(survey: Survey) -> tuple[View, Sequence[Grant]]:
                 view = survey.view(actor.user_id, actor.organization_id, ())
-                principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+                principal = view.principal(token, now)
                 role = principal.organization_role
                 return view, survey.grants_on_resources(role, PLAN_NODES_MAX + 1)
 
-            view, role_grants = await self._replica.survey(look, view.revision)
-            principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+            view, role_grants = await self._replica.survey(read, view.revision)
+            principal = view.principal(token, now)
         if len(role_grants) > PLAN_NODES_MAX:
             raise LimitExceeded("plan_nodes_max", PLAN_NODES_MAX, len(role_grants))
         plan = plan_for(principal, permission, resource_type, context, role_grants)
@@ -399,7 +394,7 @@ class AccessQueries:
         refusal: Reason | None,
         view: View | None,
     ) -> Answered:
-        """Puts the query on record; then confirms, last, that its facts are still fresh enough."""
+        """Logs the query; then confirms, last, that its facts are still fresh."""
         record = replace(
             record,
             effect=Effect.ALLOW if refusal is None else Effect.DENY,
@@ -414,11 +409,11 @@ class AccessQueries:
 
 
 def sessions_of(user_id: str, facts: UserFacts | None) -> list[tuple[str, str]]:
-    """A user, with each organization in which they may act; empty: without one."""
+    """The pairs of a user with each organization that may be active; empty: none."""
     memberships = () if facts is None else sorted(facts.memberships)
     return [(user_id, active) for active in ("", *memberships)]
 
 
 def unknown_token(user_id: str, active: str | None) -> VerifiedToken:
-    """Stands for any session of a user. No condition is evaluated with it."""
+    """Represents any session of a user. No condition is evaluated with it."""
     return VerifiedToken(Actor(user_id, "", active), "", "", inf, NO_ATTRIBUTES)

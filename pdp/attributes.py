@@ -1,4 +1,4 @@
-"""Attributes as every room holds them: what JSON knows, every number a float, within bounds."""
+"""Attributes: JSON values with every number as float, within bounds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,18 @@ _NUMBER_BYTES = 8
 def normalise_attributes(value: object, field: str) -> dict[str, Any]:
     """Copies a mapping into plain dicts, lists, texts, floats, booleans and None.
 
-    `field` is where the mapping stands, for messages. Depth counts mappings and lists (the outer
-    mapping is 1), nodes count every value below it, bytes are the UTF-8 of keys and texts plus 8
-    for a number and 1 for anything else. Iterative, so that no nesting can exhaust the stack.
+    Iterative, so that no nesting can exhaust the stack. The depth counts mappings and lists (the
+    outer mapping is 1), nodes are all values below it. Bytes are the UTF-8 of keys and texts, 8
+    for a number and 1 for any other value.
 
-    Raises InvalidRequest for what JSON or SQL text cannot hold (NaN, infinities, integers that a
-    double changes, keys that are no text, NUL, lone surrogates), and LimitExceeded past
-    `ATTRIBUTE_DEPTH_MAX`, `ATTRIBUTE_NODES_MAX` or `ATTRIBUTE_BYTES_MAX`.
+    Args:
+        value: The mapping.
+        field: Its name in messages.
+
+    Raises:
+        InvalidRequest: JSON or SQL text cannot hold it: NaN, infinities, integers that a double
+            changes, keys that are not text, NUL, lone surrogates.
+        LimitExceeded: It exceeds ATTRIBUTE_DEPTH_MAX, ATTRIBUTE_NODES_MAX or ATTRIBUTE_BYTES_MAX.
     """
     if not isinstance(value, Mapping):
         raise _invalid(field, "must be a mapping")
@@ -59,7 +64,7 @@ def normalise_attributes(value: object, field: str) -> dict[str, Any]:
 
 
 def _scalar(item: object, path: str) -> tuple[Any, int]:
-    """A text, boolean, None or number, and what it counts."""
+    """A text, boolean, None or number, and its size in bytes."""
     if isinstance(item, str):
         return item, _text_bytes(item, path)
     if item is None or isinstance(item, bool):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pdp.audit import Recorder, build_records, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
-from pdp.decision import decide, resolve_principal, target_of, with_step_up
+from pdp.decision import decide, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
@@ -157,7 +157,7 @@ class Authorizer:
         """
         actor, now = token.actor, self._clock()
         view = await self._replica.view(actor.user_id, actor.organization_id, [question.resource])
-        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+        principal = view.principal(token, now)
         decision = decide(principal, question, view.chains[0])
         ruling = Ruling(token, [decision], [new_decision_id()], view.revision, now, view)
         return await self._record(ruling, [question], caller, request, await_allows=True)
@@ -184,7 +184,7 @@ class Authorizer:
         resources = [question.resource for question in questions]
         view = await self.view(token, resources, at_least_revision)
         inputs: list[str] = []
-        principal = resolve_principal(view.policy, token, view.user, view.organization, now)
+        principal = view.principal(token, now)
         if refusal is not None:
             decisions = [Decision(Effect.DENY, principal.refusal or refusal)] * len(questions)
         else:

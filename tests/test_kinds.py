@@ -5,14 +5,14 @@ from typing import get_args
 from pdp.facts.store.rows import KINDS as STORED
 from pdp.kinds import KINDS, SECTIONS, kind_of
 from pdp.model import Entity
-from pdp.wire.services.administration import _KINDS as ON_THE_WIRE
+from pdp.wire.convert.entities import CONVERSIONS
 
 
 def test_every_kind_of_entity_has_a_name_a_table_and_a_message() -> None:
     entities = set(get_args(Entity))
     assert set(KINDS.values()) == entities
     assert set(STORED) == entities
-    assert {kind.entity for kind in ON_THE_WIRE} == entities
+    assert set(CONVERSIONS) == entities
 
 
 def test_a_kind_is_named_alike_everywhere() -> None:

@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def _usage(error: typer.TyperException) -> int:
-    """Says what is wrong with the arguments, or prints the help that stands in for an error."""
+    """Says what is wrong with the arguments, or prints the help that replaces an error."""
     message = error.format_message()
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pdp.cli.ask import Context, Token, mapping, token_text
 from pdp.cli.connection import connects
 from pdp.cli.listing import PAGE_ITEMS, TABLE_ROWS, pages_of
-from pdp.cli.output import HELP_STYLE, emit_json, fail, note, read_input, show_table
+from pdp.cli.output import HELP_STYLE, emit_json, fail, note, show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
@@ -30,10 +31,6 @@ class Output(enum.Enum):
     JSON = "json"
 
 
-Token = Annotated[
-    str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
-]
-Context = Annotated[str, typer.Option(help="Context, a JSON object.")]
 As = Annotated[Output, typer.Option("-o", "--output", help="A table, or one JSON object a line.")]
 Limit = Annotated[
     int | None,
@@ -58,8 +55,8 @@ def permissions(
     from pdpapi.v1 import access_query_service_pb2 as pb
     from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 
-    request = pb.ListAllowedPermissionsRequest(actor_token=_read_token(token))
-    _write_context(request, context)
+    request = pb.ListAllowedPermissionsRequest(actor_token=token_text(token))
+    request.context.update(mapping(context, "--context"))
     for text in resources:
         type_, _, id_ = text.partition(":")
         request.resources.add(type=type_, id=id_)
@@ -103,12 +100,12 @@ def resources(
     from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 
     request = pb.ListAllowedResourcesRequest(
-        actor_token=_read_token(token),
+        actor_token=token_text(token),
         permission=permission,
         resource_type=resource_type or permission.partition(":")[0],
         page_size=PAGE_ITEMS,
     )
-    _write_context(request, context)
+    request.context.update(mapping(context, "--context"))
     response = pb.ListAllowedResourcesResponse()
 
     def found() -> Iterator[str]:
@@ -184,18 +181,6 @@ def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int 
     show_table(columns, shown, heading=True)
     if next(found, None) is not None:
         note(f"there are more than these {len(shown)}: --limit shows more, -o json all")
-
-
-def _read_token(token: str) -> str:
-    if token == "-":  # noqa: S105
-        return read_input("a session token (or give --token or PDP_TOKEN)").strip()
-    return token
-
-
-def _write_context(request: Any, text: str) -> None:
-    from pdp.cli.ask import mapping
-
-    request.context.update(mapping(text, "--context"))
 
 
 def _exit_if_refused(response: Any) -> None:

@@ -10,28 +10,30 @@ from pdp.cli.output import emit, fail, read_input, say
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import DEADLINE_SECONDS, connected, method_of, why_no_answer
 
+Token = Annotated[
+    str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
+]
+Context = Annotated[str, typer.Option(help="Context, a JSON object.")]
+
 
 @connects
 def check(
     permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
     resource: Annotated[str | None, typer.Argument(help="TYPE:ID, e.g. course:algebra")] = None,
-    token: Annotated[
-        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
-    ] = "-",
+    token: Token = "-",
     organization: Annotated[
         str | None,
         typer.Option(help="The resource's organization, where the resource is not stored."),
     ] = None,
     attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
-    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    context: Context = "{}",
     *,
     connection: Connection,
 ) -> None:
     """Asks a running server. Exit status: 0 allow, 1 deny, 2 no answer."""
     from pdp_client import Guard, GuardError, PdpUnavailable, Resource
 
-    if token == "-":  # noqa: S105
-        token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
+    token = token_text(token)
     asked = None
     if resource is not None:
         kind, _, identifier = resource.partition(":")
@@ -72,10 +74,8 @@ def plan(
     resource_type: Annotated[
         str, typer.Argument(metavar="TYPE", help="Default: that of the permission.")
     ] = "",
-    token: Annotated[
-        str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
-    ] = "-",
-    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    token: Token = "-",
+    context: Context = "{}",
     superset: Annotated[
         bool,
         typer.Option("--superset", help="Leave out what no filter expresses; check each row."),
@@ -91,8 +91,7 @@ def plan(
     from pdpapi.v1 import access_query_service_pb2 as pb
     from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 
-    if token == "-":  # noqa: S105
-        token = read_input("a session token (or give --token or PDP_TOKEN)").strip()
+    token = token_text(token)
     request = pb.PlanResourcesRequest(
         actor_token=token,
         permission=permission,
@@ -106,6 +105,13 @@ def plan(
     if answer.HasField("refusal"):
         fail(answer.refusal.message)
         raise typer.Exit(1)
+
+
+def token_text(token: str) -> str:
+    """The token of an option; `-`: reads standard input."""
+    if token == "-":  # noqa: S105
+        return read_input("a session token (or give --token or PDP_TOKEN)").strip()
+    return token
 
 
 def mapping(text: str, option: str) -> dict[str, Any]:

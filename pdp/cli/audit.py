@@ -11,6 +11,7 @@ from pdp.cli.audit_forward import forward
 from pdp.cli.audit_verify import verify
 from pdp.cli.changes import list_changes
 from pdp.cli.connection import connects
+from pdp.cli.listing import TABLE_ROWS
 from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.profiles import Connection
 from pdp.cli.records import print_fields, print_json, print_table
@@ -33,8 +34,6 @@ app.command("holds")(audit_retention.holds)
 app.command("release")(audit_retention.release)
 app.command("export")(export)
 app.command("forward")(forward)
-
-TABLE_ROWS = 100
 
 
 @app.command("list")

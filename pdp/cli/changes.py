@@ -1,7 +1,6 @@
 """`pdp audit changes`: who changed what."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -9,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.connection import connects
-from pdp.cli.output import emit, say, show_table
+from pdp.cli.listing import PAGE_ITEMS, TABLE_ROWS, pages_of, print_message
+from pdp.cli.output import say, show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.records import member
 from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
     from pdpapi.v1 import audit_service_pb2 as pb
-    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-TABLE_ROWS = 100
-PAGE_ITEMS = 500
 _SOURCE = "CHANGE_SOURCE_"
 _COLUMNS = ("time", "revision", "by", "change", "reason")
 
@@ -47,7 +44,7 @@ def list_changes(
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    query = pb.ListChangesRequest(kind=kind, key=entity or (), caller=caller)
+    query = pb.ListChangesRequest(kind=kind, key=entity or (), caller=caller, page_size=PAGE_ITEMS)
     if source:
         query.source = member(pb.ChangeSource, _SOURCE, source, "--source")
     if since is not None:
@@ -55,36 +52,16 @@ def list_changes(
     if until is not None:
         query.before.FromDatetime(until)
     with connected(connection) as channel:
-        found = _newest(AuditServiceStub(channel), query, connection)
+        ask = method_of(AuditServiceStub(channel).ListChanges, connection)
+        found = (record for page in pages_of(ask, query) for record in page.changes)
         if as_json:
             for record in islice(found, limit):
-                _print_json(record)
+                print_message(record)
             return
         rows = [_row(record) for record in islice(found, limit or TABLE_ROWS)]
         show_table(_COLUMNS, rows, heading=True)
         if next(found, None) is not None:
             say(f"there are more than these {len(rows)}: --limit shows more, --json all")
-
-
-def _newest(
-    stub: "AuditServiceStub", query: "pb.ListChangesRequest", connection: Connection
-) -> "Iterator[pb.AdministrationRecord]":
-    """All that the query finds, newest first, page by page as it is read."""
-    request = type(query)(page_size=PAGE_ITEMS)
-    request.MergeFrom(query)
-    ask = method_of(stub.ListChanges, connection)
-    while True:
-        page = ask(request)
-        yield from page.changes
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            return
-
-
-def _print_json(record: "pb.AdministrationRecord") -> None:
-    from google.protobuf.json_format import MessageToDict
-
-    emit(json.dumps(MessageToDict(record, preserving_proto_field_name=True)) + "\n")
 
 
 def _row(record: "pb.AdministrationRecord") -> tuple[str, ...]:

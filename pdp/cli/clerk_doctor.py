@@ -39,7 +39,7 @@ def doctor(
 
         verified = partial(verify, config=parse_config(rls.read_text(encoding="utf-8")))
     settings = Settings.load(config)
-    configure_logs("error", "console")  # what it finds is told as findings
+    configure_logs("error", "console")  # problems are printed as findings
     if token == "-":  # noqa: S105
         token = read_input("a session token")
     counts = dict.fromkeys(_STYLES, 0)

@@ -52,7 +52,7 @@ def sync(
     store = open_store(settings, create=not dry_run)
     # Left as an exit, not as a death: then the next one need not wait for this one's lease.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    told = _Told()
+    notes = _Notes()
     with progress_bars() as bars:
         summary = Sync(
             settings.clerk,
@@ -65,9 +65,9 @@ def sync(
             ),
             clock=wall_clock,
             on_progress=_Shown(bars),
-            on_difference=told,
+            on_difference=notes,
         ).run(dry_run=dry_run)
-    told.say(rows=dry_run)
+    notes.say(rows=dry_run)
     if not summary.drift:
         say("no differences; the database is equal to the Clerk account")
     elif dry_run:
@@ -77,7 +77,7 @@ def sync(
         say(f"{summary.drift} differences healed")
 
 
-class _Told:
+class _Notes:
     """The differences: each counted, the first of them as a table."""
 
     def __init__(self) -> None:

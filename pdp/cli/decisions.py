@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.listing import PAGE_ITEMS, pages_of
 from pdp.cli.profiles import Connection
 from pdp.cli.records import DECISION, REASON, member
 from pdp.cli.remote import method_of
@@ -13,8 +14,6 @@ from pdp.cli.remote import method_of
 if TYPE_CHECKING:
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
-
-PAGE_ITEMS = 500
 
 User = Annotated[str, typer.Option(help="Clerk user id.")]
 Permission = Annotated[str, typer.Option(help="Exact permission.")]
@@ -71,9 +70,4 @@ def newest(
     request = type(query)(page_size=PAGE_ITEMS)
     request.MergeFrom(query)
     ask = method_of(stub.ListDecisions, connection)
-    while True:
-        page = ask(request)
-        yield from page.decisions
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            return
+    return (record for page in pages_of(ask, request) for record in page.decisions)

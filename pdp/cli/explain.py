@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.ask import mapping
+from pdp.cli.ask import mapping, token_text
 from pdp.cli.connection import connects
-from pdp.cli.output import emit, read_input, say
+from pdp.cli.output import emit, say
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 from pdp.cli.tree import tree_lines
@@ -85,8 +85,7 @@ def explain(
         if second_factor_minutes is not None:
             request.actor.second_factor_minutes = second_factor_minutes
     elif token:
-        text = read_input("a session token") if token == "-" else token  # noqa: S105
-        request.actor_token = text.strip()
+        request.actor_token = token_text(token).strip()
     else:
         raise typer.BadParameter("name a user, or give a token with --token or PDP_TOKEN")
     _write_resource(request, resource, organization, attributes)

@@ -66,7 +66,7 @@ def warn(message: str) -> None:
 def emit(text: str) -> None:
     """Writes to standard output, byte for byte, what programs read: JSON, YAML, tokens.
 
-    Whoever renders such text escapes what does not print.
+    The caller escapes what does not print.
     """
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -66,9 +66,8 @@ def method_of(
 
 
 def why_no_answer(server: str, tls: "TlsOptions | None") -> str | None:
-    """What is wrong with the way to a server that did not answer: nothing listens, or only one side
-    speaks TLS. None: it cannot be told. gRPC itself tells of that in its own words, or not at all.
-    """
+    """Why a server did not answer: nothing listens, or only one side speaks TLS; None: unknown.
+    The messages of gRPC are unclear, or missing."""
     family, address = _address(server)
     if address is None:
         return None

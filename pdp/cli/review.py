@@ -139,9 +139,7 @@ def ending(
     connection: Connection,
 ) -> None:
     """Lists grants that end within so many days."""
-    with connected(connection) as channel:
-        found = _grant_findings(channel, connection, "ENDING", days)
-        print_list(output, GRANT_COLUMNS, found, _grant_rows, limit)
+    _print_grants(connection, "ENDING", output, limit, days)
 
 
 @app.command("cross-tenant")
@@ -154,9 +152,7 @@ def cross_tenant(
 ) -> None:
     """Lists grants to users that hold everywhere, or in organizations of which they are no
     members."""
-    with connected(connection) as channel:
-        found = _grant_findings(channel, connection, "CROSS_TENANT")
-        print_list(output, GRANT_COLUMNS, found, _grant_rows, limit)
+    _print_grants(connection, "CROSS_TENANT", output, limit)
 
 
 @app.command("disabled")
@@ -168,9 +164,7 @@ def disabled(
     connection: Connection,
 ) -> None:
     """Lists grants of disabled users."""
-    with connected(connection) as channel:
-        found = _grant_findings(channel, connection, "DISABLED_USER")
-        print_list(output, GRANT_COLUMNS, found, _grant_rows, limit)
+    _print_grants(connection, "DISABLED_USER", output, limit)
 
 
 @app.command("impersonators")
@@ -183,8 +177,7 @@ def impersonators(
     connection: Connection,
 ) -> None:
     """Lists decisions about users in whose name another one acted."""
-    with connected(connection) as channel:
-        _print_decisions(channel, connection, "IMPERSONATED", days, output, limit)
+    _print_decisions(connection, "IMPERSONATED", days, output, limit)
 
 
 @app.command("denied-then-granted")
@@ -198,8 +191,7 @@ def denied_then_granted(
 ) -> None:
     """Lists allows of what the same user was denied at most an hour before. Servers must log
     allows: set `audit_allows`."""
-    with connected(connection) as channel:
-        _print_decisions(channel, connection, "GRANTED_AFTER_DENIAL", days, output, limit)
+    _print_decisions(connection, "GRANTED_AFTER_DENIAL", days, output, limit)
 
 
 @app.command("first-time")
@@ -213,8 +205,7 @@ def first_time(
 ) -> None:
     """Lists allows that are the first logged ones of their user and permission. Servers must log
     allows: set `audit_allows`."""
-    with connected(connection) as channel:
-        _print_decisions(channel, connection, "FIRST_ACCESS", days, output, limit)
+    _print_decisions(connection, "FIRST_ACCESS", days, output, limit)
 
 
 def _grant_findings(
@@ -240,8 +231,18 @@ def _grant_findings(
         yield from page.findings
 
 
+def _print_grants(
+    connection: Connection, kind: str, output: Output, limit: int | None, days: int = 0
+) -> None:
+    with connected(connection) as channel:
+        found = _grant_findings(channel, connection, kind, days)
+        print_list(
+            output, GRANT_COLUMNS, found, lambda finding: [grant_cells(finding.grant)], limit
+        )
+
+
 def _print_decisions(
-    channel: Any, connection: Connection, kind: str, days: int, output: Output, limit: int | None
+    connection: Connection, kind: str, days: int, output: Output, limit: int | None
 ) -> None:
     from pdpapi.v1 import review_service_pb2 as pb
     from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
@@ -253,7 +254,6 @@ def _print_decisions(
     )
     request.not_before.FromSeconds(int(wall_clock() - days * DAY_SECONDS))
     coverage = pb.LogCoverage()
-    ask = method_of(ReviewServiceStub(channel).ListDecisionFindings, connection)
 
     def found() -> "Iterator[pb.DecisionFinding]":
         for page in pages_of(ask, request):
@@ -265,7 +265,9 @@ def _print_decisions(
         *("time", "decision", "reason", "user", "impersonator", "organization", "permission"),
         *("resource", "rule", "grant", "id", *denied),
     )
-    print_list(output, columns, found(), _decision_rows(with_denial=bool(denied)), limit)
+    with connected(connection) as channel:
+        ask = method_of(ReviewServiceStub(channel).ListDecisionFindings, connection)
+        print_list(output, columns, found(), _decision_rows(with_denial=bool(denied)), limit)
     _state_coverage(output, coverage)
 
 
@@ -301,10 +303,6 @@ _WHY = {
     "GAP": "records were dropped",
     "OLDER_VERSION": "a process of an older version logged",
 }
-
-
-def _grant_rows(finding: Any) -> Iterator[Row]:
-    yield grant_cells(finding.grant)
 
 
 def _access_rows(access: Any) -> Iterator[Row]:

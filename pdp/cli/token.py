@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pdp.cli.output import HELP_STYLE, emit, note, read_input, say, say_marked, waiting, warn
+from pdp.cli.ask import token_text
+from pdp.cli.output import HELP_STYLE, emit, note, say, say_marked, waiting, warn
 
 if TYPE_CHECKING:
     from pdp.model import VerifiedToken
@@ -108,7 +109,7 @@ def inspect(
 
     settings = Settings.load(config)
     configure_logs("critical", "console")
-    text = read_input("a session token (or give --token or PDP_TOKEN)") if token == "-" else token  # noqa: S105
+    text = token_text(token)
     text = text.strip()
     with waiting("reading the keys of the issuer"):
         verdict = verify_token(text, settings, wall_clock)

@@ -4,43 +4,30 @@ Used by `facts`, `audit` and `migrations`. No text of a driver and no part of th
 module: messages hold only the class of the error and its SQLSTATE.
 """
 
-import contextlib
-import os
-import sqlite3
-import stat
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import psycopg
-import structlog
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pdp.database.conditions import condition_of
+from pdp.database.postgresql import open_postgresql, set_silence_limit
+from pdp.database.sqlite import WRITE, open_sqlite
+from pdp.database.timeouts import (
+    ANNOUNCE_SECONDS_MAX,
+    LOCK_SECONDS_MAX,
+    MIGRATION_SECONDS_MAX,
+    POLL_SECONDS_MAX,
+    POLL_SILENCE_SECONDS_MAX,
+    SILENCE_SECONDS_MAX,
+    STATEMENT_SECONDS_MAX,
+    TABLE_WAIT_SECONDS_MAX,
+)
 from pdp.errors import DatabaseUnavailable
-
-log = structlog.get_logger(__name__)
-
-CONNECT_SECONDS_MAX = 3
-STATEMENT_SECONDS_MAX = 5
-POOL_CONNECTIONS_MAX = 16
-ANNOUNCE_SECONDS_MAX = 0.25
-SILENCE_SECONDS_MAX = STATEMENT_SECONDS_MAX + 1
-"""A server that is silent for longer is gone: its own timeout would have ended the statement."""
-POLL_SECONDS_MAX = 1
-POLL_SILENCE_SECONDS_MAX = 1.5
-MIGRATION_SECONDS_MAX = 24 * 60 * 60
-TABLE_WAIT_SECONDS_MAX = 2
-LOCK_SECONDS_MAX = 0.25
-"""How long a poll waits for the write lock of SQLite."""
-_BUSY_SECONDS = 0.01
-WRITE = "pdp_write"
-"""Execution option of a connection whose next transaction writes."""
 
 _DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -80,7 +67,7 @@ def open_engine(url: str) -> Engine:
     """
     parsed = _parse(url)
     is_sqlite = parsed.drivername.startswith("sqlite")
-    return _open_sqlite(parsed) if is_sqlite else _open_postgresql(parsed)
+    return open_sqlite(parsed) if is_sqlite else open_postgresql(parsed)
 
 
 def _parse(url: str) -> URL:
@@ -92,133 +79,6 @@ def _parse(url: str) -> URL:
     if driver is None:
         raise ValueError("the database URL must start with sqlite:/// or postgresql://")
     return parsed.set(drivername=driver)
-
-
-def _open_sqlite(url: URL) -> Engine:
-    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        # A database in memory belongs to one connection; every thread would see its own.
-        raise ValueError("the SQLite database must be a file: sqlite:///pdp.db")
-    engine = create_engine(
-        url,
-        hide_parameters=True,
-        connect_args={"timeout": STATEMENT_SECONDS_MAX},
-        pool_size=POOL_CONNECTIONS_MAX,
-        max_overflow=0,
-        pool_timeout=CONNECT_SECONDS_MAX,
-    )
-
-    lock = threading.Lock()
-
-    def connecting(*_: object) -> None:
-        with lock:
-            _make_private(Path(url.database or ""))
-
-    def connected(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver would begin transactions late and implicitly: `begun` sends BEGIN.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        _enable_write_ahead_log(cursor)
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
-
-    def begun(connection: Connection) -> None:
-        # A writer takes the lock at once: if it read first, it could fail to write later.
-        write = connection.get_execution_options().get(WRITE, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    event.listen(engine, "do_connect", connecting)
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    return engine
-
-
-def _make_private(file: Path) -> None:
-    """Creates the file for its owner only, whatever the umask. If it exists, removes the rights of
-    others. SQLite gives `-wal` and `-shm` the mode of the file itself."""
-    with contextlib.suppress(OSError):  # SQLite reports why it cannot be opened
-        made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        os.fchmod(made, 0o600)
-        os.close(made)
-    for suffix in ("", "-wal", "-shm"):
-        path = file.with_name(file.name + suffix)
-        try:
-            # By name: to close a descriptor of the file would release SQLite's locks on it.
-            mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & 0o077:
-                path.chmod(mode & 0o700)
-                log.warning("database_file_made_private", file=str(path), mode=f"{mode:04o}")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            log.warning("database_file_not_private", file=str(path), errno=error.errno)
-
-
-def _enable_write_ahead_log(cursor: sqlite3.Cursor) -> None:
-    # On a new file, SQLite does not wait: concurrent switches to WAL fail at once with "busy".
-    deadline = time.monotonic() + STATEMENT_SECONDS_MAX
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_BUSY_SECONDS)
-
-
-class _Connection(psycopg.Connection[Any]):
-    """A connection that closes if the server is silent for `silence_seconds_max`.
-
-    The network may be cut, or a proxy may acknowledge everything and forward nothing.
-    """
-
-    silence_seconds_max: float = SILENCE_SECONDS_MAX
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        if timeout is not None:
-            return super().wait(gen, interval, timeout)
-        ends_at = time.monotonic() + self.silence_seconds_max
-        try:
-            return super().wait(gen, interval, self.silence_seconds_max)
-        except psycopg.OperationalError:
-            if time.monotonic() >= ends_at:
-                self.pgconn.finish()
-            raise
-
-
-def _open_postgresql(url: URL) -> Engine:
-    engine = create_engine(
-        url,
-        hide_parameters=True,
-        connect_args={
-            "connect_timeout": CONNECT_SECONDS_MAX,
-            "client_encoding": "utf8",
-            "application_name": "pdp",
-            # Of several hosts, the primary: a standby may lag by any time.
-            "target_session_attrs": "read-write",
-            # A server that vanished must not block a thread for minutes.
-            "tcp_user_timeout": STATEMENT_SECONDS_MAX * 1000,
-            "keepalives_idle": STATEMENT_SECONDS_MAX,
-            "keepalives_interval": 1,
-            "keepalives_count": STATEMENT_SECONDS_MAX,
-        },
-        pool_size=POOL_CONNECTIONS_MAX,
-        max_overflow=0,
-        pool_timeout=CONNECT_SECONDS_MAX,
-    )
-
-    def connected(connection: psycopg.Connection, _record: object) -> None:
-        # By statements: connection poolers refuse startup options. Outside a transaction: a
-        # rollback would undo them.
-        connection.autocommit = True
-        connection.execute(f"SET statement_timeout = {STATEMENT_SECONDS_MAX * 1000}")
-        connection.execute("SET idle_in_transaction_session_timeout = '60s'")
-        connection.autocommit = False
-
-    # Otherwise connections would have the driver's own class.
-    engine.dialect.connect = _Connection.connect  # type: ignore[method-assign,assignment]
-    event.listen(engine, "connect", connected)
-    return engine
 
 
 @contextmanager
@@ -288,7 +148,7 @@ def begin_poll(connection: Connection, *, write: bool = False) -> Iterator[None]
         SQLAlchemyError: See `database_errors`.
     """
     connection.execution_options(**{WRITE: write})
-    _set_silence_limit(connection, POLL_SILENCE_SECONDS_MAX)
+    set_silence_limit(connection, POLL_SILENCE_SECONDS_MAX)
     with connection.begin():
         yield
 
@@ -302,7 +162,7 @@ def allow_long_statements(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         milliseconds = STATEMENT_SECONDS_MAX * 1000
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
-    _set_silence_limit(connection, SILENCE_SECONDS_MAX)
+    set_silence_limit(connection, SILENCE_SECONDS_MAX)
 
 
 @contextmanager
@@ -318,17 +178,11 @@ def extended_timeouts(connection: Connection) -> Iterator[None]:
         milliseconds = MIGRATION_SECONDS_MAX * 1000
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {TABLE_WAIT_SECONDS_MAX * 1000}")
-    _set_silence_limit(connection, MIGRATION_SECONDS_MAX)
+    set_silence_limit(connection, MIGRATION_SECONDS_MAX)
     try:
         yield
     finally:
-        _set_silence_limit(connection, SILENCE_SECONDS_MAX)
-
-
-def _set_silence_limit(connection: Connection, seconds: float) -> None:
-    driver: object = connection.connection.dbapi_connection
-    if isinstance(driver, _Connection):
-        driver.silence_seconds_max = seconds
+        set_silence_limit(connection, SILENCE_SECONDS_MAX)
 
 
 def announce(connection: Connection, channel: str) -> None:

@@ -21,9 +21,10 @@ Threads may share a `Policy` and a `Condition`, but not a `Principal`. `evaluate
 order of refusals and reasons, `conditions.py` the language of conditions.
 """
 
+from pdp.decision.condition_compiler import ConditionInvalid
 from pdp.decision.condition_reads import Reads, reads_of
 from pdp.decision.condition_steps import branches_of
-from pdp.decision.conditions import Condition, ConditionInvalid, compile_condition
+from pdp.decision.conditions import Condition, compile_condition
 from pdp.decision.evaluate import decide
 from pdp.decision.explain import explain
 from pdp.decision.explanation import Change, Explanation, Step

@@ -1,33 +1,32 @@
 """Reads a compiled CEL expression from its serialised form.
 
-The format is `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, the files checked.proto
-and syntax.proto in proto/cel/expr), which the runtime writes inside a `google.protobuf.Any`. This
-module reads only the few fields that it needs, so it needs no generated code. Code that walks a
-tree must not recurse: a text of 4,096 characters can nest thousands of levels.
+The runtime writes a `cel.expr.CheckedExpr` inside a `google.protobuf.Any`. `cel_expr.proto` has the
+part that is read. Code that walks a tree must not recurse: a text of 4,096 characters can nest
+thousands of levels.
 """
 
 import enum
-import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-_ANY_TYPE = b"type.googleapis.com/cel.expr.CheckedExpr"
-_ANY_TYPE_URL, _ANY_VALUE, _CHECKED_EXPR, _REFERENCES, _TYPES, _SOURCE_INFO = 1, 2, 4, 2, 3, 5
-_POSITIONS = 4
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from google.protobuf.any_pb2 import Any
+
+from pdp.decision import cel_expr_pb2 as pb
+
+_TYPE_URL: Final = "type.googleapis.com/cel.expr.CheckedExpr"
 
 
-class Kind(enum.IntEnum):
-    """The kind of an expression. The numbers are those of the fields of `Expr.expr_kind`."""
+class Kind(enum.Enum):
+    """The kind of an expression."""
 
-    NOTHING = 0
-    CONSTANT = 3
-    VARIABLE = 4
-    SELECT = 5
-    CALL = 6
-    LIST = 7
-    STRUCT = 8
-    COMPREHENSION = 9
+    NOTHING = enum.auto()
+    CONSTANT = enum.auto()
+    VARIABLE = enum.auto()
+    SELECT = enum.auto()
+    CALL = enum.auto()
+    LIST = enum.auto()
+    STRUCT = enum.auto()
+    COMPREHENSION = enum.auto()
 
 
 Constant = str | bool | int | float | bytes | None
@@ -45,7 +44,7 @@ class Node(NamedTuple):
     """The value of a constant."""
     tests: bool = False
     """Whether a selection only tests that the field is present: `has(a.b)`."""
-    inner: tuple[memoryview, ...] = ()
+    inner: tuple[bytes, ...] = ()
     """The operands; the target of a call comes first."""
     element: str = ""
     """The variable that a comprehension binds to each element of its range."""
@@ -56,165 +55,101 @@ class Node(NamedTuple):
 class Tree(NamedTuple):
     """A compiled expression."""
 
-    root: memoryview
-    overloads: dict[int, tuple[str, ...]]
+    root: bytes
+    overloads: Mapping[int, tuple[str, ...]]
     """By the id of a call: the candidate implementations."""
-    offsets: dict[int, int]
+    offsets: Mapping[int, int]
     """By id: the offset of the expression in the source, in characters."""
-    annotations: dict[int, bytes]
-    """By id: the serialised references and types."""
+    references: Mapping[int, bytes]
+    """By id: the serialised reference."""
+    types: Mapping[int, bytes]
+    """By id: the serialised type."""
 
 
 def tree_of(serialised: bytes) -> Tree:
-    """Parses the output of `Expression.serialize`. Raises ValueError for anything else."""
-    checked = memoryview(b"")
-    for number, value in _fields(memoryview(serialised)):
-        if number == _ANY_VALUE and isinstance(value, memoryview):
-            checked = value
-    root = memoryview(b"")
-    overloads: dict[int, tuple[str, ...]] = {}
-    offsets: dict[int, int] = {}
-    annotations: dict[int, bytes] = {}
-    for number, value in _fields(checked):
-        if not isinstance(value, memoryview):
-            continue
-        if number == _CHECKED_EXPR:
-            root = value
-        elif number == _SOURCE_INFO:
-            for part, position in _fields(value):
-                if part == _POSITIONS and isinstance(position, memoryview):
-                    offset = dict(_fields(position))
-                    offsets[_number(offset.get(1))] = _number(offset.get(2))
-        elif number in (_REFERENCES, _TYPES):
-            entry = dict(_fields(value))
-            node_id = _number(entry.get(1))
-            annotations[node_id] = annotations.get(node_id, b"") + _field(number, value)
-            reference = entry.get(2)
-            if number == _REFERENCES and isinstance(reference, memoryview):
-                names = [text for part, text in _fields(reference) if part == 3]  # noqa: PLR2004
-                overloads[node_id] = tuple(_text(name) for name in names)
-    if not root:
+    """Parses the output of `Expression.serialize`.
+
+    Raises:
+        ValueError: It is something else.
+        google.protobuf.message.DecodeError: It is no message at all.
+    """
+    checked = pb.CheckedExpr.FromString(Any.FromString(serialised).value)
+    if not checked.expr:
         raise ValueError("not a serialised expression")
-    return Tree(root, overloads, offsets, annotations)
+    references = dict(checked.reference_map)
+    overloads = {
+        node_id: tuple(pb.Reference.FromString(reference).overload_id)
+        for node_id, reference in references.items()
+    }
+    offsets = dict(checked.source_info.positions)
+    return Tree(checked.expr, overloads, offsets, references, dict(checked.type_map))
 
 
-def part_of(tree: Tree, expression: memoryview) -> bytes:
+def part_of(tree: Tree, expression: bytes) -> bytes:
     """Serialises an expression of a tree as `Expression.serialize` would."""
-    body = b""
+    part = pb.CheckedExpr(expr=expression)
     pending = [expression]
     while pending:
         node = read(pending.pop())
-        body += tree.annotations.get(node.id, b"")
+        if node.id in tree.references:
+            part.reference_map[node.id] = tree.references[node.id]
+        if node.id in tree.types:
+            part.type_map[node.id] = tree.types[node.id]
         pending += node.inner
-    body += _field(_CHECKED_EXPR, expression)
-    return _field(_ANY_TYPE_URL, _ANY_TYPE) + _field(_ANY_VALUE, body)
+    return Any(type_url=_TYPE_URL, value=part.SerializeToString()).SerializeToString()
 
 
-def read(expression: memoryview) -> Node:
+def read(expression: bytes) -> Node:  # noqa: PLR0911  # a return for each kind
     """Decodes an expression, but not its operands."""
-    node_id = 0
-    kind, body = Kind.NOTHING, memoryview(b"")
-    for number, value in _fields(expression):
-        if number == 2:  # noqa: PLR2004
-            node_id = _number(value)
-        elif Kind.CONSTANT <= number <= Kind.COMPREHENSION and isinstance(value, memoryview):
-            kind, body = Kind(number), value
-    fields = [(number, value) for number, value in _fields(body)]
-    if kind is Kind.CONSTANT:
-        return Node(kind, node_id, constant=_constant(fields))
-    # The fields of a message that hold the operands, in order, and the field that holds a name.
-    operands, name = _LAYOUT.get(kind, ((), 0))
-    inner: list[memoryview] = []
-    for wanted in operands:
-        inner += [v for number, v in fields if number == wanted and isinstance(v, memoryview)]
-    if kind is Kind.STRUCT:
-        inner = [
-            v
-            for entry in inner
-            for part, v in _fields(entry)
-            if part in (3, 4) and isinstance(v, memoryview)
-        ]
-    found = dict(fields)
-    tests = kind is Kind.SELECT and bool(_number(found.get(3)))
-    element = _text(found.get(1)) if kind is Kind.COMPREHENSION else ""
-    has_target = kind is Kind.CALL and 1 in found
-    name_of = _text(found.get(name))
-    return Node(kind, node_id, name_of, None, tests, tuple(inner), element, has_target)
+    message = pb.Expr.FromString(expression)
+    match message.WhichOneof("expr_kind"):
+        case "const_expr":
+            return Node(Kind.CONSTANT, message.id, constant=_constant(message.const_expr))
+        case "ident_expr":
+            return Node(Kind.VARIABLE, message.id, message.ident_expr.name)
+        case "select_expr":
+            select = message.select_expr
+            return Node(
+                Kind.SELECT,
+                message.id,
+                select.field,
+                tests=select.test_only,
+                inner=(select.operand,),
+            )
+        case "call_expr":
+            call = message.call_expr
+            has_target = call.HasField("target")
+            inner = (call.target, *call.args) if has_target else tuple(call.args)
+            return Node(Kind.CALL, message.id, call.function, inner=inner, has_target=has_target)
+        case "list_expr":
+            return Node(Kind.LIST, message.id, inner=tuple(message.list_expr.elements))
+        case "struct_expr":
+            struct = message.struct_expr
+            pairs = ((entry.map_key, entry.value) for entry in struct.entries)
+            inner = tuple(part for pair in pairs for part in pair if part)
+            return Node(Kind.STRUCT, message.id, struct.message_name, inner=inner)
+        case "comprehension_expr":
+            loop = message.comprehension_expr
+            return Node(
+                Kind.COMPREHENSION,
+                message.id,
+                loop.accu_var,
+                inner=(
+                    loop.iter_range,
+                    loop.accu_init,
+                    loop.loop_condition,
+                    loop.loop_step,
+                    loop.result,
+                ),
+                element=loop.iter_var,
+            )
+        case _:
+            return Node(Kind.NOTHING, message.id)
 
 
-_LAYOUT: dict[Kind, tuple[tuple[int, ...], int]] = {
-    Kind.VARIABLE: ((), 1),
-    Kind.SELECT: ((1,), 2),
-    Kind.CALL: ((1, 3), 2),
-    Kind.LIST: ((1,), 0),
-    Kind.STRUCT: ((2,), 1),
-    # range, initial value, condition, step, result
-    Kind.COMPREHENSION: ((2, 4, 5, 6, 7), 3),
-}
-
-
-def _constant(fields: list[tuple[int, int | memoryview]]) -> Constant:
-    # The field that is set is the type: null, bool, int, uint, double, text, bytes.
-    for number, value in fields:
-        if isinstance(value, memoryview):
-            if number == 5:  # noqa: PLR2004
-                double: float = struct.unpack("<d", value)[0]
-                return double
-            return _text(value) if number == 6 else bytes(value)  # noqa: PLR2004
-        if number == 2:  # noqa: PLR2004
-            return bool(value)
-        if number in (3, 4):
-            return value - (1 << 64) if number == 3 and value >> 63 else value  # noqa: PLR2004
-    return None
-
-
-def _number(value: int | memoryview | None) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _text(value: int | memoryview | None) -> str:
-    return bytes(value).decode() if isinstance(value, memoryview) else ""
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yields field numbers and values (https://protobuf.dev/programming-guides/encoding)."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        wire_type = tag & 7
-        if wire_type == _VARINT:
-            value, position = _varint(message, position)
-            yield tag >> 3, value
-            continue
-        if wire_type == _BYTES:
-            length, position = _varint(message, position)
-        elif wire_type in (_FIXED64, _FIXED32):
-            length = 8 if wire_type == _FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {wire_type} in a serialised expression")
-        yield tag >> 3, message[position : position + length]
-        position += length
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004
-            return value, position
-        shift += 7
-
-
-def _field(number: int, value: bytes | memoryview) -> bytes:
-    return _varint_bytes(number << 3 | _BYTES) + _varint_bytes(len(value)) + bytes(value)
-
-
-def _varint_bytes(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:  # noqa: PLR2004
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+def _constant(message: pb.Constant) -> Constant:
+    kind = message.WhichOneof("constant_kind")
+    if kind is None or kind == "null_value":
+        return None
+    value: Constant = getattr(message, kind)
+    return value

@@ -31,17 +31,17 @@ _SYMBOLS: Final = {"@in": "in"}
 _LOOP: Final = re.compile(r"\.\s*([a-z_A-Z]+)\s*$")
 
 
-def text_of(tree: Tree, source: str, expression: memoryview) -> str:
+def text_of(tree: Tree, source: str, expression: bytes) -> str:
     """The text of an expression of a tree. `source` is the text that was compiled."""
 
-    def text(inner: memoryview) -> str:
+    def text(inner: bytes) -> str:
         return written(read(inner), text, lambda node: _loop_text(tree, source, node, text))
 
     return text(expression)
 
 
 def written(  # noqa: PLR0911  # a line for each kind
-    node: Node, operand: Callable[[memoryview], str], loop: Callable[[Node], str]
+    node: Node, operand: Callable[[bytes], str], loop: Callable[[Node], str]
 ) -> str:
     """Writes an expression; `operand` writes its operands, `loop` writes comprehensions."""
     match node.kind:
@@ -64,7 +64,7 @@ def written(  # noqa: PLR0911  # a line for each kind
             return loop(node)
 
 
-def _call_text(node: Node, operand: Callable[[memoryview], str]) -> str:
+def _call_text(node: Node, operand: Callable[[bytes], str]) -> str:
     name, inner = node.name, node.inner
     precedence = _BINARY.get(name)
     if precedence is not None:
@@ -85,9 +85,7 @@ def _call_text(node: Node, operand: Callable[[memoryview], str]) -> str:
     return f"{name}({', '.join((first, *arguments))})"
 
 
-def _parenthesised(
-    expression: memoryview, precedence: int, operand: Callable[[memoryview], str]
-) -> str:
+def _parenthesised(expression: bytes, precedence: int, operand: Callable[[bytes], str]) -> str:
     node = read(expression)
     text = operand(expression)
     if node.kind is not Kind.CALL:
@@ -96,7 +94,7 @@ def _parenthesised(
     return f"({text})" if binds < precedence else text
 
 
-def _loop_text(tree: Tree, source: str, node: Node, text: Callable[[memoryview], str]) -> str:
+def _loop_text(tree: Tree, source: str, node: Node, text: Callable[[bytes], str]) -> str:
     """A macro such as `tags.exists(t, t == "x")`: its range, then the source up to the closing
     parenthesis. Nobody writes the expanded form."""
     opening = tree.offsets.get(node.id, 0)

@@ -55,7 +55,7 @@ def distance(condition: Condition, values: Values, *, wanted: bool) -> int:
 
 
 def _proposals(
-    parts: Parts, expression: memoryview, elements: dict[str, Path]
+    parts: Parts, expression: bytes, elements: dict[str, Path]
 ) -> Iterator[tuple[Path, Any]]:
     """`elements`: the variables of the enclosing loops, each with the list that its loop visits."""
     node = read(expression)

@@ -39,7 +39,7 @@ def branches_of(condition: Condition, values: Values = ({}, {})) -> list[tuple[s
     ]
 
 
-def _joined(expression: memoryview) -> Iterator[memoryview]:
+def _joined(expression: bytes) -> Iterator[bytes]:
     node = read(expression)
     if node.kind is Kind.CALL and (node.name in _JUNCTIONS or node.name in ("!_", "_?_:_")):
         for part in node.inner:
@@ -55,7 +55,7 @@ class _Describer:
         self._parts = parts
         self._source = source
 
-    def step(self, expression: memoryview, depth: int, value: Any) -> Step:
+    def step(self, expression: bytes, depth: int, value: Any) -> Step:
         node = read(expression)
         decisive = list(self._decisive(node, value)) if depth else []
         if decisive:
@@ -66,7 +66,7 @@ class _Describer:
         children = tuple(self.step(part, depth - 1, result) for part, result in decisive)
         return Step(StepKind.EXPRESSION, _status(value), text, children=children)
 
-    def _decisive(self, node: Node, value: Any) -> Iterator[tuple[memoryview, Any]]:
+    def _decisive(self, node: Node, value: Any) -> Iterator[tuple[bytes, Any]]:
         """The operands of a logical operator that settled its value."""
         if node.kind is not Kind.CALL:
             return
@@ -84,7 +84,7 @@ class _Describer:
                 chosen = node.inner[1 if condition else 2]
                 yield chosen, self._parts.evaluate(chosen)
 
-    def _leaf(self, expression: memoryview, node: Node, value: Any) -> str:
+    def _leaf(self, expression: bytes, node: Node, value: Any) -> str:
         text = self._text(expression)
         if node.kind is Kind.CALL and node.inner:
             operands = {part: self._parts.evaluate(part) for part in node.inner}
@@ -101,16 +101,16 @@ class _Describer:
             return f"{text}: {_result(value)}; {self._text(node.inner[0])} {shown}"
         return f"{text}: {_result(value)}"
 
-    def _text(self, expression: memoryview) -> str:
+    def _text(self, expression: bytes) -> str:
         return text_of(self._parts.tree, self._source, expression)
 
 
-def operands_reason(operands: dict[memoryview, Any]) -> Reason:
+def operands_reason(operands: dict[bytes, Any]) -> Reason:
     """Why the first operand without a value has none."""
     return next(result for result in operands.values() if isinstance(result, Reason))
 
 
-def _operands(node: Node) -> Iterator[memoryview]:
+def _operands(node: Node) -> Iterator[bytes]:
     """The operands of a chain of equal operators: `a && b && c` has three."""
     for part in node.inner:
         inner = read(part)

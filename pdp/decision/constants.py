@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from pdp.decision.cel_ast import Kind, Node, Tree, read
 
-ErrorOf = Callable[[memoryview], str | None]
+ErrorOf = Callable[[bytes], str | None]
 """Evaluates a constant expression and returns the runtime's error, or None."""
 
 _LAZY: Final = frozenset(("_&&_", "_||_", "_?_:_"))
@@ -40,7 +40,7 @@ def problem_of(
     impossible = _impossible_call(tree, zone_error)
     if impossible is not None:
         return impossible
-    parts: list[memoryview] = []
+    parts: list[bytes] = []
     if not _collect(tree.root, _NOTHING, frozenset(variables), parts):
         parts.append(tree.root)
     for part in parts:
@@ -50,10 +50,10 @@ def problem_of(
 
 
 def _collect(
-    expression: memoryview,
+    expression: bytes,
     bound: frozenset[str],
     variables: frozenset[str],
-    parts: list[memoryview],
+    parts: list[bytes],
 ) -> frozenset[str]:
     """Returns the variables that an expression reads. Adds to `parts` the largest constant parts
     inside, and the parts of those that the runtime may skip, inner parts first."""
@@ -64,7 +64,7 @@ def _collect(
     loops = node.kind is Kind.COMPREHENSION
     own = frozenset((node.element, node.name)) if loops else _NOTHING
     free = _NOTHING
-    constant: list[memoryview] = []
+    constant: list[bytes] = []
     for index, part in enumerate(node.inner):
         # The range and the initial value are outside of the loop.
         inside = loops and index > 1
@@ -77,7 +77,7 @@ def _collect(
     return free
 
 
-def _innermost(expression: memoryview, error_of: ErrorOf) -> Problem:
+def _innermost(expression: bytes, error_of: ErrorOf) -> Problem:
     """Finds the smallest part of a constant expression that fails."""
     node = read(expression)
     if node.kind is not Kind.COMPREHENSION:

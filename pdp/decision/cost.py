@@ -183,7 +183,7 @@ BINDING_MAX: Final = limits.ATTRIBUTE_NODES_MAX * 2 * _BOUND_NODE + _BYTES * _BO
 # --- the model ------------------------------------------------------------------------------------
 
 
-def estimate_of(tree: Tree, expression: memoryview) -> Estimate:
+def estimate_of(tree: Tree, expression: bytes) -> Estimate:
     """The model of an expression. Recursive: the caller bounds its depth."""
     node = read(expression)
     match node.kind:

@@ -39,7 +39,7 @@ class Expression:
     )
 
     def __init__(
-        self, source: str, tree: Tree, part: memoryview, bound: frozenset[str] = frozenset()
+        self, source: str, tree: Tree, part: bytes, bound: frozenset[str] = frozenset()
     ) -> None:
         node = read(part)
         self.source = source

@@ -17,20 +17,11 @@ from pdp.audit import (
     DecisionLog,
     Findings,
     Period,
-    Recorder,
     Reports,
-    Shares,
-    Shipper,
     SqlDestination,
     Statistics,
 )
-from pdp.audit.transparency import covered_by, open_notary
 from pdp.authorizer import Authorizer
-from pdp.clerk.directory import Directory
-from pdp.clerk.provisioning import Provisioner
-from pdp.clerk.role_claims_push import Pusher
-from pdp.clerk.sync.scheduler import Reconciler
-from pdp.clerk.webhooks.endpoint import Webhooks
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.console import ConsoleParts, console_application
 from pdp.database.engine import database_name, open_engine
@@ -38,13 +29,15 @@ from pdp.explainer import Explainer
 from pdp.facts import Barriers, Listener, Replica, ShadowStore, Store, migrate
 from pdp.facts.store.console_secrets import ConsoleSecrets
 from pdp.gauges import Gauges
-from pdp.http import WEBHOOK_PATH, PostHandler, http_application
+from pdp.http import WEBHOOK_PATH, http_application
 from pdp.http.bounded_post import BODY_BYTES_MAX
 from pdp.identity import Verifier
 from pdp.impact import Redaction, Shadow
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.process.certificates import examine_certificates
-from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
+from pdp.process.clerk import ClerkParts
+from pdp.process.decision_log import decision_log_parts
+from pdp.process.lifecycle import Check, Lifecycle, Part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
 from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
@@ -116,71 +109,41 @@ class Service:
             poll_seconds=settings.poll_seconds,
         )
         self._listener = Listener(self._engine, self._replica.poke)
-        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
-        self._recorder = Recorder(
-            settings.audit_directory,
-            origin,
-            clock=self._clock,
-            shares=shares,
-            covered=covered_by(settings.audit_tree, settings.audit_directory / origin),
+        period = Period(
+            self._engine, origin=origin, allows=settings.audit_allows, clock=self._clock
         )
-        self._notary = open_notary(settings.audit_tree, self._recorder)
-        self._shipper = Shipper(
-            settings.audit_directory,
-            SqlDestination(self._engine),
-            self._recorder,
-            notary=self._notary,
-            period=Period(
-                self._engine, origin=origin, allows=settings.audit_allows, clock=self._clock
-            ),
+        self._log = decision_log_parts(
+            settings, origin, SqlDestination(self._engine), clock=self._clock, period=period
         )
         self._administration_log = AdministrationLog(self._engine)
-        self._pusher: Pusher | None = None
-        # Pusher and reconciler use the wall clock: they share a schedule with other processes.
-        if settings.clerk.push_claims:
-            self._pusher = Pusher(settings.clerk, store, clock=wall_clock)
-        administrator = Administrator(store, on_write=self._on_write)
-        directory = Directory(
-            store,
-            on_write=self._on_write,
-            clock=self._clock,
-            default_role=settings.clerk.default_role,
-        )
-        self._reconciler = Reconciler(
-            settings.clerk,
-            store,
-            directory,
-            clock=wall_clock,
-            token_lifetime_seconds_max=settings.token_lifetime_seconds_max,
-            on_synced=self._on_synced,
-        )
+        self._clerk = ClerkParts(settings, store, self._replica, clock=self._clock)
+        administrator = Administrator(store, on_write=self._clerk.on_write)
         watchers = Watchers(self._replica)
         health_gauges: Gauges = {
             **self._replica.gauges(),
             **self._clock.gauges(),
             **self._verifier.gauges(),
-            **self._recorder.gauges(),
-            **(self._notary.gauges() if self._notary is not None else {}),
+            **self._log.gauges(),
             "pdp_audit_shipping_failures": (
                 "Attempts to copy the log into SQL that failed.",
-                lambda: self._shipper.counts().failures,
+                lambda: self._log.shipper.counts().failures,
             ),
         }
         self._metrics = Metrics(
             {"pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles()))},
             health_gauges,
             watchers.gauges(),
-            self._reconciler.gauges(),
+            self._clerk.gauges(),
             directory=metrics_directory,
         )
         self._shadow = Shadow(ShadowStore(self._engine), self._metrics.count_shadow)
         authorizer = Authorizer(
             self._verifier,
             self._replica,
-            self._recorder,
+            self._log.recorder,
             clock=self._clock,
             record_allows=settings.audit_allows,
-            provision=self._provisioner(directory),
+            provision=self._clerk.provisioner(),
             redaction=(
                 Redaction(settings.audit_redacted_keys) if settings.audit_inputs == "full" else None
             ),
@@ -190,7 +153,7 @@ class Service:
             authorizer,
             self._verifier,
             self._replica,
-            self._recorder,
+            self._log.recorder,
             clock=self._clock,
             note_too_expensive=self._metrics.count_too_expensive,
         )
@@ -220,13 +183,13 @@ class Service:
             *review_methods(
                 GrantReviews(store, findings, clock=self._clock),
                 findings,
-                UserAccessQueries(self._replica, self._recorder, clock=self._clock),
+                UserAccessQueries(self._replica, self._log.recorder, clock=self._clock),
                 pages,
                 self._blocking,
                 clock=self._clock,
             ),
             *campaign_methods(
-                Campaigns(store, on_write=self._on_write, clock=self._clock),
+                Campaigns(store, on_write=self._clerk.on_write, clock=self._clock),
                 pages,
                 self._blocking,
             ),
@@ -253,7 +216,9 @@ class Service:
             drain_seconds=settings.shutdown_seconds,
         )
         self._listener_http = HttpListener(
-            http_application(self._metrics, self.obstacles, self._webhook(directory)),
+            http_application(
+                self._metrics, self.obstacles, self._clerk.webhooks(self._metrics.count_webhook)
+            ),
             listen=settings.http_listen,
             shared=shared,
             policies=[(WEBHOOK_PATH, BODY_BYTES_MAX)],
@@ -309,7 +274,7 @@ class Service:
         return (
             (self._replica.ready, self._not_current()),
             (self._verifier.ready, "no key set of an issuer is at hand"),
-            (self._recorder.ready, "decisions cannot be logged"),
+            (self._log.recorder.ready, "decisions cannot be logged"),
             (self._clock.holds, CLOCK_OBSTACLE),
         )
 
@@ -328,15 +293,13 @@ class Service:
         if tls is not None:
             files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
             self._metrics.set_certificates(examine_certificates(files, self._clock()))
-        pusher = self._pusher
         self._life.start(
             Part(self._verifier.start, self._verifier.stop),
-            audit_part(self._recorder, self._shipper, self._notary),
+            self._log.part(),
             Part(self._replica.start, self._replica.stop),
             Part(self._listener.start, self._listener.stop),
             Part(self._administration_log.start, self._administration_log.stop),
-            *([Part(pusher.start, pusher.stop)] if pusher is not None else []),
-            Part(self._reconciler.start, self._reconciler.stop),
+            *self._clerk.parts(),
             Part(self._shadow.start, self._shadow.stop),
             Part(lambda: None, self._blocking.shutdown),
         )
@@ -364,34 +327,6 @@ class Service:
         """Stops accepting requests, finishes those in flight, and ships the decision log."""
         self._life.stop()
         self._engine.dispose()
-
-    def _on_write(self, revision: int) -> None:
-        self._replica.poke()
-        if self._pusher is not None:
-            self._pusher.notify(revision)
-
-    def _on_synced(self) -> None:
-        if self._pusher is not None:
-            self._pusher.sweep()
-
-    def _provisioner(self, directory: Directory) -> Provisioner | None:
-        clerk = self._settings.clerk
-        if not clerk.provisioning:
-            return None
-        return Provisioner(directory.admit, instance_id=clerk.instance_id)
-
-    def _webhook(self, directory: Directory) -> PostHandler | None:
-        clerk = self._settings.clerk
-        if not clerk.webhook_secrets or clerk.instance_id is None:
-            return None
-        return Webhooks(
-            directory,
-            instance_id=clerk.instance_id,
-            secrets=[secret.get_secret_value() for secret in clerk.webhook_secrets],
-            clock=self._clock,
-            await_revision=self._replica.await_revision,
-            count=self._metrics.count_webhook,
-        )
 
 
 def _page_secret(store: Store) -> bytes:

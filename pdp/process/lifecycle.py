@@ -9,8 +9,6 @@ import faulthandler
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from pdp.audit import Recorder, Shipper
-from pdp.audit.transparency import Notary
 from pdp.concurrency.background import BackgroundTask
 from pdp.process.gc import freeze_gc
 from pdp.process.listener import EventLoop, HttpListener
@@ -32,26 +30,6 @@ class Part(NamedTuple):
 
     start: Callable[[], object]
     stop: Callable[[], object]
-
-
-def audit_part(recorder: Recorder, shipper: Shipper, notary: Notary | None) -> Part:
-    """The decision log."""
-
-    def start() -> None:
-        recorder.start()
-        if notary is not None:
-            notary.start()
-        shipper.start()
-
-    def stop() -> None:
-        # In this order: the last pass of the shipper ships the last records of the recorder, and
-        # the last checkpoint covers them.
-        recorder.stop()
-        shipper.stop()
-        if notary is not None:
-            notary.stop()
-
-    return Part(start, stop)
 
 
 class Lifecycle:

@@ -12,13 +12,12 @@ from pdp_client import TlsOptions
 from pdp_client.cache import DecisionCache
 from pdp_client.following import Follower
 
-from pdp.audit import Recorder, Shares, Shipper
-from pdp.audit.transparency import covered_by, open_notary
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.http import http_application
 from pdp.limits import RPCS_PER_THREAD_MAX
 from pdp.process.certificates import examine_certificates
-from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
+from pdp.process.decision_log import decision_log_parts
+from pdp.process.lifecycle import Check, Lifecycle, Part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
 from pdp.settings import SidecarSettings
@@ -50,31 +49,18 @@ class Sidecar:
         )
         self._follower = Follower(self._upstreams.watch, self._cache, on_lost=self._upstreams.lost)
         self._clock = DecisionClock(wall_clock, elapsed_clock)
-        shares = Shares(settings.audit_share_bytes_per_second, settings.audit_share_burst_bytes)
-        self._recorder = Recorder(
-            settings.audit_directory,
-            ORIGIN,
-            clock=self._clock,
-            shares=shares,
-            covered=covered_by(settings.audit_tree, settings.audit_directory / ORIGIN),
-        )
-        self._notary = open_notary(settings.audit_tree, self._recorder)
-        self._shipper = Shipper(
-            settings.audit_directory,
-            UpstreamDestination(self._upstreams.report),
-            self._recorder,
-            notary=self._notary,
+        self._log = decision_log_parts(
+            settings, ORIGIN, UpstreamDestination(self._upstreams.report), clock=self._clock
         )
         self._answering = Answering(
-            settings, self._cache, self._upstreams, self._recorder, clock=self._clock
+            settings, self._cache, self._upstreams, self._log.recorder, clock=self._clock
         )
         self._metrics = Metrics(
             {"pdp_ready": ("1 while the process answers.", lambda: float(not self.obstacles()))},
             self._clock.gauges(),
             self._answering.gauges(),
-            reporting.gauges(self._shipper),
-            self._recorder.gauges(),
-            self._notary.gauges() if self._notary is not None else {},
+            reporting.gauges(self._log.shipper),
+            self._log.gauges(),
         )
         health = Health()
         methods = (
@@ -124,7 +110,7 @@ class Sidecar:
     def _checks(self) -> Sequence[Check]:
         return (
             (lambda: self._cache.live, "the change stream is not live"),
-            (self._recorder.ready, "decisions cannot be logged"),
+            (self._log.recorder.ready, "decisions cannot be logged"),
         )
 
     def start(self) -> None:
@@ -138,7 +124,7 @@ class Sidecar:
         )
         self._life.start(
             Part(lambda: None, self._upstreams.close),
-            audit_part(self._recorder, self._shipper, self._notary),
+            self._log.part(),
             Part(self._follower.start, self._follower.stop),
         )
         log.info(

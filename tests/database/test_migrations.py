@@ -93,7 +93,7 @@ def test_a_migration_may_take_longer_than_a_statement_of_the_service(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F35: building an index of a large decision log takes minutes and is not interrupted."""
-    monkeypatch.setattr("pdp.database.engine.STATEMENT_SECONDS_MAX", 1)
+    monkeypatch.setattr("pdp.database.postgresql.STATEMENT_SECONDS_MAX", 1)
     engine = open_engine(postgresql_url)
     with begin_write(engine) as connection, extended_timeouts(connection):
         connection.exec_driver_sql("SELECT pg_sleep(1.5)")

@@ -131,7 +131,7 @@ def test_checking_many_constants_takes_time_in_proportion() -> None:
 
     tree = program_of(source).tree
 
-    def error_of(part: memoryview) -> None:
+    def error_of(part: bytes) -> None:
         nonlocal evaluated
         evaluated += 1
 

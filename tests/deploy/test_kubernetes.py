@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 from pdp_client.transport import _OPTIONS as GUARD_OPTIONS
 
-from pdp.database.engine import POOL_CONNECTIONS_MAX
+from pdp.database.timeouts import POOL_CONNECTIONS_MAX
 from pdp.http.application import WEBHOOK_PATH
 from pdp.settings import Settings, SidecarSettings, is_loopback_address
 from tests.deploy.manifests import (

@@ -19,7 +19,7 @@ from pdp.administrator import Administrator
 from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, RevisionChanged
 from pdp.facts import Replica, Store
-from pdp.facts.store.store import Transaction
+from pdp.facts.store.transaction import Transaction
 from pdp.model import User
 from pdp.wire.statuses import status_of
 from tests.kit.facts import sequences

@@ -5,7 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pdp.facts.store.changelog import Change
-from pdp.facts.store.store import Reader, Transaction
+from pdp.facts.store.reader import Reader
+from pdp.facts.store.transaction import Transaction
 from tests.kit.facts import sequences
 
 COMMIT_SECONDS_MAX = 0.5

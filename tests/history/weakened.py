@@ -53,7 +53,7 @@ def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
     from pdp_client.cache import DecisionCache
 
     from pdp.facts.replica.snapshot import SnapshotCell
-    from pdp.facts.store.store import Transaction
+    from pdp.facts.store.transaction import Transaction
 
     _pause_before(SnapshotCell, "fill", store_seconds_max)
     _pause_before(Transaction, "finish", COMMIT_SECONDS_MAX)

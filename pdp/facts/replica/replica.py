@@ -9,15 +9,13 @@ as the newest. A row in the database lets a waiting barrier know of this replica
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 import structlog
 
 from pdp.concurrency.background import BackgroundTask
-from pdp.concurrency.waiting import done_within
 from pdp.database.engine import allow_long_statements
 from pdp.decision import Policy
 from pdp.errors import (
@@ -27,6 +25,8 @@ from pdp.errors import (
 )
 from pdp.facts.replica.change_feed import ChangeSubscription, History
 from pdp.facts.replica.lookup import Lookup
+from pdp.facts.replica.poll_waits import PollWaits
+from pdp.facts.replica.reading import LOAD_WAIT_SECONDS_MAX, Reading
 from pdp.facts.replica.registration import PollResult, Registration
 from pdp.facts.replica.snapshot import Snapshot, SnapshotCell
 from pdp.facts.replica.survey import Survey
@@ -34,14 +34,14 @@ from pdp.facts.replica.view import View
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.facts.store.loader import (
     FactBatch,
-    FactKey,
     FactKeys,
     load_facts,
     read_policy,
     read_policy_changes,
 )
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.state import State
-from pdp.facts.store.store import Reader, Store
+from pdp.facts.store.store import Store
 from pdp.gauges import Gauges
 from pdp.model import Resource
 
@@ -49,24 +49,11 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-CATCH_UP_SECONDS_MAX = 1.0
 ATTEMPTS_MAX = 3
-READERS_MAX = 8
-READS_QUEUED_MAX = 256
-LOAD_WAIT_SECONDS_MAX = 10.0
 RETRY_SECONDS_MAX = 0.2
 """After a failed poll: the connection may be dead although the database is reachable."""
 REVISIONS_TO_FOLLOW_MAX = 1_000
 """A replica that is further behind reloads everything."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PollWaiter:
-    """Waits until poll number `polls` is done or `revision` is served."""
-
-    polls: int
-    revision: float
-    done: "Future[None]"
 
 
 class Replica:
@@ -87,14 +74,9 @@ class Replica:
         self._cell = SnapshotCell()
         self._history = History()
         self._registration = Registration(store.engine, staleness_seconds_max)
-        self._loading: dict[FactKey, Future[None]] = {}
-        self._loading_lock = threading.Lock()
         self._catch_up_lock = threading.Lock()
-        self._readers = ThreadPoolExecutor(READERS_MAX, thread_name_prefix="facts-reader")
-        self._reads_queued = 0
-        self._polls_lock = threading.Lock()
-        self._polls_begun = 0
-        self._poll_waiters: list[_PollWaiter] = []
+        self._reading = Reading(store, self._cell)
+        self._polls = PollWaits()
         retry_seconds = min(poll_seconds, RETRY_SECONDS_MAX)
         self._task = BackgroundTask(
             "replica",
@@ -115,7 +97,7 @@ class Replica:
     def stop(self) -> None:
         """Stops to poll. Call it once this process answers no request any more."""
         self._task.stop(LOAD_WAIT_SECONDS_MAX)
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._reading.close()
 
     def poke(self) -> None:
         """Polls now instead of later; called after a write."""
@@ -133,7 +115,7 @@ class Replica:
     def staleness_seconds(self) -> float:
         """Seconds since the served revision was last confirmed as the newest; infinite at first."""
         if not self._cell.loaded:
-            return float("inf")
+            return inf
         return time.monotonic() - self._cell.current.confirmed_at
 
     def gauges(self) -> Gauges:
@@ -173,7 +155,7 @@ class Replica:
         """Waits up to CATCH_UP_SECONDS_MAX for a revision; returns whether it is served."""
         if self.revision < revision:
             # One poll is enough: if it begins now, it sees everything that was committed before.
-            await self._await_poll(revision)
+            await self._polls.wait(self.poke, revision)
         return self.revision >= revision
 
     # --- reading --------------------------------------------------------------------------------
@@ -225,15 +207,15 @@ class Replica:
             view = find(self._cell.current, batch)
             if isinstance(view, View):
                 return view
-            batch = await self._load(view) or batch
+            batch = await self._reading.load(view) or batch
             if batch is not None and not self._cell.current.is_at(batch):
-                await self._await_poll()
+                await self._polls.wait(self.poke, inf)
         # The facts change faster than two transactions can agree: one transaction for all.
         keys = _all_keys(user_id, organization_id, resources)
-        caught_up = self._submit(
+        caught_up = await self._reading.run(
             lambda: self._catch_up_and_read(lambda reader: load_facts(reader, keys))
         )
-        view = find(*await _outcome(caught_up))
+        view = find(*caught_up)
         if isinstance(view, View):
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
@@ -257,17 +239,13 @@ class Replica:
                 return (read(survey),) if survey.agrees else survey
 
         for _ in range(ATTEMPTS_MAX):
-            done = await _outcome(self._submit(attempt))
+            done = await self._reading.run(attempt)
             if isinstance(done, tuple):
                 return done[0]
             await self.await_revision(done.revision)
         # The revision changes faster than it is polled: hold the lock, so that none is applied.
-        _, found = await _outcome(
-            self._submit(
-                lambda: self._catch_up_and_read(
-                    lambda reader: read(Survey(reader, self._cell.current))
-                )
-            )
+        _, found = await self._reading.run(
+            lambda: self._catch_up_and_read(lambda reader: read(Survey(reader, self._cell.current)))
         )
         return found
 
@@ -318,63 +296,6 @@ class Replica:
         if snapshot.number < self._cell.oldest:
             raise FactsStale("a barrier ended all answers from before a change")
 
-    async def _load(self, keys: FactKeys) -> FactBatch | None:
-        """Loads the keys that no other request loads, and waits for the others to be loaded."""
-        done: Future[None] = Future()
-        others: set[Future[None]] = set()
-        mine: list[FactKey] = []
-        with self._loading_lock:
-            for fact_key in keys.single_keys():
-                busy = self._loading.setdefault(fact_key, done)
-                if busy is done:
-                    mine.append(fact_key)
-                else:
-                    others.add(busy)
-
-        def read_mine() -> FactBatch:
-            # Runs to the end in its thread: others wait for it even if this caller is cancelled.
-            try:
-                with self._store.read() as reader:
-                    batch = load_facts(reader, FactKeys.of(mine))
-                self._cell.fill(batch)
-                return batch
-            finally:
-                self._finish_loading(mine, done)
-
-        batch = None
-        if mine:
-            try:
-                reading = self._submit(read_mine)
-            except DatabaseUnavailable:
-                self._finish_loading(mine, done)
-                raise
-            batch = await _outcome(reading)
-        for other in others:
-            await done_within(other, LOAD_WAIT_SECONDS_MAX)
-        return batch
-
-    def _finish_loading(self, fact_keys: Sequence[FactKey], done: "Future[None]") -> None:
-        with self._loading_lock:
-            for fact_key in fact_keys:
-                del self._loading[fact_key]
-        done.set_result(None)
-
-    def _submit(self, read: Callable[[], T]) -> "Future[T]":
-        """Starts a read in the pool. Raises DatabaseUnavailable if READS_QUEUED_MAX are queued."""
-        with self._loading_lock:
-            if self._reads_queued >= READS_QUEUED_MAX:
-                raise DatabaseUnavailable("too many requests wait for the database")
-            self._reads_queued += 1
-
-        def run() -> T:
-            try:
-                return read()
-            finally:
-                with self._loading_lock:
-                    self._reads_queued -= 1
-
-        return self._readers.submit(run)
-
     def _catch_up_and_read(self, read: Callable[[Reader], T]) -> tuple[Snapshot, T]:
         with self._catch_up_lock:
             asked_at = time.monotonic()
@@ -392,30 +313,6 @@ class Replica:
                 seen=seen,
             )
 
-    async def _await_poll(self, revision: float = float("inf")) -> None:
-        """Waits until the next poll is done, this revision is served, or CATCH_UP_SECONDS_MAX have
-        passed. A poll that is under way does not count."""
-        done: Future[None] = Future()
-        with self._polls_lock:
-            waiter = _PollWaiter(self._polls_begun + 1, revision, done)
-            self._poll_waiters.append(waiter)
-        self._task.wake()
-        try:
-            await done_within(done, CATCH_UP_SECONDS_MAX)
-        finally:
-            with self._polls_lock, suppress(ValueError):
-                self._poll_waiters.remove(waiter)
-
-    def _poll_done(self, poll: int) -> None:
-        with self._polls_lock:
-            waiters = self._poll_waiters
-            self._poll_waiters = []
-            for waiter in waiters:
-                if poll >= waiter.polls or self.revision >= waiter.revision:
-                    waiter.done.set_result(None)
-                else:
-                    self._poll_waiters.append(waiter)
-
     # --- polling --------------------------------------------------------------------------------
 
     def _deregister(self) -> None:
@@ -425,9 +322,7 @@ class Replica:
 
     def _poll(self) -> float:
         """Polls once and applies the changes. Returns the seconds until the next poll."""
-        with self._polls_lock:
-            self._polls_begun += 1
-            poll = self._polls_begun
+        poll = self._polls.begin()
         self._registration.refresh()
         with self._catch_up_lock:
             asked_at = time.monotonic()
@@ -435,7 +330,7 @@ class Replica:
                 if not self._confirm(result.state, asked_at):
                     allow_long_statements(result.connection)
                     self._catch_up(Reader(result.connection), asked_at)
-        self._poll_done(poll)
+        self._polls.done(poll, self.revision)
         return self._acknowledge(result)
 
     def _acknowledge(self, result: PollResult) -> float:
@@ -488,12 +383,6 @@ class Replica:
         # The history first: a subscriber must not confirm the old one by the new snapshot.
         self._history.restart(epoch, revision)
         self._cell.restart(policy, revision, epoch, asked_at)
-
-
-async def _outcome(reading: "Future[T]") -> T:
-    if not await done_within(reading, LOAD_WAIT_SECONDS_MAX):
-        raise DatabaseUnavailable("the database did not answer in time")
-    return reading.result()
 
 
 def _all_keys(

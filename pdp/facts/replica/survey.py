@@ -12,7 +12,7 @@ from pdp.facts.replica.snapshot import Snapshot
 from pdp.facts.replica.view import View
 from pdp.facts.store.candidates import find_actors, find_candidates, grants_on_resources
 from pdp.facts.store.loader import FactBatch, load_facts
-from pdp.facts.store.store import Reader
+from pdp.facts.store.reader import Reader
 from pdp.model import Grant, Resource, ResourceFacts, UserFacts
 
 T = TypeVar("T")

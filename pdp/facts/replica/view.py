@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pdp.decision import Policy
+from pdp.decision import Policy, Principal, resolve_principal
 from pdp.facts.replica.snapshot import Snapshot
-from pdp.model import OrganizationFacts, ResourceFacts, UserFacts
+from pdp.model import OrganizationFacts, ResourceFacts, UserFacts, VerifiedToken
 
 
 class View(NamedTuple):
@@ -19,3 +19,7 @@ class View(NamedTuple):
     """For each resource: itself, then its ancestors, nearest first; empty: no resource."""
     revision: int
     snapshot: Snapshot
+
+    def principal(self, token: VerifiedToken, now: float) -> Principal:
+        """The actor of a token, with these facts."""
+        return resolve_principal(self.policy, token, self.user, self.organization, now)

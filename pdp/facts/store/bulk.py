@@ -1,12 +1,23 @@
-"""Inserts many rows, or replaces them, with one statement."""
+"""Inserts or replaces many rows with one statement; batches of what is too much for one."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 from sqlalchemy import ARRAY, Executable, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+T = TypeVar("T")
 Rows = Sequence[Mapping[str, Any]]
+
+BATCH_ROWS = 1_000
+
+
+def batches(items: Iterable[T], size: int = BATCH_ROWS) -> Iterator[list[T]]:
+    """Yields lists of at most `size` items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def upsert(dialect: str, table: Table, rows: Rows) -> tuple[Executable, Any]:

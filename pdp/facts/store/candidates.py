@@ -3,6 +3,8 @@
 Every query uses an index and reads a bounded number of rows. Resources of an organization are found
 by key, resources below granted ones by their parents. If more than WALK_MAX resources lie below the
 granted ones, all resources of the organizations concerned are candidates instead.
+
+Every function raises `DatabaseUnavailable` if the database does not answer.
 """
 
 import functools
@@ -14,8 +16,8 @@ from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 from pdp.decision import ActorSearch, Search
 from pdp.facts.store import tables
 from pdp.facts.store.keys import Key, key_parameter, key_table
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import check_text, grant_from_row
-from pdp.facts.store.store import Reader
 from pdp.model import Grant
 
 WALK_MAX: Final = 10_000
@@ -31,7 +33,6 @@ def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> l
 
     Raises:
         InvalidRequest: The resource type cannot be stored.
-        DatabaseUnavailable: The database does not answer.
     """
     check_text(search.resource_type, "resource_type")
     if search.everything:
@@ -57,11 +58,7 @@ def find_candidates(reader: Reader, search: Search, after: str, limit: int) -> l
 
 
 def grants_on_resources(reader: Reader, organization_role: str, limit: int) -> list[Grant]:
-    """Returns up to `limit` grants to an organization role on single resources.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns up to `limit` grants to an organization role on single resources."""
     grants = tables.grants
     query = (
         select(grants)
@@ -78,9 +75,6 @@ def find_actors(reader: Reader, search: ActorSearch, first: str, limit: int) -> 
 
     Returns:
         At most `limit` ids; fewer: there are no more.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
     """
     if not search.roles:
         return []

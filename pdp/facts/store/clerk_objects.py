@@ -2,22 +2,24 @@
 
 Clerk delivers events at least once and in any order. So the greatest version of an object wins,
 whatever its source and time (see `ClerkObject.version`). The facts are derived from these states.
+
+Every function raises `DatabaseUnavailable` if the database does not answer.
 """
 
 import enum
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, delete, select, tuple_, update
 
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import upsert
+from pdp.facts.store.bulk import batches, upsert
 from pdp.facts.store.changelog import Change, ChangeKind
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import check_row
-from pdp.facts.store.store import BATCH_ROWS, Reader, Transaction
+from pdp.facts.store.transaction import Transaction
 
 
 class ClerkKind(enum.Enum):
@@ -74,27 +76,19 @@ class SyncState:
 
 
 def read_objects(reader: Reader, kind: ClerkKind, ids: Collection[str]) -> dict[str, ClerkObject]:
-    """Returns the objects with these ids that Clerk has reported, by id.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns the objects with these ids that Clerk has reported, by id."""
     found: dict[str, ClerkObject] = {}
-    for batch in _batches(ids):
+    for batch in batches(ids):
         query = select(_OBJECTS).where(_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
         found.update((object_.id, object_) for object_ in _objects(reader, query))
     return found
 
 
 def read_memberships_of(reader: Reader, pairs: Collection[tuple[str, str]]) -> list[ClerkObject]:
-    """Returns all reported memberships of these pairs (organization id, user id).
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns all reported memberships of these pairs (organization id, user id)."""
     found: list[ClerkObject] = []
     of = tuple_(_OBJECTS.c.organization_id, _OBJECTS.c.user_id)
-    for batch in _batches(pairs):
+    for batch in batches(pairs):
         query = select(_OBJECTS).where(of.in_(batch))
         found += _objects(reader, query)
     return found
@@ -105,9 +99,6 @@ def read_objects_not_seen(
 ) -> Sequence[ClerkObject]:
     """Returns objects that are not deleted and that the sync `run` has not seen, by id, after
     `after`.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
     """
     query = (
         select(_OBJECTS)
@@ -130,9 +121,6 @@ def read_unreported_memberships(
 
     Returns:
         Pairs (organization id, user id), in order, after `after`.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
     """
     stored = tables.memberships.c
     reported = select(_OBJECTS.c.id).where(
@@ -153,7 +141,7 @@ def read_unreported_memberships(
 
 
 def read_sync(reader: Reader) -> SyncState:
-    """Returns the progress of the sync. Raises DatabaseUnavailable."""
+    """Returns the progress of the sync."""
     row = reader.connection.execute(select(tables.clerk_sync)).mappings().one()
     return SyncState(row["run"], row["step"], row["cursor"], row["due_at"])
 
@@ -185,7 +173,7 @@ def write_objects(
         if (change := _change_of(object_, known)) is not None:
             kind = _RECORDED_KINDS[object_.kind]
             transaction.touch(change, kind, (object_.id,), _recorded(known), _recorded(object_))
-    for batch in _batches(rows):
+    for batch in batches(rows):
         statement, parameters = upsert(transaction.connection.dialect.name, _OBJECTS, batch)
         transaction.connection.execute(statement, parameters)
     transaction.mark_written()
@@ -193,7 +181,7 @@ def write_objects(
 
 def mark_seen(transaction: Transaction, kind: ClerkKind, ids: Collection[str], run: int) -> None:
     """Records that the sync `run` has seen these objects."""
-    for batch in _batches(ids):
+    for batch in batches(ids):
         where = (_OBJECTS.c.kind == kind.value, _OBJECTS.c.id.in_(batch))
         transaction.connection.execute(update(_OBJECTS).where(*where).values(seen_run=run))
     transaction.mark_written()
@@ -288,12 +276,6 @@ def _from_row(row: RowMapping) -> ClerkObject:
         row["user_id"],
         json.loads(row["content"]),
     )
-
-
-def _batches(values: Iterable[Any]) -> Iterable[list[Any]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, BATCH_ROWS)):
-        yield batch
 
 
 _OBJECTS = tables.clerk_objects

@@ -1,7 +1,7 @@
 """Lists of grants for access reviews, in pages by key.
 
-A page looks at a bounded number of rows, whatever they are like. So it may be short or empty
-although there are more: `GrantPage.after` tells where to go on.
+A page reads a bounded number of rows. So it may be short or empty although there are more:
+`GrantPage.after` is where the list continues.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Subquery, and_, exists, or_, select
 
 from pdp.facts.store import tables
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import grant_from_row
-from pdp.facts.store.store import Reader
 from pdp.model import Grant, UserStatus
 
 SCAN_ROWS_MAX: Final = 10_000
@@ -25,7 +25,7 @@ class GrantPage:
 
     grants: Sequence[Grant]
     after: tuple[str, ...] | None
-    """The key of the last row that was looked at; None: the list is complete."""
+    """The key of the last row that was read; None: the list is complete."""
 
 
 def ending_grants(
@@ -72,18 +72,18 @@ def cross_tenant_grants(reader: Reader, after: Sequence[str], limit: int) -> Gra
         own = exists().where(
             memberships.organization_id == organization_id, memberships.user_id == grants.user_id
         )
-        # Said here, since within another EXISTS only that one's tables would be taken as given.
+        # Explicit: inside another EXISTS, only the tables of that one would be correlated.
         return own.correlate(scanned, tables.resources)
 
     everywhere = and_(grants.organization_id.is_(None), grants.resource_type.is_(None))
     outside = and_(grants.organization_id.is_not(None), ~member_of(grants.organization_id))
-    on_foreign = exists().where(
+    elsewhere = exists().where(
         resources.type == grants.resource_type,
         resources.id == grants.resource_id,
         resources.organization_id.is_not(None),
         ~member_of(resources.organization_id),
     )
-    condition = grants.user_id.is_not(None) & or_(everywhere, outside, on_foreign)
+    condition = grants.user_id.is_not(None) & or_(everywhere, outside, elsewhere)
     return _scan(reader, scanned, condition, limit)
 
 

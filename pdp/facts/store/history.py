@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 from pdp.administration_records import AdministrationRecord, Values, decode
 from pdp.database.administration_table import administration_records
 from pdp.errors import InvalidRequest, Violation
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.recording import POLICY_KINDS, entity_of
-from pdp.facts.store.store import Reader
 from pdp.kinds import KINDS
 from pdp.model import Entity, Key, key_of
 

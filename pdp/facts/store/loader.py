@@ -3,20 +3,20 @@
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select
 
 from pdp.decision import Policy, PolicyEntity, build_policy
 from pdp.facts.store import tables
+from pdp.facts.store.bulk import batches
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.facts.store.keys import key_parameter, key_table
 from pdp.facts.store.organization_roles import read_organization_permissions
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import check_text, grant_from_row, resource_from_row, user_from_row
-from pdp.facts.store.store import Reader
 from pdp.limits import RESOURCE_DEPTH_MAX
 from pdp.model import (
     Entity,
@@ -36,8 +36,6 @@ from pdp.model import (
 )
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 KEYS_PER_QUERY = 500
 
@@ -244,27 +242,21 @@ def _resources(
 
 
 def _matching(reader: Reader, query: Select[Any], keys: Iterable[Any]) -> Iterator[RowMapping]:
-    for chunk in _chunks(keys):
-        yield from reader.connection.execute(query, {"keys": chunk}).mappings()
+    for batch in batches(keys, KEYS_PER_QUERY):
+        yield from reader.connection.execute(query, {"keys": batch}).mappings()
 
 
 def _with_keys(
     reader: Reader, query: Callable[[str], Select[Any]], keys: Iterable[tuple[str, str]]
 ) -> Iterator[RowMapping]:
     statement = query(reader.connection.dialect.name)
-    for chunk in _chunks(keys):
-        parameters = {"keys": key_parameter(chunk)}
+    for batch in batches(keys, KEYS_PER_QUERY):
+        parameters = {"keys": key_parameter(batch)}
         yield from reader.connection.execute(statement, parameters).mappings()
 
 
 def _by_id(grants: Iterable[Grant]) -> tuple[Grant, ...]:
     return tuple(sorted(grants, key=lambda grant: grant.id))
-
-
-def _chunks(values: Iterable[T]) -> Iterator[Sequence[T]]:
-    iterator = iter(values)
-    while chunk := list(islice(iterator, KEYS_PER_QUERY)):
-        yield chunk
 
 
 def _where_in(table: Table, column: Column[Any]) -> Select[Any]:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from pdp.facts.store import tables
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
-from pdp.facts.store.store import Reader
+from pdp.facts.store.reader import Reader
 
 
 def read_organization_permissions(reader: Reader) -> Mapping[str, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -10,7 +9,7 @@ from sqlalchemy import Connection
 from pdp.administration_records import AdministrationRecord, Author, Values
 from pdp.clock import wall_clock
 from pdp.database.administration_table import administration_records, row_of
-from pdp.facts.store.bulk import insert_rows
+from pdp.facts.store.bulk import batches, insert_rows
 from pdp.facts.store.rows import KINDS, to_row
 from pdp.kinds import KINDS as ENTITIES
 from pdp.kinds import kind_of
@@ -21,7 +20,6 @@ POLICY_KINDS = ("permission", "resource_type", "role", "rule", "grant", "route")
 """Their records hold them completely; those of facts are without secrets."""
 _PROSE = ("email", "name", "slug")
 """Fields of facts that may hold any text, besides attributes."""
-_BATCH_ROWS = 1_000
 
 Recorded = Entity | Values | None
 """An entity, or the values of an object that is no entity; None: it does not exist."""
@@ -74,8 +72,7 @@ def write_records(
                 )
             )
 
-    remaining = rows()
-    while batch := list(islice(remaining, _BATCH_ROWS)):
+    for batch in batches(rows()):
         statement, parameters = insert_rows(connection.dialect.name, administration_records, batch)
         connection.execute(statement, parameters)
 

@@ -1,4 +1,7 @@
-"""Finds the entities that refer to another: a deletion is refused, or deletes them too."""
+"""Finds the entities that refer to another: a deletion is refused, or deletes them too.
+
+Every function raises `DatabaseUnavailable` if the database does not answer.
+"""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -6,8 +9,8 @@ from typing import TypeVar
 from sqlalchemy import func, select
 
 from pdp.facts.store import tables
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import KINDS, grant_from_row
-from pdp.facts.store.store import Reader
 from pdp.model import Grant, Membership, Resource, Route, Rule
 
 R = TypeVar("R", Rule, Grant, Route, Membership, Resource)
@@ -16,11 +19,7 @@ R = TypeVar("R", Rule, Grant, Route, Membership, Resource)
 def find_referrers(
     reader: Reader, kind: type[R], limit: int | None = None, **columns: str
 ) -> Sequence[R]:
-    """Returns the entities of a kind whose columns have exactly these values, ordered by key.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns the entities of a kind whose columns have exactly these values, ordered by key."""
     stored = KINDS[kind]
     where = (stored.table.c[name] == value for name, value in columns.items())
     query = select(stored.table).where(*where).order_by(*stored.key).limit(limit)
@@ -28,11 +27,7 @@ def find_referrers(
 
 
 def grants_on_resources(reader: Reader) -> tuple[Grant, ...]:
-    """Returns one grant for each role that is granted on single resources: the smallest id.
-
-    Raises:
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Returns one grant for each role that is granted on single resources: the smallest id."""
     grants = tables.grants
     first = select(func.min(grants.c.id)).where(grants.c.resource_type.is_not(None))
     query = select(grants).where(grants.c.id.in_(first.group_by(grants.c.role)))
@@ -41,7 +36,7 @@ def grants_on_resources(reader: Reader) -> tuple[Grant, ...]:
 
 
 def find_inheritor(reader: Reader, role: str) -> str | None:
-    """Returns the first role that inherits from `role`; None: none. Raises DatabaseUnavailable."""
+    """Returns the first role that inherits from `role`; None: none."""
     edges = tables.role_inheritance
     query = select(edges.c.role).where(edges.c.inherits == role).order_by(edges.c.role).limit(1)
     found: str | None = reader.connection.execute(query).scalar_one_or_none()

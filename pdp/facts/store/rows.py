@@ -1,5 +1,6 @@
 """Converts entities to rows and back. Refuses values that a database cannot store."""
 
+import enum
 import functools
 import json
 import math
@@ -68,55 +69,41 @@ def to_row(entity: Entity) -> dict[str, Any]:
     """
     row: dict[str, Any]
     match entity:
-        case Permission(name, description):
-            row = {"name": name, "description": description}
         case ResourceType(name, tenancy, required):
             stored = _REQUIRED if required else _OPTIONAL
             row = {"name": name, "tenancy": tenancy.value, "stored": stored}
-        case Role(name, description):
-            row = {"name": name, "description": description}
-        case Rule():
-            row = {
-                "id": entity.id,
-                "role": entity.role,
-                "effect": entity.effect.value,
-                "permission": entity.permission,
-                "condition": entity.condition,
-                "description": entity.description,
-            }
         case Grant():
             row = _grant_row(entity)
         case Route(route, Needs(permission, resource)):
             row = {"route": route, "needs": permission, "resource": resource}
         case Route(route):
             row = {"route": route, "needs": PUBLIC.value, "resource": None}
-        case User():
+        case Resource(type_, id_, organization_id, parent, attributes):
             row = {
-                "id": entity.id,
-                "email": entity.email,
-                "name": entity.name,
-                "status": entity.status.value,
-                "attributes": _attributes_text(entity.attributes),
+                "type": type_,
+                "id": id_,
+                "organization_id": organization_id,
+                "parent_type": parent.type if parent else None,
+                "parent_id": parent.id if parent else None,
+                "attributes": _attributes_text(attributes),
             }
-        case Organization():
-            row = {"id": entity.id, "slug": entity.slug, "name": entity.name}
-        case Membership():
-            row = {
-                "organization_id": entity.organization_id,
-                "user_id": entity.user_id,
-                "role": entity.role,
-            }
-        case Resource():
-            row = {
-                "type": entity.type,
-                "id": entity.id,
-                "organization_id": entity.organization_id,
-                "parent_type": entity.parent.type if entity.parent else None,
-                "parent_id": entity.parent.id if entity.parent else None,
-                "attributes": _attributes_text(entity.attributes),
-            }
+        case _:
+            # The columns have the names of the fields.
+            columns = _columns(KINDS[type(entity)].table)
+            row = {name: _stored_value(getattr(entity, name)) for name in columns}
     check_row(KINDS[type(entity)].table, row)
     return row
+
+
+@functools.cache
+def _columns(table: Table) -> Sequence[str]:
+    return [column.name for column in table.columns]
+
+
+def _stored_value(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    return _attributes_text(value) if isinstance(value, Mapping) else value
 
 
 def _grant_row(grant: Grant) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from sqlalchemy import func, select
 
 from pdp.facts.store import tables
+from pdp.facts.store.bulk import BATCH_ROWS
+from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import grant_from_row
-from pdp.facts.store.store import BATCH_ROWS, Reader
 from pdp.model import Grant
 
 

@@ -1,6 +1,13 @@
 """Converts between entities and their messages. The administrator validates them, not this
 module."""
 
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from pdp_routes import PUBLIC, Needs
 from pdpapi.v1 import administration_service_pb2 as pb
@@ -11,97 +18,49 @@ from pdp.errors import InvalidRequest, Violation
 from pdp.wire.convert.attributes import ReadAttributes, attributes_of, struct_of
 from pdp.wire.convert.times import seconds_of, set_time
 
-_EFFECTS = {pb.EFFECT_ALLOW: model.Effect.ALLOW, pb.EFFECT_DENY: model.Effect.DENY}
-_EFFECT_VALUES = {effect: value for value, effect in _EFFECTS.items()}
-_STATUSES = {
-    pb.USER_STATUS_UNSPECIFIED: model.UserStatus.ACTIVE,
-    pb.USER_STATUS_ACTIVE: model.UserStatus.ACTIVE,
-    pb.USER_STATUS_DISABLED: model.UserStatus.DISABLED,
-}
-_STATUS_VALUES = {
-    model.UserStatus.ACTIVE: pb.USER_STATUS_ACTIVE,
-    model.UserStatus.DISABLED: pb.USER_STATUS_DISABLED,
-}
-
-_TENANCIES = {
-    pb.TENANCY_UNSPECIFIED: model.Tenancy.ORGANIZATION,
-    pb.TENANCY_ORGANIZATION: model.Tenancy.ORGANIZATION,
-    pb.TENANCY_NONE: model.Tenancy.NONE,
-}
-_TENANCY_VALUES = {
-    model.Tenancy.ORGANIZATION: pb.TENANCY_ORGANIZATION,
-    model.Tenancy.NONE: pb.TENANCY_NONE,
-}
+_Conversion = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+"""Reads the field of a message, and writes it."""
 
 
-def permission_of(message: pb.Permission) -> model.Permission:
-    """Reads a permission from its message."""
-    return model.Permission(message.name, message.description)
+class Conversion(NamedTuple):
+    """Converts one kind of entity."""
+
+    read: Callable[[Any], model.Entity]
+    """Reads an entity from its message. Raises InvalidRequest."""
+    write: Callable[[Any], Message]
 
 
-def permission_message(entity: model.Permission) -> pb.Permission:
-    """Writes a permission as its message."""
-    return pb.Permission(name=entity.name, description=entity.description)
+def _alike(entity: Any, message: type[Message], **converted: _Conversion) -> Conversion:
+    """Converts a kind whose message has fields of the same names; `converted` have other types."""
+    names = [field.name for field in dataclasses.fields(entity)]
+
+    def read(found: Any) -> model.Entity:
+        values = {name: getattr(found, name) for name in names}
+        values |= {name: converted[name][0](values[name]) for name in converted}
+        made: model.Entity = entity(**values)
+        return made
+
+    def write(stored: Any) -> Message:
+        values = {name: getattr(stored, name) for name in names}
+        values |= {name: converted[name][1](values[name]) for name in converted}
+        return message(**values)
+
+    return Conversion(read, write)
 
 
-def resource_type_of(message: pb.ResourceType) -> model.ResourceType:
-    """Reads a resource type from its message. Raises InvalidRequest."""
-    tenancy = _TENANCIES.get(message.tenancy)
-    if tenancy is None:
-        raise InvalidRequest(
-            Violation("resource_type.tenancy", f"{message.tenancy} is not a tenancy")
-        )
-    return model.ResourceType(message.name, tenancy, message.stored_required)
+def _enum(field: str, members: Mapping[int, enum.Enum], problem: str) -> _Conversion:
+    """Converts the members of an enum. Two numbers may mean one member: the last is written."""
+    numbers = {member: number for number, member in members.items()}
+
+    def read(number: int) -> enum.Enum:
+        if number not in members:
+            raise InvalidRequest(Violation(field, problem.format(number)))
+        return members[number]
+
+    return read, numbers.__getitem__
 
 
-def resource_type_message(entity: model.ResourceType) -> pb.ResourceType:
-    """Writes a resource type as its message."""
-    return pb.ResourceType(
-        name=entity.name,
-        tenancy=_TENANCY_VALUES[entity.tenancy],
-        stored_required=entity.stored_required,
-    )
-
-
-def role_of(message: pb.Role) -> model.Role:
-    """Reads a role from its message."""
-    return model.Role(message.name, message.description, tuple(sorted(set(message.inherits))))
-
-
-def role_message(entity: model.Role) -> pb.Role:
-    """Writes a role as its message."""
-    return pb.Role(name=entity.name, description=entity.description, inherits=entity.inherits)
-
-
-def rule_of(message: pb.Rule) -> model.Rule:
-    """Reads a rule from its message. Raises InvalidRequest."""
-    effect = _EFFECTS.get(message.effect)
-    if effect is None:
-        raise InvalidRequest(Violation("rule.effect", "must be EFFECT_ALLOW or EFFECT_DENY"))
-    return model.Rule(
-        message.id,
-        message.role,
-        effect,
-        message.permission,
-        message.condition,
-        message.description,
-    )
-
-
-def rule_message(entity: model.Rule) -> pb.Rule:
-    """Writes a rule as its message."""
-    return pb.Rule(
-        id=entity.id,
-        role=entity.role,
-        effect=_EFFECT_VALUES[entity.effect],
-        permission=entity.permission,
-        condition=entity.condition,
-        description=entity.description,
-    )
-
-
-def grant_of(message: pb.Grant) -> model.Grant:
-    """Reads a grant from its message. Raises InvalidRequest."""
+def _grant_of(message: pb.Grant) -> model.Grant:
     subject: model.Subject
     match message.WhichOneof("subject"):
         case "user_id":
@@ -159,8 +118,7 @@ def grant_message(entity: model.Grant) -> pb.Grant:
     return message
 
 
-def route_of(message: pb.Route) -> model.Route:
-    """Reads a route from its message. Raises InvalidRequest."""
+def _route_of(message: pb.Route) -> model.Route:
     resource = message.resource or None
     if message.WhichOneof("needs") == "permission":
         return model.Route(message.route, Needs(message.permission, resource))
@@ -171,8 +129,7 @@ def route_of(message: pb.Route) -> model.Route:
     return model.Route(message.route, PUBLIC)
 
 
-def route_message(entity: model.Route) -> pb.Route:
-    """Writes a route as its message."""
+def _route_message(entity: model.Route) -> pb.Route:
     if isinstance(entity.needs, Needs):
         needs = entity.needs
         return pb.Route(
@@ -202,59 +159,68 @@ def resource_of(message: core_pb2.Resource, read: ReadAttributes = attributes_of
     )
 
 
-def resource_message(entity: model.Resource) -> core_pb2.Resource:
-    """Writes a resource as its message."""
+def _resource_message(entity: model.Resource) -> core_pb2.Resource:
     return core_pb2.Resource(
         type=entity.type,
         id=entity.id,
         organization_id=entity.organization_id or "",
         parent=None if entity.parent is None else ref_message(entity.parent),
-        attributes=struct_of(entity.attributes) if entity.attributes else None,
+        attributes=_attributes_message(entity.attributes),
     )
 
 
-def user_of(message: pb.User) -> model.User:
-    """Reads a user from its message. Raises InvalidRequest."""
-    status = _STATUSES.get(message.status)
-    if status is None:
-        raise InvalidRequest(Violation("user.status", f"{message.status} is not a status"))
-    return model.User(
-        message.id,
-        message.email,
-        message.name,
-        status,
-        attributes_of(message.attributes, "user.attributes"),
-    )
+def _attributes_message(attributes: model.Attributes) -> Struct | None:
+    return struct_of(attributes) if attributes else None
 
 
-def user_message(entity: model.User) -> pb.User:
-    """Writes a user as its message."""
-    return pb.User(
-        id=entity.id,
-        email=entity.email,
-        name=entity.name,
-        status=_STATUS_VALUES[entity.status],
-        attributes=struct_of(entity.attributes) if entity.attributes else None,
-    )
-
-
-def organization_of(message: pb.Organization) -> model.Organization:
-    """Reads an organization from its message."""
-    return model.Organization(message.id, message.slug, message.name)
-
-
-def organization_message(entity: model.Organization) -> pb.Organization:
-    """Writes an organization as its message."""
-    return pb.Organization(id=entity.id, slug=entity.slug, name=entity.name)
-
-
-def membership_of(message: pb.Membership) -> model.Membership:
-    """Reads a membership from its message."""
-    return model.Membership(message.organization_id, message.user_id, message.role)
-
-
-def membership_message(entity: model.Membership) -> pb.Membership:
-    """Writes a membership as its message."""
-    return pb.Membership(
-        organization_id=entity.organization_id, user_id=entity.user_id, role=entity.role
-    )
+CONVERSIONS: Mapping[type[model.Entity], Conversion] = {
+    model.Permission: _alike(model.Permission, pb.Permission),
+    model.ResourceType: _alike(
+        model.ResourceType,
+        pb.ResourceType,
+        tenancy=_enum(
+            "resource_type.tenancy",
+            {
+                pb.TENANCY_UNSPECIFIED: model.Tenancy.ORGANIZATION,
+                pb.TENANCY_ORGANIZATION: model.Tenancy.ORGANIZATION,
+                pb.TENANCY_NONE: model.Tenancy.NONE,
+            },
+            "{} is not a tenancy",
+        ),
+    ),
+    model.Role: _alike(
+        model.Role, pb.Role, inherits=(lambda names: tuple(sorted(set(names))), tuple)
+    ),
+    model.Rule: _alike(
+        model.Rule,
+        pb.Rule,
+        effect=_enum(
+            "rule.effect",
+            {pb.EFFECT_ALLOW: model.Effect.ALLOW, pb.EFFECT_DENY: model.Effect.DENY},
+            "must be EFFECT_ALLOW or EFFECT_DENY",
+        ),
+    ),
+    model.Grant: Conversion(_grant_of, grant_message),
+    model.Route: Conversion(_route_of, _route_message),
+    model.User: _alike(
+        model.User,
+        pb.User,
+        status=_enum(
+            "user.status",
+            {
+                pb.USER_STATUS_UNSPECIFIED: model.UserStatus.ACTIVE,
+                pb.USER_STATUS_ACTIVE: model.UserStatus.ACTIVE,
+                pb.USER_STATUS_DISABLED: model.UserStatus.DISABLED,
+            },
+            "{} is not a status",
+        ),
+        attributes=(
+            lambda struct: attributes_of(struct, "user.attributes"),
+            _attributes_message,
+        ),
+    ),
+    model.Organization: _alike(model.Organization, pb.Organization),
+    model.Membership: _alike(model.Membership, pb.Membership),
+    model.Resource: Conversion(resource_of, _resource_message),
+}
+"""By kind: how it crosses the wire."""

@@ -201,7 +201,7 @@ def _check_permission_and_type(request: Any) -> None:
 
 
 def _write_answered(response: Any, answered: Answered) -> None:
-    """Writes what the answers to an actor's queries have in common."""
+    """Writes the fields that the answers to an actor's queries share."""
     response.query_id = answered.query_id
     response.revision = answered.revision
     response.epoch = answered.epoch
@@ -212,7 +212,7 @@ def _write_answered(response: Any, answered: Answered) -> None:
 
 
 def write_refusal(message: pb.QueryRefusal, refusal: model.Reason) -> None:
-    """Writes why an actor is refused as a whole."""
+    """Writes why everything is denied to an actor."""
     message.denial_kind = KINDS[refusal.denial_kind]
     message.reason = REASONS[refusal]
     message.message = refusal.value
@@ -228,7 +228,7 @@ def _actor_message(actor: AllowedActor) -> pb.AllowedActor:
 
 
 def path_message(path: AccessPath) -> pb.AccessPath:
-    """Converts a rule that decides, and how it reaches the actor."""
+    """Converts a rule that decides, and the grant through which it applies."""
     message = pb.AccessPath(
         role=path.grant.role,
         grant_id=path.grant.id,

@@ -1,9 +1,8 @@
-"""PolicyAdministrationService: five methods for each kind of entity, made from one table, and
-RevokeSession, Apply, Export and Barrier."""
+"""PolicyAdministrationService: five methods for each kind of entity, and RevokeSession, Apply,
+Export and Barrier."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,10 +14,10 @@ from pdp.administrator import Administrator
 from pdp.document import Action, parse_document
 from pdp.errors import LimitExceeded
 from pdp.facts import Barriers
-from pdp.kinds import kind_of
+from pdp.kinds import KINDS
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire.callers import Caller
-from pdp.wire.convert import entities
+from pdp.wire.convert.entities import CONVERSIONS
 from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.methods import AnyMethod, Method, blocking
 from pdp.wire.services.exports import Exports
@@ -26,8 +25,8 @@ from pdp.wire.services.exports import Exports
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
 
 EXPORT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
-"""Of a document in one message, as every client takes it by default; StreamExport has no such
-bound."""
+"""The longest document that Export returns: clients accept no longer message by default. Use
+StreamExport for longer ones."""
 
 _ACTIONS = {
     Action.CREATE: pb.Change.ACTION_CREATE,
@@ -36,67 +35,19 @@ _ACTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """One kind of entity, on both sides of the wire."""
-
-    entity: type[model.Entity]
-    read: Callable[[Any], model.Entity]
-    write: Callable[[Any], Message]
-
-    @property
-    def field(self) -> str:
-        return kind_of(self.entity)
-
-    @property
-    def name(self) -> str:
-        """As methods and messages name it: `ResourceType`."""
-        return self.field.title().replace("_", "")
-
-    @property
-    def plural(self) -> str:
-        return f"{self.name}s"
-
-
-_KINDS = (
-    _Kind(
-        model.Permission,
-        entities.permission_of,
-        entities.permission_message,
-    ),
-    _Kind(
-        model.ResourceType,
-        entities.resource_type_of,
-        entities.resource_type_message,
-    ),
-    _Kind(model.Role, entities.role_of, entities.role_message),
-    _Kind(model.Rule, entities.rule_of, entities.rule_message),
-    _Kind(model.Grant, entities.grant_of, entities.grant_message),
-    _Kind(model.Route, entities.route_of, entities.route_message),
-    _Kind(model.Resource, entities.resource_of, entities.resource_message),
-    _Kind(model.User, entities.user_of, entities.user_message),
-    _Kind(
-        model.Organization,
-        entities.organization_of,
-        entities.organization_message,
-    ),
-    _Kind(
-        model.Membership,
-        entities.membership_of,
-        entities.membership_message,
-    ),
-)
-
-
 Answer = Callable[[Any, Caller], Message]
-"""Answers one method; blocks while the database works."""
+"""Answers one method. Blocks."""
 
 
 def administration_methods(
     administrator: Administrator, barriers: Barriers, pages: Pages, pool: ThreadPoolExecutor
 ) -> Sequence[AnyMethod]:
-    """The methods of PolicyAdministrationService. They block in threads of `pool`."""
-    answers = [one for kind in _KINDS for one in _answers_of_kind(kind, administrator, pages)]
+    """The methods of PolicyAdministrationService, which block in threads of `pool`."""
+    answers = [
+        answer
+        for field, entity in KINDS.items()
+        for answer in _answers_of_kind(field, entity, administrator, pages)
+    ]
 
     def revoke_session(
         request: pb.RevokeSessionRequest, caller: Caller
@@ -162,52 +113,55 @@ def administration_methods(
 
 
 def _answers_of_kind(
-    kind: _Kind, administrator: Administrator, pages: Pages
+    field: str, kind: type[model.Entity], administrator: Administrator, pages: Pages
 ) -> Sequence[tuple[str, Answer]]:
-    def response(verb: str, **fields: Any) -> Message:
-        message: Message = getattr(pb, f"{verb}Response")(**fields)
+    name = field.title().replace("_", "")  # as methods and messages name it: `ResourceType`
+    read, write = CONVERSIONS[kind]
+
+    def response(method: str, **fields: Any) -> Message:
+        message: Message = getattr(pb, f"{method}Response")(**fields)
         return message
 
     def create(request: Any, caller: Caller) -> Message:
-        given = kind.read(getattr(request, kind.field))
+        given = read(getattr(request, field))
         entity, revision = administrator.create(given, _author(request, caller))
-        return response(f"Create{kind.name}", **{kind.field: kind.write(entity)}, revision=revision)
+        return response(f"Create{name}", **{field: write(entity)}, revision=revision)
 
     def get(request: Any, _: Caller) -> Message:
-        entity = administrator.get(kind.entity, _key(request))
-        return response(f"Get{kind.name}", **{kind.field: kind.write(entity)})
+        entity = administrator.get(kind, _key(request))
+        return response(f"Get{name}", **{field: write(entity)})
 
     def list_page(request: Any, _: Caller) -> Message:
         size = page_size(request)
-        found = administrator.list(kind.entity, pages.after(request), size + 1)
+        found = administrator.list(kind, pages.after(request), size + 1)
         more = len(found) > size
         page = found[:size]
         return response(
-            f"List{kind.plural}",
-            **{f"{kind.field}s": [kind.write(entity) for entity in page]},
+            f"List{name}s",
+            **{f"{field}s": [write(entity) for entity in page]},
             next_page_token=pages.token(request, model.key_of(page[-1])) if more else "",
         )
 
     def update(request: Any, caller: Caller) -> Message:
-        given = kind.read(getattr(request, kind.field))
+        given = read(getattr(request, field))
         entity, revision = administrator.update(given, _author(request, caller))
-        return response(f"Update{kind.name}", **{kind.field: kind.write(entity)}, revision=revision)
+        return response(f"Update{name}", **{field: write(entity)}, revision=revision)
 
     def delete(request: Any, caller: Caller) -> Message:
-        revision = administrator.delete(kind.entity, _key(request), _author(request, caller))
-        return response(f"Delete{kind.name}", revision=revision)
+        revision = administrator.delete(kind, _key(request), _author(request, caller))
+        return response(f"Delete{name}", revision=revision)
 
     return (
-        (f"Create{kind.name}", create),
-        (f"Get{kind.name}", get),
-        (f"List{kind.plural}", list_page),
-        (f"Update{kind.name}", update),
-        (f"Delete{kind.name}", delete),
+        (f"Create{name}", create),
+        (f"Get{name}", get),
+        (f"List{name}s", list_page),
+        (f"Update{name}", update),
+        (f"Delete{name}", delete),
     )
 
 
 def _key(request: Message) -> model.Key:
-    """Get and Delete requests hold the parts of the key, in order, and at most a reason."""
+    """The key in a Get or Delete request, whose fields are its parts, in order, and a reason."""
     names = (field.name for field in request.DESCRIPTOR.fields)
     return tuple(getattr(request, name) for name in names if name != "reason")
 

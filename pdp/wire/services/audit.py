@@ -1,4 +1,4 @@
-"""AuditService: the decision log, filtered and paged, and what sidecars report into it."""
+"""AuditService: lists of the decision log and of changes, and the records of sidecars."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,17 +68,15 @@ def audit_methods(
     reported: Rate,
     pool: ThreadPoolExecutor,
 ) -> Sequence[Method]:
-    """The methods of AuditService. They block in threads of `pool`.
-
-    `reported`: shares in the records that callers report.
-    """
+    """The methods of AuditService, which block in threads of `pool`. `reported` limits how many
+    records each caller may report."""
 
     def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
         size = page_size(request)
         after = pages.after(request)
         found = decision_log.list(_filter(request), after[0] if after else None, size + 1)
         response = ListDecisionsResponse()
-        # What callers report may be long: a page that could not be sent would hide all of it.
+        # Reported records may be long. A page that is too long to send would hide all of them.
         room = PAGE_BYTES_MAX
         for index, record in enumerate(found):
             message = record_message(record)
@@ -230,7 +228,7 @@ def _seconds(
 
 
 def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRecord:
-    """A record, as the wire says it."""
+    """Converts a decision record."""
     message = audit_service_pb2.DecisionRecord(
         decision_id=record.decision_id,
         decision=EFFECTS[record.effect],
@@ -260,7 +258,7 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
 
 
 def administration_message(record: AdministrationRecord) -> audit_service_pb2.AdministrationRecord:
-    """An administration record, as the wire says it."""
+    """Converts an administration record."""
     message = audit_service_pb2.AdministrationRecord(
         epoch=record.epoch,
         revision=record.revision,

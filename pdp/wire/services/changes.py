@@ -1,5 +1,7 @@
-"""ChangeService: what a replica applied -> WatchResponse. How a lease is counted is said in
-`proto/pdpapi/v1/change_service.proto`."""
+"""ChangeService: changes that a replica applied -> WatchResponse.
+
+`proto/pdpapi/v1/change_service.proto` defines leases.
+"""
 
 import functools
 import random
@@ -42,7 +44,7 @@ KINDS: Mapping[ChangeKind, WireKind.ValueType] = {
 
 
 class Watchers:
-    """Those who watch this process, counted."""
+    """The open streams of this process, counted."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -69,7 +71,7 @@ class Watchers:
         return (watch,)
 
     def leave(self) -> None:
-        """One of them has gone."""
+        """Counts a stream that has closed."""
         with self._lock:
             self.count -= 1
 
@@ -83,18 +85,18 @@ class Watchers:
 
 
 class Watcher:
-    """A `Subscription`: changes as they come, heartbeats, and an end after LIFE_SECONDS_MAX."""
+    """A `Subscription`: changes, heartbeats, and an end after at most LIFE_SECONDS_MAX."""
 
     def __init__(self, subscription: ChangeSubscription, watchers: Watchers) -> None:
         self._subscription = subscription
         self._watchers = watchers
         self._began = self.due_at = time.monotonic()
-        # Not all at the same time: those who came together would come back together.
+        # Spread: streams that opened together must not reopen together.
         self._ends_at = self._began + LIFE_SECONDS_MAX * random.uniform(0.8, 1)  # noqa: S311
 
     def take(self) -> Sequence[bytes] | None:
         """See `Subscription`."""
-        # Before anything is read: what is said of this moment holds at every later one.
+        # Read before the changes: what is true at this time is true when the client reads it.
         now = time.monotonic()
         if now >= self._ends_at:
             return None
@@ -105,7 +107,7 @@ class Watcher:
             messages.append(WatchResponse(start_over=start).SerializeToString())
         if batch.parts:
             messages.append(_changed(*batch.parts))
-        # Who starts over holds nothing: not for longer than it takes.
+        # After a resync the client has no lease, so it gets one at once.
         if batch.resync or now >= self.due_at:
             self.due_at = now + (HEARTBEAT_SECONDS if batch.fresh_seconds else RETRY_SECONDS)
             if batch.fresh_seconds:
@@ -133,7 +135,7 @@ def _check(request: WatchRequest) -> None:
         raise InvalidRequest(Violation("epoch", "is missing: a revision is of one epoch"))
 
 
-# Watchers are told the same, most of them at the same time.
+# Most streams send the same changes at the same time.
 @functools.lru_cache(maxsize=16)
 def _changed(*parts: RevisionPart) -> bytes:
     keys = [

@@ -53,12 +53,12 @@ FACTORS: Mapping[model.Factor, StepUp.Factor.ValueType] = {
 REASONS: Mapping[model.Reason, DecisionReason.ValueType] = {
     reason: DecisionReason.Value(f"DECISION_REASON_{reason.name}") for reason in model.Reason
 }
-# Looked up once a decision: properties of an enum are slow.
+# Looked up for each decision: properties of an enum are slow.
 _KIND_OF_REASON = {reason: KINDS[reason.denial_kind] for reason in model.Reason}
 
 
 Count = Callable[[Sequence[model.Decision]], None]
-"""Told of the decisions that are given."""
+"""Receives the decisions of each answer, for metrics."""
 
 
 def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
@@ -105,7 +105,7 @@ async def _check_response(ruling: Ruling) -> CheckResponse:
 async def _batch_response(ruling: Ruling) -> BatchCheckResponse:
     response = BatchCheckResponse()
     add = response.results.add
-    # Most items of a batch have one of a few answers: each is written once, and copied.
+    # Most items of a batch have one of a few answers: each is built once, and copied.
     answers: dict[model.Decision, CheckResponse] = {}
     pace = Pace()
     for index, decision in enumerate(ruling.decisions):
@@ -142,7 +142,7 @@ async def _questions(request: BatchCheckRequest) -> list[model.Question]:
 
 
 def _reading_once() -> ReadAttributes:
-    """Reads attributes, equal ones once: the items of a batch often differ in their ids only."""
+    """Reads equal attributes once: the items of a batch often differ in their ids only."""
     known: dict[bytes, model.Attributes] = {}
 
     def read(struct: Struct, field: str) -> model.Attributes:
@@ -171,7 +171,7 @@ def question_of(
 
 
 def check_permission(permission: str) -> Violation | None:
-    """A permission of any other form is simply not declared: a denial, not an error."""
+    """Checks the length only: a permission of another form is not declared, which is a denial."""
     if permission and len(permission) <= IDENTIFIER_CHARACTERS_MAX:
         return None
     return Violation("permission", f"must have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
@@ -194,12 +194,12 @@ def checked_resource(
     return resource
 
 
-# An application has few resource types, and asks of them all day.
+# An application has few resource types.
 _check_type = functools.lru_cache(maxsize=1024)(names.check_resource_type)
 
 
 def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
-    """The answer, but for its id and the actor."""
+    """The answer, without its id and the actor."""
     response = CheckResponse(
         decision=EFFECTS[decision.effect],
         denial_kind=_KIND_OF_REASON[decision.reason],
@@ -224,7 +224,7 @@ def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
 
 
 def _write_ancestors(response: CheckResponse, ruling: Ruling, index: int) -> None:
-    """Whose change, beside that of the asked resource, touches an answer."""
+    """Writes the ancestors of the resource: their changes affect the answer too."""
     if ruling.view is None:
         return
     for above in ruling.view.chains[index][1:]:
@@ -232,7 +232,7 @@ def _write_ancestors(response: CheckResponse, ruling: Ruling, index: int) -> Non
 
 
 def write_actor(message: core_pb2.Actor, actor: model.Actor) -> None:
-    """Says the actor as the wire does, in place: a message of its own would be copied."""
+    """Writes an actor into a message, in place: a message of its own would be copied."""
     message.user_id = actor.user_id
     message.session_id = actor.session_id
     if actor.organization_id is not None:

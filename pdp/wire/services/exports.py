@@ -1,8 +1,8 @@
-"""StreamExport: a policy document of any size that Apply takes, in messages of a bounded size.
+"""StreamExport: a policy document of any size, in messages of a bounded size.
 
-It is rendered as a whole, by a thread of its own, before its first part is sent: a stream that
-stops halfway for a fault of the database would leave half a document, which deletes the other half
-when it is applied. And no transaction stays open while a client reads.
+A thread renders the whole document before the first part is sent. Otherwise an error of the
+database could end a stream halfway, and half a document deletes the other half when it is applied.
+Also, no transaction is open while a client reads.
 """
 
 import math
@@ -20,14 +20,14 @@ from pdp.wire.callers import Caller
 from pdp.wire.methods import StreamMethod
 
 EXPORTS_MAX: Final = 2
-"""How many a process has in memory at once."""
+"""How many documents a process has in memory at the same time."""
 _PART_CHARACTERS: Final = 64 * 1024
-"""A message that is not taken within a second ends its stream, so parts are small."""
+"""A message that the client does not read within a second ends the stream, so parts are small."""
 _PARTS_AT_ONCE: Final = 16
 
 
 class Exports:
-    """All exports that are under way."""
+    """The exports that are running."""
 
     def __init__(self, administrator: Administrator, service: str) -> None:
         self._administrator = administrator
@@ -59,7 +59,7 @@ class Exports:
 
 
 class _Export:
-    """One stream: a `methods.Subscription`."""
+    """The `Subscription` of one export."""
 
     due_at = math.inf
 
@@ -74,14 +74,14 @@ class _Export:
         self._release = release
         self._lock = threading.Lock()
         self._users = 2
-        """The thread that renders and the stream that sends: the last one to end releases."""
+        """The rendering thread and the stream: the last one to end calls `release`."""
         self._rendered = False
         self._error: Exception | None = None
         self._parts: deque[bytes] = deque()
         threading.Thread(target=self._run, name="export", daemon=True).start()
 
     def take(self) -> Sequence[bytes] | None:
-        """The next parts. Raises what rendering has raised."""
+        """The next parts. Raises the error of rendering."""
         if not self._rendered:
             return ()
         if self._error is not None:
@@ -90,7 +90,7 @@ class _Export:
         return [self._parts.popleft() for _ in range(count)] or None
 
     def close(self) -> None:
-        """The stream is over."""
+        """Drops the remaining parts."""
         self._parts.clear()
         self._end()
 

@@ -1,8 +1,8 @@
-"""Envoy's Authorization: CheckRequest -> token and request -> ruling -> what Envoy does with it.
+"""Envoy's Authorization: CheckRequest -> token and request -> ruling -> CheckResponse.
 
-Of a request count its method, path, host and token, and what an upstream could take for our own
-headers, which is removed. Nothing else that Envoy tells is read: neither `x-forwarded-*` nor
-`x-envoy-*` nor what its configuration adds.
+Reads the method, path, host and token of a request, and no other header that Envoy sends: neither
+`x-forwarded-*` nor `x-envoy-*` nor what its configuration adds. Removes headers that an upstream
+could take for ours.
 """
 
 import json
@@ -36,10 +36,10 @@ from pdp.wire.services.decision import Count
 SERVICE = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
 
 REQUEST_BYTES_MAX: Final = 256 * 1024
-"""Envoy takes 60 KiB of headers, if not told otherwise, and tells of some twice."""
+"""By default, Envoy accepts 60 KiB of headers, and sends some of them twice."""
 
 _OURS: Final = "x-pdp-"
-# By which frameworks take a request for one of another method or path than was decided on.
+# With these, frameworks handle another method or path than the one that was decided.
 _OVERRIDES: Final = frozenset(
     {
         "x-http-method",
@@ -55,7 +55,7 @@ _IDENTITY: Final = tuple(
 _ALWAYS_REMOVED: Final = frozenset(
     spelling for name in (*_IDENTITY, *_OVERRIDES) for spelling in (name, name.replace("-", "_"))
 )
-"""Also where Envoy's configuration keeps from us what headers there are."""
+"""Removed even if Envoy is configured not to send us the headers of requests."""
 _FOLDED: Final = re.compile(r"[^a-z0-9]")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 
@@ -90,11 +90,11 @@ def external_authorization_methods(
     return (method,)
 
 
-# --- what Envoy tells -----------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 def _read(request: CheckRequest) -> tuple[AttributeContext.HttpRequest, Headers]:
-    """Raises InvalidRequest where it is not about an HTTP request."""
+    """Raises InvalidRequest if it describes no HTTP request."""
     if not request.attributes.request.HasField("http"):
         raise InvalidRequest(Violation("attributes.request.http", "must be there"))
     http = request.attributes.request.http
@@ -110,16 +110,16 @@ def _read(request: CheckRequest) -> tuple[AttributeContext.HttpRequest, Headers]
 def _request(http: AttributeContext.HttpRequest) -> HttpRequest:
     method = _text(http.method)
     raw = [one.raw_value for one in http.header_map.headers if one.key == b":path"]
-    # Where Envoy does not tell headers as they came, it writes `!` for what is not UTF-8.
+    # Without raw headers, Envoy replaces bytes that are not UTF-8 by `!`.
     path = _text(raw[0]) if len(raw) == 1 else _text(http.path).replace("!", "\xff")
     values = {"method": method, "path": path.partition("?")[0], "host": _text(http.host)}
-    # What is not there, conditions cannot mistake for something else.
+    # A value that is left out cannot mislead a condition.
     known = {name: value for name, value in values.items() if _PRINTABLE.fullmatch(value)}
     return HttpRequest(method, path, {"http": known})
 
 
 def _apart(headers: Headers) -> Headers:
-    """Envoy joins the values of an Authorization that came twice by a comma."""
+    """Splits repeated Authorization headers, which Envoy joins by a comma."""
     return [
         (name, part)
         for name, value in headers
@@ -131,7 +131,7 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1")
 
 
-# --- what it is told ------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------
 
 
 def _response(ruling: Ruling | None, headers: Headers) -> CheckResponse:
@@ -163,7 +163,7 @@ def _identity(actor: Actor, decision_id: str) -> dict[str, str]:
         actor.impersonator_id,
         decision_id,
     )
-    # Clerk's ids stay as they are; of others nothing ends the header or makes a list of it.
+    # Quoting leaves Clerk's ids unchanged. No other id can end the header or add a value.
     return {
         name: quote(value, safe="")
         for name, value in zip(_IDENTITY, values, strict=True)
@@ -173,21 +173,21 @@ def _identity(actor: Actor, decision_id: str) -> dict[str, str]:
 
 def _allowed(identity: dict[str, str], headers: Headers) -> CheckResponse:
     seen = {name for name, _ in headers if _is_taken_for_ours(name)}
-    # Envoy leaves this one alone where it asks for a websocket. A proxy behind Envoy would remove
-    # the headers that it names.
+    # Envoy does not remove `connection: upgrade`. A proxy behind Envoy would remove the headers
+    # that it names.
     hops = {"connection": "upgrade"} if _names_ours(headers) else {}
     return CheckResponse(
         status=CheckResponse.Status(code=code_pb2.OK),
         ok_response=OkHttpResponse(
             headers=_options((identity | hops).items()),
-            # Envoy removes after it has set.
+            # Envoy removes headers after it has set ours.
             headers_to_remove=sorted((_ALWAYS_REMOVED | seen) - identity.keys()),
         ),
     )
 
 
 def _is_taken_for_ours(name: str) -> bool:
-    """WSGI and CGI servers make `-` and `_`, some all punctuation, the same in variables."""
+    """In variables, WSGI and CGI servers write `-` and `_` alike; some, all punctuation."""
     folded = _FOLDED.sub("-", name)
     return folded.startswith(_OURS) or folded in _OVERRIDES
 
@@ -208,7 +208,7 @@ def _denied(
     body: Mapping[str, object],
     headers: Sequence[tuple[str, str]] = (),
 ) -> CheckResponse:
-    # Without a code it would be an allow.
+    # A response without a code is an allow.
     return CheckResponse(
         status=CheckResponse.Status(code=code, message=message),
         denied_response=DeniedHttpResponse(
@@ -226,10 +226,10 @@ def _denied(
 
 
 def _unavailable(error: Exception) -> CheckResponse | None:
-    """There is no answer: said as a denial, because an Envoy that its operator told to let pass
-    what it has no answer to (`failure_mode_allow`) refuses that all the same.
+    """The denial that replaces the status of an error: with `failure_mode_allow`, Envoy lets a
+    request pass after a status.
 
-    But a status says what Envoy does wrong, and what another process may still answer.
+    None: the status is sent, because Envoy's request is wrong, or another process may answer it.
     """
     if isinstance(error, CallerError | InvalidRequest | ShuttingDown):
         return None

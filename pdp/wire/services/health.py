@@ -1,6 +1,6 @@
 """grpc.health.v1: whether this process serves, for probes and load balancers.
 
-Check answers everybody; Watch, which keeps a stream open, only callers.
+Everybody may call Check. Watch holds a stream, so only authenticated callers may.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -32,7 +32,7 @@ class Health:
         self._watches = 0
 
     def set_serving(self, *, serving: bool) -> None:
-        """The answer from now on. May be called from any thread."""
+        """Sets the status. Any thread may call it."""
         self._serving = serving
         self._wake()
 

@@ -9,7 +9,7 @@ from sqlalchemy import event
 
 from pdp.database.engine import open_engine
 from pdp.facts import Replica, Store
-from pdp.facts.replica.replica import READERS_MAX
+from pdp.facts.replica.reading import READERS_MAX
 from pdp.model import User
 from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually, run

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pdp.decision import ConditionInvalid, compile_condition
-from pdp.decision.conditions import estimate_of
-from pdp.decision.cost import measured
+from pdp.decision.cost import estimate_of, measured
 from pdp.decision.fast_path import Values
 from tests.kit.decision.builders import NOW
 

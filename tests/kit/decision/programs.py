@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pdp.decision.conditions import Condition, ConditionInvalid, condition_of
+from pdp.decision import Condition, ConditionInvalid
+from pdp.decision.conditions import condition_of
 
 
 def program_of(condition: str | Condition) -> Any:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, func, text, update
 
 from pdp.administration_records import UNNAMED, Author
 from pdp.facts.store import tables
-from pdp.facts.store.store import Reader, Transaction
+from pdp.facts.store.reader import Reader
+from pdp.facts.store.transaction import Transaction
 
 SEQUENCE = "out_of_order"
 

@@ -222,18 +222,18 @@ func (x *ResourcePermissions) GetDenied() []string {
 // The permissions of all resources, at one revision.
 type ListAllowedPermissionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// results[i] is about resources[i]. Where the actor is refused, nothing is allowed; where the token
+	// results[i] is about resources[i]. If the actor is refused, nothing is allowed; if the token
 	// is refused, no policy is read and both lists are empty.
 	Results []*ResourcePermissions `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// Absent: the actor is not refused as a whole.
 	Refusal *QueryRefusal `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// The actor as verified; absent where the token was refused.
+	// The actor as verified; absent if the token was refused.
 	Actor *Actor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The id of this query's record in the decision log (UUIDv7).
 	QueryId string `protobuf:"bytes,4,opt,name=query_id,json=queryId,proto3" json:"query_id,omitempty"`
 	// The revision of policy and facts that was read.
 	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The history that `revision` counts; see ChangeService. Empty where no fact was read.
+	// The history that `revision` counts; see ChangeService. Empty if no fact was read.
 	Epoch         string `protobuf:"bytes,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -418,18 +418,18 @@ type ListAllowedResourcesResponse struct {
 	// Ids of resources that Check allows at `revision`, in bytewise order; later pages have greater ids.
 	ResourceIds []string `protobuf:"bytes,1,rep,name=resource_ids,json=resourceIds,proto3" json:"resource_ids,omitempty"`
 	// Empty: the last page. A page may be short, or hold no id, and still not be the last: the work for
-	// one page is bounded, and the token goes on where it ended.
+	// one page is bounded, and the token continues it.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Absent: the actor is not refused as a whole.
 	Refusal *QueryRefusal `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// The actor as verified; absent where the token was refused.
+	// The actor as verified; absent if the token was refused.
 	Actor *Actor `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The id of this query's record in the decision log (UUIDv7). Pages that are asked for within some
 	// seconds share it.
 	QueryId string `protobuf:"bytes,5,opt,name=query_id,json=queryId,proto3" json:"query_id,omitempty"`
 	// The revision at which all of this page was decided. Other pages may have another.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The history that `revision` counts; see ChangeService. Empty where no fact was read.
+	// The history that `revision` counts; see ChangeService. Empty if no fact was read.
 	Epoch         string `protobuf:"bytes,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -596,7 +596,7 @@ func (x *ListAllowedActorsRequest) GetAtLeastRevision() uint64 {
 	return 0
 }
 
-// A rule that decides for an actor, and how it comes to them.
+// A rule that decides for an actor, and the grant through which it applies.
 type AccessPath struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The role that was granted. The rule is one of its own or of a role that it inherits.
@@ -605,8 +605,8 @@ type AccessPath struct {
 	GrantId string `protobuf:"bytes,2,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
 	// The rule.
 	RuleId string `protobuf:"bytes,3,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
-	// The rule's condition in CEL; empty: none. It is not evaluated, for it may read the token and the
-	// request of a session that is not known here.
+	// The rule's condition in CEL; empty: none. It is not evaluated, because it may read the token and
+	// the request of a session, which are not known here.
 	Condition string `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
 	// When the grant ends; absent: it does not.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -679,17 +679,17 @@ func (x *AccessPath) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// A user who may, while they act in one organization or in none.
+// A user who has the permission while one organization is active, or none.
 type AllowedActor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clerk user id.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The active organization in which they may; empty: without an active organization.
+	// The organization that must be active; empty: none.
 	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
-	// Each of these allows it where its condition holds; at least one.
+	// Each of these allows it if its condition is true; at least one.
 	AllowedBy []*AccessPath `protobuf:"bytes,3,rep,name=allowed_by,json=allowedBy,proto3" json:"allowed_by,omitempty"`
-	// Each of these denies it where its condition holds or cannot be evaluated. All have a condition:
-	// whom a rule without one denies is not an allowed actor.
+	// Each of these denies it if its condition is true or cannot be evaluated. All have a condition: a
+	// user who is denied by a rule without one is not an allowed actor.
 	DeniedBy      []*AccessPath `protobuf:"bytes,4,rep,name=denied_by,json=deniedBy,proto3" json:"denied_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -756,7 +756,7 @@ func (x *AllowedActor) GetDeniedBy() []*AccessPath {
 // One page, in the bytewise order of user id, then organization id.
 type ListAllowedActorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those whom Check allows in a session that meets the conditions. Nobody else is ever allowed.
+	// The users that Check allows in a session that meets the conditions. It allows nobody else.
 	Actors []*AllowedActor `protobuf:"bytes,1,rep,name=actors,proto3" json:"actors,omitempty"`
 	// Empty: the last page. A page may be short and still not be the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -935,13 +935,13 @@ type PlanResourcesResponse struct {
 	Plan *ResourcePlan `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Absent: the actor is not refused as a whole.
 	Refusal *QueryRefusal `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// The actor as verified; absent where the token was refused.
+	// The actor as verified; absent if the token was refused.
 	Actor *Actor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The id of this query's record in the decision log (UUIDv7).
 	QueryId string `protobuf:"bytes,4,opt,name=query_id,json=queryId,proto3" json:"query_id,omitempty"`
 	// The revision of policy and facts that was read.
 	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The history that `revision` counts; see ChangeService. Empty where no fact was read.
+	// The history that `revision` counts; see ChangeService. Empty if no fact was read.
 	Epoch string `protobuf:"bytes,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Until when the plan holds if nothing is changed. Absent: for one query, at once.
 	ReusableUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reusable_until,json=reusableUntil,proto3" json:"reusable_until,omitempty"`

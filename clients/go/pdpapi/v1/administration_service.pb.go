@@ -298,8 +298,7 @@ func (x *Permission) GetDescription() string {
 	return ""
 }
 
-// What the policy says of all resources of one type. For a type of which it says nothing the
-// defaults hold.
+// Settings for all resources of one type. A type without settings has the defaults.
 type ResourceType struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `[a-z][a-z0-9_.-]*`, at most 128 characters.
@@ -666,7 +665,7 @@ type Grant_UserId struct {
 }
 
 type Grant_OrganizationRole struct {
-	// A Clerk organization role, e.g. "org:admin": whoever holds it in their active organization.
+	// A Clerk organization role, e.g. "org:admin": all users who have it in their active organization.
 	OrganizationRole string `protobuf:"bytes,4,opt,name=organization_role,json=organizationRole,proto3,oneof"`
 }
 
@@ -692,13 +691,12 @@ func (*Grant_OrganizationId) isGrant_Scope() {}
 
 func (*Grant_Resource) isGrant_Scope() {}
 
-// Says what a request needs that comes through Envoy, by its method and path. docs/guards.md has the
-// rules.
+// What a request through Envoy needs, by its method and path. docs/guards.md has the rules.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `[METHOD ]/path`, e.g. "GET /courses/{id}" or "/admin/**"; at most 256 characters.
 	Route string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
-	// What it needs. One of the two: nothing said is never public.
+	// What it needs. One of the two must be set: a route is never public by default.
 	//
 	// Types that are valid to be assigned to Needs:
 	//
@@ -4687,7 +4685,7 @@ func (x *DeleteResourceResponse) GetRevision() uint64 {
 	return 0
 }
 
-// Creates an user.
+// Creates a user.
 type CreateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What to create.
@@ -4999,7 +4997,7 @@ func (x *ListUsersResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Replaces an user.
+// Replaces a user.
 type UpdateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key says which, the rest replaces what is stored.

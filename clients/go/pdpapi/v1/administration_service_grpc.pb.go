@@ -86,104 +86,104 @@ const (
 // Changes what the decision point decides from. Writes are all or nothing. Updates replace the
 // whole entity. Lists are ordered by key; page_size is 1 to 1,000, 0 means 100.
 type PolicyAdministrationServiceClient interface {
-	// Creates a permission; ALREADY_EXISTS where its key is taken.
+	// Creates a permission; ALREADY_EXISTS if its key is taken.
 	CreatePermission(ctx context.Context, in *CreatePermissionRequest, opts ...grpc.CallOption) (*CreatePermissionResponse, error)
 	// Reads a permission.
 	GetPermission(ctx context.Context, in *GetPermissionRequest, opts ...grpc.CallOption) (*GetPermissionResponse, error)
 	// Lists permissions.
 	ListPermissions(ctx context.Context, in *ListPermissionsRequest, opts ...grpc.CallOption) (*ListPermissionsResponse, error)
-	// Replaces a permission; NOT_FOUND where there is none.
+	// Replaces a permission; NOT_FOUND if there is none.
 	UpdatePermission(ctx context.Context, in *UpdatePermissionRequest, opts ...grpc.CallOption) (*UpdatePermissionResponse, error)
 	// Deletes a permission.
 	DeletePermission(ctx context.Context, in *DeletePermissionRequest, opts ...grpc.CallOption) (*DeletePermissionResponse, error)
-	// Creates a resource type; ALREADY_EXISTS where its key is taken.
+	// Creates a resource type; ALREADY_EXISTS if its key is taken.
 	CreateResourceType(ctx context.Context, in *CreateResourceTypeRequest, opts ...grpc.CallOption) (*CreateResourceTypeResponse, error)
 	// Reads a resource type.
 	GetResourceType(ctx context.Context, in *GetResourceTypeRequest, opts ...grpc.CallOption) (*GetResourceTypeResponse, error)
 	// Lists resource types.
 	ListResourceTypes(ctx context.Context, in *ListResourceTypesRequest, opts ...grpc.CallOption) (*ListResourceTypesResponse, error)
-	// Replaces a resource type; NOT_FOUND where there is none.
+	// Replaces a resource type; NOT_FOUND if there is none.
 	UpdateResourceType(ctx context.Context, in *UpdateResourceTypeRequest, opts ...grpc.CallOption) (*UpdateResourceTypeResponse, error)
 	// Deletes a resource type: from then on the defaults hold for it.
 	DeleteResourceType(ctx context.Context, in *DeleteResourceTypeRequest, opts ...grpc.CallOption) (*DeleteResourceTypeResponse, error)
-	// Creates a role; ALREADY_EXISTS where its key is taken.
+	// Creates a role; ALREADY_EXISTS if its key is taken.
 	CreateRole(ctx context.Context, in *CreateRoleRequest, opts ...grpc.CallOption) (*CreateRoleResponse, error)
 	// Reads a role.
 	GetRole(ctx context.Context, in *GetRoleRequest, opts ...grpc.CallOption) (*GetRoleResponse, error)
 	// Lists roles.
 	ListRoles(ctx context.Context, in *ListRolesRequest, opts ...grpc.CallOption) (*ListRolesResponse, error)
-	// Replaces a role; NOT_FOUND where there is none.
+	// Replaces a role; NOT_FOUND if there is none.
 	UpdateRole(ctx context.Context, in *UpdateRoleRequest, opts ...grpc.CallOption) (*UpdateRoleResponse, error)
 	// Deletes a role.
 	DeleteRole(ctx context.Context, in *DeleteRoleRequest, opts ...grpc.CallOption) (*DeleteRoleResponse, error)
-	// Creates a rule; ALREADY_EXISTS where its key is taken.
+	// Creates a rule; ALREADY_EXISTS if its key is taken.
 	CreateRule(ctx context.Context, in *CreateRuleRequest, opts ...grpc.CallOption) (*CreateRuleResponse, error)
 	// Reads a rule.
 	GetRule(ctx context.Context, in *GetRuleRequest, opts ...grpc.CallOption) (*GetRuleResponse, error)
 	// Lists rules.
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
-	// Replaces a rule; NOT_FOUND where there is none.
+	// Replaces a rule; NOT_FOUND if there is none.
 	UpdateRule(ctx context.Context, in *UpdateRuleRequest, opts ...grpc.CallOption) (*UpdateRuleResponse, error)
 	// Deletes a rule.
 	DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error)
-	// Creates a grant; ALREADY_EXISTS where its key is taken.
+	// Creates a grant; ALREADY_EXISTS if its key is taken.
 	CreateGrant(ctx context.Context, in *CreateGrantRequest, opts ...grpc.CallOption) (*CreateGrantResponse, error)
 	// Reads a grant.
 	GetGrant(ctx context.Context, in *GetGrantRequest, opts ...grpc.CallOption) (*GetGrantResponse, error)
 	// Lists grants.
 	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
-	// Replaces a grant; NOT_FOUND where there is none.
+	// Replaces a grant; NOT_FOUND if there is none.
 	UpdateGrant(ctx context.Context, in *UpdateGrantRequest, opts ...grpc.CallOption) (*UpdateGrantResponse, error)
 	// Deletes a grant.
 	DeleteGrant(ctx context.Context, in *DeleteGrantRequest, opts ...grpc.CallOption) (*DeleteGrantResponse, error)
-	// Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+	// Creates a route; ALREADY_EXISTS if its key is taken, ROUTE_CONFLICT if another route could
 	// take the same path and neither is the more specific.
 	CreateRoute(ctx context.Context, in *CreateRouteRequest, opts ...grpc.CallOption) (*CreateRouteResponse, error)
 	// Reads a route.
 	GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*GetRouteResponse, error)
 	// Lists routes.
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
-	// Replaces what a route needs; NOT_FOUND where there is none.
+	// Replaces what a route needs; NOT_FOUND if there is none.
 	UpdateRoute(ctx context.Context, in *UpdateRouteRequest, opts ...grpc.CallOption) (*UpdateRouteResponse, error)
 	// Deletes a route: from then on the paths that only it took are refused.
 	DeleteRoute(ctx context.Context, in *DeleteRouteRequest, opts ...grpc.CallOption) (*DeleteRouteResponse, error)
-	// Creates a resource; ALREADY_EXISTS where its key is taken.
+	// Creates a resource; ALREADY_EXISTS if its key is taken.
 	CreateResource(ctx context.Context, in *CreateResourceRequest, opts ...grpc.CallOption) (*CreateResourceResponse, error)
 	// Reads a resource.
 	GetResource(ctx context.Context, in *GetResourceRequest, opts ...grpc.CallOption) (*GetResourceResponse, error)
 	// Lists resources.
 	ListResources(ctx context.Context, in *ListResourcesRequest, opts ...grpc.CallOption) (*ListResourcesResponse, error)
-	// Replaces a resource; NOT_FOUND where there is none.
+	// Replaces a resource; NOT_FOUND if there is none.
 	UpdateResource(ctx context.Context, in *UpdateResourceRequest, opts ...grpc.CallOption) (*UpdateResourceResponse, error)
 	// Deletes a resource.
 	DeleteResource(ctx context.Context, in *DeleteResourceRequest, opts ...grpc.CallOption) (*DeleteResourceResponse, error)
-	// Creates an user; ALREADY_EXISTS where its key is taken.
+	// Creates a user; ALREADY_EXISTS if its key is taken.
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
-	// Reads an user.
+	// Reads a user.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
 	// Lists users.
 	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
-	// Replaces an user; NOT_FOUND where there is none.
+	// Replaces a user; NOT_FOUND if there is none.
 	UpdateUser(ctx context.Context, in *UpdateUserRequest, opts ...grpc.CallOption) (*UpdateUserResponse, error)
-	// Deletes an user.
+	// Deletes a user.
 	DeleteUser(ctx context.Context, in *DeleteUserRequest, opts ...grpc.CallOption) (*DeleteUserResponse, error)
-	// Creates an organization; ALREADY_EXISTS where its key is taken.
+	// Creates an organization; ALREADY_EXISTS if its key is taken.
 	CreateOrganization(ctx context.Context, in *CreateOrganizationRequest, opts ...grpc.CallOption) (*CreateOrganizationResponse, error)
 	// Reads an organization.
 	GetOrganization(ctx context.Context, in *GetOrganizationRequest, opts ...grpc.CallOption) (*GetOrganizationResponse, error)
 	// Lists organizations.
 	ListOrganizations(ctx context.Context, in *ListOrganizationsRequest, opts ...grpc.CallOption) (*ListOrganizationsResponse, error)
-	// Replaces an organization; NOT_FOUND where there is none.
+	// Replaces an organization; NOT_FOUND if there is none.
 	UpdateOrganization(ctx context.Context, in *UpdateOrganizationRequest, opts ...grpc.CallOption) (*UpdateOrganizationResponse, error)
 	// Deletes an organization.
 	DeleteOrganization(ctx context.Context, in *DeleteOrganizationRequest, opts ...grpc.CallOption) (*DeleteOrganizationResponse, error)
-	// Creates a membership; ALREADY_EXISTS where its key is taken.
+	// Creates a membership; ALREADY_EXISTS if its key is taken.
 	CreateMembership(ctx context.Context, in *CreateMembershipRequest, opts ...grpc.CallOption) (*CreateMembershipResponse, error)
 	// Reads a membership.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
 	// Lists memberships.
 	ListMemberships(ctx context.Context, in *ListMembershipsRequest, opts ...grpc.CallOption) (*ListMembershipsResponse, error)
-	// Replaces a membership; NOT_FOUND where there is none.
+	// Replaces a membership; NOT_FOUND if there is none.
 	UpdateMembership(ctx context.Context, in *UpdateMembershipRequest, opts ...grpc.CallOption) (*UpdateMembershipResponse, error)
 	// Deletes a membership.
 	DeleteMembership(ctx context.Context, in *DeleteMembershipRequest, opts ...grpc.CallOption) (*DeleteMembershipResponse, error)
@@ -196,11 +196,11 @@ type PolicyAdministrationServiceClient interface {
 	// The same in parts, for a document that is longer than a message may be. Put the parts together
 	// in their order, and apply them only after the stream has ended with OK.
 	StreamExport(ctx context.Context, in *StreamExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamExportResponse], error)
-	// Returns when nobody anywhere can answer from before a revision any more: no process of the
-	// service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
-	// second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
-	// off or dead. Without reach are permissions that a sidecar was told to keep open though it is
-	// cut off. REVISION_NOT_REACHED where the revision is not committed.
+	// Returns when nothing answers from before a revision any more: no process of the service, and no
+	// cache of its answers (guards, sidecars). It takes milliseconds, up to a second if answers are
+	// cached, and up to `staleness_seconds_max` (5 s) if a process is disconnected or dead. It does not
+	// cover the fail-open window of a disconnected sidecar. REVISION_NOT_REACHED if the revision is not
+	// committed.
 	Barrier(ctx context.Context, in *BarrierRequest, opts ...grpc.CallOption) (*BarrierResponse, error)
 }
 
@@ -778,104 +778,104 @@ func (c *policyAdministrationServiceClient) Barrier(ctx context.Context, in *Bar
 // Changes what the decision point decides from. Writes are all or nothing. Updates replace the
 // whole entity. Lists are ordered by key; page_size is 1 to 1,000, 0 means 100.
 type PolicyAdministrationServiceServer interface {
-	// Creates a permission; ALREADY_EXISTS where its key is taken.
+	// Creates a permission; ALREADY_EXISTS if its key is taken.
 	CreatePermission(context.Context, *CreatePermissionRequest) (*CreatePermissionResponse, error)
 	// Reads a permission.
 	GetPermission(context.Context, *GetPermissionRequest) (*GetPermissionResponse, error)
 	// Lists permissions.
 	ListPermissions(context.Context, *ListPermissionsRequest) (*ListPermissionsResponse, error)
-	// Replaces a permission; NOT_FOUND where there is none.
+	// Replaces a permission; NOT_FOUND if there is none.
 	UpdatePermission(context.Context, *UpdatePermissionRequest) (*UpdatePermissionResponse, error)
 	// Deletes a permission.
 	DeletePermission(context.Context, *DeletePermissionRequest) (*DeletePermissionResponse, error)
-	// Creates a resource type; ALREADY_EXISTS where its key is taken.
+	// Creates a resource type; ALREADY_EXISTS if its key is taken.
 	CreateResourceType(context.Context, *CreateResourceTypeRequest) (*CreateResourceTypeResponse, error)
 	// Reads a resource type.
 	GetResourceType(context.Context, *GetResourceTypeRequest) (*GetResourceTypeResponse, error)
 	// Lists resource types.
 	ListResourceTypes(context.Context, *ListResourceTypesRequest) (*ListResourceTypesResponse, error)
-	// Replaces a resource type; NOT_FOUND where there is none.
+	// Replaces a resource type; NOT_FOUND if there is none.
 	UpdateResourceType(context.Context, *UpdateResourceTypeRequest) (*UpdateResourceTypeResponse, error)
 	// Deletes a resource type: from then on the defaults hold for it.
 	DeleteResourceType(context.Context, *DeleteResourceTypeRequest) (*DeleteResourceTypeResponse, error)
-	// Creates a role; ALREADY_EXISTS where its key is taken.
+	// Creates a role; ALREADY_EXISTS if its key is taken.
 	CreateRole(context.Context, *CreateRoleRequest) (*CreateRoleResponse, error)
 	// Reads a role.
 	GetRole(context.Context, *GetRoleRequest) (*GetRoleResponse, error)
 	// Lists roles.
 	ListRoles(context.Context, *ListRolesRequest) (*ListRolesResponse, error)
-	// Replaces a role; NOT_FOUND where there is none.
+	// Replaces a role; NOT_FOUND if there is none.
 	UpdateRole(context.Context, *UpdateRoleRequest) (*UpdateRoleResponse, error)
 	// Deletes a role.
 	DeleteRole(context.Context, *DeleteRoleRequest) (*DeleteRoleResponse, error)
-	// Creates a rule; ALREADY_EXISTS where its key is taken.
+	// Creates a rule; ALREADY_EXISTS if its key is taken.
 	CreateRule(context.Context, *CreateRuleRequest) (*CreateRuleResponse, error)
 	// Reads a rule.
 	GetRule(context.Context, *GetRuleRequest) (*GetRuleResponse, error)
 	// Lists rules.
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
-	// Replaces a rule; NOT_FOUND where there is none.
+	// Replaces a rule; NOT_FOUND if there is none.
 	UpdateRule(context.Context, *UpdateRuleRequest) (*UpdateRuleResponse, error)
 	// Deletes a rule.
 	DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error)
-	// Creates a grant; ALREADY_EXISTS where its key is taken.
+	// Creates a grant; ALREADY_EXISTS if its key is taken.
 	CreateGrant(context.Context, *CreateGrantRequest) (*CreateGrantResponse, error)
 	// Reads a grant.
 	GetGrant(context.Context, *GetGrantRequest) (*GetGrantResponse, error)
 	// Lists grants.
 	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
-	// Replaces a grant; NOT_FOUND where there is none.
+	// Replaces a grant; NOT_FOUND if there is none.
 	UpdateGrant(context.Context, *UpdateGrantRequest) (*UpdateGrantResponse, error)
 	// Deletes a grant.
 	DeleteGrant(context.Context, *DeleteGrantRequest) (*DeleteGrantResponse, error)
-	// Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+	// Creates a route; ALREADY_EXISTS if its key is taken, ROUTE_CONFLICT if another route could
 	// take the same path and neither is the more specific.
 	CreateRoute(context.Context, *CreateRouteRequest) (*CreateRouteResponse, error)
 	// Reads a route.
 	GetRoute(context.Context, *GetRouteRequest) (*GetRouteResponse, error)
 	// Lists routes.
 	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
-	// Replaces what a route needs; NOT_FOUND where there is none.
+	// Replaces what a route needs; NOT_FOUND if there is none.
 	UpdateRoute(context.Context, *UpdateRouteRequest) (*UpdateRouteResponse, error)
 	// Deletes a route: from then on the paths that only it took are refused.
 	DeleteRoute(context.Context, *DeleteRouteRequest) (*DeleteRouteResponse, error)
-	// Creates a resource; ALREADY_EXISTS where its key is taken.
+	// Creates a resource; ALREADY_EXISTS if its key is taken.
 	CreateResource(context.Context, *CreateResourceRequest) (*CreateResourceResponse, error)
 	// Reads a resource.
 	GetResource(context.Context, *GetResourceRequest) (*GetResourceResponse, error)
 	// Lists resources.
 	ListResources(context.Context, *ListResourcesRequest) (*ListResourcesResponse, error)
-	// Replaces a resource; NOT_FOUND where there is none.
+	// Replaces a resource; NOT_FOUND if there is none.
 	UpdateResource(context.Context, *UpdateResourceRequest) (*UpdateResourceResponse, error)
 	// Deletes a resource.
 	DeleteResource(context.Context, *DeleteResourceRequest) (*DeleteResourceResponse, error)
-	// Creates an user; ALREADY_EXISTS where its key is taken.
+	// Creates a user; ALREADY_EXISTS if its key is taken.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
-	// Reads an user.
+	// Reads a user.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// Lists users.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
-	// Replaces an user; NOT_FOUND where there is none.
+	// Replaces a user; NOT_FOUND if there is none.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
-	// Deletes an user.
+	// Deletes a user.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
-	// Creates an organization; ALREADY_EXISTS where its key is taken.
+	// Creates an organization; ALREADY_EXISTS if its key is taken.
 	CreateOrganization(context.Context, *CreateOrganizationRequest) (*CreateOrganizationResponse, error)
 	// Reads an organization.
 	GetOrganization(context.Context, *GetOrganizationRequest) (*GetOrganizationResponse, error)
 	// Lists organizations.
 	ListOrganizations(context.Context, *ListOrganizationsRequest) (*ListOrganizationsResponse, error)
-	// Replaces an organization; NOT_FOUND where there is none.
+	// Replaces an organization; NOT_FOUND if there is none.
 	UpdateOrganization(context.Context, *UpdateOrganizationRequest) (*UpdateOrganizationResponse, error)
 	// Deletes an organization.
 	DeleteOrganization(context.Context, *DeleteOrganizationRequest) (*DeleteOrganizationResponse, error)
-	// Creates a membership; ALREADY_EXISTS where its key is taken.
+	// Creates a membership; ALREADY_EXISTS if its key is taken.
 	CreateMembership(context.Context, *CreateMembershipRequest) (*CreateMembershipResponse, error)
 	// Reads a membership.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
 	// Lists memberships.
 	ListMemberships(context.Context, *ListMembershipsRequest) (*ListMembershipsResponse, error)
-	// Replaces a membership; NOT_FOUND where there is none.
+	// Replaces a membership; NOT_FOUND if there is none.
 	UpdateMembership(context.Context, *UpdateMembershipRequest) (*UpdateMembershipResponse, error)
 	// Deletes a membership.
 	DeleteMembership(context.Context, *DeleteMembershipRequest) (*DeleteMembershipResponse, error)
@@ -888,11 +888,11 @@ type PolicyAdministrationServiceServer interface {
 	// The same in parts, for a document that is longer than a message may be. Put the parts together
 	// in their order, and apply them only after the stream has ended with OK.
 	StreamExport(*StreamExportRequest, grpc.ServerStreamingServer[StreamExportResponse]) error
-	// Returns when nobody anywhere can answer from before a revision any more: no process of the
-	// service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
-	// second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
-	// off or dead. Without reach are permissions that a sidecar was told to keep open though it is
-	// cut off. REVISION_NOT_REACHED where the revision is not committed.
+	// Returns when nothing answers from before a revision any more: no process of the service, and no
+	// cache of its answers (guards, sidecars). It takes milliseconds, up to a second if answers are
+	// cached, and up to `staleness_seconds_max` (5 s) if a process is disconnected or dead. It does not
+	// cover the fail-open window of a disconnected sidecar. REVISION_NOT_REACHED if the revision is not
+	// committed.
 	Barrier(context.Context, *BarrierRequest) (*BarrierResponse, error)
 	mustEmbedUnimplementedPolicyAdministrationServiceServer()
 }

@@ -189,8 +189,8 @@ type DecisionRecord struct {
 	// Method and path of a request that was routed, e.g. "GET /courses/1"; without the query. Empty: the
 	// question came by itself. Where no route is found, `permission` is "http:request".
 	Request string `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
-	// How many equal denials the record stands for; all were answered with its decision id. Denials are
-	// equal when all fields but id and time are. Grows for some seconds after the first.
+	// How many equal denials the record represents; all were answered with its decision id. Denials are
+	// equal if all fields except id and time are. Grows for some seconds after the first.
 	Occurrences uint64 `protobuf:"varint,19,opt,name=occurrences,proto3" json:"occurrences,omitempty"`
 	// When the last of them was decided; absent: there is one.
 	LastDecidedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=last_decided_at,json=lastDecidedAt,proto3" json:"last_decided_at,omitempty"`
@@ -390,7 +390,7 @@ type ListDecisionsRequest struct {
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Exact permission.
 	Permission string `protobuf:"bytes,4,opt,name=permission,proto3" json:"permission,omitempty"`
-	// Resource type, and id where given.
+	// Resource type, and id if given.
 	Resource *ResourceRef `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Allow or deny.
 	Decision Decision `protobuf:"varint,6,opt,name=decision,proto3,enum=pdpapi.v1.Decision" json:"decision,omitempty"`
@@ -643,7 +643,7 @@ func (x *FollowDecisionsRequest) GetFromEnd() bool {
 	return false
 }
 
-// A decision, and where to go on behind it.
+// A decision, and the cursor after it.
 type FollowedDecision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record.
@@ -703,7 +703,7 @@ type FollowDecisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order in which they reached the log.
 	Decisions []*FollowedDecision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
-	// Where to go on, also where the filters left out everything.
+	// Where the next page begins, also if no record matches the filters.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// There is more now: ask again at once.
 	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
@@ -811,7 +811,7 @@ func (x *GetDecisionRequest) GetDecisionId() string {
 // One decision.
 type GetDecisionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The decision point's own record; where there is none, what was reported under this id.
+	// The decision point's own record; if there is none, the one that was reported with this id.
 	Decision *DecisionRecord `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
 	// What callers have reported under the same id besides. Ids do not meet by chance: where there
 	// is something here, somebody reports what was not so.
@@ -1323,7 +1323,7 @@ type ReportDecisionsRequest struct {
 	Origin string `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
 	// The log's id, 32 hexadecimal digits: two logs of one origin never mix.
 	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
-	// Where the first frame starts. Not read where there are no frames.
+	// Where the first frame starts. Not read if there are no frames.
 	Start *LogPlace `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
 	// Frames that follow one on another; at most 1,000, and 2 MiB with all that is around them. None:
 	// only asks how far the log is there.

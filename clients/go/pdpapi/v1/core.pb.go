@@ -77,13 +77,13 @@ func (Decision) EnumDescriptor() ([]byte, []int) {
 	return file_pdpapi_v1_core_proto_rawDescGZIP(), []int{0}
 }
 
-// What a guard turns a denial into.
+// The HTTP status class of a denial.
 type DenialKind int32
 
 const (
 	// Not a denial.
 	DenialKind_DENIAL_KIND_UNSPECIFIED DenialKind = 0
-	// The token does not prove who asks: HTTP 401.
+	// The token does not prove the actor's identity: HTTP 401.
 	DenialKind_DENIAL_KIND_UNAUTHENTICATED DenialKind = 1
 	// The actor is known and may not: HTTP 403.
 	DenialKind_DENIAL_KIND_FORBIDDEN DenialKind = 2
@@ -136,10 +136,10 @@ type AnswerSource int32
 const (
 	// The decision point decided it for this very request.
 	AnswerSource_ANSWER_SOURCE_UNSPECIFIED AnswerSource = 0
-	// A sidecar gave the answer to an earlier, equal request again, and held a lease to do so.
+	// A sidecar served the answer to an earlier, equal request from its cache, within a lease.
 	AnswerSource_ANSWER_SOURCE_CACHED AnswerSource = 1
-	// As CACHED, but without a lease: the sidecar is cut off, and its settings let this permission
-	// stay open for a while.
+	// As CACHED, but without a lease: the sidecar is disconnected, and the permission is in its
+	// fail-open window.
 	AnswerSource_ANSWER_SOURCE_STAYED_OPEN AnswerSource = 2
 )
 
@@ -354,7 +354,7 @@ func (DecisionReason) EnumDescriptor() ([]byte, []int) {
 	return file_pdpapi_v1_core_proto_rawDescGZIP(), []int{3}
 }
 
-// What a resource is called: byte for byte, never trimmed, never folded.
+// The key of a resource. Compared byte for byte, never trimmed, never folded.
 type ResourceRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A lower-case resource type, e.g. "course".
@@ -409,17 +409,16 @@ func (x *ResourceRef) GetId() string {
 	return ""
 }
 
-// A thing that an actor wants to act upon. What the decision point has stored about
-// the resource wins over what a request says of it.
+// A thing that an actor wants to use. Stored values win over those of a request.
 type Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A lower-case resource type, e.g. "course".
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// The application's own id of the resource.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// The Clerk organization that owns it; empty: none, or not known. Of a request it is read only
-	// where the resource is not stored. Send what your own database says of the resource, never the
-	// actor's organization or anything else from the actor's request.
+	// The Clerk organization that owns it; empty: none, or not known. In a request it is read only if
+	// the resource is not stored. Send the value of your own database, never the actor's organization
+	// or anything else from the actor's request.
 	OrganizationId string `protobuf:"bytes,3,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// The resource above it, if any. Grants on the parent reach down to it.
 	Parent *ResourceRef `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
@@ -494,7 +493,7 @@ func (x *Resource) GetAttributes() *structpb.Struct {
 	return nil
 }
 
-// Who a token speaks for, as verified. Never copied from a request.
+// The user and session of a token, as verified. Never copied from a request.
 type Actor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clerk user id (`sub`).

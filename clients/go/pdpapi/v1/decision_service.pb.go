@@ -90,7 +90,7 @@ type CheckRequest struct {
 	ActorToken string `protobuf:"bytes,1,opt,name=actor_token,json=actorToken,proto3" json:"actor_token,omitempty"`
 	// `resource-type:action`, e.g. "course:edit". No wildcards.
 	Permission string `protobuf:"bytes,2,opt,name=permission,proto3" json:"permission,omitempty"`
-	// What the actor wants to act upon; absent where the permission needs no resource.
+	// The resource that the actor wants to use; absent if the permission needs none.
 	Resource *Resource `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Facts of the request itself, read by conditions as `context`.
 	Context *structpb.Struct `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`
@@ -176,7 +176,7 @@ type CheckResponse struct {
 	Reason DecisionReason `protobuf:"varint,3,opt,name=reason,proto3,enum=pdpapi.v1.DecisionReason" json:"reason,omitempty"`
 	// The reason as a sentence for people. Its wording may change.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// The actor as verified. Absent where the token was refused, and in BatchCheck's results.
+	// The actor as verified. Absent if the token was refused, and in BatchCheck's results.
 	Actor *Actor `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The rule that decided, if one did.
 	RuleId string `protobuf:"bytes,6,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
@@ -188,12 +188,12 @@ type CheckResponse struct {
 	Revision uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Until when a guard may reuse the answer to the same question. Absent: not at all.
 	ReusableUntil *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=reusable_until,json=reusableUntil,proto3" json:"reusable_until,omitempty"`
-	// The same, counted from the moment of deciding, for who shares no clock with the decision point:
-	// it ends so long after the request was SENT, on the sender's own monotonic clock.
+	// The same as a duration, for clients without a synchronized clock: it begins when the request was
+	// SENT, on the sender's own monotonic clock.
 	ReusableFor *durationpb.Duration `protobuf:"bytes,11,opt,name=reusable_for,json=reusableFor,proto3" json:"reusable_for,omitempty"`
-	// The history that `revision` counts; see ChangeService. Empty where no fact was read.
+	// The history that `revision` counts; see ChangeService. Empty if no fact was read.
 	Epoch string `protobuf:"bytes,12,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The resources above the asked one, nearest first: a change of one of them touches the answer.
+	// The resources above the requested one, nearest first: a change of one of them affects the answer.
 	Ancestors []*ResourceRef `protobuf:"bytes,13,rep,name=ancestors,proto3" json:"ancestors,omitempty"`
 	// Where the answer comes from.
 	Source AnswerSource `protobuf:"varint,14,opt,name=source,proto3,enum=pdpapi.v1.AnswerSource" json:"source,omitempty"`
@@ -398,7 +398,7 @@ type CheckItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `resource-type:action`.
 	Permission string `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"`
-	// What the actor wants to act upon.
+	// The resource that the actor wants to use.
 	Resource *Resource `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Facts of this item.
 	Context       *structpb.Struct `protobuf:"bytes,3,opt,name=context,proto3" json:"context,omitempty"`
@@ -526,7 +526,7 @@ type BatchCheckResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// results[i] answers items[i].
 	Results []*CheckResponse `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	// The actor as verified; absent where the token was refused.
+	// The actor as verified; absent if the token was refused.
 	Actor         *Actor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

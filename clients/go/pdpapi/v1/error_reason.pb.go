@@ -34,11 +34,11 @@ const (
 	//
 	//	ErrorInfo{reason: "REQUEST_INVALID", domain: "pdpapi.v1"}
 	ErrorReason_ERROR_REASON_REQUEST_INVALID ErrorReason = 1
-	// INVALID_ARGUMENT. A policy document does not hold together; BadRequest names lines.
+	// INVALID_ARGUMENT. A policy document has errors; BadRequest names lines.
 	//
 	//	ErrorInfo{reason: "POLICY_INVALID", domain: "pdpapi.v1"}
 	ErrorReason_ERROR_REASON_POLICY_INVALID ErrorReason = 2
-	// RESOURCE_EXHAUSTED. A named limit was passed.
+	// RESOURCE_EXHAUSTED. A named limit was exceeded.
 	//
 	//	ErrorInfo{reason: "LIMIT_EXCEEDED", metadata: {limit: "batch_items_max", maximum: "1000", value: "1001"}}
 	ErrorReason_ERROR_REASON_LIMIT_EXCEEDED ErrorReason = 3
@@ -50,7 +50,7 @@ const (
 	//
 	//	ErrorInfo{reason: "ALREADY_EXISTS", metadata: {kind: "role", key: "ADMIN"}}
 	ErrorReason_ERROR_REASON_ALREADY_EXISTS ErrorReason = 5
-	// FAILED_PRECONDITION. Something else refers to it, or it would refer to nothing, or in a circle.
+	// FAILED_PRECONDITION. Another entity refers to it, or its reference is missing or circular.
 	//
 	//	ErrorInfo{reason: "REFERENCE_BROKEN", metadata: {kind: "role", key: "ADMIN"}}
 	ErrorReason_ERROR_REASON_REFERENCE_BROKEN ErrorReason = 6
@@ -67,21 +67,21 @@ const (
 	//	ErrorInfo{reason: "DATABASE_UNAVAILABLE"}
 	ErrorReason_ERROR_REASON_DATABASE_UNAVAILABLE ErrorReason = 9
 	// UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
-	// it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
-	// time is the reason, which the message names.
+	// it last could, and is longer than `bound_ms`. No metadata: it never could, or the message names
+	// another reason.
 	//
 	//	ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
 	ErrorReason_ERROR_REASON_FACTS_STALE ErrorReason = 10
-	// UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
-	// one that has.
+	// UNAVAILABLE. The process has not seen the requested revision in time. `seen` is the newest one
+	// that it has seen.
 	//
 	//	ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
 	ErrorReason_ERROR_REASON_REVISION_NOT_REACHED ErrorReason = 11
-	// UNAVAILABLE. No key set of the token's issuer is at hand.
+	// UNAVAILABLE. No key set of the token's issuer is available.
 	//
 	//	ErrorInfo{reason: "KEYS_UNAVAILABLE"}
 	ErrorReason_ERROR_REASON_KEYS_UNAVAILABLE ErrorReason = 12
-	// UNAVAILABLE. A decision could not be put on record, so it is not given.
+	// UNAVAILABLE. A decision could not be logged, so it is not returned.
 	//
 	//	ErrorInfo{reason: "AUDIT_UNAVAILABLE"}
 	ErrorReason_ERROR_REASON_AUDIT_UNAVAILABLE ErrorReason = 13
@@ -93,22 +93,20 @@ const (
 	//
 	//	ErrorInfo{reason: "INTERNAL", metadata: {request_id: "..."}}
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 15
-	// UNAVAILABLE. From a sidecar: no server that it asks is in reach and answers, and it may not give
-	// an earlier answer again.
+	// UNAVAILABLE. From a sidecar: no server answers, and no cached decision may be used.
 	//
 	//	ErrorInfo{reason: "UPSTREAM_UNAVAILABLE"}
 	ErrorReason_ERROR_REASON_UPSTREAM_UNAVAILABLE ErrorReason = 16
-	// UNAVAILABLE. From a sidecar: the server does not let the sidecar itself ask. Nothing is wrong with
-	// who asked the sidecar.
+	// UNAVAILABLE. From a sidecar: the server refuses the sidecar itself. The caller of the sidecar made
+	// no mistake.
 	//
 	//	ErrorInfo{reason: "UPSTREAM_REFUSED"}
 	ErrorReason_ERROR_REASON_UPSTREAM_REFUSED ErrorReason = 17
-	// RESOURCE_EXHAUSTED. The process has taken on as much as it can hold; RetryInfo says when to ask
-	// again.
+	// RESOURCE_EXHAUSTED. The process is at capacity; RetryInfo says when to retry.
 	//
 	//	ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
 	ErrorReason_ERROR_REASON_OVERLOADED ErrorReason = 18
-	// ABORTED. Since the revision that was expected somebody else has written what is to be written.
+	// ABORTED. The data to write was changed after the expected revision.
 	//
 	//	ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
 	ErrorReason_ERROR_REASON_REVISION_CHANGED ErrorReason = 19
@@ -116,8 +114,7 @@ const (
 	//
 	//	ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
 	ErrorReason_ERROR_REASON_ROUTE_CONFLICT ErrorReason = 20
-	// RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
-	// RetryInfo says when to ask again.
+	// RESOURCE_EXHAUSTED. The caller has used its whole share; RetryInfo says when to retry.
 	//
 	//	ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
 	ErrorReason_ERROR_REASON_SHARE_EXCEEDED ErrorReason = 21

@@ -282,8 +282,8 @@ func (FilterTextTest) EnumDescriptor() ([]byte, []int) {
 
 // What an actor may do with the resources of one type.
 //
-// As JSON it is the JSON form of protobuf (https://protobuf.dev/programming-guides/json). Whoever reads
-// it refuses a version, an outcome or a node that it does not know: to leave out a node may allow more.
+// As JSON it is the JSON form of protobuf (https://protobuf.dev/programming-guides/json). A reader must
+// refuse an unknown version, outcome or node: a filter without one of its nodes may allow more.
 type ResourcePlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version of this form: 1. It is raised when a node is added or changes its meaning.

@@ -140,10 +140,10 @@ class ListAllowedPermissionsResponse(_message.Message):
     revision: _builtins.int
     """The revision of policy and facts that was read."""
     epoch: _builtins.str
-    """The history that `revision` counts; see ChangeService. Empty where no fact was read."""
+    """The history that `revision` counts; see ChangeService. Empty if no fact was read."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourcePermissions]:
-        """results[i] is about resources[i]. Where the actor is refused, nothing is allowed; where the token
+        """results[i] is about resources[i]. If the actor is refused, nothing is allowed; if the token
         is refused, no policy is read and both lists are empty.
         """
 
@@ -153,7 +153,7 @@ class ListAllowedPermissionsResponse(_message.Message):
 
     @_builtins.property
     def actor(self) -> _core_pb2.Actor:
-        """The actor as verified; absent where the token was refused."""
+        """The actor as verified; absent if the token was refused."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class ListAllowedResourcesResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty: the last page. A page may be short, or hold no id, and still not be the last: the work for
-    one page is bounded, and the token goes on where it ended.
+    one page is bounded, and the token continues it.
     """
     query_id: _builtins.str
     """The id of this query's record in the decision log (UUIDv7). Pages that are asked for within some
@@ -247,7 +247,7 @@ class ListAllowedResourcesResponse(_message.Message):
     revision: _builtins.int
     """The revision at which all of this page was decided. Other pages may have another."""
     epoch: _builtins.str
-    """The history that `revision` counts; see ChangeService. Empty where no fact was read."""
+    """The history that `revision` counts; see ChangeService. Empty if no fact was read."""
     @_builtins.property
     def resource_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of resources that Check allows at `revision`, in bytewise order; later pages have greater ids."""
@@ -258,7 +258,7 @@ class ListAllowedResourcesResponse(_message.Message):
 
     @_builtins.property
     def actor(self) -> _core_pb2.Actor:
-        """The actor as verified; absent where the token was refused."""
+        """The actor as verified; absent if the token was refused."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ Global___ListAllowedActorsRequest: _TypeAlias = ListAllowedActorsRequest  # noqa
 
 @_typing.final
 class AccessPath(_message.Message):
-    """A rule that decides for an actor, and how it comes to them."""
+    """A rule that decides for an actor, and the grant through which it applies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -337,8 +337,8 @@ class AccessPath(_message.Message):
     rule_id: _builtins.str
     """The rule."""
     condition: _builtins.str
-    """The rule's condition in CEL; empty: none. It is not evaluated, for it may read the token and the
-    request of a session that is not known here.
+    """The rule's condition in CEL; empty: none. It is not evaluated, because it may read the token and
+    the request of a session, which are not known here.
     """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -363,7 +363,7 @@ Global___AccessPath: _TypeAlias = AccessPath  # noqa: Y015
 
 @_typing.final
 class AllowedActor(_message.Message):
-    """A user who may, while they act in one organization or in none."""
+    """A user who has the permission while one organization is active, or none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -374,15 +374,15 @@ class AllowedActor(_message.Message):
     user_id: _builtins.str
     """Clerk user id."""
     organization_id: _builtins.str
-    """The active organization in which they may; empty: without an active organization."""
+    """The organization that must be active; empty: none."""
     @_builtins.property
     def allowed_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessPath]:
-        """Each of these allows it where its condition holds; at least one."""
+        """Each of these allows it if its condition is true; at least one."""
 
     @_builtins.property
     def denied_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessPath]:
-        """Each of these denies it where its condition holds or cannot be evaluated. All have a condition:
-        whom a rule without one denies is not an allowed actor.
+        """Each of these denies it if its condition is true or cannot be evaluated. All have a condition: a
+        user who is denied by a rule without one is not an allowed actor.
         """
 
     def __init__(
@@ -422,7 +422,7 @@ class ListAllowedActorsResponse(_message.Message):
     """The history that `revision` counts; see ChangeService."""
     @_builtins.property
     def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowedActor]:
-        """Those whom Check allows in a session that meets the conditions. Nobody else is ever allowed."""
+        """The users that Check allows in a session that meets the conditions. It allows nobody else."""
 
     def __init__(
         self,
@@ -508,7 +508,7 @@ class PlanResourcesResponse(_message.Message):
     revision: _builtins.int
     """The revision of policy and facts that was read."""
     epoch: _builtins.str
-    """The history that `revision` counts; see ChangeService. Empty where no fact was read."""
+    """The history that `revision` counts; see ChangeService. Empty if no fact was read."""
     @_builtins.property
     def plan(self) -> _filter_pb2.ResourcePlan:
         """Where the actor is refused: nothing."""
@@ -519,7 +519,7 @@ class PlanResourcesResponse(_message.Message):
 
     @_builtins.property
     def actor(self) -> _core_pb2.Actor:
-        """The actor as verified; absent where the token was refused."""
+        """The actor as verified; absent if the token was refused."""
 
     @_builtins.property
     def reusable_until(self) -> _timestamp_pb2.Timestamp:

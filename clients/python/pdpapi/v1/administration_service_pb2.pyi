@@ -128,9 +128,7 @@ Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final
 class ResourceType(_message.Message):
-    """What the policy says of all resources of one type. For a type of which it says nothing the
-    defaults hold.
-    """
+    """Settings for all resources of one type. A type without settings has the defaults."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,7 +253,7 @@ class Grant(_message.Message):
     user_id: _builtins.str
     """A Clerk user id."""
     organization_role: _builtins.str
-    """A Clerk organization role, e.g. "org:admin": whoever holds it in their active organization."""
+    """A Clerk organization role, e.g. "org:admin": all users who have it in their active organization."""
     organization_id: _builtins.str
     """Only within this Clerk organization."""
     @_builtins.property
@@ -299,9 +297,7 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class Route(_message.Message):
-    """Says what a request needs that comes through Envoy, by its method and path. docs/guards.md has the
-    rules.
-    """
+    """What a request through Envoy needs, by its method and path. docs/guards.md has the rules."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2265,7 +2261,7 @@ Global___DeleteResourceResponse: _TypeAlias = DeleteResourceResponse  # noqa: Y0
 
 @_typing.final
 class CreateUserRequest(_message.Message):
-    """Creates an user."""
+    """Creates a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2421,7 +2417,7 @@ Global___ListUsersResponse: _TypeAlias = ListUsersResponse  # noqa: Y015
 
 @_typing.final
 class UpdateUserRequest(_message.Message):
-    """Replaces an user."""
+    """Replaces a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -319,7 +319,7 @@ class PolicyAdministrationServiceServicer:
     """
 
     def CreatePermission(self, request, context):
-        """Creates a permission; ALREADY_EXISTS where its key is taken.
+        """Creates a permission; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,7 +340,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePermission(self, request, context):
-        """Replaces a permission; NOT_FOUND where there is none.
+        """Replaces a permission; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -354,7 +354,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateResourceType(self, request, context):
-        """Creates a resource type; ALREADY_EXISTS where its key is taken.
+        """Creates a resource type; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,7 +375,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateResourceType(self, request, context):
-        """Replaces a resource type; NOT_FOUND where there is none.
+        """Replaces a resource type; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -389,7 +389,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRole(self, request, context):
-        """Creates a role; ALREADY_EXISTS where its key is taken.
+        """Creates a role; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -410,7 +410,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRole(self, request, context):
-        """Replaces a role; NOT_FOUND where there is none.
+        """Replaces a role; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -424,7 +424,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRule(self, request, context):
-        """Creates a rule; ALREADY_EXISTS where its key is taken.
+        """Creates a rule; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -445,7 +445,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRule(self, request, context):
-        """Replaces a rule; NOT_FOUND where there is none.
+        """Replaces a rule; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -459,7 +459,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateGrant(self, request, context):
-        """Creates a grant; ALREADY_EXISTS where its key is taken.
+        """Creates a grant; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -480,7 +480,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateGrant(self, request, context):
-        """Replaces a grant; NOT_FOUND where there is none.
+        """Replaces a grant; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -494,7 +494,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRoute(self, request, context):
-        """Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+        """Creates a route; ALREADY_EXISTS if its key is taken, ROUTE_CONFLICT if another route could
         take the same path and neither is the more specific.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -516,7 +516,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRoute(self, request, context):
-        """Replaces what a route needs; NOT_FOUND where there is none.
+        """Replaces what a route needs; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -530,7 +530,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateResource(self, request, context):
-        """Creates a resource; ALREADY_EXISTS where its key is taken.
+        """Creates a resource; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -551,7 +551,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateResource(self, request, context):
-        """Replaces a resource; NOT_FOUND where there is none.
+        """Replaces a resource; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -565,14 +565,14 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateUser(self, request, context):
-        """Creates an user; ALREADY_EXISTS where its key is taken.
+        """Creates a user; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Reads an user.
+        """Reads a user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -586,21 +586,21 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Replaces an user; NOT_FOUND where there is none.
+        """Replaces a user; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes an user.
+        """Deletes a user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateOrganization(self, request, context):
-        """Creates an organization; ALREADY_EXISTS where its key is taken.
+        """Creates an organization; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -621,7 +621,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrganization(self, request, context):
-        """Replaces an organization; NOT_FOUND where there is none.
+        """Replaces an organization; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -635,7 +635,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateMembership(self, request, context):
-        """Creates a membership; ALREADY_EXISTS where its key is taken.
+        """Creates a membership; ALREADY_EXISTS if its key is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -656,7 +656,7 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMembership(self, request, context):
-        """Replaces a membership; NOT_FOUND where there is none.
+        """Replaces a membership; NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -699,11 +699,11 @@ class PolicyAdministrationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Barrier(self, request, context):
-        """Returns when nobody anywhere can answer from before a revision any more: no process of the
-        service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
-        second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
-        off or dead. Without reach are permissions that a sidecar was told to keep open though it is
-        cut off. REVISION_NOT_REACHED where the revision is not committed.
+        """Returns when nothing answers from before a revision any more: no process of the service, and no
+        cache of its answers (guards, sidecars). It takes milliseconds, up to a second if answers are
+        cached, and up to `staleness_seconds_max` (5 s) if a process is disconnected or dead. It does not
+        cover the fail-open window of a disconnected sidecar. REVISION_NOT_REACHED if the revision is not
+        committed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,57 +38,57 @@ class PolicyAdministrationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyAdministrationServiceAsyncStub: ...
     CreatePermission: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreatePermissionRequest, _administration_service_pb2.CreatePermissionResponse]
-    """Creates a permission; ALREADY_EXISTS where its key is taken."""
+    """Creates a permission; ALREADY_EXISTS if its key is taken."""
     GetPermission: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetPermissionRequest, _administration_service_pb2.GetPermissionResponse]
     """Reads a permission."""
     ListPermissions: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListPermissionsRequest, _administration_service_pb2.ListPermissionsResponse]
     """Lists permissions."""
     UpdatePermission: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdatePermissionRequest, _administration_service_pb2.UpdatePermissionResponse]
-    """Replaces a permission; NOT_FOUND where there is none."""
+    """Replaces a permission; NOT_FOUND if there is none."""
     DeletePermission: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeletePermissionRequest, _administration_service_pb2.DeletePermissionResponse]
     """Deletes a permission."""
     CreateResourceType: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateResourceTypeRequest, _administration_service_pb2.CreateResourceTypeResponse]
-    """Creates a resource type; ALREADY_EXISTS where its key is taken."""
+    """Creates a resource type; ALREADY_EXISTS if its key is taken."""
     GetResourceType: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetResourceTypeRequest, _administration_service_pb2.GetResourceTypeResponse]
     """Reads a resource type."""
     ListResourceTypes: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListResourceTypesRequest, _administration_service_pb2.ListResourceTypesResponse]
     """Lists resource types."""
     UpdateResourceType: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateResourceTypeRequest, _administration_service_pb2.UpdateResourceTypeResponse]
-    """Replaces a resource type; NOT_FOUND where there is none."""
+    """Replaces a resource type; NOT_FOUND if there is none."""
     DeleteResourceType: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteResourceTypeRequest, _administration_service_pb2.DeleteResourceTypeResponse]
     """Deletes a resource type: from then on the defaults hold for it."""
     CreateRole: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateRoleRequest, _administration_service_pb2.CreateRoleResponse]
-    """Creates a role; ALREADY_EXISTS where its key is taken."""
+    """Creates a role; ALREADY_EXISTS if its key is taken."""
     GetRole: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetRoleRequest, _administration_service_pb2.GetRoleResponse]
     """Reads a role."""
     ListRoles: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListRolesRequest, _administration_service_pb2.ListRolesResponse]
     """Lists roles."""
     UpdateRole: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateRoleRequest, _administration_service_pb2.UpdateRoleResponse]
-    """Replaces a role; NOT_FOUND where there is none."""
+    """Replaces a role; NOT_FOUND if there is none."""
     DeleteRole: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteRoleRequest, _administration_service_pb2.DeleteRoleResponse]
     """Deletes a role."""
     CreateRule: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateRuleRequest, _administration_service_pb2.CreateRuleResponse]
-    """Creates a rule; ALREADY_EXISTS where its key is taken."""
+    """Creates a rule; ALREADY_EXISTS if its key is taken."""
     GetRule: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetRuleRequest, _administration_service_pb2.GetRuleResponse]
     """Reads a rule."""
     ListRules: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListRulesRequest, _administration_service_pb2.ListRulesResponse]
     """Lists rules."""
     UpdateRule: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateRuleRequest, _administration_service_pb2.UpdateRuleResponse]
-    """Replaces a rule; NOT_FOUND where there is none."""
+    """Replaces a rule; NOT_FOUND if there is none."""
     DeleteRule: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteRuleRequest, _administration_service_pb2.DeleteRuleResponse]
     """Deletes a rule."""
     CreateGrant: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateGrantRequest, _administration_service_pb2.CreateGrantResponse]
-    """Creates a grant; ALREADY_EXISTS where its key is taken."""
+    """Creates a grant; ALREADY_EXISTS if its key is taken."""
     GetGrant: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetGrantRequest, _administration_service_pb2.GetGrantResponse]
     """Reads a grant."""
     ListGrants: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListGrantsRequest, _administration_service_pb2.ListGrantsResponse]
     """Lists grants."""
     UpdateGrant: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateGrantRequest, _administration_service_pb2.UpdateGrantResponse]
-    """Replaces a grant; NOT_FOUND where there is none."""
+    """Replaces a grant; NOT_FOUND if there is none."""
     DeleteGrant: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteGrantRequest, _administration_service_pb2.DeleteGrantResponse]
     """Deletes a grant."""
     CreateRoute: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateRouteRequest, _administration_service_pb2.CreateRouteResponse]
-    """Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+    """Creates a route; ALREADY_EXISTS if its key is taken, ROUTE_CONFLICT if another route could
     take the same path and neither is the more specific.
     """
     GetRoute: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetRouteRequest, _administration_service_pb2.GetRouteResponse]
@@ -96,47 +96,47 @@ class PolicyAdministrationServiceStub:
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListRoutesRequest, _administration_service_pb2.ListRoutesResponse]
     """Lists routes."""
     UpdateRoute: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateRouteRequest, _administration_service_pb2.UpdateRouteResponse]
-    """Replaces what a route needs; NOT_FOUND where there is none."""
+    """Replaces what a route needs; NOT_FOUND if there is none."""
     DeleteRoute: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteRouteRequest, _administration_service_pb2.DeleteRouteResponse]
     """Deletes a route: from then on the paths that only it took are refused."""
     CreateResource: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateResourceRequest, _administration_service_pb2.CreateResourceResponse]
-    """Creates a resource; ALREADY_EXISTS where its key is taken."""
+    """Creates a resource; ALREADY_EXISTS if its key is taken."""
     GetResource: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetResourceRequest, _administration_service_pb2.GetResourceResponse]
     """Reads a resource."""
     ListResources: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListResourcesRequest, _administration_service_pb2.ListResourcesResponse]
     """Lists resources."""
     UpdateResource: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateResourceRequest, _administration_service_pb2.UpdateResourceResponse]
-    """Replaces a resource; NOT_FOUND where there is none."""
+    """Replaces a resource; NOT_FOUND if there is none."""
     DeleteResource: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteResourceRequest, _administration_service_pb2.DeleteResourceResponse]
     """Deletes a resource."""
     CreateUser: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateUserRequest, _administration_service_pb2.CreateUserResponse]
-    """Creates an user; ALREADY_EXISTS where its key is taken."""
+    """Creates a user; ALREADY_EXISTS if its key is taken."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetUserRequest, _administration_service_pb2.GetUserResponse]
-    """Reads an user."""
+    """Reads a user."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListUsersRequest, _administration_service_pb2.ListUsersResponse]
     """Lists users."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateUserRequest, _administration_service_pb2.UpdateUserResponse]
-    """Replaces an user; NOT_FOUND where there is none."""
+    """Replaces a user; NOT_FOUND if there is none."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteUserRequest, _administration_service_pb2.DeleteUserResponse]
-    """Deletes an user."""
+    """Deletes a user."""
     CreateOrganization: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateOrganizationRequest, _administration_service_pb2.CreateOrganizationResponse]
-    """Creates an organization; ALREADY_EXISTS where its key is taken."""
+    """Creates an organization; ALREADY_EXISTS if its key is taken."""
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetOrganizationRequest, _administration_service_pb2.GetOrganizationResponse]
     """Reads an organization."""
     ListOrganizations: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListOrganizationsRequest, _administration_service_pb2.ListOrganizationsResponse]
     """Lists organizations."""
     UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateOrganizationRequest, _administration_service_pb2.UpdateOrganizationResponse]
-    """Replaces an organization; NOT_FOUND where there is none."""
+    """Replaces an organization; NOT_FOUND if there is none."""
     DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteOrganizationRequest, _administration_service_pb2.DeleteOrganizationResponse]
     """Deletes an organization."""
     CreateMembership: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.CreateMembershipRequest, _administration_service_pb2.CreateMembershipResponse]
-    """Creates a membership; ALREADY_EXISTS where its key is taken."""
+    """Creates a membership; ALREADY_EXISTS if its key is taken."""
     GetMembership: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.GetMembershipRequest, _administration_service_pb2.GetMembershipResponse]
     """Reads a membership."""
     ListMemberships: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListMembershipsRequest, _administration_service_pb2.ListMembershipsResponse]
     """Lists memberships."""
     UpdateMembership: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateMembershipRequest, _administration_service_pb2.UpdateMembershipResponse]
-    """Replaces a membership; NOT_FOUND where there is none."""
+    """Replaces a membership; NOT_FOUND if there is none."""
     DeleteMembership: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteMembershipRequest, _administration_service_pb2.DeleteMembershipResponse]
     """Deletes a membership."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.RevokeSessionRequest, _administration_service_pb2.RevokeSessionResponse]
@@ -150,11 +150,11 @@ class PolicyAdministrationServiceStub:
     in their order, and apply them only after the stream has ended with OK.
     """
     Barrier: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.BarrierRequest, _administration_service_pb2.BarrierResponse]
-    """Returns when nobody anywhere can answer from before a revision any more: no process of the
-    service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
-    second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
-    off or dead. Without reach are permissions that a sidecar was told to keep open though it is
-    cut off. REVISION_NOT_REACHED where the revision is not committed.
+    """Returns when nothing answers from before a revision any more: no process of the service, and no
+    cache of its answers (guards, sidecars). It takes milliseconds, up to a second if answers are
+    cached, and up to `staleness_seconds_max` (5 s) if a process is disconnected or dead. It does not
+    cover the fail-open window of a disconnected sidecar. REVISION_NOT_REACHED if the revision is not
+    committed.
     """
 
 @_typing.type_check_only
@@ -165,57 +165,57 @@ class PolicyAdministrationServiceAsyncStub(PolicyAdministrationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePermission: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreatePermissionRequest, _administration_service_pb2.CreatePermissionResponse]  # type: ignore[assignment]
-    """Creates a permission; ALREADY_EXISTS where its key is taken."""
+    """Creates a permission; ALREADY_EXISTS if its key is taken."""
     GetPermission: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetPermissionRequest, _administration_service_pb2.GetPermissionResponse]  # type: ignore[assignment]
     """Reads a permission."""
     ListPermissions: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListPermissionsRequest, _administration_service_pb2.ListPermissionsResponse]  # type: ignore[assignment]
     """Lists permissions."""
     UpdatePermission: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdatePermissionRequest, _administration_service_pb2.UpdatePermissionResponse]  # type: ignore[assignment]
-    """Replaces a permission; NOT_FOUND where there is none."""
+    """Replaces a permission; NOT_FOUND if there is none."""
     DeletePermission: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeletePermissionRequest, _administration_service_pb2.DeletePermissionResponse]  # type: ignore[assignment]
     """Deletes a permission."""
     CreateResourceType: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateResourceTypeRequest, _administration_service_pb2.CreateResourceTypeResponse]  # type: ignore[assignment]
-    """Creates a resource type; ALREADY_EXISTS where its key is taken."""
+    """Creates a resource type; ALREADY_EXISTS if its key is taken."""
     GetResourceType: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetResourceTypeRequest, _administration_service_pb2.GetResourceTypeResponse]  # type: ignore[assignment]
     """Reads a resource type."""
     ListResourceTypes: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListResourceTypesRequest, _administration_service_pb2.ListResourceTypesResponse]  # type: ignore[assignment]
     """Lists resource types."""
     UpdateResourceType: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateResourceTypeRequest, _administration_service_pb2.UpdateResourceTypeResponse]  # type: ignore[assignment]
-    """Replaces a resource type; NOT_FOUND where there is none."""
+    """Replaces a resource type; NOT_FOUND if there is none."""
     DeleteResourceType: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteResourceTypeRequest, _administration_service_pb2.DeleteResourceTypeResponse]  # type: ignore[assignment]
     """Deletes a resource type: from then on the defaults hold for it."""
     CreateRole: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateRoleRequest, _administration_service_pb2.CreateRoleResponse]  # type: ignore[assignment]
-    """Creates a role; ALREADY_EXISTS where its key is taken."""
+    """Creates a role; ALREADY_EXISTS if its key is taken."""
     GetRole: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetRoleRequest, _administration_service_pb2.GetRoleResponse]  # type: ignore[assignment]
     """Reads a role."""
     ListRoles: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListRolesRequest, _administration_service_pb2.ListRolesResponse]  # type: ignore[assignment]
     """Lists roles."""
     UpdateRole: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateRoleRequest, _administration_service_pb2.UpdateRoleResponse]  # type: ignore[assignment]
-    """Replaces a role; NOT_FOUND where there is none."""
+    """Replaces a role; NOT_FOUND if there is none."""
     DeleteRole: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteRoleRequest, _administration_service_pb2.DeleteRoleResponse]  # type: ignore[assignment]
     """Deletes a role."""
     CreateRule: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateRuleRequest, _administration_service_pb2.CreateRuleResponse]  # type: ignore[assignment]
-    """Creates a rule; ALREADY_EXISTS where its key is taken."""
+    """Creates a rule; ALREADY_EXISTS if its key is taken."""
     GetRule: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetRuleRequest, _administration_service_pb2.GetRuleResponse]  # type: ignore[assignment]
     """Reads a rule."""
     ListRules: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListRulesRequest, _administration_service_pb2.ListRulesResponse]  # type: ignore[assignment]
     """Lists rules."""
     UpdateRule: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateRuleRequest, _administration_service_pb2.UpdateRuleResponse]  # type: ignore[assignment]
-    """Replaces a rule; NOT_FOUND where there is none."""
+    """Replaces a rule; NOT_FOUND if there is none."""
     DeleteRule: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteRuleRequest, _administration_service_pb2.DeleteRuleResponse]  # type: ignore[assignment]
     """Deletes a rule."""
     CreateGrant: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateGrantRequest, _administration_service_pb2.CreateGrantResponse]  # type: ignore[assignment]
-    """Creates a grant; ALREADY_EXISTS where its key is taken."""
+    """Creates a grant; ALREADY_EXISTS if its key is taken."""
     GetGrant: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetGrantRequest, _administration_service_pb2.GetGrantResponse]  # type: ignore[assignment]
     """Reads a grant."""
     ListGrants: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListGrantsRequest, _administration_service_pb2.ListGrantsResponse]  # type: ignore[assignment]
     """Lists grants."""
     UpdateGrant: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateGrantRequest, _administration_service_pb2.UpdateGrantResponse]  # type: ignore[assignment]
-    """Replaces a grant; NOT_FOUND where there is none."""
+    """Replaces a grant; NOT_FOUND if there is none."""
     DeleteGrant: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteGrantRequest, _administration_service_pb2.DeleteGrantResponse]  # type: ignore[assignment]
     """Deletes a grant."""
     CreateRoute: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateRouteRequest, _administration_service_pb2.CreateRouteResponse]  # type: ignore[assignment]
-    """Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+    """Creates a route; ALREADY_EXISTS if its key is taken, ROUTE_CONFLICT if another route could
     take the same path and neither is the more specific.
     """
     GetRoute: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetRouteRequest, _administration_service_pb2.GetRouteResponse]  # type: ignore[assignment]
@@ -223,47 +223,47 @@ class PolicyAdministrationServiceAsyncStub(PolicyAdministrationServiceStub):
     ListRoutes: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListRoutesRequest, _administration_service_pb2.ListRoutesResponse]  # type: ignore[assignment]
     """Lists routes."""
     UpdateRoute: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateRouteRequest, _administration_service_pb2.UpdateRouteResponse]  # type: ignore[assignment]
-    """Replaces what a route needs; NOT_FOUND where there is none."""
+    """Replaces what a route needs; NOT_FOUND if there is none."""
     DeleteRoute: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteRouteRequest, _administration_service_pb2.DeleteRouteResponse]  # type: ignore[assignment]
     """Deletes a route: from then on the paths that only it took are refused."""
     CreateResource: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateResourceRequest, _administration_service_pb2.CreateResourceResponse]  # type: ignore[assignment]
-    """Creates a resource; ALREADY_EXISTS where its key is taken."""
+    """Creates a resource; ALREADY_EXISTS if its key is taken."""
     GetResource: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetResourceRequest, _administration_service_pb2.GetResourceResponse]  # type: ignore[assignment]
     """Reads a resource."""
     ListResources: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListResourcesRequest, _administration_service_pb2.ListResourcesResponse]  # type: ignore[assignment]
     """Lists resources."""
     UpdateResource: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateResourceRequest, _administration_service_pb2.UpdateResourceResponse]  # type: ignore[assignment]
-    """Replaces a resource; NOT_FOUND where there is none."""
+    """Replaces a resource; NOT_FOUND if there is none."""
     DeleteResource: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteResourceRequest, _administration_service_pb2.DeleteResourceResponse]  # type: ignore[assignment]
     """Deletes a resource."""
     CreateUser: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateUserRequest, _administration_service_pb2.CreateUserResponse]  # type: ignore[assignment]
-    """Creates an user; ALREADY_EXISTS where its key is taken."""
+    """Creates a user; ALREADY_EXISTS if its key is taken."""
     GetUser: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetUserRequest, _administration_service_pb2.GetUserResponse]  # type: ignore[assignment]
-    """Reads an user."""
+    """Reads a user."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListUsersRequest, _administration_service_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists users."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateUserRequest, _administration_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Replaces an user; NOT_FOUND where there is none."""
+    """Replaces a user; NOT_FOUND if there is none."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteUserRequest, _administration_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Deletes an user."""
+    """Deletes a user."""
     CreateOrganization: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateOrganizationRequest, _administration_service_pb2.CreateOrganizationResponse]  # type: ignore[assignment]
-    """Creates an organization; ALREADY_EXISTS where its key is taken."""
+    """Creates an organization; ALREADY_EXISTS if its key is taken."""
     GetOrganization: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetOrganizationRequest, _administration_service_pb2.GetOrganizationResponse]  # type: ignore[assignment]
     """Reads an organization."""
     ListOrganizations: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListOrganizationsRequest, _administration_service_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
     """Lists organizations."""
     UpdateOrganization: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateOrganizationRequest, _administration_service_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
-    """Replaces an organization; NOT_FOUND where there is none."""
+    """Replaces an organization; NOT_FOUND if there is none."""
     DeleteOrganization: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteOrganizationRequest, _administration_service_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
     """Deletes an organization."""
     CreateMembership: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.CreateMembershipRequest, _administration_service_pb2.CreateMembershipResponse]  # type: ignore[assignment]
-    """Creates a membership; ALREADY_EXISTS where its key is taken."""
+    """Creates a membership; ALREADY_EXISTS if its key is taken."""
     GetMembership: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.GetMembershipRequest, _administration_service_pb2.GetMembershipResponse]  # type: ignore[assignment]
     """Reads a membership."""
     ListMemberships: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListMembershipsRequest, _administration_service_pb2.ListMembershipsResponse]  # type: ignore[assignment]
     """Lists memberships."""
     UpdateMembership: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.UpdateMembershipRequest, _administration_service_pb2.UpdateMembershipResponse]  # type: ignore[assignment]
-    """Replaces a membership; NOT_FOUND where there is none."""
+    """Replaces a membership; NOT_FOUND if there is none."""
     DeleteMembership: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DeleteMembershipRequest, _administration_service_pb2.DeleteMembershipResponse]  # type: ignore[assignment]
     """Deletes a membership."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.RevokeSessionRequest, _administration_service_pb2.RevokeSessionResponse]  # type: ignore[assignment]
@@ -277,11 +277,11 @@ class PolicyAdministrationServiceAsyncStub(PolicyAdministrationServiceStub):
     in their order, and apply them only after the stream has ended with OK.
     """
     Barrier: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.BarrierRequest, _administration_service_pb2.BarrierResponse]  # type: ignore[assignment]
-    """Returns when nobody anywhere can answer from before a revision any more: no process of the
-    service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
-    second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
-    off or dead. Without reach are permissions that a sidecar was told to keep open though it is
-    cut off. REVISION_NOT_REACHED where the revision is not committed.
+    """Returns when nothing answers from before a revision any more: no process of the service, and no
+    cache of its answers (guards, sidecars). It takes milliseconds, up to a second if answers are
+    cached, and up to `staleness_seconds_max` (5 s) if a process is disconnected or dead. It does not
+    cover the fail-open window of a disconnected sidecar. REVISION_NOT_REACHED if the revision is not
+    committed.
     """
 
 class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -295,7 +295,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreatePermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreatePermissionResponse, _abc.Awaitable[_administration_service_pb2.CreatePermissionResponse]]:
-        """Creates a permission; ALREADY_EXISTS where its key is taken."""
+        """Creates a permission; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetPermission(
@@ -319,7 +319,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdatePermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdatePermissionResponse, _abc.Awaitable[_administration_service_pb2.UpdatePermissionResponse]]:
-        """Replaces a permission; NOT_FOUND where there is none."""
+        """Replaces a permission; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeletePermission(
@@ -335,7 +335,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateResourceTypeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateResourceTypeResponse, _abc.Awaitable[_administration_service_pb2.CreateResourceTypeResponse]]:
-        """Creates a resource type; ALREADY_EXISTS where its key is taken."""
+        """Creates a resource type; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetResourceType(
@@ -359,7 +359,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateResourceTypeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateResourceTypeResponse, _abc.Awaitable[_administration_service_pb2.UpdateResourceTypeResponse]]:
-        """Replaces a resource type; NOT_FOUND where there is none."""
+        """Replaces a resource type; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteResourceType(
@@ -375,7 +375,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateRoleResponse, _abc.Awaitable[_administration_service_pb2.CreateRoleResponse]]:
-        """Creates a role; ALREADY_EXISTS where its key is taken."""
+        """Creates a role; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetRole(
@@ -399,7 +399,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateRoleResponse, _abc.Awaitable[_administration_service_pb2.UpdateRoleResponse]]:
-        """Replaces a role; NOT_FOUND where there is none."""
+        """Replaces a role; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteRole(
@@ -415,7 +415,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateRuleResponse, _abc.Awaitable[_administration_service_pb2.CreateRuleResponse]]:
-        """Creates a rule; ALREADY_EXISTS where its key is taken."""
+        """Creates a rule; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetRule(
@@ -439,7 +439,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateRuleResponse, _abc.Awaitable[_administration_service_pb2.UpdateRuleResponse]]:
-        """Replaces a rule; NOT_FOUND where there is none."""
+        """Replaces a rule; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteRule(
@@ -455,7 +455,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateGrantResponse, _abc.Awaitable[_administration_service_pb2.CreateGrantResponse]]:
-        """Creates a grant; ALREADY_EXISTS where its key is taken."""
+        """Creates a grant; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetGrant(
@@ -479,7 +479,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateGrantResponse, _abc.Awaitable[_administration_service_pb2.UpdateGrantResponse]]:
-        """Replaces a grant; NOT_FOUND where there is none."""
+        """Replaces a grant; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteGrant(
@@ -495,7 +495,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateRouteResponse, _abc.Awaitable[_administration_service_pb2.CreateRouteResponse]]:
-        """Creates a route; ALREADY_EXISTS where its key is taken, ROUTE_CONFLICT where another route could
+        """Creates a route; ALREADY_EXISTS if its key is taken, ROUTE_CONFLICT if another route could
         take the same path and neither is the more specific.
         """
 
@@ -521,7 +521,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateRouteResponse, _abc.Awaitable[_administration_service_pb2.UpdateRouteResponse]]:
-        """Replaces what a route needs; NOT_FOUND where there is none."""
+        """Replaces what a route needs; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteRoute(
@@ -537,7 +537,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateResourceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateResourceResponse, _abc.Awaitable[_administration_service_pb2.CreateResourceResponse]]:
-        """Creates a resource; ALREADY_EXISTS where its key is taken."""
+        """Creates a resource; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetResource(
@@ -561,7 +561,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateResourceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateResourceResponse, _abc.Awaitable[_administration_service_pb2.UpdateResourceResponse]]:
-        """Replaces a resource; NOT_FOUND where there is none."""
+        """Replaces a resource; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteResource(
@@ -577,7 +577,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateUserResponse, _abc.Awaitable[_administration_service_pb2.CreateUserResponse]]:
-        """Creates an user; ALREADY_EXISTS where its key is taken."""
+        """Creates a user; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -585,7 +585,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.GetUserResponse, _abc.Awaitable[_administration_service_pb2.GetUserResponse]]:
-        """Reads an user."""
+        """Reads a user."""
 
     @_abc_1.abstractmethod
     def ListUsers(
@@ -601,7 +601,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateUserResponse, _abc.Awaitable[_administration_service_pb2.UpdateUserResponse]]:
-        """Replaces an user; NOT_FOUND where there is none."""
+        """Replaces a user; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteUser(
@@ -609,7 +609,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.DeleteUserResponse, _abc.Awaitable[_administration_service_pb2.DeleteUserResponse]]:
-        """Deletes an user."""
+        """Deletes a user."""
 
     @_abc_1.abstractmethod
     def CreateOrganization(
@@ -617,7 +617,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateOrganizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateOrganizationResponse, _abc.Awaitable[_administration_service_pb2.CreateOrganizationResponse]]:
-        """Creates an organization; ALREADY_EXISTS where its key is taken."""
+        """Creates an organization; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetOrganization(
@@ -641,7 +641,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateOrganizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateOrganizationResponse, _abc.Awaitable[_administration_service_pb2.UpdateOrganizationResponse]]:
-        """Replaces an organization; NOT_FOUND where there is none."""
+        """Replaces an organization; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteOrganization(
@@ -657,7 +657,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.CreateMembershipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.CreateMembershipResponse, _abc.Awaitable[_administration_service_pb2.CreateMembershipResponse]]:
-        """Creates a membership; ALREADY_EXISTS where its key is taken."""
+        """Creates a membership; ALREADY_EXISTS if its key is taken."""
 
     @_abc_1.abstractmethod
     def GetMembership(
@@ -681,7 +681,7 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.UpdateMembershipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.UpdateMembershipResponse, _abc.Awaitable[_administration_service_pb2.UpdateMembershipResponse]]:
-        """Replaces a membership; NOT_FOUND where there is none."""
+        """Replaces a membership; NOT_FOUND if there is none."""
 
     @_abc_1.abstractmethod
     def DeleteMembership(
@@ -731,11 +731,11 @@ class PolicyAdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _administration_service_pb2.BarrierRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_administration_service_pb2.BarrierResponse, _abc.Awaitable[_administration_service_pb2.BarrierResponse]]:
-        """Returns when nobody anywhere can answer from before a revision any more: no process of the
-        service, and nobody who keeps its answers (guards, sidecars). It takes milliseconds, up to a
-        second where answers are kept, and up to `staleness_seconds_max` (5 s) where a process is cut
-        off or dead. Without reach are permissions that a sidecar was told to keep open though it is
-        cut off. REVISION_NOT_REACHED where the revision is not committed.
+        """Returns when nothing answers from before a revision any more: no process of the service, and no
+        cache of its answers (guards, sidecars). It takes milliseconds, up to a second if answers are
+        cached, and up to `staleness_seconds_max` (5 s) if a process is disconnected or dead. It does not
+        cover the fail-open window of a disconnected sidecar. REVISION_NOT_REACHED if the revision is not
+        committed.
         """
 
 def add_PolicyAdministrationServiceServicer_to_server(servicer: PolicyAdministrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -152,8 +152,8 @@ class DecisionRecord(_message.Message):
     question came by itself. Where no route is found, `permission` is "http:request".
     """
     occurrences: _builtins.int
-    """How many equal denials the record stands for; all were answered with its decision id. Denials are
-    equal when all fields but id and time are. Grows for some seconds after the first.
+    """How many equal denials the record represents; all were answered with its decision id. Denials are
+    equal if all fields except id and time are. Grows for some seconds after the first.
     """
     query: _builtins.str
     """The method of AccessQueryService, e.g. "ListAllowedResources"; empty: not a query. Such a record
@@ -247,7 +247,7 @@ class ListDecisionsRequest(_message.Message):
     """Exact name of the caller who reported it."""
     @_builtins.property
     def resource(self) -> _core_pb2.ResourceRef:
-        """Resource type, and id where given."""
+        """Resource type, and id if given."""
 
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
@@ -343,7 +343,7 @@ Global___FollowDecisionsRequest: _TypeAlias = FollowDecisionsRequest  # noqa: Y0
 
 @_typing.final
 class FollowedDecision(_message.Message):
-    """A decision, and where to go on behind it."""
+    """A decision, and the cursor after it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -379,7 +379,7 @@ class FollowDecisionsResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where to go on, also where the filters left out everything."""
+    """Where the next page begins, also if no record matches the filters."""
     more: _builtins.bool
     """There is more now: ask again at once."""
     @_builtins.property
@@ -433,7 +433,7 @@ class GetDecisionResponse(_message.Message):
     OTHERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def decision(self) -> Global___DecisionRecord:
-        """The decision point's own record; where there is none, what was reported under this id."""
+        """The decision point's own record; if there is none, the one that was reported with this id."""
 
     @_builtins.property
     def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionRecord]:
@@ -705,7 +705,7 @@ class ReportDecisionsRequest(_message.Message):
     """The log's id, 32 hexadecimal digits: two logs of one origin never mix."""
     @_builtins.property
     def start(self) -> Global___LogPlace:
-        """Where the first frame starts. Not read where there are no frames."""
+        """Where the first frame starts. Not read if there are no frames."""
 
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogFrame]:

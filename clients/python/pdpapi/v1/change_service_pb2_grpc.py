@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class ChangeServiceStub:
-    """For those who keep answers of PolicyDecisionService and give them again: watchers.
+    """For clients that cache answers of PolicyDecisionService: watchers.
 
-    A watcher keeps an answer with its revision, drops it when a change touches it or when its
-    `reusable_for` is over, and gives it again only while it holds a lease. Without a lease it
-    asks. An answer from before the revision that the watcher was last told is not kept at all: what
-    would have dropped it has gone by.
+    A watcher caches an answer with its revision. It drops the answer when a change affects it or when
+    its `reusable_for` has passed, and uses it only while it has a lease. Without a lease it calls the
+    service. It does not cache an answer of a revision before the last one that it received: the change
+    that would have dropped the answer came earlier.
     """
 
     def __init__(self, channel):
@@ -48,23 +48,22 @@ class ChangeServiceStub:
 
 
 class ChangeServiceServicer:
-    """For those who keep answers of PolicyDecisionService and give them again: watchers.
+    """For clients that cache answers of PolicyDecisionService: watchers.
 
-    A watcher keeps an answer with its revision, drops it when a change touches it or when its
-    `reusable_for` is over, and gives it again only while it holds a lease. Without a lease it
-    asks. An answer from before the revision that the watcher was last told is not kept at all: what
-    would have dropped it has gone by.
+    A watcher caches an answer with its revision. It drops the answer when a change affects it or when
+    its `reusable_for` has passed, and uses it only while it has a lease. Without a lease it calls the
+    service. It does not cache an answer of a revision before the last one that it received: the change
+    that would have dropped the answer came earlier.
     """
 
     def Watch(self, request, context):
-        """Streams what changed after a revision, in order, and leases.
+        """Streams the changes after a revision, in order, and leases.
 
-        A stream ends by itself, with OK, after four to five minutes, so that clocks that run apart
-        cannot matter; and with an error where the lease ends too (FACTS_STALE, SHUTTING_DOWN) or the
-        watcher does not take what is sent for a second (LIMIT_EXCEEDED). After either the watcher opens
-        the next with the last `epoch` and `revision` that it was told, and misses nothing. After
-        REVISION_NOT_REACHED it drops everything and asks from now on: what it knows may be of a
-        history that no longer is.
+        A stream ends with OK after four to five minutes, so that the drift of clocks stays small. It ends
+        with an error if the lease ends too (FACTS_STALE, SHUTTING_DOWN), or if the watcher does not read
+        for a second (LIMIT_EXCEEDED). After both, the watcher opens the next stream with the last `epoch`
+        and `revision` that it received, and misses nothing. After REVISION_NOT_REACHED it drops
+        everything and subscribes from now on: its revision may belong to a history that was replaced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,12 +86,12 @@ def add_ChangeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChangeService:
-    """For those who keep answers of PolicyDecisionService and give them again: watchers.
+    """For clients that cache answers of PolicyDecisionService: watchers.
 
-    A watcher keeps an answer with its revision, drops it when a change touches it or when its
-    `reusable_for` is over, and gives it again only while it holds a lease. Without a lease it
-    asks. An answer from before the revision that the watcher was last told is not kept at all: what
-    would have dropped it has gone by.
+    A watcher caches an answer with its revision. It drops the answer when a change affects it or when
+    its `reusable_for` has passed, and uses it only while it has a lease. Without a lease it calls the
+    service. It does not cache an answer of a revision before the last one that it received: the change
+    that would have dropped the answer came earlier.
     """
 
     @staticmethod

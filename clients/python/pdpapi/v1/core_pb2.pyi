@@ -51,17 +51,17 @@ class _DenialKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DenialKind
     DENIAL_KIND_UNSPECIFIED: _DenialKind.ValueType  # 0
     """Not a denial."""
     DENIAL_KIND_UNAUTHENTICATED: _DenialKind.ValueType  # 1
-    """The token does not prove who asks: HTTP 401."""
+    """The token does not prove the actor's identity: HTTP 401."""
     DENIAL_KIND_FORBIDDEN: _DenialKind.ValueType  # 2
     """The actor is known and may not: HTTP 403."""
 
 class DenialKind(_DenialKind, metaclass=_DenialKindEnumTypeWrapper):
-    """What a guard turns a denial into."""
+    """The HTTP status class of a denial."""
 
 DENIAL_KIND_UNSPECIFIED: DenialKind.ValueType  # 0
 """Not a denial."""
 DENIAL_KIND_UNAUTHENTICATED: DenialKind.ValueType  # 1
-"""The token does not prove who asks: HTTP 401."""
+"""The token does not prove the actor's identity: HTTP 401."""
 DENIAL_KIND_FORBIDDEN: DenialKind.ValueType  # 2
 """The actor is known and may not: HTTP 403."""
 Global___DenialKind: _TypeAlias = DenialKind  # noqa: Y015
@@ -75,10 +75,10 @@ class _AnswerSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerSo
     ANSWER_SOURCE_UNSPECIFIED: _AnswerSource.ValueType  # 0
     """The decision point decided it for this very request."""
     ANSWER_SOURCE_CACHED: _AnswerSource.ValueType  # 1
-    """A sidecar gave the answer to an earlier, equal request again, and held a lease to do so."""
+    """A sidecar served the answer to an earlier, equal request from its cache, within a lease."""
     ANSWER_SOURCE_STAYED_OPEN: _AnswerSource.ValueType  # 2
-    """As CACHED, but without a lease: the sidecar is cut off, and its settings let this permission
-    stay open for a while.
+    """As CACHED, but without a lease: the sidecar is disconnected, and the permission is in its
+    fail-open window.
     """
 
 class AnswerSource(_AnswerSource, metaclass=_AnswerSourceEnumTypeWrapper):
@@ -87,10 +87,10 @@ class AnswerSource(_AnswerSource, metaclass=_AnswerSourceEnumTypeWrapper):
 ANSWER_SOURCE_UNSPECIFIED: AnswerSource.ValueType  # 0
 """The decision point decided it for this very request."""
 ANSWER_SOURCE_CACHED: AnswerSource.ValueType  # 1
-"""A sidecar gave the answer to an earlier, equal request again, and held a lease to do so."""
+"""A sidecar served the answer to an earlier, equal request from its cache, within a lease."""
 ANSWER_SOURCE_STAYED_OPEN: AnswerSource.ValueType  # 2
-"""As CACHED, but without a lease: the sidecar is cut off, and its settings let this permission
-stay open for a while.
+"""As CACHED, but without a lease: the sidecar is disconnected, and the permission is in its
+fail-open window.
 """
 Global___AnswerSource: _TypeAlias = AnswerSource  # noqa: Y015
 
@@ -240,7 +240,7 @@ Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
 
 @_typing.final
 class ResourceRef(_message.Message):
-    """What a resource is called: byte for byte, never trimmed, never folded."""
+    """The key of a resource. Compared byte for byte, never trimmed, never folded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -266,9 +266,7 @@ Global___ResourceRef: _TypeAlias = ResourceRef  # noqa: Y015
 
 @_typing.final
 class Resource(_message.Message):
-    """A thing that an actor wants to act upon. What the decision point has stored about
-    the resource wins over what a request says of it.
-    """
+    """A thing that an actor wants to use. Stored values win over those of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -282,9 +280,9 @@ class Resource(_message.Message):
     id: _builtins.str
     """The application's own id of the resource."""
     organization_id: _builtins.str
-    """The Clerk organization that owns it; empty: none, or not known. Of a request it is read only
-    where the resource is not stored. Send what your own database says of the resource, never the
-    actor's organization or anything else from the actor's request.
+    """The Clerk organization that owns it; empty: none, or not known. In a request it is read only if
+    the resource is not stored. Send the value of your own database, never the actor's organization
+    or anything else from the actor's request.
     """
     @_builtins.property
     def parent(self) -> Global___ResourceRef:
@@ -313,7 +311,7 @@ Global___Resource: _TypeAlias = Resource  # noqa: Y015
 
 @_typing.final
 class Actor(_message.Message):
-    """Who a token speaks for, as verified. Never copied from a request."""
+    """The user and session of a token, as verified. Never copied from a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -42,7 +42,7 @@ class CheckRequest(_message.Message):
     """Answer from this revision or a later one, or UNAVAILABLE. 0: no wish."""
     @_builtins.property
     def resource(self) -> _core_pb2.Resource:
-        """What the actor wants to act upon; absent where the permission needs no resource."""
+        """The resource that the actor wants to use; absent if the permission needs none."""
 
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
@@ -103,12 +103,12 @@ class CheckResponse(_message.Message):
     revision: _builtins.int
     """The revision of policy and facts that was read."""
     epoch: _builtins.str
-    """The history that `revision` counts; see ChangeService. Empty where no fact was read."""
+    """The history that `revision` counts; see ChangeService. Empty if no fact was read."""
     source: _core_pb2.AnswerSource.ValueType
     """Where the answer comes from."""
     @_builtins.property
     def actor(self) -> _core_pb2.Actor:
-        """The actor as verified. Absent where the token was refused, and in BatchCheck's results."""
+        """The actor as verified. Absent if the token was refused, and in BatchCheck's results."""
 
     @_builtins.property
     def reusable_until(self) -> _timestamp_pb2.Timestamp:
@@ -116,13 +116,13 @@ class CheckResponse(_message.Message):
 
     @_builtins.property
     def reusable_for(self) -> _duration_pb2.Duration:
-        """The same, counted from the moment of deciding, for who shares no clock with the decision point:
-        it ends so long after the request was SENT, on the sender's own monotonic clock.
+        """The same as a duration, for clients without a synchronized clock: it begins when the request was
+        SENT, on the sender's own monotonic clock.
         """
 
     @_builtins.property
     def ancestors(self) -> _containers.RepeatedCompositeFieldContainer[_core_pb2.ResourceRef]:
-        """The resources above the asked one, nearest first: a change of one of them touches the answer."""
+        """The resources above the requested one, nearest first: a change of one of them affects the answer."""
 
     @_builtins.property
     def step_up(self) -> Global___StepUp:
@@ -223,7 +223,7 @@ class CheckItem(_message.Message):
     """`resource-type:action`."""
     @_builtins.property
     def resource(self) -> _core_pb2.Resource:
-        """What the actor wants to act upon."""
+        """The resource that the actor wants to use."""
 
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
@@ -290,7 +290,7 @@ class BatchCheckResponse(_message.Message):
 
     @_builtins.property
     def actor(self) -> _core_pb2.Actor:
-        """The actor as verified; absent where the token was refused."""
+        """The actor as verified; absent if the token was refused."""
 
     def __init__(
         self,

@@ -31,11 +31,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
       ErrorInfo{reason: "REQUEST_INVALID", domain: "pdpapi.v1"}
     """
     ERROR_REASON_POLICY_INVALID: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. A policy document does not hold together; BadRequest names lines.
+    """INVALID_ARGUMENT. A policy document has errors; BadRequest names lines.
       ErrorInfo{reason: "POLICY_INVALID", domain: "pdpapi.v1"}
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 3
-    """RESOURCE_EXHAUSTED. A named limit was passed.
+    """RESOURCE_EXHAUSTED. A named limit was exceeded.
       ErrorInfo{reason: "LIMIT_EXCEEDED", metadata: {limit: "batch_items_max", maximum: "1000", value: "1001"}}
     """
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 4
@@ -47,7 +47,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
       ErrorInfo{reason: "ALREADY_EXISTS", metadata: {kind: "role", key: "ADMIN"}}
     """
     ERROR_REASON_REFERENCE_BROKEN: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION. Something else refers to it, or it would refer to nothing, or in a circle.
+    """FAILED_PRECONDITION. Another entity refers to it, or its reference is missing or circular.
       ErrorInfo{reason: "REFERENCE_BROKEN", metadata: {kind: "role", key: "ADMIN"}}
     """
     ERROR_REASON_CALLER_UNAUTHENTICATED: _ErrorReason.ValueType  # 7
@@ -64,21 +64,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_FACTS_STALE: _ErrorReason.ValueType  # 10
     """UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
-    it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
-    time is the reason, which the message names.
+    it last could, and is longer than `bound_ms`. No metadata: it never could, or the message names
+    another reason.
       ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
     """
     ERROR_REASON_REVISION_NOT_REACHED: _ErrorReason.ValueType  # 11
-    """UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
-    one that has.
+    """UNAVAILABLE. The process has not seen the requested revision in time. `seen` is the newest one
+    that it has seen.
       ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
     """
     ERROR_REASON_KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """UNAVAILABLE. No key set of the token's issuer is at hand.
+    """UNAVAILABLE. No key set of the token's issuer is available.
       ErrorInfo{reason: "KEYS_UNAVAILABLE"}
     """
     ERROR_REASON_AUDIT_UNAVAILABLE: _ErrorReason.ValueType  # 13
-    """UNAVAILABLE. A decision could not be put on record, so it is not given.
+    """UNAVAILABLE. A decision could not be logged, so it is not returned.
       ErrorInfo{reason: "AUDIT_UNAVAILABLE"}
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 14
@@ -90,22 +90,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
       ErrorInfo{reason: "INTERNAL", metadata: {request_id: "..."}}
     """
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 16
-    """UNAVAILABLE. From a sidecar: no server that it asks is in reach and answers, and it may not give
-    an earlier answer again.
+    """UNAVAILABLE. From a sidecar: no server answers, and no cached decision may be used.
       ErrorInfo{reason: "UPSTREAM_UNAVAILABLE"}
     """
     ERROR_REASON_UPSTREAM_REFUSED: _ErrorReason.ValueType  # 17
-    """UNAVAILABLE. From a sidecar: the server does not let the sidecar itself ask. Nothing is wrong with
-    who asked the sidecar.
+    """UNAVAILABLE. From a sidecar: the server refuses the sidecar itself. The caller of the sidecar made
+    no mistake.
       ErrorInfo{reason: "UPSTREAM_REFUSED"}
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 18
-    """RESOURCE_EXHAUSTED. The process has taken on as much as it can hold; RetryInfo says when to ask
-    again.
+    """RESOURCE_EXHAUSTED. The process is at capacity; RetryInfo says when to retry.
       ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
     """
     ERROR_REASON_REVISION_CHANGED: _ErrorReason.ValueType  # 19
-    """ABORTED. Since the revision that was expected somebody else has written what is to be written.
+    """ABORTED. The data to write was changed after the expected revision.
       ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
     """
     ERROR_REASON_ROUTE_CONFLICT: _ErrorReason.ValueType  # 20
@@ -113,8 +111,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
       ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
     """
     ERROR_REASON_SHARE_EXCEEDED: _ErrorReason.ValueType  # 21
-    """RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
-    RetryInfo says when to ask again.
+    """RESOURCE_EXHAUSTED. The caller has used its whole share; RetryInfo says when to retry.
       ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 22
@@ -138,11 +135,11 @@ ERROR_REASON_REQUEST_INVALID: ErrorReason.ValueType  # 1
   ErrorInfo{reason: "REQUEST_INVALID", domain: "pdpapi.v1"}
 """
 ERROR_REASON_POLICY_INVALID: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. A policy document does not hold together; BadRequest names lines.
+"""INVALID_ARGUMENT. A policy document has errors; BadRequest names lines.
   ErrorInfo{reason: "POLICY_INVALID", domain: "pdpapi.v1"}
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 3
-"""RESOURCE_EXHAUSTED. A named limit was passed.
+"""RESOURCE_EXHAUSTED. A named limit was exceeded.
   ErrorInfo{reason: "LIMIT_EXCEEDED", metadata: {limit: "batch_items_max", maximum: "1000", value: "1001"}}
 """
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 4
@@ -154,7 +151,7 @@ ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 5
   ErrorInfo{reason: "ALREADY_EXISTS", metadata: {kind: "role", key: "ADMIN"}}
 """
 ERROR_REASON_REFERENCE_BROKEN: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION. Something else refers to it, or it would refer to nothing, or in a circle.
+"""FAILED_PRECONDITION. Another entity refers to it, or its reference is missing or circular.
   ErrorInfo{reason: "REFERENCE_BROKEN", metadata: {kind: "role", key: "ADMIN"}}
 """
 ERROR_REASON_CALLER_UNAUTHENTICATED: ErrorReason.ValueType  # 7
@@ -171,21 +168,21 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 9
 """
 ERROR_REASON_FACTS_STALE: ErrorReason.ValueType  # 10
 """UNAVAILABLE. The process cannot confirm that it has seen every change. `age_ms` is the time since
-it last could, and is longer than `bound_ms`. No metadata: it never could, or something else than
-time is the reason, which the message names.
+it last could, and is longer than `bound_ms`. No metadata: it never could, or the message names
+another reason.
   ErrorInfo{reason: "FACTS_STALE", metadata: {age_ms: "5100", bound_ms: "5000"}}
 """
 ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 11
-"""UNAVAILABLE. The revision that was asked for has not been seen here in time. `seen` is the newest
-one that has.
+"""UNAVAILABLE. The process has not seen the requested revision in time. `seen` is the newest one
+that it has seen.
   ErrorInfo{reason: "REVISION_NOT_REACHED", metadata: {wanted: "12", seen: "11"}}
 """
 ERROR_REASON_KEYS_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""UNAVAILABLE. No key set of the token's issuer is at hand.
+"""UNAVAILABLE. No key set of the token's issuer is available.
   ErrorInfo{reason: "KEYS_UNAVAILABLE"}
 """
 ERROR_REASON_AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 13
-"""UNAVAILABLE. A decision could not be put on record, so it is not given.
+"""UNAVAILABLE. A decision could not be logged, so it is not returned.
   ErrorInfo{reason: "AUDIT_UNAVAILABLE"}
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 14
@@ -197,22 +194,20 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 15
   ErrorInfo{reason: "INTERNAL", metadata: {request_id: "..."}}
 """
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 16
-"""UNAVAILABLE. From a sidecar: no server that it asks is in reach and answers, and it may not give
-an earlier answer again.
+"""UNAVAILABLE. From a sidecar: no server answers, and no cached decision may be used.
   ErrorInfo{reason: "UPSTREAM_UNAVAILABLE"}
 """
 ERROR_REASON_UPSTREAM_REFUSED: ErrorReason.ValueType  # 17
-"""UNAVAILABLE. From a sidecar: the server does not let the sidecar itself ask. Nothing is wrong with
-who asked the sidecar.
+"""UNAVAILABLE. From a sidecar: the server refuses the sidecar itself. The caller of the sidecar made
+no mistake.
   ErrorInfo{reason: "UPSTREAM_REFUSED"}
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 18
-"""RESOURCE_EXHAUSTED. The process has taken on as much as it can hold; RetryInfo says when to ask
-again.
+"""RESOURCE_EXHAUSTED. The process is at capacity; RetryInfo says when to retry.
   ErrorInfo{reason: "OVERLOADED", metadata: {limit: "concurrent_rpcs_max", maximum: "1024"}}
 """
 ERROR_REASON_REVISION_CHANGED: ErrorReason.ValueType  # 19
-"""ABORTED. Since the revision that was expected somebody else has written what is to be written.
+"""ABORTED. The data to write was changed after the expected revision.
   ErrorInfo{reason: "REVISION_CHANGED", metadata: {expected: "11", revision: "12"}}
 """
 ERROR_REASON_ROUTE_CONFLICT: ErrorReason.ValueType  # 20
@@ -220,8 +215,7 @@ ERROR_REASON_ROUTE_CONFLICT: ErrorReason.ValueType  # 20
   ErrorInfo{reason: "ROUTE_CONFLICT", metadata: {route: "/a/{x}", other: "/{y}/b"}}
 """
 ERROR_REASON_SHARE_EXCEEDED: ErrorReason.ValueType  # 21
-"""RESOURCE_EXHAUSTED. The caller has used up its share of something, so that others keep theirs;
-RetryInfo says when to ask again.
+"""RESOURCE_EXHAUSTED. The caller has used its whole share; RetryInfo says when to retry.
   ErrorInfo{reason: "SHARE_EXCEEDED", metadata: {limit: "streams_share", maximum: "64"}}
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 22

@@ -164,8 +164,8 @@ Global___FilterTextTest: _TypeAlias = FilterTextTest  # noqa: Y015
 class ResourcePlan(_message.Message):
     """What an actor may do with the resources of one type.
 
-    As JSON it is the JSON form of protobuf (https://protobuf.dev/programming-guides/json). Whoever reads
-    it refuses a version, an outcome or a node that it does not know: to leave out a node may allow more.
+    As JSON it is the JSON form of protobuf (https://protobuf.dev/programming-guides/json). A reader must
+    refuse an unknown version, outcome or node: a filter without one of its nodes may allow more.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -133,7 +133,7 @@ export const ResourcePermissionsSchema: GenMessage<ResourcePermissions> = /*@__P
  */
 export type ListAllowedPermissionsResponse = Message<"pdpapi.v1.ListAllowedPermissionsResponse"> & {
   /**
-   * results[i] is about resources[i]. Where the actor is refused, nothing is allowed; where the token
+   * results[i] is about resources[i]. If the actor is refused, nothing is allowed; if the token
    * is refused, no policy is read and both lists are empty.
    *
    * @generated from field: repeated pdpapi.v1.ResourcePermissions results = 1;
@@ -148,7 +148,7 @@ export type ListAllowedPermissionsResponse = Message<"pdpapi.v1.ListAllowedPermi
   refusal?: QueryRefusal | undefined;
 
   /**
-   * The actor as verified; absent where the token was refused.
+   * The actor as verified; absent if the token was refused.
    *
    * @generated from field: pdpapi.v1.Actor actor = 3;
    */
@@ -169,7 +169,7 @@ export type ListAllowedPermissionsResponse = Message<"pdpapi.v1.ListAllowedPermi
   revision: bigint;
 
   /**
-   * The history that `revision` counts; see ChangeService. Empty where no fact was read.
+   * The history that `revision` counts; see ChangeService. Empty if no fact was read.
    *
    * @generated from field: string epoch = 6;
    */
@@ -262,7 +262,7 @@ export type ListAllowedResourcesResponse = Message<"pdpapi.v1.ListAllowedResourc
 
   /**
    * Empty: the last page. A page may be short, or hold no id, and still not be the last: the work for
-   * one page is bounded, and the token goes on where it ended.
+   * one page is bounded, and the token continues it.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -276,7 +276,7 @@ export type ListAllowedResourcesResponse = Message<"pdpapi.v1.ListAllowedResourc
   refusal?: QueryRefusal | undefined;
 
   /**
-   * The actor as verified; absent where the token was refused.
+   * The actor as verified; absent if the token was refused.
    *
    * @generated from field: pdpapi.v1.Actor actor = 4;
    */
@@ -298,7 +298,7 @@ export type ListAllowedResourcesResponse = Message<"pdpapi.v1.ListAllowedResourc
   revision: bigint;
 
   /**
-   * The history that `revision` counts; see ChangeService. Empty where no fact was read.
+   * The history that `revision` counts; see ChangeService. Empty if no fact was read.
    *
    * @generated from field: string epoch = 7;
    */
@@ -362,7 +362,7 @@ export const ListAllowedActorsRequestSchema: GenMessage<ListAllowedActorsRequest
   messageDesc(file_pdpapi_v1_access_query_service, 6);
 
 /**
- * A rule that decides for an actor, and how it comes to them.
+ * A rule that decides for an actor, and the grant through which it applies.
  *
  * @generated from message pdpapi.v1.AccessPath
  */
@@ -389,8 +389,8 @@ export type AccessPath = Message<"pdpapi.v1.AccessPath"> & {
   ruleId: string;
 
   /**
-   * The rule's condition in CEL; empty: none. It is not evaluated, for it may read the token and the
-   * request of a session that is not known here.
+   * The rule's condition in CEL; empty: none. It is not evaluated, because it may read the token and
+   * the request of a session, which are not known here.
    *
    * @generated from field: string condition = 4;
    */
@@ -412,7 +412,7 @@ export const AccessPathSchema: GenMessage<AccessPath> = /*@__PURE__*/
   messageDesc(file_pdpapi_v1_access_query_service, 7);
 
 /**
- * A user who may, while they act in one organization or in none.
+ * A user who has the permission while one organization is active, or none.
  *
  * @generated from message pdpapi.v1.AllowedActor
  */
@@ -425,22 +425,22 @@ export type AllowedActor = Message<"pdpapi.v1.AllowedActor"> & {
   userId: string;
 
   /**
-   * The active organization in which they may; empty: without an active organization.
+   * The organization that must be active; empty: none.
    *
    * @generated from field: string organization_id = 2;
    */
   organizationId: string;
 
   /**
-   * Each of these allows it where its condition holds; at least one.
+   * Each of these allows it if its condition is true; at least one.
    *
    * @generated from field: repeated pdpapi.v1.AccessPath allowed_by = 3;
    */
   allowedBy: AccessPath[];
 
   /**
-   * Each of these denies it where its condition holds or cannot be evaluated. All have a condition:
-   * whom a rule without one denies is not an allowed actor.
+   * Each of these denies it if its condition is true or cannot be evaluated. All have a condition: a
+   * user who is denied by a rule without one is not an allowed actor.
    *
    * @generated from field: repeated pdpapi.v1.AccessPath denied_by = 4;
    */
@@ -461,7 +461,7 @@ export const AllowedActorSchema: GenMessage<AllowedActor> = /*@__PURE__*/
  */
 export type ListAllowedActorsResponse = Message<"pdpapi.v1.ListAllowedActorsResponse"> & {
   /**
-   * Those whom Check allows in a session that meets the conditions. Nobody else is ever allowed.
+   * The users that Check allows in a session that meets the conditions. It allows nobody else.
    *
    * @generated from field: repeated pdpapi.v1.AllowedActor actors = 1;
    */
@@ -582,7 +582,7 @@ export type PlanResourcesResponse = Message<"pdpapi.v1.PlanResourcesResponse"> &
   refusal?: QueryRefusal | undefined;
 
   /**
-   * The actor as verified; absent where the token was refused.
+   * The actor as verified; absent if the token was refused.
    *
    * @generated from field: pdpapi.v1.Actor actor = 3;
    */
@@ -603,7 +603,7 @@ export type PlanResourcesResponse = Message<"pdpapi.v1.PlanResourcesResponse"> &
   revision: bigint;
 
   /**
-   * The history that `revision` counts; see ChangeService. Empty where no fact was read.
+   * The history that `revision` counts; see ChangeService. Empty if no fact was read.
    *
    * @generated from field: string epoch = 6;
    */

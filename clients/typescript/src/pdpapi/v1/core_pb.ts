@@ -16,7 +16,7 @@ export const file_pdpapi_v1_core: GenFile = /*@__PURE__*/
   fileDesc("ChRwZHBhcGkvdjEvY29yZS5wcm90bxIJcGRwYXBpLnYxIicKC1Jlc291cmNlUmVmEgwKBHR5cGUYASABKAkSCgoCaWQYAiABKAkikgEKCFJlc291cmNlEgwKBHR5cGUYASABKAkSCgoCaWQYAiABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAMgASgJEiYKBnBhcmVudBgEIAEoCzIWLnBkcGFwaS52MS5SZXNvdXJjZVJlZhIrCgphdHRyaWJ1dGVzGAUgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJeCgVBY3RvchIPCgd1c2VyX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSFwoPb3JnYW5pemF0aW9uX2lkGAMgASgJEhcKD2ltcGVyc29uYXRvcl9pZBgEIAEoCSpLCghEZWNpc2lvbhIYChRERUNJU0lPTl9VTlNQRUNJRklFRBAAEhIKDkRFQ0lTSU9OX0FMTE9XEAESEQoNREVDSVNJT05fREVOWRACKmUKCkRlbmlhbEtpbmQSGwoXREVOSUFMX0tJTkRfVU5TUEVDSUZJRUQQABIfChtERU5JQUxfS0lORF9VTkFVVEhFTlRJQ0FURUQQARIZChVERU5JQUxfS0lORF9GT1JCSURERU4QAipmCgxBbnN3ZXJTb3VyY2USHQoZQU5TV0VSX1NPVVJDRV9VTlNQRUNJRklFRBAAEhgKFEFOU1dFUl9TT1VSQ0VfQ0FDSEVEEAESHQoZQU5TV0VSX1NPVVJDRV9TVEFZRURfT1BFThACKo0KCg5EZWNpc2lvblJlYXNvbhIfChtERUNJU0lPTl9SRUFTT05fVU5TUEVDSUZJRUQQABIjCh9ERUNJU0lPTl9SRUFTT05fQUxMT1dFRF9CWV9SVUxFEAESIgoeREVDSVNJT05fUkVBU09OX1FVRVJZX0FOU1dFUkVEEAISIwofREVDSVNJT05fUkVBU09OX1RPS0VOX01BTEZPUk1FRBAKEi8KK0RFQ0lTSU9OX1JFQVNPTl9UT0tFTl9BTEdPUklUSE1fTk9UX0FMTE9XRUQQCxInCiNERUNJU0lPTl9SRUFTT05fVE9LRU5fTk9UX0FfU0VTU0lPThAMEikKJURFQ0lTSU9OX1JFQVNPTl9UT0tFTl9JU1NVRVJfTUlTTUFUQ0gQDRIlCiFERUNJU0lPTl9SRUFTT05fVE9LRU5fS0VZX1VOS05PV04QDhIrCidERUNJU0lPTl9SRUFTT05fVE9LRU5fU0lHTkFUVVJFX0lOVkFMSUQQDxInCiNERUNJU0lPTl9SRUFTT05fVE9LRU5fQ0xBSU1fSU5WQUxJRBAQEiEKHURFQ0lTSU9OX1JFQVNPTl9UT0tFTl9FWFBJUkVEEBESJwojREVDSVNJT05fUkVBU09OX1RPS0VOX05PVF9ZRVRfVkFMSUQQEhIrCidERUNJU0lPTl9SRUFTT05fVE9LRU5fTElGRVRJTUVfVE9PX0xPTkcQExIuCipERUNJU0lPTl9SRUFTT05fVE9LRU5fUEFSVFlfTk9UX0FVVEhPUklaRUQQFBIrCidERUNJU0lPTl9SRUFTT05fVE9LRU5fQVVESUVOQ0VfTUlTTUFUQ0gQFRIjCh9ERUNJU0lPTl9SRUFTT05fU0VTU0lPTl9QRU5ESU5HEBYSIwofREVDSVNJT05fUkVBU09OX1NFU1NJT05fUkVWT0tFRBAXEicKI0RFQ0lTSU9OX1JFQVNPTl9UT0tFTl9QQVJUWV9NSVNTSU5HEBgSIQodREVDSVNJT05fUkVBU09OX0FDVE9SX1VOS05PV04QKBIiCh5ERUNJU0lPTl9SRUFTT05fQUNUT1JfRElTQUJMRUQQKRImCiJERUNJU0lPTl9SRUFTT05fTUVNQkVSU0hJUF9VTktOT1dOECoSJgoiREVDSVNJT05fUkVBU09OX1dST05HX09SR0FOSVpBVElPThArEiYKIkRFQ0lTSU9OX1JFQVNPTl9QRVJNSVNTSU9OX1VOS05PV04QLBIqCiZERUNJU0lPTl9SRUFTT05fUEVSTUlTU0lPTl9OT1RfR1JBTlRFRBAtEiUKIURFQ0lTSU9OX1JFQVNPTl9DT05ESVRJT05fTk9UX01FVBAuEiQKIERFQ0lTSU9OX1JFQVNPTl9DT05ESVRJT05fRkFJTEVEEC8SJQohREVDSVNJT05fUkVBU09OX0FUVFJJQlVURV9NSVNTSU5HEDASIgoeREVDSVNJT05fUkVBU09OX0RFTklFRF9CWV9SVUxFEDESIQodREVDSVNJT05fUkVBU09OX1JPVVRFX1VOS05PV04QMhIiCh5ERUNJU0lPTl9SRUFTT05fUEFUSF9BTUJJR1VPVVMQMxIxCi1ERUNJU0lPTl9SRUFTT05fUkVTT1VSQ0VfT1JHQU5JWkFUSU9OX1VOS05PV04QNBIkCiBERUNJU0lPTl9SRUFTT05fUkVTT1VSQ0VfVU5LTk9XThA1YgZwcm90bzM", [file_google_protobuf_struct]);
 
 /**
- * What a resource is called: byte for byte, never trimmed, never folded.
+ * The key of a resource. Compared byte for byte, never trimmed, never folded.
  *
  * @generated from message pdpapi.v1.ResourceRef
  */
@@ -44,8 +44,7 @@ export const ResourceRefSchema: GenMessage<ResourceRef> = /*@__PURE__*/
   messageDesc(file_pdpapi_v1_core, 0);
 
 /**
- * A thing that an actor wants to act upon. What the decision point has stored about
- * the resource wins over what a request says of it.
+ * A thing that an actor wants to use. Stored values win over those of a request.
  *
  * @generated from message pdpapi.v1.Resource
  */
@@ -65,9 +64,9 @@ export type Resource = Message<"pdpapi.v1.Resource"> & {
   id: string;
 
   /**
-   * The Clerk organization that owns it; empty: none, or not known. Of a request it is read only
-   * where the resource is not stored. Send what your own database says of the resource, never the
-   * actor's organization or anything else from the actor's request.
+   * The Clerk organization that owns it; empty: none, or not known. In a request it is read only if
+   * the resource is not stored. Send the value of your own database, never the actor's organization
+   * or anything else from the actor's request.
    *
    * @generated from field: string organization_id = 3;
    */
@@ -96,7 +95,7 @@ export const ResourceSchema: GenMessage<Resource> = /*@__PURE__*/
   messageDesc(file_pdpapi_v1_core, 1);
 
 /**
- * Who a token speaks for, as verified. Never copied from a request.
+ * The user and session of a token, as verified. Never copied from a request.
  *
  * @generated from message pdpapi.v1.Actor
  */
@@ -172,7 +171,7 @@ export const DecisionSchema: GenEnum<Decision> = /*@__PURE__*/
   enumDesc(file_pdpapi_v1_core, 0);
 
 /**
- * What a guard turns a denial into.
+ * The HTTP status class of a denial.
  *
  * @generated from enum pdpapi.v1.DenialKind
  */
@@ -185,7 +184,7 @@ export enum DenialKind {
   UNSPECIFIED = 0,
 
   /**
-   * The token does not prove who asks: HTTP 401.
+   * The token does not prove the actor's identity: HTTP 401.
    *
    * @generated from enum value: DENIAL_KIND_UNAUTHENTICATED = 1;
    */
@@ -219,15 +218,15 @@ export enum AnswerSource {
   UNSPECIFIED = 0,
 
   /**
-   * A sidecar gave the answer to an earlier, equal request again, and held a lease to do so.
+   * A sidecar served the answer to an earlier, equal request from its cache, within a lease.
    *
    * @generated from enum value: ANSWER_SOURCE_CACHED = 1;
    */
   CACHED = 1,
 
   /**
-   * As CACHED, but without a lease: the sidecar is cut off, and its settings let this permission
-   * stay open for a while.
+   * As CACHED, but without a lease: the sidecar is disconnected, and the permission is in its
+   * fail-open window.
    *
    * @generated from enum value: ANSWER_SOURCE_STAYED_OPEN = 2;
    */

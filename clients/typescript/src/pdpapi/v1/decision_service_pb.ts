@@ -39,7 +39,7 @@ export type CheckRequest = Message<"pdpapi.v1.CheckRequest"> & {
   permission: string;
 
   /**
-   * What the actor wants to act upon; absent where the permission needs no resource.
+   * The resource that the actor wants to use; absent if the permission needs none.
    *
    * @generated from field: pdpapi.v1.Resource resource = 3;
    */
@@ -102,7 +102,7 @@ export type CheckResponse = Message<"pdpapi.v1.CheckResponse"> & {
   message: string;
 
   /**
-   * The actor as verified. Absent where the token was refused, and in BatchCheck's results.
+   * The actor as verified. Absent if the token was refused, and in BatchCheck's results.
    *
    * @generated from field: pdpapi.v1.Actor actor = 5;
    */
@@ -144,22 +144,22 @@ export type CheckResponse = Message<"pdpapi.v1.CheckResponse"> & {
   reusableUntil?: Timestamp | undefined;
 
   /**
-   * The same, counted from the moment of deciding, for who shares no clock with the decision point:
-   * it ends so long after the request was SENT, on the sender's own monotonic clock.
+   * The same as a duration, for clients without a synchronized clock: it begins when the request was
+   * SENT, on the sender's own monotonic clock.
    *
    * @generated from field: google.protobuf.Duration reusable_for = 11;
    */
   reusableFor?: Duration | undefined;
 
   /**
-   * The history that `revision` counts; see ChangeService. Empty where no fact was read.
+   * The history that `revision` counts; see ChangeService. Empty if no fact was read.
    *
    * @generated from field: string epoch = 12;
    */
   epoch: string;
 
   /**
-   * The resources above the asked one, nearest first: a change of one of them touches the answer.
+   * The resources above the requested one, nearest first: a change of one of them affects the answer.
    *
    * @generated from field: repeated pdpapi.v1.ResourceRef ancestors = 13;
    */
@@ -270,7 +270,7 @@ export type CheckItem = Message<"pdpapi.v1.CheckItem"> & {
   permission: string;
 
   /**
-   * What the actor wants to act upon.
+   * The resource that the actor wants to use.
    *
    * @generated from field: pdpapi.v1.Resource resource = 2;
    */
@@ -340,7 +340,7 @@ export type BatchCheckResponse = Message<"pdpapi.v1.BatchCheckResponse"> & {
   results: CheckResponse[];
 
   /**
-   * The actor as verified; absent where the token was refused.
+   * The actor as verified; absent if the token was refused.
    *
    * @generated from field: pdpapi.v1.Actor actor = 2;
    */
