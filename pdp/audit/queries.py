@@ -262,7 +262,9 @@ def _split(where: DecisionFilter) -> tuple[dict[str, _Texts], "list[ColumnElemen
         for column in (_column.resource_type, _column.resource_id)
         if column in texts
     ]
-    indexed: dict[str, _Texts] = {column.key: [(column, text)] for column, text in texts.items()}
+    indexed: dict[str, _Texts] = {
+        str(column.key): [(column, text)] for column, text in texts.items()
+    }
     if len(resource) == 2:  # noqa: PLR2004  # the index has both, in front of the id
         indexed["resource"] = resource
     else:
@@ -327,4 +329,4 @@ def _strays(
 
 def _records(connection: Connection, statement: Select[Any]) -> dict[str, DecisionRecord]:
     """Returns the records that a statement finds, by key."""
-    return {key: record_of(*row) for key, *row in connection.execute(statement)}
+    return {row.decision_id: record_of(*row[1:]) for row in connection.execute(statement)}
