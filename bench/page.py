@@ -164,6 +164,23 @@ def _queries(found: Mapping[str, Any]) -> str:
     return _table(("query, on PostgreSQL", "p50 ms", "p99 ms"), (_LEFT, _RIGHT, _RIGHT), rows)
 
 
+def _console(found: Mapping[str, Any]) -> str:
+    databases = found["databases"]
+    head = [f"page of the console, {found['records']:,} decisions, ms"]
+    for each in databases:
+        head += [f"{each['database']} p50", "p99"]
+    pages = zip(*(each["pages"] for each in databases), strict=True)
+    rows = [
+        (row[0]["page"], *(f"{page[name]:.0f}" for page in row for name in ("p50_ms", "p99_ms")))
+        for row in pages
+    ]
+    loaded = " and ".join(
+        f"{each['load_seconds']:.0f} s on {each['database']}" for each in databases
+    )
+    table = _table(head, (_LEFT, *([_RIGHT] * 2 * len(databases))), rows)
+    return f"{table}\n\nThe company and its decisions are loaded in {loaded}."
+
+
 def _rls(found: Mapping[str, Any]) -> str:
     names = {
         "by_hand": "the query by hand",
@@ -264,6 +281,7 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "log": _log,
     "million": _million,
     "queries": _queries,
+    "console": _console,
     "rls": _rls,
     "shadow": _shadow,
     "siem": _siem,

@@ -75,6 +75,9 @@ class Plan:
     resources: int = 1_000_000
     """Stored ones, on PostgreSQL, of which an actor may use a thousand."""
     query_calls: int = 1_000
+    console_records: int = 2_000_000
+    console_calls: int = 200
+    """Of each page."""
     webhook_seconds: int = 5
     revocations: int = 100
     staleness_revocations: int = 300
@@ -103,6 +106,8 @@ QUICK = Plan(
     distinct_users_asked=500,
     resources=20_000,
     query_calls=100,
+    console_records=50_000,
+    console_calls=20,
     webhook_seconds=1,
     revocations=10,
     staleness_revocations=20,

@@ -24,6 +24,8 @@ from pdp.model import (
     Reason,
     RefusedToken,
     Resource,
+    Role,
+    Rule,
     ToOrganizationRole,
     ToUser,
     User,
@@ -44,6 +46,7 @@ NAMES = (
 )
 """Of organizations. If there are more, numbers follow."""
 BATCH = 200
+TEAM_PERMISSIONS = ("invoice:edit", "invoice:delete", "report:view", "report:export", "case:answer")
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,11 @@ class Company:
         return render_document(self.document)
 
 
-def company(organizations: int = 6, members: int = 8, invoices: int = 12, seed: int = 1) -> Company:
-    """A company with so many customers, and so many members and invoices of each."""
+def company(
+    organizations: int = 6, members: int = 8, invoices: int = 12, seed: int = 1, *, teams: int = 0
+) -> Company:
+    """A company with so many customers, and so many members, invoices and teams of each. A team is
+    a role of its own, which two members hold."""
     random = Random(seed)
     users = [User(ANALYST, "security@vendor.example", "Security analyst 1")]
     grants = [Grant("security", "SECURITY_ANALYST", ToUser(ANALYST))]
@@ -70,6 +76,7 @@ def company(organizations: int = 6, members: int = 8, invoices: int = 12, seed: 
         users.append(User(f"user_support_{number}", name=f"Support agent {number}"))
         grants.append(Grant(f"support-{number}", "SUPPORT", ToUser(users[-1].id)))
     customers, memberships, resources = [], [], []
+    roles, rules = [], []
     by_organization: dict[str, list[str]] = {}
     by_invoice: dict[str, list[str]] = {}
     for index in range(organizations):
@@ -102,6 +109,15 @@ def company(organizations: int = 6, members: int = 8, invoices: int = 12, seed: 
             )
             if role is not None:
                 grants.append(Grant(f"{slug}-{member}", role, ToUser(user.id), InOrganization(id_)))
+        for team in range(teams):
+            role_name = f"{slug.upper()}_TEAM_{team}"
+            roles.append(Role(role_name, f"Team {team} of {name}", ("EMPLOYEE",)))
+            for permission in random.sample(TEAM_PERMISSIONS, 2):
+                rule_id = f"{role_name}.{permission}"
+                rules.append(Rule(rule_id, role_name, Effect.ALLOW, permission))
+            for holder in random.sample(by_organization[id_], 2):
+                grant_id = f"{slug}-team-{team}-{holder}"
+                grants.append(Grant(grant_id, role_name, ToUser(holder), InOrganization(id_)))
         by_invoice[id_] = [f"{slug}-{2026000 + number}" for number in range(invoices)]
         resources += [
             Resource(
@@ -116,8 +132,11 @@ def company(organizations: int = 6, members: int = 8, invoices: int = 12, seed: 
             )
             for invoice in by_invoice[id_]
         ]
+    policy = parse_document(POLICY.read_text(encoding="utf-8"))
     document = replace(
-        parse_document(POLICY.read_text(encoding="utf-8")),
+        policy,
+        roles=(*(policy.roles or ()), *roles),
+        rules=(*(policy.rules or ()), *rules),
         users=tuple(users),
         organizations=tuple(customers),
         memberships=tuple(memberships),
@@ -125,6 +144,11 @@ def company(organizations: int = 6, members: int = 8, invoices: int = 12, seed: 
         grants=tuple(grants),
     )
     return Company(document, by_organization, by_invoice)
+
+
+def large_company() -> Company:
+    """5,000 users, 40 organizations, 200 roles and 10,000 invoices, and a few of the vendor."""
+    return company(organizations=40, members=125, invoices=250, teams=5)
 
 
 def history(

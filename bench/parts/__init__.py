@@ -6,6 +6,7 @@ from bench.part import Part
 from bench.parts import (
     batch,
     check,
+    console,
     denials,
     edges,
     guards,
@@ -27,6 +28,7 @@ PARTS: Mapping[str, Part] = {
     "log": Part("the tree over the decision log", log.measure, ("taskset",)),
     "million": Part("a million users on PostgreSQL", million.measure, ("taskset",)),
     "queries": Part("what an actor may do and use", queries.measure, ("taskset",)),
+    "console": Part("pages of the console over a long log", console.measure, ("taskset",)),
     "rls": Part("a page of rows through filters and policies", rls.measure, ("taskset",)),
     "shadow": Part("a candidate policy beside the real one", shadow.measure, _LOAD),
     "webhooks": Part("Clerk's messages and revocations", webhooks.measure, ("taskset",)),

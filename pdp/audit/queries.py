@@ -1,14 +1,22 @@
-"""Reads the decision log from SQL, where the shippers of all processes write it."""
+"""Reads the decision log from SQL, where the shippers of all processes write it.
+
+`list` looks at a bounded number of records, whatever it is asked for (ADR 43). It goes back in
+steps. In each it takes the index, of one filter that is set, whose next STEP_ROWS entries
+reach back the farthest. The other filters are written so that no index serves them: then a planner
+needs no statistics.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import floor
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Engine, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, select, text
 
 from pdp.audit.order import Cursor, Range, end_of_order, number_new, ranges_from
 from pdp.audit.records import decode
 from pdp.audit.rows import filterable, row_key
-from pdp.audit.tables import audit_records
+from pdp.audit.tables import ID_TIMES, ID_UNIT_SECONDS, STRAY, audit_records
 from pdp.database.engine import begin_read
 from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
@@ -16,6 +24,9 @@ from pdp.model import DecisionRecord, Effect, Reason
 FOLLOW_RANGES_MAX = 100
 FOLLOW_POSITIONS_MAX = 10_000
 """Positions that one call reads: a filter without matches must not read the whole log."""
+STEP_ROWS: Final = 10_000
+STEPS_MAX: Final = 5
+"""STEPS_MAX * STEP_ROWS records are looked at for one page."""
 REPORTERS_MAX = 100
 """Records that are returned for one decision id."""
 
@@ -41,6 +52,16 @@ class DecisionFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A page. It may be short or empty although there are more."""
+
+    decisions: Sequence[DecisionRecord]
+    """Newest first by id."""
+    after: str | None
+    """The key behind which the list goes on; None: it is complete."""
+
+
+@dataclass(frozen=True, slots=True)
 class Followed:
     """The records after a cursor."""
 
@@ -58,29 +79,44 @@ class DecisionLog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def list(
-        self, where: DecisionFilter, after: str | None, limit: int
-    ) -> "list[DecisionRecord]":  # quoted: inside the class, `list` is this method
+    def list(self, where: DecisionFilter, after: str | None, limit: int) -> Listed:
         """Lists decisions, newest first by id.
 
         Args:
             where: The filter.
-            after: The `key` of the last decision of the page before; None: the first page.
+            after: `Listed.after` of the page before, or the `key` of a decision; None: the first
+                page.
             limit: The largest number of decisions.
 
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
-        statement = (
-            select(*RECORD_COLUMNS)
-            .where(*conditions(where))
-            .order_by(audit_records.c.decision_id.desc())
-            .limit(limit)
-        )
+        first, end = _ids(where)
         if after is not None:
-            statement = statement.where(audit_records.c.decision_id < filterable(after))
+            end = filterable(after) if end is None else min(filterable(after), end)
+        indexed, others = _split(where)
+        is_exact = len(indexed) <= 1 and not others
+        found: dict[str, DecisionRecord] = {}
         with begin_read(self._engine) as connection:
-            return [record_of(*row) for row in connection.execute(statement)]
+            if where.not_before is not None or where.before is not None:
+                found |= _strays(connection, where, after, limit + 1)
+            for _ in range(STEPS_MAX):
+                leading, begin = next(iter(indexed), ""), first
+                if not is_exact:
+                    leading, begin = _next_step(connection, indexed, first, end)
+                statement = _SELECT.where(*others, *_between(begin, end))
+                for name, texts in indexed.items():
+                    statement = statement.where(*_equal(texts, use_index=name == leading))
+                statement = statement.order_by(_column.decision_id.desc()).limit(limit + 1)
+                found |= _records(connection, statement)
+                end = begin
+                if begin == first or sum(key >= begin for key in found) > limit:
+                    break
+        keys = sorted((key for key in found if begin == first or key >= begin), reverse=True)
+        page = [found[key] for key in keys[:limit]]
+        if len(keys) > limit:
+            return Listed(page, keys[limit - 1])
+        return Listed(page, None if begin == first else begin)
 
     def end(self) -> Cursor:
         """Returns the cursor at the end of the log. Raises DatabaseUnavailable."""
@@ -153,6 +189,9 @@ class DecisionLog:
 
 _column = audit_records.c
 RECORD_COLUMNS = (_column.record, _column.reported_by, _column.occurrences, _column.last_decided_at)
+_SELECT = select(_column.decision_id, *RECORD_COLUMNS)
+_Texts = Sequence[tuple[ColumnElement[str], str]]
+"""Columns and their values."""
 
 
 def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, int]]:
@@ -179,23 +218,115 @@ def record_of(
 
 def conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
     """The conditions of a filter on the columns of the decision log."""
-    column = audit_records.c
+    return [*_equal(_texts(where), use_index=True), *_times(where)]
+
+
+def _texts(where: DecisionFilter) -> _Texts:
     texts: dict[ColumnElement[str], str | None] = {
-        column.user_id: where.user_id,
-        column.permission: where.permission,
-        column.resource_type: where.resource_type,
-        column.resource_id: where.resource_id,
-        column.effect: None if where.effect is None else where.effect.name,
-        column.reason: None if where.reason is None else where.reason.name,
-        column.organization_id: where.organization_id,
-        column.caller: where.caller,
-        column.reported_by: where.reported_by,
+        _column.user_id: where.user_id,
+        _column.permission: where.permission,
+        _column.resource_type: where.resource_type,
+        _column.resource_id: where.resource_id,
+        _column.effect: None if where.effect is None else where.effect.name,
+        _column.reason: None if where.reason is None else where.reason.name,
+        _column.organization_id: where.organization_id,
+        _column.caller: where.caller,
+        _column.reported_by: where.reported_by,
     }
-    conditions: list[ColumnElement[bool]] = [
-        column_ == filterable(text) for column_, text in texts.items() if text is not None
-    ]
+    return [(column, filterable(text)) for column, text in texts.items() if text is not None]
+
+
+def _times(where: DecisionFilter) -> "list[ColumnElement[bool]]":
+    found: list[ColumnElement[bool]] = []
     if where.not_before is not None:
-        conditions.append(column.decided_at >= where.not_before)
+        found.append(_column.decided_at >= where.not_before)
     if where.before is not None:
-        conditions.append(column.decided_at < where.before)
-    return conditions
+        found.append(_column.decided_at < where.before)
+    return found
+
+
+def _equal(texts: _Texts, *, use_index: bool) -> "list[ColumnElement[bool]]":
+    """Conditions for which an index of the columns can be used, or none can."""
+    return [(column if use_index else column.concat("")) == text for column, text in texts]
+
+
+# --- list -----------------------------------------------------------------------------------------
+
+
+def _split(where: DecisionFilter) -> tuple[dict[str, _Texts], "list[ColumnElement[bool]]"]:
+    """Returns the filters that an index in the order of ids serves, by name, and conditions for
+    the others."""
+    texts, others = dict(_texts(where)), _times(where)
+    resource = [
+        (column, texts.pop(column))
+        for column in (_column.resource_type, _column.resource_id)
+        if column in texts
+    ]
+    indexed: dict[str, _Texts] = {
+        str(column.key): [(column, text)] for column, text in texts.items()
+    }
+    if len(resource) == 2:  # noqa: PLR2004  # the index has both, in front of the id
+        indexed["resource"] = resource
+    else:
+        others += _equal(resource, use_index=False)
+    return indexed, others
+
+
+def _ids(where: DecisionFilter) -> tuple[str, str | None]:
+    """Returns the first id that a decision within the times of a filter can have, and the first one
+    behind; None: there is none. Strays are not within."""
+    earliest, latest = ID_TIMES
+    first, end = "", None
+    if where.not_before is not None and where.not_before >= earliest:
+        first = f"{floor(min(where.not_before, latest) / ID_UNIT_SECONDS) - 1:08x}"
+    if where.before is not None and where.before <= latest:
+        end = f"{floor(max(where.before, earliest) / ID_UNIT_SECONDS) + 2:08x}"
+    return first, end
+
+
+def _between(first: str, end: str | None) -> "list[ColumnElement[bool]]":
+    found: list[ColumnElement[bool]] = [_column.decision_id >= first] if first else []
+    return found if end is None else [*found, _column.decision_id < end]
+
+
+def _next_step(
+    connection: Connection, indexed: dict[str, _Texts], first: str, end: str | None
+) -> tuple[str, str]:
+    """Returns the filter whose next STEP_ROWS records reach back the farthest, and the id of the
+    last of them, or `first` if there are fewer."""
+    steps: list[tuple[str, str]] = []
+    for name, texts in (indexed or {"": ()}).items():
+        statement = (
+            select(_column.decision_id)
+            .where(*_equal(texts, use_index=True), *_between(first, end))
+            .order_by(_column.decision_id.desc())
+            .offset(STEP_ROWS)
+            .limit(1)
+        )
+        begin = connection.execute(statement).scalar()
+        if begin is None:
+            return name, first
+        steps.append((begin, name))
+    begin, name = min(steps)
+    return name, begin
+
+
+def _strays(
+    connection: Connection, where: DecisionFilter, after: str | None, limit: int
+) -> dict[str, DecisionRecord]:
+    """Returns the newest records that match, and whose id is not of the time of their decision."""
+    id_ = _column.decision_id.concat("")  # not from the index of all ids
+    statement = (
+        _SELECT.where(text(STRAY[connection.dialect.name]), *_times(where))
+        .where(*_equal(_texts(where), use_index=False))
+        .order_by(id_.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(id_ < filterable(after))
+    return _records(connection, statement)
+
+
+def _records(connection: Connection, statement: Select[Any]) -> dict[str, DecisionRecord]:
+    """Returns the records that a statement finds, by key."""
+    return {row.decision_id: record_of(*row[1:]) for row in connection.execute(statement)}

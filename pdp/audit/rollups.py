@@ -52,8 +52,8 @@ class Rollups:
             )
             self._minutes[key] += decisions
 
-    def _counts(self) -> Counter[tuple[int, str, int, str]]:
-        """By the primary key of the table."""
+    def counts(self) -> Counter[tuple[int, str, int, str]]:
+        """Returns the counts by the primary key of the table."""
         counts: Counter[tuple[int, str, int, str]] = Counter()
         for (minute, effect, *values), decisions in self._minutes.items():
             counted = [(EFFECT, effect)]
@@ -81,7 +81,7 @@ class Rollups:
             [
                 dict(zip(("step", "dimension", "start", "value"), key, strict=True))
                 | {"decisions": count}
-                for key, count in sorted(self._counts().items())
+                for key, count in sorted(self.counts().items())
             ],
         )
 

@@ -42,6 +42,32 @@ IMPERSONATED = 'substr(record, 1, 28) = \'{"actor":{"impersonator_id":\''
 ALLOWED = "reason = 'ALLOWED_BY_RULE' AND coalesce(reported_by, '') = ''"
 DENIED = "effect = 'DENY' AND coalesce(reported_by, '') = ''"
 
+# Records whose id is not of the time of their decision: of a clock that was set back, or reported.
+# A search by time finds all others by a range of ids (queries.py). The first eight digits of a
+# UUIDv7 count units of 65.536 s.
+ID_UNIT_SECONDS = 65.536
+ID_TIMES = (1_000, 100_000_000_000)
+"""Times, in Unix seconds, that ids are compared with; between them, each unit has eight digits."""
+_STRAY = (
+    "CASE WHEN decided_at BETWEEN {first} AND {last} THEN substr(decision_id, 1, 8) "
+    "NOT BETWEEN {before} AND {behind} ELSE TRUE END"
+)
+STRAY = {
+    "sqlite": _STRAY.format(
+        first=ID_TIMES[0],
+        last=ID_TIMES[1],
+        before="printf('%08x', CAST(decided_at / 65.536 AS INTEGER) - 1)",
+        behind="printf('%08x', CAST(decided_at / 65.536 AS INTEGER) + 1)",
+    ),
+    "postgresql": _STRAY.format(
+        first=ID_TIMES[0],
+        last=ID_TIMES[1],
+        before="lpad(to_hex(CAST(floor(decided_at / 65.536) AS BIGINT) - 1), 8, '0')",
+        behind="lpad(to_hex(CAST(floor(decided_at / 65.536) AS BIGINT) + 1), 8, '0')",
+    ),
+}
+"""By dialect."""
+
 audit_records = Table(
     "audit_records",
     metadata,
@@ -70,7 +96,13 @@ audit_records = Table(
     Column("last_decided_at", Double),
     # The grant through which a rule decided; NULL: none did, or an older version wrote the row.
     Column("grant_id", _text()),
-    Index("ix_audit_records_decided_at", "decided_at"),
+    Index(
+        "ix_audit_records_stray",
+        "decided_at",
+        sqlite_where=sa_text(STRAY["sqlite"]),
+        postgresql_where=sa_text(STRAY["postgresql"]),
+    ),
+    Index("ix_audit_records_effect", "effect", "decision_id"),
     Index("ix_audit_records_user", "user_id", "decision_id"),
     Index("ix_audit_records_organization", "organization_id", "decision_id"),
     Index("ix_audit_records_resource", "resource_type", "resource_id", "decision_id"),

@@ -1,6 +1,5 @@
 """`pdp allowed`: an actor's permissions and resources, and a resource's actors."""
 
-import enum
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,8 +8,18 @@ import typer
 
 from pdp.cli.ask import Context, Token, mapping, token_text
 from pdp.cli.connection import connects
-from pdp.cli.listing import PAGE_ITEMS, TABLE_ROWS, pages_of
-from pdp.cli.output import HELP_STYLE, emit_json, fail, note, show_table
+from pdp.cli.listing import (
+    PAGE_ITEMS,
+    TABLE_ROWS,
+    As,
+    Limit,
+    Output,
+    Row,
+    csv_text,
+    pages_of,
+    print_list,
+)
+from pdp.cli.output import HELP_STYLE, emit, emit_json, fail, note, show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
@@ -22,20 +31,6 @@ app = typer.Typer(
     rich_markup_mode=HELP_STYLE,
     help="What an actor may do, which resources they may use, and which actors may use a resource.",
 )
-
-
-class Output(enum.Enum):
-    """How an answer is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-As = Annotated[Output, typer.Option("-o", "--output", help="A table, or one JSON object a line.")]
-Limit = Annotated[
-    int | None,
-    typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} rows, all as JSON."),
-]
 
 
 @app.command("permissions")
@@ -74,7 +69,7 @@ def permissions(
             for text, result in rows
             for name in sorted((*result.allowed, *result.denied))
         )
-        show_table(("resource", "permission", "allowed"), found, heading=True)
+        _show(output, ("resource", "permission", "allowed"), found, None)
     _exit_if_refused(response)
 
 
@@ -119,7 +114,7 @@ def resources(
             for id_ in islice(found(), limit):
                 emit_json({"type": request.resource_type, "id": id_, "revision": response.revision})
         else:
-            _show(("id",), ((id_,) for id_ in found()), limit)
+            _show(output, ("id",), ((id_,) for id_ in found()), limit)
     _exit_if_refused(response)
 
 
@@ -140,7 +135,6 @@ def actors(
 
     Exit status: 0 answered, 2 no answer.
     """
-    from google.protobuf.json_format import MessageToDict
     from pdpapi.v1 import access_query_service_pb2 as pb
     from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
 
@@ -150,11 +144,7 @@ def actors(
     with connected(connection) as channel:
         ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, connection)
         found = (actor for page in pages_of(ask, request) for actor in page.actors)
-        if output is Output.JSON:
-            for actor in islice(found, limit):
-                emit_json(MessageToDict(actor, preserving_proto_field_name=True))
-            return
-        _show(ACTOR_COLUMNS, (row for actor in found for row in actor_rows(actor)), limit)
+        print_list(output, ACTOR_COLUMNS, found, actor_rows, limit)
 
 
 ACTOR_COLUMNS = ("user", "organization", "effect", "role", "grant", "rule", "condition", "until")
@@ -175,12 +165,15 @@ def path_rows(access: Any) -> Iterator[tuple[str, ...]]:
         yield (effect, path.role, path.grant_id, path.rule_id, path.condition, until)
 
 
-def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], limit: int | None) -> None:
+def _show(output: Output, columns: Row, rows: Iterable[Row], limit: int | None) -> None:
     found = iter(rows)
+    if output is Output.CSV:
+        emit(csv_text([columns, *islice(found, limit)]))
+        return
     shown = list(islice(found, limit or TABLE_ROWS))
     show_table(columns, shown, heading=True)
     if next(found, None) is not None:
-        note(f"there are more than these {len(shown)}: --limit shows more, -o json all")
+        note(f"there are more than these {len(shown)}: --limit shows more, -o csv or -o json all")
 
 
 def _exit_if_refused(response: Any) -> None:

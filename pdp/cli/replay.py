@@ -90,10 +90,10 @@ def _records(log: "DecisionLog", not_before: float) -> "Iterator[DecisionRecord]
     where, after = DecisionFilter(not_before=not_before), None
     while True:
         page = log.list(where, after, _PAGE)
-        yield from page
-        if len(page) < _PAGE:
+        yield from page.decisions
+        after = page.after
+        if after is None:
             return
-        after = log.key(page[-1])
 
 
 def _show(result: "Replay") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdp.cli.allowed import ACTOR_COLUMNS, actor_rows, path_rows
+from pdp.cli.allowed import ACTOR_COLUMNS, path_rows
 from pdp.cli.connection import connects
 from pdp.cli.listing import (
     GRANT_COLUMNS,
@@ -32,38 +32,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=HELP_STYLE,
-    help="Access reviews: who may what, and which grants and decisions need a look.",
+    help="Access reviews: what a user may do, and which grants and decisions need a look.",
 )
 app.add_typer(campaign_app, name="campaign")
 
 DAY_SECONDS = 86_400
 UNCOVERED_SHOWN = 5
 Days = Annotated[int, typer.Option(min=1, max=3_650, help="Length of the window in days.")]
-
-
-@app.command("who")
-@connects
-def who(
-    permission: Annotated[str, typer.Argument(help="e.g. course:edit")],
-    resource: Annotated[
-        str, typer.Argument(metavar="TYPE:ID", help="Default: the permission in general.")
-    ] = "",
-    limit: Limit = None,
-    output: As = Output.TABLE,
-    *,
-    connection: Connection,
-) -> None:
-    """Lists who has a permission on a resource, and through what."""
-    from pdpapi.v1 import access_query_service_pb2 as pb
-    from pdpapi.v1.access_query_service_pb2_grpc import AccessQueryServiceStub
-
-    request = pb.ListAllowedActorsRequest(permission=permission, page_size=PAGE_ITEMS)
-    if resource:
-        request.resource.type, _, request.resource.id = resource.partition(":")
-    with connected(connection) as channel:
-        ask = method_of(AccessQueryServiceStub(channel).ListAllowedActors, connection)
-        found = (actor for page in pages_of(ask, request) for actor in page.actors)
-        print_list(output, ACTOR_COLUMNS, found, actor_rows, limit)
 
 
 @app.command("user")

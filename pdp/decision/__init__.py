@@ -30,7 +30,7 @@ from pdp.decision.explain import explain
 from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
-from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.policy import CONSOLE, Policy, PolicyEntity, build_policy, reaches_console
 from pdp.decision.principal import Principal, holds, resolve_principal
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
@@ -38,6 +38,7 @@ from pdp.decision.situation import Account, Situation, account_of
 from pdp.decision.step_up import with_step_up
 
 __all__ = [
+    "CONSOLE",
     "AccessPath",
     "AccessPaths",
     "Account",
@@ -64,6 +65,7 @@ __all__ = [
     "explain",
     "holds",
     "plan_for",
+    "reaches_console",
     "reads_of",
     "resolve_principal",
     "search_for",

@@ -27,6 +27,7 @@ from pdp.model import (
     Rule,
     Tenancy,
     ToOrganizationRole,
+    ToUser,
     key_of,
 )
 
@@ -39,6 +40,7 @@ PolicyEntity = Permission | ResourceType | Role | Rule | Grant | Route
 CONSOLE: Final = "console:"
 """How the permissions of the security team's console begin. A rule that allows `*` does not allow
 them, and only a grant to a user that holds everywhere reaches them (ADR 35)."""
+
 
 _KINDS: Final = (Permission, ResourceType, Role, Rule, Grant, Route)
 _MEMO_RULES_MAX: Final = 1_000_000
@@ -368,4 +370,14 @@ def _replaced_grants(
             role: tuple(sorted(grants.values(), key=lambda grant: grant.id)) or None
             for role, grants in roles.items()
         },
+    )
+
+
+def reaches_console(grant: Grant, pattern: str) -> bool:
+    """Whether an allow rule about permissions of the console (`console:view`, `console:*`) counts
+    through a grant."""
+    return (
+        pattern.startswith(CONSOLE)
+        and isinstance(grant.subject, ToUser)
+        and grant.scope is EVERYWHERE
     )

@@ -5,6 +5,7 @@ Nothing is written, and no finding contains a secret.
 """
 
 import email.utils
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -15,12 +16,15 @@ from pdp.clerk.api import ANSWER_BYTES_MAX, REQUEST_SECONDS_MAX, ClerkApi
 from pdp.clock import Clock
 from pdp.database.engine import database_name, open_engine
 from pdp.database.migrations import schema_problem
+from pdp.decision import CONSOLE, Policy, reaches_console
 from pdp.doctor.findings import Finding, failed, fine, warning
 from pdp.doctor.token import examine_token
 from pdp.errors import ClerkError, ClerkRefused, DatabaseUnavailable, PdpError
 from pdp.facts import Store
+from pdp.facts.store.loader import read_policy
+from pdp.facts.store.references import find_referrers
 from pdp.identity import KeysReport, examine_keys
-from pdp.model import Role
+from pdp.model import Effect, Grant, Role
 from pdp.outgoing import open_client
 from pdp.settings import (
     ClerkSettings,
@@ -33,6 +37,9 @@ from pdp.settings import (
 CLOCK_WARNING_SECONDS = 2.0
 SECRET_KEYS = ("sk_live_", "sk_test_")
 DEVELOPMENT_KEY = "sk_test_"
+GRANTS_MAX = 1_000
+"""Grants of a role that are read."""
+GRANTS_SHOWN = 5
 
 VerifyRls = Callable[[Store], Iterable[tuple[str, str, str]]]
 """Finds what is wrong: subject, message, advice."""
@@ -78,6 +85,8 @@ def examine(
     yield from _ways(settings.clerk)
     if store is not None:
         yield from _default_role(settings.clerk, store)
+    if store is not None and settings.console.listen is not None:
+        yield from _console(store)
     if store is not None and rls is not None:
         yield from _row_level_security(store, rls)
     if token is not None:
@@ -124,6 +133,50 @@ def _default_role(clerk: ClerkSettings, store: Store) -> Iterator[Finding]:
             f"there is no role {clerk.default_role}: new users are created without it",
             "add the role to the policy, or correct the setting",
         )
+
+
+def _console(store: Store) -> Iterator[Finding]:
+    subject = "console"
+    reaching, without = 0, []
+    try:
+        with store.read() as reader:
+            for role, patterns in _console_rules(read_policy(reader)).items():
+                for grant in find_referrers(reader, Grant, limit=GRANTS_MAX, role=role):
+                    if any(reaches_console(grant, pattern) for pattern in patterns):
+                        reaching += 1
+                    else:
+                        without.append(grant.id)
+    except DatabaseUnavailable as error:
+        yield failed(subject, error.message, "check the database")
+        return
+    if without:
+        more = f" and {len(without) - GRANTS_SHOWN} more" if len(without) > GRANTS_SHOWN else ""
+        yield warning(
+            subject,
+            f"grants without effect: {', '.join(sorted(without)[:GRANTS_SHOWN])}{more}",
+            "only a grant to a user that holds everywhere reaches the console",
+        )
+    if not reaching:
+        yield warning(
+            subject,
+            "no grant reaches it: nobody can sign in",
+            "allow console:view in a role (`*` does not include it), and grant it to named users",
+        )
+    elif not without:
+        yield fine(subject, f"grants that reach it: {reaching}")
+
+
+def _console_rules(policy: Policy) -> dict[str, set[str]]:
+    """By role: what its rules allow of the console, also inherited ones. Without other roles."""
+    own: defaultdict[str, set[str]] = defaultdict(set)
+    for rule in policy.rules.values():
+        if rule.effect is Effect.ALLOW and rule.permission.startswith(CONSOLE):
+            own[rule.role].add(rule.permission)
+    by_role = {
+        name: set[str]().union(*(own[each] for each in policy.closure(name) if each in own))
+        for name in policy.roles
+    }
+    return {name: patterns for name, patterns in by_role.items() if patterns}
 
 
 def _row_level_security(store: Store, verify: VerifyRls) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from pdp_routes import Needs
 
-from pdp.decision import Reads, build_policy, reads_of
+from pdp.decision import CONSOLE, Reads, build_policy, reaches_console, reads_of
 from pdp.decision.conditions import condition_of
 from pdp.document.policy_document import PolicyDocument
 from pdp.document.references import Declared
@@ -258,6 +258,24 @@ def _grants_across_tenants(document: PolicyDocument) -> Found:
             yield "grant", key_of(grant), text
 
 
+def _grants_without_console(document: PolicyDocument) -> Found:
+    by_role = _rules_by_role(document)
+    for grant in document.grants or ():
+        without = {
+            rule.permission
+            for rule in by_role.get(grant.role, ())
+            if rule.effect is Effect.ALLOW
+            and rule.permission.startswith(CONSOLE)
+            and not reaches_console(grant, rule.permission)
+        }
+        if without:
+            text = (
+                f"does not give {', '.join(sorted(without))}: only a grant to a user that holds "
+                "everywhere reaches the console"
+            )
+            yield "grant", key_of(grant), text
+
+
 def _grants_that_never_end(document: PolicyDocument) -> Found:
     for grant in document.grants or ():
         if isinstance(grant.subject, ToUser) and grant.expires_at is None:
@@ -375,6 +393,12 @@ RULES: Final = (
         "note",
         "A grant that reaches the resources of every organization",
         _grants_across_tenants,
+    ),
+    LintRule(
+        "grant-without-console",
+        "warning",
+        "A grant of a permission of the console that has no effect",
+        _grants_without_console,
     ),
     LintRule(
         "grant-never-ends", "note", "A grant to a user without an end", _grants_that_never_end

@@ -200,7 +200,7 @@ def test_a_folded_denial_is_found_in_sql_by_its_id_with_its_count(
             occurrences,
             first.decided_at + occurrences,
         )
-    assert log.list(DecisionFilter(), None, 10) == [found]
+    assert log.list(DecisionFilter(), None, 10).decisions == [found]
     # Shipped again, it is there once, and its count does not go back.
     Shipper(tmp_path, SqlDestination(engine), recorder).ship()
     assert log.get(first.decision_id) == [found]

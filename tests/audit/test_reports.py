@@ -73,9 +73,12 @@ def test_a_report_is_logged_once_and_names_its_reporter(engine: Engine, reports:
         assert refusals == []
         assert place == reports.place("edge", LOG)
     log = DecisionLog(engine)
-    assert log.list(ALL, None, 10) == [of(record, "edge") for record in records[::-1]]
-    assert log.list(DecisionFilter(reported_by="edge"), None, 10) == log.list(ALL, None, 10)
-    assert log.list(DecisionFilter(reported_by="other"), None, 10) == []
+    assert log.list(ALL, None, 10).decisions == [of(record, "edge") for record in records[::-1]]
+    assert (
+        log.list(DecisionFilter(reported_by="edge"), None, 10).decisions
+        == log.list(ALL, None, 10).decisions
+    )
+    assert log.list(DecisionFilter(reported_by="other"), None, 10).decisions == []
     assert log.get(records[0].decision_id) == [of(records[0], "edge")]
 
 
@@ -96,8 +99,8 @@ def test_no_report_takes_the_place_of_what_a_decision_point_recorded(
     log = DecisionLog(engine)
     assert log.get(genuine.decision_id) == [genuine, of(lie, "edge")]
     # It does not hide it at the edge of a page either.
-    first = log.list(ALL, None, 1)
-    assert first + log.list(ALL, log.key(first[0]), 1) == [of(lie, "edge"), genuine]
+    first = log.list(ALL, None, 1).decisions
+    assert first + log.list(ALL, log.key(first[0]), 1).decisions == [of(lie, "edge"), genuine]
 
 
 def test_no_report_takes_the_place_of_what_another_caller_reports(
@@ -133,7 +136,10 @@ def test_of_two_records_under_one_id_the_first_counts(engine: Engine, reports: R
     assert [refusal.position for refusal in refusals] == [0, 2]
     # The place does not move: a sidecar that did not set the refused aside meets them again.
     assert reports.place("edge", LOG) != place
-    assert DecisionLog(engine).list(ALL, None, 10) == [of(other, "edge"), of(record, "edge")]
+    assert DecisionLog(engine).list(ALL, None, 10).decisions == [
+        of(other, "edge"),
+        of(record, "edge"),
+    ]
 
 
 RECORD = encode(reported())
@@ -190,7 +196,7 @@ def test_a_record_that_could_not_be_returned_is_refused_and_delays_nothing(
     assert [names[refusal.position] for refusal in refusals] == names[1:]
     assert place.position == len(contents)
     log = DecisionLog(engine)
-    assert log.list(ALL, None, 100) == [of(record, "edge") for record in good[::-1]]
+    assert log.list(ALL, None, 100).decisions == [of(record, "edge") for record in good[::-1]]
     with begin_read(engine) as connection:
         gaps = connection.execute(select(audit_gaps.c.origin, audit_gaps.c.dropped)).all()
     assert [tuple(gap) for gap in gaps] == [(f"edge/{ORIGIN}", 3)]
@@ -208,7 +214,7 @@ def test_a_report_that_is_none_is_refused_whole(engine: Engine, reports: Reports
         reports.take("edge", Log(ORIGIN, "x" * 32), START, [content])
     with pytest.raises(LimitExceeded):
         reports.take("edge", LOG, START, [content] * (REPORT_FRAMES_MAX + 1))
-    assert DecisionLog(engine).list(ALL, None, 10) == []
+    assert DecisionLog(engine).list(ALL, None, 10).decisions == []
 
 
 @pytest.fixture

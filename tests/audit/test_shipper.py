@@ -45,7 +45,7 @@ def test_records_arrive_in_sql_as_they_were_recorded(
     eventually(lambda: shipped_count(engine) == 20)
     shipper.stop()
     log = DecisionLog(engine)
-    assert log.list(DecisionFilter(), None, 100) == records[::-1]
+    assert log.list(DecisionFilter(), None, 100).decisions == records[::-1]
 
 
 def test_a_shipped_row_keeps_its_place_in_the_chain(tmp_path: Path, engine: Engine) -> None:
@@ -275,9 +275,9 @@ def test_ids_that_sql_cannot_hold_do_not_stop_the_shipping(tmp_path: Path, engin
     assert records_of(tmp_path / ORIGIN) == records
     Shipper(tmp_path, SqlDestination(engine)).ship()
     log = DecisionLog(engine)
-    assert log.list(DecisionFilter(), None, 100) == records[::-1]
+    assert log.list(DecisionFilter(), None, 100).decisions == records[::-1]
     for value, record in zip(values, records, strict=True):
-        assert record in log.list(DecisionFilter(user_id=value), None, 100)
+        assert record in log.list(DecisionFilter(user_id=value), None, 100).decisions
 
 
 def test_gaps_are_shipped_with_their_counts(tmp_path: Path, engine: Engine) -> None:

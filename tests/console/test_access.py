@@ -4,6 +4,7 @@ import http.client
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import httpx
 import pytest
 from pdpapi.v1.administration_service_pb2 import (
@@ -320,6 +321,13 @@ def test_the_console_is_on_its_own_port_alone(console: Console):
             status, text = raw(port, f"127.0.0.1:{port}", path)
             assert status in (404, 405, 415, 501), (port, path, status)
             assert "PDP console" not in text
+    session = f"pdp-console={console.signed_in().http.cookies['pdp-console']}"
+    with console.server.channel() as channel:
+        for path in ("/decisions", "/", "/sign-in"):
+            call = channel.unary_unary(path)
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"", timeout=10, metadata=(("cookie", session),))
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     for path in ("/metrics", "/readyz", "/healthz", "/webhooks/clerk"):
         assert console.client().get(path).status_code == 404
     rpc = console.client().http.post(

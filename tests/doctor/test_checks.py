@@ -17,7 +17,19 @@ from pdp.doctor.checks import examine
 from pdp.doctor.findings import Finding, Verdict
 from pdp.facts import Store
 from pdp.facts.store.clerk_objects import ClerkKind
-from pdp.model import Membership, Role, User, UserStatus
+from pdp.model import (
+    Effect,
+    Grant,
+    InOrganization,
+    Membership,
+    Permission,
+    Role,
+    Rule,
+    ToOrganizationRole,
+    ToUser,
+    User,
+    UserStatus,
+)
 from pdp.settings import Settings
 from tests.kit.clerk.api_server import SECRET_KEY, Answer, ClerkApiServer
 from tests.kit.identity.key_server import KeyServer, Mode
@@ -272,6 +284,33 @@ def test_a_development_key_beside_a_production_issuer_is_a_warning(checkup: Chec
 def test_a_default_role_that_does_not_exist_is_found(checkup: Checkup) -> None:
     checkup.clerk["default_role"] = "NOBODY"
     assert checkup.bad() == {"clerk.default_role": Verdict.FAILED}
+
+
+def test_grants_of_the_console_without_effect_are_found(
+    checkup: Checkup, administrator: Administrator
+) -> None:
+    checkup.values["console"] = {"listen": "127.0.0.1:8090"}
+    assert "nobody can sign in" in checkup.of("console").message
+    administrator.create(Permission("console:view"))
+    administrator.create(Role("ALL"))
+    administrator.create(Rule("all", "ALL", Effect.ALLOW, "*"))
+    administrator.create(Role("ANALYST"))
+    administrator.create(Rule("view", "ANALYST", Effect.ALLOW, "console:view"))
+    administrator.create(Role("LEAD", "", ("ANALYST",)))
+    administrator.create(User("user_1"))
+    administrator.create(Grant("wide", "ALL", ToUser("user_1")))
+    assert "nobody can sign in" in checkup.of("console").message
+    administrator.create(Grant("narrow", "LEAD", ToUser("user_1"), InOrganization("org_a")))
+    administrator.create(Grant("members", "ANALYST", ToOrganizationRole("org:admin")))
+    messages = [one.message for one in checkup.findings() if one.subject == "console"]
+    assert messages[0] == "grants without effect: members, narrow"
+    assert len(messages) == 2
+    administrator.create(Grant("analyst", "LEAD", ToUser("user_1")))
+    found = [one for one in checkup.findings() if one.subject == "console"]
+    assert [one.verdict for one in found] == [Verdict.WARNING]
+    administrator.delete(Grant, ("narrow",))
+    administrator.delete(Grant, ("members",))
+    assert checkup.of("console").verdict is Verdict.OK
 
 
 def test_ways_that_do_not_fit_together_are_warned_of(checkup: Checkup) -> None:

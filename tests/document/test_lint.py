@@ -161,6 +161,18 @@ CASES = {
             "grants: [{role: A, user: u}, {role: A, organization_role: 'org:admin'}]"
         ),
     ),
+    "grant-without-console": (
+        (
+            "permissions: [console:view]\n"
+            "roles: {A: {inherits: [B]}, B: {allow: ['console:*']}}\n"
+            "grants: [{role: A, user: u, organization: o}, {role: B, organization_role: o:admin}]"
+        ),
+        (
+            "permissions: [console:view]\n"
+            "roles: {A: {allow: ['console:*']}, B: {allow: ['*']}}\n"
+            "grants: [{role: A, user: u}, {role: B, user: u, organization: o}]"
+        ),
+    ),
     "grant-never-ends": (
         "roles: {A: {}}\ngrants: [{role: A, user: u, organization: o}]",
         "roles: {A: {}}\n" + HELD,
@@ -172,8 +184,13 @@ CASES = {
 }
 
 
+def whole(text: str) -> str:
+    """A case with the usual permissions, unless it declares its own."""
+    return text if text.startswith("permissions") else PERMISSIONS + text
+
+
 def ids(text: str) -> list[str]:
-    return [one.rule.id for one in lint(parse_document(PERMISSIONS + text))]
+    return [one.rule.id for one in lint(parse_document(whole(text)))]
 
 
 @pytest.mark.parametrize("rule", [rule.id for rule in ALL_RULES])
@@ -191,7 +208,7 @@ def test_a_rule_has_a_paragraph_in_the_documentation(rule):
 
 @pytest.mark.parametrize("rule", [rule.id for rule in ALL_RULES[:-1]])
 def test_every_finding_has_a_line_and_can_be_silenced_there_with_a_reason(rule):
-    text = PERMISSIONS + CASES[rule][0]
+    text = whole(CASES[rule][0])
     lines = text.splitlines()
     targets = {one.violation.line for one in lint(parse_document(text)) if one.rule.id == rule}
     assert None not in targets

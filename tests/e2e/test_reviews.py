@@ -4,8 +4,11 @@ import csv
 import io
 import json
 import sqlite3
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from google.protobuf.timestamp_pb2 import Timestamp
 from pdpapi.v1 import review_service_pb2 as pb
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
@@ -102,7 +106,9 @@ def server(company: Pair) -> ServerProcess:
 
 
 def test_who_may_edit_a_course_and_through_what(server: ServerProcess) -> None:
-    found = rows(server, "who", "course:edit", "course:algebra")
+    arguments = ("allowed", "actors", "course:edit", "course:algebra", "-o", "csv")
+    done = server.pdp(*arguments, "--api-key", "auditor")
+    found = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [(row["user"], row["role"], row["rule"]) for row in found] == [
         ("user_ada", "ADMIN", "ADMIN.allow.course:*"),
         ("user_ivan", "INSTRUCTOR", found[1]["rule"]),
@@ -265,6 +271,47 @@ def test_a_malformed_review_is_refused(company: Pair, fields: dict[str, int]) ->
         )
     )
     assert reason_of_error(error) == "REQUEST_INVALID"
+
+
+def test_a_flood_of_reviews_leaves_the_checks_of_others_alone(company: Pair) -> None:
+    server, stubs = company
+    since = Timestamp(seconds=int(time.time() - 30 * DAY))
+    audits = {
+        stubs.reviews.ListGrantFindings: pb.ListGrantFindingsRequest(kind=1, days=90),
+        stubs.reviews.ListDecisionFindings: pb.ListDecisionFindingsRequest(
+            kind=3, not_before=since
+        ),
+        stubs.reviews.ListUserAccess: pb.ListUserAccessRequest(user_id="user_ivan"),
+    }
+    answered: Counter[str] = Counter()
+    stopping = threading.Event()
+
+    def flood(number: int) -> None:
+        method, request = list(audits.items())[number % len(audits)]
+        while not stopping.is_set():
+            try:
+                method(request, timeout=30, metadata=key_of("auditor"))
+                answered["reviews"] += 1
+            except grpc.RpcError:  # refused for its share, or because too many wait
+                answered["refused"] += 1
+
+    check = CheckRequest(
+        actor_token=token_of("user_ada", organization_id=ORGANIZATION),
+        permission="course:view",
+        resource=ALGEBRA,
+    )
+    with ThreadPoolExecutor(12) as pool:
+        floods = [pool.submit(flood, number) for number in range(12)]
+        try:
+            eventually(lambda: answered["reviews"] > 12, what="reviews are answered")
+            for _ in range(200):
+                answer = stubs.decision.Check(check, timeout=10, metadata=key_of("backend"))
+                assert answer.decision == 1
+        finally:
+            stopping.set()
+        for each in floods:
+            each.result(60)
+    assert server.http("/readyz")[0] == 200
 
 
 def test_a_query_about_a_user_is_logged_with_the_user(company: Pair) -> None:

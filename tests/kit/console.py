@@ -178,26 +178,30 @@ def running_console(
     decisions: int = 600,
     made: Company | None = None,
     hours: float = HOURS,
+    *,
+    is_filled: bool = False,
     **settings: Any,
 ) -> Iterator[Console]:
-    """A server that is ready, with a company and its history."""
+    """A server that is ready, with a company and its history. `is_filled`: the database has both
+    already."""
     made = made or hostile(company(3, 5, 6))
     listen = f"127.0.0.1:{free_port()}"
     server = ServerProcess(
         directory, {"CONSOLE": {"listen": listen}, "AUDIT_ALLOWS": True, **settings}
     )
-    (directory / "company.yaml").write_text(made.text, encoding="utf-8")
-    done = server.pdp("apply", "company.yaml")
-    assert done.returncode == 0, done.stderr
     now = time.time()
-    if decisions:
+    if not is_filled:
+        (directory / "company.yaml").write_text(made.text, encoding="utf-8")
+        done = server.pdp("apply", "company.yaml")
+        assert done.returncode == 0, done.stderr
+    if decisions and not is_filled:
         records = [*history(made, now, hours, decisions), hostile_record(now)]
         write_history(directory / "audit", iter(records), now)
     try:
         server.start()
         with server.channel() as channel:
             console = Console(server, stubs_on(channel), made, f"http://{listen}")
-            if decisions:
+            if decisions and not is_filled:
                 eventually(lambda: is_shipped(console), seconds=30, what="the history is in SQL")
             yield console
     finally:

@@ -122,7 +122,9 @@ class ServerProcess:
     def log(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")
 
-    def pdp(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    def pdp(
+        self, *arguments: str, stdin: str = "", seconds: float = 60
+    ) -> "subprocess.CompletedProcess[str]":
         """Runs a command line against this server's settings."""
         return subprocess.run(
             [*PDP, *arguments],
@@ -131,7 +133,7 @@ class ServerProcess:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
 

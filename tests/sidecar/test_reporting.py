@@ -70,7 +70,7 @@ def report_to(engine: Engine, name: str = "edge") -> Report:
 
 
 def ids_in(engine: Engine, reporter: str = "edge") -> list[str]:
-    found = DecisionLog(engine).list(DecisionFilter(reported_by=reporter), None, 10_000)
+    found = DecisionLog(engine).list(DecisionFilter(reported_by=reporter), None, 10_000).decisions
     return [record.decision_id for record in found[::-1]]
 
 

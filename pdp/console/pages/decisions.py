@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pdp.audit import DecisionFilter
+from pdp.audit import DecisionFilter, Listed
 from pdp.console.pages.inputs import choice_of, next_page, time_of
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 from pdp.errors import InvalidRequest, RequestError
@@ -33,7 +33,7 @@ def filter_of(visit: Visit) -> DecisionFilter:
 
 async def search(parts: ConsoleParts, visit: Visit) -> Shown:
     """One page of the decisions that match, newest first."""
-    problem, found = "", []
+    problem, found = "", Listed((), None)
     after = visit.get("after")
     try:
         where = filter_of(visit)
@@ -41,14 +41,12 @@ async def search(parts: ConsoleParts, visit: Visit) -> Shown:
         problem = error.message
     else:
         found = await parts.blocking(
-            lambda: parts.decision_log.list(where, after or None, PAGE_ROWS + 1)
+            lambda: parts.decision_log.list(where, after or None, PAGE_ROWS)
         )
-    older = ""
-    if len(found) > PAGE_ROWS:
-        older = next_page("/decisions", visit, after=parts.decision_log.key(found[PAGE_ROWS - 1]))
+    older = "" if found.after is None else next_page("/decisions", visit, after=found.after)
     live = visit.get("live") == "1" and not after
     values = {
-        "found": found[:PAGE_ROWS],
+        "found": found.decisions,
         "older": older,
         "newest": next_page("/decisions", visit, after="") if after else "",
         "toggle_live": next_page("/decisions", visit, after="", live="" if live else "1"),

@@ -42,11 +42,11 @@ async def user(parts: ConsoleParts, visit: Visit) -> Shown:
     if facts is None:
         raise NotFound("user", user_id)
     where = DecisionFilter(user_id=user_id)
-    decisions = await parts.blocking(lambda: parts.decision_log.list(where, None, DECISIONS_MAX))
+    last = await parts.blocking(lambda: parts.decision_log.list(where, None, DECISIONS_MAX))
     values = {
         "facts": facts,
         "attributes": sorted(facts.user.attributes.items()),
-        "decisions": decisions,
+        "decisions": last.decisions,
         "now": parts.clock(),
         "holds": holds,
         "revision": view.revision,

@@ -72,20 +72,20 @@ def audit_methods(
     records each caller may report."""
 
     def list_decisions(request: ListDecisionsRequest, _: Caller) -> ListDecisionsResponse:
-        size = page_size(request)
         after = pages.after(request)
-        found = decision_log.list(_filter(request), after[0] if after else None, size + 1)
-        response = ListDecisionsResponse()
+        found = decision_log.list(_filter(request), after[0] if after else None, page_size(request))
+        response, key = ListDecisionsResponse(), found.after
         # Reported records may be long. A page that is too long to send would hide all of them.
         room = PAGE_BYTES_MAX
-        for index, record in enumerate(found):
+        for index, record in enumerate(found.decisions):
             message = record_message(record)
             room -= message.ByteSize()
-            if index == size or (index and room < 0):
-                last = decision_log.key(found[index - 1])
-                response.next_page_token = pages.token(request, (last,))
+            if index and room < 0:
+                key = decision_log.key(found.decisions[index - 1])
                 break
             response.decisions.append(message)
+        if key is not None:
+            response.next_page_token = pages.token(request, (key,))
         return response
 
     def follow(request: FollowDecisionsRequest, _: Caller) -> FollowDecisionsResponse:

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, select
 
 from pdp.database.engine import begin_read
 from pdp.facts.store.console_secrets import ConsoleSecrets, SecretKind
+from pdp.facts.store.state import renew_epoch
 from pdp.facts.store.tables import console_secrets
 
 CONTENT = {"user_id": "user_1", "claims": {"a": [1.5, None, "é"]}}
@@ -92,3 +93,16 @@ def test_what_has_expired_is_removed_by_the_next(
     clock.now += 11
     store.create(SecretKind.LINK, CONTENT, 10)
     assert len(rows(engine)) == 1
+
+
+def test_no_secret_of_before_a_restore_is_valid_after_it(
+    engine: Engine, store: ConsoleSecrets
+) -> None:
+    """Of a link that was used, or a session that was ended, the use or the end may be lost."""
+    link, session = (store.create(kind, {}, 60) for kind in SecretKind)
+    assert store.read(SecretKind.SESSION, session) == {}
+    renew_epoch(engine)
+    assert store.read(SecretKind.SESSION, session) is None
+    assert store.take(SecretKind.LINK, link) is None
+    later = store.create(SecretKind.LINK, {}, 60)
+    assert store.take(SecretKind.LINK, later) == {}

@@ -524,7 +524,7 @@ func (x *ListDecisionsRequest) GetReportedBy() string {
 	return ""
 }
 
-// One page.
+// One page. It may hold fewer records than page_size and still not be the last.
 type ListDecisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.

@@ -283,7 +283,7 @@ Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
 
 @_typing.final
 class ListDecisionsResponse(_message.Message):
-    """One page."""
+    """One page. It may hold fewer records than page_size and still not be the last."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
