@@ -4,17 +4,19 @@ import json
 from random import Random
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, Engine, delete, insert, text
 
 from pdp.facts import Store
 from pdp.facts.store import tables
 from pdp.facts.store.organization_roles import read_organization_permissions
 from pdp.model import Actor
+from tests.kit import soak
 from tests.kit.rls.database import act, clerk_records
 from tests.kit.rls.school import put_school
 
 ROLE = "org:member"
-STATES = 300
+STATES = soak.count(2_000, sample=40)
 
 
 def random_objects(random: Random) -> list[tuple[str, str, str, dict[str, Any]]]:
@@ -36,6 +38,7 @@ def random_objects(random: Random) -> list[tuple[str, str, str, dict[str, Any]]]
     return objects
 
 
+@pytest.mark.soak
 def test_they_are_those_that_the_decision_point_reads(
     connection: Connection, engine: Engine
 ) -> None:
