@@ -64,7 +64,11 @@ _ORGANIZATION: Final = Field(("organization",))
 _MAP: Final = frozenset((Kind.MAP,))
 _NOW: Final = Field(("now",))
 _OF_ACTOR: Final = frozenset(
-    f"actor.{name}" for name in ("id", "session", "organization", "organization_role", "attributes")
+    f"actor.{name}"
+    for name in (
+        *("id", "session", "organization", "organization_role", "organization_permissions"),
+        "attributes",
+    )
 )
 """What a filter may read of an actor that is not known yet: what the database says of them."""
 

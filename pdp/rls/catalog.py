@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from pdp.rls.config import Config, Relation
 
-PDP_TABLES: Final = ("users", "memberships", "grants", "revoked_sessions")
+PDP_TABLES: Final = ("users", "memberships", "grants", "revoked_sessions", "clerk_objects")
 """What functions of the migration read."""
 
 

@@ -1,7 +1,7 @@
 -- The functions that read the actor and their grants, the same in every migration; @pdp@ is the
 -- schema of the decision point's tables.
 --
--- They belong to a role that may read four of these tables, and run as it. What they take are names
+-- They belong to a role that may read five of these tables, and run as it. What they take are names
 -- of roles and types that the migration has written. Nobody can call them by name, since the schema
 -- is closed; a policy holds them by their ids. Two are only called by the others, whose role and
 -- search path they have, and by nobody else.
@@ -80,6 +80,38 @@ DECLARE
     actor record := pdp_rls.principal();
 BEGIN
     RETURN actor.attributes::jsonb;
+END $pdp$;
+
+-- The permissions of the organization role in Clerk; `pdp/facts/store/organization_roles.py` says
+-- why so. NULL: unknown.
+CREATE FUNCTION pdp_rls.actor_organization_permissions() RETURNS jsonb
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $pdp$
+DECLARE
+    actor record := pdp_rls.principal();
+BEGIN
+    IF actor.user_id IS NULL OR actor.organization_role = '' THEN
+        RETURN CASE WHEN actor.user_id IS NOT NULL THEN '[]'::jsonb END;
+    END IF;
+    RETURN (
+        WITH objects AS MATERIALIZED (
+            SELECT o.kind, o.id,
+                CASE WHEN o.standing <> 'deleted' THEN o.content::jsonb END AS content
+            FROM @pdp@.clerk_objects o WHERE o.kind IN ('role', 'permission')
+        ), roles AS (
+            SELECT o.id, o.content FROM objects o
+            WHERE o.kind = 'role' AND o.content ->> 'key' = actor.organization_role
+        ), reported AS (
+            SELECT DISTINCT r.id AS role,
+                CASE WHEN p.id IS NULL THEN pair ->> 1 ELSE p.content ->> 'key' END AS key
+            FROM roles r CROSS JOIN jsonb_array_elements(r.content -> 'permissions') pair
+            LEFT JOIN objects p ON p.kind = 'permission' AND p.id = pair ->> 0
+        ), of_all AS (
+            SELECT key FROM reported WHERE key IS NOT NULL
+            GROUP BY key HAVING count(*) = (SELECT count(*) FROM roles)
+        )
+        SELECT coalesce((SELECT jsonb_agg(key) FROM of_all), '[]') WHERE EXISTS (SELECT FROM roles)
+    );
 END $pdp$;
 
 -- Whether the user holds one of the roles everywhere.
@@ -184,7 +216,17 @@ BEGIN
     );
 END $pdp$;
 
--- Values of the actor, whose kind only a statement knows. NULL: absent, or of another kind.
+-- A number as a question has it. A cast alone fails for what no double holds, and an error shows
+-- the value even if the actor may not see its row. NULL: no question can hold it.
+CREATE FUNCTION pdp_rls.double_of(value numeric) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN abs(value) < 2.4703282292062328e-324 THEN 0
+    WHEN abs(value) < 1.797693134862315807e308 THEN value::double precision
+END;
+
+-- Values of the actor, or of a jsonb column, whose kind only a statement knows. NULL: absent, or of
+-- another kind.
 CREATE FUNCTION pdp_rls.kind_of(value jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(value), 'absent');
@@ -193,7 +235,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(value) = 'string' THEN value #>> '{}' END;
 CREATE FUNCTION pdp_rls.number_of(value jsonb) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN jsonb_typeof(value) = 'number' THEN (value #>> '{}')::double precision END;
+RETURN CASE WHEN jsonb_typeof(value) = 'number' THEN pdp_rls.double_of(value::numeric) END;
 CREATE FUNCTION pdp_rls.boolean_of(value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(value) = 'boolean' THEN (value #>> '{}')::boolean END;

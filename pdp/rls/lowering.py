@@ -7,11 +7,11 @@ what grants say.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from pdp_client.lowering import ChainValue, Lowering, RowValue, Value
 from pdp_client.plans import FilterUnsupported
-from pdp_client.resource_maps import Column
+from pdp_client.resource_maps import Column, NullAsValue
 from pdp_filters import Compare, Every, Field, Filter, Kind, Operator, Scalar, Some, TextTest
 from pdp_filters.ir import COLLECTIONS, ORDERED, PRESENT, kind_of
 
@@ -33,12 +33,17 @@ from pdp.rls.sql import SCHEMA, Ref, Scope, Sql, literal, sql, texts
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A value of which only the running statement knows the kind: an attribute of the actor, or an
-    element of one. In SQL a jsonb; NULL: absent."""
+    """A value of which only the running statement knows the kind: an attribute of the actor, a
+    jsonb column, or an element of one. In SQL a jsonb; NULL: absent."""
 
     sql: Sql
     of_actor: bool
     """Whether it is of no row, so that it is read once for a statement."""
+    name: str = "a value of the actor"
+    """The name in messages."""
+    is_of_row: bool = False
+    """Whether it is of a jsonb column, whose numbers are decimals; those of a question are doubles,
+    and those of the actor are written as such."""
 
     def through(self, function: str, type_: str) -> Sql:
         """A function of it."""
@@ -60,7 +65,10 @@ def _once(call: str, type_: str) -> Ref:
 
 
 _NOW: Final = Column(Typed(Sql((_once("clock()", "double precision"),)), "float8"), Kind.NUMBER, "")
-_ATTRIBUTES: Final = Json(Sql((f"{SCHEMA}.actor_attributes()",)), of_actor=True)
+_OF_ACTOR: Final = {
+    name: Json(Sql((f"{SCHEMA}.actor_{name}()",)), of_actor=True)
+    for name in ("attributes", "organization_permissions")
+}
 _AS: Final = {
     Kind.TEXT: ("text_of", "text", "text"),
     Kind.NUMBER: ("number_of", "double precision", "float8"),
@@ -108,7 +116,7 @@ class ActorLowering(Lowering[Sql, Rows]):
                 )
             case Some(Field() as over, Compare(Operator.EQUAL, element, Field() as other)) | Every(
                 Field() as over, Compare(Operator.NOT_EQUAL, element, Field() as other)
-            ) if element == Field((), len(levels)) and over.path[:2] == ("actor", "attributes"):
+            ) if element == Field((), len(levels)) and _is_json_of_actor(over.path):
                 found = self._in_array(over, other, levels, some=isinstance(node, Some))
                 if found is not None:
                     return found
@@ -174,7 +182,7 @@ class ActorLowering(Lowering[Sql, Rows]):
         return self._all([is_collection, self._any([is_empty, found])])
 
     def _json(self, field: Field) -> Json:
-        found = _ATTRIBUTES
+        found = _OF_ACTOR[field.path[1]]
         for key in field.path[2:]:
             found = found.at(key)
         return found
@@ -192,7 +200,7 @@ class ActorLowering(Lowering[Sql, Rows]):
         match value:
             case RowValue() if path == ("now",):
                 return then(_NOW)
-            case RowValue() if path[:2] == ("actor", "attributes"):
+            case RowValue() if _is_json_of_actor(path):
                 return then(self._json(Field(path)))
             case RowValue() if path[:1] == ("actor",):
                 text = Sql((_once(f"actor_text({literal(path[1])})", "text"),))
@@ -204,6 +212,12 @@ class ActorLowering(Lowering[Sql, Rows]):
                     value = value.at(key)
                 return then(value)
         return super()._at(value, path, then, if_absent=if_absent)
+
+    def _column(self, rows: Rows, column: Any, name: str) -> Any:
+        found = None if isinstance(column, NullAsValue) else self._target.as_jsonb(rows, column)
+        if found is None:
+            return super()._column(rows, column, name)
+        return Json(found, of_actor=False, name=name, is_of_row=True)
 
     def _kind_is(self, value: Value, kinds: frozenset[Kind]) -> Sql:
         if not isinstance(value, Json):
@@ -247,6 +261,8 @@ class ActorLowering(Lowering[Sql, Rows]):
             return self._all([*present, self._target.not_true(equal)])
         if isinstance(left, Json) and isinstance(right, Json):
             if operator is Operator.EQUAL:
+                if left.is_of_row or right.is_of_row:
+                    raise FilterUnsupported(f"{operator.value} of {left.name} with {right.name}")
                 return sql("(", left.value(), " = ", right.value(), ")")
             return self._any(
                 [
@@ -259,9 +275,7 @@ class ActorLowering(Lowering[Sql, Rows]):
         column, json = (right, left) if isinstance(left, Json) else (left, right)
         if not isinstance(column, Column):
             if operator is Operator.EQUAL:
-                raise FilterUnsupported(
-                    f"{operator.value} of {column.name} with a value of the actor"
-                )
+                raise FilterUnsupported(f"{operator.value} of {column.name} with {json.name}")
             return FALSE
         typed = _as_kind(json, column.kind)
         sides = (typed, column) if isinstance(left, Json) else (column, typed)
@@ -280,11 +294,12 @@ class ActorLowering(Lowering[Sql, Rows]):
         if not isinstance(value, Json):
             return super()._elements(value, over, body, levels, some=some)
         with self._target.scope() as scope:
-            element = Json(Sql((Ref(f"{scope.alias}.value", "jsonb", scope),)), of_actor=False)
+            itself = Sql((Ref(f"{scope.alias}.value", "jsonb", scope),))
+            element = replace(value, sql=itself, of_actor=False)
             inner = self.condition(body, (*levels, element))
         wanted = inner if some else self._target.not_true(inner)
         rows = sql(f"{SCHEMA}.elements_of(", value.value(), f") AS {scope.alias}(value)")
-        found = sql("EXISTS (SELECT 1 FROM ", rows, " WHERE ", wanted, ")")
+        found = sql("EXISTS (SELECT 1 FROM ", rows, " WHERE ", wanted, ")").within(scope)
         if some:
             return found
         return self._all([self._kind_is(value, COLLECTIONS), sql("NOT ", found)])
@@ -304,7 +319,11 @@ _JSON_KINDS: Final = {
 def _as_kind(value: Json, kind: Kind) -> Column:
     """The value if it is of a kind; else NULL, which is absent."""
     function, type_, base = _AS[kind]
-    return Column(Typed(value.through(function, type_), base), kind, "a value of the actor")
+    return Column(Typed(value.through(function, type_), base), kind, value.name)
+
+
+def _is_json_of_actor(path: tuple[str, ...]) -> bool:
+    return path[:1] == ("actor",) and path[1] in _OF_ACTOR
 
 
 def _array_or_value(ref: Ref) -> tuple[str | Ref, ...]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Final
 
 from pdp_client.plans import FilterUnsupported
-from pdp_filters import FALSE, TRUE, Filter
+from pdp_filters import FALSE, TRUE
 
 from pdp.decision.policy import Policy
 from pdp.rls.catalog import PDP_TABLES, Catalog, TableInfo
@@ -173,32 +173,39 @@ def qualified(name: str) -> str:
 def _policies(
     policy: Policy, config: Config, target: PostgreSQL, name: str, table: Table
 ) -> Iterator[PolicyText]:
-    scope = Scope(identifier(name.partition(".")[2]))
-    compiled: dict[str, Compiled] = {}
+    written: dict[str, tuple[Compiled, str, str]] = {}
     for word, command in COMMANDS.items():
         permission: str | None = getattr(table.permissions, word)
         if permission is None:
             continue
-        if permission.partition(":")[0] != table.type:
-            raise ValueError(
-                f"{name}: {permission} is not a permission on resources of type {table.type}"
-            )
-        if permission not in compiled:
-            compiled[permission] = compile_rules(
-                policy, permission, table.type, is_alone=table.parent is None
-            )
-        found = compiled[permission]
-
-        def text(node: Filter, permission: str = permission) -> str:
-            try:
-                return lower_rules(node, target, config, name, scope).text()
-            except FilterUnsupported as error:
-                raise FilterUnsupported(f"{name}, {permission}: {error}") from None
-
+        if permission not in written:
+            written[permission] = _written(policy, config, target, name, permission)
+        found, allow, spared = written[permission]
         if found.allow != FALSE:
-            yield PolicyText(f"pdp_{word}", command, True, text(found.allow), found.allowing)
+            yield PolicyText(f"pdp_{word}", command, True, allow, found.allowing)
         if found.spared != TRUE:
-            yield PolicyText(f"pdp_{word}_deny", command, False, text(found.spared), found.denying)
+            yield PolicyText(f"pdp_{word}_deny", command, False, spared, found.denying)
+
+
+def _written(
+    policy: Policy, config: Config, target: PostgreSQL, name: str, permission: str
+) -> tuple[Compiled, str, str]:
+    """The rules for a permission, and where they allow and where none denies, as SQL."""
+    table = config.tables[name]
+    if permission.partition(":")[0] != table.type:
+        raise ValueError(
+            f"{name}: {permission} is not a permission on resources of type {table.type}"
+        )
+    found = compile_rules(policy, permission, table.type, is_alone=table.parent is None)
+    scope = Scope(identifier(name.partition(".")[2]))
+    try:
+        allow, spared = (
+            lower_rules(node, target, config, name, scope).text()
+            for node in (found.allow, found.spared)
+        )
+    except FilterUnsupported as error:
+        raise FilterUnsupported(f"{name}, {permission}: {error}") from None
+    return found, allow, spared
 
 
 def _table(config: Config, name: str, policies: tuple[PolicyText, ...]) -> str:

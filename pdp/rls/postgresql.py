@@ -20,7 +20,7 @@ from pdp_filters import Kind, Operator, TextTest
 
 from pdp.rls.catalog import Catalog, ColumnInfo
 from pdp.rls.config import Config, NullableColumn, Relation, Table
-from pdp.rls.sql import Functions, Ref, Scope, Sql, identifier, joined, literal, sql, texts
+from pdp.rls.sql import SCHEMA, Functions, Ref, Scope, Sql, identifier, joined, literal, sql, texts
 
 _KINDS: Final = {
     "text": Kind.TEXT,
@@ -34,6 +34,8 @@ _KINDS: Final = {
 }
 """Types whose values reach a question unchanged, as for `pdp_client.sqlalchemy`."""
 INTEGERS: Final = ("int2", "int4", "int8")
+_ARRAYS: Final = ("_text", "_varchar", "_int2", "_int4", "_int8", "_bool")
+"""Of an array of other numbers, NaN becomes a text."""
 _FAMILIES: Final = {"varchar": "text", **dict.fromkeys(INTEGERS, "integer")}
 """Types of columns that join: others only join their like."""
 _INT64: Final = range(-(2**63), 2**63)
@@ -150,6 +152,14 @@ class PostgreSQL:
             raise FilterUnsupported(f"the column {name} of type {found.type}")
         return Column(typed, kind, name)
 
+    def as_jsonb(self, rows: Rows, column: str) -> Sql | None:
+        """A column whose values are of any kind, or lists. None: it is another one."""
+        found = self._info(rows.table, column)
+        value = Sql((_ref(rows, column, found),))
+        if found.base in _ARRAYS:
+            return sql("to_jsonb(", value, ")")
+        return value if found.base == "jsonb" else None
+
     def _info(self, table: str, column: str) -> ColumnInfo:
         try:
             return self._catalog[table].columns[column]
@@ -185,7 +195,8 @@ class PostgreSQL:
         """Against a column of the same kind."""
         sides = [left.expression.sql, right.expression.sql]
         if left.kind is Kind.TEXT:
-            sides = [as_text(one, operator) for one in (left, right)]
+            # By the bytes in any case: columns of two collations have no comparison of their own.
+            sides = [as_text(one, Operator.LESS) for one in (left, right)]
         elif left.kind is Kind.NUMBER and not all(
             one.expression.base in INTEGERS for one in (left, right)
         ):
@@ -264,6 +275,8 @@ def as_text(column: Column, operator: Operator) -> Sql:
 
 def as_double(typed: Typed) -> Sql:
     """A number as a question has it."""
+    if typed.base == "numeric":
+        return sql(f"{SCHEMA}.double_of(", typed.sql, ")")
     return typed.sql if typed.base == "float8" else sql("(", typed.sql, ")::double precision")
 
 

@@ -70,6 +70,15 @@ class Sql:
             part if isinstance(part, str) else known.get(part, part.text) for part in self.parts
         )
 
+    def within(self, scope: Scope) -> "Sql":
+        """The same, with the FROM of these rows in it: they are no parameter of a function."""
+        return Sql(
+            tuple(
+                part.text if isinstance(part, Ref) and part.scope is scope else part
+                for part in self.parts
+            )
+        )
+
     def refs(self) -> list[Ref]:
         """What it reads, once each, in order."""
         return list(dict.fromkeys(part for part in self.parts if isinstance(part, Ref)))

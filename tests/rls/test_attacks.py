@@ -21,7 +21,7 @@ from pdp.model import (
 from pdp.rls.config import parse_config
 from tests.kit.decision.engine import policy_of
 from tests.kit.rls.database import LESSONS, acting, apply, execute, put_facts
-from tests.rls.scenes import IVAN, MARIA, lesson, put_school, school
+from tests.kit.rls.school import IVAN, MARIA, lesson, put_school, school
 
 
 def ids(connection: Connection, *actor: str | None, role: str = "app", **named: str) -> set[str]:

@@ -12,11 +12,12 @@ from pdp.rls.catalog import read_catalog
 from pdp.rls.config import parse_config
 from pdp.rls.migration import Migration, make_migration
 from tests.kit.decision.engine import policy_of
-from tests.rls.scenes import school
+from tests.kit.rls.school import school
 
 _COLUMNS = """
     id text, padded character(3), folded public.folded, small real, stamp timestamptz, "order" text,
-    number bigint, key uuid, owner varchar(20), price numeric(10, 2), document jsonb
+    number bigint, key uuid, owner varchar(20), price numeric(10, 2), document jsonb,
+    plain json, weights double precision[]
 """
 
 
@@ -60,7 +61,15 @@ def test_an_id_is_a_text_an_integer_or_a_uuid(connection: Connection, id_: str) 
         ({"attributes": "{x: folded}"}, "x == 'a'", "type public.folded"),
         ({"attributes": "{x: small}"}, "x == 1.0", "type real"),
         ({"attributes": "{x: stamp}"}, "x == 'a'", "type timestamp"),
-        ({"attributes": "{x: document}"}, "x == 'a'", "type jsonb"),
+        ({"attributes": "{x: plain}"}, "x == 'a'", "type json$"),
+        ({"attributes": "{x: weights}"}, "'a' in x ", r"type double precision\[\]"),
+        ({"attributes": "{x: {column: document, null_is: value}}"}, "x == 'a'", "type jsonb"),
+        (
+            {"attributes": "{x: document}"},
+            "x == actor.attributes.y",
+            "== of a value of the actor with lesson.x|== of lesson.x with a value of the actor",
+        ),
+        ({"attributes": "{x: document}"}, "x == actor.id", None),
         ({"attributes": "{y: owner}"}, "x == 'a'", "things, lesson:view: .*lesson.x is not descr"),
         (
             {"attributes": "{x: {table: public.things, on: {id: id}, column: owner}}"},

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from tests.kit.filters.tables import Lesson
-from tests.rls.scenes import IVAN, MARIA, put_school
+from tests.kit.rls.school import IVAN, MARIA, put_school
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pdp.clock import wall_clock
 from pdp.doctor.checks import examine
 from pdp.facts import Store
 from pdp.model import Effect, Entity, Grant, Permission, Role, Rule, ToOrganizationRole
+from pdp.rls.catalog import PDP_TABLES
 from pdp.rls.config import Config, parse_config
 from pdp.rls.deployment import generate, verify
 from pdp.settings import Settings
@@ -226,7 +227,7 @@ def test_a_role_that_is_no_superuser_can_apply_it(cluster: Cluster) -> None:
         connection.execute(text("DROP OWNED BY pdp_rls"))
         name = connection.execute(text("SELECT current_database()")).scalar_one()
         connection.execute(text(f"ALTER DATABASE {name} OWNER TO app_owner"))
-        for table in ("users", "memberships", "grants", "revoked_sessions"):
+        for table in PDP_TABLES:
             connection.execute(text(f"ALTER TABLE {table} OWNER TO app_owner"))
         connection.execute(text("GRANT pdp_rls TO app_owner WITH ADMIN OPTION"))
     with engine.connect() as connection:

@@ -246,7 +246,8 @@ class _Target:
 
     def compare_columns(self, operator: Operator, left: Column, right: Column) -> Q:
         if left.kind is Kind.TEXT:
-            sides = [self._text(column, operator) for column in (left, right)]
+            # By the bytes in any case: columns of two collations have no comparison of their own.
+            sides = [_Bytes(self._read(column)) for column in (left, right)]
         elif left.kind is Kind.NUMBER:
             sides = [_double(self._read(column)) for column in (left, right)]
         else:

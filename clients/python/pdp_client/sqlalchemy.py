@@ -259,7 +259,8 @@ class _Target:
     def compare_columns(self, operator: Operator, left: Column, right: Column) -> Condition:
         sides = [left.expression, right.expression]
         if left.kind is Kind.TEXT:
-            sides = [_as_text(column, operator) for column in (left, right)]
+            # By the bytes in any case: columns of two collations have no comparison of their own.
+            sides = [_Bytes(column.expression) for column in (left, right)]
         elif left.kind is Kind.NUMBER and not all(map(_is_integer, sides)):
             sides = [sa.cast(side, types.Double()) for side in sides]
         return getattr(sides[0], _CONDITIONS[operator])(sides[1])  # type: ignore[no-any-return]

@@ -28,6 +28,8 @@ export interface ColumnOptions {
   readonly nullable?: boolean;
   /** NULL is sent as null instead. Conditions tell the two apart: `has(resource.attributes.x)`. */
   readonly nullIsValue?: boolean;
+  /** Whether the database orders the texts by their bytes: a column with the collation `C`. */
+  readonly bytewise?: boolean;
 }
 
 type ColumnType = "text" | "number" | "integer" | "boolean" | "uuid";
@@ -100,9 +102,10 @@ export const integer = column("integer");
 export const boolean = column("boolean");
 
 function column(type: ColumnType) {
-  return (field: string, { nullable = false, nullIsValue = false }: ColumnOptions = {}): Column => {
+  return (field: string, options: ColumnOptions = {}): Column => {
+    const { nullable = false, nullIsValue = false, bytewise = false } = options;
     if (nullIsValue && !nullable) throw new TypeError(`${field}: nullIsValue needs nullable`);
-    return Object.freeze({ what: "column", type, field, nullable, nullIsValue });
+    return Object.freeze({ what: "column", type, field, nullable, nullIsValue, bytewise });
   };
 }
 
@@ -139,16 +142,19 @@ export type DescribeOptions = Pick<Description, "id"> & Partial<Omit<Description
 
 // --- the two uses of a description --------------------------------------------------------------------------------
 
+/** References to the fields of a model: `prisma.course.fields`. */
+export type FieldReferences = object;
+
 /**
- * The condition for the rows of a described model.
+ * The condition for the rows of a described model. Conditions that compare two of its fields need `fields`.
  *
  * Throws FilterUnsupported if the plan is for another type, or cannot be expressed exactly.
  */
-export function where(plan: Plan, described: Description): Where {
+export function where(plan: Plan, described: Description, fields: FieldReferences = {}): Where {
   if (plan.resourceType !== described.type) {
     throw new FilterUnsupported(`the plan is for ${plan.resourceType}, and the rows are of type ${described.type}`);
   }
-  const row: Row = { what: "row", scope: {}, described };
+  const row: Row = { what: "row", scope: {}, described, fields };
   const condition = conditionOf(plan.filter, [row], row.scope);
   if (typeof condition !== "boolean") return condition;
   return condition ? {} : { OR: [] };
@@ -222,6 +228,7 @@ interface Row {
   readonly what: "row";
   readonly scope: Scope;
   readonly described: Description;
+  readonly fields: FieldReferences;
 }
 
 interface InChain {
@@ -276,10 +283,11 @@ function conditionOf(filter: Filter, levels: readonly Level[], scope: Scope): Co
       return any(filter.parts.map((part) => conditionOf(part, levels, scope)));
     case "compare": {
       const { operator, left, right } = filter;
-      if ("field" in right) {
-        throw new FilterUnsupported(`${operator} of two fields: ${shown(left)} and ${shown(right.field)}`);
-      }
-      return at(left, levels, scope, (value) => compared(operator, value, right.value));
+      if (!("field" in right)) return at(left, levels, scope, (value) => compared(operator, value, right.value));
+      const other = right.field;
+      return at(left, levels, scope, (first) =>
+        at(other, levels, scope, (second) => comparedTwo(operator, first, second, levels[0] as Row)),
+      );
     }
     case "oneOf":
       return at(filter.field, levels, scope, (value) => isOneOf(value, filter.values, filter.negated));
@@ -399,7 +407,7 @@ function chain(
   } else if (above?.what === "parent") {
     const passed = climbed(described, above, below);
     const found = related(above.relation, above.optional, (upper) =>
-      chain({ what: "row", scope: upper, described: above.described }, body, levels, upper, some, passed),
+      chain({ ...level, scope: upper, described: above.described }, body, levels, upper, some, passed),
     );
     parts.push(some || !above.optional ? found : any([found, { [above.relation]: { is: null } }]));
   }
@@ -485,7 +493,10 @@ function compared(operator: Operator, value: Value, constant: Scalar): Condition
   if (value.what === "known") throw new FilterUnsupported(`${operator} of the type of a resource`);
   if (value.what !== "cell" || kindOf(constant) !== kindOfCell(value)) return false;
   if (typeof constant === "string") {
-    throw new FilterUnsupported(`${operator} of the text ${value.name}: its order depends on the collation`);
+    refuseOrder(operator, value);
+    if (constant.includes("\0"))
+      throw new FilterUnsupported(`${operator} of ${value.name} with a text that holds NUL`);
+    return { [value.column.field]: { [PRISMA[operator]]: constant } };
   }
   if (typeof constant === "boolean") {
     const wanted = [false, true].filter((found) => holds(operator, Number(found), Number(constant)));
@@ -494,6 +505,67 @@ function compared(operator: Operator, value: Value, constant: Scalar): Condition
   const { field, type } = value.column;
   if (type === "integer") return integerCompared(operator, value, constant as number);
   return { [field]: { [PRISMA[operator]]: constant } };
+}
+
+function refuseOrder(operator: Ordering, { name, column: { type, bytewise } }: Cell): void {
+  if (type !== "text") throw new FilterUnsupported(`${operator} of ${name}, which is not stored as text`);
+  if (!bytewise) {
+    throw new FilterUnsupported(
+      `${operator} of the text ${name}: its order depends on the collation; if that is C, describe it as bytewise`,
+    );
+  }
+}
+
+/** Two fields of the row itself: Prisma compares columns of one model and one type. */
+function comparedTwo(operator: Operator, left: Value, right: Value, row: Row): Condition {
+  const what = `${operator} of two fields: ${nameOf(left)} and ${nameOf(right)}`;
+  if (left.what === "known" || right.what === "known") throw new FilterUnsupported(what);
+  if (left.what !== "cell" || right.what !== "cell") {
+    if (left.what === right.what) throw new FilterUnsupported(what);
+    // A list or a map is there, and equals no other value.
+    return operator === "!=" && all([left, right].map((side) => side.what !== "cell" || isPresent(side)));
+  }
+  if (left.scope !== row.scope || right.scope !== row.scope) {
+    throw new FilterUnsupported(`${what}: one of them is of a related row`);
+  }
+  const there = [isNull(left, false), isNull(right, false)];
+  const nulls = [left, right].map((side) => side.nullIs === "null" && isNull(side, true)) as [Condition, Condition];
+  const isSameKind = kindOfCell(left) === kindOfCell(right);
+  const { field } = left.column;
+  if (operator === "==") {
+    const equal = isSameKind && { [field]: { equals: referenceTo(left, right, row, what) } };
+    return any([all(nulls), all([...there, equal])]);
+  }
+  if (operator === "!=") {
+    const unequal = !isSameKind || { [field]: { not: { equals: referenceTo(left, right, row, what) } } };
+    return any([
+      all([...there, unequal]),
+      all([nulls[0], isNull(right, false)]),
+      all([nulls[1], isNull(left, false)]),
+    ]);
+  }
+  if (!isSameKind) return false;
+  if (kindOfCell(left) === "text") for (const side of [left, right]) refuseOrder(operator, side);
+  if (left.column.type === "boolean") throw new FilterUnsupported(`${what}: Prisma has no order of booleans`);
+  return all([...there, { [field]: { [PRISMA[operator]]: referenceTo(left, right, row, what) } }]);
+}
+
+/** A reference to the column of `right`, for a condition on the column of `left`. */
+function referenceTo(left: Cell, right: Cell, row: Row, what: string): unknown {
+  if (left.column.type !== right.column.type) {
+    throw new FilterUnsupported(`${what}: they are stored as ${left.column.type} and ${right.column.type}`);
+  }
+  const found = (row.fields as Record<string, unknown>)[right.column.field];
+  if (found === undefined) throw new FilterUnsupported(`${what}: pass prisma.<model>.fields to where`);
+  return found;
+}
+
+function isPresent(value: Cell): Condition {
+  return value.nullIs === "null" || isNull(value, false);
+}
+
+function nameOf(value: Value): string {
+  return value.what === "known" ? "the type of a resource" : value.name;
 }
 
 type Ordering = Exclude<Operator, "==" | "!=">;

@@ -12,11 +12,15 @@ const courses = describe("course", {
   parent: reference("catalog", uuid("catalogId", { nullable: true })),
   attributes: {
     owner: text("ownerId"),
+    editor: text("editorId", { nullable: true }),
+    code: text("code", { bytewise: true }),
     seats: integer("seats", { nullable: true }),
     tags: many("tags", text("name")),
     department: one("department", { name: text("name") }, { optional: true }),
   },
 });
+
+const editor = { path: ["attributes", "editor"] };
 
 function planned(filter: object | null, changes: object = {}) {
   const outcome = filter === null ? "PLAN_OUTCOME_NOTHING" : "PLAN_OUTCOME_FILTER";
@@ -67,13 +71,31 @@ suite("a plan", () => {
     assert.deepEqual(where(planned({ match }), courses), { ownerId: { contains: "a\\%\\_\\\\" } });
   });
 
+  test("orders texts that the database orders by their bytes", () => {
+    assert.deepEqual(where(planned(compared("code", "LESS", "m")), courses), { code: { lt: "m" } });
+  });
+
+  test("compares two fields of a row by a reference", () => {
+    const left = { path: ["attributes", "owner"] };
+    const different = { compare: { operator: "FILTER_OPERATOR_NOT_EQUAL", left, field: editor } };
+    const editorId = { reference: "editorId" };
+    assert.deepEqual(where(planned(different), courses, { editorId }), {
+      AND: [{ editorId: { not: null } }, { ownerId: { not: { equals: editorId } } }],
+    });
+  });
+
   for (const [why, filter, message] of [
+    [
+      "two fields without references to them",
+      { compare: { operator: "FILTER_OPERATOR_EQUAL", left: { path: ["attributes", "owner"] }, field: editor } },
+      /course.owner and course.editor: pass prisma.<model>.fields/,
+    ],
     ["the order of texts", compared("owner", "LESS", "m"), /owner: its order depends on the collation/],
     ["an attribute that is not described", compared("level", "EQUAL", 1), /course.level is not described/],
     [
       "two fields",
       { compare: { operator: "FILTER_OPERATOR_EQUAL", left: { path: ["id"] }, field: { path: ["organization"] } } },
-      /two fields: resource.id and resource.organization/,
+      /two fields: the id of course and the organization of course: they are stored as integer and text/,
     ],
     ["rows that must be stored", { stored: { types: ["course"] } }, /type course must be stored/],
     [
@@ -119,6 +141,8 @@ suite("the resource of a row", () => {
     organizationId: "org_school",
     catalogId: null,
     ownerId: "user_ivan",
+    editorId: null,
+    code: "x",
     seats: null,
     tags: [{ name: "new" }],
     department: null,
@@ -129,7 +153,7 @@ suite("the resource of a row", () => {
       type: "course",
       id: "7",
       organizationId: "org_school",
-      attributes: { owner: "user_ivan", tags: ["new"] },
+      attributes: { owner: "user_ivan", code: "x", tags: ["new"] },
     });
   });
 

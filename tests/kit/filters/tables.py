@@ -1,6 +1,7 @@
 """The rows of `worlds.py` in tables, as an application keeps them.
 
-Two of the columns have a collation that folds case, where the database has one.
+Two of the columns have a collation that folds case, where the database has one; another has one
+that orders by bytes, which Prisma needs.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from pdp.model import Resource, ResourceRef
 
 FOLDED = String().with_variant(String(collation="NOCASE"), "sqlite")
+BYTEWISE = String().with_variant(String(collation="C"), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -37,7 +39,7 @@ class Lesson(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     organization_id: Mapped[str | None]
     course_id: Mapped[str | None] = mapped_column(ForeignKey("courses.id"))
-    owner: Mapped[str | None]
+    owner: Mapped[str | None] = mapped_column(BYTEWISE)
     editor: Mapped[str | None] = mapped_column(FOLDED)
     title: Mapped[str | None]
     level: Mapped[float | None] = mapped_column(Double)
@@ -115,14 +117,16 @@ register(
 )
 
 
-def put(connection: Connection, rows: list[Resource], above: dict[ResourceRef, Resource]) -> None:
-    """Puts rows into empty tables."""
-    for table in reversed(Base.metadata.sorted_tables):
-        connection.execute(delete(table))
-    values: dict[type[Base], list[dict[str, Any]]] = {}
+def records(
+    rows: list[Resource], above: dict[ResourceRef, Resource]
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table, in an order in which they can be inserted."""
+    values: dict[str, list[dict[str, Any]]] = {
+        table.name: [] for table in Base.metadata.sorted_tables
+    }
 
     def add(model: type[Base], **columns: Any) -> None:
-        values.setdefault(model, []).append(columns)
+        values[model.__tablename__].append(columns)
 
     for resource in above.values():
         columns = {"id": resource.id, "organization_id": _organization(resource)}
@@ -154,10 +158,16 @@ def put(connection: Connection, rows: list[Resource], above: dict[ResourceRef, R
         for position, member in enumerate(attributes["members"]):
             keys = {key: member.get(key) for key in ("user", "role", "rank")}
             add(Member, lesson_id=row.id, position=position, **keys)
-    for table in Base.metadata.sorted_tables:
-        for model, found in values.items():
-            if model.__table__ is table:
-                connection.execute(insert(table), found)
+    return values
+
+
+def put(connection: Connection, rows: list[Resource], above: dict[ResourceRef, Resource]) -> None:
+    """Puts rows into empty tables."""
+    for table in reversed(Base.metadata.sorted_tables):
+        connection.execute(delete(table))
+    for name, found in records(rows, above).items():
+        if found:
+            connection.execute(insert(Base.metadata.tables[name]), found)
 
 
 def _organization(resource: Resource) -> str | None:

@@ -3,7 +3,7 @@ of a deployment: `app_owner` owns the application's tables, `app` is what the ap
 as and owns nothing."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from pdp.database.migrations import migrate
 from pdp.decision.policy import Policy
 from pdp.facts.store import tables
 from pdp.facts.store.rows import to_row
-from pdp.rls.catalog import read_catalog
+from pdp.model import Actor
+from pdp.rls.catalog import Catalog, read_catalog
 from pdp.rls.config import Config, parse_config
 from pdp.rls.migration import make_migration
 from tests.kit.decision.reference import World
@@ -99,12 +100,28 @@ def apply(connection: Connection, policy: Policy, config: Config, *, now: float 
     migration = make_migration(policy, config, read_catalog(connection, config))
     execute(connection, migration.text)
     if now is not None:
-        connection.exec_driver_sql(
-            "CREATE OR REPLACE FUNCTION pdp_rls.clock() RETURNS double precision LANGUAGE sql"
-            f" STABLE RETURN {now}::double precision"
-        )
+        connection.exec_driver_sql(_clock(now))
         connection.commit()
     return migration.text
+
+
+def apply_within(
+    connection: Connection, policy: Policy, config: Config, catalog: Catalog, *, now: float
+) -> None:
+    """The same within the transaction of the connection, which the caller rolls back."""
+    migration = make_migration(policy, config, catalog)
+    head, begin, rest = migration.text.partition("\nBEGIN;\n")
+    body, commit, _ = rest.rpartition("\nCOMMIT;\n")
+    assert (begin, commit) != ("", ""), head
+    raw: Any = connection.connection.driver_connection
+    raw.execute(f"{body};\n{_clock(now)};\nSET LOCAL search_path TO DEFAULT")
+
+
+def _clock(now: float) -> str:
+    return (
+        "CREATE OR REPLACE FUNCTION pdp_rls.clock() RETURNS double precision LANGUAGE sql"
+        f" STABLE RETURN {now}::double precision"
+    )
 
 
 def execute(connection: Connection, script: str) -> None:
@@ -121,39 +138,53 @@ def execute(connection: Connection, script: str) -> None:
         raw.autocommit = False
 
 
+_FACTS = (
+    *(tables.roles, tables.grants, tables.users, tables.memberships, tables.revoked_sessions),
+    *(tables.rules, tables.role_inheritance, tables.clerk_objects),
+)
+
+
 def put_facts(connection: Connection, world: World) -> None:
-    """Replaces users, memberships, grants and revoked sessions."""
-    for table in (
-        *(tables.grants, tables.memberships, tables.users, tables.revoked_sessions),
-        *(tables.role_inheritance, tables.rules, tables.roles),
-    ):
+    """Replaces users, memberships, grants, revoked sessions and Clerk's roles."""
+    for table in reversed(_FACTS):
         connection.execute(delete(table))
-    roles = [{"name": one.name, "description": ""} for one in world.roles]
-    _insert(connection, tables.roles, roles)
-    _insert(connection, tables.grants, [to_row(one) for one in world.grants])
-    _insert(
-        connection,
-        tables.users,
-        [to_row(one) for one in world.users],
-    )
-    _insert(
-        connection,
-        tables.memberships,
-        [
+    found = fact_records(world)
+    for table in _FACTS:
+        if found.get(table.name):
+            connection.execute(insert(table), found[table.name])
+
+
+def fact_records(world: World) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table, in an order in which they can be inserted."""
+    return {
+        "roles": [{"name": one.name, "description": ""} for one in world.roles],
+        "grants": [to_row(one) for one in world.grants],
+        "users": [to_row(one) for one in world.users],
+        "memberships": [
             {"organization_id": organization, "user_id": user, "role": role}
             for (organization, user), role in world.memberships.items()
         ],
-    )
-    _insert(
-        connection,
-        tables.revoked_sessions,
-        [{"user_id": user, "session_id": session} for session, user in world.revoked],
-    )
+        "revoked_sessions": [
+            {"user_id": user, "session_id": session} for session, user in world.revoked
+        ],
+        "clerk_objects": clerk_records(
+            ("role", role, "active", {"key": role, "permissions": [[one, one] for one in some]})
+            for role, some in world.organization_permissions.items()
+        ),
+    }
 
 
-def _insert(connection: Connection, table: Any, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
+def clerk_records(
+    objects: Iterable[tuple[str, str, str, dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Objects of Clerk, each as its kind, id, status and content."""
+    columns = tables.clerk_objects.columns.keys()
+    return [
+        dict(
+            zip(columns, (kind, id_, "1", status, None, None, json.dumps(content), 0), strict=True)
+        )
+        for kind, id_, status, content in objects
+    ]
 
 
 @contextmanager
@@ -166,12 +197,27 @@ def acting(
 ) -> Iterator[None]:
     """A transaction of a role and an actor, rolled back afterwards."""
     connection.rollback()
-    connection.execute(text(f"SET LOCAL ROLE {role}"))
-    actor = {"user": user, "organization": organization, "session": session}
-    connection.execute(
-        text("SELECT set_config('pdp.actor', :actor, true)"), {"actor": json.dumps(actor)}
-    )
+    act(connection, Actor(user, session, organization), role)
     try:
         yield
     finally:
         connection.rollback()
+
+
+def act(connection: Connection, actor: Actor, role: str) -> None:
+    """Makes the rest of the transaction that of a role and an actor."""
+    connection.execute(
+        text("SELECT set_config('role', :role, true), set_config('pdp.actor', :actor, true)"),
+        {"role": role, "actor": setting_of(actor)},
+    )
+
+
+def setting_of(actor: Actor) -> str:
+    """The setting that names an actor."""
+    return json.dumps(
+        {
+            "user": actor.user_id,
+            "organization": actor.organization_id,
+            "session": actor.session_id,
+        }
+    )

@@ -48,6 +48,24 @@ def random_policy(random: Random, rows: list[Resource], above: dict) -> Case:
     return case
 
 
+def rule_on_organization_permissions(random: Random) -> Rule:
+    """Drawn apart, so that it changes nothing else of a world."""
+    field = random.choice(["'org:lesson:publish'", "'other'", "actor.attributes.name", "1"])
+    of_list = "actor.organization_permissions"
+    condition = random.choice(
+        [
+            f"{field} in {of_list}",
+            f"!({field} in {of_list})",
+            f"size({of_list}) {random.choice(['== 0', '> 0'])}",
+            f"{of_list}.exists(p, p == {text_field(random)})",
+            f"{of_list}.all(p, p.startsWith('org:') && {text_field(random)} != 'u1')",
+            f"{text_field(random)} in {of_list}",
+        ]
+    )
+    effect = Effect.DENY if random.random() < 0.3 else Effect.ALLOW
+    return Rule("permissions", random.choice(ROLES), effect, "*", condition)
+
+
 def other_facts(
     random: Random, case: Case, rows: list[Resource], above: dict[ResourceRef, Resource]
 ) -> Case:

@@ -22,7 +22,7 @@ export const lessons = describe("lesson", {
   organization: text("organizationId", nullable),
   parent: parent("course", courses, { optional: true }),
   attributes: {
-    owner: text("owner", nullable),
+    owner: text("owner", { nullable: true, bytewise: true }),
     editor: text("editor", nullable),
     title: text("title", { nullable: true, nullIsValue: true }),
     level: number("level", nullable),

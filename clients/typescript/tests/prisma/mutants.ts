@@ -14,6 +14,7 @@ const FAULTS: Readonly<Record<string, readonly (readonly [RegExp, string])[]>> =
   ],
   "a pattern is not escaped": [[/\.replaceAll\([^)]*\)/, ""]],
   "NULL is unequal": [[/isNull\(value, false\), \.\.\.different/, "...different, true"]],
+  "a field is compared with itself": [[/\[right\.column\.field\]/, "[left.column.field]"]],
   "an ordering is turned around": [[/"<": "lt"/, '"<": "gt"']],
   "or is and": [[/(case "any":\s+return )any\(/, "$1all("]],
   "an empty text is an organization": [[/blankIsAbsent: described\.type === "text"/, "blankIsAbsent: false"]],

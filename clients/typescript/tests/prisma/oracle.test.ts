@@ -58,7 +58,7 @@ test("a query takes what a decision allows, and a wrong adapter is found out", a
 async function taken(prisma: PrismaClient, plan: string, condition: typeof where): Promise<string[] | string> {
   try {
     const rows = await prisma.lesson.findMany({
-      where: condition(planFromJSON(plan), lessons),
+      where: condition(planFromJSON(plan), lessons, prisma.lesson.fields),
       select: { id: true },
       orderBy: { id: "asc" },
     });
