@@ -9,11 +9,13 @@ tree must not recurse: a text of 4,096 characters can nest thousands of levels.
 import enum
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 _ANY_TYPE = b"type.googleapis.com/cel.expr.CheckedExpr"
 _ANY_TYPE_URL, _ANY_VALUE, _CHECKED_EXPR, _REFERENCES, _TYPES, _SOURCE_INFO = 1, 2, 4, 2, 3, 5
 _POSITIONS = 4
+_NODES_KEPT: Final = 8_192
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -110,8 +112,9 @@ def part_of(tree: Tree, expression: memoryview) -> bytes:
     return _field(_ANY_TYPE_URL, _ANY_TYPE) + _field(_ANY_VALUE, body)
 
 
+@lru_cache(maxsize=_NODES_KEPT)
 def read(expression: memoryview) -> Node:
-    """Decodes an expression, but not its operands."""
+    """Decodes an expression, but not its operands. Equal bytes are equal nodes."""
     node_id = 0
     kind, body = Kind.NOTHING, memoryview(b"")
     for number, value in _fields(expression):

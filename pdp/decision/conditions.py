@@ -89,6 +89,8 @@ _CONDITIONS_KEPT: Final = 2_048
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
 _DEPTH_MAX: Final = 150
 """Far more than real conditions need; code that walks a tree may recurse to this depth."""
+_PART_COST: Final = 10.0
+"""Of an evaluation of a part, without binding its values; in microseconds of one core, roughly."""
 
 
 def _sizes(shape: Size, text: float) -> Sizes:
@@ -152,6 +154,10 @@ class OpenCondition(NamedTuple):
         )
         # `_charge` counts the binding twice.
         return max(self.estimate({**worst, **sizes})[0] for worst in _WORST) + 2 * binding
+
+    def binding(self, values: Values) -> float:
+        """The cost of binding the values that it reads."""
+        return sum(measured(value)[1] for value in _bound(self.reads, values).values())
 
     def holds_nul(self, values: Values) -> bool:
         """Whether a value that it reads holds NUL; then the runtime is not used."""
@@ -271,12 +277,28 @@ class Parts:
     All evaluations by an object share a budget. Each costs as much as the whole condition.
     """
 
-    def __init__(self, program: _Program, values: Values) -> None:
+    def __init__(
+        self, program: _Program, values: Values, compiled: dict[memoryview, Any] | None = None
+    ) -> None:
+        """`compiled`: expressions by their place in the tree."""
+        self._program = program
+        self._compiled = {} if compiled is None else compiled
         self.tree = program.tree
         self._estimate = program.estimate
         self._data = _bound(program.reads, values)
         self._budget = Budget()
         self._bindable = not _holds_nul(self._data)
+        self._evaluations = 0
+
+    def with_values(self, values: Values) -> "Parts":
+        """The parts with other values, and a budget of their own. Shares what was compiled."""
+        return Parts(self._program, values, self._compiled)
+
+    def cost(self) -> float:
+        """What the evaluations took, in microseconds of one core, roughly."""
+        binding = sum(measured(value)[1] for value in self._data.values())
+        charged = limits.CONDITION_COST_MAX - self._budget.left
+        return self._evaluations * (_PART_COST + binding) + charged
 
     def evaluate(self, part: memoryview) -> Any:
         """The value of an expression outside of any loop: a JSON value, a time, a duration or
@@ -285,8 +307,12 @@ class Parts:
             _charge(self._estimate, self._data, self._budget)
         if self._budget.exceeded or not self._bindable:
             return Reason.CONDITION_FAILED
+        self._evaluations += 1
         try:
-            expression = _ENVIRONMENT.deserialize(part_of(self.tree, part))
+            expression = self._compiled.get(part)
+            if expression is None:
+                expression = _ENVIRONMENT.deserialize(part_of(self.tree, part))
+                self._compiled[part] = expression
             result = expression.eval(data=self._data)
         except RuntimeError:  # the iteration budget
             return Reason.CONDITION_FAILED

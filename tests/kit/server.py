@@ -187,10 +187,10 @@ def stubs_on(channel: grpc.Channel) -> Stubs:
 
 @contextmanager
 def running_server(
-    directory: Path, policy: str = "", **settings: Any
+    directory: Path, policy: str = "", *, program: Sequence[str] = PDP, **settings: Any
 ) -> Iterator[tuple[ServerProcess, Stubs]]:
     """A server that is ready, with `policy` applied, and stubs to ask it."""
-    server = ServerProcess(directory, settings)
+    server = ServerProcess(directory, settings, program=program)
     try:
         server.start()
         with server.channel() as channel:
