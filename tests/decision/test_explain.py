@@ -204,7 +204,7 @@ def test_the_tree_of_many_grants_is_bounded():
     ],
 )
 def test_the_work_of_a_search_is_bounded_and_said_to_be_cut(condition):
-    """Whoever may explain must not be able to hold a processor. It took 10 s for 150 rules."""
+    """A caller with the capability `audit` must not hold a processor. 150 rules took 10 s."""
     situation = asked_about_rules(condition.format(index, index) for index in range(1_000))
     began = time.thread_time()
     explanation = explain(situation)
