@@ -30,7 +30,9 @@ def measure(run: Run) -> Figures:
         turns = [turn_of(PDP, LOADED, target, run.chosen.loaded, run.chosen) for target in targets]
         run.say(f"  the candidate is taken within {REFRESH_SECONDS} s, before the warm-up ends")
         series = take_turns(turns, max(run.chosen.rounds, ROUNDS_MIN), run.say)
-        counts, _ = store.counts()
+        report = store.report()
+    pdp.expect(report is not None, "there must be a candidate")
+    counts = report.counts
     pdp.expect(counts.decided > 0, "the candidate must decide")
     pdp.expect(counts.flipped == 0, "the candidate is the same policy")
     without, beside = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.connection import connects
-from pdp.cli.output import emit, fail, say
+from pdp.cli.output import emit, fail, read_document, say
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
@@ -97,7 +97,7 @@ def diff(
 def _of_file(name: str) -> "PolicyDocument":
     from pdp.document import parse_document
 
-    return parse_document(Path(name).read_text(encoding="utf-8"))
+    return parse_document(read_document(name))
 
 
 def _of_server(connection: Connection) -> "PolicyDocument":

@@ -137,4 +137,6 @@ def text_lines(response: "ExplainResponse") -> list[str]:
             "  - " + "; and ".join(change.text for change in one.changes)
             for one in response.would_allow
         ]
+    if response.search_was_cut:
+        lines.append("the search was cut at its bound: other changes may allow, also smaller ones")
     return lines

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdp.cli.output import emit, fail, read_input, say, say_marked
+from pdp.cli.output import emit, fail, read_document, say, say_marked
 
 if TYPE_CHECKING:
     from pdp.document import Finding
@@ -44,7 +43,7 @@ def lint(
     for file in files:
         name = "stdin" if file == "-" else file
         try:
-            found += [(name, one) for one in findings_of(parse_document(_text(file)))]
+            found += [(name, one) for one in findings_of(parse_document(read_document(file)))]
         except InvalidPolicy as error:
             refused = True
             for violation in error.violations:
@@ -61,15 +60,6 @@ def lint(
 
 def _counts(finding: "Finding") -> bool:
     return finding.silenced is None and finding.rule.level == "warning"
-
-
-def _text(file: str) -> str:
-    if file == "-":
-        return read_input("a policy document")
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{file}: is not UTF-8 text") from None
 
 
 def _show(found: "Located") -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.printable import printable
 
 if TYPE_CHECKING:
@@ -186,7 +187,26 @@ def read_input(what: str) -> str:
     """All of standard input; on a terminal it says first that it waits."""
     if sys.stdin.isatty():
         note(f"reads {what} from standard input; end it with Ctrl-D")
-    return sys.stdin.read()
+    return sys.stdin.read(DOCUMENT_BYTES_MAX + 1)
+
+
+def read_document(file: str | Path) -> str:
+    """The text of a policy document or of policy tests; `-` reads standard input.
+
+    A file that is too large for a document (or never ends) is read only so far that its reader
+    refuses it.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8 text.
+    """
+    try:
+        if file == "-":
+            return read_input("a policy document")
+        with Path(file).open(encoding="utf-8") as stream:
+            return stream.read(DOCUMENT_BYTES_MAX + 1)
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: is not UTF-8 text") from None
 
 
 def read_secret(what: str) -> str:

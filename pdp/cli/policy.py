@@ -15,7 +15,7 @@ from pdp.cli.output import (
     fail,
     is_asked_on_terminal,
     note,
-    read_input,
+    read_document,
     say,
     waiting,
     warn,
@@ -73,7 +73,7 @@ def apply(
     from pdp.document import described, parse_document
     from pdp.errors import InvalidPolicy
 
-    text = _read(file)
+    text = read_document(file)
     store = _store(config, create=not dry_run)
     administrator = _administrator(store)
     asks = not (dry_run or yes) and is_asked_on_terminal(input_is_document=file == "-")
@@ -155,15 +155,6 @@ def command_author(reason: str) -> "Author":
     except KeyError:
         account = str(os.getuid())  # a container may run as a number without a name
     return Author(Source.COMMAND, account, reason)
-
-
-def _read(file: str) -> str:
-    try:
-        if file == "-":
-            return read_input("a policy document")
-        return Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{file}: is not UTF-8 text") from None
 
 
 def _store(config: Path | None, *, create: bool) -> "Store":

@@ -1,5 +1,6 @@
 """`pdp test`: policy tests, offline."""
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pdp.cli.output import fail, note, say, say_marked
+from pdp.cli.output import fail, note, read_document, say, say_marked
 
 if TYPE_CHECKING:
     from pdp.document import Coverage, Outcome, TestFile
@@ -53,7 +54,13 @@ def run(
     Exit status: 0 all passed, 1 some failed, 2 a file cannot be read or there are no tests.
     """
     if not watch:
-        raise typer.Exit(_run(files, coverage=coverage, junit=junit, explain=explain))
+        # What is read is needed until the end, so to look for garbage only takes time: a third.
+        gc.disable()
+        try:
+            status = _run(files, coverage=coverage, junit=junit, explain=explain)
+        finally:
+            gc.enable()
+        raise typer.Exit(status)
     while True:
         read: dict[Path, int] = {}
         try:
@@ -140,12 +147,12 @@ def _run_file(path: Path, now: float, *, coverage: bool, read: dict[Path, int]) 
     def read_policy(name: str) -> str:
         policy = path.parent / name
         read[policy] = _changed_at(policy)
-        return _text(policy)
+        return read_document(policy)
 
     read[path] = _changed_at(path)
     began = time.perf_counter()
     try:
-        file = parse_tests(_text(path), read_policy)
+        file = parse_tests(read_document(path), read_policy)
     except FileNotFoundError as error:
         if error.filename == str(path):
             raise
@@ -154,13 +161,6 @@ def _run_file(path: Path, now: float, *, coverage: bool, read: dict[Path, int]) 
     counted = Coverage() if coverage else None
     outcomes = list(run_tests(file, now, counted))
     return _Ran(str(path), file, outcomes, counted, time.perf_counter() - began)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8 text") from None
 
 
 def _show_failure(ran: _Ran, outcome: "Outcome", now: float, *, explain: bool) -> None:

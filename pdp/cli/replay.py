@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pdp.cli.output import emit, fail, say
+from pdp.cli.output import emit, fail, read_document, say
 
 if TYPE_CHECKING:
     from pdp.audit import DecisionLog
@@ -65,14 +65,13 @@ def _candidate(file: Path) -> "Policy":
     from pdp.errors import InvalidPolicy
     from pdp.impact import policy_of
 
+    text = read_document(file)
     try:
-        return policy_of(file.read_text(encoding="utf-8"))
+        return policy_of(text)
     except InvalidPolicy as error:
         for violation in error.violations:
             fail(violation.located(str(file)))
         raise typer.Exit(2) from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{file}: is not UTF-8 text") from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.output import HELP_STYLE, emit, fail, say
+from pdp.cli.output import HELP_STYLE, emit, fail, read_document, say
 
 if TYPE_CHECKING:
-    from pdp.facts import ShadowStore
+    from pdp.facts import ShadowReport, ShadowStore
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,9 +40,7 @@ def set_(
     if not 0 <= sample <= 1:  # not a number: the range of the option does not notice
         raise typer.BadParameter("must be a number from 0 to 1", param_hint="--sample")
     try:
-        document = parse_document(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{file}: is not UTF-8 text") from None
+        document = parse_document(read_document(file))
     except InvalidPolicy as error:
         for violation in error.violations:
             fail(violation.located(str(file)))
@@ -59,14 +57,12 @@ def set_(
 @app.command("status")
 def status(config: Config = None) -> None:
     """Shows whether there is a candidate, and what was counted. Exit status 1: there is none."""
-    store = _store(config)
-    candidate = store.read()
-    if candidate is None:
+    found = _store(config).report()
+    if found is None:
         say("there is no candidate")
         raise typer.Exit(1)
-    counts, _ = store.counts()
-    set_at = datetime.fromtimestamp(candidate.set_at, UTC).isoformat(timespec="seconds")
-    say(f"candidate {candidate.id}, set {set_at}, sample {candidate.sample:.0%}")
+    counts = found.counts
+    say(f"{_named(found)}, sample {found.candidate.sample:.0%}")
     say(
         f"{counts.decided} decided, {counts.flipped} flipped, {counts.failed} failed, "
         f"{counts.dropped} dropped"
@@ -88,12 +84,14 @@ def report(
 
     Exit status: 0 none, 1 some, 2 there is no candidate or no result.
     """
-    store = _store(config)
-    if store.read() is None:
+    found = _store(config).report()
+    if found is None:
         raise ValueError("there is no candidate; `pdp shadow set` sets one")
-    counts, flips = store.counts()
+    counts, flips = found.counts, found.flips
     if as_json:
         fields = {
+            "candidate": found.candidate.id,
+            "set_at": found.candidate.set_at,
             "decided": counts.decided,
             "flipped": counts.flipped,
             "failed": counts.failed,
@@ -105,6 +103,7 @@ def report(
         }
         emit(json.dumps(fields, indent=2) + "\n")
     else:
+        say(_named(found))
         for one in flips:
             group = one.group
             before = "deny" if group.effect == "allow" else "allow"
@@ -120,6 +119,12 @@ def report(
                 )
         say(f"{counts.flipped} of {counts.decided} decisions flip; {counts.dropped} were dropped")
     raise typer.Exit(1 if counts.flipped else 0)
+
+
+def _named(found: "ShadowReport") -> str:
+    """The candidate that a report is about: somebody else may have set another one since."""
+    set_at = datetime.fromtimestamp(found.candidate.set_at, UTC).isoformat(timespec="seconds")
+    return f"candidate {found.candidate.id}, set {set_at}"
 
 
 def _store(config: Path | None) -> "ShadowStore":

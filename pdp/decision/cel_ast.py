@@ -7,6 +7,7 @@ thousands of levels.
 
 import enum
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from google.protobuf.any_pb2 import Any
@@ -14,6 +15,7 @@ from google.protobuf.any_pb2 import Any
 from pdp.decision import cel_expr_pb2 as pb
 
 _TYPE_URL: Final = "type.googleapis.com/cel.expr.CheckedExpr"
+_NODES_KEPT: Final = 8_192
 
 
 class Kind(enum.Enum):
@@ -99,8 +101,9 @@ def part_of(tree: Tree, expression: bytes) -> bytes:
     return Any(type_url=_TYPE_URL, value=part.SerializeToString()).SerializeToString()
 
 
+@lru_cache(maxsize=_NODES_KEPT)
 def read(expression: bytes) -> Node:  # noqa: PLR0911  # a return for each kind
-    """Decodes an expression, but not its operands."""
+    """Decodes an expression, but not its operands. Equal bytes are equal nodes."""
     message = pb.Expr.FromString(expression)
     match message.WhichOneof("expr_kind"):
         case "const_expr":

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from pdp.decision.cel_ast import Kind, Node, read
-from pdp.decision.conditions import Condition, Parts
-from pdp.decision.fast_path import Values
+from pdp.decision.conditions import Parts
 from pdp.model import Reason
 
 ABSENT: Final = object()
@@ -21,11 +20,8 @@ class Path(NamedTuple):
     key: str | None
 
 
-def proposals_of(condition: Condition, values: Values) -> Iterator[tuple[Path, Any]]:
+def proposals_of(parts: Parts) -> Iterator[tuple[Path, Any]]:
     """Paths with a value to try, each once. The caller finds out whether it helps."""
-    parts = condition.parts(values)
-    if parts is None:
-        return
     seen: set[str] = set()
     for path, value in _proposals(parts, parts.tree.root, {}):
         mark = f"{path}{value!r}"
@@ -34,14 +30,11 @@ def proposals_of(condition: Condition, values: Values) -> Iterator[tuple[Path, A
             yield path, value
 
 
-def distance(condition: Condition, values: Values, *, wanted: bool) -> int:
+def distance(parts: Parts, *, wanted: bool) -> int:
     """How many parts of a condition keep it from being `wanted`: the parts of `a && b` that are not
     true, or the parts of `a || b` that are not false. 0: it is as wanted."""
-    if condition.evaluate(values) is wanted:
+    if parts.evaluate(parts.tree.root) is wanted:
         return 0
-    parts = condition.parts(values)
-    if parts is None:
-        return 1
     function = "_&&_" if wanted else "_||_"
     pending, unmet = [parts.tree.root], 0
     while pending:

@@ -23,11 +23,13 @@ from pdp.decision.principal import (
     grants_on_resources,
 )
 from pdp.decision.situation import Account, Seen, Situation, account_of, grant_text
-from pdp.decision.would_allow import would_allow
+from pdp.decision.would_allow import Found, would_allow
 from pdp.model import Decision, Effect, Grant, InOrganization, Reason, ToUser
 
 STEPS_MAX: Final = 200
 """The most grants, and rules of each section, that are described."""
+EXPRESSIONS_MAX: Final = 2_000
+"""Once so many expressions of a section are described, further conditions are not."""
 
 
 def explain(situation: Situation, *, search: bool = True) -> Explanation:
@@ -36,8 +38,8 @@ def explain(situation: Situation, *, search: bool = True) -> Explanation:
     Without `search` there are no changes: their search makes hundreds of decisions.
     """
     account = account_of(situation)
-    changes = would_allow(situation) if search else ()
-    return Explanation(account.decision, _tree(account), changes)
+    found = would_allow(account) if search else Found()
+    return Explanation(account.decision, _tree(account), found.sets, found.is_cut)
 
 
 def _tree(account: Account) -> Step:
@@ -238,8 +240,12 @@ def _rules(account: Account, seen: Seen) -> Iterator[Step]:
         (StepKind.ALLOW_RULES, "allow rules", allow),
     ):
         needed = seen.needed if kind is StepKind.ALLOW_RULES else IN_ORGANIZATION
-        shown = candidates[:STEPS_MAX]
-        steps = [_rule(account, seen, candidate, needed, kind) for candidate in shown]
+        steps: list[Step] = []
+        expressions = 0
+        for candidate in candidates[:STEPS_MAX]:
+            described = expressions < EXPRESSIONS_MAX
+            steps.append(_rule(account, seen, candidate, needed, kind, described=described))
+            expressions += sum(map(_size, steps[-1].children))
         text = heading if candidates else f"{heading}: none applies to this permission"
         more = _more(len(candidates), "rules")
         yield Step(kind, StepStatus.NONE, text, children=(*steps, *more))
@@ -257,7 +263,20 @@ def _rules(account: Account, seen: Seen) -> Iterator[Step]:
         yield Step(StepKind.OTHER_RULES, StepStatus.NONE, text, children=_limited(others, "rules"))
 
 
-def _rule(account: Account, seen: Seen, candidate: Candidate, needed: int, kind: StepKind) -> Step:
+def _size(step: Step) -> int:
+    return 1 + sum(map(_size, step.children))
+
+
+def _rule(
+    account: Account,
+    seen: Seen,
+    candidate: Candidate,
+    needed: int,
+    kind: StepKind,
+    *,
+    described: bool,
+) -> Step:
+    """`described`: with the expressions of its condition."""
     rule_id, grant_id, reach, condition = candidate
     text = f"{_rule_text(account.situation.policy, rule_id)}, through grant {grant_id}"
     if reach < needed:
@@ -269,7 +288,9 @@ def _rule(account: Account, seen: Seen, candidate: Candidate, needed: int, kind:
         consequence = "applies" if kind is StepKind.DENY_RULES else "does not apply"
         text += f"; the condition cannot be evaluated, so the rule {consequence}"
     children: tuple[Step, ...] = ()
-    if condition is not None:
+    if condition is not None and not described:
+        text += "; its condition is not shown: there are too many expressions"
+    elif condition is not None:
         children = condition_steps(condition, seen.outcomes.values(), outcome)
     return Step(StepKind.RULE, status, text, rule_id, grant_id, children)
 

@@ -105,3 +105,5 @@ class Explanation:
     would_allow: tuple[tuple[Change, ...], ...] = ()
     """Sets of changes that each make the decision ALLOW, smallest first. Empty for an allow, and if
     no small set is known."""
+    search_was_cut: bool = False
+    """Whether a bound ended the search for such sets: others may allow, also smaller ones."""

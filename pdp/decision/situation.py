@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pdp.decision.evaluate import Outcomes, decide, judge_rules
+from pdp.decision.evaluate import Judge, Outcomes, decide, judge_rules
 from pdp.decision.policy import Policy
 from pdp.decision.principal import Candidates, Principal, resolve_principal
 from pdp.model import (
@@ -67,15 +67,15 @@ class Account:
     """None: the question was refused before the rules."""
 
 
-def account_of(situation: Situation) -> Account:
-    """Decides, and returns the details of the decision."""
+def account_of(situation: Situation, judge: Judge = judge_rules) -> Account:
+    """Decides by `judge`, and returns the details of the decision."""
     seen: list[Seen] = []
 
     def noting(
         candidates: Candidates, needed: int, owner: str | None, until: float, outcomes: Outcomes
     ) -> Decision:
         seen.append(Seen(candidates, needed, outcomes))
-        return judge_rules(candidates, needed, owner, until, outcomes)
+        return judge(candidates, needed, owner, until, outcomes)
 
     principal = situation.principal()
     decision = decide(principal, situation.question, situation.chain, noting)

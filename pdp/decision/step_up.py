@@ -85,11 +85,12 @@ def _step_up(
 def _ages_in(condition: Condition) -> tuple[float, ...]:
     """Ages in minutes that a condition compares the age of a factor with, and values close to
     them."""
-    if "factor_minutes" not in condition.source:
+    parts = condition.parts(({}, {})) if "factor_minutes" in condition.source else None
+    if parts is None:
         return ()
     return tuple(
         value
-        for path, value in proposals_of(condition, ({}, {}))
+        for path, value in proposals_of(parts)
         if path.variable in (_FIRST, _SECOND) and isinstance(value, float) and value >= 0
     )
 

@@ -3,23 +3,32 @@
 The search starts from the reason of the decision: it proposes changes against exactly that reason,
 decides again with each, and continues from there. Every returned set was verified by a decision.
 The search is bounded, it is not a proof: other kinds of changes may allow too, and so may more than
-`CHANGES_MAX` changes.
+`CHANGES_MAX` changes. All of its work counts: decisions, and the values that are tried in
+conditions without a decision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pdp.decision.cel_text import value_text
 from pdp.decision.condition_changes import ABSENT, Path, distance, proposals_of
-from pdp.decision.conditions import Condition
+from pdp.decision.conditions import Condition, Parts
+from pdp.decision.evaluate import Judge, Outcomes, judge_rules
 from pdp.decision.explanation import Change, ChangeKind
-from pdp.decision.principal import ANY_ORGANIZATION, IN_ORGANIZATION, UNKNOWN_ORGANIZATION
-from pdp.decision.situation import Account, Situation, account_of, grant_text, scope_text
+from pdp.decision.principal import (
+    ANY_ORGANIZATION,
+    IN_ORGANIZATION,
+    UNKNOWN_ORGANIZATION,
+    Candidate,
+    Candidates,
+)
+from pdp.decision.situation import Account, Seen, Situation, account_of, grant_text, scope_text
 from pdp.model import (
     EVERYWHERE,
     Attributes,
+    Decision,
     Effect,
     Grant,
     InOrganization,
@@ -36,6 +45,8 @@ CHANGES_MAX: Final = 3
 """The most changes in a set."""
 ASKS_MAX: Final = 400
 """The most decisions of a search."""
+WORK_MAX: Final = 400_000.0
+"""The most work of a search, in microseconds of one core, roughly."""
 FOUND_MAX: Final = 8
 ROLES_MAX: Final = 16
 """The most roles that are tried, those with the fewest rules first."""
@@ -45,6 +56,22 @@ PROPOSALS_MAX: Final = 64
 _Targets = tuple[tuple[ChangeKind, str], ...]
 _EVERYWHERE: Final = scope_text(Grant("", "", ToUser("")))
 _ORDER: Final = {kind: index for index, kind in enumerate(ChangeKind)}
+# The work of a decision, in the unit of WORK_MAX: as a whole, for each grant of the user, for each
+# rule that applies, and for each condition that is evaluated.
+_DECISION_WORK: Final = 60.0
+_GRANT_WORK: Final = 0.5
+_RULE_WORK: Final = 1.0
+_CONDITION_WORK: Final = 5.0
+
+
+class Found(NamedTuple):
+    """The result of a search."""
+
+    sets: tuple[tuple[Change, ...], ...] = ()
+    """Sets of changes that each make the decision ALLOW, all of the same size. The order within a
+    set matters: a later change may depend on an earlier one."""
+    is_cut: bool = False
+    """Whether a bound ended the search: other sets may allow, also smaller ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +80,8 @@ class _Option:
 
     change: Change
     situation: Situation
+    towards: Condition | None = None
+    """The condition that the change brings nearer to what is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +90,15 @@ class _Tried:
 
     changes: tuple[Change, ...]
     account: Account
+    towards: Condition | None = None
+    """That of the last change."""
 
 
-def would_allow(situation: Situation) -> tuple[tuple[Change, ...], ...]:
-    """Sets of changes that each make the decision ALLOW; all have the same, smallest size.
-
-    The order within a set matters: a later change may depend on an earlier one.
-    """
-    start = account_of(situation)
-    if start.decision.effect is Effect.ALLOW:
-        return ()
-    asks = 0
-    level = [_Tried((), start)]
-    known: set[frozenset[Change]] = set()
-    for _ in range(CHANGES_MAX):
-        tried = []
-        for before in level:
-            options = sorted(
-                _options(before.account), key=lambda option: _ORDER[option.change.kind]
-            )
-            for option in options:
-                changes = (*before.changes, option.change)
-                if asks < ASKS_MAX and frozenset(changes) not in known:
-                    known.add(frozenset(changes))
-                    asks += 1
-                    tried.append(_Tried(changes, account_of(option.situation)))
-        allowing = (case for case in tried if case.account.decision.effect is Effect.ALLOW)
-        found = [case.changes for case in allowing]
-        if found:
-            return tuple(sorted(_distinct(found), key=_rank)[:FOUND_MAX])
-        level = tried
-    return ()
+def would_allow(account: Account) -> Found:
+    """Searches for the smallest sets of changes that each make a decision ALLOW."""
+    search = _Search()
+    sets = search.sets(account)
+    return Found(sets, search.is_cut)
 
 
 def _rank(changes: tuple[Change, ...]) -> list[int]:
@@ -116,83 +123,208 @@ def _distinct(found: list[tuple[Change, ...]]) -> list[tuple[Change, ...]]:
     ]
 
 
-def _options(account: Account) -> Iterator[_Option]:
-    """Changes that might remove the reason of a denial."""
-    situation, reason = account.situation, account.decision.reason
-    actor = situation.token.actor
-    if reason is Reason.PERMISSION_UNKNOWN or situation.user is None:
-        # The facts of an unknown user are not read, and grants to them may be stored: the effect of
-        # storing the user cannot be known.
-        return
-    if reason is Reason.ACTOR_DISABLED:
-        user = replace(situation.user, user=replace(situation.user.user, status=UserStatus.ACTIVE))
-        change = Change(ChangeKind.USER, f"enable the user {actor.user_id}", actor.user_id)
-        yield _Option(change, replace(situation, user=user))
-    elif reason is Reason.SESSION_REVOKED:
-        user = replace(situation.user, revoked_sessions=frozenset())
-        change = Change(ChangeKind.SESSION, "sign in again: a session that is not revoked")
-        yield _Option(change, replace(situation, user=user))
-    elif reason is Reason.MEMBERSHIP_UNKNOWN:
-        yield from _memberships(situation, situation.user)
-        yield from _active_organizations(situation, situation.user)
-    elif reason is Reason.RESOURCE_UNKNOWN:
-        chain = tuple(facts._replace(stored=True) for facts in situation.chain)
-        change = Change(ChangeKind.RESOURCE, "store the resource, and those above it")
-        yield _Option(change, replace(situation, chain=chain))
-    else:
-        yield from _against_rules(account, situation.user)
+class _Search:
+    """One search, with the work that it may still do."""
+
+    def __init__(self) -> None:
+        self._asks = ASKS_MAX
+        self._work = WORK_MAX
+        self._roles: list[str] | None = None
+        self._prices: dict[Condition, float] = {}
+        self._parts: dict[Condition, Parts] = {}
+        self.is_cut = False
+        """Whether a bound left something untried."""
+
+    def sets(self, start: Account) -> tuple[tuple[Change, ...], ...]:
+        """The smallest sets that allow."""
+        if start.decision.effect is Effect.ALLOW:
+            return ()
+        level = [_Tried((), start)]
+        known: set[frozenset[Change]] = set()
+        for _ in range(CHANGES_MAX):
+            tried = list(self._next(level, known))
+            allowing = (case for case in tried if case.account.decision.effect is Effect.ALLOW)
+            found = [case.changes for case in allowing]
+            if found or self.is_over():
+                return tuple(sorted(_distinct(found), key=_rank)[:FOUND_MAX])
+            level = sorted(tried, key=lambda case: _ORDER[case.changes[-1].kind])
+        return ()
+
+    def is_over(self) -> bool:
+        """Whether nothing more may be tried."""
+        over = self._asks <= 0 or self._work <= 0
+        self.is_cut = self.is_cut or over
+        return over
+
+    def _next(self, level: list[_Tried], known: set[frozenset[Change]]) -> Iterator[_Tried]:
+        """Decides with one more change than in each case of a level."""
+        for before in level:
+            for option in self._options(before):
+                changes = (*before.changes, option.change)
+                if frozenset(changes) in known:
+                    continue
+                if self.is_over():
+                    return
+                known.add(frozenset(changes))
+                self._asks -= 1
+                yield _Tried(changes, self._account(option.situation), option.towards)
+
+    def _account(self, situation: Situation, judge: Judge = judge_rules) -> Account:
+        """Decides, and counts the work."""
+        account = account_of(situation, judge)
+        work = _DECISION_WORK
+        if situation.user is not None:
+            work += _GRANT_WORK * len(situation.user.grants)
+        if account.seen is not None:
+            outcomes, (allow, deny) = account.seen.outcomes, account.seen.candidates
+            work += _RULE_WORK * (len(allow) + len(deny)) + outcomes.cost()
+            work += sum(self._price(condition, account) for condition in outcomes.evaluated())
+        self._work -= work
+        return account
+
+    def _price(self, condition: Condition, account: Account) -> float:
+        """The work of an evaluation. Not exact: a change may make a value larger."""
+        price = self._prices.get(condition)
+        if price is None:
+            opened, seen = condition.opened(), account.seen
+            price = _CONDITION_WORK
+            if opened is not None and seen is not None:
+                price += opened.binding(seen.outcomes.values())
+            self._prices[condition] = price
+        return price
+
+    def _options(self, before: _Tried) -> Iterator[_Option]:
+        """Changes that might remove the reason of a denial."""
+        account = before.account
+        situation, reason = account.situation, account.decision.reason
+        actor = situation.token.actor
+        if reason is Reason.PERMISSION_UNKNOWN or situation.user is None:
+            # The facts of an unknown user are not read, and grants to them may be stored: the
+            # effect of storing the user cannot be known.
+            return
+        if reason is Reason.ACTOR_DISABLED:
+            stored = replace(situation.user.user, status=UserStatus.ACTIVE)
+            user = replace(situation.user, user=stored)
+            change = Change(ChangeKind.USER, f"enable the user {actor.user_id}", actor.user_id)
+            yield _Option(change, replace(situation, user=user))
+        elif reason is Reason.SESSION_REVOKED:
+            user = replace(situation.user, revoked_sessions=frozenset())
+            change = Change(ChangeKind.SESSION, "sign in again: a session that is not revoked")
+            yield _Option(change, replace(situation, user=user))
+        elif reason is Reason.MEMBERSHIP_UNKNOWN:
+            yield from _memberships(situation, situation.user)
+            yield from _active_organizations(situation, situation.user)
+        elif reason is Reason.RESOURCE_UNKNOWN:
+            chain = tuple(facts._replace(stored=True) for facts in situation.chain)
+            change = Change(ChangeKind.RESOURCE, "store the resource, and those above it")
+            yield _Option(change, replace(situation, chain=chain))
+        else:
+            yield from self._against_rules(account, situation.user, before.towards)
+
+    def _against_rules(
+        self, account: Account, user: UserFacts, towards: Condition | None
+    ) -> Iterator[_Option]:
+        """Changes against a decision that the rules made. First further changes `towards` the same
+        condition, then those of which there are few."""
+        situation, seen = account.situation, account.seen
+        if seen is None:
+            return
+        allow, deny = seen.candidates
+        denying = [candidate for candidate in deny if seen.outcomes.of(candidate) is not False]
+        reaching = _conditions(candidate for candidate in allow if candidate[2] >= seen.needed)
+        if towards in reaching:
+            yield from self._on_condition(account, towards, wanted=True)
+        yield from _active_organizations(situation, user)
+        for condition in _conditions(denying):
+            yield from self._on_condition(account, condition, wanted=False)
+        if denying:
+            yield from _revoked(situation, user, [candidate[1] for candidate in denying])
+        else:
+            yield from _with_organization(situation, seen.needed)
+            yield from self._with_role(situation, user, seen.needed)
+        # Also while a rule denies: the same value may make a deny rule not apply and an allow rule
+        # apply.
+        for condition in reaching:
+            if condition is not towards:
+                yield from self._on_condition(account, condition, wanted=True)
+
+    def _with_role(self, situation: Situation, user: UserFacts, needed: int) -> Iterator[_Option]:
+        if self._roles is None:
+            roles = _roles(situation)
+            self._roles, more = roles[:ROLES_MAX], roles[ROLES_MAX:]
+            self.is_cut = self.is_cut or bool(more)
+        for role in self._roles:
+            for scope in _scopes(situation, needed):
+                grant = Grant(NEW_GRANT, role, ToUser(user.user.id), scope)
+                text = f"grant {grant_text(grant)}"
+                change = Change(ChangeKind.GRANT, text, role, scope_text(grant))
+                changed = replace(user, grants=(*user.grants, grant))
+                yield _Option(change, replace(situation, user=changed))
+
+    def _on_condition(
+        self, account: Account, condition: Condition, *, wanted: bool
+    ) -> Iterator[_Option]:
+        """Changes of values that a condition reads, if they bring it nearer to `wanted`."""
+        parts = self._parts_of(condition, account.seen)
+        if parts is None:
+            return
+        before = distance(parts, wanted=wanted)
+        factors: set[Path] = set()
+        proposals = proposals_of(parts)
+        for path, value in islice(proposals, PROPOSALS_MAX):
+            if self.is_over():
+                break
+            option = _proposed(account.situation, path, value)
+            if option is None or path in factors:
+                continue
+            there = self._parts_of(condition, self._account(option.situation, _unjudged).seen)
+            if there is not None and distance(there, wanted=wanted) < before:
+                if option.change.kind is ChangeKind.FACTOR:
+                    factors.add(path)  # the first proposal has the greatest age
+                yield replace(option, towards=condition)
+            self._work -= 0.0 if there is None else there.cost()
+        else:
+            self.is_cut = self.is_cut or next(proposals, None) is not None
+        self._work -= parts.cost()
+
+    def _parts_of(self, condition: Condition, seen: Seen | None) -> Parts | None:
+        """The parts of a condition. Each expression is compiled once for the search."""
+        if seen is None:
+            return None
+        known, values = self._parts.get(condition), seen.outcomes.values()
+        if known is not None:
+            return known.with_values(values)
+        parts = condition.parts(values)
+        if parts is not None:
+            self._parts[condition] = parts
+        return parts
 
 
-def _against_rules(account: Account, user: UserFacts) -> Iterator[_Option]:
-    """Changes against a decision that the rules made."""
-    situation, seen = account.situation, account.seen
-    if seen is None:
-        return
-    allow, deny = seen.candidates
-    yield from _active_organizations(situation, user)
-    # Also while a rule denies: the same value may make a deny rule not apply and an allow rule
-    # apply.
-    for _, _, reach, condition in allow:
-        if reach >= seen.needed:
-            yield from _on_condition(account, condition, wanted=True)
-    denying = [candidate for candidate in deny if seen.outcomes.of(candidate) is not False]
-    for _, grant_id, _, condition in denying:
-        yield from _on_condition(account, condition, wanted=False)
-        yield from _revoked(situation, user, grant_id)
-    if denying:
-        return
-    active = situation.token.actor.organization_id
-    if seen.needed == UNKNOWN_ORGANIZATION and active is not None:
-        first, *above = situation.chain
-        resource = first.resource._replace(organization_id=active)
-        change = Change(
-            ChangeKind.RESOURCE,
-            f"store the resource with its organization, if that is {active}",
-            "resource.organization",
-            value_text(active),
-        )
-        chain = (first._replace(resource=resource), *above)
-        question = situation.question._replace(resource=resource)
-        yield _Option(change, replace(situation, chain=chain, question=question))
-    yield from _roles(situation, user, seen.needed)
+def _unjudged(
+    _candidates: Candidates, _needed: int, _owner: str | None, _until: float, _outcomes: Outcomes
+) -> Decision:
+    """A judge for values alone: it evaluates no condition."""
+    return Decision(Effect.DENY, Reason.CONDITION_NOT_MET)
+
+
+def _conditions(candidates: Iterable[Candidate]) -> list[Condition]:
+    """The conditions of rules, each once."""
+    found = (candidate[3] for candidate in candidates)
+    return list(dict.fromkeys(condition for condition in found if condition is not None))
 
 
 # --- roles ----------------------------------------------------------------------------------------
 
 
-def _roles(situation: Situation, user: UserFacts, needed: int) -> Iterator[_Option]:
+def _roles(situation: Situation) -> list[str]:
+    """Roles that may allow the permission, those with the fewest rules first."""
     policy, permission = situation.policy, situation.question.permission
     candidates = []
     for name in policy.role_names():
         matched = policy.rules_of(name, permission)
         if matched.allow and not any(rule.condition is None for rule in matched.deny):
             candidates.append((len(policy.closure(name)), len(matched.allow), name))
-    for _, _, role in sorted(candidates)[:ROLES_MAX]:
-        for scope in _scopes(situation, needed):
-            grant = Grant(NEW_GRANT, role, ToUser(user.user.id), scope)
-            change = Change(ChangeKind.GRANT, f"grant {grant_text(grant)}", role, scope_text(grant))
-            changed = replace(user, grants=(*user.grants, grant))
-            yield _Option(change, replace(situation, user=changed))
+    return [name for _, _, name in sorted(candidates)]
 
 
 def _scopes(situation: Situation, needed: int) -> Iterator[Scope]:
@@ -206,12 +338,13 @@ def _scopes(situation: Situation, needed: int) -> Iterator[Scope]:
     yield EVERYWHERE
 
 
-def _revoked(situation: Situation, user: UserFacts, grant_id: str) -> Iterator[_Option]:
-    for grant in user.grants:
-        if grant.id == grant_id and grant_id != NEW_GRANT:
-            change = Change(
-                ChangeKind.REVOKE, f"delete grant {grant.id}: {grant_text(grant)}", grant_id
-            )
+def _revoked(situation: Situation, user: UserFacts, grant_ids: Iterable[str]) -> Iterator[_Option]:
+    stored = {grant.id: grant for grant in user.grants if grant.id != NEW_GRANT}
+    for grant_id in dict.fromkeys(grant_ids):
+        grant = stored.get(grant_id)
+        if grant is not None:
+            text = f"delete grant {grant.id}: {grant_text(grant)}"
+            change = Change(ChangeKind.REVOKE, text, grant_id)
             grants = tuple(other for other in user.grants if other.id != grant_id)
             yield _Option(change, replace(situation, user=replace(user, grants=grants)))
 
@@ -237,6 +370,23 @@ def _active_organizations(situation: Situation, user: UserFacts) -> Iterator[_Op
         yield _Option(change, replace(situation, token=token))
 
 
+def _with_organization(situation: Situation, needed: int) -> Iterator[_Option]:
+    active = situation.token.actor.organization_id
+    if needed != UNKNOWN_ORGANIZATION or active is None:
+        return
+    first, *above = situation.chain
+    resource = first.resource._replace(organization_id=active)
+    change = Change(
+        ChangeKind.RESOURCE,
+        f"store the resource with its organization, if that is {active}",
+        "resource.organization",
+        value_text(active),
+    )
+    chain = (first._replace(resource=resource), *above)
+    question = situation.question._replace(resource=resource)
+    yield _Option(change, replace(situation, chain=chain, question=question))
+
+
 def _memberships(situation: Situation, user: UserFacts) -> Iterator[_Option]:
     organization_id = situation.token.actor.organization_id
     if organization_id is None:
@@ -255,29 +405,6 @@ def _memberships(situation: Situation, user: UserFacts) -> Iterator[_Option]:
 
 
 # --- conditions -----------------------------------------------------------------------------------
-
-
-def _on_condition(
-    account: Account, condition: Condition | None, *, wanted: bool
-) -> Iterator[_Option]:
-    """Changes of values that a condition reads, if they bring it nearer to `wanted`."""
-    seen = account.seen
-    if condition is None or seen is None:
-        return
-    values = seen.outcomes.values()
-    before = distance(condition, values, wanted=wanted)
-    factors: set[Path] = set()
-    for path, value in islice(proposals_of(condition, values), PROPOSALS_MAX):
-        option = _proposed(account.situation, path, value)
-        if option is None or path in factors:
-            continue
-        changed = account_of(option.situation).seen
-        if changed is None:
-            continue
-        if distance(condition, changed.outcomes.values(), wanted=wanted) < before:
-            if option.change.kind is ChangeKind.FACTOR:
-                factors.add(path)  # the first proposal has the greatest age
-            yield option
 
 
 def _proposed(situation: Situation, path: Path, value: Any) -> _Option | None:

@@ -98,7 +98,8 @@ class _Builder:
         spot = Spot(1, 1) if mark is None else Spot(mark.line + 1, mark.column + 1)
         match event:
             case yaml.ScalarEvent():
-                self._check_properties(event, spot)
+                if event.anchor is not None or event.tag is not None:
+                    self._check_properties(event, spot)
                 plain = event.style is None or event.style == ""
                 value = plain_value(event.value) if plain else event.value
                 if plain and event.value == "<<" and self._expects_key():

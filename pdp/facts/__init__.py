@@ -28,7 +28,7 @@ from pdp.facts.replica.survey import Survey
 from pdp.facts.replica.view import View
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.reader import Reader
-from pdp.facts.store.shadow import FlipCount, FlipGroup, ShadowCounts, ShadowStore
+from pdp.facts.store.shadow import FlipCount, FlipGroup, ShadowCounts, ShadowReport, ShadowStore
 from pdp.facts.store.state import renew_epoch
 from pdp.facts.store.store import Store
 from pdp.facts.store.transaction import Transaction
@@ -47,6 +47,7 @@ __all__ = [
     "Replica",
     "RevisionPart",
     "ShadowCounts",
+    "ShadowReport",
     "ShadowStore",
     "Store",
     "Survey",

@@ -34,7 +34,9 @@ SHARE_MAX: Final = 0.1
 """Of one core."""
 SLICE_SECONDS: Final = 0.002
 """Work without a pause: the thread and the event loop take turns."""
-PAUSE_SECONDS: Final = 0.05
+PAUSE_SECONDS: Final = 0.1
+"""While nothing waits. A longer pause lets the thread wake up less often, and find more at a time:
+each time costs as much as some decisions."""
 REFRESH_SECONDS: Final = 2.0
 """How often the candidate is read from SQL, and counts are written there."""
 GROUPS_MAX: Final = 500

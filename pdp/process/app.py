@@ -162,8 +162,10 @@ class Service:
         health = Health()
         decision_log = DecisionLog(self._engine)
         findings = Findings(self._engine)
+        # One thread: an explanation computes for long, and each more would slow down every Check.
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explaining")
         explainer = Explainer(
-            self._verifier, self._replica, decision_log, self._blocking, clock=self._clock
+            self._verifier, self._replica, decision_log, self._explaining, clock=self._clock
         )
         methods = (
             *decision_methods(authorizer, self._metrics.count_decisions),
@@ -302,6 +304,7 @@ class Service:
             *self._clerk.parts(),
             Part(self._shadow.start, self._shadow.stop),
             Part(lambda: None, self._blocking.shutdown),
+            Part(lambda: None, self._explaining.shutdown),
         )
         if not all(issuer.authorized_parties for issuer in self._settings.issuers):
             log.warning("authorized_parties_not_configured", advice="set authorized_parties")

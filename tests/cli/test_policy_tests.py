@@ -85,6 +85,21 @@ def test_a_file_that_cannot_be_read_fails_the_run_and_hides_no_other(
     assert "2 passed" in done.out
 
 
+@pytest.mark.parametrize("command", [["test"], ["lint"], ["shadow", "set"]])
+def test_a_file_that_never_ends_is_read_no_further_than_a_document_may_be_long(
+    run: Run, directory: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A candidate or a test file may be anything that somebody sent."""
+    monkeypatch.setattr("pdp.cli.output.DOCUMENT_BYTES_MAX", 1_000)
+    monkeypatch.setattr("pdp.document.nodes.DOCUMENT_BYTES_MAX", 1_000)
+    endless = directory / "endless_test.yaml"
+    endless.symlink_to("/dev/zero")
+    done = run(*command, str(endless))
+    assert done.status == 2
+    assert len(done.err.splitlines()) == 1
+    assert "document_bytes_max" in done.err
+
+
 def test_junit_xml_names_each_test_and_its_failure(run: Run, directory: Path) -> None:
     file, report = directory / "policy_test.yaml", directory / "report.xml"
     file.write_text(TESTS.replace("[allow,", "[deny,"))

@@ -48,7 +48,9 @@ def test_a_candidate_changes_no_answer_and_its_flips_are_counted_and_listed(
         assert (example["user"], example["resource"]) == ("user_ivan", "course:biology")
         assert found["flipped"] == sum(one["count"] for one in found["flips"])
         assert found["decided"] > found["flipped"]
-        assert "course:edit: deny -> allow (" in run("shadow", "report").out
+        text = run("shadow", "report").out
+        assert "course:edit: deny -> allow (" in text
+        assert text.startswith(f"candidate {found['candidate']}, set ")
 
         url = f"http://127.0.0.1:{server.http_port}/metrics"
         with urllib.request.urlopen(url, timeout=10) as response:
@@ -57,7 +59,9 @@ def test_a_candidate_changes_no_answer_and_its_flips_are_counted_and_listed(
         assert 'pdp_shadow_decisions_total{outcome="same"}' in metrics
 
         assert run("shadow", "set", str(candidate), "--sample", "0").status == 0
-        assert report(run)["decided"] == 0, "what was counted for another candidate is gone"
+        other = report(run)
+        assert other["decided"] == 0, "what was counted for another candidate is gone"
+        assert other["candidate"] != found["candidate"], "and the report says that it is another"
         assert run("shadow", "clear").status == 0
         assert run("shadow", "status").status == 1
 

@@ -1,6 +1,8 @@
 # ruff: noqa: E501  # a case is a line
 """Policy tests: what is read, what is refused, what is found out, what coverage counts."""
 
+import time
+
 import pytest
 
 from pdp.document import Coverage, differences_of, explain_test, parse_tests, run_tests
@@ -139,6 +141,32 @@ checks: [{ask: {actor: user_2, permission: course:view}, expect: allow}]
 def test_a_mistake_in_a_file_is_refused_with_its_place(text, problem):
     """A misspelled expectation that passed would be worse than no test."""
     assert problem in problem_of(text)
+
+
+LAUGHS = "\n".join(
+    ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (LAUGHS, "anchors (&a0) are not read"),
+        ("given: {policy: p}\nchecks: " + "[" * 100_000, "exceeded maximum nesting depth"),
+        ("given: {policy: p}\nchecks: " + "[" * 40 + "]" * 40, "is nested more than 32"),
+        (f"given: {{policy: p, now: {'9' * 5_000_000}}}\nchecks: []", "given.now: must be text"),
+        ((f"given: {{policy: p}}\nchecks: [{{ask: {{actor: u, permission: {'p' * 5_000_000}}}, "
+         "expect: {reason: x}}]"), "is neither allow nor deny nor a reason"),
+    ],
+    ids=["aliases", "open brackets", "nesting", "a huge number", "a huge text"],
+)  # fmt: skip
+def test_a_bomb_is_refused_soon_with_a_short_error(text, problem):
+    """Tests come with pull requests, so a file may be written by anybody."""
+    began = time.thread_time()
+    found = problem_of(text)
+    assert time.thread_time() - began < 5
+    assert problem in found
+    assert len(found) < 20_000
 
 
 def test_coverage_names_each_rule_grant_and_branch_that_nothing_decides():

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from pdp.decision import Policy, decide
 from pdp.document import PolicyDocument, World, render_document
-from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore, View
+from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowReport, ShadowStore, View
 from pdp.impact import Shadow, shadow
 from pdp.impact.shadow import QUEUE_MAX
 from pdp.model import (
@@ -96,6 +96,12 @@ def set_candidate(store: ShadowStore, condition: str, sample: float = 1.0) -> No
     store.set(render_document(document_of(condition)), sample, NOW)
 
 
+def reported(store: ShadowStore) -> ShadowReport:
+    report = store.report()
+    assert report is not None
+    return report
+
+
 def test_all_replicas_take_a_candidate_from_sql_and_add_up_what_they_count(
     store: ShadowStore, start: Callable[[Metrics], Shadow]
 ) -> None:
@@ -114,7 +120,7 @@ def test_all_replicas_take_a_candidate_from_sql_and_add_up_what_they_count(
     eventually(all_count)
     for one in replicas:
         one.stop()
-    counts, flips = store.counts()
+    _, counts, flips = reported(store)
     assert counts.flipped == sum(one.outcomes["flipped"] for one in metrics)
     assert [(one.group, one.times) for one in flips] == [(GROUP, counts.flipped)]
     assert flips[0].examples[0]["user"] == "user_1"
@@ -135,7 +141,7 @@ def test_a_flood_is_dropped_and_counted_and_never_waits(
     assert watch.seconds < 5
     one.stop()
     assert metrics.outcomes.total() + one.waiting == 50_000
-    assert store.counts()[0].dropped == metrics.outcomes["dropped"] > 10_000
+    assert reported(store).counts.dropped == metrics.outcomes["dropped"] > 10_000
 
 
 def test_an_expensive_candidate_uses_a_bounded_share_of_a_core(
@@ -231,15 +237,15 @@ def test_counts_of_an_earlier_candidate_are_not_added_and_groups_are_bounded(
     new = store.set("b", 1.0, NOW)
     flips = [FlipCount(GROUP, 2, [{"user": str(index)} for index in range(9)])]
     store.add(old.id, ShadowCounts(decided=5, flipped=2), flips)
-    assert store.counts() == (ShadowCounts(), [])
+    assert reported(store)[1:] == (ShadowCounts(), [])
     for _ in range(2):
         store.add(new.id, ShadowCounts(decided=5, flipped=2), flips)
-    counts, found = store.counts()
+    _, counts, found = reported(store)
     assert counts == ShadowCounts(decided=10, flipped=4)
     assert (found[0].times, len(found[0].examples)) == (4, 5)
     monkeypatch.setattr("pdp.facts.store.shadow.GROUPS_MAX", 1)
     store.add(new.id, ShadowCounts(), [FlipCount(GROUP._replace(rule_after="x"), 1, [])])
-    assert len(store.counts()[1]) == 1
+    assert len(reported(store).flips) == 1
 
 
 def test_two_replicas_add_at_once_and_lose_nothing(store: ShadowStore) -> None:
@@ -254,5 +260,43 @@ def test_two_replicas_add_at_once_and_lose_nothing(store: ShadowStore) -> None:
         one.start()
     for one in threads:
         one.join()
-    counts, flips = store.counts()
+    _, counts, flips = reported(store)
     assert (counts.decided, flips[0].times) == (40, 40)
+
+
+def test_a_report_is_of_one_candidate_whoever_sets_another_meanwhile(store: ShadowStore) -> None:
+    """Two operators: one reads reports while the other sets candidates. Each candidate has as many
+    groups of flips as decisions, so a report that mixed two would be found."""
+    written: dict[str, int] = {store.set("first", 1.0, NOW).id: 0}
+    stopped = False
+
+    def set_again() -> None:
+        for index in range(1, 41):
+            candidate = store.set(str(index), 1.0, NOW)
+            flips = [
+                FlipCount(GROUP._replace(rule_after=f"{index}-{each}"), index, [])
+                for each in range(index)
+            ]
+            written[candidate.id] = index
+            store.add(candidate.id, ShadowCounts(decided=index, flipped=index), flips)
+
+    def work() -> None:
+        nonlocal stopped
+        try:
+            set_again()
+        finally:
+            stopped = True
+
+    thread = Thread(target=work)
+    thread.start()
+    seen = set()
+    while not stopped:
+        found = reported(store)
+        index = found.counts.decided
+        assert len(found.flips) == index
+        assert {one.times for one in found.flips} <= {index}
+        assert not index or written[found.candidate.id] == index
+        seen.add(found.candidate.id)
+    thread.join()
+    assert len(seen) > 1
+    assert reported(store).counts.decided == 40

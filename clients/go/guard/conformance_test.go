@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -495,6 +496,7 @@ func TestRefusals(t *testing.T) {
 			DecisionID string         `json:"decision_id"`
 			Status     int
 			GRPC       string
+			Trailers   map[string]string
 			Headers    map[string]string
 			Body       map[string]any
 		}
@@ -537,6 +539,9 @@ func TestRefusals(t *testing.T) {
 				given := status.Convert(err)
 				if codeName(given.Code()) != c.GRPC || strings.Contains(given.Message(), "A_REASON") {
 					t.Errorf("%v", given)
+				}
+				if found := trailersOf(err); !reflect.DeepEqual(found, metadata.New(c.Trailers)) {
+					t.Errorf("the trailers are %v", found)
 				}
 			}
 		})

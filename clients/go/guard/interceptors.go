@@ -109,9 +109,24 @@ func (g *Guard) passCall(
 	actor, err := g.Require(ctx, callToken(ctx), method.Permission, resource)
 	if err != nil {
 		g.logRefusal(ctx, err, "gRPC", name)
+		// Fails only in a call that has ended, or outside of a server.
+		_ = grpc.SetTrailer(ctx, trailersOf(err))
 		return nil, err
 	}
 	return withActor(ctx, actor), nil
+}
+
+// trailersOf is the trailing metadata of a call that an error ends, by docs/guards.md.
+func trailersOf(err error) metadata.MD {
+	trailers := metadata.MD{}
+	if refused := refusalOf(err); refused != nil && refused.decision() != nil {
+		decision := refused.decision()
+		trailers.Set("decision-id", decision.DecisionID)
+		if decision.StepUp != nil {
+			trailers.Set("www-authenticate", challengeOf(decision.StepUp))
+		}
+	}
+	return trailers
 }
 
 func callToken(ctx context.Context) Token {

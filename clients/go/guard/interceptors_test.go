@@ -5,14 +5,17 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pdpapiv1 "pdp.example/go/pdpapi/v1"
 )
@@ -176,6 +179,42 @@ func TestStreamsAreGuardedBeforeTheirHandlers(t *testing.T) {
 			if _, err := watch(t.Context(), connection); status.Code(err) != codes.Unauthenticated {
 				t.Errorf("without a token: %v", err)
 			}
+		}
+	}
+}
+
+func TestADenialThatAVerificationWouldLiftHasItsChallenge(t *testing.T) {
+	answer := func(context.Context, *pdpapiv1.CheckRequest) (*pdpapiv1.CheckResponse, error) {
+		denial := deny(pdpapiv1.DenialKind_DENIAL_KIND_FORBIDDEN)
+		denial.StepUp = &pdpapiv1.StepUp{
+			Factor: pdpapiv1.StepUp_FACTOR_SECOND, MaxAge: durationpb.New(540 * time.Second),
+		}
+		return denial, nil
+	}
+	g := guarding(t, answering(t, answer).address, patient)
+	const challenge = `Bearer error="insufficient_user_authentication", acr_values="second_factor", max_age="540"`
+	for _, resource := range []func(any) Resource{nil, course} {
+		made, connection := calling(t, g, map[string]Method{
+			unaryMethod: {Permission: "a:b", Resource: resource}, streamMethod: {Permission: "a:b", Resource: resource},
+		})
+		var trailers metadata.MD
+		_, err := pdpapiv1.NewPolicyDecisionServiceClient(connection).
+			Check(with(t, "Bearer a.b.c"), &pdpapiv1.CheckRequest{}, grpc.Trailer(&trailers))
+		if status.Code(err) != codes.PermissionDenied || !slices.Equal(trailers.Get("www-authenticate"), []string{challenge}) {
+			t.Errorf("%v %v", err, trailers)
+		}
+		stream, err := pdpapiv1.NewChangeServiceClient(connection).
+			Watch(with(t, "Bearer a.b.c"), &pdpapiv1.WatchRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = stream.Recv()
+		if status.Code(err) != codes.PermissionDenied ||
+			!slices.Equal(stream.Trailer().Get("www-authenticate"), []string{challenge}) {
+			t.Errorf("%v %v", err, stream.Trailer())
+		}
+		if made.called.Load() != 0 {
+			t.Error("it was called")
 		}
 	}
 }

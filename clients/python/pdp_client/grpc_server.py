@@ -32,6 +32,7 @@ from pdp_client.aio import AsyncGuard
 from pdp_client.errors import Denied, GuardError
 from pdp_client.guard import Guard
 from pdp_client.headers import session_token
+from pdp_client.refusals import trailers_of
 from pdp_client.values import Actor
 
 __all__ = ["PUBLIC", "AsyncGuardInterceptor", "GuardInterceptor", "current_actor", "needs"]
@@ -229,10 +230,10 @@ class _Ending:
             return cls(grpc.StatusCode.INTERNAL, "internal")
         log_failure(error)
         code = grpc.StatusCode[error.grpc_status]
-        if not isinstance(error, Denied):
-            return cls(code, error.word)
-        decision_id = error.decision.decision_id
-        return cls(code, f"{error.word} (decision {decision_id})", (("decision-id", decision_id),))
+        text = error.word
+        if isinstance(error, Denied):
+            text += f" (decision {error.decision.decision_id})"
+        return cls(code, text, tuple(trailers_of(error).items()))
 
 
 def _ended(code: grpc.StatusCode, text: str, is_aio: bool) -> Any:

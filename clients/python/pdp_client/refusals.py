@@ -61,3 +61,14 @@ def refusal_of(error: GuardError) -> Refusal:
         headers["Retry-After"] = "1"
     text = json.dumps(body, separators=(",", ":"))
     return Refusal(error.http_status, headers, text.encode())
+
+
+def trailers_of(error: GuardError) -> dict[str, str]:
+    """The trailing metadata of a gRPC call that an error ends, by docs/guards.md."""
+    if not isinstance(error, Denied):
+        return {}
+    trailers = {"decision-id": error.decision.decision_id}
+    step_up = error.decision.step_up
+    if step_up is not None:
+        trailers["www-authenticate"] = step_up_challenge(step_up)
+    return trailers

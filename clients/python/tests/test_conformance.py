@@ -31,6 +31,7 @@ from pdp_client import (
     refusal_of,
     session_token,
 )
+from pdp_client.refusals import trailers_of
 from pdp_client.values import Effect
 
 FOLDER = Path(__file__).parents[2] / "conformance"
@@ -254,6 +255,8 @@ def test_what_a_browser_is_answered(case: Mapping[str, Any]):
     assert refusal.status == case["status"]
     assert refusal.headers == case["headers"]
     assert json.loads(refusal.body) == case["body"]
+    if "grpc" in case:
+        assert trailers_of(error_of(case)) == case["trailers"]
 
 
 def step_up_of(case: Mapping[str, Any]) -> StepUp | None:

@@ -36,6 +36,7 @@ METHODS = {
     f"/{SERVICE}/UploadOne": needs("course:edit", course),
     f"/{SERVICE}/Absent": needs("course:edit", absent),
     f"/{SERVICE}/Health": PUBLIC,
+    f"/{SERVICE}/StepUp": needs("case:deny-step-up"),
 }
 passed: list[str] = []
 
@@ -61,6 +62,7 @@ def handlers() -> dict[str, grpc.RpcMethodHandler]:
     return {
         "Edit": one(lambda _r, _c: note("Edit")),
         "Absent": one(lambda _r, _c: note("Absent")),
+        "StepUp": one(lambda _r, _c: note("StepUp")),
         "Unnamed": one(lambda _r, _c: note("Unnamed")),
         "Health": one(health),
         "Watch": many(lambda _r, _c: stream("Watch")),
@@ -197,6 +199,23 @@ def test_a_refusal_names_its_decision_and_no_reason(call: Callable[..., list[str
         call("Edit", "student", b"algebra")
     decision_id = dict(caught.value.trailing_metadata())["decision-id"]
     assert caught.value.details() == f"forbidden (decision {decision_id})"
+
+
+def test_a_denial_that_a_verification_would_lift_has_its_challenge(
+    serve: Any, harness: Mapping[str, Any]
+):
+    """The form of RFC 9470 that HTTP guards send, so that a gateway can hand it on."""
+    passed.clear()
+    with Guard(harness["scripted"], deadline_seconds=10) as guard:
+        for channel in served(serve, guard):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(channel, "StepUp", harness["tokens"]["instructor"], b"")
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert dict(caught.value.trailing_metadata())["www-authenticate"] == (
+                'Bearer error="insufficient_user_authentication", '
+                'acr_values="second_factor", max_age="540"'
+            )
+    assert passed == []
 
 
 def test_a_method_that_is_not_named_passes_nobody(call: Callable[..., list[str]]):

@@ -18,6 +18,7 @@ import type { Guard, PlanOptions } from "./guard.js";
 import { type Log, logRefusal } from "./logging.js";
 import type { PermissionSet } from "./permissions.js";
 import type { Plan } from "./plans.js";
+import { type Reverification, reverificationOf } from "./refusals.js";
 import type { Actor, Attributes, Question, Resource, Token } from "./values.js";
 
 /** The options of a guard of Next.js. */
@@ -57,6 +58,8 @@ export interface Refused {
     /** For a denial: its id in the audit log. */
     readonly decisionId?: string;
   };
+  /** For a denial that a verification would lift: `useReverification` of Clerk's front ends asks for it, and repeats the action. */
+  readonly clerk_error?: Reverification;
 }
 
 /** A guard for handlers, actions and components of Next.js. */
@@ -115,7 +118,7 @@ export class NextGuard {
       } catch (error) {
         if (!(error instanceof GuardError)) throw error;
         logRefusal(error, this.#log);
-        return { refused: refusedBy(error) };
+        return refusedBy(error);
       }
     };
   }
@@ -168,7 +171,10 @@ export class NextGuard {
   }
 }
 
-function refusedBy(error: GuardError): Refused["refused"] {
+function refusedBy(error: GuardError): Refused {
   const refused = { status: error.httpStatus, error: error.word };
-  return error instanceof Denied ? { ...refused, decisionId: error.decision.decisionId } : refused;
+  if (!(error instanceof Denied)) return { refused };
+  const { decisionId, stepUp } = error.decision;
+  const named = { refused: { ...refused, decisionId } };
+  return stepUp ? { ...named, clerk_error: reverificationOf(stepUp) } : named;
 }

@@ -34,8 +34,16 @@ function challengeOf({ factor, maxAgeSeconds }: StepUp): string {
   return `Bearer error="insufficient_user_authentication", acr_values="${factor}", max_age="${maxAgeSeconds}"`;
 }
 
-/** The body that `useReverification` of Clerk's front ends recognises as a request to verify again. */
-function reverificationOf({ factor, maxAgeSeconds }: StepUp): object {
+/** What `useReverification` of Clerk's front ends recognises, as `clerk_error`, as a request to verify again. */
+export interface Reverification {
+  readonly type: "forbidden";
+  readonly reason: "reverification-error";
+  readonly metadata: {
+    readonly reverification: { readonly level: StepUp["factor"]; readonly afterMinutes: number };
+  };
+}
+
+export function reverificationOf({ factor, maxAgeSeconds }: StepUp): Reverification {
   const afterMinutes = Math.max(1, Math.floor(maxAgeSeconds / 60));
   return {
     type: "forbidden",

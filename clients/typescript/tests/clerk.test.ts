@@ -6,11 +6,16 @@ import type { AddressInfo } from "node:net";
 import { after, before, mock, test } from "node:test";
 
 import { createClerkClient } from "@clerk/backend";
+import { reverificationError } from "@clerk/backend/internal";
 import { clerkMiddleware, getAuth } from "@clerk/express";
 import type { auth } from "@clerk/nextjs/server";
+import { validateReverificationConfig } from "@clerk/shared/authorization";
+import { isReverificationHint } from "@clerk/shared/authorization-errors";
 import express from "express";
 
 import { type ClerkAuth, clerkToken } from "../src/clerk.js";
+import { Decision, type Factor, Forbidden, type StepUp } from "../src/index.js";
+import { refusalOf } from "../src/refusals.js";
 import { CANARY, send } from "./kit.js";
 
 const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
@@ -124,3 +129,41 @@ test("what is not from Clerk is refused", async () => {
     await assert.rejects(clerkToken(auth as unknown as ClerkAuth), TypeError);
   }
 });
+
+test("a denial that a verification would lift is to Clerk's front ends what Clerk's own is", () => {
+  const ages: [number, number][] = [
+    [0, 1],
+    [59, 1],
+    [540, 9],
+    [600, 10],
+    [86_400, 1_440],
+  ]; // seconds, minutes
+  for (const factor of ["first_factor", "second_factor", "multi_factor"] satisfies Factor[]) {
+    for (const [maxAgeSeconds, afterMinutes] of ages) {
+      const refusal = refusalOf(new Forbidden(denied({ factor, maxAgeSeconds })));
+      const body: unknown = JSON.parse(refusal.body);
+      assert.ok(isReverificationHint(body), refusal.body);
+      const { clerk_error } = body;
+      assert.deepEqual({ clerk_error }, reverificationError({ level: factor, afterMinutes }));
+      assert.ok(validateReverificationConfig(clerk_error.metadata?.reverification), refusal.body);
+    }
+  }
+  assert.ok(!isReverificationHint(JSON.parse(refusalOf(new Forbidden(denied(null))).body)));
+});
+
+function denied(stepUp: StepUp | null): Decision {
+  return new Decision({
+    allowed: false,
+    reason: "CONDITION_NOT_MET",
+    message: "",
+    denialKind: "forbidden",
+    actor: null,
+    decisionId: "decision-2",
+    ruleId: null,
+    grantId: null,
+    revision: 7n,
+    reusableUntil: null,
+    source: "decided",
+    stepUp,
+  });
+}

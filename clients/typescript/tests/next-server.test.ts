@@ -8,6 +8,8 @@ import { createServer } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { inspect, promisify } from "node:util";
 
+import { isReverificationHint } from "@clerk/shared/authorization-errors";
+
 import { ROOT, type Servers, SKIP, startServers } from "./conformance-servers.js";
 import { type Received, send } from "./kit.js";
 import { drawRequest, Random } from "./routings.js";
@@ -229,6 +231,15 @@ describe("Next.js", { skip: SKIP }, () => {
   it("refuses in an action what the action asks by itself", async () => {
     assert.match(await (await call("nested", "student", "/may")).text(), /"refused":\{"status":403,/);
     assert.match(await (await call("nested", "admin", "/may")).text(), /\{"done":true\}/);
+  });
+
+  it("asks for a verification in the way that useReverification of Clerk's front ends expects of an action", async () => {
+    const text = await (await call("unverified", "student", "/may")).text();
+    const found = /\{"refused":.*\}/.exec(text);
+    assert.ok(found, text);
+    const result: unknown = JSON.parse(found[0]);
+    assert.ok(isReverificationHint(result));
+    assert.deepEqual(result.clerk_error.metadata?.reverification, { level: "second_factor", afterMinutes: 9 });
   });
 
   it("does nothing in an action without a resource to ask about, and shows no error of the application", async () => {

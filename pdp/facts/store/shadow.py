@@ -63,6 +63,14 @@ class FlipCount(NamedTuple):
     examples: Sequence[Mapping[str, Any]]
 
 
+class ShadowReport(NamedTuple):
+    """A candidate, and what was counted for it."""
+
+    candidate: ShadowCandidate
+    counts: ShadowCounts
+    flips: Sequence[FlipCount]
+
+
 class ShadowStore:
     """The candidate in SQL. Every method may raise DatabaseUnavailable."""
 
@@ -108,18 +116,22 @@ class ShadowStore:
                 document = connection.execute(select(shadow.c.document)).scalar_one()
             return ShadowCandidate(row.candidate_id, document, row.sample, row.set_at)
 
-    def counts(self) -> tuple[ShadowCounts, list[FlipCount]]:
-        """What all replicas counted for the current candidate."""
-        column = shadow.c
+    def report(self) -> ShadowReport | None:
+        """The candidate, without its document, and what all replicas counted for it, as of one
+        moment. None: there is no candidate."""
+        columns = [column for column in shadow.c if column.name != "document"]
         with begin_read(self._engine) as connection:
-            row = connection.execute(
-                select(column.decided, column.flipped, column.failed, column.dropped)
-            ).one_or_none()
+            row = connection.execute(select(*columns)).one_or_none()
+            if row is None:
+                return None
             groups = connection.execute(
-                select(shadow_flips).order_by(shadow_flips.c["count"].desc(), *_GROUP)
+                select(shadow_flips)
+                .where(shadow_flips.c.candidate_id == row.candidate_id)
+                .order_by(shadow_flips.c["count"].desc(), *_GROUP)
             )
-            counts = ShadowCounts() if row is None else ShadowCounts(*row)
-            return counts, [
+            candidate = ShadowCandidate(row.candidate_id, "", row.sample, row.set_at)
+            counts = ShadowCounts(row.decided, row.flipped, row.failed, row.dropped)
+            flips = [
                 FlipCount(
                     FlipGroup(one.permission, one.effect, one.rule_before, one.rule_after),
                     one._mapping["count"],  # noqa: SLF001  # the public name of a row's columns
@@ -127,6 +139,7 @@ class ShadowStore:
                 )
                 for one in groups
             ]
+            return ShadowReport(candidate, counts, flips)
 
     def add(self, candidate_id: str, counts: ShadowCounts, flips: Sequence[FlipCount]) -> None:
         """Adds what a replica counted. Nothing happens if the candidate is another one by now."""

@@ -16,17 +16,21 @@ from pdp import model, names
 from pdp.decision import Change, Step
 from pdp.decision.explanation import ChangeKind, StepKind, StepStatus
 from pdp.errors import InvalidRequest, Violation
-from pdp.explainer import Explainer, NamedActor
+from pdp.explainer import Explained, Explainer, NamedActor
 from pdp.limits import ATTRIBUTE_BYTES_MAX, TOKEN_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert.attributes import attributes_of
 from pdp.wire.methods import Method
 from pdp.wire.services.audit import record_message
 from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, question_of
+from pdp.wire.shares import Places
 
 SERVICE = explain_service_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
 EXPLAIN_BYTES_MAX = 3 * ATTRIBUTE_BYTES_MAX + 2 * TOKEN_BYTES_MAX
 CLAIMED_PERMISSIONS_MAX = 1_000
+EXPLANATIONS_SHARE = 8
+"""Of one caller at once. They wait for a single thread, and must not take the places of Checks."""
+EXPLANATIONS_MAX = 16
 
 STEP_KINDS = {kind: ExplanationStep.Kind.Value(f"KIND_{kind.name}") for kind in StepKind}
 STEP_STATUSES = {
@@ -37,42 +41,54 @@ CHANGE_KINDS = {kind: WouldAllow.Change.Kind.Value(f"KIND_{kind.name}") for kind
 
 def explain_methods(explainer: Explainer) -> Sequence[Method]:
     """The methods of ExplainService."""
+    places = Places("explanations_share", EXPLANATIONS_SHARE, EXPLANATIONS_MAX)
 
-    async def explain(request: ExplainRequest, _: Caller) -> ExplainResponse:
-        if request.WhichOneof("asking") == "decision_id":
-            if request.permission:
-                text = "must be empty: that of the recorded decision is asked"
-                raise InvalidRequest(Violation("permission", text))
-            explained = await explainer.explain_recorded(
-                request.decision_id,
-                attributes_of(request.resource.attributes, "resource.attributes"),
-                attributes_of(request.context, "context"),
-                request.at_least_revision,
-            )
-        else:
-            explained = await explainer.explain(
-                _asking(request), question_of(request), request.at_least_revision
-            )
-        explanation = explained.explanation
-        decision = explanation.decision
-        response = ExplainResponse(
-            decision=EFFECTS[decision.effect],
-            denial_kind=KINDS[decision.reason.denial_kind],
-            reason=REASONS[decision.reason],
-            rule_id=decision.rule_id or "",
-            grant_id=decision.grant_id or "",
-            revision=explained.revision,
-        )
-        _write_step(response.tree, explanation.tree)
-        for changes in explanation.would_allow:
-            response.would_allow.add(changes=map(_change_message, changes))
-        if explained.recorded is not None:
-            response.recorded.CopyFrom(record_message(explained.recorded))
-            for difference in explained.differences():
-                response.differences.add(**difference._asdict())
-        return response
+    async def explain(request: ExplainRequest, caller: Caller) -> ExplainResponse:
+        give_back = places.take(caller.name)
+        try:
+            return _response(await _explained(explainer, request))
+        finally:
+            give_back()
 
     return (Method(SERVICE, "Explain", "audit", ExplainRequest, explain, EXPLAIN_BYTES_MAX),)
+
+
+async def _explained(explainer: Explainer, request: ExplainRequest) -> Explained:
+    if request.WhichOneof("asking") != "decision_id":
+        return await explainer.explain(
+            _asking(request), question_of(request), request.at_least_revision
+        )
+    if request.permission:
+        text = "must be empty: that of the recorded decision is asked"
+        raise InvalidRequest(Violation("permission", text))
+    return await explainer.explain_recorded(
+        request.decision_id,
+        attributes_of(request.resource.attributes, "resource.attributes"),
+        attributes_of(request.context, "context"),
+        request.at_least_revision,
+    )
+
+
+def _response(explained: Explained) -> ExplainResponse:
+    explanation = explained.explanation
+    decision = explanation.decision
+    response = ExplainResponse(
+        decision=EFFECTS[decision.effect],
+        denial_kind=KINDS[decision.reason.denial_kind],
+        reason=REASONS[decision.reason],
+        rule_id=decision.rule_id or "",
+        grant_id=decision.grant_id or "",
+        revision=explained.revision,
+        search_was_cut=explanation.search_was_cut,
+    )
+    _write_step(response.tree, explanation.tree)
+    for changes in explanation.would_allow:
+        response.would_allow.add(changes=map(_change_message, changes))
+    if explained.recorded is not None:
+        response.recorded.CopyFrom(record_message(explained.recorded))
+        for difference in explained.differences():
+            response.differences.add(**difference._asdict())
+    return response
 
 
 def _asking(request: ExplainRequest) -> str | NamedActor:

@@ -585,7 +585,9 @@ type ExplainResponse struct {
 	// The recorded decision, if one is explained.
 	Recorded *DecisionRecord `protobuf:"bytes,9,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	// In what today differs from the record.
-	Differences   []*Difference `protobuf:"bytes,10,rep,name=differences,proto3" json:"differences,omitempty"`
+	Differences []*Difference `protobuf:"bytes,10,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Whether a bound ended the search for changes: others may allow too, also smaller ones.
+	SearchWasCut  bool `protobuf:"varint,11,opt,name=search_was_cut,json=searchWasCut,proto3" json:"search_was_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +690,13 @@ func (x *ExplainResponse) GetDifferences() []*Difference {
 		return x.Differences
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetSearchWasCut() bool {
+	if x != nil {
+		return x.SearchWasCut
+	}
+	return false
 }
 
 // A field of a decision that is not what it was.
@@ -995,7 +1004,7 @@ const file_pdpapi_v1_explain_service_proto_rawDesc = "" +
 	"\bresource\x18\x04 \x01(\v2\x13.pdpapi.v1.ResourceR\bresource\x121\n" +
 	"\acontext\x18\x05 \x01(\v2\x17.google.protobuf.StructR\acontext\x12*\n" +
 	"\x11at_least_revision\x18\x06 \x01(\x04R\x0fatLeastRevisionB\b\n" +
-	"\x06asking\"\xd5\x03\n" +
+	"\x06asking\"\xfb\x03\n" +
 	"\x0fExplainResponse\x12/\n" +
 	"\bdecision\x18\x01 \x01(\x0e2\x13.pdpapi.v1.DecisionR\bdecision\x126\n" +
 	"\vdenial_kind\x18\x02 \x01(\x0e2\x15.pdpapi.v1.DenialKindR\n" +
@@ -1009,7 +1018,8 @@ const file_pdpapi_v1_explain_service_proto_rawDesc = "" +
 	"wouldAllow\x125\n" +
 	"\brecorded\x18\t \x01(\v2\x19.pdpapi.v1.DecisionRecordR\brecorded\x127\n" +
 	"\vdifferences\x18\n" +
-	" \x03(\v2\x15.pdpapi.v1.DifferenceR\vdifferences\"H\n" +
+	" \x03(\v2\x15.pdpapi.v1.DifferenceR\vdifferences\x12$\n" +
+	"\x0esearch_was_cut\x18\v \x01(\bR\fsearchWasCut\"H\n" +
 	"\n" +
 	"Difference\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x12\n" +

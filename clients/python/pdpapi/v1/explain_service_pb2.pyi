@@ -156,6 +156,7 @@ class ExplainResponse(_message.Message):
     WOULD_ALLOW_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
+    SEARCH_WAS_CUT_FIELD_NUMBER: _builtins.int
     decision: _core_pb2.Decision.ValueType
     """Allow or deny, as Check answers."""
     denial_kind: _core_pb2.DenialKind.ValueType
@@ -168,6 +169,8 @@ class ExplainResponse(_message.Message):
     """The grant through which that rule applies."""
     revision: _builtins.int
     """The revision of policy and facts that was read."""
+    search_was_cut: _builtins.bool
+    """Whether a bound ended the search for changes: others may allow too, also smaller ones."""
     @_builtins.property
     def tree(self) -> Global___ExplanationStep:
         """The whole way to the decision."""
@@ -199,10 +202,11 @@ class ExplainResponse(_message.Message):
         would_allow: _abc.Iterable[Global___WouldAllow] | None = ...,
         recorded: _audit_service_pb2.DecisionRecord | None = ...,
         differences: _abc.Iterable[Global___Difference] | None = ...,
+        search_was_cut: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recorded", b"recorded", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "denial_kind", b"denial_kind", "differences", b"differences", "grant_id", b"grant_id", "reason", b"reason", "recorded", b"recorded", "revision", b"revision", "rule_id", b"rule_id", "tree", b"tree", "would_allow", b"would_allow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "denial_kind", b"denial_kind", "differences", b"differences", "grant_id", b"grant_id", "reason", b"reason", "recorded", b"recorded", "revision", b"revision", "rule_id", b"rule_id", "search_was_cut", b"search_was_cut", "tree", b"tree", "would_allow", b"would_allow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 "use server";
 
+import { Decision, Forbidden } from "../../src/index.js";
 import { pdp } from "../guard.js";
 
 const course = (id) => ({ type: "course", id });
@@ -22,4 +23,8 @@ export const nested = pdp.withGuardAction("course:view", null, async () => {
 });
 export const broken = pdp.withGuardAction("course:view", null, () => {
   throw new Error("a secret of the application");
+});
+export const unverified = pdp.withGuardAction("course:view", null, () => {
+  const stepUp = { factor: "second_factor", maxAgeSeconds: 540 };
+  throw new Forbidden(new Decision({ allowed: false, denialKind: "forbidden", decisionId: "decision-2", stepUp }));
 });
