@@ -1,9 +1,10 @@
 """Legal holds, and what of each log is archived and no longer in SQL."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import NamedTuple
+from enum import Enum
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -16,9 +17,11 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
 )
 
 from pdp.audit.queries import DecisionFilter, conditions
+from pdp.audit.rows import filterable
 from pdp.audit.segments import Log, Place
 from pdp.audit.tables import (
     audit_archived,
@@ -93,7 +96,7 @@ def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
         records.position >= first,
         records.position < end.position,
     )
-    held = or_(*(and_(*conditions(hold.filter)) for hold in _holds(connection)), false())
+    held = or_(*(and_(*conditions(hold.filter)) for hold in holds_in(connection)), false())
     total, decisions = connection.execute(
         select(func.count(), func.coalesce(func.sum(records.occurrences), 0)).where(
             mine, not_(held)
@@ -140,6 +143,27 @@ def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
     return kept
 
 
+def lock_retention(connection: Connection) -> None:
+    """Waits for others that archive, erase or place a hold; until the end, they wait for this."""
+    if connection.dialect.name == "postgresql":
+        # On SQLite, the write lock is already held.
+        connection.execute(text("LOCK TABLE audit_holds IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def matches(where: DecisionFilter, row: Mapping[str, Any]) -> bool:
+    """Returns whether a row matches a filter; as `queries.conditions` in SQL."""
+    wanted = {name: value for name, value in asdict(where).items() if value is not None}
+    not_before, before = wanted.pop("not_before", None), wanted.pop("before", None)
+    if not_before is not None and row["decided_at"] < not_before:
+        return False
+    if before is not None and row["decided_at"] >= before:
+        return False
+    return all(
+        row[name] == (value.name if isinstance(value, Enum) else filterable(value))
+        for name, value in wanted.items()
+    )
+
+
 def place_hold(engine: Engine, hold: Hold) -> None:
     """Keeps the records that match a filter in SQL.
 
@@ -155,7 +179,7 @@ def place_hold(engine: Engine, hold: Hold) -> None:
         if name in content:
             content[name] = content[name].name
     with begin_write(engine) as connection:
-        if any(known.name == hold.name for known in _holds(connection)):
+        if any(known.name == hold.name for known in holds_in(connection)):
             raise AlreadyExists("hold", hold.name)
         connection.execute(
             insert(audit_holds).values(
@@ -169,7 +193,7 @@ def place_hold(engine: Engine, hold: Hold) -> None:
 def list_holds(engine: Engine) -> Sequence[Hold]:
     """Returns all holds, by name. Raises DatabaseUnavailable."""
     with begin_read(engine) as connection:
-        return _holds(connection)
+        return holds_in(connection)
 
 
 def release_hold(engine: Engine, name: str) -> None:
@@ -180,7 +204,8 @@ def release_hold(engine: Engine, name: str) -> None:
             raise NotFound("hold", name)
 
 
-def _holds(connection: Connection) -> list[Hold]:
+def holds_in(connection: Connection) -> list[Hold]:
+    """Returns all holds, by name."""
     statement = select(audit_holds).order_by(audit_holds.c.name)
     return [
         Hold(row["name"], _filter(row["filter"]), row["placed_at"])
@@ -188,9 +213,9 @@ def _holds(connection: Connection) -> list[Hold]:
     ]
 
 
-def _filter(text: str) -> DecisionFilter:
+def _filter(stored: str) -> DecisionFilter:
     # A field that this version does not know must not widen a hold to nothing: it is an error.
-    content = json.loads(text)
+    content = json.loads(stored)
     unknown = set(content) - {field.name for field in fields(DecisionFilter)}
     if unknown:
         raise InvalidRequest(Violation("filter", f"has fields of a newer version: {unknown}"))

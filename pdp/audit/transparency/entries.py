@@ -22,10 +22,12 @@ from pdp.audit.segments import (
     DIGEST_BYTES,
     FRAME_OVERHEAD,
     KIND_GAP,
+    KIND_RECORD,
     KINDS,
     LENGTH,
     Place,
 )
+from pdp.audit.tombstones import record_digest
 from pdp.audit.transparency.tiles import ENTRY_BYTES_MAX, DamagedTreeError
 
 KIND_GENESIS: Final = b"S"
@@ -78,6 +80,11 @@ def entry_of(kind: bytes, payload: bytes) -> bytes:
     if len(payload) >= ENTRY_BYTES_MAX:
         raise DamagedTreeError("a gap is too long")
     return kind + payload
+
+
+def entry_of_text(text: bytes) -> bytes:
+    """Returns the entry of a record from its text or its tombstone."""
+    return KIND_RECORD + record_digest(text)
 
 
 def read_entries(path: Path, place: Place, end: int | None) -> Iterator[tuple[list[bytes], Place]]:

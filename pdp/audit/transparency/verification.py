@@ -21,7 +21,7 @@ from pdp.audit.segments import (
     read_header,
 )
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
-from pdp.audit.transparency.entries import entry_of
+from pdp.audit.transparency.entries import entry_of, entry_of_text
 from pdp.audit.transparency.merkle import leaf_hash, perfect_root, range_root
 from pdp.audit.transparency.notes import Checkpoint, NoteError, VerifierKey, open_checkpoint
 from pdp.audit.transparency.tiles import WIDTH, DamagedTreeError, TileReader
@@ -241,7 +241,7 @@ def _rows(connection: Connection, origin: str, tree: StoredTree) -> Iterator[_Ro
             _Row(
                 row.position,
                 row.decision_id.partition("/")[0],
-                entry_of(KIND_RECORD, row.record.encode("utf-8", "backslashreplace")),
+                entry_of_text(row.record.encode("utf-8", "backslashreplace")),
                 row.occurrences,
             )
             for row in in_records

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from pdp.administration_records import UNNAMED, Author
+from pdp.administration_records import UNNAMED, Author, Values
 from pdp.database.engine import announce, begin_read, breaks_reference, connect_to_write
 from pdp.errors import AlreadyExists, BrokenReference, DatabaseUnavailable, NotFound
 from pdp.facts.store import tables
@@ -264,6 +264,14 @@ class Transaction(Reader):
         self._add_change(change)
         first = self._touched.get((kind, key))
         self._touched[kind, key] = Touched(before if first is None else first.before, after)
+
+    def record_event(self, kind: str, key: Key, values: Values) -> None:
+        """Records something that no decision reads, as the creation of `kind` and `key`.
+
+        It raises the revision, because each administration record has one.
+        """
+        # There is no user with this key: replicas drop nothing.
+        self.touch(Change(ChangeKind.USER, key), kind, key, None, values)
 
     def _add_change(self, change: Change) -> None:
         if EVERYTHING not in self._changes:

@@ -30,21 +30,11 @@ from pdp.errors import AlreadyExists, InvalidRequest, NotFound
 from pdp.model import Actor
 from tests.kit.audit.logs import ORIGIN, write_log
 from tests.kit.audit.records import decision_record
-from tests.kit.audit.shipped import shipped_count, shipped_ids
+from tests.kit.audit.shipped import KeepAll, shipped_count, shipped_ids
 from tests.kit.audit.trees import audit, load_tool, new_signer, only_tree, sign_trees
 from tests.kit.waiting import run
 
 OLD, NEW = 1_700_000_000.0, 1_800_000_000.0
-
-
-class KeepAll:
-    """Keeps every segment."""
-
-    def may_delete(self, segment: Path, log_id: str, position: int) -> bool:
-        return False
-
-    def note_lost_rows(self, segment: Path, log_id: str) -> None:
-        raise AssertionError(segment, log_id)
 
 
 class Evidence:
