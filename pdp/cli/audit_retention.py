@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,9 @@ def archive(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the records in the database: an export.")
     ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Also write copies as Parquet, for analysis.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Moves old records from the database into signed, compressed files that prove themselves.
@@ -37,6 +41,8 @@ def archive(
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
 
+    if parquet and find_spec("pyarrow") is None:
+        raise ValueError("--parquet needs pyarrow: pip install 'pdp[parquet]'")
     settings = _settings(config)
     if settings.audit_tree is None:
         raise ValueError("settings: audit_tree: is not configured; its keys sign archives")
@@ -51,6 +57,11 @@ def archive(
             try:
                 done = archive_tree(engine, tree, out, cutoff, signers, remove=not keep)
                 say(f"{report.origin}: {done.records} records archived, {done.kept} held back")
+                if parquet:
+                    from pdp.audit.transparency.parquet import write_copies
+
+                    copies = write_copies(out / tree.genesis.origin / tree.directory.name)
+                    say(f"{report.origin}: {copies} files copied as Parquet")
             except DamagedTreeError as error:
                 problems.append(str(error))
         for problem in problems:
