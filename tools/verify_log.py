@@ -302,6 +302,8 @@ class Findings:
     """Records whose text is here and is what the entry says."""
     erased: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     """By the id of the erasure: what remains of records whose text was erased."""
+    changes: int = 0
+    """Entries of administration records."""
     damaged: int = 0
     dropped: int = 0
     folded: dict[str, int] = field(default_factory=dict)
@@ -840,6 +842,8 @@ def _account(findings: Findings, start: int, entries: Sequence[bytes]) -> bool:
         kind = entry[:1]
         if kind == b"R" and len(entry) == 33:
             findings.records += 1
+        elif kind == b"A" and len(entry) == 33:
+            findings.changes += 1
         elif kind == b"G":
             _account_gap(findings, index, entry)
         elif entry == b"X":
@@ -930,6 +934,8 @@ def _say_tree(checkpoint: Checkpoint, findings: Findings) -> None:
         f"({findings.seen} with their text here), {findings.decisions} decisions, of which "
         f"{findings.dropped} were dropped"
     )
+    if findings.changes:
+        say(f"  {findings.changes} administration records, whose texts are in a database")
     for erasure, remains in findings.erased.items():
         denials = sum(record.get("effect") == "DENY" for record in remains)
         say(

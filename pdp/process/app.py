@@ -24,7 +24,7 @@ from pdp.audit import (
     SqlDestination,
     Statistics,
 )
-from pdp.audit.transparency import covered_by, open_notary
+from pdp.audit.transparency import ChangesNotary, covered_by, open_notary
 from pdp.authorizer import Authorizer
 from pdp.clerk.directory import Directory
 from pdp.clerk.provisioning import Provisioner
@@ -135,6 +135,11 @@ class Service:
             ),
         )
         self._administration_log = AdministrationLog(self._engine)
+        self._changes_notary: ChangesNotary | None = None
+        if self._notary is not None:
+            self._changes_notary = ChangesNotary(
+                self._engine, self._notary, settings.audit_directory / origin
+            )
         self._pusher: Pusher | None = None
         # Pusher and reconciler use the wall clock: they share a schedule with other processes.
         if settings.clerk.push_claims:
@@ -328,13 +333,14 @@ class Service:
         if tls is not None:
             files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
             self._metrics.set_certificates(examine_certificates(files, self._clock()))
-        pusher = self._pusher
+        pusher, notary = self._pusher, self._changes_notary
         self._life.start(
             Part(self._verifier.start, self._verifier.stop),
             audit_part(self._recorder, self._shipper, self._notary),
             Part(self._replica.start, self._replica.stop),
             Part(self._listener.start, self._listener.stop),
             Part(self._administration_log.start, self._administration_log.stop),
+            *([Part(notary.start, notary.stop)] if notary is not None else []),
             *([Part(pusher.start, pusher.stop)] if pusher is not None else []),
             Part(self._reconciler.start, self._reconciler.stop),
             Part(self._shadow.start, self._shadow.stop),

@@ -17,6 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import RowMapping
+
+from pdp.audit.administration_log import KIND_ADMINISTRATION, payload_of
 from pdp.audit.records import RECORD_BYTES_MAX
 from pdp.audit.segments import (
     DIGEST_BYTES,
@@ -85,6 +88,13 @@ def entry_of(kind: bytes, payload: bytes) -> bytes:
 def entry_of_text(text: bytes) -> bytes:
     """Returns the entry of a record from its text or its tombstone."""
     return KIND_RECORD + record_digest(text)
+
+
+def entry_of_change(row: RowMapping) -> bytes:
+    """Returns the entry of an administration record from its row (`placed_records`)."""
+    if row["record"] is None:
+        return KIND_DAMAGED  # it was deleted
+    return entry_of(KIND_ADMINISTRATION, payload_of(row))
 
 
 def read_entries(path: Path, place: Place, end: int | None) -> Iterator[tuple[list[bytes], Place]]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import Engine, or_, select
 
+from pdp.audit.administration_log import KIND_ADMINISTRATION, payload_of, placed_change
 from pdp.audit.records import RECORD_BYTES_MAX
 from pdp.audit.rows import filterable
 from pdp.audit.segments import (
@@ -24,7 +25,7 @@ from pdp.audit.segments import (
 )
 from pdp.audit.tables import audit_records
 from pdp.audit.tombstones import tombstone_of
-from pdp.audit.transparency.entries import entry_of_text
+from pdp.audit.transparency.entries import entry_of, entry_of_text
 from pdp.audit.transparency.merkle import consistency_proof, inclusion_proof, range_root
 from pdp.audit.transparency.notes import Checkpoint, unverified_checkpoint
 from pdp.audit.transparency.tiles import WIDTH, DamagedTreeError, TileReader
@@ -42,6 +43,14 @@ class Located:
     log_id: str
     position: int
     payload: bytes
+    kind: bytes = KIND_RECORD
+
+    @property
+    def entry(self) -> bytes:
+        """The entry of the tree."""
+        if self.kind == KIND_RECORD:
+            return entry_of_text(self.payload)
+        return entry_of(self.kind, self.payload)
 
 
 def find_trees(directories: Iterable[Path]) -> list[StoredTree]:
@@ -68,6 +77,16 @@ def records_in_sql(engine: Engine, decision_id: str) -> list[Located]:
         ]
 
 
+def change_in_sql(engine: Engine, revision: int, number: int) -> Located | None:
+    """Returns an administration record; None: there is none, or it has no place in the log yet.
+    Raises DatabaseUnavailable."""
+    with begin_read(engine) as connection:
+        row = placed_change(connection, revision, number)
+    if row is None or row["record"] is None:
+        return None
+    return Located(row["log_id"], row["position"], payload_of(row), KIND_ADMINISTRATION)
+
+
 def records_on_disk(
     directories: Iterable[Path], trees: Iterable[StoredTree], decision_id: str
 ) -> Iterator[Located]:
@@ -92,7 +111,7 @@ def prove_record(trees: Iterable[StoredTree], record: Located, note: str | None 
         DamagedTreeError: No tree holds the record, or the checkpoint is not of its tree.
         OSError: A file cannot be read.
     """
-    entry = entry_of_text(record.payload)
+    entry = record.entry
     wanted = None if note is None else unverified_checkpoint(note)
     for tree in trees:
         checkpoint = tree.checkpoint if wanted is None else wanted
@@ -106,7 +125,7 @@ def prove_record(trees: Iterable[StoredTree], record: Located, note: str | None 
         if reader.entry(index) != entry:
             raise DamagedTreeError("the record is not what the tree says: it was changed")
         path = inclusion_proof(reader.fetch, index, checkpoint.size)
-        kind = KIND_RECORD if tombstone_of(record.payload) is None else KIND_ERASED
+        kind = record.kind if tombstone_of(record.payload) is None else KIND_ERASED
         extra = base64.b64encode(kind + record.payload).decode()
         head = ["c2sp.org/tlog-proof@v1", f"extra {extra}", f"index {index}"]
         return _text(head, path, tree.note if note is None else note)
