@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
 from pdp.audit.records import new_decision_id
-from pdp.audit.retention import holds_in, lock_retention, matches
+from pdp.audit.retention import Recording, holds_in, lock_retention, matches
 from pdp.audit.rows import filterable
 from pdp.audit.segments import Log
 from pdp.audit.tables import IMPERSONATED, audit_records
@@ -78,20 +78,6 @@ class ErasureReport:
     """Of these records: an earlier version wrote them without a salt."""
     held: int = 0
     """Records that a hold keeps."""
-
-
-class Recording(Protocol):
-    """A transaction that writes administration records."""
-
-    @property
-    def connection(self) -> Connection:
-        """The connection, in the transaction."""
-
-    def record_event(self, kind: str, key: tuple[str, ...], values: Mapping[str, Any]) -> None:
-        """Records something that no decision reads."""
-
-    def discard(self) -> None:
-        """Rolls back at the end."""
 
 
 Write = Callable[[], AbstractContextManager[Recording]]
@@ -180,7 +166,7 @@ def entomb(
         transaction.discard()
         return {}
     counts = {"count": len(tombstones), "denials": denials, "unsalted": unsalted}
-    transaction.record_event(KIND, (erasure,), {**counts, "records": listed})
+    transaction.record_event(KIND, (erasure,), None, {**counts, "records": listed})
     report.records += len(tombstones)
     report.denials += denials
     report.unsalted += unsalted

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import (
     Connection,
@@ -30,9 +30,32 @@ from pdp.audit.tables import (
     audit_holds,
     audit_records,
 )
-from pdp.database.engine import begin_read, begin_write
+from pdp.database.engine import begin_read
 from pdp.errors import AlreadyExists, InvalidRequest, NotFound, Violation
 from pdp.model import Effect, Reason
+
+KIND: Final = "hold"
+"""The kind of the administration records of holds."""
+
+
+class Recording(Protocol):
+    """A transaction that writes administration records."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, in the transaction."""
+
+    def record_event(
+        self,
+        kind: str,
+        key: tuple[str, ...],
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+    ) -> None:
+        """Records something that no decision reads."""
+
+    def discard(self) -> None:
+        """Rolls back at the end."""
 
 
 class Archived(NamedTuple):
@@ -164,30 +187,25 @@ def matches(where: DecisionFilter, row: Mapping[str, Any]) -> bool:
     )
 
 
-def place_hold(engine: Engine, hold: Hold) -> None:
-    """Keeps the records that match a filter in SQL.
+def place_hold(transaction: Recording, hold: Hold) -> None:
+    """Keeps the records that match a filter in SQL, and records that.
 
     Raises:
         AlreadyExists: There is a hold with this name.
         InvalidRequest: The filter matches everything.
-        DatabaseUnavailable: The database does not answer.
     """
-    content = {name: value for name, value in asdict(hold.filter).items() if value is not None}
+    content = _content(hold)
     if not content:
         raise InvalidRequest(Violation("filter", "matches every record: name a part of the log"))
-    for name in ("effect", "reason"):
-        if name in content:
-            content[name] = content[name].name
-    with begin_write(engine) as connection:
-        if any(known.name == hold.name for known in holds_in(connection)):
-            raise AlreadyExists("hold", hold.name)
-        connection.execute(
-            insert(audit_holds).values(
-                name=hold.name,
-                filter=json.dumps(content, sort_keys=True),
-                placed_at=hold.placed_at,
-            )
-        )
+    connection = transaction.connection
+    lock_retention(connection)
+    if any(known.name == hold.name for known in holds_in(connection)):
+        raise AlreadyExists("hold", hold.name)
+    stored = json.dumps(content, sort_keys=True)
+    connection.execute(
+        insert(audit_holds).values(name=hold.name, filter=stored, placed_at=hold.placed_at)
+    )
+    transaction.record_event(KIND, (hold.name,), None, _recorded(content))
 
 
 def list_holds(engine: Engine) -> Sequence[Hold]:
@@ -196,12 +214,28 @@ def list_holds(engine: Engine) -> Sequence[Hold]:
         return holds_in(connection)
 
 
-def release_hold(engine: Engine, name: str) -> None:
-    """Removes a hold. Raises NotFound, DatabaseUnavailable."""
-    with begin_write(engine) as connection:
-        done = connection.execute(delete(audit_holds).where(audit_holds.c.name == name))
-        if not done.rowcount:
-            raise NotFound("hold", name)
+def release_hold(transaction: Recording, name: str) -> None:
+    """Removes a hold, and records that. Raises NotFound."""
+    connection = transaction.connection
+    lock_retention(connection)
+    found = [hold for hold in holds_in(connection) if hold.name == name]
+    if not found:
+        raise NotFound("hold", name)
+    connection.execute(delete(audit_holds).where(audit_holds.c.name == name))
+    transaction.record_event(KIND, (name,), _recorded(_content(found[0])), None)
+
+
+def _recorded(content: Mapping[str, Any]) -> dict[str, Any]:
+    # Not the values: they may name a user, and the log of changes is never erased.
+    return {"filter_by": sorted(content)}
+
+
+def _content(hold: Hold) -> dict[str, Any]:
+    return {
+        name: value.name if isinstance(value, Enum) else value
+        for name, value in asdict(hold.filter).items()
+        if value is not None
+    }
 
 
 def holds_in(connection: Connection) -> list[Hold]:

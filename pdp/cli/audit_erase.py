@@ -11,7 +11,7 @@ from pdp.cli.audit_tree import Config
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
-    from pdp.audit.erasure import Recording
+    from pdp.audit.retention import Recording
 
 
 def erase(

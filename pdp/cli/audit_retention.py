@@ -14,6 +14,8 @@ from pdp.cli.output import fail, say
 if TYPE_CHECKING:
     from pdp.settings import RetentionSettings
 
+Reason = Annotated[str, typer.Option(help="Why; it is recorded.")]
+
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hd])\Z", re.ASCII)
 _SECONDS = {"h": 3600, "d": 86400}
 
@@ -83,12 +85,14 @@ def hold(
     caller: Annotated[str | None, typer.Option(help="The calling backend.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Decided at or after (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Decided before (UTC).")] = None,
+    reason: Reason = "",
     config: Config = None,
 ) -> None:
     """Keeps records that match a filter in the database, whatever is archived."""
     from pdp.audit import DecisionFilter
     from pdp.audit.retention import Hold, place_hold
     from pdp.cli.database import open_store
+    from pdp.cli.policy import command_author
     from pdp.clock import wall_clock
 
     kind, _, identifier = (resource or "").partition(":")
@@ -102,8 +106,9 @@ def hold(
         not_before=None if since is None else since.replace(tzinfo=UTC).timestamp(),
         before=None if until is None else until.replace(tzinfo=UTC).timestamp(),
     )
-    engine = open_store(_settings(config), create=False).engine
-    place_hold(engine, Hold(name, wanted, wall_clock()))
+    author = command_author(reason)
+    with open_store(_settings(config), create=False).write(author) as transaction:
+        place_hold(transaction, Hold(name, wanted, wall_clock()))
     say(f"hold {name} is in place")
 
 
@@ -123,13 +128,18 @@ def holds(config: Config = None) -> None:
 
 
 def release(
-    name: Annotated[str, typer.Argument(help="Name of the hold.")], config: Config = None
+    name: Annotated[str, typer.Argument(help="Name of the hold.")],
+    reason: Reason = "",
+    config: Config = None,
 ) -> None:
     """Removes a hold: the next archive removes its records from the database."""
     from pdp.audit.retention import release_hold
     from pdp.cli.database import open_store
+    from pdp.cli.policy import command_author
 
-    release_hold(open_store(_settings(config), create=False).engine, name)
+    author = command_author(reason)
+    with open_store(_settings(config), create=False).write(author) as transaction:
+        release_hold(transaction, name)
     say(f"hold {name} is released")
 
 

@@ -265,13 +265,15 @@ class Transaction(Reader):
         first = self._touched.get((kind, key))
         self._touched[kind, key] = Touched(before if first is None else first.before, after)
 
-    def record_event(self, kind: str, key: Key, values: Values) -> None:
-        """Records something that no decision reads, as the creation of `kind` and `key`.
+    def record_event(
+        self, kind: str, key: Key, before: Values | None, after: Values | None
+    ) -> None:
+        """Records something that no decision reads, e.g. a legal hold.
 
         It raises the revision, because each administration record has one.
         """
-        # There is no user with this key: replicas drop nothing.
-        self.touch(Change(ChangeKind.USER, key), kind, key, None, values)
+        # There is no such user: replicas drop nothing.
+        self.touch(Change(ChangeKind.USER, ("",)), kind, key, before, after)
 
     def _add_change(self, change: Change) -> None:
         if EVERYTHING not in self._changes:

@@ -24,9 +24,9 @@ from pdp.audit import (
     decode,
 )
 from pdp.audit.accounting import account
-from pdp.audit.erasure import ErasureReport, ErasureRequest, Recording, erase_rows
+from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows
 from pdp.audit.queries import conditions
-from pdp.audit.retention import Hold, matches, place_hold, release_hold
+from pdp.audit.retention import Hold, Recording, matches
 from pdp.audit.tables import audit_records
 from pdp.audit.tombstones import tombstone_of
 from pdp.audit.transparency import DamagedTreeError, archives
@@ -44,11 +44,13 @@ from pdp.audit.verify_sql import verify_sql
 from pdp.database.engine import begin_read, begin_write
 from pdp.facts import Store
 from pdp.model import Actor, Effect, Reason, ResourceRef
+from tests.kit.audit.holds import place_hold, release_hold
 from tests.kit.audit.logs import ORIGIN, frames_of, write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.shipped import KeepAll
 from tests.kit.audit.trees import audit, load_tool, new_signer, only_tree, sign_trees
 
+ALL = ChangeFilter()
 USER = "user_erased"
 OLD, NOW = 1_700_000_000.0, 1_900_000_000.0
 MINE: dict[str, Any] = {"actor": Actor(USER, "sess_secret", "org_1"), "decided_at": OLD}
@@ -239,6 +241,9 @@ def test_a_hold_wins_over_an_erasure_until_it_is_released(world: World, archived
     assert USER in world.texts()
     assert AdministrationLog(world.engine).list(ChangeFilter(kind="erasure"), None, 10) == []
     release_hold(world.engine, "case-7")
+    # A release that makes an erasure possible leaves evidence too.
+    kinds = [(r.kind, r.after is None) for r in AdministrationLog(world.engine).list(ALL, None, 9)]
+    assert kinds == [("hold", True), ("hold", False)]
     assert world.erase().records == 4
     assert USER not in world.texts()
 
