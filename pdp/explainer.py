@@ -165,13 +165,16 @@ class Explainer:
 
         Raises:
             errors.NotFound: there is no such decision.
-            errors.InvalidRequest: the record is of a query, or of a request without a route.
+            errors.InvalidRequest: the record is of a query, or of a request without a route, or was
+                erased.
             errors.Unavailable: as `explain`.
         """
         first, *_ = await in_pool(self._pool, lambda: self._log.get(decision_id))
         if first.query is not None:
             text = f"is a query ({first.query}), not a decision"
             raise InvalidRequest(Violation("decision_id", text))
+        if first.erased_at is not None:
+            raise InvalidRequest(Violation("decision_id", "its record was erased on request"))
         if first.reason in (Reason.ROUTE_UNKNOWN, Reason.PATH_AMBIGUOUS):
             text = f"is about {first.request}, for which there was no route ({first.reason.name})"
             raise InvalidRequest(Violation("decision_id", text))

@@ -488,6 +488,8 @@ class DecisionRecord:
     """What the decision read, as canonical JSON (`pdp.impact.inputs`), if that is recorded."""
     last_decided_at: float | None = None
     """When the last of them was decided; None: there is one."""
+    erased_at: float | None = None
+    """When personal data was erased from it: its text is a tombstone. None: it is complete."""
 
 
 Key = tuple[str, ...]

@@ -300,6 +300,10 @@ class Findings:
     """Entries of records."""
     seen: int = 0
     """Records whose text is here and is what the entry says."""
+    erased: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    """By the id of the erasure: what remains of records whose text was erased."""
+    changes: int = 0
+    """Entries of administration records."""
     damaged: int = 0
     dropped: int = 0
     folded: dict[str, int] = field(default_factory=dict)
@@ -710,6 +714,35 @@ def entry_of(kind: bytes, payload: bytes) -> bytes:
     return kind + (payload if kind == b"G" else sha256(payload).digest())
 
 
+@dataclass(frozen=True)
+class Tombstone:
+    """What remains of a record whose text was erased on request."""
+
+    digest: bytes
+    """That of the text."""
+    erasure: str
+    remains: dict[str, object]
+
+
+def read_tombstone(text: bytes) -> Tombstone | None:
+    """The tombstone in the place of a text; None: the text is no tombstone."""
+    if b'"erased":{"at":' not in text:
+        return None
+    try:
+        data = json.loads(text)
+        return Tombstone(
+            bytes.fromhex(data["erased"]["digest"]), str(data["erased"]["erasure"]), data
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def recorded_digest(text: bytes) -> bytes:
+    """The digest of the text that was recorded, also for a tombstone."""
+    tombstone = read_tombstone(text)
+    return sha256(text).digest() if tombstone is None else tombstone.digest
+
+
 def _named(payload: bytes) -> str:
     try:
         return f" (it calls itself {json.loads(payload)['decision_id']!r})"
@@ -770,8 +803,13 @@ def _check_entries(tree: Tree, keys: Sequence[Key], older: Sequence[Checkpoint])
             here = entries[at - start : min(end, stop) - start]
             records = here if alone else [entry for entry in here if entry[:1] == b"R"]
             found = texts.take(len(records)) if texts is not None else []
-            if [entry[1:] for entry in records] != [sha256(text).digest() for text in found]:
-                raise Refused(_first_bad_text(path, at, here, found))
+            digests = [sha256(text).digest() for text in found]
+            if [entry[1:] for entry in records] != digests:
+                if [entry[1:] for entry in records] != list(map(recorded_digest, found)):
+                    raise Refused(_first_bad_text(path, at, here, found))
+                for tombstone in filter(None, map(read_tombstone, found)):
+                    tree.findings.erased.setdefault(tombstone.erasure, []).append(tombstone.remains)
+                    tree.findings.seen -= 1
             tree.findings.seen += len(found)
             at = max(at, min(end, stop)) if first < stop else stop
     if texts is not None and texts.take(1):
@@ -788,7 +826,7 @@ def _first_bad_text(
         text = next(rest, None)
         if text is None:
             return f"{path}: record {index} is missing"
-        if sha256(text).digest() != entry[1:]:
+        if recorded_digest(text) != entry[1:]:
             return f"{path}: record {index} is not what the tree says{_named(text)}"
     return f"{path}: holds more records than the tree"
 
@@ -804,6 +842,8 @@ def _account(findings: Findings, start: int, entries: Sequence[bytes]) -> bool:
         kind = entry[:1]
         if kind == b"R" and len(entry) == 33:
             findings.records += 1
+        elif kind == b"A" and len(entry) == 33:
+            findings.changes += 1
         elif kind == b"G":
             _account_gap(findings, index, entry)
         elif entry == b"X":
@@ -864,8 +904,9 @@ def verify_directory(
     origins: dict[str, int] = {}
     for path in trees:
         checkpoint, findings = check_tree(path, keys, older)
-        if complete and findings.seen < findings.records and not findings.problems:
-            findings.add(f"{findings.records - findings.seen} records are not here")
+        missing = findings.records - findings.seen - sum(map(len, findings.erased.values()))
+        if complete and missing and not findings.problems:
+            findings.add(f"{missing} records are not here")
         if checkpoint is not None:
             if checkpoint.origin in origins:
                 findings.add("another directory has a tree of this origin")
@@ -893,6 +934,14 @@ def _say_tree(checkpoint: Checkpoint, findings: Findings) -> None:
         f"({findings.seen} with their text here), {findings.decisions} decisions, of which "
         f"{findings.dropped} were dropped"
     )
+    if findings.changes:
+        say(f"  {findings.changes} administration records, whose texts are in a database")
+    for erasure, remains in findings.erased.items():
+        denials = sum(record.get("effect") == "DENY" for record in remains)
+        say(
+            f"  erased on request: the texts of {len(remains)} records, by their operator's word "
+            f"{denials} denials (erasure {erasure})"
+        )
     if findings.damaged:
         say(f"  {findings.damaged} frames were damaged before the tree read them")
     genesis = findings.genesis
@@ -924,11 +973,15 @@ def verify_record(
             raise Refused("the proof is for another log than your checkpoint")
         if known.size != checkpoint.size:
             raise Refused("the proof is for another checkpoint than yours: ask for one of yours")
-    leaf = leaf_hash(entry_of(content[:1], content[1:]))
+    tombstone = read_tombstone(content[1:]) if content[:1] == b"E" else None
+    entry = entry_of(content[:1], content[1:])
+    leaf = leaf_hash(entry if tombstone is None else b"R" + tombstone.digest)
     path = [decode64(line) for line in lines[3:]]
     if root_of_inclusion(leaf, int(number), checkpoint.size, path) != checkpoint.root:
         raise Refused("the record is not in the log at this place")
     say(f"OK entry {number} of {checkpoint.origin} (size {checkpoint.size}):")
+    if tombstone is not None:
+        say("its text was erased on request. What remains is not proven, except for the place:")
     say(content[1:].decode("ascii", "backslashreplace"))
     return 0
 

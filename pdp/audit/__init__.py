@@ -42,7 +42,7 @@ from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shares import Shares
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.statistics import Activity, Statistics
-from pdp.audit.verify import Problem, Report, verify_segments
+from pdp.audit.verify_segments import Problem, Report, verify_segments
 from pdp.audit.verify_sql import SqlReport, shipped_places, verify_sql
 
 __all__ = [

@@ -22,6 +22,7 @@ from pdp.administration_records import AdministrationRecord, Source, decode, ent
 from pdp.audit.destinations import put_place, read_place
 from pdp.audit.rows import filterable, insert_new
 from pdp.audit.segments import NO_DIGEST, Header, Log, Place, encode_header, next_frame
+from pdp.audit.tables import audit_shipping
 from pdp.concurrency.background import BackgroundTask
 from pdp.database.administration_table import administration_places, administration_records
 from pdp.database.engine import begin_read, begin_write
@@ -147,18 +148,42 @@ def payload_of(row: RowMapping) -> bytes:
     return content
 
 
-def placed_records(connection: Connection, rows_at_once: int) -> Iterator[RowMapping]:
-    """Yields all records with their places, each log in order; the columns of a record that was
+def placed_records(
+    connection: Connection, rows_at_once: int, *where: ColumnElement[bool]
+) -> Iterator[RowMapping]:
+    """Yields the records with their places, each log in order; the columns of a record that was
     deleted are None."""
     same = (_records.revision == _places.revision) & (_records.number == _places.number)
     columns = [column for column in administration_records.columns if not column.primary_key]
     statement = (
         select(administration_places, *columns)
         .join_from(administration_places, administration_records, same, isouter=True)
+        .where(*where)
         .order_by(_places.log_id, _places.position)
         .execution_options(yield_per=rows_at_once)
     )
     yield from connection.execute(statement).mappings()
+
+
+def placed_after(
+    connection: Connection, log_id: str, first: int, rows_at_once: int
+) -> Iterator[RowMapping]:
+    """Yields the records of one epoch from a position on; as `placed_records`."""
+    where = (_places.log_id == log_id, _places.position >= first)
+    return placed_records(connection, rows_at_once, *where)
+
+
+def placed_change(connection: Connection, revision: int, number: int) -> RowMapping | None:
+    """Returns a record with its place; None: it has none."""
+    where = (_places.revision == revision, _places.number == number)
+    return next(placed_records(connection, 1, *where), None)
+
+
+def log_ids(connection: Connection) -> Sequence[str]:
+    """Returns the ids of the logs: one for each epoch."""
+    column = audit_shipping.c
+    statement = select(column.log_id).where(column.origin == ORIGIN).order_by(column.log_id)
+    return connection.execute(statement).scalars().all()
 
 
 def _new(connection: Connection, limit: int) -> Select[Any]:

@@ -18,7 +18,7 @@ import structlog
 
 from pdp.audit.counts import encode_count
 from pdp.audit.folding import Fold, Folds
-from pdp.audit.records import encode_with_key
+from pdp.audit.records import encode_with_key, new_salt
 from pdp.audit.segments import FRAME_OVERHEAD, KIND_GAP, KIND_RECORD, check_origin
 from pdp.audit.shares import Shares
 from pdp.audit.write_queue import Entry, Item, RecordQueue, settle, wake
@@ -387,7 +387,7 @@ def _entry(
 
 
 def _item(record: DecisionRecord) -> Item:
-    payload, key = encode_with_key(record)
+    payload, key = encode_with_key(record, new_salt())
     # Queries are folded too: the records of their pages are equal.
     folds = record.effect is Effect.DENY or record.query is not None
     return Item(payload, record.decision_id, record.decided_at, key if folds else None)

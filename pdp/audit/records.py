@@ -1,12 +1,17 @@
 """Decision records as canonical bytes, and their ids.
 
 Canonical: JSON with sorted keys and without spaces; non-ASCII characters are escaped; fields that
-are None are left out, and so is the source DECIDED. A record is always one line, and equal records
-have equal bytes. `reported_by` is not part of them: the receiver of a report adds it.
+are None are left out, and so is the source DECIDED. A record is always one line. Equal records with
+equal salts have equal bytes. `reported_by` is not part of them: the receiver of a report adds it.
+
+`salt` is 128 random bits in hexadecimal digits. It makes the digest of a record a salted one: when
+the record is erased (tombstones.py), nobody can confirm a guess of its text. Records of earlier
+versions have none.
 """
 
 import json
 import math
+import secrets
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
@@ -40,17 +45,26 @@ def first_id_at(seconds: float) -> str:
     return f"{digits[:8]}-{digits[8:]}-"
 
 
-def encode(record: DecisionRecord) -> bytes:
+def new_salt() -> str:
+    """Returns the salt of a record."""
+    return secrets.token_hex(16)
+
+
+def encode(record: DecisionRecord, salt: str = "") -> bytes:
     """Returns the canonical bytes of a record.
+
+    Args:
+        record: The record.
+        salt: From `new_salt`; empty: none.
 
     Raises:
         ValueError: `decided_at` is not finite, or the record is larger than RECORD_BYTES_MAX.
     """
-    return encode_with_key(record)[0]
+    return encode_with_key(record, salt)[0]
 
 
-def encode_with_key(record: DecisionRecord) -> tuple[bytes, bytes]:
-    """Returns the canonical bytes of a record, and a digest of all fields except id and time.
+def encode_with_key(record: DecisionRecord, salt: str = "") -> tuple[bytes, bytes]:
+    """Returns the canonical bytes of a record, and a digest of all fields except id, time and salt.
 
     Raises:
         ValueError: As `encode`.
@@ -82,16 +96,17 @@ def encode_with_key(record: DecisionRecord) -> tuple[bytes, bytes]:
     parts.append(f'"revision":{record.revision:d}')
     if record.rule_id is not None:
         parts.append(f'"rule_id":{_quote(record.rule_id)}')
-    if record.source is not AnswerSource.DECIDED:
-        parts.append(f'"source":"{record.source.name}"')
-    parts.append(f'"token_fingerprint":{_quote(record.token_fingerprint)}')
-    if record.token_id is not None:
-        parts.append(f'"token_id":{_quote(record.token_id)}')
     behind = ",".join(parts)
-    payload = f"{{{before},{its_own},{behind}}}".encode("ascii")
+    end = f'"token_fingerprint":{_quote(record.token_fingerprint)}'
+    if record.token_id is not None:
+        end = f'{end},"token_id":{_quote(record.token_id)}'
+    if record.source is not AnswerSource.DECIDED:
+        end = f'"source":"{record.source.name}",{end}'
+    salted = f'"salt":"{salt}",' if salt else ""
+    payload = f"{{{before},{its_own},{behind},{salted}{end}}}".encode("ascii")
     if len(payload) > RECORD_BYTES_MAX:
         raise ValueError("the record is too long")
-    return payload, sha256(f"{before},{behind}".encode("ascii")).digest()
+    return payload, sha256(f"{before},{behind},{end}".encode("ascii")).digest()
 
 
 def _encode_actor(actor: Actor) -> str:
@@ -107,7 +122,7 @@ def _encode_actor(actor: Actor) -> str:
 
 
 def decode(payload: bytes | str) -> DecisionRecord:
-    """Decodes a record; unknown keys are ignored.
+    """Decodes a record or a tombstone; unknown keys are ignored.
 
     Raises:
         MalformedRecordError: The bytes are not a record.
@@ -144,6 +159,7 @@ def decode(payload: bytes | str) -> DecisionRecord:
             request=_text_or_none(data.get("request")),
             query=_text_or_none(data.get("query")),
             inputs=_canonical_or_none(data.get("inputs")),
+            erased_at=float(data["erased"]["at"]) if "erased" in data else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         # From None: the cause would quote the payload.

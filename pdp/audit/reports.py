@@ -36,6 +36,7 @@ from pdp.audit.segments import (
     next_frame,
 )
 from pdp.audit.tables import audit_gaps, audit_records
+from pdp.audit.tombstones import record_digest
 from pdp.clock import Clock
 from pdp.database.engine import begin_read, begin_write
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded, Violation
@@ -213,6 +214,8 @@ def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
         raise MalformedRecordError("the decision id is not a UUIDv7")
     if record.source is AnswerSource.DECIDED:
         raise MalformedRecordError("only a decision point may report a decision as decided")
+    if record.erased_at is not None:
+        raise MalformedRecordError("a record is not reported as erased")
     if record.query is not None or record.reason is Reason.QUERY_ANSWERED:
         raise MalformedRecordError("only a decision point answers queries")
     if (record.effect is Effect.ALLOW) != (record.reason is Reason.ALLOWED_BY_RULE):
@@ -257,9 +260,14 @@ def _contradictions(connection: Connection, records: Sequence[Row]) -> list[Refu
     column = audit_records.c
     keys = [row["decision_id"] for row in records]
     statement = select(column.decision_id, column.record).where(column.decision_id.in_(keys))
-    stored = {row.decision_id: row.record for row in connection.execute(statement)}
+    stored = {row.decision_id: _digest(row.record) for row in connection.execute(statement)}
     return [
         Refusal(row["position"], "another record was reported under this decision id")
         for row in records
-        if stored.get(row["decision_id"]) != row["record"]
+        if stored.get(row["decision_id"]) != _digest(row["record"])
     ]
+
+
+def _digest(record: str) -> bytes:
+    """The digest of a record, which may have been erased since it was reported."""
+    return record_digest(record.encode("utf-8", "backslashreplace"))

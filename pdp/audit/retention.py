@@ -1,9 +1,10 @@
 """Legal holds, and what of each log is archived and no longer in SQL."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import NamedTuple
+from enum import Enum
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import (
     Connection,
@@ -16,9 +17,11 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
 )
 
 from pdp.audit.queries import DecisionFilter, conditions
+from pdp.audit.rows import filterable
 from pdp.audit.segments import Log, Place
 from pdp.audit.tables import (
     audit_archived,
@@ -27,9 +30,32 @@ from pdp.audit.tables import (
     audit_holds,
     audit_records,
 )
-from pdp.database.engine import begin_read, begin_write
+from pdp.database.engine import begin_read
 from pdp.errors import AlreadyExists, InvalidRequest, NotFound, Violation
 from pdp.model import Effect, Reason
+
+KIND: Final = "hold"
+"""The kind of the administration records of holds."""
+
+
+class Recording(Protocol):
+    """A transaction that writes administration records."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, in the transaction."""
+
+    def record_event(
+        self,
+        kind: str,
+        key: tuple[str, ...],
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+    ) -> None:
+        """Records something that no decision reads."""
+
+    def discard(self) -> None:
+        """Rolls back at the end."""
 
 
 class Archived(NamedTuple):
@@ -93,7 +119,7 @@ def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
         records.position >= first,
         records.position < end.position,
     )
-    held = or_(*(and_(*conditions(hold.filter)) for hold in _holds(connection)), false())
+    held = or_(*(and_(*conditions(hold.filter)) for hold in holds_in(connection)), false())
     total, decisions = connection.execute(
         select(func.count(), func.coalesce(func.sum(records.occurrences), 0)).where(
             mine, not_(held)
@@ -140,47 +166,80 @@ def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
     return kept
 
 
-def place_hold(engine: Engine, hold: Hold) -> None:
-    """Keeps the records that match a filter in SQL.
+def lock_retention(connection: Connection) -> None:
+    """Waits for others that archive, erase or place a hold; until the end, they wait for this."""
+    if connection.dialect.name == "postgresql":
+        # On SQLite, the write lock is already held.
+        connection.execute(text("LOCK TABLE audit_holds IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def matches(where: DecisionFilter, row: Mapping[str, Any]) -> bool:
+    """Returns whether a row matches a filter; as `queries.conditions` in SQL."""
+    wanted = {name: value for name, value in asdict(where).items() if value is not None}
+    not_before, before = wanted.pop("not_before", None), wanted.pop("before", None)
+    if not_before is not None and row["decided_at"] < not_before:
+        return False
+    if before is not None and row["decided_at"] >= before:
+        return False
+    return all(
+        row[name] == (value.name if isinstance(value, Enum) else filterable(value))
+        for name, value in wanted.items()
+    )
+
+
+def place_hold(transaction: Recording, hold: Hold) -> None:
+    """Keeps the records that match a filter in SQL, and records that.
 
     Raises:
         AlreadyExists: There is a hold with this name.
         InvalidRequest: The filter matches everything.
-        DatabaseUnavailable: The database does not answer.
     """
-    content = {name: value for name, value in asdict(hold.filter).items() if value is not None}
+    content = _content(hold)
     if not content:
         raise InvalidRequest(Violation("filter", "matches every record: name a part of the log"))
-    for name in ("effect", "reason"):
-        if name in content:
-            content[name] = content[name].name
-    with begin_write(engine) as connection:
-        if any(known.name == hold.name for known in _holds(connection)):
-            raise AlreadyExists("hold", hold.name)
-        connection.execute(
-            insert(audit_holds).values(
-                name=hold.name,
-                filter=json.dumps(content, sort_keys=True),
-                placed_at=hold.placed_at,
-            )
-        )
+    connection = transaction.connection
+    lock_retention(connection)
+    if any(known.name == hold.name for known in holds_in(connection)):
+        raise AlreadyExists("hold", hold.name)
+    stored = json.dumps(content, sort_keys=True)
+    connection.execute(
+        insert(audit_holds).values(name=hold.name, filter=stored, placed_at=hold.placed_at)
+    )
+    transaction.record_event(KIND, (hold.name,), None, _recorded(content))
 
 
 def list_holds(engine: Engine) -> Sequence[Hold]:
     """Returns all holds, by name. Raises DatabaseUnavailable."""
     with begin_read(engine) as connection:
-        return _holds(connection)
+        return holds_in(connection)
 
 
-def release_hold(engine: Engine, name: str) -> None:
-    """Removes a hold. Raises NotFound, DatabaseUnavailable."""
-    with begin_write(engine) as connection:
-        done = connection.execute(delete(audit_holds).where(audit_holds.c.name == name))
-        if not done.rowcount:
-            raise NotFound("hold", name)
+def release_hold(transaction: Recording, name: str) -> None:
+    """Removes a hold, and records that. Raises NotFound."""
+    connection = transaction.connection
+    lock_retention(connection)
+    found = [hold for hold in holds_in(connection) if hold.name == name]
+    if not found:
+        raise NotFound("hold", name)
+    connection.execute(delete(audit_holds).where(audit_holds.c.name == name))
+    transaction.record_event(KIND, (name,), _recorded(_content(found[0])), None)
 
 
-def _holds(connection: Connection) -> list[Hold]:
+def _recorded(content: Mapping[str, Any]) -> dict[str, Any]:
+    # Not the values: they may name a user, and the log of changes is never erased.
+    return {"filter_by": sorted(content)}
+
+
+def _content(hold: Hold) -> dict[str, Any]:
+    return {
+        name: value.name if isinstance(value, Enum) else value
+        for name, value in asdict(hold.filter).items()
+        if value is not None
+    }
+
+
+def holds_in(connection: Connection) -> list[Hold]:
+    """Returns all holds, by name."""
     statement = select(audit_holds).order_by(audit_holds.c.name)
     return [
         Hold(row["name"], _filter(row["filter"]), row["placed_at"])
@@ -188,9 +247,9 @@ def _holds(connection: Connection) -> list[Hold]:
     ]
 
 
-def _filter(text: str) -> DecisionFilter:
+def _filter(stored: str) -> DecisionFilter:
     # A field that this version does not know must not widen a hold to nothing: it is an error.
-    content = json.loads(text)
+    content = json.loads(stored)
     unknown = set(content) - {field.name for field in fields(DecisionFilter)}
     if unknown:
         raise InvalidRequest(Violation("filter", f"has fields of a newer version: {unknown}"))

@@ -9,6 +9,7 @@ segment on disk or with the place up to which it was shipped.
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from pdp.audit.administration_log import (
     payload_of,
     placed_records,
 )
+from pdp.audit.erasure import tombstones_on_record
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import Archived, archived_places
 from pdp.audit.rows import gap_payload, record_row
@@ -36,6 +38,7 @@ from pdp.audit.segments import (
     next_frame,
 )
 from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
+from pdp.audit.tombstones import tombstone_of
 from pdp.database.administration_table import row_of
 from pdp.database.engine import begin_read, extended_timeouts
 
@@ -67,6 +70,8 @@ class SqlReport:
     """Count frames. Their content is not stored, so it is not checked."""
     changes: int
     """Administration records."""
+    erased: int
+    """Records whose text was erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +120,11 @@ def verify_sql(
     with begin_read(engine) as connection, extended_timeouts(connection):
         places = _places(connection)
         archived = archived_places(connection)
+        tombstones = tombstones_on_record(connection)
         logs = groupby(_frames(connection), key=lambda frame: frame.log)
         for log, frames in logs:
             counts.logs += 1
-            walk = _Walk(log, counts, on_disk, archived.get(log))
+            walk = _Walk(log, counts, on_disk, archived.get(log), tombstones)
             for frame in frames:
                 walk.take(frame)
             walk.end(places.pop(log, None))
@@ -134,6 +140,7 @@ def verify_sql(
         counts.unlinked,
         counts.counts,
         counts.changes,
+        counts.erased,
     )
 
 
@@ -141,7 +148,7 @@ class _Counts:
     def __init__(self, on_problem: Callable[[str], None]) -> None:
         self._on_problem = on_problem
         self.logs = self.records = self.gaps = self.problems = self.unlinked = self.counts = 0
-        self.changes = 0
+        self.changes = self.erased = 0
 
     def report(self, log: Log, what: str) -> None:
         self.problems += 1
@@ -152,9 +159,16 @@ class _Walk:
     """Verifies one log, from its first row to its last."""
 
     def __init__(
-        self, log: Log, counts: _Counts, on_disk: HeaderDigests, archived: Archived | None
+        self,
+        log: Log,
+        counts: _Counts,
+        on_disk: HeaderDigests,
+        archived: Archived | None,
+        tombstones: Mapping[tuple[Log, int], set[str]],
     ) -> None:
         self._log = log
+        self._tombstones = tombstones
+        """Their digests, by place, as the administration records list them."""
         self._counts = counts
         self._on_disk = on_disk
         self._archived = archived.end.position if archived is not None else 0
@@ -171,6 +185,7 @@ class _Walk:
             # Archived, and kept because of a hold. A tree shows more.
             self._counts.records += 1
             self._counts.unlinked += 1
+            self._check_erasure(frame)
             self._check_columns(frame)
             return
         if frame.kind == _KIND_COUNTS and frame.position < end.position:
@@ -189,7 +204,10 @@ class _Walk:
                 f"{missing} row{'s' * (missing > 1)} before {frame.name} "
                 f"{'are' if missing > 1 else 'is'} missing: deleted, or never shipped"
             )
-        if missing or frame.kind == _KIND_COUNTS or not self._link(frame):
+        # Neither the length nor the digest of an erased text is known here: the next row continues
+        # the stored digest, and a tree holds that of the text.
+        is_erased = self._check_erasure(frame)
+        if missing or frame.kind == _KIND_COUNTS or is_erased or not self._link(frame):
             self._offsets = []
         if missing:
             self._counts.unlinked += 1
@@ -293,6 +311,20 @@ class _Walk:
             return True
         self._report(f"{frame.name} is not what was shipped: edited, swapped or inserted")
         return False
+
+    def _check_erasure(self, frame: _Stored) -> bool:
+        """Returns whether the text was erased. Checks that an administration record says so."""
+        known = self._tombstones.get((frame.log, frame.position), set())
+        if frame.kind != KIND_RECORD:
+            return False
+        if tombstone_of(frame.payload) is None:
+            if known:
+                self._report(f"{frame.name} was erased, and its text is here again: erase it again")
+            return False
+        self._counts.erased += 1
+        if sha256(frame.payload).hexdigest() not in known:
+            self._report(f"{frame.name}: its text is missing, and no change records its erasure")
+        return True
 
     def _check_columns(self, frame: _Stored) -> None:
         """Checks that the other columns, which filters use, agree with the record."""

@@ -7,6 +7,7 @@ import typer
 
 from pdp.cli import audit_retention, audit_tree, decisions
 from pdp.cli.audit_chart import chart
+from pdp.cli.audit_erase import erase
 from pdp.cli.audit_export import export
 from pdp.cli.audit_forward import forward
 from pdp.cli.audit_verify import verify
@@ -34,6 +35,7 @@ app.command("hold")(audit_retention.hold)
 app.command("holds")(audit_retention.holds)
 app.command("release")(audit_retention.release)
 app.command("chart")(chart)
+app.command("erase")(erase)
 app.command("export")(export)
 app.command("forward")(forward)
 

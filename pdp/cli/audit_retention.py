@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
     from pdp.settings import RetentionSettings
+
+Reason = Annotated[str, typer.Option(help="Why; it is recorded.")]
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hd])\Z", re.ASCII)
 _SECONDS = {"h": 3600, "d": 86400}
@@ -24,12 +27,16 @@ def archive(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the records in the database: an export.")
     ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Also write copies as Parquet, for analysis.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Moves old records from the database into signed, compressed files that prove themselves.
 
     Exit status: 0 all logs were archived; 1 a log could not be, and nothing of it was removed.
     """
+    from pdp.audit.administration_log import ORIGIN
     from pdp.audit.transparency import DamagedTreeError, signers_of
     from pdp.audit.transparency.archives import archive as archive_tree
     from pdp.audit.transparency.proofs import find_trees
@@ -37,6 +44,8 @@ def archive(
     from pdp.cli.database import open_store
     from pdp.clock import wall_clock
 
+    if parquet and find_spec("pyarrow") is None:
+        raise ValueError("--parquet needs pyarrow: pip install 'pdp[parquet]'")
     settings = _settings(config)
     if settings.audit_tree is None:
         raise ValueError("settings: audit_tree: is not configured; its keys sign archives")
@@ -45,12 +54,19 @@ def archive(
     cutoff = wall_clock() - _age(before)
     failed = False
     for tree in find_trees(directories):
+        if tree.genesis.origin == ORIGIN:
+            continue  # the log of changes stays in the database
         report = verify_tree(tree, [signer.key for signer in signers])
         problems = list(report.problems)
         if not problems:
             try:
                 done = archive_tree(engine, tree, out, cutoff, signers, remove=not keep)
                 say(f"{report.origin}: {done.records} records archived, {done.kept} held back")
+                if parquet:
+                    from pdp.audit.transparency.parquet import write_copies
+
+                    copies = write_copies(out / tree.genesis.origin / tree.directory.name)
+                    say(f"{report.origin}: {copies} files copied as Parquet")
             except DamagedTreeError as error:
                 problems.append(str(error))
         for problem in problems:
@@ -69,12 +85,14 @@ def hold(
     caller: Annotated[str | None, typer.Option(help="The calling backend.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Decided at or after (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Decided before (UTC).")] = None,
+    reason: Reason = "",
     config: Config = None,
 ) -> None:
     """Keeps records that match a filter in the database, whatever is archived."""
     from pdp.audit import DecisionFilter
     from pdp.audit.retention import Hold, place_hold
     from pdp.cli.database import open_store
+    from pdp.cli.policy import command_author
     from pdp.clock import wall_clock
 
     kind, _, identifier = (resource or "").partition(":")
@@ -88,8 +106,9 @@ def hold(
         not_before=None if since is None else since.replace(tzinfo=UTC).timestamp(),
         before=None if until is None else until.replace(tzinfo=UTC).timestamp(),
     )
-    engine = open_store(_settings(config), create=False).engine
-    place_hold(engine, Hold(name, wanted, wall_clock()))
+    author = command_author(reason)
+    with open_store(_settings(config), create=False).write(author) as transaction:
+        place_hold(transaction, Hold(name, wanted, wall_clock()))
     say(f"hold {name} is in place")
 
 
@@ -109,13 +128,18 @@ def holds(config: Config = None) -> None:
 
 
 def release(
-    name: Annotated[str, typer.Argument(help="Name of the hold.")], config: Config = None
+    name: Annotated[str, typer.Argument(help="Name of the hold.")],
+    reason: Reason = "",
+    config: Config = None,
 ) -> None:
     """Removes a hold: the next archive removes its records from the database."""
     from pdp.audit.retention import release_hold
     from pdp.cli.database import open_store
+    from pdp.cli.policy import command_author
 
-    release_hold(open_store(_settings(config), create=False).engine, name)
+    author = command_author(reason)
+    with open_store(_settings(config), create=False).write(author) as transaction:
+        release_hold(transaction, name)
     say(f"hold {name} is released")
 
 

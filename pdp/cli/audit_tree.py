@@ -1,5 +1,6 @@
 """`pdp audit key | prove | consistency | account`: trees over the decision log, and proofs."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,9 @@ def key(
 
 
 def prove(
-    decision_id: Annotated[str, typer.Argument(help="From an answer, a log or the list.")],
+    decision_id: Annotated[
+        str, typer.Argument(help="A decision; or a change: REVISION/NUMBER, e.g. 17/0.")
+    ],
     directories: Directories,
     checkpoint: Checkpoint = None,
     no_database: NoDatabase = False,
@@ -43,6 +46,7 @@ def prove(
     """Prints the proof that a record is in the log; `verify_log.py record` checks it."""
     from pdp.audit.transparency import DamagedTreeError
     from pdp.audit.transparency.proofs import (
+        change_in_sql,
         find_trees,
         prove_record,
         records_in_sql,
@@ -52,11 +56,15 @@ def prove(
     note = None if checkpoint is None else checkpoint.read_text(encoding="utf-8")
     try:
         trees = find_trees(directories)
-        found = list(records_on_disk(directories, trees, decision_id))
-        if not found and not no_database:
-            found = records_in_sql(_open(config).engine, decision_id)
+        if change := re.fullmatch(r"(\d{1,18})/(\d{1,9})", decision_id, re.ASCII):
+            one = change_in_sql(_open(config).engine, int(change[1]), int(change[2]))
+            found = [] if one is None else [one]
+        else:
+            found = list(records_on_disk(directories, trees, decision_id))
+            if not found and not no_database:
+                found = records_in_sql(_open(config).engine, decision_id)
         if not found:
-            raise DamagedTreeError(f"there is no record of decision {decision_id} here")
+            raise DamagedTreeError(f"there is no record of {decision_id} here")
         emit(prove_record(trees, found[0], note))
     except DamagedTreeError as error:
         fail(str(error))

@@ -97,6 +97,8 @@ def _verify_sql(store: "Store", on_disk: "Report | None", *, has_trees: bool) ->
     if printed > PROBLEMS_MAX:
         fail(f"database: and {printed - PROBLEMS_MAX} more problems")
     say(f"{report.records} records and {report.gaps} gaps of {report.logs} logs in the database")
+    if report.erased:
+        say(f"{report.erased} of them were erased on request (pdp audit changes --kind erasure)")
     if report.changes:
         say(f"{report.changes} administration records in the database")
     if report.unlinked:

@@ -68,6 +68,9 @@ def verify_trees(
 
 
 def _say_tree(report: "TreeReport", *, compared: bool) -> None:
+    if report.changes:
+        say(f"{report.origin}: {report.changes} administration records")
+        return
     in_sql = f" ({report.in_sql} compared with the database)" if compared else ""
     say(
         f"{report.origin}: {report.records} records{in_sql}, {report.dropped} dropped, "

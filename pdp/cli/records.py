@@ -64,7 +64,7 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
                 _time(record),
                 core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
                 core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
-                record.actor.user_id or (fingerprint and f"token {fingerprint}"),
+                _erased(record) or record.actor.user_id or (fingerprint and f"token {fingerprint}"),
                 record.permission,
                 f"{resource.type}:{resource.id}" if resource.type else "",
                 record.rule_id,
@@ -94,7 +94,7 @@ def decision_cells(record: "DecisionRecord") -> Sequence[str]:
         _time(record),
         core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
         core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
-        actor.user_id,
+        _erased(record) or actor.user_id,
         actor.impersonator_id,
         actor.organization_id,
         record.permission,
@@ -121,6 +121,7 @@ def print_fields(record: "DecisionRecord") -> None:
         "resource": f"{resource.type}:{resource.id}" if resource.type else "",
         "resource_organization_id": record.resource_organization_id,
         "user": actor.user_id,
+        "erased": _erased(record) and record.erased_at.ToDatetime().isoformat() + "Z",
         "organization": actor.organization_id,
         "session": actor.session_id,
         "impersonator": actor.impersonator_id,
@@ -138,6 +139,10 @@ def print_fields(record: "DecisionRecord") -> None:
     for name, value in fields.items():
         if value:
             say(f"{name}: {value}")
+
+
+def _erased(record: "DecisionRecord") -> str:
+    return "erased" if record.HasField("erased_at") else ""
 
 
 def _time(record: "DecisionRecord") -> str:

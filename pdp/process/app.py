@@ -21,6 +21,7 @@ from pdp.audit import (
     SqlDestination,
     Statistics,
 )
+from pdp.audit.transparency import ChangesNotary
 from pdp.authorizer import Authorizer
 from pdp.clock import DecisionClock, elapsed_clock, wall_clock
 from pdp.console import ConsoleParts, console_application
@@ -116,6 +117,10 @@ class Service:
             settings, origin, SqlDestination(self._engine), clock=self._clock, period=period
         )
         self._administration_log = AdministrationLog(self._engine)
+        notary = self._log.notary
+        self._changes_notary = notary and ChangesNotary(
+            self._engine, notary, settings.audit_directory / origin
+        )
         self._clerk = ClerkParts(settings, store, self._replica, clock=self._clock)
         administrator = Administrator(store, on_write=self._clerk.on_write)
         watchers = Watchers(self._replica)
@@ -295,12 +300,14 @@ class Service:
         if tls is not None:
             files = {"server": tls.certificate_file, "client_ca": tls.client_ca_file}
             self._metrics.set_certificates(examine_certificates(files, self._clock()))
+        notary = self._changes_notary
         self._life.start(
             Part(self._verifier.start, self._verifier.stop),
             self._log.part(),
             Part(self._replica.start, self._replica.stop),
             Part(self._listener.start, self._listener.stop),
             Part(self._administration_log.start, self._administration_log.stop),
+            *([Part(notary.start, notary.stop)] if notary is not None else []),
             *self._clerk.parts(),
             Part(self._shadow.start, self._shadow.stop),
             Part(lambda: None, self._blocking.shutdown),

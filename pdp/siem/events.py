@@ -67,6 +67,8 @@ class DecisionEvent:
     request: str
     """`GET /courses/1`: method and path of a routed request."""
     query: str
+    is_erased: bool
+    """Whether personal data was erased from the record."""
     is_truncated: bool
     """Whether a text was longer than the limit."""
 
@@ -85,7 +87,8 @@ class DecisionEvent:
         """A sentence for people."""
         resource = ":".join(filter(None, (self.resource_type, self.resource_id)))
         on = f" on {resource}" if resource else ""
-        return f"{self.permission}{on} {self.action}: {self.detail}"
+        erased = "; personal data was erased on request" if self.is_erased else ""
+        return f"{self.permission}{on} {self.action}: {self.detail}{erased}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ def decision_event(record: "DecisionRecord", limit: int = TEXT_CHARACTERS_MAX) -
         reported_by=reported_by,
         request=request,
         query=query,
+        is_erased=record.HasField("erased_at"),
         is_truncated=is_truncated,
     )
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.audit import MalformedRecordError, decode, encode, new_decision_id
+from pdp.audit.records import encode_with_key, new_salt
 from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
 from tests.kit.audit.records import decision_record
 
@@ -36,17 +37,27 @@ records = st.builds(
 )
 
 
-@given(records)
-def test_a_record_reads_back_as_it_was_written(record: DecisionRecord) -> None:
-    assert decode(encode(record)) == record
+salts = st.just("") | st.builds(new_salt)
 
 
-@given(records)
-def test_bytes_are_canonical_json_on_one_line_of_ascii(record: DecisionRecord) -> None:
-    payload = encode(record)
+@given(records, salts)
+def test_a_record_reads_back_as_it_was_written(record: DecisionRecord, salt: str) -> None:
+    assert decode(encode(record, salt)) == record
+
+
+@given(records, salts)
+def test_bytes_are_canonical_json_on_one_line_of_ascii(record: DecisionRecord, salt: str) -> None:
+    payload = encode(record, salt)
     again = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":"))
     assert payload == again.encode("ascii")
     assert len(payload.splitlines()) == 1
+
+
+@given(records)
+def test_equal_decisions_fold_whatever_their_salts(record: DecisionRecord) -> None:
+    (plain, key), (salted, other) = encode_with_key(record), encode_with_key(record, new_salt())
+    assert key == other
+    assert plain != salted
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,11 @@ from pdp.audit import (
     encode,
     new_decision_id,
 )
+from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows
 from pdp.audit.tables import audit_gaps
 from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
+from pdp.facts import Store
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
 from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
 from pdp.wire.callers import ANONYMOUS
@@ -142,6 +144,19 @@ def test_of_two_records_under_one_id_the_first_counts(engine: Engine, reports: R
     ]
 
 
+def test_a_report_that_is_sent_again_after_an_erasure_is_no_contradiction(
+    engine: Engine, reports: Reports
+) -> None:
+    record = reported()
+    take(reports, record)
+    request = ErasureRequest("user_1", NOW)
+    erase_rows(engine, lambda: Store(engine).write(), request, NOW, ErasureReport())
+    assert take(reports, record)[1] == []
+    assert take(reports, replace(record, permission="course:view"))[1] != []
+    [stored] = DecisionLog(engine).list(ALL, None, 10)
+    assert (stored.actor, stored.reported_by) == (None, "edge")
+
+
 RECORD = encode(reported())
 HOSTILE = {
     "no record": b"{}",
@@ -158,6 +173,11 @@ HOSTILE = {
     "an unknown source": RECORD.replace(b'"CACHED"', b'"DREAMT"'),
     "an unknown reason": RECORD.replace(b"PERMISSION_NOT_GRANTED", b"BAD_LUCK"),
     "an allow for the reason of a denial": encode(reported(effect=Effect.ALLOW)),
+    "an erased record": RECORD[:-1]
+    + b',"erased":{"at":1.0,"digest":"'
+    + b"00" * 32
+    + b'","erasure":"x"}}',
+    "a record erased at no time": RECORD[:-1] + b',"erased":{}}',
     "a query": encode(reported(query="ListAllowedResources")),
     "the reason of a query": encode(reported(reason=Reason.QUERY_ANSWERED)),
     "a revision that no message holds": encode(reported(revision=1 << 64)),

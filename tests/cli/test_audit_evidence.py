@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
+from pyarrow.parquet import read_table
 
-from pdp.audit import Recorder
+from pdp.audit import Recorder, Shipper, SqlDestination
 from pdp.audit.segments import list_segments
 from pdp.audit.transparency import file_signer, new_key_file
+from pdp.database.engine import open_engine
+from pdp.database.migrations import migrate
+from pdp.model import Actor
 from tests.cli.running import Run
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.trees import TOOL, audit, sign_trees
@@ -166,6 +170,47 @@ def test_old_records_are_archived_held_and_released(operator: Operator, tmp_path
     operator.pdp("release", "case-7")
     operator.pdp("release", "case-7", status=2)
     assert operator.pdp("holds") == ""
+
+
+def test_a_user_is_erased_and_the_rest_still_verifies(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("audit-key.pem", "key.txt"):
+        shutil.copy(operator.directory / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    migrate(f"sqlite:///{tmp_path / 'pdp.db'}")
+    monkeypatch.setenv("PDP_DATABASE_URL", f"sqlite:///{tmp_path / 'pdp.db'}")
+    log, out = tmp_path / "audit", tmp_path / "archive"
+    recorder = Recorder(log, ORIGIN)
+    recorder.start()
+    record = decision_record(actor=Actor("user_gone", "sess_1"))
+    execute(recorder.record([record, decision_record()]))
+    recorder.stop()
+    signer = file_signer("pdp.example.com", tmp_path / "audit-key.pem")
+    assert sign_trees(log / ORIGIN, [signer], name="pdp.example.com")
+    erase = ("erase", "--user", "user_gone", "--reason")
+    operator.pdp(*erase, "", status=2)
+    operator.pdp(*erase, "user_gone wants it", status=2)
+    operator.pdp(*erase, "request 7", "audit", status=1)  # still in a segment
+    engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
+    Shipper(log, SqlDestination(engine)).ship()
+    engine.dispose()
+    operator.pdp("archive", "audit", "--before", "1h", "--out", str(out), "--keep", "--parquet")
+    said = operator.pdp(*erase, "request 7", "audit", str(out))
+    assert "2 records erased, of which 2 denials" in said  # in SQL and in the archive
+    assert not list(out.rglob("*.parquet"))
+    assert "1 of them were erased on request" in operator.pdp("verify", "audit")
+    operator.pdp("archive", "audit", "--before", "1h", "--out", str(out), "--keep", "--parquet")
+    [copy] = out.rglob("*.parquet")
+    rows = read_table(copy).to_pylist()
+    assert [row["erased_at"] is not None for row in rows].count(True) == 1
+    assert "user_gone" not in str(rows)
+    assert {row["decision_id"] for row in rows} >= {record.decision_id}
+    assert audit(out, [signer.key], complete=True) == 0
+    (tmp_path / "proof").write_text(operator.pdp("prove", record.decision_id, "audit"))
+    tool = [sys.executable, str(TOOL), "record", "--key", "key.txt", "proof"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=True)
+    assert "its text was erased on request" in done.stdout
 
 
 def test_what_is_not_in_the_log_is_not_proven(operator: Operator) -> None:

@@ -13,6 +13,7 @@ Invariants:
 Never: takes part in a request, holds up a denial.
 """
 
+from pdp.audit.transparency.changes import ChangesNotary
 from pdp.audit.transparency.entries import Genesis, entry_of, parse_genesis
 from pdp.audit.transparency.notary import Notary, covered_by, open_notary, signers_of
 from pdp.audit.transparency.notes import Checkpoint, NoteError, VerifierKey
@@ -21,6 +22,7 @@ from pdp.audit.transparency.signing import command_signer, file_signer, new_key_
 from pdp.audit.transparency.tiles import DamagedTreeError
 
 __all__ = [
+    "ChangesNotary",
     "Checkpoint",
     "DamagedTreeError",
     "Genesis",

@@ -5,24 +5,28 @@
     <archive>/<origin>/<tree>/records/<first>-<end>.jsonl.gz.note   its digest, signed
 
 `first` and `end` are indexes of the tree. Line by line, a file holds the texts of its entries that
-are records; gaps and counts are in the entries themselves.
+are records; gaps and counts are in the entries themselves. An erased record has the line of its
+tombstone.
 """
 
 import gzip
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
-from pdp.audit.retention import archived_position, prune
+from pdp.audit.erasure import last_erasure
+from pdp.audit.locks import take_lock
+from pdp.audit.retention import archived_position, lock_retention, prune
 from pdp.audit.segments import KIND_RECORD, Log, Place, make_directory, sync_directory
 from pdp.audit.tables import audit_records, audit_shipping
-from pdp.audit.transparency.entries import entry_of
+from pdp.audit.transparency.entries import entry_of_text
 from pdp.audit.transparency.files import replace_file, sync_file
 from pdp.audit.transparency.notes import Signer, sign_note
 from pdp.audit.transparency.tiles import (
@@ -40,6 +44,8 @@ from pdp.database.engine import begin_read, begin_write, extended_timeouts
 FILE_ENTRIES_MAX: Final = 1 << 18
 ROWS_AT_ONCE: Final = 500
 RECORDS: Final = "records"
+SUFFIX: Final = ".jsonl.gz"
+LOCK_SECONDS_MAX: Final = 1.0
 _TITLE: Final = "pdp-audit-archive/v1"
 
 
@@ -50,6 +56,15 @@ class ArchiveReport:
     records: int
     kept: int
     """Records of them that a hold keeps in SQL."""
+
+
+class _Written(NamedTuple):
+    """A new file that is not in its place yet."""
+
+    path: Path
+    note: str
+    records: int
+    last_erasure: int
 
 
 class _Part(NamedTuple):
@@ -85,17 +100,105 @@ def archive(
         OSError: A file cannot be written.
     """
     target = directory / tree.genesis.origin / tree.directory.name
+    make_directory(target)
     records = kept = 0
-    copied = False
-    while (part := _next_part(engine, tree, target, before)) is not None:
-        if not copied:
-            copy_tree(tree, target)
-            copied = True
-        records += _write_part(engine, tree, part, target, signers)
-        if remove:
+    with locked(target):
+        while (part := _next_part(engine, tree, target, before)) is not None:
+            if not records:
+                copy_tree(tree, target)
+            written = _write_part(engine, tree, part, target, signers)
             with begin_write(engine) as connection, extended_timeouts(connection):
-                kept += prune(connection, part.log, part.first, part.end)
+                lock_retention(connection)
+                if last_erasure(connection) != written.last_erasure:
+                    continue  # the new file may hold texts that were erased meanwhile
+                put_file(written.path, written.note)
+                if remove:
+                    kept += prune(connection, part.log, part.first, part.end)
+            records += written.records
     return ArchiveReport(records, kept)
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keeps other commands from the archive of a tree, and repairs what a crash has left.
+
+    Raises:
+        OSError: Another command is using it.
+    """
+    lock = take_lock(target, LOCK_SECONDS_MAX)
+    if lock is None:
+        raise OSError(f"another command is using the archive {target}")
+    try:
+        for new in target.glob(f"*{SUFFIX}.new"):
+            _recover(target / RECORDS / new.stem)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _recover(path: Path) -> None:
+    note = path.with_name(path.name + ".note")
+    if not path.exists():
+        note.unlink(missing_ok=True)
+    elif note.read_text(encoding="utf-8").split("\n")[3] == _digest(new_path(path)):
+        new_path(path).rename(path)
+        sync_directory(path.parent)
+        return
+    new_path(path).unlink()
+
+
+def put_file(path: Path, note: str) -> None:
+    """Puts a synced new file (`new_path`) in its place. `locked` completes the replacement of a
+    file that a crash has interrupted. Raises OSError."""
+    replace_file(path.with_name(path.name + ".note"), note.encode())
+    new_path(path).rename(path)
+    sync_directory(path.parent)
+
+
+def new_path(path: Path) -> Path:
+    """Returns the path of a file before it is put in its place: outside of `records`."""
+    return path.parent.with_name(f"{path.name}.new")
+
+
+def copy_path(path: Path) -> Path:
+    """Returns the path of the copy of an archived file as Parquet; see `parquet`."""
+    return path.parent.with_name("parquet") / f"{path.name.removesuffix(SUFFIX)}.parquet"
+
+
+def note_of(tree: StoredTree, path: Path, content: Path, signers: Sequence[Signer]) -> str:
+    """Returns the signed note of an archived file. Raises OSError, NoteError."""
+    return sign_note(text_of_note(tree, path, content), signers)
+
+
+def text_of_note(tree: StoredTree, path: Path, content: Path) -> str:
+    """Returns what the note of an archived file at `path` says, if it has a content. Raises
+    OSError."""
+    first, end = indexes_of(path)
+    return f"{_TITLE}\n{tree.checkpoint.origin}\n{first} {end}\n{_digest(content)}\n"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def indexes_of(path: Path) -> tuple[int, int]:
+    """Returns the first index of a file, and the index after its last one."""
+    first, _, end = path.name.removesuffix(SUFFIX).partition("-")
+    return int(first), int(end)
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Writes the new content of a file to `new_path`, synced; returns the number of lines."""
+    count = 0
+    with new_path(path).open("wb") as raw:
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+            for line in lines:
+                file.write(line + b"\n")
+                count += 1
+        raw.flush()
+        os.fsync(raw.fileno())
+    return count
 
 
 def copy_tree(tree: StoredTree, target: Path) -> None:
@@ -155,34 +258,21 @@ def _next_part(engine: Engine, tree: StoredTree, target: Path, before: float) ->
 
 def _archived_index(target: Path) -> int:
     """Returns the index after the last one of the archive."""
-    names = [path.name for path in (target / RECORDS).glob("*.jsonl.gz")]
-    ends = [int(name.removesuffix(".jsonl.gz").partition("-")[2]) for name in names]
+    ends = [indexes_of(path)[1] for path in (target / RECORDS).glob(f"*{SUFFIX}")]
     return max(ends, default=1)
 
 
 def _write_part(
     engine: Engine, tree: StoredTree, part: _Part, target: Path, signers: Sequence[Signer]
-) -> int:
+) -> _Written:
     first = part.first - tree.genesis.first_position + 1
     end = part.end.position - tree.genesis.first_position + 1
-    path = target / RECORDS / f"{first}-{end}.jsonl.gz"
+    path = target / RECORDS / f"{first}-{end}{SUFFIX}"
     make_directory(path.parent)
-    new = path.with_suffix(".new")
-    records = 0
-    with begin_read(engine) as connection, extended_timeouts(connection), new.open("wb") as raw:
-        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-            for text in _texts(connection, tree, part):
-                file.write(text + b"\n")
-                records += 1
-        raw.flush()
-        os.fsync(raw.fileno())
-    digest = sha256(new.read_bytes()).hexdigest()
-    origin = tree.checkpoint.origin
-    note = sign_note(f"{_TITLE}\n{origin}\n{first} {end}\n{digest}\n", signers)
-    replace_file(path.with_name(path.name + ".note"), note.encode())
-    new.rename(path)
-    sync_directory(path.parent)
-    return records
+    with begin_read(engine) as connection, extended_timeouts(connection):
+        erased = last_erasure(connection)
+        records = write_lines(path, _texts(connection, tree, part))
+    return _Written(path, note_of(tree, path, new_path(path), signers), records, erased)
 
 
 def _texts(connection: Connection, tree: StoredTree, part: _Part) -> Iterator[bytes]:
@@ -197,7 +287,7 @@ def _texts(connection: Connection, tree: StoredTree, part: _Part) -> Iterator[by
         if row is None or row["position"] != position:
             raise DamagedTreeError(f"record {position} is not in the database")
         text = row["record"].encode("utf-8", "backslashreplace")
-        if entry_of(KIND_RECORD, text) != entry:
+        if entry_of_text(text) != entry:
             raise DamagedTreeError(f"row {position} is not what the tree says")
         yield text
         row = next(rows, None)

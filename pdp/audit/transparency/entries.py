@@ -17,15 +17,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import RowMapping
+
+from pdp.audit.administration_log import KIND_ADMINISTRATION, payload_of
 from pdp.audit.records import RECORD_BYTES_MAX
 from pdp.audit.segments import (
     DIGEST_BYTES,
     FRAME_OVERHEAD,
     KIND_GAP,
+    KIND_RECORD,
     KINDS,
     LENGTH,
     Place,
 )
+from pdp.audit.tombstones import record_digest
 from pdp.audit.transparency.tiles import ENTRY_BYTES_MAX, DamagedTreeError
 
 KIND_GENESIS: Final = b"S"
@@ -78,6 +83,18 @@ def entry_of(kind: bytes, payload: bytes) -> bytes:
     if len(payload) >= ENTRY_BYTES_MAX:
         raise DamagedTreeError("a gap is too long")
     return kind + payload
+
+
+def entry_of_text(text: bytes) -> bytes:
+    """Returns the entry of a record from its text or its tombstone."""
+    return KIND_RECORD + record_digest(text)
+
+
+def entry_of_change(row: RowMapping) -> bytes:
+    """Returns the entry of an administration record from its row (`placed_records`)."""
+    if row["record"] is None:
+        return KIND_DAMAGED  # it was deleted
+    return entry_of(KIND_ADMINISTRATION, payload_of(row))
 
 
 def read_entries(path: Path, place: Place, end: int | None) -> Iterator[tuple[list[bytes], Place]]:

@@ -121,7 +121,7 @@ class Notary:
         self._name = name
         self._signers = signers
         self._publishers = publishers
-        self._checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds: Final = checkpoint_seconds
         self._lock = threading.Lock()
         """Held while trees are used: the shipper's thread uses them too."""
         self._own: OriginTrees | None = None
@@ -208,7 +208,7 @@ class Notary:
             self._extend_own(sign=due)
             self._retry_at = 0.0
             if due:
-                self._due_at = time.monotonic() + self._checkpoint_seconds
+                self._due_at = time.monotonic() + self.checkpoint_seconds
         return EXTEND_SECONDS
 
     def _extend_own(self, *, sign: bool) -> None:
@@ -232,19 +232,38 @@ class Notary:
         if time.monotonic() < self._retry_at:
             return False
         if not is_own:
-            return self._cover(directory, log_id, position) >= position
+            return self._cover_ended(directory, log_id, position)
         self._extend_own(sign=True)
         return self._own is not None and self._own.signed_position(log_id) >= position
 
-    def _cover(self, directory: Path, log_id: str, position: int) -> int:
+    def _cover_ended(self, directory: Path, log_id: str, position: int) -> bool:
         """Extends the trees of an ended process. Raises AuditUnavailable."""
+        covered = False
+
+        def extend(trees: OriginTrees) -> None:
+            nonlocal covered
+            if trees.signed_position(log_id) < position:
+                trees.extend()
+            covered = trees.next_position(log_id) >= position
+
+        self.cover(directory, extend)
+        return covered
+
+    def cover(self, directory: Path, extend: Callable[[OriginTrees], None]) -> None:
+        """Extends trees that are not of the recorder's log, signs checkpoints, and publishes them.
+
+        Args:
+            directory: The parent of the trees.
+            extend: Appends what is new.
+
+        Raises:
+            AuditUnavailable: It was not possible.
+        """
         try:
             trees = self._open(directory)
             try:
-                if trees.signed_position(log_id) < position:
-                    trees.extend()
-                    self._publish(trees)
-                return trees.signed_position(log_id)
+                extend(trees)
+                self._publish(trees)
             finally:
                 trees.close()
         except (OSError, DamagedTreeError, NoteError) as error:

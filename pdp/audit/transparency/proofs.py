@@ -7,11 +7,12 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Engine, or_, select
 
+from pdp.audit.administration_log import KIND_ADMINISTRATION, payload_of, placed_change
 from pdp.audit.records import RECORD_BYTES_MAX
 from pdp.audit.rows import filterable
 from pdp.audit.segments import (
@@ -23,12 +24,16 @@ from pdp.audit.segments import (
     read_header,
 )
 from pdp.audit.tables import audit_records
-from pdp.audit.transparency.entries import entry_of
+from pdp.audit.tombstones import tombstone_of
+from pdp.audit.transparency.entries import entry_of, entry_of_text
 from pdp.audit.transparency.merkle import consistency_proof, inclusion_proof, range_root
 from pdp.audit.transparency.notes import Checkpoint, unverified_checkpoint
 from pdp.audit.transparency.tiles import WIDTH, DamagedTreeError, TileReader
 from pdp.audit.transparency.trees import CHECKPOINT, StoredTree, read_tree
 from pdp.database.engine import begin_read
+
+KIND_ERASED: Final = b"E"
+"""Of a tombstone in a proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,14 @@ class Located:
     log_id: str
     position: int
     payload: bytes
+    kind: bytes = KIND_RECORD
+
+    @property
+    def entry(self) -> bytes:
+        """The entry of the tree."""
+        if self.kind == KIND_RECORD:
+            return entry_of_text(self.payload)
+        return entry_of(self.kind, self.payload)
 
 
 def find_trees(directories: Iterable[Path]) -> list[StoredTree]:
@@ -64,6 +77,16 @@ def records_in_sql(engine: Engine, decision_id: str) -> list[Located]:
         ]
 
 
+def change_in_sql(engine: Engine, revision: int, number: int) -> Located | None:
+    """Returns an administration record; None: there is none, or it has no place in the log yet.
+    Raises DatabaseUnavailable."""
+    with begin_read(engine) as connection:
+        row = placed_change(connection, revision, number)
+    if row is None or row["record"] is None:
+        return None
+    return Located(row["log_id"], row["position"], payload_of(row), KIND_ADMINISTRATION)
+
+
 def records_on_disk(
     directories: Iterable[Path], trees: Iterable[StoredTree], decision_id: str
 ) -> Iterator[Located]:
@@ -88,7 +111,7 @@ def prove_record(trees: Iterable[StoredTree], record: Located, note: str | None 
         DamagedTreeError: No tree holds the record, or the checkpoint is not of its tree.
         OSError: A file cannot be read.
     """
-    entry = entry_of(KIND_RECORD, record.payload)
+    entry = record.entry
     wanted = None if note is None else unverified_checkpoint(note)
     for tree in trees:
         checkpoint = tree.checkpoint if wanted is None else wanted
@@ -102,7 +125,8 @@ def prove_record(trees: Iterable[StoredTree], record: Located, note: str | None 
         if reader.entry(index) != entry:
             raise DamagedTreeError("the record is not what the tree says: it was changed")
         path = inclusion_proof(reader.fetch, index, checkpoint.size)
-        extra = base64.b64encode(KIND_RECORD + record.payload).decode()
+        kind = record.kind if tombstone_of(record.payload) is None else KIND_ERASED
+        extra = base64.b64encode(kind + record.payload).decode()
         head = ["c2sp.org/tlog-proof@v1", f"extra {extra}", f"index {index}"]
         return _text(head, path, tree.note if note is None else note)
     raise DamagedTreeError("no checkpoint here covers the record")
@@ -164,7 +188,7 @@ def _in_archive(tree: StoredTree, decision_id: str) -> Iterator[Located]:
     for path in sorted((tree.directory / "records").glob("*.jsonl.gz")):
         for line in read_lines(path):
             if wanted in line and json.loads(line)["decision_id"] == decision_id:
-                index = _index_of(reader, path, KIND_RECORD + sha256(line).digest())
+                index = _index_of(reader, path, entry_of_text(line))
                 position = tree.genesis.first_position + index - 1
                 yield Located(tree.genesis.log_id, position, line)
 

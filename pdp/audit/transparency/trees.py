@@ -187,6 +187,24 @@ class OriginTrees:
         tree = self._trees.get(log_id)
         return 0 if tree is None else tree.signed_position
 
+    def next_position(self, log_id: str) -> int:
+        """Returns the position in a log of the next entry of its tree."""
+        tree = self._trees.get(log_id)
+        return 0 if tree is None else tree.next_position
+
+    def append(self, log_id: str, position: int, entries: Sequence[bytes]) -> None:
+        """Appends the entries of frames from a position on, of a log without segments.
+
+        Raises:
+            OSError: A tile cannot be written.
+        """
+        tree = self._trees.get(log_id)
+        if tree is None:
+            tree = self._begin(log_id, position, self._why)
+        if position > tree.next_position:
+            tree = self._begin(log_id, position, WHY_MISSING)
+        tree.tiles.append(entries[max(0, tree.next_position - position) :])
+
     def extend(self, until: Synced | None = None) -> None:
         """Reads the frames that are new.
 

@@ -8,6 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, select
 
+from pdp.audit.administration_log import (
+    KIND_ADMINISTRATION,
+    ORIGIN,
+    placed_after,
+)
 from pdp.audit.counts import count_of
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import archived_position
@@ -21,7 +26,7 @@ from pdp.audit.segments import (
     read_header,
 )
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
-from pdp.audit.transparency.entries import entry_of
+from pdp.audit.transparency.entries import entry_of, entry_of_change, entry_of_text
 from pdp.audit.transparency.merkle import leaf_hash, perfect_root, range_root
 from pdp.audit.transparency.notes import Checkpoint, NoteError, VerifierKey, open_checkpoint
 from pdp.audit.transparency.tiles import WIDTH, DamagedTreeError, TileReader
@@ -29,6 +34,8 @@ from pdp.audit.transparency.trees import StoredTree
 from pdp.database.engine import begin_read, extended_timeouts
 
 ROWS_AT_ONCE: Final = 500
+_STORED: Final = (KIND_RECORD, KIND_ADMINISTRATION)
+"""The kinds of entries that have rows."""
 
 
 @dataclass(slots=True)
@@ -38,6 +45,8 @@ class TreeReport:
     origin: str
     entries: int = 0
     records: int = 0
+    changes: int = 0
+    """Administration records."""
     dropped: int = 0
     folded: dict[str, int] = field(default_factory=dict)
     """By decision id: how many decisions a record counts."""
@@ -111,7 +120,8 @@ def compare_with_sql(
             return
         archived = archived_position(connection, Log(origin, tree.genesis.log_id))
         walk.skip_to(archived)
-        for row in _rows(connection, origin, tree):
+        rows = _rows if origin != ORIGIN else _changes
+        for row in rows(connection, origin, tree):
             walk.take(row, is_archived=row.position < archived)
         walk.skip_missing(_first_on_disk(tree))
 
@@ -146,7 +156,7 @@ class _Walk:
         if self._entry(row.position) != row.entry:
             self._problem(row, "is not what the tree says")
             return
-        report.in_sql += row.entry[:1] == KIND_RECORD
+        report.in_sql += row.entry[:1] in _STORED
         counted = report.folded.get(row.name, 1)
         if row.occurrences > counted:
             self._problem(row, f"counts {row.occurrences} decisions, the tree {counted}")
@@ -159,7 +169,7 @@ class _Walk:
         """Reports the entries before a position that have no row, but counts, which never do."""
         first, count = 0, 0
         for number in range(self._next, min(position, self._tree.end)):
-            if self._entry(number)[:1] == KIND_RECORD:
+            if self._entry(number)[:1] in _STORED:
                 first, count = first if count else number, count + 1
         if count:
             self._report.missing += count
@@ -182,6 +192,8 @@ def _account(report: TreeReport, entries: Sequence[bytes]) -> None:
     for entry in entries:
         if entry[:1] == KIND_RECORD:
             report.records += 1
+        elif entry[:1] == KIND_ADMINISTRATION:
+            report.changes += 1
         elif entry[:1] == KIND_GAP:
             count = count_of(entry[1:])
             if count is None:
@@ -241,7 +253,7 @@ def _rows(connection: Connection, origin: str, tree: StoredTree) -> Iterator[_Ro
             _Row(
                 row.position,
                 row.decision_id.partition("/")[0],
-                entry_of(KIND_RECORD, row.record.encode("utf-8", "backslashreplace")),
+                entry_of_text(row.record.encode("utf-8", "backslashreplace")),
                 row.occurrences,
             )
             for row in in_records
@@ -256,6 +268,15 @@ def _rows(connection: Connection, origin: str, tree: StoredTree) -> Iterator[_Ro
             for row in in_gaps
         ),
     )
+
+
+def _changes(connection: Connection, _: str, tree: StoredTree) -> Iterator[_Row]:
+    first = tree.genesis.first_position
+    for row in placed_after(connection, tree.genesis.log_id, first, ROWS_AT_ONCE):
+        if row["position"] >= tree.end:
+            return
+        name = f"change {row['number']} of revision {row['revision']}"
+        yield _Row(row["position"], name, entry_of_change(row), 0)
 
 
 def _first_on_disk(tree: StoredTree) -> int:

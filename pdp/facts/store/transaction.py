@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, delete, insert, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from pdp.administration_records import UNNAMED, Author
+from pdp.administration_records import UNNAMED, Author, Values
 from pdp.database.engine import breaks_reference
 from pdp.errors import AlreadyExists, BrokenReference, NotFound
 from pdp.facts.store import tables
@@ -152,6 +152,16 @@ class Transaction(Reader):
         self._add_change(change)
         first = self._touched.get((kind, key))
         self._touched[kind, key] = Touched(before if first is None else first.before, after)
+
+    def record_event(
+        self, kind: str, key: Key, before: Values | None, after: Values | None
+    ) -> None:
+        """Records something that no decision reads, e.g. a legal hold.
+
+        It raises the revision, because each administration record has one.
+        """
+        # There is no such user: replicas drop nothing.
+        self.touch(Change(ChangeKind.USER, ("",)), kind, key, before, after)
 
     def _add_change(self, change: Change) -> None:
         if EVERYTHING not in self._changes:

@@ -254,6 +254,8 @@ def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRe
     set_time(message.decided_at, record.decided_at)
     if record.last_decided_at is not None:
         set_time(message.last_decided_at, record.last_decided_at)
+    if record.erased_at is not None:
+        set_time(message.erased_at, record.erased_at)
     return message
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from sqlalchemy import Engine, func, select
 
@@ -30,3 +31,13 @@ def shipped_count(engine: Engine) -> int:
     """How many records there are."""
     with begin_read(engine) as connection:
         return connection.execute(select(func.count()).select_from(audit_records)).scalar_one()
+
+
+class KeepAll:
+    """Keeps every segment."""
+
+    def may_delete(self, segment: Path, log_id: str, position: int) -> bool:
+        return False
+
+    def note_lost_rows(self, segment: Path, log_id: str) -> None:
+        raise AssertionError(segment, log_id)

@@ -197,7 +197,10 @@ type DecisionRecord struct {
 	// The method of AccessQueryService, e.g. "ListAllowedResources"; empty: not a query. Such a record
 	// says that somebody asked, and whether the actor was refused; `decision` is about the query as a
 	// whole. `permission` may be "course:*" or "*", and `resource` may have no id.
-	Query         string `protobuf:"bytes,21,opt,name=query,proto3" json:"query,omitempty"`
+	Query string `protobuf:"bytes,21,opt,name=query,proto3" json:"query,omitempty"`
+	// When personal data was erased from the record; absent: it is complete. `actor`, `resource` and all
+	// else that may name a person are empty then.
+	ErasedAt      *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=erased_at,json=erasedAt,proto3" json:"erased_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -377,6 +380,13 @@ func (x *DecisionRecord) GetQuery() string {
 		return x.Query
 	}
 	return ""
+}
+
+func (x *DecisionRecord) GetErasedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ErasedAt
+	}
+	return nil
 }
 
 // Every filter that is set must hold; empty ones do not filter.
@@ -1506,7 +1516,7 @@ var File_pdpapi_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xd6\x06\n" +
+	"\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\x8f\a\n" +
 	"\x0eDecisionRecord\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x129\n" +
@@ -1535,7 +1545,8 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"\arequest\x18\x12 \x01(\tR\arequest\x12 \n" +
 	"\voccurrences\x18\x13 \x01(\x04R\voccurrences\x12B\n" +
 	"\x0flast_decided_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rlastDecidedAt\x12\x14\n" +
-	"\x05query\x18\x15 \x01(\tR\x05query\"\xf4\x03\n" +
+	"\x05query\x18\x15 \x01(\tR\x05query\x127\n" +
+	"\terased_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\berasedAt\"\xf4\x03\n" +
 	"\x14ListDecisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1698,45 +1709,46 @@ var file_pdpapi_v1_audit_service_proto_depIdxs = []int32{
 	23, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
 	24, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
 	18, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
-	23, // 8: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
-	19, // 9: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
-	21, // 10: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
-	18, // 11: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
-	18, // 12: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
-	2,  // 13: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
-	3,  // 14: pdpapi.v1.FollowDecisionsRequest.query:type_name -> pdpapi.v1.ListDecisionsRequest
-	2,  // 15: pdpapi.v1.FollowedDecision.decision:type_name -> pdpapi.v1.DecisionRecord
-	6,  // 16: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
-	2,  // 17: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
-	2,  // 18: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
-	18, // 19: pdpapi.v1.AdministrationRecord.recorded_at:type_name -> google.protobuf.Timestamp
-	0,  // 20: pdpapi.v1.AdministrationRecord.source:type_name -> pdpapi.v1.ChangeSource
-	25, // 21: pdpapi.v1.AdministrationRecord.before:type_name -> google.protobuf.Struct
-	25, // 22: pdpapi.v1.AdministrationRecord.after:type_name -> google.protobuf.Struct
-	0,  // 23: pdpapi.v1.ListChangesRequest.source:type_name -> pdpapi.v1.ChangeSource
-	18, // 24: pdpapi.v1.ListChangesRequest.not_before:type_name -> google.protobuf.Timestamp
-	18, // 25: pdpapi.v1.ListChangesRequest.before:type_name -> google.protobuf.Timestamp
-	10, // 26: pdpapi.v1.ListChangesResponse.changes:type_name -> pdpapi.v1.AdministrationRecord
-	1,  // 27: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
-	13, // 28: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
-	14, // 29: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
-	13, // 30: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
-	17, // 31: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
-	3,  // 32: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
-	5,  // 33: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
-	8,  // 34: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
-	11, // 35: pdpapi.v1.AuditService.ListChanges:input_type -> pdpapi.v1.ListChangesRequest
-	15, // 36: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
-	4,  // 37: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
-	7,  // 38: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
-	9,  // 39: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
-	12, // 40: pdpapi.v1.AuditService.ListChanges:output_type -> pdpapi.v1.ListChangesResponse
-	16, // 41: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
-	37, // [37:42] is the sub-list for method output_type
-	32, // [32:37] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	18, // 8: pdpapi.v1.DecisionRecord.erased_at:type_name -> google.protobuf.Timestamp
+	23, // 9: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
+	19, // 10: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
+	21, // 11: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
+	18, // 12: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
+	18, // 13: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
+	2,  // 14: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
+	3,  // 15: pdpapi.v1.FollowDecisionsRequest.query:type_name -> pdpapi.v1.ListDecisionsRequest
+	2,  // 16: pdpapi.v1.FollowedDecision.decision:type_name -> pdpapi.v1.DecisionRecord
+	6,  // 17: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
+	2,  // 18: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
+	2,  // 19: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
+	18, // 20: pdpapi.v1.AdministrationRecord.recorded_at:type_name -> google.protobuf.Timestamp
+	0,  // 21: pdpapi.v1.AdministrationRecord.source:type_name -> pdpapi.v1.ChangeSource
+	25, // 22: pdpapi.v1.AdministrationRecord.before:type_name -> google.protobuf.Struct
+	25, // 23: pdpapi.v1.AdministrationRecord.after:type_name -> google.protobuf.Struct
+	0,  // 24: pdpapi.v1.ListChangesRequest.source:type_name -> pdpapi.v1.ChangeSource
+	18, // 25: pdpapi.v1.ListChangesRequest.not_before:type_name -> google.protobuf.Timestamp
+	18, // 26: pdpapi.v1.ListChangesRequest.before:type_name -> google.protobuf.Timestamp
+	10, // 27: pdpapi.v1.ListChangesResponse.changes:type_name -> pdpapi.v1.AdministrationRecord
+	1,  // 28: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
+	13, // 29: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
+	14, // 30: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
+	13, // 31: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
+	17, // 32: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
+	3,  // 33: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
+	5,  // 34: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
+	8,  // 35: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
+	11, // 36: pdpapi.v1.AuditService.ListChanges:input_type -> pdpapi.v1.ListChangesRequest
+	15, // 37: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
+	4,  // 38: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
+	7,  // 39: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
+	9,  // 40: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
+	12, // 41: pdpapi.v1.AuditService.ListChanges:output_type -> pdpapi.v1.ListChangesResponse
+	16, // 42: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
+	38, // [38:43] is the sub-list for method output_type
+	33, // [33:38] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_audit_service_proto_init() }

@@ -117,6 +117,7 @@ class DecisionRecord(_message.Message):
     OCCURRENCES_FIELD_NUMBER: _builtins.int
     LAST_DECIDED_AT_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    ERASED_AT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """UUIDv7."""
     decision: _core_pb2.Decision.ValueType
@@ -176,6 +177,12 @@ class DecisionRecord(_message.Message):
     def last_decided_at(self) -> _timestamp_pb2.Timestamp:
         """When the last of them was decided; absent: there is one."""
 
+    @_builtins.property
+    def erased_at(self) -> _timestamp_pb2.Timestamp:
+        """When personal data was erased from the record; absent: it is complete. `actor`, `resource` and all
+        else that may name a person are empty then.
+        """
+
     def __init__(
         self,
         *,
@@ -200,10 +207,11 @@ class DecisionRecord(_message.Message):
         occurrences: _builtins.int = ...,
         last_decided_at: _timestamp_pb2.Timestamp | None = ...,
         query: _builtins.str = ...,
+        erased_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "last_decided_at", b"last_decided_at", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "decided_at", b"decided_at", "erased_at", b"erased_at", "last_decided_at", b"last_decided_at", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "grant_id", b"grant_id", "last_decided_at", b"last_decided_at", "occurrences", b"occurrences", "permission", b"permission", "query", b"query", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "caller", b"caller", "decided_at", b"decided_at", "decision", b"decision", "decision_id", b"decision_id", "denial_kind", b"denial_kind", "erased_at", b"erased_at", "grant_id", b"grant_id", "last_decided_at", b"last_decided_at", "occurrences", b"occurrences", "permission", b"permission", "query", b"query", "reason", b"reason", "reported_by", b"reported_by", "request", b"request", "resource", b"resource", "resource_organization_id", b"resource_organization_id", "revision", b"revision", "rule_id", b"rule_id", "source", b"source", "token_fingerprint", b"token_fingerprint", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,454 @@
+"""Erasure: personal data goes, proofs stay, and an erasure leaves evidence."""
+
+import gzip
+import io
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, text
+
+from pdp.administration_records import Author, Source
+from pdp.audit import (
+    AdministrationLog,
+    ChangeFilter,
+    DecisionFilter,
+    DecisionLog,
+    Shipper,
+    SqlDestination,
+    append_records,
+    decode,
+)
+from pdp.audit.accounting import account
+from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows
+from pdp.audit.queries import conditions
+from pdp.audit.retention import Hold, Recording, matches
+from pdp.audit.tables import audit_records
+from pdp.audit.tombstones import tombstone_of
+from pdp.audit.transparency import DamagedTreeError, archives
+from pdp.audit.transparency.archive_erasure import erase_archived, waiting_in_segments
+from pdp.audit.transparency.archives import archive
+from pdp.audit.transparency.notes import Signer
+from pdp.audit.transparency.proofs import (
+    find_trees,
+    prove_record,
+    records_in_sql,
+    records_on_disk,
+)
+from pdp.audit.transparency.verification import compare_with_sql, verify_tree
+from pdp.audit.verify_sql import verify_sql
+from pdp.database.engine import begin_read, begin_write
+from pdp.facts import Store
+from pdp.model import Actor, Effect, Reason, ResourceRef
+from tests.kit.audit.holds import place_hold, release_hold
+from tests.kit.audit.logs import ORIGIN, frames_of, write_log
+from tests.kit.audit.records import decision_record
+from tests.kit.audit.shipped import KeepAll
+from tests.kit.audit.trees import audit, load_tool, new_signer, only_tree, sign_trees
+
+ALL = ChangeFilter()
+USER = "user_erased"
+OLD, NOW = 1_700_000_000.0, 1_900_000_000.0
+MINE: dict[str, Any] = {"actor": Actor(USER, "sess_secret", "org_1"), "decided_at": OLD}
+
+
+class World:
+    """A log in SQL with records of a user, its tree, and an archive."""
+
+    def __init__(self, directory: Path, engine: Engine) -> None:
+        self.directory = directory
+        self.engine = engine
+        self.log = directory / "audit"
+        self.out = directory / "archive"
+        self.signer: Signer = new_signer(directory / "keys")
+        write_log(self.log, 5, decided_at=OLD)
+        self.mine = write_log(self.log, 4, **MINE)
+        self.others = write_log(self.log, 5, decided_at=OLD)
+        sign_trees(self.log / ORIGIN, [self.signer])
+        self.segments = directory / "segments"
+        shutil.copytree(self.log, self.segments)
+        self.ship()
+
+    def ship(self) -> None:
+        """Ships everything. While segments are there, a later process continues the log."""
+        Shipper(self.log, SqlDestination(self.engine), notary=KeepAll()).ship()
+
+    def write(self) -> AbstractContextManager[Recording]:
+        return Store(self.engine).write(Author(Source.COMMAND, "operator", "request 17"))
+
+    def erase(self, user: str = USER, before: float = NOW) -> ErasureReport:
+        request, report = ErasureRequest(user, before), ErasureReport()
+        erase_rows(self.engine, self.write, request, NOW, report)
+        for tree in find_trees([self.out]) if self.out.is_dir() else ():
+            erase_archived(
+                self.engine, self.write, tree, [self.signer], request, at=NOW, report=report
+            )
+        return report
+
+    def archive(self, *, remove: bool = True) -> int:
+        tree = only_tree(self.log / ORIGIN)
+        signers = [self.signer]
+        return archive(self.engine, tree, self.out, NOW, signers, remove=remove).records
+
+    def problems(self) -> list[str]:
+        """What `pdp audit verify` would report."""
+        while append_records(self.engine):
+            pass
+        found: list[str] = []
+        verify_sql(self.engine, found.append, {})
+        tree = only_tree(self.log / ORIGIN)
+        report = verify_tree(tree, [self.signer.key])
+        compare_with_sql(self.engine, tree, report, found.append)
+        return found + report.problems
+
+    def audit(self) -> tuple[int, str]:
+        """Status and output of the auditor's file for the archive."""
+        with redirect_stdout(io.StringIO()) as said:
+            status = audit(self.out, [self.signer.key], complete=True)
+        return status, said.getvalue()
+
+    def texts(self) -> str:
+        """All texts in SQL and in the archive."""
+        with begin_read(self.engine) as connection:
+            rows = connection.execute(select(audit_records)).all()
+            changes = connection.execute(text("SELECT record FROM administration_records")).all()
+        files = [gzip.decompress(p.read_bytes()) for p in self.out.rglob("*.jsonl.gz")]
+        return f"{rows}{changes}{files}"
+
+    def execute(self, statement: str) -> None:
+        with begin_write(self.engine) as connection:
+            assert connection.execute(text(statement)).rowcount
+
+
+@pytest.fixture
+def world(tmp_path: Path, engine: Engine) -> World:
+    world = World(tmp_path, engine)
+    assert world.problems() == []
+    return world
+
+
+def prove(world: World, decision_id: str, directories: list[Path]) -> tuple[int, str]:
+    trees = find_trees([world.log])
+    found = records_in_sql(world.engine, decision_id) or list(
+        records_on_disk(directories, find_trees(directories), decision_id)
+    )
+    path = world.directory / "record.tlog-proof"
+    path.write_text(prove_record(trees, found[0]))
+    with redirect_stdout(io.StringIO()) as said:
+        status = load_tool().main(["record", "--key", str(world.signer.key), str(path)])
+    return status, said.getvalue()
+
+
+def test_an_erased_record_keeps_its_place_its_proof_and_what_names_nobody(world: World) -> None:
+    assert USER in world.texts()
+    assert world.erase() == ErasureReport(records=4, denials=4)
+    for secret in (USER, "sess_secret"):
+        assert secret not in world.texts()
+    assert world.problems() == []
+    for decision_id in world.mine:
+        [record] = DecisionLog(world.engine).get(decision_id)
+        assert (record.erased_at, record.actor, record.resource) == (NOW, None, None)
+        assert (record.effect, record.reason) == (Effect.DENY, Reason.PERMISSION_NOT_GRANTED)
+        status, said = prove(world, decision_id, [])
+        assert (status, "its text was erased on request" in said) == (0, True)
+        assert USER not in said
+    [found] = [found for found in account(world.engine) if found.log.origin == ORIGIN]
+    assert (found.records, found.decisions) == (14, 14)
+    assert world.erase() == ErasureReport()
+
+
+def test_an_erasure_records_who_erased_which_records_when_and_why(world: World) -> None:
+    world.erase()
+    [record] = AdministrationLog(world.engine).list(ChangeFilter(kind="erasure"), None, 10)
+    assert (record.source, record.name, record.reason) == (
+        Source.COMMAND,
+        "operator",
+        "request 17",
+    )
+    values = dict(record.after or {})
+    places = values.pop("records")
+    assert values == {"count": 4, "denials": 4, "unsalted": 0}
+    [(log, positions)] = places.items()
+    assert (log.split(" ")[0], sorted(map(int, positions))) == (ORIGIN, [5, 6, 7, 8])
+
+
+def test_an_archive_with_erased_records_verifies_alone_and_says_so(world: World) -> None:
+    world.archive()
+    assert world.erase() == ErasureReport(records=4, denials=4)
+    assert USER not in world.texts()
+    status, said = world.audit()
+    assert status == 0, said
+    assert "erased on request: the texts of 4 records, by their operator's word 4 denials" in said
+    status, said = prove(world, world.mine[2], [world.out])
+    assert (status, "its text was erased on request" in said) == (0, True)
+    assert world.erase() == ErasureReport()
+
+
+def test_records_that_were_erased_in_sql_are_archived_as_such(world: World) -> None:
+    world.erase()
+    assert world.archive() == 14
+    assert USER not in world.texts()
+    status, said = world.audit()
+    assert (status, "the texts of 4 records" in said) == (0, True)
+    assert world.problems() == []
+
+
+def test_an_export_and_sql_are_erased_together(world: World) -> None:
+    world.archive(remove=False)
+    assert world.erase().records == 8
+    assert USER not in world.texts()
+    assert world.problems() == []
+    assert world.audit()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"actor": Actor("user_other", "sess_2", impersonator_id=USER)},
+        {"resource": ResourceRef("user", USER)},
+    ],
+)
+def test_a_user_is_erased_as_impersonator_and_as_resource_too(
+    world: World, changes: dict[str, Any]
+) -> None:
+    write_log(world.log, 2, **{"decided_at": OLD, **changes})
+    sign_trees(world.log / ORIGIN, [world.signer])
+    world.ship()
+    assert world.erase().records == 6
+    assert USER not in world.texts()
+
+
+def test_records_of_others_and_later_ones_stay(world: World) -> None:
+    before = {id_: DecisionLog(world.engine).get(id_) for id_ in world.others + world.mine}
+    assert world.erase("user_eras") == ErasureReport()
+    assert world.erase(before=OLD) == ErasureReport()
+    assert {id_: DecisionLog(world.engine).get(id_) for id_ in before} == before
+    world.erase()
+    assert all(DecisionLog(world.engine).get(id_) == before[id_] for id_ in world.others)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_hold_wins_over_an_erasure_until_it_is_released(world: World, archived: bool) -> None:
+    hold = Hold("case-7", DecisionFilter(user_id=USER, effect=Effect.DENY), NOW)
+    if archived:
+        world.archive()
+    place_hold(world.engine, hold)
+    assert world.erase() == ErasureReport(held=4)
+    assert USER in world.texts()
+    assert AdministrationLog(world.engine).list(ChangeFilter(kind="erasure"), None, 10) == []
+    release_hold(world.engine, "case-7")
+    # A release that makes an erasure possible leaves evidence too.
+    kinds = [(r.kind, r.after is None) for r in AdministrationLog(world.engine).list(ALL, None, 9)]
+    assert kinds == [("hold", True), ("hold", False)]
+    assert world.erase().records == 4
+    assert USER not in world.texts()
+
+
+def test_filters_of_holds_match_in_memory_what_they_match_in_sql(world: World) -> None:
+    filters = [
+        DecisionFilter(user_id=USER),
+        DecisionFilter(user_id=USER.upper()),
+        DecisionFilter(organization_id="org_1", permission="course:edit"),
+        DecisionFilter(effect=Effect.ALLOW),
+        DecisionFilter(effect=Effect.DENY, reason=Reason.PERMISSION_NOT_GRANTED),
+        DecisionFilter(resource_type="course", resource_id="2"),
+        DecisionFilter(not_before=OLD, before=OLD + 1),
+        DecisionFilter(before=OLD),
+        DecisionFilter(reported_by="sidecar"),
+        DecisionFilter(caller="courses"),
+    ]
+    with begin_read(world.engine) as connection:
+        rows = connection.execute(select(audit_records)).mappings().all()
+        for where in filters:
+            key = audit_records.c.decision_id
+            in_sql = set(connection.execute(select(key).where(*conditions(where))).scalars())
+            assert {r["decision_id"] for r in rows if matches(where, r)} == in_sql, where
+
+
+# --- attacks --------------------------------------------------------------------------------------
+
+
+def hide_a_denial(world: World) -> None:
+    """The operator writes a tombstone and no record of it."""
+    world.execute("DELETE FROM administration_records WHERE kind = 'erasure'")
+    world.execute("DELETE FROM administration_places")
+
+
+def claim_an_allow(world: World) -> None:
+    """The operator makes a denial look like an allow."""
+    world.execute(
+        "UPDATE audit_records SET effect = 'ALLOW',"
+        " record = replace(record, 'DENY', 'ALLOW') WHERE position = 6"
+    )
+
+
+def claim_another_text(world: World) -> None:
+    """The operator claims that another text was erased."""
+    with begin_read(world.engine) as connection:
+        record = connection.execute(
+            text("SELECT record FROM audit_records WHERE position = 6")
+        ).scalar_one()
+    found = tombstone_of(record.encode())
+    assert found is not None
+    digest = found.digest.hex()
+    world.execute(
+        f"UPDATE audit_records SET record = replace(record, '{digest}', '{'0' * 64}')"
+        " WHERE position = 6"
+    )
+
+
+def put_the_text_back(world: World) -> None:
+    """A part of a backup is restored."""
+    payload = frames_of(world.segments / ORIGIN)[6].payload
+    with begin_write(world.engine) as connection:
+        connection.execute(
+            text(
+                "UPDATE audit_records SET record = :record, user_id = :user,"
+                " organization_id = 'org_1', resource_type = 'course', resource_id = '1'"
+                " WHERE position = 6"
+            ),
+            {"record": payload.decode(), "user": USER},
+        )
+
+
+@pytest.mark.parametrize(
+    ("attack", "problem"),
+    [
+        (hide_a_denial, "its text is missing, and no change records its erasure"),
+        (claim_an_allow, "its text is missing, and no change records its erasure"),
+        (claim_another_text, "is not what the tree says"),
+        (put_the_text_back, "was erased, and its text is here again"),
+    ],
+)
+def test_who_abuses_an_erasure_is_found(
+    world: World, attack: Callable[[World], None], problem: str
+) -> None:
+    world.erase()
+    assert world.problems() == []
+    attack(world)
+    assert any(problem in found for found in world.problems())
+
+
+def test_a_record_with_another_salt_is_found(world: World) -> None:
+    payload = frames_of(world.segments / ORIGIN)[6].payload.decode()
+    other = frames_of(world.segments / ORIGIN)[7].payload.decode()
+    salts = [part.split('"salt":"')[1][:32] for part in (payload, other)]
+    assert salts[0] != salts[1]
+    world.execute(
+        f"UPDATE audit_records SET record = replace(record, '{salts[0]}', '{salts[1]}')"
+        " WHERE position = 6"
+    )
+    assert any("row 6" in found for found in world.problems())
+
+
+def test_segments_that_are_shipped_again_do_not_bring_a_text_back(world: World) -> None:
+    world.erase()
+    shutil.rmtree(world.log)
+    shutil.copytree(world.segments, world.log)
+    assert waiting_in_segments([world.log], ErasureRequest(USER, NOW)) == 4
+    Shipper(world.log, SqlDestination(world.engine)).ship()
+    assert waiting_in_segments([world.log], ErasureRequest(USER, NOW)) == 0
+    assert USER not in world.texts()
+    assert world.problems() == []
+
+
+def test_records_that_are_shipped_after_an_erasure_are_erased_by_the_next(world: World) -> None:
+    write_log(world.log, 2, **MINE)
+    world.erase()
+    sign_trees(world.log / ORIGIN, [world.signer])
+    world.ship()
+    assert world.erase().records == 2
+    assert world.problems() == []
+
+
+def test_an_erasure_during_an_archive_leaves_no_text_in_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_part, times = archives._write_part, []
+
+    def erase_meanwhile(*arguments: Any) -> Any:
+        written = write_part(*arguments)
+        times.append(1)
+        if len(times) == 1:
+            erase_rows(world.engine, world.write, ErasureRequest(USER, NOW), NOW, ErasureReport())
+        return written
+
+    monkeypatch.setattr(archives, "_write_part", erase_meanwhile)
+    assert world.archive() == 14
+    assert len(times) == 2
+    assert USER not in world.texts()
+    assert not list(world.out.rglob("*.new"))
+    assert world.audit()[0] == 0
+
+
+@pytest.mark.parametrize("step", ["before", "between"])
+def test_an_erasure_that_a_crash_interrupts_is_completed_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    world.archive()
+
+    def crash(path: Path, note: str) -> None:
+        if step == "between":
+            archives.replace_file(path.with_name(path.name + ".note"), note.encode())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pdp.audit.transparency.archive_erasure.put_file", crash)
+        with pytest.raises(KeyboardInterrupt):
+            world.erase()
+    assert USER in world.texts()
+    world.erase()
+    assert USER not in world.texts()
+    assert world.audit()[0] == 0
+    assert not list(world.out.rglob("*.new"))
+
+
+def test_a_changed_archive_is_not_signed_again(world: World) -> None:
+    world.archive()
+    [path] = world.out.rglob("*.jsonl.gz")
+    lines = gzip.decompress(path.read_bytes()).replace(b"course:edit", b"course:view", 1)
+    path.write_bytes(gzip.compress(lines))
+    with pytest.raises(DamagedTreeError, match="not the file that its note describes"):
+        world.erase()
+
+
+def test_a_log_of_an_earlier_version_verifies_and_is_erased_with_a_warning(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("pdp.audit.recorder.new_salt", str)
+        world = World(tmp_path, engine)
+    assert '"salt"' not in world.texts()
+    assert world.problems() == []
+    assert world.erase() == ErasureReport(records=4, denials=4, unsalted=4)
+    assert world.problems() == []
+    world.archive()
+    assert world.audit()[0] == 0
+
+
+def test_free_pages_of_sqlite_do_not_keep_the_texts(world: World) -> None:
+    if world.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL removes old rows with VACUUM")
+    world.erase()
+    file = Path(world.engine.url.database or "")
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    assert USER.encode() not in file.read_bytes()
+
+
+def test_an_erased_record_decodes_without_what_names_a_person(world: World) -> None:
+    world.erase()
+    with begin_read(world.engine) as connection:
+        rows = connection.execute(select(audit_records.c.record)).scalars()
+        erased = [r for row in rows if (r := decode(row)).erased_at is not None]
+    assert len(erased) == 4
+    whole = decision_record()
+    for record in erased:
+        assert record.permission == whole.permission
+        assert (record.actor, record.resource, record.token_fingerprint) == (None, None, "")
+        assert (record.token_id, record.resource_organization_id) == (None, None)
