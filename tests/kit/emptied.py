@@ -1,4 +1,4 @@
-"""One PostgreSQL database for test after test, as it was before the first: emptied, not made anew.
+"""One PostgreSQL database for test after test, as it was before the first: emptied, not replaced.
 
 To make and to drop a database takes a server 100 ms; to empty one 10. Each test gets another name,
 so that nothing that an earlier one left running finds it. A test that has changed more than rows
