@@ -80,14 +80,30 @@ demo-console: $(VENV)/.runtime ## Fill a small invented company and print a link
 	@cd $* && npm ci --silent --no-audit --no-fund
 
 .PHONY: test
-test: test-python test-go test-typescript test-example ## Run the tests of every language.
+# The other languages run beside Python, and what they print follows once it has ended.
+test: install ## Run the tests of every language, side by side.
+	@mkdir -p build
+	@$(MAKE) --no-print-directory test-clients >build/test-clients.log 2>&1 & clients=$$!; \
+		trap "kill $$clients" INT TERM; \
+		$(MAKE) --no-print-directory test-python; python=$$?; \
+		wait $$clients; others=$$?; \
+		cat build/test-clients.log; \
+		result() { test $$2 -eq 0 && echo "$$1: passed" || echo "$$1: FAILED"; }; \
+		result "Python" $$python; result "Go, TypeScript and the example" $$others; \
+		test $$python -eq 0 && test $$others -eq 0
+
+.PHONY: test-clients
+test-clients: test-go test-typescript test-example ## Run the tests in Go and TypeScript, and of the example.
+
+# Tests also wait for processes that they start: three workers keep two cores busy.
+WORKERS = $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
 
 .PHONY: test-python
 # Not ordered by number of tests: otherwise slow files with few tests come last, on one worker.
 test-python: install ## Run the tests in Python.
 	@if $(HAS_NPM); then $(MAKE) --no-print-directory -s $(CONSOLE)/node_modules/.package-lock.json; \
 		else $(NO_AXE); fi
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: coverage
 coverage: ## Run the tests in Python with coverage (takes half as long again).

@@ -72,7 +72,8 @@ def change(administrator: Administrator, chance: random.Random) -> None:
         pass
 
 
-@pytest.mark.parametrize("seed", range(soak.count(20, sample=3)))
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(soak.count(20, sample=2)))
 def test_the_policy_of_each_revision_is_what_an_export_was_then(engine: Engine, seed: int) -> None:
     """The oracle: the export at that time. Facts between do not matter."""
     store, chance = Store(engine), random.Random(seed)

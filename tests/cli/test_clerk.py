@@ -15,6 +15,7 @@ import pytest
 
 from pdp.clerk.api import PAGE_ITEMS
 from pdp.database.migrations import migrate
+from tests.kit import prefork
 from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer, Request
 from tests.kit.clerk.events import INSTANCE_ID
 from tests.kit.clerk.worlds import add_school
@@ -63,9 +64,10 @@ class Shell:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit status, output, errors."""
-        process = self.start(*arguments)
-        said, errors = process.communicate(timeout=60)
-        return process.returncode, said, errors
+        done = prefork.run(
+            ("clerk", *arguments), cwd=self.directory, env=self.environment, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -405,7 +405,7 @@ maps = st.dictionaries(st.sampled_from(["a", "b"]), values)
 @pytest.mark.soak
 @given(sources, maps, maps, st.booleans())
 @settings(
-    max_examples=soak.count(20_000, sample=800),
+    max_examples=soak.count(20_000, sample=300),
     deadline=None,
     derandomize=not soak.SOAK,
     database=None,

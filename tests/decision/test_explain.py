@@ -1,7 +1,6 @@
 """Explanations: the tree shows what `decide` decides, and what would allow allows."""
 
 import time
-from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -31,7 +30,7 @@ from tests.kit.decision.worlds import ORGANIZATIONS, REFS, ROLES, random_questio
 
 @pytest.mark.soak
 def test_the_tree_shows_what_is_decided_and_every_would_allow_allows():
-    for seed in range(soak.count(100_000, sample=500)):
+    for seed in range(soak.count(100_000, sample=200)):
         check_explanation(seed)
 
 
@@ -52,7 +51,7 @@ def check_explanation(seed: int) -> None:
 
 @pytest.mark.soak
 def test_no_smaller_change_allows_than_those_that_are_suggested():
-    for seed in range(soak.count(10_000, sample=60)):
+    for seed in range(soak.count(10_000, sample=25)):
         check_smallest(seed)
 
 
@@ -73,27 +72,29 @@ def check_smallest(seed: int) -> None:
 
 def test_the_worlds_meet_every_kind_of_change_and_every_status():
     """Positive control: what never occurs would prove nothing."""
-    kinds, statuses, sizes = Counter(), Counter(), Counter()
+    wanted = set(ChangeKind) - {ChangeKind.CLAIM}, set(StepStatus), {1, 2, 3}
+    kinds, statuses, sizes = set(), set(), set()
     for seed in range(800):
         random = Random(seed)
         explanation = explain(situation_of(random_world(random), random_question(random)))
         statuses.update(step.status for step in steps_of(explanation.tree))
         for changes in explanation.would_allow:
-            sizes[len(changes)] += 1
+            sizes.add(len(changes))
             kinds.update(change.kind for change in changes)
-    assert set(kinds) == set(ChangeKind) - {ChangeKind.CLAIM}
-    assert set(statuses) == set(StepStatus)
-    assert set(sizes) == {1, 2, 3}
+        if (kinds, statuses, sizes) == wanted:
+            break
+    assert (kinds, statuses, sizes) == wanted
 
 
 def test_a_tree_that_is_wrong_is_found_out():
     """Positive control of the reader: with one rule's status turned round it reads otherwise."""
-    differences = 0
-    for seed in range(300):
+
+    def differs(seed):
         random = Random(seed)
         explanation = explain(situation_of(random_world(random), random_question(random)))
-        differences += read_from(turned_round(explanation.tree)) != outcome(explanation)
-    assert differences > 10
+        return read_from(turned_round(explanation.tree)) != outcome(explanation)
+
+    assert any(map(differs, range(300)))
 
 
 def test_each_expression_that_decided_has_its_value():

@@ -104,7 +104,7 @@ def world_of_factors(random):
 @pytest.mark.soak
 @given(st.integers(0, 2**63))
 @settings(
-    max_examples=soak.count(50_000, sample=1_500),
+    max_examples=soak.count(50_000, sample=300),
     deadline=None,
     derandomize=not soak.SOAK,
     database=None,

@@ -212,6 +212,7 @@ def test_a_batch_is_cached_as_a_whole_and_its_denials_are_new(upstream: Pair, be
     denied = [DECISION_DENY, DECISION_DENY]
     eventually(lambda: [one.decision for one in batch().results] == denied, seconds=2)
     set_status(upstream[1], "user_sam", active=True)
+    eventually(lambda: batch().results[0].decision == DECISION_ALLOW, seconds=2)
 
 
 def test_an_answer_is_given_to_nothing_but_the_question_that_it_answered(
@@ -394,6 +395,7 @@ def test_a_sidecar_that_was_paused_does_not_answer_from_before_its_pause(
         assert error.code() is UNAVAILABLE
     finally:
         set_status(upstream[1], "user_sam", active=True)
+        eventually(lambda: _answers(stubs, request), what="others may go on with that user")
 
 
 def test_a_fail_open_window_ends_and_its_answers_are_marked(

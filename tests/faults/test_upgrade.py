@@ -24,7 +24,7 @@ from tests.kit.clusters import administer
 from tests.kit.faults.load import ask_once, asking, question
 from tests.kit.faults.table import FAULTS, ROOT
 from tests.kit.school import POLICY
-from tests.kit.server import ServerProcess, stubs_on
+from tests.kit.server import PDP, ServerProcess, stubs_on
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
@@ -54,6 +54,7 @@ def server_of(directory: Path, url: str, sources: Path | None = None) -> ServerP
     directory.mkdir()
     server = ServerProcess(directory, {"DATABASE_URL": url, "POLL_SECONDS": "0.1"})
     if sources is not None:
+        server.program = PDP
         server.environment["PYTHONPATH"] = f"{sources}:{sources / 'clients' / 'python'}"
     return server
 

@@ -3,8 +3,8 @@ would notice.
 
 Three replicas on PostgreSQL, one with its clock 3 s ahead and one that pauses where races would
 show, two sidecars, guards with and without a cache, and writers that grant and revoke. Each kind of
-fault happens at least once. The seed is in the summary of a failure:
-`python -m tests.history --seed N`.
+fault happens at least once in `make soak`; in `make test` four kinds do, others in each run. The
+seed is in the summary of a failure: `python -m tests.history --seed N`.
 """
 
 import random
@@ -17,7 +17,7 @@ from tests.history.world import BOUND_SECONDS, started_world
 from tests.kit import soak
 from tests.kit.clusters import Cluster
 
-OPERATIONS = soak.count(10_000, sample=3_000)
+OPERATIONS = soak.count(10_000, sample=1_500)
 CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sidecar 1 batch")
 
 
@@ -26,16 +26,17 @@ def test_no_allow_is_older_than_the_bound_whatever_fails(cluster: Cluster) -> No
     seed = str(random.randrange(10**6))
     with started_world(seed=seed, cluster=cluster) as world:
         world.start_everything(OPERATIONS)
-        world.run(operations=OPERATIONS, faults=world.faults())
+        every = world.faults()
+        faults = dict(random.sample(list(every.items()), soak.count(len(every), sample=4)))
+        world.run(operations=OPERATIONS, faults=faults)
         history = world.history()
-        every = set(world.faults())
     verdict = judge(history, BOUND_SECONDS)
     said = summary(history, verdict, world.befell, seed)
     print(said)  # noqa: T201
     assert not verdict.violations, said
     # And it was no idle run.
     assert history.operations >= OPERATIONS, said
-    assert set(world.befell) == every, said
+    assert set(world.befell) == set(faults), said
     allowed = {check.place for check in history.checks if check.outcome is Outcome.ALLOW}
     assert allowed == {place.name for place in world.places}, said
     for place in CACHING:

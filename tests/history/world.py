@@ -64,10 +64,9 @@ class Replica(ServerProcess):
     tampered: Sequence[str] = ()
     """Words for `tests.history.weakened`."""
 
-    def start(self, *, ready: bool = True) -> None:
-        _start(self, "serve", self.tampered)
-        if ready:
-            self.wait_until_ready()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _tamper(self, self.tampered)
 
 
 @dataclass
@@ -76,10 +75,9 @@ class Sidecar(SidecarProcess):
 
     tampered: Sequence[str] = ()
 
-    def start(self, *, ready: bool = True) -> None:
-        _start(self, "sidecar", self.tampered)
-        if ready:
-            self.wait_until_ready()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _tamper(self, self.tampered)
 
 
 Fault = Callable[[random.Random], None]
@@ -393,16 +391,10 @@ class _ClientProcess:
         self._process.wait()
 
 
-def _start(server: ServerProcess, command: str, tampered: Sequence[str]) -> None:
-    program = ("tests.history.weakened", *tampered, "--") if tampered else ("pdp",)
-    with (server.directory / "server.log").open("ab") as log:
-        server.process = subprocess.Popen(
-            [sys.executable, "-m", *program, command],
-            cwd=server.directory,
-            env={**server.environment, "PYTHONPATH": SOURCES},
-            stdout=log,
-            stderr=log,
-        )
+def _tamper(server: ServerProcess, words: Sequence[str]) -> None:
+    if words:
+        server.program = (sys.executable, "-m", "tests.history.weakened", *words, "--")
+        server.environment["PYTHONPATH"] = SOURCES
 
 
 def _kill_and_start(server: ServerProcess, rng: random.Random) -> None:

@@ -24,9 +24,11 @@ from sqlalchemy import Engine, make_url
 from pdp.database.engine import open_engine
 from pdp.database.migrations import migrate
 from tests.kit.clusters import administer, started_cluster
+from tests.kit.emptied import EmptiedDatabase
 
 __all__ = [
     "database_url",
+    "emptied_database",
     "engine",
     "postgresql_server",
     "postgresql_template",
@@ -77,13 +79,18 @@ def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
     return f"sqlite:///{file}"
 
 
+@pytest.fixture(scope="session")
+def emptied_database(postgresql_server: str, postgresql_template: str) -> Iterator[EmptiedDatabase]:
+    """What `postgresql_url` gives to test after test."""
+    database = EmptiedDatabase(postgresql_server, postgresql_template)
+    yield database
+    database.drop()
+
+
 @pytest.fixture
-def postgresql_url(postgresql_server: str, postgresql_template: str) -> Iterator[str]:
-    """URL of a fresh, migrated PostgreSQL database."""
-    name = f"pdp_test_{uuid.uuid4().hex}"
-    administer(postgresql_server, f'CREATE DATABASE "{name}" TEMPLATE "{postgresql_template}"')
-    yield _of_database(postgresql_server, name)
-    administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+def postgresql_url(emptied_database: EmptiedDatabase) -> str:
+    """URL of a migrated PostgreSQL database that is as if it were new."""
+    return emptied_database.url()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

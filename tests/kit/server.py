@@ -21,6 +21,7 @@ from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 from pdpapi.v1.decision_service_pb2_grpc import PolicyDecisionServiceStub
 from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
 
+from tests.kit import prefork
 from tests.kit.ports import free_port, listens
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually
@@ -36,9 +37,10 @@ class ServerProcess:
     directory: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     credentials: grpc.ChannelCredentials | None = None
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[bytes] | prefork.Process | None" = None
     command: str = "serve"
-    program: Sequence[str] = PDP
+    program: Sequence[str] | None = None
+    """A program to start, for tests about what a new interpreter reads; else `pdp` is forked."""
 
     def __post_init__(self) -> None:
         self.port, self.http_port = free_port(), free_port()
@@ -66,15 +68,12 @@ class ServerProcess:
     # --- the process ----------------------------------------------------------------------------
 
     def start(self, *, ready: bool = True) -> None:
-        log = (self.directory / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            [*self.program, self.command],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=log,
-            stderr=log,
-        )
-        log.close()
+        with (self.directory / "server.log").open("ab") as log:
+            files = {"cwd": self.directory, "env": self.environment, "stdout": log, "stderr": log}
+            if self.program is None:
+                self.process = prefork.Process([self.command], **files)
+            else:
+                self.process = subprocess.Popen([*self.program, self.command], **files)
         if ready:
             self.wait_until_ready()
 
@@ -126,8 +125,12 @@ class ServerProcess:
         self, *arguments: str, stdin: str = "", seconds: float = 60
     ) -> "subprocess.CompletedProcess[str]":
         """Runs a command line against this server's settings."""
+        if self.program is None:
+            return prefork.run(
+                arguments, cwd=self.directory, env=self.environment, stdin=stdin, timeout=60
+            )
         return subprocess.run(
-            [*PDP, *arguments],
+            [*self.program, *arguments],
             cwd=self.directory,
             env=self.environment,
             input=stdin,

@@ -71,6 +71,7 @@ def test_hostile_texts_are_recorded_as_they_are(engine: Engine) -> None:
     assert (record.name, record.reason) == (hostile, hostile)
 
 
+@pytest.mark.soak
 def test_a_large_write_is_recorded_in_parts(engine: Engine) -> None:
     """No statement holds more than a thousand rows, however many entities a transaction writes."""
     sizes: list[int] = []

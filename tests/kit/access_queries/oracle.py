@@ -19,7 +19,7 @@ from tests.kit.access_queries.worlds import (
 )
 from tests.kit.waiting import run
 
-WORLDS = soak.count(20_000, sample=25)
+WORLDS = soak.count(20_000, sample=12)
 PAGES_MAX = 200
 
 Compare = Callable[[QueryService, World, Random], Counter[str]]

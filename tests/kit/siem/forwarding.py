@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +10,9 @@ from typing import Any
 
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
+from tests.kit import prefork
 from tests.kit.ports import free_port
-from tests.kit.server import PDP, ServerProcess, Stubs
+from tests.kit.server import ServerProcess, Stubs
 from tests.kit.waiting import eventually
 
 _numbers = itertools.count()
@@ -39,7 +38,7 @@ class ForwardProcess:
 
     server: ServerProcess
     settings: dict[str, Any] = field(default_factory=dict)
-    process: "subprocess.Popen[bytes] | None" = None
+    process: prefork.Process | None = None
 
     def __post_init__(self) -> None:
         self.http_port = free_port()
@@ -65,8 +64,8 @@ class ForwardProcess:
 
     def start(self) -> None:
         with (self.server.directory / "forward.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*PDP, "audit", "forward"],
+            self.process = prefork.Process(
+                ["audit", "forward"],
                 cwd=self.server.directory,
                 env=self.environment,
                 stdout=log,
@@ -82,7 +81,7 @@ class ForwardProcess:
     def kill(self) -> None:
         """SIGKILL."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait(30)
 
     def log(self) -> str:
