@@ -29,7 +29,13 @@ from pdp.decision.explain import explain
 from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
-from pdp.decision.policy import Policy, PolicyEntity, build_policy
+from pdp.decision.policy import (
+    CONSOLE_VIEW,
+    TENANT_CONSOLE,
+    Policy,
+    PolicyEntity,
+    build_policy,
+)
 from pdp.decision.principal import Principal, holds, resolve_principal
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
@@ -37,6 +43,8 @@ from pdp.decision.situation import Account, Situation, account_of
 from pdp.decision.step_up import with_step_up
 
 __all__ = [
+    "CONSOLE_VIEW",
+    "TENANT_CONSOLE",
     "AccessPath",
     "AccessPaths",
     "Account",
