@@ -1,5 +1,5 @@
-"""What is unusual about the denials of now: more than usual, a reason that is new, a user whom
-everything is denied.
+"""What is unusual about the denials of now: more than usual, a reason that is new, a user who is
+denied everything.
 
 From roll-ups, and for users from a bounded number of the newest denials. A finding is a hint for a
 person, not a decision: nothing depends on it.

@@ -48,6 +48,7 @@ from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
 from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
+from pdp.reviews.report import read_key
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
     Application,
@@ -199,6 +200,9 @@ class Service:
         health = Health()
         decision_log = DecisionLog(self._engine)
         findings = Findings(self._engine)
+        grant_reviews = GrantReviews(store, findings, clock=self._clock)
+        user_access = UserAccessQueries(self._replica, self._recorder, clock=self._clock)
+        campaigns = Campaigns(store, on_write=self._on_write, clock=self._clock)
         explainer = Explainer(
             self._verifier, self._replica, decision_log, self._blocking, clock=self._clock
         )
@@ -218,18 +222,14 @@ class Service:
                 pool=self._blocking,
             ),
             *review_methods(
-                GrantReviews(store, findings, clock=self._clock),
+                grant_reviews,
                 findings,
-                UserAccessQueries(self._replica, self._recorder, clock=self._clock),
+                user_access,
                 pages,
                 self._blocking,
                 clock=self._clock,
             ),
-            *campaign_methods(
-                Campaigns(store, on_write=self._on_write, clock=self._clock),
-                pages,
-                self._blocking,
-            ),
+            *campaign_methods(campaigns, pages, self._blocking),
             *explain_methods(explainer),
             *caller_methods(),
             *watchers.methods(),
@@ -261,6 +261,8 @@ class Service:
         )
         console = None
         if settings.console.listen is not None:
+            report_key_file = settings.console.report_key_file
+            report_key = None if report_key_file is None else read_key(report_key_file)
             console = HttpListener(
                 console_application(
                     ConsoleParts(
@@ -268,9 +270,15 @@ class Service:
                         explainer,
                         queries,
                         administrator,
+                        store,
                         self._replica,
                         decision_log,
+                        self._administration_log,
                         Statistics(self._engine),
+                        grant_reviews,
+                        findings,
+                        user_access,
+                        campaigns,
                         ConsoleSecrets(self._engine, clock=self._clock),
                         self._blocking,
                         self._clock,
@@ -280,6 +288,8 @@ class Service:
                         settings.session_cookie,
                         settings.console.sign_in_url,
                         settings.audit_allows,
+                        report_key,
+                        None if settings.audit_tree is None else settings.audit_directory,
                     )
                 ),
                 listen=settings.console.listen,

@@ -42,7 +42,7 @@ def test_usual_denials_are_no_anomaly(engine: Engine) -> None:
     assert found(engine) == set()
 
 
-def test_a_spike_a_new_reason_and_a_user_whom_everything_is_denied_are_found(
+def test_a_spike_a_new_reason_and_a_user_without_any_allow_are_found(
     engine: Engine,
 ) -> None:
     usual = [denial(NOW - 2 * HOUR - 600 * number) for number in range(140)]

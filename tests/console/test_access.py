@@ -29,7 +29,10 @@ from tests.kit.server import token_of
 from tests.kit.tokens import signing_key
 from tests.kit.waiting import eventually
 
-PAGES = ("/", "/decisions", "/people", "/user?id=user_harbor_1", "/policy", "/try")
+PAGES = (
+    *("/", "/decisions", "/people", "/user?id=user_harbor_1", "/policy", "/try"),
+    *("/reviews", "/review?list=unused&as=csv", "/campaign/report?id=x", "/changes", "/proof?id=x"),
+)
 
 
 def recorded(console: Console, page: str = "sign-in", **query):

@@ -13,12 +13,14 @@ import httpx
 
 from examples.company import ANALYST, Company, company, history, write_history
 from pdp.audit import KIND_RECORD, encode
+from pdp.audit.transparency import new_key_file
 from pdp.console.forms import proof_of
 from pdp.model import (
     Actor,
     DecisionRecord,
     Effect,
     Grant,
+    InOrganization,
     Membership,
     Organization,
     Permission,
@@ -29,6 +31,7 @@ from pdp.model import (
     Rule,
     ToUser,
     User,
+    UserStatus,
 )
 from tests.kit.ports import free_port
 from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
@@ -42,6 +45,10 @@ HOSTILE_RESOURCE = ResourceRef("invoice", f"{MARKUP}&type=course#?%2f..")
 HOSTILE_DECISION = "01900000-0000-7000-8000-00000000beef"
 OUTSIDER = "user_harbor_0"
 """An owner, of everything in an organization."""
+AUDITOR = "user_auditor"
+"""Sees the console of org_meadow."""
+VIEWER = "user_viewer"
+"""Sees the console, and may not review."""
 HOURS = 2.0
 
 
@@ -53,9 +60,14 @@ def hostile(made: Company) -> Company:
         document=replace(
             document,
             permissions=(*document.permissions, Permission("invoice:print", MARKUP)),
-            roles=(*document.roles, Role("HOSTILE", MARKUP, ("EMPLOYEE",))),
+            roles=(
+                *document.roles,
+                Role("HOSTILE", MARKUP, ("EMPLOYEE",)),
+                Role("VIEWER"),
+            ),
             rules=(
                 *document.rules,
+                Rule("viewer", "VIEWER", Effect.ALLOW, "console:view"),
                 Rule(
                     "hostile",
                     "HOSTILE",
@@ -68,13 +80,23 @@ def hostile(made: Company) -> Company:
             users=(
                 *document.users,
                 User(HOSTILE_USER, FORMULA, MARKUP, attributes={MARKUP: MARKUP}),
+                User(AUDITOR),
+                User(VIEWER),
+                User("user_left", status=UserStatus.DISABLED),
             ),
             organizations=(*document.organizations, Organization(f"org_{MARKUP}", MARKUP, MARKUP)),
             memberships=(
                 *document.memberships,
                 Membership(f"org_{MARKUP}", HOSTILE_USER, f"org:{MARKUP}"),
+                Membership("org_meadow", AUDITOR, "org:member"),
             ),
-            grants=(*document.grants, Grant(f"grant {MARKUP}", "HOSTILE", ToUser(HOSTILE_USER))),
+            grants=(
+                *document.grants,
+                Grant(f"grant {MARKUP}", "HOSTILE", ToUser(HOSTILE_USER)),
+                Grant("auditor", "TENANT_AUDITOR", ToUser(AUDITOR), InOrganization("org_meadow")),
+                Grant("viewer", "VIEWER", ToUser(VIEWER)),
+                Grant("left", "EMPLOYEE", ToUser("user_left"), InOrganization("org_summit")),
+            ),
             resources=(
                 *document.resources,
                 Resource(
@@ -130,10 +152,10 @@ class Console:
         """A browser without a session."""
         return Visitor(self.origin, **options)
 
-    def signed_in(self, user: str = ANALYST) -> "Visitor":
+    def signed_in(self, user: str = ANALYST, **token: Any) -> "Visitor":
         """A browser of a user with a session."""
         visitor = self.client()
-        answer = visitor.sign_in(token_of(user))
+        answer = visitor.sign_in(token_of(user, **token))
         assert answer.status_code == 303, answer.text
         return visitor
 
@@ -183,8 +205,20 @@ def running_console(
     """A server that is ready, with a company and its history."""
     made = made or hostile(company(3, 5, 6))
     listen = f"127.0.0.1:{free_port()}"
+    key = directory / "key.pem"
+    new_key_file("test.example", key)
     server = ServerProcess(
-        directory, {"CONSOLE": {"listen": listen}, "AUDIT_ALLOWS": True, **settings}
+        directory,
+        {
+            "CONSOLE": {"listen": listen, "report_key_file": str(key)},
+            "AUDIT_ALLOWS": True,
+            "AUDIT_TREE": {
+                "name": "test.example",
+                "signers": [{"key_file": str(key)}],
+                "checkpoint_seconds": 1,
+            },
+            **settings,
+        },
     )
     (directory / "company.yaml").write_text(made.text, encoding="utf-8")
     done = server.pdp("apply", "company.yaml")
