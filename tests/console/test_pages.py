@@ -17,6 +17,7 @@ from tests.kit.console import (
     Console,
     Outline,
     Visitor,
+    text_of,
 )
 from tests.kit.stall import Stopwatch
 
@@ -89,11 +90,6 @@ HOSTILE_PAGES = (
 @pytest.fixture(scope="module")
 def visitor(console: Console) -> Visitor:
     return console.signed_in()
-
-
-def text_of(page: str) -> str:
-    """The visible text, with single spaces."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
 @pytest.mark.parametrize(("path", "query"), HOSTILE_PAGES)

@@ -23,8 +23,7 @@ from pdpapi.v1.audit_service_pb2 import ListChangesRequest
 from examples.company import ANALYST
 from pdp.audit.transparency import file_signer
 from pdp.console.pages.reviews import LISTINGS
-from tests.console.test_pages import text_of
-from tests.kit.console import HOSTILE_DECISION, VIEWER, Console, Visitor
+from tests.kit.console import HOSTILE_DECISION, VIEWER, Console, Visitor, text_of
 from tests.kit.waiting import eventually
 
 VERIFY = Path(__file__).parents[2] / "tools" / "verify_log.py"

@@ -20,9 +20,15 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from examples.company import ANALYST
 from pdp.console.pages import PAGES
-from tests.console.test_access import recorded
-from tests.console.test_pages import text_of
-from tests.kit.console import AUDITOR, HOSTILE_DECISION, OUTSIDER, Console, Visitor
+from tests.kit.console import (
+    AUDITOR,
+    HOSTILE_DECISION,
+    OUTSIDER,
+    Console,
+    Visitor,
+    recorded,
+    text_of,
+)
 from tests.kit.server import token_of
 from tests.kit.waiting import eventually
 from tests.kit.wire.recorded import check

@@ -5,11 +5,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pdpapi.v1.audit_service_pb2 import DecisionRecord as PbRecord
+from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
+from pdpapi.v1.core_pb2 import ResourceRef as PbRef
 
 from examples.company import ANALYST, Company, company, history, write_history
 from pdp.audit import KIND_RECORD, encode
@@ -259,3 +263,22 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+
+
+def text_of(page: str) -> str:
+    """The visible text, with single spaces."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def recorded(console: Console, page: str = "sign-in", **query: Any) -> PbRecord:
+    """The newest decision about a page that matches, once it is in SQL."""
+    found: list[PbRecord] = []
+
+    def look() -> bool:
+        resource = PbRef(type="console", id=page)
+        request = ListDecisionsRequest(page_size=1, resource=resource, **query)
+        found[:] = console.stubs.audit.ListDecisions(request, timeout=5).decisions
+        return bool(found)
+
+    eventually(look, what=f"{query} is recorded")
+    return found[0]
