@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from pdp.administration_records import AdministrationRecord
-from pdp.document import PolicyDocument
+from pdp.document import Described, PolicyDocument
 from pdp.facts import Store
 from pdp.facts.store.history import read_policy_entities, read_policy_records
 from pdp.model import Key
+
+Records = Mapping[tuple[str, Key], Sequence[AdministrationRecord]]
+"""Records by kind and key."""
 
 
 def policy_at(store: Store, revision: int) -> PolicyDocument:
@@ -22,9 +25,7 @@ def policy_at(store: Store, revision: int) -> PolicyDocument:
     return PolicyDocument(**sections)  # type: ignore[arg-type]
 
 
-def policy_changes(
-    store: Store, after: int, until: int
-) -> Mapping[tuple[str, Key], Sequence[AdministrationRecord]]:
+def policy_changes(store: Store, after: int, until: int) -> Records:
     """Returns the records of policy entities of the revisions later than `after`, up to `until`, by
     kind and key. Raises DatabaseUnavailable."""
     found: dict[tuple[str, Key], list[AdministrationRecord]] = {}
@@ -32,3 +33,9 @@ def policy_changes(
         for record in read_policy_records(reader, after, until):
             found.setdefault((record.kind, record.key), []).append(record)
     return found
+
+
+def records_of(line: Described, records: Records) -> Sequence[AdministrationRecord]:
+    """Returns the records of the entities of a difference, oldest first."""
+    found = [record for key in line.keys for record in records.get((line.kind, key), ())]
+    return sorted(found, key=lambda record: (record.revision, record.number))

@@ -3,7 +3,8 @@
 In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
      that sidecars report (`Reports`).
 Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`,
-     `Findings`), counted (`Statistics`), and for which time they are complete (`Coverage`);
+     `Findings`), counted (`Statistics`, `find_anomalies`), and for which time they are complete
+     (`Coverage`);
      administration records, which `facts` writes, in the log (`AdministrationLog`);
      reports on segments (`verify_segments`) and on SQL (`verify_sql`).
 
@@ -29,7 +30,8 @@ deletes a damaged segment (operators inspect it), knows facts, identity or the w
 """
 
 from pdp.audit.administration_log import AdministrationLog, ChangeFilter, append_records
-from pdp.audit.coverage import Coverage, Missing, Period, Uncovered
+from pdp.audit.anomalies import Anomaly, Unusual, find_anomalies
+from pdp.audit.coverage import Coverage, Missing, Period, Process, Uncovered, read_processes
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
@@ -51,6 +53,7 @@ __all__ = [
     "KIND_RECORD",
     "Activity",
     "AdministrationLog",
+    "Anomaly",
     "ChangeFilter",
     "Coverage",
     "Cursor",
@@ -69,6 +72,7 @@ __all__ = [
     "Period",
     "Place",
     "Problem",
+    "Process",
     "Recorder",
     "RecorderCounts",
     "Refusal",
@@ -81,12 +85,15 @@ __all__ = [
     "SqlReport",
     "Statistics",
     "Uncovered",
+    "Unusual",
     "Window",
     "append_records",
     "build_records",
     "decode",
     "encode",
+    "find_anomalies",
     "new_decision_id",
+    "read_processes",
     "shipped_places",
     "verify_segments",
     "verify_sql",

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from pdp.audit.records import first_id_at, new_decision_id
 from pdp.audit.tables import ALLOW_WITHOUT_GRANT, audit_gaps, audit_periods, audit_records
 from pdp.clock import Clock
-from pdp.database.engine import begin_write
+from pdp.database.engine import begin_read, begin_write
 from pdp.errors import DatabaseUnavailable
 
 NOTE_SECONDS: Final = 30.0
@@ -27,6 +27,8 @@ database as the replica's registration, without which no process answers for lon
 DECIDING_SECONDS_MAX: Final = 60.0
 """The longest time from the decision to its record in the queue; requests end long before."""
 PERIODS_MAX: Final = 20_000
+SILENT_SECONDS: Final = 3_600.0
+PROCESSES_MAX: Final = 100
 GAPS_MAX: Final = 1_000
 """Periods and gaps that are read; the time of what is left out is uncovered."""
 
@@ -36,16 +38,12 @@ _log = structlog.get_logger(__name__)
 class Missing(Enum):
     """Why decisions of a time may be missing from the log."""
 
-    UNKNOWN = "unknown"
-    """No process had stated a period yet."""
-    ALLOWS_NOT_LOGGED = "allows_not_logged"
-    """A process did not log allows."""
-    NOT_SHIPPED = "not_shipped"
-    """A process ended, or lost records, before all of them were in SQL."""
-    GAP = "gap"
-    """The log counts records that were dropped."""
-    OLDER_VERSION = "older_version"
-    """A process of an older version logged, which states neither grants nor periods."""
+    UNKNOWN = "no process stated what it logs"
+    ALLOWS_NOT_LOGGED = "a process did not log allows (set audit_allows)"
+    NOT_SHIPPED = "a process ended, or lost records, before all of them were in the database"
+    GAP = "records were dropped"
+    OLDER_VERSION = "a process of an older version logged"
+    """It states neither grants nor periods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +197,46 @@ def read_coverage(connection: Connection, seconds: float, now: float) -> Coverag
         key=lambda part: (part.since, part.until),
     )
     return Coverage(since, until, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A server process that states what it logs; seconds since 1970-01-01 UTC."""
+
+    origin: str
+    allows: bool
+    """Whether it logs allows."""
+    started_at: float
+    complete_until: float
+    """All its decisions before are in SQL."""
+    seen_at: float
+    serves: bool
+    """Whether it has been seen lately. If not, it ended without saying so."""
+
+
+def read_processes(engine: Engine, now: float) -> Sequence[Process]:
+    """Returns the processes that serve, and those that fell silent within SILENT_SECONDS, by
+    origin. Raises DatabaseUnavailable."""
+    column = audit_periods.c
+    statement = (
+        select(audit_periods)
+        .where(column.ended.is_(False), column.seen_at > now - SILENT_SECONDS)
+        .order_by(column.origin, column.started_at.desc())
+        .limit(PROCESSES_MAX)
+    )
+    with begin_read(engine) as connection:
+        periods = [_Period(*row) for row in connection.execute(statement)]
+    return [
+        Process(
+            period.origin,
+            period.allows,
+            period.started_at,
+            period.complete_until,
+            period.seen_at,
+            period.serves(now),
+        )
+        for period in periods
+    ]
 
 
 def _missing_of(period: _Period, now: float) -> Iterator[Uncovered]:

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, func, select
 
 from pdp.audit.rollups import EFFECT, HOUR, MINUTE
+from pdp.audit.rows import filterable
 from pdp.audit.tables import audit_gaps, audit_rollups
 from pdp.database.engine import begin_read
 from pdp.model import Effect
@@ -90,6 +91,23 @@ class Statistics:
             organizations,
             int(dropped or 0),
         )
+
+    def denials_of(self, organization_id: str, start: int, step: int, steps: int) -> Sequence[int]:
+        """Returns the denials of actors who acted in an organization. Args and Raises: As
+        `activity`."""
+        table = audit_rollups.c
+        counts = [0] * steps
+        query = select(table.start, table.decisions).where(
+            table.step == (MINUTE if step % HOUR else HOUR),
+            table.dimension == "organization",
+            table.value == filterable(organization_id),
+            table.start >= start,
+            table.start < start + steps * step,
+        )
+        with begin_read(self._engine) as connection:
+            for at, count in connection.execute(query):
+                counts[(at - start) // step] += count
+        return counts
 
 
 def _groups(

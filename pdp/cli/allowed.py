@@ -15,13 +15,13 @@ from pdp.cli.listing import (
     Limit,
     Output,
     Row,
-    csv_text,
     pages_of,
     print_list,
 )
 from pdp.cli.output import HELP_STYLE, emit, emit_json, fail, note, show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
+from pdp.printable import csv_text
 
 if TYPE_CHECKING:
     from pdpapi.v1 import access_query_service_pb2 as pb

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli.listing import As, Output, csv_text
+from pdp.cli.listing import As, Output
 from pdp.cli.output import emit, emit_json, show_table
+from pdp.printable import csv_text
 
 HOUR = 3_600
 BAR_CHARACTERS = 40

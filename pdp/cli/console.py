@@ -20,6 +20,9 @@ def _commands() -> None:
 @app.command("login")
 def login(
     user: Annotated[str, typer.Option(help="Clerk user id that the link signs in.")],
+    organization: Annotated[
+        str | None, typer.Option(help="In which they act: limits what they see to it.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
     """Prints a link that signs a user in to the console, once, within five minutes.
@@ -41,4 +44,5 @@ def login(
         if reader.get(User, (user,)) is None:
             raise NotFound("user", user)
     note(f"good once, for {LINK_SECONDS / 60:.0f} minutes; the user needs console:view")
-    emit(sign_in_link(ConsoleSecrets(store.engine, clock=wall_clock), origin, user) + "\n")
+    secrets = ConsoleSecrets(store.engine, clock=wall_clock)
+    emit(sign_in_link(secrets, origin, user, organization) + "\n")

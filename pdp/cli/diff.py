@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,11 +15,8 @@ from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
-    from pdp import model
-    from pdp.administration_records import AdministrationRecord
+    from pdp.administrator.history import Records
     from pdp.document import Described, PolicyDocument
-
-    Records = Mapping[tuple[str, model.Key], Sequence[AdministrationRecord]]
 
 EXPORT_SECONDS = 60.0
 _REVISION = re.compile(r"@[0-9]{1,18}")
@@ -146,9 +142,10 @@ def _records(before: str, after: str, config: Path | None) -> "Records":
 
 
 def _authors(line: "Described", records: "Records") -> list[str]:
-    found = [record for key in line.keys for record in records.get((line.kind, key), ())]
+    from pdp.administrator.history import records_of
+
     return [
         f"revision {record.revision}: {record.source.value} {record.name}".rstrip()
         + (f": {record.reason}" if record.reason else "")
-        for record in sorted(found, key=lambda record: (record.revision, record.number))
+        for record in records_of(line, records)
     ]

@@ -1,10 +1,7 @@
 """Lists that a command prints as a table, as CSV or as JSON."""
 
-import csv
 import enum
-import io
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -12,13 +9,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from pdp.cli.output import emit, note, show_table
-from pdp.printable import printable
+from pdp.printable import csv_text
 
 TABLE_ROWS: Final = 100
 PAGE_ITEMS: Final = 500
-# Spreadsheets execute a cell that begins like this. One that expects another separator than the
-# comma also begins a cell within ours.
-_FORMULA: Final = re.compile(r"""(^|[,;|"'])(\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 
 
 class Output(enum.Enum):
@@ -79,18 +73,6 @@ def print_message(message: Any, **more: Any) -> None:
 
     fields = MessageToDict(message, preserving_proto_field_name=True)
     emit(json.dumps(fields | more) + "\n")
-
-
-def csv_text(rows: Iterable[Row]) -> str:
-    """Renders rows as CSV (RFC 4180). An apostrophe precedes what a spreadsheet would take for a
-    formula, and what does not print is escaped.
-
-    Source: https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
-    writer.writerows([_FORMULA.sub(r"\1\2'", printable(cell)) for cell in row] for row in rows)
-    return text.getvalue()
 
 
 def grant_cells(grant: Any) -> Row:

@@ -13,6 +13,7 @@ from pdp.cli.listing import (
     Limit,
     Output,
     Row,
+    grant_cells,
     pages_of,
     print_list,
     print_message,
@@ -24,6 +25,8 @@ from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
     from pdpapi.v1 import review_service_pb2 as pb
+
+    from pdp.reviews import Campaign
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,12 +99,12 @@ def show(
     connection: Connection,
 ) -> None:
     """Lists the grants of a campaign, with their verdicts and whether they have changed since."""
-    from pdp.cli.review_report import ITEM_COLUMNS, item_cells
+    from pdp.reviews.report import ITEM_COLUMNS
 
     with connected(connection) as channel:
         pages = _pages(channel, connection, campaign_id)
         found = (item for page in pages for item in page.items)
-        print_list(output, ITEM_COLUMNS, found, lambda item: [item_cells(item)], limit)
+        print_list(output, ITEM_COLUMNS, found, lambda item: [_item_cells(item)], limit)
 
 
 @app.command("certify")
@@ -147,7 +150,7 @@ def export(
     connection: Connection,
 ) -> None:
     """Writes the campaign as HTML and CSV, each with its signature in a file `.sig`."""
-    from pdp.cli.review_report import csv_report, html_report, read_key, write_signed
+    from pdp.reviews.report import read_key, signed_report
 
     signer = read_key(signing_key)
     items: list[pb.CampaignItem] = []
@@ -155,10 +158,11 @@ def export(
         for page in _pages(channel, connection, campaign_id):
             campaign = page.campaign
             items += page.items
-    for suffix, render in (("html", html_report), ("csv", csv_report)):
-        file = directory / f"review-{campaign_id}.{suffix}"
-        write_signed(file, render(campaign, items), signer)
-        say(str(file))
+    rows = [_item_cells(item) for item in items]
+    for name, content in signed_report(_campaign(campaign), rows, signer).items():
+        (directory / name).write_bytes(content)
+        if not name.endswith(".sig"):
+            say(str(directory / name))
     missing = campaign.items - campaign.decided
     if missing:
         note(f"{missing} of {campaign.items} grants have no verdict")
@@ -172,6 +176,40 @@ def _pages(
 
     ask = method_of(ReviewServiceStub(channel).ListCampaignItems, connection)
     return pages_of(ask, pb.ListCampaignItemsRequest(campaign_id=campaign_id, page_size=PAGE_ITEMS))
+
+
+def _campaign(message: "pb.Campaign") -> "Campaign":
+    from pdp.reviews import Campaign
+
+    return Campaign(
+        message.id,
+        message.name,
+        message.created_by,
+        message.created_at.ToMilliseconds() / 1000,
+        message.revision,
+        message.items,
+        message.decided,
+    )
+
+
+def _item_cells(item: Any) -> Row:
+    """Returns the cells of `report.ITEM_COLUMNS`."""
+    from pdpapi.v1 import review_service_pb2 as pb
+
+    verdict = item.verdict
+    state = pb.CampaignGrantState.Name(item.state).removeprefix("CAMPAIGN_GRANT_STATE_")
+    outcome = ""
+    if item.HasField("verdict"):
+        outcome = pb.ReviewOutcome.Name(verdict.outcome).removeprefix("REVIEW_OUTCOME_")
+    return (
+        str(item.number),
+        *grant_cells(item.grant),
+        state.lower(),
+        outcome.lower(),
+        verdict.reviewer,
+        time_cell(verdict, "decided_at"),
+        verdict.reason,
+    )
 
 
 def _decide(

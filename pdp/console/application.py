@@ -15,13 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pdp.console.cookies import Cookies
 from pdp.console.forms import PROOF, comes_from, proof_of, proves, read_form
-from pdp.console.pages import MENU, PAGES
-from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
+from pdp.console.pages import MENU, MENU_OF_ORGANIZATION, PAGES
+from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit, question_of
 from pdp.console.rendering import STATIC, address, asset, render
 from pdp.console.sessions import find_session
 from pdp.console.sign_in import SignIn, path_of
 from pdp.errors import (
     AuditUnavailable,
+    CallerNotAllowed,
     InvalidRequest,
     NotFound,
     PdpError,
@@ -29,7 +30,7 @@ from pdp.errors import (
     ShareExceeded,
     Unavailable,
 )
-from pdp.model import Decision, DenialKind, Effect, HttpRequest, Question, Resource
+from pdp.model import Decision, DenialKind, Effect, HttpRequest
 
 log = structlog.get_logger("pdp.console")
 
@@ -91,7 +92,7 @@ class _Console:
                 Route(
                     page.path,
                     self._bounded(self._page(page)),
-                    methods=["GET", "POST"] if page.takes_form else ["GET"],
+                    methods=list(page.methods),
                 )
                 for page in PAGES
             ],
@@ -110,18 +111,25 @@ class _Console:
             if request.method == "POST":
                 form = self._form(request, secret)
             token = session.token_at(self._parts.clock())
+            # A page that shows more than one organization is refused by the decision itself.
+            organization = session.organization if page.of_organization else None
             ruling = await self._parts.authorizer.rule_session(
                 token,
-                Question(page.permission, Resource("console", page.name)),
+                question_of(page.permission, page.name, organization),
                 CALLER,
                 HttpRequest(request.method, request.url.path, {}),
             )
             (decision,), (decision_id,) = ruling.decisions, ruling.decision_ids
             if decision.effect is not Effect.ALLOW:
                 return self._denied(request, decision, decision_id, page)
-            shown = await page.show(self._parts, Visit(token, request.query_params, form))
+            visit = Visit(token, organization, request.query_params, form)
+            shown = await page.show(self._parts, visit)
+            if isinstance(shown, Response):
+                return shown
             values = {
                 "page": page,
+                "menu": MENU if session.organization is None else MENU_OF_ORGANIZATION,
+                "limited": organization,
                 "user_id": token.actor.user_id,
                 "proof": proof_of(secret),
                 **shown.values,
@@ -171,7 +179,8 @@ class _Console:
         return RedirectResponse(address(SignIn.PATH, next=back), 303)
 
     async def _html(self, shown: Shown, status: int = 200) -> Response:
-        values = {"menu": MENU, "user_id": None, "page": None, "proof": "", **shown.values}
+        values = {"menu": MENU, "user_id": None, "page": None, "proof": "", "limited": None}
+        values |= shown.values
         text = await self._parts.blocking(lambda: render(shown.template, values))
         response = HTMLResponse(text, status)
         if shown.refresh_seconds is not None:
@@ -232,6 +241,8 @@ def _error_page(error: PdpError) -> tuple[int, str, str]:
         return 404, "Not found", error.message
     if isinstance(error, InvalidRequest):
         return 400, "This request is not valid", error.message
+    if isinstance(error, CallerNotAllowed):
+        return 403, "You may not do this", error.message
     if isinstance(error, RequestError):
         return 400, "This request cannot be answered", error.message
     if isinstance(error, Unavailable | ShareExceeded):

@@ -18,6 +18,9 @@ class Session:
     token: VerifiedToken
     """As it was verified when the session began."""
     began_at: float
+    organization: str | None
+    """The organization that the session sees; None: all of them. It is asked for again on every
+    request."""
 
     def token_at(self, now: float) -> VerifiedToken:
         """The token for a decision: its factors have aged, and it lasts as long as the session."""
@@ -31,11 +34,14 @@ class Session:
         )
 
 
-def begin_session(secrets: ConsoleSecrets, token: VerifiedToken, now: float) -> str:
+def begin_session(
+    secrets: ConsoleSecrets, token: VerifiedToken, organization: str | None, now: float
+) -> str:
     """Stores a session; returns its secret. Raises DatabaseUnavailable."""
     actor = token.actor
     content: dict[str, Any] = {
         "began_at": now,
+        "view_of": organization,
         "user_id": actor.user_id,
         "session_id": actor.session_id,
         "organization_id": actor.organization_id,
@@ -60,7 +66,7 @@ def find_session(secrets: ConsoleSecrets, secret: str) -> Session | None:
     content = secrets.read(SecretKind.SESSION, secret) if secret else None
     if content is None:
         return None
-    began_at = content.pop("began_at")
+    began_at, organization = content.pop("began_at"), content.pop("view_of", None)
     actor = Actor(
         content.pop("user_id"),
         content.pop("session_id"),
@@ -69,7 +75,7 @@ def find_session(secrets: ConsoleSecrets, secret: str) -> Session | None:
     )
     permissions = tuple(content.pop("claimed_permissions"))
     token = VerifiedToken(actor, expires_at=0, claimed_permissions=permissions, **content)
-    return Session(token, began_at)
+    return Session(token, began_at, organization)
 
 
 def end_session(secrets: ConsoleSecrets, secret: str) -> None:

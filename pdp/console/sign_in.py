@@ -6,16 +6,17 @@ with a one-time link, and only if the user has `console:view`.
 
 import re
 import secrets
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from pdp.authorizer import Ruling
 from pdp.console.cookies import Cookies
 from pdp.console.forms import proof_of
-from pdp.console.parts import CALLER, VIEW, ConsoleParts, Shown
+from pdp.console.parts import CALLER, VIEW, ConsoleParts, Shown, question_of
 from pdp.console.rendering import address
 from pdp.console.sessions import SESSION_SECONDS, begin_session, end_session
 from pdp.facts.store.console_secrets import ConsoleSecrets, SecretKind
@@ -27,7 +28,6 @@ from pdp.model import (
     HttpRequest,
     Question,
     Reason,
-    Resource,
     VerifiedToken,
 )
 
@@ -41,9 +41,19 @@ Refusal = tuple[int, str, str]
 """Status, title and text of a page."""
 
 
-def sign_in_link(store: ConsoleSecrets, origin: str, user_id: str) -> str:
-    """An address that signs a user in, once and within LINK_SECONDS. Raises DatabaseUnavailable."""
-    secret = store.create(SecretKind.LINK, {"user_id": user_id}, LINK_SECONDS)
+def sign_in_link(
+    store: ConsoleSecrets, origin: str, user_id: str, organization_id: str | None = None
+) -> str:
+    """An address that signs a user in, once and within LINK_SECONDS. Raises DatabaseUnavailable.
+
+    Args:
+        store: Keeps the hash of its secret.
+        origin: The console.
+        user_id: The user.
+        organization_id: The organization in which they act; None: none.
+    """
+    content = {"user_id": user_id, "organization_id": organization_id}
+    secret = store.create(SecretKind.LINK, content, LINK_SECONDS)
     return f"{origin}{SignIn.PATH}?link={secret}"
 
 
@@ -86,10 +96,12 @@ class SignIn:
             found = await self._of_link(form["link"])
         else:
             found = await self._of_token(request.cookies.get(self._parts.session_cookie, ""))
-        if not isinstance(found, VerifiedToken):
+        if not isinstance(found, Entry):
             return found
         now = self._parts.clock()
-        secret = await self._parts.blocking(lambda: begin_session(self._parts.secrets, found, now))
+        secret = await self._parts.blocking(
+            lambda: begin_session(self._parts.secrets, found.token, found.organization, now)
+        )
         response = RedirectResponse(_safe(form.get("next", "")), 303)
         self._cookies.set(response, secret)
         return response
@@ -101,34 +113,58 @@ class SignIn:
         self._cookies.delete(response)
         return response
 
-    async def _of_token(self, token_text: str) -> VerifiedToken | Refusal:
+    async def _of_token(self, token_text: str) -> "Entry | Refusal":
         if not token_text:
             text = "The browser sent no session token. Sign in to the application first."
             return 401, "You are not signed in", text
-        ruling = await self._parts.authorizer.rule(token_text, [_QUESTION], SIGN_IN_CALLER)
-        (decision,), (decision_id,) = ruling.decisions, ruling.decision_ids
-        if decision.effect is Effect.ALLOW and isinstance(ruling.token, VerifiedToken):
-            return ruling.token
-        return _refusal(decision.reason, decision_id)
+        authorizer = self._parts.authorizer
+        return await _admit(
+            lambda question: authorizer.rule(token_text, [question], SIGN_IN_CALLER)
+        )
 
-    async def _of_link(self, link: str) -> VerifiedToken | Refusal:
+    async def _of_link(self, link: str) -> "Entry | Refusal":
         store, blocking = self._parts.secrets, self._parts.blocking
         content = await blocking(lambda: store.read(SecretKind.LINK, link))
         if content is None:
             return _OVER
         # A session of its own, which can be revoked as one of Clerk's.
-        actor = Actor(content["user_id"], f"console_{secrets.token_hex(8)}")
+        session_id = f"console_{secrets.token_hex(8)}"
+        actor = Actor(content["user_id"], session_id, content.get("organization_id"))
         expires_at = self._parts.clock() + SESSION_SECONDS
         token = VerifiedToken(actor, "", "", expires_at, NO_ATTRIBUTES)
         request = HttpRequest("POST", self.PATH, {})
-        ruling = await self._parts.authorizer.rule_session(token, _QUESTION, CALLER, request)
+        authorizer = self._parts.authorizer
+        found = await _admit(
+            lambda question: authorizer.rule_session(token, question, CALLER, request)
+        )
         # Only now, so that an error above does not use it up. Of two uses one gets it.
         if await blocking(lambda: store.take(SecretKind.LINK, link)) is None:
             return _OVER
-        (decision,), (decision_id,) = ruling.decisions, ruling.decision_ids
-        if decision.effect is Effect.ALLOW:
-            return token
-        return _refusal(decision.reason, decision_id)
+        return found
+
+
+class Entry(NamedTuple):
+    """Somebody who may use the console."""
+
+    token: VerifiedToken
+    organization: str | None
+    """The only organization that they may see; None: all of them."""
+
+
+async def _admit(rule: Callable[[Question], Awaitable[Ruling]]) -> Entry | Refusal:
+    """Asks for the view of everything, and if that is refused for that of the active
+    organization."""
+    organization = None
+    ruling = await rule(question_of(VIEW, _PAGE, None))
+    token, (decision,) = ruling.token, ruling.decisions
+    active = token.actor.organization_id if isinstance(token, VerifiedToken) else None
+    if decision.reason.denial_kind is DenialKind.FORBIDDEN and active is not None:
+        organization = active
+        ruling = await rule(question_of(VIEW, _PAGE, organization))
+        token, (decision,) = ruling.token, ruling.decisions
+    if decision.effect is Effect.ALLOW and isinstance(token, VerifiedToken):
+        return Entry(token, organization)
+    return _refusal(decision.reason, ruling.decision_ids[0])
 
 
 _OVER: Final = (
@@ -136,7 +172,7 @@ _OVER: Final = (
     "This link does not sign in",
     "It was used, or it is older than five minutes. Make another one.",
 )
-_QUESTION: Final = Question(VIEW, Resource("console", "sign-in"))
+_PAGE: Final = "sign-in"
 
 
 def _refusal(reason: Reason, decision_id: str) -> Refusal:

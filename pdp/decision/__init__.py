@@ -30,7 +30,15 @@ from pdp.decision.explain import explain
 from pdp.decision.explanation import Change, Explanation, Step
 from pdp.decision.partial import Plan, plan_for
 from pdp.decision.paths import AccessPath, AccessPaths, access_paths
-from pdp.decision.policy import CONSOLE, Policy, PolicyEntity, build_policy, reaches_console
+from pdp.decision.policy import (
+    CONSOLE,
+    CONSOLE_VIEW,
+    TENANT_CONSOLE,
+    Policy,
+    PolicyEntity,
+    build_policy,
+    reaches_console,
+)
 from pdp.decision.principal import Principal, holds, resolve_principal
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
@@ -39,6 +47,8 @@ from pdp.decision.step_up import with_step_up
 
 __all__ = [
     "CONSOLE",
+    "CONSOLE_VIEW",
+    "TENANT_CONSOLE",
     "AccessPath",
     "AccessPaths",
     "Account",

@@ -17,8 +17,9 @@ resource's is unknown. A grant to an organization role is for users who act in i
 a grant in another organization never counts.
 
 The permissions of the console (`policy.CONSOLE`) belong to no organization: allow rules count for
-them only through a grant to the user that holds everywhere, and `*` does not match them. Deny rules
-count as ever.
+them only through a grant to the user that holds everywhere, and `*` does not match them. There is
+one exception: `console:view` on a resource of the type `tenant-console` is also reached through a
+grant to the user in the active organization. Deny rules count as ever.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
 from pdp.decision.fast_path import Values
-from pdp.decision.policy import CONSOLE, Policy
+from pdp.decision.policy import CONSOLE, CONSOLE_VIEW, TENANT_CONSOLE, Policy
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -45,6 +46,7 @@ from pdp.model import (
     Decision,
     Effect,
     Grant,
+    InOrganization,
     OnResource,
     Question,
     Reason,
@@ -122,13 +124,15 @@ def applicable(
     until = principal.reusable_until
     if principal.refusal is not None:
         return principal.refusal, _NONE, needed, owner, until
-    candidates = principal.candidates.get(permission)
+    of_tenant = permission == CONSOLE_VIEW and is_tenant_console(chain)
+    memo = TENANT_CONSOLE if of_tenant else permission  # no permission is without a colon
+    candidates = principal.candidates.get(memo)
     if candidates is None:
         if permission not in policy.permissions:
             # No grant was consulted, so only the token limits the reuse.
             return Reason.PERMISSION_UNKNOWN, _NONE, needed, owner, principal.token.expires_at
-        candidates = _candidates(policy, principal.wide, permission)
-        principal.candidates[permission] = candidates
+        candidates = _candidates(policy, principal.wide, permission, of_tenant=of_tenant)
+        principal.candidates[memo] = candidates
     if policy.resource_types and not all(map(policy.accepts, chain)):
         return Reason.RESOURCE_UNKNOWN, _NONE, needed, owner, principal.token.expires_at
     if principal.on_resources or has_role_grants or (needed and principal.elsewhere):
@@ -292,14 +296,16 @@ class Outcomes:
         return outcome
 
 
-def _candidates(policy: Policy, grants: list[Grant], permission: str) -> Candidates:
+def _candidates(
+    policy: Policy, grants: list[Grant], permission: str, *, of_tenant: bool = False
+) -> Candidates:
     allow: list[Candidate] = []
     deny: list[Candidate] = []
     for grant in grants:
         allowing, denying = policy.rules_of(grant.role, permission)
         if allowing:
             reach = reach_of(grant)
-            if reach < ANY_ORGANIZATION and permission.startswith(CONSOLE):
+            if permission.startswith(CONSOLE) and not reaches_console(grant, of_tenant=of_tenant):
                 allowing = ()
             allow += [(rule, grant.id, reach, condition) for rule, condition in allowing]
         if denying:
@@ -317,6 +323,25 @@ def reach_of(grant: Grant) -> int:
     if grant.scope is EVERYWHERE:
         return ANY_ORGANIZATION
     return UNKNOWN_ORGANIZATION if isinstance(grant.scope, OnResource) else IN_ORGANIZATION
+
+
+def is_tenant_console(chain: tuple[ResourceFacts, ...]) -> bool:
+    """Whether a question is about the console of one organization."""
+    return bool(chain) and chain[0].resource.type == TENANT_CONSOLE
+
+
+def reaches_console(grant: Grant, *, of_tenant: bool) -> bool:
+    """Whether allow rules for the console count through a grant that holds in the active
+    organization or everywhere.
+
+    Args:
+        grant: The grant.
+        of_tenant: Whether the question is CONSOLE_VIEW on a TENANT_CONSOLE.
+    """
+    if reach_of(grant) == ANY_ORGANIZATION:
+        return True
+    to_user = isinstance(grant.subject, ToUser)
+    return of_tenant and to_user and isinstance(grant.scope, InOrganization)
 
 
 def _order(candidate: Candidate) -> tuple[str, str]:

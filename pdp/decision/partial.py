@@ -35,10 +35,10 @@ from pdp_filters.ir import absent, every, some
 
 from pdp import limits
 from pdp.decision.conditions import Condition
-from pdp.decision.evaluate import actor_values, reach_of
+from pdp.decision.evaluate import actor_values, reach_of, reaches_console
 from pdp.decision.fast_path import Values
 from pdp.decision.forms import Forms, Unexpressed
-from pdp.decision.policy import CONSOLE
+from pdp.decision.policy import CONSOLE, CONSOLE_VIEW, TENANT_CONSOLE
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -134,7 +134,8 @@ def plan_for(
         return Plan(FALSE, principal.refusal, principal.reusable_until)
     if permission not in policy.permissions:
         return Plan(FALSE, Reason.PERMISSION_UNKNOWN, principal.token.expires_at)
-    allow, deny, until = _rules(principal, permission, role_grants)
+    of_tenant = permission == CONSOLE_VIEW and resource_type == TENANT_CONSOLE
+    allow, deny, until = _rules(principal, permission, role_grants, of_tenant=of_tenant)
     has_no_tenants = policy.has_no_tenants(resource_type)
     values: Values = (
         actor_values(principal),
@@ -169,7 +170,7 @@ def plan_for(
 
 
 def _rules(
-    principal: Principal, permission: str, role_grants: Iterable[Grant]
+    principal: Principal, permission: str, role_grants: Iterable[Grant], *, of_tenant: bool
 ) -> tuple[_Found, _Found, float]:
     """Allow and deny rules for a permission, with the scopes in which they apply, and until
     when."""
@@ -178,14 +179,24 @@ def _rules(
     deny: _Found = {}
     for role, places in roles.items():
         matched = principal.policy.rules_of(role, permission)
-        # As in `evaluate`: only a grant to the user everywhere reaches the console.
-        counts = ANY_ORGANIZATION in places.reaches or not permission.startswith(CONSOLE)
-        for found, rules in ((allow, matched.allow if counts else ()), (deny, matched.deny)):
+        allowed = places
+        if permission.startswith(CONSOLE):
+            allowed = _of_console(principal, role, of_tenant=of_tenant)
+        allowing = matched.allow if allowed is places or allowed.reaches else ()
+        for found, rules, added in ((allow, allowing, allowed), (deny, matched.deny, places)):
             for rule_id, condition in rules:
                 first, known = found.get(condition, (rule_id, _Places()))
-                known.add(places)
+                known.add(added)
                 found[condition] = (min(first, rule_id), known)
     return allow, deny, until
+
+
+def _of_console(principal: Principal, role: str, *, of_tenant: bool) -> _Places:
+    """Where allow rules for the console count: as in `evaluate`."""
+    grants = (grant for grant in principal.wide if grant.role == role)
+    return _Places(
+        {reach_of(grant) for grant in grants if reaches_console(grant, of_tenant=of_tenant)}
+    )
 
 
 def _roles(principal: Principal, role_grants: Iterable[Grant]) -> tuple[dict[str, _Places], float]:

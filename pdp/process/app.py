@@ -42,6 +42,7 @@ from pdp.process.lifecycle import Check, Lifecycle, Part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
 from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
+from pdp.reviews.report import read_key
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
     Application,
@@ -167,6 +168,9 @@ class Service:
         health = Health()
         decision_log = DecisionLog(self._engine)
         findings = Findings(self._engine)
+        grant_reviews = GrantReviews(store, findings, clock=self._clock)
+        user_access = UserAccessQueries(self._replica, self._log.recorder, clock=self._clock)
+        campaigns = Campaigns(store, on_write=self._clerk.on_write, clock=self._clock)
         # One thread: an explanation computes for long, and each more would slow down every Check.
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explaining")
         explainer = Explainer(
@@ -188,18 +192,14 @@ class Service:
                 pool=self._blocking,
             ),
             *review_methods(
-                GrantReviews(store, findings, clock=self._clock),
+                grant_reviews,
                 findings,
-                UserAccessQueries(self._replica, self._log.recorder, clock=self._clock),
+                user_access,
                 pages,
                 self._blocking,
                 clock=self._clock,
             ),
-            *campaign_methods(
-                Campaigns(store, on_write=self._clerk.on_write, clock=self._clock),
-                pages,
-                self._blocking,
-            ),
+            *campaign_methods(campaigns, pages, self._blocking),
             *explain_methods(explainer),
             *caller_methods(),
             *watchers.methods(),
@@ -233,6 +233,8 @@ class Service:
         )
         console = None
         if settings.console.listen is not None:
+            report_key_file = settings.console.report_key_file
+            report_key = None if report_key_file is None else read_key(report_key_file)
             console = HttpListener(
                 console_application(
                     ConsoleParts(
@@ -240,9 +242,15 @@ class Service:
                         explainer,
                         queries,
                         administrator,
+                        store,
                         self._replica,
                         decision_log,
+                        self._administration_log,
                         Statistics(self._engine),
+                        grant_reviews,
+                        findings,
+                        user_access,
+                        campaigns,
                         ConsoleSecrets(self._engine, clock=self._clock),
                         self._blocking,
                         self._clock,
@@ -252,6 +260,8 @@ class Service:
                         settings.session_cookie,
                         settings.console.sign_in_url,
                         settings.audit_allows,
+                        report_key,
+                        None if settings.audit_tree is None else settings.audit_directory,
                     )
                 ),
                 listen=settings.console.listen,

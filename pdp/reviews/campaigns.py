@@ -13,12 +13,21 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
+from pdp import names
 from pdp.administration_records import Author, Source
 from pdp.audit import new_decision_id
 from pdp.clock import Clock
-from pdp.errors import AlreadyExists, LimitExceeded, NotFound, RevisionChanged
+from pdp.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    RevisionChanged,
+    Violation,
+)
 from pdp.facts import Reader, Store
 from pdp.facts.store.rows import grant_from_row, to_row
+from pdp.limits import NAME_CHARACTERS_MAX
 from pdp.model import Grant, InOrganization
 from pdp.reviews.tables import review_campaigns, review_items, review_verdicts
 
@@ -78,6 +87,13 @@ class CampaignItem:
     now: Grant | None
     """The grant with the same id now; None: there is none."""
 
+    @property
+    def state(self) -> str:
+        """`unchanged`, `changed` or `gone`."""
+        if self.now is None:
+            return "gone"
+        return "unchanged" if self.now == self.grant else "changed"
+
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
@@ -114,10 +130,19 @@ class Campaigns:
             organization_id: Only grants within this organization; empty: all.
 
         Raises:
-            LimitExceeded: There are over ITEMS_MAX such grants, or CAMPAIGNS_PER_DAY_MAX campaigns
-                of the last day.
+            InvalidRequest: A text is not valid.
+            LimitExceeded: The name is too long; or there are over ITEMS_MAX such grants, or
+                CAMPAIGNS_PER_DAY_MAX campaigns of the last day.
             NotFound: There is no such grant.
         """
+        wrong = _check_prose(name, "name")
+        if role:
+            wrong = wrong or names.check_role(role, "role")
+        if organization_id:
+            wrong = wrong or names.check_identifier(organization_id, "organization_id")
+        _refuse(wrong)
+        if len(name) > NAME_CHARACTERS_MAX:
+            raise LimitExceeded("name_characters_max", NAME_CHARACTERS_MAX, len(name))
         with self._store.read() as reader:
             grants = _selected(reader, role, organization_id)
             revision = reader.revision
@@ -166,7 +191,8 @@ class Campaigns:
 
     def items(self, campaign_id: str, after: int, limit: int) -> ItemPage:
         """Lists up to `limit` items behind the number `after`, with what is stored now. Raises
-        NotFound."""
+        NotFound, and InvalidRequest if this is no id."""
+        _refuse(names.check_identifier(campaign_id, "campaign_id"))
         item, verdict = review_items.c, review_verdicts.c
         same = (verdict.campaign_id == item.campaign_id) & (verdict.number == item.number)
         statement = (
@@ -211,10 +237,13 @@ class Campaigns:
             reason: Why, for people.
 
         Raises:
+            InvalidRequest: A text is not valid.
             NotFound: There is no such item.
             AlreadyExists: The item has a verdict.
             RevisionChanged: The grant is not as it was frozen.
         """
+        wrong = names.check_identifier(campaign_id, "campaign_id")
+        _refuse(wrong or _check_prose(reason, "reason"))
         item = review_items.c
         of_item = select(item.content).where(item.campaign_id == campaign_id, item.number == number)
         # Raising the revision locks out other writers until the verdict is committed.
@@ -249,6 +278,17 @@ class Campaigns:
         if outcome is Outcome.REVOKED:
             self._on_write(verdict.revision)
         return CampaignItem(number, frozen, verdict, now)
+
+
+def _check_prose(text: str, field: str) -> Violation | None:
+    if not text.strip():
+        return Violation(field, "must not be empty")
+    return names.check_description(text, field)
+
+
+def _refuse(wrong: Violation | None) -> None:
+    if wrong is not None:
+        raise InvalidRequest(wrong)
 
 
 def _selected(reader: Reader, role: str, organization_id: str) -> Sequence[Grant]:

@@ -1,6 +1,7 @@
 """The console: its port, its address in a browser, and how people sign in."""
 
 import re
+from pathlib import Path
 from typing import Self
 
 from pydantic import field_validator, model_validator
@@ -25,6 +26,8 @@ class ConsoleSettings(Frozen):
     sign_in_url: str | None = None
     """A page of the application where people sign in. It has to return to the console."""
     tls: TlsSettings | None = None
+    report_key_file: Path | None = None
+    """An Ed25519 private key in PEM that signs the reports of campaigns."""
 
     @field_validator("listen")
     @classmethod

@@ -17,36 +17,22 @@ from pdpapi.v1.administration_service_pb2 import (
     UpdateUserRequest,
     User,
 )
-from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
-from pdpapi.v1.core_pb2 import DECISION_ALLOW, DECISION_DENY, DecisionReason, ResourceRef
+from pdpapi.v1.core_pb2 import DECISION_ALLOW, DECISION_DENY, DecisionReason
 from pydantic import ValidationError
 
 from examples.company import ANALYST
 from pdp.console.parts import CALLER
 from pdp.console.sign_in import SIGN_IN_CALLER
 from pdp.settings import CallerSettings
-from tests.kit.console import OUTSIDER, Console, Visitor
+from tests.kit.console import OUTSIDER, Console, Visitor, recorded
 from tests.kit.server import token_of
 from tests.kit.tokens import signing_key
 from tests.kit.waiting import eventually
 
-PAGES = ("/", "/decisions", "/people", "/user?id=user_harbor_1", "/policy", "/try")
-
-
-def recorded(console: Console, page: str = "sign-in", shown: str = "", **query):
-    """The newest decision about a page that matches, once it is in SQL. `shown`: a text that has
-    its id, for other tests leave records of the same users."""
-    found = []
-
-    def look() -> bool:
-        resource = ResourceRef(type="console", id=page)
-        request = ListDecisionsRequest(page_size=100, resource=resource, **query)
-        listed = console.stubs.audit.ListDecisions(request, timeout=5).decisions
-        found[:] = [one for one in listed if not shown or one.decision_id in shown]
-        return bool(found)
-
-    eventually(look, what=f"{query} is recorded")
-    return found[0]
+PAGES = (
+    *("/", "/decisions", "/people", "/user?id=user_harbor_1", "/policy", "/try"),
+    *("/reviews", "/review?list=unused&as=csv", "/campaign/report?id=x", "/changes", "/proof?id=x"),
+)
 
 
 @pytest.mark.parametrize("path", PAGES)

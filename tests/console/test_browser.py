@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from pdpapi.v1.administration_service_pb2 import (
+    CreateGrantRequest,
+    CreateRoleRequest,
+    Grant,
+    Role,
+)
 from playwright.sync_api import Browser, Page, expect
 
 from examples.company import ANALYST
 from tests.kit.console import (
+    AUDITOR,
+    HOSTILE_DECISION,
     HOSTILE_RESOURCE,
     HOSTILE_USER,
     OUTSIDER,
@@ -55,9 +63,9 @@ def visiting(chromium: Browser, console: Console, **options) -> Iterator[Seen]:
         context.close()
 
 
-def sign_in(page: Page, console: Console, user: str = ANALYST) -> None:
+def sign_in(page: Page, console: Console, user: str = ANALYST, **token: str) -> None:
     page.context.add_cookies(
-        [{"name": "__session", "value": token_of(user), "url": console.origin}]
+        [{"name": "__session", "value": token_of(user, **token), "url": console.origin}]
     )
     page.goto("/")
     page.get_by_role("button", name="Continue").click()
@@ -74,7 +82,7 @@ def test_an_analyst_finds_the_reason_of_a_denial(
         sign_in(page, console)
         expect(page.get_by_role("heading", level=1)).to_contain_text("Decisions in the last")
         page.get_by_role("link", name="6 hours").click()
-        page.get_by_role("link", name="WRONG_ORGANIZATION").click()
+        page.get_by_role("link", name="WRONG_ORGANIZATION").last.click()
         expect(page.get_by_label("Reason")).to_have_value("WRONG_ORGANIZATION")
         page.get_by_label("User").fill("user_harbor_3")
         page.get_by_role("button", name="Search").click()
@@ -102,6 +110,53 @@ def test_an_analyst_finds_the_reason_of_a_denial(
         expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to the console")
         page.goto("/decisions")
         expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to the console")
+
+
+def open_campaign(page: Page, role: str) -> None:
+    page.goto("/reviews")
+    page.get_by_label("Name").fill("Grants of today")
+    page.get_by_label("Only grants of the role").select_option(role)
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Grants of today")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])
+def test_a_reviewer_finds_grants_revokes_one_and_sees_who_did(
+    chromium: Browser, console: Console, scripts: bool
+):
+    role = f"BROWSER_{scripts}"  # nobody else's
+    administration = console.stubs.administration
+    administration.CreateRole(CreateRoleRequest(role=Role(name=role)), timeout=5)
+    grant = Grant(id=f"grant-{role}", role=role, user_id="user_viewer")
+    administration.CreateGrant(CreateGrantRequest(grant=grant), timeout=5)
+    with visiting(chromium, console, java_script_enabled=scripts) as seen:
+        page = seen.page
+        sign_in(page, console)
+        page.get_by_role("link", name="Reviews").click()
+        page.get_by_role("link", name="Which grants cross tenants?").click()
+        row = page.get_by_role("row").filter(has_text=grant.id)
+        expect(row).to_contain_text("user user_viewer")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download all as CSV").click()
+        assert grant.id in download.value.path().read_text(encoding="utf-8")
+        open_campaign(page, role)
+        page.get_by_role("checkbox").focus()
+        page.keyboard.press("Space")
+        page.get_by_label("Reason").fill("left")
+        page.get_by_role("button", name="Revoke").click()
+        expect(page.get_by_role("row").last).to_contain_text(f"revoked by console:{ANALYST}")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download the signed report").click()
+        assert download.value.suggested_filename.endswith(".zip")
+        page.get_by_role("link", name="Changes", exact=True).click()
+        page.get_by_label("Kind").select_option("grant")
+        page.get_by_label("By").fill(f"console:{ANALYST}")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_role("row").filter(has_text=grant.id).get_by_role("link").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(f"delete grant {grant.id}")
+        page.get_by_role("link", name="what else it changed").click()
+        expect(page.locator(".changes")).to_contain_text(f"delete grant {grant.id}")
+        expect(page.locator(".changes")).to_contain_text("left")
 
 
 def test_a_link_signs_in_without_a_front_end(chromium: Browser, console: Console):
@@ -226,6 +281,15 @@ def paths(console: Console) -> dict[str, str]:
         "resource": f"/resource?type=invoice&id={invoice}&permission=invoice:edit",
         "hostile resource": address("/resource", **hostile, permission="invoice:print"),
         "policy": "/policy",
+        "diff": "/diff?from=0&to=1",
+        "reviews": "/reviews",
+        "who": f"/review?list=who&permission=invoice:edit&resource=invoice:{invoice}",
+        "unused": "/review?list=unused",
+        "cross-tenant": "/review?list=cross-tenant",
+        "first-time": "/review?list=first-time",
+        "changes": "/changes",
+        "change": "/change?id=1-1",
+        "proof": f"/proof?id={HOSTILE_DECISION}",
         "try": "/try",
         "missing": "/nothing",
     }
@@ -294,5 +358,12 @@ def test_axe_finds_nothing_and_no_page_is_wider_than_the_window(
         page.goto("/try")
         page.get_by_role("button", name="Ask").click()
         look("answer")
+        open_campaign(page, "SUPPORT")
+        look("campaign")
+        page.get_by_role("button", name="Sign out").click()
+        sign_in(page, console, AUDITOR, organization_id="org_meadow")
+        for path in ("/", "/decisions", "/people", "/user?id=user_meadow_1", "/changes"):
+            page.goto(path)
+            look(f"tenant {path}")
         seen.complaints.clear()  # axe reads style sheets, which the policy for content forbids it
     assert found == {}

@@ -5,20 +5,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pdpapi.v1.audit_service_pb2 import DecisionRecord as PbRecord
+from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
+from pdpapi.v1.core_pb2 import ResourceRef as PbRef
 
 from examples.company import ANALYST, Company, company, history, write_history
 from pdp.audit import KIND_RECORD, encode
+from pdp.audit.transparency import new_key_file
 from pdp.console.forms import proof_of
 from pdp.model import (
     Actor,
     DecisionRecord,
     Effect,
     Grant,
+    InOrganization,
     Membership,
     Organization,
     Permission,
@@ -29,6 +35,7 @@ from pdp.model import (
     Rule,
     ToUser,
     User,
+    UserStatus,
 )
 from tests.kit.ports import free_port
 from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
@@ -42,6 +49,10 @@ HOSTILE_RESOURCE = ResourceRef("invoice", f"{MARKUP}&type=course#?%2f..")
 HOSTILE_DECISION = "01900000-0000-7000-8000-00000000beef"
 OUTSIDER = "user_harbor_0"
 """An owner, of everything in an organization."""
+AUDITOR = "user_auditor"
+"""Sees the console of org_meadow."""
+VIEWER = "user_viewer"
+"""Sees the console, and may not review."""
 HOURS = 2.0
 
 
@@ -53,9 +64,14 @@ def hostile(made: Company) -> Company:
         document=replace(
             document,
             permissions=(*document.permissions, Permission("invoice:print", MARKUP)),
-            roles=(*document.roles, Role("HOSTILE", MARKUP, ("EMPLOYEE",))),
+            roles=(
+                *document.roles,
+                Role("HOSTILE", MARKUP, ("EMPLOYEE",)),
+                Role("VIEWER"),
+            ),
             rules=(
                 *document.rules,
+                Rule("viewer", "VIEWER", Effect.ALLOW, "console:view"),
                 Rule(
                     "hostile",
                     "HOSTILE",
@@ -68,13 +84,23 @@ def hostile(made: Company) -> Company:
             users=(
                 *document.users,
                 User(HOSTILE_USER, FORMULA, MARKUP, attributes={MARKUP: MARKUP}),
+                User(AUDITOR),
+                User(VIEWER),
+                User("user_left", status=UserStatus.DISABLED),
             ),
             organizations=(*document.organizations, Organization(f"org_{MARKUP}", MARKUP, MARKUP)),
             memberships=(
                 *document.memberships,
                 Membership(f"org_{MARKUP}", HOSTILE_USER, f"org:{MARKUP}"),
+                Membership("org_meadow", AUDITOR, "org:member"),
             ),
-            grants=(*document.grants, Grant(f"grant {MARKUP}", "HOSTILE", ToUser(HOSTILE_USER))),
+            grants=(
+                *document.grants,
+                Grant(f"grant {MARKUP}", "HOSTILE", ToUser(HOSTILE_USER)),
+                Grant("auditor", "TENANT_AUDITOR", ToUser(AUDITOR), InOrganization("org_meadow")),
+                Grant("viewer", "VIEWER", ToUser(VIEWER)),
+                Grant("left", "EMPLOYEE", ToUser("user_left"), InOrganization("org_summit")),
+            ),
             resources=(
                 *document.resources,
                 Resource(
@@ -130,10 +156,10 @@ class Console:
         """A browser without a session."""
         return Visitor(self.origin, **options)
 
-    def signed_in(self, user: str = ANALYST) -> "Visitor":
+    def signed_in(self, user: str = ANALYST, **token: Any) -> "Visitor":
         """A browser of a user with a session."""
         visitor = self.client()
-        answer = visitor.sign_in(token_of(user))
+        answer = visitor.sign_in(token_of(user, **token))
         assert answer.status_code == 303, answer.text
         return visitor
 
@@ -186,8 +212,20 @@ def running_console(
     already."""
     made = made or hostile(company(3, 5, 6))
     listen = f"127.0.0.1:{free_port()}"
+    key = directory / "key.pem"
+    new_key_file("test.example", key)
     server = ServerProcess(
-        directory, {"CONSOLE": {"listen": listen}, "AUDIT_ALLOWS": True, **settings}
+        directory,
+        {
+            "CONSOLE": {"listen": listen, "report_key_file": str(key)},
+            "AUDIT_ALLOWS": True,
+            "AUDIT_TREE": {
+                "name": "test.example",
+                "signers": [{"key_file": str(key)}],
+                "checkpoint_seconds": 1,
+            },
+            **settings,
+        },
     )
     now = time.time()
     if not is_filled:
@@ -229,3 +267,24 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+
+
+def text_of(page: str) -> str:
+    """The visible text, with single spaces."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def recorded(console: Console, page: str = "sign-in", shown: str = "", **query: Any) -> PbRecord:
+    """The newest decision about a page that matches, once it is in SQL. `shown`: a text that has
+    its id, for other tests leave records of the same users."""
+    found: list[PbRecord] = []
+
+    def look() -> bool:
+        resource = PbRef(type="console", id=page)
+        request = ListDecisionsRequest(page_size=100, resource=resource, **query)
+        listed = console.stubs.audit.ListDecisions(request, timeout=5).decisions
+        found[:] = [record for record in listed if not shown or record.decision_id in shown]
+        return bool(found)
+
+    eventually(look, what=f"{query} is recorded")
+    return found[0]

@@ -2,13 +2,24 @@
 
 from typing import Final
 
-from pdp.console.pages import activity, decisions, people, playground, policy
+from pdp.console.pages import (
+    activity,
+    campaigns,
+    changes,
+    decisions,
+    people,
+    playground,
+    reviews,
+)
 
 PAGES: Final = (
     *activity.PAGES,
     *decisions.PAGES,
     *people.PAGES,
-    *policy.PAGES,
+    *reviews.PAGES,
+    *campaigns.PAGES,
+    *changes.PAGES,
     *playground.PAGES,
 )
 MENU: Final = tuple(page for page in PAGES if page.in_menu)
+MENU_OF_ORGANIZATION: Final = tuple(page for page in MENU if page.of_organization)

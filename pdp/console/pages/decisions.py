@@ -2,10 +2,17 @@
 
 from typing import Final
 
+from starlette.responses import Response
+
 from pdp.audit import DecisionFilter, Listed
+from pdp.audit.transparency import DamagedTreeError
+from pdp.audit.transparency.notes import unverified_checkpoint
+from pdp.audit.transparency.proofs import find_trees, prove_record, records_in_sql
 from pdp.console.pages.inputs import choice_of, next_page, time_of
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
-from pdp.errors import InvalidRequest, RequestError
+from pdp.console.rendering import address
+from pdp.console.tenant import decisions_of
+from pdp.errors import InvalidRequest, NotFound, RequestError
 from pdp.model import Effect, Reason
 
 PAGE_ROWS: Final = 50
@@ -23,7 +30,7 @@ def filter_of(visit: Visit) -> DecisionFilter:
         resource_id=visit.get("id") or None,
         effect=choice_of(visit.get("decision"), _EFFECTS, "decision"),
         reason=choice_of(visit.get("reason"), _REASONS, "reason"),
-        organization_id=visit.get("organization") or None,
+        organization_id=visit.organization or visit.get("organization") or None,
         caller=visit.get("caller") or None,
         reported_by=visit.get("reported_by") or None,
         not_before=time_of(visit.get("from"), "from"),
@@ -33,7 +40,7 @@ def filter_of(visit: Visit) -> DecisionFilter:
 
 async def search(parts: ConsoleParts, visit: Visit) -> Shown:
     """One page of the decisions that match, newest first."""
-    problem, found = "", Listed((), None)
+    problem, where, found = "", None, Listed((), None)
     after = visit.get("after")
     try:
         where = filter_of(visit)
@@ -44,9 +51,16 @@ async def search(parts: ConsoleParts, visit: Visit) -> Shown:
             lambda: parts.decision_log.list(where, after or None, PAGE_ROWS)
         )
     older = "" if found.after is None else next_page("/decisions", visit, after=found.after)
+    decisions = found.decisions
+    if visit.organization is not None:
+        decisions = decisions_of(decisions, visit.organization)
+        if where is not None and where.resource_id is not None:
+            # Also a page without rows would tell that members asked about such a resource.
+            decisions = [record for record in decisions if record.resource and record.resource.id]
+            older = older if decisions or not found.decisions else ""
     live = visit.get("live") == "1" and not after
     values = {
-        "found": found.decisions,
+        "found": decisions,
         "older": older,
         "newest": next_page("/decisions", visit, after="") if after else "",
         "toggle_live": next_page("/decisions", visit, after="", live="" if live else "1"),
@@ -64,17 +78,63 @@ async def search(parts: ConsoleParts, visit: Visit) -> Shown:
 async def show(parts: ConsoleParts, visit: Visit) -> Shown:
     """One decision, and how it would be decided now."""
     decision_id = visit.get("id")
-    first, *others = await parts.blocking(lambda: parts.decision_log.get(decision_id))
+    found = await parts.blocking(lambda: parts.decision_log.get(decision_id))
     explained, problem = None, ""
-    try:
-        explained = await parts.explainer.explain_recorded(decision_id, {}, {})
-    except RequestError as error:
-        problem = error.message
-    values = {"record": first, "others": others, "explained": explained, "problem": problem}
+    if visit.organization is not None:
+        # Without an explanation: it names grants and resources of others.
+        found = decisions_of(found, visit.organization)
+        if not found:
+            raise NotFound("decision", decision_id)
+    else:
+        try:
+            explained = await parts.explainer.explain_recorded(decision_id, {}, {})
+        except RequestError as error:
+            problem = error.message
+    first, *others = found
+    values = {
+        "record": first,
+        "others": others,
+        "explained": explained,
+        "problem": problem,
+        "has_trees": parts.trees is not None and visit.organization is None,
+    }
     return Shown("decision.html", values)
 
 
+async def proof(parts: ConsoleParts, visit: Visit) -> Shown | Response:
+    """The proof that a record is in the log, as `pdp audit prove` prints it."""
+    decision_id, found, problem = visit.get("id"), "", ""
+    try:
+        found = await parts.blocking(lambda: _proof(parts, decision_id))
+    except (DamagedTreeError, OSError) as error:
+        problem = str(error)
+    if found and visit.get("as") == "file":
+        name = 'attachment; filename="record.tlog-proof"'
+        return Response(found, media_type="text/plain", headers={"content-disposition": name})
+    note = found.partition("\n\n")[2]
+    values = {
+        "decision_id": decision_id,
+        "proof_text": found,
+        "note": note,
+        "checkpoint": unverified_checkpoint(note) if note else None,
+        "problem": problem,
+        "file": address("/proof", id=decision_id, **{"as": "file"}),
+    }
+    return Shown("proof.html", values)
+
+
+def _proof(parts: ConsoleParts, decision_id: str) -> str:
+    """Raises NotFound, DamagedTreeError, OSError, DatabaseUnavailable."""
+    if parts.trees is None:
+        raise DamagedTreeError("the log has no trees: audit_tree is not set")
+    found = records_in_sql(parts.store.engine, decision_id)
+    if not found:
+        raise NotFound("decision", decision_id)
+    return prove_record(find_trees([parts.trees]), found[0])
+
+
 PAGES = (
-    Page("/decisions", "decisions", "Decisions", search, in_menu=True),
-    Page("/decision", "decision", "Decision", show),
+    Page("/decisions", "decisions", "Decisions", search, in_menu=True, of_organization=True),
+    Page("/decision", "decision", "Decision", show, of_organization=True),
+    Page("/proof", "proof", "Proof of inclusion", proof),
 )

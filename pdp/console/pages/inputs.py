@@ -36,6 +36,16 @@ def choice_of(text: str, choices: Mapping[str, Any], field: str) -> Any:
     return choices[text]
 
 
+def number_of(text: str, field: str, low: int, high: int) -> int | None:
+    """A number of at least `low` and at most `high`; None: it is empty. Raises InvalidRequest."""
+    if not text:
+        return None
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(high))
+    if is_number and low <= int(text) <= high:
+        return int(text)
+    raise InvalidRequest(Violation(field, f"must be a number from {low} to {high}"))
+
+
 def object_of(text: str, field: str) -> Attributes:
     """A JSON object; empty text is an empty one. Raises InvalidRequest."""
     if not text.strip():

@@ -4,11 +4,20 @@ from typing import Any, Final
 
 from pdp.audit import DecisionFilter
 from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
+from pdp.console.tenant import decisions_of, facts_of
 from pdp.decision import Policy
 from pdp.decision.principal import holds
 from pdp.errors import NotFound
 from pdp.explainer import NamedActor
-from pdp.model import Actor, Question, Resource, ResourceRef, Role, User
+from pdp.model import (
+    Actor,
+    Membership,
+    Question,
+    Resource,
+    ResourceRef,
+    Role,
+    User,
+)
 
 PAGE_ROWS: Final = 25
 DECISIONS_MAX: Final = 10
@@ -19,6 +28,8 @@ SESSION: Final = "console"
 
 async def index(parts: ConsoleParts, visit: Visit) -> Shown:
     """Users, page by page, and roles."""
+    if visit.organization is not None:
+        return await _members(parts, visit, visit.organization)
     after = visit.get("after")
     users = await parts.blocking(
         lambda: parts.administrator.list(User, (after,) if after else None, PAGE_ROWS + 1)
@@ -34,19 +45,37 @@ async def index(parts: ConsoleParts, visit: Visit) -> Shown:
     return Shown("people.html", values)
 
 
+async def _members(parts: ConsoleParts, visit: Visit, organization: str) -> Shown:
+    """The members of an organization, page by page."""
+    key = (organization, visit.get("after"))
+    found = await parts.blocking(lambda: parts.administrator.list(Membership, key, PAGE_ROWS + 1))
+    members = [member for member in found if member.organization_id == organization]
+    values = {
+        "members": members[:PAGE_ROWS],
+        "after": members[PAGE_ROWS - 1].user_id if len(members) > PAGE_ROWS else "",
+        "is_first": not visit.get("after"),
+    }
+    return Shown("members.html", values)
+
+
 async def user(parts: ConsoleParts, visit: Visit) -> Shown:
     """What is stored about a user, their last decisions, and what they may do."""
     user_id = visit.get("id")
     view = await parts.replica.view(user_id, None, [])
-    facts = view.user
+    facts, organization = view.user, visit.organization
+    if organization is not None:
+        facts = facts_of(facts, organization)
     if facts is None:
         raise NotFound("user", user_id)
-    where = DecisionFilter(user_id=user_id)
+    where = DecisionFilter(user_id=user_id, organization_id=organization)
     last = await parts.blocking(lambda: parts.decision_log.list(where, None, DECISIONS_MAX))
+    decisions = last.decisions
+    if organization is not None:
+        decisions = decisions_of(decisions, organization)
     values = {
         "facts": facts,
         "attributes": sorted(facts.user.attributes.items()),
-        "decisions": last.decisions,
+        "decisions": decisions,
         "now": parts.clock(),
         "holds": holds,
         "revision": view.revision,
@@ -61,6 +90,8 @@ async def _answers(parts: ConsoleParts, visit: Visit, user_id: str) -> dict[str,
     """What the user may do on the resource that was asked about, and the explanation of the
     permission that was asked about."""
     answers: dict[str, Any] = {"allowed": None, "denied": None, "explained": None}
+    if visit.organization is not None:
+        return answers  # they depend on grants and resources of others
     organization, permission = visit.get("organization") or None, visit.get("permission")
     type_, id_ = visit.get("type"), visit.get("resource")
     actor = NamedActor(Actor(user_id, SESSION, organization))
@@ -134,8 +165,8 @@ def _inheritors(policy: Policy, name: str) -> list[Role]:
 
 
 PAGES = (
-    Page("/people", "people", "People", index, in_menu=True),
-    Page("/user", "user", "User", user),
+    Page("/people", "people", "People", index, in_menu=True, of_organization=True),
+    Page("/user", "user", "User", user, of_organization=True),
     Page("/role", "role", "Role", role),
     Page("/resource", "resource", "Resource", resource),
 )

@@ -113,4 +113,4 @@ def _minutes(text: str) -> float | None:
     return float(text[:9])
 
 
-PAGES = (Page("/try", "try", "Try it", show, in_menu=True, takes_form=True),)
+PAGES = (Page("/try", "try", "Try it", show, in_menu=True, methods=("GET", "POST")),)

@@ -12,7 +12,7 @@ itself, so a clock that jumps does not matter. ADR 12 has the whole argument.
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from pdp.database.engine import begin_poll, connect_to_poll, database_errors
+from pdp.database.engine import begin_poll, begin_read, connect_to_poll, database_errors
 from pdp.errors import DatabaseUnavailable, FactsStale
 from pdp.facts.store import tables
 from pdp.facts.store.state import State, read_state, state_columns, state_of
@@ -42,6 +42,26 @@ _NOW: Mapping[str, ColumnElement[float]] = {
     "sqlite": literal_column("(julianday('now') - 2440587.5) * 86400.0"),
 }
 _NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReplica:
+    """What the database knows about a replica."""
+
+    id: str
+    staleness_seconds_max: float
+    """How long it may answer without a confirmation that it is current."""
+    silent_seconds: float
+    """Since it refreshed its row, which it does every REFRESH_SECONDS."""
+
+
+def known_replicas(engine: Engine) -> Sequence[KnownReplica]:
+    """Returns all replicas that have a row, by id. Raises DatabaseUnavailable."""
+    row = tables.replicas.c
+    silent = _NOW[engine.dialect.name] - row.seen_at
+    query = select(row.id, row.staleness_seconds_max, silent).order_by(row.id)
+    with begin_read(engine) as connection:
+        return [KnownReplica(*found) for found in connection.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)

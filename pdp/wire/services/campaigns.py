@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pdpapi.v1 import review_service_pb2 as pb
 
-from pdp import names
-from pdp.errors import CallerNotAllowed, InvalidRequest, LimitExceeded, Violation
-from pdp.limits import MESSAGE_BYTES_MAX, NAME_CHARACTERS_MAX
+from pdp.errors import CallerNotAllowed, InvalidRequest, Violation
+from pdp.limits import MESSAGE_BYTES_MAX
 from pdp.reviews import Campaign, CampaignItem, Campaigns, Outcome
 from pdp.wire.callers import ANONYMOUS, Caller
 from pdp.wire.convert import entities
@@ -30,14 +29,6 @@ def campaign_methods(
 
     def create(request: pb.CreateCampaignRequest, caller: Caller) -> pb.CreateCampaignResponse:
         _require_name(caller, "CreateCampaign")
-        _check_prose(request.name, "name")
-        if len(request.name) > NAME_CHARACTERS_MAX:
-            raise LimitExceeded("name_characters_max", NAME_CHARACTERS_MAX, len(request.name))
-        wrong = names.check_role(request.role, "role") if request.role else None
-        if request.organization_id:
-            wrong = wrong or names.check_identifier(request.organization_id, "organization_id")
-        if wrong is not None:
-            raise InvalidRequest(wrong)
         campaign = campaigns.create(
             request.name,
             caller.name,
@@ -58,7 +49,6 @@ def campaign_methods(
         return response
 
     def list_items(request: pb.ListCampaignItemsRequest, _: Caller) -> pb.ListCampaignItemsResponse:
-        _check_id(request.campaign_id)
         size, after = page_size(request), pages.after(request)
         page = campaigns.items(request.campaign_id, int(after[0]) if after else 0, size)
         response = pb.ListCampaignItemsResponse(campaign=_campaign_message(page.campaign))
@@ -73,8 +63,6 @@ def campaign_methods(
         request: pb.DecideCampaignItemRequest, caller: Caller
     ) -> pb.DecideCampaignItemResponse:
         _require_name(caller, "DecideCampaignItem")
-        _check_id(request.campaign_id)
-        _check_prose(request.reason, "reason")
         outcome = _OUTCOME_OF.get(request.outcome)
         if outcome is None:
             raise InvalidRequest(Violation("outcome", f"{request.outcome} is not an outcome"))
@@ -136,20 +124,6 @@ def _require_name(caller: Caller, method: str) -> None:
         )
 
 
-def _check_id(campaign_id: str) -> None:
-    wrong = names.check_identifier(campaign_id, "campaign_id")
-    if wrong is not None:
-        raise InvalidRequest(wrong)
-
-
-def _check_prose(text: str, field: str) -> None:
-    wrong = names.check_description(text, field)
-    if not text.strip():
-        wrong = Violation(field, "must not be empty")
-    if wrong is not None:
-        raise InvalidRequest(wrong)
-
-
 def _campaign_message(campaign: Campaign) -> pb.Campaign:
     message = pb.Campaign(
         id=campaign.id,
@@ -165,12 +139,7 @@ def _campaign_message(campaign: Campaign) -> pb.Campaign:
 
 def _item_message(item: CampaignItem) -> pb.CampaignItem:
     message = pb.CampaignItem(number=item.number, grant=entities.grant_message(item.grant))
-    if item.now is None:
-        message.state = pb.CAMPAIGN_GRANT_STATE_GONE
-    elif item.now == item.grant:
-        message.state = pb.CAMPAIGN_GRANT_STATE_UNCHANGED
-    else:
-        message.state = pb.CAMPAIGN_GRANT_STATE_CHANGED
+    message.state = pb.CampaignGrantState.Value(f"CAMPAIGN_GRANT_STATE_{item.state.upper()}")
     verdict = item.verdict
     if verdict is not None:
         message.verdict.outcome = OUTCOMES[verdict.outcome]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.cli.listing import csv_text
+from pdp.printable import csv_text
 
 SEPARATORS = [",", ";", "\t", "|"]
 STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r")

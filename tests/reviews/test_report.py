@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from pdpapi.v1 import review_service_pb2 as pb
 
-from pdp.cli.review_report import csv_report, html_report, read_key, write_signed
+from pdp.reviews import Campaign
+from pdp.reviews.report import ITEM_COLUMNS, csv_report, html_report, read_key, signed_report
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -54,17 +54,13 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
-def campaign_of(text: str) -> tuple[pb.Campaign, list[pb.CampaignItem]]:
-    item = pb.CampaignItem(number=1, state=pb.CAMPAIGN_GRANT_STATE_UNCHANGED)
-    item.grant.id = item.grant.user_id = item.grant.organization_id = item.grant.role = text
-    item.verdict.reviewer = item.verdict.reason = text
-    item.verdict.outcome = pb.REVIEW_OUTCOME_CERTIFIED
-    return pb.Campaign(id="c1", name=text, created_by=text, items=1, decided=1), [item]
+def report_of(text: str) -> tuple[Campaign, list[list[str]]]:
+    return Campaign("c1", text, text, 0.0, 0, 1, 1), [["1", *[text] * (len(ITEM_COLUMNS) - 1)]]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_text_stays_text_in_the_page(hostile: str) -> None:
-    text = html_report(*campaign_of(hostile))
+    text = html_report(*report_of(hostile))
     page = Page(text)
     assert page.tags <= TAGS
     assert page.attributes <= {"lang", "charset", "http-equiv", "content", "scope"}
@@ -76,14 +72,14 @@ def test_hostile_text_stays_text_in_the_page(hostile: str) -> None:
 
 
 def test_the_page_loads_nothing() -> None:
-    text = html_report(*campaign_of("x"))
+    text = html_report(*report_of("x"))
     assert not [
         word for word in ("src=", "href=", "url(", "@import", "http:", "<script") if word in text
     ]
 
 
 def test_each_row_of_the_table_names_its_campaign() -> None:
-    head, row = csv_report(*campaign_of("=1")).splitlines()
+    head, row = csv_report(*report_of("=1")).splitlines()
     assert head.startswith('"campaign","name","revision","number"')
     assert row.startswith('"c1","\'=1","0","1"')
 
@@ -95,12 +91,12 @@ def pem_of(key: "Ed25519PrivateKey | rsa.RSAPrivateKey") -> bytes:
 def test_the_signature_is_over_the_whole_file(tmp_path: Path) -> None:
     signer = Ed25519PrivateKey.generate()
     (tmp_path / "key.pem").write_bytes(pem_of(signer))
-    file = tmp_path / "review.html"
-    write_signed(file, "é\U0001f600", read_key(tmp_path / "key.pem"))
-    signature = (tmp_path / "review.html.sig").read_bytes()
-    signer.public_key().verify(signature, file.read_bytes())
+    files = signed_report(*report_of("é\U0001f600"), read_key(tmp_path / "key.pem"))
+    assert list(files) == [f"review-c1.{end}" for end in ("html", "html.sig", "csv", "csv.sig")]
+    signature, content = files["review-c1.html.sig"], files["review-c1.html"]
+    signer.public_key().verify(signature, content)
     with pytest.raises(InvalidSignature):
-        signer.public_key().verify(signature, file.read_bytes() + b" ")
+        signer.public_key().verify(signature, content + b" ")
 
 
 @pytest.mark.parametrize("content", [b"", b"secret", b"-----BEGIN PRIVATE KEY-----\nAA\n"])
