@@ -33,7 +33,7 @@ from pdp.audit.coverage import Coverage, Missing, Period, Uncovered
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
-from pdp.audit.queries import DecisionFilter, DecisionLog, Followed
+from pdp.audit.queries import DecisionFilter, DecisionLog, Followed, Gap
 from pdp.audit.record_building import build_records
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
@@ -62,6 +62,7 @@ __all__ = [
     "Findings",
     "Followed",
     "Frame",
+    "Gap",
     "Log",
     "MalformedRecordError",
     "Missing",

@@ -47,15 +47,13 @@ def list_changes(
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    query = pb.ListChangesRequest(kind=kind, key=entity or (), caller=caller)
+    query = query_of(caller=caller, since=since, until=until)
+    query.kind = kind
+    query.key.extend(entity or ())
     if source:
         query.source = member(pb.ChangeSource, _SOURCE, source, "--source")
-    if since is not None:
-        query.not_before.FromDatetime(since)
-    if until is not None:
-        query.before.FromDatetime(until)
     with connected(connection) as channel:
-        found = _newest(AuditServiceStub(channel), query, connection)
+        found = newest(AuditServiceStub(channel), query, connection)
         if as_json:
             for record in islice(found, limit):
                 _print_json(record)
@@ -66,7 +64,21 @@ def list_changes(
             say(f"there are more than these {len(rows)}: --limit shows more, --json all")
 
 
-def _newest(
+def query_of(
+    *, caller: str, since: datetime | None, until: datetime | None
+) -> "pb.ListChangesRequest":
+    """The query of these options."""
+    from pdpapi.v1 import audit_service_pb2 as pb
+
+    query = pb.ListChangesRequest(caller=caller)
+    if since is not None:
+        query.not_before.FromDatetime(since)
+    if until is not None:
+        query.before.FromDatetime(until)
+    return query
+
+
+def newest(
     stub: "AuditServiceStub", query: "pb.ListChangesRequest", connection: Connection
 ) -> "Iterator[pb.AdministrationRecord]":
     """All that the query finds, newest first, page by page as it is read."""

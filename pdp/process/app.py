@@ -160,6 +160,7 @@ class Service:
             **self._clock.gauges(),
             **self._verifier.gauges(),
             **self._recorder.gauges(),
+            **self._administration_log.gauges(),
             **(self._notary.gauges() if self._notary is not None else {}),
             "pdp_audit_shipping_failures": (
                 "Attempts to copy the log into SQL that failed.",

@@ -27,49 +27,51 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pdpapi.v1 import core_pb2 as pdpapi_dot_v1_dot_core__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xee\x04\n\x0e\x44\x65\x63isionRecord\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12.\n\ndecided_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12*\n\x0b\x64\x65nial_kind\x18\x04 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x05 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x1f\n\x05\x61\x63tor\x18\x06 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x12\n\npermission\x18\x07 \x01(\t\x12(\n\x08resource\x18\x08 \x01(\x0b\x32\x16.pdpapi.v1.ResourceRef\x12 \n\x18resource_organization_id\x18\t \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\n \x01(\t\x12\x0f\n\x07rule_id\x18\x0b \x01(\t\x12\x10\n\x08grant_id\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x19\n\x11token_fingerprint\x18\x0e \x01(\t\x12\x10\n\x08token_id\x18\x0f \x01(\t\x12\'\n\x06source\x18\x10 \x01(\x0e\x32\x17.pdpapi.v1.AnswerSource\x12\x13\n\x0breported_by\x18\x11 \x01(\t\x12\x0f\n\x07request\x18\x12 \x01(\t\x12\x13\n\x0boccurrences\x18\x13 \x01(\x04\x12\x33\n\x0flast_decided_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05query\x18\x15 \x01(\t\"\xf8\x02\n\x14ListDecisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x12\n\npermission\x18\x04 \x01(\t\x12(\n\x08resource\x18\x05 \x01(\x0b\x32\x16.pdpapi.v1.ResourceRef\x12%\n\x08\x64\x65\x63ision\x18\x06 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12)\n\x06reason\x18\x07 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x17\n\x0forganization_id\x18\x08 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\t \x01(\t\x12.\n\nnot_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x62\x65\x66ore\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breported_by\x18\x0c \x01(\t\"^\n\x15ListDecisionsResponse\x12,\n\tdecisions\x18\x01 \x03(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x16\x46ollowDecisionsRequest\x12.\n\x05query\x18\x01 \x01(\x0b\x32\x1f.pdpapi.v1.ListDecisionsRequest\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66rom_end\x18\x03 \x01(\x08\"O\n\x10\x46ollowedDecision\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"g\n\x17\x46ollowDecisionsResponse\x12.\n\tdecisions\x18\x01 \x03(\x0b\x32\x1b.pdpapi.v1.FollowedDecision\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0c\n\x04more\x18\x03 \x01(\x08\")\n\x12GetDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"m\n\x13GetDecisionResponse\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12)\n\x06others\x18\x02 \x03(\x0b\x32\x19.pdpapi.v1.DecisionRecord\"\xd4\x02\n\x14\x41\x64ministrationRecord\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\r\x12/\n\x0brecorded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06source\x18\x05 \x01(\x0e\x32\x17.pdpapi.v1.ChangeSource\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x0b\n\x03key\x18\t \x03(\t\x12\'\n\x06\x62\x65\x66ore\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0bmessage_ids\x18\x0c \x03(\t\x12\x10\n\x08sync_run\x18\r \x01(\x04\"\xeb\x01\n\x12ListChangesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x03(\t\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12\'\n\x06source\x18\x06 \x01(\x0e\x32\x17.pdpapi.v1.ChangeSource\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x13ListChangesResponse\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.pdpapi.v1.AdministrationRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x08LogPlace\x12\x0f\n\x07segment\x18\x01 \x01(\x03\x12\x13\n\x0b\x62yte_offset\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"?\n\x08LogFrame\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.pdpapi.v1.FrameKind\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x81\x01\n\x16ReportDecisionsRequest\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\"\n\x05start\x18\x03 \x01(\x0b\x32\x13.pdpapi.v1.LogPlace\x12#\n\x06\x66rames\x18\x04 \x03(\x0b\x32\x13.pdpapi.v1.LogFrame\"h\n\x17ReportDecisionsResponse\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pdpapi.v1.LogPlace\x12)\n\x08refusals\x18\x02 \x03(\x0b\x32\x17.pdpapi.v1.FrameRefusal\"5\n\x0c\x46rameRefusal\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*\xd2\x01\n\x0c\x43hangeSource\x12\x1d\n\x19\x43HANGE_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_SOURCE_API\x10\x01\x12\x19\n\x15\x43HANGE_SOURCE_COMMAND\x10\x02\x12\x1f\n\x1b\x43HANGE_SOURCE_CLERK_WEBHOOK\x10\x03\x12\x1c\n\x18\x43HANGE_SOURCE_CLERK_SYNC\x10\x04\x12\x17\n\x13\x43HANGE_SOURCE_TOKEN\x10\x05\x12\x19\n\x15\x43HANGE_SOURCE_UNNAMED\x10\x06*R\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RAME_KIND_RECORD\x10\x01\x12\x12\n\x0e\x46RAME_KIND_GAP\x10\x02\x32\xb2\x03\n\x0c\x41uditService\x12R\n\rListDecisions\x12\x1f.pdpapi.v1.ListDecisionsRequest\x1a .pdpapi.v1.ListDecisionsResponse\x12X\n\x0f\x46ollowDecisions\x12!.pdpapi.v1.FollowDecisionsRequest\x1a\".pdpapi.v1.FollowDecisionsResponse\x12L\n\x0bGetDecision\x12\x1d.pdpapi.v1.GetDecisionRequest\x1a\x1e.pdpapi.v1.GetDecisionResponse\x12L\n\x0bListChanges\x12\x1d.pdpapi.v1.ListChangesRequest\x1a\x1e.pdpapi.v1.ListChangesResponse\x12X\n\x0fReportDecisions\x12!.pdpapi.v1.ReportDecisionsRequest\x1a\".pdpapi.v1.ReportDecisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpdpapi/v1/audit_service.proto\x12\tpdpapi.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdpapi/v1/core.proto\"\xee\x04\n\x0e\x44\x65\x63isionRecord\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12.\n\ndecided_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12*\n\x0b\x64\x65nial_kind\x18\x04 \x01(\x0e\x32\x15.pdpapi.v1.DenialKind\x12)\n\x06reason\x18\x05 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x1f\n\x05\x61\x63tor\x18\x06 \x01(\x0b\x32\x10.pdpapi.v1.Actor\x12\x12\n\npermission\x18\x07 \x01(\t\x12(\n\x08resource\x18\x08 \x01(\x0b\x32\x16.pdpapi.v1.ResourceRef\x12 \n\x18resource_organization_id\x18\t \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\n \x01(\t\x12\x0f\n\x07rule_id\x18\x0b \x01(\t\x12\x10\n\x08grant_id\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x19\n\x11token_fingerprint\x18\x0e \x01(\t\x12\x10\n\x08token_id\x18\x0f \x01(\t\x12\'\n\x06source\x18\x10 \x01(\x0e\x32\x17.pdpapi.v1.AnswerSource\x12\x13\n\x0breported_by\x18\x11 \x01(\t\x12\x0f\n\x07request\x18\x12 \x01(\t\x12\x13\n\x0boccurrences\x18\x13 \x01(\x04\x12\x33\n\x0flast_decided_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05query\x18\x15 \x01(\t\"\xf8\x02\n\x14ListDecisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x12\n\npermission\x18\x04 \x01(\t\x12(\n\x08resource\x18\x05 \x01(\x0b\x32\x16.pdpapi.v1.ResourceRef\x12%\n\x08\x64\x65\x63ision\x18\x06 \x01(\x0e\x32\x13.pdpapi.v1.Decision\x12)\n\x06reason\x18\x07 \x01(\x0e\x32\x19.pdpapi.v1.DecisionReason\x12\x17\n\x0forganization_id\x18\x08 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\t \x01(\t\x12.\n\nnot_before\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x62\x65\x66ore\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breported_by\x18\x0c \x01(\t\"^\n\x15ListDecisionsResponse\x12,\n\tdecisions\x18\x01 \x03(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x01\n\x16\x46ollowDecisionsRequest\x12.\n\x05query\x18\x01 \x01(\x0b\x32\x1f.pdpapi.v1.ListDecisionsRequest\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66rom_end\x18\x03 \x01(\x08\x12\x1d\n\x15with_changes_and_gaps\x18\x04 \x01(\x08\x12\x15\n\rcount_waiting\x18\x05 \x01(\x08\"\x9d\x01\n\x10\x46ollowedDecision\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12/\n\x06\x63hange\x18\x03 \x01(\x0b\x32\x1f.pdpapi.v1.AdministrationRecord\x12\x1b\n\x03gap\x18\x04 \x01(\x0b\x32\x0e.pdpapi.v1.Gap\"F\n\x03Gap\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x04\x12.\n\nnoticed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x17\x46ollowDecisionsResponse\x12.\n\tdecisions\x18\x01 \x03(\x0b\x32\x1b.pdpapi.v1.FollowedDecision\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x14\n\x07waiting\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_waiting\")\n\x12GetDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"m\n\x13GetDecisionResponse\x12+\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x19.pdpapi.v1.DecisionRecord\x12)\n\x06others\x18\x02 \x03(\x0b\x32\x19.pdpapi.v1.DecisionRecord\"\xd4\x02\n\x14\x41\x64ministrationRecord\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\r\x12/\n\x0brecorded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06source\x18\x05 \x01(\x0e\x32\x17.pdpapi.v1.ChangeSource\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0c\n\x04kind\x18\x08 \x01(\t\x12\x0b\n\x03key\x18\t \x03(\t\x12\'\n\x06\x62\x65\x66ore\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0bmessage_ids\x18\x0c \x03(\t\x12\x10\n\x08sync_run\x18\r \x01(\x04\"\xeb\x01\n\x12ListChangesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x03(\t\x12\x0e\n\x06\x63\x61ller\x18\x05 \x01(\t\x12\'\n\x06source\x18\x06 \x01(\x0e\x32\x17.pdpapi.v1.ChangeSource\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x13ListChangesResponse\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.pdpapi.v1.AdministrationRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x08LogPlace\x12\x0f\n\x07segment\x18\x01 \x01(\x03\x12\x13\n\x0b\x62yte_offset\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"?\n\x08LogFrame\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.pdpapi.v1.FrameKind\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x81\x01\n\x16ReportDecisionsRequest\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\"\n\x05start\x18\x03 \x01(\x0b\x32\x13.pdpapi.v1.LogPlace\x12#\n\x06\x66rames\x18\x04 \x03(\x0b\x32\x13.pdpapi.v1.LogFrame\"h\n\x17ReportDecisionsResponse\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pdpapi.v1.LogPlace\x12)\n\x08refusals\x18\x02 \x03(\x0b\x32\x17.pdpapi.v1.FrameRefusal\"5\n\x0c\x46rameRefusal\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*\xd2\x01\n\x0c\x43hangeSource\x12\x1d\n\x19\x43HANGE_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_SOURCE_API\x10\x01\x12\x19\n\x15\x43HANGE_SOURCE_COMMAND\x10\x02\x12\x1f\n\x1b\x43HANGE_SOURCE_CLERK_WEBHOOK\x10\x03\x12\x1c\n\x18\x43HANGE_SOURCE_CLERK_SYNC\x10\x04\x12\x17\n\x13\x43HANGE_SOURCE_TOKEN\x10\x05\x12\x19\n\x15\x43HANGE_SOURCE_UNNAMED\x10\x06*R\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RAME_KIND_RECORD\x10\x01\x12\x12\n\x0e\x46RAME_KIND_GAP\x10\x02\x32\xb2\x03\n\x0c\x41uditService\x12R\n\rListDecisions\x12\x1f.pdpapi.v1.ListDecisionsRequest\x1a .pdpapi.v1.ListDecisionsResponse\x12X\n\x0f\x46ollowDecisions\x12!.pdpapi.v1.FollowDecisionsRequest\x1a\".pdpapi.v1.FollowDecisionsResponse\x12L\n\x0bGetDecision\x12\x1d.pdpapi.v1.GetDecisionRequest\x1a\x1e.pdpapi.v1.GetDecisionResponse\x12L\n\x0bListChanges\x12\x1d.pdpapi.v1.ListChangesRequest\x1a\x1e.pdpapi.v1.ListChangesResponse\x12X\n\x0fReportDecisions\x12!.pdpapi.v1.ReportDecisionsRequest\x1a\".pdpapi.v1.ReportDecisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdpapi.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGESOURCE']._serialized_start=2799
-  _globals['_CHANGESOURCE']._serialized_end=3009
-  _globals['_FRAMEKIND']._serialized_start=3011
-  _globals['_FRAMEKIND']._serialized_end=3093
+  _globals['_CHANGESOURCE']._serialized_start=3040
+  _globals['_CHANGESOURCE']._serialized_end=3250
+  _globals['_FRAMEKIND']._serialized_start=3252
+  _globals['_FRAMEKIND']._serialized_end=3334
   _globals['_DECISIONRECORD']._serialized_start=130
   _globals['_DECISIONRECORD']._serialized_end=752
   _globals['_LISTDECISIONSREQUEST']._serialized_start=755
   _globals['_LISTDECISIONSREQUEST']._serialized_end=1131
   _globals['_LISTDECISIONSRESPONSE']._serialized_start=1133
   _globals['_LISTDECISIONSRESPONSE']._serialized_end=1227
-  _globals['_FOLLOWDECISIONSREQUEST']._serialized_start=1229
-  _globals['_FOLLOWDECISIONSREQUEST']._serialized_end=1335
-  _globals['_FOLLOWEDDECISION']._serialized_start=1337
-  _globals['_FOLLOWEDDECISION']._serialized_end=1416
-  _globals['_FOLLOWDECISIONSRESPONSE']._serialized_start=1418
-  _globals['_FOLLOWDECISIONSRESPONSE']._serialized_end=1521
-  _globals['_GETDECISIONREQUEST']._serialized_start=1523
-  _globals['_GETDECISIONREQUEST']._serialized_end=1564
-  _globals['_GETDECISIONRESPONSE']._serialized_start=1566
-  _globals['_GETDECISIONRESPONSE']._serialized_end=1675
-  _globals['_ADMINISTRATIONRECORD']._serialized_start=1678
-  _globals['_ADMINISTRATIONRECORD']._serialized_end=2018
-  _globals['_LISTCHANGESREQUEST']._serialized_start=2021
-  _globals['_LISTCHANGESREQUEST']._serialized_end=2256
-  _globals['_LISTCHANGESRESPONSE']._serialized_start=2258
-  _globals['_LISTCHANGESRESPONSE']._serialized_end=2354
-  _globals['_LOGPLACE']._serialized_start=2356
-  _globals['_LOGPLACE']._serialized_end=2438
-  _globals['_LOGFRAME']._serialized_start=2440
-  _globals['_LOGFRAME']._serialized_end=2503
-  _globals['_REPORTDECISIONSREQUEST']._serialized_start=2506
-  _globals['_REPORTDECISIONSREQUEST']._serialized_end=2635
-  _globals['_REPORTDECISIONSRESPONSE']._serialized_start=2637
-  _globals['_REPORTDECISIONSRESPONSE']._serialized_end=2741
-  _globals['_FRAMEREFUSAL']._serialized_start=2743
-  _globals['_FRAMEREFUSAL']._serialized_end=2796
-  _globals['_AUDITSERVICE']._serialized_start=3096
-  _globals['_AUDITSERVICE']._serialized_end=3530
+  _globals['_FOLLOWDECISIONSREQUEST']._serialized_start=1230
+  _globals['_FOLLOWDECISIONSREQUEST']._serialized_end=1390
+  _globals['_FOLLOWEDDECISION']._serialized_start=1393
+  _globals['_FOLLOWEDDECISION']._serialized_end=1550
+  _globals['_GAP']._serialized_start=1552
+  _globals['_GAP']._serialized_end=1622
+  _globals['_FOLLOWDECISIONSRESPONSE']._serialized_start=1625
+  _globals['_FOLLOWDECISIONSRESPONSE']._serialized_end=1762
+  _globals['_GETDECISIONREQUEST']._serialized_start=1764
+  _globals['_GETDECISIONREQUEST']._serialized_end=1805
+  _globals['_GETDECISIONRESPONSE']._serialized_start=1807
+  _globals['_GETDECISIONRESPONSE']._serialized_end=1916
+  _globals['_ADMINISTRATIONRECORD']._serialized_start=1919
+  _globals['_ADMINISTRATIONRECORD']._serialized_end=2259
+  _globals['_LISTCHANGESREQUEST']._serialized_start=2262
+  _globals['_LISTCHANGESREQUEST']._serialized_end=2497
+  _globals['_LISTCHANGESRESPONSE']._serialized_start=2499
+  _globals['_LISTCHANGESRESPONSE']._serialized_end=2595
+  _globals['_LOGPLACE']._serialized_start=2597
+  _globals['_LOGPLACE']._serialized_end=2679
+  _globals['_LOGFRAME']._serialized_start=2681
+  _globals['_LOGFRAME']._serialized_end=2744
+  _globals['_REPORTDECISIONSREQUEST']._serialized_start=2747
+  _globals['_REPORTDECISIONSREQUEST']._serialized_end=2876
+  _globals['_REPORTDECISIONSRESPONSE']._serialized_start=2878
+  _globals['_REPORTDECISIONSRESPONSE']._serialized_end=2982
+  _globals['_FRAMEREFUSAL']._serialized_start=2984
+  _globals['_FRAMEREFUSAL']._serialized_end=3037
+  _globals['_AUDITSERVICE']._serialized_start=3337
+  _globals['_AUDITSERVICE']._serialized_end=3771
 # @@protoc_insertion_point(module_scope)
