@@ -47,10 +47,10 @@ from pdp.process.certificates import examine_certificates
 from pdp.process.lifecycle import Check, Lifecycle, Part, audit_part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
+from pdp.process.traces import application_type
 from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
-    Application,
     Callers,
     Health,
     Pages,
@@ -236,7 +236,7 @@ class Service:
             *watchers.methods(),
             *health.methods(),
         )
-        self.application = Application(
+        self.application = application_type(settings.traces_url, "pdp")(
             Callers(settings.callers),
             (*methods, *reflection_methods(method.service for method in methods)),
             self._metrics.observe_rpc,
