@@ -35,7 +35,7 @@ from pdp.audit.coverage import Coverage, Missing, Period, Process, Uncovered, re
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
-from pdp.audit.queries import DecisionFilter, DecisionLog, Followed, Listed
+from pdp.audit.queries import DecisionFilter, DecisionLog, Followed, Gap, Listed
 from pdp.audit.record_building import build_records
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
@@ -65,6 +65,7 @@ __all__ = [
     "Findings",
     "Followed",
     "Frame",
+    "Gap",
     "Listed",
     "Log",
     "MalformedRecordError",

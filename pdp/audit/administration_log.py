@@ -16,7 +16,17 @@ from itertools import groupby
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    func,
+    select,
+    text,
+    tuple_,
+)
 
 from pdp.administration_records import AdministrationRecord, Source, decode, entity_digest
 from pdp.audit.destinations import put_place, read_place
@@ -26,6 +36,7 @@ from pdp.audit.tables import audit_shipping
 from pdp.concurrency.background import BackgroundTask
 from pdp.database.administration_table import administration_places, administration_records
 from pdp.database.engine import begin_read, begin_write
+from pdp.gauges import Gauges
 from pdp.model import Key
 
 ORIGIN: Final = "@administration"
@@ -34,6 +45,8 @@ KIND_ADMINISTRATION: Final = b"A"
 """The kind of the frames. No segment holds one."""
 APPEND_ROWS: Final = 1_000
 """In one transaction."""
+WAITING_ROWS_MAX: Final = 100_000
+"""Up to which waiting records are counted."""
 APPEND_SECONDS: Final = 1.0
 BACKLOG_SECONDS: Final = 0.25
 """Pause between the transactions of a backlog. SQLite has one writer at a time, and those that wait
@@ -66,6 +79,7 @@ class AdministrationLog:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._waiting = 0
         self._task = BackgroundTask(
             "administration-log",
             self._append,
@@ -107,9 +121,32 @@ class AdministrationLog:
         with begin_read(self._engine) as connection:
             return [decode(payload) for payload in connection.execute(statement).scalars()]
 
+    def gauges(self) -> Gauges:
+        """Returns the gauges for metrics."""
+        return {
+            "pdp_audit_waiting_changes": (
+                "Administration records that wait to be appended to the log.",
+                lambda: self._waiting,
+            )
+        }
+
     def _append(self) -> float:
-        has_more = append_records(self._engine) == APPEND_ROWS
-        return BACKLOG_SECONDS if has_more else APPEND_SECONDS
+        self._waiting = waiting_records(self._engine)
+        if self._waiting:
+            appended = append_records(self._engine)
+            self._waiting = max(0, self._waiting - appended)
+        return BACKLOG_SECONDS if self._waiting else APPEND_SECONDS
+
+
+def waiting_records(engine: Engine) -> int:
+    """Returns the number of records without a place, up to WAITING_ROWS_MAX.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
+    with begin_read(engine) as connection:
+        new = _new(connection, WAITING_ROWS_MAX).with_only_columns(_records.revision).subquery()
+        return connection.execute(select(func.count()).select_from(new)).scalar_one()
 
 
 def append_records(engine: Engine) -> int:
@@ -121,9 +158,6 @@ def append_records(engine: Engine) -> int:
     Raises:
         DatabaseUnavailable: The database does not answer.
     """
-    with begin_read(engine) as connection:
-        if connection.execute(_new(connection, 1)).first() is None:
-            return 0
     with begin_write(engine) as connection:
         if connection.dialect.name == "postgresql":
             # On SQLite, the write lock is already held.
@@ -186,8 +220,25 @@ def log_ids(connection: Connection) -> Sequence[str]:
     return connection.execute(statement).scalars().all()
 
 
+def records_between(
+    connection: Connection, log_id: str, first: int, end: int, limit: int
+) -> Iterator[tuple[int, AdministrationRecord]]:
+    """Yields up to `limit` records of a log with positions from `first` to before `end`, each with
+    its position."""
+    same = (_records.revision == _places.revision) & (_records.number == _places.number)
+    statement = (
+        select(_places.position, _records.record)
+        .join_from(administration_places, administration_records, same)
+        .where(_places.log_id == log_id, _places.position >= first, _places.position < end)
+        .order_by(_places.position)
+        .limit(limit)
+    )
+    for position, payload in connection.execute(statement):
+        yield position, decode(payload)
+
+
 def _new(connection: Connection, limit: int) -> Select[Any]:
-    """Returns the query for the records without a place, in their order."""
+    """Returns the query for up to `limit` records without a place, in their order."""
     last = connection.execute(
         select(_places.revision, _places.number)
         .order_by(_places.revision.desc(), _places.number.desc())

@@ -112,6 +112,15 @@ def end_of_order(connection: Connection) -> Cursor:
     return last.at(last.end)
 
 
+def places_after(connection: Connection, cursor: Cursor) -> int:
+    """Returns the number of places after a cursor that this order has given."""
+    order = audit_order.c
+    places = func.coalesce(func.sum(order.end - order.first), 0)
+    later = connection.execute(select(places).where(order.number > cursor.number)).scalar_one()
+    end = connection.execute(select(order.end).where(order.number == cursor.number)).scalar()
+    return int(later) + (0 if end is None else end - cursor.position)
+
+
 def ranges_from(connection: Connection, cursor: Cursor, limit: int) -> list[tuple[Range, int]]:
     """Returns up to `limit` ranges from a cursor on, each with the position to begin at.
 

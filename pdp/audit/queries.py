@@ -6,17 +6,29 @@ reach back the farthest. The other filters are written so that no index serves t
 needs no statistics.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import floor
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, select, text
 
-from pdp.audit.order import Cursor, Range, end_of_order, number_new, ranges_from
+from pdp.administration_records import AdministrationRecord
+from pdp.audit.administration_log import ORIGIN as ADMINISTRATION
+from pdp.audit.administration_log import records_between
+from pdp.audit.order import (
+    Cursor,
+    Range,
+    end_of_order,
+    number_new,
+    places_after,
+    ranges_from,
+)
 from pdp.audit.records import decode
 from pdp.audit.rows import filterable, row_key
-from pdp.audit.tables import ID_TIMES, ID_UNIT_SECONDS, STRAY, audit_records
+from pdp.audit.tables import ID_TIMES, ID_UNIT_SECONDS, STRAY, audit_gaps, audit_records
 from pdp.database.engine import begin_read
 from pdp.errors import NotFound
 from pdp.model import DecisionRecord, Effect, Reason
@@ -62,10 +74,22 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Decisions that a process dropped at one place of its log."""
+
+    dropped: int
+    noticed_at: float
+    """Seconds since 1970-01-01 UTC."""
+
+
+Record: TypeAlias = DecisionRecord | AdministrationRecord | Gap
+
+
+@dataclass(frozen=True, slots=True)
 class Followed:
     """The records after a cursor."""
 
-    decisions: Sequence[tuple[DecisionRecord, Cursor]]
+    records: Sequence[tuple[Record, Cursor]]
     """Each with the cursor after it."""
     cursor: Cursor
     """The cursor after all records that were read, matching or not."""
@@ -124,32 +148,51 @@ class DecisionLog:
         with begin_read(self._engine) as connection:
             return end_of_order(connection)
 
-    def follow(self, where: DecisionFilter, cursor: Cursor, limit: int) -> "Followed":
-        """Returns up to `limit` decisions after the cursor, in the order of their arrival in SQL.
+    def waiting(self, cursor: Cursor) -> int:
+        """Returns the number of places after a cursor, of records and of counts. Raises
+        DatabaseUnavailable."""
+        with begin_read(self._engine) as connection:
+            return places_after(connection, cursor)
+
+    def follow(
+        self,
+        where: DecisionFilter,
+        cursor: Cursor,
+        limit: int,
+        *,
+        with_changes_and_gaps: bool = False,
+    ) -> "Followed":
+        """Returns up to `limit` records after the cursor, in the order of their arrival in SQL.
+
+        Args:
+            where: The filter, for decisions.
+            cursor: Where to begin.
+            limit: The largest number of records.
+            with_changes_and_gaps: Whether to return more than decisions.
 
         Raises:
             InvalidRequest: The cursor is not of this log.
             DatabaseUnavailable: The database does not answer.
         """
         number_new(self._engine)
-        column = audit_records.c
-        found: list[tuple[DecisionRecord, Cursor]] = []
+        found: list[tuple[Record, Cursor]] = []
         positions_read = 0
         with begin_read(self._engine) as connection:
             for part, first, end in _windows(ranges_from(connection, cursor, FOLLOW_RANGES_MAX)):
                 if positions_read >= FOLLOW_POSITIONS_MAX:
                     return Followed(found, cursor, more=True)
-                statement = (
-                    select(*RECORD_COLUMNS, column.position)
-                    .where(column.origin == part.origin, column.log_id == part.log_id)
-                    .where(column.position >= first, column.position < end)
-                    .where(*conditions(where))
-                    .order_by(column.position)
-                    .limit(limit - len(found))
-                )
-                for *fields, position in connection.execute(statement):
+                window, room = (part, first, end), limit - len(found)
+                kinds: list[Iterator[tuple[int, Record]]]
+                if with_changes_and_gaps and part.origin == ADMINISTRATION:
+                    kinds = [records_between(connection, part.log_id, first, end, room)]
+                else:
+                    kinds = [_decisions(connection, window, room, where)]
+                    if with_changes_and_gaps:
+                        kinds.append(_gaps(connection, window, room))
+                merged = heapq.merge(*kinds, key=lambda placed: placed[0])
+                for position, record in islice(merged, room):
                     cursor = part.at(position + 1)
-                    found.append((record_of(*fields), cursor))
+                    found.append((record, cursor))
                 if len(found) == limit:
                     return Followed(found, cursor, more=True)
                 positions_read += end - first
@@ -194,8 +237,41 @@ _Texts = Sequence[tuple[ColumnElement[str], str]]
 """Columns and their values."""
 
 
-def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[tuple[Range, int, int]]:
-    """Splits ranges into parts of at most FOLLOW_POSITIONS_MAX: range, first and end position."""
+Window: TypeAlias = tuple[Range, int, int]
+"""A part of a range: the range, its first position, and the position after the last."""
+
+
+def _decisions(
+    connection: Connection, window: Window, limit: int, where: DecisionFilter
+) -> Iterator[tuple[int, DecisionRecord]]:
+    (part, first, end), column = window, audit_records.c
+    statement = (
+        select(column.position, *RECORD_COLUMNS)
+        .where(column.origin == part.origin, column.log_id == part.log_id)
+        .where(column.position >= first, column.position < end)
+        .where(*conditions(where))
+        .order_by(column.position)
+        .limit(limit)
+    )
+    for position, *fields in connection.execute(statement):
+        yield position, record_of(*fields)
+
+
+def _gaps(connection: Connection, window: Window, limit: int) -> Iterator[tuple[int, Gap]]:
+    (part, first, end), column = window, audit_gaps.c
+    statement = (
+        select(column.position, column.dropped, column.noticed_at)
+        .where(column.origin == part.origin, column.log_id == part.log_id)
+        .where(column.position >= first, column.position < end)
+        .order_by(column.position)
+        .limit(limit)
+    )
+    for position, dropped, noticed_at in connection.execute(statement):
+        yield position, Gap(dropped, noticed_at)
+
+
+def _windows(ranges: Sequence[tuple[Range, int]]) -> Iterator[Window]:
+    """Splits ranges into parts of at most FOLLOW_POSITIONS_MAX."""
     for part, start in ranges:
         for first in range(start, part.end, FOLLOW_POSITIONS_MAX):
             yield part, first, min(part.end, first + FOLLOW_POSITIONS_MAX)

@@ -1,15 +1,20 @@
-"""`pdp audit export`: decisions in a format of a SIEM."""
+"""`pdp audit export`: decisions or changes in a format of a SIEM."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli import decisions
+from pdp.cli import changes, decisions
 from pdp.cli.connection import connects
 from pdp.cli.output import emit
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pdp.siem.events import Record
 
 LINES_AT_ONCE = 100
 
@@ -36,14 +41,21 @@ def export(
     reported_by: decisions.ReportedBy = "",
     since: decisions.Since = None,
     until: decisions.Until = None,
+    only_changes: Annotated[
+        bool,
+        typer.Option(
+            "--changes",
+            help="Changes of policy and facts instead; with --caller, --since and --until only.",
+        ),
+    ] = False,
     *,
     connection: Connection,
 ) -> None:
-    """Prints decisions for a SIEM, newest first, one on each line."""
+    """Prints decisions or changes for a SIEM, newest first, one on each line."""
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
     from pdp.siem.events import TEXT_CHARACTERS_MAX
-    from pdp.siem.formats import FORMATS
+    from pdp.siem.formats import line_of
 
     query = decisions.query_of(
         user,
@@ -57,10 +69,22 @@ def export(
         since,
         until,
     )
-    line = FORMATS[format_.value]["decision"]
+    if only_changes and any(
+        (user, permission, resource, decision, reason, organization, reported_by)
+    ):
+        raise typer.BadParameter("--changes goes with --caller, --since and --until only")
+    line = line_of(format_.value)
     lines: list[str] = []
     with connected(connection) as channel:
-        for record in decisions.newest(AuditServiceStub(channel), query, connection):
+        stub = AuditServiceStub(channel)
+        found: Iterable[Record] = (
+            changes.newest(
+                stub, changes.query_of(caller=caller, since=since, until=until), connection
+            )
+            if only_changes
+            else decisions.newest(stub, query, connection)
+        )
+        for record in found:
             lines.append(line(record, TEXT_CHARACTERS_MAX))
             if len(lines) == LINES_AT_ONCE:
                 emit("\n".join(lines) + "\n")

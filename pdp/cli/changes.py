@@ -1,6 +1,7 @@
 """`pdp audit changes`: who changed what."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from pdp.cli.remote import connected, method_of
 
 if TYPE_CHECKING:
     from pdpapi.v1 import audit_service_pb2 as pb
+    from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
 _SOURCE = "CHANGE_SOURCE_"
 _COLUMNS = ("time", "revision", "by", "change", "reason")
@@ -44,16 +46,13 @@ def list_changes(
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    query = pb.ListChangesRequest(kind=kind, key=entity or (), caller=caller, page_size=PAGE_ITEMS)
+    query = query_of(caller=caller, since=since, until=until)
+    query.kind = kind
+    query.key.extend(entity or ())
     if source:
         query.source = member(pb.ChangeSource, _SOURCE, source, "--source")
-    if since is not None:
-        query.not_before.FromDatetime(since)
-    if until is not None:
-        query.before.FromDatetime(until)
     with connected(connection) as channel:
-        ask = method_of(AuditServiceStub(channel).ListChanges, connection)
-        found = (record for page in pages_of(ask, query) for record in page.changes)
+        found = newest(AuditServiceStub(channel), query, connection)
         if as_json:
             for record in islice(found, limit):
                 print_message(record)
@@ -62,6 +61,28 @@ def list_changes(
         show_table(_COLUMNS, rows, heading=True)
         if next(found, None) is not None:
             say(f"there are more than these {len(rows)}: --limit shows more, --json all")
+
+
+def query_of(
+    *, caller: str, since: datetime | None, until: datetime | None
+) -> "pb.ListChangesRequest":
+    """The query of these options."""
+    from pdpapi.v1 import audit_service_pb2 as pb
+
+    query = pb.ListChangesRequest(caller=caller, page_size=PAGE_ITEMS)
+    if since is not None:
+        query.not_before.FromDatetime(since)
+    if until is not None:
+        query.before.FromDatetime(until)
+    return query
+
+
+def newest(
+    stub: "AuditServiceStub", query: "pb.ListChangesRequest", connection: Connection
+) -> "Iterator[pb.AdministrationRecord]":
+    """All that the query finds, newest first, page by page as it is read."""
+    ask = method_of(stub.ListChanges, connection)
+    return (record for page in pages_of(ask, query) for record in page.changes)
 
 
 def _row(record: "pb.AdministrationRecord") -> tuple[str, ...]:

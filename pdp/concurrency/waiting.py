@@ -6,6 +6,7 @@ run on another loop, and the work continues for the others.
 """
 
 import asyncio
+import contextvars
 import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,4 +46,5 @@ async def in_pool(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 
     If the caller is cancelled, work that has begun completes and its result is dropped.
     """
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
+    run = contextvars.copy_context().run  # as asyncio.to_thread: a trace continues in the thread
+    return await asyncio.get_running_loop().run_in_executor(pool, run, work)

@@ -41,11 +41,11 @@ from pdp.process.decision_log import decision_log_parts
 from pdp.process.lifecycle import Check, Lifecycle, Part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
+from pdp.process.traces import application_type
 from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
 from pdp.reviews.report import read_key
 from pdp.settings import Settings, development_beside_production
 from pdp.wire import (
-    Application,
     Callers,
     Health,
     Pages,
@@ -130,6 +130,7 @@ class Service:
             **self._clock.gauges(),
             **self._verifier.gauges(),
             **self._log.gauges(),
+            **self._administration_log.gauges(),
             "pdp_audit_shipping_failures": (
                 "Attempts to copy the log into SQL that failed.",
                 lambda: self._log.shipper.counts().failures,
@@ -205,7 +206,7 @@ class Service:
             *watchers.methods(),
             *health.methods(),
         )
-        self.application = Application(
+        self.application = application_type(settings.traces_url, "pdp")(
             Callers(settings.callers),
             (*methods, *reflection_methods(method.service for method in methods)),
             self._metrics.observe_rpc,

@@ -9,7 +9,7 @@ from pdp.settings.callers import ALL_CAPABILITIES, CallerSettings, Capability, T
 from pdp.settings.checks import check_certificate, check_free, check_tls
 from pdp.settings.clerk import ClerkSettings, webhook_secret_problem
 from pdp.settings.console import ConsoleSettings
-from pdp.settings.forward import ForwardSettings
+from pdp.settings.forward import ForwardSettings, HttpDestinationSettings
 from pdp.settings.issuers import (
     IssuerSettings,
     development_beside_production,
@@ -30,6 +30,7 @@ __all__ = [
     "ConsoleSettings",
     "DatabaseSettings",
     "ForwardSettings",
+    "HttpDestinationSettings",
     "IssuerSettings",
     "RetentionSettings",
     "Setting",

@@ -24,7 +24,7 @@ class FileDestinationSettings(Frozen):
 
 
 class HttpDestinationSettings(Frozen):
-    """An HTTP receiver of batches."""
+    """An HTTP receiver of batches, of lines or of OTLP logs."""
 
     url: str
     authorization: SecretStr | None = None
@@ -89,6 +89,8 @@ class ForwardSettings(Loaded):
     format: Literal["ocsf", "ecs", "cef", "json"] = "ocsf"
     file: FileDestinationSettings | None = None
     http: HttpDestinationSettings | None = None
+    otlp: HttpDestinationSettings | None = None
+    """Needs the extra `otlp`."""
     syslog: SyslogDestinationSettings | None = None
 
     cursor_file: Path = Path("pdp-forward.cursor")
@@ -112,8 +114,9 @@ class ForwardSettings(Loaded):
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
-        if sum(each is not None for each in (self.file, self.http, self.syslog)) != 1:
-            raise ValueError("configure exactly one destination: file, http or syslog")
+        destinations = (self.file, self.http, self.otlp, self.syslog)
+        if sum(each is not None for each in destinations) != 1:
+            raise ValueError("configure exactly one destination: file, http, otlp or syslog")
         if self.syslog is not None and self.format == "json":
             raise ValueError(
                 "format: a message of syslog is short, and json does not shorten records; "

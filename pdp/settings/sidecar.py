@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from pdp.settings.addresses import is_loopback_address, listen_address
+from pdp.settings.addresses import https_or_loopback, is_loopback_address, listen_address
 from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.base import Frozen, Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
@@ -95,6 +95,9 @@ class SidecarSettings(Loaded):
     """Call upstream in clear text, or listen beyond loopback without authenticated callers."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
 
+    traces_url: str | None = None
+    """Receives OpenTelemetry spans, in OTLP over HTTP. None: there are none. Needs the extra
+    `traces`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
@@ -116,6 +119,11 @@ class SidecarSettings(Loaded):
         if len(set(value)) != len(value):
             raise ValueError("each may be named once")
         return value
+
+    @field_validator("traces_url")
+    @classmethod
+    def _is_confidential(cls, value: str | None) -> str | None:
+        return None if value is None else https_or_loopback(value)
 
     @field_validator("listen", "http_listen")
     @classmethod

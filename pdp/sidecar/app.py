@@ -20,6 +20,7 @@ from pdp.process.decision_log import decision_log_parts
 from pdp.process.lifecycle import Check, Lifecycle, Part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
+from pdp.process.traces import application_type, outgoing_headers
 from pdp.settings import SidecarSettings
 from pdp.sidecar import reporting
 from pdp.sidecar.answering import Answering
@@ -27,7 +28,7 @@ from pdp.sidecar.exchanges import CachedAnswer
 from pdp.sidecar.forwarding import forwarded_methods
 from pdp.sidecar.reporting import UpstreamDestination
 from pdp.sidecar.upstreams import Credentials, Upstreams
-from pdp.wire import Application, Callers, Health, reflection_methods
+from pdp.wire import Callers, Health, reflection_methods
 
 log = structlog.get_logger("pdp.sidecar")
 
@@ -42,7 +43,10 @@ class Sidecar:
         """Creates the sidecar. Raises ValueError or OSError for settings that cannot be used."""
         self._settings = settings
         self._upstreams = Upstreams(
-            settings.upstreams, _credentials(settings), deadline_seconds=settings.deadline_seconds
+            settings.upstreams,
+            _credentials(settings),
+            deadline_seconds=settings.deadline_seconds,
+            trace_headers=outgoing_headers(settings.traces_url),
         )
         self._cache: DecisionCache[CachedAnswer] = DecisionCache(
             entries_max=settings.entries_max, age_seconds_max=settings.age_seconds_max
@@ -72,7 +76,7 @@ class Sidecar:
             ),
             *health.methods(),
         )
-        application = Application(
+        application = application_type(settings.traces_url, "pdp-sidecar")(
             Callers(settings.callers),
             (*methods, *reflection_methods(method.service for method in methods)),
             self._metrics.observe_rpc,

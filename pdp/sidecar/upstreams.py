@@ -7,7 +7,7 @@ current one.
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -102,9 +102,20 @@ class Upstreams:
     """The upstream servers. Connects at the first call. Thread-safe."""
 
     def __init__(
-        self, targets: Sequence[str], credentials: Credentials, *, deadline_seconds: float
+        self,
+        targets: Sequence[str],
+        credentials: Credentials,
+        *,
+        deadline_seconds: float,
+        trace_headers: Callable[[], Sequence[tuple[str, str]]] = tuple,
     ) -> None:
         """Creates the channels.
+
+        Args:
+            targets: The servers.
+            credentials: The sidecar's own.
+            deadline_seconds: For a request, all servers together.
+            trace_headers: The headers that continue the current trace.
 
         Raises:
             ValueError: Tokens would cross a network in clear text.
@@ -112,6 +123,7 @@ class Upstreams:
         """
         self._credentials = credentials
         self._deadline_seconds = deadline_seconds
+        self._trace_headers = trace_headers
         self._metadata = caller_metadata(credentials.api_key)
         self._lock = threading.Lock()
         self._all = [_Upstream(target, self._open(target)) for target in targets]
@@ -127,6 +139,7 @@ class Upstreams:
             NoAnswer: No server answered, or a server refuses to.
         """
         ends_at = time.monotonic() + self._deadline_seconds
+        metadata = (*self._metadata, *self._trace_headers())
         failures: list[_Failure] = []
         for upstreams_left, upstream in self._in_turn():
             sent_at = time.monotonic()
@@ -137,7 +150,7 @@ class Upstreams:
             )
             try:
                 share = (ends_at - sent_at) / upstreams_left
-                message = call(request, timeout=share, metadata=self._metadata)
+                message = call(request, timeout=share, metadata=metadata)
             except grpc.RpcError as error:
                 failure = _failure(cast(grpc.Call, error))
             except ValueError:

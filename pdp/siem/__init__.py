@@ -1,8 +1,9 @@
-"""The feed for a SIEM: audit records as OCSF, ECS, CEF or JSON, and a program that forwards them.
+"""The feed for a SIEM: records of decisions and changes as OCSF, ECS, CEF or JSON, and a program
+that forwards them.
 
 In:  records of `AuditService` (`events.py`).
-Out: lines of a format (`formats.py`), appended to files, sent over HTTP, or sent over syslog with
-     TLS (`destinations/`).
+Out: lines of a format (`formats.py`), appended to files, sent over HTTP or as OTLP logs, or sent
+     over syslog with TLS (`destinations/`).
 
 Invariants:
 - At least once: the cursor moves only after the destination has confirmed the records before it.

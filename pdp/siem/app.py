@@ -11,13 +11,13 @@ from pdp.clock import wall_clock
 from pdp.http import http_application
 from pdp.process.listener import EventLoop, HttpListener
 from pdp.process.metrics import Metrics
-from pdp.settings import ForwardSettings
+from pdp.settings import ForwardSettings, HttpDestinationSettings
 from pdp.siem.cursor import CursorFile
 from pdp.siem.destinations import Destination
 from pdp.siem.destinations.file import FileDestination
-from pdp.siem.destinations.http import HttpDestination
+from pdp.siem.destinations.http import Encoding, HttpDestination, lines_encoding
 from pdp.siem.destinations.syslog import SyslogDestination
-from pdp.siem.formats import FORMATS
+from pdp.siem.formats import line_of
 from pdp.siem.forwarder import Forwarder
 from pdp.siem.source import ServerSource
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("pdp.siem")
 
 
 class ForwarderProcess:
-    """A process that forwards the decision log."""
+    """A process that forwards decisions and changes."""
 
     def __init__(self, settings: ForwardSettings) -> None:
         """Creates the process. Raises ValueError or OSError for settings that cannot be used."""
@@ -82,20 +82,19 @@ def _tls(settings: ForwardSettings) -> TlsOptions | None:
 
 
 def _destination(settings: ForwardSettings) -> Destination:
-    line = FORMATS[settings.format]["decision"]
+    line = line_of(settings.format)
     if (file := settings.file) is not None:
         return FileDestination(
             file.path, line, rotate_bytes=file.rotate_bytes, files_max=file.files_max
         )
     if (http := settings.http) is not None:
-        return HttpDestination(
-            http.url,
-            line,
-            settings.format,
-            authorization=http.header(),
-            ca_file=http.ca_file,
-            seconds_max=http.seconds_max,
-        )
+        return _http(http, lines_encoding(line, settings.format))
+    if (otlp := settings.otlp) is not None:
+        try:
+            from pdp.siem.destinations.otlp import otlp_encoding  # noqa: PLC0415  # an extra
+        except ImportError:
+            raise ValueError("otlp: needs more packages: pip install 'pdp[otlp]'") from None
+        return _http(otlp, otlp_encoding(line))
     if (syslog := settings.syslog) is not None:
         return SyslogDestination(
             syslog.host,
@@ -107,3 +106,13 @@ def _destination(settings: ForwardSettings) -> Destination:
             seconds_max=syslog.seconds_max,
         )
     raise ValueError("no destination is configured")
+
+
+def _http(settings: HttpDestinationSettings, encoding: Encoding) -> Destination:
+    return HttpDestination(
+        settings.url,
+        encoding,
+        authorization=settings.header(),
+        ca_file=settings.ca_file,
+        seconds_max=settings.seconds_max,
+    )

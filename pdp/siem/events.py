@@ -3,16 +3,18 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from google.protobuf.json_format import MessageToDict
 from pdpapi.v1 import core_pb2
+from pdpapi.v1.audit_service_pb2 import AdministrationRecord, ChangeSource, DecisionRecord
 
 from pdp.model import Reason
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
-    from pdpapi.v1.audit_service_pb2 import DecisionRecord
+
+Record: TypeAlias = DecisionRecord | AdministrationRecord
 
 TEXT_CHARACTERS_MAX: Final = 1_024
 """Of each text of an event. Identifiers of a server are shorter; those that sidecars report may be
@@ -29,6 +31,9 @@ _REASONS: Final = {
 }
 _SOURCES: Final = {
     number: name.removeprefix(_SOURCE) for name, number in core_pb2.AnswerSource.items()
+}
+_CHANGE_SOURCES: Final = {
+    number: name.removeprefix(_CHANGE_SOURCE) for name, number in ChangeSource.items()
 }
 _DETAILS: Final = {name: reason.value for name, reason in Reason.__members__.items()}
 
@@ -131,7 +136,23 @@ class ChangeEvent:
 Event = DecisionEvent | ChangeEvent
 
 
-def decision_event(record: "DecisionRecord", limit: int = TEXT_CHARACTERS_MAX) -> DecisionEvent:
+def record_id(record: Record) -> str:
+    """Returns the id of the event of a record: the same if the record is sent again."""
+    if isinstance(record, AdministrationRecord):
+        return f"{record.epoch}/{record.revision}/{record.number}"
+    reporter = record.reported_by
+    return f"{record.decision_id}/{reporter}" if reporter else record.decision_id
+
+
+def record_nanoseconds(record: Record) -> int:
+    """Returns when a decision was made, or a change was recorded, since 1970-01-01 UTC. A reporter
+    may invent any time: methods of Timestamp raise ValueError for some."""
+    is_change = isinstance(record, AdministrationRecord)
+    time: Timestamp = getattr(record, "recorded_at" if is_change else "decided_at")
+    return time.seconds * 1_000_000_000 + time.nanos
+
+
+def decision_event(record: DecisionRecord, limit: int = TEXT_CHARACTERS_MAX) -> DecisionEvent:
     """Returns the event of a decision record.
 
     Args:
@@ -142,7 +163,7 @@ def decision_event(record: "DecisionRecord", limit: int = TEXT_CHARACTERS_MAX) -
     time = _milliseconds(record.decided_at)
     reporter = record.reported_by
     texts: tuple[str, ...] = (
-        f"{record.decision_id}/{reporter}" if reporter else record.decision_id,
+        record_id(record),
         record.permission,
         record.caller,
         actor.user_id,
@@ -215,23 +236,19 @@ def decision_event(record: "DecisionRecord", limit: int = TEXT_CHARACTERS_MAX) -
     )
 
 
-def change_event(record: Any, limit: int = TEXT_CHARACTERS_MAX) -> ChangeEvent:
+def change_event(record: AdministrationRecord, limit: int = TEXT_CHARACTERS_MAX) -> ChangeEvent:
     """Returns the event of an administration record.
 
     Args:
-        record: The message `AdministrationRecord`.
+        record: The record.
         limit: The longest text, in characters; longer ones are cut.
     """
-    before, after = (
-        MessageToDict(getattr(record, side)) if record.HasField(side) else None
-        for side in ("before", "after")
-    )
+    before = MessageToDict(record.before) if record.HasField("before") else None
+    after = MessageToDict(record.after) if record.HasField("after") else None
     values = after or before or {}
-    enum = record.DESCRIPTOR.fields_by_name["source"].enum_type
-    member = enum.values_by_number.get(record.source)
-    source = member.name.removeprefix(_CHANGE_SOURCE) if member else str(record.source)
+    source = _CHANGE_SOURCES.get(record.source) or str(record.source)
     texts = {
-        "id": f"{record.epoch}/{record.revision}/{record.number}",
+        "id": record_id(record),
         "kind": record.kind,
         "key": "/".join(record.key),
         "author": record.caller or source,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from google.protobuf.json_format import MessageToDict
+from pdpapi.v1.audit_service_pb2 import AdministrationRecord
 
 from pdp.siem import cef, ecs, ocsf
 from pdp.siem.events import TEXT_CHARACTERS_MAX, change_event, decision_event
@@ -41,3 +42,13 @@ FORMATS: Final[Mapping[Format, Mapping[Kind, Line]]] = {
     },
     "json": {"decision": json_line, "change": json_line},
 }
+
+
+def line_of(format_: Format) -> Line:
+    """Returns the function of a format for records of every kind."""
+    decision, change = FORMATS[format_]["decision"], FORMATS[format_]["change"]
+
+    def line(record: Any, limit: int) -> str:
+        return (change if isinstance(record, AdministrationRecord) else decision)(record, limit)
+
+    return line

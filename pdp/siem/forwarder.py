@@ -1,4 +1,4 @@
-"""Forwards the decision log to a destination: page by page, in order, at least once.
+"""Forwards decisions and changes to a destination: page by page, in order, at least once.
 
 The cursor moves only after the destination has confirmed the records before it. A process that is
 killed in between sends these records again, with equal ids. While one page is delivered, the next
@@ -6,7 +6,7 @@ one is read: there are never more than two in memory.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,16 +17,15 @@ from pdp.errors import DeliveryFailed, DeliveryRefused, SourceFailed
 from pdp.gauges import Gauges
 from pdp.siem.cursor import CursorFile
 from pdp.siem.destinations import Destination
+from pdp.siem.events import Record, record_id, record_nanoseconds
 from pdp.siem.formats import json_line
 
 if TYPE_CHECKING:
-    from pdpapi.v1.audit_service_pb2 import (
-        DecisionRecord,
-        FollowDecisionsResponse,
-        FollowedDecision,
-    )
+    from pdpapi.v1.audit_service_pb2 import FollowDecisionsResponse, FollowedDecision
 
 POLL_SECONDS: Final = 0.5
+COUNT_SECONDS: Final = 10.0
+"""Between two counts of what waits at the server, while there is more to read."""
 RETRY_SECONDS: Final = (0.2, 30.0)
 STOP_SECONDS_MAX: Final = 10.0
 
@@ -34,14 +33,14 @@ _log = structlog.get_logger("pdp.siem")
 
 
 class Source(Protocol):
-    """The decision log of a server."""
+    """The log of a server."""
 
     def end(self) -> str:
         """Returns the cursor after the last record. Raises SourceFailed."""
 
-    def page(self, cursor: str) -> "Callable[[], FollowDecisionsResponse]":
-        """Begins to read the records after a cursor; the function that it returns waits for them,
-        and raises SourceFailed."""
+    def page(self, cursor: str, *, count: bool) -> "Callable[[], FollowDecisionsResponse]":
+        """Begins to read what follows a cursor; `count`: and to count what waits behind. The
+        function that it returns waits for the page, and raises SourceFailed."""
 
 
 class Forwarder:
@@ -79,8 +78,9 @@ class Forwarder:
         self._clock = clock
         self._cursor: str | None = None
         self._next: Callable[[], FollowDecisionsResponse] | None = None
-        self._records = self._refused = self._failures = 0
-        self._complete_until = clock()
+        self._records = self._refused = self._failures = self._dropped = self._waiting = 0
+        self._count_at = self._complete_until = clock()
+        self._oldest: float | None = None
         self._task = BackgroundTask(
             "siem-forwarder",
             self._run_once,
@@ -116,6 +116,18 @@ class Forwarder:
                 "Records that the destination refused, set aside in a file.",
                 lambda: self._refused,
             ),
+            "pdp_forward_dropped_records": (
+                "Decisions that servers and sidecars dropped, by the gaps of the log.",
+                lambda: self._dropped,
+            ),
+            "pdp_forward_waiting_records": (
+                "Records that wait at the server or here, at most.",
+                lambda: self._waiting,
+            ),
+            "pdp_forward_oldest_waiting_seconds": (
+                "Age of the oldest record that was read and is not confirmed; 0: there is none.",
+                lambda: 0.0 if self._oldest is None else max(0.0, self._clock() - self._oldest),
+            ),
             "pdp_forward_failures": (
                 "Attempts to read or deliver records that failed.",
                 lambda: self._failures,
@@ -143,24 +155,40 @@ class Forwarder:
         if cursor is None:
             cursor = self._cursor = self._first_cursor()
         asked_at = self._clock()
-        read, self._next = self._next or self._source.page(cursor), None
+        read, self._next = self._next or self._source.page(cursor, count=True), None
         page = read()
+        self._note_waiting(page)
         ready, wait_seconds = self._settled(page.decisions)
         is_whole = len(ready) == len(page.decisions)
         if is_whole and page.more:
-            self._next = self._source.page(page.cursor)
-        if ready:
-            self._deliver([followed.decision for followed in ready])
-            self._complete_until = ready[-1].decision.decided_at.ToNanoseconds() / 1e9
+            count = asked_at >= self._count_at
+            self._next = self._source.page(page.cursor, count=count)
+        records = list(_records(ready))
+        if records:
+            self._deliver(records)
+            self._complete_until = _seconds(records[-1])
         after = page.cursor if is_whole else ready[-1].cursor if ready else cursor
         if after != cursor:
             self._write_cursor(after)
+        self._note_delivered(page.decisions, len(ready))
         if not is_whole:
             return wait_seconds
         if page.more:
             return 0.0
         self._complete_until = max(self._complete_until, asked_at)
         return POLL_SECONDS
+
+    def _note_waiting(self, page: "FollowDecisionsResponse") -> None:
+        """Notes what is not delivered, before the delivery of a page, which may take long."""
+        if page.HasField("waiting"):
+            self._waiting = page.waiting + len(page.decisions)
+            self._count_at = self._clock() + COUNT_SECONDS
+        self._oldest = next(map(_seconds, _records(page.decisions)), None)
+
+    def _note_delivered(self, decisions: "Sequence[FollowedDecision]", count: int) -> None:
+        self._waiting = max(0, self._waiting - count)
+        self._dropped += sum(followed.gap.dropped for followed in decisions[:count])
+        self._oldest = next(map(_seconds, _records(decisions[count:])), None)
 
     def _first_cursor(self) -> str:
         try:
@@ -181,7 +209,9 @@ class Forwarder:
         """Returns the first records that are old enough, and the seconds until the next one is."""
         before = self._clock() - self._settle_seconds
         for index, followed in enumerate(decisions):
-            young = followed.decision.decided_at.ToNanoseconds() / 1e9 - before
+            if not followed.HasField("decision"):
+                continue  # its content is complete
+            young = _seconds(followed.decision) - before
             if young > 0 and self._settle_seconds:
                 # A clock that is ahead must not delay records for longer.
                 return decisions[:index], min(max(young, POLL_SECONDS), self._settle_seconds)
@@ -194,7 +224,7 @@ class Forwarder:
             raise DeliveryFailed(f"the cursor cannot be written: {error.strerror}") from None
         self._cursor = cursor
 
-    def _deliver(self, records: "Sequence[DecisionRecord]") -> None:
+    def _deliver(self, records: Sequence[Record]) -> None:
         """Delivers records; sets aside those whose content is refused.
 
         A record is set aside only if the destination accepts others: refusing everything is a wrong
@@ -207,7 +237,7 @@ class Forwarder:
         if refused:
             self._set_aside(refused)
 
-    def _deliver_parts(self, records: "Sequence[DecisionRecord]") -> "list[DecisionRecord]":
+    def _deliver_parts(self, records: Sequence[Record]) -> list[Record]:
         """Delivers records in their order, and returns those that are refused alone."""
         try:
             self._destination.deliver(records)
@@ -220,7 +250,7 @@ class Forwarder:
             return self._deliver_parts(records[:middle]) + self._deliver_parts(records[middle:])
         return []
 
-    def _set_aside(self, records: "Sequence[DecisionRecord]") -> None:
+    def _set_aside(self, records: Sequence[Record]) -> None:
         content = "".join(f"{json_line(record)}\n" for record in records).encode()
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -232,5 +262,18 @@ class Forwarder:
             raise DeliveryFailed(f"{self._refused_file}: {error.strerror}") from None
         self._refused += len(records)
         _log.error(
-            "records_refused", file=str(self._refused_file), ids=[r.decision_id for r in records]
+            "records_refused", file=str(self._refused_file), ids=list(map(record_id, records))
         )
+
+
+def _records(decisions: "Sequence[FollowedDecision]") -> Iterator[Record]:
+    """The records among what was read; a gap is none."""
+    for followed in decisions:
+        if followed.HasField("change"):
+            yield followed.change
+        elif followed.HasField("decision"):
+            yield followed.decision
+
+
+def _seconds(record: Record) -> float:
+    return record_nanoseconds(record) / 1e9

@@ -40,9 +40,11 @@ class ServerSource:
         cursor: str = response.cursor
         return cursor
 
-    def page(self, cursor: str) -> "Callable[[], FollowDecisionsResponse]":
+    def page(self, cursor: str, *, count: bool) -> "Callable[[], FollowDecisionsResponse]":
         """See `Source.page`."""
-        request = FollowDecisionsRequest(query=self._query, cursor=cursor)
+        request = FollowDecisionsRequest(
+            query=self._query, cursor=cursor, with_changes_and_gaps=True, count_waiting=count
+        )
         call = self._follow.future(request, **self._options)
 
         def result() -> "FollowDecisionsResponse":

@@ -1,15 +1,22 @@
-"""Records and gaps account for every decision of a cluster, exactly, also under faults."""
+"""Records and gaps account for every decision and change of a cluster, exactly, under faults."""
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
+from pdp.administration_records import AdministrationRecord, Author, Source
+from pdp.administrator import Administrator
 from pdp.audit import (
+    Cursor,
+    DecisionFilter,
+    DecisionLog,
     Destination,
     Frame,
+    Gap,
     Log,
     Place,
     Recorder,
@@ -17,12 +24,15 @@ from pdp.audit import (
     Reports,
     Shipper,
     SqlDestination,
+    append_records,
 )
 from pdp.audit.accounting import account
 from pdp.audit.transparency.trees import stored_trees
 from pdp.audit.transparency.verification import verify_tree
+from pdp.database.engine import open_engine
 from pdp.errors import AuditUnavailable, DatabaseUnavailable, PdpError
-from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
+from pdp.facts import Store
+from pdp.model import AnswerSource, DecisionRecord, Effect, Permission, Reason
 from tests.kit.audit.logs import write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.straced import Runner
@@ -30,6 +40,7 @@ from tests.kit.audit.trees import new_signer, sign_trees
 from tests.kit.waiting import eventually, run
 
 NOW = 4_000_000_000.0
+AUTHOR = Author(Source.API, "caller")
 
 
 class Flaky:
@@ -90,7 +101,8 @@ class Member:
             case 0:
                 self._record([self._denial() for _ in range(self._dice.randint(1, 20))])
             case 1:
-                self._record([self._denial(token_id="equal")])
+                for _ in range(3):
+                    self._record([self._denial(token_id="equal")])
             case 2:
                 batch = [self._allow() for _ in range(self._dice.randint(1, 6_000))]
                 self._recorder.try_write(batch)
@@ -142,10 +154,48 @@ class Member:
         return self._denial(effect=Effect.ALLOW, reason=Reason.ALLOWED_BY_RULE)
 
 
-def test_every_decision_of_a_cluster_under_faults_is_accounted_for(
-    tmp_path: Path, engine: Engine
+class Changer:
+    """A replica that changes the policy, and appends the records of all replicas; some of its
+    commits fail."""
+
+    def __init__(self, url: str, number: int, dice: random.Random) -> None:
+        self._own = open_engine(url)
+        self._administrator = Administrator(Store(self._own), lambda _: None)
+        self._name = f"course:r{number}"
+        self._dice = dice
+        self._count = 0
+        self.answered: list[int] = []
+        """Revisions that were answered."""
+        event.listen(self._own, "commit", self._fail)
+
+    def change(self) -> None:
+        """Creates a permission, and perhaps appends what any replica has recorded."""
+        self._count += 1
+        permission = Permission(f"{self._name}-{self._count}")
+        with suppress(PdpError, Fault):
+            self.answered.append(self._administrator.create(permission, AUTHOR)[1])
+        if self._dice.random() < 0.5:
+            with suppress(PdpError, Fault):
+                append_records(self._own)
+
+    def end(self) -> None:
+        self._own.dispose()
+
+    def _fail(self, _: object) -> None:
+        if self._dice.random() < 0.3:
+            raise Fault
+
+
+class Fault(Exception):
+    """A commit that fails."""
+
+
+def test_every_decision_and_change_of_a_cluster_under_faults_is_accounted_for(
+    tmp_path: Path, engine: Engine, database_url: str
 ) -> None:
     dice = random.Random(15)
+    faults = random.Random(32)
+    changers = [Changer(database_url, number, faults) for number in range(3)]
     reports = Reports(engine, clock=lambda: NOW)
     members = [
         Member(tmp_path / f"replica-{n}", SqlDestination(engine), dice, AnswerSource.DECIDED)
@@ -158,18 +208,41 @@ def test_every_decision_of_a_cluster_under_faults_is_accounted_for(
     for _ in range(40):
         member = dice.choice(members)
         member.decide()
+        faults.choice(changers).change()
         if dice.random() < 0.5:
             member.ship()
         if dice.random() < 0.05:
             member.restart()
-    for member in members:
-        member.end()
+    for part in (*members, *changers):
+        part.end()
+    append_records(engine)
     decisions = sum(member.decisions for member in members)
     accounts = list(account(engine))
     assert len(accounts) >= len(members)
     assert sum(found.decisions for found in accounts) == decisions
     assert sum(found.dropped for found in accounts) > 0
     assert sum(found.recorded - found.records for found in accounts) > 0
+    # What readers of the log see adds up to the same.
+    followed = follow_all(DecisionLog(engine))
+    records = [record for record in followed if isinstance(record, DecisionRecord)]
+    gaps = [record.dropped for record in followed if isinstance(record, Gap)]
+    changes = [record for record in followed if isinstance(record, AdministrationRecord)]
+    assert sum(record.occurrences for record in records) + sum(gaps) == decisions
+    answered = sorted(revision for changer in changers for revision in changer.answered)
+    assert sorted(record.revision for record in changes) == answered
+    with Store(engine).read() as reader:
+        assert len(changes) == len(reader.list(Permission, None, 1_000)) > 10
+
+
+def follow_all(log: DecisionLog) -> list[object]:
+    """All that a reader gets that follows the log, page by page."""
+    found: list[object] = []
+    cursor, more = Cursor(), True
+    while more:
+        page = log.follow(DecisionFilter(), cursor, 70, with_changes_and_gaps=True)
+        found += [record for record, _ in page.records]
+        cursor, more = page.cursor, page.more
+    return found
 
 
 def test_trees_account_for_the_same_decisions_as_sql(tmp_path: Path, engine: Engine) -> None:

@@ -111,6 +111,27 @@ def test_a_failed_append_appends_nothing_and_the_next_one_everything(
     assert problems(engine) == ([], 3)
 
 
+def test_a_metric_shows_the_records_that_wait_to_be_appended(
+    engine: Engine, administrator: Administrator
+) -> None:
+    create(administrator, 0, 3)
+    log = AdministrationLog(engine)
+    _, waiting = log.gauges()["pdp_audit_waiting_changes"]
+
+    def fail(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO administration_places"):
+            raise DatabaseUnavailable("the database is read-only")
+
+    event.listen(engine, "before_cursor_execute", fail)
+    log.start()
+    try:
+        eventually(lambda: waiting() == 3)
+        event.remove(engine, "before_cursor_execute", fail)
+        eventually(lambda: waiting() == 0 and len(placed(engine)) == 3)
+    finally:
+        log.stop()
+
+
 def test_each_epoch_has_a_log_of_its_own(engine: Engine, administrator: Administrator) -> None:
     create(administrator, 0, 2)
     renew_epoch(engine)
@@ -195,7 +216,7 @@ def test_readers_that_follow_decisions_pass_the_changes(
     create(administrator, 3, 5)
     append_records(engine)
     followed = decisions.follow(DecisionFilter(), end, 10)
-    assert followed.decisions == []
+    assert followed.records == []
     assert followed.cursor.position == 5
     assert not followed.more
 

@@ -2,18 +2,32 @@
 
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import Engine, text
 
-from pdp.audit import Cursor, DecisionFilter, DecisionLog, Recorder, Shipper, SqlDestination
+from pdp.administration_records import AdministrationRecord, Author, Source
+from pdp.administrator import Administrator
+from pdp.audit import (
+    Cursor,
+    DecisionFilter,
+    DecisionLog,
+    Gap,
+    Recorder,
+    Shipper,
+    SqlDestination,
+    append_records,
+)
 from pdp.audit import queries as audit_queries
 from pdp.audit.order import number_new
 from pdp.database.engine import begin_write
 from pdp.errors import InvalidRequest
+from pdp.facts import Store
+from pdp.model import Effect, Permission
 from tests.kit.audit.logs import frames_of
 from tests.kit.audit.records import decision_record
-from tests.kit.waiting import run
+from tests.kit.waiting import eventually, run
 
 ALL = DecisionFilter()
 
@@ -38,8 +52,8 @@ def read(log: DecisionLog, cursor: Cursor, limit: int = 3, where: DecisionFilter
     ids: list[str] = []
     while True:
         page = log.follow(where, cursor, limit)
-        assert len(page.decisions) <= limit
-        ids += [record.decision_id for record, _ in page.decisions]
+        assert len(page.records) <= limit
+        ids += [record.decision_id for record, _ in page.records]
         cursor = page.cursor
         if not page.more:
             return ids, cursor
@@ -69,12 +83,60 @@ def test_the_cursor_of_each_record_is_the_place_behind_it(tmp_path: Path, engine
         replica.record(3)
         replica.shipper.ship()
         read(log, Cursor())
-    found = log.follow(ALL, Cursor(), 100).decisions
+    found = log.follow(ALL, Cursor(), 100).records
     ids = [record.decision_id for record, _ in found]
     assert len(ids) == 9
     for index, (_, cursor) in enumerate(found):
         assert read(log, cursor)[0] == ids[index + 1 :]
     assert read(log, log.end())[0] == []
+
+
+def test_changes_and_gaps_come_at_their_places_and_a_reader_may_stop_at_each(
+    tmp_path: Path, engine: Engine
+) -> None:
+    replica, log = Replica(tmp_path, engine, "one"), DecisionLog(engine)
+    administrator = Administrator(Store(engine), lambda _: None)
+    expected: list[object] = []
+    for number in range(3):
+        expected += replica.record(2)
+        with patch("pdp.audit.writer.write_all", side_effect=OSError(5, "the disk fails")):
+            replica.recorder.try_write([decision_record(effect=Effect.ALLOW)] * (number + 1))
+            eventually(lambda: replica.recorder.counts().waiting == 0)
+        after_gap = replica.record(1)
+        replica.shipper.ship()
+        number_new(engine)
+        expected += [number + 1, *after_gap]
+        administrator.create(Permission(f"course:p{number}"), Author(Source.API, "caller"))
+        append_records(engine)
+        number_new(engine)
+        expected.append((f"course:p{number}",))
+
+    def read_all(cursor: Cursor, limit: int) -> list[object]:
+        found: list[object] = []
+        while True:
+            page = log.follow(ALL, cursor, limit, with_changes_and_gaps=True)
+            assert len(page.records) <= limit
+            found += [named(record) for record, _ in page.records]
+            cursor = page.cursor
+            if not page.more:
+                return found
+
+    for limit in (1, 2, 100):
+        assert read_all(Cursor(), limit) == expected
+    followed = log.follow(ALL, Cursor(), 100, with_changes_and_gaps=True).records
+    for index, (_, cursor) in enumerate(followed):
+        assert read_all(cursor, 100) == expected[index + 1 :]
+        assert log.waiting(cursor) >= len(expected) - index - 1
+    assert log.waiting(log.end()) == 0
+    decisions = [record for record in expected if isinstance(record, str)]
+    assert read(log, Cursor())[0] == decisions
+
+
+def named(record: object) -> object:
+    """What a test knows a record by."""
+    if isinstance(record, Gap):
+        return record.dropped
+    return record.key if isinstance(record, AdministrationRecord) else record.decision_id
 
 
 def test_a_transaction_that_began_before_and_commits_after_is_not_lost(
@@ -165,7 +227,7 @@ def test_a_filter_that_finds_nothing_still_moves_on_in_bounded_steps(
     log = DecisionLog(engine)
     where = DecisionFilter(permission="course:rare")
     first = log.follow(where, Cursor(), 100)
-    assert (first.decisions, first.more, first.cursor.position) == ([], True, 10)
+    assert (first.records, first.more, first.cursor.position) == ([], True, 10)
     assert read(log, Cursor(), 100, where)[0] == wanted
 
 

@@ -1,9 +1,10 @@
-"""`pdp audit export`: the decisions of a filter, each once, in the format of a SIEM."""
+"""`pdp audit export`: decisions and changes of a filter, each once, in the format of a SIEM."""
 
 import json
 from pathlib import Path
 
 import pytest
+from pdpapi.v1.administration_service_pb2 import CreatePermissionRequest
 
 from pdp.cli import decisions
 from tests.cli.running import Run
@@ -42,3 +43,14 @@ def test_an_export_has_each_decision_of_the_filter_once(
         assert len(exported("ocsf", "--until", "2100-01-01T00:00:00")) == 250
         unknown = run("audit", "export", "--format", "xml")
         assert (unknown.status, "xml" in unknown.err) == (2, True)
+
+        reason = CreatePermissionRequest(permission={"name": "course:view"}, reason="OPS-12")
+        stubs.administration.CreatePermission(reason, timeout=10)
+        (change,) = [json.loads(line) for line in exported("ocsf", "--changes")]
+        assert (change["class_uid"], change["activity_id"]) == (3004, 1)
+        assert change["entity"] == {"type": "permission", "uid": "course:view"}
+        assert exported("json", "--changes") == run("audit", "changes", "--json").out.splitlines()
+        assert exported("cef", "--changes", "--caller", "nobody") == []
+        assert exported("cef", "--changes", "--since", "2100-01-01T00:00:00") == []
+        mixed = run("audit", "export", "--format", "cef", "--changes", "--user", "user_1")
+        assert (mixed.status, "--changes" in mixed.err) == (2, True)

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
 from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from pdpapi.v1 import core_pb2
-from pdpapi.v1.audit_service_pb2 import DecisionRecord
+from pdpapi.v1.audit_service_pb2 import AdministrationRecord, DecisionRecord
 
 from pdp.siem import cef, ecs, ocsf
 from pdp.siem.events import TEXT_CHARACTERS_MAX, change_event, decision_event
@@ -167,48 +166,7 @@ def test_a_time_that_no_calendar_has_does_not_stop_the_feed(seconds: int, year: 
 # --- changes ------------------------------------------------------------------------------------
 
 
-@functools.cache
-def administration_message() -> type[Any]:
-    """The message `AdministrationRecord`, as far as the mapping reads it."""
-    field = descriptor_pb2.FieldDescriptorProto
-    optional, repeated = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    struct, time = ".google.protobuf.Struct", ".google.protobuf.Timestamp"
-    file = descriptor_pb2.FileDescriptorProto(
-        name="administration_record.proto",
-        package="test",
-        syntax="proto3",
-        dependency=["google/protobuf/struct.proto", "google/protobuf/timestamp.proto"],
-    )
-    members = ("UNSPECIFIED", "API", "COMMAND", "CLERK_WEBHOOK", "CLERK_SYNC", "TOKEN", "UNNAMED")
-    enum = file.enum_type.add(name="ChangeSource")
-    for number, member in enumerate(members):
-        enum.value.add(name=f"CHANGE_SOURCE_{member}", number=number)
-    message = file.message_type.add(name="AdministrationRecord")
-    for number, (name, type_, label, type_name) in enumerate(
-        (
-            ("epoch", field.TYPE_STRING, optional, None),
-            ("revision", field.TYPE_UINT64, optional, None),
-            ("number", field.TYPE_UINT32, optional, None),
-            ("recorded_at", field.TYPE_MESSAGE, optional, time),
-            ("source", field.TYPE_ENUM, optional, ".test.ChangeSource"),
-            ("caller", field.TYPE_STRING, optional, None),
-            ("reason", field.TYPE_STRING, optional, None),
-            ("kind", field.TYPE_STRING, optional, None),
-            ("key", field.TYPE_STRING, repeated, None),
-            ("before", field.TYPE_MESSAGE, optional, struct),
-            ("after", field.TYPE_MESSAGE, optional, struct),
-        ),
-        start=1,
-    ):
-        message.field.add(name=name, number=number, type=type_, label=label, type_name=type_name)
-    pool = descriptor_pool.DescriptorPool()
-    for needed in (struct_pb2.DESCRIPTOR, Timestamp.DESCRIPTOR.file):
-        pool.AddSerializedFile(needed.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("test.AdministrationRecord"))
-
-
-def administration_record(**fields: Any) -> Any:
+def administration_record(**fields: Any) -> AdministrationRecord:
     values = {
         "epoch": "9f3c",
         "revision": 12,
@@ -222,7 +180,7 @@ def administration_record(**fields: Any) -> Any:
         **fields,
     }
     present = {name: value for name, value in values.items() if value is not None}
-    return ParseDict(present, administration_message()())
+    return ParseDict(present, AdministrationRecord())
 
 
 GRANT = {"id": "g1", "role": "READER", "user_id": "user_1"}

@@ -2,13 +2,20 @@
 
 import json
 import random
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from pdpapi.v1.audit_service_pb2 import DecisionRecord
+from pdpapi.v1.administration_service_pb2 import CreatePermissionRequest
+from pdpapi.v1.audit_service_pb2 import (
+    DecisionRecord,
+    FollowDecisionsRequest,
+    ListChangesRequest,
+)
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
 from pdp.clock import wall_clock
@@ -16,6 +23,7 @@ from pdp.siem.cursor import CursorFile
 from pdp.siem.forwarder import Forwarder
 from pdp.siem.source import ServerSource
 from tests.kit.server import PDP, ServerProcess, Stubs, running_server
+from tests.kit.siem.collector import running_collector
 from tests.kit.siem.forwarding import (
     ForwardProcess,
     await_forwarded,
@@ -40,11 +48,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerPro
 def begin_at_end(server: ServerProcess, stubs: Stubs, cursor: Path) -> None:
     """Writes the cursor of everything that is logged by now."""
     last = deny(stubs, 1)[0]
-
-    def is_shipped() -> bool:
-        return server.pdp("audit", "show", last).returncode == 0
-
-    eventually(is_shipped, seconds=60)
+    await_shipped(server, last)
     done = server.pdp("audit", "list", "--json", "--after", "start")
     newest = json.loads(done.stdout.splitlines()[-1])
     assert newest["decision_id"] == last
@@ -180,6 +184,136 @@ def test_kills_at_random_moments_lose_nothing_and_tear_no_line(
                 assert forwarder.stop() == 0
     assert without_repetitions(ids_in(path)) == ids
     assert len(ids_in(path)) <= len(ids) + 3 * 7
+
+
+def test_a_collector_of_otlp_that_fails_and_rejects_gets_everything_else_in_order(
+    served: tuple[ServerProcess, Stubs], cursor: Path
+) -> None:
+    server, stubs = served
+    ids = deny(stubs, 120)
+    poison = ids[17]
+    with running_collector() as collector:
+        statuses = iter([503, 429])
+        collector.receiver.answer = lambda _: next(statuses, 200)
+        collector.rejects = lambda log: poison in log.body.string_value
+        with forwarding(
+            server,
+            CURSOR_FILE=str(cursor),
+            OTLP={"url": collector.receiver.url},
+            BATCH_RECORDS="50",
+        ) as forwarder:
+            await_forwarded(forwarder, 119)
+            eventually(lambda: forwarder.metric("pdp_forward_refused_records") == 1)
+        received = without_repetitions(ids_of(collector.receiver.lines))
+        assert received == [id_ for id_ in ids if id_ != poison]
+        assert collector.receiver.requests[:2] == [503, 429]
+
+
+def test_changes_arrive_between_decisions_also_after_a_kill(
+    served: tuple[ServerProcess, Stubs], cursor: Path
+) -> None:
+    server, stubs = served
+    expected: list[tuple[int, str]] = []
+    with http_receiver() as receiver:
+        kills = iter([True, False, True])
+        forwarder = ForwardProcess(
+            server,
+            {"CURSOR_FILE": str(cursor), "HTTP": {"url": receiver.url}, "BATCH_RECORDS": "5"},
+        )
+
+        def answer(_: list[str]) -> int:
+            if next(kills, False):
+                forwarder.kill()
+            return 200
+
+        receiver.answer = answer
+        for number in range(3):
+            ids = deny(stubs, 4)
+            await_shipped(server, ids[-1])
+            number_all(stubs)
+            created = stubs.administration.CreatePermission(
+                CreatePermissionRequest(permission={"name": f"feed:p{number}"}), timeout=10
+            )
+            await_placed(server, created.revision)
+            expected += [(6003, id_) for id_ in ids]
+            number_all(stubs)
+            (change,) = stubs.audit.ListChanges(ListChangesRequest(page_size=1), timeout=10).changes
+            expected.append((3004, f"{change.epoch}/{change.revision}/0"))
+        times_killed = 0
+        while len(set(receiver.lines)) < len(expected):
+            forwarder.start()
+            process = forwarder.process
+            assert process is not None
+            eventually(
+                lambda process=process: (
+                    process.poll() is not None or len(set(receiver.lines)) == len(expected)
+                ),
+                seconds=60,
+            )
+            times_killed += process.poll() is not None
+        forwarder.kill()
+    events = [json.loads(line) for line in without_repetitions(receiver.lines)]
+    assert [(event["class_uid"], event["metadata"]["uid"]) for event in events] == expected
+    assert times_killed == 2
+    assert len(receiver.lines) > len(expected)
+
+
+def await_shipped(server: ServerProcess, decision_id: str) -> None:
+    """Waits until a decision is in SQL."""
+    eventually(lambda: server.pdp("audit", "show", decision_id).returncode == 0, seconds=60)
+
+
+def number_all(stubs: Stubs) -> None:
+    """Gives all that is in SQL its place in the order, as each reader does."""
+    stubs.audit.FollowDecisions(FollowDecisionsRequest(from_end=True), timeout=10)
+
+
+def await_placed(server: ServerProcess, revision: int) -> None:
+    """Waits until a change is in the log of changes."""
+    query = "SELECT count(*) FROM administration_places WHERE revision = ?"
+
+    def is_placed() -> bool:
+        with closing(sqlite3.connect(server.directory / "pdp.db")) as database:
+            return bool(database.execute(query, (revision,)).fetchone()[0])
+
+    eventually(is_placed, seconds=60)
+
+
+def test_metrics_show_what_waits_and_what_the_log_lacks(
+    served: tuple[ServerProcess, Stubs], cursor: Path
+) -> None:
+    server, stubs = served
+    last = deny(stubs, 300)[-1]
+    await_shipped(server, last)
+    with closing(sqlite3.connect(server.directory / "pdp.db")) as database, database:
+        # As a process writes it that had to drop allows, at the place of a denial.
+        database.execute(
+            "INSERT INTO audit_gaps SELECT origin, log_id, segment, position, decided_at, 7, digest"
+            " FROM audit_records WHERE decision_id = ?",
+            (last,),
+        )
+        database.execute("DELETE FROM audit_records WHERE decision_id = ?", (last,))
+    with http_receiver() as receiver:
+        goes_on = threading.Event()
+        receiver.answer = lambda _: 200 if goes_on.wait(60) else 500
+        with forwarding(
+            server,
+            CURSOR_FILE=str(cursor),
+            HTTP={"url": receiver.url, "seconds_max": 100},
+            BATCH_RECORDS="100",
+        ) as forwarder:
+            eventually(
+                lambda: forwarder.ready()[0] and forwarder.metric("pdp_forward_waiting_records"),
+                seconds=60,
+            )
+            assert forwarder.metric("pdp_forward_waiting_records") == 300
+            eventually(lambda: forwarder.metric("pdp_forward_oldest_waiting_seconds") > 0.5)
+            assert forwarder.metric("pdp_forward_dropped_records") == 0
+            goes_on.set()
+            await_forwarded(forwarder, 299)
+            eventually(lambda: forwarder.metric("pdp_forward_dropped_records") == 7)
+            eventually(lambda: forwarder.metric("pdp_forward_waiting_records") == 0)
+            assert forwarder.metric("pdp_forward_oldest_waiting_seconds") == 0
 
 
 @needs_rsyslog

@@ -1,16 +1,15 @@
 """Destinations of records: files, HTTP, syslog over TLS."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
+from pdp.siem.events import Record
 
 
 class Destination(Protocol):
     """A receiver of records."""
 
-    def deliver(self, records: "Sequence[Message]") -> None:
+    def deliver(self, records: Sequence[Record]) -> None:
         """Sends records in their order; returns once the destination has confirmed all of them.
 
         Takes a bounded time.

@@ -4,14 +4,11 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pdp.errors import DeliveryFailed
-from pdp.siem.events import TEXT_CHARACTERS_MAX
+from pdp.siem.events import TEXT_CHARACTERS_MAX, Record
 from pdp.siem.formats import Line
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
 MODE: Final = 0o640
 _TAIL_BYTES: Final = 1 << 16
@@ -37,7 +34,7 @@ class FileDestination:
         self._rotate_bytes = rotate_bytes
         self._files_max = files_max
 
-    def deliver(self, records: "Sequence[Message]") -> None:
+    def deliver(self, records: Sequence[Record]) -> None:
         """See `Destination.deliver`."""
         line = self._line
         content = "".join(f"{line(record, TEXT_CHARACTERS_MAX)}\n" for record in records)

@@ -14,21 +14,21 @@ import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
+
+from pdpapi.v1.audit_service_pb2 import AdministrationRecord
+from pdpapi.v1.core_pb2 import DECISION_ALLOW
 
 from pdp.errors import DeliveryFailed
-from pdp.siem.events import TEXT_CHARACTERS_MAX, rfc3339
+from pdp.siem.events import TEXT_CHARACTERS_MAX, Record, record_nanoseconds, rfc3339
 from pdp.siem.formats import Line
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
 MESSAGE_BYTES_MAX: Final = 8_192
 """Receivers should accept messages of this size (RFC 5425, 4.3.1), and may truncate longer ones."""
 _SHORTER: Final = (TEXT_CHARACTERS_MAX, 256, 64, 16)
 _FACILITY: Final = 13
 """Log audit."""
-_WARNING, _INFORMATIONAL = 4, 6
+_WARNING, _NOTICE, _INFORMATIONAL = 4, 5, 6
 _HOST_CHARACTERS_MAX: Final = 255
 _LOOK_SECONDS: Final = 0.001
 
@@ -70,7 +70,7 @@ class SyslogDestination:
             self._tls.load_cert_chain(certificate_file, private_key_file, password="")
         self._own_name = _own_name()
 
-    def deliver(self, records: "Sequence[Message]") -> None:
+    def deliver(self, records: Sequence[Record]) -> None:
         """See `Destination.deliver`."""
         content = b"".join(frame(record, self._line, self._own_name) for record in records)
         deadline = time.monotonic() + self._seconds_max
@@ -89,19 +89,23 @@ class SyslogDestination:
             raise DeliveryFailed(f"the syslog server did not confirm: {reason}") from None
 
 
-def frame(record: Any, line: Line, own_name: str = "-") -> bytes:
+def frame(record: Record, line: Line, own_name: str = "-") -> bytes:
     """Returns the message of a record, after its length.
 
     Texts are shortened until the message fits into MESSAGE_BYTES_MAX.
 
     Args:
-        record: A decision record.
+        record: The record.
         line: The format.
         own_name: HOSTNAME of the message.
     """
-    when = rfc3339(record.decided_at.ToMilliseconds())
-    severity = _INFORMATIONAL if record.decision == 1 else _WARNING
-    head = f"<{_FACILITY * 8 + severity}>1 {when} {own_name} pdp - decision - "
+    when = rfc3339(record_nanoseconds(record) // 1_000_000)
+    if isinstance(record, AdministrationRecord):
+        severity, kind = _NOTICE, "change"
+    else:
+        severity = _INFORMATIONAL if record.decision == DECISION_ALLOW else _WARNING
+        kind = "decision"
+    head = f"<{_FACILITY * 8 + severity}>1 {when} {own_name} pdp - {kind} - "
     for limit in _SHORTER:
         message = (head + line(record, limit)).encode()
         if len(message) <= MESSAGE_BYTES_MAX:

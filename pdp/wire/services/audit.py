@@ -26,6 +26,7 @@ from pdp.audit import (
     Cursor,
     DecisionFilter,
     DecisionLog,
+    Gap,
     Log,
     Reports,
 )
@@ -89,20 +90,7 @@ def audit_methods(
         return response
 
     def follow(request: FollowDecisionsRequest, _: Caller) -> FollowDecisionsResponse:
-        if request.from_end:
-            return FollowDecisionsResponse(cursor=pages.cursor(decision_log.end()))
-        cursor = Cursor(*pages.place(request.cursor)) if request.cursor else Cursor()  # type: ignore[arg-type]
-        found = decision_log.follow(_filter(request.query), cursor, page_size(request.query))
-        response = FollowDecisionsResponse(cursor=pages.cursor(found.cursor), more=found.more)
-        room = PAGE_BYTES_MAX
-        for record, behind in found.decisions:
-            message = record_message(record)
-            room -= message.ByteSize()
-            if response.decisions and room < 0:
-                response.cursor, response.more = response.decisions[-1].cursor, True
-                break
-            response.decisions.add(decision=message, cursor=pages.cursor(behind))
-        return response
+        return _follow(decision_log, pages, request)
 
     def get_decision(request: GetDecisionRequest, _: Caller) -> GetDecisionResponse:
         first, *others = map(record_message, decision_log.get(request.decision_id))
@@ -225,6 +213,48 @@ def _seconds(
     request: ListDecisionsRequest | ListChangesRequest, field: str, value: Timestamp
 ) -> float | None:
     return seconds_of(value, field) if request.HasField(field) else None  # type: ignore[arg-type]
+
+
+def _follow(
+    decision_log: DecisionLog, pages: Pages, request: FollowDecisionsRequest
+) -> FollowDecisionsResponse:
+    if request.from_end:
+        return FollowDecisionsResponse(cursor=pages.cursor(decision_log.end()))
+    cursor = Cursor(*pages.place(request.cursor)) if request.cursor else Cursor()  # type: ignore[arg-type]
+    found = decision_log.follow(
+        _filter(request.query),
+        cursor,
+        page_size(request.query),
+        with_changes_and_gaps=request.with_changes_and_gaps,
+    )
+    response = FollowDecisionsResponse(more=found.more)
+    end, room = found.cursor, PAGE_BYTES_MAX
+    for index, (record, behind) in enumerate(found.records):
+        message = _followed_message(record)
+        room -= message.ByteSize()
+        if index and room < 0:
+            end, response.more = found.records[index - 1][1], True
+            break
+        message.cursor = pages.cursor(behind)
+        response.decisions.append(message)
+    response.cursor = pages.cursor(end)
+    if request.count_waiting:
+        response.waiting = decision_log.waiting(end)
+    return response
+
+
+def _followed_message(
+    record: model.DecisionRecord | AdministrationRecord | Gap,
+) -> audit_service_pb2.FollowedDecision:
+    message = audit_service_pb2.FollowedDecision()
+    if isinstance(record, Gap):
+        message.gap.dropped = record.dropped
+        set_time(message.gap.noticed_at, record.noticed_at)
+    elif isinstance(record, AdministrationRecord):
+        message.change.CopyFrom(administration_message(record))
+    else:
+        message.decision.CopyFrom(record_message(record))
+    return message
 
 
 def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRecord:

@@ -307,16 +307,16 @@ def test_a_destination_that_never_answers_holds_up_nothing(
     tmp_path: Path, engine: Engine, signer: Signer
 ) -> None:
     block = threading.Event()
-    slow = Publisher("slow", lambda _: block.wait(30) and None)
-    with process(tmp_path / "audit", engine, signer, slow) as (recorder, _):
+    slow = Publisher("slow", lambda _: block.wait(60) and None)
+    origin = tmp_path / "audit" / ORIGIN
+    with process(tmp_path / "audit", engine, signer, slow, segment_bytes=3_000) as (recorder, _):
         record(recorder, 3)
         eventually(slow.waiting)
-        record(recorder, 3)
-        eventually(
-            lambda: (
-                [tree.checkpoint.size for tree in stored_trees(tmp_path / "audit" / ORIGIN)] == [7]
-            )
-        )
+        record(recorder, 37)
+        eventually(lambda: [tree.checkpoint.size for tree in stored_trees(origin)] == [41])
+        # A signed checkpoint is enough to delete segments: the disk does not fill.
+        eventually(lambda: len(list_segments(origin)) == 1)
+        assert slow.waiting() == 1
         block.set()
 
 

@@ -1,6 +1,7 @@
 """Receivers of records: HTTP and syslog over TLS, which can fail in chosen ways."""
 
 import contextlib
+import gzip
 import http.server
 import re
 import socket
@@ -30,9 +31,21 @@ class HttpReceiver:
     answer: Callable[[list[str]], int] = lambda _: 200
 
 
+def _lines_of(body: bytes) -> list[str]:
+    assert body.endswith(b"\n")
+    return body.decode().splitlines()
+
+
 @contextlib.contextmanager
-def http_receiver() -> Iterator[HttpReceiver]:
-    """An HTTP receiver on a free port."""
+def http_receiver(
+    read: Callable[[bytes], list[str]] = _lines_of, reply: Callable[[], bytes] = bytes
+) -> Iterator[HttpReceiver]:
+    """An HTTP receiver on a free port.
+
+    Args:
+        read: Returns the lines of a body.
+        reply: Returns the body of an answer.
+    """
     receiver = HttpReceiver()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,16 +53,19 @@ def http_receiver() -> Iterator[HttpReceiver]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            assert body.endswith(b"\n")
-            lines = body.decode().splitlines()
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            lines = read(body)
             status = receiver.answer(lines)
+            content = reply()
             receiver.requests.append(status)
             receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
             if status < 300:
                 receiver.lines += lines
             self.send_response(status)
-            self.send_header("content-length", "0")
+            self.send_header("content-length", str(len(content)))
             self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             pass

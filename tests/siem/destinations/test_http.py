@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pdp.errors import DeliveryFailed, DeliveryRefused
-from pdp.siem.destinations.http import HttpDestination
-from pdp.siem.formats import FORMATS, Format
+from pdp.siem.destinations.http import HttpDestination, lines_encoding
+from pdp.siem.formats import Format, line_of
 from tests.kit.siem.receivers import http_receiver, reset, tls_files
 from tests.kit.siem.records import record
 from tests.kit.stall import Stopwatch
@@ -20,7 +20,7 @@ from tests.kit.stall import Stopwatch
 
 def destination(url: str, format_: Format = "ocsf", **options: object) -> HttpDestination:
     settings = {"authorization": None, "ca_file": None, "seconds_max": 20.0, **options}
-    return HttpDestination(url, FORMATS[format_]["decision"], format_, **settings)
+    return HttpDestination(url, lines_encoding(line_of(format_), format_), **settings)
 
 
 @contextlib.contextmanager
@@ -79,6 +79,17 @@ def test_an_error_holds_neither_the_url_nor_the_credentials() -> None:
         own.deliver([record()])
     assert "secret" not in str(failed.value)
     assert "123" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "authorization", ["Splunk 123\r\nx-forged: 1", "Splunk 123\n", "Splunk é123"]
+)
+def test_no_authorization_adds_a_header_or_is_quoted_in_an_error(authorization: str) -> None:
+    with http_receiver() as receiver:
+        with pytest.raises((DeliveryFailed, ValueError)) as failed:
+            destination(receiver.url, authorization=authorization).deliver([record()])
+        assert receiver.headers == []
+        assert "123" not in str(failed.value)
 
 
 def test_200_from_a_receiver_that_stops_reading_confirms_nothing() -> None:

@@ -597,7 +597,11 @@ type FollowDecisionsRequest struct {
 	// From an earlier response, whatever its query was. Empty: from the first record on.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// Return no decisions, only the cursor behind the last one. `cursor` is not read.
-	FromEnd       bool `protobuf:"varint,3,opt,name=from_end,json=fromEnd,proto3" json:"from_end,omitempty"`
+	FromEnd bool `protobuf:"varint,3,opt,name=from_end,json=fromEnd,proto3" json:"from_end,omitempty"`
+	// Also return changes and gaps, at their places in the order. The filters are for decisions only.
+	WithChangesAndGaps bool `protobuf:"varint,4,opt,name=with_changes_and_gaps,json=withChangesAndGaps,proto3" json:"with_changes_and_gaps,omitempty"`
+	// Also count what waits behind the response.
+	CountWaiting  bool `protobuf:"varint,5,opt,name=count_waiting,json=countWaiting,proto3" json:"count_waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,13 +657,31 @@ func (x *FollowDecisionsRequest) GetFromEnd() bool {
 	return false
 }
 
-// A decision, and the cursor after it.
+func (x *FollowDecisionsRequest) GetWithChangesAndGaps() bool {
+	if x != nil {
+		return x.WithChangesAndGaps
+	}
+	return false
+}
+
+func (x *FollowDecisionsRequest) GetCountWaiting() bool {
+	if x != nil {
+		return x.CountWaiting
+	}
+	return false
+}
+
+// A record of the log, and the cursor after it.
 type FollowedDecision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The record.
+	// The record of a decision.
 	Decision *DecisionRecord `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
 	// Opaque.
-	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Set instead of `decision`: a change.
+	Change *AdministrationRecord `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`
+	// Set instead of `decision`: decisions without a record.
+	Gap           *Gap `protobuf:"bytes,4,opt,name=gap,proto3" json:"gap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -708,6 +730,75 @@ func (x *FollowedDecision) GetCursor() string {
 	return ""
 }
 
+func (x *FollowedDecision) GetChange() *AdministrationRecord {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *FollowedDecision) GetGap() *Gap {
+	if x != nil {
+		return x.Gap
+	}
+	return nil
+}
+
+// Decisions that a process dropped at this place of its log.
+type Gap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many.
+	Dropped uint64 `protobuf:"varint,1,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// When the process noticed.
+	NoticedAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=noticed_at,json=noticedAt,proto3" json:"noticed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gap) Reset() {
+	*x = Gap{}
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gap) ProtoMessage() {}
+
+func (x *Gap) ProtoReflect() protoreflect.Message {
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gap.ProtoReflect.Descriptor instead.
+func (*Gap) Descriptor() ([]byte, []int) {
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Gap) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *Gap) GetNoticedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NoticedAt
+	}
+	return nil
+}
+
 // What follows.
 type FollowDecisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -716,14 +807,17 @@ type FollowDecisionsResponse struct {
 	// Where the next page begins, also if no record matches the filters.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// There is more now: ask again at once.
-	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// With `count_waiting`: places of the log behind `cursor`. An upper bound for its records, since
+	// counts of equal denials have places too.
+	Waiting       *uint64 `protobuf:"varint,4,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FollowDecisionsResponse) Reset() {
 	*x = FollowDecisionsResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +829,7 @@ func (x *FollowDecisionsResponse) String() string {
 func (*FollowDecisionsResponse) ProtoMessage() {}
 
 func (x *FollowDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[5]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +842,7 @@ func (x *FollowDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*FollowDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{5}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FollowDecisionsResponse) GetDecisions() []*FollowedDecision {
@@ -772,6 +866,13 @@ func (x *FollowDecisionsResponse) GetMore() bool {
 	return false
 }
 
+func (x *FollowDecisionsResponse) GetWaiting() uint64 {
+	if x != nil && x.Waiting != nil {
+		return *x.Waiting
+	}
+	return 0
+}
+
 // Names one decision.
 type GetDecisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -783,7 +884,7 @@ type GetDecisionRequest struct {
 
 func (x *GetDecisionRequest) Reset() {
 	*x = GetDecisionRequest{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +896,7 @@ func (x *GetDecisionRequest) String() string {
 func (*GetDecisionRequest) ProtoMessage() {}
 
 func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[6]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +909,7 @@ func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionRequest.ProtoReflect.Descriptor instead.
 func (*GetDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{6}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetDecisionRequest) GetDecisionId() string {
@@ -832,7 +933,7 @@ type GetDecisionResponse struct {
 
 func (x *GetDecisionResponse) Reset() {
 	*x = GetDecisionResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +945,7 @@ func (x *GetDecisionResponse) String() string {
 func (*GetDecisionResponse) ProtoMessage() {}
 
 func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[7]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +958,7 @@ func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionResponse.ProtoReflect.Descriptor instead.
 func (*GetDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{7}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetDecisionResponse) GetDecision() *DecisionRecord {
@@ -913,7 +1014,7 @@ type AdministrationRecord struct {
 
 func (x *AdministrationRecord) Reset() {
 	*x = AdministrationRecord{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1026,7 @@ func (x *AdministrationRecord) String() string {
 func (*AdministrationRecord) ProtoMessage() {}
 
 func (x *AdministrationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[8]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1039,7 @@ func (x *AdministrationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdministrationRecord.ProtoReflect.Descriptor instead.
 func (*AdministrationRecord) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{8}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AdministrationRecord) GetEpoch() string {
@@ -1057,7 +1158,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1170,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[9]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1183,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{9}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListChangesRequest) GetPageSize() int32 {
@@ -1154,7 +1255,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1267,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[10]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1280,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{10}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListChangesResponse) GetChanges() []*AdministrationRecord {
@@ -1213,7 +1314,7 @@ type LogPlace struct {
 
 func (x *LogPlace) Reset() {
 	*x = LogPlace{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1326,7 @@ func (x *LogPlace) String() string {
 func (*LogPlace) ProtoMessage() {}
 
 func (x *LogPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[11]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1339,7 @@ func (x *LogPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPlace.ProtoReflect.Descriptor instead.
 func (*LogPlace) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{11}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogPlace) GetSegment() int64 {
@@ -1284,7 +1385,7 @@ type LogFrame struct {
 
 func (x *LogFrame) Reset() {
 	*x = LogFrame{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1397,7 @@ func (x *LogFrame) String() string {
 func (*LogFrame) ProtoMessage() {}
 
 func (x *LogFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[12]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1410,7 @@ func (x *LogFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogFrame.ProtoReflect.Descriptor instead.
 func (*LogFrame) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{12}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogFrame) GetKind() FrameKind {
@@ -1344,7 +1445,7 @@ type ReportDecisionsRequest struct {
 
 func (x *ReportDecisionsRequest) Reset() {
 	*x = ReportDecisionsRequest{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[13]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1457,7 @@ func (x *ReportDecisionsRequest) String() string {
 func (*ReportDecisionsRequest) ProtoMessage() {}
 
 func (x *ReportDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[13]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1470,7 @@ func (x *ReportDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{13}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportDecisionsRequest) GetOrigin() string {
@@ -1415,7 +1516,7 @@ type ReportDecisionsResponse struct {
 
 func (x *ReportDecisionsResponse) Reset() {
 	*x = ReportDecisionsResponse{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[14]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1528,7 @@ func (x *ReportDecisionsResponse) String() string {
 func (*ReportDecisionsResponse) ProtoMessage() {}
 
 func (x *ReportDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[14]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1541,7 @@ func (x *ReportDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ReportDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{14}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportDecisionsResponse) GetPlace() *LogPlace {
@@ -1470,7 +1571,7 @@ type FrameRefusal struct {
 
 func (x *FrameRefusal) Reset() {
 	*x = FrameRefusal{}
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[15]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1583,7 @@ func (x *FrameRefusal) String() string {
 func (*FrameRefusal) ProtoMessage() {}
 
 func (x *FrameRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[15]
+	mi := &file_pdpapi_v1_audit_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1596,7 @@ func (x *FrameRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameRefusal.ProtoReflect.Descriptor instead.
 func (*FrameRefusal) Descriptor() ([]byte, []int) {
-	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{15}
+	return file_pdpapi_v1_audit_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FrameRefusal) GetPosition() int64 {
@@ -1568,18 +1669,29 @@ const file_pdpapi_v1_audit_service_proto_rawDesc = "" +
 	"reportedBy\"x\n" +
 	"\x15ListDecisionsResponse\x127\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x19.pdpapi.v1.DecisionRecordR\tdecisions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x82\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xda\x01\n" +
 	"\x16FollowDecisionsRequest\x125\n" +
 	"\x05query\x18\x01 \x01(\v2\x1f.pdpapi.v1.ListDecisionsRequestR\x05query\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x19\n" +
-	"\bfrom_end\x18\x03 \x01(\bR\afromEnd\"a\n" +
+	"\bfrom_end\x18\x03 \x01(\bR\afromEnd\x121\n" +
+	"\x15with_changes_and_gaps\x18\x04 \x01(\bR\x12withChangesAndGaps\x12#\n" +
+	"\rcount_waiting\x18\x05 \x01(\bR\fcountWaiting\"\xbc\x01\n" +
 	"\x10FollowedDecision\x125\n" +
 	"\bdecision\x18\x01 \x01(\v2\x19.pdpapi.v1.DecisionRecordR\bdecision\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"\x80\x01\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x127\n" +
+	"\x06change\x18\x03 \x01(\v2\x1f.pdpapi.v1.AdministrationRecordR\x06change\x12 \n" +
+	"\x03gap\x18\x04 \x01(\v2\x0e.pdpapi.v1.GapR\x03gap\"Z\n" +
+	"\x03Gap\x12\x18\n" +
+	"\adropped\x18\x01 \x01(\x04R\adropped\x129\n" +
+	"\n" +
+	"noticed_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tnoticedAt\"\xab\x01\n" +
 	"\x17FollowDecisionsResponse\x129\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x1b.pdpapi.v1.FollowedDecisionR\tdecisions\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"5\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x1d\n" +
+	"\awaiting\x18\x04 \x01(\x04H\x00R\awaiting\x88\x01\x01B\n" +
+	"\n" +
+	"\b_waiting\"5\n" +
 	"\x12GetDecisionRequest\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\"\x7f\n" +
@@ -1671,7 +1783,7 @@ func file_pdpapi_v1_audit_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pdpapi_v1_audit_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_pdpapi_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_pdpapi_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_pdpapi_v1_audit_service_proto_goTypes = []any{
 	(ChangeSource)(0),               // 0: pdpapi.v1.ChangeSource
 	(FrameKind)(0),                  // 1: pdpapi.v1.FrameKind
@@ -1680,75 +1792,79 @@ var file_pdpapi_v1_audit_service_proto_goTypes = []any{
 	(*ListDecisionsResponse)(nil),   // 4: pdpapi.v1.ListDecisionsResponse
 	(*FollowDecisionsRequest)(nil),  // 5: pdpapi.v1.FollowDecisionsRequest
 	(*FollowedDecision)(nil),        // 6: pdpapi.v1.FollowedDecision
-	(*FollowDecisionsResponse)(nil), // 7: pdpapi.v1.FollowDecisionsResponse
-	(*GetDecisionRequest)(nil),      // 8: pdpapi.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),     // 9: pdpapi.v1.GetDecisionResponse
-	(*AdministrationRecord)(nil),    // 10: pdpapi.v1.AdministrationRecord
-	(*ListChangesRequest)(nil),      // 11: pdpapi.v1.ListChangesRequest
-	(*ListChangesResponse)(nil),     // 12: pdpapi.v1.ListChangesResponse
-	(*LogPlace)(nil),                // 13: pdpapi.v1.LogPlace
-	(*LogFrame)(nil),                // 14: pdpapi.v1.LogFrame
-	(*ReportDecisionsRequest)(nil),  // 15: pdpapi.v1.ReportDecisionsRequest
-	(*ReportDecisionsResponse)(nil), // 16: pdpapi.v1.ReportDecisionsResponse
-	(*FrameRefusal)(nil),            // 17: pdpapi.v1.FrameRefusal
-	(*timestamppb.Timestamp)(nil),   // 18: google.protobuf.Timestamp
-	(Decision)(0),                   // 19: pdpapi.v1.Decision
-	(DenialKind)(0),                 // 20: pdpapi.v1.DenialKind
-	(DecisionReason)(0),             // 21: pdpapi.v1.DecisionReason
-	(*Actor)(nil),                   // 22: pdpapi.v1.Actor
-	(*ResourceRef)(nil),             // 23: pdpapi.v1.ResourceRef
-	(AnswerSource)(0),               // 24: pdpapi.v1.AnswerSource
-	(*structpb.Struct)(nil),         // 25: google.protobuf.Struct
+	(*Gap)(nil),                     // 7: pdpapi.v1.Gap
+	(*FollowDecisionsResponse)(nil), // 8: pdpapi.v1.FollowDecisionsResponse
+	(*GetDecisionRequest)(nil),      // 9: pdpapi.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),     // 10: pdpapi.v1.GetDecisionResponse
+	(*AdministrationRecord)(nil),    // 11: pdpapi.v1.AdministrationRecord
+	(*ListChangesRequest)(nil),      // 12: pdpapi.v1.ListChangesRequest
+	(*ListChangesResponse)(nil),     // 13: pdpapi.v1.ListChangesResponse
+	(*LogPlace)(nil),                // 14: pdpapi.v1.LogPlace
+	(*LogFrame)(nil),                // 15: pdpapi.v1.LogFrame
+	(*ReportDecisionsRequest)(nil),  // 16: pdpapi.v1.ReportDecisionsRequest
+	(*ReportDecisionsResponse)(nil), // 17: pdpapi.v1.ReportDecisionsResponse
+	(*FrameRefusal)(nil),            // 18: pdpapi.v1.FrameRefusal
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(Decision)(0),                   // 20: pdpapi.v1.Decision
+	(DenialKind)(0),                 // 21: pdpapi.v1.DenialKind
+	(DecisionReason)(0),             // 22: pdpapi.v1.DecisionReason
+	(*Actor)(nil),                   // 23: pdpapi.v1.Actor
+	(*ResourceRef)(nil),             // 24: pdpapi.v1.ResourceRef
+	(AnswerSource)(0),               // 25: pdpapi.v1.AnswerSource
+	(*structpb.Struct)(nil),         // 26: google.protobuf.Struct
 }
 var file_pdpapi_v1_audit_service_proto_depIdxs = []int32{
-	18, // 0: pdpapi.v1.DecisionRecord.decided_at:type_name -> google.protobuf.Timestamp
-	19, // 1: pdpapi.v1.DecisionRecord.decision:type_name -> pdpapi.v1.Decision
-	20, // 2: pdpapi.v1.DecisionRecord.denial_kind:type_name -> pdpapi.v1.DenialKind
-	21, // 3: pdpapi.v1.DecisionRecord.reason:type_name -> pdpapi.v1.DecisionReason
-	22, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
-	23, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
-	24, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
-	18, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
-	18, // 8: pdpapi.v1.DecisionRecord.erased_at:type_name -> google.protobuf.Timestamp
-	23, // 9: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
-	19, // 10: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
-	21, // 11: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
-	18, // 12: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
-	18, // 13: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
+	19, // 0: pdpapi.v1.DecisionRecord.decided_at:type_name -> google.protobuf.Timestamp
+	20, // 1: pdpapi.v1.DecisionRecord.decision:type_name -> pdpapi.v1.Decision
+	21, // 2: pdpapi.v1.DecisionRecord.denial_kind:type_name -> pdpapi.v1.DenialKind
+	22, // 3: pdpapi.v1.DecisionRecord.reason:type_name -> pdpapi.v1.DecisionReason
+	23, // 4: pdpapi.v1.DecisionRecord.actor:type_name -> pdpapi.v1.Actor
+	24, // 5: pdpapi.v1.DecisionRecord.resource:type_name -> pdpapi.v1.ResourceRef
+	25, // 6: pdpapi.v1.DecisionRecord.source:type_name -> pdpapi.v1.AnswerSource
+	19, // 7: pdpapi.v1.DecisionRecord.last_decided_at:type_name -> google.protobuf.Timestamp
+	19, // 8: pdpapi.v1.DecisionRecord.erased_at:type_name -> google.protobuf.Timestamp
+	24, // 9: pdpapi.v1.ListDecisionsRequest.resource:type_name -> pdpapi.v1.ResourceRef
+	20, // 10: pdpapi.v1.ListDecisionsRequest.decision:type_name -> pdpapi.v1.Decision
+	22, // 11: pdpapi.v1.ListDecisionsRequest.reason:type_name -> pdpapi.v1.DecisionReason
+	19, // 12: pdpapi.v1.ListDecisionsRequest.not_before:type_name -> google.protobuf.Timestamp
+	19, // 13: pdpapi.v1.ListDecisionsRequest.before:type_name -> google.protobuf.Timestamp
 	2,  // 14: pdpapi.v1.ListDecisionsResponse.decisions:type_name -> pdpapi.v1.DecisionRecord
 	3,  // 15: pdpapi.v1.FollowDecisionsRequest.query:type_name -> pdpapi.v1.ListDecisionsRequest
 	2,  // 16: pdpapi.v1.FollowedDecision.decision:type_name -> pdpapi.v1.DecisionRecord
-	6,  // 17: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
-	2,  // 18: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
-	2,  // 19: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
-	18, // 20: pdpapi.v1.AdministrationRecord.recorded_at:type_name -> google.protobuf.Timestamp
-	0,  // 21: pdpapi.v1.AdministrationRecord.source:type_name -> pdpapi.v1.ChangeSource
-	25, // 22: pdpapi.v1.AdministrationRecord.before:type_name -> google.protobuf.Struct
-	25, // 23: pdpapi.v1.AdministrationRecord.after:type_name -> google.protobuf.Struct
-	0,  // 24: pdpapi.v1.ListChangesRequest.source:type_name -> pdpapi.v1.ChangeSource
-	18, // 25: pdpapi.v1.ListChangesRequest.not_before:type_name -> google.protobuf.Timestamp
-	18, // 26: pdpapi.v1.ListChangesRequest.before:type_name -> google.protobuf.Timestamp
-	10, // 27: pdpapi.v1.ListChangesResponse.changes:type_name -> pdpapi.v1.AdministrationRecord
-	1,  // 28: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
-	13, // 29: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
-	14, // 30: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
-	13, // 31: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
-	17, // 32: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
-	3,  // 33: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
-	5,  // 34: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
-	8,  // 35: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
-	11, // 36: pdpapi.v1.AuditService.ListChanges:input_type -> pdpapi.v1.ListChangesRequest
-	15, // 37: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
-	4,  // 38: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
-	7,  // 39: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
-	9,  // 40: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
-	12, // 41: pdpapi.v1.AuditService.ListChanges:output_type -> pdpapi.v1.ListChangesResponse
-	16, // 42: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
-	38, // [38:43] is the sub-list for method output_type
-	33, // [33:38] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	11, // 17: pdpapi.v1.FollowedDecision.change:type_name -> pdpapi.v1.AdministrationRecord
+	7,  // 18: pdpapi.v1.FollowedDecision.gap:type_name -> pdpapi.v1.Gap
+	19, // 19: pdpapi.v1.Gap.noticed_at:type_name -> google.protobuf.Timestamp
+	6,  // 20: pdpapi.v1.FollowDecisionsResponse.decisions:type_name -> pdpapi.v1.FollowedDecision
+	2,  // 21: pdpapi.v1.GetDecisionResponse.decision:type_name -> pdpapi.v1.DecisionRecord
+	2,  // 22: pdpapi.v1.GetDecisionResponse.others:type_name -> pdpapi.v1.DecisionRecord
+	19, // 23: pdpapi.v1.AdministrationRecord.recorded_at:type_name -> google.protobuf.Timestamp
+	0,  // 24: pdpapi.v1.AdministrationRecord.source:type_name -> pdpapi.v1.ChangeSource
+	26, // 25: pdpapi.v1.AdministrationRecord.before:type_name -> google.protobuf.Struct
+	26, // 26: pdpapi.v1.AdministrationRecord.after:type_name -> google.protobuf.Struct
+	0,  // 27: pdpapi.v1.ListChangesRequest.source:type_name -> pdpapi.v1.ChangeSource
+	19, // 28: pdpapi.v1.ListChangesRequest.not_before:type_name -> google.protobuf.Timestamp
+	19, // 29: pdpapi.v1.ListChangesRequest.before:type_name -> google.protobuf.Timestamp
+	11, // 30: pdpapi.v1.ListChangesResponse.changes:type_name -> pdpapi.v1.AdministrationRecord
+	1,  // 31: pdpapi.v1.LogFrame.kind:type_name -> pdpapi.v1.FrameKind
+	14, // 32: pdpapi.v1.ReportDecisionsRequest.start:type_name -> pdpapi.v1.LogPlace
+	15, // 33: pdpapi.v1.ReportDecisionsRequest.frames:type_name -> pdpapi.v1.LogFrame
+	14, // 34: pdpapi.v1.ReportDecisionsResponse.place:type_name -> pdpapi.v1.LogPlace
+	18, // 35: pdpapi.v1.ReportDecisionsResponse.refusals:type_name -> pdpapi.v1.FrameRefusal
+	3,  // 36: pdpapi.v1.AuditService.ListDecisions:input_type -> pdpapi.v1.ListDecisionsRequest
+	5,  // 37: pdpapi.v1.AuditService.FollowDecisions:input_type -> pdpapi.v1.FollowDecisionsRequest
+	9,  // 38: pdpapi.v1.AuditService.GetDecision:input_type -> pdpapi.v1.GetDecisionRequest
+	12, // 39: pdpapi.v1.AuditService.ListChanges:input_type -> pdpapi.v1.ListChangesRequest
+	16, // 40: pdpapi.v1.AuditService.ReportDecisions:input_type -> pdpapi.v1.ReportDecisionsRequest
+	4,  // 41: pdpapi.v1.AuditService.ListDecisions:output_type -> pdpapi.v1.ListDecisionsResponse
+	8,  // 42: pdpapi.v1.AuditService.FollowDecisions:output_type -> pdpapi.v1.FollowDecisionsResponse
+	10, // 43: pdpapi.v1.AuditService.GetDecision:output_type -> pdpapi.v1.GetDecisionResponse
+	13, // 44: pdpapi.v1.AuditService.ListChanges:output_type -> pdpapi.v1.ListChangesResponse
+	17, // 45: pdpapi.v1.AuditService.ReportDecisions:output_type -> pdpapi.v1.ReportDecisionsResponse
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_pdpapi_v1_audit_service_proto_init() }
@@ -1757,13 +1873,14 @@ func file_pdpapi_v1_audit_service_proto_init() {
 		return
 	}
 	file_pdpapi_v1_core_proto_init()
+	file_pdpapi_v1_audit_service_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pdpapi_v1_audit_service_proto_rawDesc), len(file_pdpapi_v1_audit_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

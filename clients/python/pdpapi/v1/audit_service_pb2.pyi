@@ -326,10 +326,16 @@ class FollowDecisionsRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     FROM_END_FIELD_NUMBER: _builtins.int
+    WITH_CHANGES_AND_GAPS_FIELD_NUMBER: _builtins.int
+    COUNT_WAITING_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """From an earlier response, whatever its query was. Empty: from the first record on."""
     from_end: _builtins.bool
     """Return no decisions, only the cursor behind the last one. `cursor` is not read."""
+    with_changes_and_gaps: _builtins.bool
+    """Also return changes and gaps, at their places in the order. The filters are for decisions only."""
+    count_waiting: _builtins.bool
+    """Also count what waits behind the response."""
     @_builtins.property
     def query(self) -> Global___ListDecisionsRequest:
         """The filters and page_size; page_token is not read."""
@@ -340,10 +346,12 @@ class FollowDecisionsRequest(_message.Message):
         query: Global___ListDecisionsRequest | None = ...,
         cursor: _builtins.str = ...,
         from_end: _builtins.bool = ...,
+        with_changes_and_gaps: _builtins.bool = ...,
+        count_waiting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "from_end", b"from_end", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_waiting", b"count_waiting", "cursor", b"cursor", "from_end", b"from_end", "query", b"query", "with_changes_and_gaps", b"with_changes_and_gaps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,31 +359,71 @@ Global___FollowDecisionsRequest: _TypeAlias = FollowDecisionsRequest  # noqa: Y0
 
 @_typing.final
 class FollowedDecision(_message.Message):
-    """A decision, and the cursor after it."""
+    """A record of the log, and the cursor after it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISION_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Opaque."""
     @_builtins.property
     def decision(self) -> Global___DecisionRecord:
-        """The record."""
+        """The record of a decision."""
+
+    @_builtins.property
+    def change(self) -> Global___AdministrationRecord:
+        """Set instead of `decision`: a change."""
+
+    @_builtins.property
+    def gap(self) -> Global___Gap:
+        """Set instead of `decision`: decisions without a record."""
 
     def __init__(
         self,
         *,
         decision: Global___DecisionRecord | None = ...,
         cursor: _builtins.str = ...,
+        change: Global___AdministrationRecord | None = ...,
+        gap: Global___Gap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "decision", b"decision", "gap", b"gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decision", b"decision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cursor", b"cursor", "decision", b"decision", "gap", b"gap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FollowedDecision: _TypeAlias = FollowedDecision  # noqa: Y015
+
+@_typing.final
+class Gap(_message.Message):
+    """Decisions that a process dropped at this place of its log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DROPPED_FIELD_NUMBER: _builtins.int
+    NOTICED_AT_FIELD_NUMBER: _builtins.int
+    dropped: _builtins.int
+    """How many."""
+    @_builtins.property
+    def noticed_at(self) -> _timestamp_pb2.Timestamp:
+        """When the process noticed."""
+
+    def __init__(
+        self,
+        *,
+        dropped: _builtins.int = ...,
+        noticed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["noticed_at", b"noticed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "noticed_at", b"noticed_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gap: _TypeAlias = Gap  # noqa: Y015
 
 @_typing.final
 class FollowDecisionsResponse(_message.Message):
@@ -386,10 +434,15 @@ class FollowDecisionsResponse(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where the next page begins, also if no record matches the filters."""
     more: _builtins.bool
     """There is more now: ask again at once."""
+    waiting: _builtins.int
+    """With `count_waiting`: places of the log behind `cursor`. An upper bound for its records, since
+    counts of equal denials have places too.
+    """
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedDecision]:
         """In the order in which they reached the log."""
@@ -400,12 +453,15 @@ class FollowDecisionsResponse(_message.Message):
         decisions: _abc.Iterable[Global___FollowedDecision] | None = ...,
         cursor: _builtins.str = ...,
         more: _builtins.bool = ...,
+        waiting: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_waiting", b"_waiting", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decisions", b"decisions", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waiting", b"_waiting", "cursor", b"cursor", "decisions", b"decisions", "more", b"more", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
+    _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
 Global___FollowDecisionsResponse: _TypeAlias = FollowDecisionsResponse  # noqa: Y015
 
