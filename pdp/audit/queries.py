@@ -1,6 +1,6 @@
 """Reads the decision log from SQL, where the shippers of all processes write it.
 
-`list` looks at a bounded number of records, whatever it is asked for (ADR 43). It goes back in
+`list` looks at a bounded number of records, whatever it is asked for (ADR 41). It goes back in
 steps. In each it takes the index, of one filter that is set, whose next STEP_ROWS entries
 reach back the farthest. The other filters are written so that no index serves them: then a planner
 needs no statistics.

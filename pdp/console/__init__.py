@@ -10,7 +10,7 @@ Invariants:
 3. A POST needs the origin of the console, and a value that follows from the secret in the cookie.
 4. Nothing is computed here: pages show what the rooms below answer.
 5. A session that is limited to one organization sees pages that are made for that (`tenant.py`);
-   every other page is refused by the decision itself (ADR 42).
+   every other page is refused by the decision itself (ADR 40).
 6. Only `pages/campaigns.py` writes: campaigns and verdicts, for POSTs of users with console:review.
 7. What people or tokens wrote is text: templates escape it, and controls are visible.
 

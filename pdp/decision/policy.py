@@ -43,7 +43,7 @@ them, and only a grant to a user that holds everywhere reaches them (ADR 35)."""
 CONSOLE_VIEW: Final = "console:view"
 TENANT_CONSOLE: Final = "tenant-console"
 """The type of resource that the console of one organization is. CONSOLE_VIEW on it is also reached
-by a grant to a user in the active organization (ADR 42)."""
+by a grant to a user in the active organization (ADR 40)."""
 
 
 _KINDS: Final = (Permission, ResourceType, Role, Rule, Grant, Route)
