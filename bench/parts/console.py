@@ -62,7 +62,7 @@ def _measured(run: Run, name: str, url: str, made: Company) -> dict[str, Any]:
     with pdp.serving(directory, run.signer, url, settings=settings):
         for page, path in _pages(made, ids, end).items():
             actor = Actor(ANALYST, "sess_bench")
-            token = VerifiedToken(actor, issuer=ISSUER, key_id=KEY_ID, expires_at=end)
+            token = VerifiedToken(actor, ISSUER, KEY_ID, end, claims={})
             cookies = {"pdp-console": begin_session(secrets, token, time.time())}
             with httpx.Client(
                 base_url=f"http://{listen}", cookies=cookies, trust_env=False, timeout=60
