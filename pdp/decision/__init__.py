@@ -37,7 +37,7 @@ from pdp.decision.policy import (
     Policy,
     PolicyEntity,
     build_policy,
-    reaches_console,
+    may_reach_console,
 )
 from pdp.decision.principal import Principal, holds, resolve_principal
 from pdp.decision.routing import Target, target_of
@@ -74,8 +74,8 @@ __all__ = [
     "decide",
     "explain",
     "holds",
+    "may_reach_console",
     "plan_for",
-    "reaches_console",
     "reads_of",
     "resolve_principal",
     "search_for",

@@ -29,7 +29,13 @@ from pdp import limits
 from pdp.decision.conditions import Condition
 from pdp.decision.cost import Budget
 from pdp.decision.fast_path import Values
-from pdp.decision.policy import CONSOLE, CONSOLE_VIEW, TENANT_CONSOLE, Policy
+from pdp.decision.policy import (
+    CONSOLE,
+    CONSOLE_VIEW,
+    TENANT_CONSOLE,
+    Policy,
+    reaches_console,
+)
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
     IN_ORGANIZATION,
@@ -46,7 +52,6 @@ from pdp.model import (
     Decision,
     Effect,
     Grant,
-    InOrganization,
     OnResource,
     Question,
     Reason,
@@ -328,20 +333,6 @@ def reach_of(grant: Grant) -> int:
 def is_tenant_console(chain: tuple[ResourceFacts, ...]) -> bool:
     """Whether a question is about the console of one organization."""
     return bool(chain) and chain[0].resource.type == TENANT_CONSOLE
-
-
-def reaches_console(grant: Grant, *, of_tenant: bool) -> bool:
-    """Whether allow rules for the console count through a grant that holds in the active
-    organization or everywhere.
-
-    Args:
-        grant: The grant.
-        of_tenant: Whether the question is CONSOLE_VIEW on a TENANT_CONSOLE.
-    """
-    if reach_of(grant) == ANY_ORGANIZATION:
-        return True
-    to_user = isinstance(grant.subject, ToUser)
-    return of_tenant and to_user and isinstance(grant.scope, InOrganization)
 
 
 def _order(candidate: Candidate) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from pdp.model import (
     EVERYWHERE,
     Effect,
     Grant,
+    InOrganization,
     Key,
     Permission,
     ResourceFacts,
@@ -377,11 +378,21 @@ def _replaced_grants(
     )
 
 
-def reaches_console(grant: Grant, pattern: str) -> bool:
-    """Whether an allow rule about permissions of the console (`console:view`, `console:*`) counts
-    through a grant."""
-    return (
-        pattern.startswith(CONSOLE)
-        and isinstance(grant.subject, ToUser)
-        and grant.scope is EVERYWHERE
-    )
+def reaches_console(grant: Grant, *, of_tenant: bool) -> bool:
+    """Whether allow rules for the console count through a grant that holds in the active
+    organization or everywhere.
+
+    Args:
+        grant: The grant.
+        of_tenant: Whether the question is CONSOLE_VIEW on a TENANT_CONSOLE.
+    """
+    if not isinstance(grant.subject, ToUser):
+        return False
+    return grant.scope is EVERYWHERE or (of_tenant and isinstance(grant.scope, InOrganization))
+
+
+def may_reach_console(grant: Grant, pattern: str) -> bool:
+    """Whether an allow rule about permissions of the console (`console:view`, `console:*`) can
+    count through a grant for some question."""
+    views = pattern in (CONSOLE_VIEW, f"{CONSOLE}*")
+    return pattern.startswith(CONSOLE) and reaches_console(grant, of_tenant=views)

@@ -16,7 +16,7 @@ from pdp.clerk.api import ANSWER_BYTES_MAX, REQUEST_SECONDS_MAX, ClerkApi
 from pdp.clock import Clock
 from pdp.database.engine import database_name, open_engine
 from pdp.database.migrations import schema_problem
-from pdp.decision import CONSOLE, Policy, reaches_console
+from pdp.decision import CONSOLE, Policy, may_reach_console
 from pdp.doctor.findings import Finding, failed, fine, warning
 from pdp.doctor.token import examine_token
 from pdp.errors import ClerkError, ClerkRefused, DatabaseUnavailable, PdpError
@@ -142,7 +142,7 @@ def _console(store: Store) -> Iterator[Finding]:
         with store.read() as reader:
             for role, patterns in _console_rules(read_policy(reader)).items():
                 for grant in find_referrers(reader, Grant, limit=GRANTS_MAX, role=role):
-                    if any(reaches_console(grant, pattern) for pattern in patterns):
+                    if any(may_reach_console(grant, pattern) for pattern in patterns):
                         reaching += 1
                     else:
                         without.append(grant.id)
@@ -154,7 +154,7 @@ def _console(store: Store) -> Iterator[Finding]:
         yield warning(
             subject,
             f"grants without effect: {', '.join(sorted(without)[:GRANTS_SHOWN])}{more}",
-            "only a grant to a user that holds everywhere reaches the console",
+            "give them to a user, everywhere; console:view also in one organization",
         )
     if not reaching:
         yield warning(

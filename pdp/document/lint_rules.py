@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from pdp_routes import Needs
 
-from pdp.decision import CONSOLE, Reads, build_policy, reaches_console, reads_of
+from pdp.decision import CONSOLE, Reads, build_policy, may_reach_console, reads_of
 from pdp.decision.conditions import condition_of
 from pdp.document.policy_document import PolicyDocument
 from pdp.document.references import Declared
@@ -266,12 +266,12 @@ def _grants_without_console(document: PolicyDocument) -> Found:
             for rule in by_role.get(grant.role, ())
             if rule.effect is Effect.ALLOW
             and rule.permission.startswith(CONSOLE)
-            and not reaches_console(grant, rule.permission)
+            and not may_reach_console(grant, rule.permission)
         }
         if without:
             text = (
-                f"does not give {', '.join(sorted(without))}: only a grant to a user that holds "
-                "everywhere reaches the console"
+                f"does not give {', '.join(sorted(without))}: only a grant to a user everywhere "
+                "reaches the console, and for console:view also one in an organization"
             )
             yield "grant", key_of(grant), text
 

@@ -291,11 +291,11 @@ def test_grants_of_the_console_without_effect_are_found(
 ) -> None:
     checkup.values["console"] = {"listen": "127.0.0.1:8090"}
     assert "nobody can sign in" in checkup.of("console").message
-    administrator.create(Permission("console:view"))
+    administrator.create(Permission("console:review"))
     administrator.create(Role("ALL"))
     administrator.create(Rule("all", "ALL", Effect.ALLOW, "*"))
     administrator.create(Role("ANALYST"))
-    administrator.create(Rule("view", "ANALYST", Effect.ALLOW, "console:view"))
+    administrator.create(Rule("review", "ANALYST", Effect.ALLOW, "console:review"))
     administrator.create(Role("LEAD", "", ("ANALYST",)))
     administrator.create(User("user_1"))
     administrator.create(Grant("wide", "ALL", ToUser("user_1")))

@@ -163,14 +163,14 @@ CASES = {
     ),
     "grant-without-console": (
         (
-            "permissions: [console:view]\n"
-            "roles: {A: {inherits: [B]}, B: {allow: ['console:*']}}\n"
+            "permissions: [console:review]\n"
+            "roles: {A: {inherits: [B]}, B: {allow: ['console:review']}}\n"
             "grants: [{role: A, user: u, organization: o}, {role: B, organization_role: o:admin}]"
         ),
         (
             "permissions: [console:view]\n"
             "roles: {A: {allow: ['console:*']}, B: {allow: ['*']}}\n"
-            "grants: [{role: A, user: u}, {role: B, user: u, organization: o}]"
+            "grants: [{role: A, user: u, organization: o}, {role: B, user: u, organization: o}]"
         ),
     ),
     "grant-never-ends": (
