@@ -29,9 +29,10 @@ from pdp.audit.queries import conditions
 from pdp.audit.retention import Hold, Recording, matches
 from pdp.audit.tables import audit_records
 from pdp.audit.tombstones import tombstone_of
-from pdp.audit.transparency import DamagedTreeError, archives
+from pdp.audit.transparency import DamagedTreeError
 from pdp.audit.transparency.archive_erasure import erase_archived, waiting_in_segments
 from pdp.audit.transparency.archives import archive
+from pdp.audit.transparency.files import replace_file
 from pdp.audit.transparency.notes import Signer
 from pdp.audit.transparency.proofs import (
     find_trees,
@@ -365,21 +366,18 @@ def test_records_that_are_shipped_after_an_erasure_are_erased_by_the_next(world:
     assert world.problems() == []
 
 
-def test_an_erasure_during_an_archive_leaves_no_text_in_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_part, times = archives._write_part, []
+def test_an_erasure_during_an_archive_leaves_no_text_in_it(world: World) -> None:
+    signer, times = world.signer, []
 
-    def erase_meanwhile(*arguments: Any) -> Any:
-        written = write_part(*arguments)
+    def erase_meanwhile(text: bytes) -> bytes:
         times.append(1)
         if len(times) == 1:
             erase_rows(world.engine, world.write, ErasureRequest(USER, NOW), NOW, ErasureReport())
-        return written
+        return signer.sign(text)
 
-    monkeypatch.setattr(archives, "_write_part", erase_meanwhile)
+    world.signer = Signer(signer.key, erase_meanwhile)
     assert world.archive() == 14
-    assert len(times) == 2
+    assert len(times) == 2, "the file with the text was written, and not used"
     assert USER not in world.texts()
     assert not list(world.out.rglob("*.new"))
     assert world.audit()[0] == 0
@@ -393,7 +391,7 @@ def test_an_erasure_that_a_crash_interrupts_is_completed_by_the_next(
 
     def crash(path: Path, note: str) -> None:
         if step == "between":
-            archives.replace_file(path.with_name(path.name + ".note"), note.encode())
+            replace_file(path.with_name(path.name + ".note"), note.encode())
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
