@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from pdp.audit.records import first_id_at
 from pdp.audit.rollups import DIMENSIONS, EFFECT, HOUR, MINUTE
-from pdp.audit.tables import ALLOWED, DENIED, audit_records, audit_rollups
+from pdp.audit.tables import ALLOWED, audit_records, audit_rollups
 from pdp.database.engine import begin_read
 from pdp.model import Effect
 
@@ -116,7 +116,8 @@ def _denied_users(connection: Connection, since: int) -> Iterator[Anomaly]:
     first = first_id_at(since - MINUTE)
     query = (
         select(column.user_id, column.permission, column.occurrences)
-        .where(text(DENIED), column.decision_id >= first, column.decided_at >= since)
+        .where(column.effect == Effect.DENY.name, func.coalesce(column.reported_by, "") == "")
+        .where(column.decision_id >= first, column.decided_at >= since)
         .where(column.user_id.is_not(None))
         .order_by(column.decision_id.desc())
         .limit(DENIALS_MAX)

@@ -40,7 +40,7 @@ ALLOW_WITHOUT_GRANT = "CASE WHEN grant_id IS NULL THEN reason END = 'ALLOWED_BY_
 IMPERSONATED = 'substr(record, 1, 28) = \'{"actor":{"impersonator_id":\''
 """The canonical bytes of a record with an impersonator begin so; see records.py."""
 ALLOWED = "reason = 'ALLOWED_BY_RULE' AND coalesce(reported_by, '') = ''"
-DENIED = "effect = 'DENY' AND coalesce(reported_by, '') = ''"
+DENIED = "substr(effect, 1) = 'DENY' AND coalesce(reported_by, '') = ''"
 
 # Records whose id is not of the time of their decision: of a clock that was set back, or reported.
 # A search by time finds all others by a range of ids (queries.py). The first eight digits of a

@@ -92,7 +92,7 @@ def test_denials_that_differ_in_a_field_besides_id_and_time_are_not_folded(
     tmp_path: Path, recorder: Recorder
 ) -> None:
     told_by_no_digest = {"decision_id", "decided_at", "effect"}
-    from_sql = {"reported_by", "occurrences", "last_decided_at"}
+    from_sql = {"reported_by", "occurrences", "last_decided_at", "erased_at"}
     assert OTHER.keys() | told_by_no_digest | from_sql == set(DecisionRecord.__dataclass_fields__)
     run(recorder.record([again()]))
     for field, value in OTHER.items():

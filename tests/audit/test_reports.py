@@ -153,7 +153,7 @@ def test_a_report_that_is_sent_again_after_an_erasure_is_no_contradiction(
     erase_rows(engine, lambda: Store(engine).write(), request, NOW, ErasureReport())
     assert take(reports, record)[1] == []
     assert take(reports, replace(record, permission="course:view"))[1] != []
-    [stored] = DecisionLog(engine).list(ALL, None, 10)
+    [stored] = DecisionLog(engine).list(ALL, None, 10).decisions
     assert (stored.actor, stored.reported_by) == (None, "edge")
 
 

@@ -26,12 +26,27 @@ def upgrade() -> None:
     )
     op.create_index("ix_audit_records_effect", "audit_records", ["effect", "decision_id"])
     op.drop_index("ix_audit_records_decided_at", table_name="audit_records")
+    # SQLite, which has no statistics, would prefer the index by effect.
+    _index_denials("substr(effect, 1) = 'DENY'")
 
 
 def downgrade() -> None:
+    _index_denials("effect = 'DENY'")
     op.create_index("ix_audit_records_decided_at", "audit_records", ["decided_at"])
     op.drop_index("ix_audit_records_effect", table_name="audit_records")
     op.drop_index("ix_audit_records_stray", table_name="audit_records")
+
+
+def _index_denials(condition: str) -> None:
+    op.drop_index("ix_audit_records_denied", table_name="audit_records")
+    where = sa.text(f"{condition} AND coalesce(reported_by, '') = ''")
+    op.create_index(
+        "ix_audit_records_denied",
+        "audit_records",
+        ["user_id", "permission", "resource_type", "resource_id", "decision_id"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
 
 
 def _stray(unit: str) -> sa.TextClause:
