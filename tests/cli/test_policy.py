@@ -114,7 +114,7 @@ def test_on_a_terminal_it_says_that_it_waits_for_input(
     assert (status, "reads a policy document from standard input" in shown) == (0, True)
     from types import SimpleNamespace
 
-    terminal = SimpleNamespace(isatty=lambda: True, read=lambda: "x")
+    terminal = SimpleNamespace(isatty=lambda: True, read=lambda _: "x")
     monkeypatch.setattr(sys, "stdin", terminal)
     output._err.cache_clear()
     assert output.read_input("a session token") == "x"

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ def started_cluster(*settings: str) -> Iterator[Cluster]:
         stall.include(server.get_pid())
         yield Cluster(directory, server)
     finally:
-        server.cleanup()
+        with suppress(psutil.NoSuchProcess):  # it ended between two looks
+            server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
 
 
