@@ -212,7 +212,7 @@ def running_console(
     already."""
     made = made or hostile(company(3, 5, 6))
     listen = f"127.0.0.1:{free_port()}"
-    key = directory / "report-key.pem"
+    key = directory / "key.pem"
     new_key_file("test.example", key)
     server = ServerProcess(
         directory,
