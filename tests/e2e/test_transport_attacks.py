@@ -2,8 +2,8 @@
 
 Each test drives one abuse at a real server, beside a client that asks all the while. That client
 must get the right answer every time. On an idle machine with two cores its p99 was 17 ms at most.
-The bound here allows for an interpreter that attacker and client share, and for the stalls of a
-machine that other tests use.
+The bound here allows for an interpreter that attacker and client share; what the machine kept
+client and server waiting does not count (tests/kit/stall.py).
 """
 
 import itertools

@@ -9,7 +9,7 @@ Where there is no such file nothing is allowed for.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 STRETCH_MAX = 10
@@ -30,8 +30,10 @@ class Stopwatch:
     Of each process the thread that waited longest counts: others may have waited at the same time.
     """
 
-    def __init__(self) -> None:
-        self._waited = waited()
+    def __init__(self, pids: Iterable[int] | None = None) -> None:
+        """`pids`: the processes that count; None: this one and those below it."""
+        self._pids = pids
+        self._waited = waited(pids)
         self._lost: dict[int, float] = {}
         self._began = time.monotonic()
 
@@ -44,7 +46,7 @@ class Stopwatch:
     def stalled(self) -> float:
         """Seconds that were lost. What has ended counts as it was when somebody last asked."""
         lost = self._lost
-        for (pid, thread), seconds in waited().items():
+        for (pid, thread), seconds in waited(self._pids).items():
             more = seconds - self._waited.get((pid, thread), 0.0)
             lost[pid] = max(lost.get(pid, 0.0), more)
         return sum(lost.values())
@@ -56,11 +58,11 @@ class Stopwatch:
         return max(elapsed - self.stalled, elapsed / STRETCH_MAX)
 
 
-def waited() -> dict[tuple[int, str], float]:
-    """How long each thread of this process and those below it has waited for a processor: seconds,
-    by process and thread."""
+def waited(pids: Iterable[int] | None = None) -> dict[tuple[int, str], float]:
+    """How long each thread has waited for a processor: seconds, by process and thread. `pids`: of
+    these processes; None: of this one and those below it."""
     seconds = {}
-    for pid in _processes():
+    for pid in _processes() if pids is None else pids:
         for thread in _entries(_PROC / str(pid) / "task"):
             numbers = _read(_PROC / str(pid) / "task" / thread / "schedstat").split()
             if numbers:
