@@ -106,8 +106,8 @@ def test_the_row_of_a_dead_process_is_waited_for_and_then_removed_by_others(
     monkeypatch.setattr(registration, "REFRESH_SECONDS", 0.05)
     monkeypatch.setattr(registration, "SILENT_SECONDS_MAX", 0.5)
     revision = write(store, User("user_1"))
-    leave_a_row(engine, 0.5)
     start(staleness_seconds_max=5.0), start(staleness_seconds_max=5.0)
+    leave_a_row(engine, 0.5)
     stopwatch = Stopwatch()
     assert barriers.wait(revision) == BarrierResult(revision, replicas=3, silent=1)
     assert stopwatch.elapsed >= 0.5
