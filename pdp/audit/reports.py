@@ -261,7 +261,8 @@ def _is_canonical(payload: bytes) -> bool:
     """Returns whether JSON is written as `records.encode` does. Otherwise a text could be in it
     that no column and no reader shows (a key that comes twice), or that a search in the bytes
     misses (an escape): an erasure would leave it there."""
-    return json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":")).encode() == payload
+    text = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":"))
+    return text.encode() == payload
 
 
 def _contradictions(connection: Connection, records: Sequence[Row]) -> list[Refusal]:

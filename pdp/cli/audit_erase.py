@@ -30,8 +30,8 @@ def erase(
 ) -> None:
     """Erases the texts of records that name a user, in the database and in archives.
 
-    Removes examples of the shadow that name the user too. Proofs continue to work, and the log of changes records the erasure. Records that a hold keeps
-    are not erased.
+    Removes examples of the shadow that name the user too. Proofs continue to work, and the log of
+    changes records the erasure. Records that a hold keeps are not erased.
 
     Exit status: 0 all were erased; 1 some remain, as the output says.
     """
