@@ -37,7 +37,7 @@ _ERRORS: Final = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
 _W3C: Final = TraceContextTextMapPropagator()
-# These warn of a malformed header once per request, and quote it, whoever sent it.
+# These warn of a malformed header once per request, and quote it. Anybody can send one.
 for _name in ("opentelemetry.trace.span", "opentelemetry.trace.propagation.tracecontext"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
