@@ -170,7 +170,7 @@ def test_a_link_signs_in_without_a_front_end(chromium: Browser, console: Console
 def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: Path):
     """And over HTTP/2, which has no header `host` of its own."""
     key, certificate = Authority("console").issue(x509.DNSName("localhost"))
-    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "tls-key.pem").write_bytes(key)
     (tmp_path / "certificate.pem").write_bytes(certificate)
     port = free_port()
     settings = {
@@ -179,7 +179,7 @@ def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: 
         "sign_in_url": "https://app.example.test/sign-in",
         "tls": {
             "certificate_file": str(tmp_path / "certificate.pem"),
-            "private_key_file": str(tmp_path / "key.pem"),
+            "private_key_file": str(tmp_path / "tls-key.pem"),
         },
     }
     with running_console(tmp_path, 0, CONSOLE=settings) as console:
