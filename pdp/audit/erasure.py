@@ -25,7 +25,7 @@ from pdp.audit.segments import Log
 from pdp.audit.tables import IMPERSONATED, audit_records
 from pdp.audit.tombstones import new_tombstone, tombstone_of
 from pdp.database.administration_table import administration_records
-from pdp.database.engine import begin_read, extended_timeouts
+from pdp.database.engine import begin_read, extended_timeouts, overwrite_deleted
 from pdp.model import Effect
 
 KIND: Final = "erasure"
@@ -103,9 +103,7 @@ def erase_rows(
     for first in range(0, len(keys), BATCH_RECORDS):
         with write() as transaction:
             connection = transaction.connection
-            if connection.dialect.name == "sqlite":
-                # Otherwise free pages would keep the texts.
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
+            overwrite_deleted(connection)
             lock_retention(connection)
             batch = column.decision_id.in_(keys[first : first + BATCH_RECORDS])
             statement = select(audit_records).where(batch).order_by(column.decision_id)

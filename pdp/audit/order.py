@@ -24,6 +24,8 @@ from pdp.database.engine import begin_read, begin_write
 from pdp.errors import InvalidRequest, Violation
 
 _MARK_DIGITS: Final = 16
+WAITING_RANGES_MAX: Final = 100_000
+"""Ranges that are counted: a reader that is months behind must be able to begin."""
 _LOGS_MAX: Final = 1_000
 """Logs that one transaction numbers; the next one numbers the others."""
 
@@ -113,10 +115,18 @@ def end_of_order(connection: Connection) -> Cursor:
 
 
 def places_after(connection: Connection, cursor: Cursor) -> int:
-    """Returns the number of places after a cursor that this order has given."""
+    """Returns the number of places after a cursor that this order has given, in the next
+    WAITING_RANGES_MAX ranges at most."""
     order = audit_order.c
-    places = func.coalesce(func.sum(order.end - order.first), 0)
-    later = connection.execute(select(places).where(order.number > cursor.number)).scalar_one()
+    following = (
+        select((order.end - order.first).label("places"))
+        .where(order.number > cursor.number)
+        .order_by(order.number)
+        .limit(WAITING_RANGES_MAX)
+        .subquery()
+    )
+    places = func.coalesce(func.sum(following.c.places), 0)
+    later = connection.execute(select(places)).scalar_one()
     end = connection.execute(select(order.end).where(order.number == cursor.number)).scalar()
     return int(later) + (0 if end is None else end - cursor.position)
 

@@ -227,6 +227,8 @@ def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
         raise MalformedRecordError("the revision is impossible")
     if not _is_unicode(frame.payload):
         raise MalformedRecordError("a text is not Unicode")
+    if not _is_canonical(frame.payload):
+        raise MalformedRecordError("the record is not canonical")
     return record_row(frame, log, reporter)
 
 
@@ -253,6 +255,14 @@ def _is_unicode(payload: bytes) -> bool:
     except (UnicodeEncodeError, RecursionError):
         return False
     return True
+
+
+def _is_canonical(payload: bytes) -> bool:
+    """Returns whether JSON is written as `records.encode` does. Otherwise a text could be in it
+    that no column and no reader shows (a key that comes twice), or that a search in the bytes
+    misses (an escape): an erasure would leave it there."""
+    text = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":"))
+    return text.encode() == payload
 
 
 def _contradictions(connection: Connection, records: Sequence[Row]) -> list[Refusal]:

@@ -30,8 +30,8 @@ def erase(
 ) -> None:
     """Erases the texts of records that name a user, in the database and in archives.
 
-    Proofs continue to work, and the log of changes records the erasure. Records that a hold keeps
-    are not erased.
+    Removes examples of the shadow that name the user too. Proofs continue to work, and the log of
+    changes records the erasure. Records that a hold keeps are not erased.
 
     Exit status: 0 all were erased; 1 some remain, as the output says.
     """
@@ -43,6 +43,7 @@ def erase(
     from pdp.cli.database import open_store
     from pdp.cli.policy import command_author
     from pdp.clock import wall_clock
+    from pdp.facts import ShadowStore
     from pdp.settings import RetentionSettings
 
     if not reason or user in reason:
@@ -61,6 +62,7 @@ def erase(
 
     problems: list[str] = []
     erase_rows(store.engine, write, request, now, report)
+    examples = ShadowStore(store.engine).forget(user, request.before)
     signers = [] if settings.audit_tree is None else signers_of(settings.audit_tree)
     for tree in find_trees(directories or []):
         try:
@@ -75,6 +77,8 @@ def erase(
             problems.append(f"{tree.directory}: not erased: {error}")
     waiting = waiting_in_segments(directories or [], request)
     say(f"{report.records} records erased, of which {report.denials} denials")
+    if examples:
+        say(f"{examples} examples of the shadow removed")
     if report.unsalted:
         say(
             f"{report.unsalted} of them are of an earlier version and have no salt: a correct "

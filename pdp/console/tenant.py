@@ -26,13 +26,16 @@ def decisions_of(records: Iterable[DecisionRecord], organization: str) -> Sequen
     too.
 
     A resource is named only if it is known to belong to the organization. A grant may hold in
-    another one.
+    another one, and who impersonates a member is a user of the operator.
     """
     found = []
     for record in records:
         if record.actor is None or record.actor.organization_id != organization or record.query:
             continue
-        shown = replace(record, grant_id=None, inputs=None, revision=0)
+        actor = record.actor
+        if actor.impersonator_id is not None:
+            actor = replace(actor, impersonator_id="")
+        shown = replace(record, actor=actor, grant_id=None, inputs=None, revision=0)
         if record.resource_organization_id != organization:
             resource = record.resource and ResourceRef(record.resource.type, "")
             shown = replace(shown, resource=resource, resource_organization_id=None, request=None)

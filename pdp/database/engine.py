@@ -153,6 +153,12 @@ def begin_poll(connection: Connection, *, write: bool = False) -> Iterator[None]
         yield
 
 
+def overwrite_deleted(connection: Connection) -> None:
+    """Lets SQLite overwrite what this connection deletes: free pages would keep it."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
+
+
 def allow_long_statements(connection: Connection) -> None:
     """Gives the rest of a transaction of `begin_poll` the usual timeouts.
 

@@ -7,6 +7,7 @@ no token, no resource, no attribute. Requests for unknown methods have none.
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -36,6 +37,9 @@ _ERRORS: Final = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
 _W3C: Final = TraceContextTextMapPropagator()
+# These warn of a malformed header once per request, and quote it. Anybody can send one.
+for _name in ("opentelemetry.trace.span", "opentelemetry.trace.propagation.tracecontext"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def open_provider(url: str, service: str) -> TracerProvider:

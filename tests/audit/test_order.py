@@ -5,7 +5,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, text
 
 from pdp.administration_records import AdministrationRecord, Author, Source
 from pdp.administrator import Administrator
@@ -21,11 +21,12 @@ from pdp.audit import (
 )
 from pdp.audit import queries as audit_queries
 from pdp.audit.order import number_new
+from pdp.audit.tables import audit_order
 from pdp.database.engine import begin_write
 from pdp.errors import InvalidRequest
 from pdp.facts import Store
 from pdp.model import Effect, Permission
-from tests.kit.audit.logs import frames_of
+from tests.kit.audit.logs import ORIGIN, frames_of
 from tests.kit.audit.records import decision_record
 from tests.kit.waiting import eventually, run
 
@@ -130,6 +131,21 @@ def test_changes_and_gaps_come_at_their_places_and_a_reader_may_stop_at_each(
     assert log.waiting(log.end()) == 0
     decisions = [record for record in expected if isinstance(record, str)]
     assert read(log, Cursor())[0] == decisions
+
+
+def test_what_waits_is_counted_up_to_a_bound(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a forwarder that is far behind could not read its first page in time."""
+    monkeypatch.setattr("pdp.audit.order.WAITING_RANGES_MAX", 3)
+    values = {"origin": ORIGIN, "log_id": "0" * 32}
+    ranges = [{"number": n, "first": 10 * n, "end": 10 * n + 10, **values} for n in range(1, 6)]
+    with begin_write(engine) as connection:
+        connection.execute(insert(audit_order), ranges)
+    log = DecisionLog(engine)
+    assert log.waiting(Cursor()) == 30
+    assert log.waiting(Cursor(1, 14)) == 6 + 30
+    assert log.waiting(Cursor(4, 45)) == 5 + 10
 
 
 def named(record: object) -> object:

@@ -192,6 +192,13 @@ HOSTILE = {
     "an id that is none": encode(reported(decision_id="")),
     "an id of another caller": encode(reported(decision_id=f"{new_decision_id()}/other")),
     "an id in capitals": encode(reported(decision_id=new_decision_id()[:-2].upper() + "FF")),
+    "a name that another one hides": RECORD.replace(
+        b'{"actor":', b'{"actor":{"user_id":"hidden"},"actor":'
+    ),
+    "a name behind an escape": RECORD.replace(b'"user_1"', rb'"user_\u0031"'),
+    "an impersonator in another order": RECORD.replace(
+        b'"user_id":"user_1"', b'"user_id":"user_1","impersonator_id":"user_2"'
+    ),
     "an id with a line behind": encode(reported(decision_id=new_decision_id() + "\n")),
 }
 HOSTILE_GAPS = {

@@ -17,6 +17,7 @@ from pdp.audit.segments import list_segments
 from pdp.audit.transparency import file_signer, new_key_file
 from pdp.database.engine import open_engine
 from pdp.database.migrations import migrate
+from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore
 from pdp.model import Actor
 from tests.cli.running import Run
 from tests.kit.audit.records import decision_record
@@ -194,10 +195,16 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     operator.pdp(*erase, "request 7", "audit", status=1)  # still in a segment
     engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
     Shipper(log, SqlDestination(engine)).ship()
-    engine.dispose()
+    shadow = ShadowStore(engine)
+    example = {"user": "user_gone", "resource": None, "decided_at": record.decided_at}
+    flips = [FlipCount(FlipGroup("course:edit", "allow", "", ""), 1, [example])]
+    shadow.add(shadow.set("", 1.0, 0.0).id, ShadowCounts(1, 1), flips)
     operator.pdp("archive", "audit", "--before", "1h", "--out", str(out), "--keep", "--parquet")
     said = operator.pdp(*erase, "request 7", "audit", str(out))
     assert "2 records erased, of which 2 denials" in said  # in SQL and in the archive
+    assert "1 examples of the shadow removed" in said
+    assert "user_gone" not in str(shadow.report())
+    engine.dispose()
     assert not list(out.rglob("*.parquet"))
     assert "1 of them were erased on request" in operator.pdp("verify", "audit")
     operator.pdp("archive", "audit", "--before", "1h", "--out", str(out), "--keep", "--parquet")

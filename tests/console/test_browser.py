@@ -171,14 +171,14 @@ def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: 
     """And over HTTP/2, which has no header `host` of its own."""
     key, certificate = Authority("console").issue(x509.DNSName("localhost"))
     (tmp_path / "tls-key.pem").write_bytes(key)
-    (tmp_path / "tls.pem").write_bytes(certificate)
+    (tmp_path / "certificate.pem").write_bytes(certificate)
     port = free_port()
     settings = {
         "listen": f"127.0.0.1:{port}",
         "origin": f"https://localhost:{port}",
         "sign_in_url": "https://app.example.test/sign-in",
         "tls": {
-            "certificate_file": str(tmp_path / "tls.pem"),
+            "certificate_file": str(tmp_path / "certificate.pem"),
             "private_key_file": str(tmp_path / "tls-key.pem"),
         },
     }

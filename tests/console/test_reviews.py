@@ -83,6 +83,7 @@ def test_the_nine_lists_are_those_of_the_service(console: Console, visitor: Visi
         {"list": "ending", "after": "nan\n1.0\nx"},
         {"list": "disabled", "after": "a\nb"},
         {"list": "first-time", "after": "1.0"},
+        {"list": "first-time", "after": "1e308\nx"},
         {"list": "who", "permission": "invoice:view", "resource": "invoice"},
         {"list": "who", "permission": "invoice:view", "resource": "invoice:\x00"},
         {"list": "user", "user": "\x1b"},

@@ -40,7 +40,8 @@ BOTH = "user_in_both"
 
 @pytest.fixture(scope="module")
 def auditor(console: Console) -> Visitor:
-    """Sees org_meadow. Somebody belongs to two organizations, and has asked in both."""
+    """Sees org_meadow. Somebody belongs to two organizations, and has asked in both; the last
+    question was asked in their name."""
     administration = console.stubs.administration
     user = User(id=BOTH, name="In Both", email="both@meadow.example")
     user.attributes.update({"salary": "harbor-secret"})
@@ -56,16 +57,22 @@ def auditor(console: Console) -> Visitor:
     administration.UpdateGrant(
         UpdateGrantRequest(grant=moved, reason="moved from org_harbor"), timeout=5
     )
-    for active, owner in ((OWN, OWN), (OWN, "org_harbor"), ("org_harbor", "org_harbor")):
+    impersonated = {"act": {"sub": ANALYST}}
+    for active, owner, claims in (
+        (OWN, OWN, {}),
+        (OWN, "org_harbor", {}),
+        ("org_harbor", "org_harbor", {}),
+        (OWN, OWN, impersonated),
+    ):
         request = CheckRequest(
-            actor_token=token_of(BOTH, organization_id=active),
+            actor_token=token_of(BOTH, organization_id=active, claims=claims),
             permission="invoice:delete",
             resource=Resource(type="invoice", id=console.company.invoices[owner][0]),
         )
         assert check(console.stubs, request).decision == DECISION_DENY
     asked = ListDecisionsRequest(user_id=BOTH, page_size=10)
     eventually(
-        lambda: len(console.stubs.audit.ListDecisions(asked, timeout=5).decisions) == 3,
+        lambda: len(console.stubs.audit.ListDecisions(asked, timeout=5).decisions) == 4,
         what="the decisions are in SQL",
     )
     return console.signed_in(AUDITOR, organization_id=OWN)
@@ -138,6 +145,7 @@ def test_no_page_names_what_belongs_to_others(console: Console, auditor: Visitor
         "user_meadow_0",
         console.company.invoices[OWN][0],
         "WRONG_ORGANIZATION",
+        "somebody acted in the name of the user",
         "moved",
     ):
         assert name in everything, name

@@ -300,3 +300,23 @@ def test_a_report_is_of_one_candidate_whoever_sets_another_meanwhile(store: Shad
     thread.join()
     assert len(seen) > 1
     assert reported(store).counts.decided == 40
+
+
+def test_examples_that_name_an_erased_user_are_removed_and_the_counts_stay(
+    store: ShadowStore,
+) -> None:
+    candidate = store.set(render_document(document_of("false")), 1.0, NOW)
+    others = [
+        {"user": "user_2", "resource": "course:user_11", "decided_at": NOW - 1},
+        {"user": "user_1", "resource": None, "decided_at": NOW},
+    ]
+    mine = [
+        {"user": "user_1", "resource": None, "decided_at": NOW - 1},
+        {"user": "user_2", "resource": "person:user_1", "decided_at": NOW - 1},
+    ]
+    flips = [FlipCount(GROUP, 4, [*others, *mine])]
+    store.add(candidate.id, ShadowCounts(decided=9, flipped=4), flips)
+    assert store.forget("user_1", NOW) == 2
+    assert reported(store).flips == [FlipCount(GROUP, 4, others)]
+    assert reported(store).counts == ShadowCounts(decided=9, flipped=4)
+    assert store.forget("user_1", NOW) == 0

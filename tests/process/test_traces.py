@@ -114,6 +114,18 @@ def test_a_trace_that_is_none_is_replaced_by_a_new_one(
     assert span.trace_id.hex() != TRACE
 
 
+def test_a_malformed_state_of_a_trace_is_not_quoted_in_the_log(
+    served: tuple[ServerProcess, Stubs],
+) -> None:
+    server, stubs = served
+    call = stubs.decision.Check
+    for state in ("of-a-stranger;", "of-a-stranger" + "x" * 7_000):
+        metadata = (("traceparent", f"00-{TRACE}-{PARENT}-00"), ("tracestate", state))
+        call(CheckRequest(permission="course:view"), metadata=metadata, timeout=10)
+    assert "of-a-stranger" not in server.log()
+    assert "tracestate" not in server.log()
+
+
 def test_a_client_that_does_not_sample_has_no_span(
     served: tuple[ServerProcess, Stubs], collector: Collector
 ) -> None:

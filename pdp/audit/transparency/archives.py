@@ -110,7 +110,10 @@ def archive(
             with begin_write(engine) as connection, extended_timeouts(connection):
                 lock_retention(connection)
                 if last_erasure(connection) != written.last_erasure:
-                    continue  # the new file may hold texts that were erased meanwhile
+                    # It may hold texts that were erased meanwhile; the next one may get another
+                    # name.
+                    new_path(written.path).unlink()
+                    continue
                 put_file(written.path, written.note)
                 if remove:
                     kept += prune(connection, part.log, part.first, part.end)

@@ -36,6 +36,8 @@ DAYS_MAX: Final = 3650
 CAMPAIGNS_SHOWN: Final = 20
 UNCOVERED_SHOWN: Final = 5
 _DAY_SECONDS: Final = 86_400.0
+_SECONDS_MAX: Final = 1e12
+"""Of a time in a key, of any sign: more than those of all calendars."""
 
 _PATH_COLUMNS: Final = ("effect", "role", "grant", "rule", "condition", "until")
 _DECISION_COLUMNS: Final = (
@@ -342,7 +344,7 @@ def _is_part(text: str, kind: str) -> bool:
     if kind == "n":
         return not text or names.check_identifier(text, "after") is None
     try:
-        return math.isfinite(float(text))
+        return abs(float(text)) < _SECONDS_MAX
     except ValueError:
         return False
 

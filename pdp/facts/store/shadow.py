@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
-from pdp.database.engine import begin_read, begin_write
+from pdp.database.engine import begin_read, begin_write, overwrite_deleted
 from pdp.facts.store.tables import shadow, shadow_flips
 
 EXAMPLES_MAX: Final = 5
@@ -141,6 +141,24 @@ class ShadowStore:
             ]
             return ShadowReport(candidate, counts, flips)
 
+    def forget(self, user_id: str, before: float) -> int:
+        """Removes the examples that name a user as actor or as resource, and are older than a time
+        (seconds since 1970). Returns how many. The counts stay."""
+        removed = 0
+        with begin_write(self._engine) as connection:
+            overwrite_deleted(connection)
+            # As in `add`: one writer at a time.
+            connection.execute(select(shadow.c.id).with_for_update())
+            for *key, text in connection.execute(select(*_KEY, shadow_flips.c.examples)).all():
+                examples = json.loads(text)
+                kept = [one for one in examples if not _names(one, user_id, before)]
+                if len(kept) < len(examples):
+                    removed += len(examples) - len(kept)
+                    where = [one == part for one, part in zip(_KEY, key, strict=True)]
+                    values = {"examples": json.dumps(kept)}
+                    connection.execute(update(shadow_flips).where(*where).values(values))
+        return removed
+
     def add(self, candidate_id: str, counts: ShadowCounts, flips: Sequence[FlipCount]) -> None:
         """Adds what a replica counted. Nothing happens if the candidate is another one by now."""
         column = shadow.c
@@ -181,3 +199,9 @@ _GROUP: Final = (
     shadow_flips.c.rule_before,
     shadow_flips.c.rule_after,
 )
+_KEY: Final = (shadow_flips.c.candidate_id, *_GROUP)
+
+
+def _names(example: Mapping[str, Any], user_id: str, before: float) -> bool:
+    resource_id = (example["resource"] or "").partition(":")[2]
+    return example["decided_at"] < before and user_id in (example["user"], resource_id)

@@ -383,6 +383,26 @@ def test_an_erasure_during_an_archive_leaves_no_text_in_it(world: World) -> None
     assert world.audit()[0] == 0
 
 
+def test_an_archive_that_grows_during_an_erasure_leaves_no_text_in_another_file(
+    world: World,
+) -> None:
+    write_log(world.log, 2, decided_at=OLD)
+    sign_trees(world.log / ORIGIN, [world.signer])
+    signer, times = world.signer, []
+
+    def erase_and_ship_meanwhile(text: bytes) -> bytes:
+        times.append(1)
+        if len(times) == 1:
+            erase_rows(world.engine, world.write, ErasureRequest(USER, NOW), NOW, ErasureReport())
+            world.ship()
+        return signer.sign(text)
+
+    world.signer = Signer(signer.key, erase_and_ship_meanwhile)
+    assert world.archive() == 16
+    assert len(times) == 2, "the second file is longer, so it has another name"
+    assert not list(world.out.rglob("*.new"))
+
+
 @pytest.mark.parametrize("step", ["before", "between"])
 def test_an_erasure_that_a_crash_interrupts_is_completed_by_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str

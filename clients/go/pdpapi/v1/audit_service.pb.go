@@ -808,8 +808,8 @@ type FollowDecisionsResponse struct {
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// There is more now: ask again at once.
 	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
-	// With `count_waiting`: places of the log behind `cursor`. An upper bound for its records, since
-	// counts of equal denials have places too.
+	// With `count_waiting`: places of the log behind `cursor`, in its next 100,000 commits at most. Counts
+	// of equal denials have places too.
 	Waiting       *uint64 `protobuf:"varint,4,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

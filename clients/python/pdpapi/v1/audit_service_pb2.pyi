@@ -440,8 +440,8 @@ class FollowDecisionsResponse(_message.Message):
     more: _builtins.bool
     """There is more now: ask again at once."""
     waiting: _builtins.int
-    """With `count_waiting`: places of the log behind `cursor`. An upper bound for its records, since
-    counts of equal denials have places too.
+    """With `count_waiting`: places of the log behind `cursor`, in its next 100,000 commits at most. Counts
+    of equal denials have places too.
     """
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedDecision]:
