@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
 from pdp.audit.records import new_decision_id
 from pdp.audit.retention import Recording, holds_in, lock_retention, matches
-from pdp.audit.rows import filterable
+from pdp.audit.rows import filterable, payload_of
 from pdp.audit.segments import Log
 from pdp.audit.tables import IMPERSONATED, audit_records
 from pdp.audit.tombstones import new_tombstone, tombstone_of
@@ -111,7 +111,7 @@ def erase_rows(
             statement = select(audit_records).where(batch).order_by(column.decision_id)
             found = {}
             for row in connection.execute(statement.with_for_update()).mappings():
-                record = row["record"].encode("utf-8", "backslashreplace")
+                record = payload_of(row["record"])
                 data = request.concerns(record)
                 if data is not None:
                     place = Log(row["origin"], row["log_id"]), row["position"]

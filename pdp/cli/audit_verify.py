@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="An older checkpoint that the log must continue.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Checks the decision log: its chain in SQL and in segments, and its trees in a directory.
 

@@ -4,11 +4,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import progress_bars, say
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def push_claims(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what differs and write nothing.")
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
     from pdp.clerk.api import open_api

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from pdp.cli.listing import PAGE_ITEMS, print_message
 from pdp.cli.output import note
-from pdp.cli.records import print_json, print_table
+from pdp.cli.records import print_table
 
 if TYPE_CHECKING:
     from pdpapi.v1 import audit_service_pb2 as pb
 
-PAGE_ITEMS = 500
 POLL_SECONDS = 0.5
 RETRY_SECONDS_MAX = 5.0
 PASSING = frozenset(
@@ -65,9 +65,9 @@ class Follower:
         self._shown = set(map(_key, records))
         if self._as_json:
             for record in records:
-                print_json(record, self._request.cursor)
+                print_message(record, cursor=self._request.cursor)
         else:
-            print_table(records, heading=True)
+            print_table(records)
 
     def run(self, *, forever: bool) -> None:
         """Prints what follows; `forever`: until it is interrupted, through restarts of the server.
@@ -89,12 +89,12 @@ class Follower:
             raise
 
     def _show(self, page: "pb.FollowDecisionsResponse") -> None:
-        fresh = [one for one in page.decisions if _key(one.decision) not in self._shown]
+        new = [item for item in page.decisions if _key(item.decision) not in self._shown]
         if self._as_json:
-            for one in fresh:
-                print_json(one.decision, one.cursor)
-        elif fresh:
-            print_table([one.decision for one in fresh], heading=False)
+            for item in new:
+                print_message(item.decision, cursor=item.cursor)
+        elif new:
+            print_table([item.decision for item in new], heading=False)
         self._request.cursor = page.cursor
 
     def _answer(self, *, patient: bool) -> "pb.FollowDecisionsResponse":

@@ -50,7 +50,8 @@ def access_query_methods(
         )
         response = pb.ListAllowedPermissionsResponse(
             results=[
-                pb.ResourcePermissions(allowed=one.allowed, denied=one.denied) for one in results
+                pb.ResourcePermissions(allowed=result.allowed, denied=result.denied)
+                for result in results
             ]
         )
         _write_answered(response, answered)

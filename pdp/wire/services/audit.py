@@ -125,8 +125,8 @@ def audit_methods(
         return ReportDecisionsResponse(
             place=place_message(place),
             refusals=[
-                audit_service_pb2.FrameRefusal(position=one.position, description=one.what)
-                for one in refusals
+                audit_service_pb2.FrameRefusal(position=refusal.position, description=refusal.what)
+                for refusal in refusals
             ],
         )
 

@@ -41,7 +41,7 @@ def campaign_methods(
         size, after = page_size(request), pages.after(request)
         found = campaigns.list(after[0] if after else "", size)
         response = pb.ListCampaignsResponse()
-        messages = [(_campaign_message(one), (one.id,)) for one in found]
+        messages = [(_campaign_message(campaign), (campaign.id,)) for campaign in found]
         end = (found[-1].id,) if len(found) == size else ()
         goes_on = fill(response.campaigns, messages, end)
         if goes_on:

@@ -116,7 +116,7 @@ def review_methods(
         )
         if page.refusal is not None:
             write_refusal(response.refusal, page.refusal)
-        messages = [(_access_message(one), one.row) for one in page.access]
+        messages = [(_access_message(access), access.row) for access in page.access]
         goes_on = fill(response.access, messages, page.after or ())
         if goes_on:
             response.next_page_token = await in_pool(pool, lambda: pages.token(request, goes_on))
