@@ -173,7 +173,7 @@ def entomb(
     return tombstones
 
 
-def tombstones_on_record(connection: Connection) -> dict[Place, set[str]]:
+def recorded_tombstones(connection: Connection) -> dict[Place, set[str]]:
     """Returns the digests of all tombstones that administration records list, by place.
 
     Needs memory for each erased record.

@@ -41,7 +41,7 @@ class Finding:
 
     decision: DecisionRecord
     key: str
-    """Where the list goes on behind it."""
+    """Where the list continues after it."""
     denied_before: DecisionRecord | None = None
     """The last denial of the same question within REGRANTED_SECONDS."""
 

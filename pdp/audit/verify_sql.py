@@ -21,7 +21,7 @@ from pdp.audit.administration_log import (
     ORIGIN,
     placed_records,
 )
-from pdp.audit.erasure import tombstones_on_record
+from pdp.audit.erasure import recorded_tombstones
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import Archived, archived_places
 from pdp.audit.rows import gap_payload, payload_of, record_row
@@ -119,7 +119,7 @@ def verify_sql(
     with begin_read(engine) as connection, extended_timeouts(connection):
         places = _places(connection)
         archived = archived_places(connection)
-        tombstones = tombstones_on_record(connection)
+        tombstones = recorded_tombstones(connection)
         logs = groupby(_frames(connection), key=lambda frame: frame.log)
         for log, frames in logs:
             counts.logs += 1
@@ -245,7 +245,7 @@ class _Walk:
             self._offsets = [offset + after.byte_offset for offset in self._offsets]
             return self._holds(frame, after)
         if not 0 < frame.segment - end.sequence <= EMPTY_SEGMENTS_MAX:
-            self._report(f"{frame.name} names segment {frame.segment}, behind {end.sequence}")
+            self._report(f"{frame.name} names segment {frame.segment}, after {end.sequence}")
             return False
         for headers in self._candidates(frame):
             after = next_frame(headers[-1], frame.kind, frame.payload).after

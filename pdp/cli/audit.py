@@ -62,7 +62,7 @@ def list_decisions(
         str,
         typer.Option(
             metavar="CURSOR",
-            help="All that reached the log behind a cursor, in that order; `start`: from its "
+            help="All that reached the log after a cursor, in that order; `start`: from its "
             "first record. Each line of --json has its cursor.",
         ),
     ] = "",
@@ -93,7 +93,7 @@ def list_decisions(
 
             follower = Follower(method_of(stub.FollowDecisions, connection), query, as_json=as_json)
             if after:
-                follower.start_behind("" if after == "start" else after)
+                follower.start_after("" if after == "start" else after)
             else:
                 follower.start_at_end()
                 newest = list(

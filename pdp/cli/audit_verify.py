@@ -103,7 +103,7 @@ def _verify_sql(store: "Store", on_disk: "Report | None", *, has_trees: bool) ->
     if report.changes:
         say(f"{report.changes} administration records in the database")
     if report.unlinked:
-        say(f"could not be checked: {report.unlinked} of them, behind rows that are missing")
+        say(f"could not be checked: {report.unlinked} of them, after rows that are missing")
     if report.counts and not has_trees:
         say(f"could not be checked: how often folded denials occurred ({report.counts} counts)")
     if on_disk is None:

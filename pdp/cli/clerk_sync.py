@@ -33,7 +33,7 @@ def sync(
     """Makes the database follow the Clerk account.
 
     Reads users, organizations, memberships and roles from Clerk's Backend API.
-    Broken off, it goes on where it was when it is run again within an hour.
+    If it is interrupted, a run within an hour continues there.
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """

@@ -176,7 +176,7 @@ class Entities:
         return getattr(self._ask("Get", text), self.kind.name)
 
     def delete(self, text: str, reason: str) -> int:
-        """Deletes one; returns the revision. The reason goes on record; it may be empty."""
+        """Deletes an entity; returns the revision. The reason is recorded; it may be empty."""
         return int(self._ask("Delete", text, reason=reason).revision)
 
     def write(self, verb: str, entity: Any, reason: str) -> Any:

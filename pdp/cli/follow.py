@@ -24,14 +24,14 @@ PASSING = frozenset(
         grpc.StatusCode.CANCELLED,
     )
 )
-"""What a restart or a full server answers with, and a later question may not."""
+"""Statuses of a restart or of a full server: a later request may succeed."""
 
 
 class Follower:
     """Prints what follows a cursor, each record once.
 
-    The cursor moves only behind what is printed, so a question that is asked again, of the same
-    server or of another replica, goes on where the last one ended.
+    The cursor moves only after a record is printed. So a request that is repeated, to the same
+    server or to another replica, continues after the last printed record.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Follower:
         """Records of the list that was shown first: they may follow the cursor too."""
         self._failing = False
 
-    def start_behind(self, cursor: str) -> None:
-        """Begins behind a cursor; empty: with the first record of the log."""
+    def start_after(self, cursor: str) -> None:
+        """Begins after a cursor; empty: with the first record of the log."""
         self._request.cursor = cursor
 
     def start_at_end(self) -> None:
@@ -85,7 +85,7 @@ class Follower:
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             if not self._as_json:
-                note(f"to go on from here: --after {self._request.cursor}")
+                note(f"to continue from here: --after {self._request.cursor}")
             raise
 
     def _show(self, page: "pb.FollowDecisionsResponse") -> None:

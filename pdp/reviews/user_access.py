@@ -135,7 +135,7 @@ class UserAccessQueries:
 def _rows_after(
     survey: Survey, user_id: str, facts: UserFacts | None, after: Row | None
 ) -> list[Row]:
-    """Returns the next LOOKED_AT_MAX + 1 rows behind `after`, in order."""
+    """Returns the next LOOKED_AT_MAX + 1 rows after `after`, in order."""
     found: list[Row] = []
     for _, active in sessions_of(user_id, facts):
         if after is not None and active < after.organization_id:

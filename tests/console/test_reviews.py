@@ -88,7 +88,7 @@ def test_the_nine_lists_are_those_of_the_service(console: Console, visitor: Visi
         {"list": "user", "user": "\x1b"},
     ],
 )
-def test_what_is_no_list_or_no_place_of_one_is_refused(visitor: Visitor, query: dict[str, str]):
+def test_an_unknown_list_or_page_of_a_list_is_refused(visitor: Visitor, query: dict[str, str]):
     assert visitor.get("/review", params=query).status_code == 400
 
 
@@ -178,9 +178,7 @@ def test_a_reviewer_decides_about_a_campaign_and_its_report_is_signed(
     assert b"<b>" not in files[f"review-{id_}.html"]
 
 
-def test_changes_lead_to_the_policy_of_then_and_to_who_changed_it(
-    console: Console, visitor: Visitor
-):
+def test_a_change_links_to_its_policy_and_its_author(console: Console, visitor: Visitor):
     before = int(re.search(r"revision (\d+)", visitor.get("/policy").text)[1])  # type: ignore[index]
     (console.server.directory / "part.yaml").write_text(
         console.company.text.replace("Approve an invoice for payment", "Approve <i>an invoice</i>")

@@ -264,7 +264,7 @@ def test_two_replicas_add_at_once_and_lose_nothing(store: ShadowStore) -> None:
     assert (counts.decided, flips[0].times) == (40, 40)
 
 
-def test_a_report_is_of_one_candidate_whoever_sets_another_meanwhile(store: ShadowStore) -> None:
+def test_a_report_is_of_one_candidate_even_if_another_is_set_meanwhile(store: ShadowStore) -> None:
     """Two operators: one reads reports while the other sets candidates. Each candidate has as many
     groups of flips as decisions, so a report that mixed two would be found."""
     written: dict[str, int] = {store.set("first", 1.0, NOW).id: 0}

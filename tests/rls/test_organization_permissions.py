@@ -39,7 +39,7 @@ def random_objects(random: Random) -> list[tuple[str, str, str, dict[str, Any]]]
 
 
 @pytest.mark.soak
-def test_they_are_those_that_the_decision_point_reads(
+def test_the_database_reads_the_permissions_that_the_decision_point_reads(
     connection: Connection, engine: Engine
 ) -> None:
     put_school(connection)

@@ -75,7 +75,7 @@ class Listing:
     title: str
     columns: Sequence[str]
     ask: Ask
-    """Arguments: parts, visit, the key behind which to go on, the largest number of findings."""
+    """Arguments: parts, visit, the key after which to continue, the largest number of findings."""
     key: str
     """The parts of a key: `t` is a time, `n` a text."""
     fields: Sequence[str] = ()
@@ -258,7 +258,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown | Response:
         key = _key(visit.query.get("after", ""), listing.key)
         found = await listing.ask(parts, visit, key, PAGE_ROWS)
     rows = () if found is None else found.rows
-    # An id is behind the link of its time. A file has all columns.
+    # The link of a time leads to the id. A file has all columns.
     shown = [
         number
         for number, column in enumerate(listing.columns)

@@ -151,7 +151,7 @@ def review_methods(
 
 
 def fill(field: Any, messages: Iterable[tuple[Message, Key]], after: Key) -> Key:
-    """Appends messages, each with the key behind it, while there is room for a response.
+    """Appends messages, each with the key after it, while there is room for a response.
 
     Returns:
         The key of the next page: `after` if all messages were appended.

@@ -64,7 +64,7 @@ def world(tmp_path: Path, engine: Engine) -> World:
     return world
 
 
-def test_each_change_is_proven_to_a_third_party(world: World, tmp_path: Path) -> None:
+def test_a_third_party_verifies_the_proof_of_each_change(world: World, tmp_path: Path) -> None:
     trees = find_trees([world.directory])
     path = tmp_path / "change.tlog-proof"
     for revision in (1, 150, 302):

@@ -144,7 +144,9 @@ def prove(world: World, decision_id: str, directories: list[Path]) -> tuple[int,
     return status, said.getvalue()
 
 
-def test_an_erased_record_keeps_its_place_its_proof_and_what_names_nobody(world: World) -> None:
+def test_an_erased_record_keeps_its_place_its_proof_and_the_fields_that_name_no_person(
+    world: World,
+) -> None:
     assert USER in world.texts()
     assert world.erase() == ErasureReport(records=4, denials=4)
     for secret in (USER, "sess_secret"):
@@ -177,7 +179,7 @@ def test_an_erasure_records_who_erased_which_records_when_and_why(world: World) 
     assert (log.split(" ")[0], sorted(map(int, positions))) == (ORIGIN, [5, 6, 7, 8])
 
 
-def test_an_archive_with_erased_records_verifies_alone_and_says_so(world: World) -> None:
+def test_an_archive_with_erased_records_verifies_alone_and_counts_them(world: World) -> None:
     world.archive()
     assert world.erase() == ErasureReport(records=4, denials=4)
     assert USER not in world.texts()
@@ -325,7 +327,7 @@ def put_the_text_back(world: World) -> None:
         (put_the_text_back, "was erased, and its text is here again"),
     ],
 )
-def test_who_abuses_an_erasure_is_found(
+def test_an_abused_erasure_is_found(
     world: World, attack: Callable[[World], None], problem: str
 ) -> None:
     world.erase()
@@ -439,7 +441,7 @@ def test_free_pages_of_sqlite_do_not_keep_the_texts(world: World) -> None:
     assert USER.encode() not in file.read_bytes()
 
 
-def test_an_erased_record_decodes_without_what_names_a_person(world: World) -> None:
+def test_an_erased_record_decodes_without_the_fields_that_name_a_person(world: World) -> None:
     world.erase()
     with begin_read(world.engine) as connection:
         rows = connection.execute(select(audit_records.c.record)).scalars()
