@@ -61,7 +61,7 @@ def test_the_nine_lists_are_those_of_the_service(console: Console, visitor: Visi
     findings = console.stubs.reviews.ListGrantFindings(request, timeout=10).findings
     # In a file the ids are escaped: that of the hostile grant is not equal.
     listed = {row["grant"] for row in rows_of(visitor, list="cross-tenant")}
-    assert {one.grant.id for one in findings if one.grant.id.isidentifier()} <= listed
+    assert {finding.grant.id for finding in findings if finding.grant.id.isidentifier()} <= listed
     (disabled,) = {row["subject"] for row in rows_of(visitor, list="disabled")}
     assert disabled == "user user_left"
     who = rows_of(visitor, list="who", **asked["who"])
