@@ -71,8 +71,8 @@ def _opened(config: Path | None) -> "Store | None":
     try:
         return open_store(DatabaseSettings.load(config), create=False)
     except (DatabaseUnavailable, ValueError) as error:
-        said = error.message if isinstance(error, DatabaseUnavailable) else str(error)
-        fail(f"the database was not checked: {said} (--no-database leaves it out)")
+        message = error.message if isinstance(error, DatabaseUnavailable) else str(error)
+        fail(f"the database was not checked: {message} (--no-database leaves it out)")
         return None
 
 
@@ -88,13 +88,13 @@ def _verify_sql(store: "Store", on_disk: "Report | None", *, has_trees: bool) ->
 
     printed = 0
 
-    def tell(problem: str) -> None:
+    def report_problem(problem: str) -> None:
         nonlocal printed
         printed += 1
         if printed <= PROBLEMS_MAX:
             fail(f"database: {problem}")
 
-    report = verify_sql(store.engine, tell, {} if on_disk is None else on_disk.headers)
+    report = verify_sql(store.engine, report_problem, {} if on_disk is None else on_disk.headers)
     if printed > PROBLEMS_MAX:
         fail(f"database: and {printed - PROBLEMS_MAX} more problems")
     say(f"{report.records} records and {report.gaps} gaps of {report.logs} logs in the database")
