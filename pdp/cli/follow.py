@@ -72,7 +72,7 @@ class Follower:
     def run(self, *, forever: bool) -> None:
         """Prints what follows; `forever`: until it is interrupted, through restarts of the server.
 
-        Raises grpc.RpcError, with `forever` only for what asking again does not mend.
+        Raises grpc.RpcError, with `forever` only for errors that a repetition does not resolve.
         """
         try:
             while True:

@@ -107,7 +107,7 @@ def read_profiles() -> Profiles:
         return _profiles(json.loads(text))
     except (ValueError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is not a file of profiles: mend it, or remove it and use `pdp context set`"
+            f"{path} is not a file of profiles: repair it, or remove it and use `pdp context set`"
         ) from None
 
 
