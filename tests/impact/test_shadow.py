@@ -195,7 +195,7 @@ def test_a_candidate_that_errs_counts_as_a_denial_and_one_with_a_bug_ends_nothin
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shadow, "decide", broken)
+        patch.setattr("pdp.impact.shadow.decide", broken)
         eventually(counted("failed"))
     metrics.outcomes.clear()
     eventually(counted("flipped"))
