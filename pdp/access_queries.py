@@ -91,8 +91,8 @@ class ResourcePage:
     """Ids of resources that the actor may use, in bytewise order."""
 
     ids: Sequence[str] = ()
-    goes_on: Place | None = None
-    """None: the list is complete."""
+    after: Place | None = None
+    """Where the next page begins; None: the list is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class ActorPage:
     """Users who have the permission, ordered by user id and organization id."""
 
     actors: Sequence[AllowedActor]
-    goes_on: tuple[str, str] | None
+    after: tuple[str, str] | None
     """User id and organization id that were decided last; None: the list is complete."""
 
 
@@ -253,9 +253,9 @@ class AccessQueries:
                         break
                 await pace.give_way()
             complete = looked_at == len(view.chains) < limit
-        goes_on = None if complete else Place(*whose, after)
+        place = None if complete else Place(*whose, after)
         answered = await self._finish(record, token, principal.refusal, view)
-        return answered, ResourcePage(allowed, goes_on)
+        return answered, ResourcePage(allowed, place)
 
     async def actors(
         self,
@@ -294,7 +294,7 @@ class AccessQueries:
 
         pairs, complete, views = await self._replica.survey(read, at_least_revision)
         found: list[AllowedActor] = []
-        goes_on, pace = None if complete else pairs[-1], Pace()
+        last, pace = None if complete else pairs[-1], Pace()
         for (user_id, active), view in zip(pairs, views, strict=False):
             token = unknown_token(user_id, active or None)
             principal = view.principal(token, record.decided_at)
@@ -302,10 +302,10 @@ class AccessQueries:
             if paths is not None:
                 found.append(AllowedActor(user_id, active, paths))
                 if len(found) == size and (user_id, active) != pairs[-1]:
-                    goes_on = (user_id, active)
+                    last = (user_id, active)
                     break
             await pace.give_way()
-        return await self._finish(record, None, None, views[0]), ActorPage(found, goes_on)
+        return await self._finish(record, None, None, views[0]), ActorPage(found, last)
 
     async def plan(
         self,

@@ -29,7 +29,7 @@
     +-- ClerkError             a request to Clerk's Backend API failed; no RPC makes one
     |   +-- ClerkUnavailable   a later retry may help
     |   +-- ClerkRefused       a retry does not help
-    +-- ForwardingError        `pdp audit forward` cannot go on; no RPC forwards
+    +-- ForwardingError        `pdp audit forward` cannot continue; no RPC forwards
         +-- SourceFailed       the server did not return records
         +-- DeliveryFailed     the destination did not confirm; a later retry may help
         +-- DeliveryRefused    the destination refuses the content

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from pdp.administration_records import AdministrationRecord, Source, decode, entity_digest
 from pdp.audit.destinations import put_place, read_place
-from pdp.audit.rows import filterable, insert_new
+from pdp.audit.rows import filterable, insert_new, payload_of
 from pdp.audit.segments import NO_DIGEST, Header, Log, Place, encode_header, next_frame
 from pdp.audit.tables import audit_shipping
 from pdp.concurrency.background import BackgroundTask
@@ -168,7 +168,7 @@ def append_records(engine: Engine) -> int:
             place = read_place(connection, log) or _beginning(log)
             places = []
             for row in records:
-                place = next_frame(place, KIND_ADMINISTRATION, payload_of(row)).after
+                place = next_frame(place, KIND_ADMINISTRATION, payload_of(row["record"])).after
                 places.append(_place_row(row, log, place))
             if not insert_new(connection, administration_places, places):
                 raise RuntimeError("an administration record has a place in the log already")
@@ -176,26 +176,12 @@ def append_records(engine: Engine) -> int:
         return len(rows)
 
 
-def payload_of(row: RowMapping) -> bytes:
-    """Returns the payload of a record's frame."""
-    content: bytes = row["record"].encode("utf-8", "backslashreplace")
-    return content
-
-
 def placed_records(
     connection: Connection, rows_at_once: int, *where: ColumnElement[bool]
 ) -> Iterator[RowMapping]:
     """Yields the records with their places, each log in order; the columns of a record that was
     deleted are None."""
-    same = (_records.revision == _places.revision) & (_records.number == _places.number)
-    columns = [column for column in administration_records.columns if not column.primary_key]
-    statement = (
-        select(administration_places, *columns)
-        .join_from(administration_places, administration_records, same, isouter=True)
-        .where(*where)
-        .order_by(_places.log_id, _places.position)
-        .execution_options(yield_per=rows_at_once)
-    )
+    statement = _placed(*where).execution_options(yield_per=rows_at_once)
     yield from connection.execute(statement).mappings()
 
 
@@ -210,7 +196,7 @@ def placed_after(
 def placed_change(connection: Connection, revision: int, number: int) -> RowMapping | None:
     """Returns a record with its place; None: it has none."""
     where = (_places.revision == revision, _places.number == number)
-    return next(placed_records(connection, 1, *where), None)
+    return connection.execute(_placed(*where)).mappings().first()
 
 
 def log_ids(connection: Connection) -> Sequence[str]:
@@ -225,16 +211,23 @@ def records_between(
 ) -> Iterator[tuple[int, AdministrationRecord]]:
     """Yields up to `limit` records of a log with positions from `first` to before `end`, each with
     its position."""
+    window = (_places.log_id == log_id, _places.position >= first, _places.position < end)
+    statement = _placed(*window, _records.record.is_not(None)).limit(limit)
+    for row in connection.execute(statement).mappings():
+        yield row["position"], decode(row["record"])
+
+
+def _placed(*where: ColumnElement[bool]) -> Select[Any]:
+    """Returns the query for records with their places, each log in order; the columns of a record
+    that was deleted are NULL."""
     same = (_records.revision == _places.revision) & (_records.number == _places.number)
-    statement = (
-        select(_places.position, _records.record)
-        .join_from(administration_places, administration_records, same)
-        .where(_places.log_id == log_id, _places.position >= first, _places.position < end)
-        .order_by(_places.position)
-        .limit(limit)
+    columns = [column for column in administration_records.columns if not column.primary_key]
+    return (
+        select(administration_places, *columns)
+        .join_from(administration_places, administration_records, same, isouter=True)
+        .where(*where)
+        .order_by(_places.log_id, _places.position)
     )
-    for position, payload in connection.execute(statement):
-        yield position, decode(payload)
 
 
 def _new(connection: Connection, limit: int) -> Select[Any]:

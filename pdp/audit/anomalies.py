@@ -1,4 +1,4 @@
-"""What is unusual about the denials of now: more than usual, a reason that is new, a user who is
+"""What is unusual about recent denials: more than usual, a reason that is new, a user who is
 denied everything.
 
 From roll-ups, and for users from a bounded number of the newest denials. A finding is a hint for a

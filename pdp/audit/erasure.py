@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
 from pdp.audit.records import new_decision_id
 from pdp.audit.retention import Recording, holds_in, lock_retention, matches
-from pdp.audit.rows import filterable
+from pdp.audit.rows import filterable, payload_of
 from pdp.audit.segments import Log
 from pdp.audit.tables import IMPERSONATED, audit_records
 from pdp.audit.tombstones import new_tombstone, tombstone_of
@@ -109,7 +109,7 @@ def erase_rows(
             statement = select(audit_records).where(batch).order_by(column.decision_id)
             found = {}
             for row in connection.execute(statement.with_for_update()).mappings():
-                record = row["record"].encode("utf-8", "backslashreplace")
+                record = payload_of(row["record"])
                 data = request.concerns(record)
                 if data is not None:
                     place = Log(row["origin"], row["log_id"]), row["position"]
@@ -171,7 +171,7 @@ def entomb(
     return tombstones
 
 
-def tombstones_on_record(connection: Connection) -> dict[Place, set[str]]:
+def recorded_tombstones(connection: Connection) -> dict[Place, set[str]]:
     """Returns the digests of all tombstones that administration records list, by place.
 
     Needs memory for each erased record.

@@ -41,7 +41,7 @@ class Finding:
 
     decision: DecisionRecord
     key: str
-    """Where the list goes on behind it."""
+    """Where the list continues after it."""
     denied_before: DecisionRecord | None = None
     """The last denial of the same question within REGRANTED_SECONDS."""
 
@@ -104,7 +104,7 @@ class Findings:
         window: Window,
         after: str,
         limit: int,
-        look: Callable[[Connection, DecisionRecord, str], Finding | None],
+        examine: Callable[[Connection, DecisionRecord, str], Finding | None],
     ) -> FindingPage:
         column = audit_records.c
         since, until = window
@@ -122,7 +122,7 @@ class Findings:
         with begin_read(self._engine) as connection:
             for key, *row in connection.execute(statement).all():
                 looked_at += 1
-                finding = look(connection, record_of(*row), key)
+                finding = examine(connection, record_of(*row), key)
                 if finding is not None:
                     findings.append(finding)
                     if len(findings) == limit:

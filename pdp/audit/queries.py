@@ -70,7 +70,7 @@ class Listed:
     decisions: Sequence[DecisionRecord]
     """Newest first by id."""
     after: str | None
-    """The key behind which the list goes on; None: it is complete."""
+    """The key after which the list continues; None: it is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +349,8 @@ def _split(where: DecisionFilter) -> tuple[dict[str, _Texts], "list[ColumnElemen
 
 
 def _ids(where: DecisionFilter) -> tuple[str, str | None]:
-    """Returns the first id that a decision within the times of a filter can have, and the first one
-    behind; None: there is none. Strays are not within."""
+    """Returns the first id that a decision within the times of a filter can have, and the first id
+    after those; None: there is none. Strays are not among them."""
     earliest, latest = ID_TIMES
     first, end = "", None
     if where.not_before is not None and where.not_before >= earliest:

@@ -251,16 +251,16 @@ class Recorder:
     # --- the writer ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        goes_on = True
-        while goes_on:
+        is_running = True
+        while is_running:
             # Without a segment, retries to create one.
             patience = WATCH_SECONDS if self._writer.is_open else REOPEN_SECONDS
             began = self._clock()
-            entries, dropped, goes_on = self._queue.take(patience)
+            entries, dropped, is_running = self._queue.take(patience)
             took_all = not self._queue.records
             if entries or dropped:
                 self._write(entries, dropped)
-            elif goes_on and self._has_segment():
+            elif is_running and self._has_segment():
                 self._attempt("audit_segment_not_restored", self._writer.check_files)
                 self._failing = not self._writer.is_open
             if took_all:

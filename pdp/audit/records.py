@@ -76,7 +76,7 @@ def encode_with_key(record: DecisionRecord, salt: str = "") -> tuple[bytes, byte
     before = f'"caller":{_quote(record.caller)}'
     if record.actor is not None:
         before = f"{_encode_actor(record.actor)},{before}"
-    its_own = f'"decided_at":{decided_at!r},"decision_id":{_quote(record.decision_id)}'
+    identity = f'"decided_at":{decided_at!r},"decision_id":{_quote(record.decision_id)}'
     parts = [f'"effect":"{record.effect.name}"']
     if record.grant_id is not None:
         parts.append(f'"grant_id":{_quote(record.grant_id)}')
@@ -96,17 +96,17 @@ def encode_with_key(record: DecisionRecord, salt: str = "") -> tuple[bytes, byte
     parts.append(f'"revision":{record.revision:d}')
     if record.rule_id is not None:
         parts.append(f'"rule_id":{_quote(record.rule_id)}')
-    behind = ",".join(parts)
+    after = ",".join(parts)
     end = f'"token_fingerprint":{_quote(record.token_fingerprint)}'
     if record.token_id is not None:
         end = f'{end},"token_id":{_quote(record.token_id)}'
     if record.source is not AnswerSource.DECIDED:
         end = f'"source":"{record.source.name}",{end}'
     salted = f'"salt":"{salt}",' if salt else ""
-    payload = f"{{{before},{its_own},{behind},{salted}{end}}}".encode("ascii")
+    payload = f"{{{before},{identity},{after},{salted}{end}}}".encode("ascii")
     if len(payload) > RECORD_BYTES_MAX:
         raise ValueError("the record is too long")
-    return payload, sha256(f"{before},{behind},{end}".encode("ascii")).digest()
+    return payload, sha256(f"{before},{after},{end}".encode("ascii")).digest()
 
 
 def _encode_actor(actor: Actor) -> str:

@@ -25,7 +25,7 @@ from pdp.audit.counts import Count, Counts, count_of
 from pdp.audit.destinations import Refusal, put_place, read_place
 from pdp.audit.records import MalformedRecordError, decode
 from pdp.audit.rollups import RecordsRepeated, Rollups, insert_counted
-from pdp.audit.rows import Row, gap_row, insert_new, record_row
+from pdp.audit.rows import Row, gap_row, insert_new, payload_of, record_row
 from pdp.audit.segments import (
     DIGEST_BYTES,
     KIND_RECORD,
@@ -280,4 +280,4 @@ def _contradictions(connection: Connection, records: Sequence[Row]) -> list[Refu
 
 def _digest(record: str) -> bytes:
     """The digest of a record, which may have been erased since it was reported."""
-    return record_digest(record.encode("utf-8", "backslashreplace"))
+    return record_digest(payload_of(record))

@@ -24,6 +24,14 @@ def filterable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text[:_CHARACTERS_MAX])
 
 
+def payload_of(record: str) -> bytes:
+    """Returns the payload of a record's frame, from the record in SQL.
+
+    No process writes a text that is not ASCII: then the digest differs.
+    """
+    return record.encode("utf-8", "backslashreplace")
+
+
 def row_key(decision_id: str, reported_by: str | None) -> str:
     """Returns the primary key of a record's row; sorts as the decision id does.
 

@@ -50,20 +50,20 @@ ID_TIMES = (1_000, 100_000_000_000)
 """Times, in Unix seconds, that ids are compared with; between them, each unit has eight digits."""
 _STRAY = (
     "CASE WHEN decided_at BETWEEN {first} AND {last} THEN substr(decision_id, 1, 8) "
-    "NOT BETWEEN {before} AND {behind} ELSE TRUE END"
+    "NOT BETWEEN {before} AND {after} ELSE TRUE END"
 )
 STRAY = {
     "sqlite": _STRAY.format(
         first=ID_TIMES[0],
         last=ID_TIMES[1],
         before="printf('%08x', CAST(decided_at / 65.536 AS INTEGER) - 1)",
-        behind="printf('%08x', CAST(decided_at / 65.536 AS INTEGER) + 1)",
+        after="printf('%08x', CAST(decided_at / 65.536 AS INTEGER) + 1)",
     ),
     "postgresql": _STRAY.format(
         first=ID_TIMES[0],
         last=ID_TIMES[1],
         before="lpad(to_hex(CAST(floor(decided_at / 65.536) AS BIGINT) - 1), 8, '0')",
-        behind="lpad(to_hex(CAST(floor(decided_at / 65.536) AS BIGINT) + 1), 8, '0')",
+        after="lpad(to_hex(CAST(floor(decided_at / 65.536) AS BIGINT) + 1), 8, '0')",
     ),
 }
 """By dialect."""

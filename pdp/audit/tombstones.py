@@ -2,7 +2,7 @@
 
 Trees and chains hold the digest of a record's text, not the text. A tombstone takes the place of
 the text and holds that digest, so proofs continue to work. It is canonical JSON as a record, with
-the fields of REMAINS, and says when and by which erasure the text was erased:
+the fields of REMAINS, and states when and by which erasure the text was erased:
 
     "erased": {"at": <seconds since 1970>, "digest": <SHA-256 of the text>, "erasure": <its id>}
 """
@@ -24,7 +24,7 @@ _MARK: Final = b'"erased":{"at":'
 
 
 class Tombstone(NamedTuple):
-    """What a tombstone says about the erasure."""
+    """The fields of a tombstone about the erasure."""
 
     digest: bytes
     """SHA-256 of the erased text."""
@@ -48,7 +48,7 @@ def new_tombstone(data: Mapping[str, Any], text: bytes, erasure: str, at: float)
 
 
 def tombstone_of(text: bytes) -> Tombstone | None:
-    """Returns what a tombstone says; None: the text is no tombstone."""
+    """Returns the fields of a tombstone about the erasure; None: the text is no tombstone."""
     if _MARK not in text:
         return None
     try:

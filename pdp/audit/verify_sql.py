@@ -19,13 +19,12 @@ from pdp.administration_records import MalformedAdministrationRecordError, decod
 from pdp.audit.administration_log import (
     KIND_ADMINISTRATION,
     ORIGIN,
-    payload_of,
     placed_records,
 )
-from pdp.audit.erasure import tombstones_on_record
+from pdp.audit.erasure import recorded_tombstones
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import Archived, archived_places
-from pdp.audit.rows import gap_payload, record_row
+from pdp.audit.rows import gap_payload, payload_of, record_row
 from pdp.audit.segments import (
     KIND_GAP,
     KIND_RECORD,
@@ -120,7 +119,7 @@ def verify_sql(
     with begin_read(engine) as connection, extended_timeouts(connection):
         places = _places(connection)
         archived = archived_places(connection)
-        tombstones = tombstones_on_record(connection)
+        tombstones = recorded_tombstones(connection)
         logs = groupby(_frames(connection), key=lambda frame: frame.log)
         for log, frames in logs:
             counts.logs += 1
@@ -246,7 +245,7 @@ class _Walk:
             self._offsets = [offset + after.byte_offset for offset in self._offsets]
             return self._holds(frame, after)
         if not 0 < frame.segment - end.sequence <= EMPTY_SEGMENTS_MAX:
-            self._report(f"{frame.name} names segment {frame.segment}, behind {end.sequence}")
+            self._report(f"{frame.name} names segment {frame.segment}, after {end.sequence}")
             return False
         for headers in self._candidates(frame):
             after = next_frame(headers[-1], frame.kind, frame.payload).after
@@ -406,7 +405,7 @@ def _rows(
 
 def _changes(connection: Connection) -> Iterator[_Stored]:
     for row in placed_records(connection, ROWS_AT_ONCE):
-        payload = b"" if row["record"] is None else payload_of(row)
+        payload = b"" if row["record"] is None else payload_of(row["record"])
         log = Log(ORIGIN, row["log_id"])
         digest = bytes(row["digest"])
         yield _Stored(log, 1, row["position"], KIND_ADMINISTRATION, payload, digest, row)
@@ -417,6 +416,4 @@ def _gap_payload(row: RowMapping) -> bytes:
 
 
 def _record_payload(row: RowMapping) -> bytes:
-    # A text that is not ASCII was never shipped; its digest differs.
-    content: bytes = row["record"].encode("utf-8", "backslashreplace")
-    return content
+    return payload_of(row["record"])

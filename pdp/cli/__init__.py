@@ -161,5 +161,5 @@ def _lines(error: Exception) -> Iterator[str]:
         return
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in problem["loc"])
-        said = problem["msg"].removeprefix("Value error, ")
-        yield f"settings: {where}: {said}" if where else f"settings: {said}"
+        message = problem["msg"].removeprefix("Value error, ")
+        yield f"settings: {where}: {message}" if where else f"settings: {message}"

@@ -1,27 +1,17 @@
 """`pdp allowed`: an actor's permissions and resources, and a resource's actors."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pdp.cli.ask import Context, Token, mapping, token_text
 from pdp.cli.connection import connects
-from pdp.cli.listing import (
-    PAGE_ITEMS,
-    TABLE_ROWS,
-    As,
-    Limit,
-    Output,
-    Row,
-    pages_of,
-    print_list,
-)
-from pdp.cli.output import HELP_STYLE, emit, emit_json, fail, note, show_table
+from pdp.cli.listing import PAGE_ITEMS, As, Limit, Output, pages_of, print_list
+from pdp.cli.output import HELP_STYLE, emit_json, fail
 from pdp.cli.profiles import Connection
+from pdp.cli.records import reason_name
 from pdp.cli.remote import connected, method_of
-from pdp.printable import csv_text
 
 if TYPE_CHECKING:
     from pdpapi.v1 import access_query_service_pb2 as pb
@@ -58,18 +48,20 @@ def permissions(
     with connected(connection) as channel:
         ask = method_of(AccessQueryServiceStub(channel).ListAllowedPermissions, connection)
         response = ask(request)
-    rows = zip(resources, response.results, strict=True)
-    if output is Output.JSON:
-        for text, result in rows:
-            names = {"allowed": list(result.allowed), "denied": list(result.denied)}
-            emit_json({"resource": text, **names, "revision": response.revision})
-    else:
-        found = (
-            (text, name, "yes" if name in result.allowed else "no")
-            for text, result in rows
-            for name in sorted((*result.allowed, *result.denied))
-        )
-        _show(output, ("resource", "permission", "allowed"), found, None)
+
+    def rows_of(answer: tuple[str, Any]) -> Iterator[tuple[str, ...]]:
+        resource, result = answer
+        for name in sorted((*result.allowed, *result.denied)):
+            yield resource, name, "yes" if name in result.allowed else "no"
+
+    def print_json(answer: tuple[str, Any]) -> None:
+        resource, result = answer
+        names = {"allowed": list(result.allowed), "denied": list(result.denied)}
+        emit_json({"resource": resource, **names, "revision": response.revision})
+
+    answers = zip(resources, response.results, strict=True)
+    columns = ("resource", "permission", "allowed")
+    print_list(output, columns, answers, rows_of, None, print_json)
     _exit_if_refused(response)
 
 
@@ -108,13 +100,12 @@ def resources(
             response.CopyFrom(page)
             yield from page.resource_ids
 
+    def print_json(id_: str) -> None:
+        emit_json({"type": request.resource_type, "id": id_, "revision": response.revision})
+
     with connected(connection) as channel:
         ask = method_of(AccessQueryServiceStub(channel).ListAllowedResources, connection)
-        if output is Output.JSON:
-            for id_ in islice(found(), limit):
-                emit_json({"type": request.resource_type, "id": id_, "revision": response.revision})
-        else:
-            _show(output, ("id",), ((id_,) for id_ in found()), limit)
+        print_list(output, ("id",), found(), lambda id_: [(id_,)], limit, print_json)
     _exit_if_refused(response)
 
 
@@ -165,21 +156,7 @@ def path_rows(access: Any) -> Iterator[tuple[str, ...]]:
         yield (effect, path.role, path.grant_id, path.rule_id, path.condition, until)
 
 
-def _show(output: Output, columns: Row, rows: Iterable[Row], limit: int | None) -> None:
-    found = iter(rows)
-    if output is Output.CSV:
-        emit(csv_text([columns, *islice(found, limit)]))
-        return
-    shown = list(islice(found, limit or TABLE_ROWS))
-    show_table(columns, shown, heading=True)
-    if next(found, None) is not None:
-        note(f"there are more than these {len(shown)}: --limit shows more, -o csv or -o json all")
-
-
 def _exit_if_refused(response: Any) -> None:
-    from pdpapi.v1.core_pb2 import DecisionReason
-
     if response.HasField("refusal"):
-        reason = DecisionReason.Name(response.refusal.reason).removeprefix("DECISION_REASON_")
-        fail(f"{reason}: {response.refusal.message}")
+        fail(f"{reason_name(response.refusal.reason)}: {response.refusal.message}")
         raise typer.Exit(1)

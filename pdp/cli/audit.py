@@ -13,10 +13,10 @@ from pdp.cli.audit_forward import forward
 from pdp.cli.audit_verify import verify
 from pdp.cli.changes import list_changes
 from pdp.cli.connection import connects
-from pdp.cli.listing import TABLE_ROWS
+from pdp.cli.listing import TABLE_ROWS, AsJson, Limit, print_message, print_records
 from pdp.cli.output import HELP_STYLE, say
 from pdp.cli.profiles import Connection
-from pdp.cli.records import print_fields, print_json, print_table
+from pdp.cli.records import print_fields, print_table
 from pdp.cli.remote import connected, method_of
 
 app = typer.Typer(
@@ -53,11 +53,8 @@ def list_decisions(
     reported_by: decisions.ReportedBy = "",
     since: decisions.Since = None,
     until: decisions.Until = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} rows, all as JSON."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Limit = None,
+    as_json: AsJson = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on with what reaches the log, until Ctrl-C.")
     ] = False,
@@ -65,7 +62,7 @@ def list_decisions(
         str,
         typer.Option(
             metavar="CURSOR",
-            help="All that reached the log behind a cursor, in that order; `start`: from its "
+            help="All that reached the log after a cursor, in that order; `start`: from its "
             "first record. Each line of --json has its cursor.",
         ),
     ] = "",
@@ -96,7 +93,7 @@ def list_decisions(
 
             follower = Follower(method_of(stub.FollowDecisions, connection), query, as_json=as_json)
             if after:
-                follower.start_behind("" if after == "start" else after)
+                follower.start_after("" if after == "start" else after)
             else:
                 follower.start_at_end()
                 newest = list(
@@ -106,21 +103,14 @@ def list_decisions(
             follower.run(forever=follow)
             return
         found = decisions.newest(stub, query, connection)
-        if as_json:
-            for record in islice(found, limit):
-                print_json(record)
-            return
-        rows = list(islice(found, limit or TABLE_ROWS))
-        print_table(rows, heading=True)
-        if next(found, None) is not None:
-            say(f"there are more than these {len(rows)}: --limit shows more, --json all")
+        print_records(found, print_table, limit, as_json=as_json)
 
 
 @app.command("show")
 @connects
 def show(
     decision_id: Annotated[str, typer.Argument(help="From an answer, a log or the list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: AsJson = False,
     *,
     connection: Connection,
 ) -> None:
@@ -134,7 +124,7 @@ def show(
         found = method_of(stub.GetDecision, connection)(request)
     for index, record in enumerate((found.decision, *found.others)):
         if as_json:
-            print_json(record)
+            print_message(record)
             continue
         if index:
             say("")

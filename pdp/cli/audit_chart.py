@@ -1,12 +1,12 @@
 """`pdp audit chart`: decisions per hour."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pdp.cli.listing import As, Output
+from pdp.cli.options import Config
 from pdp.cli.output import emit, emit_json, show_table
 from pdp.printable import csv_text
 
@@ -17,7 +17,7 @@ BAR_CHARACTERS = 40
 def chart(
     hours: Annotated[int, typer.Option(min=1, max=744, help="How many, up to now.")] = 24,
     output: As = Output.TABLE,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Shows how many decisions were made in each hour (UTC), with a bar for the denials. Reads the
     database that the settings name. Allows are counted if servers log them."""

@@ -1,13 +1,13 @@
 """`pdp audit erase`: erases personal data of a user from the decision log."""
 
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.audit_tree import Config
+from pdp.cli.options import Config, utc_seconds
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ def erase(
     author = command_author(reason)
     store = open_store(settings, create=False)
     now = round(wall_clock(), 6)
-    request = ErasureRequest(
-        user, now if before is None else before.replace(tzinfo=UTC).timestamp()
-    )
+    end = utc_seconds(before)
+    request = ErasureRequest(user, now if end is None else end)
     report = ErasureReport()
 
     def write() -> "AbstractContextManager[Recording]":

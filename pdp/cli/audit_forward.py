@@ -1,15 +1,13 @@
 """`pdp audit forward`: sends the decision log to a SIEM, continuously."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.variables import require_known_variables
 
 
 def forward(
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Forwards the decision log to a file, an HTTP receiver or a syslog server, until SIGTERM."""
     from pdp.process.lifecycle import run_until_stopped

@@ -1,6 +1,5 @@
 """`pdp audit archive | hold | holds | release`: how long records stay in SQL."""
 
-import re
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.audit_tree import Config, Directories
+from pdp.cli.audit_tree import Directories
+from pdp.cli.options import Config, duration_of, utc_seconds
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
     from pdp.settings import RetentionSettings
 
 Reason = Annotated[str, typer.Option(help="Why; it is recorded.")]
-
-_AGE = re.compile(r"([1-9][0-9]{0,4})([hd])\Z", re.ASCII)
-_SECONDS = {"h": 3600, "d": 86400}
 
 
 def archive(
@@ -103,8 +100,8 @@ def hold(
         resource_id=identifier or None,
         permission=permission,
         caller=caller,
-        not_before=None if since is None else since.replace(tzinfo=UTC).timestamp(),
-        before=None if until is None else until.replace(tzinfo=UTC).timestamp(),
+        not_before=utc_seconds(since),
+        before=utc_seconds(until),
     )
     author = command_author(reason)
     with open_store(_settings(config), create=False).write(author) as transaction:
@@ -149,8 +146,8 @@ def _settings(config: Path | None) -> "RetentionSettings":
     return RetentionSettings.load(config)
 
 
-def _age(text: str) -> int:
-    found = _AGE.match(text)
-    if found is None:
-        raise typer.BadParameter("--before is a number of hours or days: 12h, 90d")
-    return int(found[1]) * _SECONDS[found[2]]
+def _age(text: str) -> float:
+    age = duration_of(text)
+    if age is None:
+        raise typer.BadParameter("--before is a number with a unit: 12h, 90d")
+    return age.total_seconds()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import emit, fail, say, show_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ Directories = Annotated[
 Checkpoint = Annotated[
     Path | None, typer.Option("--checkpoint", help="A checkpoint (default: the newest).")
 ]
-Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 NoDatabase = Annotated[
     bool, typer.Option("--no-database", help="Look in segments and archives only.")
 ]
@@ -57,8 +57,8 @@ def prove(
     try:
         trees = find_trees(directories)
         if change := re.fullmatch(r"(\d{1,18})/(\d{1,9})", decision_id, re.ASCII):
-            one = change_in_sql(_open(config).engine, int(change[1]), int(change[2]))
-            found = [] if one is None else [one]
+            located = change_in_sql(_open(config).engine, int(change[1]), int(change[2]))
+            found = [] if located is None else [located]
         else:
             found = list(records_on_disk(directories, trees, decision_id))
             if not found and not no_database:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="An older checkpoint that the log must continue.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Checks the decision log: its chain in SQL and in segments, and its trees in a directory.
 
@@ -70,8 +71,8 @@ def _opened(config: Path | None) -> "Store | None":
     try:
         return open_store(DatabaseSettings.load(config), create=False)
     except (DatabaseUnavailable, ValueError) as error:
-        said = error.message if isinstance(error, DatabaseUnavailable) else str(error)
-        fail(f"the database was not checked: {said} (--no-database leaves it out)")
+        message = error.message if isinstance(error, DatabaseUnavailable) else str(error)
+        fail(f"the database was not checked: {message} (--no-database leaves it out)")
         return None
 
 
@@ -87,13 +88,13 @@ def _verify_sql(store: "Store", on_disk: "Report | None", *, has_trees: bool) ->
 
     printed = 0
 
-    def tell(problem: str) -> None:
+    def report_problem(problem: str) -> None:
         nonlocal printed
         printed += 1
         if printed <= PROBLEMS_MAX:
             fail(f"database: {problem}")
 
-    report = verify_sql(store.engine, tell, {} if on_disk is None else on_disk.headers)
+    report = verify_sql(store.engine, report_problem, {} if on_disk is None else on_disk.headers)
     if printed > PROBLEMS_MAX:
         fail(f"database: and {printed - PROBLEMS_MAX} more problems")
     say(f"{report.records} records and {report.gaps} gaps of {report.logs} logs in the database")
@@ -102,7 +103,7 @@ def _verify_sql(store: "Store", on_disk: "Report | None", *, has_trees: bool) ->
     if report.changes:
         say(f"{report.changes} administration records in the database")
     if report.unlinked:
-        say(f"could not be checked: {report.unlinked} of them, behind rows that are missing")
+        say(f"could not be checked: {report.unlinked} of them, after rows that are missing")
     if report.counts and not has_trees:
         say(f"could not be checked: how often folded denials occurred ({report.counts} counts)")
     if on_disk is None:

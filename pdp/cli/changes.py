@@ -1,16 +1,15 @@
 """`pdp audit changes`: who changed what."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pdp.cli.connection import connects
-from pdp.cli.listing import PAGE_ITEMS, TABLE_ROWS, pages_of, print_message
-from pdp.cli.output import say, show_table
+from pdp.cli.listing import PAGE_ITEMS, AsJson, Limit, pages_of, print_records
+from pdp.cli.output import show_table
 from pdp.cli.profiles import Connection
 from pdp.cli.records import member
 from pdp.cli.remote import connected, method_of
@@ -34,11 +33,8 @@ def list_changes(
     source: Annotated[str, typer.Option(help="e.g. API, COMMAND, CLERK_WEBHOOK.")] = "",
     since: Annotated[datetime | None, typer.Option(help="Recorded at or after (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Recorded before (UTC).")] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"How many at the most: {TABLE_ROWS} rows, all as JSON."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Limit = None,
+    as_json: AsJson = False,
     *,
     connection: Connection,
 ) -> None:
@@ -53,14 +49,7 @@ def list_changes(
         query.source = member(pb.ChangeSource, _SOURCE, source, "--source")
     with connected(connection) as channel:
         found = newest(AuditServiceStub(channel), query, connection)
-        if as_json:
-            for record in islice(found, limit):
-                print_message(record)
-            return
-        rows = [_row(record) for record in islice(found, limit or TABLE_ROWS)]
-        show_table(_COLUMNS, rows, heading=True)
-        if next(found, None) is not None:
-            say(f"there are more than these {len(rows)}: --limit shows more, --json all")
+        print_records(found, _print_table, limit, as_json=as_json)
 
 
 def query_of(
@@ -83,6 +72,10 @@ def newest(
     """All that the query finds, newest first, page by page as it is read."""
     ask = method_of(stub.ListChanges, connection)
     return (record for page in pages_of(ask, query) for record in page.changes)
+
+
+def _print_table(records: "Sequence[pb.AdministrationRecord]") -> None:
+    show_table(_COLUMNS, [_row(record) for record in records], heading=True)
 
 
 def _row(record: "pb.AdministrationRecord") -> tuple[str, ...]:

@@ -4,11 +4,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import progress_bars, say
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def push_claims(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what differs and write nothing.")
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Writes each user's role names into public_metadata.pdp_roles at Clerk, where they differ."""
     from pdp.clerk.api import open_api
@@ -46,8 +46,8 @@ def push_claims(
         else:
             with open_api(settings.clerk, time.sleep) as api:
                 counts = _told(push_users(api, store, chosen, wall_clock))
-    said = ", ".join(f"{number} {outcome.value}" for outcome, number in counts.items())
-    say((said or "nothing differs") + ("; nothing was written" if dry_run else ""))
+    text = ", ".join(f"{number} {outcome.value}" for outcome, number in counts.items())
+    say((text or "nothing differs") + ("; nothing was written" if dry_run else ""))
 
 
 def _differing(store: "Store", bar: "Progress") -> Iterator[str]:
@@ -78,12 +78,12 @@ def _show(store: "Store", user_ids: Iterable[str]) -> "Counter[Outcome]":
     for user_id in user_ids:
         claim = read_claim(store, user_id, wall_clock)
         if claim is None:
-            outcome, said = Outcome.UNKNOWN, Outcome.UNKNOWN.value
+            outcome, text = Outcome.UNKNOWN, Outcome.UNKNOWN.value
         elif claim.differs:
             outcome = Outcome.DIFFERENT
-            said = f"{json.dumps(claim.stored)} -> {json.dumps(claim.wanted)}"
+            text = f"{json.dumps(claim.stored)} -> {json.dumps(claim.wanted)}"
         else:
-            outcome, said = Outcome.SAME, Outcome.SAME.value
-        say(f"{user_id}: {said}")
+            outcome, text = Outcome.SAME, Outcome.SAME.value
+        say(f"{user_id}: {text}")
         counts[outcome] += 1
     return counts

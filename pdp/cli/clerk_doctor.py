@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import read_input, say, say_marked
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -19,7 +20,7 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
     rls: Annotated[
         Path | None, typer.Option(help="rls.yaml: check row-level security, too.")
     ] = None,

@@ -3,12 +3,12 @@
 import signal
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pdp.cli.entities import Reason
+from pdp.cli.options import Config
 from pdp.cli.output import progress_bars, say, show_table
 from pdp.cli.policy import command_author
 
@@ -28,12 +28,12 @@ def sync(
         bool, typer.Option("--dry-run", help="Print the drift and change no fact.")
     ] = False,
     reason: Reason = "",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Makes the database follow the Clerk account.
 
     Reads users, organizations, memberships and roles from Clerk's Backend API.
-    Broken off, it goes on where it was when it is run again within an hour.
+    If it is interrupted, a run within an hour continues there.
 
     Exit status: 0 it is done; 1 with --dry-run: something differs; 2 it failed.
     """
@@ -84,10 +84,10 @@ class _Notes:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._rows: list[tuple[str, str, str]] = []
 
-    def __call__(self, one: "Difference") -> None:
-        self._counts[one.kind, one.drift.value] += 1
+    def __call__(self, difference: "Difference") -> None:
+        self._counts[difference.kind, difference.drift.value] += 1
         if len(self._rows) < ROWS_MAX:
-            self._rows.append((one.kind, one.id, one.drift.value))
+            self._rows.append((difference.kind, difference.id, difference.drift.value))
 
     def say(self, *, rows: bool) -> None:
         if rows and self._rows:

@@ -2,11 +2,11 @@
 
 import enum
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import HELP_STYLE, say, show_table
 from pdp.cli.variables import require_known_variables
 
@@ -32,7 +32,7 @@ def _group() -> None:
 @app.command("check")
 def check(
     program: Annotated[Program, typer.Argument(help="Whose settings.")] = Program.SERVE,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Checks the settings as the program does at its start, and shows each: its value, never a
     secret, and where it comes from.
@@ -44,7 +44,7 @@ def check(
     prefix = "PDP_" if program is Program.SERVE else "PDP_SIDECAR_"
     require_known_variables()
     settings, found = settings_in_effect(PROGRAMS[prefix], config)
-    rows = [(one.name, _text(one.name, one.value), one.origin) for one in found]
+    rows = [(setting.name, _text(setting.name, setting.value), setting.origin) for setting in found]
     show_table(("setting", "value", "from"), rows, heading=True)
     check_tls(settings.tls)  # type: ignore[attr-defined]  # of both programs
     say(f"`pdp {program.value}` accepts these settings")
@@ -70,5 +70,5 @@ def _text(name: str, value: Any) -> str:
 def _list_text(values: Iterable[Any]) -> str:
     from pydantic import SecretStr
 
-    texts = [_HIDDEN if isinstance(one, SecretStr) else str(one) for one in values]
+    texts = [_HIDDEN if isinstance(item, SecretStr) else str(item) for item in values]
     return ", ".join(sorted(texts)) or "none"

@@ -68,10 +68,12 @@ def connects(command: Callable[..., R]) -> Callable[..., R]:
     `pdp --context prod check`.
     """
     own = [
-        one for one in inspect.signature(command).parameters.values() if one.name != "connection"
+        parameter
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.name != "connection"
     ]
     options = dict(_OPTIONS)
-    if "context" not in {one.name for one in own}:
+    if "context" not in {parameter.name for parameter in own}:
         options["profile"] = (ContextOption, None)
     added = [
         inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
@@ -90,9 +92,9 @@ def connects(command: Callable[..., R]) -> Callable[..., R]:
             del arguments[name]
         return command(**arguments, connection=connection_of(ctx))
 
-    shown = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *added]
+    shown = [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own), *added]
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in shown}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return run
 
 
@@ -116,7 +118,7 @@ def connection_of(ctx: typer.Context) -> Connection:
         for place, name in ((ctx, "profile"), (root, "profile"))
         if place.params.get(name) is not None
     ]
-    for profile, source in sorted(named, key=lambda one: one[1] != _TYPED):
+    for profile, source in sorted(named, key=lambda choice: choice[1] != _TYPED):
         if source == _TYPED and typed:
             raise typer.BadParameter(
                 f"{_flag(typed[0])} and --context exclude each other: a profile is a whole "

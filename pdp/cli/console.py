@@ -1,10 +1,10 @@
 """`pdp console`: the web page of the security team."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import HELP_STYLE, emit, note
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ def login(
     organization: Annotated[
         str | None, typer.Option(help="In which they act: limits what they see to it.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Prints a link that signs a user in to the console, once, within five minutes.
 

@@ -1,10 +1,10 @@
 """The database that the settings name, for the commands that work on it; `pdp database`."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import HELP_STYLE, note, say
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def open_store(settings: "DatabaseSettings", *, create: bool = True) -> "Store":
 
 @app.command("renew-epoch")
 def renew(
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """After a restore from a backup: has everybody drop what they remember of the time since.
 

@@ -58,8 +58,8 @@ def _example_text(example: "Example") -> str:
     what = "no resource" if resource is None else f"{resource.type}:{resource.id}"
     where = "" if example.organization_id is None else f" in {example.organization_id}"
     steps = (
-        one.reason.name + (f" by {one.rule_id}" if one.rule_id is not None else "")
-        for one in (example.before, example.after)
+        decision.reason.name + (f" by {decision.rule_id}" if decision.rule_id is not None else "")
+        for decision in (example.before, example.after)
     )
     return f"{example.user_id}{where}, {what}: {' -> '.join(steps)}"
 
@@ -78,13 +78,20 @@ def _fields(impact: "Impact") -> dict[str, Any]:
                 "answers": cell.answers,
                 "examples": [
                     {
-                        "user": one.user_id,
-                        "organization": one.organization_id,
-                        "resource": one.resource and f"{one.resource.type}:{one.resource.id}",
-                        "before": {"reason": one.before.reason.name, "rule": one.before.rule_id},
-                        "after": {"reason": one.after.reason.name, "rule": one.after.rule_id},
+                        "user": example.user_id,
+                        "organization": example.organization_id,
+                        "resource": example.resource
+                        and f"{example.resource.type}:{example.resource.id}",
+                        "before": {
+                            "reason": example.before.reason.name,
+                            "rule": example.before.rule_id,
+                        },
+                        "after": {
+                            "reason": example.after.reason.name,
+                            "rule": example.after.rule_id,
+                        },
                     }
-                    for one in cell.examples
+                    for example in cell.examples
                 ],
             }
             for cell in impact.cells

@@ -145,7 +145,7 @@ def kind_named(text: str) -> Kind:
     if kind is not None:
         return kind
     near = get_close_matches(text.lower(), _BY_NAME, 1)
-    plurals = ", ".join(one.plural for one in KINDS)
+    plurals = ", ".join(kind.plural for kind in KINDS)
     raise typer.BadParameter(
         f"{text!r} is not a kind"
         + (f"; did you mean {near[0]}?" if near else f" of entities: {plurals}")
@@ -176,7 +176,7 @@ class Entities:
         return getattr(self._ask("Get", text), self.kind.name)
 
     def delete(self, text: str, reason: str) -> int:
-        """Deletes one; returns the revision. The reason goes on record; it may be empty."""
+        """Deletes an entity; returns the revision. The reason is recorded; it may be empty."""
         return int(self._ask("Delete", text, reason=reason).revision)
 
     def write(self, verb: str, entity: Any, reason: str) -> Any:
@@ -210,7 +210,7 @@ class Entities:
         )
         for name in filters:
             if FILTERS[name] not in fields:
-                known = [f"--{one}" for one, field in FILTERS.items() if field in fields]
+                known = [f"--{option}" for option, field in FILTERS.items() if field in fields]
                 hint = f"; they have {', '.join(known)}" if known else ""
                 raise typer.BadParameter(f"{self.kind.plural} have no --{name}{hint}")
         wanted = [
@@ -261,7 +261,10 @@ def _names(field: "FieldDescriptor") -> Mapping[int, str]:
     """The members of an enum as people write them; 0, which is unspecified, is empty."""
     members = field.enum_type.values  # type: ignore[union-attr]
     prefix = members[0].name.removesuffix("UNSPECIFIED")
-    return {one.number: one.name.removeprefix(prefix).lower() * bool(one.number) for one in members}
+    return {
+        member.number: member.name.removeprefix(prefix).lower() * bool(member.number)
+        for member in members
+    }
 
 
 def _wanted(field: "FieldDescriptor", option: str, value: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.ask import mapping, token_text
+from pdp.cli.ask import Context, mapping, token_text
 from pdp.cli.connection import connects
 from pdp.cli.output import emit, say
 from pdp.cli.profiles import Connection
@@ -52,7 +52,7 @@ def explain(
         typer.Option(help="The resource's organization, if the resource is not stored."),
     ] = None,
     attributes: Annotated[str, typer.Option(help="Resource attributes, a JSON object.")] = "{}",
-    context: Annotated[str, typer.Option(help="Context, a JSON object.")] = "{}",
+    context: Context = "{}",
     output: Annotated[
         Output, typer.Option("--output", "-o", help="How to print it.")
     ] = Output.TREE,
@@ -128,14 +128,14 @@ def text_lines(response: "ExplainResponse") -> list[str]:
         if not response.differences:
             lines.append("today's decision is the recorded one")
         lines += [
-            f"  {one.field}: then {one.then or 'none'}, today {one.now or 'none'}"
-            for one in response.differences
+            f"  {change.field}: then {change.then or 'none'}, today {change.now or 'none'}"
+            for change in response.differences
         ]
     if response.would_allow:
         lines.append("any of these would allow it:")
         lines += [
-            "  - " + "; and ".join(change.text for change in one.changes)
-            for one in response.would_allow
+            "  - " + "; and ".join(change.text for change in way.changes)
+            for way in response.would_allow
         ]
     if response.search_was_cut:
         lines.append("the search was cut at its bound: other changes may allow, also smaller ones")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from pdp.cli.listing import PAGE_ITEMS, print_message
 from pdp.cli.output import note
-from pdp.cli.records import print_json, print_table
+from pdp.cli.records import print_table
 
 if TYPE_CHECKING:
     from pdpapi.v1 import audit_service_pb2 as pb
 
-PAGE_ITEMS = 500
 POLL_SECONDS = 0.5
 RETRY_SECONDS_MAX = 5.0
 PASSING = frozenset(
@@ -24,14 +24,14 @@ PASSING = frozenset(
         grpc.StatusCode.CANCELLED,
     )
 )
-"""What a restart or a full server answers with, and a later question may not."""
+"""Statuses of a restart or of a full server: a later request may succeed."""
 
 
 class Follower:
     """Prints what follows a cursor, each record once.
 
-    The cursor moves only behind what is printed, so a question that is asked again, of the same
-    server or of another replica, goes on where the last one ended.
+    The cursor moves only after a record is printed. So a request that is repeated, to the same
+    server or to another replica, continues after the last printed record.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Follower:
         """Records of the list that was shown first: they may follow the cursor too."""
         self._failing = False
 
-    def start_behind(self, cursor: str) -> None:
-        """Begins behind a cursor; empty: with the first record of the log."""
+    def start_after(self, cursor: str) -> None:
+        """Begins after a cursor; empty: with the first record of the log."""
         self._request.cursor = cursor
 
     def start_at_end(self) -> None:
@@ -65,14 +65,14 @@ class Follower:
         self._shown = set(map(_key, records))
         if self._as_json:
             for record in records:
-                print_json(record, self._request.cursor)
+                print_message(record, cursor=self._request.cursor)
         else:
-            print_table(records, heading=True)
+            print_table(records)
 
     def run(self, *, forever: bool) -> None:
         """Prints what follows; `forever`: until it is interrupted, through restarts of the server.
 
-        Raises grpc.RpcError, with `forever` only for what asking again does not mend.
+        Raises grpc.RpcError, with `forever` only for errors that a repetition does not resolve.
         """
         try:
             while True:
@@ -85,16 +85,16 @@ class Follower:
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             if not self._as_json:
-                note(f"to go on from here: --after {self._request.cursor}")
+                note(f"to continue from here: --after {self._request.cursor}")
             raise
 
     def _show(self, page: "pb.FollowDecisionsResponse") -> None:
-        fresh = [one for one in page.decisions if _key(one.decision) not in self._shown]
+        new = [item for item in page.decisions if _key(item.decision) not in self._shown]
         if self._as_json:
-            for one in fresh:
-                print_json(one.decision, one.cursor)
-        elif fresh:
-            print_table([one.decision for one in fresh], heading=False)
+            for item in new:
+                print_message(item.decision, cursor=item.cursor)
+        elif new:
+            print_table([item.decision for item in new], heading=False)
         self._request.cursor = page.cursor
 
     def _answer(self, *, patient: bool) -> "pb.FollowDecisionsResponse":

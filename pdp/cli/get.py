@@ -169,8 +169,8 @@ def _targets(kind: str, names: Sequence[str] | None) -> tuple[Kind, list[str]]:
     """The kind and the names of `KIND [NAME...]` or `KIND/NAME...`."""
     if "/" not in kind:
         return kind_named(kind), list(names or ())
-    pairs = [one.partition("/") for one in (kind, *(names or ()))]
-    kinds = {kind_named(one) for one, _, _ in pairs}
+    pairs = [name.partition("/") for name in (kind, *(names or ()))]
+    kinds = {kind_named(name) for name, _, _ in pairs}
     if len(kinds) > 1:
         raise typer.BadParameter("names of one kind only")
     return kinds.pop(), [name for _, _, name in pairs]
@@ -236,7 +236,9 @@ def _columns(kind: Kind, output: Output) -> tuple[str, ...]:
 
 
 def _show_related(entities: Entities, filters: Mapping[str, str]) -> None:
-    columns = [one for one in entities.kind.columns if one not in map(FILTERS.get, filters)]
+    columns = [
+        column for column in entities.kind.columns if column not in map(FILTERS.get, filters)
+    ]
     rows: list[list[str]] = []
     more = False
     with waiting(f"reading {entities.kind.plural}"):

@@ -1,7 +1,5 @@
 """`pdp grant`, `pdp revoke` and `pdp user`: who has a role, and who may act."""
 
-import re
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +12,7 @@ from pdp.cli.completion import (
 )
 from pdp.cli.connection import connects
 from pdp.cli.entities import Entities, Reason, cell, kind_named
+from pdp.cli.options import duration_of
 from pdp.cli.output import HELP_STYLE, fail, say, waiting
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=HELP_STYLE, help="Whether a user may act.")
 
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdw])", re.ASCII)
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SCOPES = ("organization_id", "resource")
 
 Role = Annotated[
@@ -95,11 +92,13 @@ def revoke(
         with waiting("reading grants"):
             held = list(entities.matching({"role": role, "user": user}))
         found = [
-            one for one in held if all(cell(one, name) == cell(wanted, name) for name in _SCOPES)
+            grant
+            for grant in held
+            if all(cell(grant, name) == cell(wanted, name) for name in _SCOPES)
         ]
-        for one in found:
-            revision = entities.delete(one.id, reason)
-            say(f"revoked {_text(one)}: {one.id} at revision {revision}")
+        for grant in found:
+            revision = entities.delete(grant.id, reason)
+            say(f"revoked {_text(grant)}: {grant.id} at revision {revision}")
     if not found:
         others = "; there is " + ", ".join(map(_text, held)) if held else ""
         fail(f"there is no grant of {_text(wanted)}{others}")
@@ -154,12 +153,11 @@ def _end(text: str) -> "Timestamp":
     from pdp.clock import wall_clock
 
     end = Timestamp()
-    duration = _DURATION.fullmatch(text)
+    duration = duration_of(text)
     now = int(wall_clock())
     try:
         if duration is not None:
-            length = timedelta(**{_UNITS[duration[2]]: int(duration[1])})
-            end.FromSeconds(now + int(length.total_seconds()))
+            end.FromSeconds(now + int(duration.total_seconds()))
         else:
             end.FromJsonString(text)
     except ValueError:
@@ -173,6 +171,6 @@ def _end(text: str) -> "Timestamp":
 
 
 def _text(entity: Any) -> str:
-    organization, resource, end = (cell(entity, one) for one in (*_SCOPES, "expires_at"))
+    organization, resource, end = (cell(entity, field) for field in (*_SCOPES, "expires_at"))
     place = f"in {organization}" if organization else f"on {resource}" if resource else "everywhere"
     return f"{entity.role} to {entity.user_id} {place}" + (f" until {end}" if end else "")

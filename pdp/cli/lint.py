@@ -43,7 +43,9 @@ def lint(
     for file in files:
         name = "stdin" if file == "-" else file
         try:
-            found += [(name, one) for one in findings_of(parse_document(read_document(file)))]
+            found += [
+                (name, finding) for finding in findings_of(parse_document(read_document(file)))
+            ]
         except InvalidPolicy as error:
             refused = True
             for violation in error.violations:
@@ -63,11 +65,11 @@ def _counts(finding: "Finding") -> bool:
 
 
 def _show(found: "Located") -> None:
-    active = [(name, one) for name, one in found if one.silenced is None]
-    for name, one in active:
-        level = one.rule.level
-        say_marked(level, _COLOURS[level], f"{one.violation.located(name)} [{one.rule.id}]")
-    warnings = sum(one.rule.level == "warning" for _, one in active)
+    active = [(name, finding) for name, finding in found if finding.silenced is None]
+    for name, finding in active:
+        level = finding.rule.level
+        say_marked(level, _COLOURS[level], f"{finding.violation.located(name)} [{finding.rule.id}]")
+    warnings = sum(finding.rule.level == "warning" for _, finding in active)
     say(f"{warnings} warnings, {len(active) - warnings} notes, {len(found) - len(active)} silenced")
 
 
@@ -75,15 +77,15 @@ def _json(found: "Located") -> list[dict[str, Any]]:
     return [
         {
             "file": name,
-            "line": one.violation.line,
-            "column": one.violation.column,
-            "field": one.violation.field,
-            "rule": one.rule.id,
-            "level": one.rule.level,
-            "description": one.violation.description,
-            "silenced": one.silenced,
+            "line": finding.violation.line,
+            "column": finding.violation.column,
+            "field": finding.violation.field,
+            "rule": finding.rule.id,
+            "level": finding.rule.level,
+            "description": finding.violation.description,
+            "silenced": finding.silenced,
         }
-        for name, one in found
+        for name, finding in found
     ]
 
 
@@ -112,7 +114,7 @@ def _sarif(found: "Located") -> dict[str, Any]:
                         ],
                     }
                 },
-                "results": [_sarif_result(name, one) for name, one in found],
+                "results": [_sarif_result(name, finding) for name, finding in found],
             }
         ],
     }

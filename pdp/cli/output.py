@@ -44,7 +44,7 @@ def say(message: str) -> None:
 
 
 def say_marked(mark: str, style: str, message: str) -> None:
-    """Prints one line on standard output, behind a word in a colour."""
+    """Prints one line on standard output, after a word in a colour."""
     _line(_out(), message, f"{mark:<8} ", style)
 
 

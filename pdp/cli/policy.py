@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.entities import Reason
+from pdp.cli.options import Config
 from pdp.cli.output import (
     confirm,
     emit,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pdp.document import Described, PolicyDocument
     from pdp.facts import Store
 
-Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 
 _ASKED_KINDS = ("user", "grant", "membership", "organization", "resource")
 """Facts. Other than permissions, roles and routes they are seldom in a file under version control,

@@ -94,23 +94,23 @@ def _run(
     broken = False
     for path in _found(files):
         try:
-            one = _run_file(path, now, coverage=coverage, read=read if read is not None else {})
+            result = _run_file(path, now, coverage=coverage, read=read if read is not None else {})
         except InvalidPolicy as error:
             broken = True
             for violation in error.violations:
                 fail(violation.located(str(path)))
             continue
-        ran.append(one)
-        for outcome in one.outcomes:
+        ran.append(result)
+        for outcome in result.outcomes:
             if outcome.differences:
-                _show_failure(one, outcome, now, explain=explain)
+                _show_failure(result, outcome, now, explain=explain)
     if junit is not None:
         _write_junit(junit, ran)
     if coverage:
         _show_coverage(ran)
-    failed = sum(bool(outcome.differences) for one in ran for outcome in one.outcomes)
-    count = sum(len(one.outcomes) for one in ran)
-    seconds = sum(one.seconds for one in ran)
+    failed = sum(bool(outcome.differences) for result in ran for outcome in result.outcomes)
+    count = sum(len(result.outcomes) for result in ran)
+    seconds = sum(result.seconds for result in ran)
     say(f"{count - failed} passed, {failed} failed in {len(ran)} files ({seconds:.2f} s)")
     if broken:
         return 2
@@ -182,12 +182,12 @@ def _shown(value: object) -> str:
 
 
 def _show_coverage(ran: list[_Ran]) -> None:
-    for one in ran:
-        if one.coverage is None:
+    for result in ran:
+        if result.coverage is None:
             continue
-        counts, gaps = one.coverage.gaps(one.file.document)
+        counts, gaps = result.coverage.gaps(result.file.document)
         parts = (f"{done} of {total} {name}" for name, (done, total) in counts.items())
-        say(f"{one.name}: its tests decide {', '.join(parts)}")
+        say(f"{result.name}: its tests decide {', '.join(parts)}")
         for gap in gaps:
             place = f" (line {gap.line} of the policy)" if gap.line is not None else ""
             say(f"  {gap.text}{place}")
@@ -198,24 +198,24 @@ def _write_junit(path: Path, ran: list[_Ran]) -> None:
     from xml.etree import ElementTree
 
     root = ElementTree.Element("testsuites")
-    for one in ran:
-        failed = sum(bool(outcome.differences) for outcome in one.outcomes)
+    for result in ran:
+        failed = sum(bool(outcome.differences) for outcome in result.outcomes)
         suite = ElementTree.SubElement(
             root,
             "testsuite",
-            name=_xml(one.name),
-            tests=str(len(one.outcomes)),
+            name=_xml(result.name),
+            tests=str(len(result.outcomes)),
             failures=str(failed),
             errors="0",
-            time=f"{one.seconds:.3f}",
+            time=f"{result.seconds:.3f}",
         )
-        for outcome in one.outcomes:
+        for outcome in result.outcomes:
             case = ElementTree.SubElement(
                 suite,
                 "testcase",
-                classname=_xml(one.name),
+                classname=_xml(result.name),
                 name=_xml(outcome.test.name),
-                file=_xml(one.name),
+                file=_xml(result.name),
                 line=str(outcome.test.line),
             )
             if outcome.differences:
@@ -233,5 +233,6 @@ def _write_junit(path: Path, ran: list[_Ran]) -> None:
 def _xml(text: str) -> str:
     """Text without the characters that XML 1.0 cannot hold."""
     return "".join(
-        one if one in "\t\n\r" or one >= " " else "\N{REPLACEMENT CHARACTER}" for one in text
+        character if character in "\t\n\r" or character >= " " else "\N{REPLACEMENT CHARACTER}"
+        for character in text
     )

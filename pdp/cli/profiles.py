@@ -46,7 +46,7 @@ class Connection:
         return TlsOptions(ca=self.ca, cert=self.certificate, key=self.key)
 
 
-_FIELDS = frozenset(one.name for one in fields(Connection)) - {"profile"}
+_FIELDS = frozenset(field.name for field in fields(Connection)) - {"profile"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def read_profiles() -> Profiles:
         return _profiles(json.loads(text))
     except (ValueError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is not a file of profiles: mend it, or remove it and use `pdp context set`"
+            f"{path} is not a file of profiles: repair it, or remove it and use `pdp context set`"
         ) from None
 
 
@@ -142,7 +142,9 @@ def write_profiles(profiles: Profiles) -> None:
 def _profiles(content: Any) -> Profiles:
     by_name = {}
     for name, values in content["profiles"].items():
-        if not set(values) <= _FIELDS or not all(isinstance(one, str) for one in values.values()):
+        if not set(values) <= _FIELDS or not all(
+            isinstance(value, str) for value in values.values()
+        ):
             raise ValueError("unknown fields")
         by_name[name] = Connection(**values, profile=name)
     current = content.get("current")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import typer
 
-from pdp.cli.output import emit_json, say, show_table
+from pdp.cli.output import say, show_table
 
 if TYPE_CHECKING:
+    from pdpapi.v1 import core_pb2
     from pdpapi.v1.audit_service_pb2 import DecisionRecord
 
 N_co = TypeVar("N_co", bound=int, covariant=True)
@@ -37,17 +38,14 @@ def member(enum: "_Enum[N_co]", prefix: str, text: str, option: str) -> N_co:
     raise typer.BadParameter(f"{text!r} is not one{hint}", param_hint=option)
 
 
-def print_json(record: "DecisionRecord", cursor: str | None = None) -> None:
-    """Prints one JSON object on a line of its own, in ASCII."""
-    from google.protobuf.json_format import MessageToDict
+def reason_name(reason: "core_pb2.DecisionReason.ValueType") -> str:
+    """Returns the name of a decision's reason, e.g. TOKEN_EXPIRED."""
+    from pdpapi.v1 import core_pb2
 
-    fields = MessageToDict(record, preserving_proto_field_name=True)
-    if cursor is not None:
-        fields["cursor"] = cursor
-    emit_json(fields)
+    return core_pb2.DecisionReason.Name(reason).removeprefix(REASON)
 
 
-def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
+def print_table(records: "Sequence[DecisionRecord]", *, heading: bool = True) -> None:
     """Prints a row for each record."""
     from pdpapi.v1 import core_pb2
 
@@ -63,7 +61,7 @@ def print_table(records: "Sequence[DecisionRecord]", *, heading: bool) -> None:
             (
                 _time(record),
                 core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
-                core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
+                reason_name(record.reason),
                 _erased(record) or record.actor.user_id or (fingerprint and f"token {fingerprint}"),
                 record.permission,
                 f"{resource.type}:{resource.id}" if resource.type else "",
@@ -93,7 +91,7 @@ def decision_cells(record: "DecisionRecord") -> Sequence[str]:
     return (
         _time(record),
         core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
-        core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
+        reason_name(record.reason),
         _erased(record) or actor.user_id,
         actor.impersonator_id,
         actor.organization_id,
@@ -116,7 +114,7 @@ def print_fields(record: "DecisionRecord") -> None:
         "time": _time(record),
         "times": str(record.occurrences) if record.occurrences > 1 else "",
         "decision": core_pb2.Decision.Name(record.decision).removeprefix(DECISION),
-        "reason": core_pb2.DecisionReason.Name(record.reason).removeprefix(REASON),
+        "reason": reason_name(record.reason),
         "permission": record.permission,
         "resource": f"{resource.type}:{resource.id}" if resource.type else "",
         "resource_organization_id": record.resource_organization_id,

@@ -1,7 +1,6 @@
 """`pdp replay`: past decisions asked again with a candidate policy."""
 
 import json
-import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pdp.cli.options import Config, duration_of
 from pdp.cli.output import emit, fail, read_document, say
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pdp.impact import Replay
     from pdp.model import DecisionRecord
 
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _PAGE: Final = 1_000
 
 
@@ -34,7 +33,7 @@ def replay(
     output: Annotated[
         Output, typer.Option("--output", "-o", help="How to print it.")
     ] = Output.TEXT,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Asks past decisions again: how many would flip, for which users, by which rule?
 
@@ -49,10 +48,12 @@ def replay(
     from pdp.impact import replay as ask_again
     from pdp.settings import DatabaseSettings
 
-    seconds = _duration(since)
+    age = duration_of(since)
+    if age is None:
+        raise typer.BadParameter("write a number and a unit: 12h, 7d, 2w", param_hint="--since")
     candidate = _candidate(file)
     log = DecisionLog(open_store(DatabaseSettings.load(config), create=False).engine)
-    result = ask_again(_records(log, wall_clock() - seconds), candidate)
+    result = ask_again(_records(log, wall_clock() - age.total_seconds()), candidate)
     if output is Output.JSON:
         emit(json.dumps(_fields(result), indent=2) + "\n")
     else:
@@ -74,13 +75,6 @@ def _candidate(file: Path) -> "Policy":
         raise typer.Exit(2) from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if found is None:
-        raise typer.BadParameter("write a number and a unit: 12h, 7d, 2w", param_hint="--since")
-    return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def _records(log: "DecisionLog", not_before: float) -> "Iterator[DecisionRecord]":

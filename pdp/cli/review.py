@@ -23,6 +23,7 @@ from pdp.cli.listing import (
 )
 from pdp.cli.output import HELP_STYLE, fail, note
 from pdp.cli.profiles import Connection
+from pdp.cli.records import decision_cells, reason_name
 from pdp.cli.remote import connected, method_of
 from pdp.cli.review_campaign import app as campaign_app
 
@@ -56,7 +57,6 @@ def user(
     Exit status: 0 answered, 1 everything is denied to the user, 2 no answer.
     """
     from pdpapi.v1 import review_service_pb2 as pb
-    from pdpapi.v1.core_pb2 import DecisionReason
     from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
 
     request = pb.ListUserAccessRequest(user_id=user_id, page_size=PAGE_ITEMS)
@@ -66,9 +66,7 @@ def user(
         nonlocal refusal
         for page in pages_of(ask, request):
             if page.HasField("refusal"):
-                reason = DecisionReason.Name(page.refusal.reason)
-                name = reason.removeprefix("DECISION_REASON_")
-                refusal = f"{name}: {page.refusal.message}"
+                refusal = f"{reason_name(page.refusal.reason)}: {page.refusal.message}"
             yield from page.access
 
     columns = ("organization", "resource", "permission", *ACTOR_COLUMNS[2:])
@@ -288,8 +286,6 @@ def _access_rows(access: Any) -> Iterator[Row]:
 
 
 def _decision_rows(*, with_denial: bool) -> Callable[[Any], Iterator[Row]]:
-    from pdp.cli.records import decision_cells
-
     def rows(finding: Any) -> Iterator[Row]:
         denied = (time_cell(finding.denied_before, "decided_at"),) if with_denial else ()
         yield (*decision_cells(finding.decision), *denied)

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.variables import require_known_variables
 
 
@@ -14,7 +14,7 @@ def serve(
     listen: Annotated[
         str | None, typer.Option(help="host:port or unix:PATH of the gRPC port.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without safe callers.")
     ] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.output import HELP_STYLE, emit, fail, read_document, say
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ app = typer.Typer(
     rich_markup_mode=HELP_STYLE,
     help="A candidate policy that decides beside the real one, without any influence on answers.",
 )
-
-Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 
 
 @app.command("set")
@@ -97,19 +96,19 @@ def report(
             "failed": counts.failed,
             "dropped": counts.dropped,
             "flips": [
-                {**one.group._asdict(), "count": one.times, "examples": one.examples}
-                for one in flips
+                {**flip.group._asdict(), "count": flip.times, "examples": flip.examples}
+                for flip in flips
             ],
         }
         emit(json.dumps(fields, indent=2) + "\n")
     else:
         say(_named(found))
-        for one in flips:
-            group = one.group
+        for flip in flips:
+            group = flip.group
             before = "deny" if group.effect == "allow" else "allow"
             rules = f"{group.rule_before or 'no rule'} -> {group.rule_after or 'no rule'}"
-            say(f"{group.permission}: {before} -> {group.effect} ({rules}): {one.times}")
-            for example in one.examples:
+            say(f"{group.permission}: {before} -> {group.effect} ({rules}): {flip.times}")
+            for example in flip.examples:
                 resource = example["resource"]
                 say(
                     f"  {example['user']}"

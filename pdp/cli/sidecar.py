@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.cli.options import Config
 from pdp.cli.variables import require_known_variables
 
 
@@ -31,7 +32,7 @@ def sidecar(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the sidecar's API key.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
     insecure: Annotated[
         bool,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pdp.cli.ask import token_text
+from pdp.cli.options import Config
 from pdp.cli.output import HELP_STYLE, emit, note, say, say_marked, waiting, warn
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def inspect(
     token: Annotated[
         str, typer.Option(envvar="PDP_TOKEN", help="Session token; - reads standard input.")
     ] = "-",
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Verifies a session token with the settings of this machine, and explains it.
 

@@ -27,7 +27,7 @@ _OF_CLIENTS = frozenset(
 
 
 def warn_of_unknown_variables() -> None:
-    """Says so on standard error, and goes on."""
+    """Warns on standard error, and continues."""
     names = {name for name in os.environ if name.startswith("PDP_")}  # noqa: TID251
     if names <= _OF_CLIENTS or "_PDP_COMPLETE" in os.environ:  # noqa: TID251
         return  # the settings take long to import, and a shell that completes shows no warnings

@@ -49,7 +49,9 @@ def watch_entities(
     while True:
         try:
             for _ in _changes(entities, channel, connection):
-                found = {entities.kind.text_of(one): one for one in entities.matching(filters)}
+                found = {
+                    entities.kind.text_of(entity): entity for entity in entities.matching(filters)
+                }
                 if failing:
                     note("the server answers again; the list is complete")
                 failing, seconds = False, _RETRY_SECONDS
@@ -145,5 +147,5 @@ def _show(
                 {"event": event, "object": MessageToDict(entity, preserving_proto_field_name=True)}
             )
     elif events or known is None:
-        rows = [[event, *(cell(entity, one) for one in columns)] for event, entity in events]
+        rows = [[event, *(cell(entity, column) for column in columns)] for event, entity in events]
         show_table(("event", *map(heading, columns)), rows, heading=known is None)

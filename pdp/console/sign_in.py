@@ -188,7 +188,7 @@ def path_of(request: Request) -> str:
 
 
 def _safe(path: str) -> str:
-    """A path of this console to go on at; `/` if it could be another address."""
+    """A path of this console to continue at; `/` if it could be another address."""
     if len(path) > _PATH_CHARACTERS_MAX or not _PATH.fullmatch(path):
         return "/"
     return path

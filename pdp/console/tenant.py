@@ -1,4 +1,4 @@
-"""What a view of one organization shows of records: never anything of others.
+"""Reduces records to what the view of one organization shows: nothing of others.
 
 A record is shown only if it is of that organization, and then without the fields that may name what
 belongs to others. In doubt it is not shown.
@@ -22,11 +22,11 @@ _KINDS: Final = {
 
 
 def decisions_of(records: Iterable[DecisionRecord], organization: str) -> Sequence[DecisionRecord]:
-    """The decisions about actors who acted in an organization, without queries: analysts ask them
-    too.
+    """The decisions about actors who acted in an organization, without queries, which analysts
+    make too.
 
-    A resource is named only if it is known to belong to the organization. A grant may hold in
-    another one, and who impersonates a member is a user of the operator.
+    A resource is named only if it is known to belong to the organization. No grant is named: it
+    may hold in another organization. Nor is who impersonates a member: a user of the operator.
     """
     found = []
     for record in records:

@@ -86,7 +86,7 @@ def _problem_of(silence: Silence, *, used: bool) -> str | None:
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{silence.rule!r} is not a rule{hint}"
     if not silence.reason:
-        return f"silences {silence.rule} without a reason: write one behind a colon"
+        return f"silences {silence.rule} without a reason: write it after a colon"
     if not used:
         return f"silences {silence.rule}, which is not found here"
     return None

@@ -76,11 +76,11 @@ def group_actors(
     for index, user in enumerate(users):
         for active in _organizations_of(worlds, user):
             facts = [_stored(principal_of(world, user, active)) for world in worlds]
-            near = (active, *(one.near for one in facts))
+            near = (active, *(grants.near for grants in facts))
             place = places.get(near)
             if place is None:
                 place = places[near] = _new_place(active, facts)
-            key = (active is None, facts[0] == facts[1], *(one[:-1] for one in facts))
+            key = (active is None, facts[0] == facts[1], *(grants[:-1] for grants in facts))
             found = classes.get(key)
             if found is None:
                 found = classes[key] = ActorClass(facts[0] != facts[1], _roles_of(facts))
@@ -134,12 +134,14 @@ def _stored(principal: Principal) -> _Stored:
 
 
 def _roles_of(facts: Sequence[_Stored]) -> frozenset[str]:
-    return frozenset(role for one in facts for role, _ in (*one.wide, *one.near[0], *one.near[1]))
+    return frozenset(
+        role for grants in facts for role, _ in (*grants.wide, *grants.near[0], *grants.near[1])
+    )
 
 
 def _new_place(active: str | None, facts: Sequence[_Stored]) -> Place:
     marks: set[Mark] = set() if active is None else {active}
-    for one in facts:
-        marks.update(organization for _, organization in one.near[0])
-        marks.update(ref for _, ref in one.near[1])
+    for grants in facts:
+        marks.update(organization for _, organization in grants.near[0])
+        marks.update(ref for _, ref in grants.near[1])
     return Place(active, frozenset(marks))

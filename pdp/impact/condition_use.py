@@ -55,10 +55,10 @@ def use_of(conditions: Iterable[Condition]) -> ConditionUse:
         opened = condition.opened()
         if opened is None:
             continue  # it always fails
-        for one in opened.reads:
-            keys = None if one.keys is None else frozenset(one.keys)
-            before = reads.get(one.name, frozenset())
-            reads[one.name] = None if keys is None or before is None else before | keys
+        for wanted in opened.reads:
+            keys = None if wanted.keys is None else frozenset(wanted.keys)
+            before = reads.get(wanted.name, frozenset())
+            reads[wanted.name] = None if keys is None or before is None else before | keys
         only_compares = only_compares and opened.estimate is None
         pending = [opened.tree.root]
         while pending:

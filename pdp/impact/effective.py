@@ -152,14 +152,14 @@ class _Comparison:
             use.reads.get("actor.attributes", frozenset()),
             use.names & self._renamable if use.only_compares else None,
         )
-        for one in self._classes:
-            if all_differ or one.changed or not roles.isdisjoint(one.roles):
+        for actor_class in self._classes:
+            if all_differ or actor_class.changed or not roles.isdisjoint(actor_class.roles):
                 wanted = shapes
-            elif some or self._attributes_differ(one, use):
+            elif some or self._attributes_differ(actor_class, use):
                 wanted = some
             else:
                 continue
-            for part in self._parts(one, split_by, use, renamable):
+            for part in self._parts(actor_class, split_by, use, renamable):
                 self._compare(run, part, shapes if part.changed else wanted)
         self._impact.decisions += run.decisions
         self._impact.cells += [cell for cell in run.cells.values() if cell.answers]
@@ -168,9 +168,9 @@ class _Comparison:
         if run.decisions:
             self._impact.assumed |= frozenset(NOT_STORED) & use.reads.keys()
 
-    def _attributes_differ(self, one: ActorClass, use: ConditionUse) -> bool:
+    def _attributes_differ(self, actor_class: ActorClass, use: ConditionUse) -> bool:
         return "actor.attributes" in use.reads and not self._altered.isdisjoint(
-            index for index, _ in one.actors
+            index for index, _ in actor_class.actors
         )
 
     def _attributes(self, world: int, user: str, use: ConditionUse) -> dict[str, object]:
@@ -178,22 +178,32 @@ class _Comparison:
         return {} if facts is None else use.values("actor.attributes", facts.user.attributes)
 
     def _parts(
-        self, one: ActorClass, split_by: "_SplitBy", use: ConditionUse, renamable: frozenset[str]
+        self,
+        actor_class: ActorClass,
+        split_by: "_SplitBy",
+        use: ConditionUse,
+        renamable: frozenset[str],
     ) -> Sequence[ActorClass]:
         """The class split by what conditions read of the actor."""
         if not split_by.id and not split_by.organization and split_by.attributes == frozenset():
-            return (one,)
-        key = (one, split_by)
+            return (actor_class,)
+        key = (actor_class, split_by)
         known = self._split.get(key)
         if known is None:
-            known = self._split[key] = list(self._split_class(one, split_by, use, renamable))
+            known = self._split[key] = list(
+                self._split_class(actor_class, split_by, use, renamable)
+            )
         return known
 
     def _split_class(
-        self, one: ActorClass, split_by: "_SplitBy", use: ConditionUse, renamable: frozenset[str]
+        self,
+        actor_class: ActorClass,
+        split_by: "_SplitBy",
+        use: ConditionUse,
+        renamable: frozenset[str],
     ) -> Iterator[ActorClass]:
         parts: dict[object, ActorClass] = {}
-        for index, place in one.actors:
+        for index, place in actor_class.actors:
             user = self._users[index]
             renames = user in renamable
             own = frozenset((user,)) if renames else frozenset[str]()
@@ -212,47 +222,51 @@ class _Comparison:
                 others: dict[str, int] = {}
                 if attributes[0] or attributes[1]:
                     renamed(attributes, renamable - own, others)
-                changed = one.changed or texts[0] != texts[1]
-                part = parts[key] = ActorClass(changed, one.roles, frozenset(others))
+                changed = actor_class.changed or texts[0] != texts[1]
+                part = parts[key] = ActorClass(changed, actor_class.roles, frozenset(others))
             part.actors.append((index, place))
         yield from parts.values()
 
-    def _compare(self, run: "_Run", one: ActorClass, shapes: Sequence[Shape]) -> None:
+    def _compare(self, run: "_Run", actor_class: ActorClass, shapes: Sequence[Shape]) -> None:
         """Compares the answers of actors that differ in ids and active organizations only."""
         for number, shape in enumerate(shapes):
             if run.is_over():
-                run.not_compared += len(one.actors) * sum(rest.size for rest in shapes[number:])
+                run.not_compared += len(actor_class.actors) * sum(
+                    rest.size for rest in shapes[number:]
+                )
                 return
             special = {
-                id(group): group for user in one.others for group in shape.owned.get(user, ())
+                id(group): group
+                for user in actor_class.others
+                for group in shape.owned.get(user, ())
             }
             for group in special.values():
-                touched = self._touched(one, group)
+                touched = self._touched(actor_class, group)
                 self._ask_touched(run, touched, group)
                 near = {actor for actors in touched for actor in actors}
-                self._ask(run, [actor for actor in one.actors if actor not in near], group)
-            self._compare_rest(run, one, shape, special)
+                self._ask(run, [actor for actor in actor_class.actors if actor not in near], group)
+            self._compare_rest(run, actor_class, shape, special)
 
     def _compare_rest(
-        self, run: "_Run", one: ActorClass, shape: Shape, special: Mapping[int, Group]
+        self, run: "_Run", actor_class: ActorClass, shape: Shape, special: Mapping[int, Group]
     ) -> None:
-        """Compares for the groups of a shape without an id in `one.others`. Each actor has one
-        answer for all of them but those with the own id or a mark of the own place."""
+        """Compares for the groups of a shape without an id in `actor_class.others`. Each actor has
+        one answer for all of them but those with the own id or a mark of the own place."""
         rest = shape.size - sum(len(group.refs) for group in special.values())
         if not rest:
             return
         near: Counter[ActorPlace] = Counter()
-        for group in self._groups_near(one, shape):
+        for group in self._groups_near(actor_class, shape):
             if id(group) not in special:
-                touched = self._touched(one, group)
+                touched = self._touched(actor_class, group)
                 self._ask_touched(run, touched, group)
                 for actors in touched:
                     for actor in actors:
                         near[actor] += len(group.refs)
-        answers = rest * len(one.actors) - near.total()
+        answers = rest * len(actor_class.actors) - near.total()
         if not answers:
             return
-        first = next(actor for actor in one.actors if near[actor] < rest)
+        first = next(actor for actor in actor_class.actors if near[actor] < rest)
         group = next(
             group
             for group in shape.groups.values()
@@ -262,23 +276,23 @@ class _Comparison:
         )
         example = self._example(run, first, group, answers)
         if example is not None:
-            run.add([actor for actor in one.actors if near[actor] < rest], answers, example)
+            run.add([actor for actor in actor_class.actors if near[actor] < rest], answers, example)
 
-    def _groups_near(self, one: ActorClass, shape: Shape) -> Iterable[Group]:
+    def _groups_near(self, actor_class: ActorClass, shape: Shape) -> Iterable[Group]:
         """Groups that may have a mark or the id of an actor."""
-        if len(shape.groups) <= len(one.actors):
+        if len(shape.groups) <= len(actor_class.actors):
             return shape.groups.values()
         found: dict[int, Group] = {}
-        for index, place in one.actors:
+        for index, place in actor_class.actors:
             for mark in place.marks:
                 found.update((id(group), group) for group in shape.marked.get(mark, ()))
             found.update((id(group), group) for group in shape.owned.get(self._users[index], ()))
         return found.values()
 
-    def _touched(self, one: ActorClass, group: Group) -> list[list[ActorPlace]]:
+    def _touched(self, actor_class: ActorClass, group: Group) -> list[list[ActorPlace]]:
         """The actors whose id or mark the group has, in lists with one answer each."""
         users = {self._indices[user] for user in group.users}
-        by_user, by_mark = one.by_user(), one.by_mark()
+        by_user, by_mark = actor_class.by_user(), actor_class.by_mark()
         touched = [[actor] for index in users for actor in by_user.get(index, ())]
         places: dict[Place, list[ActorPlace]] = {}
         for mark in group.marks:

@@ -97,12 +97,12 @@ def inputs_of(
         "role_permissions": policy.organization_permissions.get(principal.organization_role),
         "grants": [_grant_fields(grant) for grant in grants],
         "chain": [
-            [one.resource.type, one.resource.id, one.resource.organization_id, one.stored]
-            for one in chain
+            [entry.resource.type, entry.resource.id, entry.resource.organization_id, entry.stored]
+            for entry in chain
         ],
         "types": [
             [known.name, known.tenancy.value, known.stored_required]
-            for name in sorted({one.resource.type for one in chain})
+            for name in sorted({entry.resource.type for entry in chain})
             if (known := policy.resource_types.get(name)) is not None
         ],
     }
@@ -199,14 +199,16 @@ def _recorded(record: DecisionRecord, data: Mapping[str, Any], candidate: Policy
                 organization,
                 attributes=values["resource.attributes"] if index == 0 else {},
             ),
-            tuple(one for one in to_roles if one.scope == OnResource(ResourceRef(kind, name))),
+            tuple(
+                grant for grant in to_roles if grant.scope == OnResource(ResourceRef(kind, name))
+            ),
             stored,
         )
         for index, (kind, name, organization, stored) in enumerate(data["chain"])
     )
     organizations = {}
     if actor.organization_id is not None:
-        wide = tuple(one for one in to_roles if not isinstance(one.scope, OnResource))
+        wide = tuple(grant for grant in to_roles if not isinstance(grant.scope, OnResource))
         facts = OrganizationFacts(actor.organization_id, wide)
         organizations[actor.organization_id] = facts
     situation = Situation(

@@ -61,5 +61,7 @@ def _plain(key: str) -> str:
     if key.isascii():
         return _SEPARATORS.sub("", key.casefold())
     folded = unicodedata.normalize("NFKD", key).casefold()
-    visible = "".join(one for one in folded if unicodedata.category(one) not in _INVISIBLE)
+    visible = "".join(
+        character for character in folded if unicodedata.category(character) not in _INVISIBLE
+    )
     return _SEPARATORS.sub("", visible)

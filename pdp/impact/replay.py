@@ -84,9 +84,9 @@ def rules_only(candidate: Policy) -> Policy:
     """The permissions, roles and rules of a policy: what is exchanged."""
     return build_policy(
         candidate.revision,
-        (one for _, one in candidate.permissions.items()),
-        (one for _, one in candidate.roles.items()),
-        (one for _, one in candidate.rules.items()),
+        (entity for _, entity in candidate.permissions.items()),
+        (entity for _, entity in candidate.roles.items()),
+        (entity for _, entity in candidate.rules.items()),
         (),
     )
 
@@ -122,8 +122,8 @@ def _reads_removed(account: Account, asked: Recorded) -> bool:
         return False
     for condition in account.seen.outcomes.evaluated():
         opened = condition.opened()
-        for one in () if opened is None else opened.reads:
+        for read in () if opened is None else opened.reads:
             for variable, key in asked.removed:
-                if one.name == variable and (key is None or one.keys is None or key in one.keys):
+                if read.name == variable and (key is None or read.keys is None or key in read.keys):
                     return True
     return False

@@ -76,12 +76,12 @@ def shapes_of(
         chains = [world.chain(Resource(ref.type, ref.id)) for world in worlds]
         seen = [_values(chain[0], use, users) for chain in chains]
         facts = [
-            (tuple(_part(one, now) for one in chain), values)
+            (tuple(_part(resource, now) for resource in chain), values)
             for chain, (values, _) in zip(chains, seen, strict=True)
         ]
         # Where the marks are. Ids are numbered in their order, so equal places mean equal facts.
         places = tuple(
-            (tuple(_place(one, granted) for one in chain), tuple(ids))
+            (tuple(_place(resource, granted) for resource in chain), tuple(ids))
             for chain, (_, ids) in zip(chains, seen, strict=True)
         )
         changed = facts[0] != facts[1] or places[0] != places[1]
@@ -89,7 +89,12 @@ def shapes_of(
         key = (*facts, changed, fixed)
         shape = shapes.get(key)
         if shape is None:
-            roles = {grant.role for chain in chains for one in chain for grant in one.role_grants}
+            roles = {
+                grant.role
+                for chain in chains
+                for resource in chain
+                for grant in resource.role_grants
+            }
             shape = shapes[key] = Shape(changed, frozenset(roles))
         group = shape.groups.get(places)
         if group is None:

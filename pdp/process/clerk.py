@@ -16,7 +16,7 @@ from pdp.settings import Settings
 
 
 class ClerkParts:
-    """What the settings of Clerk enable."""
+    """The parts that the settings of Clerk enable."""
 
     def __init__(self, settings: Settings, store: Store, replica: Replica, *, clock: Clock) -> None:
         self._settings = settings.clerk
@@ -46,7 +46,7 @@ class ClerkParts:
         return self._reconciler.gauges()
 
     def parts(self) -> list[Part]:
-        """What starts and stops with the process, in this order."""
+        """The parts that start and stop with the process, in this order."""
         reconciler = Part(self._reconciler.start, self._reconciler.stop)
         if self._pusher is None:
             return [reconciler]

@@ -7,7 +7,7 @@ from pdp.wire import Application
 
 
 def application_type(traces_url: str | None, service: str) -> Callable[..., Application]:
-    """Returns what creates the application of a process.
+    """Returns a constructor of the application of a process.
 
     Args:
         traces_url: Receives spans; None: there are none.
@@ -26,7 +26,7 @@ def application_type(traces_url: str | None, service: str) -> Callable[..., Appl
 
 
 def outgoing_headers(traces_url: str | None) -> Callable[[], Sequence[tuple[str, str]]]:
-    """Returns what makes the headers that continue the current trace at a server."""
+    """Returns the function that makes the headers which continue the current trace at a server."""
     if traces_url is None:
         return tuple
     from pdp.wire import tracing  # noqa: PLC0415  # an extra

@@ -179,7 +179,7 @@ class Campaigns:
         return campaign
 
     def list(self, after: str, limit: int) -> "list[Campaign]":  # quoted: `list` is this method
-        """Lists up to `limit` campaigns, newest first, behind the id `after` (empty: all)."""
+        """Lists up to `limit` campaigns, newest first, after the id `after` (empty: all)."""
         column = review_campaigns.c
         statement = select(review_campaigns).order_by(column.id.desc()).limit(limit)
         if after:
@@ -190,7 +190,7 @@ class Campaigns:
             return [_with_decided(connection, row) for row in rows]
 
     def items(self, campaign_id: str, after: int, limit: int) -> ItemPage:
-        """Lists up to `limit` items behind the number `after`, with what is stored now. Raises
+        """Lists up to `limit` items after the number `after`, with what is stored now. Raises
         NotFound, and InvalidRequest if this is no id."""
         _refuse(names.check_identifier(campaign_id, "campaign_id"))
         item, verdict = review_items.c, review_verdicts.c

@@ -28,7 +28,7 @@ class GrantFinding:
 
     grant: Grant
     after: Sequence[str]
-    """Where the list goes on behind it."""
+    """Where the list continues after it."""
     last_used_at: float | None = None
     """When a logged decision last used it, before the window; None: none, or not looked up."""
 

@@ -95,12 +95,12 @@ class UserAccessQueries:
             query="ListUserAccess",
         )
 
-        def look(survey: Survey) -> tuple[list[Row], list[View]]:
+        def read(survey: Survey) -> tuple[list[Row], list[View]]:
             (facts,) = survey.users([user_id])
             rows = _rows_after(survey, user_id, facts, after)
             return rows, [survey.view(user_id, None, ()), *_views(survey, user_id, rows)]
 
-        rows, (general, *views) = await self._replica.survey(look)
+        rows, (general, *views) = await self._replica.survey(read)
         now = record.decided_at
         found: list[UserAccess] = []
         complete, pace = len(rows) <= LOOKED_AT_MAX, Pace()
@@ -135,7 +135,7 @@ class UserAccessQueries:
 def _rows_after(
     survey: Survey, user_id: str, facts: UserFacts | None, after: Row | None
 ) -> list[Row]:
-    """Returns the next LOOKED_AT_MAX + 1 rows behind `after`, in order."""
+    """Returns the next LOOKED_AT_MAX + 1 rows after `after`, in order."""
     found: list[Row] = []
     for _, active in sessions_of(user_id, facts):
         if after is not None and active < after.organization_id:

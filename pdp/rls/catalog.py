@@ -72,7 +72,9 @@ def read_catalog(connection: Connection, config: Config) -> Catalog:
 
 def _names(config: Config) -> set[str]:
     names = set(config.tables)
-    pending: list[Any] = [one for table in config.tables.values() for one in _attributes(table)]
+    pending: list[Any] = [
+        attribute for table in config.tables.values() for attribute in _attributes(table)
+    ]
     for table in config.tables.values():
         if table.parent is not None and table.parent.table is not None:
             names.add(table.parent.table)

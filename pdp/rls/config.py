@@ -100,7 +100,7 @@ class Config(_Shape):
 
     def protected(self) -> Mapping[str, Table]:
         """The tables that get policies."""
-        return {name: one for name, one in self.tables.items() if one.permissions is not None}
+        return {name: table for name, table in self.tables.items() if table.permissions is not None}
 
 
 def parse_config(text: str) -> Config:

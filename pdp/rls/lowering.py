@@ -242,7 +242,7 @@ class ActorLowering(Lowering[Sql, Rows]):
     def _one_of(self, value: Value, values: tuple[Scalar, ...], *, negated: bool) -> Sql:
         if not isinstance(value, Json):
             return super()._one_of(value, values, negated=negated)
-        found = self._any([self._compare(Operator.EQUAL, value, one) for one in values])
+        found = self._any([self._compare(Operator.EQUAL, value, item) for item in values])
         if not negated:
             return found
         return self._all([self._kind_is(value, PRESENT), self._target.not_true(found)])
@@ -256,7 +256,7 @@ class ActorLowering(Lowering[Sql, Rows]):
         if not isinstance(left, Json) and not isinstance(right, Json):
             return super()._compare_two(operator, left, right)
         if operator is Operator.NOT_EQUAL:
-            present = [self._is_present(one) for one in (left, right)]
+            present = [self._is_present(side) for side in (left, right)]
             equal = self._compare_two(Operator.EQUAL, left, right)
             return self._all([*present, self._target.not_true(equal)])
         if isinstance(left, Json) and isinstance(right, Json):

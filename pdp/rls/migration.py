@@ -75,7 +75,7 @@ def make_migration(policy: Policy, config: Config, catalog: Catalog) -> Migratio
         name: tuple(_policies(policy, config, target, name, table))
         for name, table in sorted(config.protected().items())
     }
-    texts = [one.condition for some in policies.values() for one in some]
+    texts = [row_policy.condition for some in policies.values() for row_policy in some]
     body = "\n\n".join(
         [
             _schema(config),
@@ -220,20 +220,20 @@ def _table(config: Config, name: str, policies: tuple[PolicyText, ...]) -> str:
     ]
     for word in COMMANDS:
         lines += [f"DROP POLICY IF EXISTS pdp_{word}{end} ON {table};" for end in ("", "_deny")]
-    for one in policies:
-        kind = "PERMISSIVE" if one.is_permissive else "RESTRICTIVE"
-        condition = f"({one.condition})"
+    for row_policy in policies:
+        kind = "PERMISSIVE" if row_policy.is_permissive else "RESTRICTIVE"
+        condition = f"({row_policy.condition})"
         clauses = {
             "SELECT": f"USING {condition}",
             "DELETE": f"USING {condition}",
             "INSERT": f"WITH CHECK {condition}",
             "UPDATE": f"USING {condition}\n  WITH CHECK {condition}",
         }
-        comment = literal(f"rules: {', '.join(one.rules)}")
+        comment = literal(f"rules: {', '.join(row_policy.rules)}")
         lines += [
-            f"CREATE POLICY {one.name} ON {table} AS {kind} FOR {one.command}",
-            f"  TO {_roles(config)}\n  {clauses[one.command]};",
-            f"COMMENT ON POLICY {one.name} ON {table} IS {comment};",
+            f"CREATE POLICY {row_policy.name} ON {table} AS {kind} FOR {row_policy.command}",
+            f"  TO {_roles(config)}\n  {clauses[row_policy.command]};",
+            f"COMMENT ON POLICY {row_policy.name} ON {table} IS {comment};",
         ]
     return "\n".join(lines)
 

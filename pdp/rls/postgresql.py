@@ -92,7 +92,7 @@ def describe(config: Config, name: str, table: Table) -> ResourceMap:
 
 
 def _fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _described(one) for name, one in attributes.items()}
+    return {name: _described(attribute) for name, attribute in attributes.items()}
 
 
 def _described(attribute: Any) -> Any:
@@ -196,11 +196,11 @@ class PostgreSQL:
         sides = [left.expression.sql, right.expression.sql]
         if left.kind is Kind.TEXT:
             # By the bytes in any case: columns of two collations have no comparison of their own.
-            sides = [as_text(one, Operator.LESS) for one in (left, right)]
+            sides = [as_text(side, Operator.LESS) for side in (left, right)]
         elif left.kind is Kind.NUMBER and not all(
-            one.expression.base in INTEGERS for one in (left, right)
+            side.expression.base in INTEGERS for side in (left, right)
         ):
-            sides = [as_double(one.expression) for one in (left, right)]
+            sides = [as_double(side.expression) for side in (left, right)]
         return sql("(", sides[0], f" {_OPERATORS[operator]} ", sides[1], ")")
 
     def one_of(self, column: Column, values: list[Any], *, negated: bool) -> Sql:

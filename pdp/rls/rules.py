@@ -147,8 +147,10 @@ def compile_rules(
     allow, deny = (_applied(policy, permission, deny=deny) for deny in (False, True))
     has_no_tenants = policy.has_no_tenants(resource_type)
     values: Values = ({}, {"resource.type": resource_type})
-    conditions = {one.condition for one in (*allow, *deny) if one.condition is not None}
-    is_affordable = sum(cost_max(one, values) for one in conditions) <= limits.CONDITION_COST_MAX
+    conditions = {rule.condition for rule in (*allow, *deny) if rule.condition is not None}
+    is_affordable = (
+        sum(cost_max(condition, values) for condition in conditions) <= limits.CONDITION_COST_MAX
+    )
 
     def forms(applied: _Applied) -> Forms:
         if applied.condition is None:
@@ -162,9 +164,12 @@ def compile_rules(
         )
 
     allowing = [
-        (one, all_of(forms(one).true, _where(one.roles, has_no_tenants, is_alone))) for one in allow
+        (rule, all_of(forms(rule).true, _where(rule.roles, has_no_tenants, is_alone)))
+        for rule in allow
     ]
-    sparing = [(one, any_of(forms(one).false, _nowhere(one.roles, has_no_tenants))) for one in deny]
+    sparing = [
+        (rule, any_of(forms(rule).false, _nowhere(rule.roles, has_no_tenants))) for rule in deny
+    ]
     _refuse_unexpressed([*allowing, *sparing])
     types = policy.resource_types.items()
     must_be_stored = tuple(sorted(name for name, known in types if known.stored_required))

@@ -101,7 +101,7 @@ def _table(
         yield Problem(name, "row-level security is not enabled: every row is seen", _AGAIN)
     if not row.is_forced:
         yield Problem(name, "row-level security is not forced: the owner passes it", _AGAIN)
-    for missing in sorted({one.name for one in expected.policies[name]} - set(row.policies)):
+    for missing in sorted({policy.name for policy in expected.policies[name]} - set(row.policies)):
         yield Problem(name, f"the policy {missing} is missing", _AGAIN)
     for other in sorted(row.others):
         yield Problem(

@@ -2,8 +2,10 @@
 
 import ipaddress
 import socket
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
 
 LOOPBACK_NAMES = frozenset(("localhost",))
 PORTS = 65_536
@@ -18,6 +20,9 @@ def https_or_loopback(url: str) -> str:
     if not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError("must be a plain URL with a host")
     return url
+
+
+ConfidentialUrl = Annotated[str, AfterValidator(https_or_loopback)]
 
 
 def is_loopback(host: str) -> bool:

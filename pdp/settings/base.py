@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -95,3 +95,10 @@ def listed(text: str) -> Sequence[Any]:
     except ValueError:
         raise ValueError("begins as a JSON list, and is none") from None
     return found
+
+
+def secret_text(value: SecretStr | None, file: Path | None) -> str | None:
+    """The secret of a setting, or of the file that another setting names. Raises OSError."""
+    if file is not None:
+        return file.read_text().strip()
+    return None if value is None else value.get_secret_value()

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from pdp.settings.addresses import https_or_loopback, is_loopback_address, listen_address
-from pdp.settings.base import Frozen, Loaded
+from pdp.settings.addresses import ConfidentialUrl, is_loopback_address, listen_address
+from pdp.settings.base import Frozen, Loaded, secret_text
 from pdp.settings.sidecar import UpstreamTlsSettings
 
 Seconds = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
@@ -26,18 +26,13 @@ class FileDestinationSettings(Frozen):
 class HttpDestinationSettings(Frozen):
     """An HTTP receiver of batches, of lines or of OTLP logs."""
 
-    url: str
+    url: ConfidentialUrl
     authorization: SecretStr | None = None
     """Value of the header `Authorization`."""
     authorization_file: Path | None = None
     ca_file: Path | None = None
     """Authorities of its certificate; None: the usual ones."""
     seconds_max: Seconds = 30
-
-    @field_validator("url")
-    @classmethod
-    def _is_confidential(cls, value: str) -> str:
-        return https_or_loopback(value)
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -47,29 +42,16 @@ class HttpDestinationSettings(Frozen):
 
     def header(self) -> str | None:
         """The value of `Authorization`, from the setting or the file. Raises OSError."""
-        if self.authorization_file is not None:
-            return self.authorization_file.read_text().strip()
-        return None if self.authorization is None else self.authorization.get_secret_value()
+        return secret_text(self.authorization, self.authorization_file)
 
 
-class SyslogDestinationSettings(Frozen):
+class SyslogDestinationSettings(UpstreamTlsSettings):
     """A syslog server with TLS (RFC 5425)."""
 
     host: Annotated[str, StringConstraints(min_length=1)]
     """Name or address; its certificate must name it."""
     port: int = Field(6514, ge=1, le=65_535)
-    ca_file: Path | None = None
-    """Authorities of its certificate; None: those of the system."""
-    certificate_file: Path | None = None
-    """The forwarder's own certificate, for mTLS."""
-    private_key_file: Path | None = None
     seconds_max: Seconds = 30
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
-        if (self.certificate_file is None) != (self.private_key_file is None):
-            raise ValueError("give certificate_file and private_key_file together, or neither")
-        return self
 
 
 class ForwardSettings(Loaded):
@@ -133,6 +115,4 @@ class ForwardSettings(Loaded):
 
     def server_key(self) -> str | None:
         """The API key for the server, from the setting or the file. Raises OSError."""
-        if self.api_key_file is not None:
-            return self.api_key_file.read_text().strip()
-        return None if self.api_key is None else self.api_key.get_secret_value()
+        return secret_text(self.api_key, self.api_key_file)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from pdp.settings.addresses import https_or_loopback, listen_address
+from pdp.settings.addresses import ConfidentialUrl, listen_address
 from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.base import Loaded, listed
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
@@ -93,7 +93,7 @@ class Settings(RetentionSettings):
     """Listen beyond loopback although callers do not authenticate, or send keys in clear text."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
 
-    traces_url: str | None = None
+    traces_url: ConfidentialUrl | None = None
     """Receives OpenTelemetry spans, in OTLP over HTTP. None: there are none. Needs the extra
     `traces`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -115,11 +115,6 @@ class Settings(RetentionSettings):
                 "PDP_ISSUERS=https://your-app.clerk.accounts.dev"
             )
         return value
-
-    @field_validator("traces_url")
-    @classmethod
-    def _is_confidential(cls, value: str | None) -> str | None:
-        return None if value is None else https_or_loopback(value)
 
     @field_validator("listen", "http_listen")
     @classmethod

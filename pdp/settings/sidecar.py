@@ -13,9 +13,9 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from pdp.settings.addresses import https_or_loopback, is_loopback_address, listen_address
+from pdp.settings.addresses import ConfidentialUrl, is_loopback_address, listen_address
 from pdp.settings.audit_tree import AuditTreeSettings
-from pdp.settings.base import Frozen, Loaded, listed
+from pdp.settings.base import Frozen, Loaded, listed, secret_text
 from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
 
 
@@ -25,7 +25,7 @@ class UpstreamTlsSettings(Frozen):
     ca_file: Path | None = None
     """Authorities that may sign its certificate; None: those of the system."""
     certificate_file: Path | None = None
-    """The sidecar's own certificate, for mTLS."""
+    """The program's own certificate, for mTLS."""
     private_key_file: Path | None = None
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class SidecarSettings(Loaded):
     """Call upstream in clear text, or listen beyond loopback without authenticated callers."""
     shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
 
-    traces_url: str | None = None
+    traces_url: ConfidentialUrl | None = None
     """Receives OpenTelemetry spans, in OTLP over HTTP. None: there are none. Needs the extra
     `traces`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -119,11 +119,6 @@ class SidecarSettings(Loaded):
         if len(set(value)) != len(value):
             raise ValueError("each may be named once")
         return value
-
-    @field_validator("traces_url")
-    @classmethod
-    def _is_confidential(cls, value: str | None) -> str | None:
-        return None if value is None else https_or_loopback(value)
 
     @field_validator("listen", "http_listen")
     @classmethod
@@ -149,9 +144,7 @@ class SidecarSettings(Loaded):
 
     def upstream_key(self) -> str | None:
         """The API key for upstream, from the setting or the file. Raises OSError."""
-        if self.api_key_file is not None:
-            return self.api_key_file.read_text().strip()
-        return None if self.api_key is None else self.api_key.get_secret_value()
+        return secret_text(self.api_key, self.api_key_file)
 
     def open_seconds(self, permission: str) -> float:
         """Length of the fail-open window of a permission in seconds; 0: none."""

@@ -22,7 +22,6 @@ longer. CEF allows 1,023 characters in most fields."""
 
 _SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799
 
-_DECISION: Final = "DECISION_"
 _REASON: Final = "DECISION_REASON_"
 _SOURCE: Final = "ANSWER_SOURCE_"
 _CHANGE_SOURCE: Final = "CHANGE_SOURCE_"

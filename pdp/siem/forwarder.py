@@ -39,8 +39,9 @@ class Source(Protocol):
         """Returns the cursor after the last record. Raises SourceFailed."""
 
     def page(self, cursor: str, *, count: bool) -> "Callable[[], FollowDecisionsResponse]":
-        """Begins to read what follows a cursor; `count`: and to count what waits behind. The
-        function that it returns waits for the page, and raises SourceFailed."""
+        """Begins to read the records after a cursor, and with `count` to count those that wait
+        after the page. The function that it returns waits for the page, and raises
+        SourceFailed."""
 
 
 class Forwarder:

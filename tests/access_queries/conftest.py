@@ -10,10 +10,6 @@ from tests.kit.access_queries.service import QueryService, query_service
 
 
 @pytest.fixture
-def service(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[QueryService]:
-    # How long a record may wait for a busy disk is not what these tests are about.
-    monkeypatch.setattr("pdp.audit.recorder.WAIT_SECONDS_MAX", 30)
+def service(engine: Engine, tmp_path: Path) -> Iterator[QueryService]:
     with query_service(engine, tmp_path / "audit") as running:
         yield running

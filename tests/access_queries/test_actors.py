@@ -61,7 +61,7 @@ def ask(
         _, page = run(service.queries.actors(permission, resource, CALLER, size=size, after=after))
         assert len(page.actors) <= size
         found += page.actors
-        after = page.goes_on
+        after = page.after
     return found
 
 

@@ -80,17 +80,17 @@ def test_pages_go_on_until_the_list_is_complete(service: QueryService) -> None:
     assert first.ids == ids_of(*COURSES[:4])
     assert answered.revision == service.replica.revision
     # A minute later the same actor has another token.
-    _, second = page_of(service, token_of(organization="org_1"), 4, first.goes_on)
+    _, second = page_of(service, token_of(organization="org_1"), 4, first.after)
     assert second.ids == ids_of(*COURSES[4:8])
-    _, third = page_of(service, token, 4, second.goes_on)
+    _, third = page_of(service, token, 4, second.after)
     assert third.ids == ids_of(*COURSES[8:])
-    assert third.goes_on is None
+    assert third.after is None
 
 
 def test_the_pages_of_a_query_are_one_record(service: QueryService) -> None:
     token = token_of(organization="org_1")
     answered, first = page_of(service, token, 4)
-    again, _ = page_of(service, token, 4, first.goes_on)
+    again, _ = page_of(service, token, 4, first.after)
     assert again.query_id == answered.query_id
     (record,) = service.records()
     assert (record.decision_id, record.query) == (answered.query_id, "ListAllowedResources")
@@ -129,7 +129,7 @@ def test_a_place_in_the_list_of_another_actor_is_refused(
 ) -> None:
     _, first = page_of(service, token_of(organization="org_1"), 4)
     with pytest.raises(InvalidRequest, match="page_token"):
-        page_of(service, token_of(*actor), 4, first.goes_on)
+        page_of(service, token_of(*actor), 4, first.after)
 
 
 def _revoke_session(service: QueryService) -> None:
@@ -159,14 +159,14 @@ def test_what_is_revoked_between_two_pages_is_not_on_the_second(
     token = token_of(organization="org_1")
     _, first = page_of(service, token, 4)
     revoke(service)
-    answered, second = page_of(service, token, 4, first.goes_on)
-    assert (second.ids, second.goes_on, answered.refusal) == ([], None, refusal)
+    answered, second = page_of(service, token, 4, first.after)
+    assert (second.ids, second.after, answered.refusal) == ([], None, refusal)
 
 
 def test_a_token_that_has_expired_gets_no_further_page(service: QueryService) -> None:
     _, first = page_of(service, token_of(organization="org_1"), 4)
-    answered, page = page_of(service, "", 4, first.goes_on)
-    assert (page.ids, page.goes_on, answered.refusal) == ((), None, Reason.TOKEN_MALFORMED)
+    answered, page = page_of(service, "", 4, first.after)
+    assert (page.ids, page.after, answered.refusal) == ((), None, Reason.TOKEN_MALFORMED)
 
 
 def test_a_page_takes_a_bounded_number_of_looks(
@@ -191,7 +191,7 @@ def test_a_page_takes_a_bounded_number_of_looks(
             service, token_of(organization="org_1"), 10, place, permission="course:edit"
         )
         assert 0 < looks.total() - before <= access_queries.CANDIDATES_MAX
-        pages, place = pages + 1, page.goes_on
+        pages, place = pages + 1, page.after
         found += page.ids
     assert (pages, found) == (3, [many[-1].id])
     assert set(looks.values()) == {1}
@@ -216,7 +216,7 @@ def test_a_page_is_at_one_revision_though_it_takes_two_looks(
     answered, page = page_of(service, token, 4, permission="course:edit")
     assert page.ids == []
     assert answered.revision == service.replica.revision - 1
-    _, rest = page_of(service, token, 10, page.goes_on, permission="course:edit")
+    _, rest = page_of(service, token, 10, page.after, permission="course:edit")
     assert rest.ids == ids_of(*COURSES[4:])
 
 

@@ -33,7 +33,9 @@ def store(engine: Engine, records: list[DecisionRecord]) -> None:
 
 
 def found(engine: Engine) -> set[tuple[Unusual, str, str]]:
-    return {(one.what, one.dimension, one.value) for one in find_anomalies(engine, NOW)}
+    return {
+        (finding.what, finding.dimension, finding.value) for finding in find_anomalies(engine, NOW)
+    }
 
 
 def test_usual_denials_are_no_anomaly(engine: Engine) -> None:

@@ -209,7 +209,7 @@ def test_pages_of_any_search_hold_each_match_once_whatever_the_ids(
         wanted.sort(key=lambda record: record.decision_id, reverse=True)
         assert all_pages(log, where, random.choice((1, 4, 100))) == wanted, f"search {number}"
         met += bool(wanted)
-        strays += any(abs(id_time(one) - one.decided_at) > 1e4 for one in wanted)
+        strays += any(abs(id_time(record) - record.decided_at) > 1e4 for record in wanted)
     assert met > SEARCHES / 4
     assert strays > SEARCHES / 10
 

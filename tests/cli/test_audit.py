@@ -76,14 +76,13 @@ def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
     server.start()
     with server.channel() as channel:
         ids = deny(stubs_on(channel), 3)
-    lines = tmp_path / "followed"
-    with lines.open("w") as out:
+    lines, notes = tmp_path / "followed", tmp_path / "notes"
+    with lines.open("w") as out, notes.open("w") as err:
         follower = subprocess.Popen(
             [*PDP, "audit", "list", "--follow", "--after", "start", "--json"],
             env=server.environment,
             stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=err,
         )
 
     def has_followed() -> bool:
@@ -92,16 +91,16 @@ def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
     try:
         eventually(has_followed, seconds=30)
         server.kill()
+        eventually(lambda: "asks again until it answers" in notes.read_text(), seconds=30)
         server.start()
         with server.channel() as channel:
             ids += deny(stubs_on(channel), 3)
         eventually(has_followed, seconds=30)
     finally:
         follower.terminate()
-        _, said = follower.communicate(timeout=30)
+        follower.wait(timeout=30)
     followed = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [one["decision_id"] for one in followed] == ids
-    assert "asks again until it answers" in said
     monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
     rest = run("audit", "list", "--json", "--after", followed[3]["cursor"])
     assert [json.loads(line)["decision_id"] for line in rest.out.splitlines()] == ids[4:]

@@ -1,7 +1,6 @@
 """`pdp diff` with files and with a running server."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,7 @@ import pytest
 from tests.cli.policies import CANDIDATE
 from tests.cli.running import Run
 from tests.kit.school import POLICY
-from tests.kit.server import ServerProcess, running_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running_server(tmp_path_factory.mktemp("school"), POLICY) as (server, _):
-        yield server
+from tests.kit.server import ServerProcess
 
 
 @pytest.fixture

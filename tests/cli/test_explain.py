@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from tests.kit.server import ServerProcess, running_server, token_of
 from tests.kit.waiting import eventually
 
 ALGEBRA = Resource(type="course", id="algebra")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running_server(tmp_path_factory.mktemp("school"), POLICY) as (server, _):
-        yield server
 
 
 def test_the_command_prints_a_tree_and_json(

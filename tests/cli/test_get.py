@@ -33,12 +33,6 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerPro
         yield server, stubs
 
 
-@pytest.fixture
-def at(school: tuple[ServerProcess, Stubs], run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("PDP_SERVER", school[0].environment["PDP_SERVER"])
-    return run
-
-
 def names(run: Run, *arguments: str) -> list[str]:
     done = run("get", *arguments, "-o", "name")
     assert done.status == 0, done

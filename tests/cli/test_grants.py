@@ -1,31 +1,18 @@
 """`pdp grant`, `pdp revoke` and `pdp user`: what Check answers follows."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.cli.running import Run
-from tests.kit.school import POLICY, ask, reason_of
-from tests.kit.server import ServerProcess, Stubs, running_server
+from tests.kit.school import ask, reason_of
+from tests.kit.server import ServerProcess, Stubs
 from tests.kit.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Stubs]]:
-    with running_server(tmp_path_factory.mktemp("school"), POLICY) as (server, stubs):
-        yield server, stubs
 
 
 @pytest.fixture
 def stubs(school: tuple[ServerProcess, Stubs]) -> Stubs:
     return school[1]
-
-
-@pytest.fixture
-def at(school: tuple[ServerProcess, Stubs], run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("PDP_SERVER", school[0].environment["PDP_SERVER"])
-    return run
 
 
 def is_answered(stubs: Stubs, permission: str, reason: str) -> None:

@@ -14,21 +14,9 @@ from pdpapi.v1.core_pb2 import Resource
 
 from tests.cli.hostile import CONTROLS, MARKUP
 from tests.cli.terminal import on_terminal
-from tests.kit.school import POLICY
-from tests.kit.server import PDP, ServerProcess, Stubs, running_server
+from tests.kit.server import PDP, ServerProcess, Stubs
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
-
-
-@pytest.fixture(scope="module")
-def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Stubs]]:
-    with running_server(tmp_path_factory.mktemp("school"), POLICY) as (server, stubs):
-        yield server, stubs
-
-
-@pytest.fixture
-def server(school: tuple[ServerProcess, Stubs]) -> ServerProcess:
-    return school[0]
 
 
 @pytest.fixture

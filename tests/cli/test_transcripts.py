@@ -2,14 +2,12 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import Run
-from tests.kit.school import POLICY
-from tests.kit.server import ServerProcess, running_server
+from tests.kit.server import ServerProcess
 
 PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
 BLOCKS = re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -27,12 +25,6 @@ SETTINGS = """
 issuer = "http://localhost/pdp-development"
 public_key_file = "development.pem.pub"
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running_server(tmp_path_factory.mktemp("school"), POLICY) as (server, _):
-        yield server
 
 
 def same(text: str) -> str:

@@ -61,7 +61,7 @@ def test_the_nine_lists_are_those_of_the_service(console: Console, visitor: Visi
     findings = console.stubs.reviews.ListGrantFindings(request, timeout=10).findings
     # In a file the ids are escaped: that of the hostile grant is not equal.
     listed = {row["grant"] for row in rows_of(visitor, list="cross-tenant")}
-    assert {one.grant.id for one in findings if one.grant.id.isidentifier()} <= listed
+    assert {finding.grant.id for finding in findings if finding.grant.id.isidentifier()} <= listed
     (disabled,) = {row["subject"] for row in rows_of(visitor, list="disabled")}
     assert disabled == "user user_left"
     who = rows_of(visitor, list="who", **asked["who"])
@@ -89,7 +89,7 @@ def test_the_nine_lists_are_those_of_the_service(console: Console, visitor: Visi
         {"list": "user", "user": "\x1b"},
     ],
 )
-def test_what_is_no_list_or_no_place_of_one_is_refused(visitor: Visitor, query: dict[str, str]):
+def test_an_unknown_list_or_page_of_a_list_is_refused(visitor: Visitor, query: dict[str, str]):
     assert visitor.get("/review", params=query).status_code == 400
 
 
@@ -179,9 +179,7 @@ def test_a_reviewer_decides_about_a_campaign_and_its_report_is_signed(
     assert b"<b>" not in files[f"review-{id_}.html"]
 
 
-def test_changes_lead_to_the_policy_of_then_and_to_who_changed_it(
-    console: Console, visitor: Visitor
-):
+def test_a_change_links_to_its_policy_and_its_author(console: Console, visitor: Visitor):
     before = int(re.search(r"revision (\d+)", visitor.get("/policy").text)[1])  # type: ignore[index]
     (console.server.directory / "part.yaml").write_text(
         console.company.text.replace("Approve an invoice for payment", "Approve <i>an invoice</i>")

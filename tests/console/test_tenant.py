@@ -81,12 +81,19 @@ def auditor(console: Console) -> Visitor:
 def others(console: Console) -> set[str]:
     """Texts that name something of others."""
     document = console.company.document
-    names = {one.id for one in document.organizations} - {OWN}
-    names |= {one.name for one in document.organizations if one.id != OWN and one.name}
+    names = {organization.id for organization in document.organizations} - {OWN}
+    names |= {
+        organization.name
+        for organization in document.organizations
+        if organization.id != OWN and organization.name
+    }
     own = {AUDITOR, *console.company.members[OWN]}
     names |= {user.id for user in document.users if user.id not in own}
     names |= {
-        invoice for one, some in console.company.invoices.items() if one != OWN for invoice in some
+        invoice
+        for organization, some in console.company.invoices.items()
+        if organization != OWN
+        for invoice in some
     }
     names |= {grant.id for grant in document.grants if "-" in grant.id and "meadow" not in grant.id}
     names |= {"harbor-stays", "harbor-secret", "moved from"}

@@ -38,6 +38,6 @@ def test_an_expression_may_nest_deeper_than_a_message_may() -> None:
     assert (depth, node.name) == (25, "_==_")
 
 
-def test_what_is_no_checked_expression_is_refused() -> None:
+def test_bytes_that_are_no_checked_expression_are_refused() -> None:
     with pytest.raises(ValueError, match="not a serialised expression"):
         tree_of(Any(type_url="x").SerializeToString())

@@ -302,12 +302,12 @@ def test_grants_of_the_console_without_effect_are_found(
     assert "nobody can sign in" in checkup.of("console").message
     administrator.create(Grant("narrow", "LEAD", ToUser("user_1"), InOrganization("org_a")))
     administrator.create(Grant("members", "ANALYST", ToOrganizationRole("org:admin")))
-    messages = [one.message for one in checkup.findings() if one.subject == "console"]
+    messages = [finding.message for finding in checkup.findings() if finding.subject == "console"]
     assert messages[0] == "grants without effect: members, narrow"
     assert len(messages) == 2
     administrator.create(Grant("analyst", "LEAD", ToUser("user_1")))
-    found = [one for one in checkup.findings() if one.subject == "console"]
-    assert [one.verdict for one in found] == [Verdict.WARNING]
+    found = [finding for finding in checkup.findings() if finding.subject == "console"]
+    assert [finding.verdict for finding in found] == [Verdict.WARNING]
     administrator.delete(Grant, ("narrow",))
     administrator.delete(Grant, ("members",))
     assert checkup.of("console").verdict is Verdict.OK

@@ -53,10 +53,10 @@ ONE_COURSE = "grants: [{role: EDITOR, user: u, resource: {type: course, id: c}, 
 )
 def test_a_policy_is_warned_of_what_has_no_effect_or_no_resource(more, warnings):
     found = lint_applied(parse_document(SCHOOL + more))
-    assert [one.field for one in found] == [field for field, _ in warnings]
-    for one, (_, said) in zip(found, warnings, strict=True):
-        assert said in one.description
-        assert one.line is not None
+    assert [finding.field for finding in found] == [field for field, _ in warnings]
+    for finding, (_, said) in zip(found, warnings, strict=True):
+        assert said in finding.description
+        assert finding.line is not None
 
 
 @pytest.mark.parametrize("permission", ["course:edit", "course:view"])
@@ -88,7 +88,7 @@ def test_our_example_has_no_warnings():
     examples = Path(__file__).parents[2] / "examples"
     for name in ("courses.yaml", "next-courses/pdp.yaml"):
         found = lint(parse_document((examples / name).read_text()))
-        assert [one for one in found if one.rule.level == "warning"] == []
+        assert [finding for finding in found if finding.rule.level == "warning"] == []
 
 
 PERMISSIONS = "permissions: [course:edit, course:view]\n"
@@ -190,7 +190,7 @@ def whole(text: str) -> str:
 
 
 def ids(text: str) -> list[str]:
-    return [one.rule.id for one in lint(parse_document(whole(text)))]
+    return [finding.rule.id for finding in lint(parse_document(whole(text)))]
 
 
 @pytest.mark.parametrize("rule", [rule.id for rule in ALL_RULES])
@@ -210,14 +210,16 @@ def test_a_rule_has_a_paragraph_in_the_documentation(rule):
 def test_every_finding_has_a_line_and_can_be_silenced_there_with_a_reason(rule):
     text = whole(CASES[rule][0])
     lines = text.splitlines()
-    targets = {one.violation.line for one in lint(parse_document(text)) if one.rule.id == rule}
+    targets = {
+        finding.violation.line for finding in lint(parse_document(text)) if finding.rule.id == rule
+    }
     assert None not in targets
     for line in sorted(targets, reverse=True):
         lines.insert(line - 1, f"# lint: silence {rule}: it is meant")
     found = lint(parse_document("# nothing\n\n" + "\n".join(lines)))
-    reasons = {one.silenced for one in found if one.rule.id == rule}
+    reasons = {finding.silenced for finding in found if finding.rule.id == rule}
     assert reasons == {"it is meant"}
-    assert "silence-invalid" not in {one.rule.id for one in found}
+    assert "silence-invalid" not in {finding.rule.id for finding in found}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_comment_that_silences_nothing_is_a_finding_and_silences_nothing(comme
     text = (
         f"permissions: [course:edit]\n{comment}\nroles: {{A: {{allow: [course:edit]}}}}\ngrants: []"
     )
-    found = {one.rule.id: one for one in lint(parse_document(text))}
+    found = {finding.rule.id: finding for finding in lint(parse_document(text))}
     assert found["role-unheld"].silenced is None
     assert problem in found["silence-invalid"].violation.description
     assert found["silence-invalid"].violation.line == 2
@@ -244,7 +246,7 @@ def test_a_comment_above_the_first_line_silences_in_the_whole_document():
     grants = "".join(f"  - {{role: A, user: u{number}, organization: o}}\n" for number in range(5))
     text = f"# A policy.\n# lint: silence grant-never-ends: Clerk removes staff\n{PERMISSIONS}"
     found = lint(parse_document(f"{text}roles: {{A: {{allow: [course:*]}}}}\ngrants:\n{grants}"))
-    assert [one.silenced for one in found] == ["Clerk removes staff"] * 5
+    assert [finding.silenced for finding in found] == ["Clerk removes staff"] * 5
 
 
 def test_a_silence_elsewhere_leaves_a_finding_alone():
@@ -253,7 +255,7 @@ def test_a_silence_elsewhere_leaves_a_finding_alone():
         "  # lint: silence grant-never-ends: b\n  - {role: A, user: v}\n"
     )
     found = lint(parse_document(f"{PERMISSIONS}roles: {{A: {{allow: [course:*]}}}}\n{grants}"))
-    ends = [one.silenced for one in found if one.rule.id == "grant-never-ends"]
+    ends = [finding.silenced for finding in found if finding.rule.id == "grant-never-ends"]
     assert ends == [None, "b"]
 
 

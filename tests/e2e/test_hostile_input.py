@@ -12,6 +12,7 @@ from tests.kit.school import ALGEBRA, ORGANIZATION, ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, token_of
 from tests.kit.stall import Stopwatch
 from tests.kit.wire.errors import rpc_error
+from tests.kit.wire.varints import varint
 
 CHECK = "/pdpapi.v1.PolicyDecisionService/Check"
 
@@ -61,14 +62,6 @@ def nested_values(levels: int) -> bytes:
     entry = b"\x0a\x01a\x12" + varint(len(value)) + value
     fields = b"\x0a" + varint(len(entry)) + entry
     return b"\x22" + varint(len(fields)) + fields
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
 
 
 @pytest.mark.parametrize(

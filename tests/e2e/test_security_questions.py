@@ -116,9 +116,9 @@ def ids_in(page: str) -> list[str]:
 
 def test_who_can_edit_invoice_42(place: Place) -> None:
     invoice = next(
-        one
-        for one in place.made.document.resources or ()
-        if one.organization_id == "org_meadow" and one.attributes["state"] == "draft"
+        resource
+        for resource in place.made.document.resources or ()
+        if resource.organization_id == "org_meadow" and resource.attributes["state"] == "draft"
     )
     expected = {
         session
@@ -168,7 +168,7 @@ def test_why_was_a_user_denied_at_a_time(place: Place) -> None:
     times = {"since": iso(minute), "until": iso(minute + 60)}
     arguments = [part for name, value in times.items() for part in (f"--{name}", value)]
     listed = place.command("audit", "list", "--user", user, *arguments, "--json").splitlines()
-    (found,) = [one for one in map(json.loads, listed) if one["decision_id"] == id_]
+    (found,) = [record for record in map(json.loads, listed) if record["decision_id"] == id_]
     assert found["reason"] == f"DECISION_REASON_{reason}"
     assert reason in place.command("explain", "--decision", id_, status=1)
     query = {"user": user, "from": times["since"], "to": times["until"]}

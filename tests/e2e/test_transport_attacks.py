@@ -49,6 +49,7 @@ from tests.kit.wire.http2 import (
     request_headers,
     settings,
 )
+from tests.kit.wire.varints import varint
 
 COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
 QUESTION = message(CheckRequest(actor_token="x", permission="course:view").SerializeToString())
@@ -289,7 +290,7 @@ def test_a_message_of_many_small_fields_does_not_eat_the_memory(
     before = resident_kib(server)
     unknown = b"\xf8\x07\x01" * (4 * 1024 * 1024 // 3 - 16)
     entries = b"\x0a\x00" * 60_000
-    context = b"\x22" + _varint(len(entries)) + entries
+    context = b"\x22" + varint(len(entries)) + entries
     items = b"\x12\x00" * (2 * 1024 * 1024 - 16)
     calls: list[Callable[[], object]] = [
         lambda: _raw(stubs, CHECK, unknown),
@@ -335,11 +336,3 @@ def allows(stubs: Stubs) -> bool:
 def _raw(stubs: Stubs, path: str, message: bytes) -> object:
     call = stubs.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
     return call(message, timeout=20)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])

@@ -28,7 +28,7 @@ def main() -> int:
         )
         history = world.history()
     verdict = judge(history, BOUND_SECONDS)
-    print(summary(history, verdict, world.befell, chosen.seed))  # noqa: T201
+    print(summary(history, verdict, world.occurred, chosen.seed))  # noqa: T201
     return bool(verdict.violations)
 
 

@@ -9,13 +9,13 @@ EXAMPLES_MAX = 5
 AROUND_SECONDS = 5.0
 
 
-def summary(history: History, verdict: Verdict, befell: Mapping[str, int], seed: str) -> str:
-    """Operations, what befell, a line for each place, and examples of what was found."""
-    return "\n".join(_lines(history, verdict, befell, seed))
+def summary(history: History, verdict: Verdict, occurred: Mapping[str, int], seed: str) -> str:
+    """Operations, what occurred, a line for each place, and examples of what was found."""
+    return "\n".join(_lines(history, verdict, occurred, seed))
 
 
 def _lines(
-    history: History, verdict: Verdict, befell: Mapping[str, int], seed: str
+    history: History, verdict: Verdict, occurred: Mapping[str, int], seed: str
 ) -> Iterator[str]:
     unknown = sum(write.returned is None for write in history.writes)
     yield (
@@ -23,7 +23,9 @@ def _lines(
         f" ({unknown} without an answer), {len(history.barriers):,} barriers,"
         f" {len(history.checks):,} checks"
     )
-    yield "befell: " + (", ".join(f"{name} {n}" for name, n in sorted(befell.items())) or "nothing")
+    yield "occurred: " + (
+        ", ".join(f"{name} {n}" for name, n in sorted(occurred.items())) or "nothing"
+    )
     row = "{:16}{:>9}{:>9}{:>12}{:>14}{:>21}"
     yield row.format("place", "allowed", "denied", "no answer", "from a cache", "stalest allow, s")
     counts = Counter((check.place, check.outcome) for check in history.checks)

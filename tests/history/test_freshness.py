@@ -31,12 +31,12 @@ def test_no_allow_is_older_than_the_bound_whatever_fails(cluster: Cluster) -> No
         world.run(operations=OPERATIONS, faults=faults)
         history = world.history()
     verdict = judge(history, BOUND_SECONDS)
-    said = summary(history, verdict, world.befell, seed)
+    said = summary(history, verdict, world.occurred, seed)
     print(said)  # noqa: T201
     assert not verdict.violations, said
     # And it was no idle run.
     assert history.operations >= OPERATIONS, said
-    assert set(world.befell) == set(faults), said
+    assert set(world.occurred) == set(faults), said
     allowed = {check.place for check in history.checks if check.outcome is Outcome.ALLOW}
     assert allowed == {place.name for place in world.places}, said
     for place in CACHING:

@@ -101,4 +101,4 @@ def notices(cluster: Cluster, control: Control) -> None:
         world.run(seconds=5, faults=faults)
         history = world.history()
     verdict = judge(history, BOUND_SECONDS)
-    assert verdict.count(control.found), summary(history, verdict, world.befell, seed)
+    assert verdict.count(control.found), summary(history, verdict, world.occurred, seed)

@@ -89,7 +89,7 @@ class World:
     def __init__(self, seed: str, directory: Path, cluster: Cluster, stack: ExitStack) -> None:
         self.seed = seed
         self.directory = directory
-        self.befell: Counter[str] = Counter()
+        self.occurred: Counter[str] = Counter()
         self._cluster = cluster
         self._stack = stack
         self._url = cluster.database()
@@ -256,13 +256,13 @@ class World:
         while time.monotonic() < began + seconds_max and (
             time.monotonic() < began + seconds
             or self.operations < operations
-            or len(self.befell) < len(faults or ())
+            or len(self.occurred) < len(faults or ())
         ):
             if faults:
                 if not deck:
                     deck = rng.sample(list(faults), len(faults))
                 name = deck.pop()
-                self.befell[name] += 1
+                self.occurred[name] += 1
                 faults[name](rng)
             time.sleep(rng.uniform(0.3, 1.0))
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from pdp.decision import Policy, decide
 from pdp.document import PolicyDocument, World, render_document
 from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowReport, ShadowStore, View
-from pdp.impact import Shadow, shadow
+from pdp.impact import Shadow
 from pdp.impact.shadow import QUEUE_MAX
 from pdp.model import (
     Actor,
@@ -73,23 +73,23 @@ def store(engine: Engine) -> ShadowStore:
 def start(
     store: ShadowStore, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Metrics], Shadow]]:
-    monkeypatch.setattr(shadow, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr("pdp.impact.shadow.REFRESH_SECONDS", 0.05)
     started: list[Shadow] = []
 
     def begin(metrics: Metrics) -> Shadow:
-        one = Shadow(store, metrics)
-        one.start()
-        started.append(one)
-        return one
+        shadow = Shadow(store, metrics)
+        shadow.start()
+        started.append(shadow)
+        return shadow
 
     yield begin
-    for one in started:
-        one.stop()
+    for shadow in started:
+        shadow.stop()
 
 
-def offer(one: Shadow, view: View, context: dict[str, object] | None = None) -> None:
+def offer(shadow: Shadow, view: View, context: dict[str, object] | None = None) -> None:
     question = Question("course:view", Resource("course", "1"), context or {})
-    one.offer(TOKEN, view, [question], [ALLOWED], NOW)
+    shadow.offer(TOKEN, view, [question], [ALLOWED], NOW)
 
 
 def set_candidate(store: ShadowStore, condition: str, sample: float = 1.0) -> None:
@@ -106,23 +106,23 @@ def test_all_replicas_take_a_candidate_from_sql_and_add_up_what_they_count(
     store: ShadowStore, start: Callable[[Metrics], Shadow]
 ) -> None:
     metrics = [Metrics(), Metrics()]
-    replicas = [start(one) for one in metrics]
+    replicas = [start(counted) for counted in metrics]
     offer(replicas[0], view_of())
     assert not replicas[0].waiting, "without a candidate nothing is kept"
     set_candidate(store, "false")
     view = view_of()
 
     def all_count() -> bool:
-        for one in replicas:
-            offer(one, view)
-        return all(one.outcomes["flipped"] > 3 for one in metrics)
+        for shadow in replicas:
+            offer(shadow, view)
+        return all(counted.outcomes["flipped"] > 3 for counted in metrics)
 
     eventually(all_count)
-    for one in replicas:
-        one.stop()
+    for shadow in replicas:
+        shadow.stop()
     _, counts, flips = reported(store)
-    assert counts.flipped == sum(one.outcomes["flipped"] for one in metrics)
-    assert [(one.group, one.times) for one in flips] == [(GROUP, counts.flipped)]
+    assert counts.flipped == sum(counted.outcomes["flipped"] for counted in metrics)
+    assert [(flip.group, flip.times) for flip in flips] == [(GROUP, counts.flipped)]
     assert flips[0].examples[0]["user"] == "user_1"
     assert flips[0].examples[0]["after"] == "CONDITION_NOT_MET"
 
@@ -131,16 +131,16 @@ def test_a_flood_is_dropped_and_counted_and_never_waits(
     store: ShadowStore, start: Callable[[Metrics], Shadow]
 ) -> None:
     metrics = Metrics()
-    one = start(metrics)
+    shadow = start(metrics)
     set_candidate(store, "")
-    eventually(lambda: one.is_active)
+    eventually(lambda: shadow.is_active)
     view, watch = view_of(), Stopwatch()
     for _ in range(50_000):
-        offer(one, view)
-        assert one.waiting <= QUEUE_MAX
+        offer(shadow, view)
+        assert shadow.waiting <= QUEUE_MAX
     assert watch.seconds < 5
-    one.stop()
-    assert metrics.outcomes.total() + one.waiting == 50_000
+    shadow.stop()
+    assert metrics.outcomes.total() + shadow.waiting == 50_000
     assert reported(store).counts.dropped == metrics.outcomes["dropped"] > 10_000
 
 
@@ -155,16 +155,16 @@ def test_an_expensive_candidate_uses_a_bounded_share_of_a_core(
         spent.append(time.thread_time() - began)
         return decision
 
-    monkeypatch.setattr(shadow, "decide", measured)
-    one = start(Metrics())
+    monkeypatch.setattr("pdp.impact.shadow.decide", measured)
+    shadow = start(Metrics())
     set_candidate(store, "context.a.all(x, context.a.exists(y, x.contains(y)))")
-    eventually(lambda: one.is_active)
+    eventually(lambda: shadow.is_active)
     view, context = view_of(), {"a": [f"{index}" for index in range(60)] + ["b"]}
     began = time.monotonic()
 
     def fed() -> bool:
         for _ in range(QUEUE_MAX):
-            offer(one, view, context)
+            offer(shadow, view, context)
         return time.monotonic() - began > 1.5
 
     eventually(fed, seconds=30)
@@ -178,13 +178,13 @@ def test_a_candidate_that_errs_counts_as_a_denial_and_one_with_a_bug_ends_nothin
     store: ShadowStore, start: Callable[[Metrics], Shadow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = Metrics()
-    one = start(metrics)
+    shadow = start(metrics)
     set_candidate(store, "context.absent == 'x'")
     view = view_of()
 
     def counted(outcome: str) -> Callable[[], bool]:
         def is_counted() -> bool:
-            offer(one, view)
+            offer(shadow, view)
             return metrics.outcomes[outcome] > 0
 
         return is_counted
@@ -195,7 +195,7 @@ def test_a_candidate_that_errs_counts_as_a_denial_and_one_with_a_bug_ends_nothin
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shadow, "decide", broken)
+        patch.setattr("pdp.impact.shadow.decide", broken)
         eventually(counted("failed"))
     metrics.outcomes.clear()
     eventually(counted("flipped"))
@@ -205,29 +205,29 @@ def test_a_stored_candidate_of_another_form_is_refused_and_the_next_one_is_taken
     store: ShadowStore, start: Callable[[Metrics], Shadow]
 ) -> None:
     metrics = Metrics()
-    one = start(metrics)
+    shadow = start(metrics)
     store.set("version: 99\n", 1.0, NOW)
-    eventually(lambda: one.problem is not None)
-    offer(one, view_of())
-    assert not one.waiting
+    eventually(lambda: shadow.problem is not None)
+    offer(shadow, view_of())
+    assert not shadow.waiting
     set_candidate(store, "")
-    eventually(lambda: one.is_active)
+    eventually(lambda: shadow.is_active)
     store.clear()
-    eventually(lambda: not one.is_active)
+    eventually(lambda: not shadow.is_active)
 
 
 def test_a_sample_is_about_as_large_as_it_says(
     store: ShadowStore, start: Callable[[Metrics], Shadow]
 ) -> None:
     metrics = Metrics()
-    one = start(metrics)
+    shadow = start(metrics)
     set_candidate(store, "", 0.1)
-    eventually(lambda: one.is_active)
+    eventually(lambda: shadow.is_active)
     view = view_of()
     for _ in range(10_000):
-        offer(one, view)
-    one.stop()
-    assert 800 < metrics.outcomes.total() + one.waiting < 1_200
+        offer(shadow, view)
+    shadow.stop()
+    assert 800 < metrics.outcomes.total() + shadow.waiting < 1_200
 
 
 def test_counts_of_an_earlier_candidate_are_not_added_and_groups_are_bounded(
@@ -256,15 +256,15 @@ def test_two_replicas_add_at_once_and_lose_nothing(store: ShadowStore) -> None:
             store.add(candidate.id, ShadowCounts(decided=1, flipped=1), [FlipCount(GROUP, 1, [])])
 
     threads = [Thread(target=add) for _ in range(2)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     _, counts, flips = reported(store)
     assert (counts.decided, flips[0].times) == (40, 40)
 
 
-def test_a_report_is_of_one_candidate_whoever_sets_another_meanwhile(store: ShadowStore) -> None:
+def test_a_report_is_of_one_candidate_even_if_another_is_set_meanwhile(store: ShadowStore) -> None:
     """Two operators: one reads reports while the other sets candidates. Each candidate has as many
     groups of flips as decisions, so a report that mixed two would be found."""
     written: dict[str, int] = {store.set("first", 1.0, NOW).id: 0}
@@ -294,7 +294,7 @@ def test_a_report_is_of_one_candidate_whoever_sets_another_meanwhile(store: Shad
         found = reported(store)
         index = found.counts.decided
         assert len(found.flips) == index
-        assert {one.times for one in found.flips} <= {index}
+        assert {flip.times for flip in found.flips} <= {index}
         assert not index or written[found.candidate.id] == index
         seen.add(found.candidate.id)
     thread.join()

@@ -106,7 +106,7 @@ def test_a_span_continues_the_trace_of_its_own_client_also_among_many(
     "traceparent",
     ["", "00-0-0-01", f"ff-{TRACE}-{PARENT}-01", f"00-{'0' * 32}-{PARENT}-01", "x" * 5_000],
 )
-def test_a_trace_that_is_none_is_replaced_by_a_new_one(
+def test_an_invalid_traceparent_begins_a_new_trace(
     served: tuple[ServerProcess, Stubs], collector: Collector, traceparent: str
 ) -> None:
     span = span_of(collector, check(served[1], traceparent).decision_id)

@@ -31,7 +31,7 @@ def random_objects(random: Random) -> list[tuple[str, str, str, dict[str, Any]]]
             status = random.choice(["active", "active", "deleted"])
             objects.append(("permission", id_, status, {"key": random.choice(keys)}))
     for number in range(random.randint(0, 3)):
-        some = [[one, random.choice(keys)] for one in random.choices(ids, k=random.randint(0, 4))]
+        some = [[id_, random.choice(keys)] for id_ in random.choices(ids, k=random.randint(0, 4))]
         content = {"key": random.choice([ROLE, ROLE, "org:admin"]), "permissions": some}
         status = random.choice(["active", "active", "active", "deleted"])
         objects.append(("role", f"role_{number}", status, content))
@@ -39,7 +39,7 @@ def random_objects(random: Random) -> list[tuple[str, str, str, dict[str, Any]]]
 
 
 @pytest.mark.soak
-def test_they_are_those_that_the_decision_point_reads(
+def test_the_database_reads_the_permissions_that_the_decision_point_reads(
     connection: Connection, engine: Engine
 ) -> None:
     put_school(connection)

@@ -279,7 +279,7 @@ def await_placed(server: ServerProcess, revision: int) -> None:
     eventually(is_placed, seconds=60)
 
 
-def test_metrics_show_what_waits_and_what_the_log_lacks(
+def test_metrics_count_the_records_that_wait_and_those_that_were_dropped(
     served: tuple[ServerProcess, Stubs], cursor: Path
 ) -> None:
     server, stubs = served

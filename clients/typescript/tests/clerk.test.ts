@@ -130,7 +130,7 @@ test("what is not from Clerk is refused", async () => {
   }
 });
 
-test("a denial that a verification would lift is to Clerk's front ends what Clerk's own is", () => {
+test("a denial that a verification would lift looks to Clerk's front ends like one of Clerk's own", () => {
   const ages: [number, number][] = [
     [0, 1],
     [59, 1],

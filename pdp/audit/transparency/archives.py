@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Engine, RowMapping, func, select
 from pdp.audit.erasure import last_erasure
 from pdp.audit.locks import take_lock
 from pdp.audit.retention import archived_position, lock_retention, prune
+from pdp.audit.rows import payload_of
 from pdp.audit.segments import KIND_RECORD, Log, Place, make_directory, sync_directory
 from pdp.audit.tables import audit_records, audit_shipping
 from pdp.audit.transparency.entries import entry_of_text
@@ -289,7 +290,7 @@ def _texts(connection: Connection, tree: StoredTree, part: _Part) -> Iterator[by
             continue
         if row is None or row["position"] != position:
             raise DamagedTreeError(f"record {position} is not in the database")
-        text = row["record"].encode("utf-8", "backslashreplace")
+        text = payload_of(row["record"])
         if entry_of_text(text) != entry:
             raise DamagedTreeError(f"row {position} is not what the tree says")
         yield text

@@ -19,8 +19,9 @@ from typing import Final
 
 from sqlalchemy import RowMapping
 
-from pdp.audit.administration_log import KIND_ADMINISTRATION, payload_of
+from pdp.audit.administration_log import KIND_ADMINISTRATION
 from pdp.audit.records import RECORD_BYTES_MAX
+from pdp.audit.rows import payload_of
 from pdp.audit.segments import (
     DIGEST_BYTES,
     FRAME_OVERHEAD,
@@ -94,7 +95,7 @@ def entry_of_change(row: RowMapping) -> bytes:
     """Returns the entry of an administration record from its row (`placed_records`)."""
     if row["record"] is None:
         return KIND_DAMAGED  # it was deleted
-    return entry_of(KIND_ADMINISTRATION, payload_of(row))
+    return entry_of(KIND_ADMINISTRATION, payload_of(row["record"]))
 
 
 def read_entries(path: Path, place: Place, end: int | None) -> Iterator[tuple[list[bytes], Place]]:

@@ -189,7 +189,7 @@ class Notary:
         """Returns the gauges for metrics."""
         return {
             "pdp_audit_checkpoints": (
-                "Checkpoints of the decision log that were signed.",
+                "Checkpoints that were signed.",
                 lambda: self._checkpoints,
             ),
             "pdp_audit_tree_failing": (

@@ -12,9 +12,9 @@ from typing import Final
 
 from sqlalchemy import Engine, or_, select
 
-from pdp.audit.administration_log import KIND_ADMINISTRATION, payload_of, placed_change
+from pdp.audit.administration_log import KIND_ADMINISTRATION, placed_change
 from pdp.audit.records import RECORD_BYTES_MAX
-from pdp.audit.rows import filterable
+from pdp.audit.rows import filterable, payload_of
 from pdp.audit.segments import (
     KIND_RECORD,
     DamagedSegmentError,
@@ -72,7 +72,7 @@ def records_in_sql(engine: Engine, decision_id: str) -> list[Located]:
     )
     with begin_read(engine) as connection:
         return [
-            Located(row.log_id, row.position, row.record.encode())
+            Located(row.log_id, row.position, payload_of(row.record))
             for row in connection.execute(statement)
         ]
 
@@ -84,7 +84,7 @@ def change_in_sql(engine: Engine, revision: int, number: int) -> Located | None:
         row = placed_change(connection, revision, number)
     if row is None or row["record"] is None:
         return None
-    return Located(row["log_id"], row["position"], payload_of(row), KIND_ADMINISTRATION)
+    return Located(row["log_id"], row["position"], payload_of(row["record"]), KIND_ADMINISTRATION)
 
 
 def records_on_disk(

@@ -16,7 +16,7 @@ from pdp.audit.administration_log import (
 from pdp.audit.counts import count_of
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import archived_position
-from pdp.audit.rows import gap_payload
+from pdp.audit.rows import gap_payload, payload_of
 from pdp.audit.segments import (
     KIND_GAP,
     KIND_RECORD,
@@ -253,7 +253,7 @@ def _rows(connection: Connection, origin: str, tree: StoredTree) -> Iterator[_Ro
             _Row(
                 row.position,
                 row.decision_id.partition("/")[0],
-                entry_of_text(row.record.encode("utf-8", "backslashreplace")),
+                entry_of_text(payload_of(row.record)),
                 row.occurrences,
             )
             for row in in_records

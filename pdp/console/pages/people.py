@@ -116,7 +116,7 @@ async def role(parts: ConsoleParts, visit: Visit) -> Shown:
     grants = await parts.blocking(lambda: parts.administrator.grants_of(name, GRANTS_MAX + 1))
     values = {
         "role": known,
-        "inherited": [one for one in closure if one != name],
+        "inherited": [role for role in closure if role != name],
         "rules": sorted(
             (rule for _, rule in policy.rules.items() if rule.role in closure),
             key=lambda rule: (rule.role != name, rule.role, rule.id),
@@ -160,8 +160,8 @@ def _permissions(policy: Policy) -> list[str]:
 
 
 def _inheritors(policy: Policy, name: str) -> list[Role]:
-    found = [one for _, one in policy.roles.items() if name in one.inherits]
-    return sorted(found, key=lambda one: one.name)
+    found = [role for _, role in policy.roles.items() if name in role.inherits]
+    return sorted(found, key=lambda role: role.name)
 
 
 PAGES = (

@@ -77,7 +77,7 @@ class Listing:
     title: str
     columns: Sequence[str]
     ask: Ask
-    """Arguments: parts, visit, the key behind which to go on, the largest number of findings."""
+    """Arguments: parts, visit, the key after which to continue, the largest number of findings."""
     key: str
     """The parts of a key: `t` is a time, `n` a text."""
     fields: Sequence[str] = ()
@@ -106,7 +106,7 @@ async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: in
         for actor in page.actors
         for path in _path_cells(actor.paths)
     ]
-    return Found(rows, page.goes_on or ())
+    return Found(rows, page.after or ())
 
 
 async def _user_access(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
@@ -127,11 +127,11 @@ def _ref(row: Row) -> ResourceRef | None:
 
 
 def _of_grants(
-    look: Callable[[ConsoleParts, int, Sequence[str], int], GrantFindingPage],
+    read: Callable[[ConsoleParts, int, Sequence[str], int], GrantFindingPage],
 ) -> Ask:
     async def ask(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
         days = days_of(visit, 0)
-        page = await parts.blocking(lambda: look(parts, days, after, size))
+        page = await parts.blocking(lambda: read(parts, days, after, size))
         rows = []
         for finding in page.findings:
             row = _grant(finding.grant)
@@ -144,14 +144,14 @@ def _of_grants(
     return ask
 
 
-def _of_decisions(look: Callable[[ConsoleParts, Window, str, int], FindingPage]) -> Ask:
+def _of_decisions(read: Callable[[ConsoleParts, Window, str, int], FindingPage]) -> Ask:
     async def ask(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
         # All pages end at the time of the first.
         text, key = after or (repr(parts.clock()), "")
         until = float(text)
         seconds = days_of(visit, 0) * _DAY_SECONDS
         window = Window(max(0.0, until - seconds), until)
-        page = await parts.blocking(lambda: look(parts, window, key, size))
+        page = await parts.blocking(lambda: read(parts, window, key, size))
         coverage = await parts.blocking(lambda: parts.findings.coverage(seconds, parts.clock()))
         rows = []
         for finding in page.findings:
@@ -260,7 +260,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown | Response:
         key = _key(visit.query.get("after", ""), listing.key)
         found = await listing.ask(parts, visit, key, PAGE_ROWS)
     rows = () if found is None else found.rows
-    # An id is behind the link of its time. A file has all columns.
+    # The link of a time leads to the id. A file has all columns.
     shown = [
         number
         for number, column in enumerate(listing.columns)

@@ -133,11 +133,11 @@ class ShadowStore:
             counts = ShadowCounts(row.decided, row.flipped, row.failed, row.dropped)
             flips = [
                 FlipCount(
-                    FlipGroup(one.permission, one.effect, one.rule_before, one.rule_after),
-                    one._mapping["count"],  # noqa: SLF001  # the public name of a row's columns
-                    json.loads(one.examples),
+                    FlipGroup(group.permission, group.effect, group.rule_before, group.rule_after),
+                    group._mapping["count"],  # noqa: SLF001  # the public name of a row's columns
+                    json.loads(group.examples),
                 )
-                for one in groups
+                for group in groups
             ]
             return ShadowReport(candidate, counts, flips)
 

@@ -50,7 +50,8 @@ def access_query_methods(
         )
         response = pb.ListAllowedPermissionsResponse(
             results=[
-                pb.ResourcePermissions(allowed=one.allowed, denied=one.denied) for one in results
+                pb.ResourcePermissions(allowed=result.allowed, denied=result.denied)
+                for result in results
             ]
         )
         _write_answered(response, answered)
@@ -73,9 +74,9 @@ def access_query_methods(
             at_least_revision=request.at_least_revision,
         )
         response = pb.ListAllowedResourcesResponse(resource_ids=page.ids)
-        goes_on = page.goes_on
-        if goes_on is not None:
-            where = (goes_on.user_id, goes_on.organization_id, goes_on.after)
+        after = page.after
+        if after is not None:
+            where = (after.user_id, after.organization_id, after.after)
             response.next_page_token = await in_pool(pool, lambda: pages.seal(request, where))
         _write_answered(response, answered)
         return response
@@ -101,17 +102,17 @@ def access_query_methods(
         response = pb.ListAllowedActorsResponse(
             query_id=answered.query_id, revision=answered.revision, epoch=answered.epoch
         )
-        goes_on, room = page.goes_on, PAGE_BYTES_MAX
+        after, room = page.after, PAGE_BYTES_MAX
         for actor in page.actors:
             message = _actor_message(actor)
             room -= message.ByteSize()
             if response.actors and room < 0:
                 last = response.actors[-1]
-                goes_on = (last.user_id, last.organization_id)
+                after = (last.user_id, last.organization_id)
                 break
             response.actors.append(message)
-        if goes_on is not None:
-            where = goes_on
+        if after is not None:
+            where = after
             response.next_page_token = await in_pool(pool, lambda: pages.seal(request, where))
         return response
 

@@ -68,8 +68,10 @@ def administration_methods(
             revision=revision,
             changes_total=len(changes),
             warnings=[
-                pb.Warning(field=one.field, description=one.description, line=one.line or 0)
-                for one in administrator.lint(document)
+                pb.Warning(
+                    field=warning.field, description=warning.description, line=warning.line or 0
+                )
+                for warning in administrator.lint(document)
             ],
             changes=[
                 pb.Change(

@@ -125,8 +125,8 @@ def audit_methods(
         return ReportDecisionsResponse(
             place=place_message(place),
             refusals=[
-                audit_service_pb2.FrameRefusal(position=one.position, description=one.what)
-                for one in refusals
+                audit_service_pb2.FrameRefusal(position=refusal.position, description=refusal.what)
+                for refusal in refusals
             ],
         )
 
@@ -229,13 +229,13 @@ def _follow(
     )
     response = FollowDecisionsResponse(more=found.more)
     end, room = found.cursor, PAGE_BYTES_MAX
-    for index, (record, behind) in enumerate(found.records):
+    for index, (record, after) in enumerate(found.records):
         message = _followed_message(record)
         room -= message.ByteSize()
         if index and room < 0:
             end, response.more = found.records[index - 1][1], True
             break
-        message.cursor = pages.cursor(behind)
+        message.cursor = pages.cursor(after)
         response.decisions.append(message)
     response.cursor = pages.cursor(end)
     if request.count_waiting:

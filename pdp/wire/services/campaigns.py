@@ -41,11 +41,11 @@ def campaign_methods(
         size, after = page_size(request), pages.after(request)
         found = campaigns.list(after[0] if after else "", size)
         response = pb.ListCampaignsResponse()
-        messages = [(_campaign_message(one), (one.id,)) for one in found]
+        messages = [(_campaign_message(campaign), (campaign.id,)) for campaign in found]
         end = (found[-1].id,) if len(found) == size else ()
-        goes_on = fill(response.campaigns, messages, end)
-        if goes_on:
-            response.next_page_token = pages.token(request, goes_on)
+        next_key = fill(response.campaigns, messages, end)
+        if next_key:
+            response.next_page_token = pages.token(request, next_key)
         return response
 
     def list_items(request: pb.ListCampaignItemsRequest, _: Caller) -> pb.ListCampaignItemsResponse:
@@ -54,9 +54,9 @@ def campaign_methods(
         response = pb.ListCampaignItemsResponse(campaign=_campaign_message(page.campaign))
         messages = [(_item_message(item), (str(item.number),)) for item in page.items]
         end = () if page.after is None else (str(page.after),)
-        goes_on = fill(response.items, messages, end)
-        if goes_on:
-            response.next_page_token = pages.token(request, goes_on)
+        next_key = fill(response.items, messages, end)
+        if next_key:
+            response.next_page_token = pages.token(request, next_key)
         return response
 
     def decide(

@@ -59,7 +59,7 @@ _ALWAYS_REMOVED: Final = frozenset(
 _FOLDED: Final = re.compile(r"[^a-z0-9]")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 
-_FACTORS: Final = {one: Factor[one.name] for one in model.Factor}
+_FACTORS: Final = {factor: Factor[factor.name] for factor in model.Factor}
 
 Headers = Sequence[tuple[str, str]]
 """Name in lower case, value; a character for each byte."""
@@ -99,17 +99,17 @@ def _read(request: CheckRequest) -> tuple[AttributeContext.HttpRequest, Headers]
         raise InvalidRequest(Violation("attributes.request.http", "must be there"))
     http = request.attributes.request.http
     return http, [
-        *((_text(one.key).lower(), _text(one.value)) for one in http.headers),
+        *((_text(header.key).lower(), _text(header.value)) for header in http.headers),
         *(
-            (_text(one.key).lower(), _text(one.raw_value or one.value))
-            for one in http.header_map.headers
+            (_text(header.key).lower(), _text(header.raw_value or header.value))
+            for header in http.header_map.headers
         ),
     ]
 
 
 def _request(http: AttributeContext.HttpRequest) -> HttpRequest:
     method = _text(http.method)
-    raw = [one.raw_value for one in http.header_map.headers if one.key == b":path"]
+    raw = [header.raw_value for header in http.header_map.headers if header.key == b":path"]
     # Without raw headers, Envoy replaces bytes that are not UTF-8 by `!`.
     path = _text(raw[0]) if len(raw) == 1 else _text(http.path).replace("!", "\xff")
     values = {"method": method, "path": path.partition("?")[0], "host": _text(http.host)}

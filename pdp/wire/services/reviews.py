@@ -66,9 +66,9 @@ def review_methods(
             if finding.last_used_at is not None:
                 set_time(message.last_used_at, finding.last_used_at)
             messages.append((message, finding.after))
-        goes_on = fill(response.findings, messages, page.after)
-        if goes_on:
-            response.next_page_token = pages.token(request, goes_on)
+        next_key = fill(response.findings, messages, page.after)
+        if next_key:
+            response.next_page_token = pages.token(request, next_key)
         if page.coverage is not None:
             _write_coverage(response.coverage, page.coverage)
         return response
@@ -94,9 +94,9 @@ def review_methods(
                 message.denied_before.CopyFrom(record_message(finding.denied_before))
             messages.append((message, (text, finding.key)))
         end = () if page.after is None else (text, page.after)
-        goes_on = fill(response.findings, messages, end)
-        if goes_on:
-            response.next_page_token = pages.token(request, goes_on)
+        next_key = fill(response.findings, messages, end)
+        if next_key:
+            response.next_page_token = pages.token(request, next_key)
         _write_coverage(response.coverage, findings.coverage(max(0.0, now - since), now))
         return response
 
@@ -116,10 +116,10 @@ def review_methods(
         )
         if page.refusal is not None:
             write_refusal(response.refusal, page.refusal)
-        messages = [(_access_message(one), one.row) for one in page.access]
-        goes_on = fill(response.access, messages, page.after or ())
-        if goes_on:
-            response.next_page_token = await in_pool(pool, lambda: pages.token(request, goes_on))
+        messages = [(_access_message(access), access.row) for access in page.access]
+        next_key = fill(response.access, messages, page.after or ())
+        if next_key:
+            response.next_page_token = await in_pool(pool, lambda: pages.token(request, next_key))
         return response
 
     return (
@@ -151,7 +151,7 @@ def review_methods(
 
 
 def fill(field: Any, messages: Iterable[tuple[Message, Key]], after: Key) -> Key:
-    """Appends messages, each with the key behind it, while there is room for a response.
+    """Appends messages, each with the key after it, while there is room for a response.
 
     Returns:
         The key of the next page: `after` if all messages were appended.

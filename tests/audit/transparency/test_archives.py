@@ -1,8 +1,6 @@
 """Archives: records leave SQL, proofs stay, and holds keep what they name."""
 
 import gzip
-import io
-from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +30,7 @@ from tests.kit.audit.holds import place_hold, release_hold
 from tests.kit.audit.logs import ORIGIN, write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.shipped import KeepAll, shipped_count, shipped_ids
-from tests.kit.audit.trees import audit, load_tool, new_signer, only_tree, sign_trees
+from tests.kit.audit.trees import audit, new_signer, only_tree, run_tool, sign_trees
 from tests.kit.waiting import run
 
 OLD, NEW = 1_700_000_000.0, 1_800_000_000.0
@@ -223,12 +221,6 @@ def test_the_tree_shows_what_the_chain_in_sql_cannot(
 # --- proofs ---------------------------------------------------------------------------------------
 
 
-def tool(*arguments: str) -> tuple[int, str]:
-    with redirect_stdout(io.StringIO()) as said:
-        status: int = load_tool().main(arguments)
-    return status, said.getvalue()
-
-
 def test_a_record_is_proven_from_sql_and_from_the_archive(
     evidence: Evidence, tmp_path: Path
 ) -> None:
@@ -244,9 +236,9 @@ def test_a_record_is_proven_from_sql_and_from_the_archive(
             else list(records_on_disk(directories, trees, wanted))
         )
         path.write_text(prove_record(trees, found[0]))
-        status, said = tool("record", "--key", key, str(path))
-        assert status == 0, said
-        assert wanted in said
+        status, output = run_tool("record", "--key", key, str(path))
+        assert status == 0, output
+        assert wanted in output
         evidence.archive()
     assert records_in_sql(evidence.engine, wanted) == []
 
@@ -269,11 +261,11 @@ def test_a_changed_proof_or_record_is_refused(evidence: Evidence, tmp_path: Path
         [],
     ):
         path.write_text("\n".join(changed))
-        assert tool("record", "--key", key, str(path))[0] == 1, changed
+        assert run_tool("record", "--key", key, str(path))[0] == 1, changed
     path.write_text(proof)
-    assert tool("record", "--key", key, str(path))[0] == 0
+    assert run_tool("record", "--key", key, str(path))[0] == 0
     another = new_signer(tmp_path, file="another.pem")
-    assert tool("record", "--key", str(another.key), str(path))[0] == 1
+    assert run_tool("record", "--key", str(another.key), str(path))[0] == 1
 
 
 def test_a_record_is_proven_for_the_checkpoint_that_an_auditor_has(
@@ -287,9 +279,9 @@ def test_a_record_is_proven_for_the_checkpoint_that_an_auditor_has(
     [found] = records_in_sql(evidence.engine, evidence.new[3])
     path = tmp_path / "record.tlog-proof"
     path.write_text(prove_record(trees, found))
-    assert tool("record", "--key", key, "--checkpoint", str(mine), str(path))[0] == 1
+    assert run_tool("record", "--key", key, "--checkpoint", str(mine), str(path))[0] == 1
     path.write_text(prove_record(trees, found, mine.read_text()))
-    assert tool("record", "--key", key, "--checkpoint", str(mine), str(path))[0] == 0
+    assert run_tool("record", "--key", key, "--checkpoint", str(mine), str(path))[0] == 0
 
 
 def test_any_two_checkpoints_are_shown_to_be_of_one_history(
@@ -307,12 +299,12 @@ def test_any_two_checkpoints_are_shown_to_be_of_one_history(
         old.write_text(note)
         for newer in notes[first:]:
             proof.write_text(prove_consistency(trees, note, newer))
-            status, said = tool("consistency", "--key", key, str(old), str(proof))
-            assert (status, "continues size" in said) == (0, True), said
+            status, output = run_tool("consistency", "--key", key, str(old), str(proof))
+            assert (status, "continues size" in output) == (0, True), output
     # The proof for one older checkpoint is none for another.
     old.write_text(notes[1])
     proof.write_text(prove_consistency(trees, notes[0], notes[3]))
-    assert tool("consistency", "--key", key, str(old), str(proof))[0] == 1
+    assert run_tool("consistency", "--key", key, str(old), str(proof))[0] == 1
 
 
 def test_nothing_is_proven_for_a_checkpoint_of_another_history(

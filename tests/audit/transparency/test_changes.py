@@ -1,8 +1,6 @@
 """Trees over the log of changes: each change is proven, and none is changed or removed unseen."""
 
-import io
 import shutil
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from pdp.database.engine import begin_write
 from pdp.facts import Store, renew_epoch
 from pdp.model import Permission
 from tests.kit.audit.logs import ORIGIN
-from tests.kit.audit.trees import NAME, audit, load_tool, new_signer
+from tests.kit.audit.trees import NAME, audit, new_signer, run_tool
 from tests.kit.waiting import eventually
 
 
@@ -64,20 +62,20 @@ def world(tmp_path: Path, engine: Engine) -> World:
     return world
 
 
-def test_each_change_is_proven_to_a_third_party(world: World, tmp_path: Path) -> None:
+def test_a_third_party_verifies_the_proof_of_each_change(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trees = find_trees([world.directory])
     path = tmp_path / "change.tlog-proof"
     for revision in (1, 150, 302):
         found = change_in_sql(world.engine, revision, 0)
         assert found is not None
         path.write_text(prove_record(trees, found))
-        with redirect_stdout(io.StringIO()) as said:
-            status = load_tool().main(["record", "--key", str(world.signer.key), str(path)])
-        assert (status, f'"revision":{revision}' in said.getvalue()) == (0, True)
+        status, output = run_tool("record", "--key", str(world.signer.key), str(path))
+        assert (status, f'"revision":{revision}' in output) == (0, True)
     assert change_in_sql(world.engine, 303, 0) is None
-    with redirect_stdout(io.StringIO()) as said:
-        assert audit(world.directory, [world.signer.key]) == 0
-    assert "302 administration records" in said.getvalue()
+    assert audit(world.directory, [world.signer.key]) == 0
+    assert "302 administration records" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

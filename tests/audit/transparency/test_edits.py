@@ -294,10 +294,10 @@ def test_each_of_many_random_edits_is_found_given_one_older_checkpoint(
         copy = tmp_path / "copy" / "audit"
         shutil.copytree(case.directory, copy, copy_function=os.link)
         name(case, copy, dice)
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
             status = case.verify(copy)
         if status != 1 and not is_same(case.directory, copy):
-            undetected.append((seed, name.__name__, status, said.getvalue()))
+            undetected.append((seed, name.__name__, status, output.getvalue()))
         shutil.rmtree(copy.parent)
     assert undetected == []
     assert case.verify(case.directory) == 0
@@ -337,6 +337,6 @@ def test_the_first_bad_record_is_named(
     frames[70] = replace(frames[70], payload=changed)
     rewrite_segments(copy / ORIGIN, frames)
     assert live.verify(copy) == 1
-    said = capsys.readouterr().out
-    assert "record 70 at byte" in said
-    assert "is not what the tree says" in said
+    output = capsys.readouterr().out
+    assert "record 70 at byte" in output
+    assert "is not what the tree says" in output

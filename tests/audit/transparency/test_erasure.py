@@ -49,7 +49,7 @@ from tests.kit.audit.holds import place_hold, release_hold
 from tests.kit.audit.logs import ORIGIN, frames_of, write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.shipped import KeepAll
-from tests.kit.audit.trees import audit, load_tool, new_signer, only_tree, sign_trees
+from tests.kit.audit.trees import audit, new_signer, only_tree, run_tool, sign_trees
 
 ALL = ChangeFilter()
 USER = "user_erased"
@@ -108,9 +108,9 @@ class World:
 
     def audit(self) -> tuple[int, str]:
         """Status and output of the auditor's file for the archive."""
-        with redirect_stdout(io.StringIO()) as said:
+        with redirect_stdout(io.StringIO()) as output:
             status = audit(self.out, [self.signer.key], complete=True)
-        return status, said.getvalue()
+        return status, output.getvalue()
 
     def texts(self) -> str:
         """All texts in SQL and in the archive."""
@@ -139,12 +139,12 @@ def prove(world: World, decision_id: str, directories: list[Path]) -> tuple[int,
     )
     path = world.directory / "record.tlog-proof"
     path.write_text(prove_record(trees, found[0]))
-    with redirect_stdout(io.StringIO()) as said:
-        status = load_tool().main(["record", "--key", str(world.signer.key), str(path)])
-    return status, said.getvalue()
+    return run_tool("record", "--key", str(world.signer.key), str(path))
 
 
-def test_an_erased_record_keeps_its_place_its_proof_and_what_names_nobody(world: World) -> None:
+def test_an_erased_record_keeps_its_place_its_proof_and_the_fields_that_name_no_person(
+    world: World,
+) -> None:
     assert USER in world.texts()
     assert world.erase() == ErasureReport(records=4, denials=4)
     for secret in (USER, "sess_secret"):
@@ -154,9 +154,9 @@ def test_an_erased_record_keeps_its_place_its_proof_and_what_names_nobody(world:
         [record] = DecisionLog(world.engine).get(decision_id)
         assert (record.erased_at, record.actor, record.resource) == (NOW, None, None)
         assert (record.effect, record.reason) == (Effect.DENY, Reason.PERMISSION_NOT_GRANTED)
-        status, said = prove(world, decision_id, [])
-        assert (status, "its text was erased on request" in said) == (0, True)
-        assert USER not in said
+        status, output = prove(world, decision_id, [])
+        assert (status, "its text was erased on request" in output) == (0, True)
+        assert USER not in output
     [found] = [found for found in account(world.engine) if found.log.origin == ORIGIN]
     assert (found.records, found.decisions) == (14, 14)
     assert world.erase() == ErasureReport()
@@ -177,15 +177,15 @@ def test_an_erasure_records_who_erased_which_records_when_and_why(world: World) 
     assert (log.split(" ")[0], sorted(map(int, positions))) == (ORIGIN, [5, 6, 7, 8])
 
 
-def test_an_archive_with_erased_records_verifies_alone_and_says_so(world: World) -> None:
+def test_an_archive_with_erased_records_verifies_alone_and_counts_them(world: World) -> None:
     world.archive()
     assert world.erase() == ErasureReport(records=4, denials=4)
     assert USER not in world.texts()
-    status, said = world.audit()
-    assert status == 0, said
-    assert "erased on request: the texts of 4 records, by their operator's word 4 denials" in said
-    status, said = prove(world, world.mine[2], [world.out])
-    assert (status, "its text was erased on request" in said) == (0, True)
+    status, output = world.audit()
+    assert status == 0, output
+    assert "erased on request: the texts of 4 records, by their operator's word 4 denials" in output
+    status, output = prove(world, world.mine[2], [world.out])
+    assert (status, "its text was erased on request" in output) == (0, True)
     assert world.erase() == ErasureReport()
 
 
@@ -193,8 +193,8 @@ def test_records_that_were_erased_in_sql_are_archived_as_such(world: World) -> N
     world.erase()
     assert world.archive() == 14
     assert USER not in world.texts()
-    status, said = world.audit()
-    assert (status, "the texts of 4 records" in said) == (0, True)
+    status, output = world.audit()
+    assert (status, "the texts of 4 records" in output) == (0, True)
     assert world.problems() == []
 
 
@@ -325,7 +325,7 @@ def put_the_text_back(world: World) -> None:
         (put_the_text_back, "was erased, and its text is here again"),
     ],
 )
-def test_who_abuses_an_erasure_is_found(
+def test_an_abused_erasure_is_found(
     world: World, attack: Callable[[World], None], problem: str
 ) -> None:
     world.erase()
@@ -459,7 +459,7 @@ def test_free_pages_of_sqlite_do_not_keep_the_texts(world: World) -> None:
     assert USER.encode() not in file.read_bytes()
 
 
-def test_an_erased_record_decodes_without_what_names_a_person(world: World) -> None:
+def test_an_erased_record_decodes_without_the_fields_that_name_a_person(world: World) -> None:
     world.erase()
     with begin_read(world.engine) as connection:
         rows = connection.execute(select(audit_records.c.record)).scalars()

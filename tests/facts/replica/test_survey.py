@@ -19,16 +19,11 @@ from pdp.model import (
     ToUser,
     User,
 )
+from tests.kit.facts.writing import write
 from tests.kit.waiting import eventually, run
 
 Starter = Callable[..., Replica]
 COURSES = Search("course", everything=True)
-
-
-def write(store: Store, *entities) -> int:
-    with store.write() as transaction:
-        transaction.apply_many(entities)
-    return transaction.revision
 
 
 def look(survey: Survey) -> View:

@@ -42,7 +42,7 @@ def listed(
             )
         )
         ids += page.ids
-        place = page.goes_on
+        place = page.after
         if place is None:
             return ids
     raise Difference("the pages do not end")
@@ -106,7 +106,7 @@ def compare_actors(service: QueryService, world: World, random: Random) -> Count
                     )
                 )
             actors |= {(one.user_id, one.organization_id): one for one in page.actors}
-            after = page.goes_on
+            after = page.after
             if after is None:
                 break
         else:

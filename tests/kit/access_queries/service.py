@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sqlalchemy import Engine, delete
 
@@ -89,6 +90,7 @@ def token_of(user: str = "user_1", organization: str | None = None, **more: Any)
 
 @contextmanager
 def query_service(engine: Engine, directory: Path) -> Iterator[QueryService]:
+    """A service. A record may wait long for a busy disk: that is not what its tests are about."""
     store = Store(engine)
     replica = Replica(store, staleness_seconds_max=60, poll_seconds=0.02)
     recorder = Recorder(directory, "one")
@@ -107,7 +109,8 @@ def query_service(engine: Engine, directory: Path) -> Iterator[QueryService]:
     )
     try:
         eventually(replica.ready)
-        yield QueryService(store, replica, recorder, authorizer, queries, too_expensive)
+        with patch("pdp.audit.recorder.WAIT_SECONDS_MAX", 30):
+            yield QueryService(store, replica, recorder, authorizer, queries, too_expensive)
     finally:
         recorder.stop()
         replica.stop()

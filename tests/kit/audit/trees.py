@@ -1,8 +1,10 @@
 """Logs with trees, for tests."""
 
 import importlib.util
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +26,13 @@ def load_tool() -> ModuleType:
         sys.modules["verify_log"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules["verify_log"])
     return sys.modules["verify_log"]
+
+
+def run_tool(*arguments: str) -> tuple[int, str]:
+    """Runs the file of auditors; its exit status, and what it prints."""
+    with redirect_stdout(io.StringIO()) as output:
+        status: int = load_tool().main(arguments)
+    return status, output.getvalue()
 
 
 def new_signer(directory: Path, name: str = NAME, file: str = "key.pem") -> Signer:
@@ -63,7 +72,7 @@ def only_tree(origin: Path) -> StoredTree:
 def audit(
     directory: Path, keys: Sequence[VerifierKey], *checkpoints: Path, complete: bool = False
 ) -> int:
-    """The exit status of `verify_log.py directory`."""
+    """The exit status of `verify_log.py directory`, which prints."""
     arguments = ["directory", *(["--complete"] if complete else [])]
     arguments += [part for key in keys for part in ("--key", str(key))]
     arguments += [part for path in checkpoints for part in ("--checkpoint", str(path))]

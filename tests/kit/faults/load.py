@@ -10,7 +10,6 @@ import grpc
 from pdpapi.v1.core_pb2 import Decision
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
-from tests.kit.faults.table import Fault
 from tests.kit.school import ALGEBRA, ORGANIZATION
 from tests.kit.server import Stubs, token_of
 
@@ -39,12 +38,6 @@ class Log:
 
     def errors(self, since: float = 0.0) -> list[Asked]:
         return [one for one in list(self.asked) if one.error is not None and one.at > since]
-
-    def expect_only(self, fault: Fault) -> None:
-        """Fails the test if an error is not one that the fault names."""
-        for one in self.errors():
-            assert one.error is not None
-            fault.expect(one.error)
 
 
 def question(user: str = "user_sam", permission: str = "course:view") -> CheckRequest:

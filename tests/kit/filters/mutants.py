@@ -8,23 +8,16 @@ import pytest
 import sqlalchemy as sa
 from pdp_client import lowering
 from pdp_client import sqlalchemy as adapter
-from pdp_filters import TRUE, Kind, Operator, TextTest, any_of, complement, ir
+from pdp_filters import TRUE, Kind, Operator, any_of, complement, ir
 from sqlalchemy.orm import aliased
 
 from pdp.decision import operators, partial, residual
 from pdp.decision.forms import Forms
+from tests.kit import mutants
+from tests.kit.mutants import Mutants, Mutation
 
-Mutation = Callable[[pytest.MonkeyPatch], None]
-MUTANTS: dict[str, tuple[Mutation, int]] = {}
-"""By name: what to change, and a seed that is known to find it, to look there first."""
-
-
-def mutant(*, found_at: int) -> Callable[[Mutation], Mutation]:
-    def add(mutation: Mutation) -> Mutation:
-        MUTANTS[mutation.__name__] = (mutation, found_at)
-        return mutation
-
-    return add
+MUTANTS = Mutants()
+mutant = MUTANTS.mutant
 
 
 def _forms(change: Callable[[Forms], Forms]) -> Mutation:
@@ -38,9 +31,7 @@ def _forms(change: Callable[[Forms], Forms]) -> Mutation:
 # --- from rules to a filter -----------------------------------------------------------------------
 
 
-@mutant(found_at=2)
-def value_first_comparisons_are_not_mirrored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Operator, "mirrored", property(lambda self: self))
+mutant(found_at=2)(mutants.value_first_comparisons_are_not_mirrored)
 
 
 @mutant(found_at=26)
@@ -49,20 +40,9 @@ def the_opposite_of_less_is_greater(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ir, "_OPPOSITES", wrong)
 
 
-@mutant(found_at=1)
-def not_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Forms, "negated", lambda self: self)
+mutant(found_at=1)(mutants.not_is_dropped)
 
-
-@mutant(found_at=2)
-def an_error_under_not_is_true(patch: pytest.MonkeyPatch) -> None:
-    def negated(self: Forms) -> Forms:
-        try:
-            return Forms(complement(self.true), self.true)
-        except ValueError:
-            return Forms(self.false, self.true)
-
-    patch.setattr(Forms, "negated", negated)
+mutant(found_at=2)(mutants.an_error_under_not_is_true)
 
 
 @mutant(found_at=2)
@@ -76,10 +56,7 @@ def an_error_in_a_deny_rule_spares(patch: pytest.MonkeyPatch) -> None:
     _forms(lenient)(patch)
 
 
-@mutant(found_at=5)
-def has_is_folded_to_always(patch: pytest.MonkeyPatch) -> None:
-    for module in (operators, residual):
-        patch.setattr(module, "present", lambda _: TRUE)
+mutant(found_at=5)(mutants.has_is_folded_to_always)
 
 
 @mutant(found_at=3)
@@ -101,9 +78,7 @@ def and_is_or(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(residual, "all_of", any_of)
 
 
-@mutant(found_at=46)
-def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(operators.TEXT_TESTS, "startsWith", TextTest.CONTAINS)
+mutant(found_at=46)(mutants.a_prefix_may_be_anywhere)
 
 
 @mutant(found_at=1)

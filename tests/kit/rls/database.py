@@ -157,9 +157,9 @@ def put_facts(connection: Connection, world: World) -> None:
 def fact_records(world: World) -> dict[str, list[dict[str, Any]]]:
     """The rows of each table, in an order in which they can be inserted."""
     return {
-        "roles": [{"name": one.name, "description": ""} for one in world.roles],
-        "grants": [to_row(one) for one in world.grants],
-        "users": [to_row(one) for one in world.users],
+        "roles": [{"name": role.name, "description": ""} for role in world.roles],
+        "grants": [to_row(grant) for grant in world.grants],
+        "users": [to_row(user) for user in world.users],
         "memberships": [
             {"organization_id": organization, "user_id": user, "role": role}
             for (organization, user), role in world.memberships.items()
@@ -168,7 +168,12 @@ def fact_records(world: World) -> dict[str, list[dict[str, Any]]]:
             {"user_id": user, "session_id": session} for session, user in world.revoked
         ],
         "clerk_objects": clerk_records(
-            ("role", role, "active", {"key": role, "permissions": [[one, one] for one in some]})
+            (
+                "role",
+                role,
+                "active",
+                {"key": role, "permissions": [[permission, permission] for permission in some]},
+            )
             for role, some in world.organization_permissions.items()
         ),
     }

@@ -1,31 +1,22 @@
 """Wrong compilers and wrong migrations, of the kinds that others have shipped. The oracle finds
 each of them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pdp_filters import TRUE, Operator, TextTest, complement
+from pdp_filters import TRUE, Operator, TextTest
 from pdp_filters.ir import absent, any_of
 
 from pdp.decision import operators, residual
-from pdp.decision.forms import Forms
 from pdp.rls import lowering, migration, postgresql, rules
 from pdp.rls.sql import Sql, literal, sql
+from tests.kit import mutants
+from tests.kit.mutants import Mutants, Mutation
 from tests.kit.rls import database
 
-Mutation = Callable[[pytest.MonkeyPatch], None]
-MUTANTS: dict[str, tuple[Mutation, int]] = {}
-"""By name: what to change, and a seed that is known to find it, to look there first."""
-
-
-def mutant(*, found_at: int) -> Callable[[Mutation], Mutation]:
-    def add(mutation: Mutation) -> Mutation:
-        MUTANTS[mutation.__name__] = (mutation, found_at)
-        return mutation
-
-    return add
+MUTANTS = Mutants()
+mutant = MUTANTS.mutant
 
 
 def _text(old: str, new: str) -> Mutation:
@@ -155,31 +146,13 @@ def a_role_on_one_resource_is_held_widely(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lowering.ActorLowering, "_granted", granted)
 
 
-@mutant(found_at=3)
-def value_first_comparisons_are_not_mirrored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Operator, "mirrored", property(lambda self: self))
+mutant(found_at=3)(mutants.value_first_comparisons_are_not_mirrored)
 
+mutant(found_at=6)(mutants.not_is_dropped)
 
-@mutant(found_at=6)
-def not_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Forms, "negated", lambda self: self)
+mutant(found_at=1)(mutants.an_error_under_not_is_true)
 
-
-@mutant(found_at=1)
-def an_error_under_not_is_true(patch: pytest.MonkeyPatch) -> None:
-    def negated(self: Forms) -> Forms:
-        try:
-            return Forms(complement(self.true), self.true)
-        except ValueError:
-            return Forms(self.false, self.true)
-
-    patch.setattr(Forms, "negated", negated)
-
-
-@mutant(found_at=11)
-def has_is_folded_to_always(patch: pytest.MonkeyPatch) -> None:
-    for module in (operators, residual):
-        patch.setattr(module, "present", lambda _: TRUE)
+mutant(found_at=11)(mutants.has_is_folded_to_always)
 
 
 @mutant(found_at=0)
@@ -191,10 +164,7 @@ def an_absent_list_is_an_empty_one(patch: pytest.MonkeyPatch) -> None:
         )
 
 
-@mutant(found_at=284)
-def a_prefix_may_be_anywhere(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(operators.TEXT_TESTS, "startsWith", TextTest.CONTAINS)
-
+mutant(found_at=284)(mutants.a_prefix_may_be_anywhere)
 
 # --- from filters to SQL --------------------------------------------------------------------------
 

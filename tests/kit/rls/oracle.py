@@ -216,7 +216,7 @@ def compare(
         "INSERT": edited,
         "UPDATE to another row": moved,
     }
-    moved_rows, others = texts(one for one, _ in moves), texts(other for _, other in moves)
+    moved_rows, others = texts(row for row, _ in moves), texts(other for _, other in moves)
     moving = f"SELECT public.move_each({moved_rows}, {others})"
     commands = [
         {

@@ -596,11 +596,11 @@ type FollowDecisionsRequest struct {
 	Query *ListDecisionsRequest `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
 	// From an earlier response, whatever its query was. Empty: from the first record on.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// Return no decisions, only the cursor behind the last one. `cursor` is not read.
+	// Return no decisions, only the cursor after the last one. `cursor` is not read.
 	FromEnd bool `protobuf:"varint,3,opt,name=from_end,json=fromEnd,proto3" json:"from_end,omitempty"`
 	// Also return changes and gaps, at their places in the order. The filters are for decisions only.
 	WithChangesAndGaps bool `protobuf:"varint,4,opt,name=with_changes_and_gaps,json=withChangesAndGaps,proto3" json:"with_changes_and_gaps,omitempty"`
-	// Also count what waits behind the response.
+	// Also count what waits after the response.
 	CountWaiting  bool `protobuf:"varint,5,opt,name=count_waiting,json=countWaiting,proto3" json:"count_waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -808,8 +808,8 @@ type FollowDecisionsResponse struct {
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// There is more now: ask again at once.
 	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
-	// With `count_waiting`: places of the log behind `cursor`, in its next 100,000 commits at most. Counts
-	// of equal denials have places too.
+	// With `count_waiting`: places of the log after `cursor`, in its next 100,000 commits at most. An
+	// upper bound for the records there, since counts of equal denials have places too.
 	Waiting       *uint64 `protobuf:"varint,4,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1504,8 +1504,8 @@ func (x *ReportDecisionsRequest) GetFrames() []*LogFrame {
 // How far the log is there.
 type ReportDecisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The place behind the frames of the request, with the digest as worked out by the decision
-	// point: it must be the caller's own. Where there were no frames: the place to go on from;
+	// The place after the frames of the request, with the digest as computed by the decision
+	// point: it must be the caller's own. If there were no frames: the place to continue from;
 	// absent: nothing of the log is there.
 	Place *LogPlace `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`
 	// Frames that were not taken, and never will be. All the others are committed.

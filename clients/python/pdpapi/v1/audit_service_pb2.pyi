@@ -331,11 +331,11 @@ class FollowDecisionsRequest(_message.Message):
     cursor: _builtins.str
     """From an earlier response, whatever its query was. Empty: from the first record on."""
     from_end: _builtins.bool
-    """Return no decisions, only the cursor behind the last one. `cursor` is not read."""
+    """Return no decisions, only the cursor after the last one. `cursor` is not read."""
     with_changes_and_gaps: _builtins.bool
     """Also return changes and gaps, at their places in the order. The filters are for decisions only."""
     count_waiting: _builtins.bool
-    """Also count what waits behind the response."""
+    """Also count what waits after the response."""
     @_builtins.property
     def query(self) -> Global___ListDecisionsRequest:
         """The filters and page_size; page_token is not read."""
@@ -440,8 +440,8 @@ class FollowDecisionsResponse(_message.Message):
     more: _builtins.bool
     """There is more now: ask again at once."""
     waiting: _builtins.int
-    """With `count_waiting`: places of the log behind `cursor`, in its next 100,000 commits at most. Counts
-    of equal denials have places too.
+    """With `count_waiting`: places of the log after `cursor`, in its next 100,000 commits at most. An
+    upper bound for the records there, since counts of equal denials have places too.
     """
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedDecision]:
@@ -803,8 +803,8 @@ class ReportDecisionsResponse(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def place(self) -> Global___LogPlace:
-        """The place behind the frames of the request, with the digest as worked out by the decision
-        point: it must be the caller's own. Where there were no frames: the place to go on from;
+        """The place after the frames of the request, with the digest as computed by the decision
+        point: it must be the caller's own. If there were no frames: the place to continue from;
         absent: nothing of the log is there.
         """
 

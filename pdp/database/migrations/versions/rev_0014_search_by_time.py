@@ -10,7 +10,7 @@ depends_on = None
 
 _STRAY = (
     "CASE WHEN decided_at BETWEEN 1000 AND 100000000000 THEN substr(decision_id, 1, 8) "
-    "NOT BETWEEN {before} AND {behind} ELSE TRUE END"
+    "NOT BETWEEN {before} AND {after} ELSE TRUE END"
 )
 _SQLITE = "printf('%08x', CAST(decided_at / 65.536 AS INTEGER) {step})"
 _POSTGRESQL = "lpad(to_hex(CAST(floor(decided_at / 65.536) AS BIGINT) {step}), 8, '0')"
@@ -50,4 +50,4 @@ def _index_denials(condition: str) -> None:
 
 
 def _stray(unit: str) -> sa.TextClause:
-    return sa.text(_STRAY.format(before=unit.format(step="- 1"), behind=unit.format(step="+ 1")))
+    return sa.text(_STRAY.format(before=unit.format(step="- 1"), after=unit.format(step="+ 1")))
