@@ -71,6 +71,11 @@ suite("a plan", () => {
     assert.deepEqual(where(planned({ match }), courses), { ownerId: { contains: "a\\%\\_\\\\" } });
   });
 
+  test("takes a row without a related row to have none of its fields", () => {
+    const kindIs = { field: { path: ["attributes", "department", "name"] }, kinds: ["FILTER_KIND_ABSENT"] };
+    assert.deepEqual(where(planned({ kindIs }), courses), { department: { is: null } });
+  });
+
   test("orders texts that the database orders by their bytes", () => {
     assert.deepEqual(where(planned(compared("code", "LESS", "m")), courses), { code: { lt: "m" } });
   });

@@ -21,7 +21,6 @@ const FAULTS: Readonly<Record<string, readonly (readonly [RegExp, string])[]>> =
   "no organization is inherited": [
     [/if \(own === null\)\s+return inherited;/, "return own === null ? false : then(own);"],
   ],
-  "a missing row has no absent fields": [[/ifAbsent && optional \? /, "false ? "]],
   "null is absent": [[/described\.nullIsValue \? "null" : "absent"/, '"absent"']],
   "a negated test is not": [[/return negated \? all\(\[there, [^;]*;/, "return found;"]],
   "the parent is not looked at": [

@@ -34,12 +34,13 @@ test("a query takes what a decision allows, and a wrong adapter is found out", a
         prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: line }) });
       } else if (line.includes("PLAN_OUTCOME")) {
         const answer = JSON.stringify(await taken(prisma, line, where));
-        oracle.stdin.write(`${answer}\n`);
         const found: Mutant[] = [];
         for (const mutant of unnoticed) {
           if (JSON.stringify(await taken(prisma, line, mutant.where)) === answer) found.push(mutant);
         }
         unnoticed = found;
+        // Last: the oracle then changes the rows.
+        oracle.stdin.write(`${answer}\n`);
       }
     }
     assert.equal(await ended, 0);
