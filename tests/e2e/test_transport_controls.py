@@ -47,5 +47,6 @@ def test_a_client_notices_a_server_that_stops_again_and_again(
                 time.sleep(0.5)
                 server.signal(signal.SIGCONT)
 
-    with pytest.raises(AssertionError, match="seconds of an answer"):
+    # A server that was stopped may also find its facts too old to answer.
+    with pytest.raises(AssertionError, match=r"seconds of an answer|wrong answers"):
         attack()
