@@ -63,7 +63,7 @@ def _measured(run: Run, name: str, url: str, made: Company) -> dict[str, Any]:
         for page, path in _pages(made, ids, end).items():
             actor = Actor(ANALYST, "sess_bench")
             token = VerifiedToken(actor, ISSUER, KEY_ID, end, claims={})
-            cookies = {"pdp-console": begin_session(secrets, token, time.time())}
+            cookies = {"pdp-console": begin_session(secrets, token, None, time.time())}
             with httpx.Client(
                 base_url=f"http://{listen}", cookies=cookies, trust_env=False, timeout=60
             ) as client:
