@@ -220,7 +220,7 @@ def _siem(found: Mapping[str, Any]) -> str:
 
 def _webhooks(found: Mapping[str, Any]) -> str:
     head = (
-        *("Clerk's messages: database", "messages/s", "told process, p50 / p95 ms"),
+        *("Clerk's messages: database", "messages/s", "the process that received it, p50 / p95 ms"),
         *("Checks still allowed there", "another replica, p50 / p95 ms"),
     )
     rows = [
