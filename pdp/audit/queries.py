@@ -233,6 +233,8 @@ class DecisionLog:
 _column = audit_records.c
 RECORD_COLUMNS = (_column.record, _column.reported_by, _column.occurrences, _column.last_decided_at)
 _SELECT = select(_column.decision_id, *RECORD_COLUMNS)
+_RESOURCE = (_column.resource_type, _column.resource_id)
+"""Their index has both, in front of the id."""
 _Texts = Sequence[tuple[ColumnElement[str], str]]
 """Columns and their values."""
 
@@ -333,15 +335,11 @@ def _split(where: DecisionFilter) -> tuple[dict[str, _Texts], "list[ColumnElemen
     """Returns the filters that an index in the order of ids serves, by name, and conditions for
     the others."""
     texts, others = dict(_texts(where)), _times(where)
-    resource = [
-        (column, texts.pop(column))
-        for column in (_column.resource_type, _column.resource_id)
-        if column in texts
-    ]
+    resource = [(column, texts.pop(column)) for column in _RESOURCE if column in texts]
     indexed: dict[str, _Texts] = {
         str(column.key): [(column, text)] for column, text in texts.items()
     }
-    if len(resource) == 2:  # noqa: PLR2004  # the index has both, in front of the id
+    if len(resource) == len(_RESOURCE):
         indexed["resource"] = resource
     else:
         others += _equal(resource, use_index=False)

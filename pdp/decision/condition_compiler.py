@@ -24,6 +24,8 @@ from pdp.decision.variables import (
 _COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CONCATENATIONS = frozenset(("add_string", "add_bytes", "add_list"))
+_WRITTEN_OUT_MAX: Final = 1e12
+"""A larger cost is shown as a power of ten."""
 _DEPTH_MAX: Final = 150
 """Far more than real conditions need; code that walks a tree may recurse to this depth."""
 
@@ -98,7 +100,7 @@ def check_cost(tree: Tree) -> None:
 
 
 def _rounded(cost: float) -> str:
-    return f"{cost:,.0f}" if cost < 1e12 else f"{cost:.0e}"  # noqa: PLR2004
+    return f"{cost:,.0f}" if cost < _WRITTEN_OUT_MAX else f"{cost:.0e}"
 
 
 def check_constants(tree: Tree, source: str) -> None:

@@ -146,7 +146,7 @@ def read_key(file: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         # From None: the cause would quote the file.
         problem = f"{file} does not hold an Ed25519 private key in PEM"
-        raise ValueError(problem) from None  # noqa: TRY004
+        raise ValueError(problem) from None  # noqa: TRY004  # of the content
     return key
 
 

@@ -48,7 +48,7 @@ class CursorFile:
         except (ValueError, TypeError, KeyError):
             cursor = None
         if not isinstance(cursor, str):
-            raise ValueError(f"{self._path}: not a cursor; delete it to begin again")  # noqa: TRY004
+            raise ValueError(f"{self._path}: not a cursor; delete it to begin again")  # noqa: TRY004  # of the content
         return cursor
 
     def write(self, cursor: str) -> None:

@@ -7,6 +7,7 @@ is a POST of its own, and leads to a page that reads.
 import io
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from starlette.responses import RedirectResponse, Response
@@ -83,9 +84,7 @@ async def decide(parts: ConsoleParts, visit: Visit) -> Shown | Response:
     for number in numbers:
         try:
             await parts.blocking(
-                lambda number=number: parts.campaigns.decide(  # type: ignore[misc]
-                    campaign_id, number, outcome, reviewer, reason
-                )
+                partial(parts.campaigns.decide, campaign_id, number, outcome, reviewer, reason)
             )
         except (RequestError, AlreadyExists) as error:
             problems.append(f"grant {number}: {error.message}")

@@ -166,7 +166,7 @@ def _of_decisions(read: Callable[[ConsoleParts, Window, str, int], FindingPage])
 
 LISTINGS: Final = {
     "who": Listing(
-        "Who has a permission on a resource, and through what?",
+        "Which users may use a resource, and through which grant?",
         ("user", "organization", *_PATH_COLUMNS),
         _who,
         "nn",

@@ -125,7 +125,7 @@ class ShadowStore:
             if row is None:
                 return None
             groups = connection.execute(
-                select(shadow_flips)
+                select(shadow_flips, shadow_flips.c["count"].label("decisions"))
                 .where(shadow_flips.c.candidate_id == row.candidate_id)
                 .order_by(shadow_flips.c["count"].desc(), *_GROUP)
             )
@@ -134,7 +134,7 @@ class ShadowStore:
             flips = [
                 FlipCount(
                     FlipGroup(group.permission, group.effect, group.rule_before, group.rule_after),
-                    group._mapping["count"],  # noqa: SLF001  # the public name of a row's columns
+                    group.decisions,
                     json.loads(group.examples),
                 )
                 for group in groups

@@ -60,7 +60,7 @@ suite("under row-level security", () => {
     );
   });
 
-  test("without a transaction nobody has rows, also on a connection that had an actor", async () => {
+  test("outside of a transaction no row is visible, even on a connection that was bound to an actor before", async () => {
     for (let round = 0; round < 4; round++) assert.equal(await prisma.lesson.count(), 0);
     await assert.rejects(prisma.lesson.create({ data: { id: "l9", organizationId: "o1" } }), /row-level security/);
   });
