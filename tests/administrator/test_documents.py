@@ -17,6 +17,7 @@ from pdp.limits import DOCUMENT_BYTES_MAX
 from pdp.model import Effect, Grant, Permission, Role, Rule, ToUser, User
 from tests.kit import soak
 from tests.kit.decision.policies import documents
+from tests.kit.sqlite import make_sqlite
 
 COURSES = (Path(__file__).parents[2] / "examples" / "courses.yaml").read_text()
 POLICY = """
@@ -61,16 +62,16 @@ def test_a_dry_run_returns_the_same_changes_and_writes_nothing(
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Administrator:
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Administrator:
     """One SQLite database for all documents that are tried."""
     file = tmp_path_factory.mktemp("tried") / "pdp.db"
-    file.write_bytes(sqlite_template.read_bytes())
+    make_sqlite(file)
     return Administrator(Store(open_engine(f"sqlite:///{file}")), lambda _: None)
 
 
 @pytest.mark.soak
 @settings(
-    max_examples=soak.count(1_000, sample=25),
+    max_examples=soak.count(1_000, sample=10),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -165,7 +166,7 @@ def test_many_grants_are_all_there_or_none(
     administrator: Administrator, engine: Engine, written: list[int]
 ):
     """After SpiceDB CVE-2025-64529: no part of a large write is silently dropped."""
-    count = soak.count(100_000, sample=4_000)
+    count = soak.count(100_000, sample=1_500)
     lines = [f"- {{role: R, user: u{n}}}" for n in range(count)]
     text = "roles: {R: {}}\ngrants:\n" + "\n".join(lines)
     with pytest.raises(InvalidPolicy):
@@ -219,7 +220,7 @@ def test_the_rollback_of_many_users_is_one_document(sqlite_url: str):
     engine = open_engine(sqlite_url)
     store = Store(engine)
     administrator = Administrator(store, lambda _: None)
-    count = soak.count(50_000, sample=5_000)
+    count = soak.count(50_000, sample=2_000)
     more = {"more": "x" * ((4 << 20) // count)}
     users = [
         User(f"user_{n:027}", f"person{n}@example.test", f"Person {n}", attributes=more)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from sqlalchemy import Engine, event
 
 from pdp.administration_records import AdministrationRecord, Author, Source
@@ -33,6 +34,7 @@ from pdp.database.engine import open_engine
 from pdp.errors import AuditUnavailable, DatabaseUnavailable, PdpError
 from pdp.facts import Store
 from pdp.model import AnswerSource, DecisionRecord, Effect, Permission, Reason
+from tests.kit import soak
 from tests.kit.audit.logs import write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.straced import Runner
@@ -190,6 +192,7 @@ class Fault(Exception):
     """A commit that fails."""
 
 
+@pytest.mark.soak
 def test_every_decision_and_change_of_a_cluster_under_faults_is_accounted_for(
     tmp_path: Path, engine: Engine, database_url: str
 ) -> None:
@@ -205,7 +208,7 @@ def test_every_decision_and_change_of_a_cluster_under_faults_is_accounted_for(
         Member(tmp_path / name, AsCaller(reports, name), dice, AnswerSource.CACHED)
         for name in ("edge", "inner")
     ]
-    for _ in range(40):
+    for _ in range(soak.count(200, sample=20)):
         member = dice.choice(members)
         member.decide()
         faults.choice(changers).change()

@@ -16,13 +16,13 @@ from sqlalchemy import Engine, select, text
 from pdp.audit import AdministrationLog, ChangeFilter, append_records, verify_sql
 from pdp.database.administration_table import administration_places
 from pdp.database.engine import begin_read, begin_write, open_engine
-from pdp.database.migrations import migrate
 from pdp.facts import Store
 from pdp.facts.store.recording import values_of
 from pdp.kinds import KINDS
 from pdp.model import key_of
 from tests.kit import soak
 from tests.kit.audit.straced import ROOT, Runner, count_calls
+from tests.kit.sqlite import make_sqlite
 
 CALLS = "pwrite64,write,fdatasync,fsync,unlink,ftruncate,openat"
 
@@ -105,7 +105,7 @@ def killed_at(
 def test_kill_at_every_statement_and_commit_leaves_each_change_with_one_record(
     engine: Engine, database_url: str, parent: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
-    step = soak.count(1, sample=47)
+    step = soak.count(1, sample=83)
     reached, killed, number = set(), True, 1
     while killed:
         empty(engine)
@@ -123,20 +123,18 @@ def test_kill_at_every_system_call_leaves_each_change_with_one_record(tmp_path: 
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: what a crash at a system call does is not tested")
     runner = Runner(tmp_path, "tests.kit.audit.changer")
-    template = tmp_path / "template.db"
-    migrate(f"sqlite:///{template}")
 
     def prepare(name: str) -> Path:
         directory = tmp_path / name
         directory.mkdir()
-        shutil.copy(template, directory / "pdp.db")
+        make_sqlite(directory / "pdp.db")
         return directory
 
     whole = runner.run(prepare("count"), f"trace={CALLS}", records=0)
     assert whole.stopped
     killed = 0
     for name, occurrences in sorted(count_calls(whole.trace).items()):
-        for occurrence in range(occurrences, 0, -soak.count(1, sample=41)):
+        for occurrence in range(occurrences, 0, -soak.count(1, sample=83)):
             where = f"{name} {occurrence}"
             directory = prepare(f"{name}-{occurrence}")
             inject = f"inject={name}:signal=SIGKILL:when={occurrence}"

@@ -49,7 +49,7 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
     killed, recovered, counted = 0, [], False
     for name, occurrences in sorted(calls.items()):
         # The last is the one at the end of the log, which differs from those before.
-        for occurrence in range(occurrences, 0, -soak.count(1, sample=5)):
+        for occurrence in range(occurrences, 0, -soak.count(1, sample=9)):
             where = f"{name} {occurrence}"
             directory = tmp_path / f"{name}-{occurrence}"
             before = prepare(directory)
@@ -75,7 +75,7 @@ def test_kill_at_every_system_call_loses_nothing_that_was_acknowledged(
             recovered += ids
     assert shipped_ids(engine) == sorted(recovered)
     assert counted
-    assert killed >= soak.count(40, sample=10)  # else the runs did not test what they say
+    assert killed >= soak.count(40, sample=6)  # else the runs did not test what they say
     engine.dispose()
 
 

@@ -23,7 +23,7 @@ from tests.kit.reviews.logs import (
     store_records,
 )
 
-WORLDS = soak.count(2_000, sample=40)
+WORLDS = soak.count(2_000, sample=15)
 PAGES_MAX = 100
 LOOKED_AT = "pdp.audit.findings.LOOKED_AT_MAX"
 Ask = Callable[[Window, str, int], FindingPage]

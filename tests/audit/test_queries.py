@@ -114,7 +114,7 @@ def test_an_unknown_id_is_not_found(tmp_path: Path, engine: Engine, decision_id:
 # --- searches by time -----------------------------------------------------------------------------
 
 START = 1_790_000_000.0
-SEARCHES = soak.count(5_000, sample=150)
+SEARCHES = soak.count(5_000, sample=50)
 
 
 def random_record(random: Random, number: int) -> DecisionRecord:

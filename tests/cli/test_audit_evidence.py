@@ -16,13 +16,13 @@ from pdp.audit import Recorder, Shipper, SqlDestination
 from pdp.audit.segments import list_segments
 from pdp.audit.transparency import file_signer, new_key_file
 from pdp.database.engine import open_engine
-from pdp.database.migrations import migrate
 from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore
 from pdp.model import Actor
 from tests.cli.running import Run
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.trees import TOOL, audit, sign_trees
 from tests.kit.server import ServerProcess, stubs_on
+from tests.kit.sqlite import make_sqlite
 from tests.kit.waiting import run as execute
 
 PAGE = Path(__file__).parents[2] / "docs" / "auditing.md"
@@ -179,7 +179,7 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     for name in ("audit-key.pem", "key.txt"):
         shutil.copy(operator.directory / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    migrate(f"sqlite:///{tmp_path / 'pdp.db'}")
+    make_sqlite(tmp_path / "pdp.db")
     monkeypatch.setenv("PDP_DATABASE_URL", f"sqlite:///{tmp_path / 'pdp.db'}")
     log, out = tmp_path / "audit", tmp_path / "archive"
     recorder = Recorder(log, ORIGIN)

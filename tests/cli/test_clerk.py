@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from pdp.clerk.api import PAGE_ITEMS
-from pdp.database.migrations import migrate
 from tests.kit import prefork
 from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer, Request
 from tests.kit.clerk.events import INSTANCE_ID
 from tests.kit.clerk.worlds import add_school
 from tests.kit.server import PDP
+from tests.kit.sqlite import make_sqlite
 
 MEMBERS = 2 * PAGE_ITEMS
 
@@ -120,9 +120,9 @@ def test_a_dry_run_prints_what_differs_and_exits_with_1(
     shell: Shell, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk, 1)
-    migrate(f"sqlite:///{shell.directory / 'pdp.db'}")
+    make_sqlite(shell.directory / "pdp.db")
     status, said, errors = shell.run("sync", "--dry-run")
-    assert (status, errors.count("\n")) == (1, 1), "which database, and no more"
+    assert (status, errors.count("\n")) == (1, 1), errors
     rows = [line.split() for line in said.splitlines()]
     assert rows[0] == ["kind", "id", "drift"]
     assert ["user", "user_00000", "missing"] in rows

@@ -19,18 +19,17 @@ from tests.cli.running import Done, Run
 from tests.kit import waiting
 from tests.kit.audit.records import decision_record
 from tests.kit.server import PDP, ServerProcess
+from tests.kit.sqlite import make_sqlite
 
 CLI = Path(cli.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
-) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server whose decision log holds what strangers asked and a sidecar reported."""
     directory = tmp_path_factory.mktemp("hostile")
     file = directory / "pdp.db"
-    file.write_bytes(sqlite_template.read_bytes())
+    make_sqlite(file)
     recorder = Recorder(directory / "elsewhere", "one")
     recorder.start()
     waiting.run(

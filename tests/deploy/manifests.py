@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from unittest import mock
 
-import typer
 import yaml
 from pydantic import BaseModel
 
-from pdp.cli import app
+from pdp.cli import command as pdp_command
 from pdp.settings import Settings, SidecarSettings
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +38,7 @@ def documents(path: Path) -> list[Document]:
 
 def parse_command(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The command that `pdp ARGUMENTS` runs, and its options. Raises a UsageError of click."""
-    command: Any = typer.main.get_command(app)
+    command: Any = pdp_command()
     context = command.make_context("pdp", list(arguments))
     while hasattr(context.command, "commands"):
         name, command, rest = context.command.resolve_command(
@@ -85,7 +84,7 @@ def load_settings(part: Part, directory: Path) -> Settings | SidecarSettings:
     def loaded(*arguments: Any, **overrides: Any) -> Any:
         raise _LoadedError(load(*arguments, **overrides))
 
-    command: Any = typer.main.get_command(app)
+    command: Any = pdp_command()
     with run_in(environment, directory), mock.patch.object(model, "load", loaded):
         try:
             command.main(list(part.command), standalone_mode=False)

@@ -12,8 +12,6 @@ The server is that of `PDP_TEST_POSTGRES_URL` (a role that may create databases)
 """
 
 import os
-import shutil
-import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from pdp.database.engine import open_engine
 from pdp.database.migrations import migrate
 from tests.kit.clusters import administer, started_cluster
 from tests.kit.emptied import EmptiedDatabase
+from tests.kit.sqlite import make_sqlite
 
 __all__ = [
     "database_url",
@@ -33,7 +32,6 @@ __all__ = [
     "postgresql_server",
     "postgresql_template",
     "postgresql_url",
-    "sqlite_template",
     "sqlite_url",
 ]
 
@@ -60,22 +58,11 @@ def postgresql_template(postgresql_server: str) -> Iterator[str]:
     administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database file."""
-    file = tmp_path_factory.mktemp("sqlite") / "template.db"
-    migrate(f"sqlite:///{file}")
-    with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return file
-
-
 @pytest.fixture
-def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     """URL of a fresh, migrated SQLite file."""
     file = tmp_path / "pdp.db"
-    shutil.copyfile(sqlite_template, file)
+    make_sqlite(file)
     return f"sqlite:///{file}"
 
 

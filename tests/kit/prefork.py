@@ -21,22 +21,27 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from typing import IO, Any
 
+from pdp import cli
+
 ROOT = Path(__file__).parents[2]
 REQUEST_BYTES_MAX = 1 << 18
 IMPORTED = (
-    "pdp.cli",
     "pdp.process.app",
     "pdp.process.lifecycle",
+    "pdp.process.logs",
+    "pdp.process.scheduling",
     "pdp.process.supervisor",
     "pdp.sidecar",
     "pdp.administrator",
     "pdp.database.migrations",
+    "h2corn._server",
     "rich.console",
     "rich.table",
 )
@@ -201,13 +206,32 @@ def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
     for name in IMPORTED:
         importlib.import_module(name)
+    cli.command()
     gc.collect()
     gc.freeze()
     arguments = serve(requests)
     if arguments is None:
         return
     sys.argv = ["pdp", *arguments]
-    runpy.run_module("pdp", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("pdp", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            _exit(ended.code)
+        raise
+
+
+def _exit(status: int) -> None:
+    """Ends as an interpreter does, but does not free every object: that takes longer than a
+    command."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = 120
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
 
 from tests.kit import prefork
 from tests.kit.ports import free_port, listens
+from tests.kit.sqlite import make_sqlite
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually
 
@@ -32,7 +33,9 @@ PDP = (sys.executable, "-m", "pdp")
 
 @dataclass
 class ServerProcess:
-    """A server in a directory of its own. It trusts `signing_key()` as the issuer's PEM key."""
+    """A server in a directory of its own. It trusts `signing_key()` as the issuer's PEM key.
+
+    Its database is a file that is migrated already, unless the settings name another one."""
 
     directory: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -68,6 +71,9 @@ class ServerProcess:
     # --- the process ----------------------------------------------------------------------------
 
     def start(self, *, ready: bool = True) -> None:
+        file = self.directory / "pdp.db"
+        if self.program is None and "DATABASE_URL" not in self.settings and not file.exists():
+            make_sqlite(file)
         with (self.directory / "server.log").open("ab") as log:
             files = {"cwd": self.directory, "env": self.environment, "stdout": log, "stderr": log}
             if self.program is None:
@@ -192,7 +198,7 @@ def stubs_on(channel: grpc.Channel) -> Stubs:
 
 @contextmanager
 def running_server(
-    directory: Path, policy: str = "", *, program: Sequence[str] = PDP, **settings: Any
+    directory: Path, policy: str = "", *, program: Sequence[str] | None = None, **settings: Any
 ) -> Iterator[tuple[ServerProcess, Stubs]]:
     """A server that is ready, with `policy` applied, and stubs to ask it."""
     server = ServerProcess(directory, settings, program=program)

@@ -38,6 +38,7 @@ from tests.kit import soak
 from tests.kit.audit.logs import ORIGIN, frames_of, write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.trees import audit, new_signer, only_tree, sign_trees
+from tests.kit.sqlite import make_sqlite
 from tests.kit.waiting import run
 
 FRAMES_PER_SEGMENT = 60
@@ -82,10 +83,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture(scope="module")
-def archived(live: Case, tmp_path_factory: pytest.TempPathFactory, sqlite_template: str) -> Case:
+def archived(live: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """An archive of the same log."""
     directory = tmp_path_factory.mktemp("archived")
-    shutil.copy(sqlite_template, directory / "pdp.db")
+    make_sqlite(directory / "pdp.db")
     engine = open_engine(f"sqlite:///{directory / 'pdp.db'}")
     for name, source in (("earlier", live.earlier), ("audit", live.directory)):
         shutil.copytree(source, directory / name)

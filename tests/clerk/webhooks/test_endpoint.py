@@ -1,9 +1,7 @@
 """Messages, from a real socket to a real database and the replica that decides from it."""
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -17,6 +15,7 @@ from pdp.model import Membership, Organization, User
 from tests.kit.clerk import events as clerk
 from tests.kit.clerk.events import T0, event, signed
 from tests.kit.clerk.webhook_endpoints import Endpoint, running_endpoint
+from tests.kit.sqlite import make_sqlite
 from tests.kit.waiting import eventually, run
 
 SIGNED_400 = (400, "malformed\n")
@@ -29,12 +28,10 @@ def endpoint(engine: Engine) -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def on_sqlite(
-    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
-) -> Iterator[Endpoint]:
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """For what does not depend on the database, and leaves it as it was."""
     file = tmp_path_factory.mktemp("endpoint") / "pdp.db"
-    shutil.copyfile(sqlite_template, file)
+    make_sqlite(file)
     engine = open_engine(f"sqlite:///{file}")
     with running_endpoint(engine) as running:
         yield running

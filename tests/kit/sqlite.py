@@ -1,0 +1,34 @@
+"""SQLite files that are migrated and empty. They are copied: to migrate one takes 300 ms."""
+
+import atexit
+import functools
+import os
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from pathlib import Path
+
+from pdp.database.migrations import migrate
+
+
+def make_sqlite(file: Path) -> None:
+    """Makes a migrated, empty database, which is another one than those made before."""
+    shutil.copy(_template(), file)
+    with sqlite3.connect(file) as connection:
+        connection.execute(
+            "UPDATE state SET epoch = ?, page_secret = ?", (uuid.uuid4().hex, os.urandom(32))
+        )
+    connection.close()
+
+
+@functools.cache
+def _template() -> Path:
+    directory = tempfile.mkdtemp(prefix="pdp-sqlite-")
+    atexit.register(shutil.rmtree, directory)
+    file = Path(directory, "template.db")
+    migrate(f"sqlite:///{file}")
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return file
