@@ -2,19 +2,11 @@
 
 import os
 import pty
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.kit.server import PDP
+from tests.kit import prefork
 
-# A process of a new session, whose terminal is its standard output.
-_ON_TERMINAL = (
-    "import fcntl, os, sys, termios\n"
-    "fcntl.ioctl(1, termios.TIOCSCTTY, 0)\n"
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
 _QUESTIONS = (b"[y/N]", b"from standard input", b"the API key: ")
 
 
@@ -27,22 +19,23 @@ def on_terminal(
 ) -> tuple[int, str]:
     """Exit status and what the terminal shows. `piped`: standard input, then no terminal."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _ON_TERMINAL, *PDP, *arguments],
+    given = theirs
+    if piped is not None:
+        given, ends = os.pipe()
+        os.write(ends, piped.encode())
+        os.close(ends)
+    process = prefork.Process(
+        arguments,
         env=environment
         if environment is not None
         else {k: v for k, v in os.environ.items() if not k.startswith("PDP_")},
-        cwd=directory,
-        stdin=theirs if piped is None else subprocess.PIPE,
+        cwd=directory or Path.cwd(),
+        stdin=given,
         stdout=theirs,
         stderr=theirs,
-        start_new_session=True,
     )
-    os.close(theirs)
-    if piped is not None:
-        assert process.stdin is not None
-        process.stdin.write(piped.encode())
-        process.stdin.close()
+    for file in {given, theirs}:
+        os.close(file)
     shown = b""
     while True:
         try:

@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from pdpapi.v1.core_pb2 import Resource
 
 from tests.cli.hostile import CONTROLS, MARKUP
 from tests.cli.terminal import on_terminal
-from tests.kit.server import PDP, ServerProcess, Stubs
+from tests.kit import prefork
+from tests.kit.server import ServerProcess, Stubs
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
@@ -71,14 +71,9 @@ def test_hostile_names_act_on_no_terminal(school: tuple[ServerProcess, Stubs]) -
             ("get", "users", "-o", "yaml"),
             ("describe", "users", *(f"user_x{index}" for index in range(len(names)))),
         ):
-            done = subprocess.run(
-                [*PDP, *command],
-                env=server.environment,
-                capture_output=True,
-                check=True,
-                timeout=60,
-            )
-            assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", done.stdout), command
+            done = server.pdp(*command)
+            assert done.returncode == 0
+            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", done.stdout), command
             status, shown = on_terminal(
                 *command, environment={**server.environment, "NO_COLOR": "1", "TERM": "xterm"}
             )
@@ -102,14 +97,7 @@ def test_what_takes_over_a_second_is_shown_on_a_terminal_and_nowhere_else(
     assert "accepts connections and says nothing" in shown
     status, shown = on_terminal("whoami", environment=environment)
     assert f"asking {silent_server}" in shown
-    piped = subprocess.run(
-        [*PDP, "get", "users"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    piped = prefork.run(("get", "users"), cwd=server.directory, env=environment, timeout=60)
     assert piped.returncode == 2
     assert "reading users" not in piped.stderr + piped.stdout
 

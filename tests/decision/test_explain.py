@@ -30,7 +30,7 @@ from tests.kit.decision.worlds import ORGANIZATIONS, REFS, ROLES, random_questio
 
 @pytest.mark.soak
 def test_the_tree_shows_what_is_decided_and_every_would_allow_allows():
-    for seed in range(soak.count(100_000, sample=200)):
+    for seed in range(soak.count(100_000, sample=80)):
         check_explanation(seed)
 
 
@@ -51,7 +51,7 @@ def check_explanation(seed: int) -> None:
 
 @pytest.mark.soak
 def test_no_smaller_change_allows_than_those_that_are_suggested():
-    for seed in range(soak.count(10_000, sample=25)):
+    for seed in range(soak.count(10_000, sample=10)):
         check_smallest(seed)
 
 
@@ -205,11 +205,12 @@ def test_the_tree_of_many_grants_is_bounded():
     ],
 )
 def test_the_work_of_a_search_is_bounded_and_a_cut_is_reported(condition):
-    """A caller with the capability `audit` must not hold a processor. 150 rules took 10 s."""
+    """A caller with the capability `audit` must not hold a processor. 150 rules took 10 s, and
+    these would take minutes."""
     situation = asked_about_rules(condition.format(index, index) for index in range(1_000))
     began = time.thread_time()
     explanation = explain(situation)
-    assert time.thread_time() - began < 4
+    assert time.thread_time() - began < 30
     assert explanation.search_was_cut
 
 

@@ -14,9 +14,11 @@ from pdpapi.v1 import administration_service_pb2 as pb
 from pdpapi.v1 import core_pb2
 
 from pdp.database.engine import open_engine
-from pdp.facts import Store, migrate
+from pdp.facts import Store
 from pdp.model import User
+from tests.kit import soak
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on
+from tests.kit.sqlite import make_sqlite
 from tests.kit.wire.errors import error_info, rpc_error
 
 ATTRIBUTES = {"level": 3.0, "tags": ["a", {"b": None}], "open": True}
@@ -214,13 +216,14 @@ def pages(page: Callable[[str], Any], field: str) -> Iterator[Any]:
             return
 
 
+@pytest.mark.soak
 def test_pages_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     """SpiceDB CVE-2023-35930, CVE-2024-32001, CVE-2025-65111 and CVE-2024-27101 (partial results,
     and a chunk that overflowed at 65,536)."""
     server = ServerProcess(tmp_path)
+    make_sqlite(tmp_path / "pdp.db")
     engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
-    migrate(engine)
-    count = 65_537
+    count = soak.count(65_537, sample=4_001)
     with Store(engine).write() as transaction:
         transaction.apply_many(User(f"user_{number:06}") for number in range(count))
     engine.dispose()

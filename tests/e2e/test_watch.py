@@ -329,12 +329,10 @@ def _fill_with_watchers(server: ServerProcess, stubs: Stubs) -> None:
         with Watching(stubs.channel) as one_more:
             assert code_and_reason(one_more.end()) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
         revoke(stubs)
-        waited = []
+        watch = Stopwatch()
         for _ in range(100):
-            begun_at = time.monotonic()
             assert reason_of(ask(stubs, "user_ivan", "course:view")) == "ALLOWED_BY_RULE"
-            waited.append(time.monotonic() - begun_at)
-        assert sorted(waited)[50] < 0.1
+        assert watch.seconds < 10
         for call in calls:
             assert any(message.HasField("changed") for message in itertools.islice(call, 50))
         assert threads(server) <= before + 8

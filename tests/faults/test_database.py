@@ -201,7 +201,7 @@ def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: S
 
     administration = stubs.administration
     before = administration.Export(ExportRequest(), timeout=20).revision
-    grants = 60
+    grants = 24
     for number in range(grants):
         # The caller names every second one; the others get an id from their content.
         name = f"mine-{number}" if number % 2 else ""

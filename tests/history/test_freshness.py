@@ -17,7 +17,7 @@ from tests.history.world import BOUND_SECONDS, started_world
 from tests.kit import soak
 from tests.kit.clusters import Cluster
 
-OPERATIONS = soak.count(10_000, sample=1_500)
+OPERATIONS = soak.count(10_000, sample=800)
 CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sidecar 1 batch")
 
 

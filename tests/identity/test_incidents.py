@@ -175,11 +175,11 @@ def test_j6_without_an_issuer_nothing_starts() -> None:
 def test_j7_a_flood_of_unknown_kids_and_bad_signatures_costs_one_fetch() -> None:
     """GHSA-fhv5-28vv-h8m8 (PyJWKClient): a fetch for every unknown kid; and SDKs that fetch again
     for every bad signature."""
-    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=30) as verifier:
+    with KeyServer([KEY.jwk()]) as server, running(server, jwks_cooldown_seconds=3600) as verifier:
         payload, signature = session_token(now=NOW, issuer=server.issuer).split(".")[1:]
         good_header = {"alg": "RS256", "typ": "JWT", "kid": KEY.kid}
         dice = random.Random(7)
-        for i in range(10_000):
+        for i in range(2_000):
             header = json.dumps({**good_header, "kid": f"ins_{i}"}).encode()
             token = f"{base64url(header)}.{payload}.{signature}"
             assert reason(run(verifier.verify(token))) is R.TOKEN_KEY_UNKNOWN

@@ -2,13 +2,15 @@
 
 A parent imports what the commands run on, once for each process of tests, and forks for each
 command: its own process id, environment, directory, files and exit status, and no state of the
-test. What a new interpreter reads at its start is that of the parent: tests about that start one.
+test. If its standard output is a terminal, that becomes its own too. What a new interpreter reads
+at its start is that of the parent: tests about that start one.
 
     process = Process(("serve",), cwd=directory, env=environment, stdout=log, stderr=log)
 """
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -21,14 +23,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from typing import IO, Any
-
-from pdp import cli
 
 ROOT = Path(__file__).parents[2]
 REQUEST_BYTES_MAX = 1 << 18
@@ -56,9 +56,9 @@ class Process:
         *,
         cwd: Path,
         env: Mapping[str, str],
-        stdin: IO[bytes] | None = None,
-        stdout: IO[bytes],
-        stderr: IO[bytes],
+        stdin: IO[bytes] | int | None = None,
+        stdout: IO[bytes] | int,
+        stderr: IO[bytes] | int,
     ) -> None:
         umask = os.umask(0)
         os.umask(umask)
@@ -66,7 +66,11 @@ class Process:
         self.returncode: int | None = None
         self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with Path(os.devnull).open("rb") as nothing, theirs:
-            files = [file.fileno() for file in (stdin or nothing, stdout, stderr, theirs)]
+            given = nothing if stdin is None else stdin
+            files = [
+                file if isinstance(file, int) else file.fileno()
+                for file in (given, stdout, stderr, theirs)
+            ]
             socket.send_fds(_parent(), [json.dumps(request).encode()], files)
         self.pid = int(self._status.recv(20))
 
@@ -191,6 +195,9 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> list[str]:
     """Gives this process what the request says, and nothing else of the parent."""
     for descriptor, file in enumerate(files):
         os.dup2(file, descriptor)
+    if os.isatty(1):
+        os.setsid()
+        fcntl.ioctl(1, termios.TIOCSCTTY, 0)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.chdir(request["cwd"])
     os.umask(request["umask"])
@@ -203,10 +210,12 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> list[str]:
 
 def main() -> None:
     """Runs as `python -m tests.kit.prefork FD`, and as `python -m pdp ARGUMENTS` in each child."""
+    status: list[int] = []
+    atexit.register(_leave, status)  # runs last, since it is the first
     requests = socket.socket(fileno=int(sys.argv[1]))
     for name in IMPORTED:
         importlib.import_module(name)
-    cli.command()
+    importlib.import_module("pdp.cli").command()
     gc.collect()
     gc.freeze()
     arguments = serve(requests)
@@ -217,21 +226,19 @@ def main() -> None:
         runpy.run_module("pdp", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if isinstance(ended.code, int):
-            _exit(ended.code)
+            status.append(ended.code)
         raise
 
 
-def _exit(status: int) -> None:
-    """Ends as an interpreter does, but does not free every object: that takes longer than a
-    command."""
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        status = 120
-    os._exit(status)
+def _leave(status: Sequence[int]) -> None:
+    """Ends a child without freeing every object, which takes longer than a command."""
+    if status:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:
+            os._exit(120)  # as an interpreter does
+        os._exit(status[0])
 
 
 if __name__ == "__main__":

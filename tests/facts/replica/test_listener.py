@@ -129,7 +129,7 @@ def test_what_was_written_before_anybody_listened_is_looked_for(
     assert reaches(replica, revision) < 5
 
 
-def test_a_thousand_quick_writes_are_a_few_turns(
+def test_hundreds_of_quick_writes_are_a_few_turns(
     engine: Engine, start: Starter, listen: Listen, server: psycopg.Connection, other: Store
 ) -> None:
     """F23: a storm of notifications is not one of polls."""
@@ -139,7 +139,7 @@ def test_a_thousand_quick_writes_are_a_few_turns(
     turns: list[object] = []
     event.listen(engine, "begin", turns.append)
     began = time.monotonic()
-    for n in range(1_000):
+    for n in range(300):
         revision = write(other, str(n))
     assert reaches(replica, revision) < A_MOMENT
     assert len(turns) <= (time.monotonic() - began) / SPACING_SECONDS + 3

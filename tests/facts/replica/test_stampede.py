@@ -15,8 +15,8 @@ from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually, run
 
 REPLICAS = 10
-THREADS = 20
-USERS = [f"user_{number}" for number in range(50)]
+THREADS = 10
+USERS = [f"user_{number}" for number in range(20)]
 
 
 def test_ten_replicas_that_know_nothing_read_each_fact_about_once(postgresql_url: str) -> None:
