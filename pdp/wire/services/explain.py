@@ -20,7 +20,7 @@ from pdp.explainer import Explained, Explainer
 from pdp.limits import ATTRIBUTE_BYTES_MAX, TOKEN_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert.attributes import attributes_of
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, rpc
 from pdp.wire.services.audit import record_message
 from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, question_of
 from pdp.wire.shares import Places
@@ -50,7 +50,7 @@ def explain_methods(explainer: Explainer) -> Sequence[Method]:
         finally:
             give_back()
 
-    return (Method(SERVICE, "Explain", "audit", ExplainRequest, explain, EXPLAIN_BYTES_MAX),)
+    return (rpc(SERVICE, "Explain", "audit", explain, EXPLAIN_BYTES_MAX),)
 
 
 async def _explained(explainer: Explainer, request: ExplainRequest) -> Explained:
