@@ -154,7 +154,7 @@ class ShadowStore:
                 kept = [example for example in examples if not _names(example, user_id, before)]
                 if len(kept) < len(examples):
                     removed += len(examples) - len(kept)
-                    where = [one == part for one, part in zip(_KEY, key, strict=True)]
+                    where = [column == part for column, part in zip(_KEY, key, strict=True)]
                     values = {"examples": json.dumps(kept)}
                     connection.execute(update(shadow_flips).where(*where).values(values))
         return removed
