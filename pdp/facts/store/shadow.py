@@ -151,10 +151,10 @@ class ShadowStore:
             connection.execute(select(shadow.c.id).with_for_update())
             for *key, text in connection.execute(select(*_KEY, shadow_flips.c.examples)).all():
                 examples = json.loads(text)
-                kept = [example for example in examples if not _names(example, user_id, before)]
+                kept = [one for one in examples if not _names(one, user_id, before)]
                 if len(kept) < len(examples):
                     removed += len(examples) - len(kept)
-                    where = [column == part for column, part in zip(_KEY, key, strict=True)]
+                    where = [one == part for one, part in zip(_KEY, key, strict=True)]
                     values = {"examples": json.dumps(kept)}
                     connection.execute(update(shadow_flips).where(*where).values(values))
         return removed
