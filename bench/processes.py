@@ -64,9 +64,9 @@ def run(
 
 def free_port() -> int:
     """A TCP port that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
         return port
 
 
@@ -124,14 +124,14 @@ def settle(pids: Collection[int]) -> None:
 
 def resident_mib(pid: int) -> float:
     """Resident memory of a process and of all that it started, in MiB."""
-    return sum(_resident_kib(one) for one in _family(pid)) / 1024
+    return sum(_resident_kib(member) for member in _family(pid)) / 1024
 
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and all that it started have used."""
     ticks = 0
-    for one in _family(pid):
-        fields = _stat(one)
+    for member in _family(pid):
+        fields = _stat(member)
         ticks += int(fields[11]) + int(fields[12]) if fields else 0
     return ticks / _TICKS
 
@@ -147,11 +147,13 @@ class Noise:
     def listen(cls) -> "Noise":
         """From now on."""
         # /proc/stat: user nice system idle iowait irq softirq steal, of all cores
-        ticks = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        ticks = [
+            int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        ]
         own = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         return cls(
             busy_ticks=ticks[0] + ticks[1] + ticks[2] + ticks[7],
-            own_seconds=sum(one.ru_utime + one.ru_stime for one in own),
+            own_seconds=sum(usage.ru_utime + usage.ru_stime for usage in own),
         )
 
     def others_seconds(self, subject_seconds: float) -> float:
@@ -183,6 +185,6 @@ def _family(pid: int) -> list[int]:
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
             parents[int(entry.name)] = int(fields[1])
     family = [pid]
-    for one in family:
-        family += [child for child, parent in parents.items() if parent == one]
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
     return family

@@ -206,7 +206,7 @@ class Results:
             if found is None:
                 yield Target(what, wanted)
                 continue
-            ours, by_hand = (found[one]["p50_ms"] for one in (key, "by_hand"))
+            ours, by_hand = (found[name]["p50_ms"] for name in (key, "by_hand"))
             reached = ours <= max(BY_HAND_RATIO_MAX * by_hand, by_hand + BY_HAND_MS_MORE_MAX)
             measured = f"{ours / by_hand:.2f} ({ours - by_hand:+.2f} ms)"
             yield Target(what, wanted, measured, reached)

@@ -45,11 +45,11 @@ class Series:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Reads what asdict() has written."""
-        return cls(**{**row, "rounds": [Measurement(**one) for one in row["rounds"]]})
+        return cls(**{**row, "rounds": [Measurement(**fields) for fields in row["rounds"]]})
 
     def middle(self, name: str) -> float:
         """Median of a field of Measurement."""
-        return float(median(getattr(one, name) for one in self.rounds))
+        return float(median(getattr(round_, name) for round_ in self.rounds))
 
 
 def turn_of(

@@ -168,7 +168,7 @@ def history(
     )
     for at in times:
         if 0.90 <= (at - start) / (end - start) <= 0.915 and random.random() < 0.8:
-            other = random.choice([one for one in made.invoices if one != "org_harbor"])
+            other = random.choice([id_ for id_ in made.invoices if id_ != "org_harbor"])
             asked = _asked(
                 intruder, "org_harbor", "invoice:view", random.choice(made.invoices[other])
             )
@@ -178,13 +178,13 @@ def history(
         token = asked.token(at)
         if random.random() < 0.02:
             refused = RefusedToken(Reason.TOKEN_EXPIRED, random.randbytes(8).hex(), token.actor)
-            decision, subject = Decision(Effect.DENY, refused.reason), refused
+            decision = Decision(Effect.DENY, refused.reason)
         else:
-            decision, subject = world.situation(asked, at).decide(), token
+            refused, decision = None, world.situation(asked, at).decide()
         id_ = _decision_id(at, random)
         (record,) = build_records(
             decision.effect,
-            subject,
+            refused or token,
             [asked.question],
             [decision],
             [id_],

@@ -18,6 +18,7 @@ from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import (
     AccessPaths,
+    NamedActor,
     Plan,
     Principal,
     access_paths,
@@ -27,7 +28,6 @@ from pdp.decision import (
     search_for_actors,
 )
 from pdp.errors import FilterUnsupported, InvalidRequest, LimitExceeded, Violation
-from pdp.explainer import NamedActor
 from pdp.facts import Replica, Survey, View
 from pdp.identity import Verifier
 from pdp.limits import BATCH_ITEMS_MAX, PLAN_NODES_MAX

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from pdp.audit import DecisionLog
 from pdp.clock import Clock
 from pdp.concurrency.waiting import in_pool
-from pdp.decision import Explanation, Situation, Step, explain
+from pdp.decision import Explanation, NamedActor, Situation, Step, explain
 from pdp.decision.explanation import StepKind, StepStatus
 from pdp.errors import InvalidRequest, Violation
 from pdp.facts import Replica, View
@@ -35,32 +35,6 @@ from pdp.model import (
 
 ORGANIZATIONS_MAX: Final = 8
 """The most organizations, besides the active one, that are tried as the active one."""
-TOKEN_SECONDS: Final = 60.0
-"""The assumed lifetime of a named actor's token; that of Clerk's session tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class NamedActor:
-    """A user with session facts, in place of a token."""
-
-    actor: Actor
-    first_factor_minutes: float | None = None
-    second_factor_minutes: float | None = None
-    claims: Attributes | None = None
-    claimed_permissions: tuple[str, ...] = ()
-
-    def token(self, now: float) -> VerifiedToken:
-        """The token that this actor would have."""
-        return VerifiedToken(
-            self.actor,
-            issuer="",
-            key_id="",
-            expires_at=now + TOKEN_SECONDS,
-            claims=self.claims or {},
-            claimed_permissions=self.claimed_permissions,
-            first_factor_minutes=self.first_factor_minutes,
-            second_factor_minutes=self.second_factor_minutes,
-        )
 
 
 class Difference(NamedTuple):

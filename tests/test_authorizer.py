@@ -80,7 +80,7 @@ class World:
     def write(self, put: Mapping[str, Requirement], *removed: str) -> None:
         """Changes routes; returns once that is served."""
         with self.store.write() as transaction:
-            transaction.apply_many([Route(*one) for one in put.items()])
+            transaction.apply_many([Route(*route) for route in put.items()])
             for route in removed:
                 transaction.delete(Route, (route,))
         self.replica.poke()
@@ -113,7 +113,7 @@ def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
         transaction.insert(Rule("r", "R", Effect.ALLOW, "course:view"))
         transaction.apply_many([User("user_1"), User("user_2", status=UserStatus.DISABLED)])
         transaction.insert(Grant("g", "R", ToUser("user_1")))
-        transaction.apply_many([Route(*one) for one in ROUTES.items()])
+        transaction.apply_many([Route(*route) for route in ROUTES.items()])
     replica = Replica(store, staleness_seconds_max=5, poll_seconds=0.02)
     recorder = Recorder(tmp_path / "audit", "one")
     recorder.start()
@@ -168,7 +168,9 @@ def test_a_route_never_takes_the_organization_of_a_resource_from_the_request(wor
     world.write({})
     assert reason("/courses/mien") == "RESOURCE_UNKNOWN"
     assert reason("/courses/mine") == "ALLOWED_BY_RULE"
-    assert [one.reason for one in world.records() if one.resource_organization_id is None] == [
+    assert [
+        record.reason for record in world.records() if record.resource_organization_id is None
+    ] == [
         *[Reason.RESOURCE_ORGANIZATION_UNKNOWN] * 3,
         Reason.RESOURCE_UNKNOWN,
     ]
@@ -219,7 +221,7 @@ def test_a_map_that_changes_before_the_facts_are_read_is_asked_again(
     assert world.reason("/moving") == reason
     # A denial by an older map is not logged: it was no answer.
     denials = [] if reason in {"ALLOWED_BY_RULE", "public"} else [reason]
-    assert [one.reason.name for one in world.records()] == denials
+    assert [record.reason.name for record in world.records()] == denials
 
 
 def test_routes_that_change_all_the_time_give_no_answer(world: World) -> None:

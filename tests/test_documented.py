@@ -3,13 +3,17 @@
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import typer
 from prometheus_client.parser import text_string_to_metric_families
 
+from pdp.cli import app
 from pdp.facts import FlipGroup
 from pdp.model import Decision, Effect, Reason
 from pdp.process.metrics import Metrics
@@ -187,3 +191,41 @@ def test_every_package_comes_with_the_license() -> None:
         assert json.loads((ROOT / name / "package.json").read_text())["license"] == "MIT"
         lock = json.loads((ROOT / name / "package-lock.json").read_text())
         assert lock["packages"][""]["license"] == "MIT"
+
+
+COMMAND_LINE = re.compile(
+    r"(?:^|[`$|;&(] ?)(?:[A-Z_]+=\S+ )*pdp ([a-z-][^`\n|;&#<>]*)", re.MULTILINE
+)
+
+
+def unknown_words(root: Any, line: str) -> list[str]:
+    """The commands and options of a command line that the program does not have."""
+    unknown, command = [], root
+    words = iter(shlex.split(line))
+    for word in words:
+        option = re.fullmatch(r"(--?[A-Za-z][A-Za-z-]*)(=.*)?", word)
+        if option is not None:
+            known = {name for parameter in command.params for name in parameter.opts}
+            unknown += [word] if option[1] not in {*known, "--help", "-h"} else []
+            if command is root and option[2] is None:
+                next(words, None)  # the value of an option before the command
+        elif word in getattr(command, "commands", {}):
+            command = command.commands[word]
+        elif hasattr(command, "commands"):
+            return [*unknown, word] if re.fullmatch("[a-z-]+", word) else unknown
+    return unknown
+
+
+def test_the_command_lines_of_the_documentation_name_what_the_program_has() -> None:
+    root = typer.main.get_command(app)
+    assert unknown_words(root, "audit list --no-such --json") == ["--no-such"]
+    assert unknown_words(root, "audit lists --json") == ["lists"]
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("clients/*/README.md")]
+    lines = {
+        (page.name, found[1])
+        for page in pages
+        for found in COMMAND_LINE.finditer(page.read_text().replace("\\\n", " "))
+    }
+    assert len(lines) > 200
+    wrong = {line: unknown for line in sorted(lines) if (unknown := unknown_words(root, line[1]))}
+    assert not wrong

@@ -2,7 +2,7 @@
 and on SQLite. Each request is about something else, so that no cache of the database answers it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
 from statistics import quantiles
@@ -88,7 +88,7 @@ def _asked(client: httpx.Client, path: Path, calls: int) -> list[float]:
     return took
 
 
-def _pages(made: Company, ids: list[str], end: float) -> Mapping[str, Path]:
+def _pages(made: Company, ids: Sequence[str], end: float) -> Mapping[str, Path]:
     organizations = list(made.members)
 
     def user(random: Random) -> str:

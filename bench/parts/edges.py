@@ -94,7 +94,7 @@ def _measure(directory: Path, signer: Signer, chosen: Plan) -> Edges:
             "caching guard": _asking_guard(guard),
         }
         store = Store(open_engine(url))
-        loaded = [pdp.check_target(one, signer, plan.RULES) for one in (first, keeping)]
+        loaded = [pdp.check_target(server, signer, plan.RULES) for server in (first, keeping)]
         stale, served = _staleness(store, places, loaded, signer, chosen)
         return Edges(
             stale,
@@ -135,7 +135,7 @@ def _staleness(
                     late[place].append(max(0.0, last.result() - committed_at) * 1000)
         finally:
             ending.set()
-        served = sum(one.result() for one in loads)
+        served = sum(load.result() for load in loads)
     rows = []
     for place, values in late.items():
         values.sort()

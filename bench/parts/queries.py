@@ -99,10 +99,9 @@ def _entities(stored: int) -> Iterator[Entity]:
     attributes = {"owner": plan.STRANGER, "title": "A course with a title of its own"}
     for number in range(stored):
         nth, rest = divmod(number, step)
+        organization = plan.ORGANIZATION if nth % 2 else None
         if rest:
             organization = f"org_{number % _ORGANIZATIONS:027}"
-        else:
-            organization = plan.ORGANIZATION if nth % 2 else None
         yield Resource(plan.KIND, _id(number), organization, None, attributes)
 
 
@@ -148,7 +147,7 @@ def _read_all(channel: grpc.Channel, signer: Signer) -> None:
     permissions = ListAllowedPermissionsResponse.FromString(
         screen(_screen(signer).SerializeToString(), timeout=30)
     )
-    told = {len(one.allowed) + len(one.denied) for one in permissions.results}
+    told = {len(result.allowed) + len(result.denied) for result in permissions.results}
     pdp.expect(told == {len(_ACTIONS)}, "every permission must be told")
 
 

@@ -163,17 +163,17 @@ def _pages(connection: sa.Connection, policy: Policy, calls: int) -> dict[str, d
     setting = Actor(plan.USER, "sess_1", plan.ORGANIZATION).setting()
     bind = sa.text("SELECT set_config(:setting, :actor, true)")
 
-    def asked(one: sa.Connection, query: sa.Select[tuple[str, str | None]]) -> list[str]:
-        if one is app:
-            one.execute(bind, {"setting": SETTING, "actor": setting})
-        found = [row.id for row in one.execute(query)]
-        one.rollback()
+    def asked(connection: sa.Connection, query: sa.Select[str, str | None]) -> list[str]:
+        if connection is app:
+            connection.execute(bind, {"setting": SETTING, "actor": setting})
+        found = [row.id for row in connection.execute(query)]
+        connection.rollback()
         return found
 
     with connection.engine.connect() as app:
         app.exec_driver_sql("SET ROLE app")
         app.commit()
-        asks = {
+        asks: dict[str, Callable[[], list[str]]] = {
             "by_hand": lambda: asked(connection, by_hand),
             "filter": lambda: asked(connection, filtered),
             "row_level_security": lambda: asked(app, of_organization),

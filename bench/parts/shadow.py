@@ -7,6 +7,7 @@ from statistics import median
 from bench import pdp, plan
 from bench.load import Target
 from bench.part import Figures, Run
+from bench.processes import BenchError
 from bench.series import LOADED, PDP, take_turns, turn_of
 from pdp.database.engine import open_engine
 from pdp.document import PolicyDocument, render_document
@@ -31,15 +32,16 @@ def measure(run: Run) -> Figures:
         run.say(f"  the candidate is taken within {REFRESH_SECONDS} s, before the warm-up ends")
         series = take_turns(turns, max(run.chosen.rounds, ROUNDS_MIN), run.say)
         report = store.report()
-    pdp.expect(report is not None, "there must be a candidate")
+    if report is None:
+        raise BenchError("there must be a candidate")
     counts = report.counts
     pdp.expect(counts.decided > 0, "the candidate must decide")
     pdp.expect(counts.flipped == 0, "the candidate is the same policy")
     without, beside = (
-        [one["core_share"] / one["requests_per_second"] * 1e6 for one in each["rounds"]]
-        for each in series
+        [row["core_share"] / row["requests_per_second"] * 1e6 for row in rounds["rounds"]]
+        for rounds in series
     )
-    more = median(two / one - 1 for one, two in zip(without, beside, strict=True))
+    more = median(after / before - 1 for before, after in zip(without, beside, strict=True))
     run.say(f"  {median(without):.1f} us, with a candidate {median(beside):.1f} us: {more:+.1%}")
     return {
         "sample": SAMPLE,
@@ -58,8 +60,8 @@ def _candidate() -> str:
     entities = list(pdp.policy_of(plan.RULES))
     return render_document(
         PolicyDocument(
-            permissions=tuple(one for one in entities if isinstance(one, Permission)),
-            roles=tuple(one for one in entities if isinstance(one, Role)),
-            rules=tuple(one for one in entities if isinstance(one, Rule)),
+            permissions=tuple(entity for entity in entities if isinstance(entity, Permission)),
+            roles=tuple(entity for entity in entities if isinstance(entity, Role)),
+            rules=tuple(entity for entity in entities if isinstance(entity, Rule)),
         )
     )

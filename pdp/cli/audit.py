@@ -1,7 +1,7 @@
 """`pdp audit`: the decision log of a running server, and the segments of this machine."""
 
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,17 +42,9 @@ app.command("forward")(forward)
 
 @app.command("list")
 @connects
+@decisions.filters_decisions
 def list_decisions(
-    user: decisions.User = "",
-    permission: decisions.Permission = "",
-    resource: decisions.Resource = "",
-    decision: decisions.Decision = "",
-    reason: decisions.Reason = "",
-    organization: decisions.Organization = "",
-    caller: decisions.Caller = "",
-    reported_by: decisions.ReportedBy = "",
-    since: decisions.Since = None,
-    until: decisions.Until = None,
+    query: Any,
     limit: Limit = None,
     as_json: AsJson = False,
     follow: Annotated[
@@ -72,18 +64,6 @@ def list_decisions(
     """Lists decisions, newest first; with --follow or --after as they reached the log."""
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    query = decisions.query_of(
-        user,
-        permission,
-        resource,
-        decision,
-        reason,
-        organization,
-        caller,
-        reported_by,
-        since,
-        until,
-    )
     if after and limit is not None:
         raise typer.BadParameter("--after has no limit: it shows all that follows")
     with connected(connection) as channel:

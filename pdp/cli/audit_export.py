@@ -1,7 +1,7 @@
 """`pdp audit export`: decisions or changes in a format of a SIEM."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,18 +29,10 @@ class FormatName(StrEnum):
 
 
 @connects
+@decisions.filters_decisions
 def export(
     format_: Annotated[FormatName, typer.Option("--format", help="The format of each line.")],
-    user: decisions.User = "",
-    permission: decisions.Permission = "",
-    resource: decisions.Resource = "",
-    decision: decisions.Decision = "",
-    reason: decisions.Reason = "",
-    organization: decisions.Organization = "",
-    caller: decisions.Caller = "",
-    reported_by: decisions.ReportedBy = "",
-    since: decisions.Since = None,
-    until: decisions.Until = None,
+    query: Any,
     only_changes: Annotated[
         bool,
         typer.Option(
@@ -52,35 +44,21 @@ def export(
     connection: Connection,
 ) -> None:
     """Prints decisions or changes for a SIEM, newest first, one on each line."""
+    from pdpapi.v1.audit_service_pb2 import ListChangesRequest
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
     from pdp.siem.events import TEXT_CHARACTERS_MAX
     from pdp.siem.formats import line_of
 
-    query = decisions.query_of(
-        user,
-        permission,
-        resource,
-        decision,
-        reason,
-        organization,
-        caller,
-        reported_by,
-        since,
-        until,
-    )
-    if only_changes and any(
-        (user, permission, resource, decision, reason, organization, reported_by)
-    ):
+    filters = {field.name: value for field, value in query.ListFields()}
+    if only_changes and filters.keys() - {"caller", "not_before", "before"}:
         raise typer.BadParameter("--changes goes with --caller, --since and --until only")
     line = line_of(format_.value)
     lines: list[str] = []
     with connected(connection) as channel:
         stub = AuditServiceStub(channel)
         found: Iterable[Record] = (
-            changes.newest(
-                stub, changes.query_of(caller=caller, since=since, until=until), connection
-            )
+            changes.newest(stub, ListChangesRequest(**filters), connection)
             if only_changes
             else decisions.newest(stub, query, connection)
         )

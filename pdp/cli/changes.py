@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.connection import connects
+from pdp.cli.decisions import set_times
 from pdp.cli.listing import PAGE_ITEMS, AsJson, Limit, pages_of, print_records
 from pdp.cli.output import show_table
 from pdp.cli.profiles import Connection
@@ -42,9 +43,8 @@ def list_changes(
     from pdpapi.v1 import audit_service_pb2 as pb
     from pdpapi.v1.audit_service_pb2_grpc import AuditServiceStub
 
-    query = query_of(caller=caller, since=since, until=until)
-    query.kind = kind
-    query.key.extend(entity or ())
+    query = pb.ListChangesRequest(kind=kind, key=entity or (), caller=caller)
+    set_times(query, since, until)
     if source:
         query.source = member(pb.ChangeSource, _SOURCE, source, "--source")
     with connected(connection) as channel:
@@ -52,24 +52,11 @@ def list_changes(
         print_records(found, _print_table, limit, as_json=as_json)
 
 
-def query_of(
-    *, caller: str, since: datetime | None, until: datetime | None
-) -> "pb.ListChangesRequest":
-    """The query of these options."""
-    from pdpapi.v1 import audit_service_pb2 as pb
-
-    query = pb.ListChangesRequest(caller=caller, page_size=PAGE_ITEMS)
-    if since is not None:
-        query.not_before.FromDatetime(since)
-    if until is not None:
-        query.before.FromDatetime(until)
-    return query
-
-
 def newest(
     stub: "AuditServiceStub", query: "pb.ListChangesRequest", connection: Connection
 ) -> "Iterator[pb.AdministrationRecord]":
     """All that the query finds, newest first, page by page as it is read."""
+    query.page_size = PAGE_ITEMS
     ask = method_of(stub.ListChanges, connection)
     return (record for page in pages_of(ask, query) for record in page.changes)
 

@@ -1,12 +1,12 @@
 """The options of a connection, for the commands that ask a server."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from pdp.cli.options import with_options
 from pdp.cli.output import warn
 from pdp.cli.profiles import DEFAULT_SERVER, Connection, profile_connection
 
@@ -67,13 +67,8 @@ def connects(command: Callable[..., R]) -> Callable[..., R]:
     A command that has a `context` of its own takes the profile before its name only:
     `pdp --context prod check`.
     """
-    own = [
-        parameter
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "connection"
-    ]
     options = dict(_OPTIONS)
-    if "context" not in {parameter.name for parameter in own}:
+    if "context" not in inspect.signature(command).parameters:
         options["profile"] = (ContextOption, None)
     added = [
         inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
@@ -84,18 +79,7 @@ def connects(command: Callable[..., R]) -> Callable[..., R]:
             for name, (annotation, default) in options.items()
         ),
     ]
-
-    @functools.wraps(command)
-    def run(**arguments: Any) -> R:
-        ctx = arguments.pop("ctx")
-        for name in options:
-            del arguments[name]
-        return command(**arguments, connection=connection_of(ctx))
-
-    shown = [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own), *added]
-    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return run
+    return with_options(command, "connection", added, lambda ctx, **_: connection_of(ctx))
 
 
 def connection_of(ctx: typer.Context) -> Connection:

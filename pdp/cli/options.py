@@ -1,16 +1,44 @@
 """Options that several commands have, and how their values are read."""
 
+import functools
+import inspect
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
+
+R = TypeVar("R")
 
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def with_options(
+    command: Callable[..., R],
+    argument: str,
+    options: Sequence[inspect.Parameter],
+    value_of: Callable[..., Any],
+) -> Callable[..., R]:
+    """Replaces an argument of a command by options, and passes it `value_of(**options)` instead."""
+    names = [option.name for option in options]
+    shown: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        shown += options if parameter.name == argument else [parameter]
+    shown = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> R:
+        values = {name: arguments.pop(name) for name in names}
+        return command(**arguments, **{argument: value_of(**values)})
+
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return run
 
 
 def duration_of(text: str) -> timedelta | None:

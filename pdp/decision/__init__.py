@@ -42,7 +42,7 @@ from pdp.decision.policy import (
 from pdp.decision.principal import Principal, holds, resolve_principal
 from pdp.decision.routing import Target, target_of
 from pdp.decision.search import ActorSearch, Search, search_for, search_for_actors
-from pdp.decision.situation import Account, Situation, account_of
+from pdp.decision.situation import Account, NamedActor, Situation, account_of
 from pdp.decision.step_up import with_step_up
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "Condition",
     "ConditionInvalid",
     "Explanation",
+    "NamedActor",
     "Plan",
     "Policy",
     "PolicyEntity",

@@ -4,13 +4,15 @@ For explanations and policy tests, which ask many questions that differ in a det
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Final, NamedTuple
 
 from pdp.decision.evaluate import Judge, Outcomes, decide, judge_rules
 from pdp.decision.policy import Policy
 from pdp.decision.principal import Candidates, Principal, resolve_principal
 from pdp.model import (
+    Actor,
+    Attributes,
     Decision,
     Grant,
     InOrganization,
@@ -22,6 +24,34 @@ from pdp.model import (
     UserFacts,
     VerifiedToken,
 )
+
+TOKEN_SECONDS: Final = 60.0
+"""The assumed lifetime of a named actor's token; that of Clerk's session tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedActor:
+    """An actor with what a token would say about the session, in place of a token."""
+
+    actor: Actor
+    _: KW_ONLY
+    claims: Attributes = field(default_factory=dict)
+    claimed_permissions: tuple[str, ...] = ()
+    first_factor_minutes: float | None = None
+    second_factor_minutes: float | None = None
+
+    def token(self, now: float) -> VerifiedToken:
+        """The token that this actor would have."""
+        return VerifiedToken(
+            self.actor,
+            issuer="",
+            key_id="",
+            expires_at=now + TOKEN_SECONDS,
+            claims=self.claims,
+            claimed_permissions=self.claimed_permissions,
+            first_factor_minutes=self.first_factor_minutes,
+            second_factor_minutes=self.second_factor_minutes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

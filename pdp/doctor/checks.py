@@ -82,7 +82,7 @@ def examine(
         deviations = _deviations_of_api(settings.clerk.api_url, clock)
     yield _clock(deviations, settings.clock_skew_seconds)
     yield _webhooks(settings.clerk)
-    yield from _ways(settings.clerk)
+    yield from _user_sources(settings.clerk)
     if store is not None:
         yield from _default_role(settings.clerk, store)
     if store is not None and settings.console.listen is not None:
@@ -358,7 +358,7 @@ def _webhooks(clerk: ClerkSettings) -> Finding:
     return fine(subject, "1 well-formed secret")
 
 
-def _ways(clerk: ClerkSettings) -> Iterator[Finding]:
+def _user_sources(clerk: ClerkSettings) -> Iterator[Finding]:
     """Checks how users become known, and whether a lost change is found later."""
     if not (clerk.webhook_secrets or clerk.reconcile_seconds):
         message = "users become known only through the administration service and policy documents"

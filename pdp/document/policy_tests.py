@@ -384,10 +384,10 @@ def _asked(actor: ActorShape, question: Question) -> Asked:
     return Asked(
         Actor(actor.user, actor.session, actor.organization, actor.impersonator),
         question,
-        normalise_attributes(actor.claims, "claims"),
-        tuple(sorted(actor.claimed_permissions)),
-        actor.first_factor_minutes,
-        actor.second_factor_minutes,
+        claims=normalise_attributes(actor.claims, "claims"),
+        claimed_permissions=tuple(sorted(actor.claimed_permissions)),
+        first_factor_minutes=actor.first_factor_minutes,
+        second_factor_minutes=actor.second_factor_minutes,
     )
 
 

@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pdp.decision import Policy, Principal, Situation, build_policy
+from pdp.decision import NamedActor, Policy, Principal, Situation, build_policy
 from pdp.document.policy_document import PolicyDocument
 from pdp.model import (
-    Actor,
-    Attributes,
     Grant,
     InOrganization,
     OnResource,
@@ -20,36 +18,14 @@ from pdp.model import (
     RevokedSession,
     ToUser,
     UserFacts,
-    VerifiedToken,
 )
-
-TOKEN_SECONDS = 60.0
-"""Lifetime of a world's tokens, like that of Clerk's session tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question, and the contents of the actor's token."""
+class Asked(NamedActor):
+    """An actor, and their question."""
 
-    actor: Actor
     question: Question
-    claims: Attributes = field(default_factory=dict)
-    claimed_permissions: tuple[str, ...] = ()
-    first_factor_minutes: float | None = None
-    second_factor_minutes: float | None = None
-
-    def token(self, now: float) -> VerifiedToken:
-        """A token with these contents."""
-        return VerifiedToken(
-            self.actor,
-            issuer="",
-            key_id="",
-            expires_at=now + TOKEN_SECONDS,
-            claims=self.claims,
-            claimed_permissions=self.claimed_permissions,
-            first_factor_minutes=self.first_factor_minutes,
-            second_factor_minutes=self.second_factor_minutes,
-        )
 
 
 class World:

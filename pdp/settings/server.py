@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from pdp.settings.addresses import ConfidentialUrl, listen_address
 from pdp.settings.audit_tree import AuditTreeSettings
 from pdp.settings.base import Loaded, listed
-from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
+from pdp.settings.callers import require_safe_listening
 from pdp.settings.clerk import ClerkSettings
 from pdp.settings.console import ConsoleSettings, require_safe_console
 from pdp.settings.issuers import IssuerSettings, development_beside_production
+from pdp.settings.listening import ListeningSettings
 
 
 class DatabaseSettings(Loaded):
@@ -29,7 +29,7 @@ class RetentionSettings(DatabaseSettings):
     """None: there is no tree over the decision log."""
 
 
-class Settings(RetentionSettings):
+class Settings(ListeningSettings, RetentionSettings):
     """All settings. docs/settings.md lists them; a test compares the list with this class."""
 
     model_config = SettingsConfigDict(extra="forbid")
@@ -66,20 +66,12 @@ class Settings(RetentionSettings):
     )
     """Keys of claims, attributes and context whose values are never recorded. `*` and `?` as in
     file names; case and separators do not count."""
-    audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
-    """Bytes per second that the denials of one caller may add to the audit log of a process."""
-    audit_share_burst_bytes: int = Field(16 << 20, ge=1)
-    """Bytes that they may add at once."""
 
     listen: str = "127.0.0.1:50051"
     http_listen: str = "127.0.0.1:8080"
     processes: int = Field(1, ge=1, le=64)
-    threads: int = Field(32, ge=1, le=1024)
-    tls: TlsSettings | None = None
     clerk: ClerkSettings = ClerkSettings()
     """The source of users, beside the administration service and policy documents."""
-    callers: tuple[CallerSettings, ...] = ()
-    """Empty: every caller is `anonymous` and may do everything, on loopback only."""
     console: ConsoleSettings = ConsoleSettings()
     """The web page of the security team; off by default."""
     streams_share: int = Field(512, ge=1)
@@ -91,13 +83,6 @@ class Settings(RetentionSettings):
     person who signs in to the console."""
     insecure: bool = False
     """Listen beyond loopback although callers do not authenticate, or send keys in clear text."""
-    shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
-
-    traces_url: ConfidentialUrl | None = None
-    """Receives OpenTelemetry spans, in OTLP over HTTP. None: there are none. Needs the extra
-    `traces`."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
 
     @field_validator("issuers", mode="before")
     @classmethod
@@ -115,11 +100,6 @@ class Settings(RetentionSettings):
                 "PDP_ISSUERS=https://your-app.clerk.accounts.dev"
             )
         return value
-
-    @field_validator("listen", "http_listen")
-    @classmethod
-    def _is_an_address(cls, value: str, info: ValidationInfo) -> str:
-        return listen_address(value, unix=info.field_name == "listen")
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:

@@ -2,21 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     Field,
     SecretStr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from pdp.settings.addresses import ConfidentialUrl, is_loopback_address, listen_address
-from pdp.settings.audit_tree import AuditTreeSettings
-from pdp.settings.base import Frozen, Loaded, listed, secret_text
-from pdp.settings.callers import CallerSettings, TlsSettings, require_safe_listening
+from pdp.settings.addresses import is_loopback_address, listen_address
+from pdp.settings.base import Frozen, listed, secret_text
+from pdp.settings.callers import require_safe_listening
+from pdp.settings.listening import ListeningSettings
 
 
 class UpstreamTlsSettings(Frozen):
@@ -51,7 +50,7 @@ class StayOpenSettings(Frozen):
         return value
 
 
-class SidecarSettings(Loaded):
+class SidecarSettings(ListeningSettings):
     """All settings. docs/sidecar.md lists them; a test compares the list with this class."""
 
     model_config = SettingsConfigDict(env_prefix="PDP_SIDECAR_", extra="forbid")
@@ -78,28 +77,11 @@ class SidecarSettings(Loaded):
     stay_open: tuple[StayOpenSettings, ...] = ()
 
     audit_directory: Path = Path("sidecar-audit")
-    audit_share_bytes_per_second: int = Field(1 << 20, ge=1)
-    """Bytes per second that the denials of one caller may add to the audit log of a process."""
-    audit_share_burst_bytes: int = Field(16 << 20, ge=1)
-    """Bytes that they may add at once."""
-    audit_tree: AuditTreeSettings | None = None
-    """None: there is no tree over the decision log."""
 
     listen: str = "127.0.0.1:50052"
     http_listen: str = "127.0.0.1:8081"
-    threads: int = Field(32, ge=1, le=1024)
-    tls: TlsSettings | None = None
-    callers: tuple[CallerSettings, ...] = ()
-    """Empty: everybody on this machine who can connect may call."""
     insecure: bool = False
     """Call upstream in clear text, or listen beyond loopback without authenticated callers."""
-    shutdown_seconds: float = Field(10, ge=0, allow_inf_nan=False)
-
-    traces_url: ConfidentialUrl | None = None
-    """Receives OpenTelemetry spans, in OTLP over HTTP. None: there are none. Needs the extra
-    `traces`."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
 
     @field_validator("upstreams", mode="before")
     @classmethod
@@ -119,11 +101,6 @@ class SidecarSettings(Loaded):
         if len(set(value)) != len(value):
             raise ValueError("each may be named once")
         return value
-
-    @field_validator("listen", "http_listen")
-    @classmethod
-    def _is_an_address(cls, value: str, info: ValidationInfo) -> str:
-        return listen_address(value, unix=info.field_name == "listen")
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from pdp.audit.segments import sync_directory
+
 
 class CursorFile:
     """A cursor in a file, for one process at a time. Replaced atomically, and synced."""
@@ -62,12 +64,3 @@ class CursorFile:
             os.close(descriptor)
         new.replace(self._path)
         sync_directory(self._path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes new names in a directory durable. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

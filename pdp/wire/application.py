@@ -168,9 +168,7 @@ class Application:
             self._wakes,
             lambda body: send({"type": "http.response.body", "body": body, "more_body": True}),
         )
-        await send({"type": "http.response.body", "body": b""})
-        trailers = (_OK,) if refusal is None else status_headers(refusal)
-        await send({"type": "http.response.trailers", "headers": trailers})
+        await _end(send, refusal)
 
     async def _dialog(
         self, method: DialogMethod, head: Head, receive: Receive, send: Send
@@ -197,13 +195,11 @@ class Application:
             refusal = self._pipeline.refuse(method, DeadlineExceeded("the stream took too long"))
         except PdpError as error:
             refusal = self._pipeline.refuse(method, error)
-        if not started and refusal is not None:
-            return refusal
         if not started:
+            if refusal is not None:
+                return refusal
             await send(_START)
-        await send({"type": "http.response.body", "body": b""})
-        trailers = (_OK,) if refusal is None else status_headers(refusal)
-        await send({"type": "http.response.trailers", "headers": trailers})
+        await _end(send, refusal)
         return None
 
     # --- Connect --------------------------------------------------------------------------------
@@ -245,6 +241,13 @@ async def _chunk(receive: Receive) -> tuple[bytes, bool]:
     if event["type"] == "http.disconnect":
         raise _LeftError
     return event.get("body", b""), event.get("more_body", False)
+
+
+async def _end(send: Send, refusal: Refusal | None) -> None:
+    """Ends a stream of messages with a status."""
+    await send({"type": "http.response.body", "body": b""})
+    trailers = (_OK,) if refusal is None else status_headers(refusal)
+    await send({"type": "http.response.trailers", "headers": trailers})
 
 
 async def _send_status(send: Send, refusal: Refusal) -> None:

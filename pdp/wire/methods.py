@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from pdp.concurrency.waiting import in_pool
 from pdp.settings import Capability
@@ -95,6 +97,20 @@ class DialogMethod:
 
 
 AnyMethod: TypeAlias = Method | StreamMethod | DialogMethod
+
+
+def message_types(service: str, name: str) -> tuple[type[Message], type[Message]]:
+    """The request and the response of a method of the contract. Raises KeyError for another."""
+    found = Default().FindMethodByName(f"{service}.{name}")
+    return GetMessageClass(found.input_type), GetMessageClass(found.output_type)
+
+
+def rpc(
+    service: str, name: str, access: Access, answer: Answerer, request_bytes_max: int
+) -> Method:
+    """A unary RPC of the contract, which knows its request. Raises KeyError for another."""
+    request, _ = message_types(service, name)
+    return Method(service, name, access, request, answer, request_bytes_max)
 
 
 def blocking(pool: ThreadPoolExecutor, answer: Callable[[Any, Caller], Message]) -> Answerer:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import grpc
 from google.protobuf import any_pb2, message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from pdpapi.v1.error_reason_pb2 import ErrorReason
+from pdpapi.v1 import error_reason_pb2 as pb
 
 from pdp import errors
 
@@ -36,61 +36,39 @@ _FRAME_BYTES = 4
 _PRINTABLE = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
+_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
-STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, ErrorReason.ValueType]] = {
-    errors.InvalidRequest: (_INVALID, ErrorReason.ERROR_REASON_REQUEST_INVALID),
-    errors.InvalidPolicy: (_INVALID, ErrorReason.ERROR_REASON_POLICY_INVALID),
-    errors.LimitExceeded: (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        ErrorReason.ERROR_REASON_LIMIT_EXCEEDED,
-    ),
-    errors.NotFound: (grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_NOT_FOUND),
-    errors.AlreadyExists: (
-        grpc.StatusCode.ALREADY_EXISTS,
-        ErrorReason.ERROR_REASON_ALREADY_EXISTS,
-    ),
-    errors.BrokenReference: (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        ErrorReason.ERROR_REASON_REFERENCE_BROKEN,
-    ),
-    errors.RouteConflict: (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        ErrorReason.ERROR_REASON_ROUTE_CONFLICT,
-    ),
-    errors.FilterUnsupported: (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        ErrorReason.ERROR_REASON_FILTER_UNSUPPORTED,
-    ),
-    errors.RevisionChanged: (
-        grpc.StatusCode.ABORTED,
-        ErrorReason.ERROR_REASON_REVISION_CHANGED,
-    ),
+STATUSES: Mapping[type[errors.PdpError], tuple[grpc.StatusCode, pb.ErrorReason.ValueType]] = {
+    errors.InvalidRequest: (_INVALID, pb.ERROR_REASON_REQUEST_INVALID),
+    errors.InvalidPolicy: (_INVALID, pb.ERROR_REASON_POLICY_INVALID),
+    errors.LimitExceeded: (_EXHAUSTED, pb.ERROR_REASON_LIMIT_EXCEEDED),
+    errors.NotFound: (grpc.StatusCode.NOT_FOUND, pb.ERROR_REASON_NOT_FOUND),
+    errors.AlreadyExists: (grpc.StatusCode.ALREADY_EXISTS, pb.ERROR_REASON_ALREADY_EXISTS),
+    errors.BrokenReference: (_PRECONDITION, pb.ERROR_REASON_REFERENCE_BROKEN),
+    errors.RouteConflict: (_PRECONDITION, pb.ERROR_REASON_ROUTE_CONFLICT),
+    errors.FilterUnsupported: (_PRECONDITION, pb.ERROR_REASON_FILTER_UNSUPPORTED),
+    errors.RevisionChanged: (grpc.StatusCode.ABORTED, pb.ERROR_REASON_REVISION_CHANGED),
     errors.CallerUnauthenticated: (
         grpc.StatusCode.UNAUTHENTICATED,
-        ErrorReason.ERROR_REASON_CALLER_UNAUTHENTICATED,
+        pb.ERROR_REASON_CALLER_UNAUTHENTICATED,
     ),
     errors.CallerNotAllowed: (
         grpc.StatusCode.PERMISSION_DENIED,
-        ErrorReason.ERROR_REASON_CALLER_NOT_ALLOWED,
+        pb.ERROR_REASON_CALLER_NOT_ALLOWED,
     ),
-    errors.DatabaseUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_DATABASE_UNAVAILABLE),
-    errors.FactsStale: (_UNAVAILABLE, ErrorReason.ERROR_REASON_FACTS_STALE),
-    errors.RevisionNotReached: (_UNAVAILABLE, ErrorReason.ERROR_REASON_REVISION_NOT_REACHED),
-    errors.KeysUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_KEYS_UNAVAILABLE),
-    errors.AuditUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_AUDIT_UNAVAILABLE),
-    errors.ShuttingDown: (_UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
-    errors.UpstreamUnavailable: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_UNAVAILABLE),
-    errors.UpstreamRefused: (_UNAVAILABLE, ErrorReason.ERROR_REASON_UPSTREAM_REFUSED),
-    errors.DeadlineExceeded: (
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
-    ),
-    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_OVERLOADED),
-    errors.ShareExceeded: (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        ErrorReason.ERROR_REASON_SHARE_EXCEEDED,
-    ),
+    errors.DatabaseUnavailable: (_UNAVAILABLE, pb.ERROR_REASON_DATABASE_UNAVAILABLE),
+    errors.FactsStale: (_UNAVAILABLE, pb.ERROR_REASON_FACTS_STALE),
+    errors.RevisionNotReached: (_UNAVAILABLE, pb.ERROR_REASON_REVISION_NOT_REACHED),
+    errors.KeysUnavailable: (_UNAVAILABLE, pb.ERROR_REASON_KEYS_UNAVAILABLE),
+    errors.AuditUnavailable: (_UNAVAILABLE, pb.ERROR_REASON_AUDIT_UNAVAILABLE),
+    errors.ShuttingDown: (_UNAVAILABLE, pb.ERROR_REASON_SHUTTING_DOWN),
+    errors.UpstreamUnavailable: (_UNAVAILABLE, pb.ERROR_REASON_UPSTREAM_UNAVAILABLE),
+    errors.UpstreamRefused: (_UNAVAILABLE, pb.ERROR_REASON_UPSTREAM_REFUSED),
+    errors.DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, pb.ERROR_REASON_DEADLINE_EXCEEDED),
+    errors.Overloaded: (_EXHAUSTED, pb.ERROR_REASON_OVERLOADED),
+    errors.ShareExceeded: (_EXHAUSTED, pb.ERROR_REASON_SHARE_EXCEEDED),
 }
 
 
@@ -152,15 +130,15 @@ def bounded(status: status_pb2.Status) -> status_pb2.Status:
 
 def bug_status(request_id: str) -> tuple[grpc.StatusCode, status_pb2.Status]:
     """The status of an exception that is not a typed error."""
-    info = _error_info(ErrorReason.ERROR_REASON_INTERNAL, {"request_id": request_id})
+    info = _error_info(pb.ERROR_REASON_INTERNAL, {"request_id": request_id})
     code = grpc.StatusCode.INTERNAL
     return code, _status(code, f"internal error; request {request_id}", [info])
 
 
 def _error_info(
-    reason: ErrorReason.ValueType, metadata: Mapping[str, str]
+    reason: pb.ErrorReason.ValueType, metadata: Mapping[str, str]
 ) -> error_details_pb2.ErrorInfo:
-    name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+    name = pb.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
     return error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=_values(metadata))
 
 

@@ -197,7 +197,7 @@ def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> Non
             follower.wait(10)
             assert follower.stdout is not None
             follower.stdout.close()
-        assert [one["decision_id"] for one in seen] == [
+        assert [record["decision_id"] for record in seen] == [
             answers[0].decision_id,
             answers[2].decision_id,
         ]

@@ -114,7 +114,7 @@ def test_the_file_is_for_its_owner_alone_and_one_that_others_may_read_is_refused
         os.umask(old)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    assert [one.name for one in file.parent.iterdir()] == ["profiles.json"]
+    assert [path.name for path in file.parent.iterdir()] == ["profiles.json"]
     for mode in (0o640, 0o604, 0o620, 0o602):
         file.chmod(mode)
         refused = run("whoami")

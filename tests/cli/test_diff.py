@@ -34,10 +34,13 @@ def test_a_file_and_the_server_with_the_same_content_are_equal(
 @pytest.mark.usefixtures("files")
 def test_the_answers_that_change_are_counted_with_examples(run: Run) -> None:
     done = run("diff", "stored.yaml", "candidate.yaml", "--effective", "-o", "json")
-    changes = {(one["permission"], one["after"]): one for one in json.loads(done.out)["changes"]}
+    changes = {
+        (change["permission"], change["after"]): change
+        for change in json.loads(done.out)["changes"]
+    }
     edit = changes["course:edit", "allow"]
     assert (edit["users"], edit["answers"], edit["before"]) == (1, 2, "deny")
-    examples = {one["resource"]: one for one in edit["examples"]}
+    examples = {example["resource"]: example for example in edit["examples"]}
     assert examples.keys() == {"course:biology", None}, "without a resource nothing is archived"
     example = examples["course:biology"]
     assert example["user"] == "user_ivan"

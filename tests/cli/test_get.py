@@ -104,7 +104,7 @@ def test_json_and_yaml_give_back_hostile_texts_as_they_are(at: Run) -> None:
     as_json = at("get", "users", "-o", "json")
     as_yaml = at("get", "users", "-o", "yaml")
     objects = [json.loads(line) for line in as_json.out.splitlines()]
-    assert [one["name"] for one in objects if "hostile" in one["id"]] == HOSTILE
+    assert [shown["name"] for shown in objects if "hostile" in shown["id"]] == HOSTILE
     assert list(yaml.safe_load_all(as_yaml.out)) == objects
     # Read without types, each text is written plain only if no YAML could take it otherwise.
     assert as_json.out.isascii()
@@ -205,7 +205,7 @@ def test_watch_prints_what_is_there_and_then_each_change(tmp_path: Path) -> None
 
         try:
             first = [event() for _ in range(3)]
-            assert [one[:2] for one in first] == [
+            assert [row[:2] for row in first] == [
                 ("ADDED", "user_ada"),
                 ("ADDED", "user_ivan"),
                 ("ADDED", "user_sam"),

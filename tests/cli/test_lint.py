@@ -43,7 +43,7 @@ def test_a_file_that_is_refused_has_status_2(run: Run, file: Path) -> None:
 
 def test_json_names_what_is_silenced_and_why(run: Run, file: Path) -> None:
     found = json.loads(run("lint", str(file), "-o", "json").out)
-    assert [(one["rule"], one["line"], one["silenced"]) for one in found] == [
+    assert [(item["rule"], item["line"], item["silenced"]) for item in found] == [
         ("role-unheld", 4, None),
         ("grant-never-ends", 7, "staff"),
     ]

@@ -85,8 +85,8 @@ def test_the_list_shows_hostile_ids_as_they_are_and_their_controls_escaped(at: R
 
 def test_one_record_and_json_and_what_follows_are_as_safe(at: Run) -> None:
     lines = [json.loads(line) for line in shown(at("audit", "list", "--json")).splitlines()]
-    assert {one["permission"] for one in lines} >= {*MARKUP, *CONTROLS}
-    fields = [shown(at("audit", "show", one["decision_id"])) for one in lines]
+    assert {line["permission"] for line in lines} >= {*MARKUP, *CONTROLS}
+    fields = [shown(at("audit", "show", line["decision_id"])) for line in lines]
     assert any("\npermission: [conceal]x\n" in text for text in fields)
     assert any("\npermission: a\\u202eb\\u2066c\\u200d\n" in text for text in fields)
     followed = shown(at("audit", "list", "--after", "start"))

@@ -56,7 +56,7 @@ def test_recorded_decisions_flip_as_the_candidate_says_and_no_secret_is_recorded
         assert (done.status, json.loads(done.out)["flipped"]) == (0, 0)
         done = when_shipped(run, 4, str(candidate))
         assert done.status == 1
-        flips = {one["permission"]: one for one in json.loads(done.out)["flips"]}
+        flips = {flip["permission"]: flip for flip in json.loads(done.out)["flips"]}
         assert flips.keys() == {"report:view", "course:edit"}
         assert flips["course:edit"]["examples"] == [denied.decision_id]
         assert flips["course:edit"]["after"] == "allow"

@@ -41,12 +41,12 @@ def test_a_candidate_changes_no_answer_and_its_flips_are_counted_and_listed(
 
         eventually(asked)
         found = report(run)
-        flips = {one["permission"]: one for one in found["flips"]}
+        flips = {flip["permission"]: flip for flip in found["flips"]}
         assert (flips["course:edit"]["effect"], flips["report:view"]["effect"]) == ("allow", "deny")
         assert flips["course:edit"]["rule_after"].startswith("INSTRUCTOR.allow.course:edit")
         example = flips["course:edit"]["examples"][0]
         assert (example["user"], example["resource"]) == ("user_ivan", "course:biology")
-        assert found["flipped"] == sum(one["count"] for one in found["flips"])
+        assert found["flipped"] == sum(flip["count"] for flip in found["flips"])
         assert found["decided"] > found["flipped"]
         text = run("shadow", "report").out
         assert "course:edit: deny -> allow (" in text

@@ -37,8 +37,8 @@ def silent_server() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(10)
-        for one in connections:
-            one.close()
+        for connection in connections:
+            connection.close()
 
 
 def test_errors_are_coloured_on_a_terminal_and_not_if_no_color_is_set(

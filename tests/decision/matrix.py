@@ -112,7 +112,7 @@ def _resources_of(
 ) -> Iterator[tuple[str, Resource | None]]:
     kind = permission.partition(":")[0]
     yield "no resource", None
-    stored = [one.id for one in document.resources or () if one.type == kind]
+    stored = [resource.id for resource in document.resources or () if resource.type == kind]
     for id_ in [*stored, NOT_STORED] if stored else ():
         yield f"{kind} {id_}", Resource(kind, id_)
 

@@ -238,8 +238,8 @@ def ratios(chance: random.Random, number: int) -> Iterator[tuple[str, float]]:
         program = program_of(source)
         searches = [question(100, 5_000), question(900, 500), question(2, 60_000)]
         asks = [
-            ({}, {"context": one["context"], "resource.attributes": one["attributes"]})
-            for one in searches
+            ({}, {"context": search["context"], "resource.attributes": search["attributes"]})
+            for search in searches
         ]
         for asked in asks if source == SEARCH else questions(chance, 3):
             charged = estimated(program, asked)

@@ -240,7 +240,7 @@ def test_a_grant_on_a_resource_reaches_what_is_below_it_and_nothing_else():
     principal = resolve_principal(policy, TOKEN, facts, OrganizationFacts("org_1", ()), NOW)
 
     def effect(permission, *resources):
-        chain = tuple(ResourceFacts(one, ()) for one in resources)
+        chain = tuple(ResourceFacts(resource, ()) for resource in resources)
         question = Question(permission, resources[0] if resources else None)
         return decide(principal, question, chain).effect
 

@@ -158,7 +158,11 @@ def test_a_condition_that_is_too_expensive_is_not_evaluated_part_by_part():
 
 def test_a_fresher_factor_is_suggested_with_the_age_that_is_enough():
     situation = asked_about("actor.second_factor_minutes <= 10.0")
-    (changes,) = [one for one in explain(situation).would_allow if one[0].kind is ChangeKind.FACTOR]
+    (changes,) = [
+        changes
+        for changes in explain(situation).would_allow
+        if changes[0].kind is ChangeKind.FACTOR
+    ]
     assert [change.text for change in changes] == ["verify the second factor within 10 minutes"]
 
 
@@ -281,7 +285,7 @@ def outcome(explanation: Explanation):
     """What the reader can know: which rule kept from allowing is a matter of the reason's order."""
     decision = explanation.decision
     decided = (Reason.ALLOWED_BY_RULE, Reason.DENIED_BY_RULE)
-    deny_rules = [one for one in explanation.tree.children if one.kind is StepKind.DENY_RULES]
+    deny_rules = [child for child in explanation.tree.children if child.kind is StepKind.DENY_RULES]
     failed = {
         step.id
         for section in deny_rules

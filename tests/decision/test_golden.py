@@ -27,7 +27,9 @@ UNDECIDED = {
 def test_the_matrix_shows_an_allow_and_a_denial_of_each_permission_and_role(name: str):
     document = matrix.document_of(matrix.POLICIES[name])
     cells = list(matrix.cells_of(document))
-    assert {cell.permission for cell in cells} == {one.name for one in document.permissions}
+    assert {cell.permission for cell in cells} == {
+        permission.name for permission in document.permissions
+    }
     assert {cell.role for cell in cells} == {
         matrix.NO_ROLE,
         *(role.name for role in document.roles),

@@ -132,9 +132,9 @@ def test_what_is_not_known_of_the_organization_never_allows(seed):
     world = random_world(random)
     asked = replace(random_question(random), resource=random.choice(REFS))
     grants = [
-        one
-        for one in world.grants
-        if not (isinstance(one.subject, ToUser) and isinstance(one.scope, OnResource))
+        grant
+        for grant in world.grants
+        if not (isinstance(grant.subject, ToUser) and isinstance(grant.scope, OnResource))
     ]
     world = replace(world, grants=grants, resource_types=[])
 
@@ -145,7 +145,7 @@ def test_what_is_not_known_of_the_organization_never_allows(seed):
         return ask(replace(world, resources=resources), asked)
 
     if allows(in_organization(None)):
-        assert all(allows(in_organization(one)) for one in ORGANIZATIONS)
+        assert all(allows(in_organization(organization)) for organization in ORGANIZATIONS)
 
 
 @in_worlds(10_000, sample=150)
@@ -153,8 +153,13 @@ def test_a_stricter_resource_type_never_allows(seed):
     random = Random(seed)
     world = random_world(random)
     asked = random_question(random)
-    strict = [replace(one, tenancy=Tenancy.ORGANIZATION) for one in world.resource_types]
-    stored = [replace(one, stored_required=True) for one in world.resource_types]
+    strict = [
+        replace(resource_type, tenancy=Tenancy.ORGANIZATION)
+        for resource_type in world.resource_types
+    ]
+    stored = [
+        replace(resource_type, stored_required=True) for resource_type in world.resource_types
+    ]
     for types in (strict, stored):
         less = replace(world, resource_types=types)
         assert not (denies(ask(world, asked)) and allows(ask(less, asked)))
@@ -198,8 +203,8 @@ def test_a_policy_that_was_changed_decides_like_one_built_afresh(seed):
     world, later = random_world(random), random_world(random)
     policy = policy_of(world)
     asked = [random_question(random) for _ in range(4)]
-    for one in asked:
-        ask(world, one, policy)  # what is found here must not outlive the change
+    for question in asked:
+        ask(world, question, policy)  # what is found here must not outlive the change
     after = replace(
         world,
         roles=later.roles,
@@ -209,7 +214,7 @@ def test_a_policy_that_was_changed_decides_like_one_built_afresh(seed):
         organization_permissions=later.organization_permissions,
         resource_types=later.resource_types,
     )
-    after.permissions = [one for one in later.permissions if random.random() < 0.9]
+    after.permissions = [permission for permission in later.permissions if random.random() < 0.9]
     changed = policy.with_changes(
         2,
         [*after.permissions, *after.roles, *after.rules, *after.grants, *after.resource_types],
@@ -223,9 +228,10 @@ def test_a_policy_that_was_changed_decides_like_one_built_afresh(seed):
     )
     afresh = replace(policy_of(after), revision=2)
     assert contents(changed) == contents(afresh)
-    for one in asked:
-        assert ask(after, one, changed) == ask(after, one, afresh)
-        assert ask(world, one, policy) == ask(world, one)  # the old one stays what it was
+    for question in asked:
+        assert ask(after, question, changed) == ask(after, question, afresh)
+        # the old policy stays what it was
+        assert ask(world, question, policy) == ask(world, question)
 
 
 def allows(decision):
@@ -239,16 +245,16 @@ def denies(decision):
 def keys(world):
     return [
         *(
-            (type(one), one.name)
-            for one in (*world.permissions, *world.roles, *world.resource_types)
+            (type(entity), entity.name)
+            for entity in (*world.permissions, *world.roles, *world.resource_types)
         ),
-        *((type(one), one.id) for one in (*world.rules, *world.grants)),
+        *((type(entity), entity.id) for entity in (*world.rules, *world.grants)),
     ]
 
 
 def contents(policy):
     grants = {role: policy.grants_to(role) for role in ("org:admin", "org:member")}
-    assert all(isinstance(one, Grant) for some in grants.values() for one in some)
+    assert all(isinstance(item, Grant) for some in grants.values() for item in some)
     maps = (
         policy.permissions,
         policy.roles,
@@ -257,4 +263,9 @@ def contents(policy):
         policy.resource_types,
     )
     permissions = policy.organization_permissions
-    return [dict(one.items()) for one in maps], grants, [len(one) for one in maps], permissions
+    return (
+        [dict(attributes.items()) for attributes in maps],
+        grants,
+        [len(attributes) for attributes in maps],
+        permissions,
+    )

@@ -137,4 +137,4 @@ def test_the_worlds_meet_step_ups():
         stepped(situation_of(world_of_factors(random), random_question(random)))
         for random in map(Random, range(3_000))
     ]
-    assert sum(one is not None for one in found) > 20
+    assert sum(item is not None for item in found) > 20

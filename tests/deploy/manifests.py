@@ -33,7 +33,7 @@ class Part:
 
 
 def documents(path: Path) -> list[Document]:
-    return [one for one in yaml.safe_load_all(path.read_text()) if one]
+    return [manifest for manifest in yaml.safe_load_all(path.read_text()) if manifest]
 
 
 def parse_command(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -116,16 +116,18 @@ class Cluster:
     objects: Sequence[Document]
 
     def of_kind(self, *kinds: str) -> list[Document]:
-        return [one for one in self.objects if one["kind"] in kinds]
+        return [manifest for manifest in self.objects if manifest["kind"] in kinds]
 
     def named(self, kind: str, name: str) -> Document:
-        (found,) = (one for one in self.of_kind(kind) if one["metadata"]["name"] == name)
+        (found,) = (
+            manifest for manifest in self.of_kind(kind) if manifest["metadata"]["name"] == name
+        )
         return found
 
     def pods(self) -> Iterator[tuple[Document, Document]]:
         """Each object that makes pods, and the template's `spec`."""
-        for one in self.of_kind("Deployment", "StatefulSet", "Job"):
-            yield one, one["spec"]["template"]["spec"]
+        for manifest in self.of_kind("Deployment", "StatefulSet", "Job"):
+            yield manifest, manifest["spec"]["template"]["spec"]
 
     def selected(self, selector: Mapping[str, str]) -> list[Document]:
         """The objects whose pods have these labels."""
@@ -141,7 +143,9 @@ class Cluster:
     def config(self, name: str) -> Mapping[str, str]:
         """The content of a ConfigMap; empty if another program makes it."""
         found = [
-            one["data"] for one in self.of_kind("ConfigMap") if one["metadata"]["name"] == name
+            manifest["data"]
+            for manifest in self.of_kind("ConfigMap")
+            if manifest["metadata"]["name"] == name
         ]
         return found[0] if found else {}
 
@@ -159,7 +163,7 @@ class Cluster:
             value = self.secret(source["name"], source["key"]) if source else variable["value"]
             environment[variable["name"]] = value
         files = {}
-        volumes = {one["name"]: one for one in pod.get("volumes", ())}
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", ())}
         for mount in container.get("volumeMounts", ()):
             source = volumes.get(mount["name"], {}).get("configMap")
             if source:
@@ -176,7 +180,9 @@ def containers(pod: Document) -> list[Document]:
 def kustomized(directory: Path) -> Cluster:
     """The objects that `kubectl apply -k` sends, except for the names of generated ConfigMaps."""
     (kustomization,) = documents(directory / "kustomization.yaml")
-    objects = [one for name in kustomization["resources"] for one in documents(directory / name)]
+    objects = [
+        document for name in kustomization["resources"] for document in documents(directory / name)
+    ]
     for generated in kustomization["configMapGenerator"]:
         data = {name: (directory / name).read_text() for name in generated["files"]}
         objects.append(
@@ -187,13 +193,13 @@ def kustomized(directory: Path) -> Cluster:
                 "data": data,
             }
         )
-    for one in objects:
-        if one["kind"] != "Namespace":
-            one["metadata"].setdefault("namespace", kustomization["namespace"])
+    for manifest in objects:
+        if manifest["kind"] != "Namespace":
+            manifest["metadata"].setdefault("namespace", kustomization["namespace"])
     return Cluster(objects)
 
 
 def secret_values(objects: Sequence[Document]) -> Iterator[str]:
-    for one in objects:
-        yield from one.get("stringData", {}).values()
-        yield from (base64.b64decode(value).decode() for value in one.get("data", {}).values())
+    for manifest in objects:
+        yield from manifest.get("stringData", {}).values()
+        yield from (base64.b64decode(value).decode() for value in manifest.get("data", {}).values())

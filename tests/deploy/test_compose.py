@@ -131,10 +131,12 @@ def test_what_a_service_waits_for_comes_to_that_state() -> None:
             else:
                 assert wanted["condition"] == "service_healthy"
                 assert "healthcheck" in SERVICES[name] or name in OURS
-    mounted = {one.partition(":")[0] for service in SERVICES.values() for one in _volumes(service)}
+    mounted = {
+        volume.partition(":")[0] for service in SERVICES.values() for volume in _volumes(service)
+    }
     assert mounted == set(COMPOSE["volumes"])
     # Two logs in one directory: the second replica would not start.
-    own = [one for service in SERVICES.values() for one in _volumes(service)]
+    own = [volume for service in SERVICES.values() for volume in _volumes(service)]
     assert len(own) == len(set(own))
 
 

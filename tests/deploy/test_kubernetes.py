@@ -35,7 +35,7 @@ from tests.deploy.manifests import (
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 EXAMPLES = sorted((KUBERNETES / "examples").glob("*.yaml"))
 SERVICE = kustomized(KUBERNETES)
-ALL = Cluster([*SERVICE.objects, *(one for path in EXAMPLES for one in documents(path))])
+ALL = Cluster([*SERVICE.objects, *(document for path in EXAMPLES for document in documents(path))])
 PAGES = re.findall(
     r"```yaml\n(apiVersion: .*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL
 )
@@ -64,26 +64,28 @@ def test_every_object_is_one_that_kubernetes_knows(version: str) -> None:
     pages = [yaml.safe_load(page) for page in PAGES]
     assert len(ALL.objects) > 10
     assert pages
-    for one in (*ALL.objects, *pages):
-        kubernetes_validate.validate(one, version, strict=True)
+    for manifest in (*ALL.objects, *pages):
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def _container(one: Document) -> Document:
-    found: Document = one["spec"]["template"]["spec"]["containers"][0]
+def _container(manifest: Document) -> Document:
+    found: Document = manifest["spec"]["template"]["spec"]["containers"][0]
     return found
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda one: one["spec"].update(replicas="2"),
-        lambda one: one["spec"].update(replica=2),
-        lambda one: one["spec"].pop("selector"),
-        lambda one: _container(one).update(readynessProbe={}),
-        lambda one: _container(one)["readinessProbe"]["httpGet"].pop("port"),
-        lambda one: _container(one)["env"][0].update(value=1),
-        lambda one: _container(one)["securityContext"].update(readOnlyRootFileSystem=True),
-        lambda one: _container(one)["resources"].update(limit={}),
+        lambda manifest: manifest["spec"].update(replicas="2"),
+        lambda manifest: manifest["spec"].update(replica=2),
+        lambda manifest: manifest["spec"].pop("selector"),
+        lambda manifest: _container(manifest).update(readynessProbe={}),
+        lambda manifest: _container(manifest)["readinessProbe"]["httpGet"].pop("port"),
+        lambda manifest: _container(manifest)["env"][0].update(value=1),
+        lambda manifest: _container(manifest)["securityContext"].update(
+            readOnlyRootFileSystem=True
+        ),
+        lambda manifest: _container(manifest)["resources"].update(limit={}),
     ],
 )
 def test_the_checker_refuses_what_kubernetes_would(spoil: Callable[[Document], object]) -> None:
@@ -112,7 +114,7 @@ def test_containers_of_ours_run_a_command_with_settings_that_it_takes(
         return
     assert not unknown_variables(part.environment, SETTINGS[command])
     settings = load_settings(part, tmp_path)
-    ports = {one["containerPort"] for one in container["ports"]}
+    ports = {port["containerPort"] for port in container["ports"]}
     assert ports == {
         int(address.rpartition(":")[2])
         for address in (settings.listen, settings.http_listen)
@@ -121,8 +123,8 @@ def test_containers_of_ours_run_a_command_with_settings_that_it_takes(
     # Probes come from the node.
     assert not is_loopback_address(settings.http_listen)
     # The image's file system is read-only: what is written or read is on a volume.
-    mounts = {one["mountPath"] for one in container["volumeMounts"]}
-    assert any(settings.audit_directory.is_relative_to(one) for one in mounts)
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert any(settings.audit_directory.is_relative_to(mount) for mount in mounts)
     for file in files_of(settings):
         assert str(file.parent) in mounts
     assert not settings.insecure
@@ -149,7 +151,7 @@ def test_the_sidecar_is_native_and_shares_its_socket_with_the_application() -> N
     assert "startupProbe" in sidecar
     assert {"name": "pdp-socket", "mountPath": "/run/pdp"} in sidecar["volumeMounts"]
     assert {"name": "pdp-socket", "mountPath": "/run/pdp"} in application["volumeMounts"]
-    (volume,) = (one for one in pod["volumes"] if one["name"] == "pdp-socket")
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "pdp-socket")
     assert volume["emptyDir"]["medium"] == "Memory"
     # Two users, and the one group for which the socket is.
     assert sidecar["securityContext"]["runAsUser"] != application["securityContext"]["runAsUser"]
@@ -162,7 +164,7 @@ def test_the_sidecar_asks_the_service_and_may(tmp_path: Path) -> None:
     assert isinstance(sidecar, SidecarSettings)
     service = SERVICE.named("Service", "pdp")
     name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
-    port = next(one["port"] for one in service["spec"]["ports"] if one["name"] == "grpc")
+    port = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc")
     assert sidecar.upstreams == (f"dns:///{name}:{port}",)
     assert service["spec"]["clusterIP"] == "None"
     (part,) = (part for _, _, part in PARTS if part.command[0] == "serve")
@@ -177,7 +179,7 @@ def test_the_sidecar_asks_the_service_and_may(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("pod", "container", "part"), PARTS, ids=name_of)
 def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: Part) -> None:
     source = (ROOT / "pdp" / "http" / "application.py").read_text()
-    ports = {one["name"] for one in container.get("ports", ())}
+    ports = {port["name"] for port in container.get("ports", ())}
     probes = {kind: container[kind] for kind in container if kind.endswith("Probe")}
     for probe in probes.values():
         assert f'Route("{probe["httpGet"]["path"]}"' in source
@@ -185,9 +187,9 @@ def test_probes_ask_for_what_is_there(pod: Document, container: Document, part: 
     if probes:
         assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
         # A pod that is not ready must not be restarted for it: the database may be away.
-        assert {probes[one]["httpGet"]["path"] for one in probes if one != "readinessProbe"} == {
-            "/healthz"
-        }
+        assert {
+            probes[probe]["httpGet"]["path"] for probe in probes if probe != "readinessProbe"
+        } == {"/healthz"}
 
 
 def test_the_ingress_of_the_docs_lets_nothing_but_webhooks_in() -> None:
@@ -210,8 +212,8 @@ def test_selectors_find_pods_and_ports_are_theirs() -> None:
         pod = owner["spec"]["template"]["spec"]
         named = {
             port["name"]: port["containerPort"]
-            for one in containers(pod)
-            for port in one.get("ports", ())
+            for container in containers(pod)
+            for port in container.get("ports", ())
         }
         for port in service["spec"]["ports"]:
             target = port.get("targetPort", port["port"])
@@ -226,8 +228,8 @@ def test_selectors_find_pods_and_ports_are_theirs() -> None:
         (owner,) = ALL.selected(policy["spec"]["podSelector"]["matchLabels"])
         names = {
             port["name"]
-            for one in owner["spec"]["template"]["spec"]["containers"]
-            for port in one["ports"]
+            for container in owner["spec"]["template"]["spec"]["containers"]
+            for port in container["ports"]
         }
         for rule in policy["spec"]["ingress"]:
             assert {port["port"] for port in rule["ports"]} <= names
@@ -263,16 +265,18 @@ def test_a_rollout_waits_until_guards_have_looked_again() -> None:
 def test_every_volume_that_is_mounted_is_there_and_the_other_way_round() -> None:
     for owner, pod in PODS:
         claimed = owner["spec"].get("volumeClaimTemplates", ())
-        there = {one["name"] for one in pod.get("volumes", ())}
-        there |= {one["metadata"]["name"] for one in claimed}
+        there = {volume["name"] for volume in pod.get("volumes", ())}
+        there |= {claim["metadata"]["name"] for claim in claimed}
         mounted = {
-            mount["name"] for one in containers(pod) for mount in one.get("volumeMounts", ())
+            mount["name"]
+            for container in containers(pod)
+            for mount in container.get("volumeMounts", ())
         }
         assert mounted == there
 
 
 def test_what_pods_refer_to_exists_or_is_documented_as_made_elsewhere() -> None:
-    here = {one["metadata"]["name"] for one in ALL.of_kind("ConfigMap", "Secret")}
+    here = {manifest["metadata"]["name"] for manifest in ALL.of_kind("ConfigMap", "Secret")}
     text = json.dumps([pod for _, pod in PODS])
     wanted = set(
         re.findall(r'"(?:secretName|(?:configMap|secretKeyRef)": {"name)": "([^"]+)"', text)
@@ -296,7 +300,7 @@ def test_pods_keep_the_restricted_pod_security_standard(owner: Document, pod: Do
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    kinds = {kind for one in pod.get("volumes", ()) for kind in one if kind != "name"}
+    kinds = {kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"}
     assert kinds <= {"configMap", "emptyDir", "secret"}
     for container in containers(pod):
         own = dict(container["securityContext"])

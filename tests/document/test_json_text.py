@@ -105,7 +105,9 @@ def test_duplicate_keys_are_reported_and_the_first_counts() -> None:
     text = '{"users": [{"id": "a",\n  "id": "b"}],\n "users": []}'
     with pytest.raises(InvalidPolicy) as caught:
         parse_document(text)
-    assert [(one.field, one.line, one.column) for one in caught.value.violations] == [
+    assert [
+        (violation.field, violation.line, violation.column) for violation in caught.value.violations
+    ] == [
         ("users[0].id", 2, 3),
         ("users", 3, 2),
     ]
@@ -119,7 +121,9 @@ def test_problems_of_meaning_have_their_places_too() -> None:
     text = '{\n\t"users": [\n\t\t{"id": 1, "email": "x"},\n\t\t{"id": "b", "colour": "red"}]\n}'
     with pytest.raises(InvalidPolicy) as caught:
         parse_document(text)
-    assert [(one.field, one.line, one.column) for one in caught.value.violations] == [
+    assert [
+        (violation.field, violation.line, violation.column) for violation in caught.value.violations
+    ] == [
         ("users[0].id", 3, 4),
         ("users[1].colour", 4, 15),
     ]

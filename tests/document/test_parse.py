@@ -147,7 +147,7 @@ users:
   - {id: u}
 colour: blue
 """)
-    assert [(one.line, one.field) for one in found] == [
+    assert [(item.line, item.field) for item in found] == [
         (2, "permissions[1]"),
         (6, "roles.A.allow[2].when"),
         (6, "roles.A.allow[0].permission"),
@@ -184,7 +184,7 @@ grants:
 resources:
   - {type: t, id: i, owner: x, parent: {type: t, id: i, id2: x}}
 """)
-    assert [(one.line, one.field) for one in found] == [
+    assert [(item.line, item.field) for item in found] == [
         (4, "roles.R.inherits"),
         (5, "roles.R.alow"),
         (8, "roles.R.allow[0].wen"),
@@ -259,7 +259,7 @@ def test_many_long_circles_are_reported_in_little_time_and_space():
     roles = "\n".join(f"  R{n}: {{inherits: [R{n + 1}, R0]}}" for n in range(2_000))
     found = problems(f"roles:\n{roles}\n  R2000: {{inherits: [R0]}}\n")
     assert len(found) <= VIOLATIONS_MAX + 1
-    assert max(len(one.description) for one in found) < 1_000
+    assert max(len(item.description) for item in found) < 1_000
 
 
 def test_the_longest_chain_of_roles_has_the_length_of_the_limit():
@@ -464,6 +464,6 @@ def test_a_section_of_another_shape_is_refused_with_a_line(section: str, value: 
     try:
         parse_document(f"\n{section}: {value}")
     except InvalidPolicy as error:
-        assert {one.line for one in error.violations} == {2}
+        assert {violation.line for violation in error.violations} == {2}
     else:
         pytest.fail("was taken for a policy")

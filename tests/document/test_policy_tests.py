@@ -29,7 +29,7 @@ def parsed(text: str, policy: str = POLICY):
 
 
 def outcomes(text: str):
-    return [bool(one.differences) for one in run_tests(parsed(text), NOW)]
+    return [bool(outcome.differences) for outcome in run_tests(parsed(text), NOW)]
 
 
 def problem_of(text: str) -> str:
@@ -84,7 +84,7 @@ given: {policy: p}
 checks: [{ask: {actor: user_1, permission: course:view}, expect: ALLOWED_BY_RULE}]
 """)
     (outcome,) = run_tests(file, NOW)
-    assert [one.field for one in outcome.differences] == ["decision", "reason"]
+    assert [difference.field for difference in outcome.differences] == ["decision", "reason"]
 
 
 def test_facts_are_added_to_the_policy():
@@ -199,7 +199,8 @@ tables:
       - {permission: course:view, expect: [deny, deny, deny]}
 """)
     plain, counted = (
-        [one.decision for one in run_tests(file, NOW, coverage)] for coverage in (None, Coverage())
+        [outcome.decision for outcome in run_tests(file, NOW, coverage)]
+        for coverage in (None, Coverage())
     )
     assert plain == counted
     both = zip(file.tests, plain, strict=True)

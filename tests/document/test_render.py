@@ -25,7 +25,7 @@ def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
 def test_an_old_yaml_reads_the_same_texts(document: PolicyDocument):
     """Text for us is text for other YAML tools."""
     tree = yaml.safe_load(render_document(document))
-    assert [one["id"] for one in tree["users"]] == [one.id for one in document.users or ()]
+    assert [user["id"] for user in tree["users"]] == [one.id for one in document.users or ()]
 
 
 def test_ids_that_follow_from_content_are_not_written():
@@ -71,9 +71,11 @@ def test_changes_are_ordered_so_that_what_is_referred_to_is_there():
         "permissions: [a:b]\nroles: {R: {allow: [a:b]}}\ngrants: [{role: R, user: u}]\n"
         "routes: {/a: a:b}\nresource_types: {a: {stored: required}}"
     )
-    created = [(one.action.value, one.kind) for one in differences(empty, wanted)]
+    created = [
+        (difference.action.value, difference.kind) for difference in differences(empty, wanted)
+    ]
     assert created == [("create", kind) for kind in KINDS_IN_ORDER]
-    gone = [(one.action.value, one.kind) for one in differences(wanted, empty)]
+    gone = [(difference.action.value, difference.kind) for difference in differences(wanted, empty)]
     assert gone == [("delete", kind) for kind in reversed(KINDS_IN_ORDER)]
 
 

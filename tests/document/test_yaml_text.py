@@ -68,9 +68,10 @@ def test_what_a_double_or_the_database_would_change_is_refused(text: str):
 def test_the_rest_of_yaml_is_refused_with_its_line(text: str, line: int, word: str):
     with pytest.raises(InvalidPolicy) as caught:
         parse_document(text)
-    assert any(one.line == line and word in one.description for one in caught.value.violations), (
-        caught.value.violations
-    )
+    assert any(
+        violation.line == line and word in violation.description
+        for violation in caught.value.violations
+    ), caught.value.violations
 
 
 @pytest.mark.parametrize(
@@ -102,4 +103,4 @@ def test_the_errors_of_a_bad_document_are_bounded(text: str) -> None:
     with pytest.raises(InvalidPolicy) as raised:
         parse_document(text)
     assert len(raised.value.violations) <= VIOLATIONS_MAX + 1
-    assert sum(len(one.field) for one in raised.value.violations) < 200_000
+    assert sum(len(violation.field) for violation in raised.value.violations) < 200_000

@@ -86,10 +86,10 @@ class Load:
         (`grpc.max_reconnect_backoff_ms` and its jitter). A rollout has to leave them this time."""
         return all(
             any(
-                one.raddr
-                and one.raddr.port == replica.port
-                and one.status == psutil.CONN_ESTABLISHED
-                for one in psutil.Process(pid).net_connections()
+                connection.raddr
+                and connection.raddr.port == replica.port
+                and connection.status == psutil.CONN_ESTABLISHED
+                for connection in psutil.Process(pid).net_connections()
             )
             for pid in self._pids
         )
@@ -144,7 +144,7 @@ def replicas_on(url: str, directory: Path, **settings: str) -> Iterator[list[Ser
 
 
 def target_of(replicas: Sequence[ServerProcess]) -> str:
-    return "ipv4:" + ",".join(f"127.0.0.1:{one.port}" for one in replicas)
+    return "ipv4:" + ",".join(f"127.0.0.1:{replica.port}" for replica in replicas)
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def sidecar_of(
     """A sidecar of all replicas: its target and process id."""
     own = directory / "sidecar"
     own.mkdir()
-    with running_sidecar(own, *(one.port for one in replicas), **settings) as (sidecar, _):
+    with running_sidecar(own, *(replica.port for replica in replicas), **settings) as (sidecar, _):
         yield sidecar.socket, sidecar.pids()[0]
 
 

@@ -72,7 +72,7 @@ def test_each_permission_is_allowed_or_denied(stubs: Stubs) -> None:
 def test_a_refused_token_gets_nothing_and_the_reason(stubs: Stubs) -> None:
     request = ListAllowedPermissionsRequest(resources=[ALGEBRA])
     answer = stubs.queries.ListAllowedPermissions(request, timeout=10)
-    assert [list(one.allowed) for one in answer.results] == [[]]
+    assert [list(result.allowed) for result in answer.results] == [[]]
     assert answer.refusal.reason == DECISION_REASON_TOKEN_MALFORMED
     assert answer.refusal.denial_kind == DENIAL_KIND_UNAUTHENTICATED
     assert not answer.HasField("actor")
@@ -134,10 +134,10 @@ def test_who_may_is_told_with_role_grant_rule_and_condition(stubs: Stubs) -> Non
     request = ListAllowedActorsRequest(permission="course:edit", resource=ALGEBRA)
     answer = stubs.queries.ListAllowedActors(request, timeout=10)
     ways = {
-        (one.user_id, one.organization_id): [
-            (path.role, path.rule_id, path.condition) for path in one.allowed_by
+        (actor.user_id, actor.organization_id): [
+            (path.role, path.rule_id, path.condition) for path in actor.allowed_by
         ]
-        for one in answer.actors
+        for actor in answer.actors
     }
     assert ways == {
         ("user_ada", ORGANIZATION): [("ADMIN", "ADMIN.allow.course:*", "")],
@@ -149,15 +149,15 @@ def test_who_may_is_told_with_role_grant_rule_and_condition(stubs: Stubs) -> Non
             )
         ],
     }
-    assert all(path.grant_id for one in answer.actors for path in one.allowed_by)
+    assert all(path.grant_id for actor in answer.actors for path in actor.allowed_by)
     first = stubs.queries.ListAllowedActors(
         ListAllowedActorsRequest(permission="course:edit", resource=ALGEBRA, page_size=1),
         timeout=10,
     )
-    assert [one.user_id for one in first.actors] == ["user_ada"]
+    assert [actor.user_id for actor in first.actors] == ["user_ada"]
     request.page_token = first.next_page_token
     rest = stubs.queries.ListAllowedActors(request, timeout=10)
-    assert [one.user_id for one in rest.actors] == ["user_ivan"]
+    assert [actor.user_id for actor in rest.actors] == ["user_ivan"]
 
 
 def test_a_query_is_one_record_and_says_its_method(stubs: Stubs) -> None:
@@ -170,7 +170,7 @@ def test_a_query_is_one_record_and_says_its_method(stubs: Stubs) -> None:
         listed = stubs.audit.ListDecisions(
             ListDecisionsRequest(user_id="user_sam", permission="course:delete"), timeout=10
         )
-        return [one for one in listed.decisions if one.query]
+        return [decision for decision in listed.decisions if decision.query]
 
     eventually(records)
     (record,) = records()
@@ -261,7 +261,7 @@ def test_the_commands_print_tables_and_json(server: ServerProcess) -> None:
     assert answer["allowed"] == ["course:create", "course:edit", "course:view"]
     assert lines("resources", "course:edit") == ["id", "algebra", "latin"]
     listed = map(json.loads, lines("resources", "course:view", "course", "-o", "json"))
-    assert [one["id"] for one in listed] == ["algebra", "biology", "latin"]
+    assert [row["id"] for row in listed] == ["algebra", "biology", "latin"]
     assert lines("resources", "course:view", "--limit", "1") == ["id", "algebra"]
     (one,) = map(json.loads, lines("actors", "report:view", "-o", "json"))
     assert (one["user_id"], one["organization_id"]) == ("user_ada", ORGANIZATION)
@@ -290,6 +290,6 @@ def test_a_denied_query_is_found_as_a_denial(stubs: Stubs) -> None:
         listed = stubs.audit.ListDecisions(
             ListDecisionsRequest(user_id="user_stranger", decision=DECISION_DENY), timeout=10
         )
-        return [one.decision_id for one in listed.decisions] == [answer.query_id]
+        return [decision.decision_id for decision in listed.decisions] == [answer.query_id]
 
     eventually(found)

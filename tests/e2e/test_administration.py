@@ -129,7 +129,7 @@ def test_an_entity_is_created_read_listed_replaced_and_deleted(
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
     field = re.sub("(?<=[a-z])(?=[A-Z])", "_", kind).lower()
-    key_fields = [one.name for one in getattr(pb, f"Get{kind}Request").DESCRIPTOR.fields]
+    key_fields = [field.name for field in getattr(pb, f"Get{kind}Request").DESCRIPTOR.fields]
     key = {name: getattr(first, name) for name in key_fields}
 
     created = call(stubs, f"Create{kind}", **{field: first})
@@ -196,7 +196,10 @@ def test_what_is_malformed_is_refused_by_the_name_of_its_field(
 def test_a_dry_run_says_what_apply_then_does(administered: Stubs) -> None:
     document = "permissions: [a:b]\nroles: {A: {allow: [a:b]}}\ngrants: []\n"
     dry = call(administered, "Apply", document=document, dry_run=True)
-    assert {(one.kind, one.key) for one in dry.changes} >= {("permission", "a:b"), ("role", "A")}
+    assert {(change.kind, change.key) for change in dry.changes} >= {
+        ("permission", "a:b"),
+        ("role", "A"),
+    }
     done = call(administered, "Apply", document=document)
     assert list(done.changes) == list(dry.changes)
     assert done.revision == dry.revision + 1
@@ -269,5 +272,5 @@ def test_apply_returns_warnings_and_nothing_is_refused_for_them(administered: St
         assert (warning.field, warning.line) == ("resource_types.b", 3)
         assert "no permission is declared for 'b'" in warning.description
     again = call(administered, "Apply", document="resource_types: {}")
-    assert [one.kind for one in again.changes] == ["resource_type"]
+    assert [change.kind for change in again.changes] == ["resource_type"]
     assert not again.warnings

@@ -75,7 +75,7 @@ def tess(teaching: Teaching) -> Iterator[str]:
     grant = teaching.grant("user_tess")
     yield grant
     grants = teaching.stubs.administration.ListGrants(ListGrantsRequest(), timeout=10).grants
-    if grant in {one.id for one in grants}:
+    if grant in {grant.id for grant in grants}:
         teaching.revoke(grant)
 
 
@@ -85,7 +85,7 @@ def caching(port: int, deadline_seconds: float = 10) -> Guard:
 
 def decisions_counted(server: ServerProcess) -> float:
     lines = server.http("/metrics")[1].splitlines()
-    return sum(float(one.split()[-1]) for one in lines if one.startswith("pdp_decisions_total"))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("pdp_decisions_total"))
 
 
 def fill(guard: Guard, token: str) -> None:
@@ -251,7 +251,7 @@ def test_of_many_threads_with_one_question_at_most_two_ask(
         eventually(lambda: status(guard).live)
         before = decisions_counted(running[0])
         allowed = [pool.submit(ask) for _ in range(count)]
-        assert all(one.result(60) for one in allowed)
+        assert all(future.result(60) for future in allowed)
         return decisions_counted(running[0]) - before
 
     with caching(running[0].port) as guard, ThreadPoolExecutor(count) as pool:

@@ -102,7 +102,7 @@ def test_a_stranger_holds_no_thread(tmp_path: Path) -> None:
                 metadata=bearer(KEY),
                 timeout=60,
             )
-            names = [one.name for one in next(known).list_services_response.service]
+            names = [service.name for service in next(known).list_services_response.service]
             assert "pdpapi.v1.PolicyDecisionService" in names
             assert len(held) == 40
     finally:

@@ -29,9 +29,11 @@ from tests.kit.server import Stubs, running_server, token_of
 def test_a_case_is_answered_and_recorded_as_it_says(case: Case, tmp_path: Path) -> None:
     with running_server(tmp_path, case.policy_text, AUDIT_ALLOWS="true") as (_, stubs):
         revision = 0
-        for one in case.file.revoked_sessions:
+        for revoked_session in case.file.revoked_sessions:
             revoked = stubs.administration.RevokeSession(
-                RevokeSessionRequest(session_id=one.session_id, user_id=one.user_id)
+                RevokeSessionRequest(
+                    session_id=revoked_session.session_id, user_id=revoked_session.user_id
+                )
             )
             revision = revoked.revision
 

@@ -36,8 +36,8 @@ def test_a_named_user_and_a_token_get_the_answer_of_check(
     for asking in ({"actor_token": token}, {"actor": actor}):
         explained = explain(stubs, **asking, permission=permission, resource=resource)
         fields = ("decision", "denial_kind", "reason", "rule_id", "grant_id", "revision")
-        assert [getattr(explained, one) for one in fields] == [
-            getattr(answer, one) for one in fields
+        assert [getattr(explained, field) for field in fields] == [
+            getattr(answer, field) for field in fields
         ]
 
 
@@ -94,7 +94,7 @@ def test_what_would_allow_allows_once_it_is_done(server: ServerProcess, stubs: S
     actor = NamedActor(user_id="user_ada")
     explained = explain(stubs, actor=actor, permission="course:edit", resource=ALGEBRA)
     assert explained.decision == DECISION_DENY
-    texts = [[change.text for change in one.changes] for one in explained.would_allow]
+    texts = [[change.text for change in changes.changes] for changes in explained.would_allow]
     assert ["make org_school the active organization"] in texts
     token = token_of("user_ada", organization_id="org_school")
     request = CheckRequest(actor_token=token, permission="course:edit", resource=ALGEBRA)

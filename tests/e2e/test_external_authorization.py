@@ -51,7 +51,10 @@ POLICY = json.dumps(
     {
         "version": 1,
         "permissions": sorted(
-            {"host:inside", *(one["permission"] for one in ROUTES.values() if one != "public")}
+            {
+                "host:inside",
+                *(route["permission"] for route in ROUTES.values() if route != "public"),
+            }
         ),
         "roles": {
             "STUDENT": {
@@ -171,13 +174,13 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     names = ("shipped", "bare", "asgi", "careless", "strange", "down", "slow")
     ports = {name: free_port() for name in names}
     with ExitStack() as stack:
-        for one in (pdp, asgi, no_database):
-            one.start(ready=False)
-            stack.callback(one.stop)
+        for started in (pdp, asgi, no_database):
+            started.start(ready=False)
+            stack.callback(started.stop)
         pdp.wait_until_ready()
         asgi.wait_until_ready()
-        for one in (pdp, asgi):
-            with one.channel() as channel:
+        for started in (pdp, asgi):
+            with started.channel() as channel:
                 administration = stubs_on(channel).administration
                 administration.Apply(ApplyRequest(document=POLICY), metadata=bearer(KEY))
         eventually(lambda: no_database.http("/healthz")[0] == 200, seconds=20)
@@ -211,7 +214,7 @@ def signed_in(user: str = "user_sam", **claims: Any) -> Headers:
 
 
 def reasons(records: Sequence[DecisionRecord]) -> list[str]:
-    names = (DecisionReason.Name(one.reason) for one in records)
+    names = (DecisionReason.Name(record.reason) for record in records)
     return [name.removeprefix("DECISION_REASON_") for name in names]
 
 
@@ -220,7 +223,7 @@ def put_on_record(front: Front, request: str, pdp: ServerProcess | None = None) 
     found: list[DecisionRecord] = []
 
     def is_there() -> bool:
-        found[:] = [one for one in front.records(pdp) if one.request == request]
+        found[:] = [record for record in front.records(pdp) if record.request == request]
         return bool(found)
 
     eventually(is_there, what=request)
@@ -303,7 +306,7 @@ def test_headers_of_the_actor_never_come_from_the_client(
     port: int, target: str, spelling: Callable[[str], str]
 ) -> None:
     """Identity headers of a gateway that a client could send, in one spelling or another."""
-    names = [spelling(name) for name in (*(f"x-pdp-{one}" for one in OURS), *OVERRIDES)]
+    names = [spelling(name) for name in (*(f"x-pdp-{name}" for name in OURS), *OVERRIDES)]
     forged = [(name, "user_eve") for name in names]
     answer = send(port, target, [*signed_in(), *forged, *forged])
     if not answer.passed:
@@ -533,7 +536,7 @@ def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind(front: Front) 
         assert send(port, "/courses/1", signed_in()).passed
         send(port, "/admin/after", signed_in())
         put_on_record(front, "GET /admin/after", pdp)
-        left = [one.request for one in front.records(pdp) if "/left-" in one.request]
+        left = [record.request for record in front.records(pdp) if "/left-" in record.request]
         assert 0 < len(set(left)) == len(left) <= 2 * len(moments)
         assert '"bug"' not in pdp.log()
         assert "Task exception" not in pdp.log()
@@ -571,7 +574,7 @@ def test_an_answered_denial_is_in_the_log_although_the_pdp_is_killed(tmp_path: P
 
             def notified() -> bool:
                 listed = audit.ListDecisions(ListDecisionsRequest(), metadata=bearer(KEY))
-                return [one.request for one in listed.decisions] == ["GET /killed"]
+                return [decision.request for decision in listed.decisions] == ["GET /killed"]
 
             eventually(notified)
     finally:

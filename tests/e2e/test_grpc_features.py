@@ -50,7 +50,9 @@ class Reflection:
         return answer
 
     def list(self) -> set[str]:
-        return {one.name for one in self.ask(list_services="").list_services_response.service}
+        return {
+            service.name for service in self.ask(list_services="").list_services_response.service
+        }
 
     def describe(self, symbol: str) -> descriptor_pool.DescriptorPool:
         """The descriptors that the file of a symbol needs."""

@@ -54,7 +54,7 @@ def test_where_it_is_on_the_first_check_is_allowed_by_the_default_role_in_each_p
                 for request in requests
                 for stubs in (first, second)
             ]
-            assert {reason_of(one.result()) for one in asked} == {"ALLOWED_BY_RULE"}
+            assert {reason_of(answer.result()) for answer in asked} == {"ALLOWED_BY_RULE"}
             grants = second.administration.ListGrants(ListGrantsRequest(page_size=1000)).grants
             granted = [grant.user_id for grant in grants if grant.user_id in new_users]
             assert sorted(granted) == sorted(new_users)

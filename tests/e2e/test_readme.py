@@ -88,7 +88,7 @@ class Student:
         return clerk.user(self.user_id, updated_at=updated_at, **flags)
 
 
-@pytest.mark.parametrize(("event", "answer", "reason"), CASES, ids=[one[0] for one in CASES])
+@pytest.mark.parametrize(("event", "answer", "reason"), CASES, ids=[case[0] for case in CASES])
 def test_what_clerk_says_changes_the_next_answer_to_the_same_token(
     school: tuple[ServerProcess, Stubs], event: str, answer: str, reason: str
 ) -> None:

@@ -373,7 +373,7 @@ def test_a_sidecar_forwards_lists_for_callers_with_audit_and_no_campaigns(
         stubs,
     ):
         found = stubs.reviews.ListGrantFindings(request, timeout=20, metadata=key_of("tool"))
-        assert [one.grant.id for one in found.findings] == ["g-gone"]
+        assert [finding.grant.id for finding in found.findings] == ["g-gone"]
         refused = rpc_error(
             lambda: stubs.reviews.ListGrantFindings(request, timeout=20, metadata=key_of("app"))
         )

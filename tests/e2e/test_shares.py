@@ -91,7 +91,7 @@ def test_a_caller_that_reports_more_than_its_share_gets_a_time_to_retry(
     assert error_info(error).reason == "SHARE_EXCEEDED"
     assert error_info(error).metadata["limit"] == "reports_share"
     retry = error_details_pb2.RetryInfo()
-    assert any(one.Unpack(retry) for one in rpc_status.from_call(error).details)
+    assert any(detail.Unpack(retry) for detail in rpc_status.from_call(error).details)
     assert 0 < retry.retry_delay.ToMilliseconds() < 3_000
 
 

@@ -127,7 +127,7 @@ def on_record(stubs: Stubs, permission: str, user: str) -> dict[str, DecisionRec
     listed = stubs.audit.ListDecisions(
         ListDecisionsRequest(permission=permission, user_id=user, page_size=1000), timeout=10
     )
-    return {one.decision_id: one for one in listed.decisions}
+    return {decision.decision_id: decision for decision in listed.decisions}
 
 
 # --- what comes from the cache -----------------------------------------------------------------
@@ -168,12 +168,14 @@ def test_cached_denials_are_decisions_of_their_own_and_logged_upstream(
     request = question("user_sam", "course:delete")
     ask_until_cached(beside[1], request)
     given = [ask(beside[1], request) for _ in range(5)]
-    again = Counter(one.decision_id for one in given if one.source == ANSWER_SOURCE_CACHED)
+    again = Counter(answer.decision_id for answer in given if answer.source == ANSWER_SOURCE_CACHED)
     assert again
 
     def arrived() -> bool:
         records = on_record(upstream[1], "course:delete", "user_sam")
-        return again <= Counter({one.decision_id: one.occurrences for one in records.values()})
+        return again <= Counter(
+            {record.decision_id: record.occurrences for record in records.values()}
+        )
 
     eventually(arrived, what="the denials are in the log upstream")
     eventually(lambda: metric(beside[0], "pdp_sidecar_unreported_bytes") == 0)
@@ -205,12 +207,12 @@ def test_a_batch_is_cached_as_a_whole_and_its_denials_are_new(upstream: Pair, be
     first = batch()
     eventually(lambda: batch().results[0].source == ANSWER_SOURCE_CACHED)
     again = batch()
-    assert [one.source for one in again.results] == [ANSWER_SOURCE_CACHED] * 2
-    assert [one.decision for one in again.results] == [DECISION_ALLOW, DECISION_DENY]
-    assert again.results[1].decision_id not in {one.decision_id for one in first.results}
+    assert [result.source for result in again.results] == [ANSWER_SOURCE_CACHED] * 2
+    assert [result.decision for result in again.results] == [DECISION_ALLOW, DECISION_DENY]
+    assert again.results[1].decision_id not in {result.decision_id for result in first.results}
     set_status(upstream[1], "user_sam", active=False)
     denied = [DECISION_DENY, DECISION_DENY]
-    eventually(lambda: [one.decision for one in batch().results] == denied, seconds=2)
+    eventually(lambda: [result.decision for result in batch().results] == denied, seconds=2)
     set_status(upstream[1], "user_sam", active=True)
     eventually(lambda: batch().results[0].decision == DECISION_ALLOW, seconds=2)
 
@@ -433,7 +435,7 @@ def test_a_fail_open_window_ends_and_its_answers_are_marked(
     assert open_answers
     assert metric(sidecar, "pdp_sidecar_stayed_open") == counted + len(open_answers)
     proxy.forward()
-    ids = {one.decision_id for one in open_answers}
+    ids = {open_answer.decision_id for open_answer in open_answers}
     assert len(ids) == len(open_answers)
 
     def arrived() -> bool:
@@ -570,8 +572,12 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
         # It has ended, and so everything that it had logged is here.
         with server.channel() as channel:
             listing = stubs_on(channel).audit.ListDecisions(ListDecisionsRequest(), timeout=10)
-        reported = [one for one in listing.decisions if one.source == ANSWER_SOURCE_CACHED]
-        assert {(one.reported_by, one.caller) for one in reported} == {("beside", "courses")}
+        reported = [
+            decision for decision in listing.decisions if decision.source == ANSWER_SOURCE_CACHED
+        ]
+        assert {(record.reported_by, record.caller) for record in reported} == {
+            ("beside", "courses")
+        }
         with running_sidecar(
             tmp_path / "stranger",
             server.port,
@@ -584,7 +590,7 @@ def test_a_sidecar_shows_its_certificate_and_says_whose_fault_a_refusal_is(
                 assert error.code() is UNAVAILABLE
                 assert error_info(error).reason == "UPSTREAM_REFUSED"
             assert not sidecar.is_live()
-            lines = [one for one in sidecar.log().splitlines() if "upstream_refuses_the" in one]
+            lines = [line for line in sidecar.log().splitlines() if "upstream_refuses_the" in line]
             services = [json.loads(line)["service"] for line in lines]
             assert "pdpapi.v1.PolicyDecisionService" in services
             assert len(set(services)) == len(services)

@@ -72,7 +72,7 @@ def test_each_answer_of_a_batch_has_its_own(billing) -> None:
     items = [pb.CheckItem(permission=f"billing:{one}") for one in ("change", "burn", "change")]
     request = pb.BatchCheckRequest(actor_token=token("user_1", 60, 60), items=items)
     results = billing[1].decision.BatchCheck(request, timeout=10).results
-    assert [one.HasField("step_up") for one in results] == [True, False, True]
+    assert [result.HasField("step_up") for result in results] == [True, False, True]
 
 
 def test_a_guard_hands_it_on_to_the_browser(billing) -> None:
@@ -99,6 +99,6 @@ def test_envoy_gets_the_same(billing) -> None:
             response_deserializer=EnvoyResponse.FromString,
         )
         denied = ask(request, timeout=10).denied_response
-    headers = {one.header.key: one.header.value for one in denied.headers}
+    headers = {header.header.key: header.header.value for header in denied.headers}
     assert (denied.status.code, headers["www-authenticate"]) == (403, CHALLENGE)
     assert json.loads(denied.body)["clerk_error"]["reason"] == "reverification-error"

@@ -70,7 +70,7 @@ class Watching:
 
     @property
     def heartbeats(self) -> list[Heartbeat]:
-        return [one.heartbeat for one in self.messages if one.HasField("heartbeat")]
+        return [message.heartbeat for message in self.messages if message.HasField("heartbeat")]
 
     @property
     def keys(self) -> list[Key]:
@@ -159,13 +159,13 @@ def test_a_watcher_receives_exactly_the_touched_keys_at_once(
     begun_at = time.monotonic()
     revision = note(server, *changes)
     eventually(lambda: watching.heartbeats[-1].revision == revision)
-    assert watching.keys[-3:] == [(one.kind.name, *one.key) for one in changes]
+    assert watching.keys[-3:] == [(change.kind.name, *change.key) for change in changes]
     [*_, (at, last)] = [
         (at, one.changed) for at, one in watching.received if one.HasField("changed")
     ]
     assert last.revision == revision
     assert at - begun_at < 2
-    assert {one.epoch for one in watching.heartbeats} == {first.epoch}
+    assert {heartbeat.epoch for heartbeat in watching.heartbeats} == {first.epoch}
 
 
 def test_a_local_write_reaches_watchers_within_milliseconds(
@@ -190,8 +190,8 @@ def test_a_lease_is_renewed_in_time_and_never_longer_than_a_second(watching: Wat
     # Each lasts beyond the next: without news, a cache serves without a gap.
     assert all(ends_at > at for (_, ends_at), (at, _) in itertools.pairwise(leases))
     # The allowance for two clocks that run apart is subtracted.
-    for one in watching.heartbeats:
-        assert seconds(one.lease) <= 1 - seconds(one.elapsed) / 1_001
+    for heartbeat in watching.heartbeats:
+        assert seconds(heartbeat.lease) <= 1 - seconds(heartbeat.elapsed) / 1_001
 
 
 def test_a_message_that_comes_late_gives_no_lease_beyond_its_time(server: ServerProcess) -> None:
@@ -235,7 +235,9 @@ def test_a_watcher_that_comes_back_receives_what_it_missed(
 def test_a_watcher_from_another_history_has_to_resync(stubs: Stubs) -> None:
     with Watching(stubs.channel, WatchRequest(epoch="another", after_revision=1)) as watching:
         heartbeat = watching.lease()
-        [start_over] = [one.start_over for one in watching.messages if one.HasField("start_over")]
+        [start_over] = [
+            message.start_over for message in watching.messages if message.HasField("start_over")
+        ]
         assert watching.messages[0].HasField("start_over")
         assert (start_over.epoch, start_over.revision) == (heartbeat.epoch, heartbeat.revision)
 
@@ -412,7 +414,7 @@ def test_cut_off_from_its_database_a_replica_gives_no_lease_beyond_its_bound(
             gone_at = time.monotonic()
             error = watching.end()
         assert code_and_reason(error) == ("UNAVAILABLE", "FACTS_STALE")
-        assert all(seconds(one.lease) <= bound for one in watching.heartbeats)
+        assert all(seconds(heartbeat.lease) <= bound for heartbeat in watching.heartbeats)
         assert all(ends_at <= gone_at + bound for _, ends_at in watching.leases())
         outage.end()
         request = WatchRequest(epoch=known.epoch, after_revision=known.revision)

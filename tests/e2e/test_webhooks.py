@@ -119,7 +119,7 @@ def test_slow_bodies_hold_nobody_up(
         assert answering.server.http("/healthz")[0] == 200
         assert deliver(answering.server.http_port, event("email.created", {}))[0] == 200
         assert answering.check("user_nobody") == "ACTOR_UNKNOWN"
-    assert not all(one.done() for one in trickling)
+    assert not all(call.done() for call in trickling)
 
 
 # --- what is decided afterwards -------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_a_deleted_user_is_denied_at_once_and_leaves_the_audit_behind(school: Sc
 
     def on_record() -> bool:
         found = school.stubs.audit.ListDecisions(listed, timeout=10).decisions
-        return sum(one.occurrences for one in found) == 2  # equal ones share a record
+        return sum(item.occurrences for item in found) == 2  # equal ones share a record
 
     eventually(on_record, what="the denials of a user who is gone")
 
@@ -281,7 +281,7 @@ def test_while_the_database_is_away_clerk_tries_again_and_then_it_counts(
 def test_a_slow_body_is_cut_off_after_ten_seconds_or_for_another_one(
     trickling: Sequence["Future[tuple[bytes, float]]"],
 ) -> None:
-    lines, seconds = zip(*(one.result() for one in trickling), strict=True)
+    lines, seconds = zip(*(call.result() for call in trickling), strict=True)
     assert set(lines) == {b"HTTP/1.1 408 Request Timeout"}
     assert 9 < max(seconds) < 15
     assert sum(second < 9 for second in seconds) >= TRICKLERS - READING_MAX

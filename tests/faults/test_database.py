@@ -91,14 +91,14 @@ def heals(fault: Fault, server: ServerProcess, stubs: Stubs, since: Stopwatch) -
 
 def outlives(fault: Fault, server: ServerProcess, asked: list[Asked], since: float) -> None:
     """Answers go on from memory inside the bound, and end with it."""
-    allowed_at = [one.at for one in asked if one.allowed]
-    refused = [one for one in asked if one.error is not None and one.at > since]
+    allowed_at = [answer.at for answer in asked if answer.allowed]
+    refused = [answer for answer in asked if answer.error is not None and answer.at > since]
     assert any(at > since for at in allowed_at), "it answers from memory while it may"
     assert max(allowed_at) < since + fault.seconds(staleness_seconds_max=BOUND)
     assert refused
-    for one in refused:
-        assert one.error is not None
-        fault.expect(one.error)
+    for failure in refused:
+        assert failure.error is not None
+        fault.expect(failure.error)
     assert server.http("/readyz")[0] == (200 if fault.green else 503)
 
 
@@ -213,8 +213,8 @@ def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: S
         write(lambda a=apply: administration.Apply(a))
     assert ("unknown", "ALREADY_EXISTS") in seen
     found = administration.ListGrants(ListGrantsRequest(page_size=1000), timeout=20)
-    mine = [one for one in found.grants if one.user_id.startswith("new_")]
-    assert sorted(one.user_id for one in mine) == sorted(f"new_{n}" for n in range(grants))
+    mine = [grant for grant in found.grants if grant.user_id.startswith("new_")]
+    assert sorted(grant.user_id for grant in mine) == sorted(f"new_{n}" for n in range(grants))
     for grant in mine:
         delete = DeleteGrantRequest(id=grant.id)
         write(lambda d=delete: administration.DeleteGrant(d), grpc.StatusCode.NOT_FOUND)

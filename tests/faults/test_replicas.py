@@ -67,15 +67,15 @@ def test_a_replica_that_was_paused_for_longer_than_the_bound_allows_nothing_of_b
                 lambda: time.monotonic() - revoked_at > fault.seconds(staleness_seconds_max=BOUND)
             )
             paused.signal(signal.SIGCONT)
-            answers = [one.result() for one in early]
+            answers = [future.result() for future in early]
     finally:
         paused.signal(signal.SIGCONT)
     watch = Stopwatch()
     answers += [ask_once(asked, may_edit) for _ in range(20)]
-    assert not any(one.allowed for one in answers)
-    for one in answers:
-        if one.error is not None:
-            fault.expect(one.error)
+    assert not any(answer.allowed for answer in answers)
+    for answer in answers:
+        if answer.error is not None:
+            fault.expect(answer.error)
     eventually(lambda: ask_once(asked, question()).allowed)
     assert watch.seconds < fault.healed_within()
 

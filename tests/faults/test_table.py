@@ -23,9 +23,9 @@ def names_in(file: Path) -> set[str]:
     for node in ast.parse(file.read_text()).body:
         parts = node.body if isinstance(node, ast.ClassDef) else [node]
         within = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
-        found += [f"{within}{one.name}" for one in parts if isinstance(one, ast.FunctionDef)]
+        found += [f"{within}{part.name}" for part in parts if isinstance(part, ast.FunctionDef)]
     name = file.relative_to(ROOT).as_posix()
-    return {f"{name}::{one}" for one in found if one.rpartition("::")[2].startswith("test_")}
+    return {f"{name}::{item}" for item in found if item.rpartition("::")[2].startswith("test_")}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))

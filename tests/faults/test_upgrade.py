@@ -149,8 +149,8 @@ def test_the_newest_step_of_the_schema_only_adds_what_may_be_left_out(tmp_path: 
     event.listen(engine, "before_cursor_execute", lambda *said: statements.append(said[2].strip()))
     step("head")
     engine.dispose()
-    ours = [one for one in statements if not one.startswith(("PRAGMA", "BEGIN"))]
-    assert any(one.startswith(("ALTER TABLE", "CREATE ")) for one in ours)
+    ours = [statement for statement in statements if not statement.startswith(("PRAGMA", "BEGIN"))]
+    assert any(text.startswith(("ALTER TABLE", "CREATE ")) for text in ours)
     created = set(re.findall(r"^CREATE TABLE (\w+)", "\n".join(ours), re.MULTILINE))
     for statement in ours:
         filled = re.match(r"INSERT INTO (\w+) ", statement)  # a table that the old does not know

@@ -148,7 +148,7 @@ def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replic
     with ThreadPoolExecutor(WRITERS + 1) as threads:
         looking = threads.submit(look)
         try:
-            done = [one for some in threads.map(write, range(WRITERS)) for one in some]
+            done = [item for some in threads.map(write, range(WRITERS)) for item in some]
         finally:
             stopped.set()
         looking.result()

@@ -110,7 +110,10 @@ def _in_a_batch(target: str) -> Ask:
         permissions = (asked.permission, "doc:read")
         request = BatchCheckRequest(
             actor_token=asked.token,
-            items=[CheckItem(permission=one, resource=_resource(asked)) for one in permissions],
+            items=[
+                CheckItem(permission=permission, resource=_resource(asked))
+                for permission in permissions
+            ],
             at_least_revision=asked.at_least_revision,
         )
         return stub.BatchCheck(request, timeout=DEADLINE_SECONDS).results[0]

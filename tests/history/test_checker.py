@@ -38,13 +38,13 @@ def check(
 
 def verdict(*operations: Write | Barrier | Check) -> Verdict:
     history = History()
-    for one in operations:
-        if isinstance(one, Write):
-            history.writes.append(one)
-        elif isinstance(one, Barrier):
-            history.barriers.append(one)
+    for operation in operations:
+        if isinstance(operation, Write):
+            history.writes.append(operation)
+        elif isinstance(operation, Barrier):
+            history.barriers.append(operation)
         else:
-            history.checks.append(one)
+            history.checks.append(operation)
     return judge(history, BOUND)
 
 

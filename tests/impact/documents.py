@@ -36,8 +36,8 @@ ROLES = ["A", "B"]
 USERS = ["u1", "u2", "u3", "u4", "o1"]
 ORGANIZATIONS = ["o1", "o2"]
 ORGANIZATION_ROLES = ["org:admin", "org:member"]
-REFS = [ResourceRef("course", one) for one in ("1", "2", "3", "u1")] + [
-    ResourceRef("lesson", one) for one in ("1", "2", "3")
+REFS = [ResourceRef("course", id_) for id_ in ("1", "2", "3", "u1")] + [
+    ResourceRef("lesson", id_) for id_ in ("1", "2", "3")
 ]
 CONDITIONS = [
     "resource.attributes.owner == actor.id",
@@ -73,7 +73,7 @@ def random_document(chance: Random) -> PolicyDocument:
             if chance.random() < 0.3
         ),
         roles=tuple(
-            Role(name, inherits=tuple(one for one in ROLES if chance.random() < 0.2))
+            Role(name, inherits=tuple(role for role in ROLES if chance.random() < 0.2))
             for name in ROLES
         ),
         rules=tuple(_rule(chance, f"r{index}") for index in range(chance.randint(2, 6))),

@@ -66,7 +66,7 @@ def ask(
 
 
 def counts(impact: Impact) -> Counts:
-    return {(one.permission, one.effect): (one.users, one.answers) for one in impact.cells}
+    return {(cell.permission, cell.effect): (cell.users, cell.answers) for cell in impact.cells}
 
 
 def worlds_of(seed: int) -> tuple[World, World]:
@@ -85,10 +85,15 @@ def test_the_counts_are_those_of_asking_everything_one_by_one() -> None:
         assert counts(found) == wanted, f"seed {seed}"
         flips += sum(count for _, count in wanted.values())
         for cell in found.cells:
-            for one in cell.examples:
-                asked = (one.user_id, one.organization_id, cell.permission, one.resource)
-                assert ask(before, *asked) == one.before
-                assert ask(after, *asked) == one.after
+            for example in cell.examples:
+                asked = (
+                    example.user_id,
+                    example.organization_id,
+                    cell.permission,
+                    example.resource,
+                )
+                assert ask(before, *asked) == example.before
+                assert ask(after, *asked) == example.after
     assert flips > 200
 
 
@@ -131,7 +136,7 @@ def test_one_decision_serves_all_users_who_own_nothing() -> None:
         permissions=(Permission("course:edit"),),
         roles=(Role("A"),),
         rules=(Rule("r", "A", Effect.ALLOW, "course:edit", "false"),),
-        grants=tuple(Grant(f"g{one.id}", "A", ToUser(one.id)) for one in users),
+        grants=tuple(Grant(f"g{user.id}", "A", ToUser(user.id)) for user in users),
         users=users,
         resources=tuple(
             Resource("course", str(index), attributes={"owner": f"user_{index}"})

@@ -253,7 +253,7 @@ def test_inputs_that_do_not_fit_even_without_values_are_unusable() -> None:
     grants = tuple(Grant(f"{index:04}", "A", ToUser("u2")) for index in range(1_000))
     world = World(replace(document, grants=grants))
     records = [record_of(world, asked_with())]
-    cut = [one for one in records if one.inputs == '{"cut":true}']
+    cut = [record for record in records if record.inputs == '{"cut":true}']
     assert replay(cut, world.policy).unusable == len(cut) == 1
 
 

@@ -30,9 +30,9 @@ def listens(pid: int, port: int) -> bool:
     """Whether a process, or one below it, listens on a TCP port."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
+        for member in (process, *process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
-                for socket_ in one.net_connections("tcp"):
+                for socket_ in member.net_connections("tcp"):
                     if socket_.status == psutil.CONN_LISTEN and socket_.laddr.port == port:
                         return True
     return False

@@ -123,8 +123,8 @@ class Proxy:
             pass  # one of the two ended it
         finally:
             self._writers -= both
-            for one in both:
-                one.transport.abort()
+            for side in both:
+                side.transport.abort()
 
     async def _pump(
         self, reader: StreamReader, writer: StreamWriter, asking: StreamWriter | None

@@ -77,7 +77,7 @@ def metric(process: ServerProcess, name: str, **labels: str) -> float:
     """The sum of a metric over what has these labels; 0: there is none."""
     found = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", process.http("/metrics")[1], re.MULTILINE)
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
-    return sum(float(value) for has, value in found if all(one in has for one in wanted))
+    return sum(float(value) for has, value in found if all(text in has for text in wanted))
 
 
 def set_status(stubs: Stubs, user: str, *, active: bool) -> int:

@@ -35,7 +35,10 @@ def test_issuers_may_be_urls_separated_by_commas_or_a_json_list(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PDP_ISSUERS", "https://a.test, https://b.test")
-    assert [one.issuer for one in Settings.load().issuers] == ["https://a.test", "https://b.test"]
+    assert [issuer.issuer for issuer in Settings.load().issuers] == [
+        "https://a.test",
+        "https://b.test",
+    ]
     monkeypatch.setenv("PDP_ISSUERS", '[{"issuer": "https://c.test", "audience": "x"}]')
     assert Settings.load().issuers[0].audience == "x"
 
@@ -217,7 +220,9 @@ def test_webhook_secrets_may_be_separated_by_commas_or_a_json_list(
 ) -> None:
     monkeypatch.setenv("PDP_CLERK__INSTANCE_ID", "ins_1")
     monkeypatch.setenv("PDP_CLERK__WEBHOOK_SECRETS", text)
-    found = [one.get_secret_value() for one in settings().clerk.webhook_secrets]
+    found = [
+        webhook_secret.get_secret_value() for webhook_secret in settings().clerk.webhook_secrets
+    ]
     assert found == [SECRET, OTHER_SECRET]
 
 

@@ -412,7 +412,7 @@ def test_more_requests_than_the_bound_are_refused() -> None:
         response, _ = await exchange(application, HELLO)
         assert (response.code, response.reason()) == (EXHAUSTED, "OVERLOADED")
         leave.set()
-        assert {(await one)[0].code for one in slow} == {OK}
+        assert {(await call)[0].code for call in slow} == {OK}
         assert (await exchange(application, HELLO))[0].code == OK
 
     asyncio.run(asyncio.wait_for(scenario(), 20))

@@ -18,7 +18,7 @@ from pdp.wire.statuses import STATUSES, bounded, bug_status, status_of
 
 def leaves(error: type[errors.PdpError]) -> set[type[errors.PdpError]]:
     below = error.__subclasses__()
-    return {error} if not below else {leaf for one in below for leaf in leaves(one)}
+    return {error} if not below else {leaf for child in below for leaf in leaves(child)}
 
 
 EXAMPLES: dict[type[errors.PdpError], errors.PdpError] = {
@@ -199,9 +199,9 @@ def test_a_long_status_of_another_server_is_passed_on_within_bounds() -> None:
     info = error_details_pb2.ErrorInfo(reason="OTHER", domain="x", metadata={"a": "y" * 9_000})
     fields = [error_details_pb2.BadRequest.FieldViolation(field="f", description="d" * 900)] * 20
     status = status_pb2.Status(code=3, message="ä" * 9_000)
-    for one in (info, error_details_pb2.BadRequest(field_violations=fields)):
+    for detail in (info, error_details_pb2.BadRequest(field_violations=fields)):
         packed = any_pb2.Any()
-        packed.Pack(one)
+        packed.Pack(detail)
         status.details.append(packed)
     passed_on = bounded(status)
     assert trailer_bytes(passed_on) < 7 * 1024

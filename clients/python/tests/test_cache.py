@@ -365,7 +365,7 @@ def test_concurrent_threads_with_one_key_ask_once(real: DecisionCache[str]):
         given = [pool.submit(real.get_or_ask, b"k", ask) for _ in range(50)]
         eventually(lambda: waiting_for(real, b"k") == 49)
         ask.come.set()
-        assert sorted(one.result(10).cached for one in given) == [False] + 49 * [True]
+        assert sorted(answer.result(10).cached for answer in given) == [False] + 49 * [True]
     assert ask.times == 1
 
 
@@ -422,7 +422,7 @@ def test_threads_that_keep_drop_and_find_at_once_leave_it_in_order(real: Decisio
             user = f"user_{n % 7}"
             touched = Touched(user, "", frozenset({("course", str(n % 5))}))
             one = fresh(sent_at=time.monotonic(), revision=10**9, touched=touched)
-            answer = real.get_or_ask(b"%d" % (n % 50), lambda one=one: one).answer
+            answer = real.get_or_ask(b"%d" % (n % 50), lambda given=one: given).answer
             assert answer == "yes"
             if thread == 0 and n % 10 == 0:
                 real.changed([ChangedKey(kind=CHANGE_KIND_USER, key=[user])], n)
@@ -482,7 +482,7 @@ def test_questions_that_look_alike_have_keys_of_their_own():
         ("t", Question("p", course, {"a": {"b": 1}, "c": 2}), 0),
         ("t", Question("p", course, {"a": {"b": 1, "c": 2}}), 0),
     ]
-    assert len({key_of_question(one) for one in alike}) == len(alike)
+    assert len({key_of_question(question) for question in alike}) == len(alike)
 
 
 def test_the_order_of_attributes_makes_no_difference_and_the_method_does():

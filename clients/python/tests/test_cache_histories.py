@@ -213,9 +213,9 @@ class Draw:
 
     def run(self) -> list[Happening]:
         return [
-            one
+            happening
             for _ in range(self._random.randint(1, 3))
-            for one in (self._story() if self._chance(0.8) else self._some(2))
+            for happening in (self._story() if self._chance(0.8) else self._some(2))
         ]
 
     def _story(self) -> list[Happening]:
@@ -310,14 +310,16 @@ class DropsOnlyWhatItKnows(DecisionCache[object]):
     """Other kinds than those that name answers drop nothing."""
 
     def changed(self, changes: Sequence[ChangedKey], revision: int) -> None:
-        super().changed([one for one in changes if one.kind != CHANGE_KIND_ROLE], revision)
+        super().changed([change for change in changes if change.kind != CHANGE_KIND_ROLE], revision)
 
 
 class KnowsNothingAbove(DecisionCache[object]):
     """A resource above is not what an answer depends on."""
 
     def keep(self, key: bytes, fresh: Fresh[object]) -> None:
-        asked = frozenset(one for one in fresh.touched.resources if one[0] == "course")
+        asked = frozenset(
+            resource for resource in fresh.touched.resources if resource[0] == "course"
+        )
         super().keep(key, replace(fresh, touched=replace(fresh.touched, resources=asked)))
 
 

@@ -94,9 +94,9 @@ def test_an_answer_has_the_outcome(
     calls = ask(target, "check", token, f"calls:{case['name']}", None, context).revision
     assert calls == expect.get("calls", calls)
     if "permissions" in expect:
-        assert [one["permission"] for one in found.to_json()] == expect["permissions"]
+        assert [entry["permission"] for entry in found.to_json()] == expect["permissions"]
     elif expect["outcome"] == "answered":
-        assert [one.allowed for one in found] == expect["allowed"]
+        assert [item.allowed for item in found] == expect["allowed"]
     elif expect["outcome"] == "allowed":
         assert found == Actor(**{"session_id": "", **expect["actor"]})
     else:
@@ -121,7 +121,10 @@ def check_result(result: Any, expect: Mapping[str, Any], slow: bool) -> None:
             wanted.add("DEADLINE_EXCEEDED")
         assert getattr(result, name, None) in wanted
     if "violations" in expect:
-        found = [{"field": one.field, "description": one.description} for one in result.violations]
+        found = [
+            {"field": violation.field, "description": violation.description}
+            for violation in result.violations
+        ]
         assert found == expect["violations"]
 
 
@@ -152,7 +155,9 @@ def test_a_real_pdp_decides(harness: Mapping[str, Any], ask: Ask, case: Mapping[
 def test_a_set_of_permissions_holds_what_is_allowed(
     harness: Mapping[str, Any], ask: Ask, case: Mapping[str, Any]
 ):
-    questions = [Question(one["permission"], resource_of(one)) for one in case["questions"]]
+    questions = [
+        Question(question["permission"], resource_of(question)) for question in case["questions"]
+    ]
     found = ask(
         harness["pdp"],
         "can",
@@ -161,9 +166,11 @@ def test_a_set_of_permissions_holds_what_is_allowed(
         api_key=harness["api_key"],
         deadline_seconds=10,
     )
-    assert [found.holds(one.permission, one.resource) for one in questions] == case["holds"]
+    assert [found.holds(question.permission, question.resource) for question in questions] == case[
+        "holds"
+    ]
     assert not found.holds("course:other")
-    assert len(found.to_json()) == len({json.dumps(one) for one in found.to_json()})
+    assert len(found.to_json()) == len({json.dumps(entry) for entry in found.to_json()})
     with pytest.raises(TypeError, match="no truth value"):
         bool(found)
 
@@ -172,7 +179,7 @@ def test_a_set_of_permissions_holds_what_is_allowed(
 def test_all_permissions_on_resources(
     harness: Mapping[str, Any], ask: Ask, case: Mapping[str, Any]
 ):
-    resources = [resource_of({"resource": one}) for one in case["resources"]]
+    resources = [resource_of({"resource": resource}) for resource in case["resources"]]
     found = ask(
         harness["pdp"],
         "permissions",

@@ -95,7 +95,7 @@ def view(request: Any) -> HttpResponse:
     return HttpResponse(note(request))
 
 
-URLS = tuple(path(one, view) for one in ("x", "own", "own/f"))
+URLS = tuple(path(name, view) for name in ("x", "own", "own/f"))
 
 
 def make(setup: str, guard: Guard, *, guarded: bool = True) -> App:

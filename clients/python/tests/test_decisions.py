@@ -152,10 +152,12 @@ def test_a_batch_is_answered_in_order_by_one_call(answerer: Answerer, guard: Gua
         Question("course:list"),
     ]
     decisions = guard.batch(TOKEN, questions, at_least_revision=3)
-    assert [one.effect for one in decisions] == [Effect.ALLOW, Effect.DENY, Effect.ALLOW]
-    assert {one.actor for one in decisions} == {Actor("user_1", "sess_1", organization_id="org_1")}
+    assert [decision.effect for decision in decisions] == [Effect.ALLOW, Effect.DENY, Effect.ALLOW]
+    assert {decision.actor for decision in decisions} == {
+        Actor("user_1", "sess_1", organization_id="org_1")
+    }
     (request,) = answerer.requests
-    assert [(one.permission, one.resource.id) for one in request.items] == [
+    assert [(item.permission, item.resource.id) for item in request.items] == [
         ("course:edit", "1"),
         ("course:edit", "2"),
         ("course:list", ""),
@@ -184,7 +186,7 @@ def test_a_token_that_is_not_unicode_is_sent_as_the_empty_one_to_be_denied_on_re
     answerer: Answerer, guard: Guard, unsendable: str
 ):
     guard.check(unsendable, "course:edit")
-    assert [one.actor_token for one in answerer.requests] == [""]
+    assert [request.actor_token for request in answerer.requests] == [""]
 
 
 def test_a_token_that_is_no_str_is_refused_unsent(answerer: Answerer, guard: Guard):

@@ -82,14 +82,14 @@ def test_attributes_and_context_reach_the_condition(real_guard: Guard):
         Question("course:read", foreign),
     ]
     decisions = real_guard.batch(token, asked)
-    assert [one.reason for one in decisions] == [
+    assert [decision.reason for decision in decisions] == [
         "ALLOWED_BY_RULE",
         "CONDITION_NOT_MET",
         "CONDITION_NOT_MET",
         "ATTRIBUTE_MISSING",
         "ALLOWED_BY_RULE",
     ]
-    assert {one.revision for one in decisions} == {decisions[0].revision}
+    assert {decision.revision for decision in decisions} == {decisions[0].revision}
     for question, decision in zip(asked, decisions, strict=True):
         alone = real_guard.check(token, question.permission, question.resource, question.context)
         assert alone.reason == decision.reason
@@ -113,7 +113,7 @@ def test_a_malformed_question_is_refused_with_the_field(real_guard: Guard):
     with pytest.raises(PdpRefused) as raised:
         real_guard.check(token_of("user_tess"), "", THEIRS)
     assert raised.value.reason == "REQUEST_INVALID"
-    assert [one.field for one in raised.value.violations] == ["permission"]
+    assert [violation.field for violation in raised.value.violations] == ["permission"]
 
 
 def test_a_revision_that_does_not_exist_yet_is_no_answer(server: ServerProcess):

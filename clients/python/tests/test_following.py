@@ -232,7 +232,7 @@ def test_a_refused_follower_retries_rarely_and_logs_it_once_without_its_key(
             stream(teller, n).fails(code)
         stream(teller, 3)
     assert lost == refusals
-    assert [one.message for one in caplog.records] == [
+    assert [record.message for record in caplog.records] == [
         "the change stream is refused (UNIMPLEMENTED): no answer is cached"
     ]
     assert KEY not in caplog.text
@@ -242,10 +242,10 @@ def test_one_whose_streams_end_at_once_does_not_ask_in_a_loop(teller: Answerer, 
     until = time.monotonic() + 1.5
     answered = 0
     while time.monotonic() < until:
-        for one in teller.streams[answered:]:
+        for stream in teller.streams[answered:]:
             answered += 1
-            one.lease()
-            one.ends()
+            stream.lease()
+            stream.ends()
         time.sleep(0.001)
     assert 2 <= len(teller.streams) <= 40
 
@@ -266,7 +266,7 @@ def test_stopping_takes_a_moment_and_drops_the_cache(
     if not silent:
         one.fails(grpc.StatusCode.PERMISSION_DENIED)
         eventually(lambda: "the change stream is refused" in caplog.text)
-    threads = [one for one in threading.enumerate() if one.name in FOLLOWING]
+    threads = [thread for thread in threading.enumerate() if thread.name in FOLLOWING]
     assert {thread.name for thread in threads} == FOLLOWING
     watch = Stopwatch()
     follower.stop()

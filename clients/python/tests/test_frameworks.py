@@ -283,6 +283,6 @@ def test_a_websocket_of_no_route_is_refused(guard: Guard, bearer: Any, path: str
 def test_a_websocket_is_closed_where_the_server_has_no_other_answer(guard: Guard, path: str):
     passed.clear()
     *accepted, closed = shake_hands(websockets(guard), path, {})
-    assert [one["type"] for one in accepted] == ["websocket.accept"] * ("late" in path)
+    assert [event["type"] for event in accepted] == ["websocket.accept"] * ("late" in path)
     assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
     assert passed == []

@@ -77,15 +77,15 @@ def async_handlers() -> dict[str, grpc.RpcMethodHandler]:
         return note("Edit")
 
     async def watch(_request: Any, _context: Any) -> Any:
-        for one in stream("Watch"):
-            yield one
+        for message in stream("Watch"):
+            yield message
 
     async def upload(_requests: Any, _context: Any) -> bytes:
         return note("Upload")
 
     async def chat(_requests: Any, _context: Any) -> Any:
-        for one in stream("Chat"):
-            yield one
+        for message in stream("Chat"):
+            yield message
 
     return {
         **handlers(),
@@ -161,9 +161,11 @@ def ask(channel: grpc.Channel, method: str, token: str | None, *sent: bytes) -> 
     options: dict[str, Any] = {"metadata": metadata, "timeout": 20, "wait_for_ready": True}
     match method:
         case "Watch":
-            return [one.decode() for one in channel.unary_stream(path)(sent[0], **options)]
+            return [message.decode() for message in channel.unary_stream(path)(sent[0], **options)]
         case "Chat":
-            return [one.decode() for one in channel.stream_stream(path)(iter(sent), **options)]
+            return [
+                message.decode() for message in channel.stream_stream(path)(iter(sent), **options)
+            ]
         case "Upload" | "UploadOne":
             return [channel.stream_unary(path)(iter(sent), **options).decode()]
         case _:

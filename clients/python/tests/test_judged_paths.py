@@ -111,7 +111,7 @@ def outcome(case: Case, guard: Guard, answerer: Answerer) -> tuple[list[str], li
     """The handlers that ran, and those whose routes were judged."""
     answerer.requests.clear()
     send(case, guard)
-    judged = [one.permission.removesuffix(":run") for one in answerer.requests]  # type: ignore[attr-defined]
+    judged = [request.permission.removesuffix(":run") for request in answerer.requests]  # type: ignore[attr-defined]
     return list(ran), judged or ["open"]  # what is public is not asked about
 
 

@@ -28,7 +28,7 @@ CASE: Mapping[str, Any] = {
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in caplog.records if one.name == "pdp_client"]
+    return [record.getMessage() for record in caplog.records if record.name == "pdp_client"]
 
 
 @pytest.mark.parametrize("framework", ["starlette", "fastapi", "flask", "django", "django-asgi"])

@@ -56,9 +56,9 @@ def _matched(routes: Routes, method: str, path: str) -> Any:
 def test_a_request_needs_what_the_map_says(case):
     routes = _routes(case["routes"])
     wrong = [
-        (one, found)
-        for one in case["cases"]
-        if (found := _matched(routes, one["method"], one["path"])) != one["expect"]
+        (asked, found)
+        for asked in case["cases"]
+        if (found := _matched(routes, asked["method"], asked["path"])) != asked["expect"]
     ]
     assert not wrong
 
@@ -83,7 +83,7 @@ def test_a_refusal_says_whether_the_map_or_the_path_is_the_reason():
 def test_all_problems_of_a_map_are_reported_at_once():
     with pytest.raises(RouteMapInvalid) as caught:
         Routes({"x": "a:b", "/a": "no", "/b/{x}": "a:b", "/{y}/c": "a:b"})
-    assert [set(one.routes) for one in caught.value.problems] == [
+    assert [set(problem.routes) for problem in caught.value.problems] == [
         {"x"},
         {"/a"},
         {"/b/{x}", "/{y}/c"},
@@ -170,9 +170,9 @@ _PATHS = [
 def _written(plan, needs):
     method, segments, end = plan
     names = iter(string.ascii_lowercase)
-    segments = [f"{{{next(names)}}}" if one == "{}" else one for one in segments]
-    variables = [one for one in segments if one[0] == "{"]
-    route = method + "".join(f"/{one}" for one in segments) + end
+    segments = [f"{{{next(names)}}}" if segment == "{}" else segment for segment in segments]
+    variables = [segment for segment in segments if segment[0] == "{"]
+    route = method + "".join(f"/{segment}" for segment in segments) + end
     if route[-1:] in {"", " "}:
         route += "/"
     if needs in {"first", "last"}:
@@ -196,8 +196,8 @@ def _taken(route, method, path, *, loose):
         rest = False
         if not loose and pattern.endswith("/") != path.endswith("/"):
             return None
-    wanted = [one for one in pattern.split("/") if one]
-    given = [one for one in path.split("/") if one]
+    wanted = [part for part in pattern.split("/") if part]
+    given = [part for part in path.split("/") if part]
     if len(given) < len(wanted) or (len(given) > len(wanted) and not rest):
         return None
     variables = {}
@@ -278,9 +278,9 @@ def test_a_second_matcher_agrees_and_the_order_of_routes_does_not_matter(written
     shuffled = Routes(dict(order))
     for method, path in itertools.product(("GET", "HEAD", "PUT"), random.sample(_PATHS, 60)):
         expected = _second_opinion(written, method, path)
-        for one in (routes, shuffled):
+        for matcher in (routes, shuffled):
             try:
-                found: Any = one.match(method, path)
+                found: Any = matcher.match(method, path)
             except RouteRefused:
                 found = "refused"
             assert found == expected, (method, path)

@@ -5,10 +5,9 @@ from typing import Any, Final
 from pdp.audit import DecisionFilter
 from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
 from pdp.console.tenant import decisions_of, facts_of
-from pdp.decision import Policy
+from pdp.decision import NamedActor, Policy
 from pdp.decision.principal import holds
 from pdp.errors import NotFound
-from pdp.explainer import NamedActor
 from pdp.model import (
     Actor,
     Membership,

@@ -48,8 +48,6 @@ class ChangeBatch:
     resync: bool
     """Changes were lost or are too many: the subscriber must drop everything. `parts` follow."""
     parts: Sequence[RevisionPart]
-    has_more: bool
-    """Whether the next batch is available already."""
     epoch: str
     revision: int
     """The subscriber knows all changes up to here once it has processed this batch."""
@@ -131,22 +129,21 @@ class History:
                 self._parts, after, key=lambda part: part.revision
             )
 
-    def since(self, position: int) -> tuple[Sequence[RevisionPart], bool] | None:
-        """Returns the parts from a position on, and whether there are more; None: it is too old."""
+    def since(self, position: int) -> Sequence[RevisionPart] | None:
+        """Returns the parts from a position on that fit into a batch; None: it is too old."""
         with self._lock:
             index = position - self._first
             if index < 0:
                 return None
             parts: list[RevisionPart] = []
             room = CHANGES_PER_BATCH_MAX
-            while index < len(self._parts):
-                part = self._parts[index]
+            for place in range(index, len(self._parts)):
+                part = self._parts[place]
                 room -= len(part.changes)
                 if room < 0:
-                    return parts, True
+                    break
                 parts.append(part)
-                index += 1
-            return parts, False
+            return parts
 
     def _revision(self) -> int:
         return self._parts[-1].revision if self._parts else self._before
@@ -201,14 +198,13 @@ class ChangeSubscription:
         if self._position is not None and found is None:
             resync = True
             self._go_to_end()
-        parts, has_more = found or ((), False)
+        parts = found or ()
         if parts and self._position is not None:
             self._position += len(parts)
             self._revision = parts[-1].reached
         return ChangeBatch(
             resync,
             parts,
-            has_more,
             self._epoch,
             self._revision,
             fresh_seconds if self._position is not None and self._is_at(snapshot) else None,

@@ -19,7 +19,7 @@ from pdp.wire.convert.attributes import attributes_of
 from pdp.wire.convert.filters import message_of_plan
 from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.convert.times import set_duration, set_time
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, rpc
 from pdp.wire.services.decision import (
     CHECK_BYTES_MAX,
     KINDS,
@@ -140,38 +140,10 @@ def access_query_methods(
         return response
 
     return (
-        Method(
-            SERVICE,
-            "PlanResources",
-            "decide",
-            pb.PlanResourcesRequest,
-            plan,
-            CHECK_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListAllowedPermissions",
-            "decide",
-            pb.ListAllowedPermissionsRequest,
-            permissions,
-            MESSAGE_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListAllowedResources",
-            "decide",
-            pb.ListAllowedResourcesRequest,
-            resources,
-            CHECK_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListAllowedActors",
-            "audit",
-            pb.ListAllowedActorsRequest,
-            actors,
-            CHECK_BYTES_MAX,
-        ),
+        rpc(SERVICE, "PlanResources", "decide", plan, CHECK_BYTES_MAX),
+        rpc(SERVICE, "ListAllowedPermissions", "decide", permissions, MESSAGE_BYTES_MAX),
+        rpc(SERVICE, "ListAllowedResources", "decide", resources, CHECK_BYTES_MAX),
+        rpc(SERVICE, "ListAllowedActors", "audit", actors, CHECK_BYTES_MAX),
     )
 
 

@@ -19,7 +19,7 @@ from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert.entities import CONVERSIONS
 from pdp.wire.convert.pages import Pages, page_size
-from pdp.wire.methods import AnyMethod, Method, blocking
+from pdp.wire.methods import AnyMethod, blocking, rpc
 from pdp.wire.services.exports import Exports
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyAdministrationService"].full_name
@@ -101,11 +101,10 @@ def administration_methods(
         ("Barrier", barrier),
     ]
     methods = [
-        Method(
+        rpc(
             SERVICE,
             name,
             "administer",
-            getattr(pb, f"{name}Request"),
             blocking(pool, answer),
             APPLY_BYTES_MAX if name == "Apply" else MESSAGE_BYTES_MAX,
         )

@@ -38,7 +38,7 @@ from pdp.wire.convert.attributes import struct_of
 from pdp.wire.convert.log_frames import contents_of, place_message, place_of
 from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.convert.times import seconds_of, set_time
-from pdp.wire.methods import Method, blocking
+from pdp.wire.methods import Method, blocking, rpc
 from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, write_actor
 from pdp.wire.shares import Rate
 
@@ -131,46 +131,11 @@ def audit_methods(
         )
 
     return (
-        Method(
-            SERVICE,
-            "ListDecisions",
-            "audit",
-            ListDecisionsRequest,
-            blocking(pool, list_decisions),
-            MESSAGE_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "FollowDecisions",
-            "audit",
-            FollowDecisionsRequest,
-            blocking(pool, follow),
-            MESSAGE_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "GetDecision",
-            "audit",
-            GetDecisionRequest,
-            blocking(pool, get_decision),
-            MESSAGE_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListChanges",
-            "audit",
-            ListChangesRequest,
-            blocking(pool, list_changes),
-            MESSAGE_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ReportDecisions",
-            "report",
-            ReportDecisionsRequest,
-            blocking(pool, report),
-            REPORT_BYTES_MAX,
-        ),
+        rpc(SERVICE, "ListDecisions", "audit", blocking(pool, list_decisions), MESSAGE_BYTES_MAX),
+        rpc(SERVICE, "FollowDecisions", "audit", blocking(pool, follow), MESSAGE_BYTES_MAX),
+        rpc(SERVICE, "GetDecision", "audit", blocking(pool, get_decision), MESSAGE_BYTES_MAX),
+        rpc(SERVICE, "ListChanges", "audit", blocking(pool, list_changes), MESSAGE_BYTES_MAX),
+        rpc(SERVICE, "ReportDecisions", "report", blocking(pool, report), REPORT_BYTES_MAX),
     )
 
 

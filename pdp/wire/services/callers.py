@@ -6,7 +6,7 @@ from pdpapi.v1 import caller_service_pb2
 from pdpapi.v1.caller_service_pb2 import GetCallerRequest, GetCallerResponse
 
 from pdp.wire.callers import Caller
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, rpc
 
 SERVICE = caller_service_pb2.DESCRIPTOR.services_by_name["CallerService"].full_name
 REQUEST_BYTES_MAX = 1024
@@ -18,6 +18,4 @@ def caller_methods() -> Sequence[Method]:
     async def get_caller(_: GetCallerRequest, caller: Caller) -> GetCallerResponse:
         return GetCallerResponse(name=caller.name, capabilities=sorted(caller.may))
 
-    return (
-        Method(SERVICE, "GetCaller", "caller", GetCallerRequest, get_caller, REQUEST_BYTES_MAX),
-    )
+    return (rpc(SERVICE, "GetCaller", "caller", get_caller, REQUEST_BYTES_MAX),)

@@ -12,7 +12,7 @@ from pdp.wire.callers import ANONYMOUS, Caller
 from pdp.wire.convert import entities
 from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.convert.times import set_time
-from pdp.wire.methods import Method, blocking
+from pdp.wire.methods import Method, blocking, rpc
 from pdp.wire.services.decision import CHECK_BYTES_MAX
 from pdp.wire.services.reviews import SERVICE, fill
 
@@ -78,38 +78,10 @@ def campaign_methods(
         return pb.DecideCampaignItemResponse(item=_item_message(item))
 
     return (
-        Method(
-            SERVICE,
-            "CreateCampaign",
-            "audit",
-            pb.CreateCampaignRequest,
-            blocking(pool, create),
-            CHECK_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListCampaigns",
-            "audit",
-            pb.ListCampaignsRequest,
-            blocking(pool, list_campaigns),
-            CHECK_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListCampaignItems",
-            "audit",
-            pb.ListCampaignItemsRequest,
-            blocking(pool, list_items),
-            CHECK_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "DecideCampaignItem",
-            "audit",
-            pb.DecideCampaignItemRequest,
-            blocking(pool, decide),
-            MESSAGE_BYTES_MAX,
-        ),
+        rpc(SERVICE, "CreateCampaign", "audit", blocking(pool, create), CHECK_BYTES_MAX),
+        rpc(SERVICE, "ListCampaigns", "audit", blocking(pool, list_campaigns), CHECK_BYTES_MAX),
+        rpc(SERVICE, "ListCampaignItems", "audit", blocking(pool, list_items), CHECK_BYTES_MAX),
+        rpc(SERVICE, "DecideCampaignItem", "audit", blocking(pool, decide), MESSAGE_BYTES_MAX),
     )
 
 

@@ -13,14 +13,14 @@ from pdpapi.v1.explain_service_pb2 import (
 from pdpapi.v1.explain_service_pb2 import NamedActor as NamedActorMessage
 
 from pdp import model, names
-from pdp.decision import Change, Step
+from pdp.decision import Change, NamedActor, Step
 from pdp.decision.explanation import ChangeKind, StepKind, StepStatus
 from pdp.errors import InvalidRequest, Violation
-from pdp.explainer import Explained, Explainer, NamedActor
+from pdp.explainer import Explained, Explainer
 from pdp.limits import ATTRIBUTE_BYTES_MAX, TOKEN_BYTES_MAX
 from pdp.wire.callers import Caller
 from pdp.wire.convert.attributes import attributes_of
-from pdp.wire.methods import Method
+from pdp.wire.methods import Method, rpc
 from pdp.wire.services.audit import record_message
 from pdp.wire.services.decision import EFFECTS, KINDS, REASONS, question_of
 from pdp.wire.shares import Places
@@ -50,7 +50,7 @@ def explain_methods(explainer: Explainer) -> Sequence[Method]:
         finally:
             give_back()
 
-    return (Method(SERVICE, "Explain", "audit", ExplainRequest, explain, EXPLAIN_BYTES_MAX),)
+    return (rpc(SERVICE, "Explain", "audit", explain, EXPLAIN_BYTES_MAX),)
 
 
 async def _explained(explainer: Explainer, request: ExplainRequest) -> Explained:
@@ -112,10 +112,10 @@ def _asking(request: ExplainRequest) -> str | NamedActor:
             message.organization_id or None,
             message.impersonator_id or None,
         ),
-        _minutes(message, "first_factor_minutes"),
-        _minutes(message, "second_factor_minutes"),
-        attributes_of(message.claims, "actor.claims"),
-        tuple(sorted(message.claimed_permissions)),
+        claims=attributes_of(message.claims, "actor.claims"),
+        claimed_permissions=tuple(sorted(message.claimed_permissions)),
+        first_factor_minutes=_minutes(message, "first_factor_minutes"),
+        second_factor_minutes=_minutes(message, "second_factor_minutes"),
     )
 
 

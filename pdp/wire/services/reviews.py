@@ -24,7 +24,7 @@ from pdp.wire.callers import Caller
 from pdp.wire.convert import entities
 from pdp.wire.convert.pages import Pages, page_size
 from pdp.wire.convert.times import seconds_of, set_duration, set_time
-from pdp.wire.methods import Method, blocking
+from pdp.wire.methods import Method, blocking, rpc
 from pdp.wire.services.access_queries import path_message, write_refusal
 from pdp.wire.services.audit import record_message
 from pdp.wire.services.decision import CHECK_BYTES_MAX
@@ -123,27 +123,12 @@ def review_methods(
         return response
 
     return (
-        Method(
-            SERVICE,
-            "ListUserAccess",
-            "audit",
-            pb.ListUserAccessRequest,
-            list_access,
-            CHECK_BYTES_MAX,
-        ),
-        Method(
-            SERVICE,
-            "ListGrantFindings",
-            "audit",
-            pb.ListGrantFindingsRequest,
-            blocking(pool, list_grants),
-            CHECK_BYTES_MAX,
-        ),
-        Method(
+        rpc(SERVICE, "ListUserAccess", "audit", list_access, CHECK_BYTES_MAX),
+        rpc(SERVICE, "ListGrantFindings", "audit", blocking(pool, list_grants), CHECK_BYTES_MAX),
+        rpc(
             SERVICE,
             "ListDecisionFindings",
             "audit",
-            pb.ListDecisionFindingsRequest,
             blocking(pool, list_decisions),
             CHECK_BYTES_MAX,
         ),

@@ -64,7 +64,7 @@ def test_a_write_is_announced_with_exactly_its_keys(store: Store, start: Starter
         (1, [user("user_1"), user("user_2")]),
         (2, [Change(ChangeKind.PERMISSION, ("course:edit",))]),
     ]
-    assert (batch.revision, batch.epoch, batch.has_more) == (2, first.epoch, False)
+    assert (batch.revision, batch.epoch) == (2, first.epoch)
     assert not subscription.next_batch().parts
 
 
@@ -172,7 +172,7 @@ def test_the_history_is_bounded_and_dropped_changes_demand_a_resync(
     assert history.find("e", 21) is None
     place = history.find("e", 22)
     assert place is not None
-    assert history.since(place) == ([], False)
+    assert history.since(place) == []
     assert history.since(place - 1) is None
 
 
@@ -186,15 +186,11 @@ def test_a_revision_of_many_changes_comes_in_parts_and_is_reached_with_the_last(
     write(store, *map(User, names))
     caught_up(store, replica)
     parts = [settled(subscription) for _ in range(3)]
-    assert [(batch.revision, batch.has_more) for batch in parts] == [
-        (0, True),
-        (0, True),
-        (1, False),
-    ]
+    assert [batch.revision for batch in parts] == [0, 0, 1]
     assert [batch.fresh_seconds is None for batch in parts] == [True, True, False]
     assert [key for batch in parts for _, (key,) in received(batch)] == names
     # A watcher that was cut off between the parts receives them all again.
-    assert replica.subscribe(epoch, 0).next_batch().has_more
+    assert replica.subscribe(epoch, 0).next_batch().revision == 0
     assert not replica.subscribe(epoch, 1).next_batch().parts
 
 
@@ -251,12 +247,12 @@ def keep_watching(
             epoch, began, place = history.end()
             revision, known = began, []
             continue
-        for step in found[0]:
+        for step in found:
             assert step.revision == revision + 1
             known += [(step.revision, change.key[0]) for change in step.changes]
             revision = step.reached
             place += 1
-        if finishing and not found[0]:
+        if finishing and not found:
             assert known == [change for change in written[epoch] if change[0] > began]
             return
         if chance.random() < 0.1:

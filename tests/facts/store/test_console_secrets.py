@@ -82,7 +82,7 @@ def test_of_many_at_once_one_takes_a_link(store: ConsoleSecrets) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         taken = [future.result() for future in [pool.submit(take) for _ in range(8)]]
-    assert [one for one in taken if one is not None] == [CONTENT]
+    assert [value for value in taken if value is not None] == [CONTENT]
 
 
 def test_what_has_expired_is_removed_by_the_next(

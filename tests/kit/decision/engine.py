@@ -37,13 +37,14 @@ def principal_of(world: World, policy: Policy, token: VerifiedToken, now: float)
     if active is not None:
         grants = [grant for grant in world.grants if grant.scope == InOrganization(active)]
         organization = OrganizationFacts(
-            active, tuple(one for one in grants if isinstance(one.subject, ToOrganizationRole))
+            active,
+            tuple(grant for grant in grants if isinstance(grant.subject, ToOrganizationRole)),
         )
     return resolve_principal(policy, token, user, organization, now)
 
 
 def user_facts(world: World, user_id: str) -> UserFacts | None:
-    user = next((one for one in world.users if one.id == user_id), None)
+    user = next((user for user in world.users if user.id == user_id), None)
     if user is None:
         return None
     return UserFacts(

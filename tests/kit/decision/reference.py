@@ -56,7 +56,11 @@ class World:
 
     def type_of(self, resource: Resource) -> ResourceType:
         """The declaration of a resource's type."""
-        said = [one for one in self.resource_types if one.name == resource.type]
+        said = [
+            resource_type
+            for resource_type in self.resource_types
+            if resource_type.name == resource.type
+        ]
         return said[0] if said else ResourceType(resource.type)
 
     def chain(self, ref: ResourceRef | None) -> list[Resource]:
@@ -229,7 +233,7 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912, P
     """The decision, field for field."""
     actor = asked.token.actor
     chain = world.chain(asked.resource)
-    organizations = [one.organization_id for one in chain if one.organization_id is not None]
+    organizations = [entry.organization_id for entry in chain if entry.organization_id is not None]
     owner = organizations[0] if organizations else None
 
     def denied(reason: Reason, until: float | None, *by: str) -> Decision:
@@ -237,7 +241,7 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912, P
         return Decision(Effect.DENY, reason, rule, grant, owner, until)
 
     until: float | None = asked.token.expires_at
-    user = next((one for one in world.users if one.id == actor.user_id), None)
+    user = next((user for user in world.users if user.id == actor.user_id), None)
     if user is None:
         return denied(Reason.ACTOR_UNKNOWN, until)
     if user.status is UserStatus.DISABLED:
@@ -254,8 +258,11 @@ def decide(world: World, asked: Asked) -> Decision:  # noqa: PLR0911, PLR0912, P
 
     if asked.permission not in [permission.name for permission in world.permissions]:
         return denied(Reason.PERMISSION_UNKNOWN, until)
-    for one in chain:
-        if world.type_of(one).stored_required and ResourceRef(one.type, one.id) in world.not_stored:
+    for entry in chain:
+        if (
+            world.type_of(entry).stored_required
+            and ResourceRef(entry.type, entry.id) in world.not_stored
+        ):
             return denied(Reason.RESOURCE_UNKNOWN, until)
     until = min([asked.token.expires_at, *edges(world, asked, chain, organization_role)])
 
@@ -347,7 +354,7 @@ def holds(grant: Grant, now: float) -> bool:
 def closure(world: World, role: str) -> set[str]:
     names = {role}
     while True:
-        more = {name for one in world.roles if one.name in names for name in one.inherits}
+        more = {name for role in world.roles if role.name in names for name in role.inherits}
         if more <= names:
             return names
         names |= more
@@ -377,7 +384,7 @@ def reaches_to_deny(
             # To the holders of a role in that organization: who acts for another holds none there.
             return isinstance(grant.subject, ToUser) and (unknown or organization in organizations)
         case OnResource(ref):
-            return ref in [ResourceRef(one.type, one.id) for one in chain]
+            return ref in [ResourceRef(entry.type, entry.id) for entry in chain]
     return True
 
 
@@ -388,14 +395,14 @@ def reaches_to_allow(grant: Grant, asked: Asked, chain: list[Resource], *, forei
         case InOrganization(organization):
             return organization == asked.token.actor.organization_id
         case OnResource(ref):
-            return ref in [ResourceRef(one.type, one.id) for one in chain]
+            return ref in [ResourceRef(entry.type, entry.id) for entry in chain]
     return True
 
 
 def edges(world: World, asked: Asked, chain: list[Resource], organization_role: str) -> list[float]:
     """When grants that were looked at begin or end: all of the actor's that are not on single
     resources, and those on a resource of the chain."""
-    refs = [ResourceRef(one.type, one.id) for one in chain]
+    refs = [ResourceRef(entry.type, entry.id) for entry in chain]
     found = []
     for grant in world.grants:
         if not is_to_actor(grant, asked, organization_role):

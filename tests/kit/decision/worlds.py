@@ -56,7 +56,7 @@ def random_world(random: Random) -> World:
         permissions=[Permission(name) for name in PERMISSIONS],
         roles=[
             # Circles too: they are refused when written, and must be harmless all the same.
-            Role(name, inherits=tuple(one for one in ROLES if random.random() < 0.2))
+            Role(name, inherits=tuple(role for role in ROLES if random.random() < 0.2))
             for name in ROLES
         ],
         rules=[random_rule(random, f"r{index}") for index in range(random.randint(0, 7))],

@@ -34,10 +34,12 @@ class Log:
     asked: list[Asked] = field(default_factory=list)
 
     def allows(self, since: float = 0.0) -> list[Asked]:
-        return [one for one in list(self.asked) if one.allowed and one.at > since]
+        return [answer for answer in list(self.asked) if answer.allowed and answer.at > since]
 
     def errors(self, since: float = 0.0) -> list[Asked]:
-        return [one for one in list(self.asked) if one.error is not None and one.at > since]
+        return [
+            answer for answer in list(self.asked) if answer.error is not None and answer.at > since
+        ]
 
 
 def question(user: str = "user_sam", permission: str = "course:view") -> CheckRequest:

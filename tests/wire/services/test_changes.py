@@ -67,7 +67,7 @@ def opened(
 def taken(stream: Stream) -> list[WatchResponse] | None:
     said = stream.take()
     assert not isinstance(said, Refusal)
-    return None if said is None else [WatchResponse.FromString(one) for one in said]
+    return None if said is None else [WatchResponse.FromString(message) for message in said]
 
 
 def test_a_stream_ends_in_time_though_there_is_always_something_to_say(
@@ -83,14 +83,14 @@ def test_a_stream_ends_in_time_though_there_is_always_something_to_say(
         began = time.monotonic()
         while (messages := taken(stream)) is not None:
             assert time.monotonic() < began + 5
-            for one in messages:
-                assert not one.HasField("start_over")
-                if one.HasField("heartbeat"):
-                    request.epoch, revision = one.heartbeat.epoch, one.heartbeat.revision
+            for message in messages:
+                assert not message.HasField("start_over")
+                if message.HasField("heartbeat"):
+                    request.epoch, revision = message.heartbeat.epoch, message.heartbeat.revision
                     request.after_revision = max(request.after_revision, revision)
-                if one.HasField("changed"):
-                    request.after_revision = one.changed.revision
-                    keys += [change.key[0] for change in one.changed.changes]
+                if message.HasField("changed"):
+                    request.after_revision = message.changed.revision
+                    keys += [change.key[0] for change in message.changed.changes]
             write(store, User(f"user_{time.monotonic_ns()}"))
         stream.close("OK")
         assert time.monotonic() >= began + 0.4

@@ -36,7 +36,7 @@ def administrator(engine: Engine) -> Administrator:
 def method(administrator: Administrator, name: str) -> Method | StreamMethod:
     pages, pool = Pages(lambda: b"s" * 32), ThreadPoolExecutor(1)
     methods = administration_methods(administrator, cast(Barriers, None), pages, pool)
-    return next(one for one in methods if one.name == name)
+    return next(method for method in methods if method.name == name)
 
 
 def drained(feed: Subscription, wake: threading.Event) -> tuple[str, set[int]]:

@@ -166,16 +166,16 @@ def test_an_allow_sets_the_headers_of_the_actor_and_removes_the_others() -> None
     response = check(Asked(allowed()))
     assert response.status.code == 0
     options = response.ok_response.headers
-    assert {one.header.key: one.header.value for one in options} == {
+    assert {option.header.key: option.header.value for option in options} == {
         "x-pdp-user-id": "user_1",
         "x-pdp-session-id": "sess_1",
         "x-pdp-organization-id": "org_1",
         "x-pdp-decision-id": "01920000-0000-7000-8000-000000000000",
     }
-    assert {one.append_action for one in options} == {2}  # OVERWRITE_IF_EXISTS_OR_ADD
+    assert {option.append_action for option in options} == {2}  # OVERWRITE_IF_EXISTS_OR_ADD
     removed = set(response.ok_response.headers_to_remove)
     # Envoy removes after it has set.
-    assert not removed & {one.header.key for one in options}
+    assert not removed & {option.header.key for option in options}
     assert "x-pdp-impersonator-id" in removed
     assert {name.replace("-", "_") for name in IDENTITY} <= removed
 
@@ -201,14 +201,14 @@ def test_what_an_upstream_could_take_for_ours_is_removed(
     name: str, sent: Any, said: Ruling | None
 ) -> None:
     response = check(Asked(said), sent([(name, "1"), (name, "2")]))
-    set_by_us = {one.header.key for one in response.ok_response.headers}
+    set_by_us = {header.header.key for header in response.ok_response.headers}
     assert name.lower() in set_by_us | set(response.ok_response.headers_to_remove)
 
 
 @pytest.mark.parametrize("value", ["Upgrade, X-Pdp-Impersonator-Id", "x_pdp_user_id,upgrade"])
 def test_a_proxy_behind_envoy_keeps_the_headers_of_the_actor(value: str) -> None:
     response = check(Asked(allowed()), raw([("connection", value)]))
-    headers = {one.header.key: one.header.value for one in response.ok_response.headers}
+    headers = {header.header.key: header.header.value for header in response.ok_response.headers}
     assert headers["connection"] == "upgrade"
     assert "connection" not in response.ok_response.headers_to_remove
 
@@ -231,7 +231,7 @@ def test_other_headers_are_left_alone() -> None:
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20))
 def test_whatever_an_id_is_its_header_is_one_plain_value_and_its_own(text: str) -> None:
     response = check(Asked(allowed(Actor(text, "s", text, text))))
-    values = {one.header.key: one.header.value for one in response.ok_response.headers}
+    values = {header.header.key: header.header.value for header in response.ok_response.headers}
     value = values["x-pdp-user-id"]
     assert value.isascii()
     assert value.isprintable()
@@ -261,7 +261,7 @@ def test_a_denial_says_what_a_guard_says(
         "error": word,
         "decision_id": "01920000-0000-7000-8000-000000000000",
     }
-    headers = {one.header.key: one.header.value for one in denied.headers}
+    headers = {header.header.key: header.header.value for header in denied.headers}
     challenge = {"www-authenticate": "Bearer"} if status == 401 else {}
     assert headers == {
         "content-type": "application/json",
