@@ -172,7 +172,9 @@ class ActorLowering(Lowering[Sql, Rows]):
             left = as_text(value, Operator.EQUAL) if is_text else as_double(typed)
             there = self._target.is_null(value, wanted=False)
             operator = " = ANY " if some else " <> ALL "
-            return self._all([there, sql("(", left, operator, "((", array, f")::{type_}))")])
+            held = self._held(value, Operator.EQUAL if some else Operator.NOT_EQUAL)
+            compared = sql("(", left, operator, "((", array, f")::{type_}))")
+            return self._all([there, *held, compared])
 
         found = self._field(other, levels, compared)
         if some:
@@ -222,7 +224,7 @@ class ActorLowering(Lowering[Sql, Rows]):
     def _kind_is(self, value: Value, kinds: frozenset[Kind]) -> Sql:
         if not isinstance(value, Json):
             return super()._kind_is(value, kinds)
-        if kinds == PRESENT:
+        if kinds == PRESENT and not value.is_of_row:
             return sql("(", value.value(), " IS NOT NULL)")
         names = [_JSON_KINDS[kind] for kind in Kind if kind in kinds]
         return sql("(", value.through("kind_of", "text"), f" = ANY ({texts(names)}))")
@@ -237,7 +239,7 @@ class ActorLowering(Lowering[Sql, Rows]):
         if kind is Kind.NULL:
             is_equal = operator is Operator.EQUAL
             return self._kind_is(value, frozenset((Kind.NULL,))) if is_equal else FALSE
-        return self._target.compare(operator, _as_kind(value, kind), constant)
+        return super()._compare(operator, _as_kind(value, kind), constant)
 
     def _one_of(self, value: Value, values: tuple[Scalar, ...], *, negated: bool) -> Sql:
         if not isinstance(value, Json):

@@ -150,7 +150,8 @@ class PostgreSQL:
         kind = _KINDS.get(found.base)
         if kind is None or (is_identifier and kind is not Kind.TEXT):
             raise FilterUnsupported(f"the column {name} of type {found.type}")
-        return Column(typed, kind, name)
+        is_fraction = kind is Kind.NUMBER and found.base not in INTEGERS
+        return Column(typed, kind, name, is_fraction=is_fraction)
 
     def as_jsonb(self, rows: Rows, column: str) -> Sql | None:
         """A column whose values are of any kind, or lists. None: it is another one."""
@@ -181,7 +182,9 @@ class PostgreSQL:
         typed: Typed = column.expression
         symbol = f" {_OPERATORS[operator]} "
         if column.parse is not None:
-            return sql("(", typed.sql, symbol, f"{literal(str(value))}::{typed.base}", ")")
+            # A constant may be beyond the integers of the column.
+            type_ = "bigint" if typed.base in INTEGERS else typed.base
+            return sql("(", typed.sql, symbol, f"{literal(str(value))}::{type_}", ")")
         if column.kind is Kind.NUMBER:
             if typed.base in INTEGERS and value.is_integer() and int(value) in _INT64:
                 return sql("(", typed.sql, symbol, f"{literal(str(int(value)))}::bigint)")

@@ -21,11 +21,10 @@ from weakref import WeakKeyDictionary
 from django.core.exceptions import FieldDoesNotExist
 from django.db import NotSupportedError, models
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
-from django.db.models.functions import Cast
 from django.db.models.lookups import In, IsNull
 from pdp_filters import Kind, Operator, TextTest
 
-from pdp_client.lowering import lower
+from pdp_client.lowering import double_of_decimal, lower
 from pdp_client.plans import FilterUnsupported, Plan
 from pdp_client.resource_maps import (
     ABSENT,
@@ -221,7 +220,8 @@ class _Target:
         if kind is None or (is_identifier and kind is not Kind.TEXT):
             type_name = type(reference.field).__name__
             raise FilterUnsupported(f"the column {name} of type {type_name}")
-        return Column(reference, kind, name)
+        is_fraction = kind is Kind.NUMBER and not reference.is_integer
+        return Column(reference, kind, name, is_fraction=is_fraction)
 
     def is_null(self, column: Column, *, wanted: bool) -> Q:
         is_null = Q(IsNull(self._read(column), wanted))
@@ -239,7 +239,7 @@ class _Target:
         if column.kind is Kind.NUMBER:
             if column.expression.is_integer and value.is_integer() and int(value) in _INT64:
                 return Q(_compared(operator, read, Value(int(value))))
-            return Q(_compared(operator, _double(read), _double(Value(value))))
+            return Q(_compared(operator, _double(column, read), _CastToDouble(Value(value))))
         if column.kind is Kind.BOOL:
             return Q(_compared(operator, read, Value(value)))
         return Q(_compared(operator, self._text(column, operator), Value(value)))
@@ -249,7 +249,7 @@ class _Target:
             # By the bytes in any case: columns of two collations have no comparison of their own.
             sides = [_Bytes(self._read(column)) for column in (left, right)]
         elif left.kind is Kind.NUMBER:
-            sides = [_double(self._read(column)) for column in (left, right)]
+            sides = [_double(column, self._read(column)) for column in (left, right)]
         else:
             sides = [self._read(column) for column in (left, right)]
         return Q(_compared(operator, *sides))
@@ -368,8 +368,9 @@ def _uuid(text: str) -> UUID | None:
     return value if str(value) == text else None
 
 
-def _double(expression: Any) -> Any:
-    return Cast(expression, models.FloatField())
+def _double(column: Column, read: Any) -> Any:
+    is_decimal = type(column.expression.field) is models.DecimalField
+    return (_DecimalToDouble if is_decimal else _CastToDouble)(read)
 
 
 def _compared(operator: Operator, left: Any, right: Any) -> Func:
@@ -406,11 +407,27 @@ class _Exact(Func):  # type: ignore[misc]
         return self._written(self.on_sqlite, compiler)
 
     def _written(self, template: str, compiler: Any) -> Any:
-        """Writes a template: `{0}` is the first operand; each may occur once, in order."""
+        """Writes a template: `{0}` is the first operand. Operands with parameters occur once, in
+        order."""
         sides = [compiler.compile(operand) for operand in self.get_source_expressions()]
         used = [index for index in range(len(sides)) if f"{{{index}}}" in template]
         parameters = [value for index in used for value in sides[index][1]]
         return template.format(*(sql for sql, _ in sides)), tuple(parameters)
+
+
+# SQLite compares any two numbers by their values.
+class _CastToDouble(_Exact):
+    """A double, an integer or a parameter as a double."""
+
+    output_field = models.FloatField()
+    on_postgresql = "CAST({0} AS DOUBLE PRECISION)"
+    on_sqlite = "{0}"
+
+
+class _DecimalToDouble(_CastToDouble):
+    """A decimal as a double; NULL if no double holds it."""
+
+    on_postgresql = f"({double_of_decimal('{0}')})"
 
 
 class _Equality(_Exact):

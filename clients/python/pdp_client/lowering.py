@@ -8,9 +8,10 @@ values, null, values of other kinds and chains of parents, in the same way for a
 conditions of a target, NULL counts as false.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 from pdp_filters import (
     And,
@@ -49,6 +50,16 @@ from pdp_client.resource_maps import (
 
 _Below = tuple[ResourceMap, ...]
 """The descriptions of the rows below, beginning with the resource."""
+_NUL: Final = "\x00"
+_BELOW: Final = (Operator.LESS, Operator.LESS_OR_EQUAL)
+_LEAST: Final = (Operator.GREATER_OR_EQUAL, -sys.float_info.max)
+_GREATEST: Final = (Operator.LESS_OR_EQUAL, sys.float_info.max)
+_BOUNDS: Final = {
+    Operator.NOT_EQUAL: (_LEAST, _GREATEST),
+    **dict.fromkeys(_BELOW, (_LEAST,)),
+    **dict.fromkeys((Operator.GREATER, Operator.GREATER_OR_EQUAL), (_GREATEST,)),
+}
+"""Which bounds an operator does not imply by itself."""
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -311,7 +322,11 @@ class Lowering(Generic[C, E]):
         if kind_of(constant) is not value.kind:
             return target.false
         _refuse_parsed(value, operator.value)
-        return target.compare(operator, value, constant)
+        if isinstance(constant, str) and _NUL in constant:
+            # No stored text holds NUL: those up to the part before it are less, all others greater.
+            constant = constant.partition(_NUL)[0]
+            operator = Operator.LESS_OR_EQUAL if operator in _BELOW else Operator.GREATER
+        return self._all([target.compare(operator, value, constant), *self._held(value, operator)])
 
     def _one_of(self, value: Value, values: tuple[Scalar, ...], *, negated: bool) -> C:
         target = self._target
@@ -319,7 +334,11 @@ class Lowering(Generic[C, E]):
             return self._known((value.value in values) is not negated)
         if not isinstance(value, Column):
             return self._known(negated)  # a list or a map is present, and equals no constant
-        fitting = [constant for constant in values if kind_of(constant) is value.kind]
+        fitting = [
+            constant
+            for constant in values
+            if kind_of(constant) is value.kind and _NUL not in str(constant)
+        ]
         if value.blank_is_absent:
             fitting = [constant for constant in fitting if constant != ""]
         if value.parse is not None:
@@ -328,12 +347,29 @@ class Lowering(Generic[C, E]):
         null_counts = value.null is Kind.NULL and (None in values) is not negated
         parts = [target.is_null(value, wanted=True)] if null_counts else []
         if negated:
-            there = [target.is_null(value, wanted=False)]
+            there = [target.is_null(value, wanted=False), *self._held(value, Operator.NOT_EQUAL)]
             different = [self._equals(value, fitting, negated=True)] if fitting else []
             parts.append(self._all([*there, *different]))
         elif fitting:
             parts.append(self._equals(value, fitting, negated=False))
         return self._any(parts)
+
+    def _held(self, column: Column, operator: Operator) -> list[C]:
+        """What a comparison with a constant must also require, so that it is false for a number
+        that no question holds. PostgreSQL puts NaN above all others; SQLite does so with texts."""
+        if not column.is_fraction:
+            return []
+        bounds = _BOUNDS.get(operator, ())
+        return [self._target.compare(bound, column, value) for bound, value in bounds]
+
+    def _is_held(self, column: Column) -> C:
+        """A question holds the column's value, so that another field may be compared with it."""
+        if column.blank_is_absent:
+            return self._target.is_null(column, wanted=False)
+        bounds = self._all(self._held(column, Operator.NOT_EQUAL))
+        if column.null is Kind.NULL:
+            return self._any([bounds, self._target.is_null(column, wanted=True)])
+        return bounds
 
     def _equals(self, column: Column, values: list[Any], *, negated: bool) -> C:
         if len(values) > 1:
@@ -347,6 +383,9 @@ class Lowering(Generic[C, E]):
         if not isinstance(value, Column) or value.kind is not Kind.TEXT:
             return self._target.false
         _refuse_parsed(value, test.value)
+        if text == "" or _NUL in text:  # every text holds the one, and no stored text the other
+            passes = (text == "") is not negated
+            return self._target.is_null(value, wanted=False) if passes else self._target.false
         return self._target.match(test, value, text, negated=negated)
 
     def _compare_two(self, operator: Operator, left: Value, right: Value) -> C:
@@ -356,11 +395,10 @@ class Lowering(Generic[C, E]):
             return self._compare_with_collection(operator, left, right)
         target = self._target
         for column in (left, right):
-            if column.blank_is_absent:
-                plain = replace(column, blank_is_absent=False)
+            if column.blank_is_absent or column.is_fraction:
+                plain = replace(column, blank_is_absent=False, is_fraction=False)
                 sides = (plain, right) if column is left else (left, plain)
-                there = target.is_null(column, wanted=False)
-                return self._all([there, self._compare_two(operator, *sides)])
+                return self._all([self._is_held(column), self._compare_two(operator, *sides)])
         for column in (left, right):
             _refuse_parsed(column, f"{operator.value} with another field")
         same_kind = left.kind is right.kind
@@ -532,6 +570,16 @@ def _without_absorbed(parts: tuple[Filter, ...], described: ResourceMap) -> Iter
             and any(body in part.body.parts for body in organizations)
         )
     ]
+
+
+def double_of_decimal(number: str) -> str:
+    """SQL of PostgreSQL: a decimal as a double; NULL if no double holds it. A cast alone would fail
+    the whole statement."""
+    return (
+        f"CASE WHEN abs({number}) < 2.4703282292062328e-324 THEN 0"
+        f" WHEN abs({number}) < 1.797693134862315807e308"
+        f" THEN CAST({number} AS DOUBLE PRECISION) END"
+    )
 
 
 def _passes(test: TextTest, value: str, text: str) -> bool:

@@ -32,7 +32,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from sqlalchemy.sql.functions import FunctionElement
 
-from pdp_client.lowering import lower
+from pdp_client.lowering import double_of_decimal, lower
 from pdp_client.plans import FilterUnsupported, Plan
 from pdp_client.resource_maps import (
     ABSENT,
@@ -234,7 +234,8 @@ class _Target:
             return Column(expression, Kind.TEXT, str(column), parse=_integer)
         if kind is None or (is_identifier and kind is not Kind.TEXT):
             raise FilterUnsupported(f"the column {column} of type {type_!r}")
-        return Column(expression, kind, str(column))
+        is_fraction = kind is Kind.NUMBER and not _is_integer(expression)
+        return Column(expression, kind, str(column), is_fraction=is_fraction)
 
     def is_null(self, column: Column, *, wanted: bool) -> Condition:
         expression = column.expression
@@ -247,7 +248,7 @@ class _Target:
 
     def compare(self, operator: Operator, column: Column, value: Any) -> Condition:
         if column.parse is not None:
-            left, right = column.expression, _bound(value, column.expression.type)
+            left, right = column.expression, _bound(value, _id_type(column.expression))
         elif column.kind is Kind.NUMBER:
             left, right = _number(column.expression, value)
         elif column.kind is Kind.BOOL:
@@ -262,7 +263,7 @@ class _Target:
             # By the bytes in any case: columns of two collations have no comparison of their own.
             sides = [_Bytes(column.expression) for column in (left, right)]
         elif left.kind is Kind.NUMBER and not all(map(_is_integer, sides)):
-            sides = [sa.cast(side, types.Double()) for side in sides]
+            sides = [_Double(side) for side in sides]
         return getattr(sides[0], _CONDITIONS[operator])(sides[1])  # type: ignore[no-any-return]
 
     def one_of(self, column: Column, values: list[Any], *, negated: bool) -> Condition:
@@ -270,8 +271,13 @@ class _Target:
         if column.kind is not Kind.TEXT:
             parts = [self.compare(operator, column, value) for value in values]
             return sa.and_(*parts) if negated else sa.or_(*parts)
-        left = column.expression if column.parse is not None else _as_text(column, operator)
-        return left.not_in(values) if negated else left.in_(values)
+        if column.parse is not None:
+            left, type_ = column.expression, _id_type(column.expression)
+        else:
+            left, type_ = _as_text(column, operator), types.String()
+        among = sa.bindparam(None, values, type_=type_, expanding=True)
+        found: Condition = left.not_in(among) if negated else left.in_(among)
+        return found
 
     def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> Condition:
         found = _MATCHES[test](column.expression, text)
@@ -322,9 +328,12 @@ def _number(expression: Any, value: float) -> tuple[Any, Any]:
     """Both sides of a comparison: as integers, which uses indexes, or as doubles."""
     if _is_integer(expression) and value.is_integer() and int(value) in _INT64:
         return expression, _bound(int(value), types.BigInteger())
-    if not isinstance(expression.type, types.Double) and type(expression.type) not in _DOUBLES:
-        expression = sa.cast(expression, types.Double())
-    return expression, _bound(value, types.Double())
+    return _Double(expression), _bound(value, types.Double())
+
+
+def _id_type(expression: Any) -> types.TypeEngine[Any]:
+    """Of a constant beside an id. An integer is one of 64 bits: it may be beyond the column's."""
+    return types.BigInteger() if _is_integer(expression) else expression.type
 
 
 def _integer(text: str) -> int | None:
@@ -347,6 +356,13 @@ def _as_text(column: Column, operator: Operator) -> "FunctionElement[str]":
     # Equality is bytewise under every deterministic collation, and an index serves it.
     is_plain = operator in _EQUALITIES and column.expression.type.collation is None
     return _Equality(column.expression) if is_plain else _Bytes(column.expression)
+
+
+class _Double(FunctionElement[float]):
+    """A number as a question has it; NULL if no question holds it."""
+
+    type = types.Double()
+    inherit_cache = True
 
 
 class _Bytes(FunctionElement[str]):
@@ -405,6 +421,7 @@ _MATCHES: Final = {
 }
 
 
+@compiles(_Double)
 @compiles(_Bytes)
 @compiles(_Equality)
 @compiles(_Match)
@@ -417,6 +434,21 @@ def _refuse(element: Any, compiler: Any, **_: Any) -> str:
 
 def _sides(element: Any, compiler: Any, options: Any) -> list[str]:
     return [compiler.process(side, **options) for side in element.clauses]
+
+
+@compiles(_Double, "postgresql")
+def _double_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
+    [number] = _sides(element, compiler, options)
+    [column] = element.clauses
+    if type(column.type) in _DOUBLES:
+        return number
+    double = f"CAST({number} AS DOUBLE PRECISION)"
+    return double if _is_integer(column) else double_of_decimal(number)
+
+
+@compiles(_Double, "sqlite")
+def _double_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    return _sides(element, compiler, options)[0]  # it compares any two numbers by their values
 
 
 @compiles(_Equality, "postgresql")
