@@ -64,7 +64,15 @@ def _once(call: str, type_: str) -> Ref:
     return Ref(f"(SELECT {SCHEMA}.{call})", type_)
 
 
-_NOW: Final = Column(Typed(Sql((_once("clock()", "double precision"),)), "float8"), Kind.NUMBER, "")
+def _time(call: str) -> Column:
+    once = Ref(f"(SELECT {call})", "double precision")
+    return Column(Typed(Sql((once,)), "float8"), Kind.NUMBER, "now")
+
+
+_TIMES: Final = {
+    ("now",): _time(f"{SCHEMA}.clock()"),
+    ("now", "seconds"): _time(f"floor({SCHEMA}.clock())"),
+}
 _OF_ACTOR: Final = {
     name: Json(Sql((f"{SCHEMA}.actor_{name}()",)), of_actor=True)
     for name in ("attributes", "organization_permissions")
@@ -200,8 +208,8 @@ class ActorLowering(Lowering[Sql, Rows]):
         if_absent: bool,
     ) -> Sql:
         match value:
-            case RowValue() if path == ("now",):
-                return then(_NOW)
+            case RowValue() if path in _TIMES:
+                return then(_TIMES[path])
             case RowValue() if _is_json_of_actor(path):
                 return then(self._json(Field(path)))
             case RowValue() if path[:1] == ("actor",):

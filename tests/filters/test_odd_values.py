@@ -58,7 +58,8 @@ def test_a_cast_would_fail_the_whole_query(filled: list[Connection]) -> None:
 
 
 def test_a_queryset_takes_what_check_allows(filled: list[Connection], tmp_path: Path) -> None:
-    """In a process of its own: Django's settings are made once in each."""
+    """A column of times is refused. In a process of its own, because Django's settings are made
+    once in each."""
     url = filled[1].engine.url.render_as_string(hide_password=False)
     done = subprocess.run(
         [sys.executable, "-m", "tests.kit.filters.django_odd_values", str(tmp_path), url],
@@ -67,6 +68,8 @@ def test_a_queryset_takes_what_check_allows(filled: list[Connection], tmp_path: 
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    for found in json.loads(done.stdout).values():
+    said = json.loads(done.stdout)
+    assert said["refused"] == "the column Priced.made of type DateTimeField"
+    for found in said["taken"].values():
         for plan, taken in zip(PLANS, found, strict=True):
             assert taken == allowed(plan), plan.filter

@@ -5,9 +5,13 @@ python -m tests.kit.filters.django_odd_values DIRECTORY POSTGRESQL_URL
 
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import django
 from django.conf import settings
+from pdp_client.plans import FilterUnsupported, Plan
+from pdp_filters import Compare, Field, Operator
 from sqlalchemy import create_engine, make_url
 
 from tests.kit.filters.odd_values import PLANS, TYPE, fill
@@ -32,13 +36,15 @@ def main(directory: str, postgresql: str) -> None:
         price = models.DecimalField(null=True, max_digits=9, decimal_places=2)
         score = models.FloatField(null=True)
         code = models.TextField()
+        made = models.DateTimeField(null=True)
 
         class Meta:
             app_label = "filters"
             managed = False
             db_table = "priced"
 
-    register(Priced, TYPE, id="id", attributes={n: n for n in ("price", "score", "code")})
+    names = ("price", "score", "code", "made")
+    register(Priced, TYPE, id="id", attributes={name: name for name in names})
     with create_engine(f"sqlite:///{file}").connect() as connection:
         fill(connection)
     found = {
@@ -53,7 +59,17 @@ def main(directory: str, postgresql: str) -> None:
         ]
         for name in ("default", "postgresql")
     }
-    sys.stdout.write(json.dumps(found))
+    sys.stdout.write(json.dumps({"taken": found, "refused": _refusal(q, Priced)}))
+
+
+def _refusal(q: Callable[[Plan, type], Any], model: type) -> str:
+    """What is said of a column of times."""
+    made = Compare(Operator.LESS, Field(("attributes", "made")), "2026")
+    try:
+        q(Plan(f"{TYPE}:view", TYPE, made), model)
+    except FilterUnsupported as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":
