@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pdp_client.lowering import ChainValue, Lowering, RowValue, Value
+from pdp_client.lowering import Lowering
 from pdp_client.plans import FilterUnsupported
+from pdp_client.predicates import ChainValue, RowValue, Value
 from pdp_client.resource_maps import Column, NullAsValue
 from pdp_filters import Compare, Every, Field, Filter, Kind, Operator, Scalar, Some, TextTest
 from pdp_filters.ir import COLLECTIONS, ORDERED, PRESENT, kind_of

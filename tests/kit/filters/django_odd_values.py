@@ -63,7 +63,7 @@ def main(directory: str, postgresql: str) -> None:
 
 
 def _refusal(q: Callable[[Plan, type], Any], model: type) -> str:
-    """What is said of a column of times."""
+    """How a column of times is refused."""
     made = Compare(Operator.LESS, Field(("attributes", "made")), "2026")
     try:
         q(Plan(f"{TYPE}:view", TYPE, made), model)
