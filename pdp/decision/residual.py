@@ -1,7 +1,8 @@
 """Partially evaluates a condition with a known actor, context and time.
 
 In:  a condition, the values of the actor and of the context, the resource type. Or no actor: then a
-     filter also reads the actor, as `("actor", ...)`, and the time, as `("now",)`.
+     filter also reads the actor, as `("actor", ...)`, and the time, as `("now",)` and, in whole
+     seconds, `("now", "seconds")`.
 Out: two filters: the resources for which the condition is definitely true, and those for which it
      is definitely false. If it fails, neither filter matches.
 
@@ -63,6 +64,7 @@ _ATTRIBUTES: Final = Field(("attributes",))
 _ORGANIZATION: Final = Field(("organization",))
 _MAP: Final = frozenset((Kind.MAP,))
 _NOW: Final = Field(("now",))
+_SECONDS: Final = Field(("now", "seconds"))
 _OF_ACTOR: Final = frozenset(
     f"actor.{name}"
     for name in (
@@ -320,6 +322,8 @@ class _Residual:
             for guard, branch in zip(test, expression.inner[1:], strict=True):
                 for inner, operand in self._cases(branch, scope, level):
                     yield all_of(guard, inner), operand
+        elif _is_seconds_of_now(expression):
+            yield TRUE, _SECONDS
         elif expression.kind is Syntax.CALL and expression.name == "size":
             for guard, operand in self._cases(expression.inner[0], scope, level):
                 yield guard, sized(operand, expression)
@@ -360,3 +364,13 @@ class _Residual:
             value = index.evaluate(self._values) if self._is_known(index) else None
             return value if isinstance(value, str) else None
         return None
+
+
+def _is_seconds_of_now(expression: Expression) -> bool:
+    """Whether it is `int(now)` or `double(int(now))`: seconds since 1970-01-01 UTC."""
+    if expression.kind is Syntax.CALL and expression.name == "double":
+        expression = expression.inner[0]
+    if expression.kind is not Syntax.CALL or expression.name != "int":
+        return False
+    [now] = expression.inner
+    return now.kind is Syntax.VARIABLE and now.name == "now"

@@ -227,15 +227,19 @@ END;
 
 -- Values of the actor, or of a jsonb column, whose kind only a statement knows. NULL: absent, or of
 -- another kind.
-CREATE FUNCTION pdp_rls.kind_of(value jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN coalesce(jsonb_typeof(value), 'absent');
 CREATE FUNCTION pdp_rls.text_of(value jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(value) = 'string' THEN value #>> '{}' END;
 CREATE FUNCTION pdp_rls.number_of(value jsonb) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(value) = 'number' THEN pdp_rls.double_of(value::numeric) END;
+-- A number that no question holds has no kind, so that no comparison is true of it.
+CREATE FUNCTION pdp_rls.kind_of(value jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(value) = 'number' AND pdp_rls.number_of(value) IS NULL THEN 'none'
+    ELSE coalesce(jsonb_typeof(value), 'absent')
+END;
 CREATE FUNCTION pdp_rls.boolean_of(value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN jsonb_typeof(value) = 'boolean' THEN (value #>> '{}')::boolean END;
@@ -269,8 +273,11 @@ RETURN ARRAY(
 CREATE FUNCTION pdp_rls.integers_of(ids text[]) RETURNS bigint[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY(
-    SELECT CASE WHEN id ~ '^(0|-?[1-9][0-9]{0,17})$' THEN id::bigint END FROM unnest(ids) id
-    WHERE id ~ '^(0|-?[1-9][0-9]{0,17})$'
+    SELECT number::bigint FROM (
+        SELECT CASE WHEN id ~ '^(0|-?[1-9][0-9]{0,18})$' THEN id::numeric END AS number
+        FROM unnest(ids) id
+    ) numbers
+    WHERE number BETWEEN -9223372036854775808 AND 9223372036854775807
 );
 CREATE FUNCTION pdp_rls.uuids_of(ids text[]) RETURNS uuid[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pdp_client.lowering import ChainValue, Lowering, RowValue, Value
+from pdp_client.lowering import Lowering
 from pdp_client.plans import FilterUnsupported
+from pdp_client.predicates import ChainValue, RowValue, Value
 from pdp_client.resource_maps import Column, NullAsValue
 from pdp_filters import Compare, Every, Field, Filter, Kind, Operator, Scalar, Some, TextTest
 from pdp_filters.ir import COLLECTIONS, ORDERED, PRESENT, kind_of
@@ -64,7 +65,15 @@ def _once(call: str, type_: str) -> Ref:
     return Ref(f"(SELECT {SCHEMA}.{call})", type_)
 
 
-_NOW: Final = Column(Typed(Sql((_once("clock()", "double precision"),)), "float8"), Kind.NUMBER, "")
+def _time(call: str) -> Column:
+    once = Ref(f"(SELECT {call})", "double precision")
+    return Column(Typed(Sql((once,)), "float8"), Kind.NUMBER, "now")
+
+
+_TIMES: Final = {
+    ("now",): _time(f"{SCHEMA}.clock()"),
+    ("now", "seconds"): _time(f"floor({SCHEMA}.clock())"),
+}
 _OF_ACTOR: Final = {
     name: Json(Sql((f"{SCHEMA}.actor_{name}()",)), of_actor=True)
     for name in ("attributes", "organization_permissions")
@@ -172,7 +181,9 @@ class ActorLowering(Lowering[Sql, Rows]):
             left = as_text(value, Operator.EQUAL) if is_text else as_double(typed)
             there = self._target.is_null(value, wanted=False)
             operator = " = ANY " if some else " <> ALL "
-            return self._all([there, sql("(", left, operator, "((", array, f")::{type_}))")])
+            held = self._held(value, Operator.EQUAL if some else Operator.NOT_EQUAL)
+            compared = sql("(", left, operator, "((", array, f")::{type_}))")
+            return self._all([there, *held, compared])
 
         found = self._field(other, levels, compared)
         if some:
@@ -198,8 +209,8 @@ class ActorLowering(Lowering[Sql, Rows]):
         if_absent: bool,
     ) -> Sql:
         match value:
-            case RowValue() if path == ("now",):
-                return then(_NOW)
+            case RowValue() if path in _TIMES:
+                return then(_TIMES[path])
             case RowValue() if _is_json_of_actor(path):
                 return then(self._json(Field(path)))
             case RowValue() if path[:1] == ("actor",):
@@ -222,7 +233,7 @@ class ActorLowering(Lowering[Sql, Rows]):
     def _kind_is(self, value: Value, kinds: frozenset[Kind]) -> Sql:
         if not isinstance(value, Json):
             return super()._kind_is(value, kinds)
-        if kinds == PRESENT:
+        if kinds == PRESENT and not value.is_of_row:
             return sql("(", value.value(), " IS NOT NULL)")
         names = [_JSON_KINDS[kind] for kind in Kind if kind in kinds]
         return sql("(", value.through("kind_of", "text"), f" = ANY ({texts(names)}))")
@@ -237,7 +248,7 @@ class ActorLowering(Lowering[Sql, Rows]):
         if kind is Kind.NULL:
             is_equal = operator is Operator.EQUAL
             return self._kind_is(value, frozenset((Kind.NULL,))) if is_equal else FALSE
-        return self._target.compare(operator, _as_kind(value, kind), constant)
+        return super()._compare(operator, _as_kind(value, kind), constant)
 
     def _one_of(self, value: Value, values: tuple[Scalar, ...], *, negated: bool) -> Sql:
         if not isinstance(value, Json):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from pdp_client.plans import FilterUnsupported
 from pdp_client.resource_maps import (
@@ -16,6 +15,7 @@ from pdp_client.resource_maps import (
     Reference,
     ResourceMap,
 )
+from pdp_client.stored_values import INT64, like_pattern, stored_integer, stored_uuid
 from pdp_filters import Kind, Operator, TextTest
 
 from pdp.rls.catalog import Catalog, ColumnInfo
@@ -38,7 +38,6 @@ _ARRAYS: Final = ("_text", "_varchar", "_int2", "_int4", "_int8", "_bool")
 """Of an array of other numbers, NaN becomes a text."""
 _FAMILIES: Final = {"varchar": "text", **dict.fromkeys(INTEGERS, "integer")}
 """Types of columns that join: others only join their like."""
-_INT64: Final = range(-(2**63), 2**63)
 _OPERATORS: Final = {
     Operator.EQUAL: "=",
     Operator.NOT_EQUAL: "<>",
@@ -144,13 +143,14 @@ class PostgreSQL:
         ref = _ref(rows, column, found)
         typed = Typed(Sql((ref,)), found.base, found.is_bytewise)
         if is_identifier and found.base in INTEGERS:
-            return Column(typed, Kind.TEXT, name, parse=_integer)
+            return Column(typed, Kind.TEXT, name, parse=stored_integer)
         if is_identifier and found.base == "uuid":
-            return Column(typed, Kind.TEXT, name, parse=_uuid)
+            return Column(typed, Kind.TEXT, name, parse=stored_uuid)
         kind = _KINDS.get(found.base)
         if kind is None or (is_identifier and kind is not Kind.TEXT):
             raise FilterUnsupported(f"the column {name} of type {found.type}")
-        return Column(typed, kind, name)
+        is_fraction = kind is Kind.NUMBER and found.base not in INTEGERS
+        return Column(typed, kind, name, is_fraction=is_fraction)
 
     def as_jsonb(self, rows: Rows, column: str) -> Sql | None:
         """A column whose values are of any kind, or lists. None: it is another one."""
@@ -181,9 +181,11 @@ class PostgreSQL:
         typed: Typed = column.expression
         symbol = f" {_OPERATORS[operator]} "
         if column.parse is not None:
-            return sql("(", typed.sql, symbol, f"{literal(str(value))}::{typed.base}", ")")
+            # A constant may be beyond the integers of the column.
+            type_ = "bigint" if typed.base in INTEGERS else typed.base
+            return sql("(", typed.sql, symbol, f"{literal(str(value))}::{type_}", ")")
         if column.kind is Kind.NUMBER:
-            if typed.base in INTEGERS and value.is_integer() and int(value) in _INT64:
+            if typed.base in INTEGERS and value.is_integer() and int(value) in INT64:
                 return sql("(", typed.sql, symbol, f"{literal(str(int(value)))}::bigint)")
             number = f"{literal(repr(value))}::double precision"
             return sql("(", as_double(typed), symbol, number, ")")
@@ -214,12 +216,7 @@ class PostgreSQL:
 
     def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> Sql:
         """Of a column of kind TEXT."""
-        escaped = text
-        for character in ("\\", "%", "_"):
-            escaped = escaped.replace(character, "\\" + character)
-        before = "" if test is TextTest.PREFIX else "%"
-        after = "" if test is TextTest.SUFFIX else "%"
-        pattern = literal(f"{before}{escaped}{after}")
+        pattern = literal(like_pattern(test, text))
         like = " NOT LIKE " if negated else " LIKE "
         return sql("(", column.expression.sql, ' COLLATE "C"', like, pattern, " ESCAPE '\\')")
 
@@ -278,18 +275,3 @@ def as_double(typed: Typed) -> Sql:
     if typed.base == "numeric":
         return sql(f"{SCHEMA}.double_of(", typed.sql, ")")
     return typed.sql if typed.base == "float8" else sql("(", typed.sql, ")::double precision")
-
-
-def _integer(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if str(value) == text and value in _INT64 else None
-
-
-def _uuid(text: str) -> str | None:
-    try:
-        return text if str(UUID(text)) == text else None
-    except ValueError:
-        return None

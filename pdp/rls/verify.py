@@ -1,13 +1,14 @@
 """Checks that a database still enforces the policy through row-level security."""
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from pdp.rls.catalog import PDP_TABLES, Catalog
 from pdp.rls.config import Config
+from pdp.rls.definers import Definer, definers
 from pdp.rls.migration import APPLIED, VERSION, Migration, qualified
 from pdp.rls.sql import SCHEMA, SETTING, identifier
 
@@ -19,7 +20,7 @@ class Problem(NamedTuple):
     """Why rows may be seen or written that Check would refuse, or the other way round."""
 
     subject: str
-    """A table, a role or a view."""
+    """A table, a role, a view or a function."""
     message: str
     advice: str
 
@@ -33,10 +34,14 @@ def problems(
     """
     yield from _drift(connection, expected)
     yield from _defaults(connection)
-    for name in sorted(config.protected()):
-        yield from _table(connection, config, name, catalog[name].oid, expected)
-        yield from _views(connection, name, catalog[name].oid)
     owned = {name: catalog[name].oid for name in sorted(config.protected())}
+    views = {name: connection.execute(_VIEWS, {"oid": oid}).all() for name, oid in owned.items()}
+    for name, oid in owned.items():
+        yield from _table(connection, config, name, oid, expected)
+        yield from _views(name, views[name])
+    readers = {name: [(view.schema, view.short) for view in some] for name, some in views.items()}
+    for found in definers(connection, config.roles, owned, readers):
+        yield _definer(found)
     for role in config.roles:
         yield from _role(connection, config, role, owned)
 
@@ -129,29 +134,45 @@ _VIEWS: Final = text("""
         JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
         JOIN pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
     )
-    SELECT v.oid::regclass::text AS name, v.relkind = 'm' AS is_copy
-    FROM readers JOIN pg_class v ON v.oid = readers.oid
-    WHERE v.relkind IN ('v', 'm') AND NOT EXISTS (
-        SELECT FROM pg_options_to_table(v.reloptions) o
-        WHERE o.option_name = 'security_invoker' AND o.option_value::boolean
-    )
+    SELECT v.oid::regclass::text AS name, n.nspname AS schema, v.relname AS short,
+        v.relkind = 'm' AS is_copy,
+        EXISTS (
+            SELECT FROM pg_options_to_table(v.reloptions) o
+            WHERE o.option_name = 'security_invoker' AND o.option_value::boolean
+        ) AS is_invoker
+    FROM readers
+    JOIN pg_class v ON v.oid = readers.oid
+    JOIN pg_namespace n ON n.oid = v.relnamespace
+    WHERE v.relkind IN ('v', 'm')
     ORDER BY 1
 """)
 """Views that read a table, also through other views."""
 
 
-def _views(connection: Connection, name: str, oid: int) -> Iterator[Problem]:
-    for view in connection.execute(_VIEWS, {"oid": oid}):
+def _views(name: str, views: Iterable[Any]) -> Iterator[Problem]:
+    for view in views:
         if view.is_copy:
             yield Problem(
                 view.name, f"is a materialized view: a copy of {name} without policies", "drop it"
             )
-        else:
+        elif not view.is_invoker:
             yield Problem(
                 view.name,
                 f"reads {name} as its own owner, not as the role that asks",
                 f"ALTER VIEW {view.name} SET (security_invoker = true)",
             )
+
+
+def _definer(found: Definer) -> Problem:
+    callers = ", ".join(found.callers)
+    why = "passes row-level security" if found.passes else "may switch row-level security off"
+    return Problem(
+        found.signature,
+        f"may be called by {callers}, and names {found.table} as SECURITY DEFINER: its owner"
+        f" {found.owner} {why}",
+        f"ALTER ROUTINE {found.signature} SECURITY INVOKER, or REVOKE EXECUTE from PUBLIC and"
+        f" {callers}",
+    )
 
 
 _ROLE: Final = text("""

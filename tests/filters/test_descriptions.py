@@ -1,5 +1,6 @@
 """Models of other shapes than those of the oracle, and what is refused by name."""
 
+import datetime
 import enum
 import uuid
 
@@ -70,6 +71,9 @@ class Note(Base):
     code: Mapped[str | None] = mapped_column(sa.CHAR(4))
     color: Mapped[Color | None]
     weight: Mapped[float | None] = mapped_column(sa.REAL)
+    made: Mapped[datetime.datetime | None]
+    due: Mapped[datetime.date | None]
+    lasts: Mapped[datetime.timedelta | None]
     labels: Mapped[list["Label"]] = relationship(secondary="note_labels")
 
 
@@ -104,6 +108,9 @@ register(
         "code": Note.code,
         "color": Note.color,
         "weight": Note.weight,
+        "made": Note.made,
+        "due": Note.due,
+        "lasts": Note.lasts,
         "labels": Many(Note.labels, Label.name),
         "nothing": ABSENT,
     },
@@ -220,6 +227,13 @@ def test_a_row_makes_the_question_that_the_filter_is_about(session):
         (
             Compare(Operator.EQUAL, Field(("attributes", "weight")), 1.0),
             r"Note\.weight of type REAL",
+        ),
+        *(
+            (
+                Compare(Operator.LESS, Field(("attributes", name)), "2026"),
+                rf"Note\.{name} of type {t}",
+            )
+            for name, t in (("made", "DateTime"), ("due", "Date"), ("lasts", "Interval"))
         ),
         (
             Compare(Operator.EQUAL, Field(("attributes", "size")), 1.0),

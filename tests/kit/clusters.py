@@ -37,6 +37,12 @@ class Cluster:
         url: str = self._server.get_uri()
         return url
 
+    @property
+    def system_user(self) -> str | None:
+        """Whose processes the server is made of; None: the user of the tests."""
+        user: str | None = self._server.system_user
+        return user
+
     def start(self) -> None:
         """Returns once it answers."""
         psutil.wait_procs(self._killed, timeout=10)
@@ -63,8 +69,8 @@ class Cluster:
         """Another server, which follows this one and takes no writes until `promote`."""
         directory = self.directory / "standby"
         directory.mkdir(mode=0o700)
-        if self._server.system_user is not None:
-            shutil.chown(directory, self._server.system_user)
+        if self.system_user is not None:
+            shutil.chown(directory, self.system_user)
         host = make_url(self.url).query["host"]
         base_backup = ("-h", str(host), "-U", "postgres", "-D", str(directory), "-R", "-c", "fast")
         self._execute("pg_basebackup", *base_backup)
@@ -86,7 +92,7 @@ class Cluster:
             [server.bin_path / program, *arguments],
             check=True,
             capture_output=True,
-            user=server.system_user,
+            user=self.system_user,
         )
 
 

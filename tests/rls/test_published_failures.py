@@ -91,6 +91,31 @@ def test_an_attribute_of_the_actor_may_be_of_any_kind(
     assert agree(connection, case) == taken
 
 
+@pytest.mark.parametrize(
+    ("condition", "taken"),
+    [
+        (f"{LEVEL} > int(now)", {"l2", "l3"}),
+        (f"{LEVEL} >= double(int(now))", {"l1", "l2", "l3"}),
+        (f"int(now) == {LEVEL}", {"l1"}),
+        (f"!({LEVEL} <= int(now))", {"l2", "l3"}),
+        (f"!(int(now) in [{LEVEL}, 7])", {"l0", "l2", "l3"}),
+        ("resource.attributes.owner != int(now)", {"l0"}),
+        ("int(now) > 99", EVERY | {"l4"}),
+        ("int(now) == actor.attributes.level", NONE),
+        ("now > timestamp('1970-01-01T00:01:39Z') + duration('500ms')", EVERY | {"l4"}),
+    ],
+)
+def test_seconds_of_now_compare_with_numbers(
+    connection: Connection, condition: str, taken: set[str]
+) -> None:
+    rows = lessons({"level": 99.0, "owner": "100"}, {"level": 100.0}, {"level": 100.5},
+                   {"level": 101.0}, {})  # fmt: skip
+    case = case_of(rows, condition)
+    case.now = 100.75
+    case.world.users = [User("u1", attributes={"level": 100.75})]
+    assert agree(connection, case) == taken
+
+
 def test_a_deny_rule_that_fails_denies_the_row(connection: Connection) -> None:
     rows = lessons({"open": True}, {"open": False}, {})
     case = case_of(rows, "true", "resource.attributes.open == true")
@@ -161,6 +186,10 @@ def test_a_grant_on_a_parent_counts_that_only_its_id_is_known_of(connection: Con
         ("actor.first_factor_minutes < 5.0", "actor.first_factor_minutes"),
         ("actor.second_factor_minutes < 5.0", "actor.second_factor_minutes"),
         ("now.getHours() > 8", "getHours"),
+        ("now - duration('1h') > timestamp('2026-01-01T00:00:00Z')", "-"),
+        ("timestamp(actor.attributes.until) > now", "timestamp"),
+        ("timestamp(resource.attributes.owner) > now", "timestamp"),
+        ("string(now) < resource.attributes.owner", "string"),
         ("resource.attributes.owner.startsWith(actor.attributes.name)", "startsWith"),
         ("resource.attributes.owner.matches('a')", "matches"),
     ],

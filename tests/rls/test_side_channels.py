@@ -11,10 +11,10 @@ from pdp_client.rls import transaction
 from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from pdp.model import Effect, Rule
+from pdp.model import Effect, Grant, OnResource, ResourceRef, Role, Rule, ToUser, User
 from pdp.rls.config import parse_config
 from tests.kit.decision.engine import policy_of
-from tests.kit.rls.database import LESSONS, acting, apply
+from tests.kit.rls.database import LESSONS, acting, apply, put_facts
 from tests.kit.rls.school import IVAN, lesson, put_school, school
 
 SECRET = "top secret"
@@ -99,34 +99,108 @@ def test_a_refused_row_is_not_shown(rows: Connection) -> None:
     assert refused.diag.message_detail is None
 
 
-@pytest.mark.parametrize("price", ["1e400", "-1e400", "1e-400", "NaN", "Infinity"])
+_PRICED = """
+roles: [app]
+tables:
+  public.priced:
+    type: lesson
+    id: id
+    organization: organization_id
+    permissions: {read: "lesson:view"}
+    attributes: {price: price, score: score, data: data}
+"""
+_BEYOND = [
+    *(("price", odd) for odd in ("1e400", "-1e400", "NaN", "Infinity", "-Infinity")),
+    *(("score", odd) for odd in ("NaN", "Infinity", "-Infinity")),
+    *(("data", odd) for odd in ("1e400", "-1e400", '{"level": 1e400}', '"6"', "[6]", "null")),
+]
+"""Numbers that no question holds; of a jsonb also what is no object."""
+
+
+@pytest.mark.parametrize(
+    ("column", "path", "allowed"),
+    [
+        *(("price", "price", one) for one in ("{} > 5.0", "!({} in actor.attributes.others)")),
+        *(("score", "score", one) for one in ("{} != 4.0", "!({} in actor.attributes.others)")),
+        *(("data", "data.level", one) for one in ("{} > 5.0", "{} != 4.0", "!({} in [4.0])")),
+    ],
+)
 def test_a_number_that_no_question_holds_fails_no_statement_and_allows_nothing(
-    connection: Connection, price: str
+    connection: Connection, column: str, path: str, allowed: str
 ) -> None:
-    rules = [Rule("r", "A", Effect.ALLOW, "*", "resource.attributes.price > 5.0")]
-    world = school([*rules, Rule("d", "A", Effect.DENY, "*", "resource.attributes.price > 9.0")])
+    number = f"resource.attributes.{path}"
+    world = school([Rule("r", "A", Effect.ALLOW, "*", allowed.format(number))])
+    for index, denied in enumerate(("> 9.0", "== 3.0", "< 0.0")):
+        world.rules.append(Rule(f"d{index}", "A", Effect.DENY, "*", f"{number} {denied}"))
+    world.users[0] = User("u1", attributes={"others": [4.0, 5.0]})
     put_school(connection)
-    config = parse_config(
-        """
-        roles: [app]
-        tables:
-          public.priced:
-            type: lesson
-            id: id
-            organization: organization_id
-            permissions: {read: "lesson:view"}
-            attributes: {price: price}
-        """
+    rows = [("six", column, '{"level": 6}' if column == "data" else "6")]
+    rows += [(f"{name} {odd}", name, odd) for name, odd in _BEYOND if name == column]
+    inserted = "".join(
+        f"INSERT INTO priced (id, organization_id, {name}) VALUES ('{row}', 'o1', '{value}');"
+        for row, name, value in rows
     )
     with made(
         connection,
-        "CREATE TABLE priced (id text, organization_id text, price numeric);"
-        f"INSERT INTO priced VALUES ('a', 'o1', 6), ('b', 'o1', 3), ('c', 'o1', '{price}');"
+        "CREATE TABLE priced"
+        " (id text, organization_id text, price numeric, score double precision, data jsonb);"
+        f"{inserted}GRANT ALL ON priced TO app",
+        "DROP TABLE priced",
+    ):
+        put_facts(connection, world)
+        connection.commit()
+        apply(connection, policy_of(world), parse_config(_PRICED), now=None)
+        assert done(connection, "SELECT id FROM priced") == ["six"]
+
+
+def test_a_decimal_that_rounds_to_zero_is_zero(connection: Connection) -> None:
+    world = school([Rule("r", "A", Effect.ALLOW, "*", "resource.attributes.price == 0.0")])
+    put_school(connection)
+    with made(
+        connection,
+        "CREATE TABLE priced"
+        " (id text, organization_id text, price numeric, score double precision, data jsonb);"
+        "INSERT INTO priced VALUES ('a', 'o1', 1e-400), ('b', 'o1', 1e-300);"
         "GRANT ALL ON priced TO app",
         "DROP TABLE priced",
     ):
-        apply(connection, policy_of(world), config, now=None)
+        apply(connection, policy_of(world), parse_config(_PRICED), now=None)
         assert done(connection, "SELECT id FROM priced") == ["a"]
+
+
+def test_an_integer_id_of_any_length_is_granted_and_denied(connection: Connection) -> None:
+    """Also one of 19 digits, such as a Snowflake ID, beside ids that no column holds."""
+    ids = [1, 2, 10**18, 2**63 - 1]
+    rules = [Rule("all", "B", Effect.ALLOW, "*", "resource.id != '99999999999'")]
+    world = school([*rules, Rule("never", "C", Effect.DENY, "*", "")])
+    put_school(connection)
+    world.roles += [Role("B"), Role("C")]
+    world.grants = [
+        Grant(f"{role}{one}", role, ToUser("u1"), OnResource(ResourceRef("lesson", str(one))))
+        for role, some in (("B", [*ids, 2**63, 10**19]), ("C", [10**18, -(2**63) - 1]))
+        for one in some
+    ]
+    config = _PRICED.replace("price: price, score: score, data: data", "small: small")
+    with made(
+        connection,
+        "CREATE TABLE priced (id int8, organization_id text, small int2);"
+        + "".join(f"INSERT INTO priced VALUES ({one}, 'o1');" for one in ids)
+        + "GRANT ALL ON priced TO app",
+        "DROP TABLE priced",
+    ):
+        put_facts(connection, world)
+        connection.commit()
+        apply(connection, policy_of(world), parse_config(config), now=None)
+        assert set(done(connection, "SELECT id FROM priced")) == {1, 2, 2**63 - 1}
+        with made(
+            connection,
+            "ALTER TABLE priced RENAME TO wide; CREATE TABLE priced (id int2,"
+            " organization_id text, small int2); INSERT INTO priced VALUES (1, 'o1');"
+            "GRANT ALL ON priced TO app",
+            "DROP TABLE priced; ALTER TABLE wide RENAME TO priced",
+        ):
+            apply(connection, policy_of(world), parse_config(config), now=None)
+            assert done(connection, "SELECT id FROM priced") == [1]
 
 
 # --- other commands -------------------------------------------------------------------------------

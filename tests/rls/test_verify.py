@@ -163,6 +163,57 @@ def test_what_no_longer_enforces_the_policy_is_found(
     assert problems(database) == []
 
 
+_DEFINER = "RETURNS SETOF text LANGUAGE sql SECURITY DEFINER"
+_FUNCTIONS = f"""
+CREATE SCHEMA apart;
+CREATE TABLE apart.lessons (id text);
+CREATE ROLE stranger;
+CREATE ROLE passing BYPASSRLS;
+CREATE VIEW invoking WITH (security_invoker) AS SELECT * FROM lessons;
+CREATE FUNCTION f_text() {_DEFINER} AS 'SELECT id FROM public.lessons';
+CREATE FUNCTION f_atomic() {_DEFINER} BEGIN ATOMIC SELECT id FROM public.lessons; END;
+CREATE FUNCTION f_view() {_DEFINER} AS 'SELECT id FROM "invoking"';
+CREATE FUNCTION f_literal(one text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    AS $$ BEGIN EXECUTE 'DELETE FROM LESSONS WHERE id = $1' USING one; END $$;
+CREATE FUNCTION f_inner() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM lessons';
+CREATE FUNCTION f_outer() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT f_inner()';
+CREATE FUNCTION f_passing() {_DEFINER} AS 'SELECT id FROM lessons';
+ALTER FUNCTION f_passing() OWNER TO passing;
+CREATE FUNCTION f_owner() {_DEFINER} AS 'SELECT id FROM lessons';
+ALTER FUNCTION f_owner() OWNER TO app_owner;
+
+CREATE FUNCTION g_stranger() {_DEFINER} AS 'SELECT id FROM lessons';
+ALTER FUNCTION g_stranger() OWNER TO stranger;
+CREATE FUNCTION g_own() {_DEFINER} AS 'SELECT id FROM lessons';
+ALTER FUNCTION g_own() OWNER TO app;
+CREATE FUNCTION g_revoked() {_DEFINER} AS 'SELECT id FROM lessons';
+REVOKE EXECUTE ON FUNCTION g_revoked() FROM PUBLIC;
+CREATE FUNCTION g_apart() {_DEFINER} AS 'SELECT id FROM apart.lessons';
+CREATE FUNCTION g_longer() {_DEFINER} AS 'SELECT lessons_id FROM (VALUES (1::text)) v(lessons_id)';
+CREATE FUNCTION apart.g_closed() {_DEFINER} AS 'SELECT id FROM public.lessons';
+"""
+_NO_FUNCTIONS = """
+DROP FUNCTION f_text, f_atomic, f_view, f_literal, f_inner, f_outer, f_passing, f_owner,
+    g_stranger, g_own, g_revoked, g_apart, g_longer;
+DROP SCHEMA apart CASCADE;
+DROP VIEW invoking;
+DROP ROLE stranger, passing;
+"""
+
+
+def test_functions_that_read_as_a_role_with_more_rows_are_found(database: Engine) -> None:
+    with done(database, _FUNCTIONS, _NO_FUNCTIONS):
+        said = problems(database)
+    passes = "passes row-level security"
+    owners = {"f_passing": f"passing {passes}", "f_owner": "app_owner may switch"}
+    names = {"f_text": "", "f_atomic": "", "f_view": "", "f_literal": "text", "f_outer": ""}
+    for name, types in (names | dict.fromkeys(owners, "")).items():
+        [found] = [one for one in said if one.startswith(f"public.{name}({types}): ")]
+        assert "may be called by app, and names public.lessons as SECURITY DEFINER" in found
+        assert owners.get(name, f"postgres {passes}") in found
+    assert len(said) == 7, said
+
+
 def test_a_role_that_is_missing_is_found(database: Engine) -> None:
     config = parse_config(CONFIG.replace("[app]", "[app, other]"))
     assert "other: there is no such role" in problems(database, config)

@@ -13,23 +13,29 @@ Columns and relations have their names in the model. The invariants are those of
 of joins, texts byte for byte on PostgreSQL and SQLite; anything else is refused by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
-from uuid import UUID
-from weakref import WeakKeyDictionary
 
-from django.core.exceptions import FieldDoesNotExist
-from django.db import NotSupportedError, models
+from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
+from django.db import models
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
-from django.db.models.functions import Cast
 from django.db.models.lookups import In, IsNull
 from pdp_filters import Kind, Operator, TextTest
 
+from pdp_client.described_rows import describe, described_for, description_of, resource_from
+from pdp_client.django_functions import (
+    MATCHES,
+    Bytes,
+    CastToDouble,
+    Comparison,
+    DecimalToDouble,
+    Equality,
+    Not,
+)
 from pdp_client.lowering import lower
 from pdp_client.plans import FilterUnsupported, Plan
 from pdp_client.resource_maps import (
     ABSENT,
-    Absent,
     Attributes,
     Column,
     Many,
@@ -38,6 +44,7 @@ from pdp_client.resource_maps import (
     Reference,
     ResourceMap,
 )
+from pdp_client.stored_values import INT64, like_pattern, stored_integer, stored_uuid
 from pdp_client.values import Resource
 
 __all__ = [
@@ -51,8 +58,6 @@ __all__ = [
     "register",
     "resource_of",
 ]
-
-_described: WeakKeyDictionary[type, ResourceMap] = WeakKeyDictionary()
 
 
 def register(
@@ -70,9 +75,7 @@ def register(
     The arguments have the meaning of `pdp_client.sqlalchemy.register`, with the names of fields
     (`owner_id` for the column of a foreign key) and of relations.
     """
-    _described[model] = ResourceMap(
-        model, resource_type, id, organization, parent, attributes or {}, stored
-    )
+    describe(ResourceMap(model, resource_type, id, organization, parent, attributes or {}, stored))
 
 
 def q(plan: Plan, model: type) -> Q:
@@ -83,12 +86,7 @@ def q(plan: Plan, model: type) -> Q:
         django.db.NotSupportedError: later, if the query is for another database than PostgreSQL or
             SQLite.
     """
-    described = _description(model)
-    if described.type != plan.resource_type:
-        raise FilterUnsupported(
-            f"the plan is for resources of type {plan.resource_type}, and the model's are"
-            f" {described.type}"
-        )
+    described = described_for(plan, model)
     return lower(plan.filter, _Target(), _Rows(model, 0), described)
 
 
@@ -98,61 +96,14 @@ def resource_of(row: models.Model) -> Resource:
     Loads the relations that the description names. Raises FilterUnsupported if the model is not
     registered.
     """
-    described = _description(type(row))
-    parent = described.parent
-    above = None
-    if isinstance(parent, Reference):
-        value = getattr(row, parent.id)
-        above = None if value is None else Resource(parent.type, str(value))
-    elif parent is not None and (related := getattr(row, parent)) is not None:
-        above_described = _description(type(related))
-        above = Resource(above_described.type, str(getattr(related, above_described.id)))
-    organization = None if described.organization is None else getattr(row, described.organization)
-    return Resource(
-        described.type,
-        str(getattr(row, described.id)),
-        organization_id=None if organization in (None, "") else str(organization),
-        parent=above,
-        attributes=_attributes(row, described.attributes),
-    )
+    return resource_from(row, _read, lambda row, relation: getattr(row, relation).all())
 
 
-def _description(model: type) -> ResourceMap:
+def _read(row: Any, name: str) -> Any:
     try:
-        return _described[model]
-    except KeyError:
-        raise FilterUnsupported(f"{model.__name__} is not registered") from None
-
-
-def _attributes(row: Any, fields: Attributes) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, field in fields.items():
-        match field:
-            case Absent():
-                continue
-            case One(relation, inner):
-                related = getattr(row, relation, None)  # a reverse relation without a row raises
-                if related is not None:
-                    found[name] = _attributes(related, inner)
-            case Many(relation, each):
-                found[name] = [
-                    _attributes(related, each)
-                    if isinstance(each, Mapping)
-                    else _scalar(related, each)
-                    for related in getattr(row, relation).all()
-                ]
-            case NullAsValue(column):
-                found[name] = _scalar(row, column)
-            case column:
-                value = _scalar(row, column)
-                if value is not None:
-                    found[name] = value
-    return found
-
-
-def _scalar(row: Any, column: str) -> Any:
-    value = getattr(row, column)
-    return value if value is None or isinstance(value, str | bool) else float(value)
+        return getattr(row, name)
+    except ObjectDoesNotExist:  # a reverse relation without a row
+        return None
 
 
 # --- what Django does -----------------------------------------------------------------------------
@@ -171,7 +122,6 @@ _KINDS: Final[dict[type, Kind]] = {
 }
 """Fields whose values reach a question unchanged. Subclasses are not among them: an application's
 own field may store another value than it shows."""
-_INT64: Final = range(-(2**63), 2**63)
 
 
 class _Rows:
@@ -215,13 +165,14 @@ class _Target:
         kind = _KINDS.get(type(reference.field))
         name = f"{rows.model.__name__}.{column}"
         if is_identifier and type(reference.field) is models.UUIDField:
-            return Column(reference, Kind.TEXT, name, parse=_uuid)
+            return Column(reference, Kind.TEXT, name, parse=stored_uuid)
         if is_identifier and reference.is_integer:
-            return Column(reference, Kind.TEXT, name, parse=_integer)
+            return Column(reference, Kind.TEXT, name, parse=stored_integer)
         if kind is None or (is_identifier and kind is not Kind.TEXT):
             type_name = type(reference.field).__name__
             raise FilterUnsupported(f"the column {name} of type {type_name}")
-        return Column(reference, kind, name)
+        is_fraction = kind is Kind.NUMBER and not reference.is_integer
+        return Column(reference, kind, name, is_fraction=is_fraction)
 
     def is_null(self, column: Column, *, wanted: bool) -> Q:
         is_null = Q(IsNull(self._read(column), wanted))
@@ -237,9 +188,9 @@ class _Target:
             field = column.expression.field
             return Q(_compared(operator, read, Value(value, output_field=field)))
         if column.kind is Kind.NUMBER:
-            if column.expression.is_integer and value.is_integer() and int(value) in _INT64:
+            if column.expression.is_integer and value.is_integer() and int(value) in INT64:
                 return Q(_compared(operator, read, Value(int(value))))
-            return Q(_compared(operator, _double(read), _double(Value(value))))
+            return Q(_compared(operator, _double(column, read), CastToDouble(Value(value))))
         if column.kind is Kind.BOOL:
             return Q(_compared(operator, read, Value(value)))
         return Q(_compared(operator, self._text(column, operator), Value(value)))
@@ -247,9 +198,9 @@ class _Target:
     def compare_columns(self, operator: Operator, left: Column, right: Column) -> Q:
         if left.kind is Kind.TEXT:
             # By the bytes in any case: columns of two collations have no comparison of their own.
-            sides = [_Bytes(self._read(column)) for column in (left, right)]
+            sides = [Bytes(self._read(column)) for column in (left, right)]
         elif left.kind is Kind.NUMBER:
-            sides = [_double(self._read(column)) for column in (left, right)]
+            sides = [_double(column, self._read(column)) for column in (left, right)]
         else:
             sides = [self._read(column) for column in (left, right)]
         return Q(_compared(operator, *sides))
@@ -262,18 +213,13 @@ class _Target:
         parsed = column.parse is not None
         left = self._read(column) if parsed else self._text(column, operator)
         found = In(left, values)
-        return Q(_Not(found)) if negated else Q(found)
+        return Q(Not(found)) if negated else Q(found)
 
     def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> Q:
-        escaped = text
-        for character in ("\\", "%", "_"):
-            escaped = escaped.replace(character, "\\" + character)
-        before = "" if test is TextTest.PREFIX else "%"
-        after = "" if test is TextTest.SUFFIX else "%"
-        found = _MATCHES[test](
-            self._read(column), Value(before + escaped + after), Value(text), Value(text)
+        found = MATCHES[test](
+            self._read(column), Value(like_pattern(test, text)), Value(text), Value(text)
         )
-        return Q(_Not(found)) if negated else Q(found)
+        return Q(Not(found)) if negated else Q(found)
 
     def exists(
         self, rows: _Rows, relation: str, condition: Callable[[_Rows], Q], *, wanted: bool
@@ -305,7 +251,7 @@ class _Target:
         field = _relation(below.model, relation)
         if not field.concrete or field.many_to_many:
             raise FilterUnsupported(f"the parent {relation} is not a foreign key")
-        return _description(field.related_model)
+        return description_of(field.related_model)
 
     def _read(self, column: Column) -> Any:
         reference = column.expression
@@ -314,7 +260,7 @@ class _Target:
     def _text(self, column: Column, operator: Operator) -> Any:
         is_equality = operator in (Operator.EQUAL, Operator.NOT_EQUAL)
         is_plain = is_equality and column.expression.field.db_collation is None
-        return (_Equality if is_plain else _Bytes)(self._read(column))
+        return (Equality if is_plain else Bytes)(self._read(column))
 
     def _outer(self, rows: _Rows, name: str) -> Any:
         return self._at_depth(rows.depth, name)
@@ -352,105 +298,11 @@ def _relation(model: Any, name: str) -> Any:
     return field
 
 
-def _integer(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if str(value) == text and value in _INT64 else None
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        value = UUID(text)
-    except ValueError:
-        return None
-    return value if str(value) == text else None
-
-
-def _double(expression: Any) -> Any:
-    return Cast(expression, models.FloatField())
+def _double(column: Column, read: Any) -> Any:
+    is_decimal = type(column.expression.field) is models.DecimalField
+    return (DecimalToDouble if is_decimal else CastToDouble)(read)
 
 
 def _compared(operator: Operator, left: Any, right: Any) -> Func:
     symbol = {Operator.EQUAL: "=", Operator.NOT_EQUAL: "<>"}.get(operator, operator.value)
-    return _Comparison(left, right, arg_joiner=f" {symbol} ")
-
-
-class _Comparison(Func):  # type: ignore[misc]  # Django has no types
-    template = "(%(expressions)s)"
-    output_field = models.BooleanField()
-
-
-class _Not(Func):  # type: ignore[misc]
-    template = "(NOT %(expressions)s)"
-    output_field = models.BooleanField()
-
-
-class _Exact(Func):  # type: ignore[misc]
-    """A function that exists on PostgreSQL and SQLite only."""
-
-    on_postgresql = ""
-    on_sqlite = ""
-
-    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> Any:
-        raise NotSupportedError(
-            "filters of the policy decision point are exact on PostgreSQL and SQLite; this is"
-            f" {connection.vendor}"
-        )
-
-    def as_postgresql(self, compiler: Any, connection: Any, **_: Any) -> Any:
-        return self._written(self.on_postgresql, compiler)
-
-    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> Any:
-        return self._written(self.on_sqlite, compiler)
-
-    def _written(self, template: str, compiler: Any) -> Any:
-        """Writes a template: `{0}` is the first operand; each may occur once, in order."""
-        sides = [compiler.compile(operand) for operand in self.get_source_expressions()]
-        used = [index for index in range(len(sides)) if f"{{{index}}}" in template]
-        parameters = [value for index in used for value in sides[index][1]]
-        return template.format(*(sql for sql, _ in sides)), tuple(parameters)
-
-
-class _Equality(_Exact):
-    """A text that compares for equality by its bytes, in a column without its own collation."""
-
-    output_field = models.TextField()
-    on_postgresql = "{0}"
-    on_sqlite = "({0} COLLATE BINARY)"
-
-
-class _Bytes(_Exact):
-    """A text that compares by its bytes."""
-
-    output_field = models.TextField()
-    on_postgresql = '({0} COLLATE "C")'
-    on_sqlite = "({0} COLLATE BINARY)"
-
-
-class _Match(_Exact):
-    """A search in a text. Operands: the text, the pattern of LIKE, and twice the text to find."""
-
-    output_field = models.BooleanField()
-    on_postgresql = "({0} COLLATE \"C\" LIKE {1} ESCAPE '\\')"
-
-
-# On SQLite, LIKE ignores the case of ASCII letters.
-class _Prefix(_Match):
-    on_sqlite = "(substr({0}, 1, length({2})) = {3} COLLATE BINARY)"
-
-
-class _Suffix(_Match):
-    on_sqlite = "(substr({0}, -length({2})) = {3} COLLATE BINARY)"
-
-
-class _Contains(_Match):
-    on_sqlite = "(instr({0}, {2}) > 0)"
-
-
-_MATCHES: Final = {
-    TextTest.PREFIX: _Prefix,
-    TextTest.SUFFIX: _Suffix,
-    TextTest.CONTAINS: _Contains,
-}
+    return Comparison(left, right, arg_joiner=f" {symbol} ")

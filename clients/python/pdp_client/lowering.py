@@ -3,14 +3,14 @@
 In:  a filter, a description of the rows, and a `Target` that writes single conditions.
 Out: a condition of the target that is true for exactly the rows that the filter selects.
 
-An adapter knows how a column compares and how a subquery is made. This module handles absent
-values, null, values of other kinds and chains of parents, in the same way for all targets. In the
-conditions of a target, NULL counts as false.
+An adapter knows how a column compares and how a subquery is made. This module reads fields and
+walks lists and chains of parents, in the same way for all targets; `pdp_client.predicates` handles
+absent values, null and values of other kinds.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Generic
+from dataclasses import replace
+from typing import Any
 
 from pdp_filters import (
     And,
@@ -28,14 +28,20 @@ from pdp_filters import (
     Scalar,
     Some,
     Stored,
-    TextTest,
 )
-from pdp_filters.ir import ORDERED, kind_of
 
 from pdp_client.plans import FilterUnsupported
+from pdp_client.predicates import (
+    ChainValue,
+    Known,
+    ListValue,
+    MapValue,
+    Predicates,
+    RowValue,
+    Value,
+)
 from pdp_client.resource_maps import (
     Absent,
-    Attributes,
     C,
     Column,
     E,
@@ -51,55 +57,6 @@ _Below = tuple[ResourceMap, ...]
 """The descriptions of the rows below, beginning with the resource."""
 
 
-# --- values ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RowValue:
-    """The resource."""
-
-    rows: Any
-    described: ResourceMap
-
-
-@dataclass(frozen=True, slots=True)
-class ChainValue:
-    """A resource of the chain."""
-
-    type: str
-    id: Column
-    organization: Column | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Map:
-    """A map that is present."""
-
-    rows: Any
-    fields: Attributes
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _List:
-    """A list that is present."""
-
-    rows: Any
-    many: Many
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A constant."""
-
-    value: str
-
-
-Value = Any
-"""A value of one of the classes above, or a Column."""
-
-
 def lower(plan_filter: Filter, target: Target[C, E], rows: E, described: ResourceMap) -> C:
     """The condition that selects the rows that the filter selects.
 
@@ -108,11 +65,8 @@ def lower(plan_filter: Filter, target: Target[C, E], rows: E, described: Resourc
     return Lowering(target).condition(plan_filter, (RowValue(rows, described),))
 
 
-class Lowering(Generic[C, E]):
+class Lowering(Predicates[C, E]):
     """Lowers the filters of one plan."""
-
-    def __init__(self, target: Target[C, E]) -> None:
-        self._target = target
 
     def condition(self, node: Filter, levels: tuple[Value, ...]) -> C:  # noqa: PLR0911
         """A node as a condition. `levels`: the resource, and elements of enclosing quantifiers."""
@@ -195,15 +149,15 @@ class Lowering(Generic[C, E]):
             case RowValue(rows, described) if path == ("organization",):
                 return self._organization(rows, described, then, (), if_absent=if_absent)
             case RowValue(rows, described) if path[:1] == ("attributes",):
-                attributes = _Map(rows, described.attributes, described.type)
+                attributes = MapValue(rows, described.attributes, described.type)
                 return self._at(attributes, path[1:], then, if_absent=if_absent)
             case ChainValue(type_, id_, organization):
-                found = {"type": _Known(type_), "id": id_, "organization": organization}
+                found = {"type": Known(type_), "id": id_, "organization": organization}
                 inner = found.get(path[0]) if len(path) == 1 else None
                 return self._known(if_absent) if inner is None else then(inner)
             case _ if not path:
                 return then(value)
-            case _Map(rows, fields, name):
+            case MapValue(rows, fields, name):
                 key, rest = path[0], path[1:]
                 name = f"{name}.{key}"
                 if key not in fields:
@@ -218,7 +172,10 @@ class Lowering(Generic[C, E]):
                             rows,
                             relation,
                             lambda related: self._at(
-                                _Map(related, inner_fields, name), rest, then, if_absent=if_absent
+                                MapValue(related, inner_fields, name),
+                                rest,
+                                then,
+                                if_absent=if_absent,
                             ),
                             wanted=True,
                         )
@@ -227,7 +184,9 @@ class Lowering(Generic[C, E]):
                         missing = target.exists(rows, relation, lambda _: target.true, wanted=False)
                         return self._any([reached, missing])
                     case Many() as many:
-                        return self._at(_List(rows, many, name), rest, then, if_absent=if_absent)
+                        return self._at(
+                            ListValue(rows, many, name), rest, then, if_absent=if_absent
+                        )
                     case column:
                         found_column = self._column(rows, column, name)
                         return self._at(found_column, rest, then, if_absent=if_absent)
@@ -283,134 +242,20 @@ class Lowering(Generic[C, E]):
             ]
         )
 
-    # --- predicates -------------------------------------------------------------------------------
-
-    def _kind_is(self, value: Value, kinds: frozenset[Kind]) -> C:
-        if not isinstance(value, Column):
-            kind = {_Map: Kind.MAP, _List: Kind.LIST, _Known: Kind.TEXT}[type(value)]
-            return self._known(kind in kinds)
-        if value.kind in kinds and value.null in kinds:
-            return self._target.true
-        parts = []
-        if value.kind in kinds:
-            parts.append(self._target.is_null(value, wanted=False))
-        if value.null in kinds:
-            parts.append(self._target.is_null(value, wanted=True))
-        return self._any(parts)
-
-    def _compare(self, operator: Operator, value: Value, constant: Scalar) -> C:
-        target = self._target
-        if isinstance(value, _Known):
-            return self._known(_compared(operator, value.value, constant))
-        if operator is Operator.NOT_EQUAL:
-            return self._one_of(value, (constant,), negated=True)
-        if not isinstance(value, Column):
-            return target.false
-        if operator is Operator.EQUAL:
-            return self._one_of(value, (constant,), negated=False)
-        if kind_of(constant) is not value.kind:
-            return target.false
-        _refuse_parsed(value, operator.value)
-        return target.compare(operator, value, constant)
-
-    def _one_of(self, value: Value, values: tuple[Scalar, ...], *, negated: bool) -> C:
-        target = self._target
-        if isinstance(value, _Known):
-            return self._known((value.value in values) is not negated)
-        if not isinstance(value, Column):
-            return self._known(negated)  # a list or a map is present, and equals no constant
-        fitting = [constant for constant in values if kind_of(constant) is value.kind]
-        if value.blank_is_absent:
-            fitting = [constant for constant in fitting if constant != ""]
-        if value.parse is not None:
-            parsed = (value.parse(str(constant)) for constant in fitting)
-            fitting = [constant for constant in parsed if constant is not None]
-        null_counts = value.null is Kind.NULL and (None in values) is not negated
-        parts = [target.is_null(value, wanted=True)] if null_counts else []
-        if negated:
-            there = [target.is_null(value, wanted=False)]
-            different = [self._equals(value, fitting, negated=True)] if fitting else []
-            parts.append(self._all([*there, *different]))
-        elif fitting:
-            parts.append(self._equals(value, fitting, negated=False))
-        return self._any(parts)
-
-    def _equals(self, column: Column, values: list[Any], *, negated: bool) -> C:
-        if len(values) > 1:
-            return self._target.one_of(column, values, negated=negated)
-        operator = Operator.NOT_EQUAL if negated else Operator.EQUAL
-        return self._target.compare(operator, column, values[0])
-
-    def _match(self, test: TextTest, value: Value, text: str, *, negated: bool) -> C:
-        if isinstance(value, _Known):
-            return self._known(_passes(test, value.value, text) is not negated)
-        if not isinstance(value, Column) or value.kind is not Kind.TEXT:
-            return self._target.false
-        _refuse_parsed(value, test.value)
-        return self._target.match(test, value, text, negated=negated)
-
-    def _compare_two(self, operator: Operator, left: Value, right: Value) -> C:
-        if isinstance(left, _Known) or isinstance(right, _Known):
-            raise FilterUnsupported("a comparison with the type of a resource")
-        if not isinstance(left, Column) or not isinstance(right, Column):
-            return self._compare_with_collection(operator, left, right)
-        target = self._target
-        for column in (left, right):
-            if column.blank_is_absent:
-                plain = replace(column, blank_is_absent=False)
-                sides = (plain, right) if column is left else (left, plain)
-                there = target.is_null(column, wanted=False)
-                return self._all([there, self._compare_two(operator, *sides)])
-        for column in (left, right):
-            _refuse_parsed(column, f"{operator.value} with another field")
-        same_kind = left.kind is right.kind
-        if operator not in (Operator.EQUAL, Operator.NOT_EQUAL):
-            ordered = same_kind and left.kind in ORDERED
-            return target.compare_columns(operator, left, right) if ordered else target.false
-        both_null = left.null is Kind.NULL and right.null is Kind.NULL
-        if operator is Operator.EQUAL:
-            parts = [target.compare_columns(operator, left, right)] if same_kind else []
-            if both_null:
-                nulls = [target.is_null(side, wanted=True) for side in (left, right)]
-                parts.append(self._all(nulls))
-            return self._any(parts)
-        if same_kind:
-            parts = [target.compare_columns(operator, left, right)]
-        else:
-            parts = [self._all([target.is_null(side, wanted=False) for side in (left, right)])]
-        for null, other in ((left, right), (right, left)):
-            if null.null is Kind.NULL:  # null is present, and equals nothing else
-                is_null = target.is_null(null, wanted=True)
-                parts.append(self._all([is_null, target.is_null(other, wanted=False)]))
-        return self._any(parts)
-
-    def _compare_with_collection(self, operator: Operator, left: Value, right: Value) -> C:
-        columns = [side for side in (left, right) if isinstance(side, Column)]
-        if not columns and type(left) is type(right):
-            raise FilterUnsupported(f"{operator.value} between {left.name} and {right.name}")
-        if operator is not Operator.NOT_EQUAL:
-            return self._target.false
-        return self._all([self._present(column) for column in columns])
-
-    def _present(self, column: Column) -> C:
-        if column.null is Kind.NULL:
-            return self._target.true
-        return self._target.is_null(column, wanted=False)
-
     # --- quantifiers ------------------------------------------------------------------------------
 
     def _elements(
         self, value: Value, over: Field, body: Filter, levels: tuple[Value, ...], *, some: bool
     ) -> C:
-        if isinstance(value, _Map):
+        if isinstance(value, MapValue):
             raise FilterUnsupported(f"a search through the keys of {over}, which is a map")
-        if not isinstance(value, _List):
+        if not isinstance(value, ListValue):
             return self._target.false
         many = value.many
 
         def condition(related: E) -> C:
             if isinstance(many.each, Mapping):
-                element: Value = _Map(related, many.each, value.name)
+                element: Value = MapValue(related, many.each, value.name)
             else:
                 # An element is never absent.
                 element = replace(self._column(related, many.each, value.name), null=Kind.NULL)
@@ -489,25 +334,6 @@ class Lowering(Generic[C, E]):
             )
         return above, below
 
-    # --- junctions --------------------------------------------------------------------------------
-
-    def _known(self, value: bool) -> C:  # a condition that is settled
-        return self._target.true if value else self._target.false
-
-    def _all(self, parts: list[C]) -> C:
-        target = self._target
-        if any(part is target.false for part in parts):
-            return target.false
-        parts = [part for part in parts if part is not target.true]
-        return target.all(parts) if parts else target.true
-
-    def _any(self, parts: list[C]) -> C:
-        target = self._target
-        if any(part is target.true for part in parts):
-            return target.true
-        parts = [part for part in parts if part is not target.false]
-        return target.any(parts) if parts else target.false
-
 
 def _without_absorbed(parts: tuple[Filter, ...], described: ResourceMap) -> Iterable[Filter]:
     """Without what another part implies if nothing is above the resource: that it is in an
@@ -532,30 +358,3 @@ def _without_absorbed(parts: tuple[Filter, ...], described: ResourceMap) -> Iter
             and any(body in part.body.parts for body in organizations)
         )
     ]
-
-
-def _passes(test: TextTest, value: str, text: str) -> bool:
-    match test:
-        case TextTest.PREFIX:
-            return value.startswith(text)
-        case TextTest.SUFFIX:
-            return value.endswith(text)
-    return text in value
-
-
-def _compared(operator: Operator, value: str, constant: Scalar) -> bool:
-    if operator in (Operator.EQUAL, Operator.NOT_EQUAL):
-        return (value == constant) is (operator is Operator.EQUAL)
-    if not isinstance(constant, str):
-        return False
-    is_less, is_equal = value < constant, value == constant
-    return {
-        Operator.LESS: is_less,
-        Operator.LESS_OR_EQUAL: is_less or is_equal,
-        Operator.GREATER: not is_less and not is_equal,
-    }.get(operator, not is_less)
-
-
-def _refuse_parsed(column: Column, operator: str) -> None:
-    if column.parse is not None:
-        raise FilterUnsupported(f"{operator} of {column.name}, which is not stored as text")

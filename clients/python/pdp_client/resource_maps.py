@@ -86,6 +86,9 @@ class Column:
     """The name in messages."""
     null: Kind = Kind.ABSENT
     """The meaning of NULL: ABSENT or NULL."""
+    is_fraction: bool = False
+    """Whether rows may hold numbers that no question holds: NaN, infinities, and decimals beyond
+    every double."""
     blank_is_absent: bool = False
     """Whether an empty text has the meaning of NULL."""
     parse: Callable[[str], Any] | None = None
@@ -113,7 +116,7 @@ class Target(Protocol[C, E]):
 
     def compare(self, operator: Operator, column: Column, value: Any) -> C:
         """Compares with a constant of the column's kind; for a `parse`d text, with its stored
-        value."""
+        value. Fails for no row: a decimal that no double holds compares as NULL."""
 
     def compare_columns(self, operator: Operator, left: Column, right: Column) -> C:
         """Compares with a column of the same kind."""

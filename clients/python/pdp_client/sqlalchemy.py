@@ -19,24 +19,20 @@ Invariants:
 - Only conditions that are never NULL are negated, so NULL never allows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
-from uuid import UUID
-from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from pdp_filters import Kind, Operator, TextTest
 from sqlalchemy import ColumnElement, types
-from sqlalchemy.exc import CompileError
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from sqlalchemy.sql.functions import FunctionElement
 
+from pdp_client.described_rows import describe, described_for, description_of, resource_from
 from pdp_client.lowering import lower
 from pdp_client.plans import FilterUnsupported, Plan
 from pdp_client.resource_maps import (
     ABSENT,
-    Absent,
     Attributes,
     Column,
     Many,
@@ -45,6 +41,8 @@ from pdp_client.resource_maps import (
     Reference,
     ResourceMap,
 )
+from pdp_client.sqlalchemy_functions import DOUBLES, MATCHES, AsDouble, Bytes, Equality
+from pdp_client.stored_values import INT64, stored_integer, stored_uuid
 from pdp_client.values import Resource
 
 __all__ = [
@@ -58,8 +56,6 @@ __all__ = [
     "resource_of",
     "where",
 ]
-
-_described: WeakKeyDictionary[type, ResourceMap] = WeakKeyDictionary()
 
 
 def register(
@@ -86,9 +82,7 @@ def register(
             that is missing here is refused, unless it is `ABSENT`.
         stored: whether the decision point stores each row with the same values.
     """
-    _described[model] = ResourceMap(
-        model, resource_type, id, organization, parent, attributes or {}, stored
-    )
+    describe(ResourceMap(model, resource_type, id, organization, parent, attributes or {}, stored))
 
 
 def where(plan: Plan, entity: Any) -> ColumnElement[bool]:
@@ -99,12 +93,7 @@ def where(plan: Plan, entity: Any) -> ColumnElement[bool]:
         sqlalchemy.exc.CompileError: later, if the statement is compiled for another database than
             PostgreSQL or SQLite.
     """
-    described = _description(sa.inspect(entity).mapper.class_)
-    if described.type != plan.resource_type:
-        raise FilterUnsupported(
-            f"the plan is for resources of type {plan.resource_type}, and the model's are"
-            f" {described.type}"
-        )
+    described = described_for(plan, sa.inspect(entity).mapper.class_)
     return lower(plan.filter, _Target(), entity, described)
 
 
@@ -114,66 +103,10 @@ def resource_of(row: object) -> Resource:
     Loads the relations that the description names. Raises FilterUnsupported if the model is not
     registered.
     """
-    described = _description(type(row))
-    parent = described.parent
-    above = None
-    if isinstance(parent, Reference):
-        value = _value(row, parent.id)
-        above = None if value is None else Resource(parent.type, str(value))
-    elif parent is not None and (related := _value(row, parent)) is not None:
-        above_described = _description(type(related))
-        above = Resource(above_described.type, str(_value(related, above_described.id)))
-    organization = None if described.organization is None else _value(row, described.organization)
-    return Resource(
-        described.type,
-        str(_value(row, described.id)),
-        organization_id=None if organization in (None, "") else str(organization),
-        parent=above,
-        attributes=_attributes(row, described.attributes),
-    )
+    return resource_from(row, _read, _read)
 
 
-def _description(model: type) -> ResourceMap:
-    try:
-        return _described[model]
-    except KeyError:
-        raise FilterUnsupported(f"{model.__name__} is not registered") from None
-
-
-def _attributes(row: object, fields: Attributes) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, field in fields.items():
-        match field:
-            case Absent():
-                continue
-            case One(relation, inner):
-                related = _value(row, relation)
-                if related is not None:
-                    found[name] = _attributes(related, inner)
-            case Many(relation, each):
-                found[name] = [
-                    _attributes(related, each)
-                    if isinstance(each, Mapping)
-                    else _scalar(related, each)
-                    for related in _value(row, relation)
-                ]
-            case NullAsValue(column):
-                found[name] = _scalar(row, column)
-            case column:
-                value = _scalar(row, column)
-                if value is not None:
-                    found[name] = value
-    return found
-
-
-def _scalar(row: object, column: QueryableAttribute[Any]) -> Any:
-    value = _value(row, column)
-    if value is None or isinstance(value, str | bool):
-        return value
-    return float(value)
-
-
-def _value(row: object, attribute: QueryableAttribute[Any]) -> Any:
+def _read(row: object, attribute: QueryableAttribute[Any]) -> Any:
     return getattr(row, attribute.key)
 
 
@@ -183,18 +116,16 @@ _TEXTS: Final = (types.String, types.Text, types.Unicode, types.UnicodeText)
 _TEXTS_IN_SQL: Final = (types.VARCHAR, types.NVARCHAR, types.TEXT)
 _INTEGERS: Final = (types.Integer, types.SmallInteger, types.BigInteger)
 _INTEGERS_IN_SQL: Final = (types.INTEGER, types.SMALLINT, types.BIGINT)
-_DOUBLES: Final = (types.Float, types.Double, types.FLOAT, types.DOUBLE, types.DOUBLE_PRECISION)
 _DECIMALS: Final = (types.Numeric, types.NUMERIC, types.DECIMAL)
 _KINDS: Final[dict[type, Kind]] = {
     **dict.fromkeys((*_TEXTS, *_TEXTS_IN_SQL), Kind.TEXT),
-    **dict.fromkeys((*_INTEGERS, *_INTEGERS_IN_SQL, *_DOUBLES, *_DECIMALS), Kind.NUMBER),
+    **dict.fromkeys((*_INTEGERS, *_INTEGERS_IN_SQL, *DOUBLES, *_DECIMALS), Kind.NUMBER),
     **dict.fromkeys((types.Boolean, types.BOOLEAN), Kind.BOOL),
 }
 """Types whose values reach a question unchanged. Subclasses are not among them: CHAR pads, CITEXT
 folds, an Enum or a decorated type has another value than it stores."""
 _FLOAT_BITS_MAX: Final = 24
 """FLOAT(24) and below is a 32-bit float in PostgreSQL, whose text form is another number."""
-_INT64: Final = range(-(2**63), 2**63)
 _CONDITIONS: Final = {
     Operator.EQUAL: "__eq__",
     Operator.NOT_EQUAL: "__ne__",
@@ -229,12 +160,13 @@ class _Target:
         if isinstance(type_, types.Float) and (type_.precision or 53) <= _FLOAT_BITS_MAX:
             kind = None
         if is_identifier and isinstance(type_, types.Uuid):
-            return Column(expression, Kind.TEXT, str(column), parse=_uuid)
+            return Column(expression, Kind.TEXT, str(column), parse=stored_uuid)
         if is_identifier and type(type_) in (*_INTEGERS, *_INTEGERS_IN_SQL):
-            return Column(expression, Kind.TEXT, str(column), parse=_integer)
+            return Column(expression, Kind.TEXT, str(column), parse=stored_integer)
         if kind is None or (is_identifier and kind is not Kind.TEXT):
             raise FilterUnsupported(f"the column {column} of type {type_!r}")
-        return Column(expression, kind, str(column))
+        is_fraction = kind is Kind.NUMBER and not _is_integer(expression)
+        return Column(expression, kind, str(column), is_fraction=is_fraction)
 
     def is_null(self, column: Column, *, wanted: bool) -> Condition:
         expression = column.expression
@@ -247,7 +179,7 @@ class _Target:
 
     def compare(self, operator: Operator, column: Column, value: Any) -> Condition:
         if column.parse is not None:
-            left, right = column.expression, _bound(value, column.expression.type)
+            left, right = column.expression, _bound(value, _id_type(column.expression))
         elif column.kind is Kind.NUMBER:
             left, right = _number(column.expression, value)
         elif column.kind is Kind.BOOL:
@@ -260,9 +192,9 @@ class _Target:
         sides = [left.expression, right.expression]
         if left.kind is Kind.TEXT:
             # By the bytes in any case: columns of two collations have no comparison of their own.
-            sides = [_Bytes(column.expression) for column in (left, right)]
+            sides = [Bytes(column.expression) for column in (left, right)]
         elif left.kind is Kind.NUMBER and not all(map(_is_integer, sides)):
-            sides = [sa.cast(side, types.Double()) for side in sides]
+            sides = [AsDouble(side) for side in sides]
         return getattr(sides[0], _CONDITIONS[operator])(sides[1])  # type: ignore[no-any-return]
 
     def one_of(self, column: Column, values: list[Any], *, negated: bool) -> Condition:
@@ -270,11 +202,16 @@ class _Target:
         if column.kind is not Kind.TEXT:
             parts = [self.compare(operator, column, value) for value in values]
             return sa.and_(*parts) if negated else sa.or_(*parts)
-        left = column.expression if column.parse is not None else _as_text(column, operator)
-        return left.not_in(values) if negated else left.in_(values)
+        if column.parse is not None:
+            left, type_ = column.expression, _id_type(column.expression)
+        else:
+            left, type_ = _as_text(column, operator), types.String()
+        among = sa.bindparam(None, values, type_=type_, expanding=True)
+        found: Condition = left.not_in(among) if negated else left.in_(among)
+        return found
 
     def match(self, test: TextTest, column: Column, text: str, *, negated: bool) -> Condition:
-        found = _MATCHES[test](column.expression, text)
+        found = MATCHES[test](column.expression, text)
         return sa.not_(found) if negated else found
 
     def exists(
@@ -300,7 +237,7 @@ class _Target:
         found = _relation(relation)
         if found.uselist:
             raise FilterUnsupported(f"the parent {relation} is not one row")
-        return _description(found.mapper.class_)
+        return description_of(found.mapper.class_)
 
 
 def _relation(attribute: Any) -> RelationshipProperty[Any]:
@@ -320,149 +257,17 @@ def _is_integer(expression: Any) -> bool:
 
 def _number(expression: Any, value: float) -> tuple[Any, Any]:
     """Both sides of a comparison: as integers, which uses indexes, or as doubles."""
-    if _is_integer(expression) and value.is_integer() and int(value) in _INT64:
+    if _is_integer(expression) and value.is_integer() and int(value) in INT64:
         return expression, _bound(int(value), types.BigInteger())
-    if not isinstance(expression.type, types.Double) and type(expression.type) not in _DOUBLES:
-        expression = sa.cast(expression, types.Double())
-    return expression, _bound(value, types.Double())
+    return AsDouble(expression), _bound(value, types.Double())
 
 
-def _integer(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if str(value) == text and value in _INT64 else None
+def _id_type(expression: Any) -> types.TypeEngine[Any]:
+    """Of a constant beside an id. An integer is one of 64 bits: it may be beyond the column's."""
+    return types.BigInteger() if _is_integer(expression) else expression.type
 
 
-def _uuid(text: str) -> UUID | None:
-    try:
-        value = UUID(text)
-    except ValueError:
-        return None
-    return value if str(value) == text else None
-
-
-def _as_text(column: Column, operator: Operator) -> "FunctionElement[str]":
+def _as_text(column: Column, operator: Operator) -> FunctionElement[str]:
     # Equality is bytewise under every deterministic collation, and an index serves it.
     is_plain = operator in _EQUALITIES and column.expression.type.collation is None
-    return _Equality(column.expression) if is_plain else _Bytes(column.expression)
-
-
-class _Bytes(FunctionElement[str]):
-    """A text that compares by its bytes."""
-
-    type = types.String()
-    inherit_cache = True
-
-
-class _Equality(FunctionElement[str]):
-    """A text that compares for equality by its bytes, in a column without its own collation."""
-
-    type = types.String()
-    inherit_cache = True
-
-
-class _Match(FunctionElement[bool]):
-    """A search in a text, byte for byte."""
-
-    type = types.Boolean()
-    inherit_cache = True
-
-    def __init__(self, column: Any, text: str, before: str, after: str) -> None:
-        escaped = text
-        for character in ("\\", "%", "_"):
-            escaped = escaped.replace(character, "\\" + character)
-        pattern = _bound(before + escaped + after, types.String())
-        super().__init__(column, pattern, _bound(text, types.String()))
-
-
-class _Prefix(_Match):
-    inherit_cache = True
-
-    def __init__(self, column: Any, text: str) -> None:
-        super().__init__(column, text, "", "%")
-
-
-class _Suffix(_Match):
-    inherit_cache = True
-
-    def __init__(self, column: Any, text: str) -> None:
-        super().__init__(column, text, "%", "")
-
-
-class _Contains(_Match):
-    inherit_cache = True
-
-    def __init__(self, column: Any, text: str) -> None:
-        super().__init__(column, text, "%", "%")
-
-
-_MATCHES: Final = {
-    TextTest.PREFIX: _Prefix,
-    TextTest.SUFFIX: _Suffix,
-    TextTest.CONTAINS: _Contains,
-}
-
-
-@compiles(_Bytes)
-@compiles(_Equality)
-@compiles(_Match)
-def _refuse(element: Any, compiler: Any, **_: Any) -> str:
-    raise CompileError(
-        "filters of the policy decision point are exact on PostgreSQL and SQLite; this is"
-        f" {compiler.dialect.name}"
-    )
-
-
-def _sides(element: Any, compiler: Any, options: Any) -> list[str]:
-    return [compiler.process(side, **options) for side in element.clauses]
-
-
-@compiles(_Equality, "postgresql")
-def _equality_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    return _sides(element, compiler, options)[0]
-
-
-@compiles(_Bytes, "postgresql")
-def _bytes_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    return f'({_sides(element, compiler, options)[0]} COLLATE "C")'
-
-
-@compiles(_Equality, "sqlite")
-@compiles(_Bytes, "sqlite")
-def _bytes_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    return f"({_sides(element, compiler, options)[0]} COLLATE BINARY)"
-
-
-@compiles(_Match, "postgresql")
-def _match_on_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    column, pattern, _ = element.clauses
-    text = compiler.process(column, **options)
-    return f"({text} COLLATE \"C\" LIKE {compiler.process(pattern, **options)} ESCAPE '\\')"
-
-
-def _column_and_text(element: Any, compiler: Any, options: Any) -> tuple[str, str]:
-    column, _, text = element.clauses
-    return compiler.process(column, **options), compiler.process(text, **options)
-
-
-# On SQLite, LIKE ignores the case of ASCII letters.
-
-
-@compiles(_Prefix, "sqlite")
-def _prefix_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    column, text = _column_and_text(element, compiler, options)
-    return f"(substr({column}, 1, length({text})) = {text} COLLATE BINARY)"
-
-
-@compiles(_Suffix, "sqlite")
-def _suffix_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    column, text = _column_and_text(element, compiler, options)
-    return f"(substr({column}, -length({text})) = {text} COLLATE BINARY)"
-
-
-@compiles(_Contains, "sqlite")
-def _contains_on_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    column, text = _column_and_text(element, compiler, options)
-    return f"(instr({column}, {text}) > 0)"
+    return Equality(column.expression) if is_plain else Bytes(column.expression)

@@ -494,9 +494,10 @@ function compared(operator: Operator, value: Value, constant: Scalar): Condition
   if (value.what !== "cell" || kindOf(constant) !== kindOfCell(value)) return false;
   if (typeof constant === "string") {
     refuseOrder(operator, value);
-    if (constant.includes("\0"))
-      throw new FilterUnsupported(`${operator} of ${value.name} with a text that holds NUL`);
-    return { [value.column.field]: { [PRISMA[operator]]: constant } };
+    // No stored text holds NUL: those up to the part before it are less, all others greater.
+    const [before, ...after] = constant.split("\0");
+    const ordering = after.length === 0 ? PRISMA[operator] : operator.startsWith("<") ? "lte" : "gt";
+    return { [value.column.field]: { [ordering]: before } };
   }
   if (typeof constant === "boolean") {
     const wanted = [false, true].filter((found) => holds(operator, Number(found), Number(constant)));
@@ -504,7 +505,13 @@ function compared(operator: Operator, value: Value, constant: Scalar): Condition
   }
   const { field, type } = value.column;
   if (type === "integer") return integerCompared(operator, value, constant as number);
-  return { [field]: { [PRISMA[operator]]: constant } };
+  const bound = operator.startsWith("<") ? { gte: -Number.MAX_VALUE } : { lte: Number.MAX_VALUE };
+  return { [field]: { [PRISMA[operator]]: constant, ...bound } };
+}
+
+/** No question holds NaN or an infinity, so that no comparison with one is true. */
+function isHeld({ column: { field, type } }: Cell): Condition {
+  return type !== "number" || { [field]: { gte: -Number.MAX_VALUE, lte: Number.MAX_VALUE } };
 }
 
 function refuseOrder(operator: Ordering, { name, column: { type, bytewise } }: Cell): void {
@@ -528,7 +535,7 @@ function comparedTwo(operator: Operator, left: Value, right: Value, row: Row): C
   if (left.scope !== row.scope || right.scope !== row.scope) {
     throw new FilterUnsupported(`${what}: one of them is of a related row`);
   }
-  const there = [isNull(left, false), isNull(right, false)];
+  const there = [isNull(left, false), isNull(right, false), isHeld(left), isHeld(right)];
   const nulls = [left, right].map((side) => side.nullIs === "null" && isNull(side, true)) as [Condition, Condition];
   const isSameKind = kindOfCell(left) === kindOfCell(right);
   const { field } = left.column;
@@ -540,8 +547,8 @@ function comparedTwo(operator: Operator, left: Value, right: Value, row: Row): C
     const unequal = !isSameKind || { [field]: { not: { equals: referenceTo(left, right, row, what) } } };
     return any([
       all([...there, unequal]),
-      all([nulls[0], isNull(right, false)]),
-      all([nulls[1], isNull(left, false)]),
+      all([nulls[0], isNull(right, false), isHeld(right)]),
+      all([nulls[1], isNull(left, false), isHeld(left)]),
     ]);
   }
   if (!isSameKind) return false;
@@ -604,7 +611,7 @@ function isOneOf(value: Value, values: readonly Scalar[], negated: boolean): Con
   const different = several
     ? [{ [field]: { notIn: fitting } }]
     : fitting.map((constant) => ({ [field]: { not: constant } }));
-  return any([nullCounts, all([isNull(value, false), ...different])]);
+  return any([nullCounts, all([isNull(value, false), isHeld(value), ...different])]);
 }
 
 /** The constant as the column has it; null: no row has it. */

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { describe as suite, test } from "node:test";
 
 import { FilterUnsupported, PlanInvalid, planFromJSON } from "../src/index.js";
-import { describe, integer, many, one, reference, resourceOf, text, uuid, where } from "../src/prisma.js";
+import { describe, integer, many, number, one, reference, resourceOf, text, uuid, where } from "../src/prisma.js";
 
 const courses = describe("course", {
   id: integer("id"),
@@ -18,6 +18,11 @@ const courses = describe("course", {
     tags: many("tags", text("name")),
     department: one("department", { name: text("name") }, { optional: true }),
   },
+});
+
+const measures = describe("course", {
+  id: text("id"),
+  attributes: { level: number("level"), rank: number("rank", { nullable: true }) },
 });
 
 const editor = { path: ["attributes", "editor"] };
@@ -55,6 +60,39 @@ suite("a plan", () => {
     assert.deepEqual(where(planned(compared("seats", "GREATER", 1e12)), courses), { OR: [] });
     assert.deepEqual(where(planned(compared("seats", "EQUAL", 2.5)), courses), { OR: [] });
   });
+
+  const MAX = Number.MAX_VALUE;
+  const held = { gte: -MAX, lte: MAX };
+  for (const [operator, expected] of [
+    ["LESS", { level: { lt: 5, gte: -MAX } }],
+    ["GREATER_OR_EQUAL", { level: { gte: 5, lte: MAX } }],
+    ["EQUAL", { level: 5 }],
+    ["NOT_EQUAL", { AND: [{ level: held }, { level: { not: 5 } }] }],
+  ] as const) {
+    test(`takes no row with NaN or an infinity by ${operator}`, () => {
+      assert.deepEqual(where(planned(compared("level", operator, 5)), measures), expected);
+    });
+  }
+
+  test("takes no row with NaN or an infinity beside another field", () => {
+    const [left, field] = ["level", "rank"].map((name) => ({ path: ["attributes", name] }));
+    const compare = { operator: "FILTER_OPERATOR_LESS", left, field };
+    const rank = { reference: "rank" };
+    assert.deepEqual(where(planned({ compare }), measures, { rank }), {
+      AND: [{ rank: { not: null } }, { level: held }, { rank: held }, { level: { lt: rank } }],
+    });
+  });
+
+  for (const [operator, expected] of [
+    ["LESS", { code: { lte: "a" } }],
+    ["GREATER", { code: { gt: "a" } }],
+    ["EQUAL", { OR: [] }],
+    ["NOT_EQUAL", {}],
+  ] as const) {
+    test(`compares with a text that no row holds by ${operator}`, () => {
+      assert.deepEqual(where(planned(compared("code", operator, "a\0b")), courses), expected);
+    });
+  }
 
   test("compares an id that is stored as another type in its one form", () => {
     const is = (value: string) => ({
@@ -96,7 +134,7 @@ suite("a plan", () => {
       /course.owner and course.editor: pass prisma.<model>.fields/,
     ],
     ["the order of texts", compared("owner", "LESS", "m"), /owner: its order depends on the collation/],
-    ["an attribute that is not described", compared("level", "EQUAL", 1), /course.level is not described/],
+    ["an attribute that is not described", compared("size", "EQUAL", 1), /course.size is not described/],
     [
       "two fields",
       { compare: { operator: "FILTER_OPERATOR_EQUAL", left: { path: ["id"] }, field: { path: ["organization"] } } },

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 from pdp_client import lowering
 from pdp_client import sqlalchemy as adapter
-from pdp_filters import TRUE, Kind, Operator, any_of, complement, ir
+from pdp_client import sqlalchemy_functions as functions
+from pdp_filters import TRUE, Kind, Operator, TextTest, any_of, complement, ir
 from sqlalchemy.orm import aliased
 
 from pdp.decision import operators, partial, residual
@@ -138,8 +139,8 @@ def null_is_always_absent(patch: pytest.MonkeyPatch) -> None:
 
 @mutant(found_at=2)
 def the_parent_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    original = adapter._description
-    patch.setattr(adapter, "_description", lambda model: replace(original(model), parent=None))
+    original = adapter.described_for
+    patch.setattr(adapter, "described_for", lambda *a: replace(original(*a), parent=None))
 
 
 @mutant(found_at=2)
@@ -198,26 +199,23 @@ def _plain(element: Any, compiler: Any, **options: Any) -> str:
 
 @mutant(found_at=11)
 def like_folds_case_on_sqlite(patch: pytest.MonkeyPatch) -> None:
-    for kind in (adapter._Prefix, adapter._Suffix, adapter._Contains):
+    for kind in functions.MATCHES.values():
         _compiled(kind, "sqlite", _like)(patch)
 
 
 @mutant(found_at=41)
 def the_collation_of_a_column_counts(patch: pytest.MonkeyPatch) -> None:
-    _compiled(adapter._Bytes, "sqlite", _plain)(patch)
+    _compiled(functions.Bytes, "sqlite", _plain)(patch)
 
 
 @mutant(found_at=26)
 def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
-    original = adapter._Match.__init__
+    original = functions.like_pattern
 
-    def made(self: Any, column: Any, text: str, before: str, after: str) -> None:
-        original(self, column, text, before, after)
-        clauses = list(self.clauses)
-        clauses[1] = adapter._bound(before + text.replace("\\", "\\\\") + after, sa.String())
-        adapter.FunctionElement.__init__(self, *clauses)
+    def unescaped(test: TextTest, text: str) -> str:
+        return original(test, text).replace("\\%", "%").replace("\\_", "_")
 
-    patch.setattr(adapter._Match, "__init__", made)
+    patch.setattr(functions, "like_pattern", unescaped)
 
 
 @mutant(found_at=2)

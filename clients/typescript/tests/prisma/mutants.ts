@@ -13,7 +13,7 @@ const FAULTS: Readonly<Record<string, readonly (readonly [RegExp, string])[]>> =
     [/some \? "some" : "none"/, 'some ? "some" : "every"'],
   ],
   "a pattern is not escaped": [[/\.replaceAll\([^)]*\)/, ""]],
-  "NULL is unequal": [[/isNull\(value, false\), \.\.\.different/, "...different, true"]],
+  "NULL is unequal": [[/isNull\(value, false\), isHeld\(value\), \.\.\.different/, "...different"]],
   "a field is compared with itself": [[/\[right\.column\.field\]/, "[left.column.field]"]],
   "an ordering is turned around": [[/"<": "lt"/, '"<": "gt"']],
   "or is and": [[/(case "any":\s+return )any\(/, "$1all("]],
