@@ -19,7 +19,7 @@ from pdp.audit.transparency import file_signer, new_key_file
 from pdp.database.engine import open_engine
 from pdp.database.migrations import migrate
 from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore
-from pdp.model import Actor
+from pdp.model import Actor, ResourceRef
 from tests.cli.running import Run
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.trees import TOOL, audit, run_tool, sign_trees
@@ -209,7 +209,8 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     recorder = Recorder(log, ORIGIN)
     recorder.start()
     record = decision_record(actor=Actor("user_gone", "sess_1"))
-    execute(recorder.record([record, decision_record()]))
+    course = decision_record(resource=ResourceRef("course", "user_gone"))
+    execute(recorder.record([record, course]))
     recorder.stop()
     signer = file_signer("pdp.example.com", tmp_path / "audit-key.pem")
     assert sign_trees(log / ORIGIN, [signer], name="pdp.example.com")
@@ -227,6 +228,7 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     said = operator.pdp(*erase, "request 7", "audit", str(out))
     assert "2 records erased, of which 2 denials" in said  # in SQL and in the archive
     assert "1 examples of the shadow removed" in said
+    assert "1 records name a resource course:user_gone, which is no user: they remain" in said
     assert "user_gone" not in str(shadow.report())
     engine.dispose()
     assert not list(out.rglob("*.parquet"))
@@ -235,7 +237,7 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     [copy] = out.rglob("*.parquet")
     rows = read_table(copy).to_pylist()
     assert [row["erased_at"] is not None for row in rows].count(True) == 1
-    assert "user_gone" not in str(rows)
+    assert [row["resource_id"] for row in rows if "user_gone" in str(row)] == ["user_gone"]
     assert {row["decision_id"] for row in rows} >= {record.decision_id}
     assert audit(out, [signer.key], complete=True) == 0
     (tmp_path / "proof").write_text(operator.pdp("prove", record.decision_id, "audit"))

@@ -24,7 +24,7 @@ from pdp.audit import (
     decode,
 )
 from pdp.audit.accounting import account
-from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows
+from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows, other_resources
 from pdp.audit.queries import conditions
 from pdp.audit.retention import Hold, Recording, matches
 from pdp.audit.tables import audit_records
@@ -221,6 +221,30 @@ def test_a_user_is_erased_as_impersonator_and_as_resource_too(
     world.ship()
     assert world.erase().records == 6
     assert USER not in world.texts()
+
+
+def test_a_resource_that_only_has_the_id_of_the_user_stays_unless_its_type_is_named(
+    world: World,
+) -> None:
+    for type_ in ("course", "person"):
+        write_log(world.log, 2, decided_at=OLD, resource=ResourceRef(type_, USER))
+    write_log(world.log, 1, **MINE, resource=ResourceRef("course", USER))
+    sign_trees(world.log / ORIGIN, [world.signer])
+    assert waiting_in_segments([world.log], ErasureRequest(USER, NOW)) == 4 + 1
+    world.ship()
+    assert world.erase().records == 5
+    left = {"course": 2, "person": 2}
+    assert other_resources(world.engine, ErasureRequest(USER, NOW)) == left
+    assert other_resources(world.engine, ErasureRequest(USER, OLD)) == {}
+    world.archive(remove=False)
+    request, report = ErasureRequest(USER, NOW, ("user", "person")), ErasureReport()
+    erase_rows(world.engine, world.write, request, NOW, report)
+    [tree] = find_trees([world.out])
+    signers = [world.signer]
+    erase_archived(world.engine, world.write, tree, signers, request, at=NOW, report=report)
+    assert report.records == 4  # in SQL and in the archive
+    assert other_resources(world.engine, request) == {"course": 2}
+    assert world.problems() == []
 
 
 def test_records_of_others_and_later_ones_stay(world: World) -> None:
