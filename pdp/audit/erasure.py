@@ -22,7 +22,7 @@ from pdp.audit.records import new_decision_id
 from pdp.audit.retention import Recording, holds_in, lock_retention, matches
 from pdp.audit.rows import filterable, payload_of
 from pdp.audit.segments import Log
-from pdp.audit.tables import IMPERSONATED, audit_records
+from pdp.audit.tables import ERASED_GRANT, IMPERSONATED, audit_records
 from pdp.audit.tombstones import new_tombstone, tombstone_of
 from pdp.database.administration_table import administration_records
 from pdp.database.engine import begin_read, extended_timeouts, overwrite_deleted
@@ -131,7 +131,7 @@ def erase_rows(
                         organization_id=None,
                         resource_type=None,
                         resource_id=None,
-                        grant_id=None,
+                        grant_id=found[place].row["grant_id"] and ERASED_GRANT,
                     )
                 )
 

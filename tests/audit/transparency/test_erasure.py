@@ -247,6 +247,19 @@ def test_a_resource_that_only_has_the_id_of_the_user_stays_unless_its_type_is_na
     assert world.problems() == []
 
 
+def test_the_grant_of_an_erased_record_is_not_known_and_others_are_checked(world: World) -> None:
+    with_grant: dict[str, Any] = {"reason": Reason.DENIED_BY_RULE, "grant_id": "g1"}
+    write_log(world.log, 1, **MINE, **with_grant)
+    write_log(world.log, 1, decided_at=OLD, **with_grant)
+    sign_trees(world.log / ORIGIN, [world.signer])
+    world.ship()
+    world.erase()
+    assert world.problems() == []
+    # The mark of an erased grant hides no use: at a record that is there it is found.
+    world.execute("UPDATE audit_records SET grant_id = '' WHERE grant_id = 'g1'")
+    assert [problem for problem in world.problems() if "grant_id" in problem]
+
+
 def test_records_of_others_and_later_ones_stay(world: World) -> None:
     before = {id_: DecisionLog(world.engine).get(id_) for id_ in world.others + world.mine}
     assert world.erase("user_eras") == ErasureReport()
