@@ -215,8 +215,9 @@ class Witnesses:
         for key, signature in signed.items():
             when = datetime.fromtimestamp(cosigned_at(signature), UTC).isoformat()
             say(f"{found[0].origin}: {key.name} cosigned size {found[0].size} at {when}")
-        if len(signed) < self.count:
-            raise Refused(f"{len(signed)} witnesses have cosigned it, and not {self.count}")
+        names = {key.name for key in signed}
+        if len(names) < self.count:
+            raise Refused(f"{len(names)} witnesses have cosigned it, and not {self.count}")
         return found
 
 

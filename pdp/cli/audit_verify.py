@@ -48,6 +48,8 @@ def verify(
     from pdp.cli.audit_tree import trusted_keys, trusted_witnesses
     from pdp.cli.audit_verify_trees import Demands, verify_trees
 
+    if directory is None and (checkpoint or witness or cosignatures):
+        raise typer.BadParameter("checkpoints and cosignatures are in a directory: name it")
     store = None if no_database else _opened(config)
     places = {} if store is None else shipped_places(store.engine)
     on_disk = None if directory is None else verify_segments(directory, places)

@@ -55,6 +55,8 @@ def verify_trees(directory: Path, store: "Store | None", demands: Demands) -> bo
     for checkpoint in older:
         if checkpoint.origin not in {tree.checkpoint.origin for tree in trees}:
             report_problem(f"the tree of the checkpoint {checkpoint.origin} is not here")
+    if cosignatures and not trees:
+        report_problem("there is none that a witness could have cosigned")
     for tree in trees:
         report = verify_tree(tree, keys, older, witnesses=witnesses, cosignatures=cosignatures)
         for problem in report.problems:

@@ -119,6 +119,8 @@ def test_a_server_collects_cosignatures_and_a_verifier_may_demand_them(
     said = operator.pdp("verify", "audit", "--cosignatures", "1")
     assert f"{operator.witness.name} cosigned size 51 at " in said
     operator.pdp("verify", "audit", "--cosignatures", "2", status=1)
+    operator.pdp("verify", "--cosignatures", "1", status=2)
+    operator.pdp("verify", str(tmp_path), "--cosignatures", "1", status=1)
     stranger = ("--witness", str(Witness(operator.witness.log_key).key))
     operator.pdp("verify", "audit", *stranger, "--cosignatures", "1", status=1)
     # A proof for the cosigned checkpoint needs nobody's word but the witness's.
