@@ -31,6 +31,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -96,12 +97,20 @@ class Key:
         if self.kind == COSIGNER_KEY:
             if len(signature) != 72:
                 raise Refused(f"a cosignature of {self.name} is malformed")
-            (time,) = struct.unpack(">Q", signature[:8])
+            time = cosigned_at(signature)
+            if not 0 < time < 253_402_300_800:
+                raise Refused(f"a cosignature of {self.name} has no time that can be shown")
             message, signature = f"cosignature/v1\ntime {time}\n{text}", signature[8:]
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message.encode())
         except InvalidSignature:
             raise Refused(f"a signature of {self.name} does not hold") from None
+
+
+def cosigned_at(signature: bytes) -> int:
+    """When a witness made a cosignature, in Unix seconds, by its own word."""
+    (time,) = struct.unpack(">Q", signature[:8])
+    return int(time)
 
 
 @dataclass(frozen=True)
@@ -113,12 +122,11 @@ class Checkpoint:
     root: bytes
 
 
-def open_note(note: str, keys: Sequence[Key], witnesses: Sequence[Key] = ()) -> str:
-    """Returns the text of a note that a key has signed, and each witness cosigned.
+def signatures_of(note: str, keys: Sequence[Key]) -> tuple[str, dict[Key, bytes]]:
+    """Returns the text of a note, and the signatures of the given keys.
 
     Raises:
-        Refused: It is malformed; no key has signed it; a signature of a given key does not hold, or
-            is there twice.
+        Refused: It is malformed; a signature of a given key does not hold, or is there twice.
     """
     text, separator, signatures = note.rpartition("\n\n")
     text += "\n"
@@ -128,10 +136,10 @@ def open_note(note: str, keys: Sequence[Key], witnesses: Sequence[Key] = ()) -> 
     if len(note.encode()) > NOTE_BYTES_MAX or any(c < " " and c != "\n" for c in note):
         raise Refused("not a signed note")
     known: dict[tuple[str, bytes], Key] = {}
-    for key in (*keys, *witnesses):
+    for key in keys:
         if known.setdefault((key.name, key.id), key) != key:
             raise Refused("two of the given keys have one name and one id")
-    signed = set()
+    signed: dict[Key, bytes] = {}
     for line in lines:
         found = _SIGNATURE.match(line)
         content = decode64(found[2]) if found else b""
@@ -143,8 +151,18 @@ def open_note(note: str, keys: Sequence[Key], witnesses: Sequence[Key] = ()) -> 
         if signer in signed:
             raise Refused(f"{signer.name} has signed twice")
         signer.check(content[4:], text)
-        signed.add(signer)
-    if signed.isdisjoint(keys):
+        signed[signer] = content[4:]
+    return text, signed
+
+
+def open_note(note: str, keys: Sequence[Key], witnesses: Sequence[Key] = ()) -> str:
+    """Returns the text of a note that a key has signed, and each witness cosigned.
+
+    Raises:
+        Refused: As `signatures_of`; or no key has signed it, or a witness has not.
+    """
+    text, signed = signatures_of(note, (*keys, *witnesses))
+    if signed.keys().isdisjoint(keys):
         raise Refused("no given key has signed it")
     for witness in witnesses:
         if witness not in signed:
@@ -172,6 +190,38 @@ def decode64(text: str) -> bytes:
     if base64.b64encode(content).decode() != text:
         raise Refused("not canonical base64")
     return content
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """Third parties, and how many of them must have cosigned each tree."""
+
+    keys: Sequence[Key] = ()
+    count: int = 0
+
+    def check(self, directory: Path, keys: Sequence[Key]) -> list[Checkpoint]:
+        """Returns the cosigned checkpoint of a tree, if there is one, and says who cosigned it.
+        Raises Refused, Unreadable."""
+        found, signed = [], {}
+        if self.keys and (directory / "cosigned").is_file():
+            with open_file(directory / "cosigned") as file:
+                content = file.read(NOTE_BYTES_MAX + 1)
+            try:
+                note = content.decode()
+            except UnicodeDecodeError:
+                raise Refused("cosigned: not a signed note") from None
+            found = [open_checkpoint(note, keys)]
+            signed = signatures_of(note, self.keys)[1]
+        for key, signature in signed.items():
+            when = datetime.fromtimestamp(cosigned_at(signature), UTC).isoformat()
+            say(f"{found[0].origin}: {key.name} cosigned size {found[0].size} at {when}")
+        names = {key.name for key in signed}
+        if len(names) < self.count:
+            raise Refused(f"{len(names)} witnesses have cosigned it, and not {self.count}")
+        return found
+
+
+NO_WITNESSES = Witnesses()
 
 
 def read_checkpoints(path: Path, keys: Sequence[Key], witnesses: Sequence[Key]) -> list[Checkpoint]:
@@ -754,7 +804,10 @@ def _named(payload: bytes) -> str:
 
 
 def check_tree(
-    directory: Path, keys: Sequence[Key], older: Sequence[Checkpoint]
+    directory: Path,
+    keys: Sequence[Key],
+    older: Sequence[Checkpoint],
+    witnesses: Witnesses = NO_WITNESSES,
 ) -> tuple[Checkpoint | None, Findings]:
     """Checks a tree, and all texts of records that are with it."""
     findings = Findings()
@@ -771,6 +824,10 @@ def check_tree(
     tree = Tree(directory, checkpoint, findings)
     mine = [old for old in older if old.origin == checkpoint.origin]
     try:
+        for cosigned in witnesses.check(directory, keys):
+            if cosigned.origin != checkpoint.origin:
+                raise Refused("the cosigned checkpoint is of another tree")
+            mine.append(cosigned)
         _check_entries(tree, keys, mine)
         tree.check_files()
         if directory.parent.name == "tree":
@@ -896,14 +953,19 @@ def find_trees(directory: Path) -> list[Path]:
 
 
 def verify_directory(
-    directory: Path, keys: Sequence[Key], older: Sequence[Checkpoint], *, complete: bool
+    directory: Path,
+    keys: Sequence[Key],
+    older: Sequence[Checkpoint],
+    witnesses: Witnesses,
+    *,
+    complete: bool,
 ) -> int:
     """Checks all trees below a directory; returns the exit status."""
     trees = find_trees(directory)
     failed = 0
     origins: dict[str, int] = {}
     for path in trees:
-        checkpoint, findings = check_tree(path, keys, older)
+        checkpoint, findings = check_tree(path, keys, older, witnesses)
         missing = findings.records - findings.seen - sum(map(len, findings.erased.values()))
         if complete and missing and not findings.problems:
             findings.add(f"{missing} records are not here")
@@ -1038,6 +1100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("old", type=Path, help="the older checkpoint")
         if name == "directory":
             command.add_argument("--complete", action="store_true", help="every text must be here")
+            command.add_argument(
+                "--cosignatures", type=int, default=0, help="how many witnesses of each tree"
+            )
         command.add_argument("path", type=Path)
     options = parser.parse_args(arguments)
     try:
@@ -1046,7 +1111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = [options.old] if options.command == "consistency" else options.checkpoint
         older = [found for path in paths for found in read_checkpoints(path, keys, witnesses)]
         if options.command == "directory":
-            return verify_directory(options.path, keys, older, complete=options.complete)
+            asked = Witnesses(witnesses, options.cosignatures)
+            return verify_directory(options.path, keys, older, asked, complete=options.complete)
         if options.command == "record":
             return verify_record(options.path, keys, witnesses, older)
         return verify_consistency(older, options.path, keys, witnesses)

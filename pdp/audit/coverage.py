@@ -5,6 +5,7 @@ and up to when all its decisions are in SQL. So a reader can tell "no decision u
 logged decision used it". What is not proven to be complete counts as uncovered.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,13 @@ import structlog
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
 from pdp.audit.records import first_id_at, new_decision_id
-from pdp.audit.tables import ALLOW_WITHOUT_GRANT, audit_gaps, audit_periods, audit_records
+from pdp.audit.tables import (
+    ALLOW_WITHOUT_GRANT,
+    ERASED_GRANT,
+    audit_gaps,
+    audit_periods,
+    audit_records,
+)
 from pdp.clock import Clock
 from pdp.database.engine import begin_read, begin_write
 from pdp.errors import DatabaseUnavailable
@@ -44,6 +51,8 @@ class Missing(Enum):
     GAP = "records were dropped"
     OLDER_VERSION = "a process of an older version logged"
     """It states neither grants nor periods."""
+    ERASED = "records were erased on request"
+    """Their decisions may have used any grant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +200,7 @@ def read_coverage(connection: Connection, seconds: float, now: float) -> Coverag
     found += _gaps(connection, since)
     if first is not None:
         found += _of_older_versions(connection, max(first, since))
+        found += _erased(connection, max(first, since))
     within = (Uncovered(max(since, part.since), min(until, part.until), part.why) for part in found)
     parts = sorted(
         (part for part in within if part.since < part.until),
@@ -283,3 +293,17 @@ def _of_older_versions(connection: Connection, since: float) -> Iterator[Uncover
     first, last = connection.execute(statement).one()
     if first is not None:
         yield Uncovered(first, last + DECIDING_SECONDS_MAX, Missing.OLDER_VERSION)
+
+
+def _erased(connection: Connection, since: float) -> Iterator[Uncovered]:
+    column = audit_records.c
+    last_at = func.coalesce(column.last_decided_at, column.decided_at)
+    statement = select(func.min(column.decided_at), func.max(last_at)).where(
+        column.grant_id == ERASED_GRANT,
+        column.grant_id.is_not(None),
+        func.coalesce(column.reported_by, "") == "",
+        last_at >= since,
+    )
+    first, last = connection.execute(statement).one()
+    if first is not None:
+        yield Uncovered(first, math.nextafter(last, math.inf), Missing.ERASED)

@@ -10,7 +10,7 @@ row that exists is not inserted again. Records that are still in segments are le
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +22,7 @@ from pdp.audit.records import new_decision_id
 from pdp.audit.retention import Recording, holds_in, lock_retention, matches
 from pdp.audit.rows import filterable, payload_of
 from pdp.audit.segments import Log
-from pdp.audit.tables import IMPERSONATED, audit_records
+from pdp.audit.tables import ERASED_GRANT, IMPERSONATED, audit_records
 from pdp.audit.tombstones import new_tombstone, tombstone_of
 from pdp.database.administration_table import administration_records
 from pdp.database.engine import begin_read, extended_timeouts, overwrite_deleted
@@ -30,6 +30,8 @@ from pdp.model import Effect
 
 KIND: Final = "erasure"
 """The kind of the administration records of erasures."""
+USER_TYPE: Final = "user"
+"""The type of users as resources, e.g. in records of `pdp review user`."""
 BATCH_RECORDS: Final = 200
 """In one transaction. Its administration record has about 80 bytes for each."""
 
@@ -44,6 +46,8 @@ class ErasureRequest(NamedTuple):
     """The records name this user as actor, as impersonator or as resource."""
     before: float
     """They were decided before; seconds since 1970-01-01 UTC."""
+    resource_types: Collection[str] = (USER_TYPE,)
+    """Of resources with the id of the user: those that are this person."""
 
     def concerns(self, record: bytes) -> Mapping[str, Any] | None:
         """Returns the parsed text of a record that is to be erased; None: it is another one, or is
@@ -52,7 +56,9 @@ class ErasureRequest(NamedTuple):
             return None
         data: dict[str, Any] = json.loads(record)
         actor, resource = data.get("actor") or {}, data.get("resource") or {}
-        names = (actor.get("user_id"), actor.get("impersonator_id"), resource.get("id"))
+        names = [actor.get("user_id"), actor.get("impersonator_id")]
+        if resource.get("type") in self.resource_types:
+            names.append(resource.get("id"))
         is_meant = self.user_id in names and float(data["decided_at"]) < self.before
         return data if is_meant and tombstone_of(record) is None else None
 
@@ -125,7 +131,7 @@ def erase_rows(
                         organization_id=None,
                         resource_type=None,
                         resource_id=None,
-                        grant_id=None,
+                        grant_id=found[place].row["grant_id"] and ERASED_GRANT,
                     )
                 )
 
@@ -193,10 +199,27 @@ def last_erasure(connection: Connection) -> int:
     return connection.execute(statement).scalar() or 0
 
 
+def other_resources(engine: Engine, request: ErasureRequest) -> dict[str, int]:
+    """Returns how many records in SQL name a resource with the id of the user that is not this
+    person, by type. Raises DatabaseUnavailable."""
+    column = audit_records.c
+    statement = (
+        select(column.resource_type, func.count())
+        .where(column.resource_id == filterable(request.user_id))
+        .where(column.decided_at < request.before)
+        .where(column.resource_type.not_in([filterable(t) for t in request.resource_types]))
+        .group_by(column.resource_type)
+        .order_by(column.resource_type)
+    )
+    with begin_read(engine) as connection, extended_timeouts(connection):
+        return {row[0]: row[1] for row in connection.execute(statement)}
+
+
 def _find(engine: Engine, request: ErasureRequest) -> list[str]:
     """Returns the keys of rows that may be meant, in a read: writers need not wait for a scan."""
     column = audit_records.c
     user = filterable(request.user_id)
+    types = [filterable(name) for name in request.resource_types]
     impersonator = '{"actor":{"impersonator_id":' + json.dumps(request.user_id)
     statement = (
         select(column.decision_id)
@@ -204,7 +227,7 @@ def _find(engine: Engine, request: ErasureRequest) -> list[str]:
             column.decided_at < request.before,
             or_(
                 column.user_id == user,
-                column.resource_id == user,
+                and_(column.resource_id == user, column.resource_type.in_(types)),
                 and_(text(IMPERSONATED), column.record.startswith(impersonator, autoescape=True)),
             ),
         )

@@ -37,6 +37,8 @@ def _partial(name: str, *columns: str, where: str) -> Index:
 # Expressions instead of plain comparisons keep SQLite, which has no statistics, from preferring an
 # index of those columns.
 ALLOW_WITHOUT_GRANT = "CASE WHEN grant_id IS NULL THEN reason END = 'ALLOWED_BY_RULE'"
+ERASED_GRANT = ""
+"""In place of the grant of a decision whose record was erased: it is not known any more."""
 IMPERSONATED = 'substr(record, 1, 28) = \'{"actor":{"impersonator_id":\''
 """The canonical bytes of a record with an impersonator begin so; see records.py."""
 ALLOWED = "reason = 'ALLOWED_BY_RULE' AND coalesce(reported_by, '') = ''"

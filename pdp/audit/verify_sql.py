@@ -36,7 +36,13 @@ from pdp.audit.segments import (
     encode_header,
     next_frame,
 )
-from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
+from pdp.audit.tables import (
+    ERASED_GRANT,
+    audit_counts,
+    audit_gaps,
+    audit_records,
+    audit_shipping,
+)
 from pdp.audit.tombstones import tombstone_of
 from pdp.database.administration_table import row_of
 from pdp.database.engine import begin_read, extended_timeouts
@@ -338,8 +344,10 @@ class _Walk:
         except MalformedRecordError:
             self._report(f"{frame.name} does not hold a decision record")
             return
-        if frame.row["grant_id"] is None:
-            # An older version wrote the row. Reviews make no claim about the time of such an allow.
+        erased = tombstone_of(frame.payload) is not None and frame.row["grant_id"] == ERASED_GRANT
+        if frame.row["grant_id"] is None or erased:
+            # An older version wrote the row, or the grant was erased. Reviews make no claim about
+            # the time of such a decision.
             del want["grant_id"]
         self._compare_columns(frame, want)
 

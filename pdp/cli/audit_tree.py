@@ -131,6 +131,26 @@ def trusted_keys(texts: list[str], config: Path | None) -> "list[VerifierKey]":
     return [] if settings is None else [signer.key for signer in signers_of(settings)]
 
 
+def trusted_witnesses(texts: list[str], config: Path | None) -> "list[VerifierKey]":
+    """Returns the given keys of witnesses, or else those of the settings.
+
+    Raises:
+        ValueError: A key cannot be read.
+        OSError: A file cannot be read.
+    """
+    from pdp.audit.transparency.notes import WITNESS_KEY, VerifierKey
+    from pdp.audit.transparency.witnesses import witness_keys
+    from pdp.settings import RetentionSettings
+
+    if texts:
+        return [
+            VerifierKey.parse(text if "+" in text else Path(text).read_text(), WITNESS_KEY)
+            for text in texts
+        ]
+    settings = RetentionSettings.load(config).audit_tree
+    return [] if settings is None else witness_keys(settings.witnesses)
+
+
 def _open(config: Path | None) -> "Store":
     from pdp.cli.database import open_store
     from pdp.settings import DatabaseSettings

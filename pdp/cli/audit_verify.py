@@ -30,6 +30,13 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="An older checkpoint that the log must continue.")
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="Key of a witness, or its file (default: those of the settings)."),
+    ] = None,
+    cosignatures: Annotated[
+        int, typer.Option(min=0, help="How many witnesses must have cosigned each tree.")
+    ] = 0,
     config: Config = None,
 ) -> None:
     """Checks the decision log: its chain in SQL and in segments, and its trees in a directory.
@@ -38,8 +45,11 @@ def verify(
     or there was nothing to check.
     """
     from pdp.audit import shipped_places, verify_segments
-    from pdp.cli.audit_verify_trees import verify_trees
+    from pdp.cli.audit_tree import trusted_keys, trusted_witnesses
+    from pdp.cli.audit_verify_trees import Demands, verify_trees
 
+    if directory is None and (checkpoint or witness or cosignatures):
+        raise typer.BadParameter("checkpoints and cosignatures are in a directory: name it")
     store = None if no_database else _opened(config)
     places = {} if store is None else shipped_places(store.engine)
     on_disk = None if directory is None else verify_segments(directory, places)
@@ -49,7 +59,11 @@ def verify(
     in_sql = None if store is None else _verify_sql(store, on_disk, has_trees=has_trees)
     trees_hold = True
     if directory is not None:
-        trees_hold = verify_trees(directory, store, key or [], checkpoint or [], config)
+        trusted = trusted_keys(key or [], config)
+        witnesses = trusted_witnesses(witness or [], config) if witness or cosignatures else []
+        trees_hold = verify_trees(
+            directory, store, Demands(trusted, checkpoint or [], witnesses, cosignatures)
+        )
     if (on_disk and on_disk.problems) or (in_sql and in_sql.problems) or not trees_hold:
         raise typer.Exit(1)
     if store is None and not no_database:

@@ -1,12 +1,13 @@
 """The part of `pdp audit verify` that checks trees."""
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pdp.cli.audit_tree import trusted_keys
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
+    from pdp.audit.transparency import VerifierKey
     from pdp.audit.transparency.verification import TreeReport
     from pdp.facts import Store
 
@@ -15,13 +16,18 @@ PROBLEMS_MAX = 100
 """How many are printed."""
 
 
-def verify_trees(
-    directory: Path,
-    store: "Store | None",
-    keys: list[str],
-    checkpoints: list[Path],
-    config: Path | None,
-) -> bool:
+class Demands(NamedTuple):
+    """What trees must agree with."""
+
+    keys: "list[VerifierKey]"
+    checkpoints: list[Path]
+    """Files of older checkpoints."""
+    witnesses: "list[VerifierKey]"
+    cosignatures: int
+    """How many witnesses must have cosigned each tree."""
+
+
+def verify_trees(directory: Path, store: "Store | None", demands: Demands) -> bool:
     """Checks the trees below a directory, and the rows of their logs; prints the result.
 
     Returns whether everything holds.
@@ -44,13 +50,15 @@ def verify_trees(
     except DamagedTreeError as error:
         report_problem(str(error))
         return False
-    trusted = trusted_keys(keys, config)
-    older = [unverified_checkpoint(path.read_text(encoding="utf-8")) for path in checkpoints]
+    keys, paths, witnesses, cosignatures = demands
+    older = [unverified_checkpoint(path.read_text(encoding="utf-8")) for path in paths]
     for checkpoint in older:
         if checkpoint.origin not in {tree.checkpoint.origin for tree in trees}:
             report_problem(f"the tree of the checkpoint {checkpoint.origin} is not here")
+    if cosignatures and not trees:
+        report_problem("there is none that a witness could have cosigned")
     for tree in trees:
-        report = verify_tree(tree, trusted, older)
+        report = verify_tree(tree, keys, older, witnesses=witnesses, cosignatures=cosignatures)
         for problem in report.problems:
             report_problem(f"{report.origin}: {problem}")
         if report.problems:
@@ -60,7 +68,7 @@ def verify_trees(
         _say_tree(report, compared=store is not None)
     if problems > PROBLEMS_MAX:
         fail(f"tree: and {problems - PROBLEMS_MAX} more problems")
-    if trees and not trusted:
+    if trees and not keys:
         say("could not be checked: signatures of checkpoints (give --key)")
     if not trees:
         say("could not be checked: trees (there is none; see audit_tree in the settings)")
@@ -70,9 +78,12 @@ def verify_trees(
 def _say_tree(report: "TreeReport", *, compared: bool) -> None:
     if report.changes:
         say(f"{report.origin}: {report.changes} administration records")
-        return
-    in_sql = f" ({report.in_sql} compared with the database)" if compared else ""
-    say(
-        f"{report.origin}: {report.records} records{in_sql}, {report.dropped} dropped, "
-        f"{report.decisions} decisions"
-    )
+    else:
+        in_sql = f" ({report.in_sql} compared with the database)" if compared else ""
+        say(
+            f"{report.origin}: {report.records} records{in_sql}, {report.dropped} dropped, "
+            f"{report.decisions} decisions"
+        )
+    for name, time in report.cosigned_at.items():
+        when = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
+        say(f"{report.origin}: {name} cosigned size {report.cosigned_size} at {when}")

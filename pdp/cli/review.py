@@ -275,6 +275,7 @@ _WHY = {
     "NOT_SHIPPED": "a process ended before all its records were in the database",
     "GAP": "records were dropped",
     "OLDER_VERSION": "a process of an older version logged",
+    "ERASED": "records were erased on request",
 }
 
 

@@ -67,12 +67,14 @@ class BackgroundTask:
         """Starts the thread; returns at once. Call it after a fork, not before."""
         self._thread.start()
 
-    def stop(self, seconds: float) -> None:
-        """Ends the task after the current run. Waits at most `seconds` for it."""
+    def stop(self, seconds: float) -> bool:
+        """Ends the task after the current run. Waits at most `seconds` for it; returns whether it
+        has ended."""
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def wake(self) -> None:
         """Starts the next run now, and ends `wait`. Never waits."""

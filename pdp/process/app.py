@@ -130,6 +130,7 @@ class Service:
             **self._clock.gauges(),
             **self._verifier.gauges(),
             **self._log.gauges(),
+            **(self._changes_notary.gauges() if self._changes_notary is not None else {}),
             **self._administration_log.gauges(),
             "pdp_audit_shipping_failures": (
                 "Attempts to copy the log into SQL that failed.",

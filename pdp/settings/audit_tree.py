@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from pdp.settings.addresses import https_or_loopback
+from pdp.settings.addresses import ConfidentialUrl
 from pdp.settings.base import Frozen
 
 
@@ -28,6 +28,15 @@ class CheckpointSignerSettings(Frozen):
         return self
 
 
+class WitnessSettings(Frozen):
+    """A third party that cosigns checkpoints (https://c2sp.org/tlog-witness)."""
+
+    url: ConfidentialUrl
+    """The submission prefix."""
+    key: str
+    """Its verifier key, `<name>+<id>+<key>`."""
+
+
 class AuditTreeSettings(Frozen):
     """A Merkle tree over the decision log, with signed checkpoints."""
 
@@ -38,10 +47,7 @@ class AuditTreeSettings(Frozen):
     checkpoint_seconds: float = Field(60, ge=1, le=86400, allow_inf_nan=False)
     files: tuple[Path, ...] = ()
     """Directories that checkpoints are appended to."""
-    urls: tuple[str, ...] = ()
+    urls: tuple[ConfidentialUrl, ...] = ()
     """Addresses that checkpoints are sent to with POST."""
-
-    @field_validator("urls")
-    @classmethod
-    def _are_safe(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(https_or_loopback(url) for url in value)
+    witnesses: tuple[WitnessSettings, ...] = Field((), max_length=16)
+    """Asked for cosignatures."""

@@ -20,7 +20,7 @@ TEXT_CHARACTERS_MAX: Final = 1_024
 """Of each text of an event. Identifiers of a server are shorter; those that sidecars report may be
 longer. CEF allows 1,023 characters in most fields."""
 
-_SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799
+SECONDS_MIN, SECONDS_MAX = -62_135_596_800, 253_402_300_799
 
 _REASON: Final = "DECISION_REASON_"
 _SOURCE: Final = "ANSWER_SOURCE_"
@@ -271,7 +271,7 @@ def rfc3339(milliseconds: int) -> str:
     """Formats a time as RFC 3339 in UTC, to the millisecond. Years before 1 and after 9999, which a
     reporter may invent, become the first and the last second that exist."""
     seconds, rest = divmod(milliseconds, 1_000)
-    when = datetime.fromtimestamp(min(max(seconds, _SECONDS_MIN), _SECONDS_MAX), UTC)
+    when = datetime.fromtimestamp(min(max(seconds, SECONDS_MIN), SECONDS_MAX), UTC)
     return f"{when.replace(tzinfo=None).isoformat()}.{rest:03}Z"
 
 

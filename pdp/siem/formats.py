@@ -8,10 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
 from pdpapi.v1.audit_service_pb2 import AdministrationRecord
 
 from pdp.siem import cef, ecs, ocsf
-from pdp.siem.events import TEXT_CHARACTERS_MAX, change_event, decision_event
+from pdp.siem.events import (
+    SECONDS_MAX,
+    SECONDS_MIN,
+    TEXT_CHARACTERS_MAX,
+    change_event,
+    decision_event,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -23,8 +30,25 @@ Line = Callable[[Any, int], str]
 
 
 def json_line(record: "Message", _: int = TEXT_CHARACTERS_MAX) -> str:
-    """Returns the message as JSON in ASCII, complete: as `pdp audit list --json` prints it."""
-    return json.dumps(MessageToDict(record, preserving_proto_field_name=True))
+    """Returns the message as JSON in ASCII, complete: as `pdp audit list --json` prints it.
+
+    A time that JSON of protobuf cannot hold (before the year 1, after 9999) is absent, and
+    `times_out_of_range` has it instead: {"decided_at": {"seconds": "253402300800", "nanos": 0}}.
+    """
+    odd = {
+        field.name: value
+        for field, value in record.ListFields()
+        if isinstance(value, Timestamp) and not SECONDS_MIN <= value.seconds <= SECONDS_MAX
+    }
+    if not odd:
+        return json.dumps(MessageToDict(record, preserving_proto_field_name=True))
+    rest = type(record)()
+    rest.CopyFrom(record)
+    for name in odd:
+        rest.ClearField(name)
+    times = {name: {"seconds": str(at.seconds), "nanos": at.nanos} for name, at in odd.items()}
+    fields = MessageToDict(rest, preserving_proto_field_name=True)
+    return json.dumps(fields | {"times_out_of_range": times})
 
 
 FORMATS: Final[Mapping[Format, Mapping[Kind, Line]]] = {

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from threading import Thread
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -31,6 +32,7 @@ from pdp.wire.pipeline import Observe
 DECISION_IDS_MAX: Final = 100
 """In one span; a batch may have more."""
 EXPORT_SECONDS_MAX: Final = 2.0
+CLOSE_SECONDS_MAX: Final = 3.0
 _ID_HEADER: Final = "x-pdp-decision-id"
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: the codes that are errors of a server.
 _ERRORS: Final = frozenset(
@@ -50,10 +52,18 @@ def open_provider(url: str, service: str) -> TracerProvider:
         service: The name of the service, unless OTEL_SERVICE_NAME names it.
     """
     resource = Resource({"service.name": service}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_SECONDS_MAX)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
+
+
+def close_provider(provider: TracerProvider) -> None:
+    """Sends the last spans. Spans that a collector does not accept in time are dropped."""
+    # The provider would wait for 30 s, and an export for as long as bytes arrive now and then.
+    closing = Thread(target=provider.shutdown, name="traces-shutdown", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS_MAX)
 
 
 def outgoing_headers() -> Sequence[tuple[str, str]]:
@@ -85,7 +95,7 @@ class TracedApplication(Application):
     async def drain(self, seconds: float) -> None:
         """See `Application.drain`. Then sends the last spans."""
         await super().drain(seconds)
-        await asyncio.to_thread(self._provider.shutdown)
+        await asyncio.to_thread(close_provider, self._provider)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers an HTTP request within a span."""

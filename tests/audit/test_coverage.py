@@ -7,10 +7,14 @@ from random import Random
 import pytest
 from sqlalchemy import Engine, delete, insert, select
 
+from pdp.administration_records import Author, Source
 from pdp.audit import Coverage, Findings, Missing, Period, Recorder, Shipper, SqlDestination
+from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows
 from pdp.audit.segments import Log
 from pdp.audit.tables import audit_gaps, audit_periods
 from pdp.database.engine import begin_read, begin_write
+from pdp.facts import Store
+from pdp.model import Actor, Reason
 from tests.kit import soak
 from tests.kit.audit.records import decision_record
 from tests.kit.reviews.logs import ALLOWED, NOW, record_at, store_records
@@ -138,6 +142,40 @@ def test_allows_of_an_older_version_beside_this_one_are_uncovered(engine: Engine
     )
     ((since, until, why),) = parts(coverage(engine))
     assert (since, until, why) == (-9, pytest.approx(-5 + 60 / DAY), Missing.OLDER_VERSION)
+
+
+def test_the_time_of_erased_records_with_grants_is_uncovered_for_allows_and_denials(
+    engine: Engine,
+) -> None:
+    ended(engine, -120, 0)
+    denied: dict[str, object] = {"reason": Reason.DENIED_BY_RULE, "grant_id": "g1"}
+    mine: dict[str, object] = {"actor": Actor("user_gone", "sess_1")}
+    records = [
+        record_at(NOW - 30 * DAY, 1, **denied),
+        record_at(NOW - 20 * DAY, 2, **mine),  # a denial without a grant
+        record_at(NOW - 9 * DAY, 3, **mine, **denied),
+        record_at(NOW - 7 * DAY, 4, **mine, **ALLOWED, grant_id="g2"),
+        record_at(NOW - 6 * DAY, 5, **ALLOWED, grant_id="g3"),
+        record_at(NOW - 5 * DAY, 6, **mine, **denied, reported_by="edge"),
+    ]
+    store_records(engine, records)
+    findings = Findings(engine)
+    assert parts(coverage(engine)) == []
+    assert findings.last_uses(["g1", "g2", "g3"]).keys() == {"g1", "g2", "g3"}
+
+    def erase(user: str) -> None:
+        request = ErasureRequest(user, NOW)
+        author = Author(Source.COMMAND, "operator", "request 17")
+        erase_rows(engine, lambda: Store(engine).write(author), request, NOW, ErasureReport())
+
+    erase("user_gone")
+    assert parts(coverage(engine)) == [(-9, pytest.approx(-7), Missing.ERASED)]
+    assert findings.last_uses(["g1", "g2", "g3"]) == {
+        "g1": NOW - 30 * DAY,
+        "g3": NOW - 6 * DAY,
+    }
+    # What was decided before the window says nothing about it.
+    assert parts(coverage(engine, days=6)) == []
 
 
 def test_more_periods_than_are_read_leave_the_time_before_unknown(

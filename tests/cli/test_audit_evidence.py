@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from pdp.audit.segments import list_segments
 from pdp.audit.transparency import file_signer, new_key_file
 from pdp.database.engine import open_engine
 from pdp.facts import FlipCount, FlipGroup, ShadowCounts, ShadowStore
-from pdp.model import Actor
+from pdp.model import Actor, ResourceRef
 from tests.cli.running import Run
 from tests.kit.audit.records import decision_record
-from tests.kit.audit.trees import TOOL, audit, sign_trees
+from tests.kit.audit.trees import TOOL, audit, run_tool, sign_trees
+from tests.kit.audit.witness import Witness, serving
 from tests.kit.server import ServerProcess, stubs_on
 from tests.kit.sqlite import make_sqlite
 from tests.kit.waiting import run as execute
@@ -32,18 +34,20 @@ ORIGIN = "pdp"
 class Operator:
     """Runs a server with a tree over its log, and keeps what an auditor asks for."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, witness: Witness) -> None:
         self.directory = directory
         self.elsewhere = directory / "elsewhere"
+        self.witness = witness
         settings = {
             "name": "pdp.example.com",
             "signers": [{"key_file": str(directory / "audit-key.pem")}],
             "files": [str(self.elsewhere)],
             "checkpoint_seconds": 1,
+            "witnesses": [witness.settings.model_dump()],
         }
         self.server = ServerProcess(directory, {"AUDIT_TREE": settings})
-        key = new_key_file("pdp.example.com", directory / "audit-key.pem")
-        (directory / "key.txt").write_text(f"{key}\n")
+        (directory / "key.txt").write_text(f"{witness.log_key}\n")
+        (directory / "witness.txt").write_text(f"{witness.key}\n")
         self.ids: list[str] = []
         self.run: Run | None = None
 
@@ -85,12 +89,15 @@ def operator(started: Operator, run: Run, monkeypatch: pytest.MonkeyPatch) -> Op
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    operator = Operator(tmp_path_factory.mktemp("operator"))
-    operator.deny(20)
-    (operator.directory / "older.note").write_text(operator.checkpoint())
-    operator.deny(30)
-    return operator
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    directory = tmp_path_factory.mktemp("operator")
+    key = new_key_file("pdp.example.com", directory / "audit-key.pem")
+    with serving(Witness(key, "pdp.example.com/")) as witness:
+        operator = Operator(directory, witness)
+        operator.deny(20)
+        (operator.directory / "older.note").write_text(operator.checkpoint())
+        operator.deny(30)
+        yield operator
 
 
 def test_a_server_signs_checkpoints_and_sends_them_away(operator: Operator) -> None:
@@ -104,6 +111,25 @@ def test_a_server_signs_checkpoints_and_sends_them_away(operator: Operator) -> N
     wrong = operator.directory / "wrong.note"
     wrong.write_text((operator.directory / "older.note").read_text().replace("/pdp", "/pdq"))
     operator.pdp("verify", "audit", "--checkpoint", "wrong.note", status=1)
+
+
+def test_a_server_collects_cosignatures_and_a_verifier_may_demand_them(
+    operator: Operator, tmp_path: Path
+) -> None:
+    said = operator.pdp("verify", "audit", "--cosignatures", "1")
+    assert f"{operator.witness.name} cosigned size 51 at " in said
+    operator.pdp("verify", "audit", "--cosignatures", "2", status=1)
+    operator.pdp("verify", "--cosignatures", "1", status=2)
+    operator.pdp("verify", str(tmp_path), "--cosignatures", "1", status=1)
+    stranger = ("--witness", str(Witness(operator.witness.log_key).key))
+    operator.pdp("verify", "audit", *stranger, "--cosignatures", "1", status=1)
+    # A proof for the cosigned checkpoint needs nobody's word but the witness's.
+    [cosigned] = (operator.directory / "audit").glob("*/tree/*/cosigned")
+    proof = operator.pdp("prove", operator.ids[7], "audit", "--checkpoint", str(cosigned))
+    (tmp_path / "proof").write_text(proof)
+    arguments = ["record", "--key", "key.txt", str(tmp_path / "proof"), "--witness"]
+    assert run_tool(*arguments, "witness.txt")[0] == 0
+    assert run_tool(*arguments, stranger[1])[0] == 1
 
 
 def test_every_step_of_the_page_for_auditors_works(operator: Operator, tmp_path: Path) -> None:
@@ -144,8 +170,8 @@ def test_a_copy_of_a_directory_in_use_verifies(operator: Operator, tmp_path: Pat
     page = PAGE.with_name("evidence.md").read_text()
     [copy] = re.findall(r"```sh\n(mkdir evidence\n.*?)```", page, re.DOTALL)
     shutil.copytree(operator.directory / "audit", tmp_path / "audit")
-    # The process goes on between the two commands.
-    first, second = copy.split(")\n")
+    # The process goes on before the last command.
+    first, _, second = copy.rpartition(")\n")
     subprocess.run(["bash", "-e", "-c", first + ")"], cwd=tmp_path, check=True)
     signer = file_signer("pdp.example.com", operator.directory / "audit-key.pem")
     recorder = Recorder(tmp_path / "audit", ORIGIN)
@@ -185,7 +211,8 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     recorder = Recorder(log, ORIGIN)
     recorder.start()
     record = decision_record(actor=Actor("user_gone", "sess_1"))
-    execute(recorder.record([record, decision_record()]))
+    course = decision_record(resource=ResourceRef("course", "user_gone"))
+    execute(recorder.record([record, course]))
     recorder.stop()
     signer = file_signer("pdp.example.com", tmp_path / "audit-key.pem")
     assert sign_trees(log / ORIGIN, [signer], name="pdp.example.com")
@@ -203,6 +230,7 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     said = operator.pdp(*erase, "request 7", "audit", str(out))
     assert "2 records erased, of which 2 denials" in said  # in SQL and in the archive
     assert "1 examples of the shadow removed" in said
+    assert "1 records name a resource course:user_gone, which is no user: they remain" in said
     assert "user_gone" not in str(shadow.report())
     engine.dispose()
     assert not list(out.rglob("*.parquet"))
@@ -211,7 +239,7 @@ def test_a_user_is_erased_and_the_rest_still_verifies(
     [copy] = out.rglob("*.parquet")
     rows = read_table(copy).to_pylist()
     assert [row["erased_at"] is not None for row in rows].count(True) == 1
-    assert "user_gone" not in str(rows)
+    assert [row["resource_id"] for row in rows if "user_gone" in str(row)] == ["user_gone"]
     assert {row["decision_id"] for row in rows} >= {record.decision_id}
     assert audit(out, [signer.key], complete=True) == 0
     (tmp_path / "proof").write_text(operator.pdp("prove", record.decision_id, "audit"))
@@ -241,7 +269,8 @@ def test_a_key_file_is_for_its_owner_and_never_overwritten(operator: Operator) -
 def test_a_command_signs_instead_of_a_file(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operator = Operator(tmp_path)
+    key = new_key_file("pdp.example.com", tmp_path / "audit-key.pem")
+    operator = Operator(tmp_path, Witness(key, url="http://127.0.0.1:9/"))
     from cryptography.hazmat.primitives import serialization
 
     private = serialization.load_pem_private_key((tmp_path / "audit-key.pem").read_bytes(), None)

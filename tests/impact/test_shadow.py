@@ -309,14 +309,15 @@ def test_examples_that_name_an_erased_user_are_removed_and_the_counts_stay(
     others = [
         {"user": "user_2", "resource": "course:user_11", "decided_at": NOW - 1},
         {"user": "user_1", "resource": None, "decided_at": NOW},
+        {"user": "user_2", "resource": "course:user_1", "decided_at": NOW - 1},
     ]
     mine = [
         {"user": "user_1", "resource": None, "decided_at": NOW - 1},
         {"user": "user_2", "resource": "person:user_1", "decided_at": NOW - 1},
     ]
-    flips = [FlipCount(GROUP, 4, [*others, *mine])]
+    flips = [FlipCount(GROUP, 5, [*others, *mine])]
     store.add(candidate.id, ShadowCounts(decided=9, flipped=4), flips)
-    assert store.forget("user_1", NOW) == 2
-    assert reported(store).flips == [FlipCount(GROUP, 4, others)]
+    assert store.forget("user_1", NOW, ("user", "person")) == 2
+    assert reported(store).flips == [FlipCount(GROUP, 5, others)]
     assert reported(store).counts == ShadowCounts(decided=9, flipped=4)
-    assert store.forget("user_1", NOW) == 0
+    assert store.forget("user_1", NOW, ("user", "person")) == 0

@@ -17,6 +17,7 @@ from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, tok
 from tests.kit.sidecar import SidecarProcess
 from tests.kit.siem.collector import Collector, running_trace_collector
 from tests.kit.siem.receivers import http_receiver
+from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
 POLICY = """
@@ -196,7 +197,9 @@ def test_a_collector_that_hangs_delays_neither_answers_nor_the_end(tmp_path: Pat
         with running_server(tmp_path, POLICY, TRACES_URL=silent.url) as (server, stubs):
             for _ in range(20):
                 assert check(stubs).decision_id
+            watch = Stopwatch()
             assert server.stop() == 0
+            assert watch.seconds < 20
         ends.set()
 
 

@@ -161,6 +161,16 @@ def test_a_time_that_no_calendar_has_does_not_stop_the_feed(seconds: int, year: 
     assert re.fullmatch(year + r"-\d\d-\d\dT\d\d:\d\d:\d\d\.500Z", document["@timestamp"])
     for name in ("ocsf", "cef"):
         assert FORMATS[name]["decision"](odd, 64)
+    fields = json.loads(FORMATS["json"]["decision"](odd, 64))
+    plain = json.loads(FORMATS["json"]["decision"](record(), 64))
+    if abs(seconds) == 1 << 62:
+        # Nothing is lost: the other fields, and the time as it is.
+        time = {"seconds": str(seconds), "nanos": odd.decided_at.nanos}
+        assert fields.pop("times_out_of_range") == {"decided_at": time}
+        del plain["decided_at"]
+    else:
+        plain["decided_at"] = odd.decided_at.ToJsonString()
+    assert fields == plain
 
 
 # --- changes ------------------------------------------------------------------------------------

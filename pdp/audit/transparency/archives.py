@@ -40,6 +40,7 @@ from pdp.audit.transparency.tiles import (
 )
 from pdp.audit.transparency.trees import CHECKPOINT, StoredTree
 from pdp.audit.transparency.verification import origin_in_sql
+from pdp.audit.transparency.witnesses import COSIGNED, cosigned_note
 from pdp.database.engine import begin_read, begin_write, extended_timeouts
 
 FILE_ENTRIES_MAX: Final = 1 << 18
@@ -224,6 +225,9 @@ def copy_tree(tree: StoredTree, target: Path) -> None:
             make_directory(copy.parent)
             shutil.copyfile(source, copy)
             sync_file(copy)
+    cosigned = cosigned_note(tree.directory)
+    if cosigned is not None and cosigned[1].size <= size:
+        replace_file(target / COSIGNED, cosigned[0].encode())
     replace_file(target / CHECKPOINT, tree.note.encode())
 
 

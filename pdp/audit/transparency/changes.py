@@ -17,6 +17,7 @@ from pdp.audit.transparency.notary import RETRY_SECONDS, STOP_SECONDS_MAX, Notar
 from pdp.audit.transparency.trees import OriginTrees
 from pdp.concurrency.background import BackgroundTask
 from pdp.database.engine import begin_read, extended_timeouts
+from pdp.gauges import Gauges
 
 ROWS_AT_ONCE: Final = 500
 
@@ -52,6 +53,15 @@ class ChangesNotary:
     def stop(self) -> None:
         """Stops. The next start continues."""
         self._task.stop(STOP_SECONDS_MAX)
+
+    def gauges(self) -> Gauges:
+        """Returns the gauges for metrics."""
+        return {
+            "pdp_audit_changes_tree_failing": (
+                "1 while the tree of the log of changes cannot be extended or signed.",
+                lambda: float(self._task.problem is not None),
+            )
+        }
 
     def _run(self) -> float:
         self._notary.cover(self._directory, lambda trees: extend(self._engine, trees))

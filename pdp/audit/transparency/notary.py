@@ -19,6 +19,7 @@ from pdp.audit.transparency.publishing import (
 from pdp.audit.transparency.signing import command_signer, file_signer
 from pdp.audit.transparency.tiles import DamagedTreeError
 from pdp.audit.transparency.trees import WHY_DATABASE, OriginTrees, stored_trees
+from pdp.audit.transparency.witnesses import witness_publishers
 from pdp.concurrency.background import BackgroundTask
 from pdp.errors import AuditUnavailable
 from pdp.gauges import Gauges
@@ -49,6 +50,7 @@ def open_notary(settings: AuditTreeSettings | None, recorder: Recorder) -> "Nota
         signers_of(settings),
         publishers + [url_publisher(url) for url in settings.urls],
         checkpoint_seconds=settings.checkpoint_seconds,
+        witnesses=witness_publishers(settings.witnesses),
     )
 
 
@@ -107,6 +109,7 @@ class Notary:
         publishers: Sequence[Publisher],
         *,
         checkpoint_seconds: float,
+        witnesses: Sequence[Publisher] = (),
     ) -> None:
         """Creates the notary; `start` starts it.
 
@@ -116,11 +119,13 @@ class Notary:
             signers: The keys that sign checkpoints.
             publishers: Where checkpoints go.
             checkpoint_seconds: The time between two checkpoints of a log that grows.
+            witnesses: Ask for cosignatures.
         """
         self._recorder = recorder
         self._name = name
         self._signers = signers
         self._publishers = publishers
+        self._witnesses = witnesses
         self.checkpoint_seconds: Final = checkpoint_seconds
         self._lock = threading.Lock()
         """Held while trees are used: the shipper's thread uses them too."""
@@ -139,7 +144,7 @@ class Notary:
 
     def start(self) -> None:
         """Starts, after the recorder."""
-        for publisher in self._publishers:
+        for publisher in (*self._publishers, *self._witnesses):
             publisher.start()
         self._task.start()
 
@@ -153,7 +158,7 @@ class Notary:
                 _log.warning("audit_tree_not_extended", error=error.message)
             finally:
                 self._close()
-        for publisher in self._publishers:
+        for publisher in (*self._publishers, *self._witnesses):
             publisher.stop()
 
     def may_delete(self, segment: Path, log_id: str, position: int) -> bool:
@@ -199,6 +204,10 @@ class Notary:
             "pdp_audit_checkpoints_waiting": (
                 "Checkpoints that a destination has not accepted yet.",
                 lambda: sum(publisher.waiting() for publisher in self._publishers),
+            ),
+            "pdp_audit_witnesses_failing": (
+                "Witnesses that have not cosigned what they were asked for last.",
+                lambda: sum(witness.fails() for witness in self._witnesses),
             ),
         }
 
@@ -272,7 +281,7 @@ class Notary:
     def _open(self, directory: Path) -> OriginTrees:
         trees = OriginTrees(directory, self._name, self._signers, self._last_published)
         for origin, note in trees.newest_notes().items():
-            self._offer(origin, note)  # in case that the last process did not publish it
+            self._offer(trees, origin, note)  # in case that the last process did not publish it
         return trees
 
     def _close(self) -> None:
@@ -283,11 +292,11 @@ class Notary:
     def _publish(self, trees: OriginTrees) -> None:
         for origin, note in trees.checkpoint():
             self._checkpoints += 1
-            self._offer(origin, note)
+            self._offer(trees, origin, note)
 
-    def _offer(self, origin: str, note: str) -> None:
-        for publisher in self._publishers:
-            publisher.offer(origin, note)
+    def _offer(self, trees: OriginTrees, origin: str, note: str) -> None:
+        for publisher in (*self._publishers, *self._witnesses):
+            publisher.offer(origin, note, trees.path_of(origin))
 
     def _last_published(self, origin: str) -> list[str]:
         notes = (publisher.last(origin) for publisher in self._publishers)

@@ -1,4 +1,5 @@
-"""Signed notes and checkpoints (https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint)."""
+"""Signed notes and checkpoints (https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint),
+and cosignatures of witnesses (https://c2sp.org/tlog-cosignature)."""
 
 import base64
 import re
@@ -12,8 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 NOTE_BYTES_MAX: Final = 16 << 10
 SIGNATURES_MAX: Final = 100
-_ED25519: Final = b"\x01"
+LOG_KEY: Final = b"\x01"
+WITNESS_KEY: Final = b"\x04"
+"""Kinds of keys: one signs notes, the other cosigns checkpoints, with the time."""
+COSIGNED_AT_MAX: Final = 253_402_300_800
+"""The year 10000 in Unix seconds: no later time can be shown."""
 _ID_BYTES: Final = 4
+_TIME_BYTES: Final = 8
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9./_-]{0,199}\Z", re.ASCII)
 _SIZE: Final = re.compile(r"(0|[1-9][0-9]{0,17})\Z", re.ASCII)
 _LINE: Final = re.compile(r"\u2014 ([^\s+]+) (\S+)\Z")
@@ -29,30 +35,37 @@ class VerifierKey:
 
     name: str
     public: bytes
+    kind: bytes = LOG_KEY
 
     @property
     def id(self) -> bytes:
         """The key id in signature lines: it depends on the name too."""
-        return sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:_ID_BYTES]
+        return sha256(self.name.encode() + b"\n" + self.kind + self.public).digest()[:_ID_BYTES]
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.id.hex()}+{_encode(_ED25519 + self.public)}"
+        return f"{self.name}+{self.id.hex()}+{_encode(self.kind + self.public)}"
 
     @classmethod
-    def parse(cls, text: str) -> "VerifierKey":
-        """Parses a key. Raises NoteError."""
+    def parse(cls, text: str, kind: bytes = LOG_KEY) -> "VerifierKey":
+        """Parses a key of a kind. Raises NoteError."""
         name, _, rest = text.strip().partition("+")
         key_id, _, encoded = rest.partition("+")
         content = _decode(encoded)
-        if len(content) != 1 + 32 or content[:1] != _ED25519:
-            raise NoteError("the verifier key is not an Ed25519 key")
-        key = cls(check_name(name), content[1:])
+        if len(content) != 1 + 32 or content[:1] != kind:
+            wanted = "a witness's key" if kind == WITNESS_KEY else "an Ed25519 key"
+            raise NoteError(f"the verifier key is not {wanted}")
+        key = cls(check_name(name), content[1:], kind)
         if key.id.hex() != key_id:
             raise NoteError("the id of the verifier key does not match the key")
         return key
 
     def holds(self, signature: bytes, text: str) -> bool:
         """Returns whether this key has signed a text."""
+        if self.kind == WITNESS_KEY:
+            time = cosigned_at(signature)
+            if len(signature) != _TIME_BYTES + 64 or not 0 < time < COSIGNED_AT_MAX:
+                return False
+            text, signature = f"cosignature/v1\ntime {time}\n{text}", signature[_TIME_BYTES:]
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text.encode())
         except InvalidSignature:
@@ -97,8 +110,18 @@ def sign_note(text: str, signers: Sequence[Signer]) -> str:
         signature = signer.sign(text.encode())
         if not signer.key.holds(signature, text):
             raise NoteError(f"the signature of {signer.key.name} does not match its public key")
-        lines.append(f"\u2014 {signer.key.name} {_encode(signer.key.id + signature)}\n")
+        lines.append(signature_line(signer.key, signature))
     return text + "\n" + "".join(lines)
+
+
+def signature_line(key: VerifierKey, signature: bytes) -> str:
+    """Returns the line of a signature in a note."""
+    return f"\u2014 {key.name} {_encode(key.id + signature)}\n"
+
+
+def cosigned_at(signature: bytes) -> int:
+    """Returns when a witness made a cosignature, in Unix seconds, by its own word."""
+    return int.from_bytes(signature[:_TIME_BYTES], "big")
 
 
 def open_note(note: str, keys: Iterable[VerifierKey]) -> str:
@@ -110,6 +133,15 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> str:
     Raises:
         NoteError: The note is malformed, or it is not signed by these keys.
     """
+    text, signatures = signatures_of(note, keys)
+    if not signatures:
+        raise NoteError("no trusted key has signed the note")
+    return text
+
+
+def signatures_of(note: str, keys: Iterable[VerifierKey]) -> tuple[str, dict[VerifierKey, bytes]]:
+    """Returns the text of a note, and the signatures of those keys that have signed it. See
+    `open_note`. Raises NoteError."""
     text, separator, signatures = note.rpartition("\n\n")
     text += "\n"
     lines = signatures.split("\n")
@@ -121,7 +153,7 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> str:
     for key in keys:
         if known.setdefault((key.name, key.id), key) != key:
             raise NoteError("two verifier keys have one name and one id")
-    signed: set[tuple[str, bytes]] = set()
+    signed: dict[VerifierKey, bytes] = {}
     for line in lines:
         found = _LINE.match(line)
         content = b"" if found is None else _decode(found[2])
@@ -131,12 +163,10 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> str:
         signer = known.get(identity)
         if signer is None:
             continue
-        if identity in signed or not signer.holds(content[_ID_BYTES:], text):
+        if signer in signed or not signer.holds(content[_ID_BYTES:], text):
             raise NoteError(f"a signature of {signer.name} does not hold")
-        signed.add(identity)
-    if not signed:
-        raise NoteError("no trusted key has signed the note")
-    return text
+        signed[signer] = content[_ID_BYTES:]
+    return text, signed
 
 
 def parse_checkpoint(text: str) -> Checkpoint:

@@ -23,7 +23,7 @@ from pdp.outgoing import open_client
 SEND_SECONDS_MAX: Final = 5.0
 RETRY_SECONDS: Final = (1.0, 60.0)
 STOP_SECONDS_MAX: Final = 5.0
-_ANSWER_BYTES_MAX: Final = 64 << 10
+ANSWER_BYTES_MAX: Final = 64 << 10
 _HEADERS: Final = {"content-type": "text/plain; charset=utf-8"}
 
 _log = structlog.get_logger(__name__)
@@ -38,21 +38,21 @@ class Publisher:
     def __init__(
         self,
         name: str,
-        send: Callable[[str], None],
+        send: Callable[[str, Path], None],
         last: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         """Creates the publisher; `start` starts it.
 
         Args:
             name: The destination, for logs.
-            send: Sends a note. Raises AuditUnavailable.
+            send: Sends a note of the tree in a directory. Raises AuditUnavailable.
             last: Returns the last note of a tree at the destination, if it can be read back.
         """
         self.name: Final = name
         self.last: Final = last
         self._send = send
         self._lock = threading.Lock()
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[str, tuple[str, Path]] = {}
         self._task = BackgroundTask(
             "audit-publisher",
             self._send_all,
@@ -67,40 +67,50 @@ class Publisher:
 
     def stop(self) -> None:
         """Sends what waits, if the destination has worked so far, and stops."""
-        self._task.stop(STOP_SECONDS_MAX)
-        if self._task.problem is not None:
+        if not self._task.stop(STOP_SECONDS_MAX) or self.fails():
             return
         try:
             self._send_all()
         except PdpError as error:
             _log.warning("audit_checkpoint_not_published", destination=self.name, error=str(error))
 
-    def offer(self, origin: str, note: str) -> None:
+    def offer(self, origin: str, note: str, tree: Path) -> None:
         """Queues the newest checkpoint of a tree."""
         with self._lock:
-            self._waiting[origin] = note
+            self._waiting[origin] = note, tree
         self._task.wake()
+
+    def fails(self) -> bool:
+        """Returns whether the destination refused, or did not answer, the last time."""
+        return self._task.problem is not None
 
     def waiting(self) -> int:
         """Returns the number of trees whose newest checkpoint is not published."""
         return len(self._waiting)
 
     def _send_all(self) -> None:
-        while True:
+        with self._lock:
+            waiting = list(self._waiting.items())
+        problem: AuditUnavailable | None = None
+        for origin, offered in waiting:
+            try:
+                self._send(*offered)
+            except AuditUnavailable as error:
+                if self._task.stopping:
+                    raise
+                problem = problem or error  # other trees may be welcome
+                continue
             with self._lock:
-                if not self._waiting:
-                    return
-                origin, note = next(iter(self._waiting.items()))
-            self._send(note)
-            with self._lock:
-                if self._waiting.get(origin) == note:
+                if self._waiting.get(origin) == offered:
                     del self._waiting[origin]
+        if problem is not None:
+            raise problem
 
 
 def file_publisher(directory: Path) -> Publisher:
     """Returns a publisher that appends to a file for each tree: JSON lines with a note each."""
 
-    def send(note: str) -> None:
+    def send(note: str, _: Path) -> None:
         path = _file_of(directory, unverified_checkpoint(note).origin)
         try:
             if _last_note(path) == note:
@@ -131,9 +141,9 @@ def last_published(directory: Path, origin: str) -> str | None:
 def url_publisher(url: str) -> Publisher:
     """Returns a publisher that sends each note as the body of a POST."""
 
-    def send(note: str) -> None:
+    def send(note: str, _: Path) -> None:
         try:
-            with open_client(seconds_max=SEND_SECONDS_MAX, bytes_max=_ANSWER_BYTES_MAX) as client:
+            with open_client(seconds_max=SEND_SECONDS_MAX, bytes_max=ANSWER_BYTES_MAX) as client:
                 answer = client.post(url, content=note.encode(), headers=_HEADERS)
         except (httpx.HTTPError, OSError) as error:
             raise AuditUnavailable(f"{url}: {type(error).__name__}") from None

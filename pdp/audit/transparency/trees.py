@@ -1,6 +1,7 @@
 """The trees of one origin's logs, beside their segments.
 
     <origin>/tree/<name>/checkpoint      the newest checkpoint, a signed note
+    <origin>/tree/<name>/cosigned        the newest one that a witness cosigned; see `witnesses`
     <origin>/tree/<name>/tile/...        see `tiles`
 
 A tree is one log from some position on. Another tree begins, and names the last checkpoint of the
@@ -181,6 +182,10 @@ class OriginTrees:
             for tree in self._trees.values()
             if tree.signed
         }
+
+    def path_of(self, origin: str) -> Path:
+        """Returns the directory of the tree with an origin line."""
+        return self._directory / TREES / origin.rpartition("/")[2]
 
     def signed_position(self, log_id: str) -> int:
         """Returns the position after the last frame of a log that a checkpoint covers."""

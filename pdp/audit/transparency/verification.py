@@ -28,9 +28,17 @@ from pdp.audit.segments import (
 from pdp.audit.tables import audit_gaps, audit_records, audit_shipping
 from pdp.audit.transparency.entries import entry_of, entry_of_change, entry_of_text
 from pdp.audit.transparency.merkle import leaf_hash, perfect_root, range_root
-from pdp.audit.transparency.notes import Checkpoint, NoteError, VerifierKey, open_checkpoint
+from pdp.audit.transparency.notes import (
+    Checkpoint,
+    NoteError,
+    VerifierKey,
+    cosigned_at,
+    open_checkpoint,
+    signatures_of,
+)
 from pdp.audit.transparency.tiles import WIDTH, DamagedTreeError, TileReader
 from pdp.audit.transparency.trees import StoredTree
+from pdp.audit.transparency.witnesses import cosigned_note
 from pdp.database.engine import begin_read, extended_timeouts
 
 ROWS_AT_ONCE: Final = 500
@@ -51,6 +59,9 @@ class TreeReport:
     folded: dict[str, int] = field(default_factory=dict)
     """By decision id: how many decisions a record counts."""
     problems: list[str] = field(default_factory=list)
+    cosigned_size: int = 0
+    cosigned_at: dict[str, int] = field(default_factory=dict)
+    """By witness: when it cosigned the checkpoint of that size, in Unix seconds."""
     in_sql: int = 0
     """Records that SQL has as the tree says."""
     missing: int = 0
@@ -63,14 +74,21 @@ class TreeReport:
 
 
 def verify_tree(
-    tree: StoredTree, keys: Sequence[VerifierKey], older: Sequence[Checkpoint] = ()
+    tree: StoredTree,
+    keys: Sequence[VerifierKey],
+    older: Sequence[Checkpoint] = (),
+    *,
+    witnesses: Sequence[VerifierKey] = (),
+    cosignatures: int = 0,
 ) -> TreeReport:
-    """Verifies entries, hashes and the checkpoint of a tree.
+    """Verifies entries, hashes and the checkpoints of a tree.
 
     Args:
         tree: The tree.
         keys: Keys of which one must have signed the checkpoint; none: signatures are not checked.
         older: Older checkpoints, of any tree, that it must continue.
+        witnesses: Keys of witnesses.
+        cosignatures: How many of them must have cosigned the tree.
 
     Raises:
         OSError: A file cannot be read.
@@ -81,6 +99,11 @@ def verify_tree(
     try:
         if keys:
             open_checkpoint(tree.note, keys)
+        cosigned = _cosigned(tree, keys, witnesses, report)
+        if len(report.cosigned_at) < cosignatures:
+            raise NoteError(
+                f"{len(report.cosigned_at)} witnesses have cosigned it, and not {cosignatures}"
+            )
         for first in range(0, size, WIDTH):
             entries = reader.bundle(first // WIDTH)
             leaves = reader.tile(0, first // WIDTH)
@@ -91,7 +114,7 @@ def verify_tree(
         _check_upper_tiles(reader)
         if range_root(reader.fetch, 0, size) != tree.checkpoint.root:
             raise DamagedTreeError("the tree does not have the root of its checkpoint")
-        for old in older:
+        for old in (*older, *cosigned):
             if old.origin != report.origin:
                 continue
             if old.size > size or range_root(reader.fetch, 0, old.size) != old.root:
@@ -124,6 +147,29 @@ def compare_with_sql(
         for row in rows(connection, origin, tree):
             walk.take(row, is_archived=row.position < archived)
         walk.skip_missing(_first_on_disk(tree))
+
+
+def _cosigned(
+    tree: StoredTree,
+    keys: Sequence[VerifierKey],
+    witnesses: Sequence[VerifierKey],
+    report: TreeReport,
+) -> list[Checkpoint]:
+    """Returns the cosigned checkpoint of a tree, if there is one that a key has signed. Raises
+    OSError."""
+    found = cosigned_note(tree.directory)
+    if found is None or found[1].origin != report.origin:
+        return []
+    note, checkpoint = found
+    try:
+        if keys:
+            open_checkpoint(note, keys)
+        _, signatures = signatures_of(note, witnesses)
+    except NoteError:
+        return []  # anybody could have written it, or deleted it
+    report.cosigned_size = checkpoint.size
+    report.cosigned_at = {key.name: cosigned_at(signatures[key]) for key in signatures}
+    return [checkpoint]
 
 
 class _Row(NamedTuple):

@@ -5,7 +5,7 @@ It is no policy: it raises no revision and no decision depends on it.
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -141,9 +141,9 @@ class ShadowStore:
             ]
             return ShadowReport(candidate, counts, flips)
 
-    def forget(self, user_id: str, before: float) -> int:
-        """Removes the examples that name a user as actor or as resource, and are older than a time
-        (seconds since 1970). Returns how many. The counts stay."""
+    def forget(self, user_id: str, before: float, resource_types: Collection[str]) -> int:
+        """Removes the examples that name a user as actor, or as a resource of a type, and are older
+        than a time (seconds since 1970). Returns how many. The counts stay."""
         removed = 0
         with begin_write(self._engine) as connection:
             overwrite_deleted(connection)
@@ -151,7 +151,7 @@ class ShadowStore:
             connection.execute(select(shadow.c.id).with_for_update())
             for *key, text in connection.execute(select(*_KEY, shadow_flips.c.examples)).all():
                 examples = json.loads(text)
-                kept = [one for one in examples if not _names(one, user_id, before)]
+                kept = [one for one in examples if not _names(one, user_id, before, resource_types)]
                 if len(kept) < len(examples):
                     removed += len(examples) - len(kept)
                     where = [one == part for one, part in zip(_KEY, key, strict=True)]
@@ -202,6 +202,9 @@ _GROUP: Final = (
 _KEY: Final = (shadow_flips.c.candidate_id, *_GROUP)
 
 
-def _names(example: Mapping[str, Any], user_id: str, before: float) -> bool:
-    resource_id = (example["resource"] or "").partition(":")[2]
-    return example["decided_at"] < before and user_id in (example["user"], resource_id)
+def _names(
+    example: Mapping[str, Any], user_id: str, before: float, resource_types: Collection[str]
+) -> bool:
+    type_, _, resource_id = (example["resource"] or "").partition(":")
+    names = (example["user"], resource_id if type_ in resource_types else None)
+    return example["decided_at"] < before and user_id in names

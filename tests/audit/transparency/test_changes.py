@@ -105,8 +105,13 @@ def test_each_epoch_has_a_tree(world: World) -> None:
 def test_a_server_covers_changes_in_the_background(world: World) -> None:
     shutil.rmtree(world.directory)
     changes = ChangesNotary(world.engine, world.notary, world.directory / ORIGIN)
+    failing = changes.gauges()["pdp_audit_changes_tree_failing"][1]
+    world.directory.write_text("no directory")
     changes.start()
     world.change("course:delete")
+    eventually(lambda: failing() == 1)
+    world.directory.unlink()
+    eventually(lambda: failing() == 0)
     eventually(lambda: [t for t in find_trees([world.directory]) if t.end == 303])
     changes.stop()
     assert world.problems() == []

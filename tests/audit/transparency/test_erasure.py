@@ -4,11 +4,14 @@ import gzip
 import io
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, select, text
 
@@ -24,16 +27,17 @@ from pdp.audit import (
     decode,
 )
 from pdp.audit.accounting import account
-from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows
+from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows, other_resources
 from pdp.audit.queries import conditions
 from pdp.audit.retention import Hold, Recording, matches
 from pdp.audit.tables import audit_records
 from pdp.audit.tombstones import tombstone_of
 from pdp.audit.transparency import DamagedTreeError
 from pdp.audit.transparency.archive_erasure import erase_archived, waiting_in_segments
-from pdp.audit.transparency.archives import archive
+from pdp.audit.transparency.archives import archive, locked
 from pdp.audit.transparency.files import replace_file
 from pdp.audit.transparency.notes import Signer
+from pdp.audit.transparency.parquet import write_copies
 from pdp.audit.transparency.proofs import (
     find_trees,
     prove_record,
@@ -223,6 +227,43 @@ def test_a_user_is_erased_as_impersonator_and_as_resource_too(
     assert USER not in world.texts()
 
 
+def test_a_resource_that_only_has_the_id_of_the_user_stays_unless_its_type_is_named(
+    world: World,
+) -> None:
+    for type_ in ("course", "person"):
+        write_log(world.log, 2, decided_at=OLD, resource=ResourceRef(type_, USER))
+    write_log(world.log, 1, **MINE, resource=ResourceRef("course", USER))
+    sign_trees(world.log / ORIGIN, [world.signer])
+    assert waiting_in_segments([world.log], ErasureRequest(USER, NOW)) == 4 + 1
+    world.ship()
+    assert world.erase().records == 5
+    left = {"course": 2, "person": 2}
+    assert other_resources(world.engine, ErasureRequest(USER, NOW)) == left
+    assert other_resources(world.engine, ErasureRequest(USER, OLD)) == {}
+    world.archive(remove=False)
+    request, report = ErasureRequest(USER, NOW, ("user", "person")), ErasureReport()
+    erase_rows(world.engine, world.write, request, NOW, report)
+    [tree] = find_trees([world.out])
+    signers = [world.signer]
+    erase_archived(world.engine, world.write, tree, signers, request, at=NOW, report=report)
+    assert report.records == 4  # in SQL and in the archive
+    assert other_resources(world.engine, request) == {"course": 2}
+    assert world.problems() == []
+
+
+def test_the_grant_of_an_erased_record_is_not_known_and_others_are_checked(world: World) -> None:
+    with_grant: dict[str, Any] = {"reason": Reason.DENIED_BY_RULE, "grant_id": "g1"}
+    write_log(world.log, 1, **MINE, **with_grant)
+    write_log(world.log, 1, decided_at=OLD, **with_grant)
+    sign_trees(world.log / ORIGIN, [world.signer])
+    world.ship()
+    world.erase()
+    assert world.problems() == []
+    # The mark of an erased grant hides no use: at a record that is there it is found.
+    world.execute("UPDATE audit_records SET grant_id = '' WHERE grant_id = 'g1'")
+    assert [problem for problem in world.problems() if "grant_id" in problem]
+
+
 def test_records_of_others_and_later_ones_stay(world: World) -> None:
     before = {id_: DecisionLog(world.engine).get(id_) for id_ in world.others + world.mine}
     assert world.erase("user_eras") == ErasureReport()
@@ -380,6 +421,62 @@ def test_an_erasure_during_an_archive_leaves_no_text_in_it(world: World) -> None
     assert len(times) == 2, "the file with the text was written, and not used"
     assert USER not in world.texts()
     assert not list(world.out.rglob("*.new"))
+    assert world.audit()[0] == 0
+
+
+def test_operators_who_erase_at_once_erase_each_record_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pdp.audit.erasure.BATCH_RECORDS", 3)
+    write_log(world.log, 20, **MINE)
+    write_log(world.log, 9, decided_at=OLD, actor=Actor("user_second", "sess_2"))
+    sign_trees(world.log / ORIGIN, [world.signer])
+    world.ship()
+    together = threading.Barrier(3)
+
+    def erase(user: str) -> ErasureReport:
+        request, report = ErasureRequest(user, NOW), ErasureReport()
+        together.wait(30)
+        erase_rows(world.engine, world.write, request, NOW, report)
+        return report
+
+    with ThreadPoolExecutor(3) as pool:
+        first, same, second = pool.map(erase, (USER, USER, "user_second"))
+    assert (first.records + same.records, second.records) == (24, 9)
+    assert USER not in world.texts()
+    assert "user_second" not in world.texts()
+    changes = AdministrationLog(world.engine).list(ChangeFilter(kind="erasure"), None, 100)
+    places = [
+        (log, position)
+        for change in changes
+        for log, listed in (change.after or {})["records"].items()
+        for position in listed
+    ]
+    assert len(places) == len(set(places)) == 24 + 9
+    assert world.problems() == []
+
+
+def test_an_erasure_waits_for_no_command_that_uses_the_archive_and_leaves_no_copy(
+    world: World,
+) -> None:
+    world.archive()
+    [tree] = find_trees([world.out])
+    assert write_copies(tree.directory) == 1
+    [copy] = world.out.rglob("*.parquet")
+    with locked(tree.directory), pytest.raises(OSError, match="another command"):
+        # As if the other command were writing a copy of the old text.
+        world.erase()
+    assert USER in world.texts()
+    crashed = copy.with_name(copy.name + ".new")
+    shutil.copy(copy, crashed)
+    with pq.ParquetFile(copy) as reader:
+        assert world.erase().records == 4
+        # A reader that has begun ends as it began: what it has got before is its own.
+        assert reader.read().num_rows == 14
+    assert not copy.exists()
+    assert not crashed.exists()
+    assert write_copies(tree.directory) == 1
+    assert USER not in str(pq.read_table(copy).to_pylist())
     assert world.audit()[0] == 0
 
 

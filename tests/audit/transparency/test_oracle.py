@@ -13,10 +13,17 @@ import pytest
 
 from pdp.audit.transparency.entries import entry_of
 from pdp.audit.transparency.merkle import consistency_proof, inclusion_proof, range_root
-from pdp.audit.transparency.notes import Checkpoint, VerifierKey, open_note, sign_note
+from pdp.audit.transparency.notes import (
+    Checkpoint,
+    VerifierKey,
+    open_note,
+    sign_note,
+    signatures_of,
+)
 from pdp.audit.transparency.tiles import TileReader, TileWriter
 from tests.kit import soak
 from tests.kit.audit.trees import new_signer
+from tests.kit.audit.witness import Witness
 
 SOURCE = Path(__file__).parent / "oracle"
 
@@ -107,3 +114,27 @@ def test_notes_hold_in_both_directions(oracle: Path, tmp_path: Path) -> None:
     assert refused["Problem"]
     assert signed["Signed"] == note
     assert open_note(signed["Signed"], [VerifierKey.parse(str(signer.key))]) == text
+
+
+def test_a_cosigned_note_holds_for_the_independent_implementation(
+    oracle: Path, tmp_path: Path
+) -> None:
+    signer = new_signer(tmp_path)
+    witness = Witness(signer.key)
+    text = Checkpoint("pdp.example/one/000001-00000000", 5, bytes(32)).text()
+    note = sign_note(text, [signer])
+    status, _, line = witness.answer(f"old 0\n\n{note}")
+    assert status == 200
+    cosigned = note + line.decode()
+    held, missing, wrong = ask(
+        oracle,
+        *(
+            {"Key": str(signer.key), "Note": one, "Witness": str(witness.key)}
+            for one in (cosigned, note, note + witness.cosign(f"{text}more\n").decode())
+        ),
+    )
+    assert held == {**held, "Problem": "", "Text": text}
+    assert missing["Problem"]
+    assert wrong["Problem"]
+    _, signatures = signatures_of(cosigned, [signer.key, witness.key])
+    assert set(signatures) == {signer.key, witness.key}

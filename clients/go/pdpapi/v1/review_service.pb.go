@@ -104,6 +104,8 @@ const (
 	UncoveredReason_UNCOVERED_REASON_GAP UncoveredReason = 4
 	// A process of an older version logged, which does not state what is needed.
 	UncoveredReason_UNCOVERED_REASON_OLDER_VERSION UncoveredReason = 5
+	// Records of decisions that used grants were erased on request.
+	UncoveredReason_UNCOVERED_REASON_ERASED UncoveredReason = 6
 )
 
 // Enum value maps for UncoveredReason.
@@ -115,6 +117,7 @@ var (
 		3: "UNCOVERED_REASON_NOT_SHIPPED",
 		4: "UNCOVERED_REASON_GAP",
 		5: "UNCOVERED_REASON_OLDER_VERSION",
+		6: "UNCOVERED_REASON_ERASED",
 	}
 	UncoveredReason_value = map[string]int32{
 		"UNCOVERED_REASON_UNSPECIFIED":       0,
@@ -123,6 +126,7 @@ var (
 		"UNCOVERED_REASON_NOT_SHIPPED":       3,
 		"UNCOVERED_REASON_GAP":               4,
 		"UNCOVERED_REASON_OLDER_VERSION":     5,
+		"UNCOVERED_REASON_ERASED":            6,
 	}
 )
 
@@ -1945,14 +1949,15 @@ const file_pdpapi_v1_review_service_proto_rawDesc = "" +
 	"\x19GRANT_FINDING_KIND_UNUSED\x10\x01\x12\x1d\n" +
 	"\x19GRANT_FINDING_KIND_ENDING\x10\x02\x12#\n" +
 	"\x1fGRANT_FINDING_KIND_CROSS_TENANT\x10\x03\x12$\n" +
-	" GRANT_FINDING_KIND_DISABLED_USER\x10\x04*\xd9\x01\n" +
+	" GRANT_FINDING_KIND_DISABLED_USER\x10\x04*\xf6\x01\n" +
 	"\x0fUncoveredReason\x12 \n" +
 	"\x1cUNCOVERED_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18UNCOVERED_REASON_UNKNOWN\x10\x01\x12&\n" +
 	"\"UNCOVERED_REASON_ALLOWS_NOT_LOGGED\x10\x02\x12 \n" +
 	"\x1cUNCOVERED_REASON_NOT_SHIPPED\x10\x03\x12\x18\n" +
 	"\x14UNCOVERED_REASON_GAP\x10\x04\x12\"\n" +
-	"\x1eUNCOVERED_REASON_OLDER_VERSION\x10\x05*\xbc\x01\n" +
+	"\x1eUNCOVERED_REASON_OLDER_VERSION\x10\x05\x12\x1b\n" +
+	"\x17UNCOVERED_REASON_ERASED\x10\x06*\xbc\x01\n" +
 	"\x13DecisionFindingKind\x12%\n" +
 	"!DECISION_FINDING_KIND_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"DECISION_FINDING_KIND_IMPERSONATED\x10\x01\x12.\n" +

@@ -81,6 +81,8 @@ class _UncoveredReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Uncov
     """The log counts records that were dropped."""
     UNCOVERED_REASON_OLDER_VERSION: _UncoveredReason.ValueType  # 5
     """A process of an older version logged, which does not state what is needed."""
+    UNCOVERED_REASON_ERASED: _UncoveredReason.ValueType  # 6
+    """Records of decisions that used grants were erased on request."""
 
 class UncoveredReason(_UncoveredReason, metaclass=_UncoveredReasonEnumTypeWrapper):
     """Why decisions of a time may be missing from the log."""
@@ -97,6 +99,8 @@ UNCOVERED_REASON_GAP: UncoveredReason.ValueType  # 4
 """The log counts records that were dropped."""
 UNCOVERED_REASON_OLDER_VERSION: UncoveredReason.ValueType  # 5
 """A process of an older version logged, which does not state what is needed."""
+UNCOVERED_REASON_ERASED: UncoveredReason.ValueType  # 6
+"""Records of decisions that used grants were erased on request."""
 Global___UncoveredReason: _TypeAlias = UncoveredReason  # noqa: Y015
 
 class _DecisionFindingKind:

@@ -4,10 +4,15 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -19,6 +24,8 @@ type question struct {
 	Size int64
 	// Key is a verifier key, Note a signed note, PrivateKey a key of the note package.
 	Key, Note, PrivateKey, Text string
+	// Witness is the verifier key of a witness that must have cosigned the note.
+	Witness string
 	// Index and Old ask for proofs.
 	Index, Old int64
 	// Record, Path and Root ask for a check of an inclusion proof.
@@ -86,6 +93,37 @@ func bare(directory string, size int64) tlog.HashReaderFunc {
 	}
 }
 
+// witness verifies cosignature/v1 (c2sp.org/tlog-cosignature), which the note package does not know.
+type witness struct {
+	name string
+	hash uint32
+	key  ed25519.PublicKey
+}
+
+func (w witness) Name() string    { return w.name }
+func (w witness) KeyHash() uint32 { return w.hash }
+
+func (w witness) Verify(message, signature []byte) bool {
+	if len(signature) != 8+ed25519.SignatureSize {
+		return false
+	}
+	head := fmt.Sprintf("cosignature/v1\ntime %d\n", binary.BigEndian.Uint64(signature))
+	return ed25519.Verify(w.key, append([]byte(head), message...), signature[8:])
+}
+
+func newWitness(text string) (note.Verifier, error) {
+	parts := strings.SplitN(text, "+", 3)
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("not a verifier key")
+	}
+	key, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil || len(key) != 1+ed25519.PublicKeySize || key[0] != 4 {
+		return nil, fmt.Errorf("not the key of a witness")
+	}
+	sum := sha256.Sum256(append([]byte(parts[0]+"\n"), key...))
+	return witness{parts[0], binary.BigEndian.Uint32(sum[:4]), key[1:]}, nil
+}
+
 func check(err error, a *answer) bool {
 	if err != nil {
 		a.Problem = err.Error()
@@ -110,9 +148,20 @@ func respond(q question) (a answer) {
 		if !check(err, &a) {
 			return
 		}
-		opened, err := note.Open([]byte(q.Note), note.VerifierList(verifier))
+		verifiers := []note.Verifier{verifier}
+		if q.Witness != "" {
+			cosigner, err := newWitness(q.Witness)
+			if !check(err, &a) {
+				return
+			}
+			verifiers = append(verifiers, cosigner)
+		}
+		opened, err := note.Open([]byte(q.Note), note.VerifierList(verifiers...))
 		if !check(err, &a) {
 			return
+		}
+		if len(opened.Sigs) != len(verifiers) {
+			a.Problem = "a signature is missing"
 		}
 		a.Text = opened.Text
 	}
