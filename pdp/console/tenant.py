@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from pdp.administration_records import AdministrationRecord, Values
-from pdp.console.parts import REVIEWER
 from pdp.model import DecisionRecord, InOrganization, ResourceRef, UserFacts
+from pdp.reviews import CONSOLE_REVIEWER
 
 _KINDS: Final = {
     "organization": "id",
@@ -57,7 +57,7 @@ def changes_of(
             _own(record.kind, state, organization) for state in (record.before, record.after)
         )
         if before is not None or after is not None:
-            name = "" if record.name.startswith(REVIEWER) else record.name
+            name = "" if record.name.startswith(CONSOLE_REVIEWER) else record.name
             shown = replace(record, before=before, after=after, name=name)
             found.append(replace(shown, reason="", messages=(), sync_run=0))
     return found

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from pdp.errors import AlreadyExists, LimitExceeded, NotFound, PdpError, RevisionChanged
+from pdp.errors import (
+    AlreadyExists,
+    CallerNotAllowed,
+    LimitExceeded,
+    NotFound,
+    PdpError,
+    RevisionChanged,
+)
 from pdp.facts import Store
 from pdp.model import Grant, InOrganization, Role, ToUser
 from pdp.reviews import Campaign, CampaignItem, Campaigns, Outcome
@@ -113,6 +120,22 @@ def test_no_verdict_is_given_about_a_grant_that_changed_since(desk: Desk, outcom
             desk.decide(campaign, number, outcome)
     assert [item.verdict for item in desk.items(campaign)] == [None] * 3
     assert desk.grant("g1") == changed
+
+
+@pytest.mark.parametrize("reviewer", ["user_2", "console:user_2"])
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_nobody_decides_about_a_grant_to_themselves(
+    desk: Desk, outcome: Outcome, reviewer: str
+) -> None:
+    campaign, before = desk.create(), desk.revision()
+    with pytest.raises(CallerNotAllowed):
+        desk.campaigns.decide(campaign.id, 2, outcome, reviewer, "because")
+    assert [item.is_to(reviewer) for item in desk.items(campaign)] == [False, True, False]
+    assert desk.items(campaign)[1].verdict is None
+    assert (desk.grant("g2"), desk.revision(), desk.written) == (GRANTS[1], before, [])
+    # They decide about the others, and others about theirs.
+    desk.campaigns.decide(campaign.id, 1, outcome, reviewer, "because")
+    desk.decide(campaign, 2, outcome)
 
 
 def test_a_verdict_is_final(desk: Desk) -> None:
