@@ -19,6 +19,7 @@ from pdpapi.v1.core_pb2 import DECISION_DENY, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from examples.company import ANALYST
+from pdp.audit.anomalies import SPIKE_MIN
 from pdp.console.pages import PAGES
 from tests.kit.console import (
     AUDITOR,
@@ -213,6 +214,27 @@ def test_ids_and_filters_in_the_address_find_nothing_of_others(console: Console,
         what="the denial is in SQL",
     )
     assert text_of(auditor.get("/?span=24h").text) == counted
+
+
+def test_unusually_many_denials_are_shown_to_their_organization_only(
+    console: Console, auditor: Visitor
+):
+    for organization in (OWN, "org_harbor"):
+        token = token_of(console.company.members[organization][-1], organization_id=organization)
+        request = CheckRequest(actor_token=token, permission="console:view")
+        for _ in range(SPIKE_MIN):
+            assert check(console.stubs, request).decision == DECISION_DENY
+    analyst = console.signed_in()
+    eventually(
+        lambda: {OWN, "org_harbor"} <= set(spikes(analyst.get("/").text)),
+        what="the denials are counted",
+    )
+    assert spikes(auditor.get("/").text) == [OWN]
+
+
+def spikes(page: str) -> list[str]:
+    """The values that have unusually many denials."""
+    return re.findall(r"<b>spike</b>, organization <a [^>]*>([^<]+)</a>", page)
 
 
 def test_pages_of_the_whole_installation_are_refused_and_the_refusal_is_logged(
