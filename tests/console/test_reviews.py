@@ -22,7 +22,7 @@ from pdpapi.v1.audit_service_pb2 import ListChangesRequest
 
 from examples.company import ANALYST
 from pdp.audit.transparency import file_signer
-from pdp.console.pages.reviews import LISTINGS
+from pdp.console.pages.review_lists import LISTINGS
 from tests.kit.console import HOSTILE_DECISION, VIEWER, Console, Visitor, text_of
 from tests.kit.waiting import eventually
 
