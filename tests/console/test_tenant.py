@@ -79,28 +79,6 @@ def auditor(console: Console) -> Visitor:
     return console.signed_in(AUDITOR, organization_id=OWN)
 
 
-def others(console: Console) -> set[str]:
-    """Texts that name something of others."""
-    document = console.company.document
-    names = {organization.id for organization in document.organizations} - {OWN}
-    names |= {
-        organization.name
-        for organization in document.organizations
-        if organization.id != OWN and organization.name
-    }
-    own = {AUDITOR, *console.company.members[OWN]}
-    names |= {user.id for user in document.users if user.id not in own}
-    names |= {
-        invoice
-        for organization, some in console.company.invoices.items()
-        if organization != OWN
-        for invoice in some
-    }
-    names |= {grant.id for grant in document.grants if "-" in grant.id and "meadow" not in grant.id}
-    names |= {"harbor-stays", "harbor-secret", "moved from"}
-    return {name for name in names if name.isascii() and len(name) > 3 and "<" not in name}
-
-
 def ids_of_others(console: Console) -> tuple[list[str], list[str]]:
     """Decisions and changes of others."""
     audit = console.stubs.audit
@@ -136,7 +114,7 @@ def crawl(visitor: Visitor, start: list[str], pages_max: int = 120) -> Iterator[
 
 
 def test_no_page_names_what_belongs_to_others(console: Console, auditor: Visitor):
-    hidden = others(console)
+    hidden = console.names_of_others(OWN) | {"harbor-stays", "harbor-secret", "moved from"}
     start = ["/", "/?span=7d", "/decisions", "/people", "/changes", f"/user?id={BOTH}"]
     pages = dict(crawl(auditor, start))
     assert len(pages) > 40

@@ -163,6 +163,29 @@ class Console:
         assert answer.status_code == 303, answer.text
         return visitor
 
+    def names_of_others(self, organization: str) -> set[str]:
+        """Texts that name what does not belong to an organization of the company."""
+        document = self.company.document
+        names = {other.id for other in document.organizations} - {organization}
+        names |= {
+            other.name
+            for other in document.organizations
+            if other.id != organization and other.name
+        }
+        own = {AUDITOR, *self.company.members[organization]}
+        names |= {user.id for user in document.users if user.id not in own}
+        names |= {
+            invoice
+            for owner, some in self.company.invoices.items()
+            if owner != organization
+            for invoice in some
+        }
+        own_word = organization.removeprefix("org_")
+        names |= {
+            grant.id for grant in document.grants if "-" in grant.id and own_word not in grant.id
+        }
+        return {name for name in names if name.isascii() and len(name) > 3 and "<" not in name}
+
     def port(self) -> int:
         return int(self.origin.rpartition(":")[2])
 
