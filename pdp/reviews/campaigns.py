@@ -143,6 +143,7 @@ class Campaigns:
             LimitExceeded: The name is too long; or there are over ITEMS_MAX such grants, or
                 CAMPAIGNS_PER_DAY_MAX campaigns of the last day.
             NotFound: There is no such grant.
+            RevisionChanged: The database began a new epoch meanwhile, as after a restore.
         """
         wrong = _check_prose(name, "name")
         if role:
@@ -154,11 +155,13 @@ class Campaigns:
             raise LimitExceeded("name_characters_max", NAME_CHARACTERS_MAX, len(name))
         with self._store.read() as reader:
             grants = _selected(reader, role, organization_id)
-            revision = reader.revision
+            epoch, revision = reader.epoch, reader.revision
         if not grants:
             raise NotFound("grant", " ".join(filter(None, (role, organization_id))))
         campaign = Campaign(new_decision_id(), name, creator, self._clock(), revision, len(grants))
         with self._store.write() as transaction:
+            if transaction.epoch != epoch:  # what was read is not of this history
+                raise RevisionChanged(revision, transaction.revision)
             recent = _created_since(transaction.connection, campaign.created_at - _DAY_SECONDS)
             if recent >= CAMPAIGNS_PER_DAY_MAX:
                 limit = CAMPAIGNS_PER_DAY_MAX
