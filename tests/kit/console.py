@@ -18,7 +18,11 @@ from pdpapi.v1.core_pb2 import ResourceRef as PbRef
 from examples.company import ANALYST, Company, company, history, write_history
 from pdp.audit import KIND_RECORD, encode
 from pdp.audit.transparency import new_key_file
+from pdp.clock import wall_clock
+from pdp.console import sign_in_link
 from pdp.console.forms import proof_of
+from pdp.database.engine import open_engine
+from pdp.facts.store.console_secrets import ConsoleSecrets
 from pdp.model import (
     Actor,
     DecisionRecord,
@@ -147,10 +151,13 @@ class Console:
     origin: str
 
     def link(self, user: str = ANALYST) -> str:
-        """A one-time link, as `pdp console login` prints it."""
-        done = self.server.pdp("console", "login", "--user", user)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        """A one-time link, as `pdp console login` makes it."""
+        engine = open_engine(self.server.environment["PDP_DATABASE_URL"])
+        try:
+            secrets = ConsoleSecrets(engine, clock=wall_clock)
+            return sign_in_link(secrets, self.origin, user)
+        finally:
+            engine.dispose()
 
     def client(self, **options: Any) -> "Visitor":
         """A browser without a session."""
