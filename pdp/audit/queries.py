@@ -103,7 +103,9 @@ class DecisionLog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def list(self, where: DecisionFilter, after: str | None, limit: int) -> Listed:
+    def list(
+        self, where: DecisionFilter, after: str | None, limit: int, *, within: str | None = None
+    ) -> Listed:
         """Lists decisions, newest first by id.
 
         Args:
@@ -111,6 +113,8 @@ class DecisionLog:
             after: `Listed.after` of the page before, or the `key` of a decision; None: the first
                 page.
             limit: The largest number of decisions.
+            within: A field of the filter; then how far a page reaches, and so `Listed.after`,
+                depends only on records with its value.
 
         Raises:
             DatabaseUnavailable: The database does not answer.
@@ -118,7 +122,7 @@ class DecisionLog:
         first, end = _ids(where)
         if after is not None:
             end = filterable(after) if end is None else min(filterable(after), end)
-        indexed, others = _split(where)
+        indexed, others = _split(where, within)
         is_exact = len(indexed) <= 1 and not others
         found: dict[str, DecisionRecord] = {}
         with begin_read(self._engine) as connection:
@@ -331,9 +335,11 @@ def _equal(texts: _Texts, *, use_index: bool) -> "list[ColumnElement[bool]]":
 # --- list -----------------------------------------------------------------------------------------
 
 
-def _split(where: DecisionFilter) -> tuple[dict[str, _Texts], "list[ColumnElement[bool]]"]:
+def _split(
+    where: DecisionFilter, within: str | None
+) -> tuple[dict[str, _Texts], "list[ColumnElement[bool]]"]:
     """Returns the filters that an index in the order of ids serves, by name, and conditions for
-    the others."""
+    the others. `within`: Only this filter may use its index."""
     texts, others = dict(_texts(where)), _times(where)
     resource = [(column, texts.pop(column)) for column in _RESOURCE if column in texts]
     indexed: dict[str, _Texts] = {
@@ -343,6 +349,11 @@ def _split(where: DecisionFilter) -> tuple[dict[str, _Texts], "list[ColumnElemen
         indexed["resource"] = resource
     else:
         others += _equal(resource, use_index=False)
+    if within is not None:
+        chosen = {within: indexed.pop(within)}
+        for rest in indexed.values():
+            others += _equal(rest, use_index=False)
+        return chosen, others
     return indexed, others
 
 

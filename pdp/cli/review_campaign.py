@@ -116,7 +116,8 @@ def certify(
     *,
     connection: Connection,
 ) -> None:
-    """States that grants may stay. A grant that has changed since the campaign began is refused."""
+    """States that grants may stay. A grant that has changed since the campaign began is refused,
+    and so is one to a user with the caller's name."""
     with connected(connection) as channel:
         _decide(channel, connection, campaign_id, numbers, "CERTIFIED", reason)
 

@@ -32,10 +32,6 @@ VIEW = CONSOLE_VIEW
 REVIEW = "console:review"
 """The permission to open campaigns, to decide about their grants, and to sign their reports."""
 
-REVIEWER = "console:"
-"""How the name of a user begins in campaigns and administration records. No caller has a colon in
-its name."""
-
 
 @dataclass(frozen=True, slots=True)
 class ConsoleParts:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Final
 
 from pdp.administration_records import AdministrationRecord, Values
-from pdp.console.parts import REVIEWER
+from pdp.audit import DecisionFilter, DecisionLog, Listed
 from pdp.model import DecisionRecord, InOrganization, ResourceRef, UserFacts
+from pdp.reviews import CONSOLE_REVIEWER
 
 _KINDS: Final = {
     "organization": "id",
@@ -19,6 +20,55 @@ _KINDS: Final = {
     "resource": "organization_id",
 }
 """By kind: the field with the organization that an entity belongs to."""
+_LOOKS_MAX: Final = 4
+_LOOK_ROWS: Final = 500
+_UNIT_CHARACTERS: Final = 8
+"""Of an id: its time, in units of 65.536 s."""
+_BEHIND: Final = "~"
+"""Sorts behind the rest of an id."""
+
+
+def search_decisions(
+    log: DecisionLog, where: DecisionFilter, organization: str, after: str | None, limit: int
+) -> Listed:
+    """Lists the decisions of an organization that `decisions_of` shows.
+
+    The next page begins after a decision that is shown. If the search ends before it has found
+    enough, the next page begins where a unit of 65.536 s begins to be older: the id at which the
+    search ended may be that of a decision that is not shown.
+
+    Args:
+        log: The log.
+        where: The filter, of any organization.
+        organization: The organization.
+        after: As for `DecisionLog.list`.
+        limit: The largest number of decisions.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
+    where, place = replace(where, organization_id=organization), after
+    found: list[DecisionRecord] = []
+    for _ in range(_LOOKS_MAX):
+        listed = log.list(where, place, _LOOK_ROWS, within="organization_id")
+        found += (
+            record
+            for record in decisions_of(listed.decisions, organization)
+            # A member may have asked about a resource of others with this id.
+            if where.resource_id is None or (record.resource and record.resource.id)
+        )
+        place = listed.after
+        if place is None or len(found) > limit:
+            break
+    if len(found) > limit:
+        return Listed(found[:limit], log.key(found[limit - 1]))
+    if place is None:
+        return Listed(found, None)
+    # More characters only if the search does not get out of the unit: it must go on.
+    lengths = range(_UNIT_CHARACTERS, max(_UNIT_CHARACTERS, len(place)) + 1)
+    ends = (place[:length] + _BEHIND for length in lengths)
+    end = next((end for end in ends if after is None or end < after), place)
+    return Listed(found, min([end, *map(log.key, found[-1:])]))
 
 
 def decisions_of(records: Iterable[DecisionRecord], organization: str) -> Sequence[DecisionRecord]:
@@ -57,7 +107,7 @@ def changes_of(
             _own(record.kind, state, organization) for state in (record.before, record.after)
         )
         if before is not None or after is not None:
-            name = "" if record.name.startswith(REVIEWER) else record.name
+            name = "" if record.name.startswith(CONSOLE_REVIEWER) else record.name
             shown = replace(record, before=before, after=after, name=name)
             found.append(replace(shown, reason="", messages=(), sync_run=0))
     return found

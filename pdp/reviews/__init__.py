@@ -10,11 +10,13 @@ Invariants:
 - No claim is made about a time for which the log may lack decisions: `Coverage` comes with it.
 - A page does a bounded amount of work and is short rather than late.
 - A verdict is stored together with its effect, in one transaction, and is never replaced.
+- Nobody decides about a grant to themselves.
 
 Never: evaluates a rule itself, sees a token, reads the environment.
 """
 
 from pdp.reviews.campaigns import (
+    CONSOLE_REVIEWER,
     Campaign,
     CampaignItem,
     Campaigns,
@@ -26,6 +28,7 @@ from pdp.reviews.grants import GrantFinding, GrantFindingPage, GrantReviews
 from pdp.reviews.user_access import Row, UserAccess, UserAccessPage, UserAccessQueries
 
 __all__ = [
+    "CONSOLE_REVIEWER",
     "Campaign",
     "CampaignItem",
     "Campaigns",

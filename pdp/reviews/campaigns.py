@@ -1,7 +1,8 @@
 """Campaigns: lists of grants, frozen at a revision, of which reviewers certify or revoke each.
 
 A verdict is about the grant as it was frozen. If the grant has changed since, or is gone, neither
-verdict is accepted: the reviewer has not seen what holds now.
+verdict is accepted: the reviewer has not seen what holds now. Nobody decides about a grant to
+themselves.
 """
 
 import json
@@ -19,6 +20,7 @@ from pdp.audit import new_decision_id
 from pdp.clock import Clock
 from pdp.errors import (
     AlreadyExists,
+    CallerNotAllowed,
     InvalidRequest,
     LimitExceeded,
     NotFound,
@@ -28,11 +30,14 @@ from pdp.errors import (
 from pdp.facts import Reader, Store
 from pdp.facts.store.rows import grant_from_row, to_row
 from pdp.limits import NAME_CHARACTERS_MAX
-from pdp.model import Grant, InOrganization
+from pdp.model import Grant, InOrganization, ToUser
 from pdp.reviews.tables import review_campaigns, review_items, review_verdicts
 
 ITEMS_MAX: Final = 10_000
 CAMPAIGNS_PER_DAY_MAX: Final = 100
+CONSOLE_REVIEWER: Final = "console:"
+"""How the name of a reviewer begins who is a user of the console. No caller has a colon in its
+name."""
 _BATCH_ROWS: Final = 1_000
 _DAY_SECONDS: Final = 86_400.0
 
@@ -94,6 +99,10 @@ class CampaignItem:
             return "gone"
         return "unchanged" if self.now == self.grant else "changed"
 
+    def is_to(self, reviewer: str) -> bool:
+        """Whether the grant is to the user whose id is the reviewer's name."""
+        return _is_to(self.grant, reviewer)
+
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
@@ -134,6 +143,7 @@ class Campaigns:
             LimitExceeded: The name is too long; or there are over ITEMS_MAX such grants, or
                 CAMPAIGNS_PER_DAY_MAX campaigns of the last day.
             NotFound: There is no such grant.
+            RevisionChanged: The database began a new epoch meanwhile, as after a restore.
         """
         wrong = _check_prose(name, "name")
         if role:
@@ -145,11 +155,13 @@ class Campaigns:
             raise LimitExceeded("name_characters_max", NAME_CHARACTERS_MAX, len(name))
         with self._store.read() as reader:
             grants = _selected(reader, role, organization_id)
-            revision = reader.revision
+            epoch, revision = reader.epoch, reader.revision
         if not grants:
             raise NotFound("grant", " ".join(filter(None, (role, organization_id))))
         campaign = Campaign(new_decision_id(), name, creator, self._clock(), revision, len(grants))
         with self._store.write() as transaction:
+            if transaction.epoch != epoch:  # what was read is not of this history
+                raise RevisionChanged(revision, transaction.revision)
             recent = _created_since(transaction.connection, campaign.created_at - _DAY_SECONDS)
             if recent >= CAMPAIGNS_PER_DAY_MAX:
                 limit = CAMPAIGNS_PER_DAY_MAX
@@ -239,6 +251,7 @@ class Campaigns:
         Raises:
             InvalidRequest: A text is not valid.
             NotFound: There is no such item.
+            CallerNotAllowed: The grant is to the reviewer.
             AlreadyExists: The item has a verdict.
             RevisionChanged: The grant is not as it was frozen.
         """
@@ -253,9 +266,11 @@ class Campaigns:
             content = connection.execute(of_item).scalar_one_or_none()
             if content is None:
                 raise NotFound("campaign_item", f"{campaign_id}/{number}")
+            frozen = _grant(content)
+            if _is_to(frozen, reviewer):
+                raise CallerNotAllowed("the grant is to you: another reviewer has to decide")
             if _has_verdict(connection, campaign_id, number):
                 raise AlreadyExists("verdict", f"{campaign_id}/{number}")
-            frozen = _grant(content)
             now = transaction.get(Grant, (frozen.id,))
             if now != frozen:
                 raise RevisionChanged(campaign.revision, transaction.revision)
@@ -278,6 +293,10 @@ class Campaigns:
         if outcome is Outcome.REVOKED:
             self._on_write(verdict.revision)
         return CampaignItem(number, frozen, verdict, now)
+
+
+def _is_to(grant: Grant, reviewer: str) -> bool:
+    return grant.subject == ToUser(reviewer.removeprefix(CONSOLE_REVIEWER))
 
 
 def _check_prose(text: str, field: str) -> Violation | None:

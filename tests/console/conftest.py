@@ -8,12 +8,19 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.kit.console import Console, running_console
+from tests.kit.emptied import EmptiedDatabase
 
 
 @pytest.fixture(scope="package")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    with running_console(tmp_path_factory.mktemp("console")) as running:
+def console(
+    tmp_path_factory: pytest.TempPathFactory, postgresql_server: str, postgresql_template: str
+) -> Iterator[Console]:
+    """On PostgreSQL. The security team's questions are asked on SQLite (tests/e2e)."""
+    database = EmptiedDatabase(postgresql_server, postgresql_template)
+    directory = tmp_path_factory.mktemp("console")
+    with running_console(directory, DATABASE_URL=database.url()) as running:
         yield running
+    database.drop()
 
 
 @pytest.fixture(scope="package")

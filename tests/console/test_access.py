@@ -3,6 +3,7 @@
 import http.client
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import grpc
 import httpx
@@ -25,7 +26,7 @@ from pdp.console.parts import CALLER
 from pdp.console.sign_in import SIGN_IN_CALLER
 from pdp.settings import CallerSettings
 from tests.kit.console import OUTSIDER, Console, Visitor, recorded
-from tests.kit.server import token_of
+from tests.kit.server import ServerProcess, token_of
 from tests.kit.tokens import signing_key
 from tests.kit.waiting import eventually
 
@@ -324,18 +325,14 @@ def test_the_console_is_on_its_own_port_alone(console: Console):
 
 
 def test_without_the_setting_there_is_no_console(tmp_path):
-    from tests.kit.server import running_server
-
-    with running_server(tmp_path) as (server, _):
-        assert server.http("/sign-in")[0] == 404
-        done = server.pdp("console", "login", "--user", ANALYST)
-        assert done.returncode == 2
-        assert "there is no console: set console.listen" in done.stderr
+    done = ServerProcess(tmp_path).pdp("console", "login", "--user", ANALYST)
+    assert done.returncode == 2
+    assert "there is no console: set console.listen" in done.stderr
 
 
-@pytest.mark.parametrize("path", ["/", "/sign-in", "/nothing", "/decision?id=x", "/user?id=x"])
-def test_every_answer_has_the_headers_of_a_page_that_nobody_frames(console: Console, path: str):
-    for visitor in (console.client(), console.signed_in()):
+def test_every_answer_has_the_headers_of_a_page_that_nobody_frames(console: Console):
+    paths = ("/", "/sign-in", "/nothing", "/decision?id=x", "/user?id=x")
+    for visitor, path in product((console.client(), console.signed_in()), paths):
         headers = visitor.get(path).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy

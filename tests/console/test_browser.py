@@ -17,12 +17,12 @@ from pdpapi.v1.administration_service_pb2 import (
 from playwright.sync_api import Browser, Page, expect
 
 from examples.company import ANALYST
+from tests.kit import soak
 from tests.kit.console import (
     AUDITOR,
     HOSTILE_DECISION,
     HOSTILE_RESOURCE,
     HOSTILE_USER,
-    OUTSIDER,
     Console,
     running_console,
 )
@@ -71,7 +71,16 @@ def sign_in(page: Page, console: Console, user: str = ANALYST, **token: str) -> 
     page.get_by_role("button", name="Continue").click()
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])
+SCRIPTS = pytest.mark.parametrize(
+    "scripts",
+    # Without scripts in the pages nothing depends on it.
+    [False, *([True] if soak.SOAK else [])],
+    ids=lambda scripts: "with JavaScript" if scripts else "without JavaScript",
+)
+
+
+@pytest.mark.soak
+@SCRIPTS
 def test_an_analyst_finds_the_reason_of_a_denial(
     chromium: Browser, console: Console, scripts: bool
 ):
@@ -120,7 +129,8 @@ def open_campaign(page: Page, role: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Grants of today")
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])
+@pytest.mark.soak
+@SCRIPTS
 def test_a_reviewer_finds_grants_revokes_one_and_sees_who_did(
     chromium: Browser, console: Console, scripts: bool
 ):
@@ -159,14 +169,6 @@ def test_a_reviewer_finds_grants_revokes_one_and_sees_who_did(
         expect(page.locator(".changes")).to_contain_text("left")
 
 
-def test_a_link_signs_in_without_a_front_end(chromium: Browser, console: Console):
-    with visiting(chromium, console, java_script_enabled=False) as seen:
-        seen.page.goto(console.link())
-        seen.page.get_by_role("button", name=f"Sign in as {ANALYST}").click()
-        expect(seen.page.get_by_role("heading", level=1)).to_contain_text("Decisions in")
-        assert "link=" not in seen.page.url
-
-
 def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: Path):
     """And over HTTP/2, which has no header `host` of its own."""
     key, certificate = Authority("console").issue(x509.DNSName("localhost"))
@@ -199,6 +201,7 @@ def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: 
             page.goto(console.link())
             page.get_by_role("button", name=f"Sign in as {ANALYST}").click()
             expect(page.get_by_role("heading", level=1)).to_contain_text("Decisions in")
+            assert "link=" not in page.url
             (cookie,) = page.context.cookies()
             assert (cookie["name"], cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (
                 "__Host-pdp-console",
@@ -208,14 +211,6 @@ def test_over_tls_the_cookie_is_of_this_host_alone(chromium: Browser, tmp_path: 
             )
             page.get_by_role("button", name="Sign out").click()
             expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to the console")
-
-
-def test_an_owner_is_refused(chromium: Browser, console: Console):
-    with visiting(chromium, console) as seen:
-        sign_in(seen.page, console, OUTSIDER)
-        expect(seen.page.get_by_role("heading", level=1)).to_have_text(
-            "You may not use this console"
-        )
 
 
 def test_the_pages_are_used_with_the_keyboard(chromium: Browser, console: Console):
@@ -285,7 +280,6 @@ def paths(console: Console) -> dict[str, str]:
         "reviews": "/reviews",
         "who": f"/review?list=who&permission=invoice:edit&resource=invoice:{invoice}",
         "unused": "/review?list=unused",
-        "cross-tenant": "/review?list=cross-tenant",
         "first-time": "/review?list=first-time",
         "changes": "/changes",
         "change": "/change?id=1-1",
@@ -303,15 +297,22 @@ def axe_source() -> str:
 
 
 def problems_of(page: Page, axe: str) -> list[tuple[str, str]]:
-    """What axe finds: the rule and the element."""
+    """What axe finds: the rule and the element. Without `preload` it does not try to read style
+    sheets, which the policy for content forbids it."""
     page.evaluate(f"{axe}; null")
-    result = page.evaluate(
-        "tags => axe.run(document, {runOnly: {type: 'tag', values: tags}})", WCAG
+    passes, found = page.evaluate(
+        """async tags => {
+            const result = await axe.run(document, {
+                runOnly: {type: "tag", values: tags}, preload: false, resultTypes: ["violations"],
+            });
+            const found = result.violations.flatMap(rule =>
+                rule.nodes.map(node => [rule.id, node.html.slice(0, 200)]));
+            return [result.passes.length, found];
+        }""",
+        WCAG,
     )
-    assert result["passes"], "axe looked at nothing"
-    return [
-        (one["id"], node["html"][:200]) for one in result["violations"] for node in one["nodes"]
-    ]
+    assert passes, "axe looked at nothing"
+    return [(rule, element) for rule, element in found]
 
 
 def test_axe_and_the_browser_do_complain(chromium: Browser, console: Console):

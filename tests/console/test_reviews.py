@@ -22,7 +22,7 @@ from pdpapi.v1.audit_service_pb2 import ListChangesRequest
 
 from examples.company import ANALYST
 from pdp.audit.transparency import file_signer
-from pdp.console.pages.reviews import LISTINGS
+from pdp.console.pages.review_lists import LISTINGS
 from tests.kit.console import HOSTILE_DECISION, VIEWER, Console, Visitor, text_of
 from tests.kit.waiting import eventually
 
@@ -132,9 +132,10 @@ def test_a_reviewer_decides_about_a_campaign_and_its_report_is_signed(
     console: Console, visitor: Visitor
 ):
     administration = console.stubs.administration
-    for number in range(3):  # nobody else's
-        user = f"user_reviewed_{number}"
+    users = [f"user_reviewed_{number}" for number in range(3)]  # nobody else's
+    for user in users:
         administration.CreateUser(CreateUserRequest(user=User(id=user)), timeout=5)
+    for number, user in enumerate((*users, ANALYST)):
         grant = Grant(
             id=f"reviewed-{number}", role="APPROVER", user_id=user, organization_id="org_new"
         )
@@ -146,12 +147,16 @@ def test_a_reviewer_decides_about_a_campaign_and_its_report_is_signed(
     assert created.status_code == 303, created.text
     campaign, id_ = created.headers["location"], created.headers["location"].partition("id=")[2]
     page = visitor.get(campaign).text
-    assert "0 of 3 grants decided" in page
+    assert "0 of 4 grants decided" in page
     assert "=Q4 &lt;b&gt;" in page
     verdict = {"proof": proof, "id": id_, "outcome": "revoked", "reason": "left\r\nin May"}
     chosen = {**verdict, "item-1": "on"}
     assert_only_reviewers_decide(console, visitor, campaign, verdict)
-    assert "0 of 3 grants decided" in visitor.get(campaign).text
+    assert 'name="item-3"' in page
+    assert 'name="item-4"' not in page, "it is to the reviewer"
+    own = visitor.post("/campaign/verdicts", {**verdict, "item-4": "on"})
+    assert "grant 4: the grant is to you" in text_of(own.text)
+    assert "0 of 4 grants decided" in visitor.get(campaign).text
     assert "reviewed-0" in grants_of(console, "APPROVER")
 
     assert visitor.post("/campaign/verdicts", chosen).status_code == 303
@@ -160,7 +165,7 @@ def test_a_reviewer_decides_about_a_campaign_and_its_report_is_signed(
     kept = {**verdict, "outcome": "certified", "reason": "=still here", "item-2": "on"}
     assert visitor.post("/campaign/verdicts", kept).status_code == 303
     page = text_of(visitor.get(campaign).text)
-    assert "2 of 3 grants decided" in page
+    assert "2 of 4 grants decided" in page
     assert f"revoked by console:{ANALYST}" in page
     assert grants_of(console, "APPROVER") & {"reviewed-0", "reviewed-1"} == {"reviewed-1"}
     request = ListChangesRequest(kind="grant", key=["reviewed-0"], page_size=1)

@@ -19,6 +19,7 @@ from pdpapi.v1.core_pb2 import DECISION_DENY, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from examples.company import ANALYST
+from pdp.audit.anomalies import SPIKE_MIN
 from pdp.console.pages import PAGES
 from tests.kit.console import (
     AUDITOR,
@@ -78,28 +79,6 @@ def auditor(console: Console) -> Visitor:
     return console.signed_in(AUDITOR, organization_id=OWN)
 
 
-def others(console: Console) -> set[str]:
-    """Texts that name something of others."""
-    document = console.company.document
-    names = {organization.id for organization in document.organizations} - {OWN}
-    names |= {
-        organization.name
-        for organization in document.organizations
-        if organization.id != OWN and organization.name
-    }
-    own = {AUDITOR, *console.company.members[OWN]}
-    names |= {user.id for user in document.users if user.id not in own}
-    names |= {
-        invoice
-        for organization, some in console.company.invoices.items()
-        if organization != OWN
-        for invoice in some
-    }
-    names |= {grant.id for grant in document.grants if "-" in grant.id and "meadow" not in grant.id}
-    names |= {"harbor-stays", "harbor-secret", "moved from"}
-    return {name for name in names if name.isascii() and len(name) > 3 and "<" not in name}
-
-
 def ids_of_others(console: Console) -> tuple[list[str], list[str]]:
     """Decisions and changes of others."""
     audit = console.stubs.audit
@@ -135,7 +114,7 @@ def crawl(visitor: Visitor, start: list[str], pages_max: int = 120) -> Iterator[
 
 
 def test_no_page_names_what_belongs_to_others(console: Console, auditor: Visitor):
-    hidden = others(console)
+    hidden = console.names_of_others(OWN) | {"harbor-stays", "harbor-secret", "moved from"}
     start = ["/", "/?span=7d", "/decisions", "/people", "/changes", f"/user?id={BOTH}"]
     pages = dict(crawl(auditor, start))
     assert len(pages) > 40
@@ -213,6 +192,27 @@ def test_ids_and_filters_in_the_address_find_nothing_of_others(console: Console,
         what="the denial is in SQL",
     )
     assert text_of(auditor.get("/?span=24h").text) == counted
+
+
+def test_unusually_many_denials_are_shown_to_their_organization_only(
+    console: Console, auditor: Visitor
+):
+    for organization in (OWN, "org_harbor"):
+        token = token_of(console.company.members[organization][-1], organization_id=organization)
+        request = CheckRequest(actor_token=token, permission="console:view")
+        for _ in range(SPIKE_MIN):
+            assert check(console.stubs, request).decision == DECISION_DENY
+    analyst = console.signed_in()
+    eventually(
+        lambda: {OWN, "org_harbor"} <= set(spikes(analyst.get("/").text)),
+        what="the denials are counted",
+    )
+    assert spikes(auditor.get("/").text) == [OWN]
+
+
+def spikes(page: str) -> list[str]:
+    """The values that have unusually many denials."""
+    return re.findall(r"<b>spike</b>, organization <a [^>]*>([^<]+)</a>", page)
 
 
 def test_pages_of_the_whole_installation_are_refused_and_the_refusal_is_logged(

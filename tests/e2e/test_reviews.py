@@ -194,12 +194,13 @@ def test_a_campaign_is_reviewed_exported_and_signed(company: Pair, tmp_path: Pat
             (
                 stubs.administration.CreateGrant,
                 CreateGrantRequest(
-                    grant=Grant(
-                        id=id_, role="GUEST", user_id="user_ada", organization_id=ORGANIZATION
-                    )
+                    grant=Grant(id=id_, role="GUEST", user_id=user, organization_id=ORGANIZATION)
                 ),
             )
-            for id_ in ("guest-stays", "guest-left")
+            for id_, user in (
+                *(("guest-stays", "user_ada"), ("guest-left", "user_ada")),
+                ("guest-own", "maria"),
+            )
         ),
     ):
         create(request, timeout=10, metadata=key_of("maria"))
@@ -208,7 +209,18 @@ def test_a_campaign_is_reviewed_exported_and_signed(company: Pair, tmp_path: Pat
     ).strip()
     listed = rows(server, "campaign", "show", campaign)
     numbers = {row["grant"]: row["number"] for row in listed}
-    assert set(numbers) == {"guest-stays", "guest-left"}
+    assert set(numbers) == {"guest-stays", "guest-left", "guest-own"}
+    own = ("campaign", "certify", campaign, numbers["guest-own"], "--reason", "mine")
+    done = server.pdp("review", *own, "--api-key", "maria")
+    assert (done.returncode, "the grant is to you" in done.stderr) == (2, True)
+    request = pb.DecideCampaignItemRequest(
+        campaign_id=campaign, number=int(numbers["guest-own"]), outcome=1, reason="mine"
+    )
+    refused = rpc_error(
+        lambda: stubs.reviews.DecideCampaignItem(request, timeout=10, metadata=key_of("maria"))
+    )
+    assert refused.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert reason_of_error(refused) == "CALLER_NOT_ALLOWED"
     certified = ask(
         server, "campaign", "certify", campaign, numbers["guest-stays"], "--reason", "=still needed"
     )

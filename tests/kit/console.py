@@ -18,7 +18,11 @@ from pdpapi.v1.core_pb2 import ResourceRef as PbRef
 from examples.company import ANALYST, Company, company, history, write_history
 from pdp.audit import KIND_RECORD, encode
 from pdp.audit.transparency import new_key_file
+from pdp.clock import wall_clock
+from pdp.console import sign_in_link
 from pdp.console.forms import proof_of
+from pdp.database.engine import open_engine
+from pdp.facts.store.console_secrets import ConsoleSecrets
 from pdp.model import (
     Actor,
     DecisionRecord,
@@ -147,10 +151,13 @@ class Console:
     origin: str
 
     def link(self, user: str = ANALYST) -> str:
-        """A one-time link, as `pdp console login` prints it."""
-        done = self.server.pdp("console", "login", "--user", user)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        """A one-time link, as `pdp console login` makes it."""
+        engine = open_engine(self.server.environment["PDP_DATABASE_URL"])
+        try:
+            secrets = ConsoleSecrets(engine, clock=wall_clock)
+            return sign_in_link(secrets, self.origin, user)
+        finally:
+            engine.dispose()
 
     def client(self, **options: Any) -> "Visitor":
         """A browser without a session."""
@@ -162,6 +169,29 @@ class Console:
         answer = visitor.sign_in(token_of(user, **token))
         assert answer.status_code == 303, answer.text
         return visitor
+
+    def names_of_others(self, organization: str) -> set[str]:
+        """Texts that name what does not belong to an organization of the company."""
+        document = self.company.document
+        names = {other.id for other in document.organizations} - {organization}
+        names |= {
+            other.name
+            for other in document.organizations
+            if other.id != organization and other.name
+        }
+        own = {AUDITOR, *self.company.members[organization]}
+        names |= {user.id for user in document.users if user.id not in own}
+        names |= {
+            invoice
+            for owner, some in self.company.invoices.items()
+            if owner != organization
+            for invoice in some
+        }
+        own_word = organization.removeprefix("org_")
+        names |= {
+            grant.id for grant in document.grants if "-" in grant.id and own_word not in grant.id
+        }
+        return {name for name in names if name.isascii() and len(name) > 3 and "<" not in name}
 
     def port(self) -> int:
         return int(self.origin.rpartition(":")[2])

@@ -133,7 +133,7 @@ class ServerProcess:
         """Runs a command line against this server's settings."""
         if self.program is None:
             return prefork.run(
-                arguments, cwd=self.directory, env=self.environment, stdin=stdin, timeout=60
+                arguments, cwd=self.directory, env=self.environment, stdin=stdin, timeout=seconds
             )
         return subprocess.run(
             [*self.program, *arguments],

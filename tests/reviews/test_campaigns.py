@@ -1,12 +1,23 @@
 """Campaigns: frozen grants, final verdicts, and grants that change meanwhile."""
 
+import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import make_url
 
-from pdp.errors import AlreadyExists, LimitExceeded, NotFound, PdpError, RevisionChanged
-from pdp.facts import Store
+from pdp.database.engine import open_engine
+from pdp.errors import (
+    AlreadyExists,
+    CallerNotAllowed,
+    LimitExceeded,
+    NotFound,
+    PdpError,
+    RevisionChanged,
+)
+from pdp.facts import Store, renew_epoch
 from pdp.model import Grant, InOrganization, Role, ToUser
 from pdp.reviews import Campaign, CampaignItem, Campaigns, Outcome
 from tests.kit.facts.writing import write
@@ -115,6 +126,22 @@ def test_no_verdict_is_given_about_a_grant_that_changed_since(desk: Desk, outcom
     assert desk.grant("g1") == changed
 
 
+@pytest.mark.parametrize("reviewer", ["user_2", "console:user_2"])
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_nobody_decides_about_a_grant_to_themselves(
+    desk: Desk, outcome: Outcome, reviewer: str
+) -> None:
+    campaign, before = desk.create(), desk.revision()
+    with pytest.raises(CallerNotAllowed):
+        desk.campaigns.decide(campaign.id, 2, outcome, reviewer, "because")
+    assert [item.is_to(reviewer) for item in desk.items(campaign)] == [False, True, False]
+    assert desk.items(campaign)[1].verdict is None
+    assert (desk.grant("g2"), desk.revision(), desk.written) == (GRANTS[1], before, [])
+    # They decide about the others, and others about theirs.
+    desk.campaigns.decide(campaign.id, 1, outcome, reviewer, "because")
+    desk.decide(campaign, 2, outcome)
+
+
 def test_a_verdict_is_final(desk: Desk) -> None:
     campaign = desk.create()
     desk.decide(campaign, 1)
@@ -183,3 +210,47 @@ def test_campaigns_are_listed_newest_first_page_by_page(desk: Desk) -> None:
     while page := desk.campaigns.list(listed[-1].id if listed else "", 2):
         listed += page
     assert listed == created[::-1]
+
+
+def test_after_a_restore_a_verdict_is_about_the_grant_that_was_seen_or_refused(
+    sqlite_url: str,
+) -> None:
+    engine = open_engine(sqlite_url)
+    desk = Desk(Store(engine))
+    campaign = desk.create()
+    with (
+        closing(sqlite3.connect(make_url(sqlite_url).database or "")) as database,
+        closing(sqlite3.connect(":memory:")) as backup,
+    ):
+        database.backup(backup)
+        desk.decide(campaign, 2, Outcome.REVOKED)
+        later = desk.create(role="A")
+        backup.backup(database)
+    renew_epoch(engine)
+    # Another history: the later campaign never was, a verdict is missing, a grant changes.
+    changed = replace(GRANTS[0], role="B")
+    write(desk.store, changed)
+    again = desk.create(role="A")
+    before = desk.revision()
+    with pytest.raises(NotFound):
+        desk.decide(later, 1, Outcome.REVOKED)
+    with pytest.raises(RevisionChanged):
+        desk.decide(campaign, 1, Outcome.REVOKED)
+    assert (desk.grant("g1"), desk.revision()) == (changed, before)
+    assert [item.verdict for item in desk.items(again)] == [None]
+    assert desk.decide(campaign, 2).grant == GRANTS[1] == desk.grant("g2")
+    engine.dispose()
+
+
+def test_a_campaign_is_not_stored_if_the_database_was_restored_after_its_grants_were_read(
+    desk: Desk,
+) -> None:
+    def restoring() -> float:
+        renew_epoch(desk.store.engine)
+        return NOW
+
+    campaigns = Campaigns(desk.store, on_write=desk.written.append, clock=restoring)
+    with pytest.raises(RevisionChanged):
+        campaigns.create("Q4", "auditor", role="", organization_id="")
+    assert desk.campaigns.list("", 10) == []
+    desk.create()

@@ -39,6 +39,11 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
         )
         activity = Activity(start, step, [0] * steps, denied, (), (), (), (), 0)
         more = {}
+    anomalies = await parts.blocking(lambda: find_anomalies(parts.store.engine, now))
+    if organization is not None:
+        # The counts of others, of reasons and of permissions are those of all organizations.
+        own = ("organization", organization)
+        anomalies = [found for found in anomalies if (found.dimension, found.value) == own]
     live = visit.get("live") == "1"
     values = {
         "spans": [(key, label) for key, (label, *_) in _SPANS.items()],
@@ -73,6 +78,11 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
                 ("Organization", "organization", activity.organizations),
             )
         ],
+        "anomalies": [
+            (anomaly, _text(anomaly), _link(anomaly, now))
+            for anomaly in anomalies[:ANOMALIES_SHOWN]
+        ],
+        "recent_minutes": RECENT_SECONDS // 60,
         "records_allows": parts.records_allows,
         **more,
     }
@@ -80,14 +90,9 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
 
 
 async def _everything(parts: ConsoleParts, now: float) -> dict[str, Any]:
-    """Anomalies, and the state of this process and of others."""
+    """The state of this process and of others."""
     engine = parts.store.engine
     return {
-        "anomalies": [
-            (anomaly, _text(anomaly), _link(anomaly, now))
-            for anomaly in await parts.blocking(lambda: find_anomalies(engine, now))
-        ][:ANOMALIES_SHOWN],
-        "recent_minutes": RECENT_SECONDS // 60,
         "replicas": await parts.blocking(lambda: known_replicas(engine)),
         "refresh_replica_seconds": UNREFRESHED_SECONDS_MAX,
         "processes": await parts.blocking(lambda: read_processes(engine, now)),

@@ -13,11 +13,11 @@ from typing import Final
 from starlette.responses import RedirectResponse, Response
 
 from pdp.console.pages.inputs import choice_of, number_of
-from pdp.console.parts import REVIEW, REVIEWER, ConsoleParts, Page, Shown, Visit
+from pdp.console.parts import REVIEW, ConsoleParts, Page, Shown, Visit
 from pdp.console.rendering import address
-from pdp.errors import AlreadyExists, CallerNotAllowed, InvalidRequest, RequestError, Violation
+from pdp.errors import CallerNotAllowed, InvalidRequest, RequestError, Violation
 from pdp.limits import DESCRIPTION_CHARACTERS_MAX
-from pdp.reviews import Campaign, CampaignItem, Outcome
+from pdp.reviews import CONSOLE_REVIEWER, Campaign, CampaignItem, Outcome
 from pdp.reviews.report import item_cells, signed_report
 
 PAGE_ROWS: Final = 25
@@ -29,18 +29,24 @@ _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 
 async def show(parts: ConsoleParts, visit: Visit) -> Shown:
     """A campaign: its grants with their verdicts, and the form for those without."""
-    return await _shown(parts, visit.get("id"), visit.get("after"))
+    return await _shown(parts, visit, visit.get("id"), visit.get("after"))
 
 
 async def _shown(
-    parts: ConsoleParts, campaign_id: str, after: str, problems: Sequence[str] = ()
+    parts: ConsoleParts, visit: Visit, campaign_id: str, after: str, problems: Sequence[str] = ()
 ) -> Shown:
     number = number_of(after, "after", 0, 10**9) or 0
     page = await parts.blocking(lambda: parts.campaigns.items(campaign_id, number, PAGE_ROWS))
+    own = [item for item in page.items if item.is_to(_name_of(visit))]
     values = {
         "campaign": page.campaign,
         "items": page.items,
-        "open": [item for item in page.items if item.verdict is None and item.state == "unchanged"],
+        "own": own,
+        "open": [
+            item
+            for item in page.items
+            if item.verdict is None and item.state == "unchanged" and item not in own
+        ],
         "after": after,
         "next": ""
         if page.after is None
@@ -86,10 +92,10 @@ async def decide(parts: ConsoleParts, visit: Visit) -> Shown | Response:
             await parts.blocking(
                 partial(parts.campaigns.decide, campaign_id, number, outcome, reviewer, reason)
             )
-        except (RequestError, AlreadyExists) as error:
+        except (RequestError, CallerNotAllowed) as error:
             problems.append(f"grant {number}: {error.message}")
     if problems:
-        return await _shown(parts, campaign_id, after, problems)
+        return await _shown(parts, visit, campaign_id, after, problems)
     return RedirectResponse(address("/campaign", id=campaign_id, after=after), 303)
 
 
@@ -130,7 +136,11 @@ def reviewer_of(visit: Visit) -> str:
     if actor.impersonator_id is not None:
         text = "you act in the name of somebody else: a verdict is that of a named reviewer"
         raise CallerNotAllowed(text)
-    return f"{REVIEWER}{actor.user_id}"
+    return _name_of(visit)
+
+
+def _name_of(visit: Visit) -> str:
+    return f"{CONSOLE_REVIEWER}{visit.token.actor.user_id}"
 
 
 PAGES = (

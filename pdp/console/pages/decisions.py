@@ -11,7 +11,7 @@ from pdp.audit.transparency.proofs import find_trees, prove_record, records_in_s
 from pdp.console.pages.inputs import choice_of, next_page, time_of
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 from pdp.console.rendering import address
-from pdp.console.tenant import decisions_of
+from pdp.console.tenant import decisions_of, search_decisions
 from pdp.errors import InvalidRequest, NotFound, RequestError
 from pdp.model import Effect, Reason
 
@@ -30,7 +30,7 @@ def filter_of(visit: Visit) -> DecisionFilter:
         resource_id=visit.get("id") or None,
         effect=choice_of(visit.get("decision"), _EFFECTS, "decision"),
         reason=choice_of(visit.get("reason"), _REASONS, "reason"),
-        organization_id=visit.organization or visit.get("organization") or None,
+        organization_id=visit.get("organization") or None,
         caller=visit.get("caller") or None,
         reported_by=visit.get("reported_by") or None,
         not_before=time_of(visit.get("from"), "from"),
@@ -40,27 +40,18 @@ def filter_of(visit: Visit) -> DecisionFilter:
 
 async def search(parts: ConsoleParts, visit: Visit) -> Shown:
     """One page of the decisions that match, newest first."""
-    problem, where, found = "", None, Listed((), None)
+    problem, found = "", Listed((), None)
     after = visit.get("after")
     try:
         where = filter_of(visit)
     except InvalidRequest as error:
         problem = error.message
     else:
-        found = await parts.blocking(
-            lambda: parts.decision_log.list(where, after or None, PAGE_ROWS)
-        )
+        found = await parts.blocking(lambda: _search(parts, visit, where, after or None))
     older = "" if found.after is None else next_page("/decisions", visit, after=found.after)
-    decisions = found.decisions
-    if visit.organization is not None:
-        decisions = decisions_of(decisions, visit.organization)
-        if where is not None and where.resource_id is not None:
-            # Also a page without rows would tell that members asked about such a resource.
-            decisions = [record for record in decisions if record.resource and record.resource.id]
-            older = older if decisions or not found.decisions else ""
     live = visit.get("live") == "1" and not after
     values = {
-        "found": decisions,
+        "found": found.decisions,
         "older": older,
         "newest": next_page("/decisions", visit, after="") if after else "",
         "toggle_live": next_page("/decisions", visit, after="", live="" if live else "1"),
@@ -73,6 +64,12 @@ async def search(parts: ConsoleParts, visit: Visit) -> Shown:
         "records_allows": parts.records_allows,
     }
     return Shown("decisions.html", values, _REFRESH_SECONDS if live else None)
+
+
+def _search(parts: ConsoleParts, visit: Visit, where: DecisionFilter, after: str | None) -> Listed:
+    if visit.organization is None:
+        return parts.decision_log.list(where, after, PAGE_ROWS)
+    return search_decisions(parts.decision_log, where, visit.organization, after, PAGE_ROWS)
 
 
 async def show(parts: ConsoleParts, visit: Visit) -> Shown:

@@ -1779,7 +1779,8 @@ func (x *DecideCampaignItemRequest) GetReason() string {
 }
 
 // The item with its verdict. ABORTED (REVISION_CHANGED): the grant is not as it was frozen.
-// ALREADY_EXISTS: it has a verdict.
+// ALREADY_EXISTS: it has a verdict. PERMISSION_DENIED (CALLER_NOT_ALLOWED): the grant is to a user
+// whose id is the caller's name.
 type DecideCampaignItemResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As stored.

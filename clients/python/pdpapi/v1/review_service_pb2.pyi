@@ -926,7 +926,8 @@ Global___DecideCampaignItemRequest: _TypeAlias = DecideCampaignItemRequest  # no
 @_typing.final
 class DecideCampaignItemResponse(_message.Message):
     """The item with its verdict. ABORTED (REVISION_CHANGED): the grant is not as it was frozen.
-    ALREADY_EXISTS: it has a verdict.
+    ALREADY_EXISTS: it has a verdict. PERMISSION_DENIED (CALLER_NOT_ALLOWED): the grant is to a user
+    whose id is the caller's name.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
