@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from pdp import names
 from pdp.audit import Coverage, FindingPage, Window
-from pdp.console.pages.inputs import next_page, number_of
+from pdp.console.pages.inputs import link_to_explanation, next_page, number_of
 from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
 from pdp.console.rendering import address
 from pdp.decision import AccessPaths
@@ -86,6 +86,8 @@ class Listing:
     """The default of the length in days; None: the list has none."""
     reads_allows: bool = False
     """Whether the list needs logged allows."""
+    if_missing: str = "Decisions in the other times may be missing from the list."
+    """What decisions that are missing from the log mean for the list."""
 
 
 async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
@@ -101,10 +103,14 @@ async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: in
     _, page = await parts.queries.actors(
         visit.get("permission"), resource, CALLER, size=size, after=place
     )
+    ref = None if resource is None else ResourceRef(resource.type, resource.id)
     rows = [
         [_user(actor.user_id), _organization(actor.organization_id), *path]
         for actor in page.actors
-        for path in _path_cells(actor.paths)
+        for path in _path_cells(
+            actor.paths,
+            link_to_explanation(actor.user_id, actor.organization_id, visit.get("permission"), ref),
+        )
     ]
     return Found(rows, page.after or ())
 
@@ -112,10 +118,13 @@ async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: in
 async def _user_access(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
     place = Row(*after) if after else None
     page = await parts.user_access.of_user(visit.get("user"), CALLER, size=size, after=place)
+    user = visit.get("user")
     rows = [
         [_organization(row.organization_id), _resource(_ref(row)), Cell(row.permission), *path]
         for row, paths in ((access.row, access.paths) for access in page.access)
-        for path in _path_cells(paths)
+        for path in _path_cells(
+            paths, link_to_explanation(user, row.organization_id, row.permission, _ref(row))
+        )
     ]
     refusal = page.refusal
     text = "" if refusal is None else f"{refusal.name}: {refusal.value}"
@@ -180,12 +189,14 @@ LISTINGS: Final = {
         fields=("user",),
     ),
     "unused": Listing(
-        "Which grants has no decision used?",
+        "Grants that nobody used",
         (*GRANT_COLUMNS, "last used", "days known"),
         _of_grants(lambda parts, *rest: parts.grant_reviews.unused(*rest)),
         "tn",
         days=90,
         reads_allows=True,
+        if_missing="A use in the other times may be missing, so a grant that is listed here may "
+        "have been used. Grants are listed whatever their age.",
     ),
     "ending": Listing(
         "Which grants end soon?",
@@ -228,6 +239,8 @@ LISTINGS: Final = {
         "tn",
         days=7,
         reads_allows=True,
+        if_missing="An earlier use may be missing, so a use that is listed may not be the first; "
+        "others may be missing from the list.",
     ),
 }
 
@@ -260,11 +273,12 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown | Response:
         key = _key(visit.query.get("after", ""), listing.key)
         found = await listing.ask(parts, visit, key, PAGE_ROWS)
     rows = () if found is None else found.rows
-    # The link of a time leads to the id. A file has all columns.
+    # The link of a time leads to the id, and the days are above. A file has all columns.
     shown = [
         number
         for number, column in enumerate(listing.columns)
-        if column != "id" and (not rows or any(row[number].text for row in rows))
+        if column not in ("id", "days known")
+        and (not rows or any(row[number].text for row in rows))
     ]
     values = {
         "name": name,
@@ -359,6 +373,8 @@ class Covered:
     since: float
     until: float
     days: str
+    length: str
+    """For how long it is complete: "3 hours"."""
     is_complete: bool
     parts: Sequence[tuple[float, float, str]]
     left_out: int
@@ -373,6 +389,7 @@ def coverage_of(coverage: Coverage | None) -> Covered | None:
         coverage.since,
         coverage.until,
         _days(coverage.covered_seconds),
+        _length(coverage.covered_seconds),
         not parts,
         [(part.since, part.until, part.why.value) for part in parts[:UNCOVERED_SHOWN]],
         max(0, len(parts) - UNCOVERED_SHOWN),
@@ -382,6 +399,15 @@ def coverage_of(coverage: Coverage | None) -> Covered | None:
 def _days(seconds: float) -> str:
     """Days with one digit, never rounded up. Times have an error below a millisecond."""
     return f"{math.floor((seconds + 0.001) / _DAY_SECONDS * 10) / 10:.1f}"
+
+
+def _length(seconds: float) -> str:
+    """A length for people, never rounded up."""
+    for unit, size in (("day", _DAY_SECONDS), ("hour", 3600.0), ("minute", 60.0)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
 
 
 def _user(id_: str | None) -> Cell:
@@ -421,13 +447,14 @@ def _grant(grant: Grant) -> list[Cell]:
     ]
 
 
-def _path_cells(paths: AccessPaths) -> Iterator[list[Cell]]:
+def _path_cells(paths: AccessPaths, explained: str) -> Iterator[list[Cell]]:
+    """`explained`: the address of the explanation."""
     ways = [("allow", path) for path in paths.allowed_by]
     ways += [("deny", path) for path in paths.denied_by]
     for effect, path in ways:
         grant = path.grant
         yield [
-            Cell(effect),
+            Cell(effect, explained),
             _role(grant.role),
             Cell(grant.id),
             Cell(path.rule_id),
