@@ -236,7 +236,9 @@ def running_console(
         (directory / "company.yaml").write_text(made.text, encoding="utf-8")
         if policy_age:
             command = [sys.executable, PAST, str(policy_age), "apply", "company.yaml"]
-            subprocess.run(command, cwd=directory, env=server.environment, check=True)
+            subprocess.run(
+                command, cwd=directory, env=server.environment, check=True, capture_output=True
+            )
         else:
             done = server.pdp("apply", "company.yaml")
             assert done.returncode == 0, done.stderr
