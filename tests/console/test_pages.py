@@ -267,7 +267,7 @@ def test_the_policy_page_is_the_export_without_people(visitor: Visitor):
     assert "SECURITY_ANALYST" in page
     assert "user_harbor" not in page
     assert "Last changed" in page
-    assert "with the command pdp" in page
+    assert "command pdp, run by the system account" in page
 
 
 def test_changes_of_a_revision_share_a_row_and_one_field_finds_an_entity(visitor: Visitor):
