@@ -151,6 +151,11 @@ def large_company() -> Company:
     return company(organizations=40, members=125, invoices=250, teams=5)
 
 
+def later(made: Company) -> str:
+    """The document as YAML, with a small change of the policy."""
+    return made.text.replace("Approve an invoice for", "Approve an invoice or a credit for")
+
+
 def history(
     made: Company, end: float, hours: float, decisions: int, seed: int = 1
 ) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """`make demo-console`: a server with a small invented company, its decisions of the last hours, and
 a link that signs in to the console. Everything lives in a temporary directory, until Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from examples.company import ANALYST, company, history, write_history
+from examples.company import ANALYST, company, history, later, write_history
 from examples.demo import PDP, free_port, wait_until_ready
 
+PAST = (sys.executable, str(Path(__file__).parent / "past.py"))
 HOURS = 20.0
 DECISIONS = 6_000
 
@@ -34,9 +36,9 @@ def run(directory: Path) -> None:
         "PDP_LOG_LEVEL": "error",
     }
 
-    def pdp(*arguments: str) -> str:
+    def pdp(*arguments: str, program: tuple[str, ...] = PDP) -> str:
         done = subprocess.run(
-            [*PDP, *arguments],
+            [*program, *arguments],
             check=False,
             cwd=directory,
             env=environment,
@@ -50,8 +52,19 @@ def run(directory: Path) -> None:
     made = company()
     (directory / "company.yaml").write_text(made.text, encoding="utf-8")
     pdp("token", "mint", "--user", ANALYST)  # makes the key of the issuer
-    pdp("apply", "company.yaml")
+    pdp("audit", "key", "--name", "demo.example", "--out", "audit-key.pem")
+    environment["PDP_AUDIT_TREE"] = json.dumps(
+        {
+            "name": "demo.example",
+            "signers": [{"key_file": "audit-key.pem"}],
+            "checkpoint_seconds": 5,
+        }
+    )
+    # Before its first decision; and one change after the last.
+    pdp(str((HOURS + 1) * 3600), "apply", "company.yaml", program=PAST)
     now = time.time()
+    (directory / "later.yaml").write_text(later(made), encoding="utf-8")
+    pdp("apply", "later.yaml", "--yes", "--reason", "OPS-12: credits need approval")
     write_history(directory / "audit", history(made, now, HOURS, DECISIONS), now)
     log = directory / "server.log"
     with log.open("wb") as stream:

@@ -93,9 +93,15 @@ class Explainer:
         self._clock = clock
 
     async def explain(
-        self, asking: str | NamedActor, question: Question, at_least_revision: int = 0
+        self,
+        asking: str | NamedActor,
+        question: Question,
+        at_least_revision: int = 0,
+        *,
+        search: bool = True,
     ) -> Explained:
-        """Explains the answer to a question of a token's bearer, or of a named actor.
+        """Explains the answer to a question of a token's bearer, or of a named actor; without
+        `search`, not what would allow it.
 
         Raises:
             errors.Unavailable: keys, database, freshness or revision are unavailable.
@@ -121,7 +127,7 @@ class Explainer:
             view.chains[0],
             now,
         )
-        explanation = await in_pool(self._pool, lambda: explain(situation))
+        explanation = await in_pool(self._pool, lambda: explain(situation, search=search))
         self._replica.confirm(view)
         return Explained(explanation, view.revision)
 

@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 class Missing(Enum):
     """Why decisions of a time may be missing from the log."""
 
-    UNKNOWN = "no process stated what it logs"
+    UNKNOWN = "before a server first stated what it logs"
     ALLOWS_NOT_LOGGED = "a process did not log allows (set audit_allows)"
     NOT_SHIPPED = "a process ended, or lost records, before all of them were in the database"
     GAP = "records were dropped"

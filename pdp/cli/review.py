@@ -270,7 +270,7 @@ def _state_coverage(output: Output, coverage: "pb.LogCoverage") -> None:
 
 
 _WHY = {
-    "UNKNOWN": "no process stated what it logs",
+    "UNKNOWN": "before a server first stated what it logs",
     "ALLOWS_NOT_LOGGED": "a process did not log allows (set audit_allows)",
     "NOT_SHIPPED": "a process ended before all its records were in the database",
     "GAP": "records were dropped",

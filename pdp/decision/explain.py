@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Final
 
+from pdp.decision.certainty import certainty_of
 from pdp.decision.condition_steps import condition_steps
 from pdp.decision.explanation import Explanation, Step, StepKind, StepStatus
 from pdp.decision.policy import Policy
@@ -39,7 +40,8 @@ def explain(situation: Situation, *, search: bool = True) -> Explanation:
     """
     account = account_of(situation)
     found = would_allow(account) if search else Found()
-    return Explanation(account.decision, _tree(account), found.sets, found.is_cut)
+    certainty = certainty_of(account)
+    return Explanation(account.decision, _tree(account), found.sets, found.is_cut, certainty)
 
 
 def _tree(account: Account) -> Step:

@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass
 
+from pdp.decision.certainty import Certainty
 from pdp.model import Decision
 
 
@@ -107,3 +108,5 @@ class Explanation:
     no small set is known."""
     search_was_cut: bool = False
     """Whether a bound ended the search for such sets: others may allow, also smaller ones."""
+    certainty: Certainty = Certainty.DEPENDS
+    """What stored values alone say."""

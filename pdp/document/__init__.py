@@ -38,7 +38,13 @@ from pdp.document.references import (
     reference_violations,
     role_problems,
 )
-from pdp.document.render import VERSION_LINE, render_document, render_more, render_sections
+from pdp.document.render import (
+    VERSION_LINE,
+    as_written,
+    render_document,
+    render_more,
+    render_sections,
+)
 from pdp.document.validate import checked, display_key
 from pdp.document.world import Asked, World
 
@@ -60,6 +66,7 @@ __all__ = [
     "PolicyTest",
     "TestFile",
     "World",
+    "as_written",
     "checked",
     "derived_grant_id",
     "derived_rule_id",

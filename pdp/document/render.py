@@ -246,6 +246,7 @@ def _resource(resource: Resource) -> dict[str, Any]:
 
 _WRITERS: Mapping[type[Entity], Callable[[Any], dict[str, Any]]] = {
     Permission: lambda entity: _without_empty(description=entity.description),
+    ResourceType: _resource_type,
     Role: lambda entity: _without_empty(
         description=entity.description, inherits=list(entity.inherits)
     ),

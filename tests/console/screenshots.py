@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from examples.company import ANALYST, company
+from examples.company import ANALYST, company, later
 from pdp.model import Grant, InOrganization, ToUser
 from tests.kit.console import Console, running_console
 from tests.kit.server import token_of
@@ -115,11 +115,9 @@ def main() -> None:
         grant = Grant("tenant", "TENANT_AUDITOR", ToUser(AUDITOR), InOrganization("org_harbor"))
         document = replace(made.document, grants=(*made.document.grants, grant))
         with running_console(
-            Path(directory), 4_000, replace(made, document=document), 22.0
+            Path(directory), 4_000, replace(made, document=document), 22.0, policy_age=23 * 3600.0
         ) as console:
-            text = console.company.text.replace(
-                "Approve an invoice for", "Approve an invoice or a credit for"
-            )
+            text = later(console.company)
             (console.server.directory / "later.yaml").write_text(text, encoding="utf-8")
             console.server.pdp("apply", "later.yaml", "--reason", "OPS-12: credits need approval")
             shoot(browser, console, folder)

@@ -145,7 +145,7 @@ def test_pages_of_a_search_hold_each_decision_once(visitor: Visitor):
     path, parameters = "/decisions", query
     for _ in range(20):
         page = visitor.get(path, params=parameters).text
-        seen += re.findall(r'href="/decision\?id=([^"]+)"', page)
+        seen += re.findall(r'href="/decision\?id=([^"]+)"><time', page)
         older = re.search(r'href="([^"]+)">Older', page)
         if older is None:
             break
@@ -162,6 +162,29 @@ def test_the_reason_of_a_denial_is_explained(console: Console, visitor: Visitor)
     assert "WRONG_ORGANIZATION : The resource belongs to another organization." in page
     assert "Asked again now" in page
     assert "tenant:" in page
+
+
+def test_a_decision_begins_with_its_rule_and_what_would_allow_it(visitor: Visitor):
+    query = {"reason": "CONDITION_NOT_MET", "permission": "invoice:delete"}
+    found = visitor.get("/decisions", params=query).text
+    link = re.search(r'href="(/decision\?id=[^"]+)"><abbr', found)
+    assert link is not None, "the reason leads to the decision"
+    page = text_of(visitor.get(link[1]).text)
+    parts = (
+        *("Only the owner deletes a draft", "if resource.attributes.owner == actor.id"),
+        *("Any of these would allow it", "As it was recorded", "Can this record be proved?"),
+    )
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_a_decision_older_than_its_revision_has_a_warning(visitor: Visitor):
+    """The company was stored after its history, and before the console was asked."""
+    for caller, warned in (("billing-api", True), ("pdp:console", False)):
+        found = visitor.get("/decisions", params={"caller": caller}).text
+        link = re.search(r'href="(/decision\?id=[^"]+)"', found)
+        assert link is not None
+        assert ("The times contradict" in visitor.get(link[1]).text) == warned, caller
 
 
 def test_a_user_page_answers_as_check_does(console: Console, visitor: Visitor):
@@ -200,6 +223,38 @@ def test_the_resource_page_lists_who_may(console: Console, visitor: Visitor):
     assert 'resource.attributes.state == "draft"' in page
 
 
+def test_the_resource_page_tells_those_who_can_from_those_whose_condition_is_false(
+    console: Console, visitor: Visitor
+):
+    invoices = {
+        resource.id: resource.attributes
+        for resource in console.company.document.resources or ()
+        if resource.id in console.company.invoices["org_meadow"]
+    }
+    for invoice, attributes in invoices.items():
+        query = {"type": "invoice", "id": invoice, "permission": "invoice:delete"}
+        page = visitor.get("/resource", params=query).text
+        groups = dict(re.findall(r"<h3>([^<]+)</h3>(.*?)</table>", page, re.DOTALL))
+        shown = {
+            title.split(",")[0]: set(re.findall(r'href="/user\?id=(\w+)"', table))
+            for title, table in groups.items()
+        }
+        accountants = {"user_meadow_2", "user_meadow_3"}
+        able = {"user_meadow_0"} | (accountants & {attributes["owner"]})
+        assert shown["Can now"] == able
+        assert shown.get("Cannot", set()) == accountants - able
+        link = re.search(r'href="(/user\?id=user_meadow_2&[^"]+)#may"', page)
+        assert link is not None
+        answer = re.search(
+            r'class="answer"><span class="effect (\w+)"', visitor.get(unescape(link[1])).text
+        )
+        assert answer is not None
+        assert (answer[1] == "allow") == ("user_meadow_2" in able)
+    query |= {"permission": "invoice:approve"}
+    page = text_of(visitor.get("/resource", params=query).text)
+    assert "Depends on the request" in page, "on a second factor"
+
+
 def test_the_role_page_has_rules_and_holders(visitor: Visitor):
     page = text_of(visitor.get("/role", params={"name": "APPROVER"}).text)
     assert "Inherits EMPLOYEE" in page
@@ -211,6 +266,19 @@ def test_the_policy_page_is_the_export_without_people(visitor: Visitor):
     page = text_of(visitor.get("/policy").text)
     assert "SECURITY_ANALYST" in page
     assert "user_harbor" not in page
+    assert "Last changed" in page
+    assert "command pdp, run by the system account" in page
+
+
+def test_changes_of_a_revision_share_a_row_and_one_field_finds_an_entity(visitor: Visitor):
+    page = text_of(visitor.get("/changes").text)
+    assert re.search(r"create \d+ of the kind resource", page)
+    page = text_of(visitor.get("/changes", params={"kind": "policy"}).text)
+    assert re.search(r"create \d+ of the kind rule", page)
+    assert "of the kind resource " not in page
+    for key in ("invoice:meadow-2026001", "invoice/meadow-2026001"):
+        page = text_of(visitor.get("/changes", params={"kind": "resource", "key": key}).text)
+        assert "create resource invoice/meadow-2026001" in page
 
 
 # --- the playground -------------------------------------------------------------------------------

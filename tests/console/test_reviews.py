@@ -57,6 +57,9 @@ def test_the_nine_lists_are_those_of_the_service(console: Console, visitor: Visi
         assert ("the log is complete" in page.text) == (
             name in ("unused", "impersonators", "denied-then-granted", "first-time")
         )
+    unused = text_of(visitor.get("/review", params={"list": "unused"}).text)
+    assert "This cannot be answered for 90 days" in unused
+    assert "a grant that is listed here may have been used" in unused
     request = pb.ListGrantFindingsRequest(kind=pb.GRANT_FINDING_KIND_CROSS_TENANT, page_size=500)
     findings = console.stubs.reviews.ListGrantFindings(request, timeout=10).findings
     # In a file the ids are escaped: that of the hostile grant is not equal.

@@ -1,6 +1,7 @@
 """Explanations: the tree shows what `decide` decides, and what would allow allows."""
 
 import time
+from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -8,6 +9,7 @@ import pytest
 
 from pdp.cli.tree import tree_lines
 from pdp.decision import Explanation, Step, explain
+from pdp.decision.certainty import Certainty
 from pdp.decision.explanation import ChangeKind, StepKind, StepStatus
 from pdp.model import (
     Actor,
@@ -25,7 +27,14 @@ from tests.kit.decision import reference
 from tests.kit.decision.builders import TOKEN, policy_with
 from tests.kit.decision.reference import Asked, World
 from tests.kit.decision.situations import asked_about, changed, situation_of
-from tests.kit.decision.worlds import ORGANIZATIONS, REFS, ROLES, random_question, random_world
+from tests.kit.decision.worlds import (
+    ORGANIZATIONS,
+    REFS,
+    ROLES,
+    random_attributes,
+    random_question,
+    random_world,
+)
 
 
 @pytest.mark.soak
@@ -68,6 +77,51 @@ def check_smallest(seed: int) -> None:
     )
     if one_is_enough:
         assert [len(changes) for changes in explanation.would_allow][:1] == [1], seed
+
+
+@pytest.mark.soak
+def test_what_stored_values_settle_no_request_changes():
+    found = Counter(check_certainty(seed) for seed in range(soak.count(20_000, sample=400)))
+    assert set(found) == set(Certainty), "positive control: the worlds meet each"
+
+
+def check_certainty(seed: int) -> Certainty:
+    """The same question of the same actor, with other session facts, context and attributes."""
+    random = Random(seed)
+    world, asked = random_world(random), random_question(random)
+    certainty = explain(situation_of(world, asked), search=False).certainty
+    wanted = Effect.ALLOW if certainty is Certainty.ALLOWED else Effect.DENY
+    for _ in range(0 if certainty is Certainty.DEPENDS else 8):
+        other, later = random_question(random), world
+        actor = replace(asked.token.actor, impersonator_id=other.token.actor.impersonator_id)
+        token = replace(other.token, actor=actor)
+        if asked.resource is not None and asked.resource not in world.not_stored:
+            stored = world.resources[asked.resource]
+            sent = {**random_attributes(random), **stored.attributes}
+            with_sent = stored._replace(attributes=sent)
+            later = replace(world, resources={**world.resources, asked.resource: with_sent})
+        question = replace(asked, token=token, context=other.context)
+        assert reference.decide(later, question).effect is wanted, (seed, certainty)
+    return certainty
+
+
+def test_a_condition_is_settled_by_its_stored_operand_or_not_at_all():
+    factor, owner = "actor.second_factor_minutes <= 10.0", "resource.attributes.owner == actor.id"
+    for condition, owned_by, expected in (
+        (owner, "user_1", Certainty.ALLOWED),
+        (owner, "user_2", Certainty.DENIED),
+        (f"{owner} && {factor}", "user_1", Certainty.DEPENDS),
+        (f"{owner} && {factor}", "user_2", Certainty.DENIED),
+        (f"{owner} || {factor}", "user_1", Certainty.ALLOWED),
+        (f"{owner} || !has(context.draft)", "user_2", Certainty.DEPENDS),
+        ("resource.attributes.sent == 'x'", "user_1", Certainty.DEPENDS),
+        ("has(resource.attributes.owner)", "user_1", Certainty.ALLOWED),
+        ("context['a'] in resource.attributes.owner", "user_1", Certainty.DEPENDS),
+        ("[1, 2].exists(n, n == size(context))", "user_1", Certainty.DEPENDS),
+        ("actor.attributes.level > 3.0", "user_1", Certainty.DENIED),
+    ):
+        situation = asked_about(condition, owner=owned_by)
+        assert explain(situation, search=False).certainty is expected, condition
 
 
 def test_the_worlds_meet_every_kind_of_change_and_every_status():

@@ -111,7 +111,7 @@ def iso(seconds: float) -> str:
 
 
 def ids_in(page: str) -> list[str]:
-    return [unescape(id_) for id_ in re.findall(r'href="/decision\?id=([^"]+)"', page)]
+    return [unescape(id_) for id_ in re.findall(r'href="/decision\?id=([^"]+)"><time', page)]
 
 
 def test_who_can_edit_invoice_42(place: Place) -> None:

@@ -1,6 +1,8 @@
 """A real server with a console, a small invented company, and entities with hostile names."""
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +60,7 @@ AUDITOR = "user_auditor"
 VIEWER = "user_viewer"
 """Sees the console, and may not review."""
 HOURS = 2.0
+PAST = Path(__file__).parents[2] / "examples" / "past.py"
 
 
 def hostile(made: Company) -> Company:
@@ -236,10 +239,11 @@ def running_console(
     hours: float = HOURS,
     *,
     is_filled: bool = False,
+    policy_age: float = 0,
     **settings: Any,
 ) -> Iterator[Console]:
     """A server that is ready, with a company and its history. `is_filled`: the database has both
-    already."""
+    already. `policy_age`: how many seconds ago the policy was applied."""
     made = made or hostile(company(3, 5, 6))
     listen = f"127.0.0.1:{free_port()}"
     key = directory / "key.pem"
@@ -260,8 +264,14 @@ def running_console(
     now = time.time()
     if not is_filled:
         (directory / "company.yaml").write_text(made.text, encoding="utf-8")
-        done = server.pdp("apply", "company.yaml")
-        assert done.returncode == 0, done.stderr
+        if policy_age:
+            command = [sys.executable, PAST, str(policy_age), "apply", "company.yaml"]
+            subprocess.run(
+                command, cwd=directory, env=server.environment, check=True, capture_output=True
+            )
+        else:
+            done = server.pdp("apply", "company.yaml")
+            assert done.returncode == 0, done.stderr
     if decisions and not is_filled:
         records = [*history(made, now, hours, decisions), hostile_record(now)]
         write_history(directory / "audit", iter(records), now)

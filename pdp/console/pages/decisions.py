@@ -1,21 +1,24 @@
 """Decisions: a search in the log, and one decision with its explanation."""
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 
-from pdp.audit import DecisionFilter, Listed
+from pdp.audit import ChangeFilter, DecisionFilter, Listed
 from pdp.audit.transparency import DamagedTreeError
 from pdp.audit.transparency.notes import unverified_checkpoint
 from pdp.audit.transparency.proofs import find_trees, prove_record, records_in_sql
-from pdp.console.pages.inputs import choice_of, next_page, time_of
+from pdp.console.pages.inputs import choice_of, next_page, rule_steps, time_of
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 from pdp.console.rendering import address
 from pdp.console.tenant import decisions_of, search_decisions
 from pdp.errors import InvalidRequest, NotFound, RequestError
-from pdp.model import Effect, Reason
+from pdp.explainer import Explained
+from pdp.model import DecisionRecord, Effect, Reason
 
 PAGE_ROWS: Final = 50
+CLOCKS_DIFFER_SECONDS: Final = 5.0
+"""By how much the clocks of two machines may differ without a warning."""
 _REFRESH_SECONDS: Final = 15
 _EFFECTS: Final = {effect.value: effect for effect in Effect}
 _REASONS: Final = {reason.name: reason for reason in Reason}
@@ -76,7 +79,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
     """One decision, and how it would be decided now."""
     decision_id = visit.get("id")
     found = await parts.blocking(lambda: parts.decision_log.get(decision_id))
-    explained, problem = None, ""
+    explained, problem, more = None, "", {}
     if visit.organization is not None:
         # Without an explanation: it names grants and resources of others.
         found = decisions_of(found, visit.organization)
@@ -87,15 +90,43 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
             explained = await parts.explainer.explain_recorded(decision_id, {}, {})
         except RequestError as error:
             problem = error.message
+        more = await _background(parts, found[0], explained)
     first, *others = found
     values = {
         "record": first,
         "others": others,
         "explained": explained,
         "problem": problem,
-        "has_trees": parts.trees is not None and visit.organization is None,
+        "has_trees": parts.trees is not None,
+        **more,
     }
     return Shown("decision.html", values)
+
+
+async def _background(
+    parts: ConsoleParts, record: DecisionRecord, explained: Explained | None
+) -> dict[str, Any]:
+    """The rule that decided, as it is now, and the times of changes that matter."""
+    rule = parts.replica.policy.rules.get(record.rule_id or "")
+    log = parts.administration_log
+    of_rule = ChangeFilter(kind="rule", key=(record.rule_id or "",))
+    changed = await parts.blocking(lambda: log.list(of_rule, None, 1))
+    made = await parts.blocking(lambda: log.list(ChangeFilter(), (record.revision, 1), 1))
+    steps = [] if explained is None else rule_steps(explained.explanation.tree)
+    return {
+        "rule": rule,
+        "rule_changed": next((one for one in changed if one.revision > record.revision), None),
+        "rule_step": next((step for step in steps if step.id == record.rule_id), None),
+        "contradicting": next(
+            (
+                one
+                for one in made
+                if one.revision == record.revision
+                and one.recorded_at > record.decided_at + CLOCKS_DIFFER_SECONDS
+            ),
+            None,
+        ),
+    }
 
 
 async def proof(parts: ConsoleParts, visit: Visit) -> Shown | Response:

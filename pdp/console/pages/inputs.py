@@ -1,4 +1,4 @@
-"""What people put into addresses and forms: times, choices and JSON, read strictly."""
+"""What people put into addresses and forms, read strictly, and what several pages show."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,8 +8,10 @@ from pdp import limits
 from pdp.attributes import normalise_attributes
 from pdp.console.parts import Visit
 from pdp.console.rendering import address
+from pdp.decision import Step
+from pdp.decision.explanation import StepKind
 from pdp.errors import InvalidRequest, Violation
-from pdp.model import Attributes
+from pdp.model import Attributes, ResourceRef
 from pdp.strict_json import NotStrictJson, parse_object
 
 _TIMES: Final = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
@@ -66,3 +68,18 @@ def link_to_decisions(start: float | None = None, **filters: str) -> str:
 def next_page(path: str, visit: Visit, **changes: str) -> str:
     """The address of a page with some parameters changed."""
     return address(path, **{**visit.query, **changes})
+
+
+def link_to_explanation(
+    user: str, organization: str | None, permission: str, ref: ResourceRef | None
+) -> str:
+    """The address of the explanation of a question about a user."""
+    type_, id_ = (ref.type, ref.id) if ref is not None else ("", "")
+    given = {"id": user, "organization": organization, "permission": permission}
+    return f"{address('/user', **given, type=type_, resource=id_)}#may"
+
+
+def rule_steps(tree: Step) -> list[Step]:
+    """The rules of an explanation that were looked at: they have their conditions below."""
+    kinds = (StepKind.DENY_RULES, StepKind.ALLOW_RULES)
+    return [step for part in tree.children if part.kind in kinds for step in part.children]

@@ -1,11 +1,15 @@
 """People: a user, a role, a resource, and who may do what."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+from pdp.access_queries import AllowedActor
 from pdp.audit import DecisionFilter
+from pdp.console.pages.inputs import link_to_explanation, rule_steps
 from pdp.console.parts import CALLER, ConsoleParts, Page, Shown, Visit
 from pdp.console.tenant import decisions_of, facts_of
 from pdp.decision import NamedActor, Policy
+from pdp.decision.certainty import Certainty
 from pdp.decision.principal import holds
 from pdp.errors import NotFound
 from pdp.model import (
@@ -23,6 +27,11 @@ DECISIONS_MAX: Final = 10
 GRANTS_MAX: Final = 200
 SESSION: Final = "console"
 """The session of a user in a question about them."""
+_CERTAINTIES: Final = {
+    Certainty.ALLOWED: "Can now",
+    Certainty.DEPENDS: "Depends on the request: claims, factors, context or attributes not stored",
+    Certainty.DENIED: "Cannot, with what is stored now",
+}
 
 
 async def index(parts: ConsoleParts, visit: Visit) -> Shown:
@@ -136,12 +145,14 @@ async def resource(parts: ConsoleParts, visit: Visit) -> Shown:
     view = await parts.replica.view("", None, [Resource(type_, id_)])
     (chain,) = view.chains
     declared = view.policy.permissions_on(type_)
-    found = None
+    found, groups = None, None
     after = (visit.get("after_user"), visit.get("after_organization"))
     if permission:
-        _, found = await parts.queries.actors(
-            permission, Resource(type_, id_), CALLER, size=PAGE_ROWS, after=after
+        asked = Question(permission, Resource(type_, id_))
+        answered, found = await parts.queries.actors(
+            permission, asked.resource, CALLER, size=PAGE_ROWS, after=after
         )
+        groups = await _by_certainty(parts, found.actors, asked, answered.revision)
     values = {
         "ref": ResourceRef(type_, id_),
         "chain": chain,
@@ -149,9 +160,28 @@ async def resource(parts: ConsoleParts, visit: Visit) -> Shown:
         "declared": declared,
         "permission": permission,
         "found": found,
+        "groups": groups,
         "revision": view.revision,
     }
     return Shown("resource.html", values)
+
+
+async def _by_certainty(
+    parts: ConsoleParts, actors: Sequence[AllowedActor], question: Question, revision: int
+) -> Sequence[tuple[str, Sequence[Any]]]:
+    """The actors by what stored values say: each with the rules of the explanation, and its
+    address."""
+    groups: dict[Certainty, list[Any]] = {certainty: [] for certainty in _CERTAINTIES}
+    ref = question.resource and ResourceRef(question.resource.type, question.resource.id)
+    for found in actors:
+        user_id, organization = found.user_id, found.organization_id
+        actor = NamedActor(Actor(user_id, SESSION, organization or None))
+        answer = (
+            await parts.explainer.explain(actor, question, revision, search=False)
+        ).explanation
+        link = link_to_explanation(user_id, organization, question.permission, ref)
+        groups[answer.certainty].append((found, rule_steps(answer.tree), link))
+    return [(_CERTAINTIES[certainty], found) for certainty, found in groups.items() if found]
 
 
 def _permissions(policy: Policy) -> list[str]:

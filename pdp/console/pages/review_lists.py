@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from pdp import names
 from pdp.audit import Coverage, FindingPage, Window
-from pdp.console.pages.inputs import number_of
+from pdp.console.pages.inputs import link_to_explanation, number_of
 from pdp.console.parts import CALLER, ConsoleParts, Visit
 from pdp.console.rendering import address
 from pdp.decision import AccessPaths
@@ -75,6 +75,8 @@ class Listing:
     """The default of the length in days; None: the list has none."""
     reads_allows: bool = False
     """Whether the list needs logged allows."""
+    if_missing: str = "Decisions in the other times may be missing from the list."
+    """What decisions that are missing from the log mean for the list."""
 
 
 async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
@@ -90,10 +92,14 @@ async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: in
     _, page = await parts.queries.actors(
         visit.get("permission"), resource, CALLER, size=size, after=place
     )
+    ref = None if resource is None else ResourceRef(resource.type, resource.id)
     rows = [
         [_user(actor.user_id), _organization(actor.organization_id), *path]
         for actor in page.actors
-        for path in _path_cells(actor.paths)
+        for path in _path_cells(
+            actor.paths,
+            link_to_explanation(actor.user_id, actor.organization_id, visit.get("permission"), ref),
+        )
     ]
     return Found(rows, page.after or ())
 
@@ -101,10 +107,13 @@ async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: in
 async def _user_access(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
     place = Row(*after) if after else None
     page = await parts.user_access.of_user(visit.get("user"), CALLER, size=size, after=place)
+    user = visit.get("user")
     rows = [
         [_organization(row.organization_id), _resource(_ref(row)), Cell(row.permission), *path]
         for row, paths in ((access.row, access.paths) for access in page.access)
-        for path in _path_cells(paths)
+        for path in _path_cells(
+            paths, link_to_explanation(user, row.organization_id, row.permission, _ref(row))
+        )
     ]
     refusal = page.refusal
     text = "" if refusal is None else f"{refusal.name}: {refusal.value}"
@@ -169,12 +178,14 @@ LISTINGS: Final = {
         fields=("user",),
     ),
     "unused": Listing(
-        "Which grants has no decision used?",
+        "Grants that nobody used",
         (*GRANT_COLUMNS, "last used", "days known"),
         _of_grants(lambda parts, *rest: parts.grant_reviews.unused(*rest)),
         "tn",
         days=90,
         reads_allows=True,
+        if_missing="A use in the other times may be missing, so a grant that is listed here may "
+        "have been used. Grants are listed whatever their age.",
     ),
     "ending": Listing(
         "Which grants end soon?",
@@ -217,6 +228,8 @@ LISTINGS: Final = {
         "tn",
         days=7,
         reads_allows=True,
+        if_missing="An earlier use may be missing, so a use that is listed may not be the first; "
+        "others may be missing from the list.",
     ),
 }
 
@@ -229,6 +242,15 @@ def days_of(visit: Visit, default: int) -> int:
 def days_text(seconds: float) -> str:
     """Days with one digit, never rounded up. Times have an error below a millisecond."""
     return f"{math.floor((seconds + 0.001) / _DAY_SECONDS * 10) / 10:.1f}"
+
+
+def length_text(seconds: float) -> str:
+    """A length for people, never rounded up."""
+    for unit, size in (("day", _DAY_SECONDS), ("hour", 3600.0), ("minute", 60.0)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
 
 
 # --- cells ----------------------------------------------------------------------------------------
@@ -271,13 +293,14 @@ def _grant(grant: Grant) -> list[Cell]:
     ]
 
 
-def _path_cells(paths: AccessPaths) -> Iterator[list[Cell]]:
+def _path_cells(paths: AccessPaths, explained: str) -> Iterator[list[Cell]]:
+    """`explained`: the address of the explanation."""
     ways = [("allow", path) for path in paths.allowed_by]
     ways += [("deny", path) for path in paths.denied_by]
     for effect, path in ways:
         grant = path.grant
         yield [
-            Cell(effect),
+            Cell(effect, explained),
             _role(grant.role),
             Cell(grant.id),
             Cell(path.rule_id),

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from pdp import names
 from pdp.audit import Coverage
 from pdp.console.pages.inputs import next_page
-from pdp.console.pages.review_lists import LISTINGS, Listing, days_text
+from pdp.console.pages.review_lists import LISTINGS, Listing, days_text, length_text
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.printable import csv_text
@@ -52,11 +52,12 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown | Response:
         key = _key(visit.query.get("after", ""), listing.key)
         found = await listing.ask(parts, visit, key, PAGE_ROWS)
     rows = () if found is None else found.rows
-    # The link of a time leads to the id. A file has all columns.
+    # The link of a time leads to the id, and the days are above. A file has all columns.
     shown = [
         number
         for number, column in enumerate(listing.columns)
-        if column != "id" and (not rows or any(row[number].text for row in rows))
+        if column not in ("id", "days known")
+        and (not rows or any(row[number].text for row in rows))
     ]
     values = {
         "name": name,
@@ -146,6 +147,8 @@ class Covered:
     since: float
     until: float
     days: str
+    length: str
+    """For how long it is complete: "3 hours"."""
     is_complete: bool
     parts: Sequence[tuple[float, float, str]]
     left_out: int
@@ -160,6 +163,7 @@ def coverage_of(coverage: Coverage | None) -> Covered | None:
         coverage.since,
         coverage.until,
         days_text(coverage.covered_seconds),
+        length_text(coverage.covered_seconds),
         not parts,
         [(part.since, part.until, part.why.value) for part in parts[:UNCOVERED_SHOWN]],
         max(0, len(parts) - UNCOVERED_SHOWN),
