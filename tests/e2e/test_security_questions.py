@@ -65,6 +65,9 @@ class Place:
 
     def page(self, path: str, **query: str) -> str:
         answer = self.visitor.get(path, params=query)
+        if answer.status_code == 303:  # the session has ended
+            del self.visitor
+            answer = self.visitor.get(path, params=query)
         assert answer.status_code == 200, answer.text
         return answer.text
 
