@@ -207,7 +207,7 @@ def the_collation_of_a_column_counts(patch: pytest.MonkeyPatch) -> None:
     _compiled(adapter._Bytes, "sqlite", _plain)(patch)
 
 
-@mutant(found_at=26)
+@mutant(found_at=7)
 def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
     original = adapter._Match.__init__
 
