@@ -18,7 +18,8 @@ def test_the_oracle_finds(
 ) -> None:
     mutate, found_at = MUTANTS[mutant]
     mutate(monkeypatch)
-    needed = connections if mutant == "like_is_not_escaped" else connections[:1]
+    # LIKE is only on PostgreSQL.
+    needed = connections[1:] if mutant == "like_is_not_escaped" else connections[:1]
     for connection in needed:
         connection.engine.clear_compiled_cache()
     try:

@@ -14,6 +14,7 @@ The server is that of `PDP_TEST_POSTGRES_URL` (a role that may create databases)
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,9 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql_server: str) -> Iterator[str]:
     """Name of a migrated, empty database."""
-    name = f"pdp_template_{uuid.uuid4().hex}"
-    administer(postgresql_server, f'CREATE DATABASE "{name}"')
-    migrate(_of_database(postgresql_server, name))
-    yield name
-    administer(postgresql_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    with new_database(postgresql_server, "template") as url:
+        migrate(url)
+        yield str(make_url(url).database)
 
 
 @pytest.fixture
@@ -94,5 +93,10 @@ def engine(database_url: str) -> Iterator[Engine]:
     opened.dispose()
 
 
-def _of_database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
+@contextmanager
+def new_database(server: str, kind: str = "test") -> Iterator[str]:
+    """URL of a database without tables, dropped with the block. `server`: `postgresql_server`."""
+    name = f"pdp_{kind}_{uuid.uuid4().hex}"
+    administer(server, f'CREATE DATABASE "{name}"')
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -39,5 +39,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, on an event loop of the calling thread."""
     if not hasattr(_threads, "runner"):
         _threads.runner = asyncio.Runner()
-    result: T = _threads.runner.run(work)
+    # Not `Runner.run`, which sets up SIGINT for each coroutine.
+    result: T = _threads.runner.get_loop().run_until_complete(work)
     return result

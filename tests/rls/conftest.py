@@ -19,6 +19,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="package")
 def engine(cluster: Cluster) -> Iterator[Engine]:
     engine = open_database(cluster.database())
+    with engine.connect() as connection:
+        prepare(connection)
     yield engine
     engine.dispose()
 
@@ -26,5 +28,4 @@ def engine(cluster: Cluster) -> Iterator[Engine]:
 @pytest.fixture
 def connection(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection:
-        prepare(connection)
         yield connection

@@ -31,7 +31,7 @@ from pdp.model import (
     User,
     UserStatus,
 )
-from tests.kit.access_queries.service import token_of
+from tests.kit.access_queries.service import token_without_claims
 
 PERMISSIONS = ["course:edit", "course:view", "lesson:view"]
 TYPES = ["course", "lesson"]
@@ -92,7 +92,7 @@ def random_world(random: Random) -> World:
     ]
     others = [(user, active) for user in USERS for active in (None, *ORGANIZATIONS)]
     actors = [("user_1", "org_1"), ("user_1", None), random.choice(others)]
-    return World(entities, [token_of(*actor) for actor in actors], resources)
+    return World(entities, [token_without_claims(*actor) for actor in actors], resources)
 
 
 def _resources(random: Random) -> list[Resource]:

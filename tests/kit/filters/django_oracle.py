@@ -1,7 +1,7 @@
 """Holds Django's querysets against decisions, in a process of its own: Django's settings are made
 once in each.
 
-    python -m tests.kit.filters.django_oracle DIRECTORY POSTGRESQL_URL WORLDS
+    python -m tests.kit.filters.django_oracle DIRECTORY POSTGRESQL_URL
 """
 
 import sys
@@ -12,13 +12,18 @@ import django
 from django.conf import settings
 from sqlalchemy import create_engine, make_url
 
-from pdp.model import Effect
-from tests.kit.filters.oracle import CASES_PER_ROWS, assert_not_degenerate
+from tests.kit.filters.oracle import (
+    CASES_PER_ROWS,
+    SEEDS,
+    allowed_of,
+    assert_not_degenerate,
+    kind_of,
+)
 from tests.kit.filters.tables import Base, put
-from tests.kit.filters.worlds import decisions_of, plan_of, random_case, random_rows, received
+from tests.kit.filters.worlds import plan_of, random_case, random_rows, received
 
 
-def main(directory: str, postgresql: str, worlds: int) -> None:
+def main(directory: str, postgresql: str) -> None:
     file = f"{directory}/rows.db"
     url = make_url(postgresql)
     server = {"NAME": url.database, "USER": url.username, "HOST": url.query.get("host", url.host)}
@@ -41,7 +46,7 @@ def main(directory: str, postgresql: str, worlds: int) -> None:
     for engine in engines:
         Base.metadata.create_all(engine)
     found: Counter[str] = Counter()
-    for seed in range(worlds // CASES_PER_ROWS):
+    for seed in SEEDS:
         random = Random(seed)
         rows, above = random_rows(random)
         for engine in engines:
@@ -50,22 +55,19 @@ def main(directory: str, postgresql: str, worlds: int) -> None:
         for _ in range(CASES_PER_ROWS):
             case = random_case(random, rows, above)
             plan = received(plan_of(case), case)
-            allowed = {
-                row.id
-                for row, decision in zip(rows, decisions_of(case), strict=True)
-                if decision.effect is Effect.ALLOW
-            }
+            allowed = allowed_of(case)
             found["superset" if plan.check_each_row else "exact"] += 1
-            found["some" if 0 < len(allowed) < len(rows) else "all" if allowed else "none"] += 1
+            found[kind_of(allowed, rows)] += 1
+            condition = q(plan, Lesson)
             for name in ("default", "postgresql"):
-                query = Lesson.objects.using(name).filter(q(plan, Lesson))
+                query = Lesson.objects.using(name).filter(condition)
                 taken = list(query.values_list("id", flat=True))
                 fits = allowed <= set(taken) if plan.check_each_row else allowed == set(taken)
                 assert fits, f"seed {seed} on {name}: {taken}, not {allowed}: {query.query}"
                 assert len(taken) == len(set(taken))
     assert_not_degenerate(found)
-    sys.stdout.write(f"{worlds} worlds\n")
+    sys.stdout.write(f"{len(SEEDS) * CASES_PER_ROWS} worlds\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2])

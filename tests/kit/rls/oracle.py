@@ -3,17 +3,18 @@ commands, of a role that owns nothing, on rows of drawn worlds."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from pdp_client import FilterUnsupported as Refused
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from pdp.decision.policy import Policy
 from pdp.errors import FilterUnsupported
+from pdp.facts.store.bulk import batches
 from pdp.model import Effect
 from pdp.rls.catalog import Catalog, read_catalog
 from pdp.rls.rules import compile_rules
@@ -38,6 +39,9 @@ from tests.kit.rls.worlds import (
 _COMPARES_LIST = re.compile(r"tags [!=]= actor|actor\.attributes\.\w+ [!=]= \S*tags")
 FACTS_PER_POLICY = 5
 """Grants, users and rows change without a migration."""
+POLICIES_PER_CONNECTION = 10
+"""A process of PostgreSQL keeps the plans of functions that are gone, and goes through all of them
+at each change of a schema: a thousand policies later it is several times slower."""
 VIEW, EDIT = PERMISSIONS
 _COLUMNS = "organization_id, course_id, owner, editor, title, level, seats, open, unit_id"
 _FUNCTIONS = f"""
@@ -125,6 +129,9 @@ class Difference:
     taken: set[str]
 
 
+Differences = Callable[[Sequence[int], Connection, Counter[str]], Iterator[Difference]]
+
+
 def prepare(connection: Connection) -> None:
     """Adds what the oracle itself needs, and the indexes of a migration."""
     connection.execute(text("CREATE TABLE IF NOT EXISTS lessons_copy AS TABLE lessons"))
@@ -163,6 +170,16 @@ def differences(
             rows, above = random_rows(random)
             case = other_facts(random, case, rows, above)
         connection.rollback()
+
+
+def differences_in(
+    engine: Engine, compare_all: Differences, seeds: Sequence[int], found: Counter[str]
+) -> Iterator[Difference]:
+    """The `differences` of many policies."""
+    for batch in batches(seeds, POLICIES_PER_CONNECTION):
+        with engine.connect() as connection:
+            yield from compare_all(batch, connection, found)
+            connection.invalidate()
 
 
 def apply_expressible(
