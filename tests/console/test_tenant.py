@@ -20,8 +20,10 @@ from pdpapi.v1.core_pb2 import DECISION_DENY, Resource
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from examples.company import ANALYST
+from pdp.administration_records import AdministrationRecord, Source
 from pdp.audit.anomalies import SPIKE_MIN
 from pdp.console.pages import PAGES
+from pdp.console.pages.changes import whole_revisions
 from tests.kit.console import (
     AUDITOR,
     HOSTILE_DECISION,
@@ -248,3 +250,22 @@ def test_only_a_named_user_in_their_active_organization_gets_the_view(console: C
     assert visitor.follow(link.stdout.strip()).status_code == 303
     assert visitor.get("/").status_code == 200
     assert visitor.get("/policy").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("places", "kept", "after"),
+    [
+        ([(9, 1), (9, 0), (8, 7), (8, 6)], [(9, 1), (9, 0)], (9, 0)),
+        ([(9, 0), (7, 3)], [(9, 0)], (8, 0)),
+        ([(9, 5), (9, 4)], [(9, 5), (9, 4)], (9, 4)),
+    ],
+    ids=["a revision goes on", "revisions between them", "one revision alone"],
+)
+def test_a_part_of_the_changes_ends_at_no_record_of_others(places, kept, after):
+    found = [
+        AdministrationRecord("e", revision, number, 0.5, Source.API, "user", ("u",), None, {})
+        for revision, number in places
+    ]
+    whole, place = whole_revisions(found)
+    assert [(record.revision, record.number) for record in whole] == kept
+    assert place == after

@@ -73,8 +73,10 @@ async def search(parts: ConsoleParts, visit: Visit) -> Shown:
         if organization is None:
             found = [record for run in folded(found)[:PAGE_ROWS] for record in run]
         if len(looked_at) > len(found):
-            last = found[-1]
-            older = next_page("/changes", visit, after=f"{last.revision}-{last.number}")
+            revision, number = found[-1].revision, found[-1].number
+            if organization is not None:
+                found, (revision, number) = whole_revisions(found)
+            older = next_page("/changes", visit, after=f"{revision}-{number}")
         if organization is not None:
             found = changes_of(found, organization)
             if where.name is not None:  # which may have been left out
@@ -101,6 +103,17 @@ def folded(found: Sequence[AdministrationRecord]) -> Sequence[Sequence[Administr
         records = list(run)
         rows += [records] if len(records) >= FOLDED_MIN else [[record] for record in records]
     return rows
+
+
+def whole_revisions(
+    found: Sequence[AdministrationRecord],
+) -> tuple[Sequence[AdministrationRecord], tuple[int, int]]:
+    """A part of a list without its last revision, which may go on, and the place behind the rest:
+    it has no number of a record, which would tell a tenant how much others changed. A revision
+    that fills the part stays."""
+    last = found[-1]
+    whole = [record for record in found if record.revision > last.revision]
+    return (whole, (last.revision + 1, 0)) if whole else (found, (last.revision, last.number))
 
 
 def _newest(
