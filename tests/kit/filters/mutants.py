@@ -207,15 +207,12 @@ def the_collation_of_a_column_counts(patch: pytest.MonkeyPatch) -> None:
     _compiled(adapter._Bytes, "sqlite", _plain)(patch)
 
 
-@mutant(found_at=7)
+@mutant(found_at=10)
 def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
-    original = adapter._Match.__init__
-
     def made(self: Any, column: Any, text: str, before: str, after: str) -> None:
-        original(self, column, text, before, after)
-        clauses = list(self.clauses)
-        clauses[1] = adapter._bound(before + text.replace("\\", "\\\\") + after, sa.String())
-        adapter.FunctionElement.__init__(self, *clauses)
+        pattern = before + text.replace("\\", "\\\\") + after
+        bound = (adapter._bound(one, sa.String()) for one in (pattern, text))
+        adapter.FunctionElement.__init__(self, column, *bound)
 
     patch.setattr(adapter._Match, "__init__", made)
 
