@@ -212,7 +212,7 @@ def the_collation_of_a_column_counts(patch: pytest.MonkeyPatch) -> None:
     _compiled(functions.Bytes, "sqlite", _plain)(patch)
 
 
-@mutant(found_at=7)
+@mutant(found_at=10)
 def like_is_not_escaped(patch: pytest.MonkeyPatch) -> None:
     original = functions.like_pattern
 
