@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
@@ -180,11 +181,12 @@ def test_a_decision_begins_with_its_rule_and_what_would_allow_it(visitor: Visito
 
 def test_a_decision_older_than_its_revision_has_a_warning(visitor: Visitor):
     """The company was stored after its history, and before the console was asked."""
-    for caller, warned in (("billing-api", True), ("pdp:console", False)):
-        found = visitor.get("/decisions", params={"caller": caller}).text
+    hour_ago = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M}"
+    for search, warned in (({"to": hour_ago}, True), ({"caller": "pdp:console"}, False)):
+        found = visitor.get("/decisions", params=search).text
         link = re.search(r'href="(/decision\?id=[^"]+)"', found)
         assert link is not None
-        assert ("The times contradict" in visitor.get(link[1]).text) == warned, caller
+        assert ("The times contradict" in visitor.get(link[1]).text) == warned, search
 
 
 def test_a_user_page_answers_as_check_does(console: Console, visitor: Visitor):

@@ -1,6 +1,5 @@
 """The application under another ASGI server than the one that `pdp serve` embeds: inside Envoy."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,4 +40,5 @@ def test_another_server_carries_the_same_application(tmp_path: Path) -> None:
         assert '"event": "serving"' in server.log()
     finally:
         assert server.stop() == 0, server.log()
-    assert json.dumps("stopped") in server.log()
+    # How long it may take to stop is up to the carrier.
+    assert '"event": "stopping"' in server.log()
