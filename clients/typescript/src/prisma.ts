@@ -505,13 +505,26 @@ function compared(operator: Operator, value: Value, constant: Scalar): Condition
   }
   const { field, type } = value.column;
   if (type === "integer") return integerCompared(operator, value, constant as number);
-  const bound = operator.startsWith("<") ? { gte: -Number.MAX_VALUE } : { lte: Number.MAX_VALUE };
-  return { [field]: { [PRISMA[operator]]: constant, ...bound } };
+  const bound = operator.startsWith("<") ? { gte: -SENT_MAX } : { lte: SENT_MAX };
+  return { [field]: { [PRISMA[operator]]: sent(value, constant as number), ...bound } };
 }
+
+/** The largest number that Prisma sends: of a whole number it sends 16 digits, and those of the largest double are more
+ * than a double holds. */
+const SENT_MAX = 1.797693134862315e308;
 
 /** No question holds NaN or an infinity, so that no comparison with one is true. */
 function isHeld({ column: { field, type } }: Cell): Condition {
-  return type !== "number" || { [field]: { gte: -Number.MAX_VALUE, lte: Number.MAX_VALUE } };
+  return type !== "number" || { [field]: { gte: -SENT_MAX, lte: SENT_MAX } };
+}
+
+function sent({ name }: Cell, constant: number): number {
+  if (Number.isInteger(constant) && Number(constant.toPrecision(16)) !== constant) {
+    throw new FilterUnsupported(
+      `a comparison of ${name} with ${constant}: Prisma sends 16 digits of a whole number`,
+    );
+  }
+  return constant;
 }
 
 function refuseOrder(operator: Ordering, { name, column: { type, bytewise } }: Cell): void {
@@ -615,9 +628,14 @@ function isOneOf(value: Value, values: readonly Scalar[], negated: boolean): Con
 }
 
 /** The constant as the column has it; null: no row has it. */
-function storedValue({ column: { type }, blankIsAbsent }: Cell, constant: Scalar): Scalar {
+function storedValue(cell: Cell, constant: Scalar): Scalar {
+  const {
+    column: { type },
+    blankIsAbsent,
+  } = cell;
   if (typeof constant === "string" && (constant.includes("\0") || (blankIsAbsent && constant === ""))) return null;
   if (type === "uuid") return UUID.test(constant as string) ? constant : null;
+  if (type === "number") return sent(cell, constant as number);
   if (type !== "integer") return constant;
   const parsed = Number(constant);
   const isWritten = typeof constant === "number" || String(parsed) === constant;

@@ -61,7 +61,7 @@ suite("a plan", () => {
     assert.deepEqual(where(planned(compared("seats", "EQUAL", 2.5)), courses), { OR: [] });
   });
 
-  const MAX = Number.MAX_VALUE;
+  const MAX = 1.797693134862315e308;
   const held = { gte: -MAX, lte: MAX };
   for (const [operator, expected] of [
     ["LESS", { level: { lt: 5, gte: -MAX } }],
@@ -72,6 +72,14 @@ suite("a plan", () => {
     test(`takes no row with NaN or an infinity by ${operator}`, () => {
       assert.deepEqual(where(planned(compared("level", operator, 5)), measures), expected);
     });
+  }
+
+  for (const bound of [2 ** 64 + 2 ** 12, Number.MAX_VALUE]) {
+    for (const operator of ["LESS", "EQUAL", "NOT_EQUAL"]) {
+      test(`refuses ${operator} ${bound}, of which Prisma sends another number`, () => {
+        assert.throws(() => where(planned(compared("level", operator, bound)), measures), FilterUnsupported);
+      });
+    }
   }
 
   test("takes no row with NaN or an infinity beside another field", () => {
