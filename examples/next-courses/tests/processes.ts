@@ -29,7 +29,7 @@ export interface Pdp {
 
 export async function startPdp(): Promise<Pdp> {
   const python = process.env.PDP_PYTHON ?? `${REPOSITORY}.venv/bin/python`;
-  const child = spawn(python, [`${APP}tests/pdp.py`], {
+  const child = spawn(python, [`${APP}tests/server.py`], {
     cwd: REPOSITORY,
     env: { ...process.env, PYTHONPATH: REPOSITORY },
     stdio: ["pipe", "pipe", "inherit"],
