@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Empty: Python keeps what it compiles. Otherwise each of a thousand processes of the tests compiles again.
+export PYTHONDONTWRITEBYTECODE :=
 PROTOS := $(wildcard proto/pdpapi/v1/*.proto)
 # Parts of other projects' messages. They are not in the contract with our clients.
 INNER_PROTOS := pdp/wire/external_auth.proto pdp/decision/cel_expr.proto
