@@ -37,7 +37,7 @@ FOLLOW_RANGES_MAX = 100
 FOLLOW_POSITIONS_MAX = 10_000
 """Positions that one call reads: a filter without matches must not read the whole log."""
 STEP_ROWS: Final = 10_000
-STEPS_MAX: Final = 5
+STEPS_MAX: Final = 3
 """STEPS_MAX * STEP_ROWS records are looked at for one page."""
 REPORTERS_MAX = 100
 """Records that are returned for one decision id."""
