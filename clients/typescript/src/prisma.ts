@@ -156,9 +156,10 @@ export function where(plan: Plan, described: Description, fields: FieldReference
   }
   const row: Row = { what: "row", scope: {}, described, fields };
   const condition = conditionOf(plan.filter, [row], row.scope);
-  if (condition === true) return {};
-  // Not an empty OR: within an AND of the application Prisma drops it, and takes all rows.
-  const held = condition || { [described.id.field]: { in: [] } };
+  // Not an empty OR, and for everything not an empty object: within conditions of the application Prisma drops
+  // them, and takes other rows.
+  const nothing = { [described.id.field]: { in: [] } };
+  const held = condition === true ? { NOT: nothing } : condition || nothing;
   // Within AND no key of it is replaced when an application spreads it beside conditions of its own.
   return { AND: [held] };
 }

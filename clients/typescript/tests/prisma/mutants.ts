@@ -13,6 +13,7 @@ const FAULTS: Readonly<Record<string, readonly (readonly [RegExp, string])[]>> =
     [/some \? "some" : "none"/, 'some ? "some" : "every"'],
   ],
   "nothing is an empty OR": [[/\{ \[described\.id\.field\]: \{ in: \[\] \} \}/, "{ OR: [] }"]],
+  "everything is an empty object": [[/\{ NOT: nothing \}/, "{}"]],
   "a pattern is not escaped": [[/\.replaceAll\([^)]*\)/, ""]],
   "NULL is unequal": [[/isNull\(value, false\), isHeld\(value\), \.\.\.different/, "...different"]],
   "a field is compared with itself": [[/\[right\.column\.field\]/, "[left.column.field]"]],
