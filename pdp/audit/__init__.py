@@ -1,7 +1,7 @@
 """Room 5: the decision log.
 
-In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
-     that sidecars report (`Reports`).
+In:  decision records (`DecisionRecord`) for `Recorder.record` and `Recorder.try_write`, a
+     directory, a SQL engine; logs that sidecars report (`Reports`).
 Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`,
      `Findings`), counted (`Statistics`, `find_anomalies`), and for which time they are complete
      (`Coverage`);
@@ -38,7 +38,14 @@ from pdp.audit.order import Cursor
 from pdp.audit.queries import DecisionFilter, DecisionLog, Followed, Gap, Listed
 from pdp.audit.record_building import build_records
 from pdp.audit.recorder import Recorder, RecorderCounts
-from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
+from pdp.audit.records import (
+    AnswerSource,
+    DecisionRecord,
+    MalformedRecordError,
+    decode,
+    encode,
+    new_decision_id,
+)
 from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports
 from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shares import Shares
@@ -54,11 +61,13 @@ __all__ = [
     "Activity",
     "AdministrationLog",
     "Anomaly",
+    "AnswerSource",
     "ChangeFilter",
     "Coverage",
     "Cursor",
     "DecisionFilter",
     "DecisionLog",
+    "DecisionRecord",
     "Destination",
     "Finding",
     "FindingPage",

@@ -26,12 +26,12 @@ from pdp.audit.order import (
     places_after,
     ranges_from,
 )
-from pdp.audit.records import decode
+from pdp.audit.records import DecisionRecord, decode
 from pdp.audit.rows import filterable, row_key
 from pdp.audit.tables import ID_TIMES, ID_UNIT_SECONDS, STRAY, audit_gaps, audit_records
 from pdp.database.engine import begin_read
 from pdp.errors import NotFound
-from pdp.model import DecisionRecord, Effect, Reason
+from pdp.model import Effect, Reason
 
 FOLLOW_RANGES_MAX = 100
 FOLLOW_POSITIONS_MAX = 10_000

@@ -12,10 +12,9 @@ from pdp.cli.options import Config, duration_of
 from pdp.cli.output import emit, fail, read_document, say
 
 if TYPE_CHECKING:
-    from pdp.audit import DecisionLog
+    from pdp.audit import DecisionLog, DecisionRecord
     from pdp.decision import Policy
     from pdp.impact import Replay
-    from pdp.model import DecisionRecord
 
 _PAGE: Final = 1_000
 

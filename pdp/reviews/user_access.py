@@ -10,21 +10,13 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from pdp.access_queries import sessions_of, unknown_token
-from pdp.audit import Recorder, new_decision_id
+from pdp.audit import DecisionRecord, Recorder, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import AccessPaths, access_paths, resolve_principal
 from pdp.errors import LimitExceeded
 from pdp.facts import Replica, Survey, View
-from pdp.model import (
-    DecisionRecord,
-    Effect,
-    OnResource,
-    Reason,
-    Resource,
-    ResourceRef,
-    UserFacts,
-)
+from pdp.model import Effect, OnResource, Reason, Resource, ResourceRef, UserFacts
 
 LOOKED_AT_MAX: Final = 1_000
 """Permissions, each in an organization and on a resource, that one page looks at."""

@@ -18,13 +18,20 @@ from pdpapi.v1.audit_service_pb2 import (
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 from sqlalchemy import Engine
 
-from pdp.audit import AdministrationLog, DecisionFilter, DecisionLog, Recorder, Reports, Shipper
+from pdp.audit import (
+    AdministrationLog,
+    AnswerSource,
+    DecisionFilter,
+    DecisionLog,
+    Recorder,
+    Reports,
+    Shipper,
+)
 from pdp.audit.segments import list_segments, segment_path
 from pdp.clock import wall_clock
 from pdp.database.engine import open_engine
 from pdp.errors import AuditUnavailable, PdpError, Unavailable
 from pdp.limits import REPORT_BYTES_MAX
-from pdp.model import AnswerSource
 from pdp.sidecar.reporting import Report, UpstreamDestination
 from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from pdp.audit import ChangeFilter, DecisionFilter, Listed
+from pdp.audit import ChangeFilter, DecisionFilter, DecisionRecord, Listed
 from pdp.audit.transparency import DamagedTreeError
 from pdp.audit.transparency.notes import unverified_checkpoint
 from pdp.audit.transparency.proofs import find_trees, prove_record, records_in_sql
@@ -14,7 +14,7 @@ from pdp.console.rendering import address
 from pdp.console.tenant import decisions_of, search_decisions
 from pdp.errors import InvalidRequest, NotFound, RequestError
 from pdp.explainer import Explained
-from pdp.model import DecisionRecord, Effect, Reason
+from pdp.model import Effect, Reason
 
 PAGE_ROWS: Final = 50
 CLOCKS_DIFFER_SECONDS: Final = 5.0
