@@ -51,8 +51,9 @@ from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shares import Shares
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.statistics import Activity, Statistics
+from pdp.audit.stored_frames import shipped_places
 from pdp.audit.verify_segments import Problem, Report, verify_segments
-from pdp.audit.verify_sql import SqlReport, shipped_places, verify_sql
+from pdp.audit.verify_sql import SqlReport, verify_sql
 
 __all__ = [
     "AHEAD_SECONDS_MAX",
