@@ -32,10 +32,11 @@ deletes a damaged segment (operators inspect it), knows facts, identity or the w
 from pdp.audit.administration_log import AdministrationLog, ChangeFilter, append_records
 from pdp.audit.anomalies import Anomaly, Unusual, find_anomalies
 from pdp.audit.coverage import Coverage, Missing, Period, Process, Uncovered, read_processes
+from pdp.audit.decision_filters import DecisionFilter
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
-from pdp.audit.queries import DecisionFilter, DecisionLog, Followed, Gap, Listed
+from pdp.audit.queries import DecisionLog, Followed, Gap, Listed
 from pdp.audit.record_building import build_records
 from pdp.audit.recorder import Recorder, RecorderCounts
 from pdp.audit.records import (

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-from pdp.audit.queries import DecisionFilter, conditions
+from pdp.audit.decision_filters import DecisionFilter, conditions
 from pdp.audit.rows import filterable
 from pdp.audit.segments import Log, Place
 from pdp.audit.tables import (
@@ -174,7 +174,7 @@ def lock_retention(connection: Connection) -> None:
 
 
 def matches(where: DecisionFilter, row: Mapping[str, Any]) -> bool:
-    """Returns whether a row matches a filter; as `queries.conditions` in SQL."""
+    """Returns whether a row matches a filter; as `decision_filters.conditions` in SQL."""
     wanted = {name: value for name, value in asdict(where).items() if value is not None}
     not_before, before = wanted.pop("not_before", None), wanted.pop("before", None)
     if not_before is not None and row["decided_at"] < not_before:
