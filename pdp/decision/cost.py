@@ -196,7 +196,7 @@ def estimate_of(tree: Tree, expression: bytes) -> Estimate:
         case Kind.COMPREHENSION:
             return _comprehension(node, tree)
         case Kind.CALL:
-            return _call(node, [estimate_of(tree, part) for part in node.inner], tree)
+            return _call(node, [estimate_of(tree, part) for part in node.inner])
     return _collection([estimate_of(tree, part) for part in node.inner])
 
 
@@ -257,7 +257,7 @@ def _comprehension(node: Node, tree: Tree) -> Estimate:
     return comprehension
 
 
-def _call(node: Node, operands: Sequence[Estimate], tree: Tree) -> Estimate:
+def _call(node: Node, operands: Sequence[Estimate]) -> Estimate:
     name = node.name
     if name == "matches":
         return _matching(operands[0], read(node.inner[-1]))
