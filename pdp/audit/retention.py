@@ -17,7 +17,6 @@ from sqlalchemy import (
     not_,
     or_,
     select,
-    text,
 )
 
 from pdp.audit.decision_filters import DecisionFilter, conditions
@@ -30,7 +29,7 @@ from pdp.audit.tables import (
     audit_holds,
     audit_records,
 )
-from pdp.database.engine import begin_read
+from pdp.database.engine import begin_read, lock_table
 from pdp.errors import AlreadyExists, InvalidRequest, NotFound, Violation
 from pdp.model import Effect, Reason
 
@@ -168,9 +167,7 @@ def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
 
 def lock_retention(connection: Connection) -> None:
     """Waits for others that archive, erase or place a hold; until the end, they wait for this."""
-    if connection.dialect.name == "postgresql":
-        # On SQLite, the write lock is already held.
-        connection.execute(text("LOCK TABLE audit_holds IN SHARE ROW EXCLUSIVE MODE"))
+    lock_table(connection, "audit_holds")
 
 
 def matches(where: DecisionFilter, row: Mapping[str, Any]) -> bool:

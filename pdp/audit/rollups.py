@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.rows import Row, insert_new
 from pdp.audit.tables import audit_records, audit_rollups
+from pdp.database.bulk import insert_into
 from pdp.model import Effect, Reason
 
 MINUTE: Final = 60
@@ -70,8 +70,7 @@ class Rollups:
         rows; in the order of the keys, so that two of them do not wait for each other."""
         if not self._minutes:
             return
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(audit_rollups)
+        statement = insert_into(connection, audit_rollups)
         total = audit_rollups.c.decisions + statement.excluded.decisions
         connection.execute(
             statement.on_conflict_do_update(

@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, RowMapping, Table, select
 
 from pdp.audit.administration_log import KIND_ADMINISTRATION, ORIGIN, placed_records
-from pdp.audit.rows import gap_payload, payload_of
-from pdp.audit.segments import KIND_GAP, KIND_RECORD, Log, Place
+from pdp.audit.rows import payload_of
+from pdp.audit.segments import KIND_GAP, KIND_RECORD, Log, Place, gap_payload
 from pdp.audit.tables import audit_counts, audit_gaps, audit_records, audit_shipping
 from pdp.database.engine import begin_read
 
@@ -63,7 +63,12 @@ def stored_frames(connection: Connection) -> Iterator[StoredFrame]:
     """Yields all frames of all logs, each log in order."""
     return heapq.merge(
         _rows(connection, audit_records, KIND_RECORD, lambda row: payload_of(row["record"])),
-        _rows(connection, audit_gaps, KIND_GAP, _gap_payload),
+        _rows(
+            connection,
+            audit_gaps,
+            KIND_GAP,
+            lambda row: gap_payload(row["dropped"], row["noticed_at"]),
+        ),
         _rows(connection, audit_counts, KIND_COUNTS, lambda _: b""),
         _changes(connection),
         key=lambda frame: (frame.log, frame.position),
@@ -90,7 +95,3 @@ def _changes(connection: Connection) -> Iterator[StoredFrame]:
         log = Log(ORIGIN, row["log_id"])
         digest = bytes(row["digest"])
         yield StoredFrame(log, 1, row["position"], KIND_ADMINISTRATION, payload, digest, row)
-
-
-def _gap_payload(row: RowMapping) -> bytes:
-    return gap_payload(row["dropped"], row["noticed_at"])

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, delete, insert
 from pdp.access_queries import AccessQueries
 from pdp.audit import DecisionRecord, Recorder
 from pdp.authorizer import Authorizer
+from pdp.database.bulk import insert_rows
 from pdp.facts import Replica, Store
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import insert_rows
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.facts.store.rows import KINDS, to_row
 from pdp.model import Effect, Entity, Question, Resource, Role
