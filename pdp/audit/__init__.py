@@ -22,8 +22,8 @@ Invariants:
 - Each administration record has one place in the log, after its change is committed.
 - Every wait and every queue is bounded.
 
-`transparency/` makes trees and signed checkpoints of what is on disk; nothing here waits for it but
-the deletion of segments.
+`transparency/` makes trees and signed checkpoints of the segments on disk. Only the deletion of
+segments waits for it.
 
 Never: sees a token (records hold its fingerprint only), repeats texts of a driver, changes or
 deletes a damaged segment (operators inspect it), knows facts, identity or the wire.

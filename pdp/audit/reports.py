@@ -258,9 +258,9 @@ def _is_unicode(payload: bytes) -> bool:
 
 
 def _is_canonical(payload: bytes) -> bool:
-    """Returns whether JSON is written as `records.encode` does. Otherwise a text could be in it
-    that no column and no reader shows (a key that comes twice), or that a search in the bytes
-    misses (an escape): an erasure would leave it there."""
+    """Returns whether JSON is written as `records.encode` does. Otherwise a record could hide text:
+    in a duplicate key, which no reader shows, or in an escape, which a search in the bytes misses.
+    An erasure would leave it there."""
     text = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":"))
     return text.encode() == payload
 

@@ -1,7 +1,7 @@
 """Counts of decisions per minute and per hour, written with the records that they count.
 
-A chart of a day must not read a million records. The counts are of the same transaction as the
-records, and only of records that are new in it: a log that is shipped twice is counted once.
+A chart of a day must not read a million records. The counts are written in the transaction of the
+records, for new records only: a log that is shipped twice is counted once.
 """
 
 from collections import Counter

@@ -192,7 +192,8 @@ class Shipper:
                 return
 
     def _note(self, settled_at: float | None, *, ended: bool = False) -> None:
-        """States what is in SQL of the records that were queued before `settled_at`."""
+        """Notes for the coverage that SQL holds the records queued before `settled_at`, and the
+        losses."""
         if self._period is not None and self._recorder is not None:
             counts = self._recorder.counts()
             losses = counts.dropped + counts.failures + self._damages

@@ -2,8 +2,8 @@
 
 The rows hold the digests of their frames. So the chain can be recomputed from the rows alone,
 including the headers of segments, whose content follows from the frames before them. An attacker
-who can write SQL can also recompute every digest. That is detected only by comparison with a
-segment on disk or with the place up to which it was shipped.
+who can write SQL can also recompute every digest. Only a comparison with a segment on disk, or with
+the shipped position, detects that.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

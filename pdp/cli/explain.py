@@ -116,7 +116,7 @@ def _write_resource(
 
 
 def text_lines(response: "ExplainResponse") -> list[str]:
-    """The tree, in what it differs from the record, and what would allow."""
+    """The tree, its differences from the record, and the changes that would allow."""
     lines = list(tree_lines(response.tree))
     if response.HasField("recorded"):
         decided = response.recorded.decided_at.ToDatetime().isoformat(timespec="seconds")

@@ -57,7 +57,7 @@ class Size(NamedTuple):
         return self.inner or SCALAR
 
     def iterated(self) -> "Size":
-        """The size of what a loop visits: the elements of a list, the keys of a map."""
+        """The size of one item that a loop visits: an element of a list, or a key of a map."""
         if self.fields is None or isinstance(self.fields, _Anywhere):
             return self.element()
         return Size(max(map(len, self.fields), default=0) * _CHARACTER_BYTES_MAX)

@@ -66,9 +66,9 @@ class UserAccessQueries:
     async def of_user(
         self, user_id: str, caller: str, *, size: int, after: Row | None
     ) -> UserAccessPage:
-        """Returns one page of what a user may do: for each organization in which they may act, and
-        for none, each declared permission in general; and on each resource with a grant to them or
-        to their organization role, the permissions of its type.
+        """Returns one page of a user's access. It lists each declared permission in general, for
+        each organization that the user may act in and for no organization. It also lists the
+        permissions on each resource with a grant to the user or to their organization role.
 
         Raises:
             errors.LimitExceeded: Grants to an organization role name over RESOURCES_MAX resources.

@@ -67,7 +67,7 @@ class Listing:
     reads_allows: bool = False
     """Whether the list needs logged allows."""
     if_missing: str = "Decisions in the other times may be missing from the list."
-    """What decisions that are missing from the log mean for the list."""
+    """How decisions that are missing from the log affect the list."""
 
 
 async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:
