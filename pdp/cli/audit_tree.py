@@ -1,6 +1,5 @@
 """`pdp audit key | prove | consistency | account`: trees over the decision log, and proofs."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,23 +45,20 @@ def prove(
     """Prints the proof that a record is in the log; `verify_log.py record` checks it."""
     from pdp.audit.transparency import DamagedTreeError
     from pdp.audit.transparency.proofs import (
-        change_in_sql,
+        CHANGE_ID,
+        find_in_sql,
         find_trees,
         prove_record,
-        records_in_sql,
         records_on_disk,
     )
 
     note = None if checkpoint is None else checkpoint.read_text(encoding="utf-8")
     try:
         trees = find_trees(directories)
-        if change := re.fullmatch(r"(\d{1,18})/(\d{1,9})", decision_id, re.ASCII):
-            located = change_in_sql(_open(config).engine, int(change[1]), int(change[2]))
-            found = [] if located is None else [located]
-        else:
-            found = list(records_on_disk(directories, trees, decision_id))
-            if not found and not no_database:
-                found = records_in_sql(_open(config).engine, decision_id)
+        is_change = CHANGE_ID.fullmatch(decision_id)
+        found = [] if is_change else list(records_on_disk(directories, trees, decision_id))
+        if not found and not no_database:
+            found = find_in_sql(_open(config).engine, decision_id)
         if not found:
             raise DamagedTreeError(f"there is no record of {decision_id} here")
         emit(prove_record(trees, found[0], note))

@@ -115,6 +115,8 @@ class Page:
     in_menu: bool = False
     permission: str = VIEW
     methods: tuple[str, ...] = ("GET",)
+    within: str = ""
+    """The path of the page in the menu that it belongs to."""
     of_organization: bool = False
     """Whether it obeys `Visit.organization`. The others need the permission everywhere."""
 

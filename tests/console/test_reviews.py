@@ -221,23 +221,26 @@ def test_a_change_links_to_its_policy_and_its_author(console: Console, visitor: 
 def test_a_proof_of_inclusion_is_verified_without_this_project(
     console: Console, visitor: Visitor, tmp_path: Path
 ):
-    found: list[str] = []
-
-    def is_covered() -> bool:
-        page = visitor.get("/decisions", params={"caller": "pdp:console"}).text
-        found[:] = re.findall(r'href="/decision\?id=([^"]+)"', page)
-        return bool(found) and "tlog" in visitor.get(f"/proof?id={found[-1]}").text
-
-    eventually(is_covered, seconds=30, what="a checkpoint covers the record")
-    page = visitor.get(f"/proof?id={found[-1]}").text
-    assert "test.example/" in page
-    proof = visitor.get(f"/proof?id={found[-1]}&as=file")
-    assert "attachment" in proof.headers["content-disposition"]
-    (tmp_path / "record.tlog-proof").write_bytes(proof.content)
+    decisions = visitor.get("/decisions", params={"caller": "pdp:console"}).text
+    decision = re.findall(r'href="/decision\?id=([^"]+)"', decisions)[-1]
+    changes = visitor.get("/changes", params={"kind": "rule"}).text
+    change = visitor.get(re.findall(r'href="(/change\?id=[^"]+)"', changes)[-1]).text
+    [proof_of_change] = re.findall(r'href="(/proof\?id=[^"]+)"', change)
     key = str(file_signer("test.example", console.server.directory / "key.pem").key)
-    command = [sys.executable, VERIFY, "record", "--key", key, tmp_path / "record.tlog-proof"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert found[-1] in done.stdout
+    for path, expected in ((f"/proof?id={decision}", decision), (proof_of_change, '"kind":"rule"')):
+        eventually(
+            lambda path=path: "tlog" in visitor.get(path).text,
+            seconds=30,
+            what="a checkpoint covers the record",
+        )
+        assert "test.example/" in visitor.get(path).text
+        proof = visitor.get(f"{path}&as=file")
+        assert "attachment" in proof.headers["content-disposition"]
+        (tmp_path / "record.tlog-proof").write_bytes(proof.content)
+        command = [sys.executable, VERIFY, "record", "--key", key, tmp_path / "record.tlog-proof"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert expected in done.stdout
     assert "test.example/" in visitor.get(f"/proof?id={HOSTILE_DECISION}").text
-    assert visitor.get("/proof?id=nothing").status_code == 404
+    for nothing in ("nothing", "999999/0", "1/999999999", "9999999999999999999999/0"):
+        assert visitor.get("/proof", params={"id": nothing}).status_code == 404, nothing

@@ -4,6 +4,7 @@ an older one (the body that c2sp.org/tlog-witness uses for that)."""
 import base64
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from pdp.audit.transparency.tiles import WIDTH, DamagedTreeError, TileReader
 from pdp.audit.transparency.trees import CHECKPOINT, StoredTree, read_tree
 from pdp.database.engine import begin_read
 
+CHANGE_ID: Final = re.compile(r"(\d{1,18})/(\d{1,9})", re.ASCII)
 KIND_ERASED: Final = b"E"
 """Of a tombstone in a proof."""
 
@@ -61,6 +63,16 @@ def find_trees(directories: Iterable[Path]) -> list[StoredTree]:
         for path in sorted(directory.rglob(CHECKPOINT))
         if path.is_file()
     ]
+
+
+def find_in_sql(engine: Engine, id_: str) -> list[Located]:
+    """Returns the records of an id: a decision's, or REVISION/NUMBER of a change. Raises
+    DatabaseUnavailable."""
+    change = CHANGE_ID.fullmatch(id_)
+    if change is None:
+        return records_in_sql(engine, id_)
+    found = change_in_sql(engine, int(change[1]), int(change[2]))
+    return [] if found is None else [found]
 
 
 def records_in_sql(engine: Engine, decision_id: str) -> list[Located]:

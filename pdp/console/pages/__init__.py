@@ -9,12 +9,14 @@ from pdp.console.pages import (
     decisions,
     people,
     playground,
+    proofs,
     reviews,
 )
 
 PAGES: Final = (
     *activity.PAGES,
     *decisions.PAGES,
+    *proofs.PAGES,
     *people.PAGES,
     *reviews.PAGES,
     *campaigns.PAGES,

@@ -144,7 +144,7 @@ def _name_of(visit: Visit) -> str:
 
 
 PAGES = (
-    Page("/campaign", "campaign", "Campaign", show),
+    Page("/campaign", "campaign", "Campaign", show, within="/reviews"),
     Page("/campaign/report", "campaign-report", "Report", report, permission=REVIEW),
     Page(
         "/campaign/verdicts",

@@ -148,6 +148,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown:
         "record": record,
         "fields": fields_of(record.before, record.after),
         "is_of_policy": record.kind in POLICY_KINDS,
+        "has_trees": parts.trees is not None,
     }
     return Shown("change.html", values)
 
@@ -242,7 +243,7 @@ def _place(text: str) -> tuple[int, int] | None:
 
 PAGES = (
     Page("/changes", "changes", "Changes", search, in_menu=True, of_organization=True),
-    Page("/change", "change", "Change", show, of_organization=True),
+    Page("/change", "change", "Change", show, within="/changes", of_organization=True),
     Page("/policy", "policy", "Policy", policy, in_menu=True),
-    Page("/diff", "diff", "Difference", diff),
+    Page("/diff", "diff", "Difference", diff, within="/policy"),
 )

@@ -2,15 +2,9 @@
 
 from typing import Any, Final
 
-from starlette.responses import Response
-
 from pdp.audit import ChangeFilter, DecisionFilter, DecisionRecord, Listed
-from pdp.audit.transparency import DamagedTreeError
-from pdp.audit.transparency.notes import unverified_checkpoint
-from pdp.audit.transparency.proofs import find_trees, prove_record, records_in_sql
 from pdp.console.pages.inputs import choice_of, next_page, rule_steps, time_of
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
-from pdp.console.rendering import address
 from pdp.console.tenant import decisions_of, search_decisions
 from pdp.errors import InvalidRequest, NotFound, RequestError
 from pdp.explainer import Explained
@@ -129,40 +123,7 @@ async def _background(
     }
 
 
-async def proof(parts: ConsoleParts, visit: Visit) -> Shown | Response:
-    """The proof that a record is in the log, as `pdp audit prove` prints it."""
-    decision_id, found, problem = visit.get("id"), "", ""
-    try:
-        found = await parts.blocking(lambda: _proof(parts, decision_id))
-    except (DamagedTreeError, OSError) as error:
-        problem = str(error)
-    if found and visit.get("as") == "file":
-        name = 'attachment; filename="record.tlog-proof"'
-        return Response(found, media_type="text/plain", headers={"content-disposition": name})
-    note = found.partition("\n\n")[2]
-    values = {
-        "decision_id": decision_id,
-        "proof_text": found,
-        "note": note,
-        "checkpoint": unverified_checkpoint(note) if note else None,
-        "problem": problem,
-        "file": address("/proof", id=decision_id, **{"as": "file"}),
-    }
-    return Shown("proof.html", values)
-
-
-def _proof(parts: ConsoleParts, decision_id: str) -> str:
-    """Raises NotFound, DamagedTreeError, OSError, DatabaseUnavailable."""
-    if parts.trees is None:
-        raise DamagedTreeError("the log has no trees: audit_tree is not set")
-    found = records_in_sql(parts.store.engine, decision_id)
-    if not found:
-        raise NotFound("decision", decision_id)
-    return prove_record(find_trees([parts.trees]), found[0])
-
-
 PAGES = (
     Page("/decisions", "decisions", "Decisions", search, in_menu=True, of_organization=True),
-    Page("/decision", "decision", "Decision", show, of_organization=True),
-    Page("/proof", "proof", "Proof of inclusion", proof),
+    Page("/decision", "decision", "Decision", show, within="/decisions", of_organization=True),
 )

@@ -195,7 +195,7 @@ def _inheritors(policy: Policy, name: str) -> list[Role]:
 
 PAGES = (
     Page("/people", "people", "People", index, in_menu=True, of_organization=True),
-    Page("/user", "user", "User", user, of_organization=True),
-    Page("/role", "role", "Role", role),
-    Page("/resource", "resource", "Resource", resource),
+    Page("/user", "user", "User", user, within="/people", of_organization=True),
+    Page("/role", "role", "Role", role, within="/people"),
+    Page("/resource", "resource", "Resource", resource, within="/people"),
 )

@@ -172,5 +172,5 @@ def coverage_of(coverage: Coverage | None) -> Covered | None:
 
 PAGES = (
     Page("/reviews", "reviews", "Reviews", index, in_menu=True),
-    Page("/review", "review", "Review", show),
+    Page("/review", "review", "Review", show, within="/reviews"),
 )
