@@ -17,7 +17,7 @@ class Definer(NamedTuple):
     table: str
     owner: str
     callers: Sequence[str]
-    """The roles that may call it."""
+    """The roles that may call it, also through views, defaults of columns and triggers."""
     passes: bool
     """Whether its owner passes row-level security now; else it owns the table, and may switch
     row-level security off."""
@@ -33,8 +33,23 @@ _FUNCTIONS: Final = text("""
         ARRAY(
             SELECT r.rolname::text FROM pg_roles r
             WHERE r.rolname = ANY (CAST(:roles AS text[])) AND r.oid <> o.oid
-                AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
-                AND has_schema_privilege(r.oid, n.oid, 'USAGE')
+                AND (
+                    has_function_privilege(r.oid, p.oid, 'EXECUTE')
+                    AND (has_schema_privilege(r.oid, n.oid, 'USAGE') OR p.oid IN (
+                        -- What holds it by its id needs no right on its schema.
+                        SELECT d.refobjid FROM pg_depend d
+                        WHERE d.refclassid = 'pg_proc'::regclass AND d.classid IN (
+                            'pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_proc'::regclass
+                        )
+                    ))
+                    -- A trigger needs none on its function.
+                    OR EXISTS (
+                        SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND (
+                            has_table_privilege(r.oid, t.tgrelid, 'DELETE, TRUNCATE')
+                            OR has_any_column_privilege(r.oid, t.tgrelid, 'INSERT, UPDATE')
+                        )
+                    )
+                )
             ORDER BY 1
         ) AS callers
     FROM pg_proc p

@@ -39,6 +39,7 @@ def problems(
     for name, oid in owned.items():
         yield from _table(connection, config, name, oid, expected)
         yield from _views(name, views[name])
+        yield from _rules(connection, name, oid)
     readers = {name: [(view.schema, view.short) for view in some] for name, some in views.items()}
     for found in definers(connection, config.roles, owned, readers):
         yield _definer(found)
@@ -114,15 +115,26 @@ def _table(
         )
     for role in config.roles:
         for privilege in ("TRUNCATE", "TRIGGER", "REFERENCES"):
-            if connection.execute(
-                text("SELECT has_table_privilege(to_regrole(:role), CAST(:oid AS oid), :one)"),
-                {"role": identifier(role), "oid": oid, "one": privilege},
-            ).scalar():
+            if _has(connection, role, oid, privilege):
                 yield Problem(
                     name,
                     f"{role} has the privilege {privilege}, which passes row-level security",
                     f"REVOKE {privilege} ON {qualified(name)} FROM {identifier(role)}",
                 )
+
+
+_HAS: Final = text("""
+    SELECT CASE WHEN :one IN ('INSERT', 'UPDATE', 'REFERENCES')
+        THEN has_any_column_privilege(to_regrole(:role), CAST(:oid AS oid), :one)
+        ELSE has_table_privilege(to_regrole(:role), CAST(:oid AS oid), :one)
+    END
+""")
+
+
+def _has(connection: Connection, role: str, oid: int, privilege: str) -> bool:
+    """Whether a role has a privilege on a table, or on a column of it. No role has none."""
+    values = {"role": identifier(role), "oid": oid, "one": privilege}
+    return bool(connection.execute(_HAS, values).scalar())
 
 
 _VIEWS: Final = text("""
@@ -163,6 +175,27 @@ def _views(name: str, views: Iterable[Any]) -> Iterator[Problem]:
             )
 
 
+_RULES: Final = text("""
+    SELECT DISTINCT format('%s ON %s', quote_ident(r.rulename), r.ev_class::regclass) AS rule,
+        r.ev_class::regclass::text AS on
+    FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+        AND d.refobjid = CAST(:oid AS oid) AND d.deptype = 'n' AND r.ev_type <> '1'
+        AND pg_get_ruledef(r.oid) NOT LIKE '% DO INSTEAD NOTHING;'
+    ORDER BY 1
+""")
+"""Rules other than the queries of views that read or write a table."""
+
+
+def _rules(connection: Connection, name: str, oid: int) -> Iterator[Problem]:
+    for rule in connection.execute(_RULES, {"oid": oid}):
+        yield Problem(
+            f"the rule {rule.rule}",
+            f"reads or writes {name} as the owner of {rule.on}, not as the role that asks",
+            f"DROP RULE {rule.rule}",
+        )
+
+
 def _definer(found: Definer) -> Problem:
     callers = ", ".join(found.callers)
     why = "passes row-level security" if found.passes else "may switch row-level security off"
@@ -182,6 +215,20 @@ _ROLE: Final = text("""
         r.rolbypassrls OR EXISTS (
             SELECT FROM pg_roles s WHERE s.rolbypassrls AND pg_has_role(r.oid, s.oid, 'MEMBER')
         ) AS bypasses,
+        r.rolreplication AS replicates,
+        ARRAY(
+            SELECT s.rolname::text FROM pg_roles s
+            WHERE s.rolname IN (
+                'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'
+            ) AND pg_has_role(r.oid, s.oid, 'MEMBER')
+            ORDER BY 1
+        ) AS of_files,
+        ARRAY(
+            SELECT n.nspname::text FROM pg_namespace n
+            WHERE n.nspname = ANY (CAST(:schemas AS text[]))
+                AND pg_has_role(r.oid, n.nspowner, 'MEMBER')
+            ORDER BY 1
+        ) AS schemas,
         coalesce(pg_has_role(r.oid, to_regrole(:schema), 'MEMBER'), false) AS reads_all
     FROM pg_roles r WHERE r.rolname = :role
 """)
@@ -190,7 +237,9 @@ _ROLE: Final = text("""
 def _role(
     connection: Connection, config: Config, role: str, owned: Mapping[str, int]
 ) -> Iterator[Problem]:
-    row = connection.execute(_ROLE, {"role": role, "schema": SCHEMA}).one_or_none()
+    schemas = [SCHEMA, config.pdp_schema, *(name.partition(".")[0] for name in owned)]
+    values = {"role": role, "schema": SCHEMA, "schemas": schemas}
+    row = connection.execute(_ROLE, values).one_or_none()
     if row is None:
         yield Problem(role, "there is no such role", "create it, or correct the configuration")
         return
@@ -199,6 +248,22 @@ def _role(
         return
     if row.bypasses:
         yield Problem(role, "has BYPASSRLS", f"ALTER ROLE {identifier(role)} NOBYPASSRLS")
+    if row.replicates:
+        yield Problem(
+            role,
+            "has REPLICATION, which copies all rows",
+            f"ALTER ROLE {identifier(role)} NOREPLICATION",
+        )
+    for group in row.of_files:
+        yield Problem(
+            role, f"is a member of {group}, which reaches files of the server", "revoke it"
+        )
+    for schema in row.schemas:
+        yield Problem(
+            role,
+            f"owns the schema {schema}, or is a member of its owner: it may replace what is in it",
+            "let the application connect as a role that owns nothing",
+        )
     if row.reads_all:
         yield Problem(role, f"is a member of {SCHEMA}, which reads all rows", "revoke it")
     for name, oid in owned.items():
@@ -213,13 +278,13 @@ def _role(
             )
     for table in PDP_TABLES:
         full = f"{identifier(config.pdp_schema)}.{identifier(table)}"
-        for privilege in ("INSERT", "UPDATE", "DELETE"):
-            if connection.execute(
-                text("SELECT has_table_privilege(:role, CAST(:table AS regclass), :one)"),
-                {"role": role, "table": full, "one": privilege},
-            ).scalar():
+        stored = connection.execute(text("SELECT CAST(:table AS regclass)::oid"), {"table": full})
+        oid = stored.scalar_one()
+        for privilege in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER"):
+            if _has(connection, role, oid, privilege):
                 yield Problem(
                     role,
-                    f"may {privilege} in the decision point's table {table}, and so take any role",
+                    f"has the privilege {privilege} on the decision point's table {table}, and so"
+                    " may take any role",
                     f"REVOKE {privilege} ON {full} FROM {identifier(role)}",
                 )

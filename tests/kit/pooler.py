@@ -13,6 +13,14 @@ from sqlalchemy import URL, make_url
 from tests.kit.clusters import Cluster
 
 MODES = ("transaction", "statement")
+MISSING = "there is no pgbouncer on the PATH: install Debian's package"
+
+
+def pgbouncer() -> str | None:
+    """The program, if it is installed. Fails in CI if it is not."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program or not os.environ.get("CI"), MISSING
+    return program
 
 
 @contextmanager
@@ -21,10 +29,9 @@ def started_pooler(cluster: Cluster, database: str, user: str) -> Iterator[dict[
 
     Skips the test if PgBouncer is not installed, and fails it in CI.
     """
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    program = pgbouncer()
     if program is None:
-        assert not os.environ.get("CI"), "there is no pgbouncer on the PATH"
-        pytest.skip("there is no pgbouncer on the PATH: install Debian's package")
+        pytest.skip(MISSING)
     url = make_url(database)
     directory = cluster.directory / "pooler"
     directory.mkdir()

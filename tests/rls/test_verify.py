@@ -69,6 +69,9 @@ def test_the_migration_may_be_applied_again(database: Engine) -> None:
     assert problems(database) == []
 
 
+_OWN_DATABASE = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO"
+
+
 @pytest.mark.parametrize(
     ("statement", "undo", "found"),
     [
@@ -124,7 +127,53 @@ def test_the_migration_may_be_applied_again(database: Engine) -> None:
         (
             "GRANT INSERT ON grants TO app",
             "REVOKE INSERT ON grants FROM app",
-            "app: may INSERT in the decision point's table grants",
+            "app: has the privilege INSERT on the decision point's table grants",
+        ),
+        (
+            "GRANT UPDATE (role) ON grants TO app",
+            "REVOKE UPDATE (role) ON grants FROM app",
+            "app: has the privilege UPDATE on the decision point's table grants",
+        ),
+        (
+            "GRANT TRUNCATE ON revoked_sessions TO app",
+            "REVOKE TRUNCATE ON revoked_sessions FROM app",
+            "app: has the privilege TRUNCATE on the decision point's table revoked_sessions",
+        ),
+        (
+            "GRANT REFERENCES (id) ON lessons TO app",
+            "REVOKE REFERENCES (id) ON lessons FROM app",
+            "public.lessons: app has the privilege REFERENCES",
+        ),
+        (
+            "ALTER ROLE app REPLICATION",
+            "ALTER ROLE app NOREPLICATION",
+            "app: has REPLICATION",
+        ),
+        (
+            "GRANT pg_read_server_files TO app",
+            "REVOKE pg_read_server_files FROM app",
+            "app: is a member of pg_read_server_files",
+        ),
+        (
+            "ALTER SCHEMA pdp_rls OWNER TO app",
+            "ALTER SCHEMA pdp_rls OWNER TO pdp_rls",
+            "app: owns the schema pdp_rls",
+        ),
+        (  # the owner of the database owns the schema public
+            f"{_OWN_DATABASE} app', current_database()); END $$",
+            f"{_OWN_DATABASE} postgres', current_database()); END $$",
+            "app: owns the schema public",
+        ),
+        (
+            """CREATE TABLE asked (id text);
+            CREATE RULE answer AS ON INSERT TO asked DO INSTEAD UPDATE lessons SET title = ''""",
+            "DROP TABLE asked",
+            "the rule answer ON public.asked: reads or writes public.lessons as the owner of",
+        ),
+        (
+            "CREATE RULE kept AS ON DELETE TO lessons DO INSTEAD NOTHING",
+            "DROP RULE kept ON lessons",
+            None,
         ),
         (
             "CREATE VIEW all_lessons AS SELECT * FROM lessons",
@@ -181,6 +230,15 @@ CREATE FUNCTION f_passing() {_DEFINER} AS 'SELECT id FROM lessons';
 ALTER FUNCTION f_passing() OWNER TO passing;
 CREATE FUNCTION f_owner() {_DEFINER} AS 'SELECT id FROM lessons';
 ALTER FUNCTION f_owner() OWNER TO app_owner;
+CREATE TABLE visits (number bigint);
+GRANT INSERT (number) ON visits TO app;
+CREATE FUNCTION apart.f_trigger() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    AS $$ BEGIN NEW.number := (SELECT count(*) FROM public.lessons); RETURN NEW; END $$;
+REVOKE EXECUTE ON FUNCTION apart.f_trigger() FROM PUBLIC;
+CREATE TRIGGER visited BEFORE INSERT ON visits FOR EACH ROW EXECUTE FUNCTION apart.f_trigger();
+CREATE FUNCTION apart.f_seen() {_DEFINER} AS 'SELECT id FROM public.lessons';
+CREATE VIEW seen WITH (security_invoker) AS SELECT apart.f_seen() AS id;
+GRANT SELECT ON seen TO app;
 
 CREATE FUNCTION g_stranger() {_DEFINER} AS 'SELECT id FROM lessons';
 ALTER FUNCTION g_stranger() OWNER TO stranger;
@@ -195,6 +253,7 @@ CREATE FUNCTION apart.g_closed() {_DEFINER} AS 'SELECT id FROM public.lessons';
 _NO_FUNCTIONS = """
 DROP FUNCTION f_text, f_atomic, f_view, f_literal, f_inner, f_outer, f_passing, f_owner,
     g_stranger, g_own, g_revoked, g_apart, g_longer;
+DROP TABLE visits;
 DROP SCHEMA apart CASCADE;
 DROP VIEW invoking;
 DROP ROLE stranger, passing;
@@ -204,14 +263,23 @@ DROP ROLE stranger, passing;
 def test_functions_that_read_as_a_role_with_more_rows_are_found(database: Engine) -> None:
     with done(database, _FUNCTIONS, _NO_FUNCTIONS):
         said = problems(database)
+        with database.begin() as connection:  # neither needs a right on the function's schema
+            connection.exec_driver_sql("INSERT INTO lessons (id) VALUES ('l1'); SET ROLE app")
+            assert connection.exec_driver_sql("SELECT id FROM seen").all() == [("l1",)]
+            connection.exec_driver_sql("INSERT INTO visits (number) VALUES (0)")
+            connection.exec_driver_sql("RESET ROLE")
+            assert connection.exec_driver_sql("SELECT number FROM visits").scalar() == 1
+            connection.rollback()
     passes = "passes row-level security"
     owners = {"f_passing": f"passing {passes}", "f_owner": "app_owner may switch"}
     names = {"f_text": "", "f_atomic": "", "f_view": "", "f_literal": "text", "f_outer": ""}
-    for name, types in (names | dict.fromkeys(owners, "")).items():
-        [found] = [one for one in said if one.startswith(f"public.{name}({types}): ")]
+    apart = dict.fromkeys(("f_trigger", "f_seen"), "")
+    for name, types in (names | apart | dict.fromkeys(owners, "")).items():
+        schema = "apart" if name in apart else "public"
+        [found] = [one for one in said if one.startswith(f"{schema}.{name}({types}): ")]
         assert "may be called by app, and names public.lessons as SECURITY DEFINER" in found
         assert owners.get(name, f"postgres {passes}") in found
-    assert len(said) == 7, said
+    assert len(said) == 9, said
 
 
 def test_a_role_that_is_missing_is_found(database: Engine) -> None:

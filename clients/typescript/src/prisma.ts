@@ -146,7 +146,7 @@ export type DescribeOptions = Pick<Description, "id"> & Partial<Omit<Description
 export type FieldReferences = object;
 
 /**
- * The condition for the rows of a described model. Conditions that compare two of its fields need `fields`.
+ * The condition for the rows of a described model. Combine it with others by `AND: [where(...), ...]`. Conditions that compare two of its fields need `fields`.
  *
  * Throws FilterUnsupported if the plan is for another type, or cannot be expressed exactly.
  */
@@ -156,8 +156,11 @@ export function where(plan: Plan, described: Description, fields: FieldReference
   }
   const row: Row = { what: "row", scope: {}, described, fields };
   const condition = conditionOf(plan.filter, [row], row.scope);
-  if (typeof condition !== "boolean") return condition;
-  return condition ? {} : { OR: [] };
+  if (condition === true) return {};
+  // Not an empty OR: within an AND of the application Prisma drops it, and takes all rows.
+  const held = condition || { [described.id.field]: { in: [] } };
+  // Within AND no key of it is replaced when an application spreads it beside conditions of its own.
+  return { AND: [held] };
 }
 
 /**

@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { describe as suite, test } from "node:test";
 
 import { FilterUnsupported, PlanInvalid, planFromJSON } from "../src/index.js";
-import { describe, integer, many, number, one, reference, resourceOf, text, uuid, where } from "../src/prisma.js";
+import * as adapter from "../src/prisma.js";
+
+const { describe, integer, many, number, one, reference, resourceOf, text, uuid } = adapter;
 
 const courses = describe("course", {
   id: integer("id"),
@@ -33,14 +35,31 @@ function planned(filter: object | null, changes: object = {}) {
   return planFromJSON(JSON.stringify(filter === null ? plan : { ...plan, filter }));
 }
 
+/** What stands within the AND of a condition. */
+function where(...parameters: Parameters<typeof adapter.where>) {
+  const { AND, ...others } = adapter.where(...parameters) as { AND?: object[] };
+  assert.deepEqual(others, {});
+  return AND === undefined ? {} : AND[0];
+}
+
 function compared(name: string, operator: string, value: unknown) {
   return { compare: { operator: `FILTER_OPERATOR_${operator}`, left: { path: ["attributes", name] }, value } };
 }
 
 suite("a plan", () => {
   test("for nothing takes no row, and for everything each", () => {
-    assert.deepEqual(where(planned(null), courses), { OR: [] });
+    assert.deepEqual(where(planned(null), courses), { id: { in: [] } });
     assert.deepEqual(where(planned(null, { outcome: "PLAN_OUTCOME_EVERYTHING" }), courses), {});
+  });
+
+  test("keeps its condition when it is spread beside conditions on the same column", () => {
+    const asked = { id: 9, OR: [{}] };
+    const ofSeven = adapter.where(planned({ oneOf: { field: { path: ["id"] }, values: ["7"] } }), courses);
+    assert.deepEqual({ ...ofSeven, ...asked }, { AND: [{ id: 7 }], ...asked });
+    assert.deepEqual(
+      { ...adapter.where(planned(null), courses), ...asked },
+      { AND: [{ id: { in: [] } }], ...asked },
+    );
   });
 
   for (const [operator, bound, expected] of [
@@ -57,8 +76,8 @@ suite("a plan", () => {
   }
 
   test("beyond every Int takes no row", () => {
-    assert.deepEqual(where(planned(compared("seats", "GREATER", 1e12)), courses), { OR: [] });
-    assert.deepEqual(where(planned(compared("seats", "EQUAL", 2.5)), courses), { OR: [] });
+    assert.deepEqual(where(planned(compared("seats", "GREATER", 1e12)), courses), { id: { in: [] } });
+    assert.deepEqual(where(planned(compared("seats", "EQUAL", 2.5)), courses), { id: { in: [] } });
   });
 
   const MAX = 1.797693134862315e308;
@@ -94,7 +113,7 @@ suite("a plan", () => {
   for (const [operator, expected] of [
     ["LESS", { code: { lte: "a" } }],
     ["GREATER", { code: { gt: "a" } }],
-    ["EQUAL", { OR: [] }],
+    ["EQUAL", { id: { in: [] } }],
     ["NOT_EQUAL", {}],
   ] as const) {
     test(`compares with a text that no row holds by ${operator}`, () => {
@@ -108,7 +127,7 @@ suite("a plan", () => {
     });
     assert.deepEqual(where(planned(is("7")), courses), { id: 7 });
     for (const value of ["07", "7.0", "seven", "", "9999999999"]) {
-      assert.deepEqual(where(planned(is(value)), courses), { OR: [] });
+      assert.deepEqual(where(planned(is(value)), courses), { id: { in: [] } });
     }
   });
 

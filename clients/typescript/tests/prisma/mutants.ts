@@ -12,6 +12,7 @@ const FAULTS: Readonly<Record<string, readonly (readonly [RegExp, string])[]>> =
     [/some \? body : complement\(body\)/, "body"],
     [/some \? "some" : "none"/, 'some ? "some" : "every"'],
   ],
+  "nothing is an empty OR": [[/\{ \[described\.id\.field\]: \{ in: \[\] \} \}/, "{ OR: [] }"]],
   "a pattern is not escaped": [[/\.replaceAll\([^)]*\)/, ""]],
   "NULL is unequal": [[/isNull\(value, false\), isHeld\(value\), \.\.\.different/, "...different"]],
   "a field is compared with itself": [[/\[right\.column\.field\]/, "[left.column.field]"]],

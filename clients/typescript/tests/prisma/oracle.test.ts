@@ -64,7 +64,8 @@ async function taken(prisma: PrismaClient, plans: string[], condition: typeof wh
   const answers = plans.map(async (plan) => {
     try {
       const rows = await prisma.lesson.findMany({
-        where: condition(planFromJSON(plan), lessons, prisma.lesson.fields),
+        // As an application combines it.
+        where: { AND: [condition(planFromJSON(plan), lessons, prisma.lesson.fields), { id: { not: "" } }] },
         select: { id: true },
         orderBy: { id: "asc" },
       });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import { after, before, suite, test } from "node:test";
+import { after, afterEach, before, suite, type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { PrismaPg } from "@prisma/adapter-pg";
@@ -14,12 +14,19 @@ import { PrismaClient } from "./generated/client.js";
 const ROOT = fileURLToPath(new URL("../../../../../../../", import.meta.url));
 const IVAN = { user: "u1", session: "s1", organization: "o1" };
 const MARIA = { user: "u2", session: "s2", organization: "o2" };
+const PATIENT = { maxWait: 60_000, timeout: 60_000 };
 const ids = { select: { id: true }, orderBy: { id: "asc" } } as const;
 
 suite("under row-level security", () => {
   let database: ChildProcess;
+  let urls: Record<"direct" | "transaction" | "statement", string>;
   let prisma: PrismaClient;
 
+  // Two connections, so that each test meets those of the tests before it.
+  const connect = (connectionString: string) =>
+    new PrismaClient({ adapter: new PrismaPg({ connectionString, max: 2 }) });
+  const found = (client: PrismaClient, actor: typeof IVAN) =>
+    transaction(client, actor, (tx) => tx.lesson.findMany(ids), PATIENT);
   const titles = async (actor = IVAN) =>
     transaction(prisma, actor, async (tx) =>
       (await tx.lesson.findMany({ orderBy: { id: "asc" } })).map((row) => row.title),
@@ -32,9 +39,8 @@ suite("under row-level security", () => {
       stdio: ["pipe", "pipe", "inherit"],
     });
     const lines = createInterface(database.stdout as NodeJS.ReadableStream)[Symbol.asyncIterator]();
-    const { value: connectionString } = await lines.next();
-    // Two connections, so that each test meets those of the tests before it.
-    prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString, max: 2 }) });
+    urls = JSON.parse((await lines.next()).value);
+    prisma = connect(urls.direct);
   });
 
   after(async () => {
@@ -44,15 +50,14 @@ suite("under row-level security", () => {
   });
 
   test("an actor has the rows that Check allows", async () => {
-    const found = (actor: typeof IVAN) => transaction(prisma, actor, (tx) => tx.lesson.findMany(ids));
-    assert.deepEqual(await found(IVAN), [{ id: "l1" }, { id: "l2" }]);
-    assert.deepEqual(await found(MARIA), [{ id: "l3" }]);
+    assert.deepEqual(await found(prisma, IVAN), [{ id: "l1" }, { id: "l2" }]);
+    assert.deepEqual(await found(prisma, MARIA), [{ id: "l3" }]);
   });
 
   test("many actors at once have their own rows each, on two connections", async () => {
     const rounds = Array.from({ length: 40 }, (_, round) => (round % 2 === 0 ? IVAN : MARIA));
     const found = await Promise.all(
-      rounds.map((actor) => transaction(prisma, actor, (tx) => tx.lesson.count(), { maxWait: 30_000 })),
+      rounds.map((actor) => transaction(prisma, actor, (tx) => tx.lesson.count(), PATIENT)),
     );
     assert.deepEqual(
       found,
@@ -122,5 +127,62 @@ suite("under row-level security", () => {
         TypeError,
       );
     }
+  });
+
+  suite("behind PgBouncer, whose clients share one connection", () => {
+    let one: PrismaClient;
+    let other: PrismaClient;
+
+    const skipped = (context: TestContext) => {
+      if (!urls.transaction) context.skip("there is no pgbouncer on the PATH: install Debian's package");
+      return !urls.transaction;
+    };
+
+    afterEach(() => Promise.all([one, other].map((client) => client?.$disconnect())));
+
+    test("in transaction mode actors of two applications have their own rows each", async (context) => {
+      if (skipped(context)) return;
+      [one, other] = [connect(urls.transaction), connect(urls.transaction)];
+      const rounds = Array.from({ length: 12 }, (_, round) => round);
+      const all = await Promise.all(
+        rounds.map((round) => found(round % 4 < 2 ? one : other, round % 2 === 0 ? IVAN : MARIA)),
+      );
+      const [ofIvan, ofMaria] = [[{ id: "l1" }, { id: "l2" }], [{ id: "l3" }]];
+      assert.deepEqual(
+        all,
+        rounds.map((round) => (round % 2 === 0 ? ofIvan : ofMaria)),
+      );
+      assert.deepEqual([await one.lesson.count(), await other.lesson.count()], [0, 0]);
+    });
+
+    test("in transaction mode an actor ends with a transaction that fails", async (context) => {
+      if (skipped(context)) return;
+      [one, other] = [connect(urls.transaction), connect(urls.transaction)];
+      const failing = transaction(one, IVAN, async (tx) => tx.$queryRaw`SELECT 1 / 0`, PATIENT);
+      await assert.rejects(failing, /division by zero/);
+      assert.equal(await other.lesson.count(), 0);
+    });
+
+    test("an actor that is set for the session goes to the next client", async (context) => {
+      if (skipped(context)) return;
+      [one, other] = [connect(urls.transaction), connect(urls.transaction)];
+      await one.$executeRaw`SELECT set_config('pdp.actor', ${JSON.stringify(IVAN)}, false)`;
+      try {
+        assert.equal(await other.lesson.count(), 2);
+      } finally {
+        await other.$executeRaw`RESET pdp.actor`;
+      }
+      assert.equal(await one.lesson.count(), 0);
+    });
+
+    test("in statement mode a transaction is refused, and nobody has rows without one", async (context) => {
+      if (skipped(context)) return;
+      [one, other] = [connect(urls.statement), connect(urls.statement)];
+      await assert.rejects(found(one, IVAN), /transaction blocks not allowed/);
+      const bind = one.$executeRaw`SELECT set_config('pdp.actor', ${JSON.stringify(IVAN)}, true)`;
+      await assert.rejects(one.$transaction([bind, one.lesson.count()]));
+      await one.$executeRaw`SELECT set_config('pdp.actor', ${JSON.stringify(IVAN)}, true)`;
+      assert.deepEqual([await one.lesson.count(), await other.lesson.count()], [0, 0]);
+    });
   });
 });
