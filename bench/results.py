@@ -1,4 +1,4 @@
-"""What `build/bench.json` says: series, ratios between subjects, and which targets are reached."""
+"""The contents of `build/bench.json`: series, ratios between subjects, and the reached targets."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from typing import Final
 
 from pdp_filters import FALSE
 
-from pdp.audit import Recorder, new_decision_id
+from pdp.audit import DecisionRecord, Recorder, new_decision_id
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
@@ -35,7 +35,6 @@ from pdp.model import (
     NO_ATTRIBUTES,
     Actor,
     Attributes,
-    DecisionRecord,
     Effect,
     Grant,
     Question,

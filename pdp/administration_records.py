@@ -1,4 +1,4 @@
-"""Administration records: who changed which entity, when, from what to what, and why.
+"""Administration records: a changed entity, the author, the time, both values, and the reason.
 
 A record is a row of the transaction that makes the change (`facts/store/recording.py`), and later a
 frame of the log (`audit/administration_log.py`). Its canonical bytes are JSON as for decisions:
@@ -43,7 +43,7 @@ class Source(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who makes the changes of one transaction, and why."""
+    """The author of the changes of one transaction, and the reason."""
 
     source: Source
     name: str = ""

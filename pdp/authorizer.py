@@ -10,7 +10,7 @@ memory, a question is answered without suspending.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from pdp.audit import Recorder, build_records, new_decision_id
+from pdp.audit import DecisionRecord, Recorder, build_records, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import decide, target_of, with_step_up
@@ -21,7 +21,6 @@ from pdp.impact import Redaction, inputs_of
 from pdp.model import (
     Actor,
     Decision,
-    DecisionRecord,
     Effect,
     HttpRequest,
     Question,

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from pdp.audit import DecisionLog
+from pdp.audit import DecisionLog, DecisionRecord
 from pdp.clock import Clock
 from pdp.concurrency.waiting import in_pool
 from pdp.decision import Explanation, NamedActor, Situation, Step, explain
@@ -23,7 +23,6 @@ from pdp.model import (
     Actor,
     Attributes,
     Decision,
-    DecisionRecord,
     Effect,
     OrganizationFacts,
     Question,

@@ -443,55 +443,6 @@ class Decision(NamedTuple):
         raise TypeError("compare decision.effect with Effect.ALLOW; a decision has no truth value")
 
 
-class AnswerSource(enum.Enum):
-    """The source of an answer. The names are those of `AnswerSource` in the contract."""
-
-    DECIDED = "decided"
-    CACHED = "cached"
-    """A sidecar served an earlier answer from its cache, within a lease."""
-    STAYED_OPEN = "stayed_open"
-    """A sidecar served an earlier answer in the fail-open window, after a lease."""
-
-    __hash__ = object.__hash__  # as of Effect
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionRecord:
-    """A decision in the audit log."""
-
-    decision_id: str
-    """UUIDv7 in its canonical text form."""
-    decided_at: float
-    effect: Effect
-    reason: Reason
-    permission: str
-    caller: str
-    revision: int
-    token_fingerprint: str
-    actor: Actor | None = None
-    token_id: str | None = None
-    resource: ResourceRef | None = None
-    resource_organization_id: str | None = None
-    rule_id: str | None = None
-    grant_id: str | None = None
-    source: AnswerSource = AnswerSource.DECIDED
-    reported_by: str | None = None
-    """The caller that logged it instead of the decision point: a sidecar."""
-    request: str | None = None
-    """Method and path of a routed request, printable ASCII; never its query, which may hold
-    secrets."""
-    query: str | None = None
-    """The method of AccessQueryService; None: the record is of a decision."""
-    occurrences: int = 1
-    """How many equal denials it represents: all have its decision id."""
-    inputs: str | None = None
-    """What the decision read, as canonical JSON (`pdp.impact.inputs`), if that is recorded."""
-    last_decided_at: float | None = None
-    """When the last of them was decided; None: there is one."""
-    erased_at: float | None = None
-    """When personal data was erased from it: its text is a tombstone. None: it is complete."""
-
-
 Key = tuple[str, ...]
 
 

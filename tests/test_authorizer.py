@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pdp_routes import PUBLIC, Needs, Requirement
 
-from pdp.audit import Recorder
+from pdp.audit import DecisionRecord, Recorder
 from pdp.audit.record_building import REQUEST_CHARACTERS_MAX
 from pdp.authorizer import Authorizer
 from pdp.database.engine import open_engine
@@ -18,7 +18,6 @@ from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import (
     Actor,
-    DecisionRecord,
     Effect,
     Grant,
     HttpRequest,

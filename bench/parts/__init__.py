@@ -1,4 +1,4 @@
-"""What is measured, by name, in the order in which it is."""
+"""The parts of the benchmark by name, in the order in which they run."""
 
 from collections.abc import Mapping
 

@@ -25,12 +25,12 @@ from bench import pdp, plan
 from bench.part import Figures, Run
 from bench.processes import cpu_seconds, settle
 from bench.signer import Signer
-from pdp.audit import encode
+from pdp.audit import DecisionRecord, encode
 from pdp.audit.segments import KIND_RECORD
 from pdp.audit.transparency import Genesis, entry_of, file_signer, new_key_file
 from pdp.audit.transparency.notes import Checkpoint, sign_note
 from pdp.audit.transparency.tiles import TileWriter
-from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, Effect, Reason, ResourceRef
 
 _IN_FLIGHT = 16
 _NAME = "bench.example"

@@ -1,5 +1,5 @@
-"""What a candidate policy costs that decides a tenth of the Checks too: a server with one beside a
-server without, in turns."""
+"""The cost of a candidate policy that also decides a tenth of the Checks. A server with a candidate
+and a server without one take turns."""
 
 from contextlib import ExitStack
 from statistics import median

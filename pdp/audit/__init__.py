@@ -1,7 +1,7 @@
 """Room 5: the decision log.
 
-In:  decision records (`Recorder.record`, `Recorder.try_write`), a directory, a SQL engine; logs
-     that sidecars report (`Reports`).
+In:  decision records (`DecisionRecord`) for `Recorder.record` and `Recorder.try_write`, a
+     directory, a SQL engine; logs that sidecars report (`Reports`).
 Out: the same records in SQL (`Shipper`, `SqlDestination`), queried there (`DecisionLog`,
      `Findings`), counted (`Statistics`, `find_anomalies`), and for which time they are complete
      (`Coverage`);
@@ -22,8 +22,8 @@ Invariants:
 - Each administration record has one place in the log, after its change is committed.
 - Every wait and every queue is bounded.
 
-`transparency/` makes trees and signed checkpoints of what is on disk; nothing here waits for it but
-the deletion of segments.
+`transparency/` makes trees and signed checkpoints of the segments on disk. Only the deletion of
+segments waits for it.
 
 Never: sees a token (records hold its fingerprint only), repeats texts of a driver, changes or
 deletes a damaged segment (operators inspect it), knows facts, identity or the wire.
@@ -32,20 +32,29 @@ deletes a damaged segment (operators inspect it), knows facts, identity or the w
 from pdp.audit.administration_log import AdministrationLog, ChangeFilter, append_records
 from pdp.audit.anomalies import Anomaly, Unusual, find_anomalies
 from pdp.audit.coverage import Coverage, Missing, Period, Process, Uncovered, read_processes
+from pdp.audit.decision_filters import DecisionFilter
 from pdp.audit.destinations import Destination, Refusal, SqlDestination
 from pdp.audit.findings import Finding, FindingPage, Findings, Window
 from pdp.audit.order import Cursor
-from pdp.audit.queries import DecisionFilter, DecisionLog, Followed, Gap, Listed
+from pdp.audit.queries import DecisionLog, Followed, Gap, Listed
 from pdp.audit.record_building import build_records
 from pdp.audit.recorder import Recorder, RecorderCounts
-from pdp.audit.records import MalformedRecordError, decode, encode, new_decision_id
+from pdp.audit.records import (
+    AnswerSource,
+    DecisionRecord,
+    MalformedRecordError,
+    decode,
+    encode,
+    new_decision_id,
+)
 from pdp.audit.reports import AHEAD_SECONDS_MAX, Reports
 from pdp.audit.segments import KIND_GAP, KIND_RECORD, Frame, Log, Place
 from pdp.audit.shares import Shares
 from pdp.audit.shipper import Shipper, ShipperCounts
 from pdp.audit.statistics import Activity, Statistics
+from pdp.audit.stored_frames import shipped_places
 from pdp.audit.verify_segments import Problem, Report, verify_segments
-from pdp.audit.verify_sql import SqlReport, shipped_places, verify_sql
+from pdp.audit.verify_sql import SqlReport, verify_sql
 
 __all__ = [
     "AHEAD_SECONDS_MAX",
@@ -54,11 +63,13 @@ __all__ = [
     "Activity",
     "AdministrationLog",
     "Anomaly",
+    "AnswerSource",
     "ChangeFilter",
     "Coverage",
     "Cursor",
     "DecisionFilter",
     "DecisionLog",
+    "DecisionRecord",
     "Destination",
     "Finding",
     "FindingPage",

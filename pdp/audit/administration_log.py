@@ -24,7 +24,6 @@ from sqlalchemy import (
     Select,
     func,
     select,
-    text,
     tuple_,
 )
 
@@ -35,7 +34,7 @@ from pdp.audit.segments import NO_DIGEST, Header, Log, Place, encode_header, nex
 from pdp.audit.tables import audit_shipping
 from pdp.concurrency.background import BackgroundTask
 from pdp.database.administration_table import administration_places, administration_records
-from pdp.database.engine import begin_read, begin_write
+from pdp.database.engine import begin_read, begin_write, lock_table
 from pdp.gauges import Gauges
 from pdp.model import Key
 
@@ -159,9 +158,7 @@ def append_records(engine: Engine) -> int:
         DatabaseUnavailable: The database does not answer.
     """
     with begin_write(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            # On SQLite, the write lock is already held.
-            connection.execute(text("LOCK TABLE administration_places IN SHARE ROW EXCLUSIVE MODE"))
+        lock_table(connection, "administration_places")
         rows = connection.execute(_new(connection, APPEND_ROWS)).mappings().all()
         for epoch, records in groupby(rows, key=lambda row: row["epoch"]):
             log = Log(ORIGIN, epoch)

@@ -1,5 +1,4 @@
-"""What is unusual about recent denials: more than usual, a reason that is new, a user who is
-denied everything.
+"""Finds unusual denials: more than usual, a new reason, a user who is denied everything.
 
 From roll-ups, and for users from a bounded number of the newest denials. A finding is a hint for a
 person, not a decision: nothing depends on it.

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.rollups import Rollups
 from pdp.audit.rows import Row, filterable, row_key
 from pdp.audit.segments import Frame, Log
 from pdp.audit.tables import audit_counts, audit_records
+from pdp.database.bulk import insert_into
 
 _OCCURRENCES_MAX: Final = (1 << 63) - 1
 
@@ -122,8 +122,7 @@ class Counts:
 
 
 def _write_runs(connection: Connection, runs: list[Row]) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(audit_counts)
+    statement = insert_into(connection, audit_counts)
     new = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(

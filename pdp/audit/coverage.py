@@ -170,7 +170,7 @@ class _Period:
 
 
 def read_coverage(connection: Connection, seconds: float, now: float) -> Coverage:
-    """Returns what the log covers of the last `seconds` before the time up to which it is complete.
+    """Returns the coverage of the last `seconds` before the time up to which the log is complete.
 
     Args:
         connection: An open transaction.

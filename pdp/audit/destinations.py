@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.counts import Counts, count_of
 from pdp.audit.records import MalformedRecordError
@@ -12,6 +11,7 @@ from pdp.audit.rollups import RecordsRepeated, Rollups, insert_counted
 from pdp.audit.rows import Row, gap_row, insert_new, record_row
 from pdp.audit.segments import KIND_RECORD, Frame, Log, Place
 from pdp.audit.tables import audit_gaps, audit_shipping
+from pdp.database.bulk import insert_into
 from pdp.database.engine import begin_read, begin_write
 
 
@@ -104,8 +104,7 @@ def put_place(connection: Connection, log: Log, place: Place) -> None:
         "position": place.position,
         "digest": place.digest,
     }
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(audit_shipping).values(
+    statement = insert_into(connection, audit_shipping).values(
         origin=log.origin, log_id=log.log_id, **values
     )
     connection.execute(

@@ -25,6 +25,7 @@ from pdp.audit.segments import Log
 from pdp.audit.tables import ERASED_GRANT, IMPERSONATED, audit_records
 from pdp.audit.tombstones import new_tombstone, tombstone_of
 from pdp.database.administration_table import administration_records
+from pdp.database.bulk import batches
 from pdp.database.engine import begin_read, extended_timeouts, overwrite_deleted
 from pdp.model import Effect
 
@@ -105,13 +106,12 @@ def erase_rows(
         DatabaseUnavailable: The database does not answer. Earlier batches are committed.
     """
     column = audit_records.c
-    keys = _find(engine, request)
-    for first in range(0, len(keys), BATCH_RECORDS):
+    for keys in batches(_find(engine, request), BATCH_RECORDS):
         with write() as transaction:
             connection = transaction.connection
             overwrite_deleted(connection)
             lock_retention(connection)
-            batch = column.decision_id.in_(keys[first : first + BATCH_RECORDS])
+            batch = column.decision_id.in_(keys)
             statement = select(audit_records).where(batch).order_by(column.decision_id)
             found = {}
             for row in connection.execute(statement.with_for_update()).mappings():

@@ -14,11 +14,10 @@ from sqlalchemy import Connection, Engine, bindparam, func, select, text
 
 from pdp.audit.coverage import Coverage, read_coverage
 from pdp.audit.queries import RECORD_COLUMNS, record_of
-from pdp.audit.records import first_id_at
+from pdp.audit.records import DecisionRecord, first_id_at
 from pdp.audit.rows import filterable
 from pdp.audit.tables import ALLOWED, DENIED, IMPERSONATED, audit_records
 from pdp.database.engine import begin_read
-from pdp.model import DecisionRecord
 
 LOOKED_AT_MAX: Final = 500
 """Records that one page looks at."""

@@ -17,10 +17,10 @@ because the place of the log moves only then.
 import hashlib
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, select, update
 
 from pdp.audit.tables import audit_order, audit_shipping
-from pdp.database.engine import begin_read, begin_write
+from pdp.database.engine import begin_read, begin_write, lock_table
 from pdp.errors import InvalidRequest, Violation
 
 _MARK_DIGITS: Final = 16
@@ -70,9 +70,7 @@ def number_new(engine: Engine) -> None:
         if connection.execute(grown.limit(1)).first() is None:
             return
     with begin_write(engine) as connection:
-        if connection.dialect.name == "postgresql":
-            # On SQLite, the write lock is already held.
-            connection.execute(text("LOCK TABLE audit_order IN SHARE ROW EXCLUSIVE MODE"))
+        lock_table(connection, "audit_order")
         # Skips a log that another transaction is writing to: the next call numbers it.
         rows = connection.execute(grown.with_for_update(skip_locked=True)).mappings().all()
         if not rows:

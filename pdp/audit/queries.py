@@ -10,7 +10,6 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import floor
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, select, text
@@ -18,6 +17,16 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, select, text
 from pdp.administration_records import AdministrationRecord
 from pdp.audit.administration_log import ORIGIN as ADMINISTRATION
 from pdp.audit.administration_log import records_between
+from pdp.audit.decision_filters import (
+    DecisionFilter,
+    Texts,
+    conditions,
+    equal,
+    id_range,
+    ids_between,
+    texts_of,
+    times_of,
+)
 from pdp.audit.order import (
     Cursor,
     Range,
@@ -26,12 +35,11 @@ from pdp.audit.order import (
     places_after,
     ranges_from,
 )
-from pdp.audit.records import decode
+from pdp.audit.records import DecisionRecord, decode
 from pdp.audit.rows import filterable, row_key
-from pdp.audit.tables import ID_TIMES, ID_UNIT_SECONDS, STRAY, audit_gaps, audit_records
+from pdp.audit.tables import STRAY, audit_gaps, audit_records
 from pdp.database.engine import begin_read
 from pdp.errors import NotFound
-from pdp.model import DecisionRecord, Effect, Reason
 
 FOLLOW_RANGES_MAX = 100
 FOLLOW_POSITIONS_MAX = 10_000
@@ -41,26 +49,6 @@ STEPS_MAX: Final = 3
 """STEPS_MAX * STEP_ROWS records are looked at for one page."""
 REPORTERS_MAX = 100
 """Records that are returned for one decision id."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionFilter:
-    """A record matches if every field that is set matches. Identifiers compare byte for byte."""
-
-    user_id: str | None = None
-    permission: str | None = None
-    resource_type: str | None = None
-    resource_id: str | None = None
-    effect: Effect | None = None
-    reason: Reason | None = None
-    organization_id: str | None = None
-    """The actor's active organization."""
-    caller: str | None = None
-    reported_by: str | None = None
-    not_before: float | None = None
-    """Decided at or after; seconds since 1970-01-01 UTC."""
-    before: float | None = None
-    """Decided before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +107,7 @@ class DecisionLog:
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
-        first, end = _ids(where)
+        first, end = id_range(where)
         if after is not None:
             end = filterable(after) if end is None else min(filterable(after), end)
         indexed, others = _split(where, within)
@@ -132,9 +120,9 @@ class DecisionLog:
                 leading, begin = next(iter(indexed), ""), first
                 if not is_exact:
                     leading, begin = _next_step(connection, indexed, first, end)
-                statement = _SELECT.where(*others, *_between(begin, end))
+                statement = _SELECT.where(*others, *ids_between(begin, end))
                 for name, texts in indexed.items():
-                    statement = statement.where(*_equal(texts, use_index=name == leading))
+                    statement = statement.where(*equal(texts, use_index=name == leading))
                 statement = statement.order_by(_column.decision_id.desc()).limit(limit + 1)
                 found |= _records(connection, statement)
                 end = begin
@@ -239,10 +227,6 @@ RECORD_COLUMNS = (_column.record, _column.reported_by, _column.occurrences, _col
 _SELECT = select(_column.decision_id, *RECORD_COLUMNS)
 _RESOURCE = (_column.resource_type, _column.resource_id)
 """Their index has both, in front of the id."""
-_Texts = Sequence[tuple[ColumnElement[str], str]]
-"""Columns and their values."""
-
-
 Window: TypeAlias = tuple[Range, int, int]
 """A part of a range: the range, its first position, and the position after the last."""
 
@@ -298,84 +282,33 @@ def record_of(
     )
 
 
-def conditions(where: DecisionFilter) -> "list[ColumnElement[bool]]":
-    """The conditions of a filter on the columns of the decision log."""
-    return [*_equal(_texts(where), use_index=True), *_times(where)]
-
-
-def _texts(where: DecisionFilter) -> _Texts:
-    texts: dict[ColumnElement[str], str | None] = {
-        _column.user_id: where.user_id,
-        _column.permission: where.permission,
-        _column.resource_type: where.resource_type,
-        _column.resource_id: where.resource_id,
-        _column.effect: None if where.effect is None else where.effect.name,
-        _column.reason: None if where.reason is None else where.reason.name,
-        _column.organization_id: where.organization_id,
-        _column.caller: where.caller,
-        _column.reported_by: where.reported_by,
-    }
-    return [(column, filterable(text)) for column, text in texts.items() if text is not None]
-
-
-def _times(where: DecisionFilter) -> "list[ColumnElement[bool]]":
-    found: list[ColumnElement[bool]] = []
-    if where.not_before is not None:
-        found.append(_column.decided_at >= where.not_before)
-    if where.before is not None:
-        found.append(_column.decided_at < where.before)
-    return found
-
-
-def _equal(texts: _Texts, *, use_index: bool) -> "list[ColumnElement[bool]]":
-    """Conditions for which an index of the columns can be used, or none can."""
-    return [(column if use_index else column.concat("")) == text for column, text in texts]
-
-
 # --- list -----------------------------------------------------------------------------------------
 
 
 def _split(
     where: DecisionFilter, within: str | None
-) -> tuple[dict[str, _Texts], "list[ColumnElement[bool]]"]:
+) -> tuple[dict[str, Texts], list[ColumnElement[bool]]]:
     """Returns the filters that an index in the order of ids serves, by name, and conditions for
     the others. `within`: Only this filter may use its index."""
-    texts, others = dict(_texts(where)), _times(where)
+    texts, others = dict(texts_of(where)), times_of(where)
     resource = [(column, texts.pop(column)) for column in _RESOURCE if column in texts]
-    indexed: dict[str, _Texts] = {
+    indexed: dict[str, Texts] = {
         str(column.key): [(column, text)] for column, text in texts.items()
     }
     if len(resource) == len(_RESOURCE):
         indexed["resource"] = resource
     else:
-        others += _equal(resource, use_index=False)
+        others += equal(resource, use_index=False)
     if within is not None:
         chosen = {within: indexed.pop(within)}
         for rest in indexed.values():
-            others += _equal(rest, use_index=False)
+            others += equal(rest, use_index=False)
         return chosen, others
     return indexed, others
 
 
-def _ids(where: DecisionFilter) -> tuple[str, str | None]:
-    """Returns the first id that a decision within the times of a filter can have, and the first id
-    after those; None: there is none. Strays are not among them."""
-    earliest, latest = ID_TIMES
-    first, end = "", None
-    if where.not_before is not None and where.not_before >= earliest:
-        first = f"{floor(min(where.not_before, latest) / ID_UNIT_SECONDS) - 1:08x}"
-    if where.before is not None and where.before <= latest:
-        end = f"{floor(max(where.before, earliest) / ID_UNIT_SECONDS) + 2:08x}"
-    return first, end
-
-
-def _between(first: str, end: str | None) -> "list[ColumnElement[bool]]":
-    found: list[ColumnElement[bool]] = [_column.decision_id >= first] if first else []
-    return found if end is None else [*found, _column.decision_id < end]
-
-
 def _next_step(
-    connection: Connection, indexed: dict[str, _Texts], first: str, end: str | None
+    connection: Connection, indexed: dict[str, Texts], first: str, end: str | None
 ) -> tuple[str, str]:
     """Returns the filter whose next STEP_ROWS records reach back the farthest, and the id of the
     last of them, or `first` if there are fewer."""
@@ -383,7 +316,7 @@ def _next_step(
     for name, texts in (indexed or {"": ()}).items():
         statement = (
             select(_column.decision_id)
-            .where(*_equal(texts, use_index=True), *_between(first, end))
+            .where(*equal(texts, use_index=True), *ids_between(first, end))
             .order_by(_column.decision_id.desc())
             .offset(STEP_ROWS)
             .limit(1)
@@ -402,8 +335,8 @@ def _strays(
     """Returns the newest records that match, and whose id is not of the time of their decision."""
     id_ = _column.decision_id.concat("")  # not from the index of all ids
     statement = (
-        _SELECT.where(text(STRAY[connection.dialect.name]), *_times(where))
-        .where(*_equal(_texts(where), use_index=False))
+        _SELECT.where(text(STRAY[connection.dialect.name]), *times_of(where))
+        .where(*equal(texts_of(where), use_index=False))
         .order_by(id_.desc())
         .limit(limit)
     )

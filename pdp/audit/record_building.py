@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from pdp.audit.records import DecisionRecord
 from pdp.model import (
     Decision,
-    DecisionRecord,
     Effect,
     HttpRequest,
     Question,

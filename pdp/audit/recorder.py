@@ -18,7 +18,7 @@ import structlog
 
 from pdp.audit.counts import encode_count
 from pdp.audit.folding import Fold, Folds
-from pdp.audit.records import encode_with_key, new_salt
+from pdp.audit.records import DecisionRecord, encode_with_key, new_salt
 from pdp.audit.segments import FRAME_OVERHEAD, KIND_GAP, KIND_RECORD, check_origin
 from pdp.audit.shares import Shares
 from pdp.audit.write_queue import Entry, Item, RecordQueue, settle, wake
@@ -26,7 +26,7 @@ from pdp.audit.writer import LogWriter, Synced
 from pdp.clock import Clock, wall_clock
 from pdp.errors import AuditUnavailable, ShareExceeded
 from pdp.gauges import Gauges
-from pdp.model import DecisionRecord, Effect
+from pdp.model import Effect
 
 WAIT_SECONDS_MAX: Final = 0.25
 SEGMENT_BYTES: Final = 16 << 20

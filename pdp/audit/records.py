@@ -1,4 +1,4 @@
-"""Decision records as canonical bytes, and their ids.
+"""Decision records, their canonical bytes, and their ids.
 
 Canonical: JSON with sorted keys and without spaces; non-ASCII characters are escaped; fields that
 are None are left out, and so is the source DECIDED. A record is always one line. Equal records with
@@ -9,19 +9,70 @@ the record is erased (tombstones.py), nobody can confirm a guess of its text. Re
 versions have none.
 """
 
+import enum
 import json
 import math
 import secrets
+from dataclasses import dataclass
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
 from uuid_utils import uuid7
 
-from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, Effect, Reason, ResourceRef
 
 RECORD_BYTES_MAX = 1 << 20
 """The largest record; a reader takes anything larger for damage."""
+
+
+class AnswerSource(enum.Enum):
+    """The source of an answer. The names are those of `AnswerSource` in the contract."""
+
+    DECIDED = "decided"
+    CACHED = "cached"
+    """A sidecar served an earlier answer from its cache, within a lease."""
+    STAYED_OPEN = "stayed_open"
+    """A sidecar served an earlier answer in the fail-open window, after a lease."""
+
+    __hash__ = object.__hash__  # as of model.Effect
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision in the audit log."""
+
+    decision_id: str
+    """UUIDv7 in its canonical text form."""
+    decided_at: float
+    effect: Effect
+    reason: Reason
+    permission: str
+    caller: str
+    revision: int
+    token_fingerprint: str
+    actor: Actor | None = None
+    token_id: str | None = None
+    resource: ResourceRef | None = None
+    resource_organization_id: str | None = None
+    rule_id: str | None = None
+    grant_id: str | None = None
+    source: AnswerSource = AnswerSource.DECIDED
+    reported_by: str | None = None
+    """The caller that logged it instead of the decision point: a sidecar."""
+    request: str | None = None
+    """Method and path of a routed request, printable ASCII; never its query, which may hold
+    secrets."""
+    query: str | None = None
+    """The method of AccessQueryService; None: the record is of a decision."""
+    occurrences: int = 1
+    """How many equal denials it represents: all have its decision id."""
+    inputs: str | None = None
+    """What the decision read, as canonical JSON (`pdp.impact.inputs`), if that is recorded."""
+    last_decided_at: float | None = None
+    """When the last of them was decided; None: there is one."""
+    erased_at: float | None = None
+    """When personal data was erased from it: its text is a tombstone. None: it is complete."""
 
 
 class MalformedRecordError(ValueError):

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, select
 
 from pdp.audit.counts import Count, Counts, count_of
 from pdp.audit.destinations import Refusal, put_place, read_place
-from pdp.audit.records import MalformedRecordError, decode
+from pdp.audit.records import AnswerSource, MalformedRecordError, decode
 from pdp.audit.rollups import RecordsRepeated, Rollups, insert_counted
 from pdp.audit.rows import Row, gap_row, insert_new, payload_of, record_row
 from pdp.audit.segments import (
@@ -41,7 +41,7 @@ from pdp.clock import Clock
 from pdp.database.engine import begin_read, begin_write
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded, Violation
 from pdp.limits import REPORT_FRAMES_MAX, REPORT_RECORD_BYTES_MAX
-from pdp.model import AnswerSource, Effect, Reason
+from pdp.model import Effect, Reason
 
 AHEAD_SECONDS_MAX: Final = 60.0
 """How far in the future a record may be: it would be listed before all later decisions. The past is
@@ -258,9 +258,9 @@ def _is_unicode(payload: bytes) -> bool:
 
 
 def _is_canonical(payload: bytes) -> bool:
-    """Returns whether JSON is written as `records.encode` does. Otherwise a text could be in it
-    that no column and no reader shows (a key that comes twice), or that a search in the bytes
-    misses (an escape): an erasure would leave it there."""
+    """Returns whether JSON is written as `records.encode` does. Otherwise a record could hide text:
+    in a duplicate key, which no reader shows, or in an escape, which a search in the bytes misses.
+    An erasure would leave it there."""
     text = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":"))
     return text.encode() == payload
 

@@ -17,10 +17,9 @@ from sqlalchemy import (
     not_,
     or_,
     select,
-    text,
 )
 
-from pdp.audit.queries import DecisionFilter, conditions
+from pdp.audit.decision_filters import DecisionFilter, conditions
 from pdp.audit.rows import filterable
 from pdp.audit.segments import Log, Place
 from pdp.audit.tables import (
@@ -30,7 +29,7 @@ from pdp.audit.tables import (
     audit_holds,
     audit_records,
 )
-from pdp.database.engine import begin_read
+from pdp.database.engine import begin_read, lock_table
 from pdp.errors import AlreadyExists, InvalidRequest, NotFound, Violation
 from pdp.model import Effect, Reason
 
@@ -168,13 +167,11 @@ def prune(connection: Connection, log: Log, first: int, end: Place) -> int:
 
 def lock_retention(connection: Connection) -> None:
     """Waits for others that archive, erase or place a hold; until the end, they wait for this."""
-    if connection.dialect.name == "postgresql":
-        # On SQLite, the write lock is already held.
-        connection.execute(text("LOCK TABLE audit_holds IN SHARE ROW EXCLUSIVE MODE"))
+    lock_table(connection, "audit_holds")
 
 
 def matches(where: DecisionFilter, row: Mapping[str, Any]) -> bool:
-    """Returns whether a row matches a filter; as `queries.conditions` in SQL."""
+    """Returns whether a row matches a filter; as `decision_filters.conditions` in SQL."""
     wanted = {name: value for name, value in asdict(where).items() if value is not None}
     not_before, before = wanted.pop("not_before", None), wanted.pop("before", None)
     if not_before is not None and row["decided_at"] < not_before:

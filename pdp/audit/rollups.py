@@ -1,7 +1,7 @@
 """Counts of decisions per minute and per hour, written with the records that they count.
 
-A chart of a day must not read a million records. The counts are of the same transaction as the
-records, and only of records that are new in it: a log that is shipped twice is counted once.
+A chart of a day must not read a million records. The counts are written in the transaction of the
+records, for new records only: a log that is shipped twice is counted once.
 """
 
 from collections import Counter
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.rows import Row, insert_new
 from pdp.audit.tables import audit_records, audit_rollups
+from pdp.database.bulk import insert_into
 from pdp.model import Effect, Reason
 
 MINUTE: Final = 60
@@ -70,8 +70,7 @@ class Rollups:
         rows; in the order of the keys, so that two of them do not wait for each other."""
         if not self._minutes:
             return
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(audit_rollups)
+        statement = insert_into(connection, audit_rollups)
         total = audit_rollups.c.decisions + statement.excluded.decisions
         connection.execute(
             statement.on_conflict_do_update(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.segments import Frame, Log
+from pdp.database.bulk import insert_into
 
 _CHARACTERS_MAX: Final = 256
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
@@ -84,12 +84,6 @@ def _filterable_or_none(text: str | None) -> str | None:
     return None if text is None else filterable(text)
 
 
-def gap_payload(dropped: int, noticed_at: float) -> bytes:
-    """Encodes a gap as the recorder does."""
-    gap = {"dropped": dropped, "noticed_at": noticed_at}
-    return json.dumps(gap, separators=(",", ":")).encode("ascii")
-
-
 def gap_row(frame: Frame, log: Log) -> Row:
     """Converts a gap to a row. Raises MalformedRecordError."""
     try:
@@ -116,12 +110,10 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> boo
     """
     if not rows:
         return True
-    if connection.dialect.name == "postgresql":
-        statement = postgresql.insert(table).on_conflict_do_nothing()
-        sql = str(statement.compile(dialect=connection.dialect))
-        done = connection.exec_driver_sql(sql, list(rows))
-    else:
-        sql = str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=connection.dialect))
+    statement = insert_into(connection, table).on_conflict_do_nothing()
+    parameters: list[Any] = list(rows)
+    if connection.dialect.name == "sqlite":
         names = [column.name for column in table.columns]
-        done = connection.exec_driver_sql(sql, [tuple(row[name] for name in names) for row in rows])
-    return done.rowcount == len(rows)
+        parameters = [tuple(row[name] for name in names) for row in rows]
+    sql = str(statement.compile(dialect=connection.dialect))
+    return connection.exec_driver_sql(sql, parameters).rowcount == len(rows)

@@ -147,6 +147,12 @@ def next_frame(before: Place, kind: bytes, payload: bytes) -> Frame:
     return Frame(kind, payload, before.position, after, before.digest)
 
 
+def gap_payload(dropped: int, noticed_at: float) -> bytes:
+    """Encodes the payload of a gap: how many records were dropped, and when that was noticed."""
+    gap = {"dropped": dropped, "noticed_at": noticed_at}
+    return json.dumps(gap, separators=(",", ":")).encode("ascii")
+
+
 def encode_header(header: Header) -> tuple[bytes, bytes]:
     """Returns the first bytes of a segment, and the digest that its chain starts with."""
     payload = json.dumps(

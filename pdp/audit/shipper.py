@@ -58,8 +58,6 @@ class ShipperCounts:
     """Records that are stored at the destination."""
     failures: int
     """Passes that failed because of the destination or a file."""
-    damages: int
-    """Segments that are damaged or partly refused, and logs behind their destination."""
     failing: bool
     """Whether the last pass failed, so that records wait in segments."""
 
@@ -110,7 +108,9 @@ class Shipper:
         """Segments that are set aside for inspection and never deleted."""
         self._finished: set[Path] = set()
         """Those of them that are shipped as far as possible."""
-        self._shipped = self._failures = self._damages = 0
+        self._shipped = self._failures = 0
+        self._damages = 0
+        """Segments that are damaged or partly refused, and logs behind their destination."""
         self._failing = False
         if recorder is not None:
             recorder.on_synced(self._wake.set)
@@ -131,7 +131,7 @@ class Shipper:
     def counts(self) -> ShipperCounts:
         """Returns the counters for metrics."""
         failing = self._failing or (self._thread is not None and not self._thread.is_alive())
-        return ShipperCounts(self._shipped, self._failures, self._damages, failing)
+        return ShipperCounts(self._shipped, self._failures, failing)
 
     def waiting_bytes(self) -> int:
         """Returns the bytes on disk that are not known to be stored. For metrics."""
@@ -192,7 +192,8 @@ class Shipper:
                 return
 
     def _note(self, settled_at: float | None, *, ended: bool = False) -> None:
-        """States what is in SQL of the records that were queued before `settled_at`."""
+        """Notes for the coverage that SQL holds the records queued before `settled_at`, and the
+        losses."""
         if self._period is not None and self._recorder is not None:
             counts = self._recorder.counts()
             losses = counts.dropped + counts.failures + self._damages

@@ -146,7 +146,7 @@ def _against_previous(
 def _against_shipped(
     path: Path, start: Place, end: int | None, shipped: Place | None
 ) -> Problem | None:
-    """Checks that the segment contains the place up to which it was shipped."""
+    """Checks that the segment contains the shipped position."""
     if shipped is None or shipped.sequence != start.sequence or shipped == start:
         return None
     for item in read_frames(path, start, end):

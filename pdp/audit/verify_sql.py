@@ -2,31 +2,27 @@
 
 The rows hold the digests of their frames. So the chain can be recomputed from the rows alone,
 including the headers of segments, whose content follows from the frames before them. An attacker
-who can write SQL can also recompute every digest. That is detected only by comparison with a
-segment on disk or with the place up to which it was shipped.
+who can write SQL can also recompute every digest. Only a comparison with a segment on disk, or with
+the shipped position, detects that.
 """
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, RowMapping, Table, select
+from sqlalchemy import Engine
 
 from pdp.administration_records import MalformedAdministrationRecordError, decode
 from pdp.audit.administration_log import (
     KIND_ADMINISTRATION,
-    ORIGIN,
-    placed_records,
 )
 from pdp.audit.erasure import recorded_tombstones
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import Archived, archived_places
-from pdp.audit.rows import gap_payload, payload_of, record_row
+from pdp.audit.rows import record_row
 from pdp.audit.segments import (
-    KIND_GAP,
     KIND_RECORD,
     NO_DIGEST,
     Frame,
@@ -36,76 +32,41 @@ from pdp.audit.segments import (
     encode_header,
     next_frame,
 )
+from pdp.audit.stored_frames import KIND_COUNTS, StoredFrame, places_in, stored_frames
 from pdp.audit.tables import (
     ERASED_GRANT,
-    audit_counts,
-    audit_gaps,
-    audit_records,
-    audit_shipping,
 )
 from pdp.audit.tombstones import tombstone_of
 from pdp.database.administration_table import row_of
 from pdp.database.engine import begin_read, extended_timeouts
 
-ROWS_AT_ONCE: Final = 500
 EMPTY_SEGMENTS_MAX: Final = 10_000
 """A row that skips more segments does not belong to the log."""
 FIRST_SEGMENTS_MAX: Final = 64
 
 _OF_COUNTS: Final = frozenset(("occurrences", "last_decided_at"))
 """Columns that counts change, which only a tree covers."""
-_KIND_COUNTS: Final = b"C"
-"""A run of count frames; SQL holds only the digest of the last one."""
 
 HeaderDigests = Mapping[tuple[Log, int], bytes]
 """(log, number of a segment) -> digest of its header, of segments that are on disk."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SqlReport:
     """The result of a verification."""
 
-    logs: int
-    records: int
-    gaps: int
-    problems: int
-    unlinked: int
+    logs: int = 0
+    records: int = 0
+    gaps: int = 0
+    problems: int = 0
+    unlinked: int = 0
     """Rows whose digest could not be checked, because the row before them is missing."""
-    counts: int
+    counts: int = 0
     """Count frames. Their content is not stored, so it is not checked."""
-    changes: int
+    changes: int = 0
     """Administration records."""
-    erased: int
+    erased: int = 0
     """Records whose text was erased."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A frame as SQL holds it."""
-
-    log: Log
-    segment: int
-    position: int
-    kind: bytes
-    payload: bytes
-    digest: bytes
-    row: RowMapping
-    frames: int = 1
-
-    @property
-    def name(self) -> str:
-        what = "a gap" if self.kind == KIND_GAP else f"{self.frames} counts"
-        if self.kind == KIND_RECORD:
-            what = f"decision {self.row['decision_id']}"
-        elif self.kind == KIND_ADMINISTRATION:
-            what = f"change {self.row['number']} of revision {self.row['revision']}"
-        return f"row {self.position} ({what})"
-
-
-def shipped_places(engine: Engine) -> dict[Log, Place]:
-    """Returns how far each log was shipped. Raises DatabaseUnavailable."""
-    with begin_read(engine) as connection:
-        return _places(connection)
 
 
 def verify_sql(
@@ -121,43 +82,30 @@ def verify_sql(
     Raises:
         DatabaseUnavailable: The database does not answer.
     """
-    counts = _Counts(on_problem)
+    report = SqlReport()
+
+    def problem_in(log: Log, what: str) -> None:
+        report.problems += 1
+        on_problem(f"log {log.origin} {log.log_id}: {what}")
+
     with begin_read(engine) as connection, extended_timeouts(connection):
-        places = _places(connection)
+        places = places_in(connection)
         archived = archived_places(connection)
         tombstones = recorded_tombstones(connection)
-        logs = groupby(_frames(connection), key=lambda frame: frame.log)
+        logs = groupby(stored_frames(connection), key=lambda frame: frame.log)
         for log, frames in logs:
-            counts.logs += 1
-            walk = _Walk(log, counts, on_disk, archived.get(log), tombstones)
+            report.logs += 1
+            walk = _Walk(
+                log, report, problem_in, on_disk, archived=archived.get(log), tombstones=tombstones
+            )
             for frame in frames:
                 walk.take(frame)
             walk.end(places.pop(log, None))
         for log, place in places.items():
             here = place.position - (archived[log].end.position if log in archived else 0)
             if here > 0:
-                counts.report(log, f"all {here} rows are missing")
-    return SqlReport(
-        counts.logs,
-        counts.records,
-        counts.gaps,
-        counts.problems,
-        counts.unlinked,
-        counts.counts,
-        counts.changes,
-        counts.erased,
-    )
-
-
-class _Counts:
-    def __init__(self, on_problem: Callable[[str], None]) -> None:
-        self._on_problem = on_problem
-        self.logs = self.records = self.gaps = self.problems = self.unlinked = self.counts = 0
-        self.changes = self.erased = 0
-
-    def report(self, log: Log, what: str) -> None:
-        self.problems += 1
-        self._on_problem(f"log {log.origin} {log.log_id}: {what}")
+                problem_in(log, f"all {here} rows are missing")
+    return report
 
 
 class _Walk:
@@ -166,8 +114,10 @@ class _Walk:
     def __init__(
         self,
         log: Log,
-        counts: _Counts,
+        counts: SqlReport,
+        on_problem: Callable[[Log, str], None],
         on_disk: HeaderDigests,
+        *,
         archived: Archived | None,
         tombstones: Mapping[tuple[Log, int], set[str]],
     ) -> None:
@@ -175,6 +125,7 @@ class _Walk:
         self._tombstones = tombstones
         """Their digests, by place, as the administration records list them."""
         self._counts = counts
+        self._on_problem = on_problem
         self._on_disk = on_disk
         self._archived = archived.end.position if archived is not None else 0
         self._end = archived.end if archived is not None else Place(0, 0, 0, NO_DIGEST)
@@ -183,7 +134,7 @@ class _Walk:
         """Possible ends of that row in its segment: one, if all bytes of the segment are known; a
         few, if the length of its header is unknown; none, if rows are missing."""
 
-    def take(self, frame: _Stored) -> None:
+    def take(self, frame: StoredFrame) -> None:
         """Verifies the next row."""
         end = self._end
         if frame.position < self._archived and frame.kind == KIND_RECORD:
@@ -193,7 +144,7 @@ class _Walk:
             self._check_erasure(frame)
             self._check_columns(frame)
             return
-        if frame.kind == _KIND_COUNTS and frame.position < end.position:
+        if frame.kind == KIND_COUNTS and frame.position < end.position:
             # Runs of counts that were shipped again may overlap; the longest run comes last.
             if frame.position + frame.frames > end.position:
                 self._counts.counts += frame.position + frame.frames - end.position
@@ -212,13 +163,13 @@ class _Walk:
         # Neither the length nor the digest of an erased text is known here: the next row continues
         # the stored digest, and a tree holds that of the text.
         is_erased = self._check_erasure(frame)
-        if missing or frame.kind == _KIND_COUNTS or is_erased or not self._link(frame):
+        if missing or frame.kind == KIND_COUNTS or is_erased or not self._link(frame):
             self._offsets = []
         if missing:
             self._counts.unlinked += 1
         self._check_columns(frame)
         self._end = Place(frame.segment, 0, frame.position + frame.frames, frame.digest)
-        if frame.kind == _KIND_COUNTS:
+        if frame.kind == KIND_COUNTS:
             self._counts.counts += frame.frames
             return
         if frame.kind == KIND_RECORD:
@@ -242,7 +193,7 @@ class _Walk:
         if len(self._offsets) == 1 and 0 < newest - end.sequence <= EMPTY_SEGMENTS_MAX:
             self._compare(list(self._headers(end, self._offsets[0], newest)))
 
-    def _link(self, frame: _Stored) -> bool:
+    def _link(self, frame: StoredFrame) -> bool:
         """Returns whether a row continues the previous one, as far as that can be known. Updates
         `_offsets`."""
         end = self._end
@@ -269,7 +220,7 @@ class _Walk:
             return True
         return self._holds(frame, None)
 
-    def _candidates(self, frame: _Stored) -> Iterator[list[Place]]:
+    def _candidates(self, frame: StoredFrame) -> Iterator[list[Place]]:
         """Yields the places after the headers that may lead to the segment of a row; the segments
         between are empty."""
         end = self._end
@@ -311,13 +262,13 @@ class _Walk:
                     "rewritten"
                 )
 
-    def _holds(self, frame: _Stored, after: Place | None) -> bool:
+    def _holds(self, frame: StoredFrame, after: Place | None) -> bool:
         if after is not None and after.digest == frame.digest:
             return True
         self._report(f"{frame.name} is not what was shipped: edited, swapped or inserted")
         return False
 
-    def _check_erasure(self, frame: _Stored) -> bool:
+    def _check_erasure(self, frame: StoredFrame) -> bool:
         """Returns whether the text was erased. Checks that an administration record says so."""
         known = self._tombstones.get((frame.log, frame.position), set())
         if frame.kind != KIND_RECORD:
@@ -331,7 +282,7 @@ class _Walk:
             self._report(f"{frame.name}: its text is missing, and no change records its erasure")
         return True
 
-    def _check_columns(self, frame: _Stored) -> None:
+    def _check_columns(self, frame: StoredFrame) -> None:
         """Checks that the other columns, which filters use, agree with the record."""
         if frame.kind == KIND_ADMINISTRATION:
             self._check_change(frame)
@@ -351,7 +302,7 @@ class _Walk:
             del want["grant_id"]
         self._compare_columns(frame, want)
 
-    def _check_change(self, frame: _Stored) -> None:
+    def _check_change(self, frame: StoredFrame) -> None:
         if frame.row["record"] is None:
             return  # deleted: its frame does not hold
         try:
@@ -361,7 +312,7 @@ class _Walk:
             return
         self._compare_columns(frame, want)
 
-    def _compare_columns(self, frame: _Stored, want: Mapping[str, Any]) -> None:
+    def _compare_columns(self, frame: StoredFrame, want: Mapping[str, Any]) -> None:
         wrong = [
             name
             for name, value in want.items()
@@ -371,57 +322,4 @@ class _Walk:
             self._report(f"{frame.name}: not as its record says: {', '.join(wrong)}")
 
     def _report(self, what: str) -> None:
-        self._counts.report(self._log, what)
-
-
-# --- SQL ------------------------------------------------------------------------------------------
-
-
-def _places(connection: Connection) -> dict[Log, Place]:
-    rows = connection.execute(select(audit_shipping)).mappings()
-    return {
-        Log(row["origin"], row["log_id"]): Place(
-            row["segment"], row["byte_offset"], row["position"], bytes(row["digest"])
-        )
-        for row in rows
-    }
-
-
-def _frames(connection: Connection) -> Iterator[_Stored]:
-    """Yields all frames of all logs, each log in order."""
-    return heapq.merge(
-        _rows(connection, audit_records, KIND_RECORD, _record_payload),
-        _rows(connection, audit_gaps, KIND_GAP, _gap_payload),
-        _rows(connection, audit_counts, _KIND_COUNTS, lambda _: b""),
-        _changes(connection),
-        key=lambda frame: (frame.log, frame.position),
-    )
-
-
-def _rows(
-    connection: Connection, table: Table, kind: bytes, payload: Callable[[Any], bytes]
-) -> Iterator[_Stored]:
-    order = (table.c.origin, table.c.log_id, table.c.position, table.c.segment)
-    statement = select(table).order_by(*order).execution_options(yield_per=ROWS_AT_ONCE)
-    for row in connection.execute(statement).mappings():
-        log = Log(row["origin"], row["log_id"])
-        digest = bytes(row["digest"])
-        frames = row["frames"] if kind == _KIND_COUNTS else 1
-        stored = _Stored(log, row["segment"], row["position"], kind, payload(row), digest, row)
-        yield replace(stored, frames=frames) if frames > 1 else stored
-
-
-def _changes(connection: Connection) -> Iterator[_Stored]:
-    for row in placed_records(connection, ROWS_AT_ONCE):
-        payload = b"" if row["record"] is None else payload_of(row["record"])
-        log = Log(ORIGIN, row["log_id"])
-        digest = bytes(row["digest"])
-        yield _Stored(log, 1, row["position"], KIND_ADMINISTRATION, payload, digest, row)
-
-
-def _gap_payload(row: RowMapping) -> bytes:
-    return gap_payload(row["dropped"], row["noticed_at"])
-
-
-def _record_payload(row: RowMapping) -> bytes:
-    return payload_of(row["record"])
+        self._on_problem(self._log, what)

@@ -16,7 +16,6 @@ the pages are lost.
 """
 
 import errno
-import json
 import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -36,6 +35,7 @@ from pdp.audit.segments import (
     Place,
     create_segment,
     find_end,
+    gap_payload,
     list_segments,
     make_directory,
     new_log_id,
@@ -198,7 +198,8 @@ class LogWriter:
         descriptor = self._require_segment()
         lost = self._deleted + self._missing
         if dropped or lost > self._counted:
-            bodies = [KIND_GAP + self._encode_gap(dropped + lost - self._counted), *bodies]
+            gap = gap_payload(dropped + lost - self._counted, float(self._clock()))
+            bodies = [KIND_GAP + gap, *bodies]
         end = self.synced.place
         digest, pack = end.digest, LENGTH.pack
         parts: list[bytes] = []
@@ -223,10 +224,6 @@ class LogWriter:
             raise
         self.synced = Synced(after, closed=False)
         self._counted = lost
-
-    def _encode_gap(self, dropped: int) -> bytes:
-        gap = {"dropped": dropped, "noticed_at": float(self._clock())}
-        return json.dumps(gap, separators=(",", ":")).encode("ascii")
 
     # --- segments --------------------------------------------------------------------------------
 

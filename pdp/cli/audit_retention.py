@@ -1,6 +1,6 @@
 """`pdp audit archive | hold | holds | release`: how long records stay in SQL."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.audit_tree import Directories
-from pdp.cli.options import Config, duration_of, utc_seconds
+from pdp.cli.options import Config, duration_of, utc_seconds, utc_text
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def holds(config: Config = None) -> None:
     from pdp.cli.database import open_store
 
     for found in list_holds(open_store(_settings(config), create=False).engine):
-        placed = datetime.fromtimestamp(found.placed_at, UTC).isoformat(timespec="seconds")
+        placed = utc_text(found.placed_at)
         parts = [
             f"{name}={value}" for name, value in asdict(found.filter).items() if value is not None
         ]

@@ -1,9 +1,9 @@
 """The part of `pdp audit verify` that checks trees."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pdp.cli.options import utc_text
 from pdp.cli.output import fail, say
 
 if TYPE_CHECKING:
@@ -85,5 +85,5 @@ def _say_tree(report: "TreeReport", *, compared: bool) -> None:
             f"{report.decisions} decisions"
         )
     for name, time in report.cosigned_at.items():
-        when = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
+        when = utc_text(time)
         say(f"{report.origin}: {name} cosigned size {report.cosigned_size} at {when}")

@@ -1,4 +1,4 @@
-"""The filters of commands that read decisions, and pages of what they find, newest first."""
+"""Filters of the commands that read decisions, and the pages of their results, newest first."""
 
 import inspect
 from collections.abc import Callable, Iterator

@@ -1,6 +1,5 @@
 """`pdp diff`: how one policy differs from another, in entities or in answers."""
 
-import json
 import re
 from dataclasses import fields, replace
 from enum import StrEnum
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pdp.cli.connection import connects
-from pdp.cli.output import emit, fail, read_document, say
+from pdp.cli.output import emit_json, fail, read_document, say
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 
@@ -80,7 +79,7 @@ def diff(
             }
             for line in lines
         ]
-        emit(json.dumps(items, indent=2) + "\n")
+        emit_json(items, indent=2)
     else:
         for line in lines:
             say(line.text)

@@ -1,10 +1,9 @@
 """`pdp diff --effective`: which answers change from one policy to another."""
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from pdp.cli.output import emit, say
+from pdp.cli.output import emit_json, say
 
 if TYPE_CHECKING:
     from pdp.document import PolicyDocument
@@ -22,7 +21,7 @@ def compare_answers(old: "PolicyDocument", new: "PolicyDocument", *, as_json: bo
     worlds = World(old.over(new)), World(new.over(old))
     impact = effective_differences(*worlds, wall_clock())
     if as_json:
-        emit(json.dumps(_fields(impact), indent=2) + "\n")
+        emit_json(_fields(impact), indent=2)
     else:
         _show(impact, time.monotonic() - began)
     return bool(impact.cells or impact.not_compared)

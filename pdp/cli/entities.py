@@ -220,7 +220,7 @@ class Entities:
         return lambda entity: all(cell(entity, field) == value for field, value in wanted)
 
     def more_after(self, page_token: str, items: int) -> str:
-        """The token of what follows the first `items` of a page; empty: nothing does."""
+        """The token of the page after the first `items` of a page; empty: there are no more."""
         return str(self._page(page_token, items).next_page_token)
 
     def _page(self, page_token: str, items: int) -> Any:

@@ -1,6 +1,5 @@
 """`pdp explain`: why a running server answers a question as it does."""
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from pdp.cli.ask import Context, mapping, token_text
 from pdp.cli.connection import connects
-from pdp.cli.output import emit, say
+from pdp.cli.output import emit_json, say
 from pdp.cli.profiles import Connection
 from pdp.cli.remote import connected, method_of
 from pdp.cli.tree import tree_lines
@@ -96,7 +95,7 @@ def explain(
         from google.protobuf.json_format import MessageToDict
 
         fields = MessageToDict(response, preserving_proto_field_name=True)
-        emit(json.dumps(fields, indent=2) + "\n")
+        emit_json(fields, indent=2)
     else:
         for line in text_lines(response):
             say(line)
@@ -117,7 +116,7 @@ def _write_resource(
 
 
 def text_lines(response: "ExplainResponse") -> list[str]:
-    """The tree, in what it differs from the record, and what would allow."""
+    """The tree, its differences from the record, and the changes that would allow."""
     lines = list(tree_lines(response.tree))
     if response.HasField("recorded"):
         decided = response.recorded.decided_at.ToDatetime().isoformat(timespec="seconds")

@@ -1,13 +1,12 @@
 """`pdp lint`: what is likely a mistake in policy documents, offline."""
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pdp.cli.output import emit, fail, read_document, say, say_marked
+from pdp.cli.output import emit_json, fail, read_document, say, say_marked
 
 if TYPE_CHECKING:
     from pdp.document import Finding
@@ -54,7 +53,7 @@ def lint(
         _show(found)
     else:
         written = _sarif(found) if output is Output.SARIF else _json(found)
-        emit(json.dumps(written, indent=2) + "\n")
+        emit_json(written, indent=2)
     if refused:
         raise typer.Exit(2)
     raise typer.Exit(1 if any(_counts(finding) for _, finding in found) else 0)

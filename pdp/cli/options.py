@@ -47,6 +47,15 @@ def duration_of(text: str) -> timedelta | None:
     return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def utc_text(seconds: float) -> str:
+    """Returns a time, seconds since 1970-01-01 UTC, as ISO 8601 without a fraction.
+
+    Raises:
+        ValueError, OverflowError, OSError: It is not a time of the years 1 to 9999.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
 def utc_seconds(time: datetime | None) -> float | None:
     """Returns an option's time, which is UTC, in seconds since 1970-01-01 UTC."""
     return None if time is None else time.replace(tzinfo=UTC).timestamp()

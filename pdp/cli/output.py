@@ -73,9 +73,9 @@ def emit(text: str) -> None:
     sys.stdout.flush()
 
 
-def emit_json(fields: Mapping[str, Any]) -> None:
-    """Writes one JSON object on a line of its own, in ASCII that prints."""
-    emit(json.dumps(fields).replace("\x7f", "\\u007f") + "\n")
+def emit_json(value: Any, *, indent: int | None = None) -> None:
+    """Writes JSON in ASCII that prints: on one line, or indented."""
+    emit(json.dumps(value, indent=indent).replace("\x7f", "\\u007f") + "\n")
 
 
 def yaml_text(fields: Mapping[str, Any]) -> str:

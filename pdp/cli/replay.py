@@ -1,6 +1,5 @@
 """`pdp replay`: past decisions asked again with a candidate policy."""
 
-import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pdp.cli.options import Config, duration_of
-from pdp.cli.output import emit, fail, read_document, say
+from pdp.cli.output import emit_json, fail, read_document, say
 
 if TYPE_CHECKING:
-    from pdp.audit import DecisionLog
+    from pdp.audit import DecisionLog, DecisionRecord
     from pdp.decision import Policy
     from pdp.impact import Replay
-    from pdp.model import DecisionRecord
 
 _PAGE: Final = 1_000
 
@@ -55,7 +53,7 @@ def replay(
     log = DecisionLog(open_store(DatabaseSettings.load(config), create=False).engine)
     result = ask_again(_records(log, wall_clock() - age.total_seconds()), candidate)
     if output is Output.JSON:
-        emit(json.dumps(_fields(result), indent=2) + "\n")
+        emit_json(_fields(result), indent=2)
     else:
         _show(result)
     raise typer.Exit(1 if result.flipped else 0)

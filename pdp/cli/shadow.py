@@ -1,14 +1,12 @@
 """`pdp shadow`: a candidate policy that decides beside the real one."""
 
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pdp.cli.options import Config
-from pdp.cli.output import HELP_STYLE, emit, fail, read_document, say
+from pdp.cli.options import Config, utc_text
+from pdp.cli.output import HELP_STYLE, emit_json, fail, read_document, say
 
 if TYPE_CHECKING:
     from pdp.facts import ShadowReport, ShadowStore
@@ -100,7 +98,7 @@ def report(
                 for flip in flips
             ],
         }
-        emit(json.dumps(fields, indent=2) + "\n")
+        emit_json(fields, indent=2)
     else:
         say(_named(found))
         for flip in flips:
@@ -122,7 +120,7 @@ def report(
 
 def _named(found: "ShadowReport") -> str:
     """The candidate that a report is about: somebody else may have set another one since."""
-    set_at = datetime.fromtimestamp(found.candidate.set_at, UTC).isoformat(timespec="seconds")
+    set_at = utc_text(found.candidate.set_at)
     return f"candidate {found.candidate.id}, set {set_at}"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pdp.cli.ask import token_text
-from pdp.cli.options import Config
+from pdp.cli.options import Config, utc_text
 from pdp.cli.output import HELP_STYLE, emit, note, say, say_marked, waiting, warn
 
 if TYPE_CHECKING:
@@ -167,10 +167,9 @@ def _claim_lines(claims: Mapping[str, Any], now: float) -> Iterator[str]:
 
 
 def _time(value: Any, now: float) -> str:
-    from datetime import UTC, datetime
 
     try:
-        when = datetime.fromtimestamp(float(value), UTC).isoformat(timespec="seconds")
+        when = utc_text(float(value))
     except (TypeError, ValueError, OverflowError, OSError):
         return f"{_shown(value)}, which is no time"
     seconds = float(value) - now

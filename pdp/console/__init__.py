@@ -9,8 +9,8 @@ Invariants:
    most. It begins with a verified session token of Clerk or with a one-time link.
 3. A POST needs the origin of the console, and a value that follows from the secret in the cookie.
 4. Nothing is computed here: pages show what the rooms below answer.
-5. A session that is limited to one organization sees pages that are made for that (`tenant.py`);
-   every other page is refused by the decision itself (ADR 40).
+5. A session that is limited to one organization sees only the pages made for it (`tenant.py`). The
+   decision itself refuses every other page (ADR 40).
 6. Only `pages/campaigns.py` writes: campaigns and verdicts, for POSTs of users with console:review.
 7. What people or tokens wrote is text: templates escape it, and controls are visible.
 

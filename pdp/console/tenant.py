@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from pdp.administration_records import AdministrationRecord, Values
-from pdp.audit import DecisionFilter, DecisionLog, Listed
-from pdp.model import DecisionRecord, InOrganization, ResourceRef, UserFacts
+from pdp.audit import DecisionFilter, DecisionLog, DecisionRecord, Listed
+from pdp.model import InOrganization, ResourceRef, UserFacts
 from pdp.reviews import CONSOLE_REVIEWER
 
 _KINDS: Final = {

@@ -153,6 +153,15 @@ def begin_poll(connection: Connection, *, write: bool = False) -> Iterator[None]
         yield
 
 
+def lock_table(connection: Connection, table: str) -> None:
+    """Waits for others that have called this for the table; they wait until this transaction ends.
+
+    Readers do not wait. On SQLite, the write lock is already held.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+
+
 def overwrite_deleted(connection: Connection) -> None:
     """Lets SQLite overwrite what this connection deletes: free pages would keep it."""
     if connection.dialect.name == "sqlite":

@@ -1,7 +1,7 @@
 """Whether stored values alone settle a decision: whatever token and request ask it.
 
-Evaluates the conditions partially: an expression that reads the token's session facts, the context
-or an attribute that is not stored may have any value; the others have the value that they have now.
+Evaluates the conditions partially. An expression that reads the token's session facts, the context,
+or an attribute that is not stored may have any value. All others have their current value.
 """
 
 import enum

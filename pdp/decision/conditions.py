@@ -97,14 +97,12 @@ class Condition:
     a compilation.
     """
 
-    __slots__ = ("_acceptable", "_program", "reads_now", "reads_resource", "source")
+    __slots__ = ("_acceptable", "_program", "reads_now", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.reads_now = False
         """Whether it may read the time; known after the compilation."""
-        self.reads_resource = False
-        """Whether it reads the resource; known after the compilation."""
         self._program: Program | ConditionInvalid | None = None
         self._acceptable = False
 
@@ -184,9 +182,6 @@ class Condition:
                 program = error.with_traceback(None)
             if isinstance(program, Program):
                 self.reads_now = any(read.name == "now" for read in program.reads)
-                self.reads_resource = any(
-                    read.name.startswith("resource.") for read in program.reads
-                )
             self._program = program
         return program
 

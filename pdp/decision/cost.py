@@ -57,7 +57,7 @@ class Size(NamedTuple):
         return self.inner or SCALAR
 
     def iterated(self) -> "Size":
-        """The size of what a loop visits: the elements of a list, the keys of a map."""
+        """The size of one item that a loop visits: an element of a list, or a key of a map."""
         if self.fields is None or isinstance(self.fields, _Anywhere):
             return self.element()
         return Size(max(map(len, self.fields), default=0) * _CHARACTER_BYTES_MAX)
@@ -196,7 +196,7 @@ def estimate_of(tree: Tree, expression: bytes) -> Estimate:
         case Kind.COMPREHENSION:
             return _comprehension(node, tree)
         case Kind.CALL:
-            return _call(node, [estimate_of(tree, part) for part in node.inner], tree)
+            return _call(node, [estimate_of(tree, part) for part in node.inner])
     return _collection([estimate_of(tree, part) for part in node.inner])
 
 
@@ -257,7 +257,7 @@ def _comprehension(node: Node, tree: Tree) -> Estimate:
     return comprehension
 
 
-def _call(node: Node, operands: Sequence[Estimate], tree: Tree) -> Estimate:
+def _call(node: Node, operands: Sequence[Estimate]) -> Estimate:
     name = node.name
     if name == "matches":
         return _matching(operands[0], read(node.inner[-1]))

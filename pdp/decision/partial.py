@@ -35,9 +35,10 @@ from pdp_filters.ir import absent, every, some
 
 from pdp import limits
 from pdp.decision.conditions import Condition
-from pdp.decision.evaluate import actor_values, reach_of
+from pdp.decision.evaluate import reach_of
 from pdp.decision.fast_path import Values
 from pdp.decision.forms import Forms, Unexpressed
+from pdp.decision.outcomes import actor_values
 from pdp.decision.policy import CONSOLE, CONSOLE_VIEW, TENANT_CONSOLE, reaches_console
 from pdp.decision.principal import (
     ANY_ORGANIZATION,

@@ -72,7 +72,7 @@ _OF_ACTOR: Final = frozenset(
         "attributes",
     )
 )
-"""What a filter may read of an actor that is not known yet: what the database says of them."""
+"""What a filter may read of an actor who is not known yet: the facts in the database."""
 
 _Case = tuple[Filter, Operand]
 """A filter of the case, and the operand in that case."""

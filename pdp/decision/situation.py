@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, NamedTuple
 
-from pdp.decision.evaluate import Judge, Outcomes, decide, judge_rules
+from pdp.decision.evaluate import Judge, decide, judge_rules
+from pdp.decision.outcomes import Outcomes
 from pdp.decision.policy import Policy
 from pdp.decision.principal import Candidates, Principal, resolve_principal
 from pdp.model import (

@@ -36,7 +36,7 @@ class Option(NamedTuple):
     change: Change
     situation: Situation
     towards: Condition | None = None
-    """The condition that the change brings nearer to what is wanted."""
+    """The condition that the change helps to reach its wanted result."""
 
 
 # --- users and resources --------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from typing import Final
 
 from pdp.decision.condition_changes import proposals_of
 from pdp.decision.conditions import Condition
-from pdp.decision.evaluate import Outcomes, decide, judge_rules
+from pdp.decision.evaluate import decide, judge_rules
+from pdp.decision.outcomes import Outcomes
 from pdp.decision.principal import Candidates, Principal
 from pdp.model import Decision, Effect, Factor, Question, Reason, ResourceFacts, StepUp
 

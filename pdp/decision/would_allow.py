@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 
 from pdp.decision.condition_changes import Path, distance, proposals_of
 from pdp.decision.conditions import Condition, Parts
-from pdp.decision.evaluate import Judge, Outcomes, judge_rules
+from pdp.decision.evaluate import Judge, judge_rules
 from pdp.decision.explanation import Change, ChangeKind
+from pdp.decision.outcomes import Outcomes
 from pdp.decision.principal import (
     Candidate,
     Candidates,

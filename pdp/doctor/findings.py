@@ -19,7 +19,7 @@ class Finding:
 
     verdict: Verdict
     subject: str
-    """What was checked: the name of the setting, if it is one."""
+    """The subject of the check: the name of the setting, if it is a setting."""
     message: str
     advice: str = ""
     """What to do; empty: nothing."""

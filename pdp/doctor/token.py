@@ -243,7 +243,7 @@ def _known(actor: Actor, settings: Settings, store: Store) -> Iterator[Finding]:
         return
     yield _user(actor, user, status, settings)
     if user is not None and facts is not None:
-        yield from _session_and_membership(actor, facts, settings)
+        yield from _session_and_membership(actor, facts)
 
 
 def _user(actor: Actor, user: User | None, status: ClerkStatus, settings: Settings) -> Finding:
@@ -266,9 +266,7 @@ def _user(actor: Actor, user: User | None, status: ClerkStatus, settings: Settin
     return fine(subject, "is known and not disabled")
 
 
-def _session_and_membership(
-    actor: Actor, facts: UserFacts, settings: Settings
-) -> Iterator[Finding]:
+def _session_and_membership(actor: Actor, facts: UserFacts) -> Iterator[Finding]:
     if actor.session_id in facts.revoked_sessions:
         yield failed("session", "was revoked or has ended: SESSION_REVOKED", "sign in again")
     organization_id = actor.organization_id

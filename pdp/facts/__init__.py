@@ -7,9 +7,9 @@ Out: entities (`Store`), and all facts that a decision needs (`Replica.view`), a
 Never: tokens, conditions, decisions. Facts are cached, decisions are not.
 
 Invariants:
-1. The first statement of every write raises the revision, a single row. Every write records what
-   it touched in `changes`, and in `administration_records` from what to what, and who did it. The
-   lock on the row makes the order of revisions the order of commits.
+1. The first statement of every write raises the revision, a single row. Every write lists the keys
+   that it touched in `changes`, and records old values, new values and the author in
+   `administration_records`. The lock on the row makes the order of revisions the order of commits.
 2. Facts of one view are read in one snapshot of the database.
 3. A value that was read at revision n is not cached if a later revision was applied meanwhile
    (`snapshot.py` documents the caches: their keys, rules and invalidation).

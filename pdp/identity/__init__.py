@@ -18,8 +18,8 @@ Invariants:
 - The library verifies the signature; every claim is checked here, with a reason for each, and times
   are compared as Clerk does: expired if exp <= now - skew, not yet valid if nbf > now + skew or
   iat > now + skew.
-- Refusals are never cached. A cached token is returned only while it is valid by time and the key
-  that verified it is still the issuer's key of that kid.
+- Refusals are never cached. A cached token is returned only while its times are valid and its kid
+  still names the key that verified it.
 - A fetched key set is used until a better one arrives; unknown kids cause at most one fetch per
   cooldown and issuer, however many tokens name them.
 """

@@ -1,4 +1,4 @@
-"""What a candidate policy would change: for all users, for past decisions, for those of now.
+"""The effects of a candidate policy: on all users, on past decisions, and on current decisions.
 
 In: two worlds (`effective_differences`), or a candidate policy and decisions.
 Out: counts and examples of answers that differ.

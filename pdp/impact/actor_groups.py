@@ -1,8 +1,8 @@
 """Groups actors so that one decision serves for many.
 
-Actors of one class have equal grants, except for those in other organizations and on resources.
-What ties an actor to single resources is their place: an actor whose place has no mark of a
-resource gets the same answer for it as all such actors of the class.
+Actors of one class have equal grants, except for those in other organizations and on resources. An
+actor's place ties them to single resources. All actors of a class whose places have no mark of a
+resource get the same answer for it.
 """
 
 from collections.abc import Callable, Iterable, Sequence

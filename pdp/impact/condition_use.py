@@ -1,4 +1,4 @@
-"""What the conditions of a permission read, so that users and resources can be grouped by it."""
+"""The values that the conditions of a permission read; users and resources are grouped by them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
+from pdp.audit import DecisionRecord
 from pdp.decision import Policy, Principal, Situation
 from pdp.decision.evaluate import applicable
 from pdp.decision.principal import IN_ORGANIZATION, grants_elsewhere, grants_on_resources
@@ -18,7 +19,6 @@ from pdp.impact.redaction import Redaction
 from pdp.model import (
     EVERYWHERE,
     Attributes,
-    DecisionRecord,
     Grant,
     InOrganization,
     OnResource,

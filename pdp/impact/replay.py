@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from pdp.audit import DecisionRecord
 from pdp.decision import Account, Policy, account_of, build_policy
 from pdp.impact.inputs import InputsUnusable, Recorded, recorded
-from pdp.model import Decision, DecisionRecord, Effect, Reason
+from pdp.model import Decision, Effect, Reason
 
 EXAMPLES_MAX: Final = 3
 GROUPS_MAX: Final = 10_000

@@ -75,8 +75,6 @@ class Shadow:
         self._count = count
         self._active: _Active | None = None
         self._refused = ""
-        self.problem: str | None = None
-        """Why the stored candidate is not used; None: it is, or there is none."""
         self._queue: deque[_Sampled] = deque()
         # Each is written by one thread only: the event loop, and that of the shadow.
         self._dropped = 0
@@ -93,16 +91,6 @@ class Shadow:
             failed="shadow_not_current",
             at_end=self._write,
         )
-
-    @property
-    def is_active(self) -> bool:
-        """Whether there is a candidate that decides."""
-        return self._active is not None
-
-    @property
-    def waiting(self) -> int:
-        """How many questions wait."""
-        return len(self._queue)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -208,7 +196,7 @@ class Shadow:
         known = "" if active is None else active.candidate.id
         candidate = self._store.read(known)
         if candidate is None:
-            self._active = self.problem = None
+            self._active = None
         elif candidate.id not in (known, self._refused):
             self._queue.clear()
             self._counts, self._flips = ShadowCounts(), {}
@@ -216,10 +204,10 @@ class Shadow:
                 policy = policy_of(candidate.document)
             except (InvalidPolicy, ValueError) as error:
                 # Another version wrote it.
-                self._active, self._refused, self.problem = None, candidate.id, str(error)
+                self._active, self._refused = None, candidate.id
                 _log.error("shadow_candidate_refused", error=str(error))
                 return
-            self._active, self.problem = _Active(candidate, policy), None
+            self._active = _Active(candidate, policy)
             _log.info("shadow_candidate_active", candidate=candidate.id, sample=candidate.sample)
 
     def _write(self) -> None:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select
@@ -18,6 +17,7 @@ from pdp import names
 from pdp.administration_records import Author, Source
 from pdp.audit import new_decision_id
 from pdp.clock import Clock
+from pdp.database.bulk import batches
 from pdp.errors import (
     AlreadyExists,
     CallerNotAllowed,
@@ -185,7 +185,7 @@ class Campaigns:
                 }
                 for number, grant in enumerate(grants, 1)
             )
-            while batch := list(islice(rows, _BATCH_ROWS)):
+            for batch in batches(rows, _BATCH_ROWS):
                 transaction.connection.execute(insert(review_items), batch)
             transaction.mark_written()
         return campaign

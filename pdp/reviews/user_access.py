@@ -10,21 +10,13 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from pdp.access_queries import sessions_of, unknown_token
-from pdp.audit import Recorder, new_decision_id
+from pdp.audit import DecisionRecord, Recorder, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import AccessPaths, access_paths, resolve_principal
 from pdp.errors import LimitExceeded
 from pdp.facts import Replica, Survey, View
-from pdp.model import (
-    DecisionRecord,
-    Effect,
-    OnResource,
-    Reason,
-    Resource,
-    ResourceRef,
-    UserFacts,
-)
+from pdp.model import Effect, OnResource, Reason, Resource, ResourceRef, UserFacts
 
 LOOKED_AT_MAX: Final = 1_000
 """Permissions, each in an organization and on a resource, that one page looks at."""
@@ -74,9 +66,9 @@ class UserAccessQueries:
     async def of_user(
         self, user_id: str, caller: str, *, size: int, after: Row | None
     ) -> UserAccessPage:
-        """Returns one page of what a user may do: for each organization in which they may act, and
-        for none, each declared permission in general; and on each resource with a grant to them or
-        to their organization role, the permissions of its type.
+        """Returns one page of a user's access. It lists each declared permission in general, for
+        each organization that the user may act in and for no organization. It also lists the
+        permissions on each resource with a grant to the user or to their organization role.
 
         Raises:
             errors.LimitExceeded: Grants to an organization role name over RESOURCES_MAX resources.

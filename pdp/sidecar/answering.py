@@ -16,13 +16,13 @@ from google.protobuf.message import Message
 from pdp_client.cache import DecisionCache, Fresh, Given, key_of
 from pdpapi.v1.core_pb2 import ANSWER_SOURCE_STAYED_OPEN, DECISION_DENY
 
-from pdp.audit import Recorder, new_decision_id
+from pdp.audit import AnswerSource, DecisionRecord, Recorder, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.waiting import in_pool
 from pdp.errors import LimitExceeded
 from pdp.gauges import Gauges
 from pdp.limits import BATCH_ITEMS_MAX
-from pdp.model import AnswerSource, DecisionRecord, Effect, ResourceRef
+from pdp.model import Effect, ResourceRef
 from pdp.settings import SidecarSettings
 from pdp.sidecar.exchanges import BATCH, CHECK, REASONS, CachedAnswer, Exchange, actor_of
 from pdp.sidecar.upstreams import NoAnswer, Upstreams

@@ -10,7 +10,7 @@ Invariants:
 - Records are delivered in the order of the log. One batch is in flight at a time.
 - A record is one line in every format, whatever its texts contain.
 - Memory is bounded by two pages of records, however slow the destination is.
-- What a destination refuses permanently is set aside in a file and counted, never dropped.
+- Records that a destination refuses permanently are set aside in a file and counted, never dropped.
 
 Never: opens the database, decides, sees a token, sends anything in clear text beyond loopback.
 """

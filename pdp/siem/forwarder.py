@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.5
 COUNT_SECONDS: Final = 10.0
-"""Between two counts of what waits at the server, while there is more to read."""
+"""Between two counts of the records that wait at the server, while there are more to read."""
 RETRY_SECONDS: Final = (0.2, 30.0)
 STOP_SECONDS_MAX: Final = 10.0
 

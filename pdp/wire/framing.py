@@ -97,9 +97,9 @@ def inflate(data: bytes, bytes_max: int) -> bytes:
     return content
 
 
-def framed(message: bytes, flags: int = 0) -> bytes:
+def framed(message: bytes) -> bytes:
     """A message with its prefix, not compressed."""
-    return _PREFIX.pack(flags, len(message)) + message
+    return _PREFIX.pack(0, len(message)) + message
 
 
 def status_headers(refusal: Refusal) -> Headers:

@@ -23,24 +23,28 @@ Answerer = Callable[[Any, Caller], Coroutine[Any, Any, Message]]
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """A unary RPC."""
-
+class _Rpc:
     service: str
     """Full name of the service, e.g. `pdpapi.v1.PolicyDecisionService`."""
     name: str
     access: Access
     request: type[Message]
-    answer: Answerer
-    request_bytes_max: int
-    in_place_of: Callable[[Exception], Message | None] | None = None
-    """The message that replaces an error's status, if a client could take the status for an allow.
-    """
 
     @property
     def path(self) -> str:
         """The HTTP `:path`, exactly."""
         return f"/{self.service}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Method(_Rpc):
+    """A unary RPC."""
+
+    answer: Answerer
+    request_bytes_max: int
+    in_place_of: Callable[[Exception], Message | None] | None = None
+    """The message that replaces an error's status, if a client could take the status for an allow.
+    """
 
 
 class Subscription(Protocol):
@@ -61,39 +65,21 @@ class Subscription(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamMethod:
+class StreamMethod(_Rpc):
     """An RPC that answers a request with a stream."""
 
-    service: str
-    name: str
-    access: Access
-    request: type[Message]
     open: Callable[[Any, Caller], Subscription]
     listen: Callable[[Callable[[], None]], None]
     """Registers a function to call, from any thread, when streams may have messages."""
     request_bytes_max: int
 
-    @property
-    def path(self) -> str:
-        """The HTTP `:path`, exactly."""
-        return f"/{self.service}/{self.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class DialogMethod:
+class DialogMethod(_Rpc):
     """An RPC that answers each message of a stream with a message (server reflection)."""
 
-    service: str
-    name: str
-    access: Access
-    request: type[Message]
     answer: Callable[[Any], Message]
     request_bytes_max: int
-
-    @property
-    def path(self) -> str:
-        """The HTTP `:path`, exactly."""
-        return f"/{self.service}/{self.name}"
 
 
 AnyMethod: TypeAlias = Method | StreamMethod | DialogMethod

@@ -12,9 +12,11 @@ from sqlalchemy import Engine, event
 from pdp.administration_records import AdministrationRecord, Author, Source
 from pdp.administrator import Administrator
 from pdp.audit import (
+    AnswerSource,
     Cursor,
     DecisionFilter,
     DecisionLog,
+    DecisionRecord,
     Destination,
     Frame,
     Gap,
@@ -33,7 +35,7 @@ from pdp.audit.transparency.verification import verify_tree
 from pdp.database.engine import open_engine
 from pdp.errors import AuditUnavailable, DatabaseUnavailable, PdpError
 from pdp.facts import Store
-from pdp.model import AnswerSource, DecisionRecord, Effect, Permission, Reason
+from pdp.model import Effect, Permission, Reason
 from tests.kit import soak
 from tests.kit.audit.logs import write_log
 from tests.kit.audit.records import decision_record
@@ -127,7 +129,7 @@ class Member:
         self._recorder.stop()
         self._flaky.failing = False
         self._shipper.ship()
-        assert self._shipper.counts().damages == 0
+        assert not list(self.directory.glob("*/*.kept"))
 
     def _start(self) -> None:
         self._recorder = Recorder(self.directory, "member", segment_bytes=50_000)

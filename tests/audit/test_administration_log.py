@@ -9,7 +9,7 @@ from pdp.administration_records import Author, Source
 from pdp.administrator import Administrator
 from pdp.audit import AdministrationLog, ChangeFilter, DecisionLog, append_records, verify_sql
 from pdp.audit import administration_log as module
-from pdp.audit.queries import DecisionFilter
+from pdp.audit.decision_filters import DecisionFilter
 from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import DatabaseUnavailable
 from pdp.facts import Store, renew_epoch

@@ -4,10 +4,19 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine
 
-from pdp.audit import KIND_RECORD, Log, Place, SqlDestination, Unusual, encode, find_anomalies
+from pdp.audit import (
+    KIND_RECORD,
+    DecisionRecord,
+    Log,
+    Place,
+    SqlDestination,
+    Unusual,
+    encode,
+    find_anomalies,
+)
 from pdp.audit.rollups import HOUR
 from pdp.audit.segments import Frame, next_frame
-from pdp.model import Actor, DecisionRecord, Effect, Reason
+from pdp.model import Actor, Effect, Reason
 from tests.kit.audit.logs import ORIGIN
 from tests.kit.audit.records import decision_record
 

@@ -8,9 +8,9 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import Engine, event
 
-from pdp.audit import FindingPage, Findings, Window
+from pdp.audit import AnswerSource, FindingPage, Findings, Window
 from pdp.database.engine import begin_read
-from pdp.model import Actor, AnswerSource, ResourceRef
+from pdp.model import Actor, ResourceRef
 from tests.kit import soak
 from tests.kit.reviews import logs
 from tests.kit.reviews.logs import (

@@ -13,8 +13,10 @@ from sqlalchemy import Engine, select
 from pdp.audit import (
     KIND_GAP,
     KIND_RECORD,
+    AnswerSource,
     DecisionFilter,
     DecisionLog,
+    DecisionRecord,
     Log,
     Place,
     Recorder,
@@ -31,7 +33,7 @@ from pdp.audit.segments import next_frame, segment_path
 from pdp.audit.tables import audit_counts, audit_gaps
 from pdp.database.engine import begin_read
 from pdp.errors import AuditUnavailable
-from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, Effect, Reason, ResourceRef
 from tests.kit.audit.logs import ORIGIN, frames_of, ids_of, occurrences_of
 from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run

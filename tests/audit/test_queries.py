@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from pdp.audit import (
     DecisionFilter,
     DecisionLog,
+    DecisionRecord,
     Listed,
     Recorder,
     Shipper,
@@ -19,7 +20,7 @@ from pdp.audit.records import first_id_at
 from pdp.audit.tables import STRAY
 from pdp.database.engine import begin_read
 from pdp.errors import NotFound
-from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, Effect, Reason, ResourceRef
 from tests.kit import soak
 from tests.kit.audit.records import decision_record
 from tests.kit.reviews.logs import store_records

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.audit import MalformedRecordError, decode, encode, new_decision_id
+from pdp.audit import (
+    AnswerSource,
+    DecisionRecord,
+    MalformedRecordError,
+    decode,
+    encode,
+    new_decision_id,
+)
 from pdp.audit.records import encode_with_key, new_salt
-from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, Effect, Reason, ResourceRef
 from tests.kit.audit.records import decision_record
 
 texts = st.text(st.characters(), max_size=20)  # surrogates and NUL included

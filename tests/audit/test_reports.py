@@ -14,8 +14,10 @@ from pdp.audit import (
     KIND_GAP,
     KIND_RECORD,
     AdministrationLog,
+    AnswerSource,
     DecisionFilter,
     DecisionLog,
+    DecisionRecord,
     Log,
     Place,
     Recorder,
@@ -32,7 +34,7 @@ from pdp.database.engine import begin_read, begin_write, open_engine
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded
 from pdp.facts import Store
 from pdp.limits import MESSAGE_BYTES_MAX, REPORT_FRAMES_MAX
-from pdp.model import AnswerSource, DecisionRecord, Effect, Reason
+from pdp.model import Effect, Reason
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.convert.pages import Pages
 from pdp.wire.services.audit import audit_methods

@@ -8,14 +8,25 @@ from random import Random
 import pytest
 from sqlalchemy import Engine, delete, select
 
-from pdp.audit import KIND_GAP, KIND_RECORD, Log, Place, Reports, SqlDestination, Statistics, encode
+from pdp.audit import (
+    KIND_GAP,
+    KIND_RECORD,
+    AnswerSource,
+    DecisionRecord,
+    Log,
+    Place,
+    Reports,
+    SqlDestination,
+    Statistics,
+    encode,
+)
 from pdp.audit.counts import encode_count
 from pdp.audit.rollups import DIMENSIONS, HOUR, MINUTE
 from pdp.audit.segments import Frame, next_frame
 from pdp.audit.tables import audit_records, audit_rollups
 from pdp.database.engine import begin_read, begin_write
 from pdp.database.migrations.versions import rev_0013_console
-from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason
+from pdp.model import Actor, Effect, Reason
 from tests.kit.audit.logs import ORIGIN
 from tests.kit.audit.records import decision_record
 

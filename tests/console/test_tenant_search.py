@@ -6,10 +6,10 @@ from random import Random
 import pytest
 from sqlalchemy import Engine
 
-from pdp.audit import DecisionFilter, DecisionLog, queries
+from pdp.audit import DecisionFilter, DecisionLog, DecisionRecord, queries
 from pdp.console import tenant
 from pdp.console.tenant import decisions_of, search_decisions
-from pdp.model import Actor, DecisionRecord, ResourceRef
+from pdp.model import Actor, ResourceRef
 from tests.kit import soak
 from tests.kit.reviews.logs import NOW, record_at, store_records
 

@@ -9,17 +9,9 @@ from pdpapi.v1 import audit_service_pb2, core_pb2
 from pdpapi.v1.administration_service_pb2 import RevokeSessionRequest
 from pdpapi.v1.decision_service_pb2 import CheckRequest, CheckResponse
 
+from pdp.audit import DecisionRecord
 from pdp.document import Asked
-from pdp.model import (
-    Actor,
-    Decision,
-    DecisionRecord,
-    Effect,
-    Question,
-    Reason,
-    Resource,
-    ResourceRef,
-)
+from pdp.model import Actor, Decision, Effect, Question, Reason, Resource, ResourceRef
 from pdp.wire.convert.attributes import struct_of
 from tests.kit.decision.cases import Answer, Case, load_cases, run_case
 from tests.kit.server import Stubs, running_server, token_of

@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from pdp.audit import build_records, decode, encode, new_decision_id
+from pdp.audit import AnswerSource, DecisionRecord, build_records, decode, encode, new_decision_id
 from pdp.decision import Policy, resolve_principal
 from pdp.document import Asked, PolicyDocument, World
 from pdp.impact import Redaction, inputs_of, replay
 from pdp.impact.inputs import INPUTS_BYTES_MAX
 from pdp.model import (
     Actor,
-    AnswerSource,
     Decision,
-    DecisionRecord,
     Effect,
     Grant,
     Permission,

@@ -18,7 +18,7 @@ from pdpapi.v1.audit_service_pb2 import ListDecisionsRequest
 from pdpapi.v1.core_pb2 import ResourceRef as PbRef
 
 from examples.company import ANALYST, Company, company, history, write_history
-from pdp.audit import KIND_RECORD, encode
+from pdp.audit import KIND_RECORD, DecisionRecord, encode
 from pdp.audit.transparency import new_key_file
 from pdp.clock import wall_clock
 from pdp.console import sign_in_link
@@ -27,7 +27,6 @@ from pdp.database.engine import open_engine
 from pdp.facts.store.console_secrets import ConsoleSecrets
 from pdp.model import (
     Actor,
-    DecisionRecord,
     Effect,
     Grant,
     InOrganization,

@@ -8,11 +8,11 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import Engine, insert
 
-from pdp.audit import Findings, Missing
+from pdp.audit import DecisionRecord, Findings, Missing
 from pdp.audit.tables import audit_periods
 from pdp.database.engine import begin_write
 from pdp.facts import Store
-from pdp.model import DecisionRecord, Grant, InOrganization, Membership, Role, ToUser
+from pdp.model import Grant, InOrganization, Membership, Role, ToUser
 from pdp.reviews import GrantFindingPage, GrantReviews
 from tests.kit import soak
 from tests.kit.facts.writing import write

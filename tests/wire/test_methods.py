@@ -18,6 +18,7 @@ from pdpapi.v1 import (
 )
 
 from pdp import model
+from pdp.audit import AnswerSource
 from pdp.facts import ChangeKind
 from pdp.wire import (
     Watchers,
@@ -135,7 +136,7 @@ def test_the_enums_of_the_contract_are_those_of_the_model() -> None:
     assert names(core_pb2.DecisionReason, "DECISION_REASON_") == {r.name for r in model.Reason}
     assert names(core_pb2.Decision, "DECISION_") == {e.name for e in model.Effect}
     assert names(core_pb2.DenialKind, "DENIAL_KIND_") == {k.name for k in model.DenialKind}
-    sources = {source.name for source in model.AnswerSource} - {"DECIDED"}
+    sources = {source.name for source in AnswerSource} - {"DECIDED"}
     assert names(core_pb2.AnswerSource, "ANSWER_SOURCE_") == sources
 
 

@@ -6,8 +6,6 @@ Only this module imports pyarrow, which is an extra.
 """
 
 import json
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +16,7 @@ from pdp.audit.segments import make_directory
 from pdp.audit.transparency.archives import RECORDS, SUFFIX, copy_path, locked
 from pdp.audit.transparency.files import sync_file
 from pdp.audit.transparency.proofs import read_lines
+from pdp.database.bulk import batches
 
 ROWS_AT_ONCE: Final = 10_000
 _TEXTS: Final = (
@@ -57,17 +56,12 @@ def write_copies(target: Path) -> int:
             new = copy.with_name(copy.name + ".new")
             rows = map(_row, read_lines(path))
             with ParquetWriter(new, SCHEMA, compression="zstd") as writer:
-                for batch in _batches(rows):
+                for batch in batches(rows, ROWS_AT_ONCE):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
             sync_file(new)
             new.rename(copy)
             count += 1
     return count
-
-
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while batch := list(islice(rows, ROWS_AT_ONCE)):
-        yield batch
 
 
 def _row(line: bytes) -> dict[str, Any]:

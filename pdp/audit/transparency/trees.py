@@ -4,9 +4,9 @@
     <origin>/tree/<name>/cosigned        the newest one that a witness cosigned; see `witnesses`
     <origin>/tree/<name>/tile/...        see `tiles`
 
-A tree is one log from some position on. Another tree begins, and names the last checkpoint of the
-tree before in its first entry, when the log is another one, when frames are missing that no tree
-has read, or when a published checkpoint shows that this tree was restored from a backup.
+A tree is one log from some position on. A new tree begins if the log is a new one, if frames are
+missing that no tree has read, or if a published checkpoint shows that this tree was restored from a
+backup. Its first entry names the last checkpoint of the tree before.
 """
 
 import os

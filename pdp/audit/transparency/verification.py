@@ -16,12 +16,13 @@ from pdp.audit.administration_log import (
 from pdp.audit.counts import count_of
 from pdp.audit.records import MalformedRecordError
 from pdp.audit.retention import archived_position
-from pdp.audit.rows import gap_payload, payload_of
+from pdp.audit.rows import payload_of
 from pdp.audit.segments import (
     KIND_GAP,
     KIND_RECORD,
     DamagedSegmentError,
     Log,
+    gap_payload,
     list_segments,
     read_header,
 )

@@ -2,13 +2,13 @@
 
 from typing import Any, Final
 
-from pdp.audit import ChangeFilter, DecisionFilter, Listed
+from pdp.audit import ChangeFilter, DecisionFilter, DecisionRecord, Listed
 from pdp.console.pages.inputs import choice_of, next_page, rule_steps, time_of
 from pdp.console.parts import ConsoleParts, Page, Shown, Visit
 from pdp.console.tenant import decisions_of, search_decisions
 from pdp.errors import InvalidRequest, NotFound, RequestError
 from pdp.explainer import Explained
-from pdp.model import DecisionRecord, Effect, Reason
+from pdp.model import Effect, Reason
 
 PAGE_ROWS: Final = 50
 CLOCKS_DIFFER_SECONDS: Final = 5.0

@@ -95,8 +95,8 @@ async def user(parts: ConsoleParts, visit: Visit) -> Shown:
 
 
 async def _answers(parts: ConsoleParts, visit: Visit, user_id: str) -> dict[str, Any]:
-    """What the user may do on the resource that was asked about, and the explanation of the
-    permission that was asked about."""
+    """The user's permissions on the requested resource, and the explanation of the requested
+    permission."""
     answers: dict[str, Any] = {"allowed": None, "denied": None, "explained": None}
     if visit.organization is not None:
         return answers  # they depend on grants and resources of others

@@ -100,7 +100,7 @@ def explained(given: Mapping[str, str], now: float) -> Explanation:
         Question(permission, resource, object_of(given.get("context", ""), "context")),
         second_factor_minutes=_minutes(given.get("second_factor_minutes", "")),
     )
-    # Without a search for what would allow: somebody else's policy may make that take minutes.
+    # Does not search for changes that would allow: with an untrusted policy that may take minutes.
     return explain(World(document).situation(asked, now), search=False)
 
 

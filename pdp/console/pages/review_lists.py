@@ -6,22 +6,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pdp import names
-from pdp.audit import Coverage, FindingPage, Window
+from pdp.audit import Coverage, DecisionRecord, FindingPage, Window
 from pdp.console.pages.inputs import link_to_explanation, number_of
 from pdp.console.parts import CALLER, ConsoleParts, Visit
 from pdp.console.rendering import address
 from pdp.decision import AccessPaths
 from pdp.errors import InvalidRequest
-from pdp.model import (
-    Actor,
-    DecisionRecord,
-    Grant,
-    InOrganization,
-    OnResource,
-    Resource,
-    ResourceRef,
-    ToUser,
-)
+from pdp.model import Actor, Grant, InOrganization, OnResource, Resource, ResourceRef, ToUser
 from pdp.reviews import GrantFindingPage, Row
 from pdp.reviews.report import GRANT_COLUMNS, grant_cells, time_cell
 
@@ -76,7 +67,7 @@ class Listing:
     reads_allows: bool = False
     """Whether the list needs logged allows."""
     if_missing: str = "Decisions in the other times may be missing from the list."
-    """What decisions that are missing from the log mean for the list."""
+    """How decisions that are missing from the log affect the list."""
 
 
 async def _who(parts: ConsoleParts, visit: Visit, after: Sequence[str], size: int) -> Found:

@@ -15,8 +15,8 @@ Every entry has the revision at which it was read. The rules:
    new snapshot becomes the current one.
 3. A new epoch, a gap in the changes, or a change of EVERYTHING begins with empty caches.
 
-From 1 and 2 follows: if an entry was read at or before the revision of a snapshot, it is what the
-database held at that revision. So a reader needs no lock. It takes the snapshot first, then the
+1 and 2 imply: if an entry was read at or before the revision of a snapshot, the database held the
+same value at that revision. So a reader needs no lock. It takes the snapshot first, then the
 entries, and ignores those that were read after the revision of its snapshot. An entry that is
 dropped meanwhile is either missing, or was still true at the snapshot.
 """

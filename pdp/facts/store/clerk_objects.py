@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Select, delete, select, tuple_, update
 
+from pdp.database.bulk import batches, upsert
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import batches, upsert
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import check_row

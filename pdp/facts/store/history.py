@@ -1,7 +1,7 @@
 """Reads the policy of an earlier revision: what is stored now, with later changes taken back.
 
 The administration records hold each entity as it was before each change. So the first record of an
-entity after a revision shows what the entity was at that revision.
+entity after a revision holds, as the old value, the entity at that revision.
 """
 
 from collections.abc import Iterator, Sequence

@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 from sqlalchemy import Column, RowMapping, Select, Table, bindparam, select
 
+from pdp.database.bulk import batches
 from pdp.decision import Policy, PolicyEntity, build_policy
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import batches
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.clerk_objects import ClerkKind, ClerkStatus
 from pdp.facts.store.keys import key_parameter, key_table

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, MappingResult, Select, select, tuple_
 
+from pdp.database.bulk import batches
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import batches
 from pdp.facts.store.changelog import Change, change_from_row
 from pdp.facts.store.rows import KINDS, check_text
 from pdp.facts.store.state import read_state

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from pdp.administration_records import AdministrationRecord, Author, Values
 from pdp.clock import wall_clock
 from pdp.database.administration_table import administration_records, row_of
-from pdp.facts.store.bulk import batches, insert_rows
+from pdp.database.bulk import batches, insert_rows
 from pdp.facts.store.rows import KINDS, to_row
 from pdp.kinds import KINDS as ENTITIES
 from pdp.kinds import kind_of

@@ -39,7 +39,7 @@ class Store:
         wait for each other.
 
         Args:
-            author: Who changes what the transaction changes, for the administration records. Not
+            author: The author of the changes, for the administration records. Not
                 needed if it changes nothing that decisions read.
 
         Raises:

@@ -5,14 +5,13 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, delete, insert, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from pdp.administration_records import UNNAMED, Author, Values
+from pdp.database.bulk import batches, insert_into, upsert
 from pdp.database.engine import breaks_reference
 from pdp.errors import AlreadyExists, BrokenReference, NotFound
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import batches, upsert
 from pdp.facts.store.changelog import (
     CHANGES_PER_REVISION_MAX,
     EVERYTHING,
@@ -183,7 +182,7 @@ class Transaction(Reader):
     ) -> bool:
         """Inserts a row; False: its key is taken (the transaction can continue)."""
         check_row(table, row)
-        inserting = self._insert_or(table).on_conflict_do_nothing()
+        inserting = insert_into(self.connection, table).on_conflict_do_nothing()
         counted = inserting.execution_options(preserve_rowcount=True)
         return bool(self._write(counted, row, broken).rowcount)
 
@@ -228,11 +227,6 @@ class Transaction(Reader):
             check_row(edges, row)
         if rows:
             self._write(insert(edges), rows, _missing_role(roles[0]))
-
-    def _insert_or(self, table: Table) -> postgresql.Insert | sqlite.Insert:
-        if self.connection.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
 
     def _write(self, statement: Any, rows: Any, broken: BrokenReference | None = None) -> Any:
         """Executes a statement; raises `broken` if a foreign key refuses it."""

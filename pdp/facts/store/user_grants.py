@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from sqlalchemy import func, select
 
+from pdp.database.bulk import BATCH_ROWS
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import BATCH_ROWS
 from pdp.facts.store.reader import Reader
 from pdp.facts.store.rows import grant_from_row
 from pdp.model import Grant

@@ -1,7 +1,7 @@
 """Syslog over TLS: messages of RFC 5424, framed by RFC 5425.
 
-Syslog has no acknowledgement: what was written to a connection that then breaks may be lost. So
-each batch has a connection of its own, which ends as RFC 5425, 4.4 says: the sender sends
+Syslog has no acknowledgement: if a connection breaks, messages that were written to it may be lost.
+So each batch has a connection of its own, which ends as RFC 5425, 4.4 says: the sender sends
 close_notify, and the receiver, which reads it after all messages, closes the connection. Only that
 confirms the batch (`_await_end`).
 """

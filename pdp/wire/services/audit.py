@@ -18,14 +18,15 @@ from pdpapi.v1.audit_service_pb2 import (
     ReportDecisionsResponse,
 )
 
-from pdp import model
 from pdp.administration_records import AdministrationRecord, Source
 from pdp.audit import (
     AdministrationLog,
+    AnswerSource,
     ChangeFilter,
     Cursor,
     DecisionFilter,
     DecisionLog,
+    DecisionRecord,
     Gap,
     Log,
     Reports,
@@ -54,9 +55,9 @@ _CHANGE_SOURCES = {
 }
 _CHANGE_SOURCE_OF = {value: source for source, value in _CHANGE_SOURCES.items()}
 _SOURCES = {
-    model.AnswerSource.DECIDED: core_pb2.ANSWER_SOURCE_UNSPECIFIED,
-    model.AnswerSource.CACHED: core_pb2.ANSWER_SOURCE_CACHED,
-    model.AnswerSource.STAYED_OPEN: core_pb2.ANSWER_SOURCE_STAYED_OPEN,
+    AnswerSource.DECIDED: core_pb2.ANSWER_SOURCE_UNSPECIFIED,
+    AnswerSource.CACHED: core_pb2.ANSWER_SOURCE_CACHED,
+    AnswerSource.STAYED_OPEN: core_pb2.ANSWER_SOURCE_STAYED_OPEN,
 }
 
 
@@ -209,7 +210,7 @@ def _follow(
 
 
 def _followed_message(
-    record: model.DecisionRecord | AdministrationRecord | Gap,
+    record: DecisionRecord | AdministrationRecord | Gap,
 ) -> audit_service_pb2.FollowedDecision:
     message = audit_service_pb2.FollowedDecision()
     if isinstance(record, Gap):
@@ -222,7 +223,7 @@ def _followed_message(
     return message
 
 
-def record_message(record: model.DecisionRecord) -> audit_service_pb2.DecisionRecord:
+def record_message(record: DecisionRecord) -> audit_service_pb2.DecisionRecord:
     """Converts a decision record."""
     message = audit_service_pb2.DecisionRecord(
         decision_id=record.decision_id,

@@ -1,8 +1,8 @@
 """Envoy's Authorization: CheckRequest -> token and request -> ruling -> CheckResponse.
 
-Reads the method, path, host and token of a request, and no other header that Envoy sends: neither
-`x-forwarded-*` nor `x-envoy-*` nor what its configuration adds. Removes headers that an upstream
-could take for ours.
+Reads only the method, path, host and token of a request. Ignores all other headers from Envoy:
+`x-forwarded-*`, `x-envoy-*`, and those that its configuration adds. Removes headers that an
+upstream could take for ours.
 """
 
 import json

@@ -27,8 +27,8 @@ from pdp.audit import (
     decode,
 )
 from pdp.audit.accounting import account
+from pdp.audit.decision_filters import conditions
 from pdp.audit.erasure import ErasureReport, ErasureRequest, erase_rows, other_resources
-from pdp.audit.queries import conditions
 from pdp.audit.retention import Hold, Recording, matches
 from pdp.audit.tables import audit_records
 from pdp.audit.tombstones import tombstone_of

@@ -13,14 +13,14 @@ from unittest.mock import patch
 from sqlalchemy import Engine, delete, insert
 
 from pdp.access_queries import AccessQueries
-from pdp.audit import Recorder
+from pdp.audit import DecisionRecord, Recorder
 from pdp.authorizer import Authorizer
+from pdp.database.bulk import insert_rows
 from pdp.facts import Replica, Store
 from pdp.facts.store import tables
-from pdp.facts.store.bulk import insert_rows
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.facts.store.rows import KINDS, to_row
-from pdp.model import DecisionRecord, Effect, Entity, Question, Resource, Role
+from pdp.model import Effect, Entity, Question, Resource, Role
 from tests.kit.audit.logs import records_of
 from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from pdp.audit import Recorder, decode
+from pdp.audit import DecisionRecord, Recorder, decode
 from pdp.audit.counts import count_of
 from pdp.audit.segments import (
     KIND_GAP,
@@ -17,7 +17,6 @@ from pdp.audit.segments import (
     read_header,
     valid_bytes,
 )
-from pdp.model import DecisionRecord
 from tests.kit.audit.records import decision_record
 from tests.kit.waiting import run
 

@@ -4,8 +4,8 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-from pdp.audit import new_decision_id
-from pdp.model import Actor, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.audit import DecisionRecord, new_decision_id
+from pdp.model import Actor, Effect, Reason, ResourceRef
 
 _numbers = itertools.count()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdp.audit import DecisionRecord
 from pdp.document import (
     Asked,
     PolicyDocument,
@@ -19,7 +20,7 @@ from pdp.document import (
     parse_tests,
     render_document,
 )
-from pdp.model import Decision, DecisionRecord, RevokedSession
+from pdp.model import Decision, RevokedSession
 
 CASES = Path(__file__).parents[2] / "golden" / "cases"
 NOW = 1_790_000_000.0

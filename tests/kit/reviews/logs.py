@@ -8,13 +8,14 @@ from random import Random
 
 from sqlalchemy import Engine, delete
 
+from pdp.audit import AnswerSource, DecisionRecord
 from pdp.audit.destinations import insert_new
 from pdp.audit.records import encode
 from pdp.audit.rows import record_row, row_key
 from pdp.audit.segments import KIND_RECORD, NO_DIGEST, Log, Place, next_frame
 from pdp.audit.tables import audit_records
 from pdp.database.engine import begin_write
-from pdp.model import Actor, AnswerSource, DecisionRecord, Effect, Reason, ResourceRef
+from pdp.model import Actor, Effect, Reason, ResourceRef
 from tests.kit.audit.records import decision_record
 
 NOW = 1_790_000_000.0

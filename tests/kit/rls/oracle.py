@@ -12,9 +12,9 @@ from pdp_client import FilterUnsupported as Refused
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, Engine, text
 
+from pdp.database.bulk import batches
 from pdp.decision.policy import Policy
 from pdp.errors import FilterUnsupported
-from pdp.facts.store.bulk import batches
 from pdp.model import Effect
 from pdp.rls.catalog import Catalog, read_catalog
 from pdp.rls.rules import compile_rules

@@ -1,10 +1,10 @@
-"""Inserts or replaces many rows with one statement; batches of what is too much for one."""
+"""Inserts or replaces rows, many with one statement; batches of those that are too many for one."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import ARRAY, Executable, Table, bindparam, func, select
+from sqlalchemy import ARRAY, Connection, Executable, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
@@ -18,6 +18,13 @@ def batches(items: Iterable[T], size: int = BATCH_ROWS) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Returns an insert of the connection's dialect, which may say what to do on a conflict."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def upsert(dialect: str, table: Table, rows: Rows) -> tuple[Executable, Any]:
