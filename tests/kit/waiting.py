@@ -11,6 +11,8 @@ from tests.kit.stall import Stopwatch
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.1
+SLEEP_SECONDS = (0.005, 0.05)
+"""Between two looks: at first, and at most. A long wait needs no fine look, which costs time."""
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> float:
@@ -20,6 +22,7 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
     """
     watch = Stopwatch()
     look_at = LOOK_SECONDS
+    shortest, longest = SLEEP_SECONDS
     while not condition():
         if watch.elapsed > look_at:
             look_at = watch.elapsed + LOOK_SECONDS
@@ -28,7 +31,7 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
                     f"did not happen within {seconds} s, nor within another {watch.stalled:.2f} s"
                     f" that the machine was busy with something else: {what or condition}"
                 )
-        time.sleep(0.005)
+        time.sleep(min(max(shortest, watch.elapsed / 20), longest))
     return watch.seconds
 
 
