@@ -100,39 +100,37 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
     assert "Traceback" not in server.log()
 
 
-def test_a_write_is_seen_by_the_next_check_that_asks_for_its_revision(tmp_path: Path) -> None:
+def test_a_write_is_seen_by_the_next_check_that_asks_for_its_revision(stubs: Stubs) -> None:
     from pdpapi.v1.administration_service_pb2 import CreateGrantRequest, DeleteGrantRequest, Grant
 
-    with running_server(tmp_path, POLICY) as (_, stubs):
-        for _ in range(20):
-            created = stubs.administration.CreateGrant(
-                CreateGrantRequest(grant=Grant(role="ADMIN", user_id="user_sam"))
-            )
-            request = CheckRequest(
-                actor_token=token_of("user_sam", organization_id=ORGANIZATION),
-                permission="course:edit",
-                resource=ALGEBRA,
-                at_least_revision=created.revision,
-            )
-            assert reason_of(stubs.decision.Check(request)) == "ALLOWED_BY_RULE"
-            deleted = stubs.administration.DeleteGrant(DeleteGrantRequest(id=created.grant.id))
-            request.at_least_revision = deleted.revision
-            assert reason_of(stubs.decision.Check(request)) == "PERMISSION_NOT_GRANTED"
+    for _ in range(20):
+        created = stubs.administration.CreateGrant(
+            CreateGrantRequest(grant=Grant(role="ADMIN", user_id="user_sam"))
+        )
+        request = CheckRequest(
+            actor_token=token_of("user_sam", organization_id=ORGANIZATION),
+            permission="course:edit",
+            resource=ALGEBRA,
+            at_least_revision=created.revision,
+        )
+        assert reason_of(stubs.decision.Check(request)) == "ALLOWED_BY_RULE"
+        deleted = stubs.administration.DeleteGrant(DeleteGrantRequest(id=created.grant.id))
+        request.at_least_revision = deleted.revision
+        assert reason_of(stubs.decision.Check(request)) == "PERMISSION_NOT_GRANTED"
 
 
-def test_a_revoked_session_is_refused_though_its_token_lives(tmp_path: Path) -> None:
+def test_a_revoked_session_is_refused_though_its_token_lives(stubs: Stubs) -> None:
     """WSO2 CVE-2026-3583: a revoked token was answered from a cache."""
     from pdpapi.v1.administration_service_pb2 import RevokeSessionRequest
 
-    with running_server(tmp_path, POLICY) as (_, stubs):
-        token = token_of("user_sam", organization_id=ORGANIZATION, session_id="sess_stolen")
-        request = CheckRequest(actor_token=token, permission="course:view", resource=ALGEBRA)
-        assert reason_of(stubs.decision.Check(request)) == "ALLOWED_BY_RULE"
-        revoked = stubs.administration.RevokeSession(
-            RevokeSessionRequest(session_id="sess_stolen", user_id="user_sam")
-        )
-        request.at_least_revision = revoked.revision
-        assert reason_of(stubs.decision.Check(request)) == "SESSION_REVOKED"
+    token = token_of("user_sam", organization_id=ORGANIZATION, session_id="sess_stolen")
+    request = CheckRequest(actor_token=token, permission="course:view", resource=ALGEBRA)
+    assert reason_of(stubs.decision.Check(request)) == "ALLOWED_BY_RULE"
+    revoked = stubs.administration.RevokeSession(
+        RevokeSessionRequest(session_id="sess_stolen", user_id="user_sam")
+    )
+    request.at_least_revision = revoked.revision
+    assert reason_of(stubs.decision.Check(request)) == "SESSION_REVOKED"
 
 
 def test_without_its_database_the_process_is_alive_and_says_so(tmp_path: Path) -> None:
@@ -176,13 +174,14 @@ def test_several_processes_share_one_port_and_one_database(tmp_path: Path) -> No
         assert server.stop() == 0
 
 
-def test_a_second_process_on_the_same_port_says_why_it_does_not_start(tmp_path: Path) -> None:
-    with running_server(tmp_path, POLICY) as (server, _):
-        done = server.pdp("serve")
-        assert done.returncode == 2
-        assert "pdp:" in done.stderr
-        assert "cannot join" not in done.stderr
-        assert "Traceback" not in done.stderr
+def test_a_second_process_on_the_same_port_says_why_it_does_not_start(
+    server: ServerProcess,
+) -> None:
+    done = server.pdp("serve")
+    assert done.returncode == 2
+    assert "pdp:" in done.stderr
+    assert "cannot join" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("seconds", [0.5])
@@ -198,7 +197,9 @@ def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds:
         server.signal(signal.SIGSTOP)
         try:
             # Revoked while the process is paused, through the database.
-            export = server.pdp("export").stdout
+            exported = server.pdp("export")
+            assert exported.returncode == 0, exported.stderr
+            export = exported.stdout
             assert "role: STUDENT" in export
             start = export.index("grants:")
             without_grants = export[:start] + "grants: []\n" + _after_section(export[start:])

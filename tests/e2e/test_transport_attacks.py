@@ -20,6 +20,7 @@ import pytest
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
 from pdp.limits import STREAMS_MAX
+from tests.kit import soak
 from tests.kit.bystander import MEBIBYTE, resident_kib, unharmed
 from tests.kit.school import ask, reason_of
 from tests.kit.server import ServerProcess, Stubs, stubs_on
@@ -52,6 +53,9 @@ from tests.kit.wire.http2 import (
 from tests.kit.wire.varints import varint
 
 COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
+STREAMS = soak.count(20_000, sample=5_000)
+FRAMES = soak.count(1_000, sample=300)
+"""Hundreds of them."""
 QUESTION = message(CheckRequest(actor_token="x", permission="course:view").SerializeToString())
 
 
@@ -71,18 +75,20 @@ def asked(stream: int) -> bytes:
 # --- streams that are reset -----------------------------------------------------------------------
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("then", [(), (asked,)], ids=["opened", "asked"])
 def test_rapid_resets_end_the_connection(
     server: ServerProcess, stubs: Stubs, then: tuple[Callable[[int], bytes], ...]
 ) -> None:
     """CVE-2023-44487: streams opened and reset at once, without end."""
-    resets = opened(20_000, *then, lambda stream: frame(RST_STREAM, 0, stream, number(8)))
+    resets = opened(STREAMS, *then, lambda stream: frame(RST_STREAM, 0, stream, number(8)))
     with unharmed(server, stubs), connected(server.port) as peer:
         peer.send(resets)
         eventually(lambda: peer.goaway() == ENHANCE_YOUR_CALM)
         eventually(peer.closed.is_set)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "mistake",
     [
@@ -100,7 +106,7 @@ def test_streams_that_the_server_is_made_to_reset_disturb_nobody(
     """CVE-2025-8671, MadeYouReset: the server does not count its own resets, but what it works on
     at once is bounded by `rpcs_max`, not by streams."""
     with unharmed(server, stubs), connected(server.port) as peer:
-        peer.send(opened(20_000, mistake))
+        peer.send(opened(STREAMS, mistake))
         eventually(lambda: any(kind == RST_STREAM for kind, _, _ in peer.frames()))
 
 
@@ -120,6 +126,7 @@ def test_ten_thousand_streams_are_refused_beyond_the_bound(
 # --- floods of frames -----------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("reading", [True, False], ids=["read", "unread"])
 @pytest.mark.parametrize("flood", ["ping", "settings"])
 def test_floods_that_want_answers_disturb_nobody(
@@ -128,10 +135,11 @@ def test_floods_that_want_answers_disturb_nobody(
     """CVE-2019-9512 and CVE-2019-9515: the answers are made, but not kept for who does not read."""
     one = settings() if flood == "settings" else frame(PING, 0, 0, b"12345678")
     with unharmed(server, stubs), connected(server.port, reading=reading) as peer:
-        sent = peer.send(one * 100 for _ in range(500 if reading else 20_000))
+        sent = peer.send(one * 100 for _ in range(FRAMES // 2 if reading else 20_000))
         assert reading or sent < 20_000, "the connection was closed"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("first", "then"),
     [
@@ -147,15 +155,16 @@ def test_floods_of_frames_that_say_nothing_disturb_nobody(
 ) -> None:
     """CVE-2024-27316, CVE-2019-9513 and their like. They cost the server less than the sender."""
     with unharmed(server, stubs), connected(server.port) as peer:
-        peer.send(itertools.chain([first], (then * 100 for _ in range(1_000))))
+        peer.send(itertools.chain([first], (then * 100 for _ in range(FRAMES))))
 
 
+@pytest.mark.soak
 def test_a_flood_of_empty_data_disturbs_nobody(server: ServerProcess, stubs: Stubs) -> None:
     """CVE-2019-9518."""
     [(stream, block)] = calls(1)
     start = frame(HEADERS, END_HEADERS, stream, block)
     with unharmed(server, stubs), connected(server.port) as peer:
-        peer.send(itertools.chain([start], (frame(DATA, 0, stream) * 100 for _ in range(1_000))))
+        peer.send(itertools.chain([start], (frame(DATA, 0, stream) * 100 for _ in range(FRAMES))))
 
 
 def test_endless_header_blocks_are_cut_off(server: ServerProcess, stubs: Stubs) -> None:

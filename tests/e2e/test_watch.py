@@ -332,9 +332,9 @@ def _fill_with_watchers(server: ServerProcess, stubs: Stubs) -> None:
             assert code_and_reason(one_more.end()) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
         revoke(stubs)
         watch = Stopwatch()
-        for _ in range(100):
+        for _ in range(30):
             assert reason_of(ask(stubs, "user_ivan", "course:view")) == "ALLOWED_BY_RULE"
-        assert watch.seconds < 10
+        assert watch.seconds < 3
         for call in calls:
             assert any(message.HasField("changed") for message in itertools.islice(call, 50))
         assert threads(server) <= before + 8
@@ -379,7 +379,7 @@ def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_forgotten(
 
 def test_a_process_announces_its_end_and_the_next_one_demands_a_resync(tmp_path: Path) -> None:
     with running_server(tmp_path, POLICY) as (server, stubs):
-        many_watching = [Watching(stubs.channel) for _ in range(50)]
+        many_watching = [Watching(stubs.channel) for _ in range(20)]
         with grpc.insecure_channel(f"127.0.0.1:{server.port}", NO_PROBES) as channel:
             # One of them does not read: nobody waits for it.
             ChangeServiceStub(channel).Watch(WatchRequest())

@@ -19,6 +19,7 @@ from pdpapi.v1.administration_service_pb2 import (
 from sqlalchemy import make_url
 
 from pdp.database.migrations import migrate
+from tests.kit import soak
 from tests.kit.clusters import Cluster, started_cluster
 from tests.kit.faults.load import Asked, ask_once, asking, question
 from tests.kit.faults.table import FAULTS, Fault
@@ -168,6 +169,7 @@ def test_cut_off_from_the_database_but_not_from_callers_answers_end_with_the_bou
         heals(fault, server, stubs, Stopwatch())
 
 
+@pytest.mark.soak
 def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: Stubs) -> None:
     """The connection is reset before or after COMMIT arrives; the writer does not learn which."""
     fault, dice = FAULTS["F4"], random.Random(4)
@@ -201,7 +203,7 @@ def test_a_write_whose_outcome_is_unknown_may_be_repeated(proxy: Proxy, stubs: S
 
     administration = stubs.administration
     before = administration.Export(ExportRequest(), timeout=20).revision
-    grants = 24
+    grants = soak.count(24, sample=8)
     for number in range(grants):
         # The caller names every second one; the others get an id from their content.
         name = f"mine-{number}" if number % 2 else ""

@@ -22,12 +22,13 @@ from pdp.facts import Replica, Store
 from pdp.facts.store.transaction import Transaction
 from pdp.model import User
 from pdp.wire.statuses import status_of
+from tests.kit import soak
 from tests.kit.facts import sequences
 from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 WRITERS = 50
-WRITES = 6
+WRITES = soak.count(6, sample=3)
 
 
 @pytest.fixture
@@ -120,6 +121,7 @@ def test_no_reader_misses_a_writer_that_began_first_and_commits_last(
     assert (knows(replica, "user_first"), bool(holes)) == (not by_sequence, by_sequence)
 
 
+@pytest.mark.soak
 def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replica) -> None:
     """Each counts one further from what it reads."""
     with stores[0].write() as transaction:
@@ -142,7 +144,7 @@ def test_fifty_writers_at_once_lose_nothing(stores: list[Store], replica: Replic
         return done
 
     def look() -> None:
-        while not stopped.is_set():
+        while not stopped.wait(0.005):
             holes.update(missing(stores[2]))
 
     with ThreadPoolExecutor(WRITERS + 1) as threads:

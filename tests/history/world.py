@@ -51,7 +51,7 @@ SETTINGS = {
     "LOG_LEVEL": "info",
     "THREADS": "16",
 }
-SUBJECTS_MIN = 100
+SUBJECTS_MIN = 60
 OPERATIONS_OF_A_SUBJECT = 200
 """Each write that is not answered costs one."""
 WARM_OPERATIONS = 200
@@ -109,16 +109,17 @@ class World:
 
     # --- building ---------------------------------------------------------------------------------
 
-    def start_everything(self, operations: int) -> None:
+    def start_everything(self, operations: int, **plan: Any) -> None:
         """Three replicas, two sidecars, guards and clients; two clocks are wrong, and one of each
         pauses where races would show. Clients have users for so many
-        operations."""
+        operations, and the rest of a `Plan`."""
         self.start_replicas(3, tampered={1: ["clock=3"], 2: ["delays"]})
         self.start_sidecar(0, 1, tampered=["clock=-3"])
         self.start_sidecar(2, 0, tampered=["delays"])
         self.add_guards(cache=False, share=1)
         self.add_guards(cache=True, share=3)
-        self.start_clients(subjects=max(SUBJECTS_MIN, operations // OPERATIONS_OF_A_SUBJECT))
+        subjects = max(SUBJECTS_MIN, operations // OPERATIONS_OF_A_SUBJECT)
+        self.start_clients(subjects=subjects, **plan)
 
     def start_replicas(
         self,
@@ -126,7 +127,8 @@ class World:
         *,
         tampered: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Starts replicas, each with its own way to the database, and waits until all are ready."""
+        """Starts replicas, each with its own way to the database. `start_clients` waits for them
+        and for sidecars: all begin at once."""
         migrate(self._url)
         with open_engine(self._url).begin() as connection:
             create_sequence(connection)
@@ -146,8 +148,6 @@ class World:
             self.places.append(
                 Place(f"replica {number}", "wire", f"127.0.0.1:{replica.port}", share=2)
             )
-        for replica in self.replicas:
-            replica.wait_until_ready()
 
     def add_guards(self, *, cache: bool, share: int = 2) -> None:
         """A guard in each process of clients, behind a way that can be cut."""
@@ -167,7 +167,7 @@ class World:
             tampered=tampered,
         )
         self._stack.callback(_end, sidecar)
-        sidecar.start()
+        sidecar.start(ready=False)
         self.sidecars.append(sidecar)
         self.sidecar_ways.append(self.ways[-1])
         self.places += [
@@ -193,6 +193,8 @@ class World:
     ) -> None:
         """Processes of clients with so many subjects each, and the policy that they need. They
         write through the replicas `writable`, or all."""
+        for server in (*self.replicas, *self.sidecars):
+            server.wait_until_ready()
         self._names = [f"w{n}s{i}" for n in range(count) for i in range(subjects)]
         numbers = range(len(self.replicas)) if writable is None else writable
         targets = [f"127.0.0.1:{self.replicas[number].port}" for number in numbers]
@@ -269,6 +271,8 @@ class World:
     def history(self) -> History:
         """Ends the clients; the history that they saw."""
         whole = History()
+        for clients in self._clients:
+            clients.stop()
         for clients in self._clients:
             part = clients.end()
             whole.writes += part.writes
@@ -378,9 +382,11 @@ class _ClientProcess:
         for line in self._process.stdout:
             self.operations = int(line)
 
-    def end(self) -> History:
+    def stop(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+    def end(self) -> History:
         assert self._process.wait(60) == 0
         self._reading.join()
         history: History = pickle.loads(self._plan.output.read_bytes())

@@ -31,6 +31,7 @@ from pdp.model import (
     User,
     VerifiedToken,
 )
+from tests.kit import soak
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
@@ -279,14 +280,16 @@ def test_two_replicas_add_at_once_and_lose_nothing(store: ShadowStore) -> None:
     assert (counts.decided, flips[0].times) == (40, 40)
 
 
+@pytest.mark.soak
 def test_a_report_is_of_one_candidate_even_if_another_is_set_meanwhile(store: ShadowStore) -> None:
     """Two operators: one reads reports while the other sets candidates. Each candidate has as many
     groups of flips as decisions, so a report that mixed two would be found."""
+    sets = soak.count(40, sample=20)
     written: dict[str, int] = {store.set("first", 1.0, NOW).id: 0}
     stopped = False
 
     def set_again() -> None:
-        for index in range(1, 41):
+        for index in range(1, sets + 1):
             candidate = store.set(str(index), 1.0, NOW)
             flips = [
                 FlipCount(GROUP._replace(rule_after=f"{index}-{each}"), index, [])
@@ -314,7 +317,7 @@ def test_a_report_is_of_one_candidate_even_if_another_is_set_meanwhile(store: Sh
         seen.add(found.candidate.id)
     thread.join()
     assert len(seen) > 1
-    assert reported(store).counts.decided == 40
+    assert reported(store).counts.decided == sets
 
 
 def test_examples_that_name_an_erased_user_are_removed_and_the_counts_stay(

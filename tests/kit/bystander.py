@@ -19,6 +19,8 @@ MEBIBYTE = 1024
 GROWTH_KIB_MAX = 64 * MEBIBYTE
 LEFT_KIB_MAX = 32 * MEBIBYTE
 """Memory that may stay in use after an attack: freed, but kept by the allocator."""
+PAUSE_SECONDS = 0.01
+"""Between two questions, and between two looks at the memory."""
 P99_SECONDS_MAX = 0.3
 """A short attack leaves some tens of answers, so the slowest counts."""
 
@@ -50,12 +52,13 @@ def unharmed(server: ServerProcess, stubs: Stubs) -> Iterator[None]:
                 if reason != "ALLOWED_BY_RULE":
                     wrong.append(reason)
             seconds.append(watch.seconds)
+            done.wait(PAUSE_SECONDS)
 
     def keep_watching() -> None:
         nonlocal most
         while not done.is_set():
             most = max(most, resident_kib(server))
-            time.sleep(0.01)
+            time.sleep(PAUSE_SECONDS)
 
     threads = [threading.Thread(target=work) for work in (keep_asking, keep_watching)]
     for thread in threads:

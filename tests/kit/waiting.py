@@ -11,6 +11,8 @@ from tests.kit.stall import Stopwatch
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.1
+SLEEP_SECONDS = (0.005, 0.05)
+"""Between two looks: at first, and at most. A long wait needs no fine look, which costs time."""
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> float:
@@ -18,9 +20,15 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
 
     Time in which the machine did not run the processes of the test does not count.
     """
+    if condition():
+        return 0.0  # a stopwatch reads much of /proc
     watch = Stopwatch()
     look_at = LOOK_SECONDS
-    while not condition():
+    shortest, longest = SLEEP_SECONDS
+    while True:
+        time.sleep(min(max(shortest, watch.elapsed / 20), longest))
+        if condition():
+            return watch.seconds
         if watch.elapsed > look_at:
             look_at = watch.elapsed + LOOK_SECONDS
             if watch.seconds > seconds:
@@ -28,8 +36,6 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
                     f"did not happen within {seconds} s, nor within another {watch.stalled:.2f} s"
                     f" that the machine was busy with something else: {what or condition}"
                 )
-        time.sleep(0.005)
-    return watch.seconds
 
 
 _threads = threading.local()

@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pdpapi.v1.core_pb2 import Resource
 from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem, CheckRequest, CheckResponse
 
+from tests.kit import soak
 from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on, token_of
 from tests.kit.sidecar import SidecarProcess
 from tests.kit.siem.collector import Collector, running_trace_collector
@@ -84,11 +85,12 @@ def span_of(collector: Collector, decision_id: str) -> Span:
     return found[0]
 
 
+@pytest.mark.soak
 def test_a_span_continues_the_trace_of_its_own_client_also_among_many(
     served: tuple[ServerProcess, Stubs], collector: Collector
 ) -> None:
     _, stubs = served
-    traces = [f"{number:032x}" for number in range(1, 101)]
+    traces = [f"{number:032x}" for number in range(1, soak.count(100, sample=40) + 1)]
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda trace: check(stubs, f"00-{trace}-{PARENT}-01"), traces))
     for trace, answer in zip(traces, answers, strict=True):

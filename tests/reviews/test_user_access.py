@@ -40,7 +40,7 @@ from tests.kit.access_queries.service import CALLER, QueryService, query_service
 from tests.kit.access_queries.worlds import PERMISSIONS, USERS, World
 from tests.kit.waiting import run
 
-WORLDS = soak.count(2_000, sample=12)
+WORLDS = soak.count(2_000, sample=6)
 PAGES_MAX = 500
 
 

@@ -3,7 +3,6 @@
 import json
 import random
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -22,7 +21,8 @@ from pdp.clock import wall_clock
 from pdp.siem.cursor import CursorFile
 from pdp.siem.forwarder import Forwarder
 from pdp.siem.source import ServerSource
-from tests.kit.server import PDP, ServerProcess, Stubs, running_server
+from tests.kit import prefork
+from tests.kit.server import ServerProcess, Stubs, running_server
 from tests.kit.siem.collector import running_collector
 from tests.kit.siem.forwarding import (
     ForwardProcess,
@@ -47,12 +47,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerPro
 
 def begin_at_end(server: ServerProcess, stubs: Stubs, cursor: Path) -> None:
     """Writes the cursor of everything that is logged by now."""
-    last = deny(stubs, 1)[0]
-    await_shipped(server, last)
-    done = server.pdp("audit", "list", "--json", "--after", "start")
-    newest = json.loads(done.stdout.splitlines()[-1])
-    assert newest["decision_id"] == last
-    cursor.write_text(json.dumps({"cursor": newest["cursor"]}))
+    await_shipped(server, deny(stubs, 1)[0])
+    end = FollowDecisionsRequest(from_end=True)
+    newest = stubs.audit.FollowDecisions(end, timeout=10).cursor
+    cursor.write_text(json.dumps({"cursor": newest}))
 
 
 @pytest.fixture
@@ -75,15 +73,7 @@ def test_a_file_gets_each_record_once_in_order_through_restarts(
         assert forwarder.ready() == (200, "ready\n")
         # Another process with this cursor ends at once.
         second = ForwardProcess(server, {**settings, "HTTP_LISTEN": "127.0.0.1:0"})
-        done = subprocess.run(
-            [*PDP, "audit", "forward"],
-            env=second.environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = prefork.run(["audit", "forward"], cwd=tmp_path, env=second.environment, timeout=60)
         assert (done.returncode, "another process" in done.stderr) == (2, True)
         assert forwarder.stop() == 0
     ids += deny(stubs, 20)
@@ -169,7 +159,7 @@ def test_kills_at_random_moments_lose_nothing_and_tear_no_line(
 ) -> None:
     server, stubs = served
     path = tmp_path / "events.jsonl"
-    ids = deny(stubs, 1_000)
+    ids = deny(stubs, 600)
     moments = random.Random(15)
     for kill in (True, True, True, False):
         with forwarding(
@@ -260,7 +250,8 @@ def test_changes_arrive_between_decisions_also_after_a_kill(
 
 def await_shipped(server: ServerProcess, decision_id: str) -> None:
     """Waits until a decision is in SQL."""
-    eventually(lambda: server.pdp("audit", "show", decision_id).returncode == 0, seconds=60)
+    query = "SELECT count(*) FROM audit_records WHERE decision_id = ?"
+    eventually(lambda: count_of(server, query, decision_id), seconds=60)
 
 
 def number_all(stubs: Stubs) -> None:
@@ -271,12 +262,14 @@ def number_all(stubs: Stubs) -> None:
 def await_placed(server: ServerProcess, revision: int) -> None:
     """Waits until a change is in the log of changes."""
     query = "SELECT count(*) FROM administration_places WHERE revision = ?"
+    eventually(lambda: count_of(server, query, revision), seconds=60)
 
-    def is_placed() -> bool:
-        with closing(sqlite3.connect(server.directory / "pdp.db")) as database:
-            return bool(database.execute(query, (revision,)).fetchone()[0])
 
-    eventually(is_placed, seconds=60)
+def count_of(server: ServerProcess, query: str, value: object) -> int:
+    """What a query counts in the server's database."""
+    with closing(sqlite3.connect(server.directory / "pdp.db")) as database:
+        (count,) = database.execute(query, (value,)).fetchone()
+        return int(count)
 
 
 def test_metrics_count_the_records_that_wait_and_those_that_were_dropped(

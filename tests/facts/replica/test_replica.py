@@ -31,6 +31,7 @@ from pdp.model import (
     ToUser,
     User,
 )
+from tests.kit import soak
 from tests.kit.facts.writing import NEVER, write
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
@@ -472,16 +473,20 @@ def test_changes_that_are_no_longer_kept_are_a_reason_to_reload_everything(
     assert "c:e" in replica.policy.permissions
 
 
-def test_a_change_of_everything_drops_everything(store: Store, start: Starter) -> None:
+def test_a_change_of_everything_drops_everything(
+    store: Store, start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pdp.facts.store.transaction.CHANGES_PER_REVISION_MAX", 100)
     write(store, User("user_1", name="old"))
     replica = start(NEVER)
     assert run(replica.view("user_1", None, [])).user.user.name == "old"
-    many = (User(f"user_{n}", name="new") for n in range(10_001))
+    many = (User(f"user_{n}", name="new") for n in range(101))
     revision = write(store, *many, Permission("c:e"))
     assert run(replica.view("user_1", None, [], revision)).user.user.name == "new"
     assert "c:e" in replica.policy.permissions
 
 
+@pytest.mark.soak
 def test_a_view_never_mixes_revisions(store: Store, start: Starter) -> None:
     """Writers change user, resource, its parent and policy together, readers see them together."""
 
@@ -495,6 +500,7 @@ def test_a_view_never_mixes_revisions(store: Store, start: Starter) -> None:
             Grant("g", "R", ToOrganizationRole(name), InOrganization("org_1")),
         ]
 
+    turns = soak.count(40, sample=20)
     first = write(store, Role("R"), *state_at(0))
     replica = start(0.005)
     stop = threading.Event()
@@ -527,9 +533,9 @@ def test_a_view_never_mixes_revisions(store: Store, start: Starter) -> None:
     readers = [threading.Thread(target=guarded) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for turn in range(1, 41):
+    for turn in range(1, turns + 1):
         write(store, *state_at(turn))
-    eventually(lambda: replica.revision == first + 40)
+    eventually(lambda: replica.revision == first + turns)
     stop.set()
     for reader in readers:
         reader.join()

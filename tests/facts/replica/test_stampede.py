@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import event
 
 from pdp.database.engine import open_engine
@@ -15,12 +16,15 @@ from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually, run
 
 REPLICAS = 10
-THREADS = 10
+THREADS = 6
 USERS = [f"user_{number}" for number in range(20)]
 
 
-def test_ten_replicas_that_know_nothing_read_each_fact_about_once(postgresql_url: str) -> None:
+def test_ten_replicas_that_know_nothing_read_each_fact_about_once(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F20, F21: many ask each replica for the same users at once; then all caches are emptied."""
+    monkeypatch.setattr("pdp.facts.store.transaction.CHANGES_PER_REVISION_MAX", 100)
     writer = open_engine(postgresql_url)
     write(Store(writer), *map(User, USERS))
     engines = [open_engine(postgresql_url) for _ in range(REPLICAS)]
@@ -37,7 +41,7 @@ def test_ten_replicas_that_know_nothing_read_each_fact_about_once(postgresql_url
         eventually(lambda: all(replica.ready() for replica in replicas))
         for turn in range(2):
             if turn:
-                revision = write(Store(writer), *(User(f"new_{n}") for n in range(10_001)))
+                revision = write(Store(writer), *(User(f"new_{n}") for n in range(101)))
                 for replica in replicas:
                     replica.poke()
                 eventually(lambda at=revision: all(replica.revision == at for replica in replicas))

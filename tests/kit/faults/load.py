@@ -13,7 +13,7 @@ from pdpapi.v1.decision_service_pb2 import CheckRequest
 from tests.kit.school import ALGEBRA, ORGANIZATION
 from tests.kit.server import Stubs, token_of
 
-SPACING_SECONDS = 0.005
+SPACING_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
