@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for."""
 
+import gc
 import os
 
 # The tests hold gRPC channels and start programs under other users, which Python does by fork: what
@@ -9,6 +10,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # imports, which takes three times as long as the rest of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# What is collected stays until the end: nothing of it is garbage, and a search of it takes a second.
+gc.disable()
+
 from hypothesis import settings
 
 from tests.kit.databases import *  # noqa: F403
@@ -16,3 +20,9 @@ from tests.kit.databases import *  # noqa: F403
 # How long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """Tests have their garbage collected, but for what was there before them."""
+    gc.freeze()
+    gc.enable()

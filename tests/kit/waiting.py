@@ -14,13 +14,14 @@ LOOK_SECONDS = 0.1
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> float:
-    """Returns once `condition()` is true, and how long that took; fails the test after `seconds`.
+    """Returns once `condition()` is true, and how long it waited; fails the test after `seconds`.
 
     Time in which the machine did not run the processes of the test does not count.
     """
-    watch = Stopwatch()
+    watch = None
     look_at = LOOK_SECONDS
     while not condition():
+        watch = watch or Stopwatch()
         if watch.elapsed > look_at:
             look_at = watch.elapsed + LOOK_SECONDS
             if watch.seconds > seconds:
@@ -28,8 +29,9 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
                     f"did not happen within {seconds} s, nor within another {watch.stalled:.2f} s"
                     f" that the machine was busy with something else: {what or condition}"
                 )
-        time.sleep(0.005)
-    return watch.seconds
+        # A condition may cost much: what takes long is asked for less often.
+        time.sleep(min(0.05, max(0.005, watch.elapsed / 20)))
+    return watch.seconds if watch else 0.0
 
 
 _threads = threading.local()
