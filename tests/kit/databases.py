@@ -40,7 +40,7 @@ __all__ = [
 
 
 class _Statements(LRUCache[Any, Any]):
-    """Compiled statements of the engines of all tests. Most tests would compile for longer than run.
+    """Compiled statements of the engines of all tests: to compile takes longer than most tests.
 
     SQLAlchemy has one for each engine. The first part of a key is the dialect of the engine.
     """
