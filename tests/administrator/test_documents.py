@@ -71,7 +71,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Administrator:
 
 @pytest.mark.soak
 @settings(
-    max_examples=soak.count(1_000, sample=10),
+    max_examples=soak.count(1_000, sample=6),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -220,7 +220,7 @@ def test_the_rollback_of_many_users_is_one_document(sqlite_url: str):
     engine = open_engine(sqlite_url)
     store = Store(engine)
     administrator = Administrator(store, lambda _: None)
-    count = soak.count(50_000, sample=2_000)
+    count = soak.count(50_000, sample=500)
     more = {"more": "x" * ((4 << 20) // count)}
     users = [
         User(f"user_{n:027}", f"person{n}@example.test", f"Person {n}", attributes=more)

@@ -43,6 +43,7 @@ from tests.kit.audit.straced import Runner
 from tests.kit.audit.trees import new_signer, sign_trees
 from tests.kit.waiting import eventually, run
 
+ALLOWS_MAX = soak.count(6_000, sample=1_000)
 NOW = 4_000_000_000.0
 AUTHOR = Author(Source.API, "caller")
 
@@ -108,7 +109,7 @@ class Member:
                 for _ in range(3):
                     self._record([self._denial(token_id="equal")])
             case 2:
-                batch = [self._allow() for _ in range(self._dice.randint(1, 6_000))]
+                batch = [self._allow() for _ in range(self._dice.randint(1, ALLOWS_MAX))]
                 self._recorder.try_write(batch)
                 self.decisions += len(batch)
             case 3:
@@ -210,7 +211,7 @@ def test_every_decision_and_change_of_a_cluster_under_faults_is_accounted_for(
         Member(tmp_path / name, AsCaller(reports, name), dice, AnswerSource.CACHED)
         for name in ("edge", "inner")
     ]
-    for _ in range(soak.count(200, sample=20)):
+    for _ in range(soak.count(200, sample=15)):
         member = dice.choice(members)
         member.decide()
         faults.choice(changers).change()

@@ -21,7 +21,7 @@ from tests.kit.reviews.logs import ALLOWED, NOW, record_at, store_records
 from tests.kit.waiting import eventually
 
 DAY = 86_400.0
-WORLDS = soak.count(3_000, sample=20)
+WORLDS = soak.count(3_000, sample=8)
 LOG_ID = "0" * 32
 
 

@@ -115,7 +115,8 @@ def test_an_unknown_id_is_not_found(tmp_path: Path, engine: Engine, decision_id:
 # --- searches by time -----------------------------------------------------------------------------
 
 START = 1_790_000_000.0
-SEARCHES = soak.count(5_000, sample=50)
+SEARCHES = soak.count(5_000, sample=40)
+RECORDS = soak.count(250, sample=80)
 
 
 def random_record(random: Random, number: int) -> DecisionRecord:
@@ -198,7 +199,7 @@ def test_pages_of_any_search_hold_each_match_once_whatever_the_ids(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(3)
-    records = [random_record(random, number) for number in range(250)]
+    records = [random_record(random, number) for number in range(RECORDS)]
     store_records(engine, records)
     log = DecisionLog(engine)
     met = strays = 0

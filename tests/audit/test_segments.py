@@ -29,7 +29,7 @@ def test_a_tail_torn_at_any_byte_is_cut_and_nothing_before_it_is_lost(tmp_path: 
     path = segment_path(tmp_path / "whole" / ORIGIN, 1)
     content, (_, start), ends = path.read_bytes(), read_header(path), frame_ends(path)
     later: list[str] = []
-    for size in range(start.byte_offset, len(content) + 1, soak.count(1, sample=5)):
+    for size in range(start.byte_offset, len(content) + 1, soak.count(1, sample=17)):
         directory = tmp_path / "torn"
         (directory / ORIGIN).mkdir(parents=True)
         segment_path(directory / ORIGIN, 1).write_bytes(content[:size])

@@ -11,6 +11,7 @@ import pytest
 
 from pdp.audit import verify_segments
 from pdp.audit.segments import LENGTH, read_frames, read_header, segment_path
+from tests.kit import soak
 from tests.kit.audit.logs import ORIGIN, write_log
 
 
@@ -39,12 +40,13 @@ def first_problem(path: Path) -> int | None:
     return report.problems[0].position
 
 
+@pytest.mark.soak
 def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
     """Yeti2022, a single flipped bit."""
     header, frames = split(log)
     content = header + b"".join(frames)
     starts = [len(header) + sum(map(len, frames[:i])) for i in range(len(frames))]
-    for bit in random.Random(1).sample(range(len(content) * 8), 800):
+    for bit in random.Random(1).sample(range(len(content) * 8), soak.count(800, sample=200)):
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         log.write_bytes(damaged)
@@ -54,11 +56,12 @@ def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
         assert first_problem(log) == want, bit
 
 
+@pytest.mark.soak
 def test_each_flipped_bit_of_one_frame_is_found(log: Path) -> None:
     """The last frame: no frame follows it."""
     header, frames = split(log)
     last = frames[-1]
-    for bit in [*range(37 * 8), *range(37 * 8, len(last) * 8, 11)]:
+    for bit in [*range(37 * 8), *range(37 * 8, len(last) * 8, soak.count(11, sample=53))]:
         damaged = bytearray(last)
         damaged[bit // 8] ^= 1 << bit % 8
         log.write_bytes(header + b"".join(frames[:-1]) + damaged)

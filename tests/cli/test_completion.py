@@ -1,13 +1,13 @@
 """Completion of ids from a server: names of strangers, inserted into a command line."""
 
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from pdpapi.v1 import administration_service_pb2 as pb
 
+from tests.kit import prefork
 from tests.kit.school import POLICY
-from tests.kit.server import PDP, ServerProcess, running_server
+from tests.kit.server import ServerProcess, running_server
 
 SHELL = [
     "user_$(touch x)",
@@ -32,20 +32,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def completed(server: ServerProcess, line: str, **environment: str) -> list[str]:
     words = line.split(" ")
-    done = subprocess.run(
-        PDP,
-        env={
-            **server.environment,
-            "_PDP_COMPLETE": "complete_bash",
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(len(words) - 1),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {
+        **server.environment,
+        "_PDP_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+        **environment,
+    }
+    done = prefork.run((), cwd=server.directory, env=environment, timeout=60)
     assert done.stderr == ""
     return done.stdout.split()
 

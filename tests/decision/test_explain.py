@@ -265,7 +265,7 @@ def test_the_tree_of_many_grants_is_bounded():
 def test_the_work_of_a_search_is_bounded_and_a_cut_is_reported(condition):
     """A caller with the capability `audit` must not hold a processor. 150 rules took 10 s, and
     these would take minutes."""
-    situation = asked_about_rules(condition.format(index, index) for index in range(1_000))
+    situation = asked_about_rules(condition.format(index, index) for index in range(400))
     began = time.thread_time()
     explanation = explain(situation)
     assert time.thread_time() - began < 30

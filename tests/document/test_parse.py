@@ -37,6 +37,7 @@ from pdp.model import (
     User,
     UserStatus,
 )
+from tests.kit import soak
 
 
 def problems(text: str) -> list[Violation]:
@@ -432,7 +433,7 @@ PIECES = ["&a ", "*a", "!!int ", "<<", "- ", ": ", "[", "]", "{", "}", "null", "
           "0" * 5000, "\ud800", "\x00", "\ufeff", "\u2028"]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=soak.count(300, sample=60))
 @given(
     st.integers(0, len(COURSES)),
     st.integers(0, 40),

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from pdp.document import PolicyDocument, differences, parse_document, render_document
 from pdp.document.timestamps import parse_time, render_time
 from pdp.model import Effect, Role, Rule, User
+from tests.kit import soak
 from tests.kit.decision.policies import documents
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=soak.count(100, sample=20))
 @given(documents())
 def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
     read = parse_document(render_document(document))
@@ -20,7 +21,7 @@ def test_a_rendered_document_parses_to_the_same(document: PolicyDocument):
     assert render_document(read) == render_document(document)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=soak.count(30, sample=10))
 @given(documents())
 def test_an_old_yaml_reads_the_same_texts(document: PolicyDocument):
     """Text for us is text for other YAML tools."""

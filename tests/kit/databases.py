@@ -16,9 +16,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, make_url
+from sqlalchemy.util import LRUCache
 
 from pdp.database.engine import open_engine
 from pdp.database.migrations import migrate
@@ -35,6 +37,22 @@ __all__ = [
     "postgresql_url",
     "sqlite_url",
 ]
+
+
+class _Statements(LRUCache[Any, Any]):
+    """Compiled statements of the engines of all tests: to compile takes longer than most tests.
+
+    SQLAlchemy has one for each engine. The first part of a key is the dialect of the engine.
+    """
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get((key[0].name, *key[1:]), default)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__((key[0].name, *key[1:]), value)
+
+
+_statements = _Statements(1_000)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +107,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def engine(database_url: str) -> Iterator[Engine]:
     """A fresh, migrated database, open: once on each engine."""
     opened = open_engine(database_url)
+    opened._compiled_cache = _statements
     yield opened
     opened.dispose()
 

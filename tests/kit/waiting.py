@@ -16,19 +16,15 @@ SLEEP_SECONDS = (0.005, 0.05)
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> float:
-    """Returns once `condition()` is true, and how long that took; fails the test after `seconds`.
+    """Returns once `condition()` is true, and how long it waited; fails the test after `seconds`.
 
     Time in which the machine did not run the processes of the test does not count.
     """
-    if condition():
-        return 0.0  # a stopwatch reads much of /proc
-    watch = Stopwatch()
+    watch = None  # it reads much of /proc
     look_at = LOOK_SECONDS
     shortest, longest = SLEEP_SECONDS
-    while True:
-        time.sleep(min(max(shortest, watch.elapsed / 20), longest))
-        if condition():
-            return watch.seconds
+    while not condition():
+        watch = watch or Stopwatch()
         if watch.elapsed > look_at:
             look_at = watch.elapsed + LOOK_SECONDS
             if watch.seconds > seconds:
@@ -36,6 +32,8 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
                     f"did not happen within {seconds} s, nor within another {watch.stalled:.2f} s"
                     f" that the machine was busy with something else: {what or condition}"
                 )
+        time.sleep(min(max(shortest, watch.elapsed / 20), longest))
+    return watch.seconds if watch else 0.0
 
 
 _threads = threading.local()

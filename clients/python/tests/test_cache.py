@@ -24,6 +24,7 @@ from pdpapi.v1.change_service_pb2 import (
 )
 from pdpapi.v1.decision_service_pb2 import CheckRequest
 
+from tests.kit import soak
 from tests.kit.waiting import eventually
 
 TOUCHED = Touched("user_1", "org_1", frozenset({("course", "c"), ("school", "s")}))
@@ -454,7 +455,7 @@ def key_of_question(asked: tuple[str, Question, int]) -> bytes:
     return key_of("Check", check_request(Token(token), question, at_least))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=soak.count(300, sample=60), deadline=None)
 @given(questions, questions)
 def test_two_questions_share_a_key_only_if_they_say_the_same(one, other):
     messages = [check_request(Token(t), question, at) for t, question, at in (one, other)]

@@ -20,6 +20,7 @@ from pdpapi.v1.change_service_pb2 import (
 from pdpapi.v1.change_service_pb2_grpc import ChangeServiceStub
 
 from clients.python.tests.kit.answerer import Answerer, Stream, beat, changed, start_over
+from tests.kit import soak
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually
 
@@ -201,11 +202,12 @@ class TestFollowing:
         assert len(teller.streams) == 2
         assert lost == [grpc.StatusCode.CANCELLED]
 
+    @pytest.mark.soak
     def test_a_storm_of_resyncs_caches_nothing_and_passes(
         self, teller: Answerer, cache: DecisionCache[str]
     ):
         one = stream(teller, 0)
-        for n in range(2_000):
+        for n in range(soak.count(2_000, sample=400)):
             one.tell(start_over("e" * (n % 3), n), beat(n, "e" * (n % 3)))
         one.tell(start_over("e", 7))
 

@@ -34,8 +34,7 @@ class World:
     def change(self, *names: str) -> None:
         """One write of several changes."""
         with Store(self.engine).write(Author(Source.COMMAND, "operator")) as transaction:
-            for name in names:
-                transaction.insert(Permission(name))
+            transaction.apply_many(Permission(name) for name in names)
         while append_records(self.engine):
             pass
 

@@ -289,7 +289,7 @@ def test_each_of_many_random_edits_is_found_given_one_older_checkpoint(
 ) -> None:
     case: Case = request.getfixturevalue(kind)
     undetected = []
-    for seed in range(soak.count(5_000, sample=50)):
+    for seed in range(soak.count(5_000, sample=30)):
         dice = random.Random(seed)
         name = EDITS[seed % len(EDITS)]
         copy = tmp_path / "copy" / "audit"
