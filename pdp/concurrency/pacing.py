@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-SLICE_SECONDS = 0.002
+SLICE_SECONDS = 0.0005
 """The longest time that a request keeps the event loop."""
 
 
