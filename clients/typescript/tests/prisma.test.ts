@@ -50,7 +50,9 @@ function compared(name: string, operator: string, value: unknown) {
 suite("a plan", () => {
   test("for nothing takes no row, and for everything each", () => {
     assert.deepEqual(where(planned(null), courses), { id: { in: [] } });
-    assert.deepEqual(where(planned(null, { outcome: "PLAN_OUTCOME_EVERYTHING" }), courses), { NOT: { id: { in: [] } } });
+    assert.deepEqual(where(planned(null, { outcome: "PLAN_OUTCOME_EVERYTHING" }), courses), {
+      NOT: { id: { in: [] } },
+    });
   });
 
   test("keeps its condition when it is spread beside conditions on the same column", () => {
