@@ -13,8 +13,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
+import pdp.audit.recorder
 from tests.kit import soak
 from tests.kit.databases import *  # noqa: F403
+from tests.kit.prefork import RECORD_SECONDS_MAX
+
+pdp.audit.recorder.WAIT_SECONDS_MAX = RECORD_SECONDS_MAX  # type: ignore[misc]
 
 # How long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None, max_examples=soak.count(100, sample=30))

@@ -128,6 +128,11 @@ class Verifier:
         return any(issuer.keys.ready() for issuer in self._issuers.values())
 
     @property
+    def cached_tokens(self) -> int:
+        """Number of cached tokens; at most `token_cache_size`."""
+        return len(self._cache)
+
+    @property
     def key_fetches(self) -> Mapping[str, KeyFetches]:
         """Counts of key set fetches, by issuer."""
         return {name: issuer.keys.fetches for name, issuer in self._issuers.items()}

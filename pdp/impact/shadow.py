@@ -92,6 +92,16 @@ class Shadow:
             at_end=self._write,
         )
 
+    @property
+    def is_active(self) -> bool:
+        """Whether there is a candidate that decides."""
+        return self._active is not None
+
+    @property
+    def waiting(self) -> int:
+        """How many questions wait."""
+        return len(self._queue)
+
     def start(self) -> None:
         """Starts the thread."""
         self._task.start()

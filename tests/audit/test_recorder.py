@@ -133,8 +133,11 @@ def test_a_batch_larger_than_the_queue_is_recorded(tmp_path: Path) -> None:
     assert len(ids_of(tmp_path / ORIGIN)) == QUEUE_RECORDS_MAX + 1
 
 
-def test_a_hanging_sink_refuses_in_time_and_what_gave_up_is_forgotten(tmp_path: Path) -> None:
+def test_a_hanging_sink_refuses_in_time_and_what_gave_up_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F10: the deadline is 250 ms, and calls that timed out leave nothing in the queue."""
+    monkeypatch.setattr("pdp.audit.recorder.WAIT_SECONDS_MAX", 0.25)
     recorder, gate = held(tmp_path)
     refused = decision_record()
     watch = Stopwatch()

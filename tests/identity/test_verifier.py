@@ -152,7 +152,7 @@ def test_a_hit_that_no_longer_holds_leaves_the_cache() -> None:
     accepted(run(verifier.verify(token)))
     clock.now = NOW + 66
     assert reason(run(verifier.verify(token))) is Reason.TOKEN_EXPIRED
-    assert not verifier._cache
+    assert verifier.cached_tokens == 0
 
 
 def test_a_cached_token_is_refused_once_its_key_has_left_the_set() -> None:
@@ -287,7 +287,7 @@ def test_many_threads_get_the_answers_that_one_gets() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(verifier._cache) <= 4
+    assert verifier.cached_tokens <= 4
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))

@@ -121,7 +121,7 @@ def test_all_replicas_take_a_candidate_from_sql_and_add_up_what_they_count(
     metrics = [Metrics(), Metrics()]
     replicas = [start(counted) for counted in metrics]
     offer(replicas[0], view_of())
-    assert not replicas[0]._queue, "without a candidate nothing is kept"
+    assert not replicas[0].waiting, "without a candidate nothing is kept"
     set_candidate(store, "false")
     view = view_of()
 
@@ -150,7 +150,7 @@ def test_a_flood_is_dropped_and_counted_and_never_waits(
     view, watch = view_of(), Stopwatch()
     for _ in range(50_000):
         offer(shadow, view)
-        assert len(shadow._queue) <= QUEUE_MAX
+        assert shadow.waiting <= QUEUE_MAX
     assert watch.seconds < 5
     shadow.stop()
     assert metrics.outcomes.total() >= 50_000 - QUEUE_MAX
@@ -225,11 +225,11 @@ def test_a_stored_candidate_of_another_form_is_refused_and_the_next_one_is_taken
         store.set("version: 99\n", 1.0, NOW)
         eventually(lambda: "shadow_candidate_refused" in [line["event"] for line in logs])
     offer(shadow, view_of())
-    assert not shadow._queue
+    assert not shadow.waiting
     set_candidate(store, "")
     wait_until_active(shadow, metrics)
     store.clear()
-    eventually(lambda: shadow._active is None)
+    eventually(lambda: not shadow.is_active)
 
 
 def test_a_sample_is_about_as_large_as_it_says(
@@ -243,7 +243,7 @@ def test_a_sample_is_about_as_large_as_it_says(
     for _ in range(10_000):
         offer(shadow, view)
     shadow.stop()
-    assert 800 < metrics.outcomes.total() + len(shadow._queue) < 1_200
+    assert 800 < metrics.outcomes.total() + shadow.waiting < 1_200
 
 
 def test_counts_of_an_earlier_candidate_are_not_added_and_groups_are_bounded(

@@ -106,8 +106,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """A fresh, migrated database, open: once on each engine."""
-    opened = open_engine(database_url)
-    opened._compiled_cache = _statements
+    opened = open_engine(database_url).execution_options(compiled_cache=_statements)
     yield opened
     opened.dispose()
 

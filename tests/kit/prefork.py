@@ -32,6 +32,8 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 REQUEST_BYTES_MAX = 1 << 18
+RECORD_SECONDS_MAX = 10.0
+"""In tests a denial waits so long for its record. Few are about how long a disk may be busy."""
 IMPORTED = (
     "pdp.process.app",
     "pdp.process.lifecycle",
@@ -216,6 +218,7 @@ def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     importlib.import_module("pdp.cli").command()
+    importlib.import_module("pdp.audit.recorder").WAIT_SECONDS_MAX = RECORD_SECONDS_MAX
     gc.collect()
     gc.freeze()
     arguments = serve(requests)
