@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,17 @@ class Done:
 Run = Callable[..., Done]
 
 
+def _logger_of(command: threading.Thread) -> Callable[..., Any]:
+    """The logger of a command that configured none. A thread that an earlier test left behind must
+    not write into the command's output."""
+
+    def logger(*_: object) -> structlog.PrintLogger:
+        is_own = threading.current_thread() is command
+        return structlog.PrintLogger(sys.stdout if is_own else sys.stderr)
+
+    return logger
+
+
 @contextmanager
 def _own_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Log lines of the command go to its captured standard error, and those after it do not."""
@@ -35,6 +47,7 @@ def _own_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(structlog, "configure", uncached)
         structlog.reset_defaults()
+        configure(logger_factory=_logger_of(threading.current_thread()))
         try:
             yield
         finally:
