@@ -18,7 +18,7 @@ from tests.kit import soak
 from tests.kit.databases import *  # noqa: F403
 from tests.kit.prefork import RECORD_SECONDS_MAX
 
-pdp.audit.recorder.WAIT_SECONDS_MAX = RECORD_SECONDS_MAX  # type: ignore[misc]
+pdp.audit.recorder.WAIT_SECONDS_MAX = RECORD_SECONDS_MAX
 
 # How long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None, max_examples=soak.count(100, sample=30))

@@ -225,6 +225,7 @@ def test_a_proof_of_inclusion_is_verified_without_this_project(
     decision = re.findall(r'href="/decision\?id=([^"]+)"', decisions)[-1]
     changes = visitor.get("/changes", params={"kind": "rule"}).text
     change = visitor.get(re.findall(r'href="(/change\?id=[^"]+)"', changes)[-1]).text
+    assert '<a href="/changes" aria-current="true">' in change, "the menu marks its section"
     [proof_of_change] = re.findall(r'href="(/proof\?id=[^"]+)"', change)
     key = str(file_signer("test.example", console.server.directory / "key.pem").key)
     for path, expected in ((f"/proof?id={decision}", decision), (proof_of_change, '"kind":"rule"')):

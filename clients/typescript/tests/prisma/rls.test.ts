@@ -175,7 +175,7 @@ suite("under row-level security", () => {
       assert.equal(await one.lesson.count(), 0);
     });
 
-    test("in statement mode a transaction is refused, and nobody has rows without one", async (context) => {
+    test("in statement mode a transaction is refused, and without a transaction there are no rows", async (context) => {
       if (skipped(context)) return;
       [one, other] = [connect(urls.statement), connect(urls.statement)];
       await assert.rejects(found(one, IVAN), /transaction blocks not allowed/);
