@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from tests.kit.filters.tables import Lesson
 from tests.kit.rls.school import IVAN, MARIA, put_school
+from tests.kit.waiting import eventually
 
 Work = Callable[[AsyncEngine], Awaitable[None]]
 
@@ -40,6 +41,13 @@ async def session_of(engine: AsyncEngine, actor: Actor | None) -> AsyncIterator[
 
 async def ids(session: AsyncSession) -> set[str]:
     return set(await session.scalars(select(Lesson.id)))
+
+
+def sleeping(engine: Engine) -> bool:
+    """Whether a statement of the application's role sleeps."""
+    found = "SELECT FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'"
+    with engine.connect() as connection:
+        return connection.execute(text(found)).one_or_none() is not None
 
 
 def test_a_commit_inside_a_request_keeps_the_actor(connection: Connection, engine: Engine) -> None:
@@ -80,12 +88,11 @@ def test_a_cancelled_request_leaves_no_actor_behind(connection: Connection, engi
         async def request() -> None:
             async with session_of(app, IVAN) as session:
                 await ids(session)
-                begun.set()
                 await session.execute(text("SELECT pg_sleep(60)"))
 
-        begun = asyncio.Event()
         task = asyncio.create_task(request())
-        await begun.wait()
+        # A cancellation that arrives before the statement is lost: it would go on with its locks.
+        await asyncio.to_thread(eventually, lambda: sleeping(engine))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
