@@ -27,6 +27,7 @@ from tests.kit.console import HOSTILE_DECISION, VIEWER, Console, Visitor, text_o
 from tests.kit.waiting import eventually
 
 VERIFY = Path(__file__).parents[2] / "tools" / "verify_log.py"
+SECTION = '<a href="{}" aria-current="true">'
 
 
 @pytest.fixture(scope="module")
@@ -225,16 +226,21 @@ def test_a_proof_of_inclusion_is_verified_without_this_project(
     decision = re.findall(r'href="/decision\?id=([^"]+)"', decisions)[-1]
     changes = visitor.get("/changes", params={"kind": "rule"}).text
     change = visitor.get(re.findall(r'href="(/change\?id=[^"]+)"', changes)[-1]).text
-    assert '<a href="/changes" aria-current="true">' in change, "the menu marks its section"
+    assert SECTION.format("/changes") in change, "the menu marks its section"
     [proof_of_change] = re.findall(r'href="(/proof\?id=[^"]+)"', change)
     key = str(file_signer("test.example", console.server.directory / "key.pem").key)
-    for path, expected in ((f"/proof?id={decision}", decision), (proof_of_change, '"kind":"rule"')):
+    for path, section, expected in (
+        (f"/proof?id={decision}", "/decisions", decision),
+        (proof_of_change, "/changes", '"kind":"rule"'),
+    ):
         eventually(
             lambda path=path: "tlog" in visitor.get(path).text,
             seconds=30,
             what="a checkpoint covers the record",
         )
-        assert "test.example/" in visitor.get(path).text
+        page = visitor.get(path).text
+        assert "test.example/" in page
+        assert SECTION.format(section) in page
         proof = visitor.get(f"{path}&as=file")
         assert "attachment" in proof.headers["content-disposition"]
         (tmp_path / "record.tlog-proof").write_bytes(proof.content)

@@ -25,6 +25,7 @@ async def show(parts: ConsoleParts, visit: Visit) -> Shown | Response:
     values = {
         "id": id_,
         "is_change": is_change,
+        "within": "/changes" if is_change else "/decisions",
         "proof_text": found,
         "note": note,
         "checkpoint": unverified_checkpoint(note) if note else None,
@@ -44,4 +45,4 @@ def _proof(parts: ConsoleParts, id_: str) -> str:
     return prove_record(find_trees([parts.trees]), found[0])
 
 
-PAGES = (Page("/proof", "proof", "Proof of inclusion", show, within="/decisions"),)
+PAGES = (Page("/proof", "proof", "Proof of inclusion", show),)
