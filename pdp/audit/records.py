@@ -12,7 +12,7 @@ versions have none.
 import enum
 import json
 import math
-import secrets
+import os
 from dataclasses import dataclass
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quote
@@ -98,7 +98,7 @@ def first_id_at(seconds: float) -> str:
 
 def new_salt() -> str:
     """Returns the salt of a record."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def encode(record: DecisionRecord, salt: str = "") -> bytes:
