@@ -215,7 +215,11 @@ class Witnesses:
         for key, signature in signed.items():
             when = datetime.fromtimestamp(cosigned_at(signature), UTC).isoformat()
             say(f"{found[0].origin}: {key.name} cosigned size {found[0].size} at {when}")
-        names = {key.name for key in signed}
+        # A key under two names is one witness, and a key of the log is none.
+        third = {key.public: key.name for key in signed}
+        for key in keys:
+            third.pop(key.public, None)
+        names = set(third.values())
         if len(names) < self.count:
             raise Refused(f"{len(names)} witnesses have cosigned it, and not {self.count}")
         return found
@@ -239,6 +243,8 @@ def read_checkpoints(path: Path, keys: Sequence[Key], witnesses: Sequence[Key]) 
         for number in itertools.count(1):
             line = file.readline(4 * NOTE_BYTES_MAX)
             if not line:
+                if not found:
+                    raise Unreadable(f"{path} holds no checkpoint")
                 return found
             try:
                 note = json.loads(line)

@@ -196,6 +196,12 @@ def placed_change(connection: Connection, revision: int, number: int) -> RowMapp
     return connection.execute(_placed(*where)).mappings().first()
 
 
+def is_recorded(connection: Connection, revision: int, number: int) -> bool:
+    """Returns whether there is such a record, with or without a place in the log."""
+    same = (_records.revision == revision, _records.number == number)
+    return connection.execute(select(_records.number).where(*same)).first() is not None
+
+
 def log_ids(connection: Connection) -> Sequence[str]:
     """Returns the ids of the logs: one for each epoch."""
     column = audit_shipping.c

@@ -18,7 +18,7 @@ import structlog
 
 from pdp.audit.counts import encode_count
 from pdp.audit.folding import Fold, Folds
-from pdp.audit.records import DecisionRecord, encode_with_key, new_salt
+from pdp.audit.records import DecisionRecord, encode_with_key, new_salts
 from pdp.audit.segments import FRAME_OVERHEAD, KIND_GAP, KIND_RECORD, check_origin
 from pdp.audit.shares import Shares
 from pdp.audit.write_queue import Entry, Item, RecordQueue, settle, wake
@@ -380,14 +380,14 @@ def _entry(
 ) -> Entry:
     """Raises AuditUnavailable if a record cannot be encoded."""
     try:
-        items = [_item(record) for record in records]
+        items = list(map(_item, records, new_salts(len(records))))
     except ValueError as error:
         raise AuditUnavailable(f"the decision cannot be recorded: {error}") from None
     return Entry(records[0].caller, items, waiter=waiter)
 
 
-def _item(record: DecisionRecord) -> Item:
-    payload, key = encode_with_key(record, new_salt())
+def _item(record: DecisionRecord, salt: str) -> Item:
+    payload, key = encode_with_key(record, salt)
     # Queries are folded too: the records of their pages are equal.
     folds = record.effect is Effect.DENY or record.query is not None
     return Item(payload, record.decision_id, record.decided_at, key if folds else None)

@@ -107,7 +107,8 @@ class UserAccessQueries:
             if paths is not None:
                 found.append(UserAccess(row, paths))
             last = row
-            await pace.give_way()
+            if pace.is_over():
+                await pace.give_way()
         (query_id,) = await self._recorder.record([record])
         # Last, so that no pause between reading the facts and answering goes unnoticed.
         self._replica.confirm(general)

@@ -17,7 +17,8 @@ class Definer(NamedTuple):
     table: str
     owner: str
     callers: Sequence[str]
-    """The roles that may call it, also through views, defaults of columns and triggers."""
+    """The roles that may call it, also by SET ROLE, and through views, defaults of columns and
+    triggers."""
     passes: bool
     """Whether its owner passes row-level security now; else it owns the table, and may switch
     row-level security off."""
@@ -33,9 +34,9 @@ _FUNCTIONS: Final = text("""
         ARRAY(
             SELECT r.rolname::text FROM pg_roles r
             WHERE r.rolname = ANY (CAST(:roles AS text[])) AND r.oid <> o.oid
-                AND (
-                    has_function_privilege(r.oid, p.oid, 'EXECUTE')
-                    AND (has_schema_privilege(r.oid, n.oid, 'USAGE') OR p.oid IN (
+                AND EXISTS (SELECT FROM pg_roles s WHERE pg_has_role(r.oid, s.oid, 'MEMBER') AND (
+                    has_function_privilege(s.oid, p.oid, 'EXECUTE')
+                    AND (has_schema_privilege(s.oid, n.oid, 'USAGE') OR p.oid IN (
                         -- What holds it by its id needs no right on its schema.
                         SELECT d.refobjid FROM pg_depend d
                         WHERE d.refclassid = 'pg_proc'::regclass AND d.classid IN (
@@ -45,11 +46,11 @@ _FUNCTIONS: Final = text("""
                     -- A trigger needs none on its function.
                     OR EXISTS (
                         SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND (
-                            has_table_privilege(r.oid, t.tgrelid, 'DELETE, TRUNCATE')
-                            OR has_any_column_privilege(r.oid, t.tgrelid, 'INSERT, UPDATE')
+                            has_table_privilege(s.oid, t.tgrelid, 'DELETE, TRUNCATE')
+                            OR has_any_column_privilege(s.oid, t.tgrelid, 'INSERT, UPDATE')
                         )
                     )
-                )
+                ))
             ORDER BY 1
         ) AS callers
     FROM pg_proc p

@@ -115,26 +115,36 @@ def _table(
         )
     for role in config.roles:
         for privilege in ("TRUNCATE", "TRIGGER", "REFERENCES"):
-            if _has(connection, role, oid, privilege):
+            holder = _holder(connection, role, oid, privilege)
+            if holder is not None:
                 yield Problem(
                     name,
-                    f"{role} has the privilege {privilege}, which passes row-level security",
-                    f"REVOKE {privilege} ON {qualified(name)} FROM {identifier(role)}",
+                    f"{role} {_has(role, holder)} {privilege}, which passes row-level security",
+                    f"REVOKE {privilege} ON {qualified(name)} FROM {identifier(holder)}",
                 )
 
 
-_HAS: Final = text("""
-    SELECT CASE WHEN :one IN ('INSERT', 'UPDATE', 'REFERENCES')
-        THEN has_any_column_privilege(to_regrole(:role), CAST(:oid AS oid), :one)
-        ELSE has_table_privilege(to_regrole(:role), CAST(:oid AS oid), :one)
+_HOLDER: Final = text("""
+    SELECT s.rolname::text FROM pg_roles s
+    WHERE pg_has_role(to_regrole(:role), s.oid, 'MEMBER') AND CASE
+        WHEN :one IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+        THEN has_any_column_privilege(s.oid, CAST(:oid AS oid), :one)
+        ELSE has_table_privilege(s.oid, CAST(:oid AS oid), :one)
     END
+    ORDER BY s.oid <> to_regrole(:role), 1 LIMIT 1
 """)
 
 
-def _has(connection: Connection, role: str, oid: int, privilege: str) -> bool:
-    """Whether a role has a privilege on a table, or on a column of it. No role has none."""
+def _holder(connection: Connection, role: str, oid: int, privilege: str) -> str | None:
+    """The role, or one that it may take by SET ROLE, that has a privilege on a table or on a column
+    of it. No role has none."""
     values = {"role": identifier(role), "oid": oid, "one": privilege}
-    return bool(connection.execute(_HAS, values).scalar())
+    holder: str | None = connection.execute(_HOLDER, values).scalar()
+    return holder
+
+
+def _has(role: str, holder: str) -> str:
+    return "has the privilege" if holder == role else f"has, by SET ROLE {holder}, the privilege"
 
 
 _VIEWS: Final = text("""
@@ -215,7 +225,9 @@ _ROLE: Final = text("""
         r.rolbypassrls OR EXISTS (
             SELECT FROM pg_roles s WHERE s.rolbypassrls AND pg_has_role(r.oid, s.oid, 'MEMBER')
         ) AS bypasses,
-        r.rolreplication AS replicates,
+        r.rolreplication OR EXISTS (
+            SELECT FROM pg_roles s WHERE s.rolreplication AND pg_has_role(r.oid, s.oid, 'MEMBER')
+        ) AS replicates,
         ARRAY(
             SELECT s.rolname::text FROM pg_roles s
             WHERE s.rolname IN (
@@ -280,11 +292,13 @@ def _role(
         full = f"{identifier(config.pdp_schema)}.{identifier(table)}"
         stored = connection.execute(text("SELECT CAST(:table AS regclass)::oid"), {"table": full})
         oid = stored.scalar_one()
-        for privilege in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER"):
-            if _has(connection, role, oid, privilege):
+        for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER"):
+            holder = _holder(connection, role, oid, privilege)
+            if holder is not None:
+                may = "may read the facts of all" if privilege == "SELECT" else "may take any role"
                 yield Problem(
                     role,
-                    f"has the privilege {privilege} on the decision point's table {table}, and so"
-                    " may take any role",
-                    f"REVOKE {privilege} ON {full} FROM {identifier(role)}",
+                    f"{_has(role, holder)} {privilege} on the decision point's table {table}, and"
+                    f" so {may}",
+                    f"REVOKE {privilege} ON {full} FROM PUBLIC, {identifier(holder)}",
                 )

@@ -1,6 +1,7 @@
 """Canonical bytes and ids of decision records."""
 
 import json
+import re
 import timeit
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from pdp.audit import (
     encode,
     new_decision_id,
 )
-from pdp.audit.records import encode_with_key, new_salt
+from pdp.audit.records import encode_with_key, new_salts
 from pdp.model import Actor, Effect, Reason, ResourceRef
 from tests.kit.audit.records import decision_record
 
@@ -44,7 +45,7 @@ records = st.builds(
 )
 
 
-salts = st.just("") | st.builds(new_salt)
+salts = st.just("") | st.builds(lambda: new_salts(1)[0])
 
 
 @given(records, salts)
@@ -62,7 +63,7 @@ def test_bytes_are_canonical_json_on_one_line_of_ascii(record: DecisionRecord, s
 
 @given(records)
 def test_equal_decisions_fold_whatever_their_salts(record: DecisionRecord) -> None:
-    (plain, key), (salted, other) = encode_with_key(record), encode_with_key(record, new_salt())
+    (plain, key), (salted, other) = encode_with_key(record), encode_with_key(record, *new_salts(1))
     assert key == other
     assert plain != salted
 
@@ -146,3 +147,10 @@ def test_ids_made_later_sort_later() -> None:
 def test_an_id_costs_microseconds_at_most() -> None:
     seconds = min(timeit.repeat(new_decision_id, number=10_000, repeat=5))
     assert seconds / 10_000 < 10e-6  # measured: 0.4; the bound leaves room for a busy machine
+
+
+def test_each_record_of_a_batch_has_128_random_bits_of_its_own() -> None:
+    salts = new_salts(1_000)
+    assert len(set(salts)) == 1_000
+    assert all(re.fullmatch("[0-9a-f]{32}", salt) for salt in salts)
+    assert new_salts(0) == []

@@ -69,6 +69,9 @@ def test_the_migration_may_be_applied_again(database: Engine) -> None:
     assert problems(database) == []
 
 
+_GROUP = """CREATE ROLE far; CREATE ROLE near NOINHERIT;
+GRANT far TO near; GRANT near TO app WITH INHERIT FALSE; {}"""
+_NO_GROUP = "DROP OWNED BY far; DROP ROLE far, near"
 _OWN_DATABASE = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO"
 
 
@@ -129,6 +132,38 @@ _OWN_DATABASE = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO"
             "REVOKE INSERT ON grants FROM app",
             "app: has the privilege INSERT on the decision point's table grants",
         ),
+        (
+            "GRANT SELECT ON revoked_sessions TO PUBLIC",
+            "REVOKE SELECT ON revoked_sessions FROM PUBLIC",
+            "app: has the privilege SELECT on the decision point's table revoked_sessions",
+        ),
+        (
+            "GRANT SELECT (role) ON grants TO app",
+            "REVOKE SELECT (role) ON grants FROM app",
+            "app: has the privilege SELECT on the decision point's table grants",
+        ),
+        (
+            _GROUP.format("GRANT INSERT ON grants TO far"),
+            _NO_GROUP,
+            "app: has, by SET ROLE far, the privilege INSERT on the decision point's table grants",
+        ),
+        (
+            _GROUP.format("GRANT TRUNCATE ON lessons TO far"),
+            _NO_GROUP,
+            "public.lessons: app has, by SET ROLE far, the privilege TRUNCATE",
+        ),
+        (_GROUP.format("ALTER ROLE far REPLICATION"), _NO_GROUP, "app: has REPLICATION"),
+        (
+            _GROUP.format(
+                """CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql SECURITY DEFINER
+                AS 'SELECT count(*) FROM public.lessons';
+                REVOKE EXECUTE ON FUNCTION counted() FROM PUBLIC;
+                GRANT EXECUTE ON FUNCTION counted() TO far"""
+            ),
+            f"DROP FUNCTION counted(); {_NO_GROUP}",
+            "public.counted(): may be called by app",
+        ),
+        (_GROUP.format("SELECT"), _NO_GROUP, None),
         (
             "GRANT UPDATE (role) ON grants TO app",
             "REVOKE UPDATE (role) ON grants FROM app",

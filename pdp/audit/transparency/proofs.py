@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Engine, or_, select
 
-from pdp.audit.administration_log import KIND_ADMINISTRATION, placed_change
+from pdp.audit.administration_log import KIND_ADMINISTRATION, is_recorded, placed_change
 from pdp.audit.records import RECORD_BYTES_MAX
 from pdp.audit.rows import filterable, payload_of
 from pdp.audit.segments import (
@@ -67,7 +67,7 @@ def find_trees(directories: Iterable[Path]) -> list[StoredTree]:
 
 def find_in_sql(engine: Engine, id_: str) -> list[Located]:
     """Returns the records of an id: a decision's, or REVISION/NUMBER of a change. Raises
-    DatabaseUnavailable."""
+    as `change_in_sql`."""
     change = CHANGE_ID.fullmatch(id_)
     if change is None:
         return records_in_sql(engine, id_)
@@ -90,10 +90,16 @@ def records_in_sql(engine: Engine, decision_id: str) -> list[Located]:
 
 
 def change_in_sql(engine: Engine, revision: int, number: int) -> Located | None:
-    """Returns an administration record; None: there is none, or it has no place in the log yet.
-    Raises DatabaseUnavailable."""
+    """Returns an administration record; None: there is none.
+
+    Raises:
+        DamagedTreeError: It has no place in the log yet.
+        DatabaseUnavailable: The database does not answer.
+    """
     with begin_read(engine) as connection:
         row = placed_change(connection, revision, number)
+        if row is None and is_recorded(connection, revision, number):
+            raise DamagedTreeError("the change has no place in the log yet: ask again later")
     if row is None or row["record"] is None:
         return None
     return Located(row["log_id"], row["position"], payload_of(row["record"]), KIND_ADMINISTRATION)

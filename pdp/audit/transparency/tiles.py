@@ -131,8 +131,10 @@ class TileWriter:
 
     def _write(self, kind: str, index: int, content: bytes, width: int) -> None:
         path = tile_path(self._directory, kind, index, width)
-        make_directory(path.parent)
-        path.write_bytes(content)
+        # A tile above the lowest level may be covered already: nobody must find it cut off.
+        if not path.is_file() or path.read_bytes() != content:
+            make_directory(path.parent)
+            path.write_bytes(content)
         self._unsynced.add(path)
         if width == WIDTH:
             partial = path.with_name(path.name + ".p")

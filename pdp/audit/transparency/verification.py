@@ -169,7 +169,11 @@ def _cosigned(
     except NoteError:
         return []  # anybody could have written it, or deleted it
     report.cosigned_size = checkpoint.size
-    report.cosigned_at = {key.name: cosigned_at(signatures[key]) for key in signatures}
+    # A key under two names is one witness, and a key of the log is none.
+    third = {key.public: key for key in signatures}
+    for key in keys:
+        third.pop(key.public, None)
+    report.cosigned_at = {key.name: cosigned_at(signatures[key]) for key in third.values()}
     return [checkpoint]
 
 

@@ -45,7 +45,7 @@ class _NotCosignedError(Exception):
 def witness_keys(settings: Iterable[WitnessSettings]) -> list[VerifierKey]:
     """Returns the keys of witnesses. Raises NoteError: a key cannot be used."""
     keys = [VerifierKey.parse(witness.key, WITNESS_KEY) for witness in settings]
-    if len({key.id for key in keys}) < len(keys):
+    if len({key.public for key in keys}) < len(keys):  # also under two names
         raise NoteError("two witnesses have one key")
     return keys
 

@@ -157,7 +157,8 @@ async def _resources(request: pb.ListAllowedPermissionsRequest) -> list[model.Re
     try:
         for message in request.resources:
             resources.append(checked_resource(message))
-            await pace.give_way()
+            if pace.is_over():
+                await pace.give_way()
     except InvalidRequest as error:
         place = f"resources[{len(resources)}]"
         raise InvalidRequest(

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from pdp.administration_records import Author, Source
 from pdp.audit import Recorder, append_records
-from pdp.audit.transparency import ChangesNotary, Notary
+from pdp.audit.transparency import ChangesNotary, DamagedTreeError, Notary
 from pdp.audit.transparency.changes import extend
 from pdp.audit.transparency.notes import Signer
 from pdp.audit.transparency.proofs import change_in_sql, find_trees, prove_record
@@ -74,6 +74,10 @@ def test_a_third_party_verifies_the_proof_of_each_change(
         status, output = run_tool("record", "--key", str(world.signer.key), str(path))
         assert (status, f'"revision":{revision}' in output) == (0, True)
     assert change_in_sql(world.engine, 3, 0) is None
+    with Store(world.engine).write(Author(Source.COMMAND, "operator")) as transaction:
+        transaction.apply_many([Permission("course:copy")])
+    with pytest.raises(DamagedTreeError, match="the change has no place in the log yet"):
+        change_in_sql(world.engine, 3, 0)
     assert audit(world.directory, [world.signer.key]) == 0
     assert "302 administration records" in capsys.readouterr().out
 

@@ -535,7 +535,7 @@ def test_a_log_of_an_earlier_version_verifies_and_is_erased_with_a_warning(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pdp.audit.recorder.new_salt", str)
+        patch.setattr("pdp.audit.recorder.new_salts", lambda count: [""] * count)
         world = World(tmp_path, engine)
     assert '"salt"' not in world.texts()
     assert world.problems() == []

@@ -88,6 +88,26 @@ def test_three_levels_of_tiles_hold_what_a_naive_tree_holds(tmp_path: Path) -> N
     assert tile_path(tmp_path, "0", 1_234_067, 7) == tmp_path / "tile/0/x001/x234/067.p/7"
 
 
+def test_a_tile_that_a_checkpoint_covers_is_not_written_again(tmp_path: Path) -> None:
+    """A reader, or a crash, could find it cut off."""
+    writer = TileWriter(tmp_path)
+    writer.append(b"%d" % number for number in range(300))
+    writer.sync()
+    above = tile_path(tmp_path, "1", 0, 1)
+    written = above.stat()
+    writer.append([b"more"])
+    writer.sync()
+    assert (above.stat().st_mtime_ns, TileReader(tmp_path, 301).tile(1, 0)) == (
+        written.st_mtime_ns,
+        [TileReader(tmp_path, 300).fetch(8, 0)],
+    )
+    # What a crash has left of a tile is replaced.
+    above.write_bytes(b"")
+    writer.append([b"more"])
+    writer.sync()
+    assert len(above.read_bytes()) == 32
+
+
 def test_counts_of_equal_denials_and_gaps_are_part_of_their_entries(
     log: Path, signer: Signer
 ) -> None:

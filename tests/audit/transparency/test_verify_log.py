@@ -15,7 +15,15 @@ from pdp.audit.segments import list_segments
 from pdp.audit.transparency.notes import Checkpoint, Signer, sign_note
 from pdp.audit.transparency.tiles import TileWriter
 from tests.kit.audit.logs import ORIGIN, write_log
-from tests.kit.audit.trees import TOOL, audit, load_tool, new_signer, only_tree, sign_trees
+from tests.kit.audit.trees import (
+    TOOL,
+    audit,
+    load_tool,
+    new_signer,
+    only_tree,
+    run_tool,
+    sign_trees,
+)
 
 
 @pytest.fixture
@@ -211,6 +219,11 @@ def test_a_file_of_checkpoints_with_a_huge_or_malformed_line_is_refused(
         assert audit(log, [signer.key], mine) == 0
         mine.write_text(f"{line}\n{cut}\n{unsigned}\n")
         assert audit(log, [signer.key], mine) == 1
+    # Nothing is left to compare with.
+    mine.write_text(line[:-9])
+    assert audit(log, [signer.key], mine) == 2
+    status, output = run_tool("consistency", "--key", str(signer.key), str(mine), str(mine))
+    assert (status, "holds no checkpoint" in output) == (2, True)
 
 
 def test_a_record_whose_json_is_deeply_nested_is_reported_and_not_followed(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pdp.audit import Recorder, Shipper, SqlDestination
 from pdp.audit.transparency import Notary, witnesses
 from pdp.audit.transparency.archives import copy_tree
-from pdp.audit.transparency.notes import NoteError, Signer, signatures_of
+from pdp.audit.transparency.notes import NoteError, Signer, VerifierKey, signatures_of
 from pdp.audit.transparency.publishing import Publisher
 from pdp.audit.transparency.trees import stored_trees
 from pdp.audit.transparency.verification import verify_tree
@@ -145,6 +146,34 @@ def test_a_witness_refuses_a_rewritten_history_and_both_verifiers_name_it(
     assert report.problems == ["it does not continue the checkpoint of size 8"]
     status, output = run_tool("directory", *demands, str(log))
     assert (status, "does not continue the older checkpoint of size 8" in output) == (1, True)
+
+
+def test_one_key_under_several_names_is_one_witness_and_the_key_of_the_log_is_none(
+    tmp_path: Path, log: Path
+) -> None:
+    private = Ed25519PrivateKey.generate()
+    public = private.public_key().public_bytes_raw()
+    log_key = VerifierKey(NAME, public)
+    shutil.rmtree(log)
+    write_log(log.parent, 4)
+    sign_trees(log, [Signer(log_key, private.sign)])
+    first = Witness(log_key)
+    second = Witness(log_key, name="witness.example/w2", private=first.private)
+    itself = Witness(log_key, name="witness.example/w3", private=private)
+    asked = [first, second, itself]
+    note = only_tree(log).note
+    text = note.rpartition("\n\n")[0] + "\n"
+    lines = b"".join(witness.cosign(text) for witness in asked)
+    (only_tree(log).directory / COSIGNED).write_bytes(note.encode() + lines)
+    keys = [witness.key for witness in asked]
+    demands = ["--key", str(log_key)]
+    for key in keys:
+        demands += ["--witness", str(key)]
+    for wanted, problems in ((1, []), (2, ["1 witnesses have cosigned it, and not 2"])):
+        report = verify_tree(only_tree(log), [log_key], witnesses=keys, cosignatures=wanted)
+        assert report.problems == problems
+        status, output = run_tool("directory", *demands, "--cosignatures", str(wanted), str(log))
+        assert (status, all(one in output for one in problems)) == (len(problems), True)
 
 
 def cosigns(edit: Callable[[str], str]) -> Callable[[Witness, str], Answer]:
@@ -314,6 +343,9 @@ def test_a_key_that_is_not_of_a_witness_is_refused(signer: Signer, witness: Witn
             witness_publishers([settings.model_copy(update={"key": wrong})])
     with pytest.raises(NoteError, match="two witnesses"):
         witness_publishers([settings, settings])
+    other_name = Witness(signer.key, name="witness.example/w2", private=witness.private)
+    with pytest.raises(NoteError, match="two witnesses"):
+        witness_publishers([settings, settings.model_copy(update={"key": str(other_name.key)})])
     with pytest.raises(ValueError, match="https"):
         AuditTreeSettings(
             name=NAME,
