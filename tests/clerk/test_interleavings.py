@@ -193,7 +193,7 @@ def test_disorders_of_an_accounts_life_end_as_it_ends_in_order(sqlite_url: str) 
     account = account_on(engine)
     expected = {life: deliver_in_order(account, life, life.__name__) for life in LIVES}
     assert len({repr(end) for end in expected.values()}) == len(LIVES)
-    for number in range(soak.count(1_000, sample=18)):
+    for number in range(soak.count(1_000, sample=10)):
         life = LIVES[number % len(LIVES)]
         found = deliver_in_disorder(account, life, f"n{number}", random.Random(number))
         assert found == expected[life], f"{life.__name__}, seed {number}"

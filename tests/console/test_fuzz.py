@@ -136,7 +136,7 @@ def send(visitor: Visitor, method: str, path: str, query: str, form: str) -> htt
 
 @pytest.mark.soak
 @hypothesis_settings(
-    max_examples=soak.count(3_000, sample=60),
+    max_examples=soak.count(3_000, sample=30),
     derandomize=not soak.SOAK,
     database=None,
     deadline=None,

@@ -14,7 +14,7 @@ from tests.kit import soak
 from tests.kit.reviews.logs import NOW, record_at, store_records
 
 OWN, OTHER = "org_own", "org_other"
-SEARCHES = soak.count(1_000, sample=25)
+SEARCHES = soak.count(1_000, sample=12)
 
 
 def random_records(random: Random) -> list[DecisionRecord]:

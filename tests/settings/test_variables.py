@@ -1,6 +1,8 @@
 """A misspelled variable is an error; variables of other programs are not."""
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from pdp.settings.variables import unknown_variables
 from tests.kit.server import ServerProcess
 
 ROOT = Path(__file__).parents[2]
+SUFFIXES = {".py", ".ts", ".tsx", ".go", ".mjs"}
 
 
 def said(name: str, value: str = "x") -> str | None:
@@ -72,13 +75,20 @@ def test_what_kubernetes_sets_for_services_is_ignored(service: str) -> None:
     assert unknown_variables(values, PROGRAMS) == {}
 
 
+def sources(directory: Path) -> Iterator[Path]:
+    """Files of programs, without a look at the many of `node_modules`."""
+    for parent, folders, files in os.walk(directory):
+        folders[:] = [folder for folder in folders if folder != "node_modules"]
+        paths = (Path(parent, file) for file in files)
+        yield from (path for path in paths if path.suffix in SUFFIXES)
+
+
 def test_every_variable_that_the_project_itself_reads_is_known() -> None:
     reads = re.compile(r"(?:environ[^\n]{0,20}|getenv\(|env\.|Getenv\()[\"'.(\[]*(PDP_[A-Z_]+)")
     names = {
         name
         for folder in ("pdp", "clients", "examples", "tests", "bench")
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".ts", ".tsx", ".go", ".mjs"} and "node_modules" not in path.parts
+        for path in sources(ROOT / folder)
         for name in reads.findall(path.read_text(errors="replace"))
         if path != Path(__file__)
     }

@@ -101,7 +101,7 @@ def test_there_are_as_many_orders_as_there_must_be() -> None:
 def test_no_order_of_read_fill_write_and_apply_leaves_a_stale_entry(engine: Engine) -> None:
     """OpenFGA #3155: a fill that raced a write survived the invalidation."""
     store = Store(engine)
-    for order in ORDERS[:: soak.count(1, sample=4)]:
+    for order in ORDERS[:: soak.count(1, sample=7)]:
         assert stale_answers(store, SnapshotCell(), order) == [], order
 
 
@@ -112,7 +112,7 @@ def test_no_order_with_several_writes_leaves_a_stale_entry(sqlite_url: str) -> N
 
     engine = open_engine(sqlite_url)
     store = Store(engine)
-    for order in DEEP_ORDERS[:: soak.count(1, sample=4)]:
+    for order in DEEP_ORDERS[:: soak.count(1, sample=7)]:
         assert stale_answers(store, SnapshotCell(), order) == [], order
     engine.dispose()
 

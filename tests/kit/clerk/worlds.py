@@ -29,7 +29,7 @@ from tests.kit.clerk.events import (
 
 NOW = T0 / 1000 + 1_000_000
 """Unix seconds: later than all that the objects say of themselves."""
-PAGE_ITEMS = 30
+PAGE_ITEMS = 12
 """As many as a page has here."""
 Object = dict[str, Any]
 
