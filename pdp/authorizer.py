@@ -7,7 +7,7 @@ An `await` suspends only to wait for a key set, the database or the audit log. I
 memory, a question is answered without suspending.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pdp.audit import DecisionRecord, Recorder, build_records, new_decision_id
@@ -230,7 +230,7 @@ class Authorizer:
     ) -> Ruling:
         """`await_allows`: allows are recorded in any case, and as surely as denials."""
 
-        def records(effect: Effect) -> list[DecisionRecord]:
+        def records(effect: Effect) -> Iterator[DecisionRecord]:
             return build_records(
                 effect,
                 ruling.token,
@@ -248,7 +248,7 @@ class Authorizer:
         if Effect.ALLOW in effects and await_allows:
             await self._recorder.record(records(Effect.ALLOW))
         elif Effect.ALLOW in effects and self._record_allows:
-            self._recorder.try_write(records(Effect.ALLOW))
+            await self._recorder.try_write(records(Effect.ALLOW))
         if Effect.DENY in effects:
             ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))
         if ruling.view is not None:

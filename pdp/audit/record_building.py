@@ -1,7 +1,7 @@
 """Builds the records of decisions."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pdp.audit.records import DecisionRecord
@@ -31,8 +31,8 @@ def build_records(
     decided_at: float,
     request: HttpRequest | None = None,
     inputs: Sequence[str] = (),
-) -> list[DecisionRecord]:
-    """Builds records of the decisions with this effect, in order.
+) -> Iterator[DecisionRecord]:
+    """Builds records of the decisions with this effect, in order, each when it is asked for.
 
     Args:
         effect: Decisions with another effect are skipped.
@@ -47,34 +47,30 @@ def build_records(
         inputs: What the decisions read, if that is recorded: one for each.
     """
     text = None if request is None else _text(request)
-    records = []
     for index, (question, decision, decision_id) in enumerate(
         zip(questions, decisions, decision_ids, strict=True)
     ):
         if decision.effect is not effect:
             continue
         resource = question.resource
-        records.append(
-            DecisionRecord(
-                decision_id=decision_id,
-                decided_at=decided_at,
-                effect=effect,
-                reason=decision.reason,
-                permission=question.permission,
-                caller=caller,
-                revision=revision,
-                token_fingerprint=token.fingerprint,
-                actor=token.actor,
-                token_id=token.token_id,
-                resource=None if resource is None else ResourceRef(resource.type, resource.id),
-                resource_organization_id=decision.resource_organization_id,
-                rule_id=decision.rule_id,
-                grant_id=decision.grant_id,
-                request=text,
-                inputs=inputs[index] if inputs else None,
-            )
+        yield DecisionRecord(
+            decision_id=decision_id,
+            decided_at=decided_at,
+            effect=effect,
+            reason=decision.reason,
+            permission=question.permission,
+            caller=caller,
+            revision=revision,
+            token_fingerprint=token.fingerprint,
+            actor=token.actor,
+            token_id=token.token_id,
+            resource=None if resource is None else ResourceRef(resource.type, resource.id),
+            resource_organization_id=decision.resource_organization_id,
+            rule_id=decision.rule_id,
+            grant_id=decision.grant_id,
+            request=text,
+            inputs=inputs[index] if inputs else None,
         )
-    return records
 
 
 def _text(request: HttpRequest) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from pdp.audit.shares import Shares
 from pdp.audit.write_queue import Entry, Item, RecordQueue, settle, wake
 from pdp.audit.writer import LogWriter, Synced
 from pdp.clock import Clock, wall_clock
+from pdp.concurrency.pacing import Pace
 from pdp.errors import AuditUnavailable, ShareExceeded
 from pdp.gauges import Gauges
 from pdp.model import Effect
@@ -146,9 +147,9 @@ class Recorder:
             return
         self._thread = None
 
-    async def record(self, records: Sequence[DecisionRecord]) -> Sequence[str]:
+    async def record(self, records: Iterable[DecisionRecord]) -> Sequence[str]:
         """Records decisions of one caller; returns once all of them are synced. Suspends without
-        occupying a thread.
+        occupying a thread, and gives way to other requests while it encodes many.
 
         Returns:
             For each record, the decision id to answer with: that of an equal denial if it was
@@ -159,11 +160,11 @@ class Recorder:
                 The records may be in the log or not.
             ShareExceeded: The caller has used up its share; nothing is recorded.
         """
-        if not records:
-            return ()
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
-        entry = _entry(records, waiter)
+        entry = await _entry(records, waiter)
+        if not entry.items:
+            return ()
         self._queue.put(entry, time.monotonic())
         # Cheaper than asyncio.timeout, which matters at many denials per second.
         timer = loop.call_later(WAIT_SECONDS_MAX, settle, (waiter,), False)
@@ -175,15 +176,16 @@ class Recorder:
             timer.cancel()
         return entry.outcome()
 
-    def try_write(self, records: Sequence[DecisionRecord]) -> None:
-        """Queues records without waiting. If the queue is full, they are dropped and counted in a
-        gap.
+    async def try_write(self, records: Iterable[DecisionRecord]) -> None:
+        """Queues records of one caller, and does not wait until they are written. If the queue is
+        full, they are dropped and counted in a gap.
 
         Raises:
             AuditUnavailable: `stop` was called.
         """
-        if records:
-            self._queue.try_write(_entry(records))
+        entry = await _entry(records)
+        if entry.items:
+            self._queue.try_write(entry)
 
     def ready(self) -> bool:
         """Returns whether there is a segment to write to and the writer thread runs."""
@@ -375,15 +377,20 @@ class Recorder:
         return True
 
 
-def _entry(
-    records: Sequence[DecisionRecord], waiter: "asyncio.Future[bool] | None" = None
+async def _entry(
+    records: Iterable[DecisionRecord], waiter: "asyncio.Future[bool] | None" = None
 ) -> Entry:
     """Raises AuditUnavailable if a record cannot be encoded."""
+    caller, items, pace = "", [], Pace()
     try:
-        items = list(map(_item, records, new_salts(len(records))))
+        for record, salt in zip(records, new_salts(), strict=False):
+            caller = record.caller
+            items.append(_item(record, salt))
+            if pace.is_over():
+                await pace.give_way()
     except ValueError as error:
         raise AuditUnavailable(f"the decision cannot be recorded: {error}") from None
-    return Entry(records[0].caller, items, waiter=waiter)
+    return Entry(caller, items, waiter=waiter)
 
 
 def _item(record: DecisionRecord, salt: str) -> Item:

@@ -13,8 +13,10 @@ import enum
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain, repeat
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
@@ -24,6 +26,7 @@ from pdp.model import Actor, Effect, Reason, ResourceRef
 
 RECORD_BYTES_MAX = 1 << 20
 """The largest record; a reader takes anything larger for damage."""
+_SALTS_DRAWN = 64
 
 
 class AnswerSource(enum.Enum):
@@ -96,11 +99,13 @@ def first_id_at(seconds: float) -> str:
     return f"{digits[:8]}-{digits[8:]}-"
 
 
-def new_salts(count: int) -> list[str]:
-    """Returns the salts of so many records, with one call of the operating system: each call lets
-    other threads run first."""
-    digits = os.urandom(16 * count).hex()
-    return [digits[at : at + 32] for at in range(0, 32 * count, 32)]
+def new_salts() -> Iterator[str]:
+    """Yields salts. After the first, many are drawn with one call of the operating system: each
+    call lets other threads run first."""
+    for count in chain((1,), repeat(_SALTS_DRAWN)):
+        digits = os.urandom(16 * count).hex()
+        for at in range(0, len(digits), 32):
+            yield digits[at : at + 32]
 
 
 def encode(record: DecisionRecord, salt: str = "") -> bytes:

@@ -110,7 +110,7 @@ class Member:
                     self._record([self._denial(token_id="equal")])
             case 2:
                 batch = [self._allow() for _ in range(self._dice.randint(1, ALLOWS_MAX))]
-                self._recorder.try_write(batch)
+                run(self._recorder.try_write(batch))
                 self.decisions += len(batch)
             case 3:
                 self._fail_writes()
@@ -148,7 +148,7 @@ class Member:
         """The disk fails: what was tried meanwhile is no decision, or is counted as dropped."""
         with patch("pdp.audit.writer.write_all", side_effect=OSError(5, "the disk fails")):
             self._record([self._denial(), self._denial(token_id="equal")])
-            self._recorder.try_write([self._allow()])
+            run(self._recorder.try_write([self._allow()]))
             self.decisions += 1
             eventually(lambda: self._recorder.counts().waiting == 0)
 
@@ -259,7 +259,7 @@ def test_trees_account_for_the_same_decisions_as_sql(tmp_path: Path, engine: Eng
     for _ in range(5):
         run(recorder.record([decision_record(token_id="equal")]))
     for _ in range(4):
-        recorder.try_write([decision_record(effect=Effect.ALLOW) for _ in range(3_000)])
+        run(recorder.try_write([decision_record(effect=Effect.ALLOW) for _ in range(3_000)]))
     recorder.stop()
     sign_trees(tmp_path / "audit" / "member", [signer])
     Shipper(tmp_path / "audit", SqlDestination(engine)).ship()

@@ -18,7 +18,7 @@ from pdp.model import Actor, Reason
 from tests.kit import soak
 from tests.kit.audit.records import decision_record
 from tests.kit.reviews.logs import ALLOWED, NOW, record_at, store_records
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, run
 
 DAY = 86_400.0
 WORLDS = soak.count(3_000, sample=8)
@@ -199,7 +199,7 @@ def test_a_process_that_stops_properly_leaves_a_complete_period(
     shipper = Shipper(tmp_path, SqlDestination(engine), recorder, period=period)
     recorder.start()
     shipper.start()
-    recorder.try_write([decision_record(**ALLOWED, grant_id="g")])
+    run(recorder.try_write([decision_record(**ALLOWED, grant_id="g")]))
 
     def ended() -> list[bool]:
         with begin_read(engine) as connection:

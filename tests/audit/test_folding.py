@@ -108,7 +108,7 @@ def test_allows_are_never_folded(tmp_path: Path, recorder: Recorder) -> None:
     allow = {"effect": Effect.ALLOW, "reason": Reason.ALLOWED_BY_RULE}
     records = [again(**allow) for _ in range(3)]
     assert run(recorder.record(records)) == [record.decision_id for record in records]
-    recorder.try_write([again(**allow) for _ in range(3)])
+    run(recorder.try_write([again(**allow) for _ in range(3)]))
     recorder.stop()
     assert len(ids_of(tmp_path / ORIGIN)) == 6
 

@@ -101,7 +101,7 @@ def test_changes_and_gaps_come_at_their_places_and_a_reader_may_stop_at_each(
     for number in range(3):
         expected += replica.record(2)
         with patch("pdp.audit.writer.write_all", side_effect=OSError(5, "the disk fails")):
-            replica.recorder.try_write([decision_record(effect=Effect.ALLOW)] * (number + 1))
+            run(replica.recorder.try_write([decision_record(effect=Effect.ALLOW)] * (number + 1)))
             eventually(lambda: replica.recorder.counts().waiting == 0)
         after_gap = replica.record(1)
         replica.shipper.ship()

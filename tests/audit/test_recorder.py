@@ -113,7 +113,7 @@ def test_a_full_queue_refuses_in_time_and_stays_bounded(tmp_path: Path) -> None:
     """F10: never more than 4,096 records wait."""
     recorder, gate = held(tmp_path)
     for _ in range(2 * QUEUE_RECORDS_MAX):
-        recorder.try_write([decision_record()])
+        run(recorder.try_write([decision_record()]))
     assert recorder.counts().waiting == QUEUE_RECORDS_MAX
     watch = Stopwatch()
     with pytest.raises(AuditUnavailable, match="too many"):
@@ -156,7 +156,7 @@ def test_dropped_allows_are_in_the_log_as_a_gap_with_a_count(tmp_path: Path) -> 
     """F8: the log counts dropped records."""
     recorder, gate = held(tmp_path)
     for _ in range(QUEUE_RECORDS_MAX // 100 + 3):
-        recorder.try_write([decision_record() for _ in range(100)])
+        run(recorder.try_write([decision_record() for _ in range(100)]))
     gate.open()
     eventually(lambda: recorder.counts().waiting == 0)
     recorder.stop()
@@ -171,7 +171,7 @@ def test_dropped_allows_are_in_the_log_as_a_gap_with_a_count(tmp_path: Path) -> 
 def test_after_a_stop_nothing_is_taken_and_everything_taken_is_written(tmp_path: Path) -> None:
     recorder, gate = held(tmp_path)
     for _ in range(1000):
-        recorder.try_write([decision_record()])
+        run(recorder.try_write([decision_record()]))
     gate.open()
     recorder.stop()
     assert len(ids_of(tmp_path / ORIGIN)) == 1001
@@ -179,7 +179,7 @@ def test_after_a_stop_nothing_is_taken_and_everything_taken_is_written(tmp_path:
     with pytest.raises(AuditUnavailable, match="closed"):
         run(recorder.record([decision_record()]))
     with pytest.raises(AuditUnavailable, match="closed"):
-        recorder.try_write([decision_record()])
+        run(recorder.try_write([decision_record()]))
 
 
 def test_a_record_that_cannot_be_written_down_is_unavailable_not_silent(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ while recorder.ready() and time.monotonic() < deadline:
     except AuditUnavailable:
         pass
 assert not recorder.ready()
-recorder.try_write([decision_record() for _ in range(50)])
+asyncio.run(recorder.try_write([decision_record() for _ in range(50)]))
 while recorder.counts().waiting:
     time.sleep(0.01)
 ballast.unlink()

@@ -290,7 +290,7 @@ def test_gaps_are_shipped_with_their_counts(tmp_path: Path, engine: Engine) -> N
     recorder.on_synced(lambda: release.wait(10) and None)  # holds the writer between two batches
     run(recorder.record([decision_record()]))
     for _ in range(5000):
-        recorder.try_write([decision_record()])
+        run(recorder.try_write([decision_record()]))
     release.set()
     eventually(lambda: recorder.counts().waiting == 0)
     recorder.stop()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, redirect_stdout
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -535,7 +536,7 @@ def test_a_log_of_an_earlier_version_verifies_and_is_erased_with_a_warning(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pdp.audit.recorder.new_salts", lambda count: [""] * count)
+        patch.setattr("pdp.audit.recorder.new_salts", lambda: repeat(""))
         world = World(tmp_path, engine)
     assert '"salt"' not in world.texts()
     assert world.problems() == []
