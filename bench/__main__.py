@@ -45,8 +45,6 @@ def main() -> int:
     except BenchError as error:
         _say(f"bench: {error}")
         return 2
-    # This process reads logs and sorts: not on the server's core.
-    os.sched_setaffinity(0, {plan.LOAD_CORE})
     return _measure(parts, peers, quick=chosen.quick)
 
 
@@ -61,6 +59,8 @@ def _measure(names: Sequence[str], peers: Sequence[str], *, quick: bool) -> int:
         run = replace(run, peers=_install(peers, run, versions))
     ready = [name for name in names if _prepared(name, PARTS[name], run, written)]
     failed = len(names) - len(ready)
+    # From here on this process reads logs and sorts: not on the server's core.
+    os.sched_setaffinity(0, {plan.LOAD_CORE})
     for name in ready:
         _say(f"{name}: {PARTS[name].what}")
         try:
