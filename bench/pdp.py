@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -199,8 +199,22 @@ def _target(pdp: Pdp, name: str, path: str, request: Message, answer: Message) -
     return Target(pdp.pid, pdp.port, path, body, len(answer.SerializeToString()) + 5)
 
 
+_RETRIES: Final = {
+    "name": [{}],
+    "retryPolicy": {
+        "maxAttempts": 5,
+        "initialBackoff": "0.5s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    },
+}
+
+
 def _ask(pdp: Pdp, path: str, request: Message, answer: A) -> A:
-    with grpc.insecure_channel(f"127.0.0.1:{pdp.port}") as channel:
+    """Asks again while a disk that hangs keeps a denial from the log."""
+    options = [("grpc.service_config", json.dumps({"methodConfig": [_RETRIES]}))]
+    with grpc.insecure_channel(f"127.0.0.1:{pdp.port}", options) as channel:
         ask: Ask = channel.unary_unary(path)
         answer.ParseFromString(ask(request.SerializeToString(), timeout=30))
     return answer

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 
-SLICE_SECONDS = 0.0005
+SLICE_SECONDS = 0.001
 """The longest time that a request keeps the event loop."""
 
 
