@@ -222,8 +222,12 @@ def test_a_change_links_to_its_policy_and_its_author(console: Console, visitor: 
 def test_a_proof_of_inclusion_is_verified_without_this_project(
     console: Console, visitor: Visitor, tmp_path: Path
 ):
-    decisions = visitor.get("/decisions", params={"caller": "pdp:console"}).text
-    decision = re.findall(r'href="/decision\?id=([^"]+)"', decisions)[-1]
+    def own_decisions() -> list[str]:
+        decisions = visitor.get("/decisions", params={"caller": "pdp:console"}).text
+        return re.findall(r'href="/decision\?id=([^"]+)"', decisions)
+
+    eventually(own_decisions, what="a visit is in SQL")
+    decision = own_decisions()[-1]
     changes = visitor.get("/changes", params={"kind": "rule"}).text
     change = visitor.get(re.findall(r'href="(/change\?id=[^"]+)"', changes)[-1]).text
     assert SECTION.format("/changes") in change, "the menu marks its section"
