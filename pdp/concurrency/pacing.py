@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import deque
 
 SLICE_SECONDS = 0.001
 """The longest time that a request keeps the event loop."""
@@ -31,22 +32,37 @@ class Pace:
         Raises:
             asyncio.CancelledError: The request was cancelled meanwhile.
         """
-        async with _turns.of_running_loop():  # first come, first served
-            await asyncio.sleep(0)
+        await _turns.next()
         self._ends_at = time.perf_counter() + SLICE_SECONDS
 
 
 class _Turns(threading.local):
-    """The lock of the event loop that runs in this thread."""
+    """The requests that wait for their turn on the event loop of this thread, first come, first
+    served. Nobody holds a turn: a request that vanishes delays no other."""
 
-    loop: asyncio.AbstractEventLoop | None = None
-    lock: asyncio.Lock
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def of_running_loop(self) -> asyncio.Lock:
+    async def next(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop is not self.loop:
-            self.loop, self.lock = loop, asyncio.Lock()
-        return self.lock
+        if loop is not self._loop:
+            self._loop, self._waiting = loop, deque()
+        if not self._waiting:
+            loop.call_soon(self._give, loop, self._waiting)
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _give(
+        self, loop: asyncio.AbstractEventLoop, waiting: "deque[asyncio.Future[None]]"
+    ) -> None:
+        """Gives one turn now, and the others in later passes of the event loop."""
+        turn = waiting.popleft()
+        if not turn.done():  # not cancelled
+            turn.set_result(None)
+        if waiting:
+            loop.call_soon(self._give, loop, waiting)
 
 
 _turns = _Turns()

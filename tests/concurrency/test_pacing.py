@@ -48,3 +48,15 @@ def test_long_requests_get_turns_one_after_the_other() -> None:
 
     asyncio.run(scenario())
     assert "".join(turns) == "abcabcabc"
+
+
+def test_a_request_that_never_goes_on_keeps_no_turn_from_others() -> None:
+    async def work() -> None:
+        abandoned = [Pace().give_way().__await__() for _ in range(3)]
+        for steps in abandoned:
+            next(steps)  # begun by hand, and kept
+        await asyncio.wait_for(Pace().give_way(), 10)
+        for steps in abandoned:
+            steps.close()
+
+    asyncio.run(work())
