@@ -77,7 +77,8 @@ def test_each_answer_of_a_batch_has_its_own(billing) -> None:
 
 def test_a_guard_hands_it_on_to_the_browser(billing) -> None:
     server, _ = billing
-    with Guard(f"127.0.0.1:{server.port}") as guard, pytest.raises(Forbidden) as caught:
+    target = f"127.0.0.1:{server.port}"
+    with Guard(target, deadline_seconds=10) as guard, pytest.raises(Forbidden) as caught:
         guard.require(token("user_1", 60, 60), "billing:change")
     assert caught.value.decision.step_up == StepUp(Factor.SECOND, 600)
     refusal = refusal_of(caught.value)

@@ -2,12 +2,14 @@
 
 Linux counts, for each thread, how long it was ready to run and was not run: the second number of
 `/proc/PID/task/TID/schedstat`, in nanoseconds. On an idle machine that is next to nothing, so a
-bound is as strict as it is written; on a busy one it grows by what the test lost. It does not grow
-while a process sleeps, hangs, is stopped or works: a fault in what is tested uses up its bound.
-Where there is no such file nothing is allowed for.
+bound is as strict as it is written; on a busy one it grows by what the test lost. The same is true
+of time in which the disk kept some process of the machine waiting (`/proc/pressure/io`). A bound
+does not grow while a process sleeps, hangs, is stopped or works: a fault in what is tested uses it
+up. Where there are no such files nothing is allowed for.
 """
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,6 +36,7 @@ class Stopwatch:
         """`pids`: the processes that count; None: this one and those below it."""
         self._pids = pids
         self._waited = waited(pids)
+        self._waited_for_disk = waited_for_disk()
         self._lost: dict[int, float] = {}
         self._began = time.monotonic()
 
@@ -49,7 +52,7 @@ class Stopwatch:
         for (pid, thread), seconds in waited(self._pids).items():
             more = seconds - self._waited.get((pid, thread), 0.0)
             lost[pid] = max(lost.get(pid, 0.0), more)
-        return sum(lost.values())
+        return sum(lost.values()) + waited_for_disk() - self._waited_for_disk
 
     @property
     def seconds(self) -> float:
@@ -68,6 +71,12 @@ def waited(pids: Iterable[int] | None = None) -> dict[tuple[int, str], float]:
             if numbers:
                 seconds[pid, thread] = int(numbers[1]) / 1e9
     return seconds
+
+
+def waited_for_disk() -> float:
+    """Seconds in which the disk has kept some process of the machine waiting."""
+    total = re.search(r"^some .* total=(\d+)$", _read(_PROC / "pressure" / "io"), re.MULTILINE)
+    return int(total[1]) / 1e6 if total else 0.0
 
 
 def _processes() -> Iterator[int]:
