@@ -193,7 +193,15 @@ def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds:
         server,
         stubs,
     ):
-        assert reason_of(ask(stubs, "user_sam", "course:view")) == "ALLOWED_BY_RULE"
+
+        def is_allowed() -> bool:
+            try:
+                return reason_of(ask(stubs, "user_sam", "course:view")) == "ALLOWED_BY_RULE"
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                return False
+
+        eventually(is_allowed)  # a busy machine may exceed the bound by itself
         server.signal(signal.SIGSTOP)
         try:
             # Revoked while the process is paused, through the database.
@@ -209,11 +217,7 @@ def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds:
             eventually(lambda: time.monotonic() - paused > seconds)
         finally:
             server.signal(signal.SIGCONT)
-        for _ in range(50):
-            try:
-                assert reason_of(ask(stubs, "user_sam", "course:view")) != "ALLOWED_BY_RULE"
-            except grpc.RpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert not any(is_allowed() for _ in range(50))
 
 
 def _after_section(text: str) -> str:
