@@ -5,10 +5,12 @@
 - Time limits (freshness, deadlines, cooldowns) use `time.monotonic` instead.
 """
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from pdp.gauges import Gauges
 
@@ -29,18 +31,16 @@ AHEAD_SECONDS_MAX = 60.0
 TAKEN_BACK_SECONDS = 3600.0
 """How long after a step forward a step back counts as its correction."""
 _PAUSE_SECONDS = 0.05
-_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
+wall_clock: Clock = time.time
+"""The operating system's time, in seconds since 1970-01-01 UTC."""
 
-def wall_clock() -> float:
-    """The operating system's time, in seconds since 1970-01-01 UTC."""
-    return time.time()
-
-
-def elapsed_clock() -> float:
-    """Seconds since an arbitrary moment, without steps. Includes the time when the machine is
-    suspended, if the system has such a clock (Linux: CLOCK_BOOTTIME, clock_gettime(2))."""
-    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+_BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+elapsed_clock: Clock = (
+    time.monotonic if _BOOTTIME is None else functools.partial(time.clock_gettime, _BOOTTIME)
+)
+"""Seconds since an arbitrary moment, without steps. Includes the time when the machine is
+suspended, if the system has such a clock (Linux: CLOCK_BOOTTIME, clock_gettime(2))."""
 
 
 class DecisionClock:

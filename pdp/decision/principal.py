@@ -58,6 +58,7 @@ class Principal:
         "elsewhere",
         "now",
         "on_resources",
+        "organization",
         "organization_role",
         "policy",
         "refusal",
@@ -68,11 +69,17 @@ class Principal:
     )
 
     def __init__(
-        self, policy: Policy, token: VerifiedToken, user: UserFacts | None, now: float
+        self,
+        policy: Policy,
+        token: VerifiedToken,
+        user: UserFacts | None,
+        organization: OrganizationFacts | None,
+        now: float,
     ) -> None:
         self.policy = policy
         self.token = token
         self.user = user
+        self.organization = organization
         self.now = now
         self.refusal: Reason | None = None
         self.organization_role = ""
@@ -88,6 +95,19 @@ class Principal:
         self.candidates: dict[str, Candidates] = {}
         """Rules through the wide grants, by permission."""
         self.actor_values: dict[str, Any] | None = None
+
+    def at(self, now: float) -> "Principal":
+        """The same principal at a time from its own up to `reusable_until`: no grant begins or ends
+        in between. `candidates` is shared, so one permission is looked up once for both."""
+        later = Principal(self.policy, self.token, self.user, self.organization, now)
+        later.refusal = self.refusal
+        later.organization_role = self.organization_role
+        later.reusable_until = self.reusable_until
+        later.wide = self.wide
+        later.elsewhere = self.elsewhere
+        later.on_resources = self.on_resources
+        later.candidates = self.candidates
+        return later
 
 
 def resolve_principal(
@@ -112,7 +132,7 @@ def resolve_principal(
     """
     actor = token.actor
     active = actor.organization_id
-    principal = Principal(policy, token, user, now)
+    principal = Principal(policy, token, user, organization, now)
     if organization is not None and organization.organization_id != active:
         raise ValueError("the facts are of another organization")
     if user is None:

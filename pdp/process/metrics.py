@@ -1,5 +1,6 @@
 """The metrics of a process. docs/metrics.md lists the names; labels are bounded sets."""
 
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -78,9 +79,13 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
-        # `labels()` validates and locks at each call; the hot path uses these caches.
+        # `labels()` validates and locks at each call; the hot path uses this cache.
         self._rpc_children: dict[tuple[str, str], Any] = {}
-        self._decision_children: dict[tuple[Effect, Reason], Any] = {}
+        self._decided: Counter[tuple[Effect, Reason]] = Counter()
+        """All decisions so far. The counters of the library follow at `refresh`: each takes a lock
+        for each decision."""
+        self._reported: Counter[tuple[Effect, Reason]] = Counter()
+        self._reporting = threading.Lock()
         self._too_expensive_rules: set[str] = set()
         self._shadow_groups: set[tuple[str, str, str]] = set()
 
@@ -92,22 +97,11 @@ class Metrics:
         child.observe(seconds)
 
     def count_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Counts the decisions of one request."""
+        """Counts the decisions of one request, on the event loop."""
         for decision in decisions:
             for rule in decision.too_expensive:
                 self.count_too_expensive(rule)
-        if len(decisions) == 1:
-            self._count(decisions[0].effect, decisions[0].reason, 1)
-            return
-        for (effect, reason), times in Counter([(d.effect, d.reason) for d in decisions]).items():
-            self._count(effect, reason, times)
-
-    def _count(self, effect: Effect, reason: Reason, times: int) -> None:
-        child = self._decision_children.get((effect, reason))
-        if child is None:
-            child = self._decisions.labels(effect.value, reason.name)
-            self._decision_children[effect, reason] = child
-        child.inc(times)
+            self._decided[decision.effect, decision.reason] += 1
 
     def count_too_expensive(self, rule: str) -> None:
         """Counts a condition that was not evaluated because of its cost."""
@@ -139,7 +133,14 @@ class Metrics:
             self._certificates.labels(name).set(ends_at)
 
     def refresh(self) -> None:
-        """Reads the gauges; the process that owns them calls it regularly."""
+        """Reads the gauges and counts; the process that owns them calls it regularly."""
+        with self._reporting:
+            # Only the event loop writes `_decided`, only this writes `_reported`: no count is lost.
+            for key, times in list(self._decided.items()):
+                effect, reason = key
+                new = times - self._reported[key]
+                self._decisions.labels(effect.value, reason.name).inc(new)
+                self._reported[key] = times
         for gauge, read in self._gauges:
             gauge.set(read())
 

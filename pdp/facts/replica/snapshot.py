@@ -23,12 +23,12 @@ dropped meanwhile is either missing, or was still true at the snapshot.
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from cachetools import FIFOCache
 
-from pdp.decision import Policy
+from pdp.decision import Policy, Principal
 from pdp.errors import FactsStale
 from pdp.facts.store.changelog import Change, ChangeKind
 from pdp.facts.store.loader import FactBatch
@@ -39,6 +39,7 @@ T = TypeVar("T")
 USERS_MAX = 50_000
 ORGANIZATIONS_MAX = 20_000
 RESOURCES_MAX = 50_000
+PRINCIPALS_MAX = 1_000
 
 
 class Entry(NamedTuple, Generic[T]):
@@ -81,6 +82,8 @@ class Snapshot:
     """time.monotonic() before the last query that showed this to be the newest revision."""
     number: int = 0
     """Counts the snapshots of this process, across revisions and epochs."""
+    principals: dict[int, Principal] = field(default_factory=dict)
+    """Principals at this revision, by identity of their token. See `View.principal`."""
 
     def is_at(self, batch: FactBatch) -> bool:
         """Whether a batch was read at exactly this revision."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pdp.decision import Policy, Principal, resolve_principal
-from pdp.facts.replica.snapshot import Snapshot
+from pdp.facts.replica.snapshot import PRINCIPALS_MAX, Snapshot
 from pdp.model import OrganizationFacts, ResourceFacts, UserFacts, VerifiedToken
 
 
@@ -21,5 +21,26 @@ class View(NamedTuple):
     snapshot: Snapshot
 
     def principal(self, token: VerifiedToken, now: float) -> Principal:
-        """The actor of a token, with these facts."""
-        return resolve_principal(self.policy, token, self.user, self.organization, now)
+        """The actor of a token, with these facts.
+
+        Users ask several questions with one token, so the snapshot keeps principals. The key is the
+        token itself: the entry keeps it alive, so no other object can have its identity. Policy and
+        facts must be the same objects too. An entry serves from the time of its principal until the
+        next edge of a grant or the end of the token.
+        """
+        known = self.snapshot.principals
+        principal = known.get(id(token))
+        if (
+            principal is not None
+            and principal.token is token
+            and principal.policy is self.policy
+            and principal.user is self.user
+            and principal.organization is self.organization
+            and principal.now <= now < principal.reusable_until
+        ):
+            return principal.at(now)
+        principal = resolve_principal(self.policy, token, self.user, self.organization, now)
+        if len(known) >= PRINCIPALS_MAX:
+            known.clear()
+        known[id(token)] = principal
+        return principal

@@ -1,10 +1,8 @@
 """PolicyDecisionService: CheckRequest -> questions -> ruling -> CheckResponse."""
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from pdpapi.v1 import core_pb2, decision_service_pb2
 from pdpapi.v1.core_pb2 import DecisionReason, DenialKind
@@ -53,8 +51,17 @@ FACTORS: Mapping[model.Factor, StepUp.Factor.ValueType] = {
 REASONS: Mapping[model.Reason, DecisionReason.ValueType] = {
     reason: DecisionReason.Value(f"DECISION_REASON_{reason.name}") for reason in model.Reason
 }
-# Looked up for each decision: properties of an enum are slow.
-_KIND_OF_REASON = {reason: KINDS[reason.denial_kind] for reason in model.Reason}
+# What follows from effect and reason is encoded once: properties of an enum are slow.
+_ANSWERS: Mapping[tuple[model.Effect, model.Reason], bytes] = {
+    (effect, reason): CheckResponse(
+        decision=EFFECTS[effect],
+        denial_kind=KINDS[reason.denial_kind],
+        reason=REASONS[reason],
+        message=reason.value,
+    ).SerializeToString()
+    for effect in model.Effect
+    for reason in model.Reason
+}
 
 
 Count = Callable[[Sequence[model.Decision]], None]
@@ -64,42 +71,30 @@ Count = Callable[[Sequence[model.Decision]], None]
 def decision_methods(authorizer: Authorizer, count: Count) -> Sequence[Method]:
     """The methods of PolicyDecisionService."""
 
-    def method(
-        name: str,
-        request_type: type[Message],
-        read: Callable[[Any], Awaitable[Sequence[model.Question]]],
-        write: Callable[[Ruling], Awaitable[Message]],
-        request_bytes_max: int,
-    ) -> Method:
-        async def answer(request: Any, caller: Caller) -> Message:
-            ruling = await authorizer.rule(
-                request.actor_token,
-                await read(request),
-                caller.name,
-                request.at_least_revision,
-            )
-            count(ruling.decisions)
-            return await write(ruling)
+    async def check(request: CheckRequest, caller: Caller) -> CheckResponse:
+        ruling = await authorizer.rule(
+            request.actor_token, (question_of(request),), caller.name, request.at_least_revision
+        )
+        count(ruling.decisions)
+        response = _response(ruling, ruling.decisions[0])
+        response.decision_id = ruling.decision_ids[0]
+        _write_ancestors(response, ruling, 0)
+        if isinstance(ruling.token, model.VerifiedToken):
+            write_actor(response.actor, ruling.token.actor)
+        return response
 
-        return Method(SERVICE, name, "decide", request_type, answer, request_bytes_max)
+    async def batch_check(request: BatchCheckRequest, caller: Caller) -> BatchCheckResponse:
+        questions = await _questions(request)
+        ruling = await authorizer.rule(
+            request.actor_token, questions, caller.name, request.at_least_revision
+        )
+        count(ruling.decisions)
+        return await _batch_response(ruling)
 
     return (
-        method("Check", CheckRequest, _check_question, _check_response, CHECK_BYTES_MAX),
-        method("BatchCheck", BatchCheckRequest, _questions, _batch_response, MESSAGE_BYTES_MAX),
+        Method(SERVICE, "Check", "decide", CheckRequest, check, CHECK_BYTES_MAX),
+        Method(SERVICE, "BatchCheck", "decide", BatchCheckRequest, batch_check, MESSAGE_BYTES_MAX),
     )
-
-
-async def _check_question(request: CheckRequest) -> Sequence[model.Question]:
-    return (question_of(request),)
-
-
-async def _check_response(ruling: Ruling) -> CheckResponse:
-    response = _response(ruling, ruling.decisions[0])
-    response.decision_id = ruling.decision_ids[0]
-    _write_ancestors(response, ruling, 0)
-    if isinstance(ruling.token, model.VerifiedToken):
-        write_actor(response.actor, ruling.token.actor)
-    return response
 
 
 async def _batch_response(ruling: Ruling) -> BatchCheckResponse:
@@ -200,15 +195,12 @@ _check_type = functools.lru_cache(maxsize=1024)(names.check_resource_type)
 
 def _response(ruling: Ruling, decision: model.Decision) -> CheckResponse:
     """The answer, without its id and the actor."""
-    response = CheckResponse(
-        decision=EFFECTS[decision.effect],
-        denial_kind=_KIND_OF_REASON[decision.reason],
-        reason=REASONS[decision.reason],
-        message=decision.reason.value,
-        rule_id=decision.rule_id or "",
-        grant_id=decision.grant_id or "",
-        revision=ruling.revision,
-    )
+    response = CheckResponse.FromString(_ANSWERS[decision.effect, decision.reason])
+    response.revision = ruling.revision
+    if decision.rule_id is not None:
+        response.rule_id = decision.rule_id
+    if decision.grant_id is not None:
+        response.grant_id = decision.grant_id
     step_up = decision.step_up
     if step_up is not None:
         response.step_up.factor = FACTORS[step_up.factor]
