@@ -11,6 +11,7 @@ from pdpapi.v1 import administration_service_pb2 as pb
 from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
+from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, InvalidRequest, Overloaded
 from pdp.facts import Barriers, Store
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
@@ -70,8 +71,10 @@ def opened(administrator: Administrator, *sections: str) -> tuple[Subscription, 
 
 
 def test_what_is_too_long_for_a_message_comes_in_parts_and_is_applied_as_a_whole(
-    engine: Engine,
+    sqlite_url: str,
 ) -> None:
+    """On SQLite: what databases give is compared in tests/administrator."""
+    engine = open_engine(sqlite_url)
     administrator = administrator_of(engine, users=220)
     feed, wake = opened(administrator)
     text, revisions = drained(feed, wake)
@@ -87,6 +90,7 @@ def test_what_is_too_long_for_a_message_comes_in_parts_and_is_applied_as_a_whole
     assert drained(few, wake)[0] == "version: 1\npermissions: []\nroles: {}\n"
     with pytest.raises(InvalidRequest, match="sections"):
         opened(administrator, "user")
+    engine.dispose()
 
 
 def test_the_answer_names_some_changes_and_counts_all(engine: Engine) -> None:
