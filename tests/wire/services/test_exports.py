@@ -11,7 +11,6 @@ from pdpapi.v1 import administration_service_pb2 as pb
 from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
-from pdp.database.engine import open_engine
 from pdp.errors import DatabaseUnavailable, InvalidRequest, Overloaded
 from pdp.facts import Barriers, Store
 from pdp.limits import APPLY_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_CHANGES_MAX, MESSAGE_BYTES_MAX
@@ -21,6 +20,7 @@ from pdp.wire.callers import Caller
 from pdp.wire.convert.pages import Pages
 from pdp.wire.methods import Method, StreamMethod, Subscription
 from pdp.wire.services.exports import EXPORTS_MAX, Exports
+from tests.kit.sqlite import on_sqlite
 from tests.kit.waiting import eventually, run
 
 ANYBODY = Caller("anybody", frozenset({"administer"}))
@@ -70,11 +70,10 @@ def opened(administrator: Administrator, *sections: str) -> tuple[Subscription, 
     return stream.open(pb.StreamExportRequest(sections=sections), ANYBODY), wake
 
 
+@on_sqlite  # an export of either is the document: tests/administrator/test_documents.py
 def test_what_is_too_long_for_a_message_comes_in_parts_and_is_applied_as_a_whole(
-    sqlite_url: str,
+    engine: Engine,
 ) -> None:
-    """On SQLite: what databases give is compared in tests/administrator."""
-    engine = open_engine(sqlite_url)
     administrator = administrator_of(engine, users=220)
     feed, wake = opened(administrator)
     text, revisions = drained(feed, wake)
@@ -90,7 +89,6 @@ def test_what_is_too_long_for_a_message_comes_in_parts_and_is_applied_as_a_whole
     assert drained(few, wake)[0] == "version: 1\npermissions: []\nroles: {}\n"
     with pytest.raises(InvalidRequest, match="sections"):
         opened(administrator, "user")
-    engine.dispose()
 
 
 def test_the_answer_names_some_changes_and_counts_all(engine: Engine) -> None:
