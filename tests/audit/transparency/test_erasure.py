@@ -55,6 +55,7 @@ from tests.kit.audit.logs import ORIGIN, frames_of, write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.shipped import KeepAll
 from tests.kit.audit.trees import audit, new_signer, only_tree, run_tool, sign_trees
+from tests.kit.sqlite import on_sqlite
 
 ALL = ChangeFilter()
 USER = "user_erased"
@@ -558,9 +559,9 @@ def test_a_log_of_an_earlier_version_verifies_and_is_erased_with_a_warning(
     assert world.audit()[0] == 0
 
 
+@on_sqlite
 def test_free_pages_of_sqlite_do_not_keep_the_texts(world: World) -> None:
-    if world.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL removes old rows with VACUUM")
+    """PostgreSQL removes old rows with VACUUM."""
     world.erase()
     file = Path(world.engine.url.database or "")
     with sqlite3.connect(file) as connection:
