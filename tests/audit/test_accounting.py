@@ -41,6 +41,7 @@ from tests.kit.audit.logs import write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.straced import Runner
 from tests.kit.audit.trees import new_signer, sign_trees
+from tests.kit.sqlite import on_sqlite
 from tests.kit.waiting import eventually, run
 
 ALLOWS_MAX = soak.count(6_000, sample=1_000)
@@ -251,6 +252,7 @@ def follow_all(log: DecisionLog) -> list[object]:
     return found
 
 
+@on_sqlite  # the sums of either are tested above
 def test_trees_account_for_the_same_decisions_as_sql(tmp_path: Path, engine: Engine) -> None:
     signer = new_signer(tmp_path / "keys")
     recorder = Recorder(tmp_path / "audit", "member")
@@ -268,6 +270,7 @@ def test_trees_account_for_the_same_decisions_as_sql(tmp_path: Path, engine: Eng
     assert found.decisions == verify_tree(tree, []).decisions == 300 + 5 + 12_000
 
 
+@on_sqlite
 def test_after_a_kill_the_log_accounts_for_every_answer_and_one_more_at_most(
     tmp_path: Path, engine: Engine, runner: Runner
 ) -> None:

@@ -134,7 +134,7 @@ def test_kill_at_every_system_call_leaves_each_change_with_one_record(tmp_path: 
     assert whole.stopped
     killed = 0
     for name, occurrences in sorted(count_calls(whole.trace).items()):
-        for occurrence in range(occurrences, 0, -soak.count(1, sample=83)):
+        for occurrence in range(occurrences, 0, -soak.count(1, sample=max(83, occurrences // 2))):
             where = f"{name} {occurrence}"
             directory = prepare(f"{name}-{occurrence}")
             inject = f"inject={name}:signal=SIGKILL:when={occurrence}"

@@ -15,6 +15,7 @@ from pdp.errors import DatabaseUnavailable
 from pdp.facts import Store, renew_epoch
 from pdp.model import Permission, Role
 from tests.kit import soak
+from tests.kit.sqlite import on_sqlite
 from tests.kit.waiting import eventually
 
 AUTHOR = Author(Source.API, "caller")
@@ -164,10 +165,11 @@ FORGED = "revision + 10, number, log_id, position + 9, digest"
 
 
 @pytest.mark.soak
+@on_sqlite
 def test_a_backlog_does_not_keep_other_writers_from_the_database(
     engine: Engine, administrator: Administrator
 ) -> None:
-    """On SQLite, which has one writer at a time: transactions one after another starve others."""
+    """SQLite has one writer at a time: transactions one after another starve others."""
     count = soak.count(20_000, sample=5_000)
     with Store(engine).write() as transaction:
         transaction.apply_many(Permission(f"course:q{number}") for number in range(count))

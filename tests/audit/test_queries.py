@@ -115,7 +115,7 @@ def test_an_unknown_id_is_not_found(tmp_path: Path, engine: Engine, decision_id:
 # --- searches by time -----------------------------------------------------------------------------
 
 START = 1_790_000_000.0
-SEARCHES = soak.count(5_000, sample=40)
+SEARCHES = soak.count(5_000, sample=20)
 RECORDS = soak.count(250, sample=80)
 
 

@@ -17,6 +17,7 @@ from pdp.errors import AuditUnavailable
 from pdp.model import Actor
 from tests.kit.audit.logs import ORIGIN, gaps_of, ids_of, write_log
 from tests.kit.audit.records import decision_record
+from tests.kit.sqlite import make_sqlite
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
@@ -299,13 +300,10 @@ from sqlalchemy import text
 from pdp.audit import Recorder, Shipper, SqlDestination, verify_segments
 from pdp.audit.segments import list_segments
 from pdp.errors import AuditUnavailable
-from pdp.database.migrations import migrate
 from pdp.database.engine import begin_write, open_engine
 from tests.kit.audit.shipped import shipped_ids
 from tests.kit.audit.records import decision_record
-url = f"sqlite:///{sys.argv[2]}"
-migrate(url)
-engine = open_engine(url)
+engine = open_engine(f"sqlite:///{sys.argv[2]}")
 acked = []
 
 def deny(recorder):
@@ -394,6 +392,7 @@ def test_a_disk_smaller_than_a_segment_heals_as_soon_as_it_is_shipped(tmp_path: 
     the last segment; the failure and the recovery are each logged once."""
     disk = tmp_path / "disk"
     disk.mkdir()
+    make_sqlite(tmp_path / "pdp.db")
     said = run_on_a_small_disk(HEALING_DISK, disk, str(tmp_path / "pdp.db"))
     errors = [line for line in said.splitlines() if "errno=28" in line]
     assert 2 <= len(errors) <= 8  # of three times that it was full, each with two kinds of failure

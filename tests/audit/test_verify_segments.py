@@ -46,7 +46,7 @@ def test_each_flipped_bit_is_found_at_its_record(log: Path) -> None:
     header, frames = split(log)
     content = header + b"".join(frames)
     starts = [len(header) + sum(map(len, frames[:i])) for i in range(len(frames))]
-    for bit in random.Random(1).sample(range(len(content) * 8), soak.count(800, sample=200)):
+    for bit in random.Random(1).sample(range(len(content) * 8), soak.count(800, sample=100)):
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         log.write_bytes(damaged)
@@ -137,12 +137,12 @@ def test_random_bytes_behind_a_good_header_are_an_error(log: Path) -> None:
 
 
 def test_a_segment_that_is_large_needs_little_memory(tmp_path: Path) -> None:
-    """Never more than 64 MB, here for 256 MB of frames as long as they may be."""
+    """Never more than 64 MB, here for 100 MB of frames as long as they may be."""
     write_log(tmp_path, 1)
     path = segment_path(tmp_path / ORIGIN, 1)
     frame = LENGTH.pack(2**20 + 1) + bytes(32) + b"R" + bytes(2**20)
     with path.open("ab") as file:
-        for _ in range(256):
+        for _ in range(100):
             file.write(frame)
     program = (
         "import resource, sys\n"

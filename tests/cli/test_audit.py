@@ -1,7 +1,6 @@
 """`pdp audit list` and `show`: all of it, once, through a restart of the server."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,9 @@ from pdpapi.v1.decision_service_pb2 import BatchCheckRequest, CheckItem
 
 from pdp.cli import decisions, follow
 from tests.cli.running import Run
+from tests.kit import prefork
 from tests.kit.school import POLICY, ask
-from tests.kit.server import PDP, ServerProcess, Stubs, running_server, stubs_on
+from tests.kit.server import ServerProcess, Stubs, running_server, stubs_on
 from tests.kit.tokens import altered
 from tests.kit.waiting import eventually
 
@@ -78,8 +78,9 @@ def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
         ids = deny(stubs_on(channel), 3)
     lines, notes = tmp_path / "followed", tmp_path / "notes"
     with lines.open("w") as out, notes.open("w") as err:
-        follower = subprocess.Popen(
-            [*PDP, "audit", "list", "--follow", "--after", "start", "--json"],
+        follower = prefork.Process(
+            ("audit", "list", "--follow", "--after", "start", "--json"),
+            cwd=tmp_path,
             env=server.environment,
             stdout=out,
             stderr=err,
@@ -98,7 +99,7 @@ def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
         eventually(has_followed, seconds=30)
     finally:
         follower.terminate()
-        follower.wait(timeout=30)
+        follower.wait(30)
     followed = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [one["decision_id"] for one in followed] == ids
     monkeypatch.setenv("PDP_SERVER", server.environment["PDP_SERVER"])
@@ -112,18 +113,8 @@ def test_a_follower_continues_after_a_restart_without_loss_or_repetition(
 def test_what_was_listed_first_is_not_repeated(tmp_path: Path) -> None:
     with running_server(tmp_path, POLICY) as (server, stubs):
         before = ask(stubs, "user_sam", "course:edit").decision_id
-        follower = subprocess.Popen(
-            [*PDP, "audit", "list", "--follow", "--json"],
-            env=server.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert follower.stdout is not None
-        try:
-            assert json.loads(follower.stdout.readline())["decision_id"] == before
+        follow = ("audit", "list", "--follow", "--json")
+        with prefork.output_of(follow, cwd=tmp_path, env=server.environment) as output:
+            assert json.loads(output.readline())["decision_id"] == before
             after = ask(stubs, "user_sam", "course:fly").decision_id
-            assert json.loads(follower.stdout.readline())["decision_id"] == after
-        finally:
-            follower.terminate()
-            follower.wait(10)
-            follower.stdout.close()
+            assert json.loads(output.readline())["decision_id"] == after

@@ -5,7 +5,6 @@ import os
 import pty
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from tests.kit import prefork
 from tests.kit.clerk.api_server import SECRET_KEY, ClerkApiServer, Request
 from tests.kit.clerk.events import INSTANCE_ID
 from tests.kit.clerk.worlds import add_school
-from tests.kit.server import PDP
 from tests.kit.sqlite import make_sqlite
 
 MEMBERS = 2 * PAGE_ITEMS
@@ -41,6 +39,7 @@ class Shell:
 
     def __init__(self, directory: Path, clerk: ClerkApiServer) -> None:
         self.directory = directory
+        make_sqlite(directory / "pdp.db")
         settings = {
             "instance_id": INSTANCE_ID,
             "secret_key": SECRET_KEY,
@@ -52,15 +51,15 @@ class Shell:
             "PDP_CLERK": json.dumps(settings),
         }
 
-    def start(self, *arguments: str, **pipes: int) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [*PDP, "clerk", *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=pipes.get("stderr", subprocess.PIPE),
-        )
+    def start(self, *arguments: str, stderr: int | None = None) -> prefork.Process:
+        with Path(os.devnull).open("wb") as nothing:
+            return prefork.Process(
+                ("clerk", *arguments),
+                cwd=self.directory,
+                env=self.environment,
+                stdout=nothing,
+                stderr=nothing if stderr is None else stderr,
+            )
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit status, output, errors."""
@@ -96,7 +95,7 @@ def test_a_killed_sync_continues_where_it_was(
     killed = shell.start("sync")
     assert asked.wait(30)
     killed.kill()
-    killed.communicate()
+    killed.wait(30)
     let_go.set()
     clerk.on_request = lambda _: None
 
@@ -120,7 +119,6 @@ def test_a_dry_run_prints_what_differs_and_exits_with_1(
     shell: Shell, clerk: ClerkApiServer
 ) -> None:
     add_school(clerk, 1)
-    make_sqlite(shell.directory / "pdp.db")
     status, said, errors = shell.run("sync", "--dry-run")
     assert (status, errors.count("\n")) == (1, 1), errors
     rows = [line.split() for line in said.splitlines()]
@@ -149,8 +147,6 @@ def test_on_a_terminal_bars_show_how_far_it_is_and_sigterm_leaves_at_once(
             break
     os.close(terminal)
     assert process.wait(10) == 128 + signal.SIGTERM
-    assert process.stdout is not None
-    process.stdout.close()
     let_go.set()
     assert b"users" in shown
     assert f"/{MEMBERS}".encode() in shown

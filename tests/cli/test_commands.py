@@ -2,11 +2,11 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.kit import prefork
 from tests.kit.school import POLICY
 from tests.kit.server import ServerProcess, running_server
 from tests.kit.waiting import eventually
@@ -178,25 +178,14 @@ def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> Non
     from tests.kit.school import ask
 
     with running_server(tmp_path, POLICY) as (server, stubs):
-        follower = subprocess.Popen(
-            [*_pdp(), "audit", "list", "--follow", "--json", "--reason", "permission_not_granted"],
-            env=server.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert follower.stdout is not None
+        follow = ("audit", "list", "--follow", "--json", "--reason", "permission_not_granted")
+        with prefork.output_of(follow, cwd=tmp_path, env=server.environment) as output:
             answers = [
                 ask(stubs, "user_sam", "course:edit"),
                 ask(stubs, "user_sam", "course:fly"),
                 ask(stubs, "user_ivan", "course:delete"),
             ]
-            seen = [json.loads(follower.stdout.readline()) for _ in range(2)]
-        finally:
-            follower.terminate()
-            follower.wait(10)
-            assert follower.stdout is not None
-            follower.stdout.close()
+            seen = [json.loads(output.readline()) for _ in range(2)]
         assert [record["decision_id"] for record in seen] == [
             answers[0].decision_id,
             answers[2].decision_id,
@@ -223,9 +212,3 @@ def test_the_decision_log_is_listed_filtered_and_followed(tmp_path: Path) -> Non
         assert verified.returncode == 0, verified.stderr
         wrong = server.pdp("audit", "list", "--reason", "nothing")
         assert wrong.returncode == 2
-
-
-def _pdp() -> tuple[str, ...]:
-    from tests.kit.server import PDP
-
-    return PDP

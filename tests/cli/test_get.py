@@ -1,7 +1,6 @@
 """`pdp get`, `pdp describe` and `pdp delete` against a real server."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from pdp.cli.entities import KINDS
 from pdp.kinds import KINDS as MODEL_KINDS
 from tests.cli.hostile import unsafe
 from tests.cli.running import Run
+from tests.kit import prefork
 from tests.kit.school import POLICY
-from tests.kit.server import PDP, ServerProcess, Stubs, running_server
+from tests.kit.server import ServerProcess, Stubs, running_server
 
 HOSTILE = [
     *("no", "0o17", "1e3", "2026-01-01", "null", "~", "- a", "a: b", "!!python/object:x", "'", '"'),
@@ -191,19 +191,13 @@ def test_delete_deletes_what_is_named_and_nothing_if_one_name_is_malformed(
 
 def test_watch_prints_what_is_there_and_then_each_change(tmp_path: Path) -> None:
     with running_server(tmp_path, POLICY) as (server, stubs):
-        watching = subprocess.Popen(
-            [*PDP, "get", "users", "--watch", "-o", "json"],
-            env=server.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert watching.stdout is not None
+        watch = ("get", "users", "--watch", "-o", "json")
+        with prefork.output_of(watch, cwd=tmp_path, env=server.environment) as output:
 
-        def event() -> tuple[str, str, str]:
-            fields = json.loads(watching.stdout.readline())
-            return fields["event"], fields["object"]["id"], fields["object"].get("name", "")
+            def event() -> tuple[str, str, str]:
+                fields = json.loads(output.readline())
+                return fields["event"], fields["object"]["id"], fields["object"].get("name", "")
 
-        try:
             first = [event() for _ in range(3)]
             assert [row[:2] for row in first] == [
                 ("ADDED", "user_ada"),
@@ -224,7 +218,3 @@ def test_watch_prints_what_is_there_and_then_each_change(tmp_path: Path) -> None
                     pb.CreateUserRequest(user=pb.User(id="user_new")), timeout=10
                 )
             assert event() == ("ADDED", "user_new", "")
-        finally:
-            watching.terminate()
-            watching.wait(10)
-            watching.stdout.close()

@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import pty
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from pdp.database.engine import open_engine
 from pdp.model import Actor, ResourceRef
 from tests.cli.hostile import CONTROLS, MARKUP, unsafe
 from tests.cli.running import Done, Run
-from tests.kit import waiting
+from tests.kit import prefork, waiting
 from tests.kit.audit.records import decision_record
-from tests.kit.server import PDP, ServerProcess
+from tests.kit.server import ServerProcess
 from tests.kit.sqlite import make_sqlite
 
 CLI = Path(cli.__file__).parent
@@ -136,15 +135,17 @@ def test_apply_shows_hostile_ids_and_ends_well(
 def test_on_a_terminal_it_is_text_too(tmp_path: Path) -> None:
     """There, and only there, colours and links would work."""
     (tmp_path / "p.json").write_text(json.dumps({"users": [{"id": text} for text in MARKUP]}))
+    make_sqlite(tmp_path / "pdp.db")
     terminal, its_end = pty.openpty()
-    process = subprocess.Popen(
-        [*PDP, "apply", "p.json"],
-        cwd=tmp_path,
-        env={**os.environ, "TERM": "xterm-256color"},
-        stdin=its_end,
-        stdout=its_end,
-        stderr=subprocess.DEVNULL,  # a busy machine may show there that it waits
-    )
+    with Path(os.devnull).open("wb") as nothing:
+        process = prefork.Process(
+            ("apply", "p.json"),
+            cwd=tmp_path,
+            env={**os.environ, "TERM": "xterm-256color"},
+            stdin=its_end,
+            stdout=its_end,
+            stderr=nothing,  # a busy machine may show there that it waits
+        )
     os.close(its_end)
     said = b"".join(_read(terminal))
     assert process.wait(30) == 0

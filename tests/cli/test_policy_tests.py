@@ -1,15 +1,14 @@
 """`pdp test`: files, exit status, the difference, JUnit XML, coverage, watching."""
 
 import os
-import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.cli.running import Run
+from tests.kit import prefork
 from tests.kit.decision.cases import CASES
-from tests.kit.server import PDP
 from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -124,8 +123,8 @@ def test_watching_runs_again_when_the_policy_changes(directory: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PDP_")}
     output = directory / "output"
     with output.open("wb") as out:
-        process = subprocess.Popen(
-            [*PDP, "test", "--watch"], cwd=directory, stdout=out, stderr=out, env=environment
+        process = prefork.Process(
+            ("test", "--watch"), cwd=directory, stdout=out, stderr=out, env=environment
         )
     try:
         eventually(lambda: "watches 2 files" in output.read_text(), seconds=60)

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from typing import IO, Any
@@ -131,6 +131,20 @@ def run(
             file.seek(0)
             texts.append(file.read().decode())
     return subprocess.CompletedProcess(("pdp", *arguments), status, *texts)
+
+
+@contextlib.contextmanager
+def output_of(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Iterator[IO[str]]:
+    """The standard output of a command that runs until the end of the block."""
+    reads, writes = os.pipe()
+    process = Process(arguments, cwd=cwd, env=env, stdout=writes, stderr=2)
+    os.close(writes)
+    with os.fdopen(reads, encoding="utf-8") as output:
+        try:
+            yield output
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 @functools.cache

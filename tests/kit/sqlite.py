@@ -9,7 +9,12 @@ import tempfile
 import uuid
 from pathlib import Path
 
+import pytest
+
 from pdp.database.migrations import migrate
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For a test that asks for `engine`, and to whose subject it cannot matter which one it is."""
 
 
 def make_sqlite(file: Path) -> None:

@@ -12,12 +12,11 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 STRETCH_MAX = 10
 """A bound never becomes more than so many times as long."""
 
-_PROC = Path("/proc")
+READ_BYTES_MAX = 1 << 16
 _elsewhere: set[int] = set()
 
 
@@ -66,8 +65,8 @@ def waited(pids: Iterable[int] | None = None) -> dict[tuple[int, str], float]:
     these processes; None: of this one and those below it."""
     seconds = {}
     for pid in _processes() if pids is None else pids:
-        for thread in _entries(_PROC / str(pid) / "task"):
-            numbers = _read(_PROC / str(pid) / "task" / thread / "schedstat").split()
+        for thread in _entries(f"/proc/{pid}/task"):
+            numbers = _read(f"/proc/{pid}/task/{thread}/schedstat").split()
             if numbers:
                 seconds[pid, thread] = int(numbers[1]) / 1e9
     return seconds
@@ -75,7 +74,7 @@ def waited(pids: Iterable[int] | None = None) -> dict[tuple[int, str], float]:
 
 def waited_for_disk() -> float:
     """Seconds in which the disk has kept some process of the machine waiting."""
-    total = re.search(r"^some .* total=(\d+)$", _read(_PROC / "pressure" / "io"), re.MULTILINE)
+    total = re.search(r"^some .* total=(\d+)$", _read("/proc/pressure/io"), re.MULTILINE)
     return int(total[1]) / 1e6 if total else 0.0
 
 
@@ -84,20 +83,28 @@ def _processes() -> Iterator[int]:
     while pending:
         pid = pending.pop()
         yield pid
-        for thread in _entries(_PROC / str(pid) / "task"):
-            children = _read(_PROC / str(pid) / "task" / thread / "children")
+        for thread in _entries(f"/proc/{pid}/task"):
+            children = _read(f"/proc/{pid}/task/{thread}/children")
             pending += map(int, children.split())
 
 
-def _entries(directory: Path) -> list[str]:
+# Without `pathlib`, which takes four times as long.
+def _entries(directory: str) -> list[str]:
     try:
-        return [entry.name for entry in directory.iterdir()]
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries]
     except OSError:  # the process has ended
         return []
 
 
-def _read(file: Path) -> str:
+def _read(file: str) -> str:
     try:
-        return file.read_text()
+        descriptor = os.open(file, os.O_RDONLY)
     except OSError:
         return ""
+    try:
+        return os.read(descriptor, READ_BYTES_MAX).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)

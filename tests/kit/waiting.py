@@ -10,9 +10,11 @@ from tests.kit.stall import Stopwatch
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = (0.1, 0.5)
+"""Between two looks at what the machine kept waiting, which read much of /proc: at first, and at
+most. Most waits end before the first."""
 SLEEP_SECONDS = (0.005, 0.05)
-"""Between two looks: at first, and at most. A long wait needs no fine look, which costs time."""
+"""Between two looks at the condition: at first, and at most. A long wait needs no fine look."""
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> float:
@@ -20,20 +22,23 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
 
     Time in which the machine did not run the processes of the test does not count.
     """
-    watch = None  # it reads much of /proc
-    look_at = LOOK_SECONDS
+    began = time.monotonic()
+    watched_from, watch = 0.0, None
+    look_at, look_seconds_max = LOOK_SECONDS
     shortest, longest = SLEEP_SECONDS
     while not condition():
-        watch = watch or Stopwatch()
-        if watch.elapsed > look_at:
-            look_at = watch.elapsed + LOOK_SECONDS
-            if watch.seconds > seconds:
+        elapsed = time.monotonic() - began
+        if elapsed > look_at:
+            if watch is None:
+                watched_from, watch = elapsed, Stopwatch()
+            elif watch.seconds > seconds:
                 raise AssertionError(
                     f"did not happen within {seconds} s, nor within another {watch.stalled:.2f} s"
                     f" that the machine was busy with something else: {what or condition}"
                 )
-        time.sleep(min(max(shortest, watch.elapsed / 20), longest))
-    return watch.seconds if watch else 0.0
+            look_at = elapsed + min(max(elapsed / 5, LOOK_SECONDS[0]), look_seconds_max)
+        time.sleep(min(max(shortest, elapsed / 20), longest))
+    return time.monotonic() - began if watch is None else watched_from + watch.seconds
 
 
 _threads = threading.local()

@@ -19,7 +19,7 @@ from tests.kit.facts.writing import write
 from tests.kit.reviews.logs import ALLOWED, record_at, store_records
 from tests.kit.reviews.worlds import DAY, NOW, GrantWorld, random_grant_world
 
-WORLDS = soak.count(2_000, sample=15)
+WORLDS = soak.count(2_000, sample=8)
 PAGES_MAX = 100
 ROWS_MAX = "pdp.facts.store.grant_lists.SCAN_ROWS_MAX"
 List = Callable[[Sequence[str], int], GrantFindingPage]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,9 +34,10 @@ from pdp.limits import REPORT_BYTES_MAX
 from pdp.sidecar.reporting import Report, UpstreamDestination
 from pdp.wire import Rate, audit_methods
 from pdp.wire.callers import Caller
+from tests.kit import prefork
 from tests.kit.audit.logs import ORIGIN, write_log
 from tests.kit.audit.records import decision_record
-from tests.kit.server import PDP, running_server
+from tests.kit.server import running_server
 from tests.kit.waiting import eventually, run
 from tests.kit.wire.errors import error_info, rpc_error
 
@@ -344,14 +344,7 @@ def test_a_sidecar_reports_to_a_server_and_auditors_see_it(tmp_path: Path) -> No
 @contextmanager
 def following(listed_by: dict[str, str]) -> Iterator[Callable[[], dict[str, str]]]:
     """The lines of `pdp audit list --follow` about later records."""
-    command = [*PDP, "audit", "list", "--follow", "--json", "--api-key", AUDITOR_KEY]
-    follower = subprocess.Popen(command, env=listed_by, stdout=subprocess.PIPE, text=True)
-    try:
-        assert follower.stdout is not None
-        lines = follower.stdout
+    command = ("audit", "list", "--follow", "--json", "--api-key", AUDITOR_KEY)
+    with prefork.output_of(command, cwd=Path.cwd(), env=listed_by) as lines:
         json.loads(lines.readline())
         yield lambda: json.loads(lines.readline())
-    finally:
-        follower.terminate()
-        follower.wait(10)
-        follower.stdout.close()

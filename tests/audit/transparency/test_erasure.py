@@ -55,6 +55,7 @@ from tests.kit.audit.logs import ORIGIN, frames_of, write_log
 from tests.kit.audit.records import decision_record
 from tests.kit.audit.shipped import KeepAll
 from tests.kit.audit.trees import audit, new_signer, only_tree, run_tool, sign_trees
+from tests.kit.sqlite import on_sqlite
 
 ALL = ChangeFilter()
 USER = "user_erased"
@@ -62,21 +63,29 @@ OLD, NOW = 1_700_000_000.0, 1_900_000_000.0
 MINE: dict[str, Any] = {"actor": Actor(USER, "sess_secret", "org_1"), "decided_at": OLD}
 
 
-class World:
-    """A log in SQL with records of a user, its tree, and an archive."""
+class Written:
+    """A log with its tree, to be copied."""
 
-    def __init__(self, directory: Path, engine: Engine) -> None:
-        self.directory = directory
-        self.engine = engine
-        self.log = directory / "audit"
-        self.out = directory / "archive"
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "segments"
         self.signer: Signer = new_signer(directory / "keys")
         write_log(self.log, 5, decided_at=OLD)
         self.mine = write_log(self.log, 4, **MINE)
         self.others = write_log(self.log, 5, decided_at=OLD)
         sign_trees(self.log / ORIGIN, [self.signer])
-        self.segments = directory / "segments"
-        shutil.copytree(self.log, self.segments)
+
+
+class World:
+    """A log in SQL with records of a user, its tree, and an archive."""
+
+    def __init__(self, directory: Path, engine: Engine, written: "Written") -> None:
+        self.directory = directory
+        self.engine = engine
+        self.log = directory / "audit"
+        self.out = directory / "archive"
+        self.segments = written.log
+        self.signer, self.mine, self.others = written.signer, written.mine, written.others
+        shutil.copytree(self.segments, self.log)
         self.ship()
 
     def ship(self) -> None:
@@ -130,11 +139,14 @@ class World:
             assert connection.execute(text(statement)).rowcount
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("written"))
+
+
 @pytest.fixture
-def world(tmp_path: Path, engine: Engine) -> World:
-    world = World(tmp_path, engine)
-    assert world.problems() == []
-    return world
+def world(tmp_path: Path, engine: Engine, written: Written) -> World:
+    return World(tmp_path, engine, written)
 
 
 def prove(world: World, decision_id: str, directories: list[Path]) -> tuple[int, str]:
@@ -150,6 +162,7 @@ def prove(world: World, decision_id: str, directories: list[Path]) -> tuple[int,
 def test_an_erased_record_keeps_its_place_its_proof_and_the_fields_that_name_no_person(
     world: World,
 ) -> None:
+    assert world.problems() == []
     assert USER in world.texts()
     assert world.erase() == ErasureReport(records=4, denials=4)
     for secret in (USER, "sess_secret"):
@@ -537,7 +550,7 @@ def test_a_log_of_an_earlier_version_verifies_and_is_erased_with_a_warning(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("pdp.audit.recorder.new_salts", lambda: repeat(""))
-        world = World(tmp_path, engine)
+        world = World(tmp_path, engine, Written(tmp_path))
     assert '"salt"' not in world.texts()
     assert world.problems() == []
     assert world.erase() == ErasureReport(records=4, denials=4, unsalted=4)
@@ -546,9 +559,9 @@ def test_a_log_of_an_earlier_version_verifies_and_is_erased_with_a_warning(
     assert world.audit()[0] == 0
 
 
+@on_sqlite
 def test_free_pages_of_sqlite_do_not_keep_the_texts(world: World) -> None:
-    if world.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL removes old rows with VACUUM")
+    """PostgreSQL removes old rows with VACUUM."""
     world.erase()
     file = Path(world.engine.url.database or "")
     with sqlite3.connect(file) as connection:

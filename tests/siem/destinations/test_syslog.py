@@ -154,9 +154,9 @@ def _say_goodbye_after_a_part(_: SyslogReceiver, connection: ssl.SSLSocket) -> N
     ("behave", "count"),
     [
         (_close_after_a_part, 1),
-        (_close_after_a_part, 10_000),
+        (_close_after_a_part, 4_000),
         (_say_goodbye_after_a_part, 50),
-        (_say_goodbye_after_a_part, 10_000),
+        (_say_goodbye_after_a_part, 4_000),
     ],
 )
 def test_a_receiver_that_closes_before_the_end_confirms_nothing(

@@ -20,6 +20,7 @@ from pdp.wire.callers import Caller
 from pdp.wire.convert.pages import Pages
 from pdp.wire.methods import Method, StreamMethod, Subscription
 from pdp.wire.services.exports import EXPORTS_MAX, Exports
+from tests.kit.sqlite import on_sqlite
 from tests.kit.waiting import eventually, run
 
 ANYBODY = Caller("anybody", frozenset({"administer"}))
@@ -69,6 +70,7 @@ def opened(administrator: Administrator, *sections: str) -> tuple[Subscription, 
     return stream.open(pb.StreamExportRequest(sections=sections), ANYBODY), wake
 
 
+@on_sqlite  # an export of either is the document: tests/administrator/test_documents.py
 def test_what_is_too_long_for_a_message_comes_in_parts_and_is_applied_as_a_whole(
     engine: Engine,
 ) -> None:
