@@ -44,6 +44,8 @@ class ServerProcess:
     command: str = "serve"
     program: Sequence[str] | None = None
     """A program to start, for tests about what a new interpreter reads; else `pdp` is forked."""
+    before: str = ""
+    """Python that tampers with a forked server before it starts."""
 
     def __post_init__(self) -> None:
         self.port, self.http_port = free_port(), free_port()
@@ -77,7 +79,7 @@ class ServerProcess:
         with (self.directory / "server.log").open("ab") as log:
             files = {"cwd": self.directory, "env": self.environment, "stdout": log, "stderr": log}
             if self.program is None:
-                self.process = prefork.Process([self.command], **files)
+                self.process = prefork.Process([self.command], before=self.before, **files)
             else:
                 self.process = subprocess.Popen([*self.program, self.command], **files)
         if ready:
@@ -198,10 +200,10 @@ def stubs_on(channel: grpc.Channel) -> Stubs:
 
 @contextmanager
 def running_server(
-    directory: Path, policy: str = "", *, program: Sequence[str] | None = None, **settings: Any
+    directory: Path, policy: str = "", *, before: str = "", **settings: Any
 ) -> Iterator[tuple[ServerProcess, Stubs]]:
     """A server that is ready, with `policy` applied, and stubs to ask it."""
-    server = ServerProcess(directory, settings, program=program)
+    server = ServerProcess(directory, settings, before=before)
     try:
         server.start()
         with server.channel() as channel:
