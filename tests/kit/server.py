@@ -23,7 +23,6 @@ from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
 
 from tests.kit import prefork
 from tests.kit.ports import free_port, listens
-from tests.kit.sqlite import make_sqlite
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually
 
@@ -75,6 +74,8 @@ class ServerProcess:
     def start(self, *, ready: bool = True) -> None:
         file = self.directory / "pdp.db"
         if self.program is None and "DATABASE_URL" not in self.settings and not file.exists():
+            from tests.kit.sqlite import make_sqlite  # takes a second, and not all servers need it
+
             make_sqlite(file)
         with (self.directory / "server.log").open("ab") as log:
             files = {"cwd": self.directory, "env": self.environment, "stdout": log, "stderr": log}

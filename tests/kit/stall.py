@@ -12,12 +12,10 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 STRETCH_MAX = 10
 """A bound never becomes more than so many times as long."""
 
-_PROC = Path("/proc")
 _elsewhere: set[int] = set()
 
 
@@ -66,8 +64,8 @@ def waited(pids: Iterable[int] | None = None) -> dict[tuple[int, str], float]:
     these processes; None: of this one and those below it."""
     seconds = {}
     for pid in _processes() if pids is None else pids:
-        for thread in _entries(_PROC / str(pid) / "task"):
-            numbers = _read(_PROC / str(pid) / "task" / thread / "schedstat").split()
+        for thread in _threads(pid):
+            numbers = _read(f"/proc/{pid}/task/{thread}/schedstat").split()
             if numbers:
                 seconds[pid, thread] = int(numbers[1]) / 1e9
     return seconds
@@ -75,7 +73,7 @@ def waited(pids: Iterable[int] | None = None) -> dict[tuple[int, str], float]:
 
 def waited_for_disk() -> float:
     """Seconds in which the disk has kept some process of the machine waiting."""
-    total = re.search(r"^some .* total=(\d+)$", _read(_PROC / "pressure" / "io"), re.MULTILINE)
+    total = re.search(r"^some .* total=(\d+)$", _read("/proc/pressure/io"), re.MULTILINE)
     return int(total[1]) / 1e6 if total else 0.0
 
 
@@ -84,20 +82,21 @@ def _processes() -> Iterator[int]:
     while pending:
         pid = pending.pop()
         yield pid
-        for thread in _entries(_PROC / str(pid) / "task"):
-            children = _read(_PROC / str(pid) / "task" / thread / "children")
+        for thread in _threads(pid):
+            children = _read(f"/proc/{pid}/task/{thread}/children")
             pending += map(int, children.split())
 
 
-def _entries(directory: Path) -> list[str]:
+def _threads(pid: int) -> list[str]:
     try:
-        return [entry.name for entry in directory.iterdir()]
+        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (paths as objects take longer than this)
     except OSError:  # the process has ended
         return []
 
 
-def _read(file: Path) -> str:
+def _read(file: str) -> str:
     try:
-        return file.read_text()
+        with open(file, "rb", buffering=0) as content:  # noqa: PTH123
+            return content.read().decode()
     except OSError:
         return ""
