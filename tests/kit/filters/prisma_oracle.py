@@ -25,7 +25,7 @@ from tests.kit.filters.worlds import plan_of, random_case, random_rows
 
 
 def main() -> None:
-    seeds = soak.seeds(20_000 // CASES_PER_ROWS, sample=15)
+    seeds = soak.seeds(20_000 // CASES_PER_ROWS, sample=30)
     with started_cluster() as cluster:
         url = make_url(cluster.database())
         engine = create_engine(url.set(drivername="postgresql+psycopg"))
