@@ -333,6 +333,11 @@ def test_axe_and_the_browser_do_complain(chromium: Browser, console: Console):
 
 
 APPEARANCES: Sequence[tuple[int, Literal["light", "dark"]]] = ((1280, "light"), (390, "dark"))
+MADE_LIKE_ANOTHER = {
+    "nothing", "hostile user", "hostile role", "hostile resource", "unused", "first-time",
+    "tenant /decisions", "tenant /people", "tenant /changes",
+}  # fmt: skip
+"""Pages whose elements axe sees on another page too: it sees them again in `make soak` only."""
 
 
 @pytest.mark.soak
@@ -360,7 +365,8 @@ def faults_of_pages(
             return bool(page.evaluate(f"{element}.scrollWidth > {element}.clientWidth"))
 
         def look(name: str) -> None:
-            problems = problems_of(page, axe)
+            again = name in MADE_LIKE_ANOTHER and not soak.SOAK
+            problems = [] if again else problems_of(page, axe)
             narrow = [width for width, _ in APPEARANCES if overflows(width)]
             page.set_viewport_size(viewport)
             if problems or narrow:

@@ -1,9 +1,7 @@
 """A real server whose wall clock is stepped: what has expired stays expired."""
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pdpapi.v1.administration_service_pb2 import ApplyRequest
@@ -14,8 +12,6 @@ from tests.kit.server import ServerProcess, Stubs, stubs_on, token_of
 from tests.kit.sidecar import metric
 from tests.kit.waiting import eventually
 
-ROOT = str(Path(__file__).parents[2])
-
 
 class SteppedServer(ServerProcess):
     """Its wall clock may be stepped while it runs."""
@@ -24,8 +20,7 @@ class SteppedServer(ServerProcess):
         super().__post_init__()
         self._offset = self.directory / "offset"
         self.step_to(0)
-        self.environment["PYTHONPATH"] = ROOT
-        self.program = (sys.executable, "-m", "tests.kit.stepped_clock", str(self._offset))
+        self.before = f"from tests.kit.stepped_clock import follow; follow({str(self._offset)!r})"
 
     def step_to(self, seconds: float) -> None:
         """Ahead of the real time."""

@@ -2,7 +2,6 @@
 that asks beside them notices harm."""
 
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -19,14 +18,11 @@ import h2corn
 bounded = h2corn.Config
 names = ("h2_max_header_list_size", "h2_max_header_block_size", "limit_request_fields")
 h2corn.Config = lambda **settings: bounded(**{**settings, **dict.fromkeys(names, 0)})
-from pdp.cli import main
-main()
 """
 
 
 def test_without_bounds_on_headers_a_bomb_fills_the_memory(tmp_path: Path) -> None:
-    program = (sys.executable, "-c", WITHOUT_BOUNDS)
-    with running_server(tmp_path, POLICY, program=program) as (server, stubs):
+    with running_server(tmp_path, POLICY, before=WITHOUT_BOUNDS) as (server, stubs):
 
         def attack() -> None:
             with unharmed(server, stubs), connected(server.port) as peer:

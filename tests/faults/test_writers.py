@@ -28,7 +28,7 @@ from tests.kit.faults.table import FAULTS
 from tests.kit.waiting import eventually, run
 
 WRITERS = 50
-WRITES = soak.count(6, sample=3)
+WRITES = soak.count(6, sample=2)
 
 
 @pytest.fixture

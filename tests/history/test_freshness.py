@@ -17,7 +17,7 @@ from tests.history.world import BOUND_SECONDS, started_world
 from tests.kit import soak
 from tests.kit.clusters import Cluster
 
-OPERATIONS = soak.count(10_000, sample=600)
+OPERATIONS = soak.count(10_000, sample=400)
 PAUSE_SECONDS = 0.01 if soak.SOAK else 0.1
 """Of each thread, after each check."""
 CACHING = ("caching guard", "sidecar 0", "sidecar 1", "sidecar 0 batch", "sidecar 1 batch")

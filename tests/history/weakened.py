@@ -1,7 +1,6 @@
 """A process of the service, or of its clients, with a protection taken out or a clock put wrong.
 
-    python -m tests.history.weakened WORD... -- serve    # the ordinary command line, tampered with
-    weaken(["edge lease"])                               # in this process
+    weaken(["edge lease"])    # in this process, before it is `pdp` or opens a guard
 
 The words: what the checker must notice when it is gone,
 
@@ -25,7 +24,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+from tests.kit.stepped_clock import step_wall_clock
 
 STORE_SECONDS_MAX = 0.1
 COMMIT_SECONDS_MAX = 0.03
@@ -33,19 +35,12 @@ RACE_SECONDS_MAX = 0.3
 
 
 def weaken(words: Sequence[str]) -> None:
-    """Tampers with this process. Call it before anything else of `pdp` is imported."""
+    """Tampers with this process."""
     for word in words:
         if word.startswith("clock="):
-            _shift_clock(float(word.removeprefix("clock=")))
-    for word in words:
-        if not word.startswith("clock="):
+            step_wall_clock(partial(float, word.removeprefix("clock=")))
+        else:
             _WORDS[word]()
-
-
-def _shift_clock(seconds: float) -> None:
-    from pdp import clock
-
-    clock.wall_clock = lambda: time.time() + seconds
 
 
 def _delay(store_seconds_max: float = STORE_SECONDS_MAX) -> None:
@@ -136,17 +131,3 @@ def _pause_before(owner: type, name: str, seconds_max: float) -> None:
         return method(*arguments)
 
     setattr(owner, name, paused)
-
-
-def main() -> None:
-    """Tampers, then is `pdp`."""
-    end = sys.argv.index("--")
-    weaken(sys.argv[1:end])
-    from pdp.cli import main as pdp
-
-    sys.argv = ["pdp", *sys.argv[end + 1 :]]
-    pdp()
-
-
-if __name__ == "__main__":
-    main()

@@ -399,8 +399,7 @@ class _ClientProcess:
 
 def _tamper(server: ServerProcess, words: Sequence[str]) -> None:
     if words:
-        server.program = (sys.executable, "-m", "tests.history.weakened", *words, "--")
-        server.environment["PYTHONPATH"] = SOURCES
+        server.before = f"from tests.history.weakened import weaken; weaken({list(words)!r})"
 
 
 def _kill_and_start(server: ServerProcess, rng: random.Random) -> None:

@@ -107,7 +107,7 @@ def outcomes(seed: int) -> Iterator[tuple[DecisionRecord, Decision, Policy]]:
 @pytest.mark.soak
 def test_a_replay_flips_what_asking_the_whole_world_again_flips() -> None:
     flipped = 0
-    for seed in range(soak.count(5_000, sample=150)):
+    for seed in range(soak.count(5_000, sample=75)):
         for record, decision, candidate in outcomes(seed):
             result = replay([record], candidate)
             wanted = decision.effect is not record.effect
@@ -120,8 +120,9 @@ def test_a_replay_flips_what_asking_the_whole_world_again_flips() -> None:
     assert flipped > 20
 
 
+@pytest.mark.soak
 def test_the_policy_that_decided_flips_nothing() -> None:
-    for seed in range(200):
+    for seed in range(soak.count(1_000, sample=60)):
         chance = Random(seed)
         world = world_of(random_document(chance))
         records = [record_of(world, random_asked(chance)) for _ in range(10)]

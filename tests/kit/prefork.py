@@ -61,10 +61,18 @@ class Process:
         stdin: IO[bytes] | int | None = None,
         stdout: IO[bytes] | int,
         stderr: IO[bytes] | int,
+        before: str = "",
     ) -> None:
+        """`before` is Python that tampers with the process before it is `pdp`."""
         umask = os.umask(0)
         os.umask(umask)
-        request = {"arguments": arguments, "cwd": str(cwd), "env": dict(env), "umask": umask}
+        request = {
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "env": dict(env),
+            "umask": umask,
+            "before": before,
+        }
         self.returncode: int | None = None
         self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with Path(os.devnull).open("rb") as nothing, theirs:
@@ -220,6 +228,7 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> list[str]:
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
+    exec(request["before"], {})
     arguments: list[str] = request["arguments"]
     return arguments
 

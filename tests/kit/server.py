@@ -23,7 +23,6 @@ from pdpapi.v1.review_service_pb2_grpc import ReviewServiceStub
 
 from tests.kit import prefork
 from tests.kit.ports import free_port, listens
-from tests.kit.sqlite import make_sqlite
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually
 
@@ -44,6 +43,8 @@ class ServerProcess:
     command: str = "serve"
     program: Sequence[str] | None = None
     """A program to start, for tests about what a new interpreter reads; else `pdp` is forked."""
+    before: str = ""
+    """Python that tampers with a forked server before it starts."""
 
     def __post_init__(self) -> None:
         self.port, self.http_port = free_port(), free_port()
@@ -73,11 +74,13 @@ class ServerProcess:
     def start(self, *, ready: bool = True) -> None:
         file = self.directory / "pdp.db"
         if self.program is None and "DATABASE_URL" not in self.settings and not file.exists():
+            from tests.kit.sqlite import make_sqlite  # takes a second, and not all servers need it
+
             make_sqlite(file)
         with (self.directory / "server.log").open("ab") as log:
             files = {"cwd": self.directory, "env": self.environment, "stdout": log, "stderr": log}
             if self.program is None:
-                self.process = prefork.Process([self.command], **files)
+                self.process = prefork.Process([self.command], before=self.before, **files)
             else:
                 self.process = subprocess.Popen([*self.program, self.command], **files)
         if ready:
@@ -198,10 +201,10 @@ def stubs_on(channel: grpc.Channel) -> Stubs:
 
 @contextmanager
 def running_server(
-    directory: Path, policy: str = "", *, program: Sequence[str] | None = None, **settings: Any
+    directory: Path, policy: str = "", *, before: str = "", **settings: Any
 ) -> Iterator[tuple[ServerProcess, Stubs]]:
     """A server that is ready, with `policy` applied, and stubs to ask it."""
-    server = ServerProcess(directory, settings, program=program)
+    server = ServerProcess(directory, settings, before=before)
     try:
         server.start()
         with server.channel() as channel:

@@ -1,23 +1,21 @@
-"""`python -m tests.kit.stepped_clock FILE COMMAND...`: runs `pdp` with a wall clock that is off by
-as many seconds as the file says, read at each look. No other clock is touched: not those of the
-libraries either, for grpcio waits by `time.time`."""
+"""A wall clock of `pdp` that is wrong. No other clock is touched: not those of the libraries
+either, for grpcio waits by `time.time`."""
 
-import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+
+import pdp.clock
 
 
-def main() -> None:
-    from pdp import clock
-
-    offset, real = Path(sys.argv[1]), clock.wall_clock
-    # Before anything else of `pdp` is imported.
-    clock.wall_clock = lambda: real() + float(offset.read_text())
-
-    from pdp.cli import main as pdp
-
-    sys.argv = ["pdp", *sys.argv[2:]]
-    pdp()
+def step_wall_clock(ahead: Callable[[], float]) -> None:
+    """Puts the wall clock of this process ahead of the real time, by as many seconds as `ahead()`
+    says at each look. Modules that have imported `wall_clock` see it too."""
+    stepped = {**vars(time), "time": lambda: time.time() + ahead()}
+    pdp.clock.time = SimpleNamespace(**stepped)  # type: ignore[assignment]
 
 
-if __name__ == "__main__":
-    main()
+def follow(file: str) -> None:
+    """Puts it ahead by what the file says."""
+    step_wall_clock(lambda: float(Path(file).read_text()))

@@ -30,6 +30,7 @@ def test_the_commands_of_the_readme_install_a_guard_that_works(tmp_path: Path, a
         "PATH": f"{sys.base_prefix}/bin{os.pathsep}{os.environ['PATH']}",
         "PIP_CONSTRAINT": str(constraints),
         "PIP_NO_COMPILE": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     said = subprocess.run(
         ["sh", "-e"],

@@ -25,8 +25,13 @@ export interface Servers {
 /** Why the cases that need the servers are left out; false: they are not. */
 export const SKIP = process.env["PDP_CONFORMANCE"] === "skip" && "PDP_CONFORMANCE=skip";
 
-/** Starts the servers; they end with this process at the latest. */
+/** What `run.ts` has started for all files of tests. */
+const SHARED = "PDP_CONFORMANCE_SERVERS";
+
+/** The servers that are shared, or others, which end with this process at the latest. */
 export async function startServers(): Promise<Servers> {
+  const shared = process.env[SHARED];
+  if (shared) return { ...JSON.parse(shared), stop: () => Promise.resolve() };
   const python = process.env["PDP_PYTHON"] ?? `${ROOT}.venv/bin/python`;
   const child = spawn(python, ["-m", "tests.conformance"], { cwd: ROOT, stdio: ["pipe", "pipe", "pipe"] });
   let said = "";
@@ -44,6 +49,11 @@ export async function startServers(): Promise<Servers> {
     );
   });
   return { ...JSON.parse(line), stop: () => stopped(child) };
+}
+
+/** An environment in which tests share these servers. */
+export function sharing(servers: Servers): NodeJS.ProcessEnv {
+  return { ...process.env, [SHARED]: JSON.stringify(servers) };
 }
 
 function stopped(child: ChildProcess): Promise<void> {

@@ -19,7 +19,7 @@ const NEXT = `${FOLDER}node_modules/next/dist/bin/next`;
 const ENVIRONMENT = { ...process.env, NEXT_TELEMETRY_DISABLED: "1" };
 const BUILD_MS = 300_000;
 const START_MS = 60_000;
-const RANDOM_PATHS = 150;
+const RANDOM_PATHS = process.env["SOAK"] === undefined ? 50 : 150;
 // The server ends when its stdin is closed, however this process ends.
 const UNTIL_STDIN_ENDS = 'node "$@" & pid=$!; read _; kill "$pid"; wait "$pid"';
 
