@@ -32,8 +32,11 @@ TAKEN_BACK_SECONDS = 3600.0
 """How long after a step forward a step back counts as its correction."""
 _PAUSE_SECONDS = 0.05
 
-wall_clock: Clock = time.time
-"""The operating system's time, in seconds since 1970-01-01 UTC."""
+
+def wall_clock() -> float:
+    """The operating system's time, in seconds since 1970-01-01 UTC."""
+    return time.time()
+
 
 _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 elapsed_clock: Clock = (
