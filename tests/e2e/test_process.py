@@ -5,7 +5,9 @@ import contextlib
 import itertools
 import os
 import resource
+import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -187,8 +189,6 @@ def test_a_second_process_on_the_same_port_says_why_it_does_not_start(
 @pytest.mark.parametrize("seconds", [0.5])
 def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds: float) -> None:
     """A process that was stopped for longer than the bound confirms first, or says UNAVAILABLE."""
-    import signal
-
     with running_server(tmp_path, POLICY, STALENESS_SECONDS_MAX=str(seconds)) as (
         server,
         stubs,
@@ -202,7 +202,7 @@ def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds:
                 return False
 
         eventually(is_allowed)  # a busy machine may exceed the bound by itself
-        server.signal(signal.SIGSTOP)
+        eventually(lambda: pauses_without_a_lock(server))
         try:
             # Revoked while the process is paused, through the database.
             exported = server.pdp("export")
@@ -218,6 +218,19 @@ def test_a_paused_process_does_not_answer_from_the_past(tmp_path: Path, seconds:
         finally:
             server.signal(signal.SIGCONT)
         assert not any(is_allowed() for _ in range(50))
+
+
+def pauses_without_a_lock(server: ServerProcess) -> bool:
+    """Pauses the server, unless it is just writing: then nobody else could write to SQLite."""
+    server.signal(signal.SIGSTOP)
+    database = sqlite3.connect(server.directory / "pdp.db", timeout=0, isolation_level=None)
+    with contextlib.closing(database):
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            server.signal(signal.SIGCONT)
+            return False
+    return True
 
 
 def _after_section(text: str) -> str:
