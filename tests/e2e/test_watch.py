@@ -47,7 +47,8 @@ class Watching:
         self.error: grpc.RpcError | None = None
         self.ended_at: float | None = None
         self.t0 = time.monotonic()
-        self.call = ChangeServiceStub(self.channel).Watch(self.request)
+        # Its channel may have lost its connection in an earlier test, and waits to connect again.
+        self.call = ChangeServiceStub(self.channel).Watch(self.request, wait_for_ready=True)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -91,7 +92,8 @@ class Watching:
 
     def lease(self) -> Heartbeat:
         """Waits for the first one."""
-        eventually(lambda: self.heartbeats, what="a heartbeat")
+        eventually(lambda: self.heartbeats or self.ended_at is not None, what="a heartbeat")
+        assert self.heartbeats, f"the stream ended before: {self.error}"
         return self.heartbeats[0]
 
     def end(self) -> grpc.RpcError:
