@@ -35,6 +35,7 @@ from pdp.decision.policy import (
 )
 from pdp.decision.principal import (
     ANY_ORGANIZATION,
+    CANDIDATES_MAX,
     IN_ORGANIZATION,
     UNKNOWN_ORGANIZATION,
     Candidate,
@@ -131,7 +132,8 @@ def applicable(
             # No grant was consulted, so only the token limits the reuse.
             return Reason.PERMISSION_UNKNOWN, _NONE, needed, owner, principal.token.expires_at
         candidates = _candidates(policy, principal.wide, permission, of_tenant=of_tenant)
-        principal.candidates[memo] = candidates
+        if len(principal.candidates) < CANDIDATES_MAX:
+            principal.candidates[memo] = candidates
     if policy.resource_types and not all(map(policy.accepts, chain)):
         return Reason.RESOURCE_UNKNOWN, _NONE, needed, owner, principal.token.expires_at
     if principal.on_resources or has_role_grants or (needed and principal.elsewhere):

@@ -38,6 +38,9 @@ UNKNOWN_ORGANIZATION: Final = 1
 ANY_ORGANIZATION: Final = 2
 """Also a resource of another organization."""
 
+CANDIDATES_MAX: Final = 256
+"""The most permissions whose rules a principal keeps: a snapshot keeps principals."""
+
 _Split = tuple[list[Grant], dict[ResourceRef, list[Grant]]]
 """The grants that do not depend on single resources, and those that do."""
 
@@ -93,7 +96,7 @@ class Principal:
         self.on_resources: dict[ResourceRef, list[Grant]] = {}
         """Grants to the user on single resources, whether they hold now or not."""
         self.candidates: dict[str, Candidates] = {}
-        """Rules through the wide grants, by permission."""
+        """Rules through the wide grants, by permission; at most CANDIDATES_MAX."""
         self.actor_values: dict[str, Any] | None = None
 
     def at(self, now: float) -> "Principal":

@@ -5,19 +5,23 @@ from random import Random
 
 import pytest
 
-from pdp.decision import Policy, Principal, build_policy, resolve_principal
+from pdp.decision import Policy, Principal, build_policy, decide, resolve_principal
+from pdp.decision.principal import CANDIDATES_MAX
 from pdp.facts.replica.snapshot import PRINCIPALS_MAX, Caches, Snapshot
 from pdp.facts.replica.view import View
 from pdp.model import (
     EVERYWHERE,
     Actor,
+    Effect,
     Grant,
     InOrganization,
     OnResource,
     OrganizationFacts,
     Permission,
+    Question,
     ResourceRef,
     Role,
+    Rule,
     ToOrganizationRole,
     ToUser,
     User,
@@ -153,6 +157,21 @@ def test_two_requests_at_different_times_do_not_change_each_others_time() -> Non
     batch = view.principal(token, 1.0)
     check = view.principal(token, 2.0)
     assert (batch.now, check.now) == (1.0, 2.0)
+
+
+def test_one_who_asks_for_every_permission_does_not_fill_the_memory() -> None:
+    """The principal lives as long as the snapshot, and answers as if it kept all or nothing."""
+    names = [f"course:p{number}" for number in range(3 * CANDIDATES_MAX)]
+    rules = [Rule(name, "R", Effect.ALLOW, name) for name in names[::2]]
+    grant = Grant("g", "R", ToUser("user_1"))
+    policy = build_policy(1, map(Permission, names), [Role("R")], rules, [])
+    view = view_of(policy, UserFacts(User("user_1"), {}, (grant,), frozenset()))
+    token = token_of(None)
+    for _ in range(2):
+        principal = view.principal(token, 1.0)
+        answers = [decide(principal, Question(name), ()).effect is Effect.ALLOW for name in names]
+        assert answers == [True, False] * (len(names) // 2)
+        assert len(principal.candidates) == CANDIDATES_MAX
 
 
 def test_the_principals_of_a_snapshot_are_bounded() -> None:
