@@ -84,6 +84,9 @@ def test_a_connection_that_died_in_silence_is_found_well_within_the_bound(
         replica.start()
         try:
             eventually(replica.ready)
+            # The poll that loads all may take longer, and is not over when its facts are there.
+            loaded_at = replica.snapshot.confirmed_at
+            eventually(lambda: replica.snapshot.confirmed_at > loaded_at)
             proxy.forget()
             eventually(lambda: replica.staleness_seconds() > 1)
             eventually(lambda: replica.staleness_seconds() < 0.5, seconds=3.5)
