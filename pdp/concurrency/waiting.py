@@ -1,5 +1,5 @@
-"""How a coroutine waits: for a manually started coroutine, for a future of a thread, and for work
-in a bounded pool.
+"""How a coroutine waits: for another coroutine within a time, for a future of a thread, and for
+work in a bounded pool.
 
 Futures and pools do not bind the work to an event loop: one waiting coroutine may be cancelled, or
 run on another loop, and the work continues for the others.
@@ -11,6 +11,8 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from pdp.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -29,6 +31,27 @@ def resumed(work: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, None, 
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T], late: str) -> T:
+    """Awaits `work` for at most so many seconds. Then cancels it, and raises DeadlineExceeded with
+    the message `late`.
+
+    A timeout costs more than most work, so it is set only if the work has to wait.
+    """
+    ends_at = asyncio.get_running_loop().time() + seconds
+    try:
+        awaited = work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    try:
+        async with asyncio.timeout_at(ends_at) as deadline:
+            return await resumed(work, awaited)
+    except TimeoutError:
+        if deadline.expired():
+            raise DeadlineExceeded(late) from None
+        raise
 
 
 async def done_within(future: "Future[Any]", seconds: float) -> bool:

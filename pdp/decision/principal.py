@@ -55,22 +55,6 @@ class Principal:
     `resolve_principal` makes it. It serves any number of questions, in a single thread at a time.
     """
 
-    __slots__ = (
-        "actor_values",
-        "candidates",
-        "elsewhere",
-        "now",
-        "on_resources",
-        "organization",
-        "organization_role",
-        "policy",
-        "refusal",
-        "reusable_until",
-        "token",
-        "user",
-        "wide",
-    )
-
     def __init__(
         self,
         policy: Policy,
@@ -102,14 +86,11 @@ class Principal:
     def at(self, now: float) -> "Principal":
         """The same principal at a time from its own up to `reusable_until`: no grant begins or ends
         in between. `candidates` is shared, so one permission is looked up once for both."""
-        later = Principal(self.policy, self.token, self.user, self.organization, now)
-        later.refusal = self.refusal
-        later.organization_role = self.organization_role
-        later.reusable_until = self.reusable_until
-        later.wide = self.wide
-        later.elsewhere = self.elsewhere
-        later.on_resources = self.on_resources
-        later.candidates = self.candidates
+        later = object.__new__(Principal)
+        later.__dict__.update(self.__dict__)
+        later.now = now
+        values = self.actor_values
+        later.actor_values = None if values is None else {**values, "now": now}
         return later
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 
+from pdp.concurrency.waiting import within
 from pdp.errors import DeadlineExceeded, PdpError
 from pdp.wire import connect
 from pdp.wire.callers import Callers
@@ -17,6 +18,7 @@ from pdp.wire.framing import (
     ENCODINGS,
     EncodingError,
     MessageReader,
+    declared_length,
     framed,
     message_of,
     not_one_message,
@@ -126,9 +128,10 @@ class Application:
             return await self._dialog(method, head, receive, send)
         try:
             timeout = checked_timeout(head)
-            chunk, more = await _chunk(receive)
+            chunk, more = _part(await receive())
             if more:
-                raw = await self._read(method, head, receive, chunk)
+                rest = self._read_rest(method, head, receive, chunk)
+                raw = await within(MESSAGE_SECONDS_MAX, rest, "the message did not arrive in time")
             else:
                 raw = message_of(chunk, method.request_bytes_max, head.encoding)
         except PdpError as error:
@@ -137,21 +140,22 @@ class Application:
             return self._pipeline.open(method, raw, head.proof, PROTO)
         return await self._pipeline.answer(method, raw, head.proof, PROTO, timeout)
 
-    async def _read(
+    async def _read_rest(
         self, method: Method | StreamMethod, head: Head, receive: Receive, chunk: bytes
     ) -> bytes:
-        """Reads the message of a request that did not arrive at once. Authenticates the caller
-        first, so that a stranger fills no memory."""
-        more = True
-        reader = MessageReader(method.request_bytes_max, head.encoding)
-        self._pipeline.admit(method, reader.feed(chunk), head.proof)
-        try:
-            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
-                while more:
-                    chunk, more = await _chunk(receive)
-                    reader.feed(chunk)
-        except TimeoutError:
-            raise DeadlineExceeded("the request's message did not arrive in time") from None
+        """Reads the rest of a request's message. Authenticates the caller first, so that a stranger
+        fills no memory."""
+        bytes_max, encoding = method.request_bytes_max, head.encoding
+        self._pipeline.admit(method, declared_length(chunk, bytes_max, encoding), head.proof)
+        rest, more = _part(await receive())
+        if not rest and not more:  # servers report the end of a body as a part of its own
+            return message_of(chunk, bytes_max, encoding)
+        reader = MessageReader(bytes_max, encoding)
+        reader.feed(chunk)
+        reader.feed(rest)
+        while more:
+            chunk, more = _part(await receive())
+            reader.feed(chunk)
         message = reader.take()
         if message is None or reader.rest:
             raise not_one_message()
@@ -182,7 +186,7 @@ class Application:
             async with asyncio.timeout(DIALOG_SECONDS_MAX):
                 more = True
                 while more:
-                    chunk, more = await _chunk(receive)
+                    chunk, more = _part(await receive())
                     reader.feed(chunk)
                     while (raw := reader.take()) is not None:
                         answer = method.answer(PROTO.parse(method.request, raw))
@@ -205,13 +209,16 @@ class Application:
     # --- Connect --------------------------------------------------------------------------------
 
     async def _connect(self, scope: Scope, head: Head, receive: Receive, send: Send) -> None:
+        async def chunk() -> tuple[bytes, bool]:
+            return _part(await receive())
+
         try:
             response = await connect.answer(
                 self._pipeline,
                 self._methods,
                 scope,
                 head,
-                lambda: _chunk(receive),
+                chunk,
                 loopback_only=self._loopback_only,
             )
         except _LeftError:
@@ -235,9 +242,8 @@ _START: Event = {
 _TRAILERS_OK: Event = {"type": "http.response.trailers", "headers": (_OK,)}
 
 
-async def _chunk(receive: Receive) -> tuple[bytes, bool]:
-    """A part of the body, and whether there is more."""
-    event = await receive()
+def _part(event: Event) -> tuple[bytes, bool]:
+    """A part of the body, and whether there is more. Raises _LeftError."""
     if event["type"] == "http.disconnect":
         raise _LeftError
     return event.get("body", b""), event.get("more_body", False)

@@ -19,9 +19,9 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from pdp.concurrency.waiting import within
 from pdp.errors import (
     CallerNotAllowed,
-    DeadlineExceeded,
     InvalidRequest,
     LimitExceeded,
     PdpError,
@@ -155,21 +155,21 @@ async def _answer_method(
 async def _read(pipeline: Pipeline, method: Method, head: Head, body: _Body) -> bytes:
     """Reads the whole body. If it did not arrive at once, authenticates the caller first."""
     raw, more = await body.read()
-    bytes_max = method.request_bytes_max
     if more:
         pipeline.admit(method, len(raw), head.proof)
-        whole = bytearray(raw)
-        try:
-            async with asyncio.timeout(MESSAGE_SECONDS_MAX):
-                while more:
-                    raw, more = await body.read()
-                    whole += raw
-                    if len(whole) > bytes_max:
-                        raise LimitExceeded("request_bytes_max", bytes_max, len(whole))
-        except TimeoutError:
-            raise DeadlineExceeded("the request's body did not arrive in time") from None
-        raw = bytes(whole)
-    return inflate(raw, bytes_max) if head.encoding == GZIP else raw
+        rest = _read_rest(body, raw, method.request_bytes_max)
+        raw = await within(MESSAGE_SECONDS_MAX, rest, "the body did not arrive in time")
+    return inflate(raw, method.request_bytes_max) if head.encoding == GZIP else raw
+
+
+async def _read_rest(body: _Body, raw: bytes, bytes_max: int) -> bytes:
+    whole, more = bytearray(raw), True
+    while more:
+        raw, more = await body.read()
+        whole += raw
+        if len(whole) > bytes_max:
+            raise LimitExceeded("request_bytes_max", bytes_max, len(whole))
+    return bytes(whole)
 
 
 def _parse_json(request: type[Message], raw: bytes) -> Message:

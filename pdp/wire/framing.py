@@ -44,14 +44,10 @@ class MessageReader:
         """The number of bytes not taken as part of a message."""
         return len(self._body)
 
-    def feed(self, chunk: bytes) -> int:
-        """Adds a part of the body. Returns the length that the next message declares, 0 while that
-        is unknown. Raises EncodingError or LimitExceeded as soon as the prefix shows the
-        problem."""
+    def feed(self, chunk: bytes) -> None:
+        """Adds a part of the body. Raises as `declared_length`."""
         self._body += chunk
-        if len(self._body) < _PREFIX_BYTES:
-            return 0
-        return _length(self._body, self._bytes_max, self._encoding)
+        declared_length(self._body, self._bytes_max, self._encoding)
 
     def take(self) -> bytes | None:
         """The next message; None: it is incomplete. Raises as `message_of`."""
@@ -63,6 +59,14 @@ class MessageReader:
         message = _decoded(bytes(self._body[:end]), self._bytes_max)
         del self._body[:end]
         return message
+
+
+def declared_length(body: bytes | bytearray, bytes_max: int, encoding: bytes) -> int:
+    """The length that the first message of a body declares, 0 while that is unknown.
+
+    Raises EncodingError or LimitExceeded as soon as the prefix shows the problem.
+    """
+    return 0 if len(body) < _PREFIX_BYTES else _length(body, bytes_max, encoding)
 
 
 def message_of(body: bytes, bytes_max: int, encoding: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The headers of a request that this service reads."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
@@ -9,18 +10,6 @@ from pdp.wire.callers import Proof
 
 Protocol = Literal["grpc", "json", "proto", "none"]
 
-_COUNTED: Final = frozenset(
-    (
-        b"authorization",
-        b"connect-timeout-ms",
-        b"content-encoding",
-        b"content-type",
-        b"grpc-encoding",
-        b"grpc-timeout",
-        b"host",
-        b"origin",
-    )
-)
 _PROTOCOLS: Final[Mapping[bytes, Protocol]] = {
     b"application/grpc": "grpc",
     b"application/grpc+proto": "grpc",
@@ -53,15 +42,9 @@ class Head(NamedTuple):
 
 def head_of(scope: Mapping[str, Any]) -> Head:
     """The head of an ASGI request. The server bounds the number and the size of its headers."""
-    found: dict[bytes, bytes] = {}
-    keys: list[bytes] = []
-    size = 0
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-        if name in _COUNTED:
-            found[name] = value
-            if name == b"authorization":
-                keys.append(value)
+    headers = scope["headers"]
+    found = dict(headers)
+    keys = [value for name, value in headers if name == b"authorization"]
     content_type = found.get(b"content-type", b"")
     protocol = _PROTOCOLS.get(content_type) or _protocol(content_type)
     # A cross-site request cannot use HTTP/2 in clear text; gRPC requires HTTP/2 anyway.
@@ -76,7 +59,7 @@ def head_of(scope: Mapping[str, Any]) -> Head:
         found.get(timeout),
         b"origin" in found,
         found.get(b"host", b""),
-        size,
+        sum(map(len, chain.from_iterable(headers))),
     )
 
 

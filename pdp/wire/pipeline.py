@@ -4,12 +4,11 @@ It takes raw bytes, and returns raw bytes or a status of the table in `statuses`
 itself, so that a message that does not parse is INVALID_ARGUMENT in every protocol.
 """
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import grpc
 import structlog
@@ -18,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from pdp.audit import new_decision_id
-from pdp.concurrency.waiting import resumed
+from pdp.concurrency.waiting import within
 from pdp.errors import (
     CallerNotAllowed,
     CallerUnauthenticated,
@@ -39,6 +38,7 @@ from pdp.wire.statuses import PassedOn, bounded, bug_status, status_of
 log = structlog.get_logger("pdp.wire")
 
 FAILURES_LOG_SECONDS = 60.0
+_PASSED = "the deadline of the request has passed"
 
 Observe = Callable[[str, str, float], None]
 """Receives (method name, status code name, seconds) of every RPC."""
@@ -142,12 +142,12 @@ class Pipeline:
             return self.refuse(method, error)
         try:
             if timeout_seconds == 0:
-                raise DeadlineExceeded("the deadline of the request has passed")
+                raise DeadlineExceeded(_PASSED)
             request = codec.parse(method.request, raw)
             if timeout_seconds is None:
                 message = await method.answer(request, caller)
             else:
-                message = await _within(timeout_seconds, method.answer(request, caller))
+                message = await within(timeout_seconds, method.answer(request, caller), _PASSED)
             outcome = codec.serialize(message)
         except Exception as error:  # noqa: BLE001  # turned into a status
             refusal = refusal_of(error, method)
@@ -274,26 +274,6 @@ def _serialize_proto(message: Message) -> bytes:
 
 PROTO = Codec(_parse_proto, _serialize_proto)
 """Protobuf's binary format."""
-
-
-async def _within(seconds: float, answer: Coroutine[Any, Any, Message]) -> Message:
-    """Awaits the answer. Raises DeadlineExceeded if it takes longer than so many seconds from now.
-
-    A timeout costs more than most answers, so it is set only if the answer has to wait.
-    """
-    ends_at = asyncio.get_running_loop().time() + seconds
-    try:
-        awaited = answer.send(None)
-    except StopIteration as end:
-        message: Message = end.value
-        return message
-    try:
-        async with asyncio.timeout_at(ends_at) as deadline:
-            return await resumed(answer, awaited)
-    except TimeoutError:
-        if deadline.expired():
-            raise DeadlineExceeded("the deadline of the request has passed") from None
-        raise
 
 
 def refusal_of(error: Exception, method: AnyMethod | None = None) -> Refusal:

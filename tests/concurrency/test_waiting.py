@@ -1,4 +1,4 @@
-"""How a coroutine waits for another that was started by hand."""
+"""How a coroutine waits for another: one that was started by hand, and one within a time."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pdp.concurrency.waiting import resumed
+from pdp.concurrency.waiting import resumed, within
+from pdp.errors import DeadlineExceeded
 
 
 async def _by_hand(work: Coroutine[Any, Any, str]) -> str:
@@ -55,3 +56,34 @@ def test_a_cancellation_reaches_it_where_it_waits() -> None:
 
     assert asyncio.run(cancelled())
     assert seen == ["gave up"]
+
+
+def test_work_that_need_not_wait_has_its_result_whatever_the_time() -> None:
+    async def work() -> str:
+        return "done"
+
+    assert asyncio.run(within(0, work(), "late")) == "done"
+
+
+def test_work_that_waits_too_long_is_cancelled_and_late() -> None:
+    seen: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    with pytest.raises(DeadlineExceeded, match="late"):
+        asyncio.run(within(0.01, work(), "late"))
+    assert seen == ["cancelled"]
+
+
+def test_a_timeout_of_the_work_itself_is_an_error_of_the_work() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise TimeoutError("of the work")
+
+    with pytest.raises(TimeoutError, match="of the work"):
+        asyncio.run(within(60, work(), "late"))

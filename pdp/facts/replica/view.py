@@ -38,9 +38,10 @@ class View(NamedTuple):
             and principal.organization is self.organization
             and principal.now <= now < principal.reusable_until
         ):
-            return principal.at(now)
-        principal = resolve_principal(self.policy, token, self.user, self.organization, now)
-        if len(known) >= PRINCIPALS_MAX:
-            known.clear()
-        known[id(token)] = principal
+            principal = principal.at(now)
+        else:
+            principal = resolve_principal(self.policy, token, self.user, self.organization, now)
+            if len(known) >= PRINCIPALS_MAX:
+                known.clear()
+        known[id(token)] = principal  # the newest: it may have the values of the actor
         return principal

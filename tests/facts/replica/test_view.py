@@ -159,6 +159,18 @@ def test_two_requests_at_different_times_do_not_change_each_others_time() -> Non
     assert (batch.now, check.now) == (1.0, 2.0)
 
 
+def test_a_condition_reads_the_time_of_its_own_question() -> None:
+    """The values of the actor are kept with the principal, all but the time."""
+    condition = "now < timestamp('1970-01-01T00:00:10Z') && actor.id == 'user_1'"
+    rule = Rule("early", "R", Effect.ALLOW, "course:edit", condition)
+    grant = Grant("g", "R", ToUser("user_1"))
+    policy = build_policy(1, [Permission("course:edit")], [Role("R")], [rule], [])
+    view = view_of(policy, UserFacts(User("user_1"), {}, (grant,), frozenset()))
+    token, question = token_of(None), Question("course:edit")
+    for now, effect in ((1.0, Effect.ALLOW), (9.0, Effect.ALLOW), (11.0, Effect.DENY)):
+        assert decide(view.principal(token, now), question, ()).effect is effect
+
+
 def test_one_who_asks_for_every_permission_does_not_fill_the_memory() -> None:
     """The principal lives as long as the snapshot, and answers as if it kept all or nothing."""
     names = [f"course:p{number}" for number in range(3 * CANDIDATES_MAX)]
