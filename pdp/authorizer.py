@@ -229,32 +229,41 @@ class Authorizer:
         await_allows: bool = False,
     ) -> Ruling:
         """`await_allows`: allows are recorded in any case, and as surely as denials."""
-
-        def records(effect: Effect) -> Iterator[DecisionRecord]:
-            return build_records(
-                effect,
-                ruling.token,
-                questions,
-                ruling.decisions,
-                ruling.decision_ids,
-                caller=caller,
-                revision=ruling.revision,
-                decided_at=ruling.decided_at,
-                request=request,
-                inputs=ruling.inputs,
-            )
-
         effects = {decision.effect for decision in ruling.decisions}
-        if Effect.ALLOW in effects and await_allows:
-            await self._recorder.record(records(Effect.ALLOW))
-        elif Effect.ALLOW in effects and self._record_allows:
-            await self._recorder.try_write(records(Effect.ALLOW))
+        if Effect.ALLOW in effects and (await_allows or self._record_allows):
+            allows = _records(Effect.ALLOW, ruling, questions, caller, request)
+            if await_allows:
+                await self._recorder.record(allows)
+            else:
+                await self._recorder.try_write(allows)
         if Effect.DENY in effects:
-            ruling = _with_ids(ruling, await self._recorder.record(records(Effect.DENY)))
+            denials = _records(Effect.DENY, ruling, questions, caller, request)
+            ruling = _with_ids(ruling, await self._recorder.record(denials))
         if ruling.view is not None:
             # Last, so that a pause between reading the facts and answering cannot go unnoticed.
             self._replica.confirm(ruling.view)
         return ruling
+
+
+def _records(
+    effect: Effect,
+    ruling: Ruling,
+    questions: Sequence[Question],
+    caller: str,
+    request: HttpRequest | None,
+) -> Iterator[DecisionRecord]:
+    return build_records(
+        effect,
+        ruling.token,
+        questions,
+        ruling.decisions,
+        ruling.decision_ids,
+        caller=caller,
+        revision=ruling.revision,
+        decided_at=ruling.decided_at,
+        request=request,
+        inputs=ruling.inputs,
+    )
 
 
 def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:

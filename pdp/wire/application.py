@@ -18,14 +18,14 @@ from pdp.wire.framing import (
     ENCODINGS,
     EncodingError,
     MessageReader,
-    declared_length,
+    check_prefix,
     framed,
     message_of,
     not_one_message,
     status_headers,
 )
 from pdp.wire.head import Head, checked_timeout, head_of
-from pdp.wire.methods import AnyMethod, DialogMethod, Method, StreamMethod
+from pdp.wire.methods import AnyMethod, DialogMethod, StreamMethod
 from pdp.wire.pipeline import PROTO, Observe, Outcome, Pipeline, Refusal, Stream, refusal_of
 from pdp.wire.streams import Wakes, carry_out
 
@@ -129,37 +129,18 @@ class Application:
         try:
             timeout = checked_timeout(head)
             chunk, more = _part(await receive())
+            # Before the rest is read, so that a stranger fills no memory.
+            caller = self._pipeline.admit(method, head.proof)
             if more:
-                rest = self._read_rest(method, head, receive, chunk)
+                rest = _read_rest(chunk, method.request_bytes_max, head.encoding, receive)
                 raw = await within(MESSAGE_SECONDS_MAX, rest, "the message did not arrive in time")
             else:
                 raw = message_of(chunk, method.request_bytes_max, head.encoding)
         except PdpError as error:
             return self._pipeline.refuse(method, error)
         if isinstance(method, StreamMethod):
-            return self._pipeline.open(method, raw, head.proof, PROTO)
-        return await self._pipeline.answer(method, raw, head.proof, PROTO, timeout)
-
-    async def _read_rest(
-        self, method: Method | StreamMethod, head: Head, receive: Receive, chunk: bytes
-    ) -> bytes:
-        """Reads the rest of a request's message. Authenticates the caller first, so that a stranger
-        fills no memory."""
-        bytes_max, encoding = method.request_bytes_max, head.encoding
-        self._pipeline.admit(method, declared_length(chunk, bytes_max, encoding), head.proof)
-        rest, more = _part(await receive())
-        if not rest and not more:  # servers report the end of a body as a part of its own
-            return message_of(chunk, bytes_max, encoding)
-        reader = MessageReader(bytes_max, encoding)
-        reader.feed(chunk)
-        reader.feed(rest)
-        while more:
-            chunk, more = _part(await receive())
-            reader.feed(chunk)
-        message = reader.take()
-        if message is None or reader.rest:
-            raise not_one_message()
-        return message
+            return self._pipeline.open(method, raw, caller, PROTO)
+        return await self._pipeline.answer(method, raw, caller, PROTO, timeout)
 
     async def _send_stream(self, send: Send, stream: Stream) -> None:
         try:
@@ -178,7 +159,7 @@ class Application:
         self, method: DialogMethod, head: Head, receive: Receive, send: Send
     ) -> Refusal | None:
         """Answers each message of a stream when it arrives."""
-        self._pipeline.admit(method, 0, head.proof)
+        self._pipeline.admit(method, head.proof)
         reader = MessageReader(method.request_bytes_max, head.encoding)
         refusal: Refusal | None = None
         started = False
@@ -247,6 +228,23 @@ def _part(event: Event) -> tuple[bytes, bool]:
     if event["type"] == "http.disconnect":
         raise _LeftError
     return event.get("body", b""), event.get("more_body", False)
+
+
+async def _read_rest(chunk: bytes, bytes_max: int, encoding: bytes, receive: Receive) -> bytes:
+    """Reads the message that begins with a part of the body. Raises as `message_of`."""
+    check_prefix(chunk, bytes_max, encoding)
+    rest, more = _part(await receive())
+    if not rest and not more:  # servers report the end of a body as a part of its own
+        return message_of(chunk, bytes_max, encoding)
+    reader = MessageReader(bytes_max, encoding)
+    reader.feed(chunk + rest)
+    while more:
+        chunk, more = _part(await receive())
+        reader.feed(chunk)
+    message = reader.take()
+    if message is None or reader.rest:
+        raise not_one_message()
+    return message
 
 
 async def _end(send: Send, refusal: Refusal | None) -> None:

@@ -143,32 +143,29 @@ async def _answer_method(
 ) -> Response:
     try:
         timeout = checked_timeout(head)
-        raw = await _read(pipeline, method, head, body)
+        first, more = await body.read()
+        # Before the rest is read, so that a stranger fills no memory.
+        caller = pipeline.admit(method, head.proof)
+        rest = _read(body, first, more=more, bytes_max=method.request_bytes_max)
+        raw = await within(MESSAGE_SECONDS_MAX, rest, "the body did not arrive in time")
+        if head.encoding == GZIP:
+            raw = inflate(raw, method.request_bytes_max)
     except PdpError as error:
         return _error(pipeline.refuse(method, error))
-    outcome = await pipeline.answer(method, raw, head.proof, codec, timeout)
+    outcome = await pipeline.answer(method, raw, caller, codec, timeout)
     if isinstance(outcome, Refusal):
         return _error(outcome)
     return _response(200, _CONTENT_TYPES[head.protocol], outcome)
 
 
-async def _read(pipeline: Pipeline, method: Method, head: Head, body: _Body) -> bytes:
-    """Reads the whole body. If it did not arrive at once, authenticates the caller first."""
-    raw, more = await body.read()
-    if more:
-        pipeline.admit(method, len(raw), head.proof)
-        rest = _read_rest(body, raw, method.request_bytes_max)
-        raw = await within(MESSAGE_SECONDS_MAX, rest, "the body did not arrive in time")
-    return inflate(raw, method.request_bytes_max) if head.encoding == GZIP else raw
-
-
-async def _read_rest(body: _Body, raw: bytes, bytes_max: int) -> bytes:
-    whole, more = bytearray(raw), True
-    while more:
-        raw, more = await body.read()
-        whole += raw
-        if len(whole) > bytes_max:
-            raise LimitExceeded("request_bytes_max", bytes_max, len(whole))
+async def _read(body: _Body, first: bytes, *, more: bool, bytes_max: int) -> bytes:
+    """Reads the body that begins with `first`. Raises LimitExceeded."""
+    whole = bytearray(first)
+    while more and len(whole) <= bytes_max:
+        part, more = await body.read()
+        whole += part
+    if len(whole) > bytes_max:
+        raise LimitExceeded("request_bytes_max", bytes_max, len(whole))
     return bytes(whole)
 
 

@@ -45,9 +45,9 @@ class MessageReader:
         return len(self._body)
 
     def feed(self, chunk: bytes) -> None:
-        """Adds a part of the body. Raises as `declared_length`."""
+        """Adds a part of the body. Raises as `check_prefix`."""
         self._body += chunk
-        declared_length(self._body, self._bytes_max, self._encoding)
+        check_prefix(self._body, self._bytes_max, self._encoding)
 
     def take(self) -> bytes | None:
         """The next message; None: it is incomplete. Raises as `message_of`."""
@@ -61,12 +61,11 @@ class MessageReader:
         return message
 
 
-def declared_length(body: bytes | bytearray, bytes_max: int, encoding: bytes) -> int:
-    """The length that the first message of a body declares, 0 while that is unknown.
-
-    Raises EncodingError or LimitExceeded as soon as the prefix shows the problem.
-    """
-    return 0 if len(body) < _PREFIX_BYTES else _length(body, bytes_max, encoding)
+def check_prefix(body: bytes | bytearray, bytes_max: int, encoding: bytes) -> None:
+    """Raises EncodingError or LimitExceeded as soon as the prefix of a message shows the
+    problem."""
+    if len(body) >= _PREFIX_BYTES:
+        _length(body, bytes_max, encoding)
 
 
 def message_of(body: bytes, bytes_max: int, encoding: bytes) -> bytes:

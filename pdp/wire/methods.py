@@ -6,7 +6,7 @@ nothing of gRPC, Connect or HTTP.
 
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from google.protobuf.descriptor_pool import Default
@@ -29,6 +29,14 @@ class _Rpc:
     name: str
     access: Access
     request: type[Message]
+    label: str = field(init=False)
+    """Its name in metrics."""
+
+    def __post_init__(self) -> None:
+        # Envoy's method has the same name as one of ours.
+        is_ours = self.service.startswith("pdpapi.")
+        label = self.name if is_ours else f"{self.service.rpartition('.')[2]}/{self.name}"
+        object.__setattr__(self, "label", label)
 
     @property
     def path(self) -> str:

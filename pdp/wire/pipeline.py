@@ -23,7 +23,6 @@ from pdp.errors import (
     CallerUnauthenticated,
     DeadlineExceeded,
     InvalidRequest,
-    LimitExceeded,
     Overloaded,
     PdpError,
     ShareExceeded,
@@ -127,16 +126,17 @@ class Pipeline:
         self,
         method: Method,
         raw: bytes,
-        proof: Proof,
+        caller: Caller,
         codec: Codec,
         timeout_seconds: float | None,
     ) -> Outcome:
-        """Answers a unary RPC. If it is cancelled or times out, its work ends at the next await."""
+        """Answers a unary RPC of an admitted caller. If it is cancelled or times out, its work ends
+        at the next await."""
         started = time.perf_counter()
         outcome: Outcome
         code = "OK"
         try:
-            caller = self.admit(method, len(raw), proof)
+            self.require_open()  # again, because the message may have taken seconds to arrive
             self._take_place(caller.name)
         except PdpError as error:
             return self.refuse(method, error)
@@ -164,11 +164,11 @@ class Pipeline:
         return outcome
 
     def open(
-        self, method: StreamMethod, raw: bytes, proof: Proof, codec: Codec
+        self, method: StreamMethod, raw: bytes, caller: Caller, codec: Codec
     ) -> Stream | Refusal:
-        """Opens a stream. The protocol must close it."""
+        """Opens a stream of an admitted caller. The protocol must close it."""
         try:
-            caller = self.admit(method, len(raw), proof)
+            self.require_open()
             give_back = self._streams.take(caller.name)
             try:
                 subscription = method.open(codec.parse(method.request, raw), caller)
@@ -190,11 +190,10 @@ class Pipeline:
         if self.closing:
             raise ShuttingDown("the process is shutting down")
 
-    def admit(self, method: AnyMethod, length: int, proof: Proof) -> Caller:
-        """Authenticates the caller, and checks that it may call the method with a message of so
-        many bytes.
+    def admit(self, method: AnyMethod, proof: Proof) -> Caller:
+        """Authenticates the caller, and checks that it may call the method.
 
-        Raises CallerError, LimitExceeded or ShuttingDown.
+        Raises CallerError or ShuttingDown.
         """
         self.require_open()
         access = method.access
@@ -212,8 +211,6 @@ class Pipeline:
                     method=method.path,
                     capability=access,
                 )
-        if length > method.request_bytes_max:
-            raise LimitExceeded("request_bytes_max", method.request_bytes_max, length)
         return caller
 
     def _take_place(self, caller: str) -> None:
@@ -228,10 +225,7 @@ class Pipeline:
 
     def count(self, method: AnyMethod, code: str, started: float) -> None:
         """Counts a finished RPC. `started` is a time.perf_counter()."""
-        # Envoy's method has the same name as one of ours.
-        is_ours = method.service.startswith("pdpapi.")
-        name = method.name if is_ours else f"{method.service.rpartition('.')[2]}/{method.name}"
-        self._observe(name, code, time.perf_counter() - started)
+        self._observe(method.label, code, time.perf_counter() - started)
 
 
 class _AuthenticationFailures:

@@ -192,19 +192,10 @@ class Replica:
         if at_least_revision and at_least_revision > self.revision:
             await self._reach(at_least_revision)
 
-        def find(snapshot: Snapshot, batch: FactBatch | None) -> View | FactKeys:
-            self.require_fresh(snapshot)
-            lookup = Lookup(snapshot, batch)
-            user = lookup.user(user_id)
-            organization = lookup.organization(organization_id)
-            chains = [lookup.chain(resource) for resource in resources]
-            if lookup.missing is not None:
-                return lookup.missing
-            return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
-
         batch: FactBatch | None = None
         for _ in range(ATTEMPTS_MAX):
-            view = find(self._cell.current, batch)
+            snapshot = self._cell.current
+            view = self._find(snapshot, batch, user_id, organization_id, resources)
             if isinstance(view, View):
                 return view
             batch = await self._reading.load(view) or batch
@@ -212,13 +203,31 @@ class Replica:
                 await self._polls.wait(self.poke, inf)
         # The facts change faster than two transactions can agree: one transaction for all.
         keys = _all_keys(user_id, organization_id, resources)
-        caught_up = await self._reading.run(
+        snapshot, batch = await self._reading.run(
             lambda: self._catch_up_and_read(lambda reader: load_facts(reader, keys))
         )
-        view = find(*caught_up)
+        view = self._find(snapshot, batch, user_id, organization_id, resources)
         if isinstance(view, View):
             return view
         raise DatabaseUnavailable("the facts changed faster than they could be read")
+
+    def _find(
+        self,
+        snapshot: Snapshot,
+        batch: FactBatch | None,
+        user_id: str,
+        organization_id: str | None,
+        resources: Sequence[Resource | None],
+    ) -> View | FactKeys:
+        """The view at a snapshot, or the keys that are missing for it."""
+        self.require_fresh(snapshot)
+        lookup = Lookup(snapshot, batch)
+        user = lookup.user(user_id)
+        organization = lookup.organization(organization_id)
+        chains = [lookup.chain(resource) for resource in resources]
+        if lookup.missing is not None:
+            return lookup.missing
+        return View(snapshot.policy, user, organization, chains, snapshot.revision, snapshot)
 
     async def survey(self, read: Callable[[Survey], T], at_least_revision: int = 0) -> T:
         """Calls `read` in a thread of the pool, with a transaction at the served revision.

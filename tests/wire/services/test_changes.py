@@ -12,6 +12,7 @@ import pytest
 from pdpapi.v1.change_service_pb2 import WatchRequest, WatchResponse
 
 from pdp.database.engine import open_engine
+from pdp.errors import PdpError
 from pdp.facts import Replica, Store
 from pdp.model import User
 from pdp.settings import CallerSettings
@@ -61,7 +62,11 @@ def opened(
     )
     pipeline = Pipeline(Callers([caller]), lambda *_: None, rpcs_max=8, streams_share=512)
     [method] = watchers.methods()
-    return pipeline.open(method, request.SerializeToString(), proof, PROTO)
+    try:
+        admitted = pipeline.admit(method, proof)
+    except PdpError as error:
+        return pipeline.refuse(method, error)
+    return pipeline.open(method, request.SerializeToString(), admitted, PROTO)
 
 
 def taken(stream: Stream) -> list[WatchResponse] | None:
