@@ -7,10 +7,9 @@ An `await` suspends only to wait for a key set, the database or the audit log. I
 memory, a question is answered without suspending.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
 
-from pdp.audit import DecisionRecord, Recorder, build_records, new_decision_id
+from pdp.audit import Recorder, new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import decide, target_of, with_step_up
@@ -19,7 +18,6 @@ from pdp.facts import Replica, View
 from pdp.identity import Verifier
 from pdp.impact import Redaction, inputs_of
 from pdp.model import (
-    Actor,
     Decision,
     Effect,
     HttpRequest,
@@ -27,10 +25,9 @@ from pdp.model import (
     Reason,
     RefusedToken,
     Resource,
-    UserFacts,
-    UserStatus,
     VerifiedToken,
 )
+from pdp.ruling import Ruling
 
 Provision = Callable[[VerifiedToken], Awaitable[int]]
 """Creates the user, organization and membership named in a verified token, unless Clerk has already
@@ -40,22 +37,6 @@ Offer = Callable[[VerifiedToken, View, Sequence[Question], Sequence[Decision], f
 """Takes the decisions of one request and their time. Never waits, never raises."""
 
 ROUTING_ATTEMPTS_MAX = 3
-
-
-class Ruling(NamedTuple):
-    """The decisions on the questions of an actor. Its denials are in the audit log."""
-
-    token: VerifiedToken | RefusedToken
-    decisions: Sequence[Decision]
-    """decisions[i] answers questions[i]."""
-    decision_ids: Sequence[str]
-    revision: int
-    decided_at: float
-    """Seconds since 1970-01-01 UTC."""
-    view: View | None
-    """The facts that were read; None: the token was refused before any fact was read."""
-    inputs: Sequence[str] = ()
-    """inputs[i] is what decisions[i] read, if that is recorded; otherwise empty."""
 
 
 class Authorizer:
@@ -214,7 +195,7 @@ class Authorizer:
         actor = token.actor
         ids = (actor.user_id, actor.organization_id)
         view = await self._replica.view(*ids, resources, at_least_revision)
-        if self._provision is None or not _is_new(actor, view.user):
+        if self._provision is None or not view.lacks(actor):
             return view
         revision = max(at_least_revision, await self._provision(token))
         return await self._replica.view(*ids, resources, revision)
@@ -231,59 +212,15 @@ class Authorizer:
         """`await_allows`: allows are recorded in any case, and as surely as denials."""
         effects = {decision.effect for decision in ruling.decisions}
         if Effect.ALLOW in effects and (await_allows or self._record_allows):
-            allows = _records(Effect.ALLOW, ruling, questions, caller, request)
+            allows = ruling.records(Effect.ALLOW, questions, caller, request)
             if await_allows:
                 await self._recorder.record(allows)
             else:
                 await self._recorder.try_write(allows)
         if Effect.DENY in effects:
-            denials = _records(Effect.DENY, ruling, questions, caller, request)
-            ruling = _with_ids(ruling, await self._recorder.record(denials))
+            denials = ruling.records(Effect.DENY, questions, caller, request)
+            ruling = ruling.with_ids(await self._recorder.record(denials))
         if ruling.view is not None:
             # Last, so that a pause between reading the facts and answering cannot go unnoticed.
             self._replica.confirm(ruling.view)
         return ruling
-
-
-def _records(
-    effect: Effect,
-    ruling: Ruling,
-    questions: Sequence[Question],
-    caller: str,
-    request: HttpRequest | None,
-) -> Iterator[DecisionRecord]:
-    return build_records(
-        effect,
-        ruling.token,
-        questions,
-        ruling.decisions,
-        ruling.decision_ids,
-        caller=caller,
-        revision=ruling.revision,
-        decided_at=ruling.decided_at,
-        request=request,
-        inputs=ruling.inputs,
-    )
-
-
-def _with_ids(ruling: Ruling, ids: Sequence[str]) -> Ruling:
-    """Sets the ids under which the denials are in the log: equal denials share a record."""
-    denied = iter(ids)
-    decision_ids = [
-        next(denied) if decision.effect is Effect.DENY else decision_id
-        for decision, decision_id in zip(ruling.decisions, ruling.decision_ids, strict=True)
-    ]
-    return ruling._replace(decision_ids=decision_ids)
-
-
-def _is_new(actor: Actor, user: UserFacts | None) -> bool:
-    """Whether to provision facts that the token proves and the database lacks. Never for a disabled
-    user or a revoked session."""
-    if user is None:
-        return True
-    return (
-        actor.organization_id is not None
-        and actor.organization_id not in user.memberships
-        and user.user.status is UserStatus.ACTIVE
-        and actor.session_id not in user.revoked_sessions
-    )

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from pdp.authorizer import Ruling
 from pdp.console.cookies import Cookies
 from pdp.console.forms import proof_of
 from pdp.console.parts import CALLER, VIEW, ConsoleParts, Shown, question_of
@@ -30,6 +29,7 @@ from pdp.model import (
     Reason,
     VerifiedToken,
 )
+from pdp.ruling import Ruling
 
 LINK_SECONDS: Final = 5 * 60.0
 SIGN_IN_CALLER: Final = "pdp:sign-in"

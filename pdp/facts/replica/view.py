@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 from pdp.decision import Policy, Principal, resolve_principal
 from pdp.facts.replica.snapshot import PRINCIPALS_MAX, Snapshot
-from pdp.model import OrganizationFacts, ResourceFacts, UserFacts, VerifiedToken
+from pdp.model import (
+    Actor,
+    OrganizationFacts,
+    ResourceFacts,
+    UserFacts,
+    UserStatus,
+    VerifiedToken,
+)
 
 
 class View(NamedTuple):
@@ -45,3 +52,16 @@ class View(NamedTuple):
                 known.clear()
         known[id(token)] = principal  # the newest: it may have the values of the actor
         return principal
+
+    def lacks(self, actor: Actor) -> bool:
+        """Whether to provision facts that a token of the actor proves and the database lacks. Never
+        for a disabled user or a revoked session."""
+        user = self.user
+        if user is None:
+            return True
+        return (
+            actor.organization_id is not None
+            and actor.organization_id not in user.memberships
+            and user.user.status is UserStatus.ACTIVE
+            and actor.session_id not in user.revoked_sessions
+        )

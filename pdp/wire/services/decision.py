@@ -17,7 +17,7 @@ from pdpapi.v1.decision_service_pb2 import (
 from pdpapi.v1.explain_service_pb2 import ExplainRequest
 
 from pdp import model, names
-from pdp.authorizer import Authorizer, Ruling
+from pdp.authorizer import Authorizer
 from pdp.concurrency.pacing import Pace
 from pdp.errors import InvalidRequest, LimitExceeded, Violation
 from pdp.limits import (
@@ -27,6 +27,7 @@ from pdp.limits import (
     MESSAGE_BYTES_MAX,
     TOKEN_BYTES_MAX,
 )
+from pdp.ruling import Ruling
 from pdp.wire.callers import Caller
 from pdp.wire.convert import entities
 from pdp.wire.convert.attributes import ReadAttributes, attributes_of

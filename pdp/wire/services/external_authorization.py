@@ -17,9 +17,10 @@ from pdp_client.refusals import reverification, step_up_challenge
 from pdp_client.values import Factor, StepUp
 
 from pdp import model
-from pdp.authorizer import Authorizer, Ruling
+from pdp.authorizer import Authorizer
 from pdp.errors import CallerError, InvalidRequest, ShuttingDown, Violation
 from pdp.model import Actor, DenialKind, Effect, HttpRequest, VerifiedToken
+from pdp.ruling import Ruling
 from pdp.wire import external_auth_pb2
 from pdp.wire.callers import Caller
 from pdp.wire.external_auth_pb2 import (

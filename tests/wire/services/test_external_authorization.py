@@ -10,7 +10,6 @@ from google.rpc import code_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.authorizer import Ruling
 from pdp.errors import (
     AuditUnavailable,
     BrokenReference,
@@ -27,6 +26,7 @@ from pdp.model import (
     RefusedToken,
     VerifiedToken,
 )
+from pdp.ruling import Ruling
 from pdp.wire import external_authorization_methods
 from pdp.wire.callers import ANONYMOUS
 from pdp.wire.external_auth_pb2 import AttributeContext, CheckRequest, CheckResponse, HeaderMap
