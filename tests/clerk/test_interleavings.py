@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from pdp.administrator import Administrator
 from pdp.clerk.directory import Directory
@@ -185,11 +185,6 @@ def account_on(engine: Engine) -> Account:
 @pytest.mark.soak
 def test_disorders_of_an_accounts_life_end_as_it_ends_in_order(sqlite_url: str) -> None:
     engine = open_engine(sqlite_url)
-
-    @event.listens_for(engine, "connect")
-    def no_sync(connection: object, _record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")  # type: ignore[attr-defined]
-
     account = account_on(engine)
     expected = {life: deliver_in_order(account, life, life.__name__) for life in LIVES}
     assert len({repr(end) for end in expected.values()}) == len(LIVES)

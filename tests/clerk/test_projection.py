@@ -212,7 +212,7 @@ def test_all_orders_of_created_updated_deleted_of_a_user_and_a_membership_end_al
 ) -> None:
     """Every permutation of the events gives one state; longer lives are in
     tests/clerk/test_interleavings.py."""
-    store = _hurried(sqlite_url)
+    store = Store(open_engine(sqlite_url))
     directory = Directory(store, lambda _: None)
     orders = list(itertools.permutations(range(5)))[:: soak.count(1, sample=5)]
     for number, order in enumerate(orders):
@@ -611,14 +611,3 @@ def _renamed(observation: object, name: str) -> object:
 
 def _later(observation: MembershipSeen, noticed_at: int) -> MembershipSeen:
     return dataclasses.replace(observation, noticed_at=noticed_at)
-
-
-def _hurried(url: str) -> Store:
-    """A store that does not wait for the disk: thousands of transactions, none to survive."""
-    engine = open_engine(url)
-
-    @event.listens_for(engine, "connect")
-    def no_sync(connection: object, _record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")  # type: ignore[attr-defined]
-
-    return Store(engine)

@@ -41,6 +41,7 @@ from pdp.model import (
 from tests.kit.clerk import accounts
 from tests.kit.facts.outage import Outage
 from tests.kit.identity.verifiers import make_verifier
+from tests.kit.sqlite import on_sqlite
 from tests.kit.tokens import session_token, signing_key
 from tests.kit.waiting import eventually, run
 
@@ -288,6 +289,7 @@ def test_under_impersonation_the_user_is_created_and_not_the_impersonator(
 # --- provisioning never overrides Clerk -----------------------------------------------------------
 
 
+@on_sqlite
 def test_in_any_order_of_token_and_webhooks_the_webhooks_win(process: Process) -> None:
     """Also an older `user.updated` that arrives after the token wins over it."""
     arrivals: dict[str, Callable[[str], object]] = {
@@ -406,6 +408,7 @@ def test_nobody_joins_an_organization_that_the_administrator_deleted(start: Star
 # --- what it never does ---------------------------------------------------------------------------
 
 
+@on_sqlite
 def test_a_token_that_is_refused_creates_nothing(process: Process) -> None:
     now = time.time()
     refused = {

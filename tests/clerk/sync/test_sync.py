@@ -35,7 +35,7 @@ def test_a_backfill_of_several_pages_makes_the_database_equal_to_the_account(
 def test_a_dry_run_writes_no_fact_and_reports_each_difference_once(
     world: World, clerk: ClerkApiServer
 ) -> None:
-    add_school(clerk, 2 * PAGE_ITEMS)
+    add_school(clerk, PAGE_ITEMS + 2)
     revision, facts = world.revision(), world.facts()
     first = world.sync(dry_run=True)
     reported = list(world.found)

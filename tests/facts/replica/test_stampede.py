@@ -15,12 +15,12 @@ from pdp.model import User
 from tests.kit.facts.writing import NEVER, write
 from tests.kit.waiting import eventually, run
 
-REPLICAS = 10
+REPLICAS = 4
 THREADS = 6
 USERS = [f"user_{number}" for number in range(20)]
 
 
-def test_ten_replicas_that_know_nothing_read_each_fact_about_once(
+def test_replicas_that_know_nothing_read_each_fact_about_once(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F20, F21: many ask each replica for the same users at once; then all caches are emptied."""

@@ -83,7 +83,7 @@ def test_a_large_write_is_recorded_in_parts(engine: Engine) -> None:
             sizes.append(1 if single else len(rows))  # type: ignore[arg-type]
 
     event.listen(engine, "before_cursor_execute", note)
-    users = soak.count(20_000, sample=2_500)
+    users = soak.count(20_000, sample=600)
     with Store(engine).write() as transaction:
         transaction.insert(Role("R1"))
         transaction.apply_many(User(f"user_{n}") for n in range(users))

@@ -32,6 +32,7 @@ from pdp.model import (
     UserStatus,
     key_of,
 )
+from tests.kit import soak
 
 DISTINCT = [
     # OpenFGA CVE-2026-55170: a collation made identifiers equal that are not.
@@ -296,7 +297,9 @@ def test_attributes_that_are_not_json_are_an_invalid_request(store: Store, attri
 
 
 @settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=soak.count(40, sample=15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
 )
 @given(names=st.lists(st.text(max_size=20), max_size=8, unique=True))
 def test_any_text_is_stored_verbatim_or_refused(store: Store, names: list[str]) -> None:
