@@ -154,7 +154,7 @@ REVOKED = {
 }
 
 
-@on_sqlite  # the engines differ in the search for candidates, which is not asked for them
+@on_sqlite  # the engines differ in the search for candidates, which other tests ask on both
 @pytest.mark.parametrize(("refusal", "revoke"), REVOKED.values(), ids=REVOKED.keys())
 def test_what_is_revoked_between_two_pages_is_not_on_the_second(
     service: QueryService, refusal: Reason | None, revoke
