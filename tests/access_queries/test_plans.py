@@ -21,6 +21,7 @@ from pdp.model import (
     User,
 )
 from tests.kit.access_queries.service import CALLER, QueryService, token_of
+from tests.kit.sqlite import on_sqlite
 from tests.kit.waiting import run
 
 ROWS = [
@@ -84,6 +85,7 @@ def test_the_filter_takes_what_check_allows(service: QueryService, permission: s
     assert answered.revision == service.replica.revision
 
 
+@on_sqlite
 def test_a_plan_is_one_record(service: QueryService) -> None:
     before = len(service.records())
     answered, *_ = plan(service, "course:edit")
@@ -92,11 +94,13 @@ def test_a_plan_is_one_record(service: QueryService) -> None:
     assert record.reason is Reason.QUERY_ANSWERED
 
 
+@on_sqlite
 def test_what_no_filter_expresses_is_refused_with_rule_and_operator(service: QueryService) -> None:
     with pytest.raises(FilterUnsupported, match=r"matches in rule grade \(line 1, column 20\)"):
         plan(service, "course:grade")
 
 
+@on_sqlite
 def test_a_superset_says_that_each_row_must_be_checked(service: QueryService) -> None:
     _, found, _ = plan(service, "course:grade", allow_superset=True)
     assert [(one.rule_id, one.operator) for one in found.unsupported] == [("grade", "matches")]
@@ -104,22 +108,26 @@ def test_a_superset_says_that_each_row_must_be_checked(service: QueryService) ->
     assert [one for one in taken(found.filter) if one in allowed] == allowed
 
 
+@on_sqlite
 def test_a_refused_actor_gets_nothing_and_the_reason(service: QueryService) -> None:
     token = token_of(user="user_9")
     answered, found, _ = run(service.queries.plan(token, "course:edit", "course", {}, CALLER))
     assert (found.filter, answered.refusal) == (FALSE, Reason.ACTOR_UNKNOWN)
 
 
+@on_sqlite
 def test_a_refused_token_gets_nothing_and_reads_no_facts(service: QueryService) -> None:
     answered, found, _ = run(service.queries.plan("x", "course:edit", "course", {}, CALLER))
     assert (found.filter, answered.refusal) == (FALSE, Reason.TOKEN_MALFORMED)
     assert answered.epoch == ""
 
 
+@on_sqlite
 def test_an_unknown_permission_gives_nothing(service: QueryService) -> None:
     assert plan(service, "course:burn")[1].filter == FALSE
 
 
+@on_sqlite
 def test_a_grant_everywhere_without_a_condition_gives_everything(service: QueryService) -> None:
     service.write(Grant("g5", "VISITOR", ToUser("user_1")))
     assert plan(service, "course:view")[1].filter == TRUE

@@ -32,6 +32,7 @@ def chromium() -> Iterator[Browser]:
         assert os.environ.get("PDP_BROWSER") != "require", "there is no chromium on the PATH"
         pytest.skip("there is no Chromium: install Debian's chromium, or set PDP_CHROMIUM")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+        # Otherwise it emulates a graphics card beside its own drawing.
+        browser = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"])
         yield browser
         browser.close()

@@ -1,7 +1,6 @@
 """`pdp rls generate` and `verify`, as an operator runs them, and what `verify` finds."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from pdp.rls.catalog import PDP_TABLES
 from pdp.rls.config import Config, parse_config
 from pdp.rls.deployment import generate, verify
 from pdp.settings import Settings
+from tests.kit import prefork
 from tests.kit.clusters import Cluster
 from tests.kit.rls.database import CONFIG, LESSONS, execute, open_database
 from tests.kit.tokens import ISSUER, signing_key
@@ -41,6 +41,7 @@ def database(cluster: Cluster) -> Iterator[Engine]:
     with engine.connect() as connection:
         execute(connection, generate(Store(engine), LESSONS).text)
     yield engine
+    assert problems(engine) == []  # each test has undone what it did
     engine.dispose()
 
 
@@ -243,8 +244,7 @@ def test_what_no_longer_enforces_the_policy_is_found(
 ) -> None:
     with done(database, statement, undo):
         said = problems(database)
-        assert any(one.startswith(found) for one in said) if found else said == []
-    assert problems(database) == []
+    assert any(one.startswith(found) for one in said) if found else said == []
 
 
 _DEFINER = "RETURNS SETOF text LANGUAGE sql SECURITY DEFINER"
@@ -341,12 +341,9 @@ def test_an_operator_generates_applies_and_verifies(
     url = make_url(database.url).set(drivername="postgresql")
 
     def pdp(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pdp", *arguments, "--config", str(file)],
-            env={"PDP_DATABASE_URL": url.render_as_string(hide_password=False), "PATH": ""},
-            capture_output=True,
-            text=True,
-            check=False,
+        environment = {"PDP_DATABASE_URL": url.render_as_string(hide_password=False), "PATH": ""}
+        return prefork.run(
+            (*arguments, "--config", str(file)), cwd=tmp_path, env=environment, timeout=60
         )
 
     made = pdp("rls", "generate")
