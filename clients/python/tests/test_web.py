@@ -141,26 +141,19 @@ def is_sent(framework: str, request_line: str) -> bool:
     return framework not in {"flask", "django"} or " //" not in request_line
 
 
-@pytest.mark.parametrize(
-    ("framework", "request_line"),
-    [
-        (framework, line)
-        for framework in FRAMEWORKS
-        for line in REFUSED.strip().replace("\n", "|").split("|")
-        if is_sent(framework, line)
-    ],
-    indirect=["framework"],
-    scope="module",
-)
-def test_what_no_route_names_or_has_two_readings_passes_nobody(web: Web, request_line: str):
+def test_what_no_route_names_or_has_two_readings_passes_nobody(web: Web, framework: str):
     """Some of these a server refuses by itself, and says so with another status."""
-    method, target = request_line.split(" ")
-    answer, text = web(method, target, "student")
-    assert passed == []
-    if answer.status == 403:
-        assert json.loads(text) == {"error": "forbidden"}
-    else:
-        assert answer.status in {400, 404, 501}
+    lines = REFUSED.strip().replace("\n", "|").split("|")
+    sent = [line for line in lines if is_sent(framework, line)]
+    assert len(sent) > len(lines) - 5
+    for line in sent:
+        method, target = line.split(" ")
+        answer, text = web(method, target, "student")
+        assert passed == [], line
+        if answer.status == 403:
+            assert json.loads(text) == {"error": "forbidden"}, line
+        else:
+            assert answer.status in {400, 404, 501}, line
 
 
 def test_where_a_server_does_not_say_what_was_sent_the_path_counts_that_views_are_found_by(
