@@ -97,8 +97,9 @@ test: install ## Run the tests of every language, side by side.
 .PHONY: test-clients
 test-clients: test-go test-typescript test-example ## Run the tests in Go and TypeScript, and of the example.
 
-# Tests also wait for processes that they start: three workers keep two cores busy.
-WORKERS = $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
+# Tests also wait for processes that they start: two cores with three workers take a sixth longer
+# than with four.
+WORKERS = $$(($$(getconf _NPROCESSORS_ONLN) * 2))
 
 .PHONY: test-python
 # Not ordered by number of tests: otherwise slow files with few tests come last, on one worker.

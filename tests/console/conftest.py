@@ -32,7 +32,8 @@ def chromium() -> Iterator[Browser]:
         assert os.environ.get("PDP_BROWSER") != "require", "there is no chromium on the PATH"
         pytest.skip("there is no Chromium: install Debian's chromium, or set PDP_CHROMIUM")
     with sync_playwright() as playwright:
-        # Otherwise it emulates a graphics card beside its own drawing.
-        browser = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"])
+        # It draws by itself, instead of emulating a graphics card in a process of its own.
+        arguments = ["--disable-gpu", "--in-process-gpu", "--disable-software-rasterizer"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
