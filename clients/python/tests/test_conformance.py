@@ -91,7 +91,8 @@ def test_an_answer_has_the_outcome(
             return error
 
     found = outcome("require")
-    calls = ask(target, "check", token, f"calls:{case['name']}", None, context).revision
+    counting = (token, f"calls:{case['name']}", None, context)
+    calls = ask(target, "check", *counting, deadline_seconds=10).revision
     assert calls == expect.get("calls", calls)
     if "permissions" in expect:
         assert [entry["permission"] for entry in found.to_json()] == expect["permissions"]
@@ -243,8 +244,9 @@ def test_mutual_tls_is_spoken(harness: Mapping[str, Any], ask: Ask):
 
 
 def test_a_server_without_the_service_is_no_pdp(harness: Mapping[str, Any], ask: Ask):
+    target = harness["http"].removeprefix("http://")
     with pytest.raises(PdpRefused, match="UNIMPLEMENTED"):
-        ask(harness["http"].removeprefix("http://"), "require", "t", "case:allow")
+        ask(target, "require", "t", "case:allow", deadline_seconds=10)
 
 
 @cases("tokens")
