@@ -398,6 +398,34 @@ def test_while_it_drains_the_application_says_so_and_waits_for_what_is_in_flight
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
+def test_a_message_whose_rest_arrives_while_it_drains_is_refused() -> None:
+    """Its caller was admitted before, but nothing waits for its answer any more."""
+    application = application_of()
+    parts = iter([(HELLO[:4], True), (HELLO[4:], False)])
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        body, more = next(parts)
+        if not more:
+            await application.drain(0)
+        return {"type": "http.request", "body": body, "more_body": more}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": PATH.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/grpc")],
+        "http_version": "2",
+        "extensions": {},
+    }
+    asyncio.run(application(scope, receive, send))
+    assert dict(sent[0]["headers"])[b"grpc-status"] == b"%d" % UNAVAILABLE
+
+
 def test_more_requests_than_the_bound_are_refused() -> None:
     async def scenario() -> None:
         leave = asyncio.Event()
