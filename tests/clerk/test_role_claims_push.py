@@ -96,7 +96,9 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
 
     with small_world.pushing() as pusher:
         small_world.grant("user_1", "A")
-        eventually(lambda: small_world.clerk.of("user_1") == [["A"]])
+        # Clerk has it a moment before the pusher knows.
+        eventually(lambda: pusher._unconfirmed)
+        assert small_world.clerk.of("user_1") == [["A"]]
         hear("A")
         eventually(lambda: not pusher._unconfirmed)
         hear("A", "ROOT")

@@ -16,7 +16,7 @@ from pdp.facts.replica.barrier import BARRIERS_MAX
 from pdp.facts.replica.registration import Registration
 from pdp.facts.store.tables import replicas
 from pdp.model import RevokedSession, User
-from tests.kit.facts.writing import NEVER, write
+from tests.kit.facts.writing import write
 from tests.kit.stall import Stopwatch
 from tests.kit.waiting import eventually, run
 
@@ -317,16 +317,22 @@ def test_a_barrier_does_not_outlast_the_history_that_its_revision_is_of(
 
 
 def test_what_was_applied_of_one_history_is_not_acknowledged_in_another(
-    engine: Engine, store: Store, start: Starter
+    engine: Engine, store: Store
 ) -> None:
     """F37: the database is restored just before a replica acknowledges."""
     revision = write(store, User("user_1"))
-    replica = start(NEVER)
+    own = Registration(engine, staleness_seconds_max=60.0)
+    own.refresh()
     with store.read() as reader:
         before = reader.epoch
     renew_epoch(engine)
-    replica._registration.acknowledge(revision + 100, before)
+    own.acknowledge(revision + 100, before)
     assert list(rows(engine).values()) == [0]
+    with store.read() as reader:
+        after = reader.epoch
+    own.acknowledge(revision, after)
+    assert list(rows(engine).values()) == [revision]
+    own.leave()
 
 
 def test_a_barrier_from_the_future_does_not_hold_up_those_of_today(
