@@ -17,7 +17,7 @@ ACCESSES = {
     "tests/decision/test_conditions.py": 1,
     "tests/decision/test_policy.py": 1,
     "tests/deploy/manifests.py": 1,
-    "tests/facts/replica/test_barrier.py": 4,
+    "tests/facts/replica/test_barrier.py": 3,
     "tests/facts/replica/test_snapshot.py": 2,
     "tests/faults/test_upgrade.py": 1,
     "tests/identity/test_verifier.py": 5,

@@ -95,12 +95,13 @@ def test_what_somebody_else_writes_there_is_overwritten(small_world: World) -> N
         small_world.directory.observe([seen])
 
     with small_world.pushing() as pusher:
+        unconfirmed = pusher._unconfirmed
         small_world.grant("user_1", "A")
         # Clerk has it a moment before the pusher knows.
-        eventually(lambda: pusher._unconfirmed)
+        eventually(lambda: len(unconfirmed) == 1)
         assert small_world.clerk.of("user_1") == [["A"]]
         hear("A")
-        eventually(lambda: not pusher._unconfirmed)
+        eventually(lambda: len(unconfirmed) == 0)
         hear("A", "ROOT")
         eventually(lambda: small_world.clerk.of("user_1") == [["A"]] * 2)
         # What was pushed is newer than a message, until a message about the push has arrived: but
