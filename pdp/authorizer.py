@@ -9,14 +9,13 @@ memory, a question is answered without suspending.
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from pdp.audit import Recorder, new_decision_id
+from pdp.audit import new_decision_id
 from pdp.clock import Clock
 from pdp.concurrency.pacing import Pace
 from pdp.decision import decide, target_of, with_step_up
 from pdp.errors import FactsStale
 from pdp.facts import Replica, View
 from pdp.identity import Verifier
-from pdp.impact import Redaction, inputs_of
 from pdp.model import (
     Decision,
     Effect,
@@ -27,6 +26,7 @@ from pdp.model import (
     Resource,
     VerifiedToken,
 )
+from pdp.recording import Recording
 from pdp.ruling import Ruling
 
 Provision = Callable[[VerifiedToken], Awaitable[int]]
@@ -54,12 +54,10 @@ class Authorizer:
         self,
         verifier: Verifier,
         replica: Replica,
-        recorder: Recorder,
+        recording: Recording,
         *,
         clock: Clock,
-        record_allows: bool,
         provision: Provision | None = None,
-        redaction: Redaction | None = None,
         offer: Offer | None = None,
     ) -> None:
         """Puts the rooms together.
@@ -67,20 +65,16 @@ class Authorizer:
         Args:
             verifier: Verifies tokens.
             replica: Has the facts.
-            recorder: Writes the decision log.
+            recording: Writes the decision log.
             clock: The time of decisions.
-            record_allows: Whether allows are recorded too.
             provision: Creates users that only their token names; None: nobody does.
-            redaction: Removes secrets from recorded inputs; None: inputs are not recorded.
             offer: Takes decisions that a candidate policy makes too; None: there is no shadow.
         """
         self._verifier = verifier
         self._replica = replica
-        self._recorder = recorder
+        self._recording = recording
         self._clock = clock
-        self._record_allows = record_allows
         self._provision = provision
-        self._redaction = redaction
         self._offer = offer
 
     async def rule(
@@ -99,7 +93,7 @@ class Authorizer:
                 answer, because a denial is returned only after it is in the log.
         """
         ruling = await self._decide(token_text, questions, at_least_revision)
-        return await self._record(ruling, questions, caller)
+        return self._confirm(await self._recording.write(ruling, questions, caller))
 
     async def rule_request(
         self, token_text: str, request: HttpRequest, caller: str
@@ -124,7 +118,8 @@ class Authorizer:
                 or view.policy is snapshot.policy
                 or target_of(view.policy, request) == target
             ):
-                return await self._record(ruling, questions, caller, request)
+                ruling = await self._recording.write(ruling, questions, caller, request)
+                return self._confirm(ruling)
         raise FactsStale("the routes changed faster than a request could be matched")
 
     async def rule_session(
@@ -140,7 +135,8 @@ class Authorizer:
         principal = view.principal(token, now)
         decision = decide(principal, question, view.chains[0])
         ruling = Ruling(token, [decision], [new_decision_id()], view.revision, now, view)
-        return await self._record(ruling, [question], caller, request, await_allows=True)
+        write = self._recording.write
+        return self._confirm(await write(ruling, [question], caller, request, await_allows=True))
 
     async def _decide(
         self,
@@ -159,8 +155,8 @@ class Authorizer:
             now = self._clock()
         ids = [new_decision_id() for _ in questions]
         if isinstance(token, RefusedToken):
-            refusals = [Decision(Effect.DENY, token.reason)] * len(questions)
-            return Ruling(token, refusals, ids, self._replica.revision, now, None)
+            decisions = [Decision(Effect.DENY, token.reason)] * len(questions)
+            return Ruling(token, decisions, ids, self._replica.revision, now, None)
         resources = [question.resource for question in questions]
         view = await self.view(token, resources, at_least_revision)
         inputs: list[str] = []
@@ -174,11 +170,8 @@ class Authorizer:
                 if decision.effect is Effect.DENY:
                     decision = with_step_up(decision, principal, question, chain)
                 decisions.append(decision)
-                if self._redaction is not None:
-                    records = self._record_allows or decision.effect is Effect.DENY
-                    inputs.append(
-                        inputs_of(principal, question, chain, self._redaction) if records else ""
-                    )
+                if self._recording.with_inputs:
+                    inputs.append(self._recording.inputs(principal, question, chain, decision))
                 if pace.is_over():
                     await pace.give_way()
             if self._offer is not None:
@@ -200,27 +193,8 @@ class Authorizer:
         revision = max(at_least_revision, await self._provision(token))
         return await self._replica.view(*ids, resources, revision)
 
-    async def _record(
-        self,
-        ruling: Ruling,
-        questions: Sequence[Question],
-        caller: str,
-        request: HttpRequest | None = None,
-        *,
-        await_allows: bool = False,
-    ) -> Ruling:
-        """`await_allows`: allows are recorded in any case, and as surely as denials."""
-        effects = {decision.effect for decision in ruling.decisions}
-        if Effect.ALLOW in effects and (await_allows or self._record_allows):
-            allows = ruling.records(Effect.ALLOW, questions, caller, request)
-            if await_allows:
-                await self._recorder.record(allows)
-            else:
-                await self._recorder.try_write(allows)
-        if Effect.DENY in effects:
-            denials = ruling.records(Effect.DENY, questions, caller, request)
-            ruling = ruling.with_ids(await self._recorder.record(denials))
+    def _confirm(self, ruling: Ruling) -> Ruling:
+        """Last, so that a pause between reading the facts and answering cannot go unnoticed."""
         if ruling.view is not None:
-            # Last, so that a pause between reading the facts and answering cannot go unnoticed.
             self._replica.confirm(ruling.view)
         return ruling

@@ -38,6 +38,7 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
+from pdp.recording import Recording
 from tests.kit.audit.logs import records_of
 from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token
@@ -119,7 +120,7 @@ def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
     replica.start()
     hooked = Hooked()
     asking: Any = hooked
-    authorizer = Authorizer(asking, replica, recorder, clock=time.time, record_allows=False)
+    authorizer = Authorizer(asking, replica, Recording(recorder), clock=time.time)
     try:
         eventually(replica.ready)
         yield World(store, replica, recorder, hooked, authorizer)

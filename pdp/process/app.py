@@ -42,6 +42,7 @@ from pdp.process.lifecycle import Check, Lifecycle, Part
 from pdp.process.listener import HttpListener
 from pdp.process.metrics import Metrics
 from pdp.process.traces import application_type
+from pdp.recording import Recording
 from pdp.reviews import Campaigns, GrantReviews, UserAccessQueries
 from pdp.reviews.report import read_key
 from pdp.settings import Settings, development_beside_production
@@ -148,13 +149,17 @@ class Service:
         authorizer = Authorizer(
             self._verifier,
             self._replica,
-            self._log.recorder,
-            clock=self._clock,
-            record_allows=settings.audit_allows,
-            provision=self._clerk.provisioner(),
-            redaction=(
-                Redaction(settings.audit_redacted_keys) if settings.audit_inputs == "full" else None
+            Recording(
+                self._log.recorder,
+                allows=settings.audit_allows,
+                redaction=(
+                    Redaction(settings.audit_redacted_keys)
+                    if settings.audit_inputs == "full"
+                    else None
+                ),
             ),
+            clock=self._clock,
+            provision=self._clerk.provisioner(),
             offer=self._shadow.offer,
         )
         queries = AccessQueries(

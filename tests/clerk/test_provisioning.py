@@ -38,6 +38,7 @@ from pdp.model import (
     UserStatus,
     VerifiedToken,
 )
+from pdp.recording import Recording
 from tests.kit.clerk import accounts
 from tests.kit.facts.outage import Outage
 from tests.kit.identity.verifiers import make_verifier
@@ -136,9 +137,8 @@ def running(url: str, directory: Path, origin: str, default_role: str | None) ->
         authorizer = Authorizer(
             make_verifier(clock=time.time),
             replica,
-            recorder,
+            Recording(recorder),
             clock=time.time,
-            record_allows=False,
             provision=Provisioner(clerk.admit),
         )
         yield Process(engine, store, administrator, clerk, replica, authorizer)

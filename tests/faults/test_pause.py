@@ -14,6 +14,7 @@ from pdp.database.engine import open_engine
 from pdp.errors import FactsStale
 from pdp.facts import Replica, Store
 from pdp.model import Effect, Grant, Permission, Question, Role, Rule, ToUser, User
+from pdp.recording import Recording
 from tests.kit.faults.table import FAULTS
 from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token
@@ -52,9 +53,8 @@ def test_what_was_revoked_during_a_pause_is_not_allowed_after_it(
     monkeypatch.setattr(corridor, "decide", pause_and_decide)
     if not confirmed:
         monkeypatch.setattr(Replica, "confirm", lambda *_: None)
-    asking = Authorizer(
-        make_verifier(clock=time.time), replica, recorder, clock=time.time, record_allows=False
-    )
+    verifying = make_verifier(clock=time.time)
+    asking = Authorizer(verifying, replica, Recording(recorder), clock=time.time)
     token = session_token(now=time.time(), user_id="user_1")
     try:
         eventually(replica.ready)

@@ -21,6 +21,7 @@ from pdp.facts.store import tables
 from pdp.facts.store.changelog import EVERYTHING
 from pdp.facts.store.rows import KINDS, to_row
 from pdp.model import Effect, Entity, Question, Resource, Role
+from pdp.recording import Recording
 from tests.kit.audit.logs import records_of
 from tests.kit.identity.verifiers import make_verifier
 from tests.kit.tokens import session_token
@@ -130,7 +131,7 @@ def query_service(engine: Engine, directory: Path) -> Iterator[QueryService]:
     recorder.start()
     replica.start()
     verifying = make_verifier(clock=time.time)
-    authorizer = Authorizer(verifying, replica, recorder, clock=time.time, record_allows=False)
+    authorizer = Authorizer(verifying, replica, Recording(recorder), clock=time.time)
     too_expensive: list[str] = []
     queries = AccessQueries(
         authorizer,
