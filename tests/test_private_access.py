@@ -19,7 +19,6 @@ ACCESSES = {
     "tests/deploy/manifests.py": 1,
     "tests/facts/replica/test_barrier.py": 3,
     "tests/facts/replica/test_snapshot.py": 2,
-    "tests/faults/test_upgrade.py": 1,
     "tests/identity/test_verifier.py": 5,
     "tests/kit/decision/programs.py": 1,
 }

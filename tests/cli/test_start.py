@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -87,7 +88,13 @@ def test_a_command_imports_what_it_needs(arguments: tuple[str, ...], needed: set
 
 def test_the_measure_sees_what_is_heavy() -> None:
     """The control: a command that works on the database has to import all this."""
-    assert {"sqlalchemy", "alembic", "yaml"} <= imported("import pdp.administrator")
+    assert {"sqlalchemy", "yaml"} <= imported("import pdp.administrator")
+
+
+def test_only_a_database_that_lacks_a_migration_needs_alembic(tmp_path: Path) -> None:
+    migrate = f"from pdp.facts import migrate\nmigrate('sqlite:///{tmp_path}/pdp.db')"
+    assert "alembic" in imported(migrate)
+    assert "alembic" not in imported(f"import pdp.process.app\n{migrate}")
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:

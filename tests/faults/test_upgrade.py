@@ -18,8 +18,8 @@ from pdpapi.v1.administration_service_pb2 import (
 )
 from sqlalchemy import event
 
-from pdp.database import migrations
 from pdp.database.engine import begin_read, begin_write, open_engine
+from pdp.database.migrations.upgrade import configuration
 from tests.kit.clusters import administer
 from tests.kit.faults.load import ask_once, asking, question
 from tests.kit.faults.table import FAULTS, ROOT
@@ -136,7 +136,7 @@ def test_the_newest_step_of_the_schema_only_adds_what_may_be_left_out(tmp_path: 
     """Expand, then contract: for a history that does not reach back to the version before."""
     assert "F35" in FAULTS
     engine = open_engine(f"sqlite:///{tmp_path / 'pdp.db'}")
-    config = migrations._config()
+    config = configuration()
     statements: list[str] = []
 
     def step(revision: str) -> None:

@@ -6,13 +6,9 @@ In: an engine. Out: a database with every table of `facts` and `audit`.
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 
-from pdp.database.engine import begin_read, begin_write, extended_timeouts, open_engine
+from pdp.database.engine import begin_read, open_engine
 
 
 def migrate(database: Engine | str) -> None:
@@ -32,21 +28,12 @@ def migrate(database: Engine | str) -> None:
         finally:
             engine.dispose()
         return
-    config = _config()
-    with begin_write(database) as connection:
-        if connection.dialect.name == "postgresql":
-            # SQLite's write lock is held already.
-            connection.execute(text("SELECT pg_advisory_xact_lock(7165432198)"))
-        found = MigrationContext.configure(connection).get_current_revision()
-        scripts = ScriptDirectory.from_config(config)
-        if found not in {None, *(script.revision for script in scripts.walk_revisions())}:
-            raise RuntimeError(
-                f"the database's schema is {found}, of a newer version than this one, which works "
-                f"on {scripts.get_current_head()}"
-            )
-        config.attributes["connection"] = connection
-        with extended_timeouts(connection):
-            command.upgrade(config, "head")
+    if _revision_of(database) == _newest_revision():
+        return
+    # Alembic takes 0.1 s to load, and most starts have nothing to migrate.
+    from pdp.database.migrations.upgrade import upgrade  # noqa: PLC0415
+
+    upgrade(database)
 
 
 def schema_problem(engine: Engine) -> str | None:
@@ -57,15 +44,21 @@ def schema_problem(engine: Engine) -> str | None:
     """
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
         return "the file is not there yet"  # to connect would create it
-    newest = ScriptDirectory.from_config(_config()).get_current_head()
-    with begin_read(engine) as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
+    newest, found = _newest_revision(), _revision_of(engine)
     if found == newest:
         return None
     return f"its schema is {found or 'not there yet'}, and this version works on {newest}"
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    return config
+def _revision_of(engine: Engine) -> str | None:
+    with begin_read(engine) as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return revision
+
+
+def _newest_revision() -> str:
+    """That of the last file: `rev_0014_search_by_time.py` is revision 0014."""
+    versions = Path(__file__).parent / "versions"
+    return max(file.name for file in versions.glob("rev_*.py")).split("_")[1]
