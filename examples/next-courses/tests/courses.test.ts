@@ -17,14 +17,14 @@ const required = process.env.PDP_BROWSER === "require";
 const skip =
   executablePath === undefined &&
   !required &&
-  "there is no Chromium: install Debian's chromium, or name one as PDP_CHROMIUM (PDP_BROWSER=require makes this a failure)";
+  "there is no Chromium: install Debian's chromium-headless-shell, or name one as PDP_CHROMIUM (PDP_BROWSER=require makes this a failure)";
 
 function chromiumPath(): string | undefined {
   const named = process.env.PDP_CHROMIUM;
   if (named) return named;
-  return (process.env.PATH ?? "")
-    .split(delimiter)
-    .map((folder) => join(folder, "chromium"))
+  const folders = (process.env.PATH ?? "").split(delimiter);
+  return ["chromium-headless-shell", "chromium"]
+    .flatMap((program) => folders.map((folder) => join(folder, program)))
     .find(existsSync);
 }
 
