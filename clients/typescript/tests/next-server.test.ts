@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { inspect, promisify } from "node:util";
@@ -17,6 +17,7 @@ import { drawRequest, Random } from "./routings.js";
 const FOLDER = `${ROOT}clients/typescript/`;
 const NEXT = `${FOLDER}node_modules/next/dist/bin/next`;
 const ENVIRONMENT = { ...process.env, NEXT_TELEMETRY_DISABLED: "1" };
+const APP = `${FOLDER}build/next-app`;
 const BUILD_MS = 300_000;
 const START_MS = 60_000;
 const RANDOM_PATHS = process.env["SOAK"] === undefined ? 50 : 150;
@@ -25,18 +26,21 @@ const UNTIL_STDIN_ENDS = 'node "$@" & pid=$!; read _; kill "$pid"; wait "$pid"';
 
 describe("Next.js", { skip: SKIP }, () => {
   let servers: Servers;
-  let app: string;
   let next: ChildProcess;
   let port: number;
   let actions: ReadonlyMap<string, string>;
 
   before(async () => {
-    app = mkdtempSync(`${FOLDER}build/next-app-`);
-    cpSync(`${FOLDER}tests/next-app`, app, { recursive: true });
-    await promisify(execFile)("node", [NEXT, "build", app], { env: ENVIRONMENT, timeout: BUILD_MS });
+    // Next.js keeps there what it has compiled: a second run builds in a fifth of the processor time.
+    mkdirSync(APP, { recursive: true });
+    for (const name of readdirSync(APP)) {
+      if (name !== ".next") rmSync(`${APP}/${name}`, { recursive: true });
+    }
+    cpSync(`${FOLDER}tests/next-app`, APP, { recursive: true });
+    await promisify(execFile)("node", [NEXT, "build", APP], { env: ENVIRONMENT, timeout: BUILD_MS });
     servers = await startServers();
     port = await freePort();
-    const { node } = JSON.parse(readFileSync(`${app}/.next/server/server-reference-manifest.json`, "utf8"));
+    const { node } = JSON.parse(readFileSync(`${APP}/.next/server/server-reference-manifest.json`, "utf8"));
     actions = new Map(Object.entries<{ exportedName: string }>(node).map(([id, one]) => [one.exportedName, id]));
     const start = [
       "-c",
@@ -44,7 +48,7 @@ describe("Next.js", { skip: SKIP }, () => {
       "sh",
       NEXT,
       "start",
-      app,
+      APP,
       "--hostname",
       "127.0.0.1",
       "--port",
@@ -70,7 +74,6 @@ describe("Next.js", { skip: SKIP }, () => {
       await exit;
     }
     await servers?.stop();
-    if (app) rmSync(app, { recursive: true, force: true });
   });
 
   const cookieOf = (who: string) => `Cookie: __session=${servers.tokens[who]}\r\n`;
@@ -108,7 +111,7 @@ describe("Next.js", { skip: SKIP }, () => {
   });
 
   it("shows a page to nobody else, however its path is written", async () => {
-    const build = readFileSync(`${app}/.next/BUILD_ID`, "utf8");
+    const build = readFileSync(`${APP}/.next/BUILD_ID`, "utf8");
     const pages = ["admin", "legacy/admin"].flatMap((page) => [
       ...[page, `${page}/`, `./${page}`, `x/../${page}`, `x/%2e%2e/${page}`, `healthz/../${page}`, `/${page}`],
       ...[`\\${page}`, `healthz\\..\\${page}`, `%2f${page}`, `healthz%2f..%2f${page}`, `healthz/..;/${page}`],
