@@ -28,14 +28,27 @@ def free_port() -> int:
 
 def listens(pid: int, port: int) -> bool:
     """Whether a process, or one below it, listens on a TCP port."""
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.NoSuchProcess, FileNotFoundError):
         process = psutil.Process(pid)
+        sockets = _listening(pid, port)
+        # Not `net_connections`, which reads about every connection of the machine.
         for member in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                for socket_ in member.net_connections("tcp"):
-                    if socket_.status == psutil.CONN_LISTEN and socket_.laddr.port == port:
+            for file in Path(f"/proc/{member.pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    if str(file.readlink()) in sockets:
                         return True
     return False
+
+
+def _listening(pid: int, port: int) -> set[str]:
+    """The sockets that listen on a port, as their files are named; see proc_net(5)."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *others = line.split()
+            if state == "0A" and local.endswith(f":{port:04X}"):
+                found.add(f"socket:[{others[5]}]")
+    return found
 
 
 def _take_number() -> int:

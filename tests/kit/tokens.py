@@ -64,7 +64,12 @@ class SigningKey:
 
     def sign(self, signed: bytes) -> bytes:
         """RSASSA-PKCS1-v1_5 with SHA-256."""
-        return self.private.sign(signed, padding.PKCS1v15(), hashes.SHA256())
+        return _signature(self.private, signed)
+
+
+@functools.lru_cache(maxsize=1_000)  # the same bytes have the same signature, which takes 1 ms
+def _signature(private: rsa.RSAPrivateKey, signed: bytes) -> bytes:
+    return private.sign(signed, padding.PKCS1v15(), hashes.SHA256())
 
 
 def signing_key(name: str = "main", *, bits: int = 2048) -> SigningKey:
