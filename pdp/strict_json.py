@@ -71,6 +71,12 @@ def parse_tolerant(text: bytes, *, depth_max: int) -> Any:
         raise NotStrictJson("not JSON") from None
 
 
+def is_deeper(text: str, depth_max: int) -> bool:
+    """Whether a JSON text is nested deeper. Where Python's own parser gives up differs between
+    versions."""
+    return next(_edges_of_deep_values(text, depth_max), None) is not None
+
+
 def with_numbers_as_floats(value: Any) -> Any:
     """The same JSON value with every number as float. The parser has limited its depth."""
     if isinstance(value, dict):
@@ -88,7 +94,7 @@ def is_number(value: object) -> bool:
 
 
 def _parse(text: str, depth_max: int) -> object:
-    if next(_edges_of_deep_values(text, depth_max), None) is not None:
+    if is_deeper(text, depth_max):
         raise NotStrictJson("nested too deeply")
     value = _STRICT.decode(text)
     if "\\u" in text:

@@ -42,7 +42,10 @@ from pdp.database.engine import begin_read, begin_write
 from pdp.errors import AuditUnavailable, InvalidRequest, LimitExceeded, Violation
 from pdp.limits import REPORT_FRAMES_MAX, REPORT_RECORD_BYTES_MAX
 from pdp.model import Effect, Reason
+from pdp.strict_json import is_deeper
 
+RECORD_DEPTH_MAX: Final = 16
+"""The deepest nesting of a reported record. Ours have three levels."""
 AHEAD_SECONDS_MAX: Final = 60.0
 """How far in the future a record may be: it would be listed before all later decisions. The past is
 not bounded: a sidecar may have been disconnected for long."""
@@ -209,7 +212,10 @@ def _record_row(frame: Frame, log: Log, reporter: str, latest: float) -> Row:
         raise MalformedRecordError("the record is too long")
     if not frame.payload.isascii():
         raise MalformedRecordError("not a decision record")
-    record = decode(frame.payload.decode())  # as text: from bytes, JSON would guess the encoding
+    text = frame.payload.decode()  # from bytes, JSON would guess the encoding
+    if is_deeper(text, RECORD_DEPTH_MAX):
+        raise MalformedRecordError("the record is nested too deeply")
+    record = decode(text)
     if not _DECISION_ID.match(record.decision_id):
         raise MalformedRecordError("the decision id is not a UUIDv7")
     if record.source is AnswerSource.DECIDED:
@@ -252,7 +258,7 @@ def _is_unicode(payload: bytes) -> bool:
     """Returns whether JSON holds no lone surrogate: protocol buffers cannot."""
     try:
         json.dumps(json.loads(payload), ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
+    except UnicodeEncodeError:
         return False
     return True
 

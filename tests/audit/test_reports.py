@@ -169,6 +169,7 @@ HOSTILE = {
     "half a surrogate pair": RECORD.replace(b"course:edit", rb"\ud800"),
     "half a pair where nobody looks": RECORD[:-1] + rb',"x":"\udfff"}',
     "depth": RECORD[:-1] + b',"x":' + b"[" * 7000 + b"]" * 7000 + b"}",
+    "a little depth": RECORD[:-1] + b',"x":' + b"[" * 16 + b"]" * 16 + b"}",
     "length": encode(reported(permission="x" * 17_000)),
     "decided": encode(decision_record()),
     "decided, in words": RECORD.replace(b'"CACHED"', b'"DECIDED"'),

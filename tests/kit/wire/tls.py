@@ -79,7 +79,19 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            # RFC 5280, which Python 3.13 is strict about.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
         )
+        if authority:
+            signs = dict.fromkeys(("key_cert_sign", "crl_sign"), True)
+            others = ("digital_signature", "content_commitment", "key_encipherment")
+            others += ("data_encipherment", "key_agreement", "encipher_only", "decipher_only")
+            usage_of_key = x509.KeyUsage(**signs, **dict.fromkeys(others, False))
+            builder = builder.add_extension(usage_of_key, critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if usage is not None:
